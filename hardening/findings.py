@@ -1,0 +1,106 @@
+"""The values that judging is about: results of checks, findings of scanners, and the verdict over them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from hardening.model import Enforcement, Severity
+
+
+class Outcome(StrEnum):
+    """What a check or a scanner came to. ERROR and NOT_EVALUATED never count as a pass."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    NOT_APPLICABLE = "not-applicable"
+    ERROR = "error"
+    NOT_EVALUATED = "not-evaluated"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one control's check said of one tree, with its evidence and the enforcement of the profile that day."""
+
+    control: str
+    title: str
+    severity: Severity
+    enforcement: Enforcement
+    outcome: Outcome
+    evidence: str
+
+
+class FindingKind(StrEnum):
+    """What a scanner looks for."""
+
+    VULNERABILITY = "vulnerability"
+    MISCONFIGURATION = "misconfiguration"
+    SECRET = "secret"
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One thing that scanners say of an image. `scanners` maps who says so to the severity each gives.
+
+    `severity` is the worst that any of them gives; `fixed` is empty where no fixed version is known.
+    """
+
+    kind: FindingKind
+    id: str
+    package: str
+    installed: str
+    fixed: str
+    severity: Severity
+    scanners: tuple[tuple[str, Severity], ...]
+    title: str = field(default="", compare=False)
+    exploited: bool = field(default=False, compare=False)
+    fix_known_since: datetime | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What one scanner did: the findings, and whether it evaluated anything at all, on data of which date.
+
+    `evaluated` counts what it looked at (packages, files, rules); 0 is NOT_EVALUATED, whatever its exit status.
+    """
+
+    scanner: str
+    kind: FindingKind
+    outcome: Outcome
+    evaluated: int
+    data_date: datetime | None
+    data_source: str
+    reason: str
+    findings: tuple[Finding, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One line of a verdict, for the person who must act: what, why it matters, what to do, how to get an exception."""
+
+    rule: str
+    subject: str
+    enforcement: Enforcement
+    what: str
+    why: str
+    todo: str
+    waiver: str = ""
+    waived_by: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's answer. Allowed means: at least one judge evaluated, and no enforced reason stands unwaived."""
+
+    subject: str
+    policy: str
+    judged_at: datetime
+    allowed: bool
+    reasons: tuple[Reason, ...]
+
+    @property
+    def refusals(self) -> tuple[Reason, ...]:
+        """The reasons that refuse: enforced and not waived."""
+        return tuple(r for r in self.reasons if r.enforcement is Enforcement.ENFORCE and not r.waived_by)

@@ -1,0 +1,45 @@
+"""What people see: progress and logs on standard error, results on standard output. Plain where nobody watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import cache
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@cache
+def err() -> Console:
+    """The console for progress and logs: standard error; in CI and in pipes without colours and movement."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, no_color=not sys.stderr.isatty() or None)
+
+
+@cache
+def out() -> Console:
+    """The console for results: standard output, 80 columns wide where it is not a terminal."""
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "80"))
+    return Console(highlight=False, width=width, no_color=not sys.stdout.isatty() or None)
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    err().print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """`value` (JSON types or pydantic/dataclass dumps) on standard output, for other programs."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -> None:
+    """A table that fits 80 columns: long cells fold, none is cut."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out().print(table, markup=False) if rows else say("nothing to show")

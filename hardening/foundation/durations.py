@@ -1,0 +1,35 @@
+"""Durations as people write them in content: `30s`, `5m`, `12h`, `7d`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def duration(text: Any) -> Any:
+    """`text` such as `90s`, `5m`, `36h`, `30d`, `2w` as a timedelta. Raises ValueError with the allowed form."""
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"(\d+)([smhdw])", text.strip()) if isinstance(text, str) else None
+    if not match:
+        raise ValueError(f"a duration is a number and a unit, such as 30s, 5m, 12h, 7d or 2w, not {text!r}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def shown(span: timedelta) -> str:
+    """A timedelta in its largest whole unit, in the form `duration` reads."""
+    seconds = int(span.total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(duration, json_schema_input_type=str), PlainSerializer(shown, return_type=str)
+]

@@ -1,0 +1,75 @@
+"""The one error tree. Each family maps to one exit code, which other programs rely on.
+
+GoldsmithError
+├── UsageError       1  the command line was wrong, or an invariant of ours broke
+├── ContentError     2  a definition, control, profile, policy, waiver, fleet or setting is wrong
+├── RefusedError     3  a policy, gate or limit says no
+└── OutsideError     4  the world failed: mirror, registry, Docker, disk, a tool
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class GoldsmithError(Exception):
+    """A failure with what a person needs: the message, the evidence, and a hint at what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", evidence: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.evidence = evidence
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.evidence:
+            parts.append("\n".join(f"  | {line}" for line in self.evidence.splitlines()))
+        if self.hint:
+            parts.append(f"  hint: {self.hint}")
+        return "\n".join(parts)
+
+
+class UsageError(GoldsmithError):
+    """The command line was wrong, or something that must never happen did."""
+
+    exit_code = 1
+
+
+class ContentError(GoldsmithError):
+    """Content is wrong: names the file and the key path inside it."""
+
+    exit_code = 2
+
+    def __init__(
+        self, message: str, *, file: Path | str = "", key: str = "", hint: str = "", evidence: str = ""
+    ) -> None:
+        where = ": ".join(str(part) for part in (file, key) if part)
+        super().__init__(f"{where}: {message}" if where else message, hint=hint, evidence=evidence)
+        self.file = file
+        self.key = key
+
+
+class RefusedError(GoldsmithError):
+    """A policy, a gate or a limit says no. The message says why, the hint says what would change the answer."""
+
+    exit_code = 3
+
+
+class OutsideError(GoldsmithError):
+    """The world outside failed: a command, the mirror, the registry, Docker, the disk."""
+
+    exit_code = 4
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names what `name` may have meant: the nearest known names, or all of them when none is near."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(names)}" if names else "none is defined"

@@ -1,0 +1,28 @@
+"""Locks between processes: one file, one holder; the kernel frees it when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hardening.foundation.errors import RefusedError
+
+
+@contextmanager
+def only_one(path: Path, what: str, *, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold the lock at `path` for the block. Raises RefusedError naming `what` when another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise RefusedError(
+            f"{what} is already running on this machine", hint=f"it holds {path}; wait for it to end"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

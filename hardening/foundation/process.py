@@ -1,0 +1,140 @@
+"""The one module that starts subprocesses. Commands are argument lists, never shell strings; secrets never stand in them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardening.foundation.errors import OutsideError
+
+LAST_LINES = 20
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished command: its argv, exit status and what it printed."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    timeout: float | None = None,
+    ok: Sequence[int] = (0,),
+    hint: str = "",
+) -> Completed:
+    """Run `argv` to its end; `env` is added to the present environment. The whole process group ends with us.
+
+    Raises OutsideError, carrying the last lines it printed, when the exit status is not in `ok`, the program is absent,
+    or `timeout` (seconds) passes.
+    """
+    start = time.monotonic()
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise OutsideError(
+            f"{argv[0]} is not installed", hint=hint or "./goldsmith doctor shows what is missing"
+        ) from None
+    try:
+        stdout, stderr = child.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _kill_group(child)
+        raise OutsideError(
+            f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint
+        ) from None
+    except BaseException:
+        _kill_group(child)
+        raise
+    done = Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start)
+    if done.status not in ok:
+        raise failed(done, hint)
+    return done
+
+
+def failed(done: Completed, hint: str = "") -> OutsideError:
+    """The error for a command that ended with a status nobody expected: names it and shows its last lines."""
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]
+    shown = " ".join(done.argv)
+    return OutsideError(
+        f"{done.argv[0]} ended with status {done.status}", evidence="\n".join([f"$ {shown}", *lines]), hint=hint
+    )
+
+
+def bound(argv: Sequence[str]) -> list[str]:
+    """`argv` so that it dies with us, even by kill -9, and takes its mounts and grandchildren along.
+
+    setpriv's parent-death signal ends unshare, whose --kill-child ends PID 1 of the new namespace and so everything in it;
+    the mounts live in a namespace of their own and go with it. Needs root.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", *argv]
+
+
+def which(program: str) -> Path | None:
+    """Where `program` is, looked up on PATH, in sbin (which a user's PATH often lacks) and beside our own interpreter."""
+    import sys
+
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    found = shutil.which(program, path=path)
+    return Path(found) if found else None
+
+
+def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
+    """Start a long-lived daemon that outlives us, its output appended to `log`; returns its process id."""
+    with log.open("ab") as sink:
+        child = subprocess.Popen(
+            list(argv),
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
+    return child.pid
+
+
+def pipe_from(argv: Sequence[str], consume: Callable[[object], None]) -> None:
+    """Run `argv` and give its standard output, as a binary stream, to `consume` while it runs.
+
+    Raises OutsideError when the command fails, after `consume` has returned.
+    """
+    with subprocess.Popen(
+        list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None and child.stderr is not None
+        consume(child.stdout)
+        stderr = child.stderr.read().decode(errors="replace")
+    if child.returncode:
+        raise failed(Completed(tuple(argv), child.returncode, "", stderr, 0.0))
+
+
+def _kill_group(child: subprocess.Popen[str]) -> None:
+    """End the child and all it started; wait for it, so that nothing of it is left running."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    child.wait()

@@ -1,0 +1,125 @@
+"""Settings: `goldsmith.toml` at the checkout's root; `GOLDSMITH_*` in the environment wins; secrets stand in neither.
+
+Nested keys in the environment use two underscores: `GOLDSMITH_REGISTRY__ADDRESS=registry.example.com/golden`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hardening.foundation.content import explain, read_toml
+from hardening.foundation.durations import Duration, duration
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Registry(_Section):
+    """Where releases are published. Login is by docker credential helpers (`docker login`), never by a key in this file."""
+
+    address: str = Field("", description="host[:port]/path; empty: the embedded registry on loopback")
+    ca_file: Path | None = Field(None, description="PEM file of a private certificate authority")
+    insecure: bool = Field(False, description="speak plain HTTP; loopback addresses always do")
+
+
+class Packages(_Section):
+    """Where packages come from. Empty values are taken from the host's own apt configuration."""
+
+    mirror: str = Field("", description="base address of the archive; empty: the host's own")
+    security_mirror: str = Field("", description="base address of the security archive; empty: the host's own")
+    proxy: str = Field("", description="http proxy for the mirror; empty: the host's apt proxy")
+    keyring: Path | None = Field(None, description="keyring that signs the archive; empty: the distribution's")
+
+
+class Docker(_Section):
+    """The engines: the one that fleets run on, and the one that builds need (containerd image store)."""
+
+    host: str = Field(
+        "", description="engine of the docker fleets, as DOCKER_HOST; empty: the host's, else our private one"
+    )
+    build_host: str = Field(
+        "", description="engine that builds; empty: `host` if it has the containerd image store, else a private one"
+    )
+
+
+class Feeds(_Section):
+    """Vulnerability data: an address (https://…), a directory, or empty for the small dated sample that ships."""
+
+    debsecan: str = ""
+    trivy: str = Field("", description="directory of a trivy cache, or `download` to let trivy fetch its own database")
+    kev: str = ""
+
+
+class Notify(_Section):
+    """Who is told: a command that gets one JSON object on standard input for each event."""
+
+    command: tuple[str, ...] = ()
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two installations of Goldsmith."""
+
+    model_config = SettingsConfigDict(env_prefix="GOLDSMITH_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    state: Path = Field(
+        Path(".goldsmith"), description="what Goldsmith keeps on this machine; relative to the checkout"
+    )
+    content: tuple[Path, ...] = Field((), description="more content roots, each laid out like this checkout")
+    database: str = Field("", description="SQLAlchemy URL of the ledger; empty: SQLite in `state`")
+    annotation_prefix: str = "dev.goldsmith."
+    platform: str = Field("linux/amd64", description="the platform built when a definition names several")
+    parallel: int = Field(2, ge=1, description="builds side by side")
+    retry_for: Duration = Field(duration("2m"), description="how long mirror, registry and Docker are retried")
+    registry: Registry = Registry()
+    packages: Packages = Packages()
+    docker: Docker = Docker()
+    feeds: Feeds = Feeds()
+    notify: Notify = Notify()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment stands before the file, whose values arrive as init arguments."""
+        return EnvSettingsSource(settings_cls), init_settings
+
+    @cached_property
+    def state_dir(self) -> Path:
+        """The state directory, absolute."""
+        return self.state if self.state.is_absolute() else ROOT / self.state
+
+    @cached_property
+    def roots(self) -> tuple[Path, ...]:
+        """Content roots, the checkout first; a later root's content is added, never overrides by the same name."""
+        return (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+
+    @property
+    def database_url(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        return self.database or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Settings from `goldsmith.toml` (or `path`) and the environment.
+
+    Raises ContentError that names the file and key path, with the nearest known key.
+    """
+    file = path or ROOT / "goldsmith.toml"
+    data: dict[str, Any] = read_toml(file) if file.exists() else {}
+    try:
+        return Settings(**data)
+    except ValidationError as error:
+        raise explain(error, Settings, file) from None

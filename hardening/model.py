@@ -1,0 +1,197 @@
+"""What people write in `hardening/`: controls, profiles, policies and waivers, as strict frozen models."""
+
+from __future__ import annotations
+
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from hardening.foundation.content import Content
+from hardening.foundation.durations import Duration
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class Severity(StrEnum):
+    """How bad it is, worst first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    UNKNOWN = "unknown"
+
+
+class Enforcement(StrEnum):
+    """What a rule does when it is broken: recorded only, shown as a warning, or refused."""
+
+    AUDIT = "audit"
+    WARN = "warn"
+    ENFORCE = "enforce"
+
+
+class Kind(StrEnum):
+    """What an image is."""
+
+    CONTAINER = "container"
+    MACHINE = "machine"
+
+
+class Param(Content):
+    """A knob of a control. `default` decides its type; without one the profile must give a value."""
+
+    type: Literal["string", "integer", "boolean", "list"]
+    help: NonEmpty
+    default: Any = None
+
+
+class FileSpec(Content):
+    """A file that a control puts into the image: `source` under the control's `files/` is a Jinja2 template."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^/")]
+    source: NonEmpty
+    mode: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3,4}$")] = "0644"
+    owner: Annotated[str, StringConstraints(pattern=r"^\d+:\d+$")] = "0:0"
+
+
+class Control(Content):
+    """One reviewed decision about hardening, with its reason and its cost beside it."""
+
+    id: Name
+    title: NonEmpty
+    severity: Severity
+    applies_to: Annotated[tuple[Kind, ...], Field(min_length=1)]
+    owner: NonEmpty
+    rationale: NonEmpty
+    cost: NonEmpty
+    references: dict[str, tuple[str, ...]] = {}
+    params: dict[str, Param] = {}
+    files: tuple[FileSpec, ...] = ()
+
+
+class Stage(Content):
+    """An enforcement that begins on a date."""
+
+    enforcement: Enforcement
+    from_date: date = Field(alias="from")
+
+
+class ProfileEntry(Content):
+    """A control in a profile: its parameters, its enforcement now, and the stages to come."""
+
+    control: Name
+    enforcement: Enforcement = Enforcement.ENFORCE
+    params: dict[str, Any] = {}
+    stages: tuple[Stage, ...] = ()
+
+    def enforced(self, today: date) -> Enforcement:
+        """The enforcement in force on `today`: the latest stage that has begun, else the entry's own."""
+        begun = sorted((s.from_date, s.enforcement) for s in self.stages if s.from_date <= today)
+        return begun[-1][1] if begun else self.enforcement
+
+
+class Profile(Content):
+    """A named list of controls. `extends` takes over another profile's entries; an entry here replaces that control's."""
+
+    name: Name
+    title: NonEmpty
+    owner: NonEmpty
+    extends: Name | None = None
+    controls: tuple[ProfileEntry, ...] = ()
+    without: dict[Name, NonEmpty] = Field({}, description="controls of `extends` left out, each with the reason")
+
+
+class Rule(Content):
+    """How a broken rule is treated, and from when a running instance is: `grace` after the violation began."""
+
+    enforcement: Enforcement = Enforcement.ENFORCE
+    grace: Duration = Field("0s", validate_default=True)
+
+
+class AgeRule(Rule):
+    """An age limit."""
+
+    limit: Duration
+
+
+class SourceRule(Rule):
+    """Where images may come from: prefixes of registry addresses; empty: only the configured registry."""
+
+    prefixes: tuple[str, ...] = ()
+
+
+class FixWindow(Rule):
+    """A known vulnerability with a fix must be gone within `within` of the fix being known to us."""
+
+    severity: Severity
+    within: Duration = Field("0s", validate_default=True)
+    exploited: bool = Field(False, description="true: only vulnerabilities known to be exploited")
+
+
+class Judges(Rule):
+    """How many vulnerability scanners must really have evaluated the image, with data how old at most."""
+
+    minimum: Annotated[int, Field(ge=1)] = 1
+    data_max_age: Duration = Field("7d", validate_default=True)
+
+
+class ImageRules(Content):
+    """What an image must satisfy to be published."""
+
+    judges: Judges = Judges()
+    vulnerabilities: tuple[FixWindow, ...] = ()
+    unfixed: Rule = Field(Rule(enforcement=Enforcement.AUDIT), description="vulnerabilities without a fixed version")
+    secrets: Rule = Rule()
+    misconfigurations: Rule = Rule(enforcement=Enforcement.WARN)
+
+
+class RunningRules(Content):
+    """What a running instance must satisfy."""
+
+    expired: Rule = Rule()
+    revoked: Rule = Rule()
+    unknown: Rule = Rule(enforcement=Enforcement.WARN)
+    superseded: Rule = Rule(enforcement=Enforcement.WARN)
+    refused: Rule = Field(Rule(), description="the release's own verdict would be `refused` by the present policy")
+    max_age: AgeRule | None = None
+    approved_source: SourceRule | None = None
+
+
+class Policy(Content):
+    """What a published image and a running instance must satisfy. Past `review_by` the policy itself is a finding."""
+
+    name: Name
+    title: NonEmpty
+    owner: NonEmpty
+    rationale: NonEmpty
+    review_by: date
+    exception_contact: NonEmpty = Field(description="where an application developer asks for a waiver")
+    image: ImageRules = ImageRules()
+    running: RunningRules = RunningRules()
+
+
+class Waiver(Content):
+    """A written exception that ends: it covers controls or vulnerabilities, for the named subjects, until `expires`."""
+
+    id: Name
+    controls: tuple[Name, ...] = ()
+    vulnerabilities: tuple[str, ...] = ()
+    subjects: Annotated[tuple[str, ...], Field(min_length=1, description="globs over definition or fleet/member names")]
+    reason: NonEmpty
+    owner: NonEmpty
+    approver: NonEmpty
+    created: date
+    expires: date
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Waiver:
+        if not self.controls and not self.vulnerabilities:
+            raise ValueError("a waiver covers at least one control or vulnerability")
+        if self.approver == self.owner:
+            raise ValueError("approver and owner must be two people")
+        if not 0 < (self.expires - self.created).days <= 366:
+            raise ValueError("expires must lie after created, and within 366 days of it")
+        return self

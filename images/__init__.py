@@ -1,0 +1,1 @@
+"""HOW an image is planned, built, verified, scanned, judged, dated and published."""

@@ -1,0 +1,76 @@
+"""What a build produces and a publication dates, as frozen values. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from packageurl import PackageURL
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """One resolved distribution package. `sha256` is the .deb's, in hex; `source` the source package's name."""
+
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+    source: str = ""
+    distribution: str = "debian"
+
+    @property
+    def purl(self) -> str:
+        """The package URL, as SBOMs and the ledger name it."""
+        qualifiers = {"arch": self.architecture}
+        return PackageURL("deb", self.distribution, self.name, self.version, qualifiers).to_string()
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """An OCI content descriptor."""
+
+    media_type: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A built image of one platform: its content manifest's digest, and the inputs that it is a function of.
+
+    `inputs` is the JSON value whose hash is `input_digest`, so that two artifacts can be compared input by input.
+    `created` comes from the inputs (SOURCE_DATE_EPOCH), never from the clock; `built_at` from the clock, for people.
+    """
+
+    name: str
+    platform: str
+    input_digest: str
+    digest: str
+    inputs: dict[str, Any]
+    packages: tuple[Package, ...]
+    created: datetime
+    built_at: datetime
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published, dated index over one content. `digest` is the index's; `content` the content manifest's."""
+
+    name: str
+    repository: str
+    digest: str
+    content: str
+    input_digest: str
+    profile: str
+    policy: str
+    published_at: datetime
+    warn_at: datetime
+    expires_at: datetime
+    base_name: str = ""
+    base_digest: str = ""
+    revoked_reason: str = ""
+    revoked_at: datetime | None = None
+    pruned_at: datetime | None = None

@@ -1,0 +1,100 @@
+"""What people write in `images/definitions/<name>/image.toml`, as a strict frozen model."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from hardening.foundation.content import Content
+from hardening.foundation.durations import Duration
+from hardening.model import Kind, Name, NonEmpty
+
+Platform = Annotated[str, StringConstraints(pattern=r"^linux/(amd64|arm64)$")]
+
+
+class Bootstrap(Content):
+    """A base made from a distribution's packages. `variant`: `minbase` (a working system) or `static` (only the
+    packages named, unpacked and never configured: no shell, no package manager)."""
+
+    family: Literal["debian"]
+    suite: NonEmpty
+    variant: Literal["minbase", "static"] = "minbase"
+    components: tuple[str, ...] = ("main",)
+
+
+class Base(Content):
+    """What the image stands on: exactly one of the three."""
+
+    bootstrap: Bootstrap | None = None
+    image: NonEmpty | None = Field(None, description="upstream image by tag; its digest stands in images.lock.toml")
+    golden: Name | None = Field(None, description="another definition")
+
+    @model_validator(mode="after")
+    def _one(self) -> Base:
+        if sum(value is not None for value in (self.bootstrap, self.image, self.golden)) != 1:
+            raise ValueError("give exactly one of bootstrap, image, golden")
+        return self
+
+
+class CopiedFile(Content):
+    """A file of the definition's folder that goes into the image; `template` renders it with Jinja2 first."""
+
+    source: NonEmpty
+    path: Annotated[str, StringConstraints(pattern=r"^/")]
+    mode: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3,4}$")] = "0644"
+    owner: Annotated[str, StringConstraints(pattern=r"^\d+:\d+$")] = "0:0"
+
+
+class Healthcheck(Content):
+    """The OCI/Docker health check, or the documented reason for having none."""
+
+    command: tuple[str, ...] = ()
+    interval: Duration = Field("10s", validate_default=True)
+    timeout: Duration = Field("3s", validate_default=True)
+    retries: int = 3
+    none_because: str = ""
+
+
+class Lifecycle(Content):
+    """Dates of a release, counted from the day it is published."""
+
+    expires_after: Duration = Field("30d", validate_default=True)
+    warn_before: Duration = Field("7d", validate_default=True)
+    support_until: date | None = None
+
+
+class Definition(Content):
+    """One golden image."""
+
+    name: Name
+    title: NonEmpty
+    owner: NonEmpty
+    kind: Kind
+    base: Base
+    platforms: Annotated[tuple[Platform, ...], Field(min_length=1)] = ("linux/amd64",)
+    packages: tuple[NonEmpty, ...] = ()
+    profile: Name
+    profile_params: dict[str, dict[str, object]] = Field({}, description="control → params, over the profile's own")
+    policy: Name = "default"
+    files: tuple[CopiedFile, ...] = ()
+    user: str = Field("", description="default user, by number or name; empty: the base's")
+    workdir: str = ""
+    environment: dict[str, str] = {}
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    ports: tuple[str, ...] = Field((), description="exposed, such as 8080/tcp")
+    stop_signal: str = ""
+    healthcheck: Healthcheck = Healthcheck(none_because="a base image runs nothing by itself")
+    smoke: tuple[str, ...] = Field(
+        (), description="command that must end with 0 with a read-only root and no capabilities"
+    )
+    tmpfs: tuple[str, ...] = Field((), description="directories the image needs writable when its root is read-only")
+    lifecycle: Lifecycle = Lifecycle()
+    labels: dict[str, str] = {}
+
+    @property
+    def parent(self) -> str | None:
+        """The definition this one is built on, if it is one of ours."""
+        return self.base.golden

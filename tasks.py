@@ -1,0 +1,1 @@
+"""The command line: each task parses, wires, calls one flow and prints."""

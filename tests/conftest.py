@@ -1,0 +1,37 @@
+"""Fixtures of every test, and the rule for what a host lacks: skipped with a reason, failed where CI is set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.process import which
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _lacking(need: str) -> str:
+    """Why `need` is not met on this host; empty when it is."""
+    if need == "root":
+        return "" if os.geteuid() == 0 else "needs root"
+    if need == "docker":
+        return "" if which("docker") else "needs a Docker Engine"
+    return "" if which(need) else f"needs {need}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for need in marker.args:
+            if reason := _lacking(need):
+                (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{reason}; ./goldsmith setup installs it")
+
+
+@pytest.fixture
+def advisories() -> Path:
+    """Real advisory data beside the checkout; the test is skipped where there is none."""
+    if not (SHARED / "data" / "README.md").exists():
+        pytest.skip("the advisory data is not on this machine")
+    return SHARED / "data"
