@@ -13,6 +13,7 @@ from hardening.foundation.durations import Duration
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+LONGEST_WAIVER_DAYS = 366
 
 
 class Severity(StrEnum):
@@ -94,7 +95,7 @@ class ProfileEntry(Content):
 
 
 class Profile(Content):
-    """A named list of controls. `extends` takes over another profile's entries; an entry here replaces that control's."""
+    """A named list of controls. `extends` takes over a profile's entries; an entry here replaces that control's."""
 
     name: Name
     title: NonEmpty
@@ -192,6 +193,6 @@ class Waiver(Content):
             raise ValueError("a waiver covers at least one control or vulnerability")
         if self.approver == self.owner:
             raise ValueError("approver and owner must be two people")
-        if not 0 < (self.expires - self.created).days <= 366:
-            raise ValueError("expires must lie after created, and within 366 days of it")
+        if not 0 < (self.expires - self.created).days <= LONGEST_WAIVER_DAYS:
+            raise ValueError(f"expires must lie after created, and within {LONGEST_WAIVER_DAYS} days of it")
         return self

@@ -16,7 +16,8 @@ Platform = Annotated[str, StringConstraints(pattern=r"^linux/(amd64|arm64)$")]
 
 class Bootstrap(Content):
     """A base made from a distribution's packages. `variant`: `minbase` (a working system) or `static` (only the
-    packages named, unpacked and never configured: no shell, no package manager)."""
+    packages named, unpacked and never configured: no shell, no package manager).
+    """
 
     family: Literal["debian"]
     suite: NonEmpty

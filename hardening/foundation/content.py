@@ -1,9 +1,10 @@
-"""Strict content loading: TOML into frozen pydantic models, unknown keys refused, every error with file, key and a hint."""
+"""Strict content loading: TOML into frozen models; unknown keys refused; every error with file, key and a hint."""
 
 from __future__ import annotations
 
+import fnmatch
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -31,7 +32,7 @@ def load_toml(path: Path, model: type[Model], **extra: Any) -> Model:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
+def _parsed(path: Path, _stamp: tuple[int, int]) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -106,3 +107,28 @@ def _find_model(annotation: Any) -> type[BaseModel] | None:
         if found := _find_model(inner):
             return found
     return None
+
+
+def find_content(roots: tuple[Path, ...], room: str, pattern: str) -> dict[str, Path]:
+    """Name → file for everything of one sort, over all content roots: `pattern` such as `*/image.toml` or `*.toml`.
+
+    The name is the folder's for `*/file.toml`, the file's stem for `*.toml`. Raises ContentError where two roots
+    define the same name: content is added by a root, never silently replaced.
+    """
+    found: dict[str, Path] = {}
+    for root in roots:
+        for file in sorted((root / room).glob(pattern)):
+            name = file.parent.name if "/" in pattern else file.stem
+            if name in found:
+                raise ContentError(f"{name} is already defined by {found[name]}", file=file, hint="rename one of the two")
+            found[name] = file
+    return found
+
+
+def select(pattern: str, known: Iterable[str], what: str) -> list[str]:
+    """The names that `pattern` means: `all`, a glob, or one name. Raises ContentError with the nearest names."""
+    names = sorted(known)
+    matched = names if pattern == "all" else fnmatch.filter(names, pattern)
+    if not matched:
+        raise ContentError(f"no {what} is named {pattern}", hint=nearest(pattern, names))
+    return matched

@@ -1,4 +1,4 @@
-"""The one module that starts subprocesses. Commands are argument lists, never shell strings; secrets never stand in them."""
+"""The one module that starts subprocesses. Commands are argument lists, never shell strings, and hold no secrets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from hardening.foundation.errors import OutsideError
 
@@ -87,14 +89,14 @@ def failed(done: Completed, hint: str = "") -> OutsideError:
 def bound(argv: Sequence[str]) -> list[str]:
     """`argv` so that it dies with us, even by kill -9, and takes its mounts and grandchildren along.
 
-    setpriv's parent-death signal ends unshare, whose --kill-child ends PID 1 of the new namespace and so everything in it;
-    the mounts live in a namespace of their own and go with it. Needs root.
+    setpriv's parent-death signal ends unshare, whose --kill-child ends PID 1 of the new namespace and so everything
+    in it; the mounts live in a namespace of their own and go with it. Needs root.
     """
     return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", *argv]
 
 
 def which(program: str) -> Path | None:
-    """Where `program` is, looked up on PATH, in sbin (which a user's PATH often lacks) and beside our own interpreter."""
+    """Where `program` is: beside our own interpreter, on PATH, or in sbin, which a user's PATH often lacks."""
     import sys
 
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
@@ -124,17 +126,15 @@ def pipe_from(argv: Sequence[str], consume: Callable[[object], None]) -> None:
     with subprocess.Popen(
         list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
-        assert child.stdout is not None and child.stderr is not None
-        consume(child.stdout)
-        stderr = child.stderr.read().decode(errors="replace")
+        stdout, stderr_pipe = cast(IO[bytes], child.stdout), cast(IO[bytes], child.stderr)
+        consume(stdout)
+        stderr = stderr_pipe.read().decode(errors="replace")
     if child.returncode:
         raise failed(Completed(tuple(argv), child.returncode, "", stderr, 0.0))
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:
     """End the child and all it started; wait for it, so that nothing of it is left running."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()

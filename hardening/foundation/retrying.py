@@ -15,7 +15,7 @@ ATTEMPTS = 5
 
 
 def retrying(action: Callable[[], Result], *, within: timedelta) -> Result:
-    """`action()`, again on OutsideError: at most 5 attempts, within the given time, waits growing from 0.5 s at random."""
+    """`action()`, again on OutsideError: at most 5 attempts, within the given time, with growing random waits."""
     policy = Retrying(
         retry=retry_if_exception_type(OutsideError),
         stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(within.total_seconds()),

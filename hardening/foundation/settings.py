@@ -23,7 +23,7 @@ class _Section(BaseModel):
 
 
 class Registry(_Section):
-    """Where releases are published. Login is by docker credential helpers (`docker login`), never by a key in this file."""
+    """Where releases are published. Login is by docker credential helpers (`docker login`), never by a key here."""
 
     address: str = Field("", description="host[:port]/path; empty: the embedded registry on loopback")
     ca_file: Path | None = Field(None, description="PEM file of a private certificate authority")
@@ -89,9 +89,9 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment stands before the file, whose values arrive as init arguments."""
         return EnvSettingsSource(settings_cls), init_settings
