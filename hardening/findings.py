@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -63,6 +64,7 @@ class ScanReport:
     """What one scanner did: the findings, and whether it evaluated anything at all, on data of which date.
 
     `evaluated` counts what it looked at (packages, files, rules); 0 is NOT_EVALUATED, whatever its exit status.
+    `sample`: judged by the small sample of advisories that ships, which only a policy that says so may count.
     """
 
     scanner: str
@@ -74,11 +76,15 @@ class ScanReport:
     reason: str
     findings: tuple[Finding, ...] = ()
     version: str = ""
+    sample: bool = False
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One line of a verdict, for the person who must act: what, why it matters, what to do, how to get an exception."""
+    """One line of a verdict, for the person who must act: what, why it matters, what to do, how to get an exception.
+
+    `since` is when it began, `deadline` when it must be gone; both None where it holds at once.
+    """
 
     rule: str
     subject: str
@@ -88,6 +94,8 @@ class Reason:
     todo: str
     waiver: str = ""
     waived_by: str = ""
+    since: datetime | None = None
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -104,3 +112,42 @@ class Verdict:
     def refusals(self) -> tuple[Reason, ...]:
         """The reasons that refuse: enforced and not waived."""
         return tuple(r for r in self.reasons if r.enforcement is Enforcement.ENFORCE and not r.waived_by)
+
+
+WORST_FIRST = tuple(Severity)
+
+
+def worst(severities: Iterable[Severity]) -> Severity:
+    """The worst of `severities`; UNKNOWN, which is the lack of an opinion, only where nobody has one."""
+    return min(severities, key=WORST_FIRST.index, default=Severity.UNKNOWN)
+
+
+def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings that are about the same (kind, id, package) as one, in a fixed order whatever order they came in.
+
+    Nothing is averaged: every scanner's opinion is kept, the worst severity counts, and any scanner suffices for
+    "exploited" and for "a fix is known".
+    """
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.kind, finding.id, finding.package), []).append(finding)
+    return tuple(_merged(groups[key]) for key in sorted(groups))
+
+
+def _merged(group: list[Finding]) -> Finding:
+    opinions = sorted({opinion for finding in group for opinion in finding.scanners})
+    known = [finding.fix_known_since for finding in group if finding.fix_known_since]
+    return replace(
+        max(group, key=lambda finding: (finding.title, finding)),
+        installed=_joined(finding.installed for finding in group),
+        fixed=_joined(finding.fixed for finding in group),
+        severity=worst([*(severity for _, severity in opinions), *(finding.severity for finding in group)]),
+        scanners=tuple(opinions),
+        exploited=any(finding.exploited for finding in group),
+        fix_known_since=min(known, default=None),
+    )
+
+
+def _joined(values: Iterable[str]) -> str:
+    """All the different answers, each once: `a | b`. Split first, so that merging merged values changes nothing."""
+    return " | ".join(sorted({part for value in values for part in value.split(" | ") if part}))

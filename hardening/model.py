@@ -125,7 +125,12 @@ class SourceRule(Rule):
 
 
 class FixWindow(Rule):
-    """A known vulnerability with a fix must be gone within `within` of the fix being known to us."""
+    """A known vulnerability with a fix must be gone within `within` of the fix being known to us.
+
+    Covers vulnerabilities of `severity` or worse. Where scanners name no severity, the window `unknown` holds, and
+    without one the finding is treated as critical; a window for `exploited` ones covers unknown severities too.
+    Of several windows that cover a finding the strictest counts. `grace` is added to `within`.
+    """
 
     severity: Severity
     within: Duration = Field("0s", validate_default=True)
@@ -137,6 +142,9 @@ class Judges(Rule):
 
     minimum: Annotated[int, Field(ge=1)] = 1
     data_max_age: Duration = Field("7d", validate_default=True)
+    accept_sample: bool = Field(
+        False, description="true: the sample of advisories that ships counts, whatever its age; for trying out only"
+    )
 
 
 class ImageRules(Content):
