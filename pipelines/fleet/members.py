@@ -1,0 +1,88 @@
+"""The values that fleets are about: members, and what is known of the images they run. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from images.artifact import Release
+
+
+@dataclass(frozen=True)
+class Member:
+    """One running instance. `id` is `account/region/kind/id`; `handle` is what its engine calls this very instance.
+
+    `image` is the reference it was started from, `digests` every digest by which its image may be known, `layers` the
+    digests of its unpacked layers, base first. `protected_until` is what its do-not-disrupt label says.
+    `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced at all.
+    """
+
+    id: str
+    name: str
+    handle: str
+    image: str
+    digests: tuple[str, ...]
+    layers: tuple[str, ...] = ()
+    healthy: bool = True
+    protected_until: datetime | None = None
+    forced_in_place: tuple[str, ...] = ()
+    cannot_roll: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a member's image comes from, as the ledger and the registry tell it.
+
+    `release` is the newest release over the member's own content, and its date is the member's date. `base` is the
+    newest release over the golden content that an application image stands on. `latest` is what the channel of that
+    golden image points to. `own_tag` is the digest that the member's own tag has now (application images).
+    `allowed` is the present verdict over that golden content; None: none is recorded.
+    """
+
+    release: Release | None = None
+    base: Release | None = None
+    latest: Release | None = None
+    own_tag: str = ""
+    allowed: bool | None = None
+
+    @property
+    def golden(self) -> Release | None:
+        """The golden release that the member is judged by: its own, or its base's."""
+        return self.release or self.base
+
+
+@dataclass(frozen=True)
+class Target:
+    """A replacement, pinned: `reference` is by digest. `golden` is the release itself, or that of its base."""
+
+    reference: str
+    digest: str
+    golden: Release | None
+
+
+@dataclass(frozen=True)
+class Key:
+    """The domain key of every effect of a step: a repeated effect finds the first one by it."""
+
+    rollout: str
+    member: str
+    name: str
+    old: str
+
+    @property
+    def new_name(self) -> str:
+        """What the new instance is called until it takes the name over."""
+        return f"{self.name}.{self.rollout}"
+
+    @property
+    def old_name(self) -> str:
+        """What the old instance is called while it is kept."""
+        return f"{self.name}.old.{self.rollout}"
+
+
+@dataclass(frozen=True)
+class Read:
+    """One look at an instance's health, and what was seen."""
+
+    good: bool
+    text: str

@@ -1,0 +1,52 @@
+"""The port to fleets whose members we step one by one. Every effect is idempotent: its Key finds what it has done."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pipelines.fleet.members import Key, Member, Read, Target
+from pipelines.fleet.model import Method
+
+
+class MemberFleet(Protocol):
+    """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none"."""
+
+    def describe(self) -> tuple[Member, ...]:
+        """Every member that runs now."""
+
+    def prepare(self, target: Target) -> None:
+        """Fetch the replacement's image."""
+
+    def create(self, key: Key, target: Target, method: Method, expiry: datetime) -> None:
+        """Make the new instance, not started, with all that makes the member that member."""
+
+    def start(self, key: Key) -> None:
+        """Start the new instance."""
+
+    def read(self, key: Key) -> Read:
+        """One look at the new instance's health."""
+
+    def expose(self, key: Key) -> None:
+        """Let the new instance be found under the member's names, beside the old one."""
+
+    def retire(self, key: Key, drain: timedelta) -> None:
+        """Stop the old instance, which has `drain` to finish what it has begun. It is kept."""
+
+    def swap(self, key: Key) -> None:
+        """The old instance's name goes to the new one."""
+
+    def remove_old(self, key: Key) -> None:
+        """Remove the old instance for good."""
+
+    def restore(self, key: Key) -> None:
+        """Back to exactly the old instance, serving under its name; the new one is removed."""
+
+    def swapped(self, key: Key) -> bool:
+        """True when the new instance runs under the member's name."""
+
+    def differences(self, key: Key) -> tuple[str, ...]:
+        """What differs between old and new beyond the image; asked while both exist."""
+
+    def log(self, key: Key) -> str:
+        """The last lines that the new instance printed; empty when it is gone."""
