@@ -37,6 +37,12 @@ class Packages(_Section):
     security_mirror: str = Field("", description="base address of the security archive; empty: the host's own")
     proxy: str = Field("", description="http proxy for the mirror; empty: the host's apt proxy")
     keyring: Path | None = Field(None, description="keyring that signs the archive; empty: the distribution's")
+    suites: tuple[str, ...] = Field(
+        ("{suite}", "{suite}-updates"), description="suites of `mirror`; one that ends in / is a flat repository"
+    )
+    extra_sources: tuple[Path, ...] = Field(
+        (), description="more deb822 source files to plan and build from; images themselves do not hold them"
+    )
 
 
 class Docker(_Section):
