@@ -1,0 +1,132 @@
+"""Gathers what a plan decides over (content, index, ledger, store) and hands it to the pure `images.plan`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from hardening.catalog import load_profile
+from hardening.foundation.hashing import canonical, digest_of
+from hardening.render import Overlay, render
+from images.artifact import Artifact, Package
+from images.builders import builder_version
+from images.catalog import LoadedDefinition
+from images.context import Context
+from images.graph import order, with_ancestors
+from images.model import Bootstrap
+from images.plan import Action, BuildPlan, decide, inputs_of
+from images.upstream import Upstream
+
+
+class Planner:
+    """Plans definitions in order, parents first, so that each child knows what its parent will be."""
+
+    def __init__(self, context: Context, *, no_cache: Iterable[str] = ()) -> None:
+        self.context = context
+        self.no_cache = frozenset(no_cache)
+        self.plans: dict[str, BuildPlan] = {}
+        self.digests: dict[str, str] = {}
+        self._overlays: dict[bytes, Overlay] = {}
+
+    def plan_all(self, names: Iterable[str]) -> list[BuildPlan]:
+        """The plans of `names` and all they stand on, parents first."""
+        wanted = with_ancestors(names, self.context.parents)
+        return [self.plan(name) for name in order(self.context.parents) if name in wanted]
+
+    def plan(self, name: str) -> BuildPlan:
+        """The plan of one definition; its parent must have been planned before, and if `built` tells of it, built."""
+        loaded = self.context.definitions[name]
+        parent = self._parent_digest(loaded)
+        added = self._resolve(loaded)
+        platform = self._platform(loaded)
+        inputs = inputs_of(
+            loaded.definition, platform, overlay=self.overlay(loaded), parent=parent, packages=added,
+            files=_file_digests(loaded.folder), sources=self.sources(loaded), builder=builder_version(),
+        )  # fmt: skip
+        last = self.context.ledger.latest_artifact(name, platform)
+        plan = decide(
+            name, inputs, added=added, packages=tuple(sorted((*self._inherited(loaded), *added))),
+            overlay=self.overlay(loaded), known=self._known(name, platform, inputs), last=last,
+            parent_pending=parent == "pending", no_cache=name in self.no_cache,
+        )  # fmt: skip
+        self.plans[name] = plan
+        if plan.artifact:
+            self.digests[name] = plan.artifact.digest
+        return plan
+
+    def built(self, name: str, digest: str) -> None:
+        """Tell the planner that `name` now has the content `digest`, so that its children can be planned on it."""
+        self.digests[name] = digest
+
+    def bootstrap(self, loaded: LoadedDefinition) -> Bootstrap:
+        """The distribution that `loaded` takes packages from: its own, or that of what it stands on."""
+        definition = loaded.definition
+        if definition.base.bootstrap:
+            return definition.base.bootstrap
+        if definition.base.golden:
+            return self.bootstrap(self.context.definitions[definition.base.golden])
+        return self.upstream.bootstrap(definition.base.image or "")
+
+    @cached_property
+    def upstream(self) -> Upstream:
+        """The upstream bases, pinned by the lock file."""
+        return Upstream(self.context.settings, self.context.store)
+
+    def overlay(self, loaded: LoadedDefinition) -> Overlay:
+        """The rendered hardening of a definition; rendered once for each profile and parameters."""
+        definition = loaded.definition
+        key = canonical([definition.profile, definition.profile_params])
+        if key not in self._overlays:
+            profile = load_profile(self.context.settings.roots, definition.profile)
+            self._overlays[key] = render(
+                profile, self.context.controls, definition.profile_params, {}, self.context.now.date()
+            )
+        return self._overlays[key]
+
+    def sources(self, loaded: LoadedDefinition) -> str:
+        """The package source text that the image holds; none in a static image, which has no package manager."""
+        bootstrap = self.bootstrap(loaded)
+        return "" if bootstrap.variant == "static" else self.context.index.sources(bootstrap)
+
+    def _platform(self, loaded: LoadedDefinition) -> str:
+        wanted = self.context.settings.platform
+        platforms = loaded.definition.platforms
+        return wanted if wanted in platforms else platforms[0]
+
+    def _parent_digest(self, loaded: LoadedDefinition) -> str:
+        base = loaded.definition.base
+        if base.golden:
+            return self.digests.get(base.golden, "pending")
+        return self.upstream.locked(base.image) if base.image else ""
+
+    def _inherited(self, loaded: LoadedDefinition) -> tuple[Package, ...]:
+        base = loaded.definition.base
+        if base.golden:
+            return self.plans[base.golden].packages
+        return self.upstream.packages(base.image) if base.image else ()
+
+    def _resolve(self, loaded: LoadedDefinition) -> tuple[Package, ...]:
+        inherited = self._inherited(loaded)
+        if inherited and not loaded.definition.packages:
+            return ()
+        return self.context.index.resolve(self.bootstrap(loaded), loaded.definition.packages, inherited)
+
+    def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
+        known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
+        return known if known and self.context.store.has(known.digest) else None
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    """Digests of everything in a definition's folder but the definition itself, by relative path."""
+    return {
+        str(file.relative_to(folder)): "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "image.toml"
+    }
+
+
+def to_build(plans: Iterable[BuildPlan]) -> list[str]:
+    """The names among `plans` that would be built."""
+    return [plan.name for plan in plans if plan.action is Action.BUILD]

@@ -1,0 +1,84 @@
+"""The trial: the built image really run, with a read-only root and no privileges at all. Edge to Docker."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardening.foundation.errors import OutsideError
+from images.model import Definition
+from images.oci import Store
+from images.workspace import WORK_LABEL
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+TIMEOUT_SECONDS = 60
+
+
+@lru_cache(maxsize=4)
+def engine(docker_host: str) -> DockerClient:
+    """A client of the engine at `docker_host`. Raises OutsideError when it does not answer."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.DockerClient(base_url=docker_host, timeout=120)
+        client.ping()
+    except DockerException as error:
+        raise OutsideError(
+            f"no Docker Engine answers at {docker_host}",
+            evidence=str(error),
+            hint="./goldsmith setup starts one; ./goldsmith doctor shows which is used",
+        ) from None
+    return client
+
+
+def run_hardened(definition: Definition, digest: str, store: Store, work: Path, docker_host: str) -> tuple[int, str]:
+    """Run the definition's smoke command in the image `digest`, as its default user, with
+    `--read-only --cap-drop ALL --security-opt no-new-privileges` and no network; returns exit status and output.
+
+    Nothing of it stays on the engine. Raises OutsideError when the engine fails, not when the command does.
+    """
+    from docker.errors import DockerException
+
+    client = engine(docker_host)
+    tag = f"goldsmith.invalid/trial/{work.name}:{digest[7:19]}"
+    try:
+        _load(store, digest, tag, work, docker_host)
+        try:
+            return _run(client, tag, definition, work.name)
+        finally:
+            client.images.remove(tag, force=True)
+    except DockerException as error:
+        raise OutsideError(f"the trial of {definition.name} could not run", evidence=str(error)) from None
+
+
+def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
+    """Give the image to the engine as an OCI layout, under a name of this run only."""
+    layout = work / f"trial-{digest[7:19]}"
+    store.layout_for(digest, layout, name=tag)
+    with subprocess.Popen(["tar", "-C", str(layout), "-cf", "-", "."], stdout=subprocess.PIPE) as tar:
+        engine(docker_host).images.load(tar.stdout)
+
+
+def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:
+    container = client.containers.create(
+        tag,
+        list(definition.smoke[1:]),
+        entrypoint=list(definition.smoke[:1]),
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        network_mode="none",
+        tmpfs=dict.fromkeys(definition.tmpfs, "mode=1777"),
+        labels={WORK_LABEL: work_id},
+    )
+    try:
+        container.start()
+        status = int(container.wait(timeout=TIMEOUT_SECONDS)["StatusCode"])
+        return status, container.logs().decode(errors="replace")
+    finally:
+        container.remove(force=True, v=True)

@@ -1,0 +1,72 @@
+"""Temporary room for a build, and the sweep that removes what a killed one left behind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from hardening.foundation.console import say
+from hardening.foundation.settings import Settings
+
+WORK_LABEL = "dev.goldsmith.work"
+
+
+@contextmanager
+def workspace(settings: Settings) -> Iterator[Path]:
+    """A fresh directory under the state directory, locked while in use and removed at the end."""
+    base = settings.state_dir / "work"
+    base.mkdir(parents=True, exist_ok=True)
+    directory = base / uuid4().hex[:12]
+    with FileLock(directory.with_suffix(".lock")):
+        directory.mkdir()
+        try:
+            yield directory
+        finally:
+            _remove(directory)
+
+
+def sweep(settings: Settings, docker_host: str = "") -> list[str]:
+    """Remove the workspaces of runs that died, and their trial containers and images; says which, returns their ids.
+
+    A workspace whose lock is held belongs to a living run and is left alone. Mounts need no sweep: they live in
+    namespaces that die with their process.
+    """
+    dead = []
+    for lock_file in sorted((settings.state_dir / "work").glob("*.lock")):
+        lock = FileLock(lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        directory = lock_file.with_suffix("")
+        say(f"removing what a killed run left: {directory.name}")
+        if docker_host:
+            _sweep_engine(docker_host, directory.name)
+        _remove(directory)
+        lock.release()
+        dead.append(directory.name)
+    return dead
+
+
+def _remove(directory: Path) -> None:
+    """Remove a workspace and its lock file."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _sweep_engine(docker_host: str, work_id: str) -> None:
+    """Remove the containers and image names that a dead run left on the engine."""
+    from images.trial import engine
+
+    client = engine(docker_host)
+    for container in client.containers.list(all=True, filters={"label": f"{WORK_LABEL}={work_id}"}):
+        container.remove(force=True, v=True)
+    for image in client.images.list(filters={"reference": f"*/trial/{work_id}"}):
+        for tag in image.tags:
+            client.images.remove(tag, force=True)
