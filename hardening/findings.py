@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from hardening.model import Enforcement, Severity
 
@@ -30,6 +31,23 @@ class CheckResult:
     enforcement: Enforcement
     outcome: Outcome
     evidence: str
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a check may know of an image beside its filesystem. `config` is the OCI image configuration.
+
+    `healthcheck` is its command, joined; `history` every history entry, variable and label; `run_status` the exit
+    status of the image really run with a read-only root and no capabilities, None when it was not run.
+    """
+
+    user: str = ""
+    healthcheck: str = ""
+    healthcheck_reason: str = ""
+    history: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    run_status: int | None = None
+    run_log: str = ""
 
 
 class FindingKind(StrEnum):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -42,11 +44,32 @@ class Kind(StrEnum):
 
 
 class Param(Content):
-    """A knob of a control. `default` decides its type; without one the profile must give a value."""
+    """A knob of a control. Without a `default` the profile must give a value; `allowed` lists a choice's values."""
 
     type: Literal["string", "integer", "boolean", "list"]
     help: NonEmpty
     default: Any = None
+    allowed: tuple[str, ...] = ()
+
+    def wrong(self, value: Any) -> str:
+        """Why `value` is none of this knob's values; empty when it is."""
+        fits = {
+            "string": isinstance(value, str),
+            "integer": isinstance(value, int) and not isinstance(value, bool),
+            "boolean": isinstance(value, bool),
+            "list": isinstance(value, list | tuple) and all(isinstance(item, str) for item in value),
+        }
+        if not fits[self.type]:
+            return f"must be {'a list of strings' if self.type == 'list' else f'of type {self.type}'}, not {value!r}"
+        if self.allowed and value not in self.allowed:
+            return f"must be one of {', '.join(self.allowed)}, not {value!r}"
+        return ""
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> Param:
+        if self.default is not None and (reason := self.wrong(self.default)):
+            raise ValueError(f"default {reason}")
+        return self
 
 
 class FileSpec(Content):
@@ -71,6 +94,44 @@ class Control(Content):
     references: dict[str, tuple[str, ...]] = {}
     params: dict[str, Param] = {}
     files: tuple[FileSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedControl:
+    """A control with the texts beside it, so that rendering reads no file. `templates` maps a source to its text."""
+
+    control: Control
+    folder: Path
+    apply: str | None
+    check: str
+    templates: dict[str, str]
+
+
+class RenderCase(Content):
+    """What a control's files look like under given parameters: path in the image → expected text."""
+
+    params: dict[str, Any] = {}
+    expect: Annotated[dict[str, str], Field(min_length=1)]
+
+
+class Proof(Content):
+    """One way to break what a control holds. Its check must be red here, and green on the hardened tree without it."""
+
+    title: NonEmpty
+    on: Literal["unhardened", "hardened"] = Field("hardened", description="the tree that is planted into")
+    plant: str = Field("", description="POSIX sh that breaks the tree at $ROOT")
+    params: dict[str, Any] = Field({}, description="over the profile's own")
+    facts: dict[str, Any] = Field({}, description="over the facts of a good image, see ImageFacts")
+    evidence: NonEmpty = Field(description="what the red check's evidence must name")
+    healed: bool = Field(False, description="true: applying the overlay again makes the planted tree green")
+
+
+class Cases(Content):
+    """`cases.toml` of a control: without a proof it does not land."""
+
+    profile: Name = Field("container-base", description="profile whose hardened tree the proofs stand on")
+    render: tuple[RenderCase, ...] = ()
+    proof: Annotated[tuple[Proof, ...], Field(min_length=1)]
 
 
 class Stage(Content):

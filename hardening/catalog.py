@@ -1,0 +1,147 @@
+"""Loads what people write in `hardening/` from the content roots. Edge: reads files, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hardening.foundation.content import load_toml
+from hardening.foundation.errors import ContentError, nearest
+from hardening.model import Cases, Control, LoadedControl, Policy, Profile, ProfileEntry, Waiver
+
+__all__ = [
+    "LoadedControl",
+    "load_cases",
+    "load_controls",
+    "load_policies",
+    "load_policy",
+    "load_profile",
+    "load_profiles",
+    "load_waivers",
+]
+
+
+def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
+    """Every control of the content roots, by id, sorted.
+
+    Raises ContentError for unknown keys, missing parts, undeclared files, and an id that stands in two roots.
+    """
+    found = _by_name(roots, "hardening/controls", "*/")
+    return {name: _load_control(name, folder) for name, folder in found.items()}
+
+
+def load_cases(control: LoadedControl) -> Cases:
+    """The control's proofs and render cases. Raises ContentError where there is none."""
+    return load_toml(control.folder / "cases.toml", Cases)
+
+
+def load_profiles(roots: Sequence[Path]) -> dict[str, Profile]:
+    """Every profile of the content roots, by name, with `extends` resolved."""
+    return {name: load_profile(roots, name) for name in _by_name(roots, "hardening/profiles", "*.toml")}
+
+
+def load_profile(roots: Sequence[Path], name: str) -> Profile:
+    """The profile, with the entries of those it extends: an entry of its own replaces theirs in place, others follow.
+
+    Raises ContentError for an unknown name, a cycle, or a `without` that leaves out what is not there.
+    """
+    files = _by_name(roots, "hardening/profiles", "*.toml")
+    return _resolve_profile(name, files, ())
+
+
+def load_policies(roots: Sequence[Path]) -> dict[str, Policy]:
+    """Every policy of the content roots, by name."""
+    files = _by_name(roots, "hardening/policies", "*.toml")
+    return {name: load_toml(file, Policy, name=name) for name, file in files.items()}
+
+
+def load_policy(roots: Sequence[Path], name: str) -> Policy:
+    """The policy. Raises ContentError for an unknown name, with the nearest known ones."""
+    files = _by_name(roots, "hardening/policies", "*.toml")
+    if name not in files:
+        raise ContentError(f"no policy is named {name}", hint=nearest(name, files))
+    return load_toml(files[name], Policy, name=name)
+
+
+def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
+    """Every waiver of the content roots, expired ones too, sorted by id."""
+    files = _by_name(roots, "hardening/waivers", "*.toml")
+    return tuple(load_toml(file, Waiver, id=name) for name, file in files.items())
+
+
+def _by_name(roots: Sequence[Path], under: str, pattern: str) -> dict[str, Path]:
+    """Name → path of all that matches in the roots. Raises ContentError when a name stands in two of them."""
+    found: dict[str, Path] = {}
+    for path in (path for root in roots for path in _listed(root / under, pattern)):
+        if other := found.get(path.stem):
+            raise ContentError(
+                f"{path.stem} is already defined in {other}",
+                file=path,
+                hint="a root adds content and never overrides it: rename one of the two",
+            )
+        found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+def _listed(folder: Path, pattern: str) -> Iterator[Path]:
+    for path in sorted(folder.glob(pattern)):
+        if path.is_dir() == pattern.endswith("/") and not path.name.startswith((".", "_")):
+            yield path
+
+
+def _load_control(name: str, folder: Path) -> LoadedControl:
+    control = load_toml(folder / "control.toml", Control, id=name)
+    for part in ("check.sh", "cases.toml"):
+        if not (folder / part).is_file():
+            raise ContentError(
+                "required, but missing", file=folder / part, hint="CONTRIBUTING.md shows a whole control"
+            )
+    apply = folder / "apply.sh"
+    return LoadedControl(
+        control=control,
+        folder=folder,
+        apply=apply.read_text() if apply.exists() else None,
+        check=(folder / "check.sh").read_text(),
+        templates=_templates(control, folder),
+    )
+
+
+def _templates(control: Control, folder: Path) -> dict[str, str]:
+    """Source → text; what is declared must be there, and what is there must be declared."""
+    files = folder / "files"
+    declared = {spec.source for spec in control.files}
+    present = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
+    if missing := sorted(declared - present):
+        raise ContentError(
+            f"no such file: {files / missing[0]}",
+            file=folder / "control.toml",
+            key="files.source",
+            hint=nearest(missing[0], present),
+        )
+    if spare := sorted(present - declared):
+        raise ContentError("not declared in control.toml", file=files / spare[0], hint="add a [[files]] table for it")
+    return {source: (files / source).read_text() for source in sorted(declared)}
+
+
+def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -> Profile:
+    if name in seen:
+        raise ContentError(f"profiles extend each other in a circle: {' → '.join((*seen, name))}", file=files[name])
+    if name not in files:
+        file, key = (files[seen[-1]], "extends") if seen else ("", "")
+        raise ContentError(f"no profile is named {name}", file=file, key=key, hint=nearest(name, files))
+    own = load_toml(files[name], Profile, name=name)
+    if twice := sorted({e.control for e in own.controls if [f.control for f in own.controls].count(e.control) > 1}):
+        raise ContentError(f"{twice[0]} is listed twice", file=files[name], key="controls")
+    if own.extends is None:
+        return own
+    base = _resolve_profile(own.extends, files, (*seen, name))
+    return own.model_copy(update={"controls": _merged(base, own, files[name])})
+
+
+def _merged(base: Profile, own: Profile, file: Path) -> tuple[ProfileEntry, ...]:
+    inherited = {entry.control: entry for entry in base.controls}
+    if strange := sorted(own.without.keys() - inherited.keys()):
+        hint = nearest(strange[0], inherited)
+        raise ContentError(f"{base.name} does not list it", file=file, key=f"without.{strange[0]}", hint=hint)
+    kept = {control: entry for control, entry in inherited.items() if control not in own.without}
+    return tuple({**kept, **{entry.control: entry for entry in own.controls}}.values())

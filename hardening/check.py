@@ -1,0 +1,89 @@
+"""Runs every control's check against a filesystem, side by side. Edge: starts the check scripts, writes their facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hardening.findings import CheckResult, ImageFacts, Outcome
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import Completed, run
+from hardening.render import Check, Overlay
+
+TIME_LIMIT_SECONDS = 60
+EVIDENCE_LINES = 40
+_ANY_STATUS = range(-64, 256)
+_OUTCOMES = {0: Outcome.PASS, 1: Outcome.FAIL, 2: Outcome.NOT_APPLICABLE}
+
+
+def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckResult, ...]:
+    """What each check of `overlay` says of the filesystem at `tree`, in the profile's order.
+
+    Fails closed: a tree without `usr` and `etc` is nothing to look at, a check that passes without saying what it saw
+    saw nothing, and a check that breaks or runs over 60 s is an ERROR.
+    """
+    if not _looks_like_a_filesystem(tree):
+        nothing = f"nothing to look at: {tree} has no directories usr and etc"
+        return tuple(_result(check, Outcome.ERROR, nothing) for check in overlay.checks)
+    with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as folder:
+        env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
+        with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as pool:
+            return tuple(pool.map(lambda check: _run(check, env), overlay.checks))
+
+
+def _run(check: Check, env: dict[str, str]) -> CheckResult:
+    try:
+        done = run(
+            ["sh", "-c", check.text, check.control],
+            env={**env, **check.env},
+            timeout=TIME_LIMIT_SECONDS,
+            ok=_ANY_STATUS,
+        )
+    except OutsideError as error:
+        return _result(check, Outcome.ERROR, error.message)
+    return _result(check, *_judge(done))
+
+
+def _judge(done: Completed) -> tuple[Outcome, str]:
+    evidence = "\n".join(part.strip() for part in (done.stdout, done.stderr) if part.strip())
+    outcome = _OUTCOMES.get(done.status, Outcome.ERROR)
+    if outcome is Outcome.ERROR:
+        return outcome, f"the check ended with status {done.status}\n{evidence}".strip()
+    if not evidence:
+        return Outcome.ERROR, f"the check ended with status {done.status} and said nothing"
+    return outcome, evidence
+
+
+def _result(check: Check, outcome: Outcome, evidence: str) -> CheckResult:
+    lines = evidence.splitlines()
+    if len(lines) > EVIDENCE_LINES:
+        lines = [*lines[:EVIDENCE_LINES], f"… and {len(lines) - EVIDENCE_LINES} lines more"]
+    return CheckResult(check.control, check.title, check.severity, check.enforcement, outcome, "\n".join(lines))
+
+
+def _looks_like_a_filesystem(tree: Path) -> bool:
+    """Real directories, not links, which could lead the checks out of the tree."""
+    return all((tree / name).is_dir() and not (tree / name).is_symlink() for name in ("usr", "etc"))
+
+
+def _environment(facts: ImageFacts, folder: Path) -> dict[str, str]:
+    """The image's facts as check scripts see them; long ones are files in `folder`."""
+    texts = {
+        "IMAGE_CONFIG": json.dumps(facts.config, sort_keys=True, indent=1),
+        "IMAGE_HISTORY": "".join(f"{line}\n" for line in facts.history),
+        "RUN_LOG": facts.run_log,
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    config = facts.config.get("config") or {}
+    return {
+        **{name: str(folder / name) for name in texts},
+        "IMAGE_USER": facts.user,
+        "IMAGE_HEALTHCHECK": facts.healthcheck,
+        "IMAGE_HEALTHCHECK_REASON": facts.healthcheck_reason,
+        "IMAGE_ENTRYPOINT": " ".join([*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]),
+        "RUN_STATUS": "" if facts.run_status is None else str(facts.run_status),
+    }

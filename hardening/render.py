@@ -1,0 +1,192 @@
+"""A profile becomes an overlay: files, apply scripts and checks, with a digest over all of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.hashing import digest_of
+from hardening.model import Control, Enforcement, LoadedControl, Profile, ProfileEntry, Severity
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class RenderedFile:
+    """A file to install: absolute path inside the image, text, permission bits and numeric owner."""
+
+    path: str
+    content: str
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Script:
+    """A control's apply script and the environment it runs in."""
+
+    control: str
+    text: str
+    env: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A control's check script, the environment it runs in, and how a failure is treated today."""
+
+    control: str
+    title: str
+    severity: Severity
+    enforcement: Enforcement
+    text: str
+    env: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Everything a profile does to an image, in the profile's order.
+
+    `digest` is a function of what is done and checked; enforcement and dates are no part of it, so that a stage that
+    begins tomorrow rebuilds nothing.
+    """
+
+    files: tuple[RenderedFile, ...]
+    applies: tuple[Script, ...]
+    checks: tuple[Check, ...]
+    digest: str
+
+
+def render(
+    profile: Profile,
+    controls: Mapping[str, LoadedControl],
+    params_over: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    today: date,
+) -> Overlay:
+    """The overlay of `profile`; `params_over` (control → params) is the definition's say over the profile's own params.
+
+    Templates see `params` and `facts`; `facts["kind"]`, where given, must be one that every control applies to.
+    Raises ContentError for unknown controls and params, wrong types, missing values and broken templates.
+    """
+    for name in params_over:
+        if name not in {entry.control for entry in profile.controls}:
+            known = [entry.control for entry in profile.controls]
+            raise ContentError(f"{profile.name} has no control {name}", key="profile_params", hint=nearest(name, known))
+    files: list[RenderedFile] = []
+    applies: list[Script] = []
+    checks: list[Check] = []
+    for entry in profile.controls:
+        loaded = _find(profile, entry, controls, facts)
+        control = loaded.control
+        params = _params(profile, entry, control, params_over.get(entry.control, {}))
+        env = {_variable(name): _shell_value(value) for name, value in params.items()}
+        files += _files(loaded, params, facts)
+        if loaded.apply is not None:
+            applies.append(Script(control.id, loaded.apply, env))
+        checks.append(Check(control.id, control.title, control.severity, entry.enforced(today), loaded.check, env))
+    _refuse_twice(files)
+    return Overlay(tuple(files), tuple(applies), tuple(checks), _digest(files, applies, checks))
+
+
+def _find(
+    profile: Profile, entry: ProfileEntry, controls: Mapping[str, LoadedControl], facts: Mapping[str, Any]
+) -> LoadedControl:
+    if entry.control not in controls:
+        hint = nearest(entry.control, controls)
+        raise ContentError(f"no control is named {entry.control}", file=_file(profile), key="controls", hint=hint)
+    loaded = controls[entry.control]
+    kind = facts.get("kind")
+    if kind is not None and kind not in loaded.control.applies_to:
+        kinds = ", ".join(loaded.control.applies_to)
+        raise ContentError(f"{entry.control} applies to {kinds}, not to {kind}", file=_file(profile), key="controls")
+    return loaded
+
+
+def _params(profile: Profile, entry: ProfileEntry, control: Control, over: Mapping[str, Any]) -> dict[str, Any]:
+    """Every param of the control with its value: the definition's, else the profile's, else the default."""
+    given = {**entry.params, **over}
+    where = f"controls.{control.id}.params"
+    for name in given:
+        if name not in control.params:
+            raise ContentError(
+                "unknown param", file=_file(profile), key=f"{where}.{name}", hint=nearest(name, control.params)
+            )
+    values: dict[str, Any] = {}
+    for name, param in sorted(control.params.items()):
+        value = given.get(name, param.default)
+        if value is None:
+            raise ContentError("required, but missing", file=_file(profile), key=f"{where}.{name}", hint=param.help)
+        if reason := param.wrong(value):
+            raise ContentError(reason, file=_file(profile), key=f"{where}.{name}", hint=param.help)
+        values[name] = value
+    return values
+
+
+def _files(loaded: LoadedControl, params: Mapping[str, Any], facts: Mapping[str, Any]) -> list[RenderedFile]:
+    rendered = []
+    for spec in loaded.control.files:
+        uid, gid = (int(part) for part in spec.owner.split(":"))
+        text = _template(loaded, spec.source, {"params": params, "facts": facts})
+        rendered.append(RenderedFile(spec.path, text, int(spec.mode, 8), uid, gid))
+    return rendered
+
+
+def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any]) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return _jinja().from_string(loaded.templates[source]).render(**values)
+    except TemplateError as error:
+        number = getattr(error, "lineno", None)
+        line = f" (line {number})" if number else ""
+        raise ContentError(
+            f"template: {error.message}{line}",
+            file=loaded.folder / "files" / source,
+            hint=f"params: {', '.join(sorted(loaded.control.params)) or 'none is declared'}",
+        ) from None
+
+
+@cache
+def _jinja() -> Environment:
+    from jinja2 import Environment, StrictUndefined
+
+    # Configuration files, not HTML: nothing to escape.
+    return Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)  # noqa: S701
+
+
+def _variable(param: str) -> str:
+    return "PARAM_" + param.upper().replace("-", "_")
+
+
+def _shell_value(value: Any) -> str:
+    """A param as scripts see it: true or false, a number, a text, or one item a line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "\n".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _refuse_twice(files: list[RenderedFile]) -> None:
+    paths = [file.path for file in files]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ContentError(f"two controls of one profile install {path}")
+
+
+def _digest(files: list[RenderedFile], applies: list[Script], checks: list[Check]) -> str:
+    return digest_of(
+        {
+            "files": [[file.path, file.content, file.mode, file.uid, file.gid] for file in files],
+            "applies": [[script.control, script.text, script.env] for script in applies],
+            "checks": [[check.control, check.text, check.env] for check in checks],
+        }
+    )
+
+
+def _file(profile: Profile) -> str:
+    return f"hardening/profiles/{profile.name}.toml"
