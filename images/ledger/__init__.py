@@ -1,0 +1,17 @@
+"""The ledger: what was built, judged, published, seen running and done, in one SQL database.
+
+The registry remains the truth about releases; `images.rebuild` fills a lost ledger from it. Threads and processes may
+share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreSQL by URL.
+"""
+
+from __future__ import annotations
+
+from images.ledger.artifacts import Artifacts, ScanRecord
+from images.ledger.fleets import AuditLine, Fleets, Rollout
+from images.ledger.releases import Move, Releases
+
+__all__ = ["AuditLine", "Ledger", "Move", "Rollout", "ScanRecord"]
+
+
+class Ledger(Artifacts, Releases, Fleets):
+    """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

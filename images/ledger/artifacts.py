@@ -1,0 +1,121 @@
+"""What was built, and what was said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.exc import IntegrityError
+
+from hardening.findings import CheckResult, Finding, ScanReport, Verdict
+from images.artifact import Artifact, Package
+from images.documents import from_json, to_json
+from images.ledger import tables as t
+from images.ledger.database import Database
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """What the scanners last said of a content; `sbom` is the SBOM's digest in the store."""
+
+    reports: tuple[ScanReport, ...]
+    findings: tuple[Finding, ...]
+    sbom: str = ""
+
+
+class Artifacts(Database):
+    """The ledger's lines about artifacts and about what checks, scanners and the gate said of their content."""
+
+    def record_artifact(self, artifact: Artifact) -> None:
+        """Keep a built artifact; the same name, platform and inputs replace the older line."""
+        row = {**asdict(artifact), "packages": to_json(artifact.packages)}
+        self._put(t.artifacts, row, "name", "platform", "input_digest")
+
+    def artifact_by_input(self, name: str, platform: str, input_digest: str) -> Artifact | None:
+        """The artifact that was built from exactly these inputs."""
+        found = self._artifacts(
+            t.artifacts.c.name == name,
+            t.artifacts.c.platform == platform,
+            t.artifacts.c.input_digest == input_digest,
+        )
+        return found[0] if found else None
+
+    def latest_artifact(self, name: str, platform: str) -> Artifact | None:
+        """The artifact built last."""
+        found = self._artifacts(t.artifacts.c.name == name, t.artifacts.c.platform == platform, limit=1)
+        return found[0] if found else None
+
+    def artifacts(self, name: str = "") -> tuple[Artifact, ...]:
+        """All artifacts (of one definition), the newest first."""
+        return self._artifacts(*([t.artifacts.c.name == name] if name else []))
+
+    def artifact_of(self, digest: str) -> Artifact | None:
+        """The newest artifact with this content digest."""
+        found = self._artifacts(t.artifacts.c.digest == digest, limit=1)
+        return found[0] if found else None
+
+    def record_checks(self, digest: str, checks: tuple[CheckResult, ...], at: datetime) -> None:
+        """Keep the results of the controls' checks of a content."""
+        self._judge(digest, "checks", at, to_json(checks))
+
+    def checks(self, digest: str) -> tuple[CheckResult, ...]:
+        """The last results of the controls' checks; empty when there are none."""
+        value = self._judgement(digest, "checks")
+        return from_json(tuple[CheckResult, ...], value) if value is not None else ()
+
+    def record_scan(self, digest: str, scan: ScanRecord, at: datetime) -> None:
+        """Keep what the scanners said of a content."""
+        self._judge(digest, "scan", at, to_json(scan))
+
+    def scan(self, digest: str) -> ScanRecord | None:
+        """What the scanners last said of a content."""
+        value = self._judgement(digest, "scan")
+        return from_json(ScanRecord, value) if value is not None else None
+
+    def record_verdict(self, digest: str, verdict: Verdict) -> None:
+        """Keep the gate's answer about a content."""
+        self._judge(digest, "verdict", verdict.judged_at, to_json(verdict))
+
+    def verdict(self, digest: str) -> Verdict | None:
+        """The gate's last answer about a content."""
+        value = self._judgement(digest, "verdict")
+        return from_json(Verdict, value) if value is not None else None
+
+    def first_seen(self, vulnerability: str, package: str, now: datetime) -> datetime:
+        """When this vulnerability was first found in this package; `now` when this is the first time."""
+        return self.first_seen_all([(vulnerability, package)], now)[vulnerability, package]
+
+    def first_seen_all(self, pairs: Iterable[tuple[str, str]], now: datetime) -> dict[tuple[str, str], datetime]:
+        """`first_seen` of many (vulnerability, package) pairs at once."""
+        wanted = set(pairs)
+        new = sorted(wanted - self._seen().keys())
+        rows = [{"vulnerability": vulnerability, "package": package, "at": now} for vulnerability, package in new]
+        try:
+            self._insert(t.first_seen, *rows)
+        except IntegrityError:  # another run saw some of them in this moment: its time stands
+            return self.first_seen_all(wanted, now)
+        known = self._seen()
+        return {pair: known[pair] for pair in wanted}
+
+    def _artifacts(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Artifact, ...]:
+        query = select(t.artifacts).where(*where).order_by(t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
+        return tuple(_artifact(row._mapping) for row in self._rows(query.limit(limit)))
+
+    def _judge(self, digest: str, kind: str, at: datetime, value: Any) -> None:
+        self._put(t.judgements, {"digest": digest, "kind": kind, "at": at, "value": value}, "digest", "kind")
+
+    def _judgement(self, digest: str, kind: str) -> Any:
+        table = t.judgements
+        rows = self._rows(select(table.c.value).where(table.c.digest == digest, table.c.kind == kind))
+        return rows[0].value if rows else None
+
+    def _seen(self) -> dict[tuple[str, str], datetime]:
+        return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}
+
+
+def _artifact(row: Any) -> Artifact:
+    values = {key: row[key] for key in row if key != "id"}
+    return Artifact(**{**values, "packages": from_json(tuple[Package, ...], values["packages"])})

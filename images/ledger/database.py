@@ -1,0 +1,86 @@
+"""The ledger's way to the database: one transaction a call, every failure an OutsideError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, Row, Select, Table, and_, create_engine, delete, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from hardening.foundation.errors import OutsideError, UsageError
+from hardening.foundation.locks import only_one
+from images.ledger import tables as t
+
+BUSY_SECONDS = 60
+
+
+class Database:
+    """A database with the ledger's tables in it. A transaction writes before it reads, and none waits forever."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The ledger at a SQLAlchemy URL, its tables made where they are missing."""
+        location = make_url(url)
+        if location.get_backend_name() != "sqlite" or not location.database:
+            return cls(create_engine(location))._prepared()
+        file = Path(location.database)
+        ledger = cls(create_engine(location, connect_args={"timeout": BUSY_SECONDS}))
+        with only_one(file.with_name(f"{file.name}.lock"), "opening the ledger", wait_seconds=BUSY_SECONDS):
+            return ledger._prepared()
+
+    def close(self) -> None:
+        """Give the database's connections back."""
+        self._engine.dispose()
+
+    def _prepared(self) -> Self:
+        with self._begin() as connection:
+            t.metadata.create_all(connection)
+        if not self._versions():
+            self._insert(t.versions, {"version": t.VERSION})
+        if (found := self._versions()) != [t.VERSION]:
+            raise UsageError(
+                f"the ledger was written by another version of Goldsmith ({found}, this one writes {t.VERSION})",
+                hint="point `database` at a new one and fill it from the registry with image.rebuild",
+            )
+        return self
+
+    def _versions(self) -> list[int]:
+        return [row.version for row in self._rows(select(t.versions))]
+
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        """A transaction. A broken uniqueness is the caller's to handle; all else is the outside world's failure."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except SQLAlchemyError as error:
+            where = self._engine.url.render_as_string(hide_password=True)
+            raise OutsideError(
+                f"the ledger at {where} failed: {getattr(error, 'orig', None) or error}",
+                hint="is its disk full, its folder writable, its server up?",
+            ) from error
+
+    def _rows(self, query: Select[Any]) -> list[Row[Any]]:
+        with self._begin() as connection:
+            return list(connection.execute(query))
+
+    def _insert(self, table: Table, *rows: dict[str, Any]) -> None:
+        if rows:
+            with self._begin() as connection:
+                connection.execute(insert(table), list(rows))
+
+    def _put(self, table: Table, row: dict[str, Any], *keys: str) -> None:
+        """Insert `row` in the place of the one with the same keys."""
+        same = and_(*(table.c[key] == row[key] for key in keys))
+        with self._begin() as connection:
+            connection.execute(delete(table).where(same))
+            connection.execute(insert(table), row)

@@ -1,0 +1,95 @@
+"""What runs, what is being rolled, and who did what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, insert, select
+
+from images.ledger import tables as t
+from images.ledger.database import Database
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    """One thing that was done, by whom, to what."""
+
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The saved state of a rollout."""
+
+    id: str
+    fleet: str
+    owner: str
+    state: Any
+    open: bool
+    at: datetime
+
+
+class Fleets(Database):
+    """The ledger's lines about fleets, their rollouts, and the audit."""
+
+    def seen_running(self, fleet: str, member: str, digest: str, at: datetime) -> None:
+        """A fleet's member was seen running the image with this digest."""
+        row = {"fleet": fleet, "member": member, "digest": digest, "at": at}
+        self._put(t.running, row, "fleet", "member")
+
+    def seen_fleet(self, fleet: str, members: Mapping[str, str], at: datetime) -> None:
+        """All that a fleet runs now, member → digest; members that are gone are forgotten."""
+        rows = [{"fleet": fleet, "member": member, "digest": d, "at": at} for member, d in members.items()]
+        with self._begin() as connection:
+            connection.execute(delete(t.running).where(t.running.c.fleet == fleet))
+            if rows:
+                connection.execute(insert(t.running), rows)
+
+    def running_digests(self) -> dict[str, tuple[str, ...]]:
+        """What the known fleets were last seen running: digest → (`fleet/member`, …)."""
+        found: dict[str, tuple[str, ...]] = {}
+        for row in self._rows(select(t.running).order_by(t.running.c.fleet, t.running.c.member)):
+            found[row.digest] = (*found.get(row.digest, ()), f"{row.fleet}/{row.member}")
+        return found
+
+    def save_rollout(
+        self, rollout_id: str, fleet: str, state: Any, owner: str, at: datetime, *, is_open: bool = True
+    ) -> None:
+        """Keep a rollout's state (JSON); `is_open` says whether it still has something to do."""
+        row = {"id": rollout_id, "fleet": fleet, "owner": owner, "state": state, "open": is_open, "at": at}
+        self._put(t.rollouts, row, "id")
+
+    def rollout(self, rollout_id: str) -> Rollout | None:
+        """The rollout with this id."""
+        found = self._rollouts(select(t.rollouts).where(t.rollouts.c.id == rollout_id))
+        return found[0] if found else None
+
+    def open_rollouts(self, fleet: str = "") -> tuple[Rollout, ...]:
+        """The rollouts (of one fleet) that are not over, the oldest first."""
+        query = select(t.rollouts).where(t.rollouts.c.open.is_(True))
+        return self._rollouts(query.where(t.rollouts.c.fleet == fleet) if fleet else query)
+
+    def rollouts(self, fleet: str) -> tuple[Rollout, ...]:
+        """Every rollout of a fleet, the oldest first."""
+        return self._rollouts(select(t.rollouts).where(t.rollouts.c.fleet == fleet))
+
+    def audit(self, at: datetime, actor: str, action: str, subject: str, detail: str = "") -> None:
+        """Write down that something was done."""
+        row = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": detail}
+        self._insert(t.audit, row)
+
+    def audit_lines(self, limit: int = 1000) -> tuple[AuditLine, ...]:
+        """The last things that were done, the oldest first."""
+        rows = self._rows(select(t.audit).order_by(t.audit.c.id.desc()).limit(limit))
+        return tuple(AuditLine(row.at, row.actor, row.action, row.subject, row.detail) for row in reversed(rows))
+
+    def _rollouts(self, query: Select[Any]) -> tuple[Rollout, ...]:
+        rows = self._rows(query.order_by(t.rollouts.c.at, t.rollouts.c.id))
+        return tuple(Rollout(row.id, row.fleet, row.owner, row.state, row.open, row.at) for row in rows)

@@ -1,0 +1,99 @@
+"""What was published, and where the channels have pointed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+
+from images.artifact import Release
+from images.documents import from_json, to_json
+from images.ledger import tables as t
+from images.ledger.database import Database
+
+
+@dataclass(frozen=True)
+class Move:
+    """A channel's tag that was moved."""
+
+    repository: str
+    channel: str
+    digest: str
+    at: datetime
+    reason: str
+
+
+class Releases(Database):
+    """The ledger's lines about releases, publications that are under way, and channels."""
+
+    def record_release(self, release: Release) -> None:
+        """Keep a release; the same digest in the same repository replaces the older line."""
+        self._put(t.releases, asdict(release), "repository", "digest")
+
+    def releases(self, name: str = "") -> tuple[Release, ...]:
+        """All releases (of one definition) that were ever recorded, the newest first."""
+        return self._releases(*([t.releases.c.name == name] if name else []))
+
+    def release(self, digest: str) -> Release | None:
+        """The release with this index digest."""
+        found = self._releases(t.releases.c.digest == digest)
+        return found[0] if found else None
+
+    def releases_of_content(self, content: str) -> tuple[Release, ...]:
+        """All releases over one content, the newest first."""
+        return self._releases(t.releases.c.content == content)
+
+    def revoke(self, digest: str, reason: str, at: datetime) -> None:
+        """Mark a release as revoked."""
+        self._mark(digest, revoked_reason=reason, revoked_at=at)
+
+    def mark_pruned(self, digest: str, at: datetime) -> None:
+        """Mark a release as removed from the registry."""
+        self._mark(digest, pruned_at=at)
+
+    def begin_publication(self, release: Release) -> None:
+        """Write down, before anything is pushed, which release a publication is about to make."""
+        self._insert(
+            t.publications,
+            {
+                "repository": release.repository,
+                "digest": release.digest,
+                "release": to_json(release),
+                "done": False,
+            },
+        )
+
+    def open_publications(self, repository: str) -> tuple[Release, ...]:
+        """The releases whose publication was begun and never ended, the oldest first."""
+        table = t.publications
+        query = select(table.c.release).where(table.c.repository == repository, table.c.done.is_(False))
+        return tuple(from_json(Release, row.release) for row in self._rows(query.order_by(table.c.id)))
+
+    def end_publication(self, release: Release) -> None:
+        """Close every open line of this release."""
+        table = t.publications
+        mine = (table.c.repository == release.repository, table.c.digest == release.digest)
+        with self._begin() as connection:
+            connection.execute(update(table).where(*mine).values(done=True))
+
+    def record_move(self, move: Move) -> None:
+        """Keep that a channel's tag was moved."""
+        self._insert(t.channel_moves, asdict(move))
+
+    def moves(self, repository: str, channel: str) -> tuple[Move, ...]:
+        """Where a channel has pointed, the oldest first."""
+        table = t.channel_moves
+        query = select(table).where(table.c.repository == repository, table.c.channel == channel)
+        rows = self._rows(query.order_by(table.c.id))
+        return tuple(Move(row.repository, row.channel, row.digest, row.at, row.reason) for row in rows)
+
+    def _releases(self, *where: ColumnElement[bool]) -> tuple[Release, ...]:
+        newest = (t.releases.c.published_at.desc(), t.releases.c.digest)
+        rows = self._rows(select(t.releases).where(*where).order_by(*newest))
+        return tuple(Release(**row._mapping) for row in rows)
+
+    def _mark(self, digest: str, **values: Any) -> None:
+        with self._begin() as connection:
+            connection.execute(update(t.releases).where(t.releases.c.digest == digest).values(**values))

@@ -1,0 +1,119 @@
+"""The dates of a release, and the one codec that writes and reads them as annotations. Pure.
+
+They stand in the annotations of the release's index, never in a label: labels are inherited by children, and a child
+would inherit its parent's expiry.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from enum import StrEnum
+
+from hardening.foundation.errors import ContentError
+from images.artifact import Release
+from images.model import Lifecycle
+
+OCI = "org.opencontainers.image."
+END_OF_LIFE = "vnd.microsoft.artifact.lifecycle.end-of-life.date"
+
+
+class Status(StrEnum):
+    """Where a release stands at a moment."""
+
+    CURRENT = "current"
+    WARN = "warn"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True)
+class Dates:
+    """When a release was published, from when its end is announced, and when it ends. Aware UTC, whole seconds."""
+
+    published_at: datetime
+    warn_at: datetime
+    expires_at: datetime
+
+
+def dates(lifecycle: Lifecycle, published_at: datetime) -> Dates:
+    """The dates that `lifecycle` gives a release published at `published_at`.
+
+    `support_until` caps the expiry at the end of that day; the warning never begins before the publication.
+    """
+    start = published_at.astimezone(UTC).replace(microsecond=0)
+    end = start + lifecycle.expires_after
+    if lifecycle.support_until:
+        end = min(end, datetime.combine(lifecycle.support_until + timedelta(days=1), time(), UTC))
+    return Dates(start, max(start, end - lifecycle.warn_before), end)
+
+
+def status(release: Release, now: datetime) -> Status:
+    """Where `release` stands at `now`."""
+    if release.revoked_at:
+        return Status.REVOKED
+    if now >= release.expires_at:
+        return Status.EXPIRED
+    return Status.WARN if now >= release.warn_at else Status.CURRENT
+
+
+def near_expiry(release: Release, now: datetime) -> bool:
+    """Whether it is time to judge `release` again and re-date it (or its end has already come)."""
+    return now >= release.warn_at
+
+
+def annotations(release: Release, prefix: str) -> dict[str, str]:
+    """The annotations of the release's index; `parse_annotations` reads them back."""
+    pairs = {
+        f"{OCI}title": release.name,
+        f"{OCI}created": timestamp(release.published_at),
+        f"{OCI}base.name": release.base_name,
+        f"{OCI}base.digest": release.base_digest,
+        f"{prefix}warn-at": timestamp(release.warn_at),
+        f"{prefix}expires-at": timestamp(release.expires_at),
+        f"{prefix}input-digest": release.input_digest,
+        f"{prefix}profile": release.profile,
+        f"{prefix}policy": release.policy,
+    }
+    return {key: value for key, value in pairs.items() if value}
+
+
+def parse_annotations(found: Mapping[str, str], prefix: str, *, repository: str, digest: str, content: str) -> Release:
+    """The release that an index's annotations describe. Raises ContentError when it carries no dates of ours."""
+    try:
+        return Release(
+            name=found[f"{OCI}title"],
+            repository=repository,
+            digest=digest,
+            content=content,
+            input_digest=found.get(f"{prefix}input-digest", ""),
+            profile=found.get(f"{prefix}profile", ""),
+            policy=found.get(f"{prefix}policy", ""),
+            published_at=moment(found[f"{OCI}created"]),
+            warn_at=moment(found[f"{prefix}warn-at"]),
+            expires_at=moment(found[f"{prefix}expires-at"]),
+            base_name=found.get(f"{OCI}base.name", ""),
+            base_digest=found.get(f"{OCI}base.digest", ""),
+        )
+    except (KeyError, ValueError) as error:
+        raise ContentError(
+            f"{repository}@{digest} is not a release of ours: {error}",
+            hint=f"releases carry {prefix}expires-at on their index; another annotation_prefix in goldsmith.toml?",
+        ) from None
+
+
+def timestamp(at: datetime) -> str:
+    """A moment as RFC 3339 in UTC, to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str) -> datetime:
+    """The moment that `timestamp` wrote, or any RFC 3339 one. Raises ValueError without a time zone."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return at.astimezone(UTC)
+
+
+def dated_tag(release: Release) -> str:
+    """The immutable tag of a release: the day it was published and the head of its digest."""
+    return f"{release.published_at:%Y%m%d}-{release.digest.removeprefix('sha256:')[:6]}"

@@ -1,0 +1,206 @@
+"""The ledger keeps what it is told, in times that carry their zone, from several threads and processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
+from hardening.foundation.errors import OutsideError, UsageError
+from hardening.model import Enforcement, Severity
+from images.artifact import Artifact, Package, Release
+from images.ledger import Ledger, Move, ScanRecord
+
+NOW = datetime(2026, 11, 25, 12, 0, 0, 5, tzinfo=UTC)
+DAY = timedelta(days=1)
+ARTIFACT = Artifact(
+    name="web",
+    platform="linux/amd64",
+    input_digest="sha256:in1",
+    digest="sha256:c1",
+    inputs={"packages": ["pkg:deb/debian/openssl@3.5"], "nested": {"a": [1, None, True]}},
+    packages=(Package("openssl", "3.5", "amd64", "ab", "openssl"), Package("tzdata", "1", "all", "cd")),
+    created=datetime(2026, 1, 1, tzinfo=UTC),
+    built_at=NOW,
+    size_bytes=5_000_000_000,
+)
+RELEASE = Release(
+    name="web",
+    repository="localhost/web",
+    digest="sha256:r1",
+    content="sha256:c1",
+    input_digest="sha256:in1",
+    profile="container-base",
+    policy="default",
+    published_at=NOW,
+    warn_at=NOW + 23 * DAY,
+    expires_at=NOW + 30 * DAY,
+)
+FINDING = Finding(
+    FindingKind.VULNERABILITY,
+    "CVE-2026-1",
+    "openssl",
+    "3.5",
+    "3.6",
+    Severity.HIGH,
+    (("trivy", Severity.HIGH), ("debsecan", Severity.LOW)),
+    title="bad",
+    fix_known_since=NOW,
+)
+REPORT = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.PASS, 90, NOW, "sample", "", (FINDING,), "0.76")
+CHECK = CheckResult("no-setuid", "No setuid", Severity.HIGH, Enforcement.ENFORCE, Outcome.PASS, "none found")
+VERDICT = Verdict("web", "default", NOW, False, (Reason("r", "web", Enforcement.ENFORCE, "what", "why", "todo"),))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path):
+    """A new ledger on SQLite."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/deep/ledger.sqlite")
+    yield ledger
+    ledger.close()
+
+
+def test_an_artifact_comes_back_as_it_was(ledger: Ledger) -> None:
+    """Every field survives, nested inputs, packages and aware times included."""
+    ledger.record_artifact(ARTIFACT)
+    assert ledger.artifact_by_input("web", "linux/amd64", "sha256:in1") == ARTIFACT
+    assert ledger.artifact_of("sha256:c1") == ARTIFACT
+    assert ledger.artifact_by_input("web", "linux/arm64", "sha256:in1") is None
+
+
+def test_the_same_inputs_are_one_artifact_and_the_last_built_is_the_latest(ledger: Ledger) -> None:
+    """Recording twice doubles nothing; going back to older inputs makes them the latest again."""
+    newer = replace(ARTIFACT, input_digest="sha256:in2", digest="sha256:c2", built_at=NOW + DAY)
+    again = replace(ARTIFACT, built_at=NOW + 2 * DAY)
+    for artifact in (ARTIFACT, newer, again):
+        ledger.record_artifact(artifact)
+    assert ledger.artifacts("web") == (again, newer)
+    assert ledger.latest_artifact("web", "linux/amd64") == again
+    assert ledger.latest_artifact("nothing", "linux/amd64") is None
+
+
+def test_judgements_of_a_content_come_back_and_the_last_one_stands(ledger: Ledger) -> None:
+    """Checks, scan and verdict survive with their enums; what was never judged is not a pass."""
+    assert (ledger.checks("sha256:c1"), ledger.scan("sha256:c1"), ledger.verdict("sha256:c1")) == ((), None, None)
+    scan = ScanRecord((REPORT,), (FINDING,), "sha256:sbom")
+    ledger.record_checks("sha256:c1", (CHECK,), NOW)
+    ledger.record_scan("sha256:c1", scan, NOW)
+    ledger.record_verdict("sha256:c1", replace(VERDICT, allowed=True))
+    ledger.record_verdict("sha256:c1", VERDICT)
+    assert ledger.checks("sha256:c1") == (CHECK,)
+    assert ledger.scan("sha256:c1") == scan
+    assert ledger.verdict("sha256:c1") == VERDICT
+
+
+def test_a_vulnerability_keeps_the_day_it_was_first_seen(ledger: Ledger) -> None:
+    """Fix windows run from the first sight, not from the last."""
+    assert ledger.first_seen("CVE-1", "openssl", NOW) == NOW
+    assert ledger.first_seen("CVE-1", "openssl", NOW + DAY) == NOW
+    seen = ledger.first_seen_all([("CVE-1", "openssl"), ("CVE-2", "openssl")], NOW + DAY)
+    assert seen == {("CVE-1", "openssl"): NOW, ("CVE-2", "openssl"): NOW + DAY}
+
+
+def test_releases_are_found_by_name_digest_and_content(ledger: Ledger) -> None:
+    """The newest stands first; revocation and pruning mark one release, not the others over its content."""
+    redated = replace(RELEASE, digest="sha256:r2", published_at=NOW + DAY)
+    ledger.record_release(RELEASE)
+    ledger.record_release(redated)
+    ledger.revoke("sha256:r1", "leaked key", NOW + DAY)
+    ledger.mark_pruned("sha256:r1", NOW + 2 * DAY)
+    assert ledger.releases_of_content("sha256:c1") == ledger.releases("web") == ledger.releases()
+    assert ledger.release("sha256:r2") == redated
+    assert ledger.release("sha256:r1") == replace(
+        RELEASE, revoked_reason="leaked key", revoked_at=NOW + DAY, pruned_at=NOW + 2 * DAY
+    )
+
+
+def test_a_publication_is_open_until_it_is_ended(ledger: Ledger) -> None:
+    """What a killed run began is found by the next one."""
+    ledger.begin_publication(RELEASE)
+    assert ledger.open_publications("localhost/web") == (RELEASE,)
+    ledger.end_publication(RELEASE)
+    assert ledger.open_publications("localhost/web") == ()
+
+
+def test_channel_moves_and_audit_keep_their_order(ledger: Ledger) -> None:
+    """The history of a channel is what a rollback reads."""
+    moves = tuple(Move("localhost/web", "stable", f"sha256:r{n}", NOW + n * DAY, "promote") for n in (2, 1, 3))
+    for move in moves:
+        ledger.record_move(move)
+        ledger.audit(move.at, "ann", "promote", "web", move.digest)
+    assert ledger.moves("localhost/web", "stable") == moves
+    assert ledger.moves("localhost/web", "candidate") == ()
+    assert [line.detail for line in ledger.audit_lines()] == ["sha256:r2", "sha256:r1", "sha256:r3"]
+    assert [line.detail for line in ledger.audit_lines(limit=1)] == ["sha256:r3"]
+
+
+def test_what_runs_is_known_by_digest_and_forgotten_when_gone(ledger: Ledger) -> None:
+    """A digest that no member runs any more does not hold its release back from pruning."""
+    ledger.seen_running("shop", "a", "sha256:r1", NOW)
+    ledger.seen_running("shop", "a", "sha256:r2", NOW)
+    ledger.seen_running("bank", "b", "sha256:r2", NOW)
+    assert ledger.running_digests() == {"sha256:r2": ("bank/b", "shop/a")}
+    ledger.seen_fleet("shop", {"c": "sha256:r3"}, NOW)
+    assert ledger.running_digests() == {"sha256:r2": ("bank/b",), "sha256:r3": ("shop/c",)}
+    ledger.seen_fleet("shop", {}, NOW)
+    assert set(ledger.running_digests()) == {"sha256:r2"}
+
+
+def test_a_rollout_is_saved_over_itself_until_it_is_over(ledger: Ledger) -> None:
+    """The last state stands; a finished rollout is no longer open."""
+    ledger.save_rollout("r1", "shop", {"step": 1}, "host:1", NOW)
+    ledger.save_rollout("r1", "shop", {"step": 2, "done": []}, "host:1", NOW + DAY)
+    (found,) = ledger.open_rollouts("shop")
+    assert (found.state, found.owner, found.at) == ({"step": 2, "done": []}, "host:1", NOW + DAY)
+    ledger.save_rollout("r1", "shop", {"step": 3}, "host:1", NOW + DAY, is_open=False)
+    assert ledger.open_rollouts() == ()
+    assert ledger.rollout("r1") == ledger.rollouts("shop")[0]
+    assert ledger.rollout("r2") is None
+
+
+def test_times_come_back_in_utc_and_must_carry_a_zone(ledger: Ledger) -> None:
+    """A moment in another zone is the same moment; a time without a zone is refused."""
+    east = NOW.astimezone(timezone(timedelta(hours=9)))
+    ledger.audit(east, "ann", "x", "y")
+    assert ledger.audit_lines()[0].at == NOW
+    assert ledger.audit_lines()[0].at.tzinfo is UTC
+    with pytest.raises(OutsideError, match="no time zone"):
+        ledger.audit(NOW.replace(tzinfo=None), "ann", "x", "y")
+
+
+def test_threads_and_processes_share_a_ledger(tmp_path: Path) -> None:
+    """Forty writers at once, two of them processes that also make the tables, lose no line."""
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    script = (
+        "import sys; from datetime import datetime, UTC; from images.ledger import Ledger\n"
+        "ledger = Ledger.open(sys.argv[1])\n"
+        "for n in range(20): ledger.audit(datetime.now(UTC), 'child', 'x', str(n))\n"
+        "ledger.close()"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", script, url], cwd=Path(__file__).parents[1]) for _ in range(2)]
+    ledger = Ledger.open(url)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: ledger.first_seen(f"CVE-{n % 5}", "p", NOW), range(40)))
+        list(pool.map(lambda n: ledger.audit(NOW, "thread", "x", str(n)), range(40)))
+    assert [child.wait(60) for child in children] == [0, 0]
+    assert len(ledger.audit_lines()) == 80
+    ledger.close()
+
+
+def test_a_ledger_that_cannot_be_opened_is_one_clear_error(tmp_path: Path) -> None:
+    """A file that is no database, and a ledger of another version, say so."""
+    (tmp_path / "no").write_text("not a database, but long enough to be looked at as one " * 40)
+    with pytest.raises(OutsideError, match="not a database"):
+        Ledger.open(f"sqlite:///{tmp_path}/no")
+    other = Ledger.open(f"sqlite:///{tmp_path}/other")
+    with other._begin() as connection:
+        connection.exec_driver_sql("update versions set version = 99")
+    other.close()
+    with pytest.raises(UsageError, match=r"another version"):
+        Ledger.open(f"sqlite:///{tmp_path}/other")
