@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from images.artifact import Release
+from pipelines.fleet.model import Method
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,36 @@ class Origin:
 
     `release` is the newest release over the member's own content, and its date is the member's date. `base` is the
     newest release over the golden content that an application image stands on. `latest` is what the channel of that
-    golden image points to. `own_tag` is the digest that the member's own tag has now (application images).
-    `allowed` is the present verdict over that golden content; None: none is recorded.
+    golden image points to, since `latest_since`. `refused_because`: why the present policy would not let the golden
+    image be published, since `refused_since`. `seen_since` is when the member was first seen with this image.
     """
 
     release: Release | None = None
     base: Release | None = None
     latest: Release | None = None
-    own_tag: str = ""
-    allowed: bool | None = None
+    latest_since: datetime | None = None
+    refused_because: str = ""
+    refused_since: datetime | None = None
+    seen_since: datetime | None = None
 
     @property
     def golden(self) -> Release | None:
         """The golden release that the member is judged by: its own, or its base's."""
         return self.release or self.base
+
+
+def newest(releases: Sequence[Release]) -> Release | None:
+    """What dates a content: the newest of the releases over it.
+
+    It counts as revoked if any of them is, for a revocation is about what is inside.
+    """
+    if not releases:
+        return None
+    last = max(releases, key=lambda release: (release.published_at, release.digest))
+    revoked = [release for release in releases if release.revoked_at]
+    if not revoked or last.revoked_at:
+        return last
+    return replace(last, revoked_at=revoked[0].revoked_at, revoked_reason=revoked[0].revoked_reason)
 
 
 @dataclass(frozen=True)
@@ -62,12 +80,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Key:
-    """The domain key of every effect of a step: a repeated effect finds the first one by it."""
+    """The domain key of every effect of a step: a repeated effect finds the first one by it.
+
+    `old` is the handle of the very instance that is replaced, pinned before the first change.
+    """
 
     rollout: str
     member: str
     name: str
     old: str
+    method: Method
 
     @property
     def new_name(self) -> str:

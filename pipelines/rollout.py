@@ -1,0 +1,214 @@
+"""How a fleet gets back into policy: waves of steps within its limits, or a refusal that says what forbids it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+
+from hardening.foundation.durations import shown
+from hardening.foundation.errors import RefusedError
+from pipelines.fleet.members import Member, Target
+from pipelines.fleet.model import Fleet, Method
+from pipelines.violations import Judged, named
+
+LAUNCH_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One member that is replaced, and why."""
+
+    member: Member
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Members that are replaced one after the other; then `bake` passes, and only then the old ones are removed."""
+
+    steps: tuple[Step, ...]
+    bake: timedelta
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A member that violates and is left alone, and why."""
+
+    member: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rollout would do: `floor` members serve at every moment, and it takes `seconds` at least."""
+
+    fleet: str
+    target: Target
+    method: Method
+    desired: int
+    floor: int
+    waves: tuple[Wave, ...]
+    skipped: tuple[Skip, ...]
+    seconds: int
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in order."""
+        return tuple(step for wave in self.waves for step in wave.steps)
+
+
+def plan(fleet: Fleet, judged: Sequence[Judged], target: Target, now: datetime, adopt: Sequence[str] = ()) -> Plan:
+    """The rollout that brings `judged` to `target`; without a violation it has no waves.
+
+    `adopt`: globs over the names of members with an unknown origin that are taken over on purpose.
+    Raises RefusedError naming the limit that forbids it.
+    """
+    if not judged:
+        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
+        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
+    violating = [one for one in judged if one.violations]
+    if violating:
+        refuse_target(fleet, target, now)
+        refuse_implausible(fleet, judged, adopt)
+    fates = {one.member.id: why_not(fleet, one, target, now, adopt) for one in violating}
+    rolled = sorted((one for one in violating if not fates[one.member.id]), key=_order)
+    floor = len(judged) - fleet.limits.unavailable(len(judged))
+    refuse_method(fleet, rolled, judged, max(0, floor))
+    waves = _waves(fleet, rolled)
+    return Plan(
+        fleet=fleet.name,
+        target=target,
+        method=fleet.limits.method,
+        desired=len(judged),
+        floor=max(0, floor),
+        waves=waves,
+        skipped=tuple(Skip(member, why) for member, why in fates.items() if why),
+        seconds=_seconds(fleet, waves),
+    )
+
+
+def _order(one: Judged) -> tuple[bool, str]:
+    """Members that do not serve anyway come first: replacing them costs nobody anything."""
+    return one.member.healthy, one.member.id
+
+
+def refuse_target(fleet: Fleet, target: Target, now: datetime) -> None:
+    """Refuse a replacement that would be a violation itself, today or soon."""
+    golden, limits = target.golden, fleet.limits
+    if golden is None:
+        raise RefusedError(
+            f"nobody knows where the replacement {target.reference} comes from",
+            hint="publish it, or build it on a golden image: unknown must not replace unknown",
+        )
+    if golden.revoked_at:
+        raise RefusedError(
+            f"the replacement {named(golden)} is revoked: {golden.revoked_reason}",
+            hint=f"build and promote a good one: inv image.build {golden.name}",
+        )
+    if golden.expires_at - now < limits.min_remaining:
+        raise RefusedError(
+            f"the replacement {named(golden)} expires on {golden.expires_at:%Y-%m-%d %H:%M} UTC, within min_remaining "
+            f"{shown(limits.min_remaining)}",
+            hint=f"build and promote a newer one: inv image.build {golden.name}",
+        )
+    if now - golden.published_at < limits.min_soak:
+        raise RefusedError(
+            f"the replacement {named(golden)} is younger than min_soak {shown(limits.min_soak)}",
+            hint=f"it may roll from {golden.published_at + limits.min_soak:%Y-%m-%d %H:%M} UTC",
+        )
+
+
+def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[str]) -> None:
+    """Refuse an inventory of which so much violates that the inventory itself is in doubt."""
+    for rule, most in (
+        ("expired", fleet.limits.max_violating_fraction.expired),
+        ("unknown", fleet.limits.max_violating_fraction.unknown),
+    ):
+        adopted = adopt if rule == "unknown" else ()
+        broken = [one for one in judged if rule in one.rules and not _adopted(one, adopted)]
+        if len(broken) > most * len(judged):
+            raise RefusedError(
+                f"{len(broken)} of {len(judged)} members are {rule}, more than max_violating_fraction.{rule} {most:g}",
+                hint="take members over on purpose with --adopt" if rule == "unknown" else "is the inventory right?",
+                evidence="\n".join(one.member.name for one in broken[:20]),
+            )
+
+
+def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
+    return any(fnmatchcase(one.member.name, glob) for glob in adopt)
+
+
+def why_not(fleet: Fleet, one: Judged, target: Target, now: datetime, adopt: Sequence[str]) -> str:
+    """Why a violating member is left alone; empty when it is to be replaced."""
+    member, deadline = one.member, one.deadline
+    if member.cannot_roll:
+        return member.cannot_roll
+    if fleet.replacement.tag:
+        if target.digest in member.digests:
+            return f"{target.reference} has no newer digest yet: its owner rebuilds it on the newer base"
+        if not _adopted(one, adopt) and repository(member.image) != repository(target.reference):
+            return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
+    elif reason := _another_golden(one, target, adopt):
+        return reason
+    if member.protected_until and now < member.protected_until:
+        overdue = deadline is not None and now >= deadline + fleet.limits.termination_grace
+        return "" if overdue else f"it asks not to be disrupted until {member.protected_until:%Y-%m-%d %H:%M} UTC"
+    return ""
+
+
+def _another_golden(one: Judged, target: Target, adopt: Sequence[str]) -> str:
+    """Why a golden image must not take the member's place."""
+    golden, origin = target.golden, one.origin
+    if one.on_base and origin.base:
+        return (
+            f"an application image on {named(origin.base)}: its owner rebuilds it; give the fleet replacement.tag "
+            "to roll it when its own tag has a newer digest"
+        )
+    if origin.release and golden and origin.release.content == golden.content:
+        return "the replacement has the same content: rolling would change nothing"
+    if origin.release and golden and origin.release.name != golden.name and not _adopted(one, adopt):
+        return f"it runs {origin.release.name}, not {golden.name}; --adopt takes it over on purpose"
+    return ""
+
+
+def repository(reference: str) -> str:
+    """An image reference without tag and digest."""
+    path, _, last = reference.partition("@")[0].rpartition("/")
+    return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
+
+
+def refuse_method(fleet: Fleet, rolled: Sequence[Judged], judged: Sequence[Judged], floor: int) -> None:
+    """Refuse what the method cannot do, naming the thing that forces another, and what would fall below the floor."""
+    forced = [f"{one.member.name}: {what}" for one in rolled for what in one.member.forced_in_place]
+    if fleet.limits.method is Method.SURGE:
+        if forced:
+            raise RefusedError(
+                "method surge needs old and new side by side, and this cannot exist twice",
+                evidence="\n".join(forced),
+                hint='set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
+            )
+        return
+    available = sum(one.member.healthy for one in judged)
+    for one in rolled:
+        if one.member.healthy and available - 1 < floor:
+            raise RefusedError(
+                f"replacing {one.member.name} in place leaves {available - 1} of {len(judged)} members serving, and "
+                f"max_unavailable {fleet.limits.max_unavailable} asks for {floor}",
+                evidence="\n".join(forced),
+                hint="raise limits.max_unavailable" + ("" if forced else ', or set limits.method = "surge"'),
+            )
+        available += not one.member.healthy
+
+
+def _waves(fleet: Fleet, rolled: Sequence[Judged]) -> tuple[Wave, ...]:
+    steps = [Step(one.member, tuple(reason.what for reason in one.violations)) for one in rolled]
+    canary, rest = steps[: fleet.limits.canary], steps[fleet.limits.canary :]
+    waves = (Wave(tuple(canary), fleet.limits.bake_time), Wave(tuple(rest), timedelta()))
+    return tuple(wave for wave in waves if wave.steps)
+
+
+def _seconds(fleet: Fleet, waves: Sequence[Wave]) -> int:
+    each = timedelta(seconds=LAUNCH_SECONDS) + fleet.limits.min_healthy_time
+    return int(sum(((each * len(wave.steps) + wave.bake) for wave in waves), timedelta()).total_seconds())
