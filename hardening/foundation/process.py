@@ -115,10 +115,11 @@ def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = Non
             stderr=sink,
             start_new_session=True,
         )
+    child.returncode = 0  # it is not ours to wait for; Popen would warn that it still runs
     return child.pid
 
 
-def pipe_from(argv: Sequence[str], consume: Callable[[object], None]) -> None:
+def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object]) -> None:
     """Run `argv` and give its standard output, as a binary stream, to `consume` while it runs.
 
     Raises OutsideError when the command fails, after `consume` has returned.

@@ -1,0 +1,204 @@
+"""What the host must offer: Debian packages and a Docker Engine. `setup` provides what is missing, naming it first."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import Completed, run, which
+from hardening.foundation.settings import Settings
+from pipelines.private_engine import PrivateEngine
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/docker", str(Path.home() / ".docker"))
+ASK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Something that the host must have: a program or, where it begins with a slash, a file.
+
+    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it.
+    """
+
+    name: str
+    package: str
+    costs: str
+
+    def present(self) -> bool:
+        """Whether the host has it."""
+        return any(map(Path.exists, _places(self.name))) if "/" in self.name else which(self.name) is not None
+
+
+TOOLS = (
+    Tool("docker", "docker-cli", "builds of children, fleets, checks of running images"),
+    Tool("dockerd", "docker.io", "a private engine where the host's cannot build"),
+    Tool("cli-plugins/docker-buildx", "docker-buildx", "builds of images on other images"),
+    Tool("containerd", "containerd", "a private engine"),
+    Tool("runc", "runc", "a private engine"),
+    Tool("iptables", "iptables", "networks of a private engine"),
+    Tool("ip", "iproute2", "networks of a private engine"),
+    Tool("mmdebstrap", "mmdebstrap", "builds of base images"),
+    Tool("/usr/share/keyrings/debian-archive-keyring", "debian-archive-keyring", "verified packages in base images"),
+    Tool("debsecan", "debsecan", "the scanner debsecan"),
+    Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
+    Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
+    Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own"),
+    Tool("gpg", "gnupg", "tests that sign packages of their own"),
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker Engine that answers."""
+
+    host: str
+    version: str
+    containerd_store: bool
+
+
+def setup(settings: Settings) -> None:
+    """Install what the host lacks and see that the engines run. Quick, and silent, where nothing is missing.
+
+    Raises OutsideError naming what is missing where it cannot be installed.
+    """
+    if lacking := missing():
+        install(lacking)
+    for for_builds in (False, True):
+        docker_host(settings, for_builds)
+
+
+def stop(settings: Settings) -> None:
+    """Stop the private engine, if one runs."""
+    PrivateEngine(settings).stop()
+
+
+def missing(tools: Iterable[Tool] = TOOLS) -> list[Tool]:
+    """The tools that this host lacks."""
+    return [tool for tool in tools if not tool.present()]
+
+
+def install(lacking: list[Tool]) -> None:
+    """Install the packages of `lacking`, each named before. Raises OutsideError where it may not or cannot."""
+    packages = sorted({tool.package for tool in lacking})
+    prefix = _as_root()
+    if which("apt-get") is None or prefix is None:
+        raise OutsideError(
+            f"this host lacks {', '.join(tool.name for tool in lacking)}",
+            hint=f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian",
+        )
+    say(f"installing Debian packages: {' '.join(packages)}")
+    run([*prefix, "apt-get", "update", "-q"], hint="is the package mirror reachable?")
+    known = [package for package in packages if run(["apt-cache", "show", package], ok=range(256)).status == 0]
+    with _no_new_services(prefix):
+        run([*prefix, *apt_install(known)], env={"DEBIAN_FRONTEND": "noninteractive"})
+    if still := missing(lacking):
+        raise OutsideError(
+            f"installed {' '.join(known)}, and still lack {', '.join(tool.name for tool in still)}",
+            hint="this distribution packages them otherwise: install them by hand",
+        )
+
+
+def apt_install(packages: list[str]) -> list[str]:
+    """The command that installs `packages`: nothing recommended, and waiting for another apt to finish."""
+    return ["apt-get", "install", "-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", *packages]
+
+
+def docker_host(settings: Settings, for_builds: bool) -> str:
+    """The engine, as DOCKER_HOST, that fleets run on or, with `for_builds`, that builds use.
+
+    The configured engine, else the host's own; for builds only if it has the containerd image store, without which
+    layers are not reproducible; else a private one, started when it does not run. Raises OutsideError.
+    """
+    configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
+    if for_builds and settings.docker.build_host:
+        return _fit(_answering(settings.docker.build_host)).host
+    found = _answering(configured) if configured else probe(DEFAULT_HOST)
+    if found and (found.containerd_store or not for_builds):
+        return found.host
+    return PrivateEngine(settings).ensure()
+
+
+def probe(host: str) -> Engine | None:
+    """The engine at `host`, or None where none answers. Starts nothing."""
+    if which("docker") is None or (host == DEFAULT_HOST and not Path(host.removeprefix("unix://")).exists()):
+        return None
+    return parse_info(host, _info(host).stdout)
+
+
+def parse_info(host: str, info: str) -> Engine | None:
+    """The engine that `docker info --format '{{json .}}'` describes, or None where it describes none."""
+    try:
+        value = json.loads(info)
+    except ValueError:
+        return None
+    if not value.get("ServerVersion"):
+        return None
+    store = dict(value.get("DriverStatus") or []).get("driver-type")
+    return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
+
+
+def _answering(host: str) -> Engine:
+    done = _info(host)
+    if found := parse_info(host, done.stdout):
+        return found
+    hint = "start it, or change DOCKER_HOST or docker.host and docker.build_host in goldsmith.toml"
+    raise OutsideError(f"the Docker Engine at {host} does not answer", evidence=done.stderr.strip(), hint=hint)
+
+
+def _fit(engine: Engine) -> Engine:
+    if not engine.containerd_store:
+        raise OutsideError(
+            f"the Docker Engine at {engine.host} (docker.build_host) lacks the containerd image store",
+            hint='set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty',
+        )
+    return engine
+
+
+def _info(host: str) -> Completed:
+    argv = ["docker", "--host", host, "info", "--format", "{{json .}}"]
+    return run(argv, ok=range(256), timeout=ASK_SECONDS, hint=f"is the Docker Engine at {host} healthy?")
+
+
+def _places(name: str) -> list[Path]:
+    """Where a file may be: keyrings end in .gpg or .pgp, Docker's plugins live in one of several folders."""
+    if name.startswith("/"):
+        return [Path(name + ending) for ending in (".gpg", ".pgp")]
+    return [Path(folder) / name for folder in BUILDX_FOLDERS]
+
+
+def _as_root() -> list[str] | None:
+    """The prefix that makes a command run as root; None where we may not."""
+    if os.geteuid() == 0:
+        return []
+    if which("sudo") and run(["sudo", "-n", "true"], ok=range(256)).status == 0:
+        return ["sudo", "-n"]
+    return None
+
+
+@contextmanager
+def _no_new_services(prefix: list[str]) -> Iterator[None]:
+    """While packages install, start no open registry on port 5000 and, where no init system runs, nothing at all.
+
+    Debian asks /usr/sbin/policy-rc.d (invoke-rc.d(8)); a host that has one of its own keeps it.
+    """
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    script = '#!/bin/sh\n[ -d /run/systemd/system ] && [ "${1%.service}" != docker-registry ] || exit 101\n'
+    run([*prefix, "sh", "-c", 'printf %s "$1" >"$2" && chmod 755 "$2"', "sh", script, str(policy)])
+    try:
+        yield
+    finally:
+        run([*prefix, "rm", "-f", str(policy)])
+        if Path("/run/systemd/system").exists():
+            with suppress(OutsideError):
+                run([*prefix, "systemctl", "disable", "docker-registry"])

@@ -1,0 +1,157 @@
+"""The private Docker Engine: where the host has none, or one without the containerd image store that builds need.
+
+It shares nothing with the host's own engine: own data, socket, bridge and address pool, and it leaves the host's
+firewall alone but for rules about its own addresses. It runs in a mount namespace of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.locks import only_one
+from hardening.foundation.process import run, which
+from hardening.foundation.settings import Settings
+from pipelines.daemon import Daemon
+
+START_SECONDS = 90
+POOLS = [IPv4Network(f"10.213.{third}.0/20") for third in range(0, 256, 16)]
+
+
+class PrivateEngine:
+    """The engine that belongs to one state directory."""
+
+    def __init__(self, settings: Settings) -> None:
+        name = hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8]
+        self.folder = settings.state_dir / "docker"
+        self.runtime = Path(f"/run/goldsmith-{name}")  # short: a socket's path holds 107 bytes at most (unix(7))
+        self.bridge = f"gold{name}"
+        self.host = f"unix://{self.runtime}/docker.sock"
+        self.daemon = Daemon("dockerd", self.folder)
+
+    def ensure(self) -> str:
+        """Start the engine unless it runs; its DOCKER_HOST. Raises OutsideError where it may not or cannot."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with only_one(self.folder / "lock", "starting the private Docker Engine", wait_seconds=START_SECONDS):
+            if self.daemon.pid() is None:
+                self._start()
+            elif not self.answers():  # restarting it would end the containers that it runs
+                raise OutsideError(
+                    f"the private Docker Engine does not answer at {self.host}", hint=f"see {self.daemon.log}"
+                )
+        return self.host
+
+    def answers(self) -> bool:
+        """Whether the engine takes requests."""
+        return run(["docker", "--host", self.host, "version"], ok=range(256)).status == 0
+
+    def stop(self) -> None:
+        """Stop the engine and take away its bridge, rules and socket. Its images stay."""
+        self.daemon.stop()
+        if pool := self._pool():
+            for rule in rules(pool):
+                run(["iptables", "-w", *_delete(rule)], ok=range(256))
+            run(["ip", "link", "delete", self.bridge], ok=range(256))
+
+    def _start(self) -> None:
+        if os.geteuid() != 0:
+            raise OutsideError(
+                "no Docker Engine with the containerd image store, and only root can start a private one",
+                hint="run this as root, or set docker.build_host in goldsmith.toml",
+            )
+        if which("dockerd") is None:
+            raise OutsideError("dockerd is not installed", hint="./goldsmith setup installs it")
+        say(f"starting a private Docker Engine: data in {self.folder}, socket in {self.runtime}")
+        self.stop()
+        pool = free_pool(_taken_networks())
+        self._connect(pool)
+        self.runtime.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "daemon.json"
+        config.write_text(json.dumps(daemon_config(pool, _filesystem(self.folder)), indent=2) + "\n")
+        self.daemon.start(self._argv(config), ready=self.answers, within=START_SECONDS)
+
+    def _argv(self, config: Path) -> list[str]:
+        return [
+            *("unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("private-engine.sh"))),
+            *("--config-file", str(config), "--host", self.host, "--pidfile", str(self.runtime / "dockerd.pid")),
+            *("--data-root", str(self.folder / "data"), "--exec-root", str(self.runtime / "exec")),
+            *("--bridge", self.bridge),
+        ]
+
+    def _connect(self, pool: IPv4Network) -> None:
+        """Give the engine its bridge, with the pool's first network, and let the pool's addresses be forwarded."""
+        network = next(pool.subnets(new_prefix=24))
+        run(["ip", "link", "add", "name", self.bridge, "type", "bridge"])
+        run(["ip", "address", "add", f"{network[1]}/{network.prefixlen}", "dev", self.bridge])
+        run(["ip", "link", "set", self.bridge, "up"])
+        for rule in rules(pool):
+            run(["iptables", "-w", *rule], hint="the kernel or this container lacks iptables (nat, filter)")
+
+    def _pool(self) -> IPv4Network | None:
+        """The pool of the bridge as it stands, or None without one."""
+        done = run(["ip", "-j", "-4", "address", "show", "dev", self.bridge], ok=range(256))
+        found = networks(json.loads(done.stdout)) if done.status == 0 else []
+        return found[0].supernet(new_prefix=20) if found else None
+
+
+def rules(pool: IPv4Network) -> list[list[str]]:
+    """The iptables rules for an engine that manages none: its addresses may talk among themselves and go out."""
+    source, target = ["-s", str(pool)], ["-d", str(pool)]
+    answers = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]
+    return [
+        ["-I", "FORWARD", *source, "-j", "ACCEPT"],
+        ["-I", "FORWARD", *target, *answers, "-j", "ACCEPT"],
+        ["-t", "nat", "-I", "POSTROUTING", *source, "!", "-d", str(pool), "-j", "MASQUERADE"],
+    ]
+
+
+def daemon_config(pool: IPv4Network, filesystem: str) -> dict[str, object]:
+    """Dockerd's configuration. Overlay mounts cannot stand on an overlay: there the slow, plain snapshotter serves."""
+    second_half = list(pool.subnets(prefixlen_diff=1))[1]
+    config: dict[str, object] = {
+        "features": {"containerd-snapshotter": True},
+        "iptables": False,
+        "ip6tables": False,
+        "default-address-pools": [{"base": str(second_half), "size": 24}],
+    }
+    return config | ({"storage-driver": "native"} if filesystem.startswith(("overlay", "fuse")) else {})
+
+
+def free_pool(taken: Iterable[IPv4Network]) -> IPv4Network:
+    """The first pool that overlaps with no network of this host. Raises OutsideError when all do."""
+    taken = list(taken)
+    for pool in POOLS:
+        if not any(pool.overlaps(network) for network in taken):
+            return pool
+    raise OutsideError(
+        "no free address range for a private Docker Engine",
+        evidence=", ".join(str(pool) for pool in POOLS),
+        hint="set docker.build_host and docker.host in goldsmith.toml to an engine of your own",
+    )
+
+
+def networks(addresses: list[dict[str, object]]) -> list[IPv4Network]:
+    """The networks in the output of `ip -j address`."""
+    infos = [info for link in addresses for info in link.get("addr_info", [])]  # type: ignore[attr-defined]
+    return [IPv4Network(f"{info['local']}/{info['prefixlen']}", strict=False) for info in infos]
+
+
+def _taken_networks() -> list[IPv4Network]:
+    """What addresses and routes of this host use. The default route, which covers everything, does not count."""
+    addresses = networks(json.loads(run(["ip", "-j", "-4", "address"]).stdout or "[]"))
+    routes = json.loads(run(["ip", "-j", "-4", "route"]).stdout or "[]")
+    return addresses + [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
+
+
+def _filesystem(folder: Path) -> str:
+    return run(["stat", "--file-system", "--format", "%T", str(folder)]).stdout.strip()
+
+
+def _delete(rule: list[str]) -> list[str]:
+    return ["-D" if part == "-I" else part for part in rule]
