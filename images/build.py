@@ -15,7 +15,8 @@ from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.artifact import Artifact
-from images.builders import Built, BuildJob, build_image
+from images.builders import Built, BuildJob
+from images.builders import build as build_image
 from images.context import Context
 from images.graph import sorter, with_ancestors
 from images.plan import Action, BuildPlan
@@ -114,7 +115,7 @@ class _Builder:
             overlay=plan.overlay,
             packages=plan.added,
             debs=context.index.download(bootstrap, plan.added),
-            stanzas=context.index.stanzas(bootstrap, plan.added),
+            stanzas=context.index.stanzas(plan.added),
             sources=planner.sources(loaded),
             parent=planner.digests[loaded.definition.parent] if loaded.definition.parent else None,
             upstream=planner.upstream.fetch(loaded.definition.base.image) if loaded.definition.base.image else None,
@@ -133,7 +134,7 @@ class _Builder:
 
     def _record(self, plan: BuildPlan, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
         """Refuse the image, or write it into the ledger and let its children be built on it."""
-        self.context.ledger.record_checks(built.digest, checks)
+        self.context.ledger.record_checks(built.digest, checks, datetime.now(UTC))
         if refused := refusals(checks):
             reasons = tuple(f"{r.control}: {r.title}: {r.evidence.strip()}" for r in refused)
             error = RefusedError(

@@ -42,7 +42,10 @@ class Change:
             return f"package {self.name} {self.old} removed"
         if self.kind == "package":
             return f"package {self.name} {self.old} → {self.new}"
-        return f"{self.kind} {self.name} changed" if self.old and self.new else f"{self.kind} {self.name} is new"
+        what = self.kind if self.kind == self.name else f"{self.kind} {self.name}"
+        if self.kind in {"control", "check", "file", "hardening file"} and not (self.old and self.new):
+            return f"{what} {'is new' if self.new else 'is gone'}"
+        return f"{what} changed"
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import pipe_from
 from images.model import Definition
 from images.oci import Store
 from images.workspace import WORK_LABEL
@@ -59,9 +59,8 @@ def run_hardened(definition: Definition, digest: str, store: Store, work: Path, 
 def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
     """Give the image to the engine as an OCI layout, under a name of this run only."""
     layout = work / f"trial-{digest[7:19]}"
-    store.layout_for(digest, layout, name=tag)
-    with subprocess.Popen(["tar", "-C", str(layout), "-cf", "-", "."], stdout=subprocess.PIPE) as tar:
-        engine(docker_host).images.load(tar.stdout)
+    store.layout_for(digest, layout, {"io.containerd.image.name": tag})
+    pipe_from(["tar", "-C", str(layout), "-cf", "-", "."], engine(docker_host).images.load)
 
 
 def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:

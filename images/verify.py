@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ def facts_of(definition: Definition, config: dict[str, Any], run: tuple[int, str
     test = (inner.get("Healthcheck") or {}).get("Test", [])
     return ImageFacts(
         user=inner.get("User", ""),
-        entrypoint=json.dumps([*(inner.get("Entrypoint") or []), *(inner.get("Cmd") or [])]),
         healthcheck=" ".join(test),
         healthcheck_reason=definition.healthcheck.none_because,
         history=tuple(history),

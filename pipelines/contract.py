@@ -1,0 +1,163 @@
+"""What each command prints with `--json`: the contract with other programs. A schema of each stands in docs/schemas/.
+
+Fields are added, never renamed or removed, within a major version.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hardening.findings import CheckResult, Finding, Reason, ScanReport
+from hardening.model import Enforcement, Severity
+from images.plan import Action, Change
+
+
+class Line(BaseModel):
+    """The base of everything that is printed: frozen, and complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DefinitionLine(Line):
+    """`image.list`: one definition, and what is known of its newest artifact and release."""
+
+    name: str
+    title: str
+    kind: str
+    base: str
+    profile: str
+    policy: str
+    digest: str
+    stable: str
+    expires_at: datetime | None
+
+
+class PlanLine(Line):
+    """`image.plan`: what would happen to one image, and why."""
+
+    name: str
+    platform: str
+    action: Action
+    why: tuple[str, ...]
+    changes: tuple[Change, ...]
+    input_digest: str
+
+
+class BuildLine(Line):
+    """`image.build`: what became of one image; `seconds` of wall time."""
+
+    name: str
+    action: Action
+    digest: str
+    input_digest: str
+    reasons: tuple[str, ...]
+    seconds: float
+
+
+class VerifyLine(Line):
+    """`image.verify` and `control.check`: the result of each control on one image."""
+
+    name: str
+    digest: str
+    passed: bool
+    checks: tuple[CheckResult, ...]
+
+
+class ScanOutput(Line):
+    """`image.scan`: what each scanner did, and the findings with everyone's opinion."""
+
+    ref: str
+    digest: str
+    reports: tuple[ScanReport, ...]
+    findings: tuple[Finding, ...]
+    allowed: bool
+    policy: str
+    reasons: tuple[Reason, ...]
+
+
+class PublishLine(Line):
+    """`image.publish`: `action` is published, re-dated, unchanged, refused or failed."""
+
+    name: str
+    action: str
+    content: str
+    release: str
+    tags: tuple[str, ...]
+    expires_at: datetime | None
+    reasons: tuple[str, ...]
+    seconds: float
+
+
+class ChannelLine(Line):
+    """`image.promote`, `image.rollback`, `image.revoke`: what moved from where to where."""
+
+    name: str
+    channel: str
+    before: str
+    after: str
+    applied: bool
+    note: str = ""
+
+
+class ControlLine(Line):
+    """`control.list`: one control."""
+
+    id: str
+    title: str
+    severity: Severity
+    applies_to: tuple[str, ...]
+    profiles: tuple[str, ...]
+
+
+class ControlOutput(Line):
+    """`control.show`: one control whole."""
+
+    control: dict[str, Any]
+    profiles: dict[str, Enforcement]
+    folder: str
+
+
+class WhyOutput(Line):
+    """`image.why`: which input changed since the last artifact."""
+
+    name: str
+    last_built_at: datetime | None
+    last_digest: str
+    would: Action
+    changes: tuple[Change, ...]
+    why: tuple[str, ...]
+
+
+class FleetLine(Line):
+    """`fleet.list`: one fleet."""
+
+    name: str
+    title: str
+    kind: str
+    selector: dict[str, str]
+    policy: str
+    replacement: str
+    approval: str
+
+
+class NightlyLine(Line):
+    """`nightly`: one image's or fleet's night; `status` is built, unchanged, published, re-dated, rolled, refused, failed."""
+
+    kind: str
+    name: str
+    status: str
+    detail: str
+    seconds: float
+
+
+class NightlyOutput(Line):
+    """`nightly`: the whole night, the exit code that says who must act, and where the report lies."""
+
+    started_at: datetime
+    ended_at: datetime
+    lines: tuple[NightlyLine, ...]
+    exit_code: int
+    report: str

@@ -1,0 +1,23 @@
+"""Wires the flows for the command line: settings, the clock and the engines, opened only when they are needed."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from hardening.foundation.settings import Settings, load_settings
+from images.context import Context
+
+
+def clock() -> datetime:
+    """Now, aware UTC. `GOLDSMITH_NOW` (ISO 8601) moves it, for rehearsing what a day to come will bring."""
+    moved = os.environ.get("GOLDSMITH_NOW")
+    return datetime.fromisoformat(moved).astimezone(UTC) if moved else datetime.now(UTC)
+
+
+def image_context(settings: Settings | None = None) -> Context:
+    """The context of every flow over images."""
+    from pipelines.host import docker_host
+
+    known = settings or load_settings()
+    return Context(known, clock(), lambda: docker_host(known, for_builds=True))
