@@ -205,8 +205,8 @@ def refuse_method(fleet: Fleet, rolled: Sequence[Judged], judged: Sequence[Judge
 def _waves(fleet: Fleet, rolled: Sequence[Judged]) -> tuple[Wave, ...]:
     steps = [Step(one.member, tuple(reason.what for reason in one.violations)) for one in rolled]
     canary, rest = steps[: fleet.limits.canary], steps[fleet.limits.canary :]
-    waves = (Wave(tuple(canary), fleet.limits.bake_time), Wave(tuple(rest), timedelta()))
-    return tuple(wave for wave in waves if wave.steps)
+    first = (Wave(tuple(canary), fleet.limits.bake_time),) if canary else ()
+    return (*first, *(Wave((step,), timedelta()) for step in rest))
 
 
 def _seconds(fleet: Fleet, waves: Sequence[Wave]) -> int:

@@ -6,19 +6,18 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from pipelines.fleet.members import Key, Member, Read, Target
-from pipelines.fleet.model import Method
 
 
 class MemberFleet(Protocol):
     """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none"."""
 
     def describe(self) -> tuple[Member, ...]:
-        """Every member that runs now."""
+        """Every member that runs now; instances that a rollout has not yet given a member's name are none."""
 
     def prepare(self, target: Target) -> None:
         """Fetch the replacement's image."""
 
-    def create(self, key: Key, target: Target, method: Method, expiry: datetime) -> None:
+    def create(self, key: Key, target: Target, expiry: datetime) -> None:
         """Make the new instance, not started, with all that makes the member that member."""
 
     def start(self, key: Key) -> None:
@@ -26,6 +25,9 @@ class MemberFleet(Protocol):
 
     def read(self, key: Key) -> Read:
         """One look at the new instance's health."""
+
+    def read_old(self, key: Key) -> Read:
+        """One look at the old instance's health."""
 
     def expose(self, key: Key) -> None:
         """Let the new instance be found under the member's names, beside the old one."""
@@ -36,14 +38,17 @@ class MemberFleet(Protocol):
     def swap(self, key: Key) -> None:
         """The old instance's name goes to the new one."""
 
+    def swapped(self, key: Key) -> bool:
+        """True when the new instance runs under the member's name and the old one is stopped."""
+
     def remove_old(self, key: Key) -> None:
         """Remove the old instance for good."""
 
-    def restore(self, key: Key) -> None:
-        """Back to exactly the old instance, serving under its name; the new one is removed."""
+    def revive(self, key: Key) -> None:
+        """The old instance runs under its name again. Raises OutsideError when it is gone."""
 
-    def swapped(self, key: Key) -> bool:
-        """True when the new instance runs under the member's name."""
+    def discard(self, key: Key) -> None:
+        """Remove the new instance and all that was made for it."""
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image; asked while both exist."""
