@@ -1,0 +1,144 @@
+"""What a running instance's image must satisfy: each broken rule is a reason with since and deadline. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hardening.findings import Reason
+from hardening.foundation.durations import shown
+from hardening.model import Policy, Rule, Waiver
+from hardening.waive import settle
+
+
+@dataclass(frozen=True)
+class RunningFacts:
+    """What is known of the image that a member runs. Dates are those of the newest release over the same content.
+
+    `known`: a release of it was found; without one only its source and a revocation can be judged. `source` is the
+    address it was pulled from, `own_registry` the configured one. `seen_since` is when the member was first seen.
+    `superseded_since` is when its channel moved on; `refused_since` and `refused_because`: the present policy would
+    not let the release be published.
+    """
+
+    known: bool
+    image: str = ""
+    source: str = ""
+    own_registry: str = ""
+    seen_since: datetime | None = None
+    published_at: datetime | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_reason: str = ""
+    superseded_since: datetime | None = None
+    superseded_by: str = ""
+    refused_since: datetime | None = None
+    refused_because: str = ""
+
+
+Judge = Callable[[Policy, str, RunningFacts, datetime], Reason | None]
+
+
+def judge_member(
+    policy: Policy, subject: str, member: RunningFacts, waivers: Sequence[Waiver], now: datetime
+) -> tuple[Reason, ...]:
+    """The reasons why `subject` (fleet/member) is out of policy at `now`; none: it is within.
+
+    `since` is when the violation began, `deadline` is since + the rule's grace; `enforcement` is the rule's own also
+    before the deadline, so that a replacement can be planned in time. An unknown image is unknown, never expired.
+    """
+    judged: list[Judge] = [_revoked, _approved_source]
+    judged += [_expired, _superseded, _refused, _max_age] if member.known else [_unknown]
+    reasons = [reason for rule in judged if (reason := rule(policy, subject, member, now))]
+    return tuple(settle(reason, policy.exception_contact, waivers, now) for reason in reasons)
+
+
+def _reason(rule: Rule, name: str, subject: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
+    return Reason(
+        rule=name,
+        subject=subject,
+        enforcement=rule.enforcement,
+        what=f"{what} (since {since:%Y-%m-%d %H:%M} UTC)",
+        why=why,
+        todo=todo or "replace it: `inv roll.plan FLEET` shows how, `inv roll.start FLEET --apply` does it",
+        since=since,
+        deadline=since + rule.grace,
+    )
+
+
+def _expired(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+    if member.expires_at is None or now < member.expires_at:
+        return None
+    why = "after its end nobody rebuilds or judges the image any more: fixes since then are missing"
+    what = f"{member.image or 'its image'} expired"
+    return _reason(policy.running.expired, "expired", subject, member.expires_at, what, why)
+
+
+def _revoked(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+    if member.revoked_at is None or now < member.revoked_at:
+        return None
+    what = f"{member.image or 'its image'} was revoked: {member.revoked_reason or 'no reason given'}"
+    why = "a revoked image must not run anywhere, whatever its dates say"
+    return _reason(policy.running.revoked, "revoked", subject, member.revoked_at, what, why)
+
+
+def _unknown(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason:
+    what = f"nobody knows where {member.image or 'its image'} comes from: no release of ours is found for it"
+    why = "an image without a known origin cannot be judged: it may be good or bad"
+    todo = "find its origin, or take it over on purpose: `inv roll.plan FLEET --adopt`"
+    return _reason(policy.running.unknown, "unknown", subject, member.seen_since or now, what, why, todo)
+
+
+def _superseded(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+    if member.superseded_since is None or now < member.superseded_since:
+        return None
+    by = f" by {member.superseded_by}" if member.superseded_by else ""
+    what = f"{member.image or 'its image'} was superseded{by}"
+    why = "a newer release of the same image is out, and it holds the fixes"
+    return _reason(policy.running.superseded, "superseded", subject, member.superseded_since, what, why)
+
+
+def _refused(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+    if member.refused_since is None or now < member.refused_since:
+        return None
+    what = f"{member.image or 'its image'} would not be published today: {member.refused_because or 'see image.show'}"
+    why = "what is known about it has grown worse since it was published"
+    return _reason(policy.running.refused, "refused", subject, member.refused_since, what, why)
+
+
+def _max_age(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+    rule = policy.running.max_age
+    if rule is None:
+        return None
+    if member.published_at is None:
+        what = f"the age of {member.image or 'its image'} is not known, and the policy allows {shown(rule.limit)}"
+        return _reason(rule, "max_age", subject, member.seen_since or now, what, "an unknown age is not a young one")
+    since = member.published_at + rule.limit
+    if now < since:
+        return None
+    what = f"{member.image or 'its image'} was published {(now - member.published_at).days} days ago"
+    why = f"the policy allows {shown(rule.limit)}: an old image is one whose replacement nobody has practised"
+    return _reason(rule, "max_age", subject, since, f"{what}, the policy allows {shown(rule.limit)}", why)
+
+
+def _approved_source(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+    rule = policy.running.approved_source
+    if rule is None:
+        return None
+    prefixes = rule.prefixes or ((member.own_registry,) if member.own_registry else ())
+    if any(under(member.source, prefix) for prefix in prefixes):
+        return None
+    what = f"it was pulled from {member.source or 'an unknown place'}; approved: {', '.join(prefixes) or 'none is set'}"
+    why = "whoever controls another registry controls what runs here"
+    todo = f"pull it from an approved registry, or add the prefix to hardening/policies/{policy.name}.toml"
+    return _reason(rule, "approved_source", subject, member.seen_since or now, what, why, todo)
+
+
+def under(address: str, prefix: str) -> bool:
+    """Whether `address` lies under `prefix`, by whole parts: `r.example/golden` holds neither `r.example/golden-evil`
+    nor `r.example:8443/golden`, another registry.
+    """
+    stem = prefix.rstrip("/")
+    ends = ("/", ":", "@") if "/" in stem else ("/",)
+    return bool(stem) and (address == stem or address.startswith(tuple(stem + end for end in ends)))

@@ -1,0 +1,141 @@
+"""Vulnerability data on this machine: from an address (last good copy kept), a directory, or the sample that ships.
+
+`current` gives the data to scan with and asks an address again when the copy was not confirmed for an hour; `refresh`
+asks now. An address that fails never takes away the last good copy: its age shows, and the policy judges by it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import digest
+from hardening.foundation.settings import Settings
+from images.feeds import download, sample
+from images.scanners.base import Feed
+
+CHECK_AFTER = timedelta(hours=1)
+SAMPLE = Path(__file__).parent / "sample"
+
+
+def current(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
+    """The data by scanner, and for scanners without data the reason: what `images.scan` judges with."""
+    return _gather(settings, suite, now, CHECK_AFTER)
+
+
+def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
+    """The same, after asking every address whether it has newer data."""
+    return _gather(settings, suite, now, timedelta(0))
+
+
+def _gather(settings: Settings, suite: str, now: datetime, after: timedelta) -> tuple[dict[str, Feed], dict[str, str]]:
+    found: dict[str, Feed] = {}
+    missing: dict[str, str] = {}
+    takes: dict[str, Callable[[], Feed]] = {
+        "debsecan": lambda: _debsecan(settings, suite, now, after),
+        "trivy": lambda: _trivy(settings),
+    }
+    for name, take in takes.items():
+        try:
+            found[name] = take()
+        except OutsideError as error:
+            missing[name] = error.message
+    return found, missing
+
+
+def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -> Feed:
+    place, kept = settings.feeds.debsecan, settings.state_dir / "feeds"
+    if not place:
+        return sample.compile_sample(SAMPLE, suite, kept / "sample")
+    if _is_address(place):
+        address = f"{place.rstrip('/')}/{suite}"
+        return _described(
+            download.fetch(address, kept / "debsecan", suite, settings, now, after, check=check_debsecan), suite
+        )
+    directory = Path(place)
+    if not (directory / suite).is_file():
+        raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
+    dated = _metadata_date(directory / "metadata.json", "date") or _modified(directory / suite)
+    return _described(Feed(directory, dated, f"directory {directory}"), suite)
+
+
+def _described(feed: Feed, suite: str) -> Feed:
+    """`feed` with its digest, after a look inside: data without a single vulnerability is no data."""
+    raw = (feed.directory / suite).read_bytes()
+    check_debsecan(raw)
+    return Feed(feed.directory, feed.date, feed.source, digest(raw), feed.note)
+
+
+def check_debsecan(raw: bytes) -> None:
+    """Raises OutsideError where `raw` is no debsecan data, was cut short, or names no vulnerability."""
+    try:
+        unpacked = zlib.decompressobj()
+        text = (unpacked.decompress(raw) + unpacked.flush()).decode()
+    except (zlib.error, UnicodeDecodeError):
+        raise OutsideError("the debsecan data is not zlib-compressed text") from None
+    head, _, rest = text.partition("\n\n")
+    if not unpacked.eof or not head.startswith("VERSION 1\n"):
+        raise OutsideError("the debsecan data is cut short or of an unknown format")
+    if not rest.partition("\n\n")[0].strip():
+        raise OutsideError("the debsecan data names no vulnerability")
+
+
+def _trivy(settings: Settings) -> Feed:
+    place = settings.feeds.trivy
+    if not place:
+        raise OutsideError("feeds.trivy names no vulnerability database")
+    directory = settings.state_dir / "feeds" / "trivy" if place == "download" else Path(place)
+    database = directory / "db" / "trivy.db"
+    if not database.is_file() or not database.stat().st_size:
+        raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
+    dated = _metadata_date(directory / "db" / "metadata.json", "UpdatedAt")
+    return Feed(directory, dated, "downloaded by trivy" if place == "download" else f"directory {directory}")
+
+
+def exploited(settings: Settings, now: datetime) -> frozenset[str]:
+    """The ids of vulnerabilities known to be exploited, by `feeds.kev` (CISA's JSON); none where that is not set.
+
+    Raises OutsideError where it is set and nothing can be had: "none is exploited" would be a silent pass.
+    """
+    place = settings.feeds.kev
+    if not place:
+        return frozenset()
+    if _is_address(place):
+        kept = settings.state_dir / "feeds" / "kev"
+        feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, check=_kev)
+        return _kev((feed.directory / "kev.json").read_bytes())
+    try:
+        return _kev(Path(place).read_bytes())
+    except OSError as error:
+        raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
+
+
+def _kev(raw: bytes) -> frozenset[str]:
+    try:
+        data = json.loads(raw)
+        ids = frozenset(item["cveID"] for item in (data["vulnerabilities"] if isinstance(data, dict) else data))
+    except (ValueError, KeyError, TypeError):
+        raise OutsideError("the list of exploited vulnerabilities is not CISA's JSON") from None
+    if not ids:
+        raise OutsideError("the list of exploited vulnerabilities is empty")
+    return ids
+
+
+def _is_address(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+def _metadata_date(path: Path, key: str) -> datetime | None:
+    try:
+        dated = datetime.fromisoformat(json.loads(path.read_text())[key])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dated if dated.tzinfo else dated.replace(tzinfo=UTC)
+
+
+def _modified(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)

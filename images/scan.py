@@ -1,0 +1,119 @@
+"""Scan one image: every scanner side by side over the artifact itself, their findings merged, and its SBOM."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hardening.findings import Finding, Outcome, ScanReport, merge
+from hardening.foundation import process
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.settings import Settings
+from images import feeds
+from images.scanners import SCANNERS, syft, trivy_config
+from images.scanners.base import ScanInputs, Scanner, ScanTarget, unevaluated
+
+__all__ = ["ScanResult", "ScanTarget", "scan", "suite_of"]
+TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What the scanners said of one image: their reports, the findings merged, and the SBOM (CycloneDX, canonical)."""
+
+    reports: tuple[ScanReport, ...]
+    findings: tuple[Finding, ...]
+    sbom: bytes
+
+
+def scan(
+    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime | None = None
+) -> ScanResult:
+    """Run `scanners` over `target` side by side. A scanner that fails is a report with outcome ERROR, never silence.
+
+    `now` decides whether feeds are asked again. Raises OutsideError where no SBOM can be made or the layout is broken.
+    """
+    now = now or datetime.now(UTC)
+    suite, (image, digest) = suite_of(target.tree), image_config(target.layout)
+    data, missing = feeds.current(settings, suite, now)
+    known = feeds.exploited(settings, now)
+    with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, ThreadPoolExecutor() as pool:
+        inputs = ScanInputs(Path(work), suite, _text(target.tree / "var/lib/dpkg/status"), data, missing)
+        (inputs.work / "Dockerfile").write_text(trivy_config.dockerfile(image))
+        bill = pool.submit(_sbom, target, image, digest, inputs.work)
+        runs = [pool.submit(_one, scanner, target, inputs) for _, scanner in sorted(scanners.items())]
+        reports = tuple(run.result() for run in runs)
+        sbom = bill.result()
+    found = (finding for report in reports for finding in report.findings)
+    findings = tuple(replace(finding, exploited=finding.id in known) for finding in merge(found))
+    return ScanResult(reports, findings, sbom)
+
+
+def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
+    feed = inputs.feeds.get(scanner.name)
+    if not scanner.applies(target):
+        return unevaluated(scanner, Outcome.NOT_APPLICABLE, "the image has nothing of the kind")
+    program = process.which(scanner.program)
+    lacks = scanner.lacks(target, inputs) or ("" if program else f"{scanner.program} is not installed")
+    if lacks:
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
+    try:
+        argv = [str(program), *scanner.command(target, inputs)[1:]]
+        done = process.run(argv, cwd=inputs.work, ok=scanner.ok, timeout=TIMEOUT_SECONDS)
+        return scanner.parse(done.stdout, target, inputs)
+    except GoldsmithError as error:
+        return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # An answer in a form we do not know is no evaluation, whatever its exit status.
+        return unevaluated(scanner, Outcome.ERROR, f"unknown output: {type(error).__name__}: {error}", feed)
+
+
+def _sbom(target: ScanTarget, image: dict[str, Any], digest: str, work: Path) -> bytes:
+    program = process.which("syft")
+    if not program:
+        raise OutsideError("syft is not installed", hint="./goldsmith doctor shows what is missing")
+    argv = [str(program), *syft.command(target)[1:]]
+    done = process.run(argv, cwd=work, env=syft.ENVIRONMENT, timeout=TIMEOUT_SECONDS)
+    created = datetime.fromisoformat(image.get("created") or "1970-01-01T00:00:00Z")
+    return syft.normalise(done.stdout, target, created, digest)
+
+
+def image_config(layout: Path) -> tuple[dict[str, Any], str]:
+    """The image configuration in a standalone OCI layout of one image, and the manifest's digest."""
+    try:
+        entry = json.loads((layout / "index.json").read_text())["manifests"][0]
+        manifest = _blob(layout, entry["digest"])
+        if "manifests" in manifest:
+            entry = manifest["manifests"][0]
+            manifest = _blob(layout, entry["digest"])
+        return _blob(layout, manifest["config"]["digest"]), entry["digest"]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise OutsideError(f"{layout} is not an OCI layout of one image: {error}") from None
+
+
+def _blob(layout: Path, digest: str) -> dict[str, Any]:
+    algorithm, _, value = digest.partition(":")
+    document: dict[str, Any] = json.loads((layout / "blobs" / algorithm / value).read_text())
+    return document
+
+
+def suite_of(tree: Path) -> str:
+    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none.
+
+    Read from usr/lib and never through a link, which in an image's tree may point anywhere on the host.
+    """
+    for place in ("usr/lib/os-release", "etc/os-release"):
+        for line in _text(tree / place).splitlines():
+            if line.startswith("VERSION_CODENAME="):
+                return line.partition("=")[2].strip().strip("\"'")
+    return ""
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() and not path.is_symlink() else ""

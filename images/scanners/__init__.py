@@ -1,0 +1,14 @@
+"""The scanners. To add one: a file with its `SCANNER`, a line in `SCANNERS`, a recorded sample, a contract test."""
+
+from __future__ import annotations
+
+from images.scanners import debsecan, hadolint, trivy, trivy_config, trivy_secret
+from images.scanners.base import Scanner
+
+SCANNERS: dict[str, Scanner] = {
+    "debsecan": debsecan.SCANNER,
+    "hadolint": hadolint.SCANNER,
+    "trivy": trivy.SCANNER,
+    "trivy-config": trivy_config.SCANNER,
+    "trivy-secret": trivy_secret.SCANNER,
+}

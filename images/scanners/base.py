@@ -1,0 +1,128 @@
+"""The seam of the scanners: what is scanned, with which data, and the two pure functions that each scanner is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hardening.findings import Finding, FindingKind, Outcome, ScanReport
+from hardening.model import Severity
+from images.artifact import Package
+
+
+@dataclass(frozen=True)
+class ScanTarget:
+    """What is scanned: the artifact itself, never another tool's description of it.
+
+    `layout` is a standalone OCI layout of the image, `tree` its unpacked filesystem, `dockerfile` the rendered one
+    where there is one, `packages` what the plan says is installed: a scanner that saw fewer has not evaluated the image.
+    """
+
+    name: str
+    layout: Path
+    tree: Path
+    dockerfile: Path | None = None
+    packages: tuple[Package, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Vulnerability data on this machine: where it lies, of which date, where it came from, and its digest.
+
+    `note` tells what went wrong when an older copy had to do; `sample`: it is the small sample that ships.
+    """
+
+    directory: Path
+    date: datetime | None
+    source: str
+    sha256: str = ""
+    note: str = ""
+    sample: bool = False
+
+
+@dataclass(frozen=True)
+class ScanInputs:
+    """What scanners need besides the target: a private work directory, the suite, the data, and the dpkg status text.
+
+    `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why.
+    """
+
+    work: Path
+    suite: str
+    status: str
+    feeds: dict[str, Feed]
+    missing: dict[str, str]
+
+
+def _always(_target: ScanTarget, _inputs: ScanInputs) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """One scanner. `command` and `parse` are pure; `lacks` says why it cannot evaluate this target (empty: it can).
+
+    `applies` is false where the target has nothing of the kind to look at (no Dockerfile): not a gap, no finding.
+    `ok` are the exit statuses that mean "it did its work".
+    """
+
+    name: str
+    kind: FindingKind
+    program: str
+    command: Callable[[ScanTarget, ScanInputs], list[str]]
+    parse: Callable[[str, ScanTarget, ScanInputs], ScanReport]
+    lacks: Callable[[ScanTarget, ScanInputs], str] = _always
+    applies: Callable[[ScanTarget], bool] = lambda _target: True
+    ok: tuple[int, ...] = (0,)
+
+
+def unevaluated(scanner: Scanner, outcome: Outcome, reason: str, feed: Feed | None = None) -> ScanReport:
+    """The report of a scanner that looked at nothing, which never counts as a pass."""
+    return ScanReport(
+        scanner=scanner.name,
+        kind=scanner.kind,
+        outcome=outcome,
+        evaluated=0,
+        data_date=feed.date if feed else None,
+        data_source=feed.source if feed else "",
+        reason=reason,
+        sample=bool(feed and feed.sample),
+    )
+
+
+def report(
+    name: str,
+    kind: FindingKind,
+    findings: list[Finding],
+    evaluated: int,
+    nothing: str,
+    *,
+    feed: Feed | None = None,
+    expected: int = 0,
+    version: str = "",
+) -> ScanReport:
+    """A scanner's report; NOT_EVALUATED where it looked at nothing or at less than `expected`, whatever it found."""
+    short = expected and 0 < evaluated < expected
+    reason = f"it saw {evaluated} of the image's {expected} packages" if short else "" if evaluated else nothing
+    outcome = Outcome.NOT_EVALUATED if reason else Outcome.FAIL if findings else Outcome.PASS
+    return ScanReport(
+        scanner=name,
+        kind=kind,
+        outcome=outcome,
+        evaluated=evaluated,
+        data_date=feed.date if feed else None,
+        data_source=feed.source if feed else "built into the scanner",
+        reason=reason or (feed.note if feed else ""),
+        findings=tuple(sorted(findings)),
+        version=version,
+        sample=bool(feed and feed.sample),
+    )
+
+
+def severity(text: str) -> Severity:
+    """A scanner's own word for severity as ours; UNKNOWN for words that we do not know."""
+    word = text.strip().lower()
+    aliases = {"error": Severity.HIGH, "warning": Severity.MEDIUM, "info": Severity.LOW, "style": Severity.LOW}
+    return aliases.get(word) or (Severity(word) if word in set(Severity) else Severity.UNKNOWN)

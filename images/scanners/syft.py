@@ -1,0 +1,49 @@
+"""syft: the software bill of materials (CycloneDX) of the artifact, the same for the same image on any day."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from hardening.foundation.errors import OutsideError
+from images.scanners.base import ScanTarget
+
+ENVIRONMENT = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
+
+
+def command(target: ScanTarget) -> list[str]:
+    """The argv over the artifact's OCI layout; no configuration of the host's."""
+    return ["syft", "scan", f"oci-dir:{target.layout}", "--output=cyclonedx-json", "--config=/dev/null", "--quiet"]
+
+
+def normalise(stdout: str, target: ScanTarget, created: datetime, digest: str) -> bytes:
+    """The SBOM without serial number, with the artifact's `created` as its time and its digest as its subject.
+
+    Raises OutsideError where it names fewer packages than the image holds: half a bill is none.
+    """
+    document: dict[str, Any] = json.loads(stdout)
+    document.pop("serialNumber", None)
+    metadata = document.setdefault("metadata", {})
+    metadata["timestamp"] = created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata["component"] = {"type": "container", "name": target.name, "version": digest}
+    components = document.get("components", [])
+    for component in components:
+        # syft lists them in the order it met them.
+        component["properties"] = sorted(
+            component.get("properties", []), key=lambda item: (item["name"], item["value"])
+        )
+    document["components"] = sorted(components, key=lambda item: (item.get("purl", ""), item.get("bom-ref", "")))
+    _complete(document["components"], target)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _complete(components: list[dict[str, Any]], target: ScanTarget) -> None:
+    named = {(item.get("name"), item.get("version")) for item in components}
+    lost = [package.name for package in target.packages if (package.name, package.version) not in named]
+    if lost or not components:
+        raise OutsideError(
+            f"the SBOM of {target.name} lacks {len(lost)} of {len(target.packages)} packages",
+            evidence=", ".join(lost[:10]),
+            hint="syft reads /var/lib/dpkg/status and /etc/os-release in the image; are they there?",
+        )

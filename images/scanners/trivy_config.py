@@ -1,0 +1,81 @@
+"""trivy, misconfigurations: over the image's own configuration, written down as the Dockerfile it amounts to.
+
+Trivy's own mode for image configurations answers nothing, with status 0, for images without a Dockerfile's history;
+and a rendered Dockerfile does not show what it inherits. The configuration is what runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hardening.findings import Finding, FindingKind, ScanReport
+from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severity
+from images.scanners.trivy import results
+
+NAME = "trivy-config"
+
+
+def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """The argv over the Dockerfile in the work directory, which `dockerfile` has written."""
+    return [
+        "trivy",
+        "config",
+        "--config=",
+        "--ignorefile=",
+        f"--cache-dir={inputs.work / NAME}",
+        "--skip-version-check",
+        "--disable-telemetry",
+        "--skip-check-update",
+        "--format=json",
+        "--quiet",
+        str(inputs.work / "Dockerfile"),
+    ]
+
+
+def dockerfile(image_config: Mapping[str, Any]) -> str:
+    """The Dockerfile that an OCI image configuration amounts to; no value can break out of its line."""
+    config = image_config.get("config") or {}
+    lines = ["FROM scratch"]
+    for entry in config.get("Env") or []:
+        key, _, value = entry.partition("=")
+        lines.append(f"ENV {key}={json.dumps(value)}")
+    lines += [f"EXPOSE {json.dumps(port)[1:-1]}" for port in sorted(config.get("ExposedPorts") or {})]
+    if config.get("WorkingDir"):
+        lines.append(f"WORKDIR {json.dumps(config['WorkingDir'])[1:-1]}")
+    if config.get("User"):
+        lines.append(f"USER {json.dumps(config['User'])[1:-1]}")
+    test = (config.get("Healthcheck") or {}).get("Test") or []
+    if test[:1] in (["CMD"], ["CMD-SHELL"]):
+        lines.append(f"HEALTHCHECK CMD {json.dumps(test[1:])}")
+    for word in ("Entrypoint", "Cmd"):
+        if config.get(word):
+            lines.append(f"{word.upper()} {json.dumps(config[word])}")
+    return "\n".join(lines) + "\n"
+
+
+def parse(stdout: str, _target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
+    """Findings by rule; evaluated is the number of rules that trivy says it judged by."""
+    found, version = results(stdout)
+    config = [result for result in found if result.get("Class") == "config"]
+    judged = sum(sum(result.get("MisconfSummary", {}).values()) for result in config)
+    findings = [_finding(item) for result in config for item in result.get("Misconfigurations") or []]
+    return report(NAME, SCANNER.kind, findings, judged, "it applied no rule to the image", version=version)
+
+
+def _finding(item: dict[str, Any]) -> Finding:
+    how_bad = severity(item.get("Severity", ""))
+    return Finding(
+        kind=FindingKind.MISCONFIGURATION,
+        id=item["ID"],
+        package="image configuration",
+        installed="",
+        fixed=item.get("Resolution", ""),
+        severity=how_bad,
+        scanners=((NAME, how_bad),),
+        title=item.get("Title", ""),
+    )
+
+
+SCANNER = Scanner(NAME, FindingKind.MISCONFIGURATION, "trivy", command, parse)
