@@ -91,7 +91,7 @@ def subtract(given: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None
 
 def host_config(container: Json) -> Json:
     """The host's side of the container, whole; volumes without a name are carried by the name the engine gave them."""
-    host = deepcopy(container["HostConfig"])
+    host: Json = deepcopy(container["HostConfig"])
     host.pop("ContainerIDFile", None)
     host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] != "volume" or mount.get("Source")]
     named = {mount["Target"] for mount in host["Mounts"]} | {target for _, target in _binds(host)}
@@ -166,14 +166,8 @@ def differences(old: Json, old_image: Json, new: Json, new_image: Json, name_: s
     before, after = _flat(old, old_image, name_), _flat(new, new_image, name_)
     whole = _flat(new, {}, name_)
     lost = [key for key, value in before.items() if whole.get(key) != value]
-    added = [key for key, value in after.items() if key not in before and not _from_image(key, value, old_image)]
+    added = [key for key in after if key not in before]
     return tuple(f"{key}: {before.get(key, '-')} → {whole.get(key, '-')}" for key in sorted({*lost, *added}))
-
-
-def _from_image(key: str, value: Any, image: Json) -> bool:
-    """Whether the new container merely keeps what was the old image's default too."""
-    defaults = image.get("Config") or {}
-    return key.startswith("env ") and f"{key[4:]}={value}" in (defaults.get("Env") or [])
 
 
 def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:
@@ -215,7 +209,7 @@ def forced_in_place(container: Json, shared_mounts: Iterable[str]) -> tuple[str,
         if address(endpoint)
     ]
     mounts = [
-        f"it writes to {mount.get('Name') or mount.get('Source')} at {mount['Destination']} (limits.shared_mounts allows two)"
+        f"it writes to {mount.get('Name') or mount.get('Source')} at {mount['Destination']} (see limits.shared_mounts)"
         for mount in container.get("Mounts") or []
         if mount["RW"] and mount["Type"] in ("volume", "bind") and mount["Destination"] not in set(shared_mounts)
     ]

@@ -1,0 +1,80 @@
+"""Edge: one look at a container's health, from this host or inside the container."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from pipelines.fleet.members import Read
+from pipelines.fleet.model import Health
+
+if TYPE_CHECKING:
+    import docker
+
+BAD_STATUS = 400
+
+
+def probe(api: docker.APIClient, health: Health, container: dict[str, Any]) -> Read:
+    """Ask the container how it is, in the way that `health` says. A container that does not run is never healthy."""
+    status = container["State"]["Status"]
+    if status != "running":
+        return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}")
+    if health.kind == "docker":
+        return _own_check(api, container)
+    if health.kind == "exec":
+        return _run(api, container, list(health.command))
+    address = _address(container)
+    if not address:
+        return Read(False, "it has no address that this host could ask")
+    seconds = health.timeout.total_seconds()
+    if health.kind == "tcp":
+        return _tcp(address, health.port or 0, seconds)
+    return _http(f"http://{address}:{health.port}{health.path}", seconds)
+
+
+def _own_check(api: docker.APIClient, container: dict[str, Any]) -> Read:
+    """The image's health check: what the engine last saw, and, as that may be old, the same command once more."""
+    health = container["State"].get("Health")
+    if not health:
+        return Read(False, "the image has no health check: set health.kind to http, tcp or exec in the fleet's file")
+    if health["Status"] != "healthy":
+        last = (health.get("Log") or [{}])[-1]
+        return Read(False, f"{health['Status']}: {str(last.get('Output', '')).strip() or 'not checked yet'}")
+    kind, *words = container["Config"]["Healthcheck"]["Test"]
+    shell = container["Config"].get("Shell") or ["/bin/sh", "-c"]
+    return _run(api, container, [*shell, *words] if kind == "CMD-SHELL" else words)
+
+
+def _run(api: docker.APIClient, container: dict[str, Any], command: list[str]) -> Read:
+    run = api.exec_create(container["Id"], command)
+    output = api.exec_start(run["Id"]).decode(errors="replace").strip()
+    status = api.exec_inspect(run["Id"])["ExitCode"]
+    return Read(status == 0, f"{command[0]} ended with {status}{': ' + output[-200:] if output else ''}")
+
+
+def _address(container: dict[str, Any]) -> str:
+    """Where this host reaches the container."""
+    if container["HostConfig"].get("NetworkMode") == "host":
+        return "127.0.0.1"
+    networks = (container["NetworkSettings"].get("Networks") or {}).values()
+    return next((str(one["IPAddress"]) for one in networks if one.get("IPAddress")), "")
+
+
+def _tcp(address: str, port: int, seconds: float) -> Read:
+    try:
+        with socket.create_connection((address, port), timeout=seconds):
+            return Read(True, f"{address}:{port} accepts connections")
+    except OSError as error:
+        return Read(False, f"{address}:{port}: {error}")
+
+
+def _http(url: str, seconds: float) -> Read:
+    import requests
+
+    session = requests.Session()
+    session.trust_env = False  # a proxy for the outside must not stand between us and a container
+    try:
+        with session, session.get(url, timeout=seconds, allow_redirects=False) as answer:
+            return Read(answer.status_code < BAD_STATUS, f"{url} answered {answer.status_code}")
+    except requests.exceptions.RequestException as error:
+        return Read(False, f"{url}: {error}")
