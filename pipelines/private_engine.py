@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
@@ -21,7 +23,8 @@ from hardening.foundation.settings import Settings
 from pipelines.daemon import Daemon
 
 START_SECONDS = 90
-POOLS = [IPv4Network(f"10.213.{third}.0/20") for third in range(0, 256, 16)]
+POOL_PREFIX = 20
+POOLS = list(IPv4Network("10.213.0.0/16").subnets(new_prefix=POOL_PREFIX))
 
 
 class PrivateEngine:
@@ -34,6 +37,7 @@ class PrivateEngine:
         self.bridge = f"gold{name}"
         self.host = f"unix://{self.runtime}/docker.sock"
         self.daemon = Daemon("dockerd", self.folder)
+        self.pool_file = self.folder / "addresses"
 
     def ensure(self) -> str:
         """Start the engine unless it runs; its DOCKER_HOST. Raises OutsideError where it may not or cannot."""
@@ -54,10 +58,9 @@ class PrivateEngine:
     def stop(self) -> None:
         """Stop the engine and take away its bridge, rules and socket. Its images stay."""
         self.daemon.stop()
-        if pool := self._pool():
-            for rule in rules(pool):
-                run(["iptables", "-w", *_delete(rule)], ok=range(256))
-            run(["ip", "link", "delete", self.bridge], ok=range(256))
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        if self.pool_file.exists():
+            self._disconnect(IPv4Network(self.pool_file.read_text().strip()))
 
     def _start(self) -> None:
         if os.geteuid() != 0:
@@ -69,7 +72,7 @@ class PrivateEngine:
             raise OutsideError("dockerd is not installed", hint="./goldsmith setup installs it")
         say(f"starting a private Docker Engine: data in {self.folder}, socket in {self.runtime}")
         self.stop()
-        pool = free_pool(_taken_networks())
+        pool = self._pool()
         self._connect(pool)
         self.runtime.mkdir(parents=True, exist_ok=True)
         config = self.folder / "daemon.json"
@@ -93,11 +96,21 @@ class PrivateEngine:
         for rule in rules(pool):
             run(["iptables", "-w", *rule], hint="the kernel or this container lacks iptables (nat, filter)")
 
-    def _pool(self) -> IPv4Network | None:
-        """The pool of the bridge as it stands, or None without one."""
-        done = run(["ip", "-j", "-4", "address", "show", "dev", self.bridge], ok=range(256))
-        found = networks(json.loads(done.stdout)) if done.status == 0 else []
-        return found[0].supernet(new_prefix=20) if found else None
+    def _pool(self) -> IPv4Network:
+        """The engine's addresses: free when first chosen, then kept, because networks that people made lie in it."""
+        taken = _taken_networks()
+        kept = [IPv4Network(self.pool_file.read_text().strip())] if self.pool_file.exists() else []
+        pool = free_pool([*kept, *POOLS], taken)
+        self.pool_file.write_text(f"{pool}\n")
+        return pool
+
+    def _disconnect(self, pool: IPv4Network) -> None:
+        """Take away the rules of the pool and every bridge with an address of it: ours and those of user networks."""
+        for rule in rules(pool):
+            run(["iptables", "-w", *_delete(rule)], ok=range(256))
+        for link in _links():
+            if any(network.subnet_of(pool) for network in networks([link])):
+                run(["ip", "link", "delete", link["ifname"]], ok=range(256))
 
 
 def rules(pool: IPv4Network) -> list[list[str]]:
@@ -123,10 +136,9 @@ def daemon_config(pool: IPv4Network, filesystem: str) -> dict[str, object]:
     return config | ({"storage-driver": "native"} if filesystem.startswith(("overlay", "fuse")) else {})
 
 
-def free_pool(taken: Iterable[IPv4Network]) -> IPv4Network:
-    """The first pool that overlaps with no network of this host. Raises OutsideError when all do."""
-    taken = list(taken)
-    for pool in POOLS:
+def free_pool(pools: Iterable[IPv4Network], taken: Sequence[IPv4Network]) -> IPv4Network:
+    """The first of `pools` that overlaps with no network of this host. Raises OutsideError when all do."""
+    for pool in pools:
         if not any(pool.overlaps(network) for network in taken):
             return pool
     raise OutsideError(
@@ -136,17 +148,21 @@ def free_pool(taken: Iterable[IPv4Network]) -> IPv4Network:
     )
 
 
-def networks(addresses: list[dict[str, object]]) -> list[IPv4Network]:
+def networks(links: list[dict[str, Any]]) -> list[IPv4Network]:
     """The networks in the output of `ip -j address`."""
-    infos = [info for link in addresses for info in link.get("addr_info", [])]  # type: ignore[attr-defined]
+    infos = [info for link in links for info in link.get("addr_info", [])]
     return [IPv4Network(f"{info['local']}/{info['prefixlen']}", strict=False) for info in infos]
 
 
 def _taken_networks() -> list[IPv4Network]:
     """What addresses and routes of this host use. The default route, which covers everything, does not count."""
-    addresses = networks(json.loads(run(["ip", "-j", "-4", "address"]).stdout or "[]"))
     routes = json.loads(run(["ip", "-j", "-4", "route"]).stdout or "[]")
-    return addresses + [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
+    return networks(_links()) + [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
+
+
+def _links() -> list[dict[str, Any]]:
+    links: list[dict[str, Any]] = json.loads(run(["ip", "-j", "-4", "address"]).stdout or "[]")
+    return links
 
 
 def _filesystem(folder: Path) -> str:
