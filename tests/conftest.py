@@ -35,3 +35,14 @@ def advisories() -> Path:
     if not (SHARED / "data" / "README.md").exists():
         pytest.skip("the advisory data is not on this machine")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> str:
+    """The engine that tests run containers on: GOLDSMITH_TEST_DOCKER, else what fleets would use."""
+    if given := os.environ.get("GOLDSMITH_TEST_DOCKER") or os.environ.get("DOCKER_HOST"):
+        return given
+    from hardening.foundation.settings import load_settings
+    from pipelines.host import docker_host as find
+
+    return find(load_settings(), for_builds=False)

@@ -1,0 +1,138 @@
+"""What tests of Docker fleets need: small images made from this host's own programs, a proxy, a stream of requests."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from hardening.foundation.process import run, which
+
+WEB = """#!/bin/sh
+# Answers every request with $ANSWER; TERM lets what has begun come to its end.
+mkdir -p /tmp/www && echo "$ANSWER" > /tmp/www/index.html
+echo "listening as $ANSWER"
+exec busybox httpd -f -p 8080 -h /tmp/www
+"""
+
+
+def busybox_image(api: Any, tag: str, answer: str, *changes: str, files: dict[str, str] | None = None) -> str:
+    """An image of this host's static busybox whose web server says `answer`; returns its id."""
+    busybox = which("busybox")
+    assert busybox
+    tree = {"web": WEB, **(files or {})}
+    programs = ["sh", "wget", "sleep", "mkdir", "cat", "test", "false", "true"]
+    archive = _tar({busybox: "bin/busybox"}, tree, {f"bin/{name}": "busybox" for name in programs})
+    return _import(api, archive, tag, [f"ENV PATH=/bin ANSWER={answer}", 'CMD ["/web"]', "EXPOSE 8080", *changes])
+
+
+def nginx_image(api: Any, tag: str, config: str) -> str:
+    """An image of this host's nginx with `config`; returns its id."""
+    nginx = which("nginx")
+    assert nginx
+    libraries = {Path(found) for found in re.findall(r"(/\S+) \(0x", run(["ldd", str(nginx)]).stdout)}
+    files = {nginx: "sbin/nginx"} | {library: str(library).lstrip("/") for library in libraries}
+    accounts = {
+        "etc/passwd": "root:x:0:0::/:/\n",
+        "etc/group": "root:x:0:\n",
+        "etc/nginx.conf": config,
+        "tmp/empty": "",
+    }
+    command = 'CMD ["/sbin/nginx", "-c", "/etc/nginx.conf", "-e", "/dev/stderr", "-g", "daemon off; user root;"]'
+    return _import(api, _tar(files, accounts, {}), tag, [command])
+
+
+def _tar(files: dict[Path, str], texts: dict[str, str], links: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for folder in ("tmp", "var", "var/lib", "var/lib/nginx", "var/log", "var/log/nginx", "run", "dev", "etc"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+            archive.addfile(entry)
+        for source, name in files.items():
+            entry = tarfile.TarInfo(name)
+            data = source.resolve().read_bytes()
+            entry.size, entry.mode = len(data), 0o755
+            archive.addfile(entry, io.BytesIO(data))
+        for name, text in texts.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(text.encode()), 0o755
+            archive.addfile(entry, io.BytesIO(text.encode()))
+        for name, target in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    return buffer.getvalue()
+
+
+def _import(api: Any, archive: bytes, tag: str, changes: list[str]) -> str:
+    api.import_image_from_data(archive, repository=tag.partition(":")[0], tag=tag.partition(":")[2], changes=changes)
+    return str(api.inspect_image(tag)["Id"])
+
+
+@dataclass
+class Stream:
+    """Requests without a pause, and what became of them."""
+
+    url: str
+    answers: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def _ask(self) -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while not self._stop.is_set():
+            try:
+                with opener.open(self.url, timeout=5) as answer:
+                    self.answers.append(answer.read().decode().strip())
+            except (OSError, urllib.error.URLError) as error:
+                self.failures.append(str(error))
+            time.sleep(0.005)
+
+
+@contextmanager
+def requests_to(url: str, threads: int = 2) -> Iterator[Stream]:
+    """A steady stream of requests to `url` for the block."""
+    stream = Stream(url)
+    workers = [threading.Thread(target=stream._ask, daemon=True) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield stream
+    finally:
+        stream._stop.set()
+        for worker in workers:
+            worker.join(10)
+
+
+@contextmanager
+def engine(host: str) -> Iterator[Any]:
+    """A client of the engine; all containers and networks labelled `goldsmith-test` are removed before and after."""
+    api: Any = docker.APIClient(base_url=host, version="auto")
+    try:
+        clean(api)
+        yield api
+        clean(api)
+    finally:
+        api.close()
+
+
+def clean(api: Any) -> None:
+    """Remove what an earlier test left."""
+    for found in api.containers(all=True, filters={"label": "goldsmith-test"}):
+        api.remove_container(found["Id"], force=True, v=True)
+    for found in api.networks(filters={"label": "goldsmith-test"}):
+        api.remove_network(found["Id"])
+    for found in api.volumes(filters={"label": "goldsmith-test"})["Volumes"] or []:
+        api.remove_volume(found["Name"])
