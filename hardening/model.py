@@ -79,6 +79,7 @@ class FileSpec(Content):
     source: NonEmpty
     mode: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3,4}$")] = "0644"
     owner: Annotated[str, StringConstraints(pattern=r"^\d+:\d+$")] = "0:0"
+    only_with: str = Field("", pattern=r"^(/.*)?$", description="install only where this directory of the image exists")
 
 
 class Control(Content):

@@ -55,7 +55,10 @@ def materialise(overlay: Overlay, directory: Path) -> None:
 
 def driver(overlay: Overlay) -> str:
     """The text of `apply.sh`: the same overlay gives the same text."""
-    lines = [f"put {file.mode:04o} {file.uid}:{file.gid} {quote(file.path.lstrip('/'))}" for file in overlay.files]
+    lines = []
+    for file in overlay.files:
+        when = f'[ ! -d "$base"{quote(file.only_with)} ] || ' if file.only_with else ""
+        lines.append(f"{when}put {file.mode:04o} {file.uid}:{file.gid} {quote(file.path.lstrip('/'))}")
     for name, script in zip(_names(overlay), overlay.applies, strict=True):
         env = "".join(f" {variable}={quote(value)}" for variable, value in sorted(script.env.items()))
         lines.append(f"run {script.control} {name}{env}")

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RenderedFile:
-    """A file to install: absolute path inside the image, text, permission bits and numeric owner."""
+    """A file to install: absolute path inside the image, text, permission bits and numeric owner.
+
+    Where `only_with` names a directory that the image does not have, the file is left out.
+    """
 
     path: str
     content: str
     mode: int
     uid: int
     gid: int
+    only_with: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _files(loaded: LoadedControl, params: Mapping[str, Any], facts: Mapping[str,
     for spec in loaded.control.files:
         uid, gid = (int(part) for part in spec.owner.split(":"))
         text = _template(loaded, spec.source, {"params": params, "facts": facts})
-        rendered.append(RenderedFile(spec.path, text, int(spec.mode, 8), uid, gid))
+        rendered.append(RenderedFile(spec.path, text, int(spec.mode, 8), uid, gid, spec.only_with))
     return rendered
 
 
@@ -181,7 +185,7 @@ def _refuse_twice(files: list[RenderedFile]) -> None:
 def _digest(files: list[RenderedFile], applies: list[Script], checks: list[Check]) -> str:
     return digest_of(
         {
-            "files": [[file.path, file.content, file.mode, file.uid, file.gid] for file in files],
+            "files": [[file.path, file.content, file.mode, file.uid, file.gid, file.only_with] for file in files],
             "applies": [[script.control, script.text, script.env] for script in applies],
             "checks": [[check.control, check.text, check.env] for check in checks],
         }

@@ -1,0 +1,30 @@
+# Names the key in every source that names none, and takes back `trusted`, which switches signatures off.
+set -eu
+cd "$ROOT"
+[ -d etc/apt ] && [ ! -L etc/apt ] || exit 0
+for file in etc/apt/sources.list etc/apt/sources.list.d/*.list; do
+    [ -f "$file" ] && [ ! -L "$file" ] || continue
+    sed -i -E -e '/^deb/{
+s/[[:space:]]*\b(trusted|allow-insecure|allow-weak)=[^] ]*//g
+s/\[[[:space:]]*\][[:space:]]*//
+/signed-by=/!{
+s#^(deb|deb-src)[[:space:]]+\[[[:space:]]*#\1 [signed-by='"$PARAM_KEYRING"' #
+/signed-by=/!s#^(deb|deb-src)[[:space:]]+#\1 [signed-by='"$PARAM_KEYRING"'] #
+}
+}' "$file"
+done
+for file in etc/apt/sources.list.d/*.sources; do
+    [ -f "$file" ] && [ ! -L "$file" ] || continue
+    new=$(awk -v RS= -v keyring="$PARAM_KEYRING" '
+        {
+            text = ""; signed = 0; n = split($0, lines, "\n")
+            for (i = 1; i <= n; i++) {
+                if (tolower(lines[i]) ~ /^(trusted|allow-insecure|allow-weak):/) continue
+                if (tolower(lines[i]) ~ /^signed-by:/) signed = 1
+                text = text lines[i] "\n"
+            }
+            if (text ~ /(^|\n)[Tt]ypes:/ && !signed) text = text "Signed-By: " keyring "\n"
+            printf "%s%s", (NR > 1 ? "\n" : ""), text
+        }' "$file")
+    printf '%s\n' "$new" > "$file"
+done

@@ -1,0 +1,10 @@
+set -eu
+cd "$ROOT"
+[ -f etc/login.defs ] && [ ! -L etc/login.defs ] || exit 0
+set_to() {
+    sed -i "/^[#[:space:]]*$1[[:space:]]/d" etc/login.defs
+    printf '%s\t%s\n' "$1" "$2" >> etc/login.defs
+}
+set_to UMASK "$PARAM_UMASK"
+set_to HOME_MODE 0700
+set_to ENCRYPT_METHOD "$PARAM_HASH"

@@ -1,0 +1,15 @@
+# /dev is left out: the container's runtime mounts its own.
+set -eu
+all=$(find "$ROOT" -xdev -path "${ROOT%/}/dev" -prune -o ! -type l -perm -0002 -printf '%y %m /%P\n')
+bad=$(printf '%s\n' "$all" | while read -r kind mode path; do
+    [ -n "$kind" ] || continue
+    if [ "$kind" = d ] && printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "$path"; then
+        case $mode in 1???) continue ;; esac
+    fi
+    echo "$path (mode $mode)"
+done)
+if [ -n "$bad" ]; then
+    printf 'writable by everyone:\n%s\n' "$bad"
+    exit 1
+fi
+echo "$(find "$ROOT" -xdev | wc -l) paths; writable by everyone, sticky and allowed: ${all:-none}"
