@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import platform as host
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import run, which
-from images.artifact import Package
+from hardening.foundation.process import which
+from images.builders.job import BuildJob, Built
 from images.model import Definition
 
-if TYPE_CHECKING:
-    from hardening.render import Overlay
-    from images.oci import Store
+__all__ = ["BUILDERS", "BuildJob", "Built", "build", "builder_of", "builder_version", "require_platform"]
 
 # Changes whenever a builder would make other bytes from the same inputs; enters every input digest.
 BUILDER_VERSION = "1"
 
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
-
-
-@dataclass(frozen=True)
-class BuildJob:
-    """All that a build is a function of. `work` is temporary and removed by the caller.
-
-    `packages` are those to add, `debs` their files, `stanzas` their index entries; `sources` is the apt configuration
-    that the image itself will hold. `parent` or `upstream` is the content digest, in the store, of what it stands on.
-    """
-
-    name: str
-    definition: Definition
-    definition_folder: Path
-    platform: str
-    overlay: Overlay
-    packages: tuple[Package, ...]
-    debs: dict[Package, Path]
-    stanzas: str
-    sources: str
-    parent: str | None
-    upstream: str | None
-    work: Path
-    store: Store
-    docker_host: str = ""
-
-    @property
-    def base(self) -> str | None:
-        """The content digest this image stands on, whosever it is."""
-        return self.parent or self.upstream
-
-
-@dataclass(frozen=True)
-class Built:
-    """A finished build: the content manifest's digest, all packages in it, and its unpacked filesystem in `work`."""
-
-    digest: str
-    packages: tuple[Package, ...]
-    created: datetime
-    tree: Path
-    config: dict[str, Any]
-    size_bytes: int
-    dockerfile: Path | None = None
 
 
 def build(job: BuildJob) -> Built:
@@ -87,14 +41,14 @@ def builder_of(definition: Definition) -> str:
 
 
 @cache
-def builder_version(name: str) -> str:
-    """What of the builder `name` can change the bytes of an image: our own version and its tools'; for input digests."""
+def builder_version() -> str:
+    """What can change the bytes of an image beside its inputs: our own version and our tools'; for input digests."""
     import zstandard
 
-    versions = [BUILDER_VERSION, f"libzstd {'.'.join(map(str, zstandard.ZSTD_VERSION))}"]
-    if name == "bootstrap":
-        versions.append(run(["mmdebstrap", "--version"]).stdout.strip())
-    return ", ".join(versions)
+    script = which("mmdebstrap")
+    mmdebstrap = re.search(r"VERSION = '([\d.]+)'", script.read_text()) if script else None
+    libzstd = ".".join(map(str, zstandard.ZSTD_VERSION))
+    return f"{BUILDER_VERSION}, libzstd {libzstd}, mmdebstrap {mmdebstrap[1] if mmdebstrap else 'absent'}"
 
 
 def require_platform(platform: str) -> None:
@@ -109,21 +63,21 @@ def require_platform(platform: str) -> None:
 
 
 def _bootstrap(job: BuildJob) -> Built:
-    from images.builders import bootstrap
+    from images.builders.bootstrap import build
 
-    return bootstrap.build(job)
+    return build(job)
 
 
 def _static(job: BuildJob) -> Built:
-    from images.builders import static
+    from images.builders.static import build
 
-    return static.build(job)
+    return build(job)
 
 
 def _buildkit(job: BuildJob) -> Built:
-    from images.builders import buildkit
+    from images.builders.buildkit import build
 
-    return buildkit.build(job)
+    return build(job)
 
 
 BUILDERS: dict[str, Callable[[BuildJob], Built]] = {

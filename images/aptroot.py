@@ -1,0 +1,140 @@
+"""The private apt root: its configuration and sources. Of the host's own apt only archive addresses and proxy count."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import Settings
+from images import debian
+from images.debian import Source
+from images.model import Bootstrap
+
+HOST = Path("/etc/apt")
+
+
+def sources_text(settings: Settings, bootstrap: Bootstrap) -> str:
+    """The deb822 text for images: by the distribution's keyring where that signs it, else with the key inside."""
+    found = _archives(settings, bootstrap)
+    return "\n".join(source.text(_signed_by_inside(settings, source)) for source in found)
+
+
+def sources_of(settings: Settings, bootstrap: Bootstrap) -> str:
+    """The deb822 text for planning on this host: keyrings by their path here, and the extra sources of the settings."""
+    found = _archives(settings, bootstrap)
+    own = [source.text(source.signed_by or str(_keyring(settings))) for source in found]
+    return "\n".join([*own, *(_read(path) for path in settings.packages.extra_sources)])
+
+
+def configure(settings: Settings, bootstrap: Bootstrap, root: Path, scratch: Path, status: str) -> Path:
+    """Lay out the root and write its apt.conf into `scratch`; returns the file, for APT_CONFIG."""
+    for name in ("etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d", "etc/sources.list.d"):
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    for name in ("var/lib/apt/lists/partial", "var/cache/apt"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (scratch / "archives/partial").mkdir(parents=True)
+    (scratch / "etc/sources.list.d/goldsmith.sources").write_text(sources_of(settings, bootstrap))
+    (scratch / "status").write_text(status + "\n" if status else "")
+    config = scratch / "apt.conf"
+    config.write_text(_config(root, scratch, settings.platform.removeprefix("linux/")) + _proxy(settings))
+    return config
+
+
+def _config(root: Path, scratch: Path, architecture: str) -> str:
+    """Own state below `root`; what belongs to one call only (status, empty archive directory, sources) in `scratch`."""
+    return f"""Dir "{root}";
+Dir::Etc "{scratch}/etc";
+Dir::Etc::parts "{scratch}/etc/apt.conf.d";
+Dir::State "{root}/var/lib/apt";
+Dir::State::status "{scratch}/status";
+Dir::State::extended_states "{scratch}/extended_states";
+Dir::Cache "{root}/var/cache/apt";
+Dir::Cache::archives "{scratch}/archives";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "0";
+"""
+
+
+def _proxy(settings: Settings) -> str:
+    if settings.packages.proxy:
+        return (
+            f'Acquire::http::Proxy "{settings.packages.proxy}";\nAcquire::https::Proxy "{settings.packages.proxy}";\n'
+        )
+    return _host_proxy()
+
+
+@lru_cache
+def _host_proxy() -> str:
+    """The host's own apt proxy lines."""
+    dump = run(["apt-config", "dump", "Acquire"]).stdout
+    return "".join(f"{line}\n" for line in dump.splitlines() if re.match(r"Acquire::https?::Proxy", line))
+
+
+def _archives(settings: Settings, bootstrap: Bootstrap) -> tuple[Source, ...]:
+    """The archives of this distribution: the settings', else the host's own. Raises ContentError without any."""
+    packages = settings.packages
+    if packages.mirror:
+        keyring = str(_keyring(settings))
+        suites = tuple(suite.format(suite=bootstrap.suite) for suite in packages.suites)
+        found = [Source((packages.mirror,), suites, bootstrap.components, keyring)]
+        if packages.security_mirror:
+            security = (f"{bootstrap.suite}-security",)
+            found.append(Source((packages.security_mirror,), security, bootstrap.components, keyring))
+        return tuple(found)
+    host = debian.for_suite(_host_sources(HOST), bootstrap.suite, bootstrap.components)
+    if not host:
+        raise ContentError(
+            f"no archive is known for {bootstrap.suite}",
+            hint="this host's apt does not use that suite: set packages.mirror and packages.security_mirror "
+            "in goldsmith.toml",
+        )
+    return host
+
+
+@lru_cache
+def _host_sources(folder: Path) -> tuple[Source, ...]:
+    """All signed sources that the host's own apt is configured with."""
+    found: list[Source] = []
+    for path in sorted(folder.glob("sources.list.d/*.sources")):
+        found += debian.sources_of(path.read_text())
+    for path in (folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))):
+        found += debian.one_line_sources(path.read_text() if path.exists() else "")
+    return tuple(found)
+
+
+def _keyring(settings: Settings) -> Path:
+    """The keyring that signs the archive: the settings', else the distribution's. Raises OutsideError without one."""
+    candidates = [settings.packages.keyring] if settings.packages.keyring else []
+    candidates += [] if candidates else [Path(debian.KEYRING), Path(debian.KEYRING).with_suffix(".gpg")]
+    for path in candidates:
+        if path.exists():
+            return path.resolve() if path.is_symlink() else path.absolute()
+    raise OutsideError(f"no keyring at {candidates[0]}", hint="install debian-archive-keyring, or set packages.keyring")
+
+
+def _signed_by_inside(settings: Settings, source: Source) -> str:
+    """How an image names the key of `source`: the path of Debian's keyring, which a package brings, or inline."""
+    if source.signed_by.startswith("\n"):
+        return source.signed_by
+    keyring = Path(source.signed_by) if source.signed_by else _keyring(settings)
+    if keyring.with_suffix("") == Path(debian.KEYRING).with_suffix(""):
+        return debian.KEYRING
+    return debian.armored(_read_bytes(keyring))
+
+
+def _read(path: Path) -> str:
+    return _read_bytes(path).decode()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ContentError(f"cannot be read: {error.strerror}", file=path, key="packages") from None

@@ -1,0 +1,63 @@
+"""A base from a distribution's packages: mmdebstrap on a repository that holds exactly the planned ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hardening.foundation.process import bound, run
+from hardening.overlay import apply_to
+from images import layers
+from images.builders import steps
+from images.builders.job import BuildJob, Built
+from images.disk import room_on
+from images.packages import write_repository
+
+
+def build(job: BuildJob) -> Built:
+    """Build a working system (variant minbase). Needs root."""
+    epoch = steps.epoch_of(job)
+    tree, repository = job.work / "tree", job.work / "debs"
+    with room_on(job.work):
+        write_repository(repository, _suite(job), job.debs, job.stanzas)
+        run(bound(command(job, tree, repository)), env={"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(job.work)})
+        _own_sources(job, tree)
+        steps.put_files(job, tree)
+        apply_to(job.overlay, tree, job.work / "overlay")
+        steps.clean(tree, epoch)
+        layer = job.store.write_layer(layers.tree_entries(tree), epoch)
+        return steps.finish(job, tree, layer, (), epoch, f"goldsmith: bootstrap {_suite(job)}")
+
+
+def command(job: BuildJob, tree: Path, repository: Path) -> list[str]:
+    """The mmdebstrap command line: everything comes from `repository`, everything in it is installed."""
+    packages = sorted({package.name for package in job.packages})
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        f"--architectures={job.platform.removeprefix('linux/')}",
+        # The new tree is ours alone until it is packed: syncing it to the disk file by file buys nothing.
+        "--dpkgopt=force-unsafe-io",
+        '--aptopt=APT::Sandbox::User "root"',
+        '--aptopt=Acquire::Languages "none"',
+        f"--include={','.join(packages)}",
+        _suite(job),
+        str(tree),
+        f"deb [trusted=yes] copy:{repository} ./",
+    ]
+
+
+def _suite(job: BuildJob) -> str:
+    assert job.definition.base.bootstrap is not None  # noqa: S101 - what made this the builder
+    return job.definition.base.bootstrap.suite
+
+
+def _own_sources(job: BuildJob, tree: Path) -> None:
+    """Give the image the real, signed sources instead of the repository it was made from."""
+    (tree / "etc/apt/sources.list").unlink(missing_ok=True)
+    for option in (tree / "etc/apt/apt.conf.d").glob("99mmdebstrap"):
+        option.unlink()
+    (tree / "etc/dpkg/dpkg.cfg.d/99mmdebstrap").unlink(missing_ok=True)
+    (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)

@@ -1,0 +1,129 @@
+"""The steps that builders share: dates from inputs, files of the definition, cleaning, and the end of every build."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.process import run
+from images import debian, layers
+from images.artifact import Descriptor, Package
+from images.builders.config import image_config, seconds
+from images.builders.job import BuildJob, Built
+
+HERE = Path(__file__).parent
+
+
+def epoch_of(job: BuildJob) -> int:
+    """The image's date in seconds since 1970: that of the newest file among its inputs, never the clock's."""
+    times = [newest_member(path) for path in job.debs.values()]
+    if job.base:
+        times.append(seconds(job.store.config(job.base).get("created", "1970-01-01T00:00:00Z")))
+    return max(times, default=0)
+
+
+def newest_member(deb: Path) -> int:
+    """The newest time in an ar archive's member headers (name 16 bytes, time 12, …, size 10 at 48), in seconds."""
+    newest, position, size = 0, 8, deb.stat().st_size
+    with deb.open("rb") as file:
+        while position + 60 <= size:
+            file.seek(position)
+            header = file.read(60)
+            newest = max(newest, int(header[16:28]))
+            length = int(header[48:58])
+            position += 60 + length + length % 2
+    return newest
+
+
+def put_files(job: BuildJob, tree: Path) -> None:
+    """Put the definition's own files into a tree."""
+    for copied in job.definition.files:
+        target = layers.inside(tree, copied.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file_content(job, copied.source))
+        uid, gid = copied.owner.split(":")
+        layers.own(target, int(uid), int(gid), int(copied.mode, 8))
+
+
+def file_content(job: BuildJob, source: str) -> bytes:
+    """A file of the definition's folder; `.j2` is rendered first, with `definition`. Raises ContentError."""
+    path = (job.definition_folder / source).resolve()
+    where = job.definition_folder / "image.toml"
+    if not path.is_relative_to(job.definition_folder.resolve()) or not path.is_file():
+        raise ContentError(f"{source} is no file of the definition's folder", file=where, key="files.source")
+    if path.suffix != ".j2":
+        return path.read_bytes()
+    return render(path, {"definition": job.definition}).encode()
+
+
+def render(path: Path, values: dict[str, Any]) -> str:
+    """A template with `values`; it may extend the templates shipped here. Raises ContentError naming the line."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+
+    # Dockerfiles and configuration, not HTML: nothing to escape.
+    loader = FileSystemLoader([HERE])
+    environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    try:
+        return environment.from_string(path.read_text()).render(**values)
+    except TemplateError as error:
+        line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
+        raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None
+
+
+def clean(tree: Path, epoch: int) -> None:
+    """Remove from a tree what differs from day to day."""
+    run(["sh", str(HERE / "clean.sh")], env={"ROOT": str(tree), "EPOCH": str(epoch)})
+
+
+def installed_in(tree: Path) -> tuple[Package, ...]:
+    """What the dpkg status of a tree says is installed."""
+    status = layers.inside(tree, "var/lib/dpkg/status")
+    return debian.installed(status.read_text()) if status.is_file() else ()
+
+
+def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Package, ...]:
+    """The packages of the built tree. Raises OutsideError unless they are the base's and the planned ones."""
+    found = {(p.name, p.architecture): p for p in installed_in(tree)}
+    planned = {(p.name, p.architecture): p for p in (*base, *job.packages)}
+    wrong = [
+        f"{name}: planned {_version(planned, key)}, built {_version(found, key)}"
+        for key in sorted(found.keys() | planned.keys())
+        for name in [key[0]]
+        if _version(found, key) != _version(planned, key)
+    ]
+    if wrong:
+        raise OutsideError(
+            f"{job.name} holds other packages than planned",
+            evidence="\n".join(wrong[:20]),
+            hint="the index changed between plan and build, or a step installed something itself; plan again",
+        )
+    return tuple(planned[key] for key in sorted(planned))
+
+
+def _version(packages: dict[tuple[str, str], Package], key: tuple[str, str]) -> str:
+    return packages[key].version if key in packages else "none"
+
+
+def finish(
+    job: BuildJob, tree: Path, layer: tuple[Descriptor, str], base: Iterable[Package], epoch: int, step: str
+) -> Built:
+    """Verify the tree and write the image over its new layer; the manifest, which makes it an image, comes last."""
+    packages = verified(job, base, tree)
+    descriptor, diff_id = layer
+    parent = job.store.config(job.base) if job.base else None
+    config = image_config(job.definition, job.platform, parent, [diff_id], epoch, step)
+    below = job.store.layers_of(job.base) if job.base else []
+    annotations = {"org.opencontainers.image.base.digest": job.base} if job.base else None
+    digest = job.store.write_image(config, [*below, descriptor], annotations).digest
+    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, config, job.store.size_of(digest))
+
+
+def fresh(folder: Path) -> Path:
+    """`folder`, new and empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

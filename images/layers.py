@@ -1,0 +1,254 @@
+"""Layers as bytes: the one deterministic way to write them, and to unpack them without leaving their directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from hardening.foundation.errors import OutsideError
+
+# Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
+LEVEL, THREADS = 3, 2
+
+WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
+ATTRIBUTE = "SCHILY.xattr."
+
+# An entry of a layer, and how to open its content if it has any.
+Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes]] | None]
+
+
+class _Hashing:
+    """A binary sink that passes on what it is given and hashes it on the way."""
+
+    def __init__(self, sink: Any) -> None:
+        self.sink = sink
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        self.sink.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.hash.hexdigest()}"
+
+
+def write(entries: Iterable[Entry], file: IO[bytes], epoch: int) -> tuple[str, str]:
+    """Write `entries`, already in order, to `file` as tar+zstd; returns its digest and the uncompressed one (diff id).
+
+    Times newer than `epoch` (seconds) become `epoch`; owners are numbers; nothing else of this machine shows.
+    """
+    import zstandard
+
+    compressed = _Hashing(file)
+    with zstandard.ZstdCompressor(level=LEVEL, threads=THREADS).stream_writer(compressed, closefd=False) as stream:  # type: ignore[arg-type]
+        plain = _Hashing(stream)
+        with tarfile.open(fileobj=plain, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:  # type: ignore[call-overload]
+            for info, opened in entries:
+                info.mtime = min(int(info.mtime), epoch)
+                info.uname = info.gname = ""
+                if opened is None:
+                    tar.addfile(info)
+                else:
+                    with opened() as content:
+                        tar.addfile(info, content)
+    return compressed.digest, plain.digest
+
+
+def tree_entries(tree: Path) -> Iterator[Entry]:
+    """Everything below `tree` in order of name, but for device nodes and sockets; hard links stay hard links."""
+    links: dict[tuple[int, int], str] = {}
+    for path in _walk(str(tree)):
+        status = os.lstat(path)
+        info = tarfile.TarInfo(os.path.relpath(path, tree))
+        info.mode, info.uid, info.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        info.mtime = int(status.st_mtime)
+        if stat.S_ISDIR(status.st_mode):
+            info.type = tarfile.DIRTYPE
+        elif stat.S_ISLNK(status.st_mode):
+            info.type, info.linkname = tarfile.SYMTYPE, str(Path(path).readlink())
+        elif not stat.S_ISREG(status.st_mode):
+            continue
+        elif first := links.get((status.st_dev, status.st_ino)):
+            info.type, info.linkname = tarfile.LNKTYPE, first
+        else:
+            info.size = status.st_size
+            if status.st_nlink > 1:
+                links[status.st_dev, status.st_ino] = info.name
+        if not info.issym():
+            info.pax_headers = _attributes(path)
+        yield info, _opener(path) if info.type == tarfile.REGTYPE else None
+
+
+def _walk(top: str) -> Iterator[str]:
+    """All paths below `top`, each directory before what it holds, siblings in order of their bytes."""
+    with os.scandir(top) as found:
+        entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
+    for entry in entries:
+        yield entry.path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+
+
+def _opener(path: str) -> Callable[[], IO[bytes]]:
+    return lambda: Path(path).open("rb")
+
+
+def _attributes(path: str) -> dict[str, str]:
+    """Extended attributes that belong to the file (such as capabilities), not to this machine's labels."""
+    names = [n for n in os.listxattr(path, follow_symlinks=False) if n == "security.capability" or n[:5] == "user."]
+    return {
+        ATTRIBUTE + name: os.getxattr(path, name, follow_symlinks=False).decode("utf-8", "surrogateescape")
+        for name in sorted(names)
+    }
+
+
+@contextmanager
+def opened(path: Path, media_type: str) -> Iterator[IO[bytes]]:
+    """The uncompressed tar stream of a layer."""
+    import gzip
+
+    import zstandard
+
+    with path.open("rb") as file:
+        if media_type.endswith("zstd"):
+            with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as stream:
+                yield stream
+        elif media_type.endswith("gzip"):
+            with gzip.open(file) as unzipped:
+                yield unzipped  # type: ignore[misc]
+        else:
+            yield file
+
+
+def unpack(path: Path, media_type: str, root: Path) -> None:
+    """Apply a layer to `root` as a container runtime does. Links in it never lead out of `root`.
+
+    Raises OutsideError for a layer that is damaged or climbs out.
+    """
+    within = _Within(root)
+    fresh: set[Path] = set()
+    folders: list[tuple[Path, tarfile.TarInfo]] = []
+    try:
+        with opened(path, media_type) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
+            for info in tar:
+                target = within.place(info.name)
+                if info.isdir():
+                    folders.append((target, info))
+                _apply(tar, info, target, within, fresh)
+    except (tarfile.TarError, EOFError) as error:
+        raise OutsideError(f"the layer {path.name[:12]} cannot be unpacked: {error}") from None
+    for folder, info in reversed(folders):
+        if folder.is_dir():
+            os.utime(folder, (info.mtime, info.mtime))
+
+
+def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: _Within, fresh: set[Path]) -> None:
+    """Apply one entry; `fresh` is what this layer itself has brought, which its own opaque marks do not remove."""
+    if target.name == OPAQUE:
+        for child in target.parent.iterdir():
+            if child not in fresh:
+                within.remove(child)
+        return
+    if target.name.startswith(WHITEOUT):
+        within.remove(target.with_name(target.name.removeprefix(WHITEOUT)))
+        return
+    if info.ischr() or info.isblk() or target == within.root:
+        return
+    if not info.isdir() or target.is_symlink() or not target.is_dir():
+        within.remove(target)
+    fresh.update((target, *target.parents))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if info.islnk():
+        os.link(within.place(info.linkname), target, follow_symlinks=False)
+    else:
+        _create(tar, info, target)
+
+
+def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
+    """Make the file, directory, link or pipe at `target`, with its owner, mode, time and attributes."""
+    if info.issym():
+        target.symlink_to(info.linkname)
+    elif info.isdir():
+        target.mkdir(exist_ok=True)
+    elif info.isfifo():
+        os.mkfifo(target)
+    else:
+        with target.open("xb") as file, tar.extractfile(info) as content:  # type: ignore[union-attr]
+            shutil.copyfileobj(content, file, 1 << 20)
+    os.chown(target, info.uid, info.gid, follow_symlinks=False)
+    if not info.issym():
+        target.chmod(info.mode)
+    for key, value in info.pax_headers.items():
+        if key.startswith(ATTRIBUTE):
+            os.setxattr(target, key.removeprefix(ATTRIBUTE), value.encode("utf-8", "surrogateescape"))
+    os.utime(target, (info.mtime, info.mtime), follow_symlinks=False)
+
+
+def inside(root: Path, name: str) -> Path:
+    """Where `name` lies below `root`, links of the image followed as the image itself would."""
+    return _Within(root).place(name)
+
+
+def own(path: Path, uid: int, gid: int, mode: int) -> None:
+    """Give `path` its numeric owner and then its mode, which a change of owner would cut."""
+    os.chown(path, uid, gid)
+    path.chmod(mode)
+
+
+class _Within:
+    """Paths below `root` as a process whose root directory it is would see them: no link and no `..` leads out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.known: dict[str, Path] = {"": root}
+
+    def place(self, name: str) -> Path:
+        """Where `name` belongs; links among its parents are followed inside, its last part is not."""
+        parts = [part for part in name.split("/") if part not in {"", "."}]
+        if not parts:
+            return self.root
+        if parts[-1] == "..":
+            raise OutsideError(f"a layer holds the path {name}, which climbs out of its directory")
+        return self._folder("/".join(parts[:-1])) / parts[-1]
+
+    def _folder(self, name: str) -> Path:
+        if name not in self.known:
+            self.known[name] = self._resolve(self.root, name.split("/"), 40)
+        return self.known[name]
+
+    def _resolve(self, at: Path, parts: list[str], links_left: int) -> Path:
+        for index, part in enumerate(parts):
+            if part in {"", "."}:
+                continue
+            if part == "..":
+                at = at.parent if at != self.root else at
+                continue
+            step = at / part
+            if step.is_symlink():
+                if not links_left:
+                    raise OutsideError(f"a layer holds a loop of links at {part}")
+                target = str(step.readlink())
+                start = self.root if target.startswith("/") else at
+                return self._resolve(start, [*target.split("/"), *parts[index + 1 :]], links_left - 1)
+            at = step
+        return at
+
+    def remove(self, path: Path) -> None:
+        """Remove what is at `path`, if anything."""
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path)
+        self.known = {"": self.root}

@@ -1,0 +1,159 @@
+"""The store: one OCI layout that all images share, addressed by content. A blob is there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import canonical
+from images import layers
+from images.artifact import Descriptor
+from images.disk import link_or_copy, room_on
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+class Store:
+    """Blobs under `path`/blobs/sha256. Safe for several threads and processes: same content, same name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.blobs = path / "blobs" / "sha256"
+
+    def blob(self, digest: str) -> Path:
+        """Where the blob `digest` lies, or would."""
+        return self.blobs / digest.removeprefix("sha256:")
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there."""
+        return self.blob(digest).exists()
+
+    def put_bytes(self, data: bytes, media_type: str) -> Descriptor:
+        """Keep `data`."""
+        with self.incoming() as file:
+            file.write(data)
+            return self.keep(file, "sha256:" + hashlib.sha256(data).hexdigest(), media_type)
+
+    def put_file(self, source: Path, media_type: str) -> Descriptor:
+        """Keep a copy of the file `source`."""
+        seen = hashlib.sha256()
+        with self.incoming() as file, source.open("rb") as data:
+            while chunk := data.read(1 << 20):
+                seen.update(chunk)
+                file.write(chunk)
+            return self.keep(file, f"sha256:{seen.hexdigest()}", media_type)
+
+    def put_json(self, value: Any, media_type: str) -> Descriptor:
+        """Keep a JSON value in its canonical form."""
+        return self.put_bytes(canonical(value), media_type)
+
+    def read_json(self, digest: str) -> Any:
+        """The JSON blob `digest`. Raises OutsideError when the store does not hold it."""
+        try:
+            return json.loads(self.blob(digest).read_bytes())
+        except FileNotFoundError:
+            raise OutsideError(
+                f"{digest} is not in the store {self.path}", hint="build it again with --no-cache, or fetch it"
+            ) from None
+
+    def config(self, digest: str) -> dict[str, Any]:
+        """The image configuration of the content manifest `digest`."""
+        found: dict[str, Any] = self.read_json(self.read_json(digest)["config"]["digest"])
+        return found
+
+    @contextmanager
+    def incoming(self) -> Iterator[IO[bytes]]:
+        """A file to be filled and then given to `keep`; it disappears if it is not."""
+        partial = self.path / "partial"
+        with room_on(self.path):
+            self.blobs.mkdir(parents=True, exist_ok=True)
+            partial.mkdir(exist_ok=True)
+            _sweep(partial)
+            name = partial / f"{os.getpid()}-{os.urandom(8).hex()}"
+            try:
+                with name.open("xb") as file:
+                    yield file
+            finally:
+                name.unlink(missing_ok=True)
+
+    def keep(self, file: IO[bytes], digest: str, media_type: str) -> Descriptor:
+        """Give the filled incoming `file` its name for good."""
+        file.flush()
+        size = os.fstat(file.fileno()).st_size
+        Path(file.name).replace(self.blob(digest))
+        return Descriptor(media_type, digest, size)
+
+    def write_layer(self, entries: Iterable[layers.Entry], epoch: int) -> tuple[Descriptor, str]:
+        """Keep a deterministic layer of `entries` (see `images.layers`); returns it and its uncompressed digest."""
+        with self.incoming() as file:
+            digest, diff_id = layers.write(entries, file, epoch)
+            return self.keep(file, digest, LAYER), diff_id
+
+    def write_image(
+        self, config: dict[str, Any], layer_list: list[Descriptor], annotations: dict[str, str] | None = None
+    ) -> Descriptor:
+        """Keep the configuration and, last, the manifest over `layer_list`."""
+        manifest: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": as_json(self.put_json(config, CONFIG)),
+            "layers": [as_json(layer) for layer in layer_list],
+        }
+        if annotations:
+            manifest["annotations"] = annotations
+        return self.put_json(manifest, MANIFEST)
+
+    def layers_of(self, digest: str) -> list[Descriptor]:
+        """The layers of the content manifest `digest`, lowest first."""
+        found = self.read_json(digest)["layers"]
+        return [Descriptor(item["mediaType"], item["digest"], item["size"]) for item in found]
+
+    def size_of(self, digest: str) -> int:
+        """The bytes of an image as a registry keeps it: manifest, configuration and layers."""
+        manifest = self.read_json(digest)
+        blobs = [manifest["config"], *manifest["layers"]]
+        return self.blob(digest).stat().st_size + sum(int(blob["size"]) for blob in blobs)
+
+    def layout_for(self, digest: str, directory: Path, annotations: dict[str, str] | None = None) -> Path:
+        """A layout of this one image in `directory`, hard-linked, for tools that read whole layouts."""
+        with room_on(directory):
+            (directory / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            manifest = self.read_json(digest)
+            for name in (digest, *(blob["digest"] for blob in [manifest["config"], *manifest["layers"]])):
+                link_or_copy(self.blob(name), directory / "blobs" / "sha256" / name.removeprefix("sha256:"))
+            entry = {"mediaType": MANIFEST, "digest": digest, "size": self.blob(digest).stat().st_size}
+            if annotations:
+                entry["annotations"] = annotations
+            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+            (directory / "index.json").write_bytes(canonical(index))
+            (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
+        return directory
+
+    def unpack(self, digest: str, directory: Path) -> Path:
+        """The filesystem of the content manifest `digest`, in `directory`: owners, modes, links and all. Needs root."""
+        with room_on(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            for layer in self.layers_of(digest):
+                layers.unpack(self.blob(layer.digest), layer.media_type, directory)
+        return directory
+
+
+def as_json(descriptor: Descriptor) -> dict[str, Any]:
+    """A descriptor as manifests hold it."""
+    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+
+
+def _sweep(partial: Path) -> None:
+    """Remove what killed processes left behind."""
+    for leftover in partial.iterdir():
+        if not Path("/proc", leftover.name.split("-")[0]).exists():
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,224 @@
+"""Packages as apt sees them: a private apt root for each distribution; apt itself resolves, fetches and verifies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hardening.foundation.errors import ContentError, OutsideError, nearest
+from hardening.foundation.hashing import digest_of
+from hardening.foundation.locks import only_one
+from hardening.foundation.process import Completed, failed, run
+from hardening.foundation.retrying import retrying
+from hardening.foundation.settings import Settings
+from images import aptroot, debian
+from images.artifact import Package
+from images.disk import file_digest, link_or_copy, room_on
+from images.model import Bootstrap
+
+MINBASE = ("?essential", "?priority(required)", "apt")
+
+
+class PackageIndex:
+    """The package indexes of the distributions that definitions name, kept under the state directory.
+
+    Every method takes the bootstrap whose suite it asks about. An index that was never fetched is fetched when first
+    needed; after that only `refresh` fetches.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = settings.state_dir / "apt"
+        self.architecture = settings.platform.removeprefix("linux/")
+
+    def sources(self, bootstrap: Bootstrap) -> str:
+        """The deb822 text that an image of this distribution holds. Raises ContentError when no archive is known."""
+        return aptroot.sources_text(self.settings, bootstrap)
+
+    def refresh(self, bootstrap: Bootstrap) -> None:
+        """Fetch the index anew. Raises OutsideError when any of its sources cannot be fetched or verified."""
+        root = self._root(bootstrap)
+        with only_one(root / "lock", "a refresh of the package index", wait_seconds=300), room_on(root):
+            retrying(lambda: self._update(bootstrap), within=self.settings.retry_for)
+
+    def state(self, bootstrap: Bootstrap) -> str:
+        """A digest of the whole index as fetched: the signed release files of all sources, and the sources' names."""
+        lists = self._fetched(bootstrap) / "var/lib/apt/lists"
+        releases = sorted(path for path in lists.iterdir() if path.name.endswith("Release"))
+        return digest_of([aptroot.sources_of(self.settings, bootstrap), [file_digest(path) for path in releases]])
+
+    def resolve(
+        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...] = ()
+    ) -> tuple[Package, ...]:
+        """The packages that installing `wanted` on top of `installed` adds, as apt resolves it, in order of name.
+
+        Nothing installed: the base set of the bootstrap's variant is added; a static one gets exactly `wanted`.
+        Raises ContentError for a name that the index does not have, or that cannot be installed.
+        """
+        request = [self.state(bootstrap), sorted(wanted), [asdict(p) for p in sorted(installed)], bootstrap.variant]
+        cached = self._root(bootstrap) / "resolved" / digest_of(request).removeprefix("sha256:")
+        if not cached.exists():
+            found = self._resolve(bootstrap, wanted, installed)
+            self.remember(found)
+            _write(cached, json.dumps([asdict(debian.package_of(stanza)) for stanza in found]))
+        return tuple(sorted(Package(**item) for item in json.loads(cached.read_text())))
+
+    def stanzas(self, packages: Iterable[Package]) -> str:
+        """The index entries of packages that were resolved before, as a Packages file holds them."""
+        return "\n\n".join(self._stanza(package) for package in packages) + "\n"
+
+    def remember(self, stanzas: Iterable[str]) -> None:
+        """Keep stanzas, so that packages stay describable after the index has moved on; also an upstream image's."""
+        for stanza in stanzas:
+            path = self._stanza_path(debian.package_of(stanza))
+            if not path.exists():
+                _write(path, stanza)
+
+    def download(self, bootstrap: Bootstrap, packages: Iterable[Package]) -> dict[Package, Path]:
+        """The verified .debs of `packages`; only what the pool lacks is fetched. Raises OutsideError."""
+        pool = {package: self._pool_path(package) for package in packages}
+        missing = [package for package, path in pool.items() if not path.exists()]
+        if missing:
+            with room_on(self.home):
+                retrying(lambda: self._download(bootstrap, missing), within=self.settings.retry_for)
+        return pool
+
+    def _resolve(self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...]) -> list[str]:
+        static = bootstrap.variant == "static"
+        names = wanted if static or installed else (*MINBASE, *wanted)
+        if not names:
+            return []
+        status = "\n\n".join(debian.as_installed(self._stanza(package)) for package in installed)
+        verb = ["download"] if static else ["-y", "--no-remove", "install"]
+        with self._apt(bootstrap, status) as apt:
+            done = apt(["apt-get", "-qq", "--print-uris", "-o", "Acquire::ForceHash=sha256", *verb, *names], (0, 100))
+            if done.status:
+                raise self._unresolved(bootstrap, done, apt)
+            found = debian.parse_uris(done.stdout)
+            shown = apt(["apt-cache", "show", "--no-all-versions", *found], (0,)).stdout if found else ""
+        return list(debian.stanzas(shown))
+
+    def _unresolved(self, bootstrap: Bootstrap, done: Completed, apt: Apt) -> ContentError:
+        unknown = re.search(r"Unable to locate package (\S+)", done.stderr)
+        if unknown:
+            names = apt(["apt-cache", "pkgnames"], (0,)).stdout.split()
+            near = [name for name in names if name[:2] == unknown[1][:2]]
+            hint = nearest(unknown[1], near) if near else ""
+            return ContentError(
+                f"no package {unknown[1]} in {bootstrap.suite} ({', '.join(bootstrap.components)})",
+                key="packages",
+                hint=hint if hint.startswith("did you mean") else "the package index knows no name like it",
+            )
+        return ContentError(
+            f"apt finds no way to install this in {bootstrap.suite}", key="packages", evidence=failed(done).evidence
+        )
+
+    def _update(self, bootstrap: Bootstrap) -> None:
+        with self._apt(bootstrap) as apt:
+            done = apt(["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"], (0, 100))
+        if done.status:
+            raise OutsideError(
+                f"the package index of {bootstrap.suite} could not be fetched",
+                evidence="\n".join(line for line in done.stderr.splitlines() if line.strip())[-2000:],
+                hint="check the network, settings packages.mirror and packages.proxy, and that the keyring is current",
+            )
+        (self._root(bootstrap) / "fetched").touch()
+
+    def _download(self, bootstrap: Bootstrap, packages: list[Package]) -> None:
+        names = [f"{package.name}={package.version}" for package in packages]
+        with self._apt(bootstrap) as apt, TemporaryDirectory(dir=self.home) as partial:
+            apt(["apt-get", "-q", "download", *names], (0,), Path(partial))
+            for package in packages:
+                self._adopt(package, Path(partial) / debian.pool_name(package))
+
+    def _adopt(self, package: Package, file: Path) -> None:
+        """Move a fetched .deb into the pool, if it is the very one that was resolved."""
+        if not file.exists() or file_digest(file) != package.sha256:
+            raise OutsideError(
+                f"the mirror's {package.name} {package.version} is not the file that was planned",
+                hint="the archive changed in between: refresh the index and plan again",
+            )
+        target = self._pool_path(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+
+    @contextmanager
+    def _apt(self, bootstrap: Bootstrap, status: str = "") -> Iterator[Apt]:
+        """A runner of apt programs on the private root, with `status` as what is installed."""
+        root = self._root(bootstrap)
+        with TemporaryDirectory(dir=root) as scratch:
+            config = aptroot.configure(self.settings, bootstrap, root, Path(scratch), status)
+            env = {"APT_CONFIG": str(config), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+
+            def apt(argv: list[str], ok: tuple[int, ...], cwd: Path | None = None) -> Completed:
+                return run(argv, env=env, ok=ok, cwd=cwd, hint="apt answers from the index under the state directory")
+
+            yield apt
+
+    def _fetched(self, bootstrap: Bootstrap) -> Path:
+        root = self._root(bootstrap)
+        if not (root / "fetched").exists():
+            self.refresh(bootstrap)
+        return root
+
+    def _root(self, bootstrap: Bootstrap) -> Path:
+        """The private root for this distribution and these sources: other settings never see each other's index."""
+        key = digest_of([aptroot.sources_of(self.settings, bootstrap), self.architecture])[7:19]
+        root = self.home / f"{bootstrap.suite}-{self.architecture}-{key}"
+        root.mkdir(parents=True, exist_ok=True)
+        return root
+
+    def _stanza(self, package: Package) -> str:
+        try:
+            return self._stanza_path(package).read_text()
+        except FileNotFoundError:
+            raise OutsideError(
+                f"{package.name} {package.version} was never resolved on this machine",
+                hint="build what it belongs to with --no-cache",
+            ) from None
+
+    def _stanza_path(self, package: Package) -> Path:
+        return self.home / "stanzas" / debian.pool_name(package)
+
+    def _pool_path(self, package: Package) -> Path:
+        return self.home / "pool" / package.sha256 / debian.pool_name(package)
+
+
+Apt = Callable[..., Completed]
+
+
+def write_repository(directory: Path, suite: str, packages: dict[Package, Path], stanzas: str) -> None:
+    """A package repository of exactly these .debs, hard-linked, for tools that must see nothing else and no network."""
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for stanza in debian.stanzas(stanzas):
+        name = debian.pool_name(debian.package_of(stanza)).replace("%3a", "_")
+        entries.append(debian.repository_stanza(stanza, f"./{name}"))
+    for package, path in packages.items():
+        link_or_copy(path, directory / debian.pool_name(package).replace("%3a", "_"))
+    (directory / "Packages").write_text("\n\n".join(entries) + "\n")
+    digest, size = file_digest(directory / "Packages"), (directory / "Packages").stat().st_size
+    (directory / "Release").write_text(
+        f"Origin: goldsmith\nSuite: {suite}\nCodename: {suite}\nArchitectures: amd64 arm64 all\n"
+        f"Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {digest} {size} Packages\n"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write by a temporary name, so that nobody ever reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def forget(settings: Settings) -> None:
+    """Drop every index, resolution and .deb: the next build starts cold."""
+    shutil.rmtree(settings.state_dir / "apt", ignore_errors=True)
