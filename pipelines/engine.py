@@ -71,8 +71,8 @@ class RolloutState:
     ended_at: datetime | None = None
 
     def with_step(self, key: Key, phase: Phase, note: str = "") -> RolloutState:
-        """The state with one step further on; a new key replaces the member's older one."""
-        steps = tuple(StepState(key, phase, note) if s.key.member == key.member else s for s in self.steps)
+        """The state with one step further on; a note stays until another comes."""
+        steps = tuple(StepState(key, phase, note or s.note) if s.key.member == key.member else s for s in self.steps)
         return replace(self, steps=steps)
 
 
@@ -135,9 +135,8 @@ def _wave(rolling: Run, wave: Wave, plan: Plan) -> None:
         rolling.world.say(f"baking for {shown(wave.bake)}")
         _bake(rolling, keys, wave.bake)
     for key in keys:
-        note = "; ".join(rolling.port.differences(key))
         rolling.port.remove_old(key)
-        rolling.mark(key, Phase.DONE, note)
+        rolling.mark(key, Phase.DONE)
 
 
 def _step(rolling: Run, step: Step, plan: Plan) -> Key | None:
@@ -173,16 +172,25 @@ def _replace(rolling: Run, key: Key, target: Target) -> None:
     rolling.mark(key, Phase.REPLACING)
     port.create(key, target, world.clock.now() + LAUNCHED_FOR)
     if key.method is Method.IN_PLACE:
+        _compare(rolling, key)
         port.retire(key, world.limits.drain)
     port.start(key)
     _healthy(rolling, key, world.limits.min_healthy_time)
     if key.method is Method.SURGE:
         port.expose(key)
         _healthy(rolling, key, min(RECHECK, world.limits.min_healthy_time))
+        _compare(rolling, key)
         port.retire(key, world.limits.drain)
     port.swap(key)
     rolling.mark(key, Phase.SWAPPED)
     world.say(f"{key.name}: the new one serves")
+
+
+def _compare(rolling: Run, key: Key) -> None:
+    """Report what differs beyond the image, while the old one is still as it always was."""
+    if found := "; ".join(rolling.port.differences(key)):
+        rolling.world.say(f"{key.name}: differs beyond the image: {found}")
+        rolling.mark(key, Phase.REPLACING, f"differs beyond the image: {found}")
 
 
 def _healthy(rolling: Run, key: Key, span: timedelta) -> None:
