@@ -144,7 +144,7 @@ class FleetLine(Line):
 
 
 class NightlyLine(Line):
-    """`nightly`: one image's or fleet's night; `status` is built, unchanged, published, re-dated, rolled, refused, failed."""
+    """`nightly`: one image or fleet; `status` is built, unchanged, published, re-dated, rolled, refused or failed."""
 
     kind: str
     name: str
@@ -161,3 +161,13 @@ class NightlyOutput(Line):
     lines: tuple[NightlyLine, ...]
     exit_code: int
     report: str
+
+
+class DoctorLine(Line):
+    """`doctor`: one thing that Goldsmith needs of this machine, and what it costs to be without it."""
+
+    what: str
+    present: bool
+    essential: bool
+    detail: str
+    costs: str

@@ -31,6 +31,7 @@ class Tool:
     name: str
     package: str
     costs: str
+    only_tests: bool = False
 
     def present(self) -> bool:
         """Whether the host has it."""
@@ -50,8 +51,8 @@ TOOLS = (
     Tool("debsecan", "debsecan", "the scanner debsecan"),
     Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
     Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
-    Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own"),
-    Tool("gpg", "gnupg", "tests that sign packages of their own"),
+    Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
+    Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
 )
 
 
@@ -117,18 +118,28 @@ def docker_host(settings: Settings, for_builds: bool) -> str:
     The configured engine, else the host's own; for builds only if it has the containerd image store, without which
     layers are not reproducible; else a private one, started when it does not run. Raises OutsideError.
     """
-    configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
+    found = existing_engine(settings, for_builds)
+    return found.host if found else PrivateEngine(settings).ensure()
+
+
+def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
+    """The engine that `docker_host` would choose, as far as one runs. Starts nothing.
+
+    Raises OutsideError where a configured engine does not answer or cannot build.
+    """
     if for_builds and settings.docker.build_host:
-        return _fit(_answering(settings.docker.build_host)).host
+        return _fit(_answering(settings.docker.build_host))
+    configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
     found = _answering(configured) if configured else probe(DEFAULT_HOST)
     if found and (found.containerd_store or not for_builds):
-        return found.host
-    return PrivateEngine(settings).ensure()
+        return found
+    return probe(PrivateEngine(settings).host)
 
 
 def probe(host: str) -> Engine | None:
     """The engine at `host`, or None where none answers. Starts nothing."""
-    if which("docker") is None or (host == DEFAULT_HOST and not Path(host.removeprefix("unix://")).exists()):
+    socket = host.removeprefix("unix://")
+    if which("docker") is None or (socket != host and not Path(socket).exists()):
         return None
     return parse_info(host, _info(host).stdout)
 

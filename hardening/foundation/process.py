@@ -77,6 +77,11 @@ def run(
     return done
 
 
+def follow(argv: Sequence[str], *, cwd: Path) -> int:
+    """Run `argv`, which prints for itself while it runs and gets no input; its exit status."""
+    return subprocess.run(list(argv), cwd=cwd, stdin=subprocess.DEVNULL, check=False).returncode
+
+
 def failed(done: Completed, hint: str = "") -> OutsideError:
     """The error for a command that ended with a status nobody expected: names it and shows its last lines."""
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]
