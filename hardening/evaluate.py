@@ -27,7 +27,6 @@ FirstSeen = Mapping[tuple[str, str], datetime]
 def judge_image(
     policy: Policy,
     subject: str,
-    *,
     checks: Sequence[CheckResult],
     reports: Sequence[ScanReport],
     findings: Sequence[Finding],

@@ -71,7 +71,6 @@ def how_to_ask(rule: str, subject: str, contact: str, today: date, *, finding: b
     what = f"vulnerabilities = [{_toml(rule)}]" if finding else f"controls = [{_toml(rule.replace('_', '-'))}]"
     lines = [
         f"ask {contact}, with this as hardening/waivers/{name}.toml in a pull request:",
-        f"id = {_toml(name)}",
         what,
         f"subjects = [{_toml(subject)}]",
         'reason = "why it is acceptable until then"',

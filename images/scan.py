@@ -78,7 +78,9 @@ def _sbom(target: ScanTarget, image: dict[str, Any], digest: str, work: Path) ->
     program = process.which("syft")
     if not program:
         raise OutsideError("syft is not installed", hint="./goldsmith doctor shows what is missing")
-    argv = [str(program), *syft.command(target)[1:]]
+    config = work / "syft.yaml"
+    config.touch()
+    argv = [str(program), *syft.command(target, config)[1:]]
     done = process.run(argv, cwd=work, env=syft.ENVIRONMENT, timeout=TIMEOUT_SECONDS)
     created = datetime.fromisoformat(image.get("created") or "1970-01-01T00:00:00Z")
     return syft.normalise(done.stdout, target, created, digest)

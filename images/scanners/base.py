@@ -17,7 +17,7 @@ class ScanTarget:
     """What is scanned: the artifact itself, never another tool's description of it.
 
     `layout` is a standalone OCI layout of the image, `tree` its unpacked filesystem, `dockerfile` the rendered one
-    where there is one, `packages` what the plan says is installed: a scanner that saw fewer has not evaluated the image.
+    where there is one, `packages` what the plan says is installed: a scanner that saw fewer did not evaluate it.
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from hardening.foundation.errors import OutsideError
@@ -12,9 +13,9 @@ from images.scanners.base import ScanTarget
 ENVIRONMENT = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
 
 
-def command(target: ScanTarget) -> list[str]:
-    """The argv over the artifact's OCI layout; no configuration of the host's."""
-    return ["syft", "scan", f"oci-dir:{target.layout}", "--output=cyclonedx-json", "--config=/dev/null", "--quiet"]
+def command(target: ScanTarget, config: Path) -> list[str]:
+    """The argv over the artifact's OCI layout; `config`, an empty file, keeps the host's own out."""
+    return ["syft", "scan", f"oci-dir:{target.layout}", "--output=cyclonedx-json", f"--config={config}", "--quiet"]
 
 
 def normalise(stdout: str, target: ScanTarget, created: datetime, digest: str) -> bytes:
