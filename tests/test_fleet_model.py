@@ -1,0 +1,98 @@
+"""What people may write in a fleet's file, and what they are told when it is wrong."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import ContentError, UsageError
+from pipelines.fleet.catalog import load_fleet, load_fleets
+from pipelines.fleet.model import Approval, Method
+
+WEB = """
+title = "The web servers"
+owner = "platform team"
+kind = "docker"
+selector = { app = "web" }
+replacement = { definition = "nginx-unprivileged" }
+"""
+
+
+def written(root: Path, text: str, name: str = "web") -> Path:
+    folder = root / "pipelines" / "fleets"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.toml").write_text(text)
+    return root
+
+
+def test_a_fleet_with_nothing_but_the_necessary_is_safe(tmp_path: Path) -> None:
+    """Every limit defaults to the careful side."""
+    fleet = load_fleet([written(tmp_path, WEB)], "web")
+    assert fleet.approval is Approval.REQUIRED
+    assert fleet.limits.method is Method.SURGE
+    assert fleet.limits.unavailable(10) == 0
+    assert fleet.limits.canary == 1
+    assert fleet.limits.bake_time == timedelta(minutes=5)
+    assert fleet.limits.min_remaining == timedelta(days=7)
+    assert fleet.replacement.channel == "stable"
+
+
+@pytest.mark.parametrize(("most", "desired", "expected"), [("25%", 3, 0), ("25%", 4, 1), ("50%", 5, 2), (2, 5, 2)])
+def test_percentages_are_rounded_down(tmp_path: Path, most: str | int, desired: int, expected: int) -> None:
+    """A small fleet never loses everyone."""
+    text = f"{WEB}\n[limits]\nmax_unavailable = {most if isinstance(most, int) else repr(most)}\n"
+    assert load_fleet([written(tmp_path, text)], "web").limits.unavailable(desired) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[limits]\nmax_parallel = 3", "unknown key"),
+        ("[limits]\nmax_unavailble = 1", "did you mean max_unavailable"),
+        ('[limits]\nmax_unavailable = "half"', "25%"),
+        ('[limits]\nbake_time = "5"', "such as 30s"),
+        ('[limits]\nmin_healthy_time = "10m"', "no step can succeed"),
+        ('[health]\nkind = "http"', "need a port"),
+        ('[health]\nkind = "docker"\nport = 80', "only they do"),
+        ('[health]\nkind = "exec"', "needs a command"),
+        ('[health]\nkind = "tcp"\nport = 80\npath = "/x"', "only http has a path"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
+    """A limit that is not honoured does not exist, and a contradiction is told, with the file."""
+    with pytest.raises(ContentError) as error:
+        load_fleet([written(tmp_path, f"{WEB}\n{line}\n")], "web")
+    assert said in str(error.value)
+    assert "web.toml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "replacement", ["{}", '{ definition = "a", tag = "r/a:1" }', '{ tag = "r/a:1", channel = "stable" }']
+)
+def test_a_replacement_is_one_thing(tmp_path: Path, replacement: str) -> None:
+    """A definition with its channel, or a tag."""
+    text = WEB.replace('{ definition = "nginx-unprivileged" }', replacement)
+    with pytest.raises(ContentError, match="replacement"):
+        load_fleet([written(tmp_path, text)], "web")
+
+
+def test_a_selector_that_selects_everything_is_refused(tmp_path: Path) -> None:
+    """An empty selector would take over the whole host."""
+    with pytest.raises(ContentError, match="selector"):
+        load_fleet([written(tmp_path, WEB.replace('{ app = "web" }', "{}"))], "web")
+
+
+def test_fleets_of_all_roots_are_found_and_one_name_in_two_roots_is_not_accepted(tmp_path: Path) -> None:
+    """A company's own root adds fleets; it never silently replaces one."""
+    first, second = written(tmp_path / "a", WEB), written(tmp_path / "b", WEB, "shop")
+    assert set(load_fleets([first, second])) == {"web", "shop"}
+    with pytest.raises(ContentError, match="also defined"):
+        load_fleets([first, written(tmp_path / "c", WEB)])
+
+
+def test_a_name_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
+    """A typing mistake is answered with the name that was meant."""
+    with pytest.raises(UsageError, match="did you mean web"):
+        load_fleet([written(tmp_path, WEB)], "wbe")
