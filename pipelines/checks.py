@@ -17,8 +17,8 @@ LINT = (
 )
 
 
-def test_command(only: str) -> tuple[str, ...]:
-    """pytest on two workers; a file's tests stay together, so that what its fixtures build is built once."""
+def pytest_command(only: str) -> tuple[str, ...]:
+    """The tests on two workers; a file's tests stay together, so that what its fixtures build is built once."""
     return ("pytest", "-q", "-n", "2", "--dist", "loadfile", *(("-k", only) if only else ()))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hardening.foundation.console import print_table
+from hardening.foundation.console import print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import Settings
@@ -45,8 +45,11 @@ def exit_code(lines: list[DoctorLine]) -> int:
     return 4 if any(line.essential and not line.present for line in lines) else 0
 
 
-def show(lines: list[DoctorLine]) -> None:
-    """The report for people, in 80 columns: what is missing says what it costs."""
+def show(lines: list[DoctorLine], *, as_json: bool) -> None:
+    """The report: JSON for programs, or a table in 80 columns whose missing things say what they cost."""
+    if as_json:
+        print_json([line.model_dump() for line in lines])
+        return
     marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "missing"}
     rows = [[line.what, marks[line.present, line.essential], _explained(line)] for line in lines]
     print_table(["what", "state", "detail"], rows)

@@ -120,7 +120,7 @@ def find_content(roots: tuple[Path, ...], room: str, pattern: str) -> dict[str, 
         for file in sorted((root / room).glob(pattern)):
             name = file.parent.name if "/" in pattern else file.stem
             if name in found:
-                raise ContentError(f"{name} is already defined by {found[name]}", file=file, hint="rename one of the two")
+                raise ContentError(f"{name} is already defined by {found[name]}", file=file, hint="rename one of them")
             found[name] = file
     return found
 
