@@ -1,1 +1,252 @@
-"""The command line: each task parses, wires, calls one flow and prints."""
+"""The command line: each task parses, wires, calls one flow and prints. `inv --list` shows them all.
+
+Exit codes: 0 done, 1 usage error or broken invariant, 2 content wrong, 3 refused by policy or gate, 4 the outside failed.
+Imports stand inside the tasks, so that listing them is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from invoke import Collection, Context, Exit, task
+
+JSON = {"json": "print JSON on standard output, for other programs"}
+NAME = {"name": "a name, a glob, or `all`"}
+APPLY = {"apply": "act; without it the plan is shown and nothing happens"}
+
+
+def command(help_texts: dict[str, str], *positional: str) -> Callable[[Callable[..., Any]], Any]:
+    """An invoke task whose failures become one clear message and the exit code of their family.
+
+    `help_texts` are by argument, `positional` the arguments that stand without a flag. A task may return its exit code.
+    """
+
+    def wrap(body: Callable[..., Any]) -> Any:
+        @wraps(body)
+        def run(*args: Any, **kwargs: Any) -> None:
+            from hardening.foundation.errors import GoldsmithError
+
+            try:
+                code = body(*args, **kwargs)
+            except GoldsmithError as error:
+                raise Exit(str(error), error.exit_code) from None
+            if code:
+                raise Exit(code=code)
+
+        return task(positional=list(positional), help=help_texts)(run)
+
+    return wrap
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+@command(JSON)
+def image_list(c: Context, json: bool = False) -> None:
+    """Every definition, with its newest artifact and release."""
+    from pipelines.listing import definition_lines, show
+    from pipelines.wiring import image_context
+
+    columns = {"image": "name", "kind": "kind", "base": "base", "profile": "profile", "expires": "expires_at"}
+    show(definition_lines(image_context()), columns, as_json=json)
+
+
+@command(NAME | JSON, "name")
+def image_plan(c: Context, name: str, json: bool = False) -> None:
+    """What a build would do, and why. Builds nothing."""
+    from pipelines.flows import plan_images
+    from pipelines.listing import show
+
+    show(plan_images(name), {"image": "name", "action": "action", "why": "why"}, as_json=json)
+
+
+@command({"no-cache": "build even what has not changed"} | NAME | JSON, "name")
+def image_build(c: Context, name: str, no_cache: bool = False, json: bool = False) -> int:
+    """Build and verify what changed, and whatever it stands on."""
+    from pipelines.flows import build_images
+    from pipelines.listing import BUILD_COLUMNS, finish, show
+
+    lines, errors = build_images(name, no_cache=no_cache)
+    show(lines, BUILD_COLUMNS, as_json=json)
+    return finish(errors)
+
+
+@command(NAME | JSON, "name")
+def image_verify(c: Context, name: str, json: bool = False) -> int:
+    """Run every control's check again on the newest artifact."""
+    from pipelines.flows import verify_images
+    from pipelines.listing import show_checks
+
+    return show_checks(verify_images(name), as_json=json)
+
+
+@command({"ref": "a definition's name, or registry/name:tag or @digest"} | JSON, "ref")
+def image_scan(c: Context, ref: str, json: bool = False) -> int:
+    """Scan an image with every scanner, and say what the gate would answer."""
+    from pipelines.flows import scan_image
+    from pipelines.listing import show_scan
+
+    return show_scan(scan_image(ref), as_json=json)
+
+
+@command(NAME | JSON, "name")
+def image_publish(c: Context, name: str, json: bool = False) -> int:
+    """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
+    from pipelines.flows import publish_images
+    from pipelines.listing import PUBLISH_COLUMNS, finish, show
+
+    lines, errors = publish_images(name)
+    show(lines, PUBLISH_COLUMNS, as_json=json)
+    return finish(errors)
+
+
+@command(NAME | JSON, "name")
+def image_promote(c: Context, name: str, json: bool = False) -> None:
+    """Move `stable` to what `candidate` points to."""
+    from pipelines.flows import promote_images
+    from pipelines.listing import CHANNEL_COLUMNS, show
+
+    show(promote_images(name), CHANNEL_COLUMNS, as_json=json)
+
+
+@command({"name": "a definition's name"} | JSON, "name")
+def image_rollback(c: Context, name: str, json: bool = False) -> None:
+    """Move `stable` back to the release it pointed to before."""
+    from pipelines.flows import rollback_image
+    from pipelines.listing import CHANNEL_COLUMNS, show
+
+    show([rollback_image(name)], CHANNEL_COLUMNS, as_json=json)
+
+
+@command({"digest": "the release's sha256:…", "reason": "why, for everyone who meets it"} | JSON, "digest")
+def image_revoke(c: Context, digest: str, reason: str, json: bool = False) -> None:
+    """Take a release out of policy at once, everywhere."""
+    from pipelines.flows import revoke_release
+    from pipelines.listing import CHANNEL_COLUMNS, show
+
+    show(revoke_release(digest, reason), CHANNEL_COLUMNS, as_json=json)
+
+
+@command({"ref": "a definition's name, or registry/name:tag or @digest"} | JSON, "ref")
+def image_show(c: Context, ref: str, json: bool = False) -> None:
+    """Everything about a published image, from the registry alone."""
+    from pipelines.flows import show_release
+    from pipelines.listing import show_about
+
+    show_about(show_release(ref), as_json=json)
+
+
+@command({"name": "a definition's name"} | JSON, "name")
+def image_why(c: Context, name: str, json: bool = False) -> None:
+    """Which input changed since the last artifact, packages old → new."""
+    from pipelines.flows import why_image
+    from pipelines.listing import show_why
+
+    show_why(why_image(name), as_json=json)
+
+
+@command(APPLY | JSON)
+def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
+    """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
+    from pipelines.flows import prune_images
+    from pipelines.listing import PRUNE_COLUMNS, show
+
+    show(prune_images(apply=apply), PRUNE_COLUMNS, as_json=json)
+
+
+@command(NAME, "name")
+def image_lock(c: Context, name: str) -> None:
+    """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
+    from pipelines.flows import lock_upstreams
+
+    lock_upstreams(name)
+
+
+# --- controls and policies ------------------------------------------------------------------------------------------
+
+
+@command(JSON)
+def control_list(c: Context, json: bool = False) -> None:
+    """Every control, and the profiles it stands in."""
+    from pipelines.content import CONTROL_COLUMNS, control_lines
+    from pipelines.listing import show
+
+    show(control_lines(), CONTROL_COLUMNS, as_json=json)
+
+
+@command({"name": "a control's id"} | JSON, "name")
+def control_show(c: Context, name: str, json: bool = False) -> None:
+    """One control: its reason, its cost, its parameters, its check."""
+    from pipelines.content import show_control
+
+    show_control(name, as_json=json)
+
+
+@command({"control": "only this control"} | NAME | JSON, "name")
+def control_check(c: Context, name: str, control: str = "", json: bool = False) -> int:
+    """Check an image's newest artifact against its profile, or one control of it."""
+    from pipelines.flows import verify_images
+    from pipelines.listing import show_checks
+
+    return show_checks(verify_images(name, control=control), as_json=json)
+
+
+@command(NAME | JSON, "name")
+def policy_show(c: Context, name: str, json: bool = False) -> None:
+    """What a policy asks of images and instances, and when it must be reviewed."""
+    from pipelines.content import show_policies
+
+    show_policies(name, as_json=json)
+
+
+# --- fleets ---------------------------------------------------------------------------------------------------------
+
+
+@command(JSON)
+def fleet_list(c: Context, json: bool = False) -> None:
+    """Every fleet."""
+    from pipelines.content import FLEET_COLUMNS, fleet_lines
+    from pipelines.listing import show
+
+    show(fleet_lines(), FLEET_COLUMNS, as_json=json)
+
+
+# --- this machine ---------------------------------------------------------------------------------------------------
+
+
+@command({})
+def setup(c: Context) -> None:
+    """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
+    from hardening.foundation.settings import load_settings
+    from pipelines.host import setup
+
+    setup(load_settings())
+
+
+@command(JSON)
+def doctor(c: Context, json: bool = False) -> int:
+    """What this machine has, what it lacks, and what each lack costs. Changes nothing."""
+    from hardening.foundation.settings import load_settings
+    from pipelines import doctor
+
+    lines = doctor.examine(load_settings())
+    doctor.show(lines, as_json=json)
+    return doctor.exit_code(lines)
+
+
+@command({})
+def lint(c: Context) -> int:
+    """Linter, formatter and type checker over the whole checkout."""
+    from pipelines.checks import LINT, run_checks
+
+    return run_checks(LINT)
+
+
+@command({"only": "only tests whose names match, as pytest's -k"})
+def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
+    """All that `lint` does, then every test."""
+    from pipelines.checks import LINT, pytest_command, run_checks
+
+    return run_checks([*LINT, pytest_command(only)])
