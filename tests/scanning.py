@@ -1,0 +1,106 @@
+"""Small images for tests of scanners: a tree with a real dpkg status file, and an OCI layout of it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from images.artifact import Package
+from images.scan import ScanTarget
+
+SAMPLES = Path(__file__).parent / "samples"
+OPENSSL = ("openssl", "libssl3t64", "openssl-provider-legacy")
+OS_RELEASE = 'PRETTY_NAME="Debian"\nNAME="Debian GNU/Linux"\nVERSION_ID="13"\nVERSION_CODENAME=trixie\nID=debian\n'
+CURRENT = (SAMPLES / "trixie-status").read_text()
+
+
+def canary_status() -> str:
+    """The recorded status of trixie with openssl and its libraries at 3.5.1-1, which the package pool still serves."""
+    stanzas = [_aged(stanza) if _name(stanza) in OPENSSL else stanza for stanza in CURRENT.strip().split("\n\n")]
+    openssl = "Package: openssl\nStatus: install ok installed\nArchitecture: amd64\nVersion: 3.5.1-1"
+    return "\n\n".join([*stanzas, openssl]) + "\n"
+
+
+def _name(stanza: str) -> str:
+    return re.match(r"Package: (\S+)", stanza)[1]  # type: ignore[index]
+
+
+def _aged(stanza: str) -> str:
+    return re.sub(r"(?m)^Version: .*$", "Version: 3.5.1-1", stanza)
+
+
+def packages(status: str) -> tuple[Package, ...]:
+    """The packages that a status file lists, as a plan would name them."""
+    pairs = re.findall(r"(?m)^Package: (\S+)$(?:\n.+)*?\nVersion: (\S+)$", status)
+    return tuple(Package(name, version, "amd64", "") for name, version in pairs)
+
+
+def make_target(
+    folder: Path,
+    status: str = CURRENT,
+    *,
+    config: Mapping[str, Any] | None = None,
+    layers: tuple[Mapping[str, bytes], ...] = (),
+    dockerfile: str = "",
+) -> ScanTarget:
+    """A target whose first layer and tree hold os-release and `status`; `layers` lie over it, in the image only."""
+    base = {
+        "usr/lib/os-release": OS_RELEASE.encode(),
+        "etc/os-release": OS_RELEASE.encode(),
+        "etc/debian_version": b"13.0\n",
+        "var/lib/dpkg/status": status.encode(),
+    }
+    for name, content in base.items():
+        (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "tree" / name).write_bytes(content)
+    write_layout(folder / "layout", (base, *layers), config or {})
+    if dockerfile:
+        (folder / "Dockerfile").write_text(dockerfile)
+    path = folder / "Dockerfile" if dockerfile else None
+    return ScanTarget("test", folder / "layout", folder / "tree", path, packages(status))
+
+
+def write_layout(folder: Path, layers: tuple[Mapping[str, bytes], ...], config: Mapping[str, Any]) -> None:
+    """A standalone OCI layout of one image with these layers."""
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(content: bytes, media_type: str) -> dict[str, Any]:
+        value = hashlib.sha256(content).hexdigest()
+        (blobs / value).write_bytes(content)
+        return {
+            "mediaType": f"application/vnd.oci.image.{media_type}",
+            "digest": f"sha256:{value}",
+            "size": len(content),
+        }
+
+    tars = [put(_tar(layer), "layer.v1.tar") for layer in layers]
+    image = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "2026-11-01T00:00:00Z",
+        "config": dict(config),
+        "rootfs": {"type": "layers", "diff_ids": [tar["digest"] for tar in tars]},
+    }
+    described = put(json.dumps(image).encode(), "config.v1+json")
+    manifest = {"schemaVersion": 2, "config": described, "layers": tars}
+    manifest["mediaType"] = "application/vnd.oci.image.manifest.v1+json"
+    entry = put(json.dumps(manifest).encode(), "manifest.v1+json")
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, content in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return sink.getvalue()
