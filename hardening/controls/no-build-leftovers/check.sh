@@ -1,6 +1,8 @@
 # What is listed here differs from build to build.
 set -eu
 cd "$ROOT"
+files=$(find . -xdev ! -type d | wc -l)
+[ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
 bad=$(
     for folder in var/log tmp var/tmp var/cache/man var/cache/fontconfig; do
         [ -d "$folder" ] && [ ! -L "$folder" ] || continue
@@ -25,4 +27,4 @@ if [ -n "$bad" ]; then
     printf 'left over from the build:\n%s\n' "$bad"
     exit 1
 fi
-echo "$(find . -xdev | wc -l) paths looked at: no logs, seeds, backups, histories or dates of the build"
+echo "$files files looked at: no logs, seeds, backups, histories or dates of the build"

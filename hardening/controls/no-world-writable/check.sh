@@ -1,5 +1,7 @@
 # /dev is left out: the container's runtime mounts its own.
 set -eu
+files=$(find "$ROOT" -xdev ! -type d | wc -l)
+[ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
 all=$(find "$ROOT" -xdev -path "${ROOT%/}/dev" -prune -o ! -type l -perm -0002 -printf '%y %m /%P\n')
 bad=$(printf '%s\n' "$all" | while read -r kind mode path; do
     [ -n "$kind" ] || continue
@@ -12,4 +14,4 @@ if [ -n "$bad" ]; then
     printf 'writable by everyone:\n%s\n' "$bad"
     exit 1
 fi
-echo "$(find "$ROOT" -xdev | wc -l) paths; writable by everyone, sticky and allowed: ${all:-none}"
+echo "$files files; writable by everyone, sticky and allowed: ${all:-none}"

@@ -1,0 +1,301 @@
+"""Every control's proof on real filesystems: its check is red where it is broken and green where it is hardened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from hardening.catalog import load_cases, load_controls, load_profile, load_profiles
+from hardening.check import run_checks
+from hardening.findings import CheckResult, ImageFacts, Outcome
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+from hardening.model import Cases, Kind, Proof
+from hardening.overlay import apply_to, materialise
+from hardening.render import Overlay, render
+
+TODAY = date(2026, 1, 1)
+CONTROLS = load_controls([ROOT])
+CASES: dict[str, Cases] = {name: load_cases(control) for name, control in CONTROLS.items()}
+PROOFS = [pytest.param(name, proof, id=f"{name}: {proof.title}") for name, c in CASES.items() for proof in c.proof]
+PROFILES = ("container-base", "container-static")
+LISTED = [(profile, entry.control) for profile in PROFILES for entry in load_profile([ROOT], profile).controls]
+STATIC_PACKAGES = ("base-files", "libc6", "tzdata", "ca-certificates")
+GOOD = ImageFacts(
+    user="65532",
+    healthcheck_reason="a base image runs nothing by itself",
+    history=("PATH=/usr/bin",),
+    config={"config": {"Env": ["PATH=/usr/bin"], "Entrypoint": ["/app"]}},
+    run_status=0,
+)
+
+Copies = Callable[[Path], Path]
+
+needs_trees = pytest.mark.needs("root", "mmdebstrap")
+
+
+def overlay_of(profile: str, *, only: str = "", params: dict[str, object] | None = None) -> Overlay:
+    """The profile's overlay, or that of one of its controls alone."""
+    whole = load_profile([ROOT], profile)
+    entries = tuple(entry for entry in whole.controls if only in ("", entry.control))
+    over = {only: params} if params else {}
+    return render(whole.model_copy(update={"controls": entries}), CONTROLS, over, {"kind": "container"}, TODAY)
+
+
+def facts_of(proof: Proof) -> ImageFacts:
+    """Good facts, broken as the proof says; TOML has no null, so `not run` stands for it."""
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in proof.facts.items()}
+    if changes.get("run_status") == "not run":
+        changes["run_status"] = None
+    return replace(GOOD, **changes)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """The filesystem as packages leave it, and what each profile makes of it."""
+
+    folder: Path
+
+    def of(self, profile: str, state: str) -> Path:
+        return self.folder / f"{profile}-{state}"
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trees]:
+    made = Trees(tmp_path_factory.mktemp("trees"))
+    base = made.of("container-base", "unhardened")
+    suite = next(line for line in Path("/etc/os-release").read_text().splitlines() if "VERSION_CODENAME" in line)
+    sources = sorted(str(path) for path in Path("/etc/apt").glob("sources.list*/*.*") if path.stat().st_size)
+    if Path("/etc/apt/sources.list").is_file():
+        sources.append("/etc/apt/sources.list")
+    options = ["--mode=root", "--variant=minbase", "--include=ca-certificates"]
+    run(["mmdebstrap", *options, suite.partition("=")[2], str(base), *sources], timeout=300)
+    unpack_static(base, made.of("container-static", "unhardened"))
+    for profile in PROFILES:
+        hardened = made.of(profile, "hardened")
+        run(["cp", "-a", str(made.of(profile, "unhardened")), str(hardened)])
+        apply_to(overlay_of(profile), hardened, made.folder / f"overlay-{profile}")
+    yield made
+    shutil.rmtree(made.folder)
+
+
+def unpack_static(base: Path, static: Path) -> None:
+    """A tree of a few packages' files alone, as an image has that unpacks packages and configures none."""
+    static.mkdir()
+    info = base / "var/lib/dpkg/info"
+    lists = [next(iter([*info.glob(f"{name}.list"), *info.glob(f"{name}:*.list")])) for name in STATIC_PACKAGES]
+    paths = sorted({line.lstrip("/") for file in lists for line in file.read_text().splitlines()} - {".", ""})
+    listing = static.parent / "static.list"
+    listing.write_text("\n".join(["bin", "sbin", "lib", "lib64", *paths]) + "\n")
+    archive = static.parent / "static.tar"
+    run(["tar", "-C", str(base), "-cf", str(archive), "--no-recursion", "-T", str(listing)])
+    run(["tar", "-C", str(static), "-xpf", str(archive)])
+    for program in ("usr/bin/ldd", "usr/bin/tzselect"):
+        (static / program).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Iterator[Copies]:
+    """Makes throw-away copies of a tree: overlay mounts, or plain copies where the kernel has none."""
+    mounted: list[Path] = []
+
+    def copy(tree: Path) -> Path:
+        folder = tmp_path / f"copy{len(mounted)}"
+        for name in ("upper", "work", "merged"):
+            (folder / name).mkdir(parents=True)
+        merged = folder / "merged"
+        options = f"lowerdir={tree},upperdir={folder}/upper,workdir={folder}/work"
+        try:
+            run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)])
+            mounted.append(merged)
+        except OutsideError:
+            run(["cp", "-a", f"{tree}/.", str(merged)])
+        return merged
+
+    yield copy
+    for merged in mounted:
+        run(["umount", str(merged)])
+
+
+@pytest.fixture(scope="session")
+def results(trees: Trees) -> dict[tuple[str, str], CheckResult]:
+    """What every check says of its profile's hardened tree."""
+    return {
+        (profile, result.control): result
+        for profile in PROFILES
+        for result in run_checks(overlay_of(profile), trees.of(profile, "hardened"), GOOD)
+    }
+
+
+@needs_trees
+@pytest.mark.parametrize(("profile", "control"), LISTED)
+def test_a_control_is_green_on_the_hardened_tree(
+    results: dict[tuple[str, str], CheckResult], profile: str, control: str
+) -> None:
+    """What a profile promises holds where it was applied, in every profile that lists the control."""
+    result = results[profile, control]
+    assert result.outcome is Outcome.PASS, result.evidence
+
+
+@needs_trees
+@pytest.mark.parametrize(("control", "proof"), PROOFS)
+def test_a_control_is_red_where_it_is_broken(
+    trees: Trees, copies: Copies, tmp_path: Path, control: str, proof: Proof
+) -> None:
+    """The check sees the breach and names it; where the proof says so, applying the control again heals it."""
+    profile = CASES[control].profile
+    tree = copies(trees.of(profile, proof.on))
+    run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
+    overlay = overlay_of(profile, only=control, params=proof.params)
+
+    [result] = run_checks(overlay, tree, facts_of(proof))
+    assert result.outcome is Outcome.FAIL, result.evidence
+    assert proof.evidence in result.evidence
+
+    if proof.healed:
+        apply_to(overlay, tree, tmp_path / "overlay")
+        [result] = run_checks(overlay, tree, facts_of(proof))
+        assert result.outcome is Outcome.PASS, result.evidence
+
+
+def test_every_control_has_a_proof_and_stands_in_a_profile() -> None:
+    """A control that nothing proves, or that nobody uses, does not land."""
+    listed = {entry.control for profile in load_profiles([ROOT]).values() for entry in profile.controls}
+    assert set(CONTROLS) == listed
+    assert all(cases.proof for cases in CASES.values())
+    assert len([c for c in CONTROLS.values() if Kind.CONTAINER in c.control.applies_to]) >= 16
+
+
+@pytest.mark.parametrize("name", sorted(CONTROLS))
+def test_a_control_that_installs_files_shows_what_they_look_like(name: str) -> None:
+    """Every template has a case with its exact text, which holds."""
+    cases = CASES[name]
+    for case in cases.render:
+        overlay = overlay_of(cases.profile, only=name, params=case.params)
+        texts = {file.path: file.content for file in overlay.files}
+        assert {path: texts[path] for path in case.expect} == case.expect
+    shown = {path for case in cases.render for path in case.expect}
+    assert shown == {file.path for file in CONTROLS[name].control.files}
+
+
+@needs_trees
+@pytest.mark.parametrize("profile", PROFILES)
+def test_applying_a_profile_twice_changes_nothing(trees: Trees, copies: Copies, tmp_path: Path, profile: str) -> None:
+    """A child image is hardened again, after its parent was: what is right already stays as it is."""
+    tree = copies(trees.of(profile, "hardened"))
+    before = fingerprint(tree)
+    apply_to(overlay_of(profile), tree, tmp_path / "overlay")
+    assert fingerprint(tree) == before
+
+
+@needs_trees
+def test_a_minimal_image_hardens_itself_to_the_same_files(trees: Trees, copies: Copies) -> None:
+    """The driver needs no more than a minimal Debian has, and inside it does what it does from outside."""
+    tree = copies(trees.of("container-base", "unhardened"))
+    materialise(overlay_of("container-base"), tree / "overlay")
+    run(["chroot", str(tree), "sh", "/overlay/apply.sh"], env={"ROOT": "/", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    shutil.rmtree(tree / "overlay")
+    assert fingerprint(tree) == fingerprint(trees.of("container-base", "hardened"))
+
+
+@needs_trees
+def test_a_failing_script_names_its_control(trees: Trees, copies: Copies, tmp_path: Path) -> None:
+    """Hardening stops at the first failure instead of shipping half of it."""
+    overlay = overlay_of("container-base")
+    broken = replace(overlay, applies=tuple(replace(script, text="exit 7") for script in overlay.applies[:1]))
+    with pytest.raises(OutsideError, match="control nonroot-account: apply failed"):
+        apply_to(broken, copies(trees.of("container-base", "hardened")), tmp_path / "overlay")
+
+
+@needs_trees
+def test_a_link_inside_the_image_does_not_lead_the_installation_out(
+    trees: Trees, copies: Copies, tmp_path: Path
+) -> None:
+    """An image with /etc/profile.d → a folder of the host gets no file written there."""
+    tree = copies(trees.of("container-base", "hardened"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(tree / "etc/profile.d")
+    (tree / "etc/profile.d").symlink_to(outside)
+    with pytest.raises(OutsideError, match="leads out of the image"):
+        apply_to(overlay_of("container-base"), tree, tmp_path / "overlay")
+    assert not list(outside.iterdir())
+
+
+@needs_trees
+def test_the_whole_profile_is_checked_in_a_blink(trees: Trees) -> None:
+    """Verification must not be the slow part of a build: under 1.5 s for all of them."""
+    import time
+
+    start = time.monotonic()
+    run_checks(overlay_of("container-base"), trees.of("container-base", "unhardened"), GOOD)
+    assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_empty_tree_passes_nothing(tmp_path: Path, profile: str) -> None:
+    """Nothing looked at is never a pass: not for an empty folder, and not for empty usr and etc."""
+    blind = ImageFacts()
+    assert {r.outcome for r in run_checks(overlay_of(profile), tmp_path, blind)} == {Outcome.ERROR}
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "etc").mkdir()
+    passed = [r.control for r in run_checks(overlay_of(profile), tmp_path, blind) if r.outcome is Outcome.PASS]
+    assert passed == []
+
+
+def test_an_absent_tree_passes_nothing(tmp_path: Path) -> None:
+    """A wrong path is no clean image."""
+    results = run_checks(overlay_of("container-base"), tmp_path / "absent", GOOD)
+    assert {result.outcome for result in results} == {Outcome.ERROR}
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "evidence"),
+    [
+        ("echo seen; exit 0", Outcome.PASS, "seen"),
+        ("echo bad; exit 1", Outcome.FAIL, "bad"),
+        ("echo none; exit 2", Outcome.NOT_APPLICABLE, "none"),
+        ("echo oops >&2; exit 3", Outcome.ERROR, "status 3\noops"),
+        ("exit 0", Outcome.ERROR, "said nothing"),
+        ("no-such-program", Outcome.ERROR, "status 127"),
+        ("kill -9 $$", Outcome.ERROR, "status -9"),
+        ("seq 100", Outcome.PASS, "… and 60 lines more"),
+        ('echo "$ROOT $LIVE"', Outcome.PASS, " 0"),
+    ],
+)
+def test_only_a_check_that_says_what_it_saw_passes(
+    tmp_path: Path, script: str, outcome: Outcome, evidence: str
+) -> None:
+    """A check that breaks, dies or stays silent counts as no pass."""
+    for name in ("usr", "etc"):
+        (tmp_path / name).mkdir()
+    overlay = overlay_of("container-base", only="healthcheck")
+    overlay = replace(overlay, checks=(replace(overlay.checks[0], text=script),))
+    [result] = run_checks(overlay, tmp_path, GOOD)
+    assert result.outcome is outcome
+    assert evidence in result.evidence
+
+
+def fingerprint(tree: Path) -> dict[str, tuple[object, ...]]:
+    """Everything of a tree that its image layer holds, except times, which layers clamp."""
+    found: dict[str, tuple[object, ...]] = {}
+    for folder, folders, files in os.walk(tree):
+        for name in (*folders, *files):
+            path = Path(folder) / name
+            info = path.lstat()
+            body = ""
+            if stat.S_ISLNK(info.st_mode):
+                body = str(path.readlink())
+            elif stat.S_ISREG(info.st_mode):
+                body = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path.relative_to(tree))] = (info.st_mode, info.st_uid, info.st_gid, body)
+    return found
