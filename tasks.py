@@ -1,6 +1,7 @@
 """The command line: each task parses, wires, calls one flow and prints. `inv --list` shows them all.
 
-Exit codes: 0 done, 1 usage error or broken invariant, 2 content wrong, 3 refused by policy or gate, 4 the outside failed.
+Exit codes: 0 done, 1 usage error or broken invariant, 2 content wrong, 3 refused by policy or gate, 4 the outside world
+failed.
 Imports stand inside the tasks, so that listing them is quick.
 """
 
@@ -250,3 +251,26 @@ def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     from pipelines.checks import LINT, pytest_command, run_checks
 
     return run_checks([*LINT, pytest_command(only)])
+
+
+# --- namespaces -----------------------------------------------------------------------------------------------------
+
+
+def _room(name: str, *tasks: Any) -> Collection:
+    """A namespace of tasks: the function `image_build` becomes `image.build`."""
+    room = Collection(name)
+    for found in tasks:
+        room.add_task(found, name=found.name.removeprefix(f"{name}_"))
+    return room
+
+
+namespace = Collection(
+    _room(
+        "image", image_list, image_plan, image_build, image_verify, image_scan, image_publish, image_promote,
+        image_rollback, image_revoke, image_show, image_why, image_prune, image_lock,
+    ),
+    _room("control", control_list, control_show, control_check),
+    _room("policy", policy_show),
+    _room("fleet", fleet_list),
+    setup, doctor, lint, test,
+)  # fmt: skip

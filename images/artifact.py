@@ -42,6 +42,7 @@ class Artifact:
 
     `inputs` is the JSON value whose hash is `input_digest`, so that two artifacts can be compared input by input.
     `created` comes from the inputs (SOURCE_DATE_EPOCH), never from the clock; `built_at` from the clock, for people.
+    `dockerfile` is the digest, in the store, of the Dockerfile that made it, where one did.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Artifact:
     created: datetime
     built_at: datetime
     size_bytes: int = 0
+    dockerfile: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,11 +12,12 @@ from threading import Lock
 
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.artifact import Artifact
 from images.builders import Built, BuildJob
 from images.builders import build as build_image
 from images.context import Context
+from images.disk import room_on
 from images.graph import sorter, with_ancestors
 from images.plan import Action, BuildPlan
 from images.planner import Planner
@@ -78,10 +78,10 @@ class _Builder:
                 name, Action.FAILED, reasons=(f"its parent {parent.name} was {parent.action}",), error=parent.error
             )
         try:
-            outcome = self._planned(name)
-        except (GoldsmithError, OSError) as error:
-            known = error if isinstance(error, GoldsmithError) else from_os(error)
-            outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
+            with room_on(self.context.settings.state_dir):
+                outcome = self._planned(name)
+        except GoldsmithError as error:
+            outcome = BuildOutcome(name, Action.FAILED, reasons=(error.message,), error=error)
         return replace(outcome, seconds=round(time.monotonic() - start, 3))
 
     def _planned(self, name: str) -> BuildOutcome:
@@ -145,15 +145,12 @@ class _Builder:
             return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
         artifact = Artifact(
             plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
-            datetime.now(UTC), built.size_bytes,
+            datetime.now(UTC), built.size_bytes, self._keep(built.dockerfile),
         )  # fmt: skip
         self.context.ledger.record_artifact(artifact)
         self.planner.built(plan.name, built.digest)
         return BuildOutcome(plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks)
 
-
-def from_os(error: OSError) -> OutsideError:
-    """An operating system error in our words: above all, a full disk."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return OutsideError("the disk is full", evidence=str(error), hint="free some space; inv image.prune helps")
-    return OutsideError(f"the machine refused: {error.strerror or error}", evidence=str(error))
+    def _keep(self, dockerfile: Path | None) -> str:
+        """Keep the Dockerfile in the store, for the scanners to come; its digest."""
+        return self.context.store.put_file(dockerfile, "text/plain").digest if dockerfile else ""

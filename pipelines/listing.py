@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hardening.foundation.console import err, print_json, print_table
+from hardening.findings import CheckResult, Outcome
+from hardening.foundation.console import err, out, print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from images.build import BuildOutcome
 from images.context import Context
 from images.plan import BuildPlan
 from pipelines.contract import BuildLine, DefinitionLine, Line, PlanLine
+
+
+BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "reasons"}
+PUBLISH_COLUMNS = {
+    "image": "name",
+    "action": "action",
+    "release": "release",
+    "expires": "expires_at",
+    "because": "reasons",
+}
+CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
 
 
 def show(lines: Line | Sequence[Line], columns: dict[str, str], *, as_json: bool) -> None:
@@ -67,6 +79,37 @@ def build_line(outcome: BuildOutcome) -> BuildLine:
         name=outcome.name, action=outcome.action, digest=outcome.digest, input_digest=outcome.input_digest,
         reasons=outcome.reasons, seconds=outcome.seconds,
     )  # fmt: skip
+
+
+def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
+    """Print the results of checks, what did not pass with its evidence; exit code 3 where an enforced one failed."""
+    if as_json:
+        print_json([line.model_dump(mode="json") for line in lines])
+    for line in () if as_json else lines:
+        rows = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
+        print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
+    return 0 if all(line.passed for line in lines) else 3
+
+
+def _evidence(result: CheckResult) -> str:
+    return "" if result.outcome is Outcome.PASS else result.evidence.strip()
+
+
+def show_why(why: WhyOutput, *, as_json: bool) -> None:
+    """Print what changed since the last artifact."""
+    if as_json:
+        print_json(why.model_dump(mode="json"))
+        return
+    at = why.last_built_at
+    last = f"last built {at:%Y-%m-%d %H:%M} UTC as {why.last_digest[:19]}" if at else "never built"
+    for text in (f"{why.name}: {last}", f"would now be: {why.would}"):
+        out().print(text, markup=False)
+    rows = [[change.kind, change.name, _short(change.old), _short(change.new)] for change in why.changes]
+    print_table(["input", "name", "old", "new"], rows) if rows else out().print("\n".join(why.why), markup=False)
+
+
+def _short(text: str) -> str:
+    return text[:19] if text.startswith("sha256:") else text[:40]
 
 
 def finish(errors: Iterable[GoldsmithError | None]) -> int:

@@ -77,6 +77,7 @@ artifacts = Table(
     _time("created"),
     _time("built_at"),
     Column("size_bytes", BigInteger, nullable=False),
+    _text("dockerfile"),
     UniqueConstraint("name", "platform", "input_digest"),
 )
 

@@ -1,0 +1,109 @@
+"""Judge an artifact: unpack what was built, verify, scan, and ask the gate. Nothing here is pushed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.evaluate import judge_image
+from hardening.findings import CheckResult, Finding, Verdict
+from hardening.foundation.console import say
+from hardening.foundation.errors import ContentError
+from images.artifact import Artifact
+from images.context import Context
+from images.ledger.artifacts import ScanRecord
+from images.planner import Planner
+from images.scan import ScanResult, ScanTarget, scan
+from images.verify import verify
+from images.workspace import workspace
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate's verdict over one content, and what it rests on."""
+
+    verdict: Verdict
+    checks: tuple[CheckResult, ...]
+    result: ScanResult
+
+
+def latest(context: Context, name: str) -> Artifact:
+    """The newest artifact of `name`. Raises ContentError where there is none on this machine."""
+    found = context.ledger.latest_artifact(name, context.settings.platform)
+    if found is None or not context.store.has(found.digest):
+        raise ContentError(f"{name} has not been built on this machine", hint=f"inv image.build {name}")
+    return found
+
+
+def reverify(context: Context, name: str, control: str = "") -> tuple[str, tuple[CheckResult, ...]]:
+    """Check the newest artifact of `name` again, by today's profile; its digest and the results.
+
+    With `control`, only that one. Raises ContentError where the profile has no such control.
+    """
+    artifact = latest(context, name)
+    loaded = context.definitions[name]
+    overlay = Planner(context).overlay(loaded)
+    chosen = tuple(check for check in overlay.checks if control in ("", check.control))
+    if not chosen:
+        raise ContentError(f"{loaded.definition.profile} has no control {control}", hint="inv control.list shows all")
+    with unpacked(context, artifact.digest) as (work, tree):
+        results = verify(
+            loaded.definition, replace(overlay, checks=chosen), tree=tree, config=context.store.config(artifact.digest),
+            digest=artifact.digest, store=context.store, work=work, docker_host=context.build_host(),
+        )  # fmt: skip
+    return artifact.digest, results
+
+
+@contextmanager
+def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
+    """A workspace and, in it, the filesystem of a stored image, for as long as the block lasts."""
+    with workspace(context.settings) as work:
+        yield work, context.store.unpack(digest, work / "tree")
+
+
+def judge(context: Context, artifact: Artifact, policy_name: str) -> Judgement:
+    """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict."""
+    checks = context.ledger.checks(artifact.digest)
+    result = scan_content(context, artifact.digest, artifact)
+    findings = _dated(context, result.findings)
+    verdict = judge_image(
+        load_policy(context.settings.roots, policy_name), artifact.name, checks, result.reports, findings,
+        load_waivers(context.settings.roots), context.now,
+    )  # fmt: skip
+    sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
+    context.ledger.record_scan(artifact.digest, ScanRecord(result.reports, findings, sbom.digest), context.now)
+    context.ledger.record_verdict(artifact.digest, verdict)
+    return Judgement(verdict, checks, replace(result, findings=findings))
+
+
+def scan_content(context: Context, digest: str, artifact: Artifact | None) -> ScanResult:
+    """Run every scanner over an image of the store. What `artifact` says is installed must have been seen by them."""
+    say(f"{artifact.name if artifact else digest[:19]}: scanning")
+    with unpacked(context, digest) as (work, tree):
+        layout = context.store.layout_for(digest, work / "layout")
+        target = ScanTarget(
+            artifact.name if artifact else digest, layout, tree,
+            dockerfile=_dockerfile(context, artifact, work) if artifact else None,
+            packages=artifact.packages if artifact else (),
+        )  # fmt: skip
+        return scan(target, context.settings, now=context.now)
+
+
+def _dockerfile(context: Context, artifact: Artifact, work: Path) -> Path | None:
+    """The Dockerfile that made the artifact, where one did; kept in the store under the digest that its inputs name."""
+    digest = artifact.dockerfile
+    if not digest or not context.store.has(digest):
+        return None
+    path = work / "Dockerfile"
+    path.write_bytes(context.store.blob(digest).read_bytes())
+    return path
+
+
+def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Findings with the day on which their fix was first known here, from which fix windows are counted."""
+    fixed = [(finding.id, finding.package) for finding in findings if finding.fixed]
+    seen = context.ledger.first_seen_all(fixed, context.now)
+    return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)

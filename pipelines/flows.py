@@ -1,0 +1,58 @@
+"""What the image tasks call: from names to contract lines, by way of the flows in `images`."""
+
+from __future__ import annotations
+
+from hardening.foundation.console import say
+from hardening.foundation.content import select
+from hardening.foundation.errors import GoldsmithError
+from images.build import build
+from images.context import Context
+from images.judge import reverify
+from images.planner import Planner
+from images.verify import refusals
+from pipelines.contract import BuildLine, PlanLine, VerifyLine, WhyOutput
+from pipelines.listing import build_line, plan_line
+from pipelines.wiring import image_context
+
+Errors = list[GoldsmithError | None]
+
+
+def named(context: Context, pattern: str) -> list[str]:
+    """The definitions that a NAME argument means. Raises ContentError with the nearest names."""
+    return select(pattern, context.definitions, "image")
+
+
+def plan_images(pattern: str) -> list[PlanLine]:
+    """What a build of `pattern` would do, parents included."""
+    context = image_context()
+    return [plan_line(plan) for plan in Planner(context).plan_all(named(context, pattern))]
+
+
+def build_images(pattern: str, *, no_cache: bool) -> tuple[list[BuildLine], Errors]:
+    """Build; one line for each image, and what went wrong."""
+    context = image_context()
+    outcomes = build(context, named(context, pattern), no_cache=no_cache)
+    return [build_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
+
+
+def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
+    """Check the newest artifacts again."""
+    context = image_context()
+    lines = []
+    for name in named(context, pattern):
+        say(f"{name}: verifying")
+        digest, checks = reverify(context, name, control)
+        lines.append(VerifyLine(name=name, digest=digest, passed=not refusals(checks), checks=checks))
+    return lines
+
+
+def why_image(name: str) -> WhyOutput:
+    """Which inputs of `name` differ from its last artifact's."""
+    context = image_context()
+    only = named(context, name)[0]
+    plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
+    last = context.ledger.latest_artifact(only, plan.platform)
+    return WhyOutput(
+        name=only, last_built_at=last and last.built_at, last_digest=last.digest if last else "",
+        would=plan.action, changes=plan.changes, why=plan.why,
+    )  # fmt: skip
