@@ -1,0 +1,219 @@
+"""Content that is wrong is refused with one error that names the file, the key and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hardening.catalog import (
+    load_cases,
+    load_controls,
+    load_policies,
+    load_policy,
+    load_profile,
+    load_profiles,
+    load_waivers,
+)
+from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import ROOT
+
+CONTROL = """
+title = "T"
+severity = "low"
+applies_to = ["container"]
+owner = "us"
+rationale = "because"
+cost = "none"
+"""
+PROOF = '[[proof]]\ntitle = "t"\nevidence = "e"\n'
+PROFILE = 'title = "T"\nowner = "us"\n'
+POLICY = PROFILE + 'rationale = "r"\nreview_by = 2027-01-01\nexception_contact = "us"\n'
+WAIVER = """
+controls = ["a"]
+subjects = ["x-*"]
+reason = "r"
+owner = "ann"
+approver = "bob"
+created = 2026-01-01
+expires = 2026-02-01
+"""
+
+
+def root_with(folder: Path, **texts: str) -> Path:
+    """A content root with the given files; the default is one whole control `a`."""
+    files = {
+        "controls/a/control.toml": CONTROL,
+        "controls/a/check.sh": "exit 0\n",
+        "controls/a/cases.toml": PROOF,
+        **texts,
+    }
+    for name, text in files.items():
+        path = folder / "hardening" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def refused(load: object, *args: object) -> str:
+    with pytest.raises(ContentError) as caught:
+        load(*args)  # type: ignore[operator]
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_what_ships_loads() -> None:
+    """The catalog of this checkout is whole."""
+    roots = [ROOT]
+    assert load_controls(roots)
+    assert load_profiles(roots)
+    assert isinstance(load_policies(roots), dict)
+    assert isinstance(load_waivers(roots), tuple)
+
+
+@pytest.mark.parametrize("missing", ["title", "severity", "applies_to", "owner", "rationale", "cost"])
+def test_a_control_says_all_of_it(tmp_path: Path, missing: str) -> None:
+    """Rationale, cost and owner are no decoration: without one of them a control does not load."""
+    text = "\n".join(line for line in CONTROL.splitlines() if not line.startswith(missing))
+    root = root_with(tmp_path, **{"controls/a/control.toml": text})
+    assert f"controls/a/control.toml: {missing}: required, but missing" in refused(load_controls, [root])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CONTROL + 'titel = "x"', "titel: unknown key\n  hint: did you mean title?"),
+        (CONTROL.replace('"low"', '"lwo"'), "severity: input should be 'critical', 'high', 'medium', 'low'"),
+        (CONTROL.replace('["container"]', "[]"), "applies_to: "),
+        (CONTROL.replace('"because"', '"  "'), "rationale: "),
+        (CONTROL + '[params.x]\ntype = "number"\nhelp = "h"', "params.x.type: input should be 'string'"),
+        (CONTROL + '[params.x]\ntype = "string"', "params.x.help: required, but missing"),
+        (CONTROL + '[params.x]\ntype = "integer"\nhelp = "h"\ndefault = "3"', "default must be of type integer"),
+        (CONTROL + '[params.x]\ntype = "list"\nhelp = "h"\ndefault = [1]', "default must be a list of strings"),
+        (CONTROL + '[[files]]\npath = "etc/x"\nsource = "x"', "files[0].path: "),
+        (CONTROL + '[[files]]\npath = "/etc/x"\nsource = "x"\nmode = "644"', "files[0].mode: "),
+        (CONTROL + '[[files]]\npath = "/etc/x"\nsource = "x"\nowner = "root"', "files[0].owner: "),
+        ("title = T", "not TOML"),
+    ],
+)
+def test_a_wrong_control_names_its_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    """Unknown keys, wrong types and wrong values: file, key path, what is allowed."""
+    root = root_with(tmp_path, **{"controls/a/control.toml": text})
+    error = refused(load_controls, [root])
+    assert "hardening/controls/a/control.toml" in error
+    assert message in error
+
+
+@pytest.mark.parametrize("part", ["control.toml", "check.sh", "cases.toml"])
+def test_a_control_without_check_or_proof_does_not_load(tmp_path: Path, part: str) -> None:
+    """A control that nothing checks, or that nothing proves, does not land."""
+    root = root_with(tmp_path)
+    (root / "hardening/controls/a" / part).unlink()
+    assert f"controls/a/{part}: " in refused(load_controls, [root])
+
+
+@pytest.mark.parametrize("text", ["", "proof = []", '[[render]]\nexpect = {"/x" = "y"}'])
+def test_cases_hold_at_least_one_proof(tmp_path: Path, text: str) -> None:
+    """An empty cases.toml is no proof."""
+    root = root_with(tmp_path, **{"controls/a/cases.toml": text})
+    assert "cases.toml: proof: " in refused(load_cases, load_controls([root])["a"])
+
+
+def test_declared_files_are_there_and_present_files_are_declared(tmp_path: Path) -> None:
+    """A template that nobody installs, or that does not exist, is a mistake either way."""
+    declared = CONTROL + '[[files]]\npath = "/etc/x"\nsource = "x.j2"\n'
+    root = root_with(tmp_path, **{"controls/a/control.toml": declared, "controls/a/files/y.j2": "text"})
+    assert "no such file" in refused(load_controls, [root])
+    (root / "hardening/controls/a/files/x.j2").write_text("text")
+    assert "files/y.j2: not declared in control.toml" in refused(load_controls, [root])
+
+
+def test_the_same_name_in_two_roots_names_both(tmp_path: Path) -> None:
+    """A company's root adds to ours and never silently replaces a control of it."""
+    one, two = root_with(tmp_path / "one"), root_with(tmp_path / "two")
+    error = refused(load_controls, [one, two])
+    assert str(one / "hardening/controls/a") in error
+    assert str(two / "hardening/controls/a") in error
+
+
+def test_a_second_root_adds_its_content(tmp_path: Path) -> None:
+    """Content outside the checkout stands beside ours, and its profiles can extend ours."""
+    root = root_with(
+        tmp_path, **{"profiles/ours.toml": PROFILE + 'extends = "container-base"\ncontrols = [{control = "a"}]'}
+    )
+    assert {"a", "no-setuid"} <= set(load_controls([ROOT, root]))
+    names = [entry.control for entry in load_profile([ROOT, root], "ours").controls]
+    assert names[-1] == "a"
+    assert "no-setuid" in names
+
+
+def test_a_profile_replaces_in_place_and_leaves_out_with_a_reason(tmp_path: Path) -> None:
+    """The order of application is the base's; what is replaced keeps its place."""
+    child = PROFILE + 'extends = "base"\ncontrols = [{control = "b", enforcement = "warn"}, {control = "d"}]\n'
+    root = root_with(
+        tmp_path,
+        **{
+            "profiles/base.toml": PROFILE + 'controls = [{control = "a"}, {control = "b"}, {control = "c"}]',
+            "profiles/child.toml": child + '[without]\na = "not here"',
+        },
+    )
+    entries = load_profile([root], "child").controls
+    assert [(entry.control, entry.enforcement) for entry in entries] == [
+        ("b", "warn"),
+        ("c", "enforce"),
+        ("d", "enforce"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PROFILE + 'extends = "bse"', "extends: no profile is named bse\n  hint: did you mean base?"),
+        (PROFILE + 'extends = "p"', "profiles extend each other in a circle: p → p"),
+        (PROFILE + 'extends = "base"\n[without]\nx = "r"', "without.x: base does not list it"),
+        (PROFILE + 'extends = "base"\n[without]\na = ""', "without.a: "),
+        (PROFILE + 'controls = [{control = "a"}, {control = "a"}]', "controls: a is listed twice"),
+        (PROFILE + 'controls = [{control = "a", enforcment = "warn"}]', "enforcment: unknown key"),
+        (PROFILE + 'controls = [{control = "a", enforcement = "off"}]', "controls[0].enforcement: input should be"),
+        (PROFILE + 'controls = [{control = "a", stages = [{enforcement = "warn"}]}]', "stages[0].from: required"),
+    ],
+)
+def test_a_wrong_profile_names_its_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    """A profile that refers to nothing, to itself, or twice, is refused."""
+    base = PROFILE + 'controls = [{control = "a"}]'
+    root = root_with(tmp_path, **{"profiles/base.toml": base, "profiles/p.toml": text})
+    error = refused(load_profile, [root], "p")
+    assert "hardening/profiles/p.toml" in error
+    assert message in error
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
+    """A name that is not there comes with those that are near."""
+    root = root_with(tmp_path, **{"profiles/base.toml": PROFILE, "policies/default.toml": POLICY})
+    assert "did you mean base?" in refused(load_profile, [root], "bas")
+    assert "did you mean default?" in refused(load_policy, [root], "defualt")
+    assert load_policy([root], "default").name == "default"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("expires = 2026-02-01", ""), "expires: required, but missing"),
+        (("2026-02-01", "2028-02-01"), "within 366 days"),
+        (('"bob"', '"ann"'), "approver and owner must be two people"),
+        (('controls = ["a"]', ""), "at least one control or vulnerability"),
+        (('["x-*"]', "[]"), "subjects: "),
+    ],
+)
+def test_a_waiver_is_bounded_and_seen_by_two(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    """An exception without an end, a reason or a second person is none."""
+    root = root_with(tmp_path, **{"waivers/w.toml": WAIVER.replace(*change)})
+    error = refused(load_waivers, [root])
+    assert "hardening/waivers/w.toml" in error
+    assert message in error
+
+
+def test_waivers_are_named_by_their_file(tmp_path: Path) -> None:
+    """The id is the file's name, so that two of the same id cannot exist."""
+    root = root_with(tmp_path, **{"waivers/w2.toml": WAIVER, "waivers/w1.toml": WAIVER})
+    assert [waiver.id for waiver in load_waivers([root])] == ["w1", "w2"]
