@@ -1,0 +1,416 @@
+"""The gate: what refuses, what warns, what a waiver changes, and what can never be a pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardening.catalog import load_policy
+from hardening.evaluate import RunningFacts, judge_image, judge_member
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
+from hardening.foundation.settings import ROOT
+from hardening.model import Enforcement, Policy, Severity, Waiver
+from hardening.running import under
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+VULNERABILITY = FindingKind.VULNERABILITY
+
+
+def policy(**image: object) -> Policy:
+    return Policy.model_validate(
+        {
+            "name": "test",
+            "title": "t",
+            "owner": "security",
+            "rationale": "r",
+            "review_by": date(2027, 1, 1),
+            "exception_contact": "security@example.com",
+            "image": {
+                "vulnerabilities": [
+                    {"severity": "low", "exploited": True, "within": "0s"},
+                    {"severity": "high", "within": "0s"},
+                    {"severity": "unknown", "within": "2d"},
+                    {"severity": "medium", "within": "7d"},
+                ],
+                **image,
+            },
+        }
+    )
+
+
+def finding(severity: Severity = Severity.HIGH, **change: object) -> Finding:
+    base = Finding(VULNERABILITY, "CVE-2026-0001", "zlib1g", "1.3-1", "1.3-2", severity, (("trivy", severity),))
+    return replace(base, **change)
+
+
+def report(**change: object) -> ScanReport:
+    base = ScanReport("debsecan", VULNERABILITY, Outcome.PASS, 78, NOW - DAY, "https://feed.example.com/trixie", "")
+    return replace(base, **change)
+
+
+def check(outcome: Outcome, enforcement: Enforcement = Enforcement.ENFORCE) -> CheckResult:
+    return CheckResult("no-setuid", "No setuid files", Severity.HIGH, enforcement, outcome, "/usr/bin/su")
+
+
+def waiver(**change: object) -> Waiver:
+    base = {
+        "id": "w",
+        "vulnerabilities": ("CVE-2026-0001",),
+        "subjects": ("*",),
+        "reason": "r",
+        "owner": "a",
+        "approver": "b",
+        "created": NOW.date() - 30 * DAY,
+        "expires": NOW.date() + DAY,
+    }
+    return Waiver.model_validate({**base, **change})
+
+
+JUDGED = (report(),)
+
+
+def judged(
+    *findings: Finding, by: Policy | None = None, reports=JUDGED, checks=(), waivers=(), now=NOW, first_seen=None
+) -> Verdict:
+    return judge_image(by or policy(), "debian-base", checks, reports, findings, waivers, now, first_seen)
+
+
+def test_an_image_that_was_judged_and_holds_nothing_is_allowed():
+    """One judge that looked, current data, no finding: no reason at all."""
+    verdict = judged()
+    assert verdict.allowed
+    assert verdict.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("reports", "because"),
+    [
+        ((), "none ran"),
+        ((report(outcome=Outcome.NOT_EVALUATED, evaluated=0, reason="no data"),), "debsecan: no data"),
+        ((report(outcome=Outcome.ERROR, evaluated=0, reason="crashed"),), "debsecan: crashed"),
+        ((report(evaluated=0),), "debsecan: it evaluated nothing"),
+        ((report(outcome=Outcome.NOT_APPLICABLE),), "debsecan: it evaluated nothing"),
+        ((report(data_date=NOW - 8 * DAY),), "its data is of 2026-11-17, 8 days old; the policy accepts 7d"),
+        ((report(data_date=NOW + 2 * DAY),), "in the future"),
+        ((report(data_date=None),), "the date of its data is unknown"),
+        ((report(kind=FindingKind.SECRET),), "none ran"),
+        ((report(sample=True, data_source="sample of 2026-11-24"),), "judged by the sample of 2026-11-24"),
+    ],
+)
+def test_what_nobody_evaluated_is_refused_and_says_so(reports, because):
+    """Every silent pass that was ever seen: no scanner, no data, old data, undated data, a crash, the sample."""
+    verdict = judged(reports=reports)
+    [reason] = [reason for reason in verdict.refusals if reason.rule == "judges"]
+    assert not verdict.allowed
+    assert "nothing was evaluated" in reason.what
+    assert because in reason.what
+    assert "feeds.debsecan" in reason.todo
+
+
+def test_no_leniency_of_a_policy_and_no_waiver_lets_an_unjudged_image_through():
+    """A policy may ask for few judges, or only warn; that there is one at all is not up for debate."""
+    lenient = policy(judges={"minimum": 1, "enforcement": "audit"})
+    verdict = judged(by=lenient, reports=(), waivers=(waiver(controls=("judges",)),))
+    assert not verdict.allowed
+
+
+def test_fewer_judges_than_the_policy_asks_for_is_treated_as_the_policy_says():
+    """One of two: refused by an enforcing policy, a warning by a warning one. The same scanner twice is one judge."""
+    two = {"minimum": 2}
+    assert not judged(by=policy(judges=two), reports=(report(), report())).allowed
+    assert judged(by=policy(judges=two), reports=(report(), report(scanner="trivy"))).allowed
+    warned = judged(by=policy(judges={**two, "enforcement": "warn"}))
+    assert warned.allowed
+    assert "1 of at least 2" in warned.reasons[0].what
+
+
+def test_the_sample_counts_only_where_the_policy_says_so_and_otherwise_tells_the_way_out():
+    """The shipped default refuses and names both ways on; the shipped demo accepts it, whatever its age."""
+    sampled = (report(sample=True, data_source="sample of 2026-11-01", data_date=NOW - 900 * DAY),)
+    refused = judged(by=load_policy((ROOT,), "default"), reports=sampled)
+    assert not refused.allowed
+    assert "sample of 2026-11-01, which this policy does not accept" in refused.refusals[0].what
+    assert "feeds.debsecan (or feeds.trivy) in goldsmith.toml" in refused.refusals[0].todo
+    assert 'policy = "demo"' in refused.refusals[0].todo
+    assert judged(by=load_policy((ROOT,), "demo"), reports=sampled).allowed
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.ERROR, Outcome.NOT_EVALUATED])
+def test_a_control_that_failed_or_could_not_be_checked_refuses(outcome):
+    """Not knowing is failing; the reason names the control and its evidence."""
+    verdict = judged(checks=[check(outcome)])
+    assert not verdict.allowed
+    assert "no-setuid" in verdict.refusals[0].what
+    assert "/usr/bin/su" in verdict.refusals[0].what
+
+
+def test_a_control_weighs_what_its_profile_says_that_day():
+    """Staged enforcement arrives in the result: a warning today refuses nothing."""
+    assert judged(checks=[check(Outcome.FAIL, Enforcement.WARN)]).allowed
+    assert judged(checks=[check(Outcome.PASS), check(Outcome.NOT_APPLICABLE)]).reasons == ()
+
+
+def test_inside_its_window_a_vulnerability_warns_with_a_deadline_and_after_it_refuses():
+    """Counted from when the fix was first known here, to the second."""
+    known = finding(Severity.MEDIUM, fix_known_since=NOW - 6 * DAY)
+    early = judged(known)
+    assert early.allowed
+    assert early.reasons[0].enforcement is Enforcement.WARN
+    assert early.reasons[0].deadline == NOW + DAY
+    assert "must be in by 2026-11-26 12:00 UTC" in early.reasons[0].what
+    assert not judged(known, now=NOW + DAY, reports=[report(data_date=NOW)]).allowed
+    assert judged(known, now=NOW + DAY - timedelta(seconds=1), reports=[report(data_date=NOW)]).allowed
+
+
+def test_the_ledgers_first_sight_counts_for_a_finding_that_carries_no_date():
+    """Without either the finding is new today."""
+    medium = finding(Severity.MEDIUM)
+    assert judged(medium).allowed
+    assert not judged(medium, first_seen={("CVE-2026-0001", "zlib1g"): NOW - 8 * DAY}).allowed
+
+
+def test_an_exploited_vulnerability_takes_the_strictest_window():
+    """Known exploitation outweighs severity, also where nobody named one."""
+    for severity in (Severity.MEDIUM, Severity.LOW, Severity.UNKNOWN):
+        assert judged(finding(severity)).allowed
+        assert not judged(finding(severity, exploited=True)).allowed
+
+
+def test_an_unnamed_severity_without_a_window_of_its_own_is_treated_as_critical():
+    """Nobody's opinion is not a mild opinion."""
+    strict = policy(vulnerabilities=[{"severity": "critical", "within": "0s"}])
+    assert judged(finding(Severity.HIGH), by=strict).allowed
+    assert not judged(finding(Severity.UNKNOWN), by=strict).allowed
+
+
+def test_a_vulnerability_without_a_fix_is_treated_by_its_own_rule():
+    """Nothing can be rebuilt: recorded by default, refused where a policy says so."""
+    unfixed = finding(Severity.CRITICAL, fixed="")
+    assert judged(unfixed).allowed
+    assert not judged(unfixed, by=policy(unfixed={"enforcement": "enforce"})).allowed
+
+
+def test_scanners_that_disagree_are_all_shown_and_the_worst_counts():
+    """Nothing is averaged: the reason names each scanner's opinion."""
+    low = finding(Severity.LOW, scanners=(("debsecan", Severity.LOW),))
+    verdict = judged(finding(Severity.HIGH), low)
+    assert len(verdict.reasons) == 1
+    assert "high (debsecan: low, trivy: high)" in verdict.reasons[0].what
+    assert not verdict.allowed
+
+
+def test_secrets_refuse_and_misconfigurations_warn_by_default():
+    """Each kind by its own rule of the policy."""
+    secret = finding(kind=FindingKind.SECRET, id="private-key", package="/root/key")
+    flaw = finding(kind=FindingKind.MISCONFIGURATION, id="DS-0002")
+    assert not judged(secret).allowed
+    assert judged(flaw).allowed
+    assert 'vulnerabilities = ["private-key"]' in judged(secret).reasons[0].waiver
+
+
+def test_a_scanner_for_secrets_that_did_not_evaluate_refuses_as_a_secret_would():
+    """Else removing the scanner would be the way to pass; an image without a Dockerfile lacks nothing."""
+    silent = report(scanner="trivy-secret", kind=FindingKind.SECRET, outcome=Outcome.ERROR, reason="crashed")
+    assert not judged(reports=[report(), silent]).allowed
+    absent = report(scanner="hadolint", kind=FindingKind.MISCONFIGURATION, outcome=Outcome.NOT_APPLICABLE)
+    assert judged(reports=[report(), absent]).reasons == ()
+
+
+def test_a_waiver_silences_without_hiding():
+    """The reason stays, says by which waiver and until when, and comes after what still needs someone."""
+    verdict = judged(finding(), finding(id="CVE-2026-0002", severity=Severity.MEDIUM), waivers=[waiver()])
+    assert verdict.allowed
+    assert [reason.rule for reason in verdict.reasons] == ["CVE-2026-0002", "CVE-2026-0001"]
+    assert verdict.reasons[1].waived_by == "w until 2026-11-26: r"
+
+
+def test_a_refusal_tells_a_developer_what_why_what_to_do_and_how_to_get_an_exception():
+    """All four, so that nobody has to ask what the refusal means."""
+    [reason] = judged(finding()).refusals
+    assert "CVE-2026-0001 in zlib1g 1.3-1" in reason.what
+    assert reason.why
+    assert "zlib1g 1.3-2" in reason.todo
+    assert reason.waiver.startswith("ask security@example.com")
+
+
+def test_a_policy_past_its_review_is_a_warning_to_its_owner():
+    """It goes on to judge; on the day itself it is still in time."""
+    stale = policy().model_copy(update={"review_by": NOW.date() - DAY})
+    verdict = judged(by=stale)
+    assert verdict.allowed
+    assert verdict.reasons[0].rule == "policy-review"
+    assert judged(by=stale.model_copy(update={"review_by": NOW.date()})).reasons == ()
+
+
+severities = st.sampled_from(Severity)
+findings_ = st.builds(
+    Finding,
+    kind=st.sampled_from(FindingKind),
+    id=st.sampled_from(["CVE-1", "CVE-2", "CVE-3"]),
+    package=st.sampled_from(["a", "b"]),
+    installed=st.just("1"),
+    fixed=st.sampled_from(["", "2", "3"]),
+    severity=severities,
+    scanners=st.tuples(st.tuples(st.sampled_from(["trivy", "debsecan", "other"]), severities)),
+    exploited=st.booleans(),
+    fix_known_since=st.none() | st.sampled_from([NOW - 10 * DAY, NOW]),
+)
+reports_ = st.builds(
+    report,
+    scanner=st.sampled_from(["trivy", "debsecan"]),
+    outcome=st.sampled_from(Outcome),
+    evaluated=st.integers(0, 2),
+    data_date=st.sampled_from([None, NOW - 30 * DAY, NOW]),
+    sample=st.booleans(),
+)
+waivers_ = st.builds(
+    waiver,
+    id=st.just("w"),
+    vulnerabilities=st.sampled_from([("CVE-1",), ("CVE-2", "CVE-3")]),
+    expires=st.sampled_from([NOW.date() - DAY, NOW.date()]),
+)
+
+
+@given(st.lists(findings_), findings_, st.lists(reports_), st.lists(waivers_))
+def test_adding_a_finding_never_turns_refused_into_allowed(findings, one_more, reports, waivers):
+    """Whatever was refused stays refused when more is found about something else."""
+    key = (one_more.kind, one_more.id, one_more.package)
+    others = [f for f in findings if (f.kind, f.id, f.package) != key]
+    before = judged(*others, reports=reports, waivers=waivers)
+    after = judged(*others, one_more, reports=reports, waivers=waivers)
+    assert before.allowed or not after.allowed
+
+
+@given(st.lists(findings_, min_size=1), st.sampled_from([s for s in Severity if s is not Severity.UNKNOWN]))
+def test_a_second_opinion_never_makes_a_finding_milder(findings, severity):
+    """Another scanner's word about something whose severity is known can only add to the refusal."""
+    known = [f for f in findings if f.severity is not Severity.UNKNOWN]
+    again = [replace(f, severity=severity, scanners=(("another", severity),)) for f in known]
+    assert judged(*known).allowed or not judged(*known, *again).allowed
+
+
+@given(st.lists(findings_), st.lists(reports_), st.lists(waivers_))
+def test_an_image_without_a_judge_is_never_allowed(findings, reports, waivers):
+    """For any findings, waivers and reports none of which evaluated the image on data in date."""
+    counted = [
+        r
+        for r in reports
+        if r.outcome in (Outcome.PASS, Outcome.FAIL) and r.evaluated and r.data_date == NOW and not r.sample
+    ]
+    verdict = judged(*findings, reports=reports, waivers=waivers)
+    assert counted or not verdict.allowed
+    assert verdict.allowed == (bool(counted) and not verdict.refusals)
+
+
+@given(st.lists(findings_), st.lists(waivers_))
+def test_a_waiver_that_expired_yesterday_has_no_effect(findings, waivers):
+    """The verdict is the one without it, and it is reported."""
+    expired = [w for w in waivers if w.expires < NOW.date()]
+    alive = [w for w in waivers if w.expires >= NOW.date()]
+    with_them, without = judged(*findings, waivers=waivers), judged(*findings, waivers=alive)
+    assert with_them.allowed == without.allowed
+    assert with_them.refusals == without.refusals
+    assert sum(reason.rule == "waiver-ended" for reason in with_them.reasons) == len(expired)
+
+
+@given(st.lists(findings_), st.randoms())
+def test_merging_is_independent_of_order_and_done_once_is_done(findings, random):
+    """Scanners that finish in another order give the same findings; merging what is merged changes nothing."""
+    shuffled = list(findings)
+    random.shuffle(shuffled)
+    merged = merge(findings)
+    # repr: fields that do not count for equality must not depend on the order either
+    assert repr(merge(shuffled)) == repr(merged)
+    assert repr(merge(merged)) == repr(merged)
+    assert repr(merge([*merge(findings[:2]), *findings[2:]])) == repr(merged)
+    assert {opinion for f in merged for opinion in f.scanners} == {o for f in findings for o in f.scanners}
+
+
+@given(st.lists(findings_), st.lists(reports_), st.randoms())
+def test_the_verdict_is_a_function_of_what_is_known_not_of_its_order(findings, reports, random):
+    """The same verdict, reason by reason, in whatever order scanners and checks answered."""
+    shuffled, other = list(findings), list(reports)
+    random.shuffle(shuffled)
+    assert judged(*findings, reports=reports).reasons == judged(*shuffled, reports=reports).reasons
+    random.shuffle(other)
+    assert judged(*findings, reports=reports).allowed == judged(*findings, reports=other).allowed
+
+
+def running(**rules: object) -> Policy:
+    return Policy.model_validate({**policy().model_dump(by_alias=True), "running": rules})
+
+
+KNOWN = RunningFacts(
+    known=True,
+    image="web@sha256:1",
+    source="r.example/golden/web",
+    own_registry="r.example/golden",
+    seen_since=NOW - 5 * DAY,
+    published_at=NOW - 10 * DAY,
+    expires_at=NOW + 20 * DAY,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "since"),
+    [
+        ({"expires_at": NOW}, "expired", NOW),
+        ({"revoked_at": NOW - DAY, "revoked_reason": "leaked key"}, "revoked", NOW - DAY),
+        ({"superseded_since": NOW - 2 * DAY}, "superseded", NOW - 2 * DAY),
+        ({"refused_since": NOW - DAY, "refused_because": "CVE-2026-0001"}, "refused", NOW - DAY),
+        ({"published_at": NOW - 61 * DAY}, "max_age", NOW - DAY),
+        ({"published_at": None}, "max_age", NOW - 5 * DAY),
+        ({"source": "evil.example/web"}, "approved_source", NOW - 5 * DAY),
+        ({"known": False, "expires_at": NOW - DAY}, "unknown", NOW - 5 * DAY),
+    ],
+)
+def test_each_running_rule_is_its_own_reason_with_since_and_deadline(change, rule, since):
+    """Only that one reason, counted from when it began, and due when the rule's grace is over."""
+    rules = {"max_age": {"limit": "60d", "grace": "3d"}, "approved_source": {"grace": "3d"}}
+    graced = {name: {"grace": "3d"} for name in ("expired", "revoked", "superseded", "refused", "unknown")}
+    [reason] = judge_member(running(**rules, **graced), "web/web-1", replace(KNOWN, **change), (), NOW)
+    assert (reason.rule, reason.since, reason.deadline) == (rule, since, since + 3 * DAY)
+
+
+def test_a_member_within_policy_has_no_reason():
+    """A known image in date, from our own registry."""
+    rules = {"max_age": {"limit": "60d"}, "approved_source": {}}
+    assert judge_member(running(**rules), "web/web-1", KNOWN, (), NOW) == ()
+
+
+def test_an_unknown_image_is_unknown_and_never_expired_but_a_revoked_one_is_revoked():
+    """Nobody's image has no date to expire by; a digest that was revoked is revoked wherever it runs."""
+    facts = replace(KNOWN, known=False, expires_at=NOW - DAY, superseded_since=NOW, revoked_at=NOW)
+    rules = [reason.rule for reason in judge_member(running(), "web/web-1", facts, (), NOW)]
+    assert rules == ["revoked", "unknown"]
+
+
+def test_a_running_rule_can_be_waived_for_one_member():
+    """By the rule's name as a control, by subject glob, until the waiver ends."""
+    facts, aged = replace(KNOWN, expires_at=NOW - DAY), (waiver(controls=("expired",), subjects=("web/*",)),)
+    assert judge_member(running(), "web/web-1", facts, aged, NOW)[0].waived_by
+    assert not judge_member(running(), "api/api-1", facts, aged, NOW)[0].waived_by
+    assert not judge_member(running(), "web/web-1", facts, aged, NOW + 2 * DAY)[0].waived_by
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("r.example/golden", True),
+        ("r.example/golden/web", True),
+        ("r.example/golden@sha256:1", True),
+        ("r.example/golden-evil/web", False),
+        ("r.example.evil/golden/web", False),
+        ("", False),
+    ],
+)
+def test_a_source_is_approved_by_whole_parts_of_its_address(address, inside):
+    """A prefix of the text is not a prefix of the place."""
+    assert under(address, "r.example/golden") is inside
+    assert not under("r.example:8443/golden", "r.example")
+    assert not under("anything", "")
