@@ -6,7 +6,7 @@ An application image is judged by the golden image that it stands on. An unknown
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hardening.findings import Reason
@@ -74,17 +74,13 @@ def facts(member: Member, origin: Origin, own_registry: str = "") -> RunningFact
         image=_called(member, origin),
         source=member.image,
         own_registry=own_registry,
-        seen_since=origin.seen_since,
+        seen_since=member.since,
     )
     if golden is None:
         return seen
     since, by = _superseded(origin, golden)
-    return RunningFacts(
-        known=True,
-        image=seen.image,
-        source=seen.source,
-        own_registry=own_registry,
-        seen_since=origin.seen_since,
+    return replace(
+        seen,
         published_at=golden.published_at,
         expires_at=golden.expires_at,
         revoked_at=golden.revoked_at,

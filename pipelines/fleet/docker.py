@@ -84,6 +84,7 @@ class DockerFleet:
             image=container["Config"]["Image"],
             digests=_digests(container, image),
             layers=tuple((image.get("RootFS") or {}).get("Layers") or ()),
+            since=_moment(container["Created"][:19] + "+00:00"),
             healthy=self._serves(container),
             protected_until=_moment(until) if until else None,
             forced_in_place=essence.forced_in_place(container, self.fleet.limits.shared_mounts),
@@ -95,7 +96,8 @@ class DockerFleet:
         if self.fleet.health.kind != "docker":
             return probe(self.api, self.fleet.health, container).good
         state = container["State"]
-        return state["Status"] == "running" and (state.get("Health") or {}).get("Status", "healthy") == "healthy"
+        status = (state.get("Health") or {}).get("Status", "healthy")
+        return bool(state["Status"] == "running" and status == "healthy")
 
     def prepare(self, target: Target) -> None:
         """Pull the replacement, by digest."""

@@ -15,8 +15,9 @@ class Member:
     """One running instance. `id` is `account/region/kind/id`; `handle` is what its engine calls this very instance.
 
     `image` is the reference it was started from, `digests` every digest by which its image may be known, `layers` the
-    digests of its unpacked layers, base first. `protected_until` is what its do-not-disrupt label says.
-    `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced at all.
+    digests of its unpacked layers, base first. `since` is when it was made. `protected_until` is what its
+    do-not-disrupt label says. `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced
+    at all.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Member:
     image: str
     digests: tuple[str, ...]
     layers: tuple[str, ...] = ()
+    since: datetime | None = None
     healthy: bool = True
     protected_until: datetime | None = None
     forced_in_place: tuple[str, ...] = ()
@@ -38,7 +40,7 @@ class Origin:
     `release` is the newest release over the member's own content, and its date is the member's date. `base` is the
     newest release over the golden content that an application image stands on. `latest` is what the channel of that
     golden image points to, since `latest_since`. `refused_because`: why the present policy would not let the golden
-    image be published, since `refused_since`. `seen_since` is when the member was first seen with this image.
+    image be published, since `refused_since`.
     """
 
     release: Release | None = None
@@ -47,7 +49,6 @@ class Origin:
     latest_since: datetime | None = None
     refused_because: str = ""
     refused_since: datetime | None = None
-    seen_since: datetime | None = None
 
     @property
     def golden(self) -> Release | None:

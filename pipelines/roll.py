@@ -1,0 +1,167 @@
+"""The flows over one fleet: check it, plan its rollout, carry the rollout out, finish what a crash interrupted."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.foundation.console import say
+from hardening.foundation.errors import RefusedError
+from hardening.foundation.locks import only_one
+from images.context import Context
+from images.documents import from_json, to_json
+from images.ledger import Rollout
+from images.registry import Registry
+from pipelines.engine import RolloutState, World, recover, run
+from pipelines.fleet.catalog import load_fleet
+from pipelines.fleet.docker import DockerFleet
+from pipelines.fleet.members import Member
+from pipelines.fleet.model import Approval, Fleet
+from pipelines.fleet.origins import Origins
+from pipelines.rollout import Plan, plan, why_not
+from pipelines.violations import Judged, judge
+
+Now = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the flows over one fleet work with. `now` gives the date by which members are judged."""
+
+    fleet: Fleet
+    context: Context
+    registry: Registry
+    members: DockerFleet
+    now: Now
+
+    def origins(self) -> Origins:
+        """A fresh look at ledger and registry: nothing is remembered from an earlier judging."""
+        waivers = load_waivers(self.context.settings.roots)
+        return Origins(self.fleet, self.context, self.registry, waivers, self.now())
+
+    def judge(self, members: Sequence[Member]) -> tuple[Judged, ...]:
+        """The members judged by today's policy and waivers."""
+        origins = self.origins()
+        return judge(
+            self.fleet.name,
+            load_policy(self.context.settings.roots, self.fleet.policy),
+            members,
+            {member.id: origins.of(member) for member in members},
+            waivers=origins.waivers,
+            now=origins.now,
+            own_registry=self.registry.address,
+        )
+
+    def plan(self, adopt: Sequence[str]) -> Plan:
+        """What a rollout would do now. Raises RefusedError."""
+        return plan(self.fleet, self.judge(self.members.describe()), self.origins().target(), self.now(), adopt)
+
+
+@contextmanager
+def desk(name: str, context: Context, *, engine: str, registry: str, now: Now) -> Iterator[Desk]:
+    """Open what a flow over the fleet `name` needs: its Docker Engine at `engine`, the registry at this address."""
+    fleet = load_fleet(context.settings.roots, name)
+    with DockerFleet(fleet, engine) as members:
+        yield Desk(fleet, context, Registry(registry, context.settings), members, now)
+
+
+def check(at: Desk) -> tuple[Judged, ...]:
+    """Every member of the fleet judged; the ledger learns what runs. None at all is the caller's to say, not a pass."""
+    judged = at.judge(at.members.describe())
+    running = {one.member.name: _runs(one) for one in judged}
+    at.context.ledger.seen_fleet(at.fleet.name, running, at.now())
+    return judged
+
+
+def _runs(one: Judged) -> str:
+    """The digest by which the ledger knows what a member runs: never pruned while it does."""
+    golden = one.origin.golden
+    mine = [digest for digest in one.member.digests if golden and digest in (golden.digest, golden.content)]
+    return mine[0] if mine else golden.content if golden else one.member.digests[0]
+
+
+def start(
+    at: Desk, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False
+) -> tuple[Plan, RolloutState | None]:
+    """Plan the fleet's rollout and, with `apply`, carry it out; an automated run does so only if the fleet says so.
+
+    What an earlier run left unfinished is finished or restored first. Raises RefusedError when a limit forbids the
+    rollout, or when a replacement was not healthy and the old members are back; and OutsideError.
+    """
+    act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
+    if not act:
+        return at.plan(adopt), None
+    lock = at.context.settings.state_dir / "locks" / f"fleet-{at.fleet.name}.lock"
+    with only_one(lock, f"a rollout of the fleet {at.fleet.name}"):
+        resume(at)
+        planned = at.plan(adopt)
+        if not planned.waves:
+            return planned, None
+        state = run(planned, f"{at.fleet.name}-{at.now():%Y%m%d%H%M%S}", _world(at, planned, adopt))
+        check(at)
+        return planned, state
+
+
+def resume(at: Desk) -> tuple[RolloutState, ...]:
+    """Finish or restore what an interrupted rollout left. The caller holds the fleet's lock.
+
+    Raises RefusedError when the rollout belongs to another machine, which may still be at it.
+    """
+    return tuple(_resumed(at, row) for row in at.context.ledger.open_rollouts(at.fleet.name))
+
+
+def _resumed(at: Desk, row: Rollout) -> RolloutState:
+    host = row.owner.rpartition(":")[0]
+    if at.context.settings.database and host != socket.gethostname():  # several machines may share this ledger
+        raise RefusedError(
+            f"the rollout {row.id} was begun on {host} ({row.owner}, last seen {row.at:%Y-%m-%d %H:%M}) and is not over",
+            hint="run roll.start there; it finishes or restores what is left",
+        )
+    say(f"{at.fleet.name}: the rollout {row.id} was interrupted; finishing or restoring its members")
+    return recover(from_json(RolloutState, row.state), _world(at, None, ()))
+
+
+def _world(at: Desk, planned: Plan | None, adopt: Sequence[str]) -> World:
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    clock = SteadyClock(at.now())
+
+    def save(state: RolloutState) -> None:
+        over = state.ended_at is not None
+        at.context.ledger.save_rollout(state.id, state.fleet, to_json(state), owner, clock.now(), is_open=not over)
+        if over:
+            at.context.ledger.audit(clock.now(), owner, "roll", state.fleet, state.failure or f"{state.id} done")
+
+    def still(member: Member) -> str:
+        return _still(at, planned, member, adopt) if planned else ""
+
+    return World(at.members, clock, save, still, say, at.fleet.limits)
+
+
+def _still(at: Desk, planned: Plan, member: Member, adopt: Sequence[str]) -> str:
+    """Why the member is to be left alone after all, judged by what holds right now; empty when it is to be replaced."""
+    one = at.judge([member])[0]
+    if not one.violations:
+        return "it no longer violates" if not one.reasons else "it is waived by now"
+    return why_not(at.fleet, one, planned.target, at.now(), adopt)
+
+
+class SteadyClock:
+    """Real time that never jumps: it starts at the given moment and goes on with the machine's monotonic clock."""
+
+    def __init__(self, start: datetime) -> None:
+        self._start = start
+        self._began = time.monotonic()
+
+    def now(self) -> datetime:
+        """The present moment."""
+        return self._start + timedelta(seconds=time.monotonic() - self._began)
+
+    def wait(self, span: timedelta) -> None:
+        """Sleep."""
+        time.sleep(span.total_seconds())
