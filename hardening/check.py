@@ -25,9 +25,8 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
     Fails closed: a tree without `usr` and `etc` is nothing to look at, a check that passes without saying what it saw
     saw nothing, and a check that breaks or runs over 60 s is an ERROR.
     """
-    if not _looks_like_a_filesystem(tree):
-        nothing = f"nothing to look at: {tree} has no directories usr and etc"
-        return tuple(_result(check, Outcome.ERROR, nothing) for check in overlay.checks)
+    if reason := _no_filesystem(tree):
+        return tuple(_result(check, Outcome.ERROR, reason) for check in overlay.checks)
     with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as folder:
         env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
         with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as pool:
@@ -64,9 +63,14 @@ def _result(check: Check, outcome: Outcome, evidence: str) -> CheckResult:
     return CheckResult(check.control, check.title, check.severity, check.enforcement, outcome, "\n".join(lines))
 
 
-def _looks_like_a_filesystem(tree: Path) -> bool:
-    """Real directories, not links, which could lead the checks out of the tree."""
-    return all((tree / name).is_dir() and not (tree / name).is_symlink() for name in ("usr", "etc"))
+def _no_filesystem(tree: Path) -> str:
+    """Why `tree` cannot be checked; empty when it can. Links at the top could lead the checks out of the tree."""
+    for name in ("usr", "etc", "var", "home", "root", "tmp", "opt", "srv"):
+        if (tree / name).is_symlink():
+            return f"nothing to look at: /{name} is a link, which may lead out of the image"
+    if not (tree / "usr").is_dir() or not (tree / "etc").is_dir():
+        return f"nothing to look at: {tree} has no directories usr and etc"
+    return ""
 
 
 def _environment(facts: ImageFacts, folder: Path) -> dict[str, str]:

@@ -175,6 +175,12 @@ def test_every_control_has_a_proof_and_stands_in_a_profile() -> None:
     assert len([c for c in CONTROLS.values() if Kind.CONTAINER in c.control.applies_to]) >= 16
 
 
+@pytest.mark.parametrize("name", sorted(name for name, control in CONTROLS.items() if control.apply is not None))
+def test_a_control_that_changes_the_image_is_proved_to_heal(name: str) -> None:
+    """An apply script that nothing proves could do nothing at all."""
+    assert any(proof.healed for proof in CASES[name].proof)
+
+
 @pytest.mark.parametrize("name", sorted(CONTROLS))
 def test_a_control_that_installs_files_shows_what_they_look_like(name: str) -> None:
     """Every template has a case with its exact text, which holds."""
@@ -190,11 +196,12 @@ def test_a_control_that_installs_files_shows_what_they_look_like(name: str) -> N
 @needs_trees
 @pytest.mark.parametrize("profile", PROFILES)
 def test_applying_a_profile_twice_changes_nothing(trees: Trees, copies: Copies, tmp_path: Path, profile: str) -> None:
-    """A child image is hardened again, after its parent was: what is right already stays as it is."""
+    """A child image is hardened after its parent was: what is right already is not even touched, so that its layer
+    holds what the child adds and no more."""
     tree = copies(trees.of(profile, "hardened"))
-    before = fingerprint(tree)
+    before = fingerprint(tree, touched=True)
     apply_to(overlay_of(profile), tree, tmp_path / "overlay")
-    assert fingerprint(tree) == before
+    assert fingerprint(tree, touched=True) == before
 
 
 @needs_trees
@@ -252,6 +259,17 @@ def test_an_empty_tree_passes_nothing(tmp_path: Path, profile: str) -> None:
     assert passed == []
 
 
+@pytest.mark.parametrize("name", ["etc", "usr", "home"])
+def test_a_tree_whose_top_leads_out_passes_nothing(tmp_path: Path, name: str) -> None:
+    """An image with /etc → /etc would be judged by the host's own files."""
+    for folder in {"usr", "etc"} - {name}:
+        (tmp_path / folder).mkdir()
+    (tmp_path / name).symlink_to("/" + name)
+    results = run_checks(overlay_of("container-base"), tmp_path, GOOD)
+    assert {result.outcome for result in results} == {Outcome.ERROR}
+    assert f"/{name} is a link" in results[0].evidence
+
+
 def test_an_absent_tree_passes_nothing(tmp_path: Path) -> None:
     """A wrong path is no clean image."""
     results = run_checks(overlay_of("container-base"), tmp_path / "absent", GOOD)
@@ -285,8 +303,9 @@ def test_only_a_check_that_says_what_it_saw_passes(
     assert evidence in result.evidence
 
 
-def fingerprint(tree: Path) -> dict[str, tuple[object, ...]]:
-    """Everything of a tree that its image layer holds, except times, which layers clamp."""
+def fingerprint(tree: Path, *, touched: bool = False) -> dict[str, tuple[object, ...]]:
+    """Everything of a tree that its image layer holds, except times, which layers clamp; `touched` adds when each
+    path was last changed in any way."""
     found: dict[str, tuple[object, ...]] = {}
     for folder, folders, files in os.walk(tree):
         for name in (*folders, *files):
@@ -297,5 +316,11 @@ def fingerprint(tree: Path) -> dict[str, tuple[object, ...]]:
                 body = str(path.readlink())
             elif stat.S_ISREG(info.st_mode):
                 body = hashlib.sha256(path.read_bytes()).hexdigest()
-            found[str(path.relative_to(tree))] = (info.st_mode, info.st_uid, info.st_gid, body)
+            found[str(path.relative_to(tree))] = (
+                info.st_mode,
+                info.st_uid,
+                info.st_gid,
+                body,
+                info.st_ctime_ns if touched else 0,
+            )
     return found

@@ -1,17 +1,20 @@
 # Names the key in every source that names none, and takes back `trusted`, which switches signatures off.
 set -eu
 cd "$ROOT"
-[ -d etc/apt ] && [ ! -L etc/apt ] || exit 0
+for folder in etc/apt etc/apt/sources.list.d; do
+    [ -d "$folder" ] && [ ! -L "$folder" ] || exit 0
+done
 for file in etc/apt/sources.list etc/apt/sources.list.d/*.list; do
     [ -f "$file" ] && [ ! -L "$file" ] || continue
-    sed -i -E -e '/^deb/{
+    new=$(sed -E -e '/^deb/{
 s/[[:space:]]*\b(trusted|allow-insecure|allow-weak)=[^] ]*//g
 s/\[[[:space:]]*\][[:space:]]*//
 /signed-by=/!{
 s#^(deb|deb-src)[[:space:]]+\[[[:space:]]*#\1 [signed-by='"$PARAM_KEYRING"' #
 /signed-by=/!s#^(deb|deb-src)[[:space:]]+#\1 [signed-by='"$PARAM_KEYRING"'] #
 }
-}' "$file"
+}' "$file")
+    [ "$new" = "$(cat "$file")" ] || printf '%s\n' "$new" > "$file"
 done
 for file in etc/apt/sources.list.d/*.sources; do
     [ -f "$file" ] && [ ! -L "$file" ] || continue
@@ -26,5 +29,5 @@ for file in etc/apt/sources.list.d/*.sources; do
             if (text ~ /(^|\n)[Tt]ypes:/ && !signed) text = text "Signed-By: " keyring "\n"
             printf "%s%s", (NR > 1 ? "\n" : ""), text
         }' "$file")
-    printf '%s\n' "$new" > "$file"
+    [ "$new" = "$(cat "$file")" ] || printf '%s\n' "$new" > "$file"
 done

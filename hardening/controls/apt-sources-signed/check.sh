@@ -4,7 +4,10 @@ if [ ! -e usr/bin/apt-get ]; then
     echo "no apt in this image"
     exit 2
 fi
-[ -d etc/apt ] && [ ! -L etc/apt ] || { echo "/etc/apt is missing: nothing to look at"; exit 1; }
+[ -d etc/apt ] || { echo "/etc/apt is missing: nothing to look at"; exit 1; }
+for folder in etc/apt etc/apt/sources.list.d etc/apt/apt.conf.d; do
+    [ ! -L "$folder" ] || { echo "/$folder is a link, which may lead out of the image"; exit 1; }
+done
 
 # One line a source: file, signed or not, trusted or not, addresses.
 sources=$(

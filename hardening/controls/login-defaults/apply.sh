@@ -2,6 +2,7 @@ set -eu
 cd "$ROOT"
 [ -f etc/login.defs ] && [ ! -L etc/login.defs ] || exit 0
 set_to() {
+    [ "$(sed -n "s/^[[:space:]]*$1[[:space:]]*//p" etc/login.defs)" != "$2" ] || return 0
     sed -i "/^[#[:space:]]*$1[[:space:]]/d" etc/login.defs
     printf '%s\t%s\n' "$1" "$2" >> etc/login.defs
 }

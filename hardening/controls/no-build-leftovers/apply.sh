@@ -15,6 +15,6 @@ rm -f -- var/cache/ldconfig/aux-cache var/cache/debconf/*-old var/lib/dpkg/*-old
     root/.bash_history root/.ash_history root/.python_history root/.node_repl_history root/.wget-hsts \
     root/.lesshst root/.viminfo
 # The third field is the day of the last change: today's, where an account was made today.
-if [ -f etc/shadow ] && [ ! -L etc/shadow ]; then
+if [ -f etc/shadow ] && [ ! -L etc/shadow ] && grep -q '^[^:]*:[^:]*:[^:]' etc/shadow; then
     sed -i 's/^\([^:]*:[^:]*:\)[^:]*/\1/' etc/shadow
 fi

@@ -5,7 +5,7 @@ files=$(find . -xdev -type f | wc -l)
 [ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
 
 # A key is a header that stands alone on its line, or is followed by data; a program that merely knows the header is none.
-key='(^|["'"'"'[:space:]=:])-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----[[:space:]]*(\\[nr]|\r?$)'
+key='(^|["'"'"'[:space:]=:])-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----[[:space:]]*(\\[nr]|$)'
 token='(^|[^A-Za-z0-9/+_-])((AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{80}|glpat-[A-Za-z0-9_-]{20}|xox[abprs]-[0-9]+-[A-Za-z0-9-]{20}|sk_live_[A-Za-z0-9]{24}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgEI[A-Za-z0-9_-]{50})([^A-Za-z0-9/+_-]|$)'
 
 contents() {

@@ -3,8 +3,13 @@ set -eu
 cd "$ROOT"
 name=$PARAM_NAME
 uid=$PARAM_UID
-mkdir -p etc home root
-chmod 0700 root
+# Touches only what is wrong: whatever is touched ends up in a child image's layer.
+folder() { # path mode owner
+    [ -d "$1" ] || mkdir -p "$1"
+    [ "$(stat -c '%a %u:%g' "$1")" = "$2 $3" ] || { chmod "$2" "$1" && chown "$3" "$1"; }
+}
+mkdir -p etc home
+folder root 700 0:0
 [ -e etc/passwd ] || echo 'root:x:0:0:root:/root:/usr/sbin/nologin' > etc/passwd
 [ -e etc/group ] || echo 'root:x:0:' > etc/group
 [ -e etc/shadow ] || (umask 077 && echo 'root:*::0:99999:7:::' > etc/shadow)
@@ -13,6 +18,4 @@ add etc/passwd "$name:x:$uid:$uid:$name:/home/$name:/usr/sbin/nologin"
 add etc/group "$name:x:$uid:"
 add etc/shadow "$name:!*::0:99999:7:::"
 [ ! -e etc/gshadow ] || add etc/gshadow "$name:!::"
-mkdir -p "home/$name"
-chmod 0700 "home/$name"
-chown "$uid:$uid" "home/$name"
+folder "home/$name" 700 "$uid:$uid"

@@ -1,7 +1,6 @@
 set -eu
 cd "$ROOT"
 for folder in tmp var/tmp; do
-    mkdir -p "$folder"
-    chmod 1777 "$folder"
-    chown 0:0 "$folder"
+    [ -d "$folder" ] || mkdir -p "$folder"
+    [ "$(stat -c '%a %u:%g' "$folder")" = "1777 0:0" ] || { chmod 1777 "$folder" && chown 0:0 "$folder"; }
 done
