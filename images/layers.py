@@ -196,6 +196,16 @@ def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
     os.utime(target, (info.mtime, info.mtime), follow_symlinks=False)
 
 
+def read_file(path: Path, media_type: str, name: str) -> bytes | None:
+    """The content of the regular file `name` in a layer; None where the layer does not hold it."""
+    with opened(path, media_type) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
+        for info in tar:
+            if info.isreg() and info.name.removeprefix("./") == name:
+                content = tar.extractfile(info)
+                return content.read() if content else None
+    return None
+
+
 def inside(root: Path, name: str) -> Path:
     """Where `name` lies below `root`, links of the image followed as the image itself would."""
     return _Within(root).place(name)

@@ -115,7 +115,7 @@ class Store:
     def layers_of(self, digest: str) -> list[Descriptor]:
         """The layers of the content manifest `digest`, lowest first."""
         found = self.read_json(digest)["layers"]
-        return [Descriptor(item["mediaType"], item["digest"], item["size"]) for item in found]
+        return [Descriptor(_oci_type(item["mediaType"]), item["digest"], item["size"]) for item in found]
 
     def size_of(self, digest: str) -> int:
         """The bytes of an image as a registry keeps it: manifest, configuration and layers."""
@@ -130,7 +130,11 @@ class Store:
             manifest = self.read_json(digest)
             for name in (digest, *(blob["digest"] for blob in [manifest["config"], *manifest["layers"]])):
                 link_or_copy(self.blob(name), directory / "blobs" / "sha256" / name.removeprefix("sha256:"))
-            entry = {"mediaType": MANIFEST, "digest": digest, "size": self.blob(digest).stat().st_size}
+            entry = {
+                "mediaType": manifest.get("mediaType", MANIFEST),
+                "digest": digest,
+                "size": self.blob(digest).stat().st_size,
+            }
             if annotations:
                 entry["annotations"] = annotations
             index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
@@ -150,6 +154,11 @@ class Store:
 def as_json(descriptor: Descriptor) -> dict[str, Any]:
     """A descriptor as manifests hold it."""
     return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+
+
+def _oci_type(media_type: str) -> str:
+    """A layer's media type in OCI's words: upstream images may still use Docker's."""
+    return "application/vnd.oci.image.layer.v1.tar+gzip" if media_type.endswith("rootfs.diff.tar.gzip") else media_type
 
 
 def _sweep(partial: Path) -> None:

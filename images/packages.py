@@ -67,7 +67,7 @@ class PackageIndex:
         if not cached.exists():
             found = self._resolve(bootstrap, wanted, installed)
             self.remember(found)
-            _write(cached, json.dumps([asdict(debian.package_of(stanza)) for stanza in found]))
+            write_atomically(cached, json.dumps([asdict(debian.package_of(stanza)) for stanza in found]))
         return tuple(sorted(Package(**item) for item in json.loads(cached.read_text())))
 
     def stanzas(self, packages: Iterable[Package]) -> str:
@@ -77,9 +77,7 @@ class PackageIndex:
     def remember(self, stanzas: Iterable[str]) -> None:
         """Keep stanzas, so that packages stay describable after the index has moved on; also an upstream image's."""
         for stanza in stanzas:
-            path = self._stanza_path(debian.package_of(stanza))
-            if not path.exists():
-                _write(path, stanza)
+            write_atomically(self._stanza_path(debian.package_of(stanza)), stanza)
 
     def download(self, bootstrap: Bootstrap, packages: Iterable[Package]) -> dict[Package, Path]:
         """The verified .debs of `packages`; only what the pool lacks is fetched. Raises OutsideError."""
@@ -185,7 +183,7 @@ class PackageIndex:
             ) from None
 
     def _stanza_path(self, package: Package) -> Path:
-        return self.home / "stanzas" / debian.pool_name(package)
+        return self.home / "stanzas" / (package.sha256 or "upstream") / debian.pool_name(package)
 
     def _pool_path(self, package: Package) -> Path:
         return self.home / "pool" / package.sha256 / debian.pool_name(package)
@@ -211,7 +209,7 @@ def write_repository(directory: Path, suite: str, packages: dict[Package, Path],
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write by a temporary name, so that nobody ever reads half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")

@@ -1,0 +1,147 @@
+"""Upstream bases: a tag that people write, the digest `images.lock.toml` pins it to, and the image in the store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hardening.foundation.content import Content, load_toml
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import Settings
+from images import debian, layers
+from images.artifact import Package
+from images.disk import room_on
+from images.model import Bootstrap
+from images.oci import CONFIG, MANIFEST, Store
+from images.packages import PackageIndex, write_atomically
+from images.registry import Manifest, Registry, split
+
+LOCK = Path("images/definitions/images.lock.toml")
+
+
+class Pin(Content):
+    """What a tag stood for when it was locked: the digest of all of it, and of the manifest of each platform."""
+
+    digest: str
+    platforms: dict[str, str]
+
+
+class LockFile(Content):
+    """The committed file of pins: tag → pin."""
+
+    images: dict[str, Pin] = {}
+
+
+class Upstream:
+    """The upstream images of all content roots. What is pinned never moves by itself: `lock` moves it."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.store = store
+        self.index = PackageIndex(settings)
+
+    def lock(self, reference: str, root: Path | None = None) -> Pin:
+        """Pin `reference` to what its tag names now, in the lock file of the content root `root` (else the one that
+        already pins it, else the checkout's). Raises OutsideError or ContentError when the registry has no such tag.
+        """
+        found = self._registry(reference).get(reference)
+        pin = Pin(digest=found.digest, platforms=self._platforms(reference, found))
+        file = (root or self._root_of(reference)) / LOCK
+        pins = {**_load(file).images, reference: pin} if file.exists() else {reference: pin}
+        write_atomically(file, render_lock(pins))
+        return pin
+
+    def locked(self, reference: str) -> str:
+        """The pinned digest of `reference` for the platform of the settings, without any network."""
+        file = self._root_of(reference) / LOCK
+        pin = _load(file).images.get(reference) if file.exists() else None
+        if pin is None:
+            raise ContentError(f"{reference} is not pinned", file=file, hint="inv image.lock pins it to its digest")
+        if self.settings.platform not in pin.platforms:
+            known = ", ".join(sorted(pin.platforms))
+            raise ContentError(f"{reference} has no {self.settings.platform}", file=file, hint=f"it has {known}")
+        return pin.platforms[self.settings.platform]
+
+    def fetch(self, reference: str) -> str:
+        """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
+        digest = self.locked(reference)
+        if not self.store.has(digest):
+            self.store.path.mkdir(parents=True, exist_ok=True)
+            with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as directory:
+                repository, _ = split(reference)
+                self._registry(reference).download(f"{repository}@{digest}", Path(directory))
+                self._import(Path(directory), digest)
+        return digest
+
+    def bootstrap(self, reference: str) -> Bootstrap:
+        """The distribution of the image: its children's packages come from there. ContentError if not Debian."""
+        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(self.fetch(reference), "usr/lib/os-release")))
+        if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
+            raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
+        return Bootstrap(family="debian", suite=release["VERSION_CODENAME"])
+
+    def packages(self, reference: str) -> tuple[Package, ...]:
+        """What is installed in the image, by its own dpkg status."""
+        status = self._text(self.fetch(reference), "var/lib/dpkg/status")
+        self.index.remember(debian.stanzas(status))
+        return debian.installed(status)
+
+    def _platforms(self, reference: str, found: Manifest) -> dict[str, str]:
+        """Platform → digest of the manifest: those of an index, or the one that a single manifest is for."""
+        if found.is_index:
+            entries: list[dict[str, Any]] = found.data["manifests"]
+            platforms = {_platform(item["platform"]): str(item["digest"]) for item in entries if "platform" in item}
+            return {name: digest for name, digest in sorted(platforms.items()) if "unknown" not in name}
+        repository, _ = split(reference)
+        with TemporaryDirectory() as directory:
+            self._registry(reference).download(f"{repository}@{found.digest}", Path(directory))
+            self._import(Path(directory), found.digest)
+        return {_platform(self.store.config(found.digest)): found.digest}
+
+    def _import(self, directory: Path, digest: str) -> None:
+        """Take a downloaded image into the store, its manifest last. Raises OutsideError when it is another one."""
+        for blob in directory.iterdir():
+            if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+                self.store.put_file(blob, CONFIG)
+        found = self.store.put_file(directory / "manifest.json", MANIFEST)
+        if found.digest != digest:
+            raise OutsideError(f"the registry gave {found.digest} for {digest}", hint="is something between us and it?")
+
+    def _registry(self, reference: str) -> Registry:
+        return Registry(split(reference)[0].rpartition("/")[0], self.settings)
+
+    def _root_of(self, reference: str) -> Path:
+        """The content root whose lock file pins `reference`; the checkout where none does."""
+        for root in self.settings.roots:
+            if (root / LOCK).exists() and reference in _load(root / LOCK).images:
+                return root
+        return self.settings.roots[0]
+
+    def _text(self, digest: str, name: str) -> str:
+        """A text file of the image, kept beside the store once found; empty where there is none."""
+        kept = self.store.path / "texts" / digest.removeprefix("sha256:") / Path(name).name
+        if not kept.exists():
+            found = [layers.read_file(self.store.blob(layer.digest), layer.media_type, name)
+                     for layer in self.store.layers_of(digest)]  # fmt: skip
+            texts = [text for text in found if text is not None]
+            write_atomically(kept, texts[-1].decode() if texts else "")
+        return kept.read_text()
+
+
+def _load(file: Path) -> LockFile:
+    return load_toml(file, LockFile)
+
+
+def _platform(item: dict[str, Any]) -> str:
+    return f"{item.get('os', 'unknown')}/{item.get('architecture', 'unknown')}"
+
+
+def render_lock(pins: dict[str, Pin]) -> str:
+    """The text of the lock file."""
+    lines = ["# Upstream images and the digests they are pinned to. Moved by `inv image.lock`, not by hand.\n"]
+    for reference, pin in sorted(pins.items()):
+        platforms = ", ".join(f'"{name}" = "{digest}"' for name, digest in sorted(pin.platforms.items()))
+        lines.append(f'\n[images."{reference}"]\ndigest = "{pin.digest}"\nplatforms = {{ {platforms} }}\n')
+    return "".join(lines)
