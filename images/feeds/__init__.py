@@ -15,7 +15,7 @@ from pathlib import Path
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
-from images.feeds import download, sample
+from images.feeds import download, sample, trivy_db
 from images.scanners.base import Feed
 
 CHECK_AFTER = timedelta(hours=1)
@@ -37,7 +37,7 @@ def _gather(settings: Settings, suite: str, now: datetime, after: timedelta) -> 
     missing: dict[str, str] = {}
     takes: dict[str, Callable[[], Feed]] = {
         "debsecan": lambda: _debsecan(settings, suite, now, after),
-        "trivy": lambda: _trivy(settings),
+        "trivy": lambda: _trivy(settings, now),
     }
     for name, take in takes.items():
         try:
@@ -78,22 +78,24 @@ def check_debsecan(raw: bytes) -> None:
     except (zlib.error, UnicodeDecodeError):
         raise OutsideError("the debsecan data is not zlib-compressed text") from None
     head, _, rest = text.partition("\n\n")
-    if not unpacked.eof or not head.startswith("VERSION 1\n"):
+    if not unpacked.eof or head.partition("\n")[0] != "VERSION 1":
         raise OutsideError("the debsecan data is cut short or of an unknown format")
     if not rest.partition("\n\n")[0].strip():
         raise OutsideError("the debsecan data names no vulnerability")
 
 
-def _trivy(settings: Settings) -> Feed:
+def _trivy(settings: Settings, now: datetime) -> Feed:
     place = settings.feeds.trivy
     if not place:
         raise OutsideError("feeds.trivy names no vulnerability database")
     directory = settings.state_dir / "feeds" / "trivy" if place == "download" else Path(place)
+    note = trivy_db.keep_current(directory, now, settings.retry_for) if place == "download" else ""
     database = directory / "db" / "trivy.db"
     if not database.is_file() or not database.stat().st_size:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
     dated = _metadata_date(directory / "db" / "metadata.json", "UpdatedAt")
-    return Feed(directory, dated, "downloaded by trivy" if place == "download" else f"directory {directory}")
+    source = "downloaded by trivy" if place == "download" else f"directory {directory}"
+    return Feed(directory, dated, source, note=note)
 
 
 def exploited(settings: Settings, now: datetime) -> frozenset[str]:

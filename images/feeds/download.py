@@ -58,9 +58,7 @@ def fetch(
         if kept and now - datetime.fromisoformat(kept.confirmed) < after:
             return _feed(directory, kept)
         try:
-            kept = retrying(
-                lambda: _ask(kept, address, directory, name, settings, now, check), within=settings.retry_for
-            )
+            kept = retrying(lambda: _ask(kept, address, directory, name, now, check), within=settings.retry_for)
         except OutsideError as error:
             if kept is None:
                 raise
@@ -88,7 +86,6 @@ def _ask(
     address: str,
     directory: Path,
     name: str,
-    settings: Settings,
     now: datetime,
     check: Callable[[bytes], object],
 ) -> Kept:
@@ -100,7 +97,6 @@ def _ask(
             address,
             headers={key: value for key, value in asked.items() if value},
             timeout=TIMEOUT_SECONDS,
-            verify=str(settings.registry.ca_file) if settings.registry.ca_file else True,
         )
     except requests.RequestException as error:
         raise OutsideError(f"{address} could not be read: {type(error).__name__}") from None

@@ -1,0 +1,58 @@
+"""Trivy's own vulnerability database, downloaded by trivy (`feeds.trivy = "download"`), the last good one kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from filelock import FileLock
+
+from hardening.foundation import process
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.retrying import retrying
+
+TIMEOUT_SECONDS = 900
+
+
+def keep_current(directory: Path, now: datetime, within: timedelta) -> str:
+    """Download the database into `directory` when its own metadata says that a newer one is due.
+
+    Returns what went wrong where the last good copy had to do. Raises OutsideError where there is none.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_name(f".{directory.name}.lock")):
+        if _next_update(directory) > now:
+            return ""
+        try:
+            retrying(lambda: _download(directory), within=within)
+        except OutsideError as error:
+            if not (directory / "db" / "trivy.db").is_file():
+                raise
+            return f"last good copy, because {error.message}"
+    return ""
+
+
+def _next_update(directory: Path) -> datetime:
+    try:
+        due = datetime.fromisoformat(json.loads((directory / "db" / "metadata.json").read_text())["NextUpdate"])
+    except (OSError, ValueError, KeyError):
+        return datetime.min.replace(tzinfo=UTC)
+    return due
+
+
+def _download(directory: Path) -> None:
+    """Into a fresh directory, swapped in when it is whole: a scan never reads half a database."""
+    fresh, old = directory.with_name(f"{directory.name}.new"), directory.with_name(f"{directory.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    program = process.which("trivy") or "trivy"
+    argv = [str(program), "image", "--download-db-only", f"--cache-dir={fresh}", "--config=", "--quiet"]
+    process.run(argv, timeout=TIMEOUT_SECONDS, hint="feeds.trivy can also name a directory with trivy's cache")
+    if not (fresh / "db" / "trivy.db").is_file():
+        raise OutsideError("trivy downloaded no database")
+    if directory.exists():
+        directory.rename(old)
+    fresh.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
