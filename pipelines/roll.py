@@ -120,7 +120,7 @@ def _resumed(at: Desk, row: Rollout) -> RolloutState:
     host = row.owner.rpartition(":")[0]
     if at.context.settings.database and host != socket.gethostname():  # several machines may share this ledger
         raise RefusedError(
-            f"the rollout {row.id} was begun on {host} ({row.owner}, last seen {row.at:%Y-%m-%d %H:%M}) and is not over",
+            f"the rollout {row.id} was begun on {host} and is not over; its last step was at {row.at:%Y-%m-%d %H:%M}",
             hint="run roll.start there; it finishes or restores what is left",
         )
     say(f"{at.fleet.name}: the rollout {row.id} was interrupted; finishing or restoring its members")
