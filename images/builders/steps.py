@@ -44,6 +44,7 @@ def put_files(job: BuildJob, tree: Path) -> None:
     for copied in job.definition.files:
         target = layers.inside(tree, copied.path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # a link would lead the text elsewhere
         target.write_bytes(file_content(job, copied.source))
         uid, gid = copied.owner.split(":")
         layers.own(target, int(uid), int(gid), int(copied.mode, 8))
