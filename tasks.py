@@ -248,8 +248,11 @@ def lint(c: Context) -> int:
 @command({"only": "only tests whose names match, as pytest's -k"})
 def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
+    from hardening.foundation.settings import load_settings
     from pipelines.checks import LINT, pytest_command, run_checks
+    from pipelines.host import setup
 
+    setup(load_settings(), for_tests=True)
     return run_checks([*LINT, pytest_command(only)])
 
 

@@ -34,7 +34,7 @@ def examine(settings: Settings) -> list[DoctorLine]:
         *_tools(),
         *_engines(settings),
         _registry(settings),
-        *(_archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
+        *(archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
         _disk(settings),
         *(_feed(settings, bootstrap) for bootstrap in _bootstraps(settings)),
     ]
@@ -123,7 +123,8 @@ def _bootstraps(settings: Settings) -> list[Bootstrap]:
     return [found[suite] for suite in sorted(found)]
 
 
-def _archive(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
+def archive(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
+    """Whether the archive of `bootstrap`'s suite can be reached."""
     what, costs = f"archive of {bootstrap.suite}", "builds of base images and news of updates"
     try:
         sources = list(debian.sources_of(PackageIndex(settings).sources(bootstrap)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,11 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/docker", str(Path.home() / ".docker"))
 ASK_SECONDS = 60
+UNWANTED_SERVICES = {"docker-registry", "nginx"}  # their programs are wanted, not what Debian starts at boot
+SERVICE_POLICY = """#!/bin/sh
+[ -d /run/systemd/system ] || exit 101
+case $1 in docker | docker.* | containerd*) ;; *) exit 101 ;; esac
+"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ TOOLS = (
     Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
     Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
     Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
+    Tool("busybox", "busybox-static", "tests of Docker fleets", only_tests=True),
+    Tool("nginx", "nginx", "tests of replacements behind a proxy", only_tests=True),
 )
 
 
@@ -65,12 +72,14 @@ class Engine:
     containerd_store: bool
 
 
-def setup(settings: Settings) -> None:
+def setup(settings: Settings, *, for_tests: bool = False) -> None:
     """Install what the host lacks and see that the engines run. Quick, and silent, where nothing is missing.
+
+    What only tests need is installed only with `for_tests`.
 
     Raises OutsideError naming what is missing where it cannot be installed.
     """
-    if lacking := missing():
+    if lacking := missing(tool for tool in TOOLS if for_tests or not tool.only_tests):
         install(lacking)
     for for_builds in (False, True):
         docker_host(settings, for_builds)
@@ -98,7 +107,7 @@ def install(lacking: list[Tool]) -> None:
     say(f"installing Debian packages: {' '.join(packages)}")
     run([*prefix, "apt-get", "update", "-q"], hint="is the package mirror reachable?")
     known = [package for package in packages if run(["apt-cache", "show", package], ok=range(256)).status == 0]
-    with _no_new_services(prefix):
+    with _no_new_services(prefix, known):
         run([*prefix, *apt_install(known)], env={"DEBIAN_FRONTEND": "noninteractive"})
     if still := missing(lacking):
         raise OutsideError(
@@ -195,21 +204,21 @@ def _as_root() -> list[str] | None:
 
 
 @contextmanager
-def _no_new_services(prefix: list[str]) -> Iterator[None]:
-    """While packages install, start no open registry on port 5000 and, where no init system runs, nothing at all.
+def _no_new_services(prefix: list[str], packages: list[str]) -> Iterator[None]:
+    """While `packages` install, let no service start but Docker's own, and that only under an init system.
 
-    Debian asks /usr/sbin/policy-rc.d (invoke-rc.d(8)); a host that has one of its own keeps it.
+    A registry open to all on port 5000 is not what anyone asked for. Debian asks /usr/sbin/policy-rc.d
+    (invoke-rc.d(8)); a host that has one of its own keeps it.
     """
     policy = Path("/usr/sbin/policy-rc.d")
     if policy.exists():
         yield
         return
-    script = '#!/bin/sh\n[ -d /run/systemd/system ] && [ "${1%.service}" != docker-registry ] || exit 101\n'
-    run([*prefix, "sh", "-c", 'printf %s "$1" >"$2" && chmod 755 "$2"', "sh", script, str(policy)])
+    run([*prefix, "sh", "-c", 'printf %s "$1" >"$2" && chmod 755 "$2"', "sh", SERVICE_POLICY, str(policy)])
     try:
         yield
     finally:
         run([*prefix, "rm", "-f", str(policy)])
-        if Path("/run/systemd/system").exists():
-            with suppress(OutsideError):
-                run([*prefix, "systemctl", "disable", "docker-registry"])
+        unwanted = sorted(UNWANTED_SERVICES.intersection(packages))
+        if unwanted and Path("/run/systemd/system").exists():
+            run([*prefix, "systemctl", "disable", *unwanted], ok=range(256))

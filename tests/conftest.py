@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,19 @@ def _lacking(need: str) -> str:
         return "" if which("apt-get") else "needs apt and a package mirror"
     if need == "docker":
         return "" if which("docker") else "needs a Docker Engine"
+    if need == "mirror":
+        return "" if _mirror_answers() else "needs the package archive that this host's apt uses"
     return "" if which(need) else f"needs {need}"
+
+
+@cache
+def _mirror_answers() -> bool:
+    """Whether the archive answers that `doctor` would ask."""
+    from hardening.foundation.settings import load_settings
+    from images.model import Bootstrap
+    from pipelines.doctor import archive
+
+    return archive(load_settings(), Bootstrap(family="debian", suite="trixie")).present
 
 
 @pytest.hookimpl(tryfirst=True)
