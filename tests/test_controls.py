@@ -59,6 +59,10 @@ def facts_of(proof: Proof) -> ImageFacts:
     return replace(GOOD, **changes)
 
 
+def facts_with(history: tuple[str, ...]) -> ImageFacts:
+    return replace(GOOD, history=history)
+
+
 @dataclass(frozen=True)
 class Trees:
     """The filesystem as packages leave it, and what each profile makes of it."""
@@ -101,6 +105,14 @@ def unpack_static(base: Path, static: Path) -> None:
     run(["tar", "-C", str(static), "-xpf", str(archive)])
     for program in ("usr/bin/ldd", "usr/bin/tzselect"):
         (static / program).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """Just enough to count as a filesystem."""
+    for name in ("usr", "etc"):
+        (tmp_path / name).mkdir()
+    return tmp_path
 
 
 @pytest.fixture
@@ -248,6 +260,40 @@ def test_the_whole_profile_is_checked_in_a_blink(trees: Trees) -> None:
     assert time.monotonic() - start < 1.5
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'PEM_HEADER = "-----BEGIN PRIVATE KEY-----"\nif line == PEM_HEADER:\n',
+        "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----\n",
+        "-----BEGIN PUBLIC KEY-----\n" + 3 * ("MIGH" * 16 + "\n"),
+        "-----BEGIN CERTIFICATE-----\n" + 3 * ("MIGH" * 16 + "\n"),
+        "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
+        "sha512-" + "AKIA" * 22 + "==\n",
+    ],
+)
+def test_what_only_looks_like_a_secret_is_none(bare: Path, text: str) -> None:
+    """Programs that know a key's header, public keys, examples and checksums must not cost anyone a waiver."""
+    (bare / "usr/file").write_text(text)
+    [result] = run_checks(overlay_of("container-base", only="no-secrets"), bare, GOOD)
+    assert result.outcome is Outcome.PASS, result.evidence
+
+
+def test_variables_that_point_at_a_secret_hold_none(bare: Path) -> None:
+    """Where a secret lies, or that it comes from elsewhere, may stand in the history."""
+    history = ("DB_PASSWORD_FILE=/run/secrets/db", "TOKEN=$TOKEN", "GPG_KEY=7169605F62C751356D054A26A821E680E5FA6305")
+    [result] = run_checks(overlay_of("container-base", only="no-secrets-in-history"), bare, facts_with(history))
+    assert result.outcome is Outcome.PASS, result.evidence
+
+
+def test_evidence_never_repeats_the_secret(bare: Path) -> None:
+    """Evidence is published with the image: it names the variable, not its value."""
+    history = ("DB_PASSWORD=hunter2", "RUN curl https://me:hunter2@example.org")
+    [result] = run_checks(overlay_of("container-base", only="no-secrets-in-history"), bare, facts_with(history))
+    assert result.outcome is Outcome.FAIL
+    assert "DB_PASSWORD" in result.evidence
+    assert "hunter2" not in result.evidence
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_an_empty_tree_passes_nothing(tmp_path: Path, profile: str) -> None:
     """Nothing looked at is never a pass: not for an empty folder, and not for empty usr and etc."""
@@ -290,15 +336,11 @@ def test_an_absent_tree_passes_nothing(tmp_path: Path) -> None:
         ('echo "$ROOT $LIVE"', Outcome.PASS, " 0"),
     ],
 )
-def test_only_a_check_that_says_what_it_saw_passes(
-    tmp_path: Path, script: str, outcome: Outcome, evidence: str
-) -> None:
+def test_only_a_check_that_says_what_it_saw_passes(bare: Path, script: str, outcome: Outcome, evidence: str) -> None:
     """A check that breaks, dies or stays silent counts as no pass."""
-    for name in ("usr", "etc"):
-        (tmp_path / name).mkdir()
     overlay = overlay_of("container-base", only="healthcheck")
     overlay = replace(overlay, checks=(replace(overlay.checks[0], text=script),))
-    [result] = run_checks(overlay, tmp_path, GOOD)
+    [result] = run_checks(overlay, bare, GOOD)
     assert result.outcome is outcome
     assert evidence in result.evidence
 
