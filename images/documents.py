@@ -6,6 +6,7 @@ content manifest. Dated ones (scan, verdict, lifecycle, revocation) belong to on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
@@ -56,3 +57,8 @@ def from_json(kind: type[Value], data: Any) -> Value:
 def to_bytes(value: Any) -> bytes:
     """`to_json` in canonical form: the same value gives the same bytes, and so the same digest."""
     return canonical(to_json(value))
+
+
+def from_bytes(kind: type[Value], data: bytes) -> Value:
+    """The value whose `to_bytes` is `data`."""
+    return from_json(kind, json.loads(data))

@@ -1,0 +1,122 @@
+"""Reading releases back from the registry: the truth that the ledger can be rebuilt from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from hardening.foundation.errors import ContentError, nearest
+from images import lifecycle
+from images.artifact import Release
+from images.documents import REVOCATION
+from images.ledger import Ledger
+from images.oci import Store
+from images.referrers import attached, latest
+from images.registry import Manifest, NotFoundError, Registry, split
+
+CHANNELS = ("candidate", "stable")
+PREVIOUS = "-previous"
+DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
+READERS = 8
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """What every flow over releases works with; `now` is its one reading of the clock, `actor` whom the audit names."""
+
+    registry: Registry
+    ledger: Ledger
+    store: Store
+    now: datetime
+    actor: str
+
+    @property
+    def prefix(self) -> str:
+        """Our own annotations' prefix."""
+        return self.registry.settings.annotation_prefix
+
+    def note(self, action: str, subject: str, detail: str = "") -> None:
+        """Write an audit line."""
+        self.ledger.audit(self.now, self.actor, action, subject, detail)
+
+
+def reference_of(registry: Registry, ref: str) -> str:
+    """What a person types as a full reference: a definition's name alone means its stable release, else its candidate.
+
+    `name:tag` and `name@digest` stand in our registry; anything with another registry's address stays as it is.
+    """
+    repository, wanted = split(ref)
+    host = repository.partition("/")[0]
+    is_full = "/" in repository and ("." in host or ":" in host or host == "localhost")
+    if not is_full:
+        repository = registry.repository(repository)
+    if wanted:
+        return f"{repository}{'@' if wanted.startswith('sha256:') else ':'}{wanted}"
+    for channel in reversed(CHANNELS):
+        if registry.find(f"{repository}:{channel}"):
+            return f"{repository}:{channel}"
+    raise NotFoundError(
+        f"nothing is published as {repository}", hint="image.publish publishes to the candidate channel"
+    )
+
+
+def release_at(registry: Registry, reference: str, prefix: str) -> Release:
+    """The release at a reference, its revocation included. Raises NotFoundError, or ContentError for a stranger."""
+    manifest = registry.get(reference)
+    return _release(registry, split(reference)[0], manifest, prefix)
+
+
+def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ...]:
+    """Every release that a repository holds, the newest first. What is not ours is passed over."""
+    repository = registry.repository(name)
+    tags = [tag for tag in registry.tags(repository) if DATED.fullmatch(tag) or tag.startswith(CHANNELS)]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda tag: _release_or_none(registry, f"{repository}:{tag}", prefix), tags)
+        unique = {release.digest: release for release in found if release}
+    return newest_first(unique.values())
+
+
+def locate(to: Publisher, digest: str, names: Iterable[str]) -> str:
+    """The full reference of a release known only by its digest. Raises ContentError where there is none."""
+    if known := to.ledger.release(digest):
+        return f"{known.repository}@{digest}"
+    for name in names:
+        if to.registry.find(f"{to.registry.repository(name)}@{digest}"):
+            return f"{to.registry.repository(name)}@{digest}"
+    known_digests = [release.digest for release in to.ledger.releases()]
+    raise ContentError(f"no release has the digest {digest}", hint=nearest(digest, known_digests[:20]))
+
+
+def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
+    """Releases by their day, the newest first."""
+    return tuple(sorted(releases, key=lambda release: (release.published_at, release.digest), reverse=True))
+
+
+def channels_of(registry: Registry, repository: str) -> dict[str, str]:
+    """Where the channels of a repository point, those to roll back to included: tag → digest."""
+    tags = [tag for tag in registry.tags(repository) if tag.removesuffix(PREVIOUS) in CHANNELS]
+    found = {tag: registry.find(f"{repository}:{tag}") for tag in tags}
+    return {tag: manifest.digest for tag, manifest in found.items() if manifest}
+
+
+def _release_or_none(registry: Registry, reference: str, prefix: str) -> Release | None:
+    try:
+        return release_at(registry, reference, prefix)
+    except ContentError:  # removed in this moment, or somebody else's tag
+        return None
+
+
+def _release(registry: Registry, repository: str, manifest: Manifest, prefix: str) -> Release:
+    children = manifest.data.get("manifests") or [{"digest": manifest.digest}]
+    release = lifecycle.parse_annotations(
+        manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=children[0]["digest"]
+    )
+    revocation = latest(attached(registry, repository, manifest.digest), REVOCATION)
+    if not revocation:
+        return release
+    said = revocation.annotations
+    at = lifecycle.moment(said[f"{prefix}revoked-at"])
+    return replace(release, revoked_at=at, revoked_reason=said.get(f"{prefix}revoked-reason", ""))

@@ -1,0 +1,140 @@
+"""Documents attached to what is in the registry, by the tag schema: the index `sha256-<hex>` lists what refers to it.
+
+The schema has one index a subject, so two writers at once lose one another's lines: one at a time on this machine (a
+lock), and every write is read back, which finds a writer elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.locks import only_one
+from images.artifact import Descriptor
+from images.documents import Document
+from images.oci import INDEX, MANIFEST, Store, as_json
+from images.registry import Registry, write_layout
+from images.workspace import workspace
+
+EMPTY = "application/vnd.oci.empty.v1+json"
+WRITES = 5
+LOCK_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Referrer:
+    """A line of a subject's index: one attached document."""
+
+    descriptor: Descriptor
+    artifact_type: str
+    annotations: dict[str, str]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """As the index holds it."""
+        more = {"annotations": self.annotations} if self.annotations else {}
+        return {**as_json(self.descriptor), "artifactType": self.artifact_type, **more}
+
+    def says_the_same(self, document: Document) -> bool:
+        """Whether this is that document: type and annotations tell, so that one made again is not attached twice."""
+        return (self.artifact_type, self.annotations) == (document.artifact_type, document.annotations)
+
+
+def tag_of(subject: str) -> str:
+    """The tag of the index that lists what refers to the digest `subject`."""
+    return subject.replace(":", "-")
+
+
+def attached(registry: Registry, repository: str, subject: str) -> tuple[Referrer, ...]:
+    """What refers to `subject`, the oldest first."""
+    found = registry.find(f"{repository}:{tag_of(subject)}")
+    return tuple(_referrer(line) for line in found.data["manifests"]) if found else ()
+
+
+def latest(referrers: Sequence[Referrer], artifact_type: str, **annotations: str) -> Referrer | None:
+    """The newest referrer of a type, of those with these annotations."""
+    for referrer in reversed(referrers):
+        if referrer.artifact_type == artifact_type and annotations.items() <= referrer.annotations.items():
+            return referrer
+    return None
+
+
+def read(registry: Registry, repository: str, referrer: Referrer) -> bytes:
+    """The bytes of an attached document."""
+    with workspace(registry.settings) as directory:
+        name = referrer.descriptor.digest
+        registry.pull(f"{repository}@{name}", directory, name.removeprefix("sha256:"))
+        store = Store(directory)
+        return store.blob(store.read_json(name)["layers"][0]["digest"]).read_bytes()
+
+
+def attach(
+    registry: Registry, repository: str, subject: Descriptor, documents: Sequence[Document]
+) -> tuple[Referrer, ...]:
+    """Attach the documents that are not attached yet; returns all that now refers to `subject`.
+
+    Raises OutsideError when another writer keeps overwriting ours.
+    """
+    lock = registry.settings.state_dir / "locks" / f"{tag_of(subject.digest)}.lock"
+    with (
+        only_one(lock, f"attaching to {subject.digest}", wait_seconds=LOCK_SECONDS),
+        workspace(registry.settings) as room,
+    ):
+        store = Store(room)
+        for _ in range(WRITES):
+            present = attached(registry, repository, subject.digest)
+            new = [item for item in documents if not any(known.says_the_same(item) for known in present)]
+            if not new:
+                return present
+            made = [_manifest(store, subject, document) for document in new]
+            _write(registry, repository, subject.digest, store, made, [*present, *made])
+    raise OutsideError(
+        f"what refers to {subject.digest} in {repository} does not stay as it was written",
+        hint="does another machine write to the same repository? run it again when that has ended",
+    )
+
+
+def detach_all(registry: Registry, repository: str, subject: str) -> None:
+    """Remove everything that refers to `subject`, and the index that lists it. What is gone already is skipped."""
+    if listing := registry.find(f"{repository}:{tag_of(subject)}"):
+        for line in listing.data["manifests"]:
+            registry.delete(repository, line["digest"])
+        registry.delete(repository, listing.digest)
+
+
+def _write(
+    registry: Registry, repository: str, subject: str, store: Store, made: list[Referrer], all_lines: list[Referrer]
+) -> None:
+    """Push the new manifests, then the index that lists them."""
+    lines = [referrer.line for referrer in all_lines]
+    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
+    layout = write_layout(store.path, [*(referrer.descriptor for referrer in made), index])
+    for referrer in made:
+        name = referrer.descriptor.digest
+        registry.push(layout, name.removeprefix("sha256:"), f"{repository}@{name}")
+    tag = f"{repository}:{tag_of(subject)}"
+    registry.push(layout, index.digest.removeprefix("sha256:"), tag, index_only=True)
+
+
+def _manifest(store: Store, subject: Descriptor, document: Document) -> Referrer:
+    """Write the artifact manifest of `document` into `store`."""
+    empty = store.put_bytes(b"{}", EMPTY)
+    blob = store.put_bytes(document.data, document.artifact_type) if document.data else empty
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": document.artifact_type,
+        "config": as_json(empty),
+        "layers": [as_json(blob)],
+        "subject": as_json(subject),
+    }
+    if document.annotations:
+        manifest["annotations"] = document.annotations
+    return Referrer(store.put_json(manifest, MANIFEST), document.artifact_type, document.annotations)
+
+
+def _referrer(line: dict[str, Any]) -> Referrer:
+    descriptor = Descriptor(line["mediaType"], line["digest"], line["size"])
+    return Referrer(descriptor, line.get("artifactType", ""), line.get("annotations") or {})
