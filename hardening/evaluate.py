@@ -63,9 +63,10 @@ CHECK_BROKE = {
 }
 
 
-def _order(reason: Reason) -> tuple[int, str, str, str]:
-    silenced = bool(reason.waived_by)
-    return (-LENIENT_FIRST.index(reason.enforcement) + 10 * silenced, reason.rule, reason.what, reason.subject)
+def _order(reason: Reason) -> tuple[bool, int, bool, str, str, str]:
+    """What is waived last, what refuses first, and of that first that nothing was judged at all."""
+    lenient = -LENIENT_FIRST.index(reason.enforcement)
+    return (bool(reason.waived_by), lenient, reason.rule != "judges", reason.rule, reason.what, reason.subject)
 
 
 def _counts(rule: Judges, report: ScanReport, now: datetime) -> bool:
@@ -154,14 +155,13 @@ def _covers(window: FixWindow, finding: Finding, unknown_is_named: bool) -> bool
 
 
 def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime, first_seen: FirstSeen) -> Reason:
-    said = ", ".join(f"{scanner}: {severity}" for scanner, severity in finding.scanners)
     what = f"{finding.id} in {finding.package} {finding.installed}"
     exploited = ", known to be exploited" if finding.exploited else ""
     base = Reason(
         rule=finding.id,
         subject=subject,
         enforcement=Enforcement.AUDIT,
-        what=f"{what}: {finding.severity}{exploited} ({said}){_title(finding)}",
+        what=f"{what}: {_said(finding)}{exploited}{_title(finding)}",
         why="attackers read the same advisories: once a fix is published, the hole is too",
         todo=f"rebuild on {finding.package} {finding.fixed} (`inv image.build {subject}` takes it from the index)",
     )
@@ -173,14 +173,27 @@ def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime
     if not treated:
         return replace(base, since=since)
     enforcement, deadline = max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
-    late = f"; a fix is known since {since:%Y-%m-%d}, and had to be in by {deadline:%Y-%m-%d %H:%M} UTC"
-    early = f"; a fix is known since {since:%Y-%m-%d}, and must be in by {deadline:%Y-%m-%d %H:%M} UTC"
-    shown_window = late if now >= deadline else early
-    return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=base.what + shown_window)
+    what = f"{base.what}; {_window_text(since, deadline, now)}"
+    return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=what)
+
+
+def _window_text(since: datetime, deadline: datetime, now: datetime) -> str:
+    known = f"a fix is known since {since:%Y-%m-%d}"
+    if deadline == since:
+        return f"{known}, and the policy gives no time to wait with it"
+    return f"{known}, and {'must' if now < deadline else 'had to'} be in by {deadline:%Y-%m-%d %H:%M} UTC"
+
+
+def _said(finding: Finding) -> str:
+    """The severity and who says so; where scanners disagree, each one's own word."""
+    if len({severity for _, severity in finding.scanners}) > 1:
+        opinions = ", ".join(f"{scanner}: {severity}" for scanner, severity in finding.scanners)
+        return f"severity {finding.severity}, though scanners disagree ({opinions})"
+    return f"severity {finding.severity} ({', '.join(scanner for scanner, _ in finding.scanners)})"
 
 
 def _title(finding: Finding) -> str:
-    return f" {finding.title}" if finding.title and finding.title != finding.id else ""
+    return f": {finding.title}" if finding.title and finding.title != finding.id else ""
 
 
 def _in_window(window: FixWindow, since: datetime, now: datetime) -> tuple[Enforcement, datetime]:
@@ -191,13 +204,12 @@ def _in_window(window: FixWindow, since: datetime, now: datetime) -> tuple[Enfor
 
 
 def _other(subject: str, finding: Finding, rule: Rule) -> Reason:
-    said = ", ".join(f"{scanner}: {severity}" for scanner, severity in finding.scanners)
     secret = finding.kind is FindingKind.SECRET
     return Reason(
         rule=finding.id,
         subject=subject,
         enforcement=rule.enforcement,
-        what=f"{finding.kind} {finding.id} in {finding.package}: {finding.severity} ({said}){_title(finding)}",
+        what=f"{finding.kind} {finding.id} in {finding.package}: {_said(finding)}{_title(finding)}",
         why="whoever can pull the image can read it, and layers keep what a later layer deletes"
         if secret
         else "it weakens the image for everyone who builds on it",

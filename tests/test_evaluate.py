@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hardening.catalog import load_policy
 from hardening.evaluate import RunningFacts, judge_image, judge_member
+from hardening.explain import explain
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Policy, Severity, Waiver
@@ -117,6 +118,7 @@ def test_no_leniency_of_a_policy_and_no_waiver_lets_an_unjudged_image_through():
     lenient = policy(judges={"minimum": 1, "enforcement": "audit"})
     verdict = judged(by=lenient, reports=(), waivers=(waiver(controls=("judges",)),))
     assert not verdict.allowed
+    assert [(reason.rule, reason.waived_by) for reason in verdict.refusals] == [("judges", "")]
 
 
 def test_fewer_judges_than_the_policy_asks_for_is_treated_as_the_policy_says():
@@ -200,7 +202,7 @@ def test_scanners_that_disagree_are_all_shown_and_the_worst_counts():
     low = finding(Severity.LOW, scanners=(("debsecan", Severity.LOW),))
     verdict = judged(finding(Severity.HIGH), low)
     assert len(verdict.reasons) == 1
-    assert "high (debsecan: low, trivy: high)" in verdict.reasons[0].what
+    assert "severity high, though scanners disagree (debsecan: low, trivy: high)" in verdict.reasons[0].what
     assert not verdict.allowed
 
 
@@ -230,7 +232,8 @@ def test_a_waiver_silences_without_hiding():
 
 
 def test_a_refusal_tells_a_developer_what_why_what_to_do_and_how_to_get_an_exception():
-    """All four, so that nobody has to ask what the refusal means."""
+    """All four, so that nobody has to ask what the refusal means; that nothing was judged comes first."""
+    assert judged(finding(), reports=()).refusals[0].rule == "judges"
     [reason] = judged(finding()).refusals
     assert "CVE-2026-0001 in zlib1g 1.3-1" in reason.what
     assert reason.why
@@ -414,3 +417,21 @@ def test_a_source_is_approved_by_whole_parts_of_its_address(address, inside):
     assert under(address, "r.example/golden") is inside
     assert not under("r.example:8443/golden", "r.example")
     assert not under("anything", "")
+
+
+def test_holes_that_one_newer_package_closes_are_one_task_in_the_explanation():
+    """Grouped by remedy, each named up to a readable number, with one waiver to paste at the end."""
+    many = [finding(id=f"CVE-2026-{number:04}") for number in range(9)]
+    text = explain(judged(*many, finding(id="CVE-2026-0100", package="libc6", fixed="2")).refusals)
+    assert text.count("  do:  ") == 2
+    assert "the same for: CVE-2026-0001, CVE-2026-0002" in text
+    assert "and 2 more" in text
+    assert "for CVE-2026-0000 ask security@example.com" in text
+    assert text.count("expires = ") == 1
+
+
+def test_an_explanation_of_what_is_waived_names_the_waiver_and_asks_for_none():
+    """Nothing is left to ask for."""
+    text = explain(judged(finding(), waivers=[waiver()]).reasons)
+    assert "waived by w until 2026-11-26" in text
+    assert "ask security@example.com" not in text

@@ -217,7 +217,7 @@ def test_known_exploitation_that_was_asked_for_and_cannot_be_had_is_an_error(ser
 def test_a_download_by_trivy_that_fails_keeps_the_last_database(server, tmp_path, monkeypatch):
     """Without one there is no data; with one it stays, with its own date and the reason."""
     monkeypatch.setenv("TRIVY_DB_REPOSITORY", f"{server.address.removeprefix('http://')}/trivy-db")
-    server.fails = [500] * 99
+    server.fails = [404] * 99
     ours = settings(tmp_path, trivy="download")
     assert "trivy ended with status 1" in feeds.current(ours, "trixie", NOW)[1]["trivy"]
     kept = tmp_path / "state" / "feeds" / "trivy" / "db"
