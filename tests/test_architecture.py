@@ -1,0 +1,166 @@
+"""The shape of the house: which room may know which, what may touch the world, and what needs no Python."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+
+ROOMS = ("hardening", "images", "pipelines", "tasks")
+FOUNDATION = "hardening.foundation"
+
+# Modules that decide. They take values and return values: no I/O, no clock, no environment.
+PURE = {
+    "hardening.evaluate",
+    "hardening.findings",
+    "hardening.foundation.durations",
+    "hardening.foundation.errors",
+    "hardening.foundation.hashing",
+    "hardening.model",
+    "hardening.render",
+    "hardening.running",
+    "hardening.waive",
+    "images.artifact",
+    "images.debian",
+    "images.documents",
+    "images.graph",
+    "images.lifecycle",
+    "images.merge",
+    "images.model",
+    "images.plan",
+    "images.retention",
+    "pipelines.contract",
+    "pipelines.fleet.model",
+    "pipelines.rollout",
+    "pipelines.violations",
+}
+WORLD = {
+    *("os", "subprocess", "socket", "shutil", "tempfile", "time", "urllib", "http", "random", "secrets", "threading"),
+    *("requests", "docker", "boto3", "botocore", "sqlalchemy", "invoke", "filelock", "tenacity"),
+    *("hardening.foundation.process", "hardening.foundation.console", "hardening.foundation.settings"),
+    *("hardening.foundation.locks", "hardening.foundation.retrying"),
+}
+HARMLESS = {"urllib.parse", "http.HTTPStatus"}
+CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
+FILE_CALLS = {"read_text", "write_text", "read_bytes", "write_bytes", "mkdir", "unlink", "iterdir", "glob", "stat"}
+HEAVY = {"boto3", "docker", "sqlalchemy", "jinja2", "requests", "pydantic", "moto"}
+
+
+def modules(*rooms: str) -> Iterator[tuple[str, ast.Module]]:
+    """Every module of the rooms, by dotted name."""
+    for room in rooms:
+        files = [ROOT / f"{room}.py"] if room == "tasks" else sorted((ROOT / room).rglob("*.py"))
+        for file in files:
+            yield dotted(file), ast.parse(file.read_text(), filename=str(file))
+
+
+def dotted(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """What a module imports, late imports included; `from a import b` gives `a.b`, which may be a module or a name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def test_imports_run_one_way() -> None:
+    """tasks → pipelines → images → hardening, and never back."""
+    for name, tree in modules(*ROOMS):
+        above = set(ROOMS[ROOMS.index(name.partition(".")[0]) + 1 :])
+        wrong = [imported for imported in imports(tree) if within(imported, above)]
+        assert not wrong, f"{name} imports {wrong}, which stands above it"
+
+
+def test_the_foundation_stands_on_nothing_of_ours() -> None:
+    """What all rooms stand on imports no room."""
+    for name, tree in modules("hardening"):
+        if within(name, {FOUNDATION}):
+            wrong = [i for i in imports(tree) if within(i, {"hardening"}) and not within(i, {FOUNDATION})]
+            assert not wrong, f"{name} imports {wrong}"
+
+
+def test_every_pure_module_exists() -> None:
+    """The list of pure modules names modules that are there."""
+    known = {name for name, _ in modules(*ROOMS)}
+    assert known >= PURE, f"not there: {sorted(PURE - known)}"
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_a_pure_module_touches_no_world(module: str) -> None:
+    """A module that decides imports no I/O, opens no file and reads no clock."""
+    tree = dict(modules(module.partition(".")[0]))[module]
+    wrong = [name for name in imports(tree) if within(name, WORLD) and not within(name, HARMLESS)]
+    assert not wrong, f"{module} imports {wrong}"
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in {"open", "print"}]
+    methods = [call.func for call in calls if isinstance(call.func, ast.Attribute)]
+    clocks = [ast.unparse(method) for method in methods if tuple(ast.unparse(method).split(".")[-2:]) in CLOCKS]
+    assert not clocks, f"{module} reads the clock: {clocks}; take the time as an argument"
+    touched = [ast.unparse(method) for method in methods if method.attr in FILE_CALLS]
+    assert not touched, f"{module} touches files: {touched}"
+
+
+def test_one_module_starts_processes() -> None:
+    """Subprocesses start in hardening/foundation/process.py and nowhere else."""
+    starters = {name for name, tree in modules(*ROOMS) if any(within(i, {"subprocess"}) for i in imports(tree))}
+    assert starters == {"hardening.foundation.process"}
+
+
+def test_only_the_console_prints() -> None:
+    """What people see is written in one module."""
+    for name, tree in modules(*ROOMS):
+        printed = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "print"]
+        assert not printed, f"{name} prints"
+
+
+def test_content_needs_no_python() -> None:
+    """Controls, definitions and fleets are TOML, templates and shell."""
+    for folder in (
+        "hardening/controls",
+        "hardening/profiles",
+        "hardening/policies",
+        "images/definitions",
+        "pipelines/fleets",
+    ):
+        assert not list((ROOT / folder).rglob("*.py")), folder
+
+
+def test_no_mirror_is_named() -> None:
+    """No package mirror's host stands in what we ship: it comes from the host's apt or the settings."""
+    mirror = re.compile(
+        r"(deb|security|ftp\.\w+)\.debian" + r"\.org|archive\.ubuntu" + r"\.com|pypi\.python" + r"\.org"
+    )
+    for file in run(["git", "ls-files"], cwd=ROOT).stdout.splitlines():
+        text = (ROOT / file).read_text(errors="replace") if (ROOT / file).is_file() else ""
+        assert not mirror.search(text), f"{file} names {mirror.search(text)}"
+
+
+def test_listing_the_tasks_is_light() -> None:
+    """`inv --list` imports none of the big libraries: it must answer in half a second."""
+    argv = [sys.executable, "-X", "importtime", "-m", "invoke", "--list"]
+    done = run(argv, cwd=ROOT)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "invoke" in imported
+    assert not imported & HEAVY
+
+
+def test_modules_stay_small() -> None:
+    """A module has one subject; three hundred lines are enough for it."""
+    for room in ROOMS[:-1]:
+        for file in (ROOT / room).rglob("*.py"):
+            assert len(file.read_text().splitlines()) <= 300, file
