@@ -1,0 +1,217 @@
+"""What Goldsmith does to the machine it runs on: packages, engines, the embedded registry, and the doctor's report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import Docker, Registry, Settings
+from pipelines import doctor, host, local
+from pipelines.contract import DoctorLine
+from pipelines.daemon import Daemon
+from pipelines.host import CONTAINERD_STORE, Engine, Tool
+from pipelines.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
+
+ABSENT = Tool("no-such-program", "no-such-package", "nothing")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    """Settings whose state lies in a folder of the test's own; what was started there is stopped."""
+    made = Settings(state=tmp_path / "state")
+    yield made
+    local.stop(made)
+    if os.geteuid() == 0:
+        host.stop(made)
+
+
+def test_a_program_that_is_there_is_not_missing() -> None:
+    """A tool is found by its program or its file; what is absent is listed."""
+    assert host.missing([Tool("sh", "dash", ""), ABSENT]) == [ABSENT]
+
+
+def test_apt_waits_and_recommends_nothing() -> None:
+    """The install command waits for another apt and adds nothing that was not named."""
+    argv = host.apt_install(["runc"])
+    assert argv[:2] == ["apt-get", "install"]
+    assert argv[-1] == "runc"
+    assert {"--no-install-recommends", "DPkg::Lock::Timeout=300"} <= set(argv)
+
+
+def test_where_it_may_not_install_it_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root and sudo, setup stops and names the programs and their packages."""
+    monkeypatch.setattr(host, "_as_root", lambda: None)
+    with pytest.raises(OutsideError, match="lacks no-such-program") as caught:
+        host.install([ABSENT])
+    assert "no-such-package" in caught.value.hint
+
+
+def test_an_engine_is_told_by_its_image_store() -> None:
+    """`docker info` says whether the engine has the containerd image store; an error answer describes no engine."""
+    modern = {"ServerVersion": "28.0", "DriverStatus": [["driver-type", CONTAINERD_STORE]]}
+    assert host.parse_info("h", json.dumps(modern)) == Engine("h", "28.0", True)
+    classic = {"ServerVersion": "26.1", "DriverStatus": [["Backing Filesystem", "extfs"]]}
+    assert host.parse_info("h", json.dumps(classic)) == Engine("h", "26.1", False)
+    assert host.parse_info("h", '{"ServerErrors": ["cannot connect"]}') is None
+    assert host.parse_info("h", "not json") is None
+
+
+@pytest.mark.needs("docker")
+def test_a_configured_engine_that_is_down_is_an_error(tmp_path: Path) -> None:
+    """Goldsmith never uses another engine than the one that was asked for."""
+    down = f"unix://{tmp_path}/no.sock"
+    for given in (Docker(host=down), Docker(build_host=down)):
+        with pytest.raises(OutsideError, match="does not answer"):
+            host.docker_host(Settings(state=tmp_path, docker=given), for_builds=True)
+
+
+def test_a_private_engine_takes_addresses_that_nobody_has() -> None:
+    """The first range without a neighbour is chosen; when all are taken, the error says what to set."""
+    assert free_pool(POOLS, [IPv4Network("10.213.3.0/24")]) == POOLS[1]
+    with pytest.raises(OutsideError, match="no free address range"):
+        free_pool(POOLS, [IPv4Network("10.0.0.0/8")])
+
+
+def test_a_private_engine_leaves_the_hosts_firewall_alone() -> None:
+    """dockerd changes no rules; ours all name the engine's own addresses."""
+    config = daemon_config(POOLS[0], "ext2/ext3")
+    assert config["iptables"] is False
+    assert "storage-driver" not in config
+    assert all(str(POOLS[0]) in rule for rule in rules(POOLS[0]))
+
+
+def test_overlays_are_not_stacked_on_overlays() -> None:
+    """In a container, whose root is an overlay, the native snapshotter serves."""
+    assert daemon_config(POOLS[0], "overlayfs")["storage-driver"] == "native"
+
+
+def test_networks_are_read_from_ip() -> None:
+    """The addresses of `ip -j address` become networks."""
+    link = {"ifname": "eth0", "addr_info": [{"local": "192.0.2.7", "prefixlen": 24}]}
+    assert networks([link, {"ifname": "down"}]) == [IPv4Network("192.0.2.0/24")]
+
+
+def test_a_socket_path_fits_however_deep_the_state_lies(tmp_path: Path) -> None:
+    """A socket's path holds 107 bytes at most, so it does not lie in the state directory."""
+    deep = PrivateEngine(Settings(state=tmp_path / ("deep/" * 40)))
+    assert len(deep.host.removeprefix("unix://")) < 60
+    assert len(deep.bridge) < 16  # IFNAMSIZ
+    assert deep.host != PrivateEngine(Settings(state=tmp_path)).host
+
+
+def test_a_daemon_is_not_mistaken_for_another_process(tmp_path: Path) -> None:
+    """A process id that now belongs to another process is not the daemon's, and is not stopped."""
+    daemon = Daemon("sleeper", tmp_path)
+    (tmp_path / "sleeper.pid").write_text(f"{os.getpid()} 1\n")
+    assert daemon.pid() is None
+    daemon.stop()
+
+
+def test_a_daemon_that_dies_at_once_shows_what_it_said(tmp_path: Path) -> None:
+    """A start that fails carries the daemon's last words."""
+    with pytest.raises(OutsideError, match="broken did not start") as caught:
+        Daemon("broken", tmp_path).start(["sh", "-c", "echo no such config; exit 3"], ready=lambda: False)
+    assert "no such config" in caught.value.evidence
+
+
+def test_a_daemon_that_ignores_term_is_killed(tmp_path: Path) -> None:
+    """Stopping always ends with the process gone."""
+    daemon = Daemon("deaf", tmp_path)
+    ready = tmp_path / "ready"
+    daemon.start(["sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 0.1; done"], ready=ready.exists)
+    daemon.stop(within=0.3)
+    assert daemon.pid() is None
+
+
+@pytest.mark.needs("docker-registry")
+def test_the_embedded_registry_is_started_once_and_keeps_its_port(settings: Settings) -> None:
+    """However many ask at once, one registry runs; after a stop it comes back at the same address."""
+    assert not local.running(settings)
+    with ThreadPoolExecutor(4) as pool:
+        addresses = set(pool.map(local.registry_address, [settings] * 4))
+    (address,) = addresses
+    with urllib.request.urlopen(f"http://{address.partition('/')[0]}/v2/") as answer:
+        assert answer.status == 200
+    local.stop(settings)
+    assert not local.running(settings)
+    assert local.registry_address(settings) == address
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_registry_that_was_killed_comes_back(settings: Settings) -> None:
+    """A crash of the embedded registry costs nothing but the start."""
+    address = local.registry_address(settings)
+    os.kill(Daemon("docker-registry", settings.state_dir / "registry").pid() or 0, signal.SIGKILL)
+    time.sleep(0.2)
+    assert local.registry_address(settings) == address
+
+
+def test_a_configured_registry_is_not_started(tmp_path: Path) -> None:
+    """A registry of your own is taken as it is, without asking it anything."""
+    own = Settings(state=tmp_path, registry=Registry(address="registry.example.com/golden"))
+    assert local.registry_address(own) == "registry.example.com/golden"
+    assert not local.running(own)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables")
+def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the store that builds need, is started once, and leaves no bridge, rule, socket or mount when stopped."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(host, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
+    engine = PrivateEngine(settings)
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(lambda _: host.docker_host(settings, True), range(2))) == {engine.host}
+    found = host.probe(engine.host)
+    assert found
+    assert found.containerd_store
+    assert host.existing_engine(settings, for_builds=True) == found
+    pool_of_addresses = engine.pool_file.read_text().strip()
+    host.stop(settings)
+    assert engine.daemon.pid() is None
+    assert not engine.runtime.exists()
+    assert engine.bridge not in run(["ip", "link"]).stdout
+    assert pool_of_addresses not in run(["iptables-save"]).stdout
+    assert str(settings.state_dir) not in Path("/proc/mounts").read_text()
+
+
+def _doctor_line(present: bool, essential: bool) -> DoctorLine:
+    return DoctorLine(what="thing", present=present, essential=essential, detail="d", costs="builds")
+
+
+@pytest.mark.parametrize(("present", "essential", "code"), [(True, True, 0), (False, False, 0), (False, True, 4)])
+def test_the_doctors_exit_code_is_about_what_is_essential(present: bool, essential: bool, code: int) -> None:
+    """4 where something essential is missing, else 0."""
+    assert doctor.exit_code([_doctor_line(present, essential)]) == code
+
+
+def test_the_doctor_says_what_a_lack_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is missing names its cost, in 80 columns."""
+    doctor.show([_doctor_line(False, True), _doctor_line(True, True)], as_json=False)
+    printed = capsys.readouterr().out
+    assert "MISSING" in printed
+    assert "without it: no builds" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines())
+
+
+def test_the_doctor_reports_without_starting_anything(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An examination covers packages, engines, registry, disk and advisories, and leaves everything as it was."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    lines = {line.what: line for line in doctor.examine(settings)}
+    assert {"python", "docker", "engine for builds", "registry", "disk", "trivy"} <= set(lines)
+    assert not local.running(settings)
+    assert not PrivateEngine(settings).runtime.exists()
+    assert all(line.costs for line in lines.values())
