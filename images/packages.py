@@ -64,11 +64,11 @@ class PackageIndex:
         """
         request = [self.state(bootstrap), sorted(wanted), [asdict(p) for p in sorted(installed)], bootstrap.variant]
         cached = self._root(bootstrap) / "resolved" / digest_of(request).removeprefix("sha256:")
-        if not cached.exists():
+        if not cached.exists() or not all(self._stanza_path(package).exists() for package in _read(cached)):
             found = self._resolve(bootstrap, wanted, installed)
             self.remember(found)
             write_atomically(cached, json.dumps([asdict(debian.package_of(stanza)) for stanza in found]))
-        return tuple(sorted(Package(**item) for item in json.loads(cached.read_text())))
+        return tuple(sorted(_read(cached)))
 
     def stanzas(self, packages: Iterable[Package]) -> str:
         """The index entries of packages that were resolved before, as a Packages file holds them."""
@@ -207,6 +207,10 @@ def write_repository(directory: Path, suite: str, packages: dict[Package, Path],
         f"Origin: goldsmith\nSuite: {suite}\nCodename: {suite}\nArchitectures: amd64 arm64 all\n"
         f"Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {digest} {size} Packages\n"
     )
+
+
+def _read(resolution: Path) -> list[Package]:
+    return [Package(**item) for item in json.loads(resolution.read_text())]
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,13 +26,15 @@ def build(job: BuildJob) -> Built:
     base_digest = str(job.base)
     epoch = steps.epoch_of(job)
     with room_on(job.work):
-        tree = job.store.unpack(base_digest, job.work / "tree")
-        _require_shell(job, tree)
-        base = steps.installed_in(tree)
         written = _prepare(job, base_digest, epoch)
-        changed = _run(job, base_digest, written)
-        merged = Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours)
-        with merged:
+        # BuildKit works while the base is unpacked here, where what it changed is then added to it.
+        with ThreadPoolExecutor(1) as beside:
+            running = beside.submit(_run, job, base_digest, written)
+            tree = job.store.unpack(base_digest, job.work / "tree")
+            _require_shell(job, tree)
+            changed = running.result()
+        base = steps.installed_in(tree)
+        with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:
             layer = job.store.write_layer(merged.entries(), epoch)
         layers.unpack(job.store.blob(layer[0].digest), layer[0].media_type, tree)
         step = f"goldsmith: {' '.join(job.definition.packages) or job.name}"

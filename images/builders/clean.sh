@@ -10,10 +10,10 @@ rm -rf "$base"/var/lib/apt/lists/* "$base"/var/cache/apt/* "$base"/var/cache/ldc
 find "$base"/tmp "$base"/var/tmp -xdev -mindepth 1 -delete 2>/dev/null || :
 if [ -f "$base"/etc/machine-id ]; then : >"$base"/etc/machine-id; fi
 
-# The day of the last password change of each account: the image's own day, not that of the build.
+# The day of the last password change of each account says when the build was: it stays empty, no ageing.
 for file in "$base"/etc/shadow "$base"/etc/shadow-; do
     if [ -f "$file" ]; then
-        sed "s/^\([^:]*:[^:]*\):[0-9]*:/\1:$((EPOCH / 86400)):/" "$file" >"$file.new"
+        sed "s/^\([^:]*:[^:]*\):[0-9]*:/\1::/" "$file" >"$file.new"
         cat "$file.new" >"$file"
         rm -f "$file.new"
     fi
