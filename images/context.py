@@ -13,15 +13,24 @@ from images.catalog import LoadedDefinition, load_definitions
 from images.ledger import Ledger
 from images.oci import Store
 from images.packages import PackageIndex
+from images.published import Publisher
+from images.registry import Registry
 
 
 @dataclass(frozen=True)
 class Context:
-    """`now` is the one clock reading of a flow; `build_host` finds (or starts) the engine only when it is needed."""
+    """`now` is the one clock reading of a flow.
+
+    `build_host` and `registry_address` find (or start) engine and registry, only when they are needed. `policy` judges
+    by another policy than the definitions name; `actor` is whom the audit names.
+    """
 
     settings: Settings
     now: datetime
     build_host: Callable[[], str]
+    registry_address: Callable[[], str]
+    policy: str = ""
+    actor: str = "unknown"
 
     @cached_property
     def definitions(self) -> dict[str, LoadedDefinition]:
@@ -52,3 +61,13 @@ class Context:
     def ledger(self) -> Ledger:
         """The ledger."""
         return Ledger.open(self.settings.database_url)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """What the flows over releases work with."""
+        registry = Registry(self.registry_address(), self.settings)
+        return Publisher(registry, self.ledger, self.store, self.now, self.actor)
+
+    def policy_of(self, name: str) -> str:
+        """The policy that judges a definition."""
+        return self.policy or self.definitions[name].definition.policy

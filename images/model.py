@@ -77,6 +77,9 @@ class Definition(Content):
     platforms: Annotated[tuple[Platform, ...], Field(min_length=1)] = ("linux/amd64",)
     packages: tuple[NonEmpty, ...] = ()
     profile: Name
+    promote: Literal["auto", "manual"] = Field(
+        "auto", description="whether a nightly run may move `stable` to what the gate let through, or a person does"
+    )
     profile_params: dict[str, dict[str, object]] = Field({}, description="control → params, over the profile's own")
     policy: Name = "default"
     files: tuple[CopiedFile, ...] = ()

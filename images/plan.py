@@ -13,7 +13,7 @@ from images.artifact import Artifact, Package
 from images.model import Definition
 
 # What a definition says about dates, duties and judging does not change a byte of the image.
-NOT_CONTENT = {"title", "owner", "lifecycle", "policy", "smoke", "tmpfs"}
+NOT_CONTENT = {"title", "owner", "lifecycle", "policy", "promote", "smoke", "tmpfs"}
 
 
 class Action(StrEnum):

@@ -11,7 +11,7 @@ from hardening.catalog import load_profile
 from hardening.foundation.hashing import canonical, digest_of
 from hardening.render import Overlay, render
 from images.artifact import Artifact, Package
-from images.builders import builder_of, builder_version
+from images.builders import builder_version
 from images.catalog import LoadedDefinition
 from images.context import Context
 from images.graph import order, with_ancestors
@@ -43,7 +43,7 @@ class Planner:
         platform = self._platform(loaded)
         inputs = inputs_of(
             loaded.definition, platform, overlay=self.overlay(loaded), parent=parent, packages=added,
-            files=_file_digests(loaded.folder), sources=self.sources(loaded), builder=builder_version(builder_of(loaded.definition)),
+            files=_file_digests(loaded.folder), sources=self.sources(loaded), builder=builder_version(),
         )  # fmt: skip
         last = self.context.ledger.latest_artifact(name, platform)
         plan = decide(

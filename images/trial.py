@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 TIMEOUT_SECONDS = 60
+CANNOT_START = 127
 
 
 @lru_cache(maxsize=4)
@@ -64,6 +65,8 @@ def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> 
 
 
 def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:
+    from docker.errors import APIError
+
     container = client.containers.create(
         tag,
         list(definition.smoke[1:]),
@@ -76,7 +79,10 @@ def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -
         labels={WORK_LABEL: work_id},
     )
     try:
-        container.start()
+        try:
+            container.start()
+        except APIError as error:  # the engine is well, the image is not: its command cannot even be started
+            return CANNOT_START, error.explanation or str(error)
         status = int(container.wait(timeout=TIMEOUT_SECONDS)["StatusCode"])
         return status, container.logs().decode(errors="replace")
     finally:

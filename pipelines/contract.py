@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
-from hardening.model import Enforcement, Severity
+from hardening.model import Enforcement, Severity, Waiver
 from images.plan import Action, Change
 
 
@@ -171,3 +171,47 @@ class DoctorLine(Line):
     essential: bool
     detail: str
     costs: str
+
+
+class ImageReport(Line):
+    """`report`: one image as it stands. `status` is current, warn, expired, revoked or unpublished."""
+
+    name: str
+    content: str
+    built_at: datetime | None
+    packages: int
+    release: str
+    status: str
+    published_at: datetime | None
+    warn_at: datetime | None
+    expires_at: datetime | None
+    allowed: bool | None
+    reasons: tuple[Reason, ...]
+    scanners: tuple[ScanReport, ...]
+    findings: tuple[Finding, ...]
+    running: tuple[str, ...]
+
+
+class RolloutReport(Line):
+    """`report`: one rollout as it was last saved."""
+
+    id: str
+    fleet: str
+    at: datetime
+    open: bool
+    owner: str
+    state: dict[str, Any]
+
+
+class ReportOutput(Line):
+    """`report`: everything on one page."""
+
+    made_at: datetime
+    images: tuple[ImageReport, ...]
+    running: dict[str, str]
+    rollouts: tuple[RolloutReport, ...]
+    waivers_active: tuple[Waiver, ...]
+    waivers_expired: tuple[Waiver, ...]
+    policies_to_review: tuple[str, ...]
+    audit: tuple[str, ...]
+    night: NightlyOutput | None = None

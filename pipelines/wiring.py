@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
 from datetime import UTC, datetime
 
 from hardening.foundation.settings import Settings, load_settings
@@ -15,9 +17,17 @@ def clock() -> datetime:
     return datetime.fromisoformat(moved).astimezone(UTC) if moved else datetime.now(UTC)
 
 
-def image_context(settings: Settings | None = None) -> Context:
+def image_context(settings: Settings | None = None, policy: str = "") -> Context:
     """The context of every flow over images."""
     from pipelines.host import docker_host
+    from pipelines.local import registry_address
 
     known = settings or load_settings()
-    return Context(known, clock(), lambda: docker_host(known, for_builds=True))
+    return Context(
+        known, clock(), lambda: docker_host(known, for_builds=True), lambda: registry_address(known), policy, actor()
+    )
+
+
+def actor() -> str:
+    """Whom the audit names: the login name, and the host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,0 +1,112 @@
+"""The release flow: build → scan → gate → publish, and re-date what nears its expiry without building."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from hardening.findings import Verdict
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError, RefusedError
+from images.artifact import Release
+from images.build import BuildOutcome, build
+from images.context import Context
+from images.graph import order
+from images.judge import Judgement, judge, latest
+from images.lifecycle import near_expiry
+from images.plan import Action
+from images.publish import release
+
+
+@dataclass(frozen=True)
+class ReleaseOutcome:
+    """What became of one image on its way to the registry.
+
+    `action` is published, re-dated, unchanged, refused or failed; `built` what became of its build; `verdict` the
+    gate's, where it was asked.
+    """
+
+    name: str
+    action: str
+    built: BuildOutcome
+    content: str = ""
+    digest: str = ""
+    expires_at: datetime | None = None
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    verdict: Verdict | None = field(default=None, repr=False)
+    error: GoldsmithError | None = field(default=None, repr=False)
+
+
+def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
+    """Bring `names`, and whatever they stand on, to the candidate channel as far as anything changed.
+
+    A child is published only on a base that is; what is refused or failed stops its children and nothing else.
+    """
+    built = {outcome.name: outcome for outcome in build(context, names)}
+    outcomes: dict[str, ReleaseOutcome] = {}
+    for name in (known for known in order(context.parents) if known in built):
+        start = time.monotonic()
+        parent = outcomes.get(context.parents[name] or "")
+        outcomes[name] = replace(_one(context, built[name], parent), seconds=round(time.monotonic() - start, 3))
+    return list(outcomes.values())
+
+
+def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -> ReleaseOutcome:
+    """Judge and publish one built image; every failure becomes its outcome."""
+    if built.action in {Action.REFUSED, Action.FAILED}:
+        return ReleaseOutcome(built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error)
+    if parent and parent.action in {"refused", "failed"}:
+        reasons = (f"its base {parent.name} was {parent.action}",)
+        return ReleaseOutcome(built.name, "failed", built, built.digest, reasons=reasons, error=parent.error)
+    try:
+        return _publish(context, built)
+    except GoldsmithError as error:
+        action = "refused" if isinstance(error, RefusedError) else "failed"
+        reasons = (error.message, *error.evidence.splitlines())
+        return ReleaseOutcome(built.name, action, built, built.digest, reasons=reasons, error=error)
+
+
+def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
+    """Scan, ask the gate, publish. Raises RefusedError when the gate says no: then nothing is pushed."""
+    artifact = latest(context, built.name)
+    judgement = judge(context, artifact, context.policy_of(built.name))
+    if not judgement.verdict.allowed:
+        raise refusal(judgement)
+    definition = context.definitions[built.name].definition
+    releases = context.ledger.releases_of_content(artifact.digest)
+    _refuse_revoked(built.name, releases)
+    standing = next((r for r in releases if not r.pruned_at), None)
+    redate = standing is not None and near_expiry(standing, context.now)
+    say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
+    published = release(context.publisher, artifact, definition, judgement, redate=redate)
+    return ReleaseOutcome(
+        built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
+        built.reasons, verdict=judgement.verdict,
+    )  # fmt: skip
+
+
+def _refuse_revoked(name: str, releases: Iterable[Release]) -> None:
+    """What was revoked is wrong inside: the same content does not come back under a new date."""
+    for release_ in releases:
+        if release_.revoked_at:
+            raise RefusedError(
+                f"{name} has the content that was revoked on {release_.revoked_at:%Y-%m-%d}: {release_.revoked_reason}",
+                hint="change what was wrong (packages, files, hardening); image.why shows what would be built",
+            )
+
+
+def refusal(judgement: Judgement) -> RefusedError:
+    """The gate's no, in full: for each reason what, why it matters, what to do, and how to ask for a waiver."""
+    verdict = judgement.verdict
+    reasons = verdict.refusals
+    parts = [f"{r.rule}: {r.what}\n  why: {r.why}\n  do:  {r.todo}" for r in reasons]
+    if reasons and reasons[0].waiver:
+        parts.append(f"to ask for a waiver:\n{reasons[0].waiver}")
+    return RefusedError(
+        f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
+        evidence="\n".join(parts),
+        hint="take the newer packages with inv image.build, or ask for a waiver as shown",
+    )
