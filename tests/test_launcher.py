@@ -1,0 +1,152 @@
+"""`./goldsmith`: makes the environment once, from anywhere, and never takes a half-made one for finished."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+
+INV = "import sys\n\ndef main():\n    print('inv {version}', *sys.argv[1:])\n"
+
+
+class Checkout:
+    """A checkout with our launcher, whose lock names one wheel: an `inv` that prints its arguments."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        shutil.copy(ROOT / "goldsmith", folder)
+        self.lock("1")
+
+    def lock(self, version: str) -> None:
+        """Make requirements.lock ask for this version."""
+        wheel = _wheel(self.folder, version)
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        (self.folder / "requirements.lock").write_text(f"tiny-inv @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+
+    def start(self, *arguments: str, cwd: Path | None = None, path: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the launcher."""
+        env = {**os.environ, "PATH": path or os.environ["PATH"], "PIP_NO_INDEX": "1"}
+        return subprocess.run(
+            [str(self.folder / "goldsmith"), *arguments], cwd=cwd, env=env, text=True, capture_output=True, check=False
+        )
+
+
+def _wheel(folder: Path, version: str) -> Path:
+    """A wheel of one module and one console script, without a network."""
+    wheel, info = folder / f"tiny_inv-{version}-py3-none-any.whl", f"tiny_inv-{version}.dist-info"
+    files = {
+        "tiny_inv.py": INV.format(version=version),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny-inv\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[console_scripts]\ninv = tiny_inv:main\n",
+    }
+    hashes = {
+        n: base64.urlsafe_b64encode(hashlib.sha256(t.encode()).digest()).decode().rstrip("=") for n, t in files.items()
+    }
+    record = "".join(f"{name},sha256={hashes[name]},{len(text)}\n" for name, text in files.items())
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
+            archive.writestr(name, text)
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout whose environment is made."""
+    checkout = Checkout(tmp_path_factory.mktemp("launcher") / "check out")
+    assert checkout.start("--list").returncode == 0
+    return checkout
+
+
+def test_a_task_runs_after_setup_from_anywhere(ready: Checkout, tmp_path: Path) -> None:
+    """The task gets its arguments as they were typed, `setup` goes before it, and the root is the checkout."""
+    done = ready.start("image.build", "all", "--json", cwd=tmp_path)
+    assert done.stdout == f"inv 1 --search-root {ready.folder} setup image.build all --json\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--list"], ["doctor", "--json"], ["lint"], ["control.list"]])
+def test_what_only_looks_changes_nothing_on_the_host(ready: Checkout, arguments: list[str]) -> None:
+    """Help, listings, doctor and lint run without setup."""
+    assert ready.start(*arguments).stdout.split()[4 + len(str(ready.folder).split()) - 1 :] == arguments
+
+
+def test_without_a_task_it_lists_them(ready: Checkout) -> None:
+    """Typing the command alone shows what there is."""
+    assert ready.start().stdout.rstrip().endswith("--list")
+
+
+def test_it_works_through_a_link(ready: Checkout, tmp_path: Path) -> None:
+    """A link in a folder on PATH finds the checkout."""
+    (tmp_path / "goldsmith").symlink_to(ready.folder / "goldsmith")
+    assert "setup nightly" in run([str(tmp_path / "goldsmith"), "nightly"]).stdout
+
+
+def test_a_second_start_is_quick(ready: Checkout) -> None:
+    """Once made, the environment costs a fraction of the half second that a start may add."""
+
+    def seconds() -> float:
+        begun = time.monotonic()
+        ready.start("--list")
+        return time.monotonic() - begun
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+@pytest.mark.slow
+def test_a_changed_lock_is_installed(tmp_path: Path) -> None:
+    """The environment follows the lock."""
+    checkout = Checkout(tmp_path / "c")
+    assert checkout.start("--list").stdout.startswith("inv 1")
+    checkout.lock("2")
+    assert checkout.start("--list").stdout.startswith("inv 2")
+
+
+@pytest.mark.slow
+def test_a_killed_install_does_not_look_finished(tmp_path: Path) -> None:
+    """After kill -9 in the middle, the next start makes the environment anew."""
+    checkout = Checkout(tmp_path / "c")
+    child = subprocess.Popen(
+        [str(checkout.folder / "goldsmith"), "--list"], start_new_session=True, stderr=subprocess.PIPE
+    )
+    with child:
+        while not (checkout.folder / ".venv/pyvenv.cfg").exists():
+            time.sleep(0.01)
+        os.killpg(child.pid, signal.SIGKILL)
+    assert not (checkout.folder / ".venv/goldsmith-stamp").exists()
+    assert checkout.start("--list").stdout.startswith("inv 1")
+
+
+@pytest.mark.slow
+def test_two_first_starts_at_once_both_work(tmp_path: Path) -> None:
+    """One makes the environment, the other waits for it."""
+    checkout = Checkout(tmp_path / "c")
+    command = [str(checkout.folder / "goldsmith"), "--list"]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    outputs = [child.communicate() for child in children]
+    assert [out[:5] for out, _ in outputs] == [b"inv 1"] * 2
+    assert sum(b"installing" in err for _, err in outputs) == 1
+
+
+def test_without_python_it_says_so_and_stops(tmp_path: Path) -> None:
+    """No suitable Python: one line that says what to do, and exit code 4."""
+    checkout = Checkout(tmp_path / "c")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "dirname", "readlink", "sha256sum", "cat", "flock"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    done = checkout.start("--list", path=str(programs))
+    assert done.returncode == 4
+    assert "needs Python 3.11 or newer" in done.stderr
