@@ -23,7 +23,7 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
     """What each check of `overlay` says of the filesystem at `tree`, in the profile's order.
 
     Fails closed: a tree without `usr` and `etc` is nothing to look at, a check that passes without saying what it saw
-    saw nothing, and a check that breaks or runs over 60 s is an ERROR.
+    saw nothing, and one that complains (of missing rights, say), breaks or runs over 60 s is an ERROR.
     """
     if reason := _no_filesystem(tree):
         return tuple(_result(check, Outcome.ERROR, reason) for check in overlay.checks)
@@ -51,6 +51,8 @@ def _judge(done: Completed) -> tuple[Outcome, str]:
     outcome = _OUTCOMES.get(done.status, Outcome.ERROR)
     if outcome is Outcome.ERROR:
         return outcome, f"the check ended with status {done.status}\n{evidence}".strip()
+    if done.stderr.strip() and outcome is not Outcome.FAIL:
+        return Outcome.ERROR, f"the check complained, so it may not have seen all\n{evidence}"
     if not evidence:
         return Outcome.ERROR, f"the check ended with status {done.status} and said nothing"
     return outcome, evidence

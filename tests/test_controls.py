@@ -330,6 +330,7 @@ def test_an_absent_tree_passes_nothing(tmp_path: Path) -> None:
         ("echo none; exit 2", Outcome.NOT_APPLICABLE, "none"),
         ("echo oops >&2; exit 3", Outcome.ERROR, "status 3\noops"),
         ("exit 0", Outcome.ERROR, "said nothing"),
+        ("echo seen; echo 'find: /root: Permission denied' >&2", Outcome.ERROR, "may not have seen all"),
         ("no-such-program", Outcome.ERROR, "status 127"),
         ("kill -9 $$", Outcome.ERROR, "status -9"),
         ("seq 100", Outcome.PASS, "… and 60 lines more"),
@@ -343,6 +344,16 @@ def test_only_a_check_that_says_what_it_saw_passes(bare: Path, script: str, outc
     [result] = run_checks(overlay, bare, GOOD)
     assert result.outcome is outcome
     assert evidence in result.evidence
+
+
+def test_a_check_that_does_not_end_is_no_pass(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hanging check is stopped and counts as an error."""
+    monkeypatch.setattr("hardening.check.TIME_LIMIT_SECONDS", 0.2)
+    overlay = overlay_of("container-base", only="healthcheck")
+    overlay = replace(overlay, checks=(replace(overlay.checks[0], text="sleep 30"),))
+    [result] = run_checks(overlay, bare, GOOD)
+    assert result.outcome is Outcome.ERROR
+    assert "did not finish within 0.2 s" in result.evidence
 
 
 def fingerprint(tree: Path, *, touched: bool = False) -> dict[str, tuple[object, ...]]:

@@ -10,7 +10,7 @@ token='(^|[^A-Za-z0-9/+_-])((AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|gi
 
 contents() {
     find . -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -type f -size +15c -print0 |
-        xargs -0 -r grep -lIE -e "$key" -e "$token" -- 2>/dev/null | while IFS= read -r file; do
+        xargs -0 -r grep -lIE -e "$key" -e "$token" -- | while IFS= read -r file; do
         # A real key has at least two lines of data after its header, or its data on the header's line.
         if grep -E -A 60 -e "$key" -- "$file" | grep -qE -e '^[[:space:]]*[A-Za-z0-9+/]{40,}' -e '\\[nr][A-Za-z0-9+/=]{20,}'; then
             echo "${file#.}: a private key"
