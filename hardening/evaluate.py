@@ -48,7 +48,7 @@ def judge_image(
         *_review(policy, now),
         *ended(waivers, subject, now.date()),
     ]
-    found = [_finding(policy, subject, finding, now, seen) for finding in merged]
+    found = [_dissent(_finding(policy, subject, finding, now, seen), finding, reports) for finding in merged]
     settled = [settle(reason, policy.exception_contact, waivers, now) for reason in own]
     settled += [settle(reason, policy.exception_contact, waivers, now, finding=True) for reason in found]
     evaluated = any(_counts(rules.judges, report, now) for report in reports)
@@ -201,6 +201,16 @@ def _in_window(window: FixWindow, since: datetime, now: datetime) -> tuple[Enfor
     deadline = since + window.within + window.grace
     inside = min(window.enforcement, Enforcement.WARN, key=LENIENT_FIRST.index)
     return (inside if now < deadline else window.enforcement), deadline
+
+
+def _dissent(reason: Reason, finding: Finding, reports: Sequence[ScanReport]) -> Reason:
+    """`reason` with the vulnerability scanners that evaluated the image too and stay silent: that is an opinion."""
+    said = {scanner for scanner, _ in finding.scanners}
+    looked = {r.scanner for r in reports if r.kind is finding.kind and r.outcome in (Outcome.PASS, Outcome.FAIL)}
+    silent = sorted(looked - said)
+    if finding.kind is not FindingKind.VULNERABILITY or not silent:
+        return reason
+    return replace(reason, what=f"{reason.what}; {', '.join(silent)} looked and did not find it")
 
 
 def _other(subject: str, finding: Finding, rule: Rule) -> Reason:

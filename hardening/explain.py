@@ -10,7 +10,7 @@ NAMED = 6
 
 
 def explain(reasons: Sequence[Reason]) -> str:
-    """`reasons` as text. Those with one remedy stand together: five holes that one newer package closes are one task."""
+    """`reasons` as text. Those with one remedy stand together: holes that one newer package closes are one task."""
     groups: dict[tuple[str, str, str, str], list[Reason]] = {}
     for reason in reasons:
         groups.setdefault((reason.enforcement, reason.why, reason.todo, reason.waived_by), []).append(reason)

@@ -40,11 +40,12 @@ def scan(
     `now` decides whether feeds are asked again. Raises OutsideError where no SBOM can be made or the layout is broken.
     """
     now = now or datetime.now(UTC)
+    target = replace(target, layout=target.layout.absolute(), tree=target.tree.absolute())
     suite, (image, digest) = suite_of(target.tree), image_config(target.layout)
     data, missing = feeds.current(settings, suite, now)
     known = feeds.exploited(settings, now)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, ThreadPoolExecutor() as pool:
-        inputs = ScanInputs(Path(work), suite, _text(target.tree / "var/lib/dpkg/status"), data, missing)
+        inputs = ScanInputs(Path(work), suite, _text(target.tree, "var/lib/dpkg/status"), data, missing)
         (inputs.work / "Dockerfile").write_text(trivy_config.dockerfile(image))
         bill = pool.submit(_sbom, target, image, digest, inputs.work)
         runs = [pool.submit(_one, scanner, target, inputs) for _, scanner in sorted(scanners.items())]
@@ -106,16 +107,15 @@ def _blob(layout: Path, digest: str) -> dict[str, Any]:
 
 
 def suite_of(tree: Path) -> str:
-    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none.
-
-    Read from usr/lib and never through a link, which in an image's tree may point anywhere on the host.
-    """
-    for place in ("usr/lib/os-release", "etc/os-release"):
-        for line in _text(tree / place).splitlines():
+    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none."""
+    for place in ("etc/os-release", "usr/lib/os-release"):
+        for line in _text(tree, place).splitlines():
             if line.startswith("VERSION_CODENAME="):
                 return line.partition("=")[2].strip().strip("\"'")
     return ""
 
 
-def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.is_file() and not path.is_symlink() else ""
+def _text(tree: Path, place: str) -> str:
+    """The text of a file of the tree; nothing where it is absent or a link leads out of the tree, onto the host."""
+    path = (tree / place).resolve()
+    return path.read_text(errors="replace") if path.is_relative_to(tree.resolve()) and path.is_file() else ""

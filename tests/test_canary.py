@@ -15,7 +15,7 @@ from hardening.foundation.settings import ROOT, Settings
 from images.scan import scan
 from images.scanners import SCANNERS
 
-pytestmark = pytest.mark.needs("trivy", "syft", "debsecan")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "debsecan")]
 DATA_DATE = datetime(2026, 8, 21, tzinfo=UTC)
 NOW = DATA_DATE + timedelta(days=1)
 JUDGES = ("debsecan", "trivy")

@@ -206,6 +206,15 @@ def test_scanners_that_disagree_are_all_shown_and_the_worst_counts():
     assert not verdict.allowed
 
 
+def test_a_scanner_that_looked_and_found_nothing_is_named_beside_those_that_found_it():
+    """Silence of a judge that evaluated the image is an opinion too; one that did not look has none."""
+    [reason] = judged(finding()).refusals
+    assert reason.what.endswith("; debsecan looked and did not find it")
+    absent = report(scanner="debsecan", outcome=Outcome.NOT_EVALUATED)
+    found = judged(finding(), reports=[report(scanner="trivy"), absent]).refusals
+    assert "looked and did not" not in found[0].what
+
+
 def test_secrets_refuse_and_misconfigurations_warn_by_default():
     """Each kind by its own rule of the policy."""
     secret = finding(kind=FindingKind.SECRET, id="private-key", package="/root/key")

@@ -15,7 +15,7 @@ from hardening.foundation.settings import Settings
 from images.scan import scan, suite_of
 from images.scanners import SCANNERS
 
-pytestmark = pytest.mark.needs("trivy", "syft", "hadolint", "debsecan")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "hadolint", "debsecan")]
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 KEY = "\n".join(
     ["-----BEGIN RSA PRIVATE " + "KEY-----", *["MIIEpAIBAAKCAQEA04up8hoqzS1APIB0RhjXyObwHQnOzhAk5Bd7mhkSbPkyhP1"] * 3]
@@ -122,5 +122,7 @@ def test_the_suite_is_never_read_through_a_link_out_of_the_image(tmp_path):
     """An absolute link in the tree points at the host, whose suite is not the image's."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "os-release").symlink_to("/etc/os-release")
+    assert suite_of(tmp_path) == ""
+    (tmp_path / "usr").symlink_to("/usr")
     assert suite_of(tmp_path) == ""
     assert suite_of(make_target(tmp_path / "image").tree) == "trixie"

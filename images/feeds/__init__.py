@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from images.feeds import download, sample, trivy_db
 from images.scanners.base import Feed
 
@@ -56,7 +56,7 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
         return _described(
             download.fetch(address, kept / "debsecan", suite, settings, now, after, check=check_debsecan), suite
         )
-    directory = Path(place)
+    directory = ROOT / place
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
     dated = _metadata_date(directory / "metadata.json", "date") or _modified(directory / suite)
@@ -88,7 +88,7 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
     place = settings.feeds.trivy
     if not place:
         raise OutsideError("feeds.trivy names no vulnerability database")
-    directory = settings.state_dir / "feeds" / "trivy" if place == "download" else Path(place)
+    directory = settings.state_dir / "feeds" / "trivy" if place == "download" else ROOT / place
     note = trivy_db.keep_current(directory, now, settings.retry_for) if place == "download" else ""
     database = directory / "db" / "trivy.db"
     if not database.is_file() or not database.stat().st_size:
@@ -111,7 +111,7 @@ def exploited(settings: Settings, now: datetime) -> frozenset[str]:
         feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, check=_kev)
         return _kev((feed.directory / "kev.json").read_bytes())
     try:
-        return _kev(Path(place).read_bytes())
+        return _kev((ROOT / place).read_bytes())
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
 
