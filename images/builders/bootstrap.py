@@ -55,9 +55,8 @@ def _suite(job: BuildJob) -> str:
 
 
 def _own_sources(job: BuildJob, tree: Path) -> None:
-    """Give the image the real, signed sources instead of the repository it was made from."""
-    (tree / "etc/apt/sources.list").unlink(missing_ok=True)
-    for option in (tree / "etc/apt/apt.conf.d").glob("99mmdebstrap"):
-        option.unlink()
-    (tree / "etc/dpkg/dpkg.cfg.d/99mmdebstrap").unlink(missing_ok=True)
+    """Give the image the real, signed sources, and take out what came from this host and from the build."""
+    leftovers = ("apt/sources.list", "apt/apt.conf.d/99mmdebstrap", "dpkg/dpkg.cfg.d/99mmdebstrap")
+    for name in (*leftovers, "hostname", "resolv.conf"):
+        (tree / "etc" / name).unlink(missing_ok=True)
     (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)
