@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -209,5 +210,8 @@ def split(reference: str) -> tuple[str, str]:
 def is_loopback(address: str) -> bool:
     """Whether a registry address is on this machine, where plain HTTP is spoken."""
     host = address.partition("/")[0]
-    host = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

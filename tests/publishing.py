@@ -1,0 +1,133 @@
+"""What tests of publication share: a real registry on loopback, a store with a tiny image, and what was said of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict
+from hardening.foundation.settings import Settings
+from hardening.model import Enforcement, Kind, Severity
+from images.artifact import Artifact, Descriptor, Package
+from images.judge import Judgement
+from images.ledger import Ledger
+from images.model import Definition
+from images.oci import LAYER, Store
+from images.published import Publisher
+from images.registry import Registry
+from images.scan import ScanResult
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+CONFIG = """version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}", secret: test{tls}}}{more}
+"""
+FINDING = Finding(
+    FindingKind.VULNERABILITY, "CVE-1", "openssl", "3.5", "", Severity.LOW, (("trivy", Severity.LOW),)
+)  # fmt: skip
+REPORT = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.PASS, 90, NOW, "sample", "", (FINDING,))
+CHECK = CheckResult("no-setuid", "No setuid", Severity.HIGH, Enforcement.ENFORCE, Outcome.PASS, "none")
+SBOM = b'{"bomFormat":"CycloneDX","components":[{"purl":"pkg:deb/debian/openssl@3.5"}]}'
+PACKAGES = (Package("openssl", "3.5", "amd64", "ab"), Package("tzdata", "1", "all", "cd"))
+
+
+@contextmanager
+def running_registry(folder: Path, *, tls: str = "", more: str = "") -> Iterator[str]:
+    """A registry that stores in `folder`; its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = folder / "config.yml"
+    config.write_text(CONFIG.format(root=folder / "data", port=port, tls=tls, more=more))
+    own = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}  # it reads them itself
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log, env=own)
+    try:
+        _wait(port)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def settings_in(folder: Path, **more: Any) -> Settings:
+    """Settings whose state lies in `folder`, and that give up soon."""
+    return Settings(state=folder, retry_for=timedelta(seconds=1), **more)
+
+
+def publisher(address: str, folder: Path, now: datetime = NOW) -> Publisher:
+    """A publisher with a ledger and a store in `folder`."""
+    settings = settings_in(folder)
+    return Publisher(
+        registry=Registry(address, settings),
+        ledger=Ledger.open(settings.database_url),
+        store=Store(folder / "store"),
+        now=now,
+        actor="ann",
+    )
+
+
+def definition(name: str = "web", **more: Any) -> Definition:
+    """A definition; 30 days of life."""
+    given: dict[str, Any] = {"base": {"bootstrap": {"family": "debian", "suite": "trixie"}}} | more
+    return Definition(name=name, title=name, owner="ann", kind=Kind.CONTAINER, profile="container-base", **given)
+
+
+def built(store: Store, name: str = "web", text: str = "one", parent: str = "") -> Artifact:
+    """A tiny image in the store; `text` is its only layer."""
+    layer = store.put_bytes(text.encode() * 50, LAYER)
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}
+    annotations = {"org.opencontainers.image.base.digest": parent} if parent else None
+    content: Descriptor = store.write_image(config, [layer], annotations)
+    inputs = {"text": text}
+    return Artifact(name, "linux/amd64", f"sha256:in-{text}", content.digest, inputs, PACKAGES, NOW, NOW, 50)
+
+
+def judged(now: datetime = NOW, *, allowed: bool = True) -> Judgement:
+    """What checks, scanners and the gate said."""
+    verdict = Verdict("web", "default", now, allowed, ())
+    return Judgement(verdict, (CHECK,), ScanResult((REPORT,), (FINDING,), SBOM))
+
+
+def at(to: Publisher, now: datetime) -> Publisher:
+    """The same publisher at another moment."""
+    return replace(to, now=now)
+
+
+def stored(folder: Path, name: str = "web") -> dict[str, int]:
+    """What the registry in `folder` really holds of a repository: manifests by digest, and tags."""
+    manifests = folder / "data/docker/registry/v2/repositories" / name / "_manifests"
+    revisions = [path.parent.name for path in manifests.glob("revisions/sha256/*/link")]
+    return {"manifests": len(revisions), "tags": len(list(manifests.glob("tags/*/current/link")))}
+
+
+def dump(value: Any) -> str:
+    """JSON, to search in."""
+    return json.dumps(value, default=str)
+
+
+def _wait(port: int) -> None:
+    for _ in range(100):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+            connection.request("GET", "/")
+            connection.getresponse().read()
+            connection.close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the registry does not answer")
