@@ -20,7 +20,6 @@ from pipelines.fleet.port import MemberFleet
 from pipelines.rollout import Plan, Step, Wave
 
 LEAST_READS = 3
-RECHECK = timedelta(seconds=2)
 LAUNCHED_FOR = timedelta(days=1)
 SHOWN_READS = 5
 
@@ -178,7 +177,7 @@ def _replace(rolling: Run, key: Key, target: Target) -> None:
     _healthy(rolling, key, world.limits.min_healthy_time)
     if key.method is Method.SURGE:
         port.expose(key)
-        _healthy(rolling, key, min(RECHECK, world.limits.min_healthy_time))
+        _healthy(rolling, key, world.limits.settle)
         _compare(rolling, key)
         port.retire(key, world.limits.drain)
     port.swap(key)

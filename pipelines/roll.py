@@ -64,11 +64,11 @@ class Desk:
 
 
 @contextmanager
-def desk(name: str, context: Context, *, engine: str, registry: str, now: Now) -> Iterator[Desk]:
-    """Open what a flow over the fleet `name` needs: its Docker Engine at `engine`, the registry at this address."""
+def desk(name: str, context: Context, *, engine: str, now: Now) -> Iterator[Desk]:
+    """Open what a flow over the fleet `name` needs, its Docker Engine at `engine`. Raises OutsideError."""
     fleet = load_fleet(context.settings.roots, name)
     with DockerFleet(fleet, engine) as members:
-        yield Desk(fleet, context, Registry(registry, context.settings), members, now)
+        yield Desk(fleet, context, context.publisher.registry, members, now)
 
 
 def check(at: Desk) -> tuple[Judged, ...]:
@@ -135,7 +135,9 @@ def _world(at: Desk, planned: Plan | None, adopt: Sequence[str]) -> World:
         over = state.ended_at is not None
         at.context.ledger.save_rollout(state.id, state.fleet, to_json(state), owner, clock.now(), is_open=not over)
         if over:
-            at.context.ledger.audit(clock.now(), owner, "roll", state.fleet, state.failure or f"{state.id} done")
+            at.context.ledger.audit(
+                clock.now(), at.context.actor, "roll", state.fleet, state.failure or f"{state.id} done"
+            )
 
     def still(member: Member) -> str:
         return _still(at, planned, member, adopt) if planned else ""

@@ -211,4 +211,5 @@ def _waves(fleet: Fleet, rolled: Sequence[Judged]) -> tuple[Wave, ...]:
 
 def _seconds(fleet: Fleet, waves: Sequence[Wave]) -> int:
     each = timedelta(seconds=LAUNCH_SECONDS) + fleet.limits.min_healthy_time
+    each += fleet.limits.settle if fleet.limits.method is Method.SURGE else timedelta()
     return int(sum(((each * len(wave.steps) + wave.bake) for wave in waves), timedelta()).total_seconds())

@@ -92,7 +92,7 @@ def test_the_canary_comes_first_and_bakes() -> None:
         (1, timedelta()),
         (1, timedelta()),
     ]
-    assert planned.seconds == 4 * (3 + 30) + 300
+    assert planned.seconds == 4 * (3 + 30 + 2) + 300
 
 
 def test_in_place_with_nobody_to_spare_is_refused_and_says_what_forces_it() -> None:

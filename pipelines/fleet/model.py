@@ -87,6 +87,11 @@ class Limits(Content):
         0, description="a number, or a percentage of the fleet such as 25%, rounded down"
     )
     drain: Duration = Field("30s", validate_default=True, description="for the old one to finish what it has begun")
+    settle: Duration = Field(
+        "2s",
+        validate_default=True,
+        description="old and new both serve under the names: longer than clients cache them",
+    )
     canary: Annotated[int, Field(ge=0)] = Field(
         1, description="members of the first wave, after which bake_time passes"
     )

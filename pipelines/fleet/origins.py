@@ -164,7 +164,7 @@ class Origins:
         scan = self.context.ledger.scan(golden.content)
         if scan is None:
             return "", None
-        policy = load_policy(self.context.settings.roots, golden.policy or self.fleet.policy)
+        policy = load_policy(self.context.settings.roots, self.context.policy or golden.policy or self.fleet.policy)
         checks = self.context.ledger.checks(golden.content)
         verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now)
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]

@@ -1,0 +1,346 @@
+"""Rollouts on a real Docker Engine: nothing lost, everything kept, put back when broken, mended when killed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import busybox_image, engine, nginx_image, requests_to
+from fleets import Time, judged, release
+from fleets import fleet as fleet_with
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.process import run as command
+from images.documents import from_json, to_json
+from pipelines.engine import Phase, RolloutState, UnhealthyError, World, recover, run
+from pipelines.fleet.docker import DockerFleet
+from pipelines.fleet.members import Key, Target
+from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.proxy import nginx_config
+from pipelines.roll import SteadyClock
+from pipelines.rollout import Plan, plan
+
+pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
+
+QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
+LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
+NOW = datetime.now(UTC)
+
+
+def fleet(**limits: Any) -> Fleet:
+    """The fleet of the containers that these tests start, with short times."""
+    health = limits.pop("health", {"kind": "http", "port": 8080})
+    made = fleet_with(**{**QUICK, **limits})
+    return Fleet.model_validate({**made.model_dump(), "selector": {"app": "fleet-test"}, "health": health})
+
+
+class Yard:
+    """An engine with a network, the images one, two and broken, and containers started for one test."""
+
+    def __init__(self, api: Any, host: str) -> None:
+        self.api, self.host = api, host
+        self.images = {
+            "one": busybox_image(
+                api, "fleet-test:one", "one", 'HEALTHCHECK CMD ["wget", "-qO-", "http://127.0.0.1:8080/"]'
+            ),
+            "two": busybox_image(api, "fleet-test:two", "two"),
+            "broken": busybox_image(
+                api,
+                "fleet-test:broken",
+                "broken",
+                files={"web": "#!/bin/sh\necho 'cannot read the key'; exec sleep 600\n"},
+            ),
+        }
+        api.create_network("fleet-test", labels={"goldsmith-test": "1"})
+
+    def docker(self, *words: str) -> str:
+        return command(["docker", "-H", self.host, *words]).stdout.strip()
+
+    def start(self, name: str, *options: str, image: str = "fleet-test:one", words: tuple[str, ...] = ()) -> str:
+        joined = () if "--network" in options else ("--network", "fleet-test")
+        return self.docker("run", "-d", "--init", "--name", name, *LABELS, *joined, *options, image, *words)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api.inspect_container(name)
+        return found
+
+    def target(self, image: str) -> Target:
+        return Target(
+            f"fleet-test:{image}", self.images[image], release(9, published_at=NOW, expires_at=NOW + timedelta(60))
+        )
+
+    def names(self) -> list[str]:
+        found = self.api.containers(all=True, filters={"label": "app=fleet-test"})
+        return sorted(one["Names"][0].lstrip("/") for one in found)
+
+    def answer(self, name: str) -> str:
+        return self.docker("exec", name, "wget", "-qO-", "http://127.0.0.1:8080/")
+
+
+@pytest.fixture
+def yard(docker_host: str) -> Iterator[Yard]:
+    with engine(docker_host) as api:
+        yield Yard(api, docker_host)
+
+
+def planned(members: DockerFleet, target: Target) -> Plan:
+    """All members violate."""
+    found = members.describe()
+    ours = [replace(judged(one.name, "expired"), member=one) for one in found]
+    return plan(members.fleet, ours, target, NOW)
+
+
+def world(members: DockerFleet, save: Callable[[RolloutState], None] = lambda state: None) -> World:
+    return World(members, SteadyClock(NOW), save, lambda member: "", lambda text: None, members.fleet.limits)
+
+
+def roll(yard: Yard, of: Fleet, image: str) -> RolloutState:
+    """Roll all members to an image, for real."""
+    with DockerFleet(of, yard.host) as members:
+        return run(planned(members, yard.target(image)), "r1", world(members))
+
+
+def test_everything_that_makes_a_container_that_container_is_kept(yard: Yard, tmp_path: Path) -> None:
+    """A diff of `inspect` before and after shows the image and nothing else."""
+    (tmp_path / "conf").write_text("kept")
+    yard.docker("volume", "create", "--label", "goldsmith-test=1", "fleet-test-data")
+    yard.api.create_network("fleet-test-2", labels={"goldsmith-test": "1"})
+    yard.start(
+        "web-1", "--network-alias", "web", "--env", "COLOUR=blue", "--volume", f"{tmp_path}/conf:/conf:ro",
+        "--volume", "fleet-test-data:/data", "--volume", "/scratch", "--restart", "unless-stopped", "--memory", "64m",
+        "--cpus", "0.5", "--pids-limit", "50", "--ulimit", "nofile=512:1024", "--cap-drop", "ALL", "--cap-add", "CHOWN",
+        "--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp", "--user", "1000:1000",
+        "--hostname", "shop", "--add-host", "db:10.0.0.9", "--dns", "9.9.9.9", "--log-opt", "max-size=1m",
+        "--stop-timeout", "4", "--stop-signal", "INT", "--shm-size", "32m",
+        "--sysctl", "net.ipv4.ip_unprivileged_port_start=80",
+        "--health-cmd", "wget -qO- http://127.0.0.1:8080/", "--health-interval", "500ms", "--label", "tier=front",
+        "--device", "/dev/null:/dev/nothing", "--publish", "8080", "--ipc", "private", "--workdir", "/tmp",
+        words=("sh", "/web"),
+    )  # fmt: skip
+    yard.docker("network", "connect", "--alias", "shop-front", "fleet-test-2", "web-1")
+    yard.docker("exec", "--user", "0", "web-1", "sh", "-c", "true")
+    before = yard.inspect("web-1")
+    of = fleet(shared_mounts=["/data", "/scratch"], health={"kind": "docker"})
+    state = roll(yard, of, "two")
+    after = yard.inspect("web-1")
+    assert [(step.phase, step.note) for step in state.steps] == [(Phase.DONE, "")]
+    assert yard.names() == ["web-1"]
+    assert yard.answer("web-1") == "two"
+    assert before["Id"] != after["Id"]
+    for key in before["HostConfig"].keys() - {"Binds", "Mounts"}:
+        assert after["HostConfig"][key] == before["HostConfig"][key], key
+    for key in before["Config"].keys() - {"Image", "Env", "Labels", "ExposedPorts", "Volumes"}:
+        assert after["Config"][key] == before["Config"][key], key
+    assert "COLOUR=blue" in after["Config"]["Env"]
+    assert "ANSWER=two" in after["Config"]["Env"], "what the old image set by default is the new image's to set"
+    mounts = [
+        {(m["Destination"], m.get("Name") or m["Source"], m["RW"]) for m in one["Mounts"]} for one in (before, after)
+    ]
+    assert mounts[0] == mounts[1]
+    assert len(mounts[1]) == 3
+    networks = after["NetworkSettings"]["Networks"]
+    assert {"web", "shop-front"} <= set(networks["fleet-test"]["Aliases"]) | set(networks["fleet-test-2"]["Aliases"])
+    assert after["Config"]["Labels"]["tier"] == "front"
+    assert after["Config"]["Labels"]["dev.goldsmith.rollout"] == "r1"
+
+
+def test_a_second_rollout_keeps_what_the_first_kept(yard: Yard) -> None:
+    """Labels and aliases of earlier rollouts do not pile up."""
+    yard.start("web-1", "--network-alias", "web")
+    roll(yard, fleet(), "two")
+    first = yard.inspect("web-1")
+    with DockerFleet(fleet(), yard.host) as members:
+        state = run(planned(members, yard.target("one")), "r2", world(members))
+    second = yard.inspect("web-1")
+    assert state.steps[0].note == ""
+    assert second["Config"]["Labels"] == {**first["Config"]["Labels"], **{
+        key: second["Config"]["Labels"][key] for key in ("dev.goldsmith.rollout", "dev.goldsmith.expiry")
+    }}  # fmt: skip
+    aliases = [one["NetworkSettings"]["Networks"]["fleet-test"]["Aliases"] for one in (first, second)]
+    assert sorted(aliases[0]) == sorted(aliases[1]) == ["web", "web-1"]
+
+
+@pytest.mark.needs("nginx")
+def test_behind_a_proxy_no_request_is_lost_while_members_are_replaced(yard: Yard) -> None:
+    """A steady stream before, during and after; the answers change from one to two."""
+    yard.start("web-1", "--network-alias", "web")
+    yard.start("web-2", "--network-alias", "web")
+    with requests_to(proxy(yard)) as stream:
+        time.sleep(1)
+        roll(yard, fleet(settle="2s"), "two")
+        time.sleep(1.5)
+    assert stream.failures == []
+    assert (stream.answers[0], stream.answers[-1]) == ("one", "two")
+    assert len(stream.answers) > 200
+    assert yard.names() == ["web-1", "web-2"]
+
+
+@pytest.mark.needs("nginx")
+def test_behind_a_proxy_a_broken_replacement_loses_nothing_and_the_old_one_stays(yard: Yard) -> None:
+    """The error shows what the new one said; the old container is the very same one."""
+    old = yard.start("web-1", "--network-alias", "web")
+    with requests_to(proxy(yard)) as stream:
+        with pytest.raises(UnhealthyError) as error:
+            roll(yard, fleet(healthy_deadline="3s"), "broken")
+        time.sleep(1)
+    assert "cannot read the key" in error.value.evidence
+    assert stream.failures == []
+    assert set(stream.answers) == {"one"}
+    assert yard.inspect("web-1")["Id"] == old
+    assert yard.names() == ["web-1"]
+
+
+def proxy(yard: Yard) -> str:
+    """An nginx in front of the alias web; its address, when it answers."""
+    nginx_image(yard.api, "fleet-test:proxy", nginx_config("web", 8080))
+    words = ["run", "-d", "--name", "fleet-test-proxy", "--label", "goldsmith-test=1", "--network", "fleet-test"]
+    yard.docker(*words, "--stop-timeout", "1", "fleet-test:proxy")
+    address = yard.inspect("fleet-test-proxy")["NetworkSettings"]["Networks"]["fleet-test"]["IPAddress"]
+    with requests_to(f"http://{address}:8080/") as stream:
+        until = time.monotonic() + 10
+        while not stream.answers and time.monotonic() < until:
+            time.sleep(0.1)
+    assert stream.answers, (stream.failures[-1:], yard.docker("logs", "fleet-test-proxy"))
+    return stream.url
+
+
+def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) -> None:
+    """Stopped first, for the port cannot exist twice; then the same port answers from the new image."""
+    yard.api.create_network(
+        "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": "10.213.7.0/24"}]}
+    )
+    port = free_port()
+    yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--network", "fleet-test-3", "--ip", "10.213.7.9")
+    with DockerFleet(fleet(), yard.host) as members, pytest.raises(RefusedError, match="cannot exist twice") as error:
+        planned(members, yard.target("two"))
+    assert f"host port {port}" in error.value.evidence
+    assert "static address 10.213.7.9" in error.value.evidence
+    state = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
+    assert state.steps[0].note == ""
+    with requests_to(f"http://127.0.0.1:{port}/") as stream:
+        time.sleep(0.5)
+    assert set(stream.answers) == {"two"}
+    assert yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test-3"]["IPAddress"] == "10.213.7.9"
+    assert yard.names() == ["web-1"]
+
+
+def test_in_place_a_broken_replacement_gives_the_port_back(yard: Yard) -> None:
+    """The very same container serves on it again, with its restart policy."""
+    port = free_port()
+    old = yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--restart", "always")
+    with pytest.raises(UnhealthyError):
+        roll(yard, fleet(method="in_place", max_unavailable=1, healthy_deadline="2s"), "broken")
+    assert yard.names() == ["web-1"]
+    found = yard.inspect("web-1")
+    assert (found["Id"], found["HostConfig"]["RestartPolicy"]["Name"]) == (old, "always")
+    with requests_to(f"http://127.0.0.1:{port}/") as stream:
+        time.sleep(0.5)
+    assert set(stream.answers) == {"one"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "call", ["create_container_from_config", "start", "connect_container_to_network", "stop", "rename"]
+)
+def test_killed_in_the_middle_the_next_run_leaves_one_that_serves(yard: Yard, tmp_path: Path, call: str) -> None:
+    """kill -9 right after the first call of a kind to the engine, with what was saved until then."""
+    yard.start("web-1", "--network-alias", "web")
+    saved = tmp_path / "state.json"
+    child = multiprocessing.get_context("spawn").Process(
+        target=killed_after, args=(yard.host, yard.images["two"], call, saved)
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    with DockerFleet(fleet(), yard.host) as members:
+        state = from_json(RolloutState, json.loads(saved.read_text()))
+        ended = recover(state, world(members))
+    assert ended.ended_at
+    assert yard.names() == ["web-1"]
+    assert yard.answer("web-1") in ("one", "two")
+    networks = yard.inspect("web-1")["NetworkSettings"]["Networks"]
+    assert "web" in networks["fleet-test"]["Aliases"]
+
+
+def killed_after(host: str, image: str, call: str, saved: Path) -> None:
+    """A process that rolls, and dies right after its first `call` to the engine."""
+    with DockerFleet(fleet(), host) as members:
+        real = getattr(members.api, call)
+
+        def fatal(*words: Any, **more: Any) -> None:
+            real(*words, **more)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(members.api, call, fatal)
+        target = Target("fleet-test:two", image, release(9, published_at=NOW, expires_at=NOW + timedelta(60)))
+        run(
+            planned(members, target),
+            "r1",
+            world(members, lambda state: saved.write_text(json.dumps(to_json(state))) and None),
+        )
+
+
+def test_an_engine_that_cannot_be_reached_is_an_error_and_no_empty_fleet() -> None:
+    """Unread is not compliant."""
+    with pytest.raises(OutsideError, match="Docker Engine"):
+        DockerFleet(fleet(), "tcp://127.0.0.1:9")
+
+
+def test_members_are_what_runs_with_the_labels(yard: Yard) -> None:
+    """With every digest of their image, what forbids two of them, and until when they are not to be disrupted."""
+    yard.start("web-1", "--volume", "/data", "--label", "dev.goldsmith.do-not-disrupt-until=2100-01-01T00:00:00Z")
+    yard.docker("run", "-d", "--name", "web-2", *LABELS, "--rm", "fleet-test:one")
+    yard.docker("run", "-d", "--name", "other", "--label", "goldsmith-test=1", "fleet-test:one")
+    yard.docker("create", "--name", "web-3", *LABELS, "fleet-test:one")
+    with DockerFleet(fleet(), yard.host) as members:
+        first, second = members.describe()
+    assert (first.name, second.name) == ("web-1", "web-2")
+    assert first.id.endswith("/local/docker/web-1")
+    assert yard.images["one"] in first.digests
+    assert first.layers
+    assert first.protected_until == datetime(2100, 1, 1, tzinfo=UTC)
+    assert "it writes to" in first.forced_in_place[0]
+    assert "--rm" in second.cannot_roll
+
+
+def test_the_same_effect_twice_is_one_effect(yard: Yard) -> None:
+    """Each is found again by its key: names and labels."""
+    yard.start("web-1", "--network-alias", "web")
+    with DockerFleet(fleet(), yard.host) as members:
+        one = members.describe()[0]
+        key = Key("r1", one.id, one.name, one.handle, Method.SURGE)
+        expiry = Time().now()
+        for _ in range(2):
+            members.create(key, yard.target("two"), expiry)
+        for _ in range(2):
+            members.start(key)
+            members.expose(key)
+        assert members.describe()[0].handle == one.handle, "one that is being prepared is no member"
+        for _ in range(2):
+            members.retire(key, timedelta(seconds=1))
+        for _ in range(2):
+            members.swap(key)
+        assert members.swapped(key)
+        for _ in range(2):
+            members.revive(key)
+        assert not members.swapped(key)
+        for _ in range(2):
+            members.discard(key)
+        assert yard.names() == ["web-1"]
+        assert members.describe()[0].handle == one.handle
