@@ -1,0 +1,125 @@
+"""What the documents say is true: commands exist, links resolve, examples load, units are valid."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from pydantic import BaseModel
+
+from hardening.foundation.content import parse
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT, Settings, load_settings
+from hardening.model import Control
+from images.model import Definition
+from pipelines.fleet.model import Fleet
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+MODELS: dict[str, type[BaseModel]] = {
+    "hardening/controls/": Control,
+    "images/definitions/": Definition,
+    "pipelines/fleets/": Fleet,
+}
+
+
+def tasks() -> set[str]:
+    """The names on the command line."""
+    listing = run([sys.executable, "-m", "invoke", "--list"], cwd=ROOT).stdout
+    return set(re.findall(r"^  (\S+)", listing, re.MULTILINE))
+
+
+def test_commands_in_documents_exist() -> None:
+    """Every `./goldsmith TASK` that a document shows is a task."""
+    known = tasks()
+    for document in DOCUMENTS:
+        named = set(re.findall(r"\./goldsmith ([a-z]+(?:\.[a-z]+)?)", document.read_text()))
+        assert named <= known, f"{document.name} names {sorted(named - known)}"
+
+
+def test_the_readme_names_every_task() -> None:
+    """A task that a reader cannot find is not there."""
+    readme = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    assert not {name for name in tasks() - {"setup"} if f"./goldsmith {name}" not in readme}
+
+
+def test_links_in_documents_resolve() -> None:
+    """Every relative link leads to a file."""
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
+
+
+def test_paths_in_documents_exist() -> None:
+    """Files and folders that the contributing guide names are there; <angle brackets> stand for what you add."""
+    for path in re.findall(
+        r"`((?:hardening|images|pipelines|tests|docs)/[^`<>]*)`", (ROOT / "CONTRIBUTING.md").read_text()
+    ):
+        assert (ROOT / path).exists() or path.endswith("images.lock.toml"), path
+
+
+def blocks(document: Path) -> list[tuple[str, str]]:
+    """The TOML blocks of a document: the path in their first comment, if any, and the text."""
+    found = re.findall(r"^( *)```toml\n(.*?)```", document.read_text(), re.DOTALL | re.MULTILINE)
+    texts = [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+    return [(path[1] if (path := re.match(r"# (\S+\.toml)\n", text)) else "", text) for text in texts]
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if "```toml" in d.read_text()], ids=lambda d: d.name)
+def test_examples_load(document: Path) -> None:
+    """TOML examples load by the model of the file that they name; without a name they are settings."""
+    for path, text in blocks(document):
+        kind = next((model for prefix, model in MODELS.items() if path.startswith(prefix)), None)
+        if kind is None:
+            parse(tomllib.loads(text), Settings, document)
+            continue
+        name = Path(path).stem if kind is Fleet else Path(path).parent.name
+        parse(tomllib.loads(text), kind, document, **{"id" if kind is Control else "name": name})
+
+
+def test_the_example_settings_load_and_are_complete() -> None:
+    """The example names every setting, so that nobody has to read the code for it."""
+    example = ROOT / "docs/goldsmith.toml.example"
+    load_settings(example)
+    given = tomllib.loads(example.read_text())
+    for name, field in Settings.model_fields.items():
+        assert name in given
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            assert set(given[name]) == set(field.annotation.model_fields), name
+
+
+def test_every_decision_is_listed() -> None:
+    """The list of decisions names every record."""
+    listed = (ROOT / "docs/decisions/README.md").read_text()
+    assert all(record.name in listed for record in (ROOT / "docs/decisions").glob("0*.md"))
+
+
+def test_the_picture_is_well_formed() -> None:
+    """The picture of the loop is an SVG with a title and a description for those who cannot see it."""
+    root = ElementTree.parse(ROOT / "docs/loop.svg").getroot()
+    assert [child.tag.rpartition("}")[2] for child in root][:2] == ["title", "desc"]
+
+
+def test_what_runs_at_night_exists() -> None:
+    """The workflow and the unit run tasks that exist, and CI runs the script that a person would."""
+    known = tasks()
+    for file in (ROOT / ".github/workflows/nightly.yml", ROOT / "pipelines/ci/goldsmith-nightly.service"):
+        named = set(re.findall(r"goldsmith/?(?:goldsmith)? ([a-z]+)$", file.read_text(), re.MULTILINE))
+        assert "nightly" in named
+        assert named <= known
+    assert ".ci/run" in (ROOT / ".github/workflows/test.yml").read_text()
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_the_units_are_valid(tmp_path: Path) -> None:
+    """systemd itself accepts the timer and the service."""
+    for unit in (ROOT / "pipelines/ci").glob("goldsmith-nightly.*"):
+        text = unit.read_text().replace("/opt/goldsmith", str(ROOT))
+        (tmp_path / unit.name).write_text(text)
+    done = run(["systemd-analyze", "verify", *map(str, sorted(tmp_path.glob("goldsmith-*")))], ok=range(256))
+    assert "goldsmith-nightly" not in done.stderr, done.stderr
