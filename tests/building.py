@@ -8,6 +8,7 @@ from typing import Any
 
 from hardening.foundation.content import parse
 from hardening.render import Overlay
+from images.artifact import Package
 from images.builders import BuildJob, Built
 from images.model import Bootstrap, Definition
 from images.oci import Store
@@ -25,10 +26,11 @@ def definition(text: str, name: str = "example", **more: Any) -> Definition:
 def job(
     index: PackageIndex, store: Store, wanted: Definition, folder: Path, work: Path, *,
     base: Built | None = None, bootstrap: Bootstrap | None = None, overlay: Overlay = NOTHING, docker_host: str = "",
+    inherited: tuple[Package, ...] = (),
 ) -> BuildJob:  # fmt: skip
     """The job that the flow would make of a definition."""
     distribution = wanted.base.bootstrap or bootstrap or Bootstrap(family="debian", suite="trixie")
-    packages = index.resolve(distribution, wanted.packages, base.packages if base else ())
+    packages = index.resolve(distribution, wanted.packages, base.packages if base else inherited)
     work.mkdir(parents=True)
     return BuildJob(
         name=wanted.name,

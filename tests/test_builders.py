@@ -22,8 +22,10 @@ from images.builders.config import image_config, seconds, stamp
 from images.oci import LAYER, Store
 from images.packages import PackageIndex
 from images.trial import run_hardened
+from images.upstream import Upstream
 from tests.archive import Archive
 from tests.building import definition, job
+from tests.publishing import running_registry
 
 GOLDEN = 'base = { golden = "parent" }\n'
 STATIC = 'base = { bootstrap = { family = "debian", suite = "trixie", variant = "static" } }\n'
@@ -308,6 +310,54 @@ def test_the_web_server_runs_with_no_rights_at_all(
     wanted = definition("", "nginx-unprivileged", **tomllib.loads((NGINX / "image.toml").read_text()))
     status, log = run_hardened(wanted, child.digest, base[1], tmp_path, host)
     assert status == 0, log
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "mirror", "mmdebstrap", "docker", "docker-registry", "skopeo")
+def test_an_image_stands_on_an_upstream_tag(
+    base: tuple[Built, Store], real: PackageIndex, tmp_path: Path, host: str
+) -> None:
+    """The upstream is Docker's own format with gzip layers, as most are; its packages are known by its own status."""
+    built, store = base
+    (tmp_path / "root/images/definitions").mkdir(parents=True)
+    upstream = Upstream(real.settings.model_copy(update={"content": (tmp_path / "root",)}), Store(tmp_path / "store"))
+    with running_registry(tmp_path / "registry") as address:
+        reference = f"{address}/upstream/debian:13"
+        layout = store.layout_for(built.digest, tmp_path / "layout")
+        options = ["--quiet", "--format", "v2s2", "--dest-compress-format", "gzip", "--dest-tls-verify=false"]
+        run(["skopeo", "copy", *options, f"oci:{layout}", f"docker://{reference}"])
+        upstream.lock(reference, tmp_path / "root")
+        upstream.fetch(reference)
+    wanted = definition(f'packages = ["netbase"]\nbase = {{ image = "{reference}" }}')
+    installed = upstream.packages(reference)
+    packages = real.resolve(upstream.bootstrap(reference), wanted.packages, installed)
+    assert [package.name for package in packages] == ["netbase"]
+    plain = job(real, upstream.store, wanted, tmp_path, tmp_path / "work", docker_host=host, inherited=installed)
+    child = build(dataclasses.replace(plain, upstream=upstream.locked(reference)))
+    assert {p.name for p in child.packages} == {p.name for p in built.packages} | {"netbase"}
+    assert child.config["rootfs"]["diff_ids"][:-1] == store.config(built.digest)["rootfs"]["diff_ids"]
+    assert (child.tree / "etc/protocols").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "mirror", "mmdebstrap", "docker")
+def test_a_step_that_fails_is_shown_and_leaves_no_image(
+    base: tuple[Built, Store], real: PackageIndex, tmp_path: Path, host: str
+) -> None:
+    """Its own words are the evidence; an engine that is not there is said, too."""
+    body = '{% extends "Dockerfile.j2" %}{% block steps %}RUN echo so it broke >&2; exit 7{% endblock %}'
+    (tmp_path / "Dockerfile.j2").write_text(body)
+    before = set(base[1].blobs.iterdir())
+    wanted = job(real, base[1], definition(GOLDEN), tmp_path, tmp_path / "work", base=base[0], docker_host=host)
+    with pytest.raises(OutsideError) as error:
+        build(wanted)
+    assert "so it broke" in error.value.evidence
+    absent = dataclasses.replace(wanted, work=tmp_path / "other", docker_host="unix:///nowhere.sock")
+    absent.work.mkdir()
+    with pytest.raises(OutsideError) as error:
+        build(absent)
+    assert "nowhere.sock" in error.value.evidence
+    assert set(base[1].blobs.iterdir()) == before
 
 
 @pytest.mark.slow
