@@ -1,0 +1,248 @@
+"""A fleet from its file to its replacement, over a real registry, ledger and Docker Engine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from engines import busybox_image, engine
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.locks import only_one
+from hardening.foundation.settings import Settings
+from images.artifact import Release
+from images.context import Context
+from images.ledger import Ledger
+from pipelines import local
+from pipelines.fleet.lines import member_lines, roll_output
+from pipelines.roll import Desk, check, desk, start
+
+pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
+NOW = datetime.now(UTC)
+FLEET = """
+title = "Tests"
+owner = "tests"
+kind = "docker"
+selector = { app = "fleet-test" }
+replacement = { definition = "fleet-test" }
+approval = "required"
+health = { kind = "http", port = 8080 }
+[limits]
+min_healthy_time = "1s"
+healthy_deadline = "10s"
+bake_time = "0s"
+settle = "0s"
+drain = "2s"
+"""
+
+
+@dataclass
+class Place:
+    """A state directory with a fleet's file, a registry, and an engine."""
+
+    settings: Settings
+    address: str
+    host: str
+    api: Any
+
+    def context(self) -> Context:
+        return Context(self.settings, NOW, lambda: self.host, lambda: self.address)
+
+    def desk(self, context: Context) -> Any:
+        return desk("fleet-test", context, engine=self.host, now=lambda: NOW)
+
+    def publish(self, context: Context, answer: str, *, days: int, ends: int = 30, channel: str = "stable") -> Release:
+        """A release whose image answers `answer`, published `days` ago, in the channel now."""
+        repository = f"{self.address}/fleet-test"
+        busybox_image(self.api, f"fleet-test:{answer}", answer)
+        self.api.tag(f"fleet-test:{answer}", repository, channel)
+        lines = list(self.api.push(repository, channel, stream=True, decode=True))
+        assert not [line for line in lines if "error" in line], lines
+        pushed = context.publisher.registry.get(f"{repository}:{channel}").digest
+        at = NOW - timedelta(days=days)
+        made = Release("fleet-test", repository, pushed, pushed, "", "p", "default", at, at, NOW + timedelta(days=ends))
+        context.ledger.record_release(made)
+        return made
+
+    def run(self, image: str, name: str = "web-1") -> None:
+        labels = {"goldsmith-test": "1", "app": "fleet-test"}
+        self.api.start(self.api.create_container(image, name=name, labels=labels)["Id"])
+
+
+@pytest.fixture
+def place(tmp_path: Path, docker_host: str) -> Iterator[Place]:
+    fleets = tmp_path / "content" / "pipelines" / "fleets"
+    fleets.mkdir(parents=True)
+    (fleets / "fleet-test.toml").write_text(FLEET)
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
+    settings.state_dir.mkdir()
+    with engine(docker_host) as api:
+        yield Place(settings, local.registry_address(settings), docker_host, api)
+    local.stop(settings)
+
+
+@pytest.fixture
+def context(place: Place) -> Iterator[Context]:
+    made = place.context()
+    with closing(made.ledger):
+        yield made
+
+
+def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(place: Place, context: Context) -> None:
+    """The loop of a fleet, and after it there is nothing to do."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    new = place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        line = member_lines(check(at))[0]
+        assert set(line.violations) == {"expired", "superseded"}
+        planned, state = start(at, apply=False)
+        assert (state, len(planned.steps)) == (None, 1)
+        assert start(at, apply=True, automated=True)[1] is None, "the fleet's approval is required"
+        done = roll_output(*start(at, apply=True))
+        assert [step.outcome for step in done.steps] == ["done"]
+        assert done.replacement == f"{new.repository}@{new.digest}"
+        line = member_lines(check(at))[0]
+        assert line.violations == ()
+        assert line.image == done.replacement
+        assert start(at, apply=True)[0].steps == ()
+    assert context.ledger.running_digests() == {new.digest: ("fleet-test/web-1",)}
+    assert context.ledger.open_rollouts() == ()
+
+
+def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Context) -> None:
+    """A first fleet is all unknown: that is refused until it is meant."""
+    busybox_image(place.api, "fleet-test:stranger", "stranger")
+    place.run("fleet-test:stranger")
+    place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        assert set(member_lines(check(at))[0].violations) == {"unknown", "approved_source"}
+        with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
+            start(at, apply=True)
+        assert [step.outcome for step in roll_output(*start(at, apply=True, adopt=["web-1"])).steps] == ["done"]
+
+
+def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Place, context: Context) -> None:
+    """Known by the layers that it begins with, and left to its owner."""
+    base = place.publish(context, "one", days=40)
+    context.publisher.registry.pull(f"{base.repository}@{base.digest}", context.store.path, "base")
+    changed = place.api.create_container(
+        "fleet-test:one", ["sh", "-c", "echo more > /tmp/more"], labels={"goldsmith-test": "1"}
+    )
+    place.api.start(changed["Id"])
+    place.api.wait(changed["Id"])
+    place.api.commit(changed["Id"], repository="fleet-test", tag="shop", changes=['CMD ["/web"]'])
+    place.run("fleet-test:shop")
+    place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        line = member_lines(check(at))[0]
+        planned = start(at, apply=False)[0]
+    assert (line.release, line.base[:10]) == ("", "fleet-test")
+    assert "superseded" in line.violations
+    assert "its base fleet-test of" in next(reason.what for reason in line.reasons if reason.rule == "superseded")
+    assert (planned.steps, "application image" in planned.skipped[0].why) == ((), True)
+
+
+def test_an_application_that_names_its_base_is_known_by_it(place: Place, context: Context) -> None:
+    """The annotation base.digest, in an image that shares no layer with its base."""
+    base = place.publish(context, "one", days=40)
+    other = place.publish(context, "two", days=1, channel="other")
+    manifest = context.publisher.registry.get(f"{other.repository}@{other.digest}").data
+    named = {**manifest, "annotations": {"org.opencontainers.image.base.digest": base.digest}}
+    url = f"http://{place.address.replace('/', '/v2/', 1)}/fleet-test/manifests/app"
+    with requests.put(url, json=named, headers={"Content-Type": str(manifest["mediaType"])}, timeout=10) as answer:
+        assert answer.status_code == 201, answer.text
+    app = f"{other.repository}:app"
+    place.api.pull(app)
+    place.run(app)
+    with place.desk(context) as at:
+        line = member_lines(check(at))[0]
+    assert (line.release, line.base[:10]) == ("", "fleet-test")
+
+
+def test_nothing_that_matches_is_said(place: Place, context: Context) -> None:
+    """An empty fleet is no compliant one."""
+    place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        assert check(at) == ()
+        with pytest.raises(RefusedError, match="app=fleet-test"):
+            start(at, apply=False)
+
+
+def test_a_registry_that_cannot_be_reached_is_no_unknown_image(place: Place, context: Context) -> None:
+    """Unread is not unknown."""
+    old = place.publish(context, "one", days=1)
+    place.run(f"{old.repository}@{old.digest}")
+    local.stop(place.settings)
+    quick = replace(context, settings=place.settings.model_copy(update={"retry_for": timedelta(seconds=1)}))
+    with closing(quick.ledger), place.desk(quick) as at, pytest.raises(OutsideError):
+        check(at)
+
+
+def test_one_rollout_at_a_time(place: Place, context: Context) -> None:
+    """The lock has the fleet's name."""
+    place.publish(context, "two", days=1)
+    lock = place.settings.state_dir / "locks" / "fleet-fleet-test.lock"
+    with place.desk(context) as at, only_one(lock, "another"), pytest.raises(RefusedError, match="already running"):
+        start(at, apply=True)
+
+
+def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Context) -> None:
+    """kill -9 right after the old one was stopped; then the same command again."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    place.publish(context, "two", days=1)
+    child = multiprocessing.get_context("spawn").Process(
+        target=killed_at_stop, args=(place.settings, place.address, place.host)
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    assert len(context.ledger.open_rollouts("fleet-test")) == 1
+    with place.desk(context) as at:
+        output = roll_output(*start(at, apply=True))
+        assert [step.outcome for step in output.steps] == ["done"]
+        assert member_lines(check(at))[0].violations == ()
+    found = place.api.containers(all=True, filters={"label": "app=fleet-test"})
+    assert [one["Names"] for one in found] == [["/web-1"]]
+    assert context.ledger.open_rollouts("fleet-test") == ()
+
+
+def killed_at_stop(settings: Settings, address: str, host: str) -> None:
+    """A process that rolls, and dies right after it has stopped the old container."""
+    context = Context(settings, NOW, lambda: host, lambda: address)
+    with desk("fleet-test", context, engine=host, now=lambda: NOW) as at:
+        fatal(at)
+        start(at, apply=True)
+
+
+def fatal(at: Desk) -> None:
+    """Let the next stop be the last thing that this process does."""
+    stop = at.members.api.stop
+
+    def last(*words: Any, **more: Any) -> None:
+        stop(*words, **more)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    at.members.api.stop = last
+
+
+def test_the_ledger_is_needed_for_nothing_that_the_registry_tells(place: Place, context: Context) -> None:
+    """A release that only the registry knows is known by its annotations; this one has none, and is unknown."""
+    old = place.publish(context, "one", days=1)
+    place.run(f"{old.repository}@{old.digest}")
+    empty = Ledger.open(f"sqlite:///{place.settings.state_dir / 'empty.sqlite'}")
+    with closing(empty):
+        bare = replace(context)
+        bare.__dict__["ledger"] = empty
+        with place.desk(bare) as at:
+            assert member_lines(check(at))[0].violations == ("unknown",)
