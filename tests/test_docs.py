@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from hardening.foundation.content import parse
-from hardening.foundation.process import run
+from hardening.foundation.process import run, which
 from hardening.foundation.settings import ROOT, Settings, load_settings
 from hardening.model import Control
 from images.model import Definition
@@ -115,7 +115,7 @@ def test_what_runs_at_night_exists() -> None:
     assert os.access(ROOT / ".ci/run", os.X_OK)
 
 
-@pytest.mark.needs("systemd-analyze")
+@pytest.mark.skipif(not which("systemd-analyze"), reason="no systemd on this machine")
 def test_the_units_are_valid(tmp_path: Path) -> None:
     """systemd itself accepts the timer and the service."""
     for unit in (ROOT / "pipelines/ci").glob("goldsmith-nightly.*"):
