@@ -7,7 +7,7 @@ Imports stand inside the tasks, so that listing them is quick.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -15,10 +15,13 @@ from invoke import Collection, Context, Exit, task
 
 JSON = {"json": "print JSON on standard output, for other programs"}
 NAME = {"name": "a name, a glob, or `all`"}
+POLICY = {"policy": "judge by this policy instead of the definitions' own"}
 APPLY = {"apply": "act; without it the plan is shown and nothing happens"}
 
 
-def command(help_texts: dict[str, str], *positional: str) -> Callable[[Callable[..., Any]], Any]:
+def command(
+    help_texts: dict[str, str], *positional: str, iterable: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Any]:
     """An invoke task whose failures become one clear message and the exit code of their family.
 
     `help_texts` are by argument, `positional` the arguments that stand without a flag. A task may return its exit code.
@@ -36,7 +39,7 @@ def command(help_texts: dict[str, str], *positional: str) -> Callable[[Callable[
             if code:
                 raise Exit(code=code)
 
-        return task(positional=list(positional), help=help_texts)(run)
+        return task(positional=list(positional), iterable=list(iterable), help=help_texts)(run)
 
     return wrap
 
@@ -83,22 +86,21 @@ def image_verify(c: Context, name: str, json: bool = False) -> int:
     return show_checks(verify_images(name), as_json=json)
 
 
-@command({"ref": "a definition's name, or registry/name:tag or @digest"} | JSON, "ref")
-def image_scan(c: Context, ref: str, json: bool = False) -> int:
+@command({"ref": "a definition's name, or registry/name:tag or @digest"} | POLICY | JSON, "ref")
+def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> int:
     """Scan an image with every scanner, and say what the gate would answer."""
-    from pipelines.flows import scan_image
-    from pipelines.listing import show_scan
+    from pipelines.publishing import scan_image, show_scan
 
-    return show_scan(scan_image(ref), as_json=json)
+    return show_scan(scan_image(ref, policy), as_json=json)
 
 
-@command(NAME | JSON, "name")
-def image_publish(c: Context, name: str, json: bool = False) -> int:
+@command(NAME | POLICY | JSON, "name")
+def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
-    from pipelines.flows import publish_images
-    from pipelines.listing import PUBLISH_COLUMNS, finish, show
+    from pipelines.listing import finish, show
+    from pipelines.publishing import PUBLISH_COLUMNS, publish_images
 
-    lines, errors = publish_images(name)
+    lines, errors = publish_images(name, policy)
     show(lines, PUBLISH_COLUMNS, as_json=json)
     return finish(errors)
 
@@ -106,8 +108,8 @@ def image_publish(c: Context, name: str, json: bool = False) -> int:
 @command(NAME | JSON, "name")
 def image_promote(c: Context, name: str, json: bool = False) -> None:
     """Move `stable` to what `candidate` points to."""
-    from pipelines.flows import promote_images
-    from pipelines.listing import CHANNEL_COLUMNS, show
+    from pipelines.listing import show
+    from pipelines.publishing import CHANNEL_COLUMNS, promote_images
 
     show(promote_images(name), CHANNEL_COLUMNS, as_json=json)
 
@@ -115,17 +117,17 @@ def image_promote(c: Context, name: str, json: bool = False) -> None:
 @command({"name": "a definition's name"} | JSON, "name")
 def image_rollback(c: Context, name: str, json: bool = False) -> None:
     """Move `stable` back to the release it pointed to before."""
-    from pipelines.flows import rollback_image
-    from pipelines.listing import CHANNEL_COLUMNS, show
+    from pipelines.listing import show
+    from pipelines.publishing import CHANNEL_COLUMNS, rollback_image
 
-    show([rollback_image(name)], CHANNEL_COLUMNS, as_json=json)
+    show(rollback_image(name), CHANNEL_COLUMNS, as_json=json)
 
 
 @command({"digest": "the release's sha256:…", "reason": "why, for everyone who meets it"} | JSON, "digest")
 def image_revoke(c: Context, digest: str, reason: str, json: bool = False) -> None:
     """Take a release out of policy at once, everywhere."""
-    from pipelines.flows import revoke_release
-    from pipelines.listing import CHANNEL_COLUMNS, show
+    from pipelines.listing import show
+    from pipelines.publishing import CHANNEL_COLUMNS, revoke_release
 
     show(revoke_release(digest, reason), CHANNEL_COLUMNS, as_json=json)
 
@@ -133,10 +135,9 @@ def image_revoke(c: Context, digest: str, reason: str, json: bool = False) -> No
 @command({"ref": "a definition's name, or registry/name:tag or @digest"} | JSON, "ref")
 def image_show(c: Context, ref: str, json: bool = False) -> None:
     """Everything about a published image, from the registry alone."""
-    from pipelines.flows import show_release
-    from pipelines.listing import show_about
+    from pipelines.publishing import print_release, show_release
 
-    show_about(show_release(ref), as_json=json)
+    print_release(show_release(ref), as_json=json)
 
 
 @command({"name": "a definition's name"} | JSON, "name")
@@ -151,8 +152,8 @@ def image_why(c: Context, name: str, json: bool = False) -> None:
 @command(APPLY | JSON)
 def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
     """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
-    from pipelines.flows import prune_images
-    from pipelines.listing import PRUNE_COLUMNS, show
+    from pipelines.listing import show
+    from pipelines.publishing import PRUNE_COLUMNS, prune_images
 
     show(prune_images(apply=apply), PRUNE_COLUMNS, as_json=json)
 
@@ -160,7 +161,7 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
 @command(NAME, "name")
 def image_lock(c: Context, name: str) -> None:
     """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
-    from pipelines.flows import lock_upstreams
+    from pipelines.publishing import lock_upstreams
 
     lock_upstreams(name)
 
@@ -171,18 +172,18 @@ def image_lock(c: Context, name: str) -> None:
 @command(JSON)
 def control_list(c: Context, json: bool = False) -> None:
     """Every control, and the profiles it stands in."""
-    from pipelines.content import CONTROL_COLUMNS, control_lines
+    from pipelines.content import CONTROL_COLUMNS, control_rows
     from pipelines.listing import show
 
-    show(control_lines(), CONTROL_COLUMNS, as_json=json)
+    show(control_rows(), CONTROL_COLUMNS, as_json=json)
 
 
 @command({"name": "a control's id"} | JSON, "name")
 def control_show(c: Context, name: str, json: bool = False) -> None:
     """One control: its reason, its cost, its parameters, its check."""
-    from pipelines.content import show_control
+    from pipelines.content import show_control_of
 
-    show_control(name, as_json=json)
+    show_control_of(name, as_json=json)
 
 
 @command({"control": "only this control"} | NAME | JSON, "name")
@@ -212,6 +213,65 @@ def fleet_list(c: Context, json: bool = False) -> None:
     from pipelines.listing import show
 
     show(fleet_lines(), FLEET_COLUMNS, as_json=json)
+
+
+@command({"fleet": "a fleet's name"} | JSON, "fleet")
+def fleet_check(c: Context, fleet: str, json: bool = False) -> int:
+    """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
+    from pipelines.rolling import check_fleet, show_members
+
+    return show_members(check_fleet(fleet), as_json=json)
+
+
+@command(
+    {"fleet": "a fleet's name", "adopt": "take over this unknown member (repeatable; `all`)"} | JSON,
+    "fleet",
+    iterable=["adopt"],
+)
+def roll_plan(c: Context, fleet: str, adopt: list[str], json: bool = False) -> None:
+    """What a rollout of the fleet would do: waves, steps, time; or why it is refused."""
+    from pipelines.rolling import roll_fleet, show_roll
+
+    show_roll(roll_fleet(fleet, apply=False, adopt=adopt), as_json=json)
+
+
+@command(
+    {"fleet": "a fleet's name", "adopt": "take over this unknown member (repeatable; `all`)"} | APPLY | JSON,
+    "fleet",
+    iterable=["adopt"],
+)
+def roll_start(c: Context, fleet: str, adopt: list[str], apply: bool = False, json: bool = False) -> None:
+    """Replace the violating members one by one, healthy before the old one goes, or roll back."""
+    from pipelines.rolling import roll_fleet, show_roll
+
+    show_roll(roll_fleet(fleet, apply=apply, adopt=adopt), as_json=json)
+
+
+# --- every night ----------------------------------------------------------------------------------------------------
+
+
+@command(POLICY | JSON)
+def nightly(c: Context, policy: str = "", json: bool = False) -> int:
+    """Refresh, rebuild, judge, publish, check the fleets, roll what may be rolled, report. Exit code: who must act."""
+    from pipelines.rolling import run_nightly, show_nightly
+
+    return show_nightly(run_nightly(policy), as_json=json)
+
+
+@command(JSON)
+def report(c: Context, json: bool = False) -> None:
+    """Write the HTML report on images, dates, findings, fleets and rollouts."""
+    from pipelines.rolling import make_report
+
+    make_report(as_json=json)
+
+
+@command({"keep": "leave what it made running, to look at"})
+def demo(c: Context, keep: bool = False) -> None:
+    """The whole loop on this machine: build, publish, run, find out of policy, replace without a lost request."""
+    from pipelines.demo import demo
+
+    demo(keep=keep)
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------
@@ -274,6 +334,7 @@ namespace = Collection(
     ),
     _room("control", control_list, control_show, control_check),
     _room("policy", policy_show),
-    _room("fleet", fleet_list),
-    setup, doctor, lint, test,
+    _room("fleet", fleet_list, fleet_check),
+    _room("roll", roll_plan, roll_start),
+    nightly, report, demo, setup, doctor, lint, test,
 )  # fmt: skip

@@ -24,6 +24,9 @@ class Use:
     enforcement: Enforcement
     params: dict[str, Any]
 
+    def __str__(self) -> str:
+        return self.profile if self.enforcement is Enforcement.ENFORCE else f"{self.profile} ({self.enforcement})"
+
 
 @dataclass(frozen=True)
 class ControlRow:

@@ -77,12 +77,13 @@ class Planner:
     def overlay(self, loaded: LoadedDefinition) -> Overlay:
         """The rendered hardening of a definition; rendered once for each profile and parameters."""
         definition = loaded.definition
-        key = canonical([definition.profile, definition.profile_params])
+        key = canonical([definition.kind, definition.profile, definition.profile_params])
         if key not in self._overlays:
             profile = load_profile(self.context.settings.roots, definition.profile)
             self._overlays[key] = render(
-                profile, self.context.controls, definition.profile_params, {}, self.context.now.date()
-            )
+                profile, self.context.controls, definition.profile_params, {"kind": definition.kind},
+                self.context.now.date(),
+            )  # fmt: skip
         return self._overlays[key]
 
     def sources(self, loaded: LoadedDefinition) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from hardening.explain import explain
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
@@ -59,8 +60,8 @@ def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -
     if built.action in {Action.REFUSED, Action.FAILED}:
         return ReleaseOutcome(built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error)
     if parent and parent.action in {"refused", "failed"}:
-        reasons = (f"its base {parent.name} was {parent.action}",)
-        return ReleaseOutcome(built.name, "failed", built, built.digest, reasons=reasons, error=parent.error)
+        because = (f"its base {parent.name} was {parent.action}",)
+        return ReleaseOutcome(built.name, "failed", built, built.digest, reasons=because, error=parent.error)
     try:
         return _publish(context, built)
     except GoldsmithError as error:
@@ -102,11 +103,8 @@ def refusal(judgement: Judgement) -> RefusedError:
     """The gate's no, in full: for each reason what, why it matters, what to do, and how to ask for a waiver."""
     verdict = judgement.verdict
     reasons = verdict.refusals
-    parts = [f"{r.rule}: {r.what}\n  why: {r.why}\n  do:  {r.todo}" for r in reasons]
-    if reasons and reasons[0].waiver:
-        parts.append(f"to ask for a waiver:\n{reasons[0].waiver}")
     return RefusedError(
         f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
-        evidence="\n".join(parts),
+        evidence=explain(reasons),
         hint="take the newer packages with inv image.build, or ask for a waiver as shown",
     )

@@ -67,13 +67,26 @@ class Upstream:
     def fetch(self, reference: str) -> str:
         """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
         digest = self.locked(reference)
-        if not self.store.has(digest):
-            self.store.path.mkdir(parents=True, exist_ok=True)
-            with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as directory:
-                repository, _ = split(reference)
-                self._registry(reference).download(f"{repository}@{digest}", Path(directory))
-                self._import(Path(directory), digest)
+        self._bring(reference, digest)
         return digest
+
+    def bring(self, reference: str) -> str:
+        """What a registry holds at `reference`, put into the store, for the settings' platform; its content digest."""
+        platforms = self._platforms(reference, self._registry(reference).get(reference))
+        if self.settings.platform not in platforms:
+            known = ", ".join(sorted(platforms))
+            raise ContentError(f"{reference} has no {self.settings.platform}", hint=f"it has {known}")
+        self._bring(reference, platforms[self.settings.platform])
+        return platforms[self.settings.platform]
+
+    def _bring(self, reference: str, digest: str) -> None:
+        if self.store.has(digest):
+            return
+        self.store.path.mkdir(parents=True, exist_ok=True)
+        with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as directory:
+            repository, _ = split(reference)
+            self._registry(reference).download(f"{repository}@{digest}", Path(directory))
+            self._import(Path(directory), digest)
 
     def bootstrap(self, reference: str) -> Bootstrap:
         """The distribution of the image: its children's packages come from there. ContentError if not Debian."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from hardening.catalog import load_controls, load_policies, load_profiles
+from hardening.catalog import load_policies
 from hardening.foundation.console import out, print_json
 from hardening.foundation.content import select
 from hardening.foundation.durations import shown
 from hardening.foundation.settings import load_settings
-from hardening.model import Policy, Profile, Rule
-from pipelines.contract import ControlLine, ControlOutput, FleetLine
+from hardening.listing import ControlRow, list_controls, show_control
+from hardening.model import Policy, Rule
+from images.documents import to_json
+from pipelines.contract import FleetLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Replacement
+from pipelines.wiring import clock
 
-CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "profiles"}
+CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
 FLEET_COLUMNS = {
     "fleet": "name",
     "kind": "kind",
@@ -22,52 +25,36 @@ FLEET_COLUMNS = {
 }
 
 
-def control_lines() -> list[ControlLine]:
-    """One line for each control, with the profiles it stands in."""
-    roots = load_settings().roots
-    profiles = load_profiles(roots)
-    return [
-        ControlLine(
-            id=name, title=loaded.control.title, severity=loaded.control.severity,
-            applies_to=loaded.control.applies_to, profiles=tuple(_standing(name, profiles)),
-        )
-        for name, loaded in sorted(load_controls(roots).items())
-    ]  # fmt: skip
+def control_rows() -> list[ControlRow]:
+    """One row for each control, with the profiles it stands in."""
+    return list(list_controls(load_settings().roots, clock().date()))
 
 
-def _standing(control: str, profiles: dict[str, Profile]) -> dict[str, str]:
-    """Profile → enforcement, for every profile that `control` stands in."""
-    return {
-        name: entry.enforcement
-        for name, profile in sorted(profiles.items())
-        for entry in profile.controls
-        if entry.control == control
-    }
-
-
-def show_control(name: str, *, as_json: bool) -> None:
+def show_control_of(name: str, *, as_json: bool) -> None:
     """Print one control whole: why it is there, what it costs, what to do instead, how it is checked."""
-    roots = load_settings().roots
-    controls = load_controls(roots)
-    loaded = controls[select(name, controls, "control")[0]]
-    profiles = _standing(loaded.control.id, load_profiles(roots))
+    detail = show_control(load_settings().roots, name, clock().date())
     if as_json:
-        output = ControlOutput(
-            control=loaded.control.model_dump(mode="json"), profiles=profiles, folder=str(loaded.folder)
-        )
-        print_json(output.model_dump(mode="json"))
+        print_json(to_json(detail))
         return
-    control = loaded.control
-    texts = [
-        f"{control.id} ({control.severity}): {control.title}", f"Owner: {control.owner}",
-        f"\nWhy\n{control.rationale}", f"\nWhat it costs\n{control.cost}",
-        "\nReferences\n" + "\n".join(f"  {name}: {', '.join(numbers)}" for name, numbers in control.references.items()),
-        "\nParameters\n" + ("\n".join(f"  {n} = {p.default!r}: {p.help}" for n, p in control.params.items()) or "  none"),
-        "\nProfiles\n" + ("\n".join(f"  {name}: {how}" for name, how in profiles.items()) or "  none"),
-        f"\nCheck: {loaded.folder}/check.sh",
-    ]  # fmt: skip
-    for text in texts:
-        out().print(text, markup=False)
+    params = [f"  {name} = {param.default!r}: {param.help}" for name, param in detail.params.items()]
+    parts = {
+        f"{detail.id} ({detail.severity})": detail.title,
+        "Why": _flowing(detail.rationale),
+        "What it costs": _flowing(detail.cost),
+        "References": "\n".join(f"  {name}: {', '.join(numbers)}" for name, numbers in detail.references.items()),
+        "Parameters": "\n".join(params) or "  none",
+        "Profiles": "\n".join(f"  {use.profile}: {use.enforcement}" for use in detail.used_by) or "  none",
+        "Proofs": "\n".join(f"  {proof}" for proof in detail.proofs),
+        "Files": f"  {detail.folder}",
+    }
+    for heading, text in parts.items():
+        out().print(heading, style="bold", markup=False)
+        out().print(text.strip("\n"), "\n", markup=False)
+
+
+def _flowing(text: str) -> str:
+    """Text without its own line breaks, so that it folds where the reader's terminal ends; paragraphs stay."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def show_policies(name: str, *, as_json: bool) -> None:
@@ -82,7 +69,7 @@ def show_policies(name: str, *, as_json: bool) -> None:
 
 
 def _show_policy(policy: Policy) -> None:
-    lines = [f"{policy.name}: {policy.title}", policy.rationale.strip(), f"Owner: {policy.owner}"]
+    lines = [f"{policy.name}: {policy.title}", _flowing(policy.rationale), f"Owner: {policy.owner}"]
     lines += [f"Review by: {policy.review_by}", f"Exceptions: {policy.exception_contact}", "To be published:"]
     judges = policy.image.judges
     lines.append(

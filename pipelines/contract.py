@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
-from hardening.model import Enforcement, Severity, Waiver
+from hardening.model import Waiver
 from images.plan import Action, Change
 
 
@@ -85,39 +85,23 @@ class PublishLine(Line):
     action: str
     content: str
     release: str
-    tags: tuple[str, ...]
     expires_at: datetime | None
     reasons: tuple[str, ...]
     seconds: float
 
+    @property
+    def expires(self) -> str:
+        """The day on which it expires."""
+        return f"{self.expires_at:%Y-%m-%d}" if self.expires_at else ""
 
-class ChannelLine(Line):
-    """`image.promote`, `image.rollback`, `image.revoke`: what moved from where to where."""
+
+class PruneLine(Line):
+    """`image.prune`: what becomes of one release: keep, remove (planned) or removed."""
 
     name: str
-    channel: str
-    before: str
-    after: str
-    applied: bool
-    note: str = ""
-
-
-class ControlLine(Line):
-    """`control.list`: one control."""
-
-    id: str
-    title: str
-    severity: Severity
-    applies_to: tuple[str, ...]
-    profiles: tuple[str, ...]
-
-
-class ControlOutput(Line):
-    """`control.show`: one control whole."""
-
-    control: dict[str, Any]
-    profiles: dict[str, Enforcement]
-    folder: str
+    release: str
+    action: str
+    why: str
 
 
 class WhyOutput(Line):

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import err, out, print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from images.build import BuildOutcome
 from images.context import Context
+from images.documents import to_json
 from images.plan import BuildPlan
-from pipelines.contract import BuildLine, DefinitionLine, Line, PlanLine
-
+from pipelines.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
 
 BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "reasons"}
-PUBLISH_COLUMNS = {
-    "image": "name",
-    "action": "action",
-    "release": "release",
-    "expires": "expires_at",
-    "because": "reasons",
-}
-CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
 
 
-def show(lines: Line | Sequence[Line], columns: dict[str, str], *, as_json: bool) -> None:
+def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool) -> None:
     """Print contract lines: as JSON for programs, else as a table whose `columns` map headings to field names."""
     if as_json:
-        many = not isinstance(lines, Line)
-        print_json([line.model_dump(mode="json") for line in lines] if many else lines.model_dump(mode="json"))
+        print_json(to_json(tuple(lines)))
         return
-    rows = [lines] if isinstance(lines, Line) else lines
-    print_table(list(columns), [[_cell(getattr(row, field)) for field in columns.values()] for row in rows])
+    print_table(list(columns), [[_cell(getattr(row, field)) for field in columns.values()] for row in lines])
 
 
 def _cell(value: object) -> str:
@@ -84,7 +75,7 @@ def build_line(outcome: BuildOutcome) -> BuildLine:
 def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     """Print the results of checks, what did not pass with its evidence; exit code 3 where an enforced one failed."""
     if as_json:
-        print_json([line.model_dump(mode="json") for line in lines])
+        print_json(to_json(tuple(lines)))
     for line in () if as_json else lines:
         rows = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
         print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
@@ -98,7 +89,7 @@ def _evidence(result: CheckResult) -> str:
 def show_why(why: WhyOutput, *, as_json: bool) -> None:
     """Print what changed since the last artifact."""
     if as_json:
-        print_json(why.model_dump(mode="json"))
+        print_json(to_json(why))
         return
     at = why.last_built_at
     last = f"last built {at:%Y-%m-%d %H:%M} UTC as {why.last_digest[:19]}" if at else "never built"

@@ -112,7 +112,7 @@ def fleets(context: Context, fleet_host: Callable[[], str], failures: Failures) 
 
 
 def _fleet(context: Context, name: str, fleet_host: Callable[[], str]) -> tuple[str, str]:
-    with desk(name, context, engine=fleet_host(), registry=context.registry_address(), now=lambda: context.now) as at:
+    with desk(name, context, engine=fleet_host(), now=lambda: context.now) as at:
         judged = check(at)
         violating = [one for one in judged if one.violations]
         if not judged:

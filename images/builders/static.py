@@ -31,6 +31,7 @@ def build(job: BuildJob) -> Built:
         for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
             run(["dpkg-deb", "--extract", str(job.debs[package]), str(tree)])
         tree.chmod(0o755)
+        _links(tree)
         _status(job, tree)
         _accounts(tree)
         _certificates(tree)
@@ -39,6 +40,15 @@ def build(job: BuildJob) -> Built:
         steps.clean(tree, epoch)
         layer = job.store.write_layer(layers.tree_entries(tree), epoch)
         return steps.finish(job, tree, layer, (), epoch, "goldsmith: static")
+
+
+def _links(tree: Path) -> None:
+    """What base-files' configuration would have linked: places under /var that are really under /run."""
+    for name, target in (("var/lock", "/run/lock"), ("var/run", "/run")):
+        path = tree / name
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        path.symlink_to(target)
 
 
 def _status(job: BuildJob, tree: Path) -> None:

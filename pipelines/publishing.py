@@ -1,0 +1,202 @@
+"""What the tasks on releases call: publish, scan, show, promote, roll back, revoke, prune; their lines and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.evaluate import judge_image
+from hardening.explain import explain
+from hardening.foundation.console import out, print_json, print_table, say
+from hardening.foundation.content import select
+from hardening.foundation.errors import ContentError, GoldsmithError
+from images import channels
+from images.channels import Change
+from images.context import Context
+from images.documents import to_json
+from images.judge import judge, latest, scan_content
+from images.prune import prune
+from images.published import reference_of
+from images.rebuild import rebuild
+from images.release import ReleaseOutcome, release_all
+from images.retention import Decision
+from images.show import Shown, show
+from images.upstream import Upstream
+from pipelines.contract import PruneLine, PublishLine, ScanOutput
+from pipelines.wiring import image_context
+
+PUBLISH_COLUMNS = {
+    "image": "name",
+    "action": "action",
+    "release": "release",
+    "expires": "expires",
+    "because": "reasons",
+}
+CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
+PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
+
+
+def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], list[GoldsmithError | None]]:
+    """Build, judge and publish; one line for each image, and what went wrong."""
+    context = image_context(policy=policy)
+    outcomes = release_all(context, select(pattern, context.definitions, "image"))
+    return [publish_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
+
+
+def publish_line(outcome: ReleaseOutcome) -> PublishLine:
+    """What became of one image on its way to the registry."""
+    return PublishLine(
+        name=outcome.name, action=outcome.action, content=outcome.content, release=outcome.digest,
+        expires_at=outcome.expires_at, reasons=outcome.reasons, seconds=outcome.built.seconds + outcome.seconds,
+    )  # fmt: skip
+
+
+def scan_image(ref: str, policy: str = "") -> ScanOutput:
+    """Scan an artifact of this machine (a definition's name) or a published image, and ask the gate; pushes nothing."""
+    context = image_context(policy=policy)
+    if ref in context.definitions:
+        artifact = latest(context, ref)
+        judged = judge(context, artifact, context.policy_of(ref))
+        return ScanOutput(
+            ref=ref, digest=artifact.digest, reports=judged.result.reports, findings=judged.result.findings,
+            allowed=judged.verdict.allowed, policy=judged.verdict.policy, reasons=judged.verdict.reasons,
+        )  # fmt: skip
+    return _scan_published(context, ref)
+
+
+def _scan_published(context: Context, ref: str) -> ScanOutput:
+    """Scan what a registry holds, ours or another's; a stranger is judged by the default policy, without checks."""
+    reference = reference_of(context.publisher.registry, ref)
+    digest = Upstream(context.settings, context.store).bring(reference)
+    result = scan_content(context, digest, None)
+    name = context.policy or "default"
+    roots = context.settings.roots
+    verdict = judge_image(
+        load_policy(roots, name), ref, (), result.reports, result.findings, load_waivers(roots), context.now
+    )
+    return ScanOutput(
+        ref=reference, digest=digest, reports=result.reports, findings=result.findings, allowed=verdict.allowed,
+        policy=name, reasons=verdict.reasons,
+    )  # fmt: skip
+
+
+def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
+    """Print what scanners and gate say; exit code 3 where the gate refuses."""
+    if as_json:
+        print_json(to_json(scan))
+        return 0 if scan.allowed else 3
+    rows = [
+        [
+            r.scanner,
+            r.outcome,
+            str(r.evaluated),
+            f"{r.data_date:%Y-%m-%d}" if r.data_date else "",
+            r.reason or r.data_source,
+        ]
+        for r in scan.reports
+    ]
+    print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)
+    if scan.findings:
+        print_table(
+            ["finding", "package", "installed", "fixed", "who says what"],
+            [[f.id, f.package, f.installed, f.fixed or "no fix yet", _opinions(f.scanners)] for f in scan.findings],
+        )
+    out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}", markup=False)
+    out().print(explain(scan.reasons), markup=False)
+    return 0 if scan.allowed else 3
+
+
+def _opinions(scanners: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"{who}: {severity}" for who, severity in scanners)
+
+
+def promote_images(pattern: str) -> list[Change]:
+    """Move `stable` to what `candidate` points to."""
+    context = image_context()
+    return [channels.promote(context.publisher, name) for name in select(pattern, context.definitions, "image")]
+
+
+def rollback_image(name: str) -> list[Change]:
+    """Move `stable` back to the release it pointed to before."""
+    context = image_context()
+    return [channels.rollback(context.publisher, select(name, context.definitions, "image")[0])]
+
+
+def revoke_release(ref: str, reason: str) -> list[Change]:
+    """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
+    context = image_context()
+    reference = _with_repository(context, ref)
+    changed = channels.revoke(context.publisher, reference_of(context.publisher.registry, reference), reason)
+    say(f"revoked {reference}: {reason}")
+    return list(changed)
+
+
+def _with_repository(context: Context, ref: str) -> str:
+    """A bare digest with the repository that the ledger knows it in. Raises ContentError where it knows none."""
+    if not ref.startswith("sha256:"):
+        return ref
+    release = context.ledger.release(ref)
+    if release is None:
+        raise ContentError(f"no release {ref} is known", hint="give it with its image, NAME@sha256:…")
+    return f"{release.repository}@{ref}"
+
+
+def show_release(ref: str) -> Shown:
+    """Everything about a published image, from the registry alone."""
+    context = image_context()
+    return show(context.publisher.registry, ref, context.settings.annotation_prefix, context.now)
+
+
+def print_release(shown: Shown, *, as_json: bool) -> None:
+    """Print what the registry tells of a release."""
+    if as_json:
+        print_json(to_json(shown))
+        return
+    rows = [[name.replace("_", " "), _text(value)] for name, value in shown if value not in (None, "", (), {})]
+    print_table(["", shown.ref], rows)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {number}" for key, number in value.items())
+    if isinstance(value, tuple):
+        return "\n".join(_line(item) for item in value)
+    return str(value)
+
+
+def _line(item: object) -> str:
+    for field in ("artifact_type", "what"):
+        if hasattr(item, field):
+            return str(getattr(item, field))
+    return str(item)
+
+
+def prune_images(*, apply: bool) -> list[PruneLine]:
+    """Plan, and with `apply` carry out, the removal of releases that are over."""
+    context = image_context()
+    decisions = prune(context.publisher, sorted(context.definitions), apply=apply)
+    if not apply and any(decision.remove for decision in decisions):
+        say("nothing was removed: --apply removes what is listed so")
+    return [_prune_line(decision, apply=apply) for decision in decisions]
+
+
+def _prune_line(decision: Decision, *, apply: bool) -> PruneLine:
+    action = ("removed" if apply else "remove") if decision.remove else "keep"
+    release = decision.release
+    return PruneLine(name=release.name, release=release.digest, action=action, why=decision.why)
+
+
+def lock_upstreams(pattern: str) -> None:
+    """Pin the upstream bases of the definitions that `pattern` means to what their tags name now."""
+    context = image_context()
+    upstream = Upstream(context.settings, context.store)
+    for name in select(pattern, context.definitions, "image"):
+        reference = context.definitions[name].definition.base.image
+        if reference:
+            say(f"{name}: {reference} is {upstream.lock(reference).digest}")
+
+
+def rebuild_ledger() -> int:
+    """Fill the ledger from the registry; returns how many releases were found."""
+    context = image_context()
+    return len(rebuild(context.publisher, sorted(context.definitions)))
