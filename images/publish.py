@@ -18,6 +18,7 @@ from images.artifact import Artifact, Descriptor, Release
 from images.channels import point
 from images.documents import Document
 from images.judge import Judgement
+from images.ledger import Begun
 from images.model import Definition
 from images.oci import INDEX, MANIFEST, Store, as_json
 from images.prune import remove
@@ -27,6 +28,7 @@ from images.registry import REF_NAME, write_layout
 from images.workspace import workspace
 
 TAKEN_UP_WITHIN = timedelta(days=1)
+Documents = tuple[Document, ...]
 Action = Literal["published", "re-dated", "unchanged"]
 
 
@@ -50,28 +52,29 @@ def release(
     draft = _draft(to, artifact, definition)
     begun = _take_up(to, draft, artifact, definition)
     standing = None if begun or redate else _standing(to, draft, definition)
-    chosen = begun or standing or draft
+    chosen = begun.release if begun else standing or draft
+    said = begun.documents if begun else release_documents(chosen, judgement)
     earlier = [known for known in to.ledger.releases_of_content(chosen.content) if known.digest != chosen.digest]
     if chosen is draft:
-        to.ledger.begin_publication(chosen)
-    _complete(to, chosen, artifact, judgement)
+        to.ledger.begin_publication(Begun(chosen, said))
+    _complete(to, chosen, artifact, content_documents(artifact, judgement, to.prefix), said)
     return Published(chosen, "unchanged" if standing else "re-dated" if earlier else "published")
 
 
-def _complete(to: Publisher, chosen: Release, artifact: Artifact, judgement: Judgement) -> None:
+def _complete(to: Publisher, chosen: Release, artifact: Artifact, timeless: Documents, said: Documents) -> None:
     """Every step of a publication, in the order in which nothing visible is ever half done; each finds itself done."""
     repository = chosen.repository
     content = _push_content(to, chosen)
     index = _push_index(to, chosen, artifact)
-    attach(to.registry, repository, content, content_documents(artifact, judgement, to.prefix))
-    attach(to.registry, repository, index, release_documents(chosen, judgement))
+    attach(to.registry, repository, content, timeless)
+    attach(to.registry, repository, index, said)
     _record(to, chosen)
     _tag(to, chosen)
     point(to, repository, "candidate", chosen.digest, "publish")
     to.ledger.end_publication(chosen)
 
 
-def content_documents(artifact: Artifact, judgement: Judgement, prefix: str) -> tuple[Document, ...]:
+def content_documents(artifact: Artifact, judgement: Judgement, prefix: str) -> Documents:
     """What is true of the content, whatever the day: SBOM, provenance, results of the checks."""
     inputs = {f"{prefix}input-digest": artifact.input_digest}
     return (
@@ -81,7 +84,7 @@ def content_documents(artifact: Artifact, judgement: Judgement, prefix: str) -> 
     )
 
 
-def release_documents(chosen: Release, judgement: Judgement) -> tuple[Document, ...]:
+def release_documents(chosen: Release, judgement: Judgement) -> Documents:
     """What was said on the release's own day: scan, verdict, and the date of its end as other tools read it."""
     scan = {
         "reports": documents.to_json(judgement.result.reports),
@@ -163,15 +166,15 @@ def _content(to: Publisher, repository: str, digest: str) -> tuple[Descriptor, d
     return found.descriptor, found.data
 
 
-def _take_up(to: Publisher, draft: Release, artifact: Artifact, definition: Definition) -> Release | None:
-    """The release that a killed run began, if this run would make the same; what it began otherwise is put away."""
+def _take_up(to: Publisher, draft: Release, artifact: Artifact, definition: Definition) -> Begun | None:
+    """The publication that a killed run began, if this run would make the same; what it began otherwise is put away."""
     taken = None
     for begun in to.ledger.open_publications(draft.repository):
-        same = _redrafted(to, draft, artifact, definition, begun.published_at) == begun
-        if same and to.now - begun.published_at < TAKEN_UP_WITHIN:
+        same = _redrafted(to, draft, artifact, definition, begun.release.published_at) == begun.release
+        if same and to.now - begun.release.published_at < TAKEN_UP_WITHIN:
             taken = begun
         else:
-            _put_away(to, begun, draft)
+            _put_away(to, begun.release, draft)
     return taken
 
 

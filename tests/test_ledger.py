@@ -15,7 +15,8 @@ from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reaso
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
-from images.ledger import Ledger, Move, ScanRecord
+from images.documents import Document
+from images.ledger import Begun, Ledger, Move, ScanRecord
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -122,8 +123,9 @@ def test_releases_are_found_by_name_digest_and_content(ledger: Ledger) -> None:
 
 def test_a_publication_is_open_until_it_is_ended(ledger: Ledger) -> None:
     """What a killed run began is found by the next one."""
-    ledger.begin_publication(RELEASE)
-    assert ledger.open_publications("localhost/web") == (RELEASE,)
+    begun = Begun(RELEASE, (Document("a/x", '{"ü":1}'.encode(), {"k": "v"}), Document("a/y")))
+    ledger.begin_publication(begun)
+    assert ledger.open_publications("localhost/web") == (begun,)
     ledger.end_publication(RELEASE)
     assert ledger.open_publications("localhost/web") == ()
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
 from images.ledger.fleets import AuditLine, Fleets, Rollout
-from images.ledger.releases import Move, Releases
+from images.ledger.releases import Begun, Move, Releases
 
-__all__ = ["AuditLine", "Ledger", "Move", "Rollout", "ScanRecord"]
+__all__ = ["AuditLine", "Begun", "Ledger", "Move", "Rollout", "ScanRecord"]
 
 
 class Ledger(Artifacts, Releases, Fleets):

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 
 from images.artifact import Release
-from images.documents import from_json, to_json
+from images.documents import Document, from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database
 
@@ -23,6 +23,14 @@ class Move:
     digest: str
     at: datetime
     reason: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A publication under way: the release, and what was said of it on its day."""
+
+    release: Release
+    documents: tuple[Document, ...] = ()
 
 
 class Releases(Database):
@@ -53,23 +61,22 @@ class Releases(Database):
         """Mark a release as removed from the registry."""
         self._mark(digest, pruned_at=at)
 
-    def begin_publication(self, release: Release) -> None:
+    def begin_publication(self, begun: Begun) -> None:
         """Write down, before anything is pushed, which release a publication is about to make."""
-        self._insert(
-            t.publications,
-            {
-                "repository": release.repository,
-                "digest": release.digest,
-                "release": to_json(release),
-                "done": False,
-            },
-        )
+        release, papers = begun.release, to_json(begun.documents)
+        where = {"repository": release.repository, "digest": release.digest}
+        self._insert(t.publications, where | {"release": to_json(release), "documents": papers, "done": False})
 
-    def open_publications(self, repository: str) -> tuple[Release, ...]:
-        """The releases whose publication was begun and never ended, the oldest first."""
+    def open_publications(self, repository: str) -> tuple[Begun, ...]:
+        """The publications that were begun and never ended, the oldest first."""
         table = t.publications
-        query = select(table.c.release).where(table.c.repository == repository, table.c.done.is_(False))
-        return tuple(from_json(Release, row.release) for row in self._rows(query.order_by(table.c.id)))
+        query = select(table.c.release, table.c.documents).where(
+            table.c.repository == repository, table.c.done.is_(False)
+        )
+        return tuple(
+            Begun(from_json(Release, row.release), from_json(tuple[Document, ...], row.documents))
+            for row in self._rows(query.order_by(table.c.id))
+        )
 
     def end_publication(self, release: Release) -> None:
         """Close every open line of this release."""

@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 1
+VERSION = 2
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -119,6 +119,7 @@ publications = Table(
     _text("repository"),
     _text("digest"),
     _json("release"),
+    _json("documents"),
     Column("done", Boolean, nullable=False),
 )
 
