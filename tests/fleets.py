@@ -13,6 +13,7 @@ from hardening.model import Enforcement
 from images.artifact import Release
 from pipelines.fleet.members import Key, Member, Origin, Read, Target
 from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.port import MemberFleet
 from pipelines.violations import Judged
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -76,6 +77,34 @@ def reason(rule: str, subject: str = "web/web-1", **more: Any) -> Reason:
     since = NOW - timedelta(days=1)
     made = Reason(rule, subject, Enforcement.ENFORCE, f"it is {rule}", "because", "do", since=since, deadline=since)
     return replace(made, **more)
+
+
+def keeps_its_word(port: MemberFleet, replacement: Target) -> None:
+    """The contract of every MemberFleet of one member: a repeated effect is one effect, and all goes back."""
+    one = port.describe()[0]
+    key = Key("r1", one.id, one.name, one.handle, Method.SURGE)
+    for _ in range(2):
+        port.create(key, replacement, NOW)
+    for _ in range(2):
+        port.start(key)
+        port.expose(key)
+    assert [found.handle for found in port.describe()] == [one.handle], "one that is being prepared is no member"
+    assert not port.swapped(key)
+    for _ in range(2):
+        port.retire(key, timedelta(seconds=1))
+    for _ in range(2):
+        port.swap(key)
+    assert port.swapped(key)
+    assert [found.id for found in port.describe()] == [one.id]
+    assert not port.read_old(key).good
+    for _ in range(2):
+        port.revive(key)
+    assert not port.swapped(key)
+    for _ in range(2):
+        port.discard(key)
+    assert [found.handle for found in port.describe()] == [one.handle]
+    assert not port.read(key).good
+    assert port.log(key) == ""
 
 
 @dataclass
@@ -172,7 +201,8 @@ class MemoryFleet:
 
     def create(self, key: Key, target: Target, expiry: datetime) -> None:
         def act() -> None:
-            assert self._new(key) is None
+            if new := self._new(key):
+                del self.boxes[new.handle]
             self._free(key.new_name)
             self.made += 1
             handle = f"new-{self.made}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from fleets import NOW, Killed, MemoryFleet, Time, fleet, judged, target
+from fleets import NOW, Killed, MemoryFleet, Time, fleet, judged, keeps_its_word, target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -188,6 +188,26 @@ def test_an_engine_that_does_not_answer_is_an_error_and_no_empty_fleet() -> None
     with pytest.raises(OutsideError):
         run(planned, "r1", stage.world)
     assert stage.port.effects == []
+
+
+def test_the_fleet_in_memory_keeps_the_word_that_docker_keeps() -> None:
+    """What these tests stand on behaves as the real one."""
+    keeps_its_word(MemoryFleet(["web-1"]), target())
+
+
+def test_a_canary_that_serves_goes_only_after_its_old_one_serves_again() -> None:
+    """A ledger or registry that fails at the second canary undoes the first, without a gap."""
+    stage = Stage(fleet(canary=2))
+
+    def still(member: Member) -> str:
+        if member.name == "web-2":
+            raise OutsideError("the registry does not answer")
+        return ""
+
+    with pytest.raises(OutsideError):
+        run(stage.plan, "r1", replace(stage.world, still=still))
+    assert stage.images() == dict.fromkeys(NAMES, "old")
+    assert stage.port.least_serving == 3
 
 
 def killed(run_or_recover: Callable[[], object]) -> bool:

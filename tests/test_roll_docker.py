@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 from engines import busybox_image, engine, nginx_image, requests_to
-from fleets import Time, judged, release
 from fleets import fleet as fleet_with
+from fleets import judged, keeps_its_word, release
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
 from images.documents import from_json, to_json
 from pipelines.engine import Phase, RolloutState, UnhealthyError, World, recover, run
 from pipelines.fleet.docker import DockerFleet
-from pipelines.fleet.members import Key, Target
-from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.members import Target
+from pipelines.fleet.model import Fleet
 from pipelines.fleet.proxy import nginx_config
 from pipelines.roll import SteadyClock
 from pipelines.rollout import Plan, plan
@@ -319,28 +319,9 @@ def test_members_are_what_runs_with_the_labels(yard: Yard) -> None:
     assert "--rm" in second.cannot_roll
 
 
-def test_the_same_effect_twice_is_one_effect(yard: Yard) -> None:
-    """Each is found again by its key: names and labels."""
+def test_the_port_keeps_its_word(yard: Yard) -> None:
+    """The same contract as the fleet in memory, on which the engine's own tests stand."""
     yard.start("web-1", "--network-alias", "web")
     with DockerFleet(fleet(), yard.host) as members:
-        one = members.describe()[0]
-        key = Key("r1", one.id, one.name, one.handle, Method.SURGE)
-        expiry = Time().now()
-        for _ in range(2):
-            members.create(key, yard.target("two"), expiry)
-        for _ in range(2):
-            members.start(key)
-            members.expose(key)
-        assert members.describe()[0].handle == one.handle, "one that is being prepared is no member"
-        for _ in range(2):
-            members.retire(key, timedelta(seconds=1))
-        for _ in range(2):
-            members.swap(key)
-        assert members.swapped(key)
-        for _ in range(2):
-            members.revive(key)
-        assert not members.swapped(key)
-        for _ in range(2):
-            members.discard(key)
-        assert yard.names() == ["web-1"]
-        assert members.describe()[0].handle == one.handle
+        keeps_its_word(members, yard.target("two"))
+    assert yard.names() == ["web-1"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from hardening.catalog import load_policy
+from hardening.catalog import load_policies, load_policy
 from hardening.evaluate import judge_image
 from hardening.findings import Reason
 from hardening.foundation.errors import ContentError
-from hardening.model import Waiver
+from hardening.model import Policy, Waiver
 from images.artifact import Release
 from images.context import Context
 from images.lifecycle import OCI, parse_annotations
@@ -164,12 +164,18 @@ class Origins:
         scan = self.context.ledger.scan(golden.content)
         if scan is None:
             return "", None
-        policy = load_policy(self.context.settings.roots, self.context.policy or golden.policy or self.fleet.policy)
+        policy = self._policy_of(golden)
         checks = self.context.ledger.checks(golden.content)
         verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now)
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
         began = [at for reason in reasons if (at := _began(reason))]
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
+
+    def _policy_of(self, golden: Release) -> Policy:
+        """The policy that the image was published by; the fleet's, where that one is no more."""
+        known = load_policies(self.context.settings.roots)
+        wanted = self.context.policy or golden.policy
+        return known[wanted] if wanted in known else load_policy(self.context.settings.roots, self.fleet.policy)
 
 
 def _began(reason: Reason) -> datetime | None:
