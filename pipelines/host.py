@@ -71,6 +71,10 @@ class Engine:
     version: str
     containerd_store: bool
 
+    def suits(self, for_builds: bool) -> bool:
+        """Fleets run on any engine. Builds need the containerd image store: without it layers are not reproducible."""
+        return self.containerd_store or not for_builds
+
 
 def setup(settings: Settings, *, for_tests: bool = False) -> None:
     """Install what the host lacks and see that the engines run. Quick, and silent, where nothing is missing.
@@ -124,8 +128,8 @@ def apt_install(packages: list[str]) -> list[str]:
 def docker_host(settings: Settings, for_builds: bool) -> str:
     """The engine, as DOCKER_HOST, that fleets run on or, with `for_builds`, that builds use.
 
-    The configured engine, else the host's own; for builds only if it has the containerd image store, without which
-    layers are not reproducible; else a private one, started when it does not run. Raises OutsideError.
+    The configured engine, else the host's own, where it suits; else a private one, started when it does not run.
+    Raises OutsideError.
     """
     found = existing_engine(settings, for_builds)
     return found.host if found else PrivateEngine(settings).ensure()
@@ -140,7 +144,7 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
         return _fit(_answering(settings.docker.build_host))
     configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
     found = _answering(configured) if configured else probe(DEFAULT_HOST)
-    if found and (found.containerd_store or not for_builds):
+    if found and found.suits(for_builds):
         return found
     return probe(PrivateEngine(settings).host)
 

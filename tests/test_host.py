@@ -63,6 +63,8 @@ def test_an_engine_is_told_by_its_image_store() -> None:
     assert host.parse_info("h", json.dumps(modern)) == Engine("h", "28.0", True)
     classic = {"ServerVersion": "26.1", "DriverStatus": [["Backing Filesystem", "extfs"]]}
     assert host.parse_info("h", json.dumps(classic)) == Engine("h", "26.1", False)
+    assert [Engine("h", "1", store).suits(for_builds=True) for store in (True, False)] == [True, False]
+    assert Engine("h", "1", False).suits(for_builds=False)
     assert host.parse_info("h", '{"ServerErrors": ["cannot connect"]}') is None
     assert host.parse_info("h", "not json") is None
 

@@ -118,15 +118,28 @@ def test_a_changed_lock_is_installed(tmp_path: Path) -> None:
 def test_a_killed_install_does_not_look_finished(tmp_path: Path) -> None:
     """After kill -9 in the middle, the next start makes the environment anew."""
     checkout = Checkout(tmp_path / "c")
+    wheel = next(checkout.folder.glob("*.whl"))
+    kept = wheel.rename(wheel.with_suffix(".kept"))
+    os.mkfifo(wheel)  # pip opens it and waits
     child = subprocess.Popen(
         [str(checkout.folder / "goldsmith"), "--list"], start_new_session=True, stderr=subprocess.PIPE
     )
     with child:
-        while not (checkout.folder / ".venv/pyvenv.cfg").exists():
+        while not _is_read(wheel):
             time.sleep(0.01)
         os.killpg(child.pid, signal.SIGKILL)
+    kept.replace(wheel)
     assert not (checkout.folder / ".venv/goldsmith-stamp").exists()
     assert checkout.start("--list").stdout.startswith("inv 1")
+
+
+def _is_read(fifo: Path) -> bool:
+    """Whether somebody waits to read from the pipe."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.slow
