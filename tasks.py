@@ -166,6 +166,15 @@ def image_lock(c: Context, name: str) -> None:
     lock_upstreams(name)
 
 
+@command({})
+def image_rebuild(c: Context) -> None:
+    """Fill the ledger again from the registry, which is the truth about what was published."""
+    from hardening.foundation.console import say
+    from pipelines.publishing import rebuild_ledger
+
+    say(f"{rebuild_ledger()} release(s) found in the registry")
+
+
 # --- controls and policies ------------------------------------------------------------------------------------------
 
 
@@ -330,7 +339,7 @@ def _room(name: str, *tasks: Any) -> Collection:
 namespace = Collection(
     _room(
         "image", image_list, image_plan, image_build, image_verify, image_scan, image_publish, image_promote,
-        image_rollback, image_revoke, image_show, image_why, image_prune, image_lock,
+        image_rollback, image_revoke, image_show, image_why, image_prune, image_lock, image_rebuild,
     ),
     _room("control", control_list, control_show, control_check),
     _room("policy", policy_show),

@@ -94,6 +94,11 @@ class PublishLine(Line):
         """The day on which it expires."""
         return f"{self.expires_at:%Y-%m-%d}" if self.expires_at else ""
 
+    @property
+    def because(self) -> str:
+        """The first reason; a refusal's others stand in full in its error."""
+        return self.reasons[0] if self.reasons else ""
+
 
 class PruneLine(Line):
     """`image.prune`: what becomes of one release: keep, remove (planned) or removed."""
