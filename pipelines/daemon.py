@@ -22,11 +22,12 @@ class Daemon:
 
     name: str
     folder: Path
+    log_folder: Path | None = None
 
     @property
     def log(self) -> Path:
         """What it printed."""
-        return self.folder / f"{self.name}.log"
+        return (self.log_folder or self.folder) / f"{self.name}.log"
 
     @property
     def _file(self) -> Path:

@@ -36,14 +36,15 @@ class PrivateEngine:
         self.runtime = Path(f"/run/goldsmith-{name}")  # short: a socket's path holds 107 bytes at most (unix(7))
         self.bridge = f"gold{name}"
         self.host = f"unix://{self.runtime}/docker.sock"
-        self.daemon = Daemon("dockerd", self.folder)
+        self.daemon = Daemon("dockerd", self.runtime, self.folder)  # it is found again even if the state was deleted
+        self.data = self.folder / "data"
         self.pool_file = self.folder / "addresses"
 
     def ensure(self) -> str:
         """Start the engine unless it runs; its DOCKER_HOST. Raises OutsideError where it may not or cannot."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_one(self.folder / "lock", "starting the private Docker Engine", wait_seconds=START_SECONDS):
-            if self.daemon.pid() is None:
+            if self.daemon.pid() is None or not self.data.exists():
                 self._start()
             elif not self.answers():  # restarting it would end the containers that it runs
                 raise OutsideError(
@@ -59,8 +60,9 @@ class PrivateEngine:
         """Stop the engine and take away its bridge, rules and socket. Its images stay."""
         self.daemon.stop()
         shutil.rmtree(self.runtime, ignore_errors=True)
-        if self.pool_file.exists():
-            self._disconnect(IPv4Network(self.pool_file.read_text().strip()))
+        links = _links()
+        for pool in {*self._kept_pool(), *(pool_of(net) for net in networks(links, self.bridge))}:
+            self._disconnect(pool, links)
 
     def _start(self) -> None:
         if os.geteuid() != 0:
@@ -82,8 +84,8 @@ class PrivateEngine:
     def _argv(self, config: Path) -> list[str]:
         return [
             *("unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("private-engine.sh"))),
-            *("--config-file", str(config), "--host", self.host, "--pidfile", str(self.runtime / "dockerd.pid")),
-            *("--data-root", str(self.folder / "data"), "--exec-root", str(self.runtime / "exec")),
+            *("--config-file", str(config), "--host", self.host, "--pidfile", str(self.runtime / "docker.pid")),
+            *("--data-root", str(self.data), "--exec-root", str(self.runtime / "exec")),
             *("--bridge", self.bridge),
         ]
 
@@ -98,17 +100,18 @@ class PrivateEngine:
 
     def _pool(self) -> IPv4Network:
         """The engine's addresses: free when first chosen, then kept, because networks that people made lie in it."""
-        taken = _taken_networks()
-        kept = [IPv4Network(self.pool_file.read_text().strip())] if self.pool_file.exists() else []
-        pool = free_pool([*kept, *POOLS], taken)
+        pool = free_pool([*self._kept_pool(), *POOLS], _taken_networks())
         self.pool_file.write_text(f"{pool}\n")
         return pool
 
-    def _disconnect(self, pool: IPv4Network) -> None:
+    def _kept_pool(self) -> list[IPv4Network]:
+        return [IPv4Network(self.pool_file.read_text().strip())] if self.pool_file.exists() else []
+
+    def _disconnect(self, pool: IPv4Network, links: list[dict[str, Any]]) -> None:
         """Take away the rules of the pool and every bridge with an address of it: ours and those of user networks."""
         for rule in rules(pool):
             run(["iptables", "-w", *_delete(rule)], ok=range(256))
-        for link in _links():
+        for link in links:
             if any(network.subnet_of(pool) for network in networks([link])):
                 run(["ip", "link", "delete", link["ifname"]], ok=range(256))
 
@@ -148,9 +151,14 @@ def free_pool(pools: Iterable[IPv4Network], taken: Sequence[IPv4Network]) -> IPv
     )
 
 
-def networks(links: list[dict[str, Any]]) -> list[IPv4Network]:
-    """The networks in the output of `ip -j address`."""
-    infos = [info for link in links for info in link.get("addr_info", [])]
+def pool_of(network: IPv4Network) -> IPv4Network:
+    """The pool that a bridge's network is the beginning of."""
+    return network.supernet(new_prefix=POOL_PREFIX)
+
+
+def networks(links: list[dict[str, Any]], name: str = "") -> list[IPv4Network]:
+    """The networks in the output of `ip -j address`: of all links, or of one."""
+    infos = [info for link in links if link["ifname"] == (name or link["ifname"]) for info in link.get("addr_info", [])]
     return [IPv4Network(f"{info['local']}/{info['prefixlen']}", strict=False) for info in infos]
 
 

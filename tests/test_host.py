@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 import urllib.request
@@ -188,6 +189,20 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
     assert engine.bridge not in run(["ip", "link"]).stdout
     assert pool_of_addresses not in run(["iptables-save"]).stdout
     assert str(settings.state_dir) not in Path("/proc/mounts").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables")
+def test_an_engine_whose_state_was_deleted_is_started_anew(settings: Settings) -> None:
+    """A fresh clone at the same path finds the engine of the one before it, and ends it."""
+    engine = PrivateEngine(settings)
+    engine.ensure()
+    before = engine.daemon.pid()
+    shutil.rmtree(settings.state_dir, ignore_errors=True)
+    engine.ensure()
+    assert engine.daemon.pid() not in {None, before}
+    assert engine.data.exists()
+    assert not Path(f"/proc/{before}/exe").exists()
 
 
 def _doctor_line(present: bool, essential: bool) -> DoctorLine:
