@@ -175,8 +175,6 @@ def _revoke_one(to: Publisher, release: Release, reason: str) -> None:
     if not latest(attached(to.registry, release.repository, release.digest), documents.REVOCATION):
         ended = Document(documents.LIFECYCLE, b"", {lifecycle.END_OF_LIFE: f"{to.now:%Y-%m-%d}"})
         revoked = Document(documents.REVOCATION, b"", said)
-        attach(to.registry, release.repository, index.descriptor, (revoked, ended))
-    if to.ledger.release(release.digest) is None:
-        to.ledger.record_release(release)
-    to.ledger.revoke(release.digest, reason, to.now.replace(microsecond=0))
-    to.note("revoke", f"{release.repository}@{release.digest}", reason)
+        attach(to.registry, release.repository, index.descriptor, (ended, revoked))
+        to.note("revoke", f"{release.repository}@{release.digest}", reason)
+    to.ledger.record_release(release_at(to.registry, f"{release.repository}@{release.digest}", to.prefix))

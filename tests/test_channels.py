@@ -1,0 +1,167 @@
+"""Channels move forward by promotion and back by rollback, never onto a release that must not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import ContentError, RefusedError
+from images import documents
+from images.artifact import Release
+from images.channels import Change, promote, revoke, rollback, trail
+from images.ledger import Move
+from images.lifecycle import Status
+from images.publish import release
+from images.published import Publisher, channels_of, locate, release_at
+from images.rebuild import rebuild
+from images.referrers import attached
+from images.registry import NotFoundError
+from images.show import show
+from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry
+
+needs_registry = pytest.mark.needs("docker-registry", "skopeo")
+LIVES = {"lifecycle": {"expires_after": "100d"}}
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Iterator[Publisher]:
+    """A publisher to an empty registry."""
+    with running_registry(tmp_path / "registry") as address:
+        to = publisher(address, tmp_path)
+        yield to
+        to.ledger.close()
+
+
+def published(to: Publisher, text: str, day: int) -> Release:
+    """A release of `web` on a day."""
+    return release(at(to, NOW + day * DAY), built(to.store, text=text), definition(**LIVES), judged()).release
+
+
+def promoted(to: Publisher, text: str, day: int) -> Release:
+    """A release of `web` that became stable on its day."""
+    made = published(to, text, day)
+    promote(at(to, NOW + day * DAY), "web")
+    return made
+
+
+def pointing(to: Publisher) -> dict[str, str]:
+    """Where the channels point."""
+    return channels_of(to.registry, to.registry.repository("web"))
+
+
+@needs_registry
+def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: Publisher) -> None:
+    """Asked again there is nothing to do, and it says so; a plan moves nothing."""
+    one = published(to, "one", 0)
+    assert promote(to, "web", apply=False) == Change("web", "stable", "", one.digest, applied=False)
+    assert "stable" not in pointing(to)
+    assert promote(to, "web") == Change("web", "stable", "", one.digest, applied=True)
+    assert promote(to, "web").note == "already there"
+    assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
+    assert show(to.registry, "web", to.prefix, NOW).channels == ("candidate", "stable")
+
+
+@needs_registry
+def test_rollback_goes_back_step_by_step_and_not_forth(to: Publisher) -> None:
+    """From three to two to one, and then there is nothing earlier, also for a ledger rebuilt in between."""
+    one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
+    assert pointing(to)["stable-previous"] == two.digest
+    assert rollback(to, "web").after == two.digest
+    assert pointing(to)["stable"] == two.digest
+    assert pointing(to)["stable-previous"] == one.digest
+    assert rollback(to, "web").after == one.digest
+    with pytest.raises(RefusedError, match="no earlier release"):
+        rollback(to, "web")
+    assert pointing(to)["candidate"] == three.digest
+
+
+@needs_registry
+def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(to: Publisher, tmp_path: Path) -> None:
+    """The registry remembers where a rollback would go, so a lost ledger cannot send it to the bad release."""
+    promoted(to, "one", 0)
+    promoted(to, "two", 1)
+    rollback(to, "web")
+    other = publisher(to.registry.address, tmp_path / "other", NOW)
+    rebuild(other, ["web"])
+    with pytest.raises(RefusedError, match="no earlier release"):
+        rollback(other, "web")
+    other.ledger.close()
+
+
+@needs_registry
+def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: Publisher) -> None:
+    """The re-dated release over the same content is just as bad; other tools read an end of life of today."""
+    one = promoted(to, "one", 0)
+    promoted(to, "two", 1)
+    redated = release(
+        at(to, NOW + 2 * DAY), built(to.store, text="two"), definition(**LIVES), judged(), redate=True
+    ).release
+    first = locate(to, pointing(to)["stable"], ["web"])
+    planned = revoke(to, first, "leaked key", apply=False)
+    assert not any(change.applied for change in planned)
+    changes = revoke(at(to, NOW + 3 * DAY), first, "leaked key")
+    assert {change.channel: change.applied for change in changes} == {"candidate": True, "stable": True}
+    assert pointing(to)["stable"] == pointing(to)["candidate"] == one.digest
+    again = release_at(to.registry, f"{redated.repository}@{redated.digest}", to.prefix)
+    assert (again.revoked_reason, again.revoked_at) == ("leaked key", NOW + 3 * DAY)
+    assert to.ledger.release(redated.digest) == again
+    assert show(to.registry, f"web@{redated.digest}", to.prefix, NOW).status is Status.REVOKED
+    ends = [
+        r for r in attached(to.registry, redated.repository, redated.digest) if r.artifact_type == documents.LIFECYCLE
+    ]
+    assert ends[-1].annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-11-28"}
+    assert revoke(to, first, "twice") == ()
+    assert to.ledger.release(redated.digest) == again
+
+
+@needs_registry
+def test_a_revoked_release_with_nothing_before_it_is_reported(to: Publisher) -> None:
+    """A registry cannot take a tag away; the person is told that the channel still points there."""
+    promoted(to, "one", 0)
+    changes = revoke(to, locate(to, pointing(to)["stable"], []), "bad")
+    assert [change.applied for change in changes] == [False, False]
+    assert "still points to the revoked one" in changes[0].note
+    with pytest.raises(RefusedError, match="was revoked: bad"):
+        promote(to, "web")
+
+
+@needs_registry
+def test_rollback_passes_over_a_revoked_release(to: Publisher) -> None:
+    """Two was revoked while three was stable: from three it goes to one."""
+    one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
+    assert revoke(to, f"{two.repository}@{two.digest}", "bad") == ()
+    assert rollback(to, "web").after == one.digest
+    assert three.digest == pointing(to)["candidate"]
+
+
+@needs_registry
+def test_what_has_expired_is_not_promoted(to: Publisher) -> None:
+    """The hint says how to get a fresh date."""
+    published(to, "one", 0)
+    with pytest.raises(RefusedError, match=r"expired on 2027-03-05"):
+        promote(at(to, NOW + 101 * DAY), "web")
+
+
+@needs_registry
+def test_what_is_not_there_is_said(to: Publisher) -> None:
+    """No candidate, no such digest, no reason."""
+    with pytest.raises(NotFoundError, match="nothing is published"):
+        promote(to, "web")
+    with pytest.raises(ContentError, match="no release has the digest"):
+        locate(to, "sha256:" + "0" * 64, ["web"])
+    one = published(to, "one", 0)
+    with pytest.raises(ContentError, match="needs a reason"):
+        revoke(to, f"{one.repository}@{one.digest}", " ")
+
+
+@pytest.mark.parametrize(
+    ("moves", "stack"),
+    [("", ""), ("a", "a"), ("ab", "ab"), ("aba", "a"), ("abcb", "ab"), ("abac", "ac"), ("aab", "ab")],
+)
+def test_going_back_forgets_what_came_after(moves: str, stack: str) -> None:
+    """A channel's history is a stack."""
+    history = [Move("r", "stable", digest, NOW + timedelta(seconds=n), "") for n, digest in enumerate(moves)]
+    assert trail(history) == tuple(stack)
