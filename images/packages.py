@@ -104,13 +104,15 @@ class PackageIndex:
         return list(debian.stanzas(shown))
 
     def _unresolved(self, bootstrap: Bootstrap, done: Completed, apt: Apt) -> ContentError:
-        unknown = re.search(r"Unable to locate package (\S+)", done.stderr)
+        unknown = re.search(
+            r"Unable to locate package (\S+)|Package '(\S+)' has no installation candidate", done.stderr
+        )
         if unknown:
-            names = apt(["apt-cache", "pkgnames"], (0,)).stdout.split()
-            near = [name for name in names if name[:2] == unknown[1][:2]]
-            hint = nearest(unknown[1], near) if near else ""
+            name = unknown[1] or unknown[2]
+            near = [known for known in apt(["apt-cache", "pkgnames"], (0,)).stdout.split() if known[:2] == name[:2]]
+            hint = nearest(name, near) if near else ""
             return ContentError(
-                f"no package {unknown[1]} in {bootstrap.suite} ({', '.join(bootstrap.components)})",
+                f"no package {name} in {bootstrap.suite} ({', '.join(bootstrap.components)})",
                 key="packages",
                 hint=hint if hint.startswith("did you mean") else "the package index knows no name like it",
             )

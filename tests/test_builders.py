@@ -332,7 +332,8 @@ def test_an_image_stands_on_an_upstream_tag(
     installed = upstream.packages(reference)
     packages = real.resolve(upstream.bootstrap(reference), wanted.packages, installed)
     assert [package.name for package in packages] == ["netbase"]
-    plain = job(real, upstream.store, wanted, tmp_path, tmp_path / "work", docker_host=host, inherited=installed)
+    folder = tmp_path / "root/images"
+    plain = job(real, upstream.store, wanted, folder, tmp_path / "work", docker_host=host, inherited=installed)
     child = build(dataclasses.replace(plain, upstream=upstream.locked(reference)))
     assert {p.name for p in child.packages} == {p.name for p in built.packages} | {"netbase"}
     assert child.config["rootfs"]["diff_ids"][:-1] == store.config(built.digest)["rootfs"]["diff_ids"]
@@ -346,9 +347,11 @@ def test_a_step_that_fails_is_shown_and_leaves_no_image(
 ) -> None:
     """Its own words are the evidence; an engine that is not there is said, too."""
     body = '{% extends "Dockerfile.j2" %}{% block steps %}RUN echo so it broke >&2; exit 7{% endblock %}'
-    (tmp_path / "Dockerfile.j2").write_text(body)
+    folder = tmp_path / "definition"
+    folder.mkdir()
+    (folder / "Dockerfile.j2").write_text(body)
     before = set(base[1].blobs.iterdir())
-    wanted = job(real, base[1], definition(GOLDEN), tmp_path, tmp_path / "work", base=base[0], docker_host=host)
+    wanted = job(real, base[1], definition(GOLDEN), folder, tmp_path / "work", base=base[0], docker_host=host)
     with pytest.raises(OutsideError) as error:
         build(wanted)
     assert "so it broke" in error.value.evidence

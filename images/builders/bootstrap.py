@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hardening.foundation.process import bound, run
 from hardening.overlay import apply_to
 from images import layers
 from images.builders import steps
@@ -19,7 +18,8 @@ def build(job: BuildJob) -> Built:
     tree, repository = job.work / "tree", job.work / "debs"
     with room_on(job.work):
         write_repository(repository, _suite(job), job.debs, job.stanzas)
-        run(bound(command(job, tree, repository)), env={"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(job.work)})
+        env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(job.work)}
+        steps.run_bound(job, command(job, tree, repository), env, "the lines above are what apt and dpkg said")
         _own_sources(job, tree)
         steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import bound, run
 from hardening.overlay import materialise
 from images import layers
 from images.builders import dockerfile, steps
@@ -52,18 +51,17 @@ def _require_shell(job: BuildJob, tree: Path) -> None:
 
 
 def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
-    """Lay out the build contexts in `work`: base, debs, overlay, files; returns the rendered Dockerfile."""
+    """Lay out the build contexts (base, debs, overlay, the definition's folder) in `work`; returns the Dockerfile."""
     job.store.layout_for(base_digest, job.work / "base")
     write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)
     shutil.copy(steps.HERE / "install.sh", job.work / "debs")
     materialise(job.overlay, job.work / "overlay")
     shutil.copy(steps.HERE / "clean.sh", job.work / "overlay")
-    files = job.work / "files"
+    context = shutil.copytree(job.definition_folder, job.work / "context")
     for copied in job.definition.files:
-        target = files / copied.path.lstrip("/")
+        target = context / dockerfile.FILES / copied.path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(steps.file_content(job, copied.source))
-    files.mkdir(exist_ok=True)
     written = job.work / "Dockerfile"
     written.write_text(_dockerfile(job, base_digest, epoch))
     return written
@@ -86,7 +84,6 @@ def command(job: BuildJob, base_digest: str, written: Path, output: Path) -> lis
         dockerfile.base_name(job.definition, base_digest): f"oci-layout://{work / 'base'}@{base_digest}",
         "debs": str(work / "debs"),
         "overlay": str(work / "overlay"),
-        "files": str(work / "files"),
     }
     return [
         *("docker", "buildx", "build", "--progress", "plain", "--no-cache", "--provenance=false", "--sbom=false"),
@@ -94,7 +91,7 @@ def command(job: BuildJob, base_digest: str, written: Path, output: Path) -> lis
         *(part for name, place in contexts.items() for part in ("--build-context", f"{name}={place}")),
         # Our own layer is written from the uncompressed one; rewrite-timestamp would rewrite the parent's layers too.
         *("--output", f"type=oci,tar=false,compression=uncompressed,dest={output}"),
-        str(job.definition_folder),
+        str(work / "context"),
     ]
 
 
@@ -102,15 +99,26 @@ def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
     """Run BuildKit; returns the tars of the layers beyond the parent's, lowest first."""
     output = job.work / "output"
     env = {"DOCKER_HOST": job.docker_host} if job.docker_host else {}
-    run(bound(command(job, base_digest, written, output)), env=env, hint="./goldsmith doctor shows the build engine")
+    hint = "a step of its Dockerfile failed, or the engine: ./goldsmith doctor shows which one builds"
+    steps.run_bound(job, command(job, base_digest, written, output), env, hint)
+    return _beyond(output, job.store.config(base_digest)["rootfs"]["diff_ids"])
+
+
+def _beyond(output: Path, parent: list[str]) -> list[Path]:
+    """The uncompressed layers of BuildKit's result beyond those of `parent` (diff ids: it may compress them anew)."""
     blobs = output / "blobs" / "sha256"
     index = json.loads((output / "index.json").read_text())
     manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())
-    found = [item["digest"] for item in manifest["layers"]]
-    parent = [layer.digest for layer in job.store.layers_of(base_digest)]
+    found = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())["rootfs"]["diff_ids"]
     if found[: len(parent)] != parent:
         raise OutsideError("BuildKit did not build on the layers it was given", evidence="\n".join(found))
-    return [blobs / digest[7:] for digest in found[len(parent) :]]
+    paths = []
+    for item in manifest["layers"][len(parent) :]:
+        path = output / f"{item['digest'][7:]}.tar"
+        with layers.opened(blobs / item["digest"][7:], item["mediaType"]) as plain, path.open("wb") as file:
+            shutil.copyfileobj(plain, file, 1 << 20)
+        paths.append(path)
+    return paths
 
 
 def _ours(name: str) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 from images.model import Definition
 
 MOUNT = "/run/goldsmith"
+# Where the definition's files stand in the build context, rendered and under their own paths.
+FILES = ".goldsmith-files"
 OWNED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "VOLUME")
 
 
@@ -49,7 +51,7 @@ def _harden(epoch: int) -> str:
 
 def _files(definition: Definition) -> str:
     return "\n".join(
-        f"COPY --from=files --chown={file.owner} --chmod={file.mode} {json.dumps([file.path.lstrip('/'), file.path])}"
+        f"COPY --chown={file.owner} --chmod={file.mode} {json.dumps([FILES + file.path, file.path])}"
         for file in definition.files
     )
 

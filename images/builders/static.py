@@ -46,9 +46,11 @@ def _links(tree: Path) -> None:
     """What base-files' configuration would have linked: places under /var that are really under /run."""
     for name, target in (("var/lock", "/run/lock"), ("var/run", "/run")):
         path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
-        path.symlink_to(target)
+        if not path.is_symlink():
+            path.symlink_to(target)
 
 
 def _status(job: BuildJob, tree: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import bound, run
 from images import debian, layers
 from images.artifact import Descriptor, Package
 from images.builders.config import image_config, seconds
@@ -73,6 +73,15 @@ def render(path: Path, values: dict[str, Any]) -> str:
     except TemplateError as error:
         line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
         raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None
+
+
+def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str) -> None:
+    """Run the tool that builds `job`; it and its mounts die with us. Raises OutsideError that names the image."""
+    try:
+        run(bound(argv), env=env, hint=hint)
+    except OutsideError as error:
+        tool = argv[0]
+        raise OutsideError(f"{tool} could not build {job.name}", evidence=error.evidence, hint=hint) from None
 
 
 def clean(tree: Path, epoch: int) -> None:
