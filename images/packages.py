@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -221,8 +220,3 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)
-
-
-def forget(settings: Settings) -> None:
-    """Drop every index, resolution and .deb: the next build starts cold."""
-    shutil.rmtree(settings.state_dir / "apt", ignore_errors=True)

@@ -23,7 +23,7 @@ class Archive:
     def add(self, name: str, version: str = "1.0", files: dict[str, str] | None = None, control: str = "") -> Path:
         """Build a package that holds `files` (path → text); `control` adds fields such as `Depends: libc6`."""
         tree = self.home / f"{name}-{version}"
-        (tree / "DEBIAN").mkdir(parents=True)
+        (tree / "DEBIAN").mkdir(parents=True, exist_ok=True)
         for path, text in {f"/usr/share/{name}/version": version, **(files or {})}.items():
             target = tree / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -174,6 +174,19 @@ def test_a_deb_that_was_swapped_is_refused(archive: Archive, tmp_path: Path) -> 
 
 
 @pytest.mark.needs("apt-get", "gpg")
+def test_a_version_that_was_published_anew_is_not_what_was_planned(archive: Archive, tmp_path: Path) -> None:
+    """Same name, same version, other bytes, properly signed: the plan's hash decides."""
+    index = index_of(archive, tmp_path)
+    packages = index.resolve(TRIXIE, ("tool-doc",))
+    archive.add("tool-doc", files={"/usr/share/tool-doc/more": "other bytes"})
+    archive.publish()
+    index.refresh(TRIXIE)
+    with pytest.raises(OutsideError, match="is not the file that was planned") as error:
+        index.download(TRIXIE, packages)
+    assert "plan again" in error.value.hint
+
+
+@pytest.mark.needs("apt-get", "gpg")
 def test_a_newer_package_shows_only_after_a_refresh(archive: Archive, tmp_path: Path) -> None:
     """The index is what was fetched: state and resolution change together, and what was planned stays describable."""
     index = index_of(archive, tmp_path)

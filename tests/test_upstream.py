@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.content import read_toml
+from hardening.foundation.content import load_toml, read_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
+from images.model import Definition
 from images.oci import Store
 from images.upstream import LOCK, Pin, Upstream, render_lock
 from tests.publishing import running_registry
@@ -90,6 +91,12 @@ def test_the_lock_file_reads_back(tmp_path: Path) -> None:
     pin = Pin(digest="sha256:1", platforms={"linux/amd64": "sha256:2"})
     (tmp_path / "lock.toml").write_text(render_lock({"r.example.com/a:1": pin, "b:2": pin}))
     assert read_toml(tmp_path / "lock.toml")["images"]["r.example.com/a:1"] == pin.model_dump()
+
+
+def test_the_documentations_example_is_a_definition() -> None:
+    """What people copy loads as it stands, and stands on an upstream tag."""
+    wanted = load_toml(ROOT / "docs/examples/upstream-example/image.toml", Definition, name="upstream-example")
+    assert wanted.base.image == "registry.example.com/upstream/debian:13"
 
 
 def test_what_is_not_pinned_is_not_built_on(upstream: Upstream) -> None:
