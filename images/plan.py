@@ -28,7 +28,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One input that differs from the last artifact's: `kind` is package, control, file, definition, parent, …"""
+    """One input that differs from the last artifact's; `kind` says which: package, control, file, definition or other."""
 
     kind: str
     name: str
