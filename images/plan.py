@@ -28,7 +28,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One input that differs from the last artifact's; `kind` says which: package, control, file, definition or other."""
+    """One input that differs from the last artifact's; `kind` says which: package, control, definition and so on."""
 
     kind: str
     name: str
