@@ -83,6 +83,11 @@ def test_what_only_looks_changes_nothing_on_the_host(ready: Checkout, arguments:
     assert ready.start(*arguments).stdout.split()[4 + len(str(ready.folder).split()) - 1 :] == arguments
 
 
+def test_help_on_a_task_is_help(ready: Checkout) -> None:
+    """`--help` after a task explains the task, and is not taken for an image's name."""
+    assert ready.start("image.plan", "--help").stdout.endswith("--help image.plan\n")
+
+
 def test_without_a_task_it_lists_them(ready: Checkout) -> None:
     """Typing the command alone shows what there is."""
     assert ready.start().stdout.rstrip().endswith("--list")
