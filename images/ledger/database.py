@@ -10,6 +10,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, Row, Select, Table, and_, create_engine, delete, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.locks import only_one
@@ -31,7 +32,8 @@ class Database:
         if location.get_backend_name() != "sqlite" or not location.database:
             return cls(create_engine(location))._prepared()
         file = Path(location.database)
-        ledger = cls(create_engine(location, connect_args={"timeout": BUSY_SECONDS}))
+        # Opening a file costs nothing, and a connection that is not kept needs nobody to close it.
+        ledger = cls(create_engine(location, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS}))
         with only_one(file.with_name(f"{file.name}.lock"), "opening the ledger", wait_seconds=BUSY_SECONDS):
             return ledger._prepared()
 
