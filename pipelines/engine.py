@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Protocol
 
 from hardening.foundation.durations import shown
@@ -17,6 +16,7 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Limits, Method
 from pipelines.fleet.port import MemberFleet
+from pipelines.fleet.progress import OPEN, Phase, RolloutState, StepState
 from pipelines.rollout import Plan, Step, Wave
 
 LEAST_READS = 3
@@ -32,47 +32,6 @@ class Clock(Protocol):
 
     def wait(self, span: timedelta) -> None:
         """Let `span` pass."""
-
-
-class Phase(StrEnum):
-    """How far a step is. REPLACING: it may have done anything up to the swap; SWAPPED: the new one has the name."""
-
-    PLANNED = "planned"
-    REPLACING = "replacing"
-    SWAPPED = "swapped"
-    DONE = "done"
-    RESTORED = "restored"
-    SKIPPED = "skipped"
-
-
-OPEN = (Phase.REPLACING, Phase.SWAPPED)
-
-
-@dataclass(frozen=True)
-class StepState:
-    """One member's step, as it is saved. `note` says what a person should know of its end."""
-
-    key: Key
-    phase: Phase = Phase.PLANNED
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class RolloutState:
-    """A rollout, as it is saved. `failure` is empty while it goes well."""
-
-    id: str
-    fleet: str
-    target: Target
-    started_at: datetime
-    steps: tuple[StepState, ...]
-    failure: str = ""
-    ended_at: datetime | None = None
-
-    def with_step(self, key: Key, phase: Phase, note: str = "") -> RolloutState:
-        """The state with one step further on; a note stays until another comes."""
-        steps = tuple(StepState(key, phase, note or s.note) if s.key.member == key.member else s for s in self.steps)
-        return replace(self, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -257,9 +216,17 @@ def _undo(rolling: Run, error: BaseException) -> None:
             try:
                 restore(rolling, step.key)
             except GoldsmithError as second:
-                error.add_note(f"{step.key.name} could not be put back: {second}")
+                _add(error, f"{step.key.name} could not be put back: {second.message}; roll.start --apply tries again")
     if not any(step.phase in OPEN for step in rolling.state.steps):
         rolling.end(str(error) or type(error).__name__)
+
+
+def _add(error: BaseException, line: str) -> None:
+    """Say something more with an error that is on its way to a person."""
+    if isinstance(error, GoldsmithError):
+        error.evidence = f"{error.evidence}\n{line}".strip()
+    else:
+        error.add_note(line)
 
 
 def restore(rolling: Run, key: Key) -> None:

@@ -18,12 +18,13 @@ from images.context import Context
 from images.documents import from_json, to_json
 from images.ledger import Rollout
 from images.registry import Registry
-from pipelines.engine import RolloutState, World, recover, run
+from pipelines.engine import World, recover, run
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker import DockerFleet
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.origins import Origins
+from pipelines.fleet.progress import RolloutState
 from pipelines.rollout import Plan, plan, why_not
 from pipelines.violations import Judged, judge
 
@@ -80,10 +81,8 @@ def check(at: Desk) -> tuple[Judged, ...]:
 
 
 def _runs(one: Judged) -> str:
-    """The digest by which the ledger knows what a member runs: never pruned while it does."""
-    golden = one.origin.golden
-    mine = [digest for digest in one.member.digests if golden and digest in (golden.digest, golden.content)]
-    return mine[0] if mine else golden.content if golden else one.member.digests[0]
+    """What must not be pruned while this member runs: the golden content inside, else the image itself."""
+    return one.origin.golden.content if one.origin.golden else one.member.digests[0]
 
 
 def start(
@@ -96,6 +95,8 @@ def start(
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
     if not act:
+        for row in at.context.ledger.open_rollouts(at.fleet.name):
+            say(f"the rollout {row.id} is not over; if it was interrupted, --apply finishes or restores it first")
         return at.plan(adopt), None
     lock = at.context.settings.state_dir / "locks" / f"fleet-{at.fleet.name}.lock"
     with only_one(lock, f"a rollout of the fleet {at.fleet.name}"):

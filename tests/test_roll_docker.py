@@ -22,10 +22,11 @@ from fleets import judged, keeps_its_word, release
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
 from images.documents import from_json, to_json
-from pipelines.engine import Phase, RolloutState, UnhealthyError, World, recover, run
+from pipelines.engine import UnhealthyError, World, recover, run
 from pipelines.fleet.docker import DockerFleet
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.progress import Phase, RolloutState
 from pipelines.fleet.proxy import nginx_config
 from pipelines.roll import SteadyClock
 from pipelines.rollout import Plan, plan
