@@ -49,7 +49,7 @@ def release(
     Raises RefusedError when the verdict refuses the image, its content was revoked, or its support has ended.
     """
     _refuse(to, artifact, definition, judgement)
-    draft = _draft(to, artifact, definition)
+    draft = _draft(to, artifact, definition, judgement.verdict.policy)
     begun = _take_up(to, draft, artifact, definition)
     standing = None if begun or redate else _standing(to, draft, definition)
     chosen = begun.release if begun else standing or draft
@@ -118,8 +118,8 @@ def _refuse(to: Publisher, artifact: Artifact, definition: Definition, judgement
         )
 
 
-def _draft(to: Publisher, artifact: Artifact, definition: Definition) -> Release:
-    """The release that would be made now."""
+def _draft(to: Publisher, artifact: Artifact, definition: Definition, policy: str) -> Release:
+    """The release that would be made now; `policy` is the one that judged it, which may not be the definition's own."""
     repository = to.registry.repository(definition.name)
     _, found = _content(to, repository, artifact.digest)
     base = definition.base
@@ -130,7 +130,7 @@ def _draft(to: Publisher, artifact: Artifact, definition: Definition) -> Release
         content=artifact.digest,
         input_digest=artifact.input_digest,
         profile=definition.profile,
-        policy=definition.policy,
+        policy=policy,
         **asdict(lifecycle.dates(definition.lifecycle, to.now)),
         base_name=to.registry.repository(base.golden) if base.golden else base.image or "",
         base_digest=(found.get("annotations") or {}).get(f"{lifecycle.OCI}base.digest", ""),

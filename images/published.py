@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -43,10 +43,11 @@ class Publisher:
         self.ledger.audit(self.now, self.actor, action, subject, detail)
 
 
-def reference_of(registry: Registry, ref: str) -> str:
+def reference_of(registry: Registry, ref: str, known: Collection[str] = ()) -> str:
     """What a person types as a full reference: a definition's name alone means its stable release, else its candidate.
 
     `name:tag` and `name@digest` stand in our registry; anything with another registry's address stays as it is.
+    Raises NotFoundError where nothing is published under a name; of `known` it suggests the nearest.
     """
     repository, wanted = split(ref)
     host = repository.partition("/")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -66,12 +67,12 @@ class Shown(BaseModel):
     documents: tuple[Attached, ...]
 
 
-def show(registry: Registry, ref: str, prefix: str, now: datetime) -> Shown:
+def show(registry: Registry, ref: str, prefix: str, now: datetime, known: Collection[str] = ()) -> Shown:
     """What the registry says of `ref`: a definition's name, `name:tag`, `name@digest`, or a full reference.
 
-    Raises NotFoundError with the nearest names, ContentError when it is no release of ours.
+    Raises NotFoundError with the nearest tags, or names out of `known`; ContentError when it is no release of ours.
     """
-    reference = reference_of(registry, ref)
+    reference = reference_of(registry, ref, known)
     release = release_at(registry, reference, prefix)
     repository = release.repository
     of_release = attached(registry, repository, release.digest)

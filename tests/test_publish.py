@@ -114,7 +114,9 @@ def test_other_dates_or_another_policy_make_another_release(to: Publisher) -> No
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
     shorter = release(to, artifact, definition(lifecycle={"expires_after": "5d"}), judged()).release
-    stricter = release(to, artifact, definition(policy="strict"), judged()).release
+    strictly = replace(judged(), verdict=replace(judged().verdict, policy="strict"))
+    stricter = release(to, artifact, definition(), strictly).release
+    assert stricter.policy == "strict"
     assert len({first.digest, shorter.digest, stricter.digest}) == 3
 
 
@@ -225,6 +227,8 @@ def test_show_names_what_is_near_and_refuses_strangers(to: Publisher, tmp_path: 
         show(to.registry, "web:candidat", to.prefix, NOW)
     with pytest.raises(NotFoundError, match="nothing is published"):
         show(to.registry, "webb", to.prefix, NOW)
+    with pytest.raises(NotFoundError, match="did you mean web"):
+        show(to.registry, "webb", to.prefix, NOW, ["web", "app"])
     content = built(to.store).digest
     with pytest.raises(ContentError, match="not a release of ours"):
         show(to.registry, f"web@{content}", to.prefix, NOW)
