@@ -5,7 +5,6 @@ Nested keys in the environment use two underscores: `GOLDSMITH_REGISTRY__ADDRESS
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +101,12 @@ class Settings(BaseSettings):
         """The environment stands before the file, whose values arrive as init arguments."""
         return EnvSettingsSource(settings_cls), init_settings
 
-    @cached_property
+    @property
     def state_dir(self) -> Path:
         """The state directory, absolute."""
         return self.state if self.state.is_absolute() else ROOT / self.state
 
-    @cached_property
+    @property
     def roots(self) -> tuple[Path, ...]:
         """Content roots, the checkout first; a later root's content is added, never overrides by the same name."""
         return (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
