@@ -59,9 +59,9 @@ def reference_of(registry: Registry, ref: str, known: Collection[str] = ()) -> s
     for channel in reversed(CHANNELS):
         if registry.find(f"{repository}:{channel}"):
             return f"{repository}:{channel}"
-    raise NotFoundError(
-        f"nothing is published as {repository}", hint="image.publish publishes to the candidate channel"
-    )
+    name = repository.rpartition("/")[2]
+    hint = nearest(name, known) if known and name not in known else "image.publish publishes to the candidate channel"
+    raise NotFoundError(f"nothing is published as {repository}", hint=hint)
 
 
 def release_at(registry: Registry, reference: str, prefix: str) -> Release:
