@@ -22,8 +22,8 @@ HARDENED: dict[str, Any] = {
     "read_only": True,
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
-    "tmpfs": {"/tmp": ""},
-}  # noqa: S108
+    "tmpfs": {"/tmp": ""},  # noqa: S108 - inside the container
+}
 
 
 def start(docker_host: str, proxy_image: str, web_image: str) -> str:
@@ -36,7 +36,8 @@ def start(docker_host: str, proxy_image: str, web_image: str) -> str:
     client.networks.create(NETWORK, driver="bridge", labels={LABEL: ""})
     _web(client, web_image)
     proxy = _proxy(client, proxy_image)
-    url = f"http://127.0.0.1:{proxy.ports['8080/tcp'][0]['HostPort']}/"
+    published = proxy.attrs["NetworkSettings"]["Ports"]["8080/tcp"][0]["HostPort"]
+    url = f"http://127.0.0.1:{published}/"
     if not wait_for(url):
         logs = proxy.logs(tail=20).decode(errors="replace")
         raise OutsideError("the demo's service does not answer", evidence=logs)
