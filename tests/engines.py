@@ -10,12 +10,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import docker
+import docker.errors
 
 from hardening.foundation.process import run, which
 
@@ -77,7 +78,12 @@ def _tar(files: dict[Path, str], texts: dict[str, str], links: dict[str, str]) -
 
 
 def _import(api: Any, archive: bytes, tag: str, changes: list[str]) -> str:
-    api.import_image_from_data(archive, repository=tag.partition(":")[0], tag=tag.partition(":")[2], changes=changes)
+    api.import_image_from_data(
+        archive,
+        repository=tag.partition(":")[0],
+        tag=tag.partition(":")[2],
+        changes=[*changes, "LABEL goldsmith-test=1"],
+    )
     return str(api.inspect_image(tag)["Id"])
 
 
@@ -118,7 +124,7 @@ def requests_to(url: str, threads: int = 2) -> Iterator[Stream]:
 
 @contextmanager
 def engine(host: str) -> Iterator[Any]:
-    """A client of the engine; all containers and networks labelled `goldsmith-test` are removed before and after."""
+    """A client of the engine; all that is labelled `goldsmith-test` is removed before and after."""
     api: Any = docker.APIClient(base_url=host, version="auto")
     try:
         clean(api)
@@ -129,10 +135,18 @@ def engine(host: str) -> Iterator[Any]:
 
 
 def clean(api: Any) -> None:
-    """Remove what an earlier test left."""
-    for found in api.containers(all=True, filters={"label": "goldsmith-test"}):
+    """Remove what tests made: containers with their volumes, networks, volumes, images."""
+    mine = {"label": "goldsmith-test"}
+    for found in api.containers(all=True, filters=mine):
+        volumes = [mount["Name"] for mount in found["Mounts"] if mount["Type"] == "volume"]
         api.remove_container(found["Id"], force=True, v=True)
-    for found in api.networks(filters={"label": "goldsmith-test"}):
+        for volume in volumes:
+            with suppress(docker.errors.APIError):
+                api.remove_volume(volume)
+    for found in api.networks(filters=mine):
         api.remove_network(found["Id"])
-    for found in api.volumes(filters={"label": "goldsmith-test"})["Volumes"] or []:
+    for found in api.volumes(filters=mine)["Volumes"] or []:
         api.remove_volume(found["Name"])
+    for tag in {tag for found in api.images(filters=mine) for tag in found["RepoTags"] or []}:
+        with suppress(docker.errors.APIError):
+            api.remove_image(tag, force=True)
