@@ -62,7 +62,7 @@ class Plan:
 def plan(fleet: Fleet, judged: Sequence[Judged], target: Target, now: datetime, adopt: Sequence[str] = ()) -> Plan:
     """The rollout that brings `judged` to `target`; without a violation it has no waves.
 
-    `adopt`: globs over the names of members with an unknown origin that are taken over on purpose.
+    `adopt`: names, globs or `all`: members with an unknown origin that are taken over on purpose.
     Raises RefusedError naming the limit that forbids it.
     """
     if not judged:
@@ -137,7 +137,7 @@ def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[s
 
 
 def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
-    return any(fnmatchcase(one.member.name, glob) for glob in adopt)
+    return any(glob == "all" or fnmatchcase(one.member.name, glob) for glob in adopt)
 
 
 def why_not(fleet: Fleet, one: Judged, target: Target, now: datetime, adopt: Sequence[str]) -> str:

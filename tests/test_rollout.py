@@ -159,6 +159,7 @@ def test_a_fleet_that_is_mostly_unknown_is_not_believed() -> None:
         plan(fleet(), members, target(), NOW)
     assert "--adopt" in error.value.hint
     assert len(plan(fleet(), members, target(), NOW, adopt=["web-*"]).steps) == 7
+    assert len(plan(fleet(), members, target(), NOW, adopt=["all"]).steps) == 7
 
 
 def test_all_may_expire_at_once_unless_the_fleet_says_otherwise() -> None:
