@@ -34,7 +34,7 @@ def fleet_host(context: Context) -> str:
 
 
 def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
-    """Print the members with their violations; exit code 3 where one violates."""
+    """Print the members with their violations; exit code 3 where one violates, or where nothing was judged."""
     if as_json:
         print_json(to_json(tuple(lines)))
     elif not lines:
@@ -46,7 +46,7 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
         out().print(f"{line.name}: {state}{until}\n  {line.release or line.image}{on}", markup=False)
         if line.reasons:
             out().print("  " + explain(line.reasons).replace("\n", "\n  "), markup=False)
-    return 3 if any(line.violations for line in lines) else 0
+    return 0 if lines and not any(line.violations for line in lines) else 3
 
 
 def roll_fleet(name: str, *, apply: bool, adopt: Sequence[str] = (), context: Context | None = None) -> RollOutput:
