@@ -14,11 +14,12 @@ from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.artifact import Artifact
-from images.builders import Built, BuildJob
+from images.builders import BuildJob, Built, require_platform
 from images.builders import build as build_image
 from images.context import Context
 from images.disk import room_on
 from images.graph import sorter, with_ancestors
+from images.oci import Store
 from images.plan import Action, BuildPlan
 from images.planner import Planner
 from images.verify import refusals, verify
@@ -45,6 +46,7 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
     A refused or failed image stops its children and nothing else. `no_cache` builds `names` whether changed or not.
     """
     selected = list(names)
+    sweep(context.settings, context.build_host)
     builder = _Builder(context, Planner(context, no_cache=selected if no_cache else ()))
     graph = sorter({name: context.parents[name] for name in with_ancestors(selected, context.parents)})
     outcomes: dict[str, BuildOutcome] = {}
@@ -88,22 +90,30 @@ class _Builder:
         with self._lock:
             plan = self.planner.plan(name)
         if plan.artifact:
+            self._make_newest(plan.artifact)
             return BuildOutcome(name, Action.UNCHANGED, plan.artifact.digest, plan.input_digest, plan.why)
         more = f" (and {len(plan.why) - 1} more)" if plan.why[1:] else ""
         say(f"{name}: building, because {plan.why[0]}{more}")
+        require_platform(plan.platform)
         with workspace(self.context.settings) as work:
-            built = build_image(self._job(plan, work))
-            return self._record(plan, built, self._verify(plan, built, work))
+            # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
+            job = self._job(plan, work, Store(work / "store", below=self.context.store))
+            built = build_image(job)
+            return self._record(plan, job, built, self._verify(job, built))
+
+    def _make_newest(self, artifact: Artifact) -> None:
+        """What the definition says now is the newest artifact, even where another one was built in between."""
+        newest = self.context.ledger.latest_artifact(artifact.name, artifact.platform)
+        if newest and newest.input_digest != artifact.input_digest:
+            self.context.ledger.record_artifact(replace(artifact, built_at=datetime.now(UTC)))
 
     def engine(self) -> str:
-        """The engine that builds, found once; what killed runs left on it is swept first."""
+        """The engine that builds, found once."""
         with self._lock:
-            if not self._engine:
-                self._engine = self.context.build_host()
-                sweep(self.context.settings, self._engine)
+            self._engine = self._engine or self.context.build_host()
             return self._engine
 
-    def _job(self, plan: BuildPlan, work: Path) -> BuildJob:
+    def _job(self, plan: BuildPlan, work: Path, store: Store) -> BuildJob:
         context, planner = self.context, self.planner
         loaded = context.definitions[plan.name]
         bootstrap = planner.bootstrap(loaded)
@@ -120,21 +130,19 @@ class _Builder:
             parent=planner.digests[loaded.definition.parent] if loaded.definition.parent else None,
             upstream=planner.upstream.fetch(loaded.definition.base.image) if loaded.definition.base.image else None,
             work=work,
-            store=context.store,
+            store=store,
             docker_host=self.engine(),
         )
 
-    def _verify(self, plan: BuildPlan, built: Built, work: Path) -> tuple[CheckResult, ...]:
-        say(f"{plan.name}: verifying {len(plan.overlay.checks)} controls")
-        definition = self.context.definitions[plan.name].definition
+    def _verify(self, job: BuildJob, built: Built) -> tuple[CheckResult, ...]:
+        say(f"{job.name}: verifying {len(job.overlay.checks)} controls")
         return verify(
-            definition, plan.overlay, tree=built.tree, config=built.config, digest=built.digest,
-            store=self.context.store, work=work, docker_host=self.engine(),
+            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest,
+            store=job.store, work=job.work, docker_host=job.docker_host,
         )  # fmt: skip
 
-    def _record(self, plan: BuildPlan, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
-        """Refuse the image, or write it into the ledger and let its children be built on it."""
-        self.context.ledger.record_checks(built.digest, checks, datetime.now(UTC))
+    def _record(self, plan: BuildPlan, job: BuildJob, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
+        """Refuse the image; or take it into store and ledger, and let its children be built on it."""
         if refused := refusals(checks):
             reasons = tuple(f"{r.control}: {r.title}: {r.evidence.strip()}" for r in refused)
             error = RefusedError(
@@ -143,10 +151,12 @@ class _Builder:
                 hint=f"inv control.show {refused[0].control} says why it matters and what to do instead",
             )
             return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
+        self.context.store.adopt(job.store, built.digest)
         artifact = Artifact(
             plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
             datetime.now(UTC), built.size_bytes, self._keep(built.dockerfile),
         )  # fmt: skip
+        self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
         self.context.ledger.record_artifact(artifact)
         self.planner.built(plan.name, built.digest)
         return BuildOutcome(plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks)

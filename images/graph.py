@@ -15,12 +15,8 @@ def sorter(parents: Parents) -> TopologicalSorter[str]:
 
     Raises ContentError that shows the cycle, or names the definition whose parent does not exist.
     """
-    for name, parent in parents.items():
-        if parent is not None and parent not in parents:
-            raise ContentError(
-                f"{parent} is not a definition", file=f"images/definitions/{name}/image.toml", key="base.golden",
-                hint=nearest(parent, parents),
-            )  # fmt: skip
+    for name in parents:
+        _parent(name, parents)
     graph = TopologicalSorter({name: [parent] if parent else [] for name, parent in parents.items()})
     try:
         graph.prepare()
@@ -32,6 +28,17 @@ def sorter(parents: Parents) -> TopologicalSorter[str]:
             hint="one of them needs another base",
         ) from None  # fmt: skip
     return graph
+
+
+def _parent(name: str, parents: Parents) -> str | None:
+    """The parent of a definition. Raises ContentError where it is no definition."""
+    parent = parents[name]
+    if parent is not None and parent not in parents:
+        raise ContentError(
+            f"{parent} is not a definition", file=f"images/definitions/{name}/image.toml", key="base.golden",
+            hint=nearest(parent, parents),
+        )  # fmt: skip
+    return parent
 
 
 def order(parents: Parents) -> list[str]:
@@ -46,13 +53,13 @@ def order(parents: Parents) -> list[str]:
 
 
 def with_ancestors(selected: Iterable[str], parents: Parents) -> set[str]:
-    """The selected definitions and everything they stand on."""
+    """The selected definitions and everything they stand on. Raises ContentError where that is no definition."""
     found: set[str] = set()
     for name in selected:
         current: str | None = name
         while current is not None and current not in found:
             found.add(current)
-            current = parents[current]
+            current = _parent(current, parents)
     return found
 
 

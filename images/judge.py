@@ -11,7 +11,7 @@ from hardening.catalog import load_policy, load_waivers
 from hardening.evaluate import judge_image
 from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, nearest
 from images.artifact import Artifact
 from images.context import Context
 from images.ledger.artifacts import ScanRecord
@@ -48,7 +48,8 @@ def reverify(context: Context, name: str, control: str = "") -> tuple[str, tuple
     overlay = Planner(context).overlay(loaded)
     chosen = tuple(check for check in overlay.checks if control in ("", check.control))
     if not chosen:
-        raise ContentError(f"{loaded.definition.profile} has no control {control}", hint="inv control.list shows all")
+        hint = nearest(control, (check.control for check in overlay.checks))
+        raise ContentError(f"{loaded.definition.profile} has no control {control}", hint=hint)
     with unpacked(context, artifact.digest) as (work, tree):
         results = verify(
             loaded.definition, replace(overlay, checks=chosen), tree=tree, config=context.store.config(artifact.digest),

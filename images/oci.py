@@ -23,14 +23,22 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 
 class Store:
-    """Blobs under `path`/blobs/sha256. Safe for several threads and processes: same content, same name."""
+    """Blobs under `path`/blobs/sha256. Safe for several threads and processes: same content, same name.
 
-    def __init__(self, path: Path) -> None:
+    With another store `below`, what that one has is seen too, and what is kept here stays here until it is adopted.
+    """
+
+    def __init__(self, path: Path, below: Store | None = None) -> None:
         self.path = path
+        self.below = below
         self.blobs = path / "blobs" / "sha256"
 
     def blob(self, digest: str) -> Path:
         """Where the blob `digest` lies, or would."""
+        own = self._own(digest)
+        return own if self.below is None or own.exists() else self.below.blob(digest)
+
+    def _own(self, digest: str) -> Path:
         return self.blobs / digest.removeprefix("sha256:")
 
     def has(self, digest: str) -> bool:
@@ -89,8 +97,15 @@ class Store:
         """Give the filled incoming `file` its name for good."""
         file.flush()
         size = os.fstat(file.fileno()).st_size
-        Path(file.name).replace(self.blob(digest))
+        Path(file.name).replace(self._own(digest))
         return Descriptor(media_type, digest, size)
+
+    def adopt(self, other: Store, digest: str) -> None:
+        """Take over all that `other` keeps; the manifest `digest`, which makes an image of it, last."""
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        last = digest.removeprefix("sha256:")
+        for blob in sorted(other.blobs.iterdir(), key=lambda blob: blob.name == last):
+            blob.replace(self.blobs / blob.name)
 
     def write_layer(self, entries: Iterable[layers.Entry], epoch: int) -> tuple[Descriptor, str]:
         """Keep a deterministic layer of `entries` (see `images.layers`); returns it and its uncompressed digest."""

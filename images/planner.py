@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from hardening.catalog import load_profile
+from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import canonical, digest_of
 from hardening.render import Overlay, render
 from images.artifact import Artifact, Package
@@ -38,17 +40,17 @@ class Planner:
     def plan(self, name: str) -> BuildPlan:
         """The plan of one definition; its parent must have been planned before, and if `built` tells of it, built."""
         loaded = self.context.definitions[name]
+        platform, overlay = self._platform(loaded), self.overlay(loaded)  # first: they need no package index
         parent = self._parent_digest(loaded)
         added = self._resolve(loaded)
-        platform = self._platform(loaded)
         inputs = inputs_of(
-            loaded.definition, platform, overlay=self.overlay(loaded), parent=parent, packages=added,
+            loaded.definition, platform, overlay=overlay, parent=parent, packages=added,
             files=_file_digests(loaded.folder), sources=self.sources(loaded), builder=builder_version(),
         )  # fmt: skip
         last = self.context.ledger.latest_artifact(name, platform)
         plan = decide(
             name, inputs, added=added, packages=tuple(sorted((*self._inherited(loaded), *added))),
-            overlay=self.overlay(loaded), known=self._known(name, platform, inputs), last=last,
+            overlay=overlay, known=self._known(name, platform, inputs), last=last,
             parent_pending=parent == "pending", no_cache=name in self.no_cache,
         )  # fmt: skip
         self.plans[name] = plan
@@ -79,11 +81,13 @@ class Planner:
         definition = loaded.definition
         key = canonical([definition.kind, definition.profile, definition.profile_params])
         if key not in self._overlays:
-            profile = load_profile(self.context.settings.roots, definition.profile)
-            self._overlays[key] = render(
-                profile, self.context.controls, definition.profile_params, {"kind": definition.kind},
-                self.context.now.date(),
-            )  # fmt: skip
+            with _named_in(loaded, "profile"):
+                profile = load_profile(self.context.settings.roots, definition.profile)
+            with _named_in(loaded, "profile_params"):
+                self._overlays[key] = render(
+                    profile, self.context.controls, definition.profile_params, {"kind": definition.kind},
+                    self.context.now.date(),
+                )  # fmt: skip
         return self._overlays[key]
 
     def sources(self, loaded: LoadedDefinition) -> str:
@@ -92,9 +96,13 @@ class Planner:
         return "" if bootstrap.variant == "static" else self.context.index.sources(bootstrap)
 
     def _platform(self, loaded: LoadedDefinition) -> str:
-        wanted = self.context.settings.platform
-        platforms = loaded.definition.platforms
-        return wanted if wanted in platforms else platforms[0]
+        wanted, made_for = self.context.settings.platform, loaded.definition.platforms
+        if wanted not in made_for:
+            raise ContentError(
+                f"made for {', '.join(made_for)}, not for {wanted}", file=loaded.folder / "image.toml", key="platforms",
+                hint="add it there, or build for another one with `platform` in goldsmith.toml",
+            )  # fmt: skip
+        return wanted
 
     def _parent_digest(self, loaded: LoadedDefinition) -> str:
         base = loaded.definition.base
@@ -117,6 +125,21 @@ class Planner:
     def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
         known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
         return known if known and self.context.store.has(known.digest) else None
+
+
+@contextmanager
+def _named_in(loaded: LoadedDefinition, key: str) -> Iterator[None]:
+    """Errors that no file is to blame for yet are the definition's, which names what is wrong under `key`."""
+    try:
+        yield
+    except ContentError as error:
+        if error.file:
+            raise
+        where = key if error.key in ("", key) else f"{key}.{error.key}"
+        raise ContentError(
+            error.message.removeprefix(f"{error.key}: "), file=loaded.folder / "image.toml", key=where,
+            hint=error.hint, evidence=error.evidence,
+        ) from None  # fmt: skip
 
 
 def _file_digests(folder: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +11,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 
 WORK_LABEL = "dev.goldsmith.work"
@@ -30,11 +31,11 @@ def workspace(settings: Settings) -> Iterator[Path]:
             _remove(directory)
 
 
-def sweep(settings: Settings, docker_host: str = "") -> list[str]:
+def sweep(settings: Settings, docker_host: Callable[[], str]) -> list[str]:
     """Remove the workspaces of runs that died, and their trial containers and images; says which, returns their ids.
 
-    A workspace whose lock is held belongs to a living run and is left alone. Mounts need no sweep: they live in
-    namespaces that die with their process.
+    A workspace whose lock is held belongs to a living run and is left alone; one whose engine does not answer waits
+    for the next sweep. Mounts need none: they live in namespaces that die with their process.
     """
     dead = []
     for lock_file in sorted((settings.state_dir / "work").glob("*.lock")):
@@ -44,12 +45,15 @@ def sweep(settings: Settings, docker_host: str = "") -> list[str]:
         except Timeout:
             continue
         directory = lock_file.with_suffix("")
-        say(f"removing what a killed run left: {directory.name}")
-        if docker_host:
-            _sweep_engine(docker_host, directory.name)
-        _remove(directory)
-        lock.release()
-        dead.append(directory.name)
+        try:
+            say(f"removing what a killed run left: {directory.name}")
+            _sweep_engine(docker_host(), directory.name)
+            _remove(directory)
+            dead.append(directory.name)
+        except OutsideError as error:
+            say(f"it stays for now: {error.message}")
+        finally:
+            lock.release()
     return dead
 
 
