@@ -14,6 +14,7 @@ from images import channels
 from images.channels import Change
 from images.context import Context
 from images.documents import to_json
+from images.garbage import Garbage, collect
 from images.judge import judge, latest, scan_content
 from images.prune import prune
 from images.published import reference_of
@@ -30,7 +31,7 @@ PUBLISH_COLUMNS = {
     "action": "action",
     "release": "release",
     "expires": "expires",
-    "because": "reasons",
+    "because": "because",
 }
 CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
 PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
@@ -66,7 +67,7 @@ def scan_image(ref: str, policy: str = "") -> ScanOutput:
 
 def _scan_published(context: Context, ref: str) -> ScanOutput:
     """Scan what a registry holds, ours or another's; a stranger is judged by the default policy, without checks."""
-    reference = reference_of(context.publisher.registry, ref)
+    reference = reference_of(context.publisher.registry, ref, context.definitions)
     digest = Upstream(context.settings, context.store).bring(reference)
     result = scan_content(context, digest, None)
     name = context.policy or "default"
@@ -144,7 +145,7 @@ def _with_repository(context: Context, ref: str) -> str:
 def show_release(ref: str) -> Shown:
     """Everything about a published image, from the registry alone."""
     context = image_context()
-    return show(context.publisher.registry, ref, context.settings.annotation_prefix, context.now)
+    return show(context.publisher.registry, ref, context.settings.annotation_prefix, context.now, context.definitions)
 
 
 def print_release(shown: Shown, *, as_json: bool) -> None:
@@ -175,9 +176,17 @@ def prune_images(*, apply: bool) -> list[PruneLine]:
     """Plan, and with `apply` carry out, the removal of releases that are over."""
     context = image_context()
     decisions = prune(context.publisher, sorted(context.definitions), apply=apply)
-    if not apply and any(decision.remove for decision in decisions):
+    garbage = [found for found in collect(context, apply=apply) if found.files]
+    lines = [_prune_line(decision, apply=apply) for decision in decisions]
+    lines += [_garbage_line(found, apply=apply) for found in garbage]
+    if any(line.action == "remove" for line in lines):
         say("nothing was removed: --apply removes what is listed so")
-    return [_prune_line(decision, apply=apply) for decision in decisions]
+    return lines
+
+
+def _garbage_line(garbage: Garbage, *, apply: bool) -> PruneLine:
+    size = f"{len(garbage.files)} files, {garbage.size_bytes / 1e6:.0f} MB that no kept image needs"
+    return PruneLine(name=garbage.what, release="", action="removed" if apply else "remove", why=size)
 
 
 def _prune_line(decision: Decision, *, apply: bool) -> PruneLine:

@@ -1,0 +1,73 @@
+"""What this machine keeps and nothing needs any more: layers of artifacts that are gone, packages of old plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from images.artifact import Artifact
+from images.context import Context
+
+# What is younger may belong to a build that is under way and not yet in the ledger.
+YOUNG = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Files that may go, of one sort, and how much room they take."""
+
+    what: str
+    files: tuple[Path, ...]
+    size_bytes: int
+
+
+def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
+    """Find what no kept artifact needs in the store and the package pool and, with `apply`, remove it.
+
+    Kept are the newest artifact of each image and those under a release that still stands or runs.
+    """
+    kept = _kept(context)
+    blobs = {name.removeprefix("sha256:") for artifact in kept for name in _reachable(context, artifact)}
+    debs = {package.sha256 for artifact in kept for package in artifact.packages}
+    found = (
+        _over(context, "blobs of the local store", context.store.blobs.glob("*"), blobs, lambda path: path.name),
+        _over(context, "packages", context.index.home.glob("pool/*/*"), debs, lambda path: path.parent.name),
+    )
+    if apply:
+        for path in (path for garbage in found for path in garbage.files):
+            path.unlink(missing_ok=True)
+    return found
+
+
+def _kept(context: Context) -> list[Artifact]:
+    """The artifacts that something still stands on."""
+    standing = {release.content for release in context.ledger.releases() if not release.pruned_at}
+    standing |= set(context.ledger.running_digests())
+    newest: dict[tuple[str, str], Artifact] = {}
+    every = context.ledger.artifacts()
+    for artifact in sorted(every, key=lambda artifact: artifact.built_at):
+        newest[artifact.name, artifact.platform] = artifact
+    return [artifact for artifact in every if artifact.digest in standing or artifact in newest.values()]
+
+
+def _reachable(context: Context, artifact: Artifact) -> Iterable[str]:
+    """Every blob that an artifact consists of, and what was said of it."""
+    yield artifact.digest
+    if artifact.dockerfile:
+        yield artifact.dockerfile
+    if scan := context.ledger.scan(artifact.digest):
+        yield scan.sbom
+    if context.store.has(artifact.digest):
+        manifest: dict[str, Any] = context.store.read_json(artifact.digest)
+        yield manifest["config"]["digest"]
+        yield from (layer["digest"] for layer in manifest["layers"])
+
+
+def _over(context: Context, what: str, files: Iterable[Path], needed: set[str], key: Callable[[Path], str]) -> Garbage:
+    """The files of one sort that are neither needed nor young."""
+    before = (context.now - YOUNG).timestamp()
+    old = [path for path in sorted(files) if key(path) not in needed and path.stat().st_mtime < before]
+    return Garbage(what, tuple(old), sum(path.stat().st_size for path in old))
