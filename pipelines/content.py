@@ -8,7 +8,7 @@ from hardening.foundation.content import select
 from hardening.foundation.durations import shown
 from hardening.foundation.settings import load_settings
 from hardening.listing import ControlRow, list_controls, show_control
-from hardening.model import Policy, Rule
+from hardening.model import FixWindow, Policy, Rule, Severity
 from images.documents import to_json
 from pipelines.contract import FleetLine
 from pipelines.fleet.catalog import load_fleets
@@ -77,8 +77,7 @@ def _show_policy(policy: Policy) -> None:
         f"{judges.enforcement}"
     )
     lines += [
-        f"  {window.severity}{' and exploited' if window.exploited else ''}: fixed within {shown(window.within)}: "
-        f"{window.enforcement}"
+        f"  {_which(window)}: gone {shown(window.within)} after a fix is known: {window.enforcement}"
         for window in policy.image.vulnerabilities
     ]
     lines.append("To keep running:")
@@ -87,6 +86,13 @@ def _show_policy(policy: Policy) -> None:
         if isinstance(rule, Rule):
             lines.append(f"  {rule_name}: {rule.enforcement} after a grace of {shown(rule.grace)}")
     out().print("\n".join(lines) + "\n", markup=False)
+
+
+def _which(window: FixWindow) -> str:
+    """The vulnerabilities that a window covers, in words."""
+    unnamed = window.severity is Severity.UNKNOWN
+    severity = "of a severity that nobody named" if unnamed else f"of severity {window.severity} or worse"
+    return f"{'exploited ones' if window.exploited else 'vulnerabilities'} {severity}"
 
 
 def fleet_lines() -> list[FleetLine]:

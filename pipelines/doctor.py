@@ -168,6 +168,6 @@ def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
         found, missing = feeds.current(settings, bootstrap.suite, datetime.now(UTC))
         sample = found.get("debsecan")
         detail = f"only the {sample.source}; set feeds.debsecan" if sample else missing.get("debsecan", "")
-        return _line(what, sample is not None, detail, costs)
+        return _line(what, False, detail, "publication by the default policy", essential=sample is None)
     given = {"debsecan": settings.feeds.debsecan, "trivy": settings.feeds.trivy}
     return _line(what, True, ", ".join(f"{name}: {place}" for name, place in given.items() if place), costs)
