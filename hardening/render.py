@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import ContentError, nearest
@@ -64,6 +64,15 @@ class Overlay:
     applies: tuple[Script, ...]
     checks: tuple[Check, ...]
     digest: str
+
+    @cached_property
+    def parts(self) -> dict[str, Any]:
+        """Each file, script and check by the digest of its content; worked out once for all images that share it."""
+        return {
+            "files": {file.path: digest_of([file.content, file.mode, file.uid, file.gid]) for file in self.files},
+            "applies": [[script.control, digest_of([script.text, script.env])] for script in self.applies],
+            "checks": [[check.control, digest_of([check.text, check.env])] for check in self.checks],
+        }
 
 
 def render(

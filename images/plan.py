@@ -84,11 +84,7 @@ def inputs_of(
     return {
         "definition": definition.model_dump(mode="json", exclude=NOT_CONTENT),
         "platform": platform,
-        "overlay": {
-            "files": {file.path: digest_of([file.content, file.mode, file.uid, file.gid]) for file in overlay.files},
-            "applies": [[script.control, digest_of([script.text, script.env])] for script in overlay.applies],
-            "checks": [[check.control, digest_of([check.text, check.env])] for check in overlay.checks],
-        },
+        "overlay": overlay.parts,
         "parent": parent,
         "packages": [[p.purl, p.sha256] for p in sorted(packages)],
         "files": dict(sorted(files.items())),

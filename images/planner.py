@@ -21,6 +21,8 @@ from images.model import Bootstrap
 from images.plan import Action, BuildPlan, decide, inputs_of
 from images.upstream import Upstream
 
+PENDING = "pending"  # stands for the content digest of a parent that is yet to be built
+
 
 class Planner:
     """Plans definitions in order, parents first, so that each child knows what its parent will be."""
@@ -51,7 +53,7 @@ class Planner:
         plan = decide(
             name, inputs, added=added, packages=tuple(sorted((*self._inherited(loaded), *added))),
             overlay=overlay, known=self._known(name, platform, inputs), last=last,
-            parent_pending=parent == "pending", no_cache=name in self.no_cache,
+            parent_pending=parent == PENDING, no_cache=name in self.no_cache,
         )  # fmt: skip
         self.plans[name] = plan
         if plan.artifact:
@@ -107,7 +109,7 @@ class Planner:
     def _parent_digest(self, loaded: LoadedDefinition) -> str:
         base = loaded.definition.base
         if base.golden:
-            return self.digests.get(base.golden, "pending")
+            return self.digests.get(base.golden, PENDING)
         return self.upstream.locked(base.image) if base.image else ""
 
     def _inherited(self, loaded: LoadedDefinition) -> tuple[Package, ...]:
@@ -123,6 +125,8 @@ class Planner:
         return self.context.index.resolve(self.bootstrap(loaded), loaded.definition.packages, inherited)
 
     def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
+        if inputs["parent"] == PENDING:
+            return None
         known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
         return known if known and self.context.store.has(known.digest) else None
 
