@@ -14,6 +14,7 @@ from typing import Any
 from invoke import Collection, Context, Exit, task
 
 JSON = {"json": "print JSON on standard output, for other programs"}
+REFRESH = {"refresh": "ask the mirror for its package index first, as every night does"}
 NAME = {"name": "a name, a glob, or `all`"}
 POLICY = {"policy": "judge by this policy instead of the definitions' own"}
 APPLY = {"apply": "act; without it the plan is shown and nothing happens"}
@@ -57,22 +58,22 @@ def image_list(c: Context, json: bool = False) -> None:
     show(definition_lines(image_context()), columns, as_json=json)
 
 
-@command(NAME | JSON, "name")
-def image_plan(c: Context, name: str, json: bool = False) -> None:
+@command(REFRESH | NAME | JSON, "name")
+def image_plan(c: Context, name: str, refresh: bool = False, json: bool = False) -> None:
     """What a build would do, and why. Builds nothing."""
     from pipelines.flows import plan_images
     from pipelines.listing import show
 
-    show(plan_images(name), {"image": "name", "action": "action", "why": "why"}, as_json=json)
+    show(plan_images(name, refresh=refresh), {"image": "name", "action": "action", "why": "why"}, as_json=json)
 
 
-@command({"no-cache": "build even what has not changed"} | NAME | JSON, "name")
-def image_build(c: Context, name: str, no_cache: bool = False, json: bool = False) -> int:
+@command({"no-cache": "build even what has not changed"} | REFRESH | NAME | JSON, "name")
+def image_build(c: Context, name: str, no_cache: bool = False, refresh: bool = False, json: bool = False) -> int:
     """Build and verify what changed, and whatever it stands on."""
     from pipelines.flows import build_images
     from pipelines.listing import BUILD_COLUMNS, finish, show
 
-    lines, errors = build_images(name, no_cache=no_cache)
+    lines, errors = build_images(name, no_cache=no_cache, refresh=refresh)
     show(lines, BUILD_COLUMNS, as_json=json)
     return finish(errors)
 

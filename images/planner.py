@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hardening.catalog import load_profile
+from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import canonical, digest_of
 from hardening.render import Overlay, render
@@ -33,6 +34,13 @@ class Planner:
         self.plans: dict[str, BuildPlan] = {}
         self.digests: dict[str, str] = {}
         self._overlays: dict[bytes, Overlay] = {}
+
+    def refresh(self, names: Iterable[str]) -> None:
+        """Fetch the package indexes that `names` take packages from anew. Raises OutsideError."""
+        distributions = [self.bootstrap(self.context.definitions[name]) for name in names]
+        for (suite, _), found in sorted({(d.suite, d.components): d for d in distributions}.items()):
+            say(f"fetching the package index of {suite}")
+            self.context.index.refresh(found)
 
     def plan_all(self, names: Iterable[str]) -> list[BuildPlan]:
         """The plans of `names` and all they stand on, parents first."""

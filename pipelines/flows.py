@@ -22,16 +22,23 @@ def named(context: Context, pattern: str) -> list[str]:
     return select(pattern, context.definitions, "image")
 
 
-def plan_images(pattern: str) -> list[PlanLine]:
-    """What a build of `pattern` would do, parents included."""
+def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
+    """What a build of `pattern` would do, parents included; `refresh` asks the mirror for its index first."""
     context = image_context()
-    return [plan_line(plan) for plan in Planner(context).plan_all(named(context, pattern))]
+    names = named(context, pattern)
+    planner = Planner(context)
+    if refresh:
+        planner.refresh(names)
+    return [plan_line(plan) for plan in planner.plan_all(names)]
 
 
-def build_images(pattern: str, *, no_cache: bool) -> tuple[list[BuildLine], Errors]:
-    """Build; one line for each image, and what went wrong."""
+def build_images(pattern: str, *, no_cache: bool, refresh: bool = False) -> tuple[list[BuildLine], Errors]:
+    """Build; one line for each image, and what went wrong. `refresh` asks the mirror for its index first."""
     context = image_context()
-    outcomes = build(context, named(context, pattern), no_cache=no_cache)
+    names = named(context, pattern)
+    if refresh:
+        Planner(context).refresh(names)
+    outcomes = build(context, names, no_cache=no_cache)
     return [build_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
 
 
