@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 
-FULL = "No space left on device"
+FULL = ("No space left on device", "You don't have enough free space")  # the kernel's words, and apt's
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def room_on(directory: Path) -> Iterator[None]:
             raise
         raise _full(directory, str(error)) from None
     except OutsideError as error:
-        if FULL not in error.evidence:
+        if not any(words in error.evidence for words in FULL):
             raise
         raise _full(directory, error.evidence) from None
 

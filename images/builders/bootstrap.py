@@ -33,7 +33,6 @@ def command(job: BuildJob, tree: Path, repository: Path) -> list[str]:
     packages = sorted({package.name for package in job.packages})
     return [
         "mmdebstrap",
-        "--quiet",
         "--mode=root",
         "--variant=minbase",
         "--format=directory",
