@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hardening.foundation.process import which
+
+if TYPE_CHECKING:
+    from tests.loop import Goldsmith
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -50,6 +54,14 @@ def advisories() -> Path:
     if not (SHARED / "data" / "README.md").exists():
         pytest.skip("the advisory data is not on this machine")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmith:
+    """The shipped catalog, built once through the command line. Not to be changed: tests `fork` it."""
+    from tests.loop import build_all
+
+    return build_all(tmp_path_factory.mktemp("house"), docker_host)
 
 
 @pytest.fixture(scope="session")

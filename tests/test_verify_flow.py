@@ -1,0 +1,148 @@
+"""The built images, really run as their default user without any privilege, and checked again by command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from images.oci import Store
+from images.trial import engine
+from tests.loop import CHILD, Goldsmith, definition, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mmdebstrap", "mirror")]
+
+LOCKED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "network_mode": "none"}
+LABEL = "goldsmith-test-verify"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that has the shipped images under names of this test."""
+
+    client: Any
+
+    def run(self, name: str, command: list[str], **more: Any) -> str:
+        """Run `command` in an image, locked down; what it printed. Raises where it ends with anything but 0."""
+        output = self.client.containers.run(
+            tag(name), command, remove=True, stderr=True, labels=[LABEL], **{**LOCKED, **more}
+        )
+        return str(output.decode()).strip()
+
+
+def tag(name: str) -> str:
+    return f"goldsmith.invalid/verify/{name}:test"
+
+
+@pytest.fixture(scope="module")
+def shipped(house: Goldsmith, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Every image of the catalog, loaded from the store into the engine."""
+    from hardening.foundation.process import pipe_from
+
+    client = engine(house.docker_host)
+    names = [line["name"] for line in house("image.list", "--json").json]
+    for name in names:
+        layout = tmp_path_factory.mktemp(name) / "layout"
+        digest = house("image.why", name, "--json").json["last_digest"]
+        house.store.layout_for(digest, layout, {"io.containerd.image.name": tag(name)})
+        pipe_from(["tar", "-C", str(layout), "-cf", "-", "."], client.images.load)
+    yield Engine(client)
+    for container in client.containers.list(all=True, filters={"label": LABEL}):
+        container.remove(force=True)
+    for name in names:
+        client.images.remove(tag(name), force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "said"),
+    [
+        ("debian-base", ["sh", "-c", "id -u; touch /x 2>&1 || true"], "65532\ntouch: cannot touch '/x'"),
+        ("python-runtime", ["python3", "-c", "import os, ssl, sqlite3; print(os.getuid())"], "65532"),
+        ("node-runtime", ["node", "-e", "require('crypto'); console.log(process.getuid())"], "65532"),
+    ],
+)
+def test_a_runtime_works_without_privileges_as_its_default_user(
+    shipped: Engine, name: str, command: list[str], said: str
+) -> None:
+    """--read-only --cap-drop ALL --security-opt no-new-privileges: the program runs, and is not root."""
+    assert shipped.run(name, command).startswith(said)
+
+
+def test_nginx_serves_without_privileges_as_its_default_user(shipped: Engine) -> None:
+    """Its own entrypoint answers its own health check, with nothing writable but /tmp."""
+    container = shipped.client.containers.run(
+        tag("nginx-unprivileged"), detach=True, labels=[LABEL], tmpfs={"/tmp": "mode=1777"}, **LOCKED
+    )
+    until(lambda: container.exec_run(["/usr/local/bin/healthz"]).exit_code == 0, "an answer of nginx", 20)
+    users = container.top(ps_args="-o pid,uid,args")["Processes"]
+    assert {row[1] for row in users} == {"65532"}
+    container.remove(force=True)
+
+
+def test_the_static_image_runs_programs_and_has_no_shell(shipped: Engine, house: Goldsmith, tmp_path: Path) -> None:
+    """The loader runs; sh cannot even be started, and no file of a shell or package manager is in the tree."""
+    from docker.errors import APIError
+
+    loader = "/lib64/ld-linux-x86-64.so.2"
+    assert "ld.so" in shipped.run("debian-static", ["--version"], entrypoint=loader)
+    with pytest.raises(APIError, match="sh"):
+        shipped.run("debian-static", ["-c", "true"], entrypoint="sh")
+    tree = house.store.unpack(house("image.why", "debian-static", "--json").json["last_digest"], tmp_path / "tree")
+    names = {path.name for path in tree.rglob("*") if not path.is_dir()}
+    assert not names & {"sh", "bash", "dash", "busybox", "perl", "apt", "apt-get", "dpkg", "dpkg-deb", "python3"}
+    assert "65532" in (tree / "etc/passwd").read_text()
+
+
+def test_verify_checks_the_newest_artifact_again(house: Goldsmith) -> None:
+    """Every control with its evidence, as JSON and as a table; one control alone by control.check."""
+    answer = house("image.verify", "debian-*", "--json")
+    assert answer.code == 0, answer.err
+    lines = answer.by_name()
+    assert set(lines) == {"debian-base", "debian-static"}
+    assert all(line["passed"] and len(line["checks"]) >= 16 for line in lines.values())
+    assert all(check["evidence"] for line in lines.values() for check in line["checks"])
+    table = house("control.check", "debian-static", "--control", "no-shell")
+    assert (table.code, "no-shell" in table.out) == (0, True)
+    wrong = house("control.check", "debian-static", "--control", "no-shel")
+    assert (wrong.code, "container-static has no control no-shel" in wrong.err) == (2, True)
+    assert "did you mean no-shell" in wrong.err
+    assert house.leftovers() == []
+
+
+def test_an_image_that_no_longer_holds_its_profile_is_told(house: Goldsmith, tmp_path: Path) -> None:
+    """What was right when it was built is checked by the profile of today: exit code 3, and the control's evidence."""
+    root = tmp_path / "content"
+    profile = root / "hardening/profiles/own.toml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text('title = "Of a test"\nowner = "tests"\nextends = "container-base"\n')
+    definition(root, "v-own", CHILD.replace('"container-base"', '"own"'))
+    inv = house.fork(tmp_path / "state").with_(root)
+    assert inv("image.build", "v-own").code == 0
+    profile.write_text(profile.read_text() + 'controls = [{ control = "no-shell" }]\n')
+    answer = inv("image.verify", "v-own", "--json")
+    assert answer.code == 3
+    [line] = answer.json
+    [broken] = [check for check in line["checks"] if check["outcome"] == "fail"]
+    assert (line["passed"], broken["control"]) == (False, "no-shell")
+    assert "bash" in broken["evidence"]
+
+
+def test_a_program_that_cannot_run_locked_down_is_refused(house: Goldsmith, tmp_path: Path) -> None:
+    """The trial's status and output are the evidence of read-only-ready; no trial at all is no pass."""
+    root = tmp_path / "content"
+    definition(root, "v-writes", CHILD.replace('["true"]', '["sh", "-c", "echo state > /var/lib/state"]'))
+    definition(root, "v-absent", CHILD.replace('["true"]', '["no-such-program"]'))
+    definition(root, "v-untried", CHILD.replace('smoke = ["true"]\n', ""))
+    inv = house.fork(tmp_path / "state").with_(root)
+    answer = inv("image.build", "v-*", "--json")
+    assert answer.code == 3
+    lines = answer.by_name()
+    for name, said in {"v-writes": "Read-only file system", "v-absent": "no-such-program", "v-untried": ""}.items():
+        [reason] = lines[name]["reasons"]
+        assert reason.startswith("read-only-ready: ")
+        assert said in reason
+    assert inv.leftovers() == []
+    assert not Store(inv.state / "store").has(lines["v-writes"]["digest"])
