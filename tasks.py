@@ -196,13 +196,23 @@ def control_show(c: Context, name: str, json: bool = False) -> None:
     show_control_of(name, as_json=json)
 
 
-@command({"control": "only this control"} | NAME | JSON, "name")
-def control_check(c: Context, name: str, control: str = "", json: bool = False) -> int:
-    """Check an image's newest artifact against its profile, or one control of it."""
+@command(
+    {
+        "control": "only this control",
+        "profile": "for a directory: the profile to check by",
+        "name": "image or directory",
+    }
+    | JSON,
+    "name",
+)
+def control_check(c: Context, name: str, control: str = "", profile: str = "", json: bool = False) -> int:
+    """Check an image's newest artifact, or with --profile the filesystem in a directory, against its controls."""
+    from pipelines.content import check_directory
     from pipelines.flows import verify_images
     from pipelines.listing import show_checks
 
-    return show_checks(verify_images(name, control=control), as_json=json)
+    lines = check_directory(name, profile, control) if profile else verify_images(name, control=control)
+    return show_checks(lines, as_json=json)
 
 
 @command(NAME | JSON, "name")
@@ -211,6 +221,24 @@ def policy_show(c: Context, name: str, json: bool = False) -> None:
     from pipelines.content import show_policies
 
     show_policies(name, as_json=json)
+
+
+@command(JSON)
+def policy_waivers(c: Context, json: bool = False) -> None:
+    """Every waiver, whom it covers and when it ends."""
+    from pipelines.content import WAIVER_COLUMNS, waiver_lines
+    from pipelines.listing import show
+
+    show(waiver_lines(), WAIVER_COLUMNS, as_json=json)
+
+
+@command({"image": "a definition's name", "form": "openvex or trivyignore"}, "image")
+def policy_export(c: Context, image: str, form: str = "openvex") -> None:
+    """The waivers in force for an image in a form that other scanners read."""
+    from hardening.foundation.console import out
+    from pipelines.content import export_waivers
+
+    out().out(export_waivers(form, image), highlight=False, end="")
 
 
 # --- fleets ---------------------------------------------------------------------------------------------------------
@@ -343,7 +371,7 @@ namespace = Collection(
         image_rollback, image_revoke, image_show, image_why, image_prune, image_lock, image_rebuild,
     ),
     _room("control", control_list, control_show, control_check),
-    _room("policy", policy_show),
+    _room("policy", policy_show, policy_waivers, policy_export),
     _room("fleet", fleet_list, fleet_check),
     _room("roll", roll_plan, roll_start),
     nightly, report, demo, setup, doctor, lint, test,

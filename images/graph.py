@@ -61,9 +61,3 @@ def with_ancestors(selected: Iterable[str], parents: Parents) -> set[str]:
             found.add(current)
             current = _parent(current, parents)
     return found
-
-
-def with_descendants(selected: Iterable[str], parents: Parents) -> set[str]:
-    """The selected definitions and everything that stands on them."""
-    roots = set(selected)
-    return {name for name in parents if with_ancestors([name], parents) & roots}

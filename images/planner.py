@@ -19,7 +19,7 @@ from images.catalog import LoadedDefinition
 from images.context import Context
 from images.graph import order, with_ancestors
 from images.model import Bootstrap
-from images.plan import Action, BuildPlan, decide, inputs_of
+from images.plan import BuildPlan, decide, inputs_of
 from images.upstream import Upstream
 
 PENDING = "pending"  # stands for the content digest of a parent that is yet to be built
@@ -161,8 +161,3 @@ def _file_digests(folder: Path) -> dict[str, str]:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != "image.toml"
     }
-
-
-def to_build(plans: Iterable[BuildPlan]) -> list[str]:
-    """The names among `plans` that would be built."""
-    return [plan.name for plan in plans if plan.action is Action.BUILD]

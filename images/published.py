@@ -19,6 +19,7 @@ from images.registry import Manifest, NotFoundError, Registry, split
 
 CHANNELS = ("candidate", "stable")
 PREVIOUS = "-previous"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
 READERS = 8
 
@@ -82,6 +83,8 @@ def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ..
 
 def locate(to: Publisher, digest: str, names: Iterable[str]) -> str:
     """The full reference of a release known only by its digest. Raises ContentError where there is none."""
+    if not DIGEST.fullmatch(digest):
+        raise ContentError(f"{digest} is no digest", hint="sha256: and 64 hexadecimal digits, as image.show prints it")
     if known := to.ledger.release(digest):
         return f"{known.repository}@{digest}"
     for name in names:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from hardening.catalog import load_policies
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import out, print_json
 from hardening.foundation.content import select
 from hardening.foundation.durations import shown
+from hardening.foundation.errors import UsageError
 from hardening.foundation.settings import load_settings
-from hardening.listing import ControlRow, list_controls, show_control
+from hardening.listing import ControlRow, check_tree, list_controls, show_control
 from hardening.model import FixWindow, Policy, Rule, Severity
+from hardening.waive import openvex, trivyignore
 from images.documents import to_json
-from pipelines.contract import FleetLine
+from images.verify import refusals
+from pipelines.contract import FleetLine, VerifyLine, WaiverLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Replacement
 from pipelines.wiring import clock
 
+WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
 FLEET_COLUMNS = {
     "fleet": "name",
@@ -55,6 +62,34 @@ def show_control_of(name: str, *, as_json: bool) -> None:
 def _flowing(text: str) -> str:
     """Text without its own line breaks, so that it folds where the reader's terminal ends; paragraphs stay."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
+    """Check any filesystem, such as a mounted disk or an exported container, by a profile or one control of it."""
+    tree, today = Path(place).resolve(), clock().date()
+    only = [control] if control else []
+    checks = check_tree(load_settings().roots, profile, tree, today, only=only)
+    return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
+
+
+def waiver_lines() -> list[WaiverLine]:
+    """Every waiver, those that have ended too, with the days that are left."""
+    today = clock().date()
+    return [
+        WaiverLine(**waiver.model_dump(), days_left=(waiver.expires - today).days)
+        for waiver in load_waivers(load_settings().roots)
+    ]
+
+
+def export_waivers(form: str, subject: str) -> str:
+    """The waivers in force for `subject` as `openvex` or `trivyignore`. Raises UsageError for another form."""
+    waivers, today = load_waivers(load_settings().roots), clock().date()
+    if form == "trivyignore":
+        return trivyignore(waivers, subject, today)
+    if form == "openvex":
+        mine = [waiver for waiver in waivers if any(fnmatchcase(subject, glob) for glob in waiver.subjects)]
+        return openvex(mine, [f"pkg:oci/{subject}"], "Goldsmith", today)
+    raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
 
 
 def show_policies(name: str, *, as_json: bool) -> None:

@@ -109,6 +109,12 @@ class PruneLine(Line):
     why: str
 
 
+class WaiverLine(Waiver):
+    """`policy.waivers`: one waiver, and how many days it still works; negative where it has ended."""
+
+    days_left: int
+
+
 class WhyOutput(Line):
     """`image.why`: which input changed since the last artifact."""
 

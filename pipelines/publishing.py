@@ -9,7 +9,7 @@ from hardening.evaluate import judge_image
 from hardening.explain import explain
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.content import select
-from hardening.foundation.errors import ContentError, GoldsmithError
+from hardening.foundation.errors import GoldsmithError
 from images import channels
 from images.channels import Change
 from images.context import Context
@@ -17,7 +17,7 @@ from images.documents import to_json
 from images.garbage import Garbage, collect
 from images.judge import judge, latest, scan_content
 from images.prune import prune
-from images.published import reference_of
+from images.published import locate, reference_of
 from images.rebuild import rebuild
 from images.release import ReleaseOutcome, release_all
 from images.retention import Decision
@@ -126,20 +126,11 @@ def rollback_image(name: str) -> list[Change]:
 def revoke_release(ref: str, reason: str) -> list[Change]:
     """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
     context = image_context()
-    reference = _with_repository(context, ref)
+    is_bare = ref.startswith("sha256:")
+    reference = locate(context.publisher, ref, sorted(context.definitions)) if is_bare else ref
     changed = channels.revoke(context.publisher, reference_of(context.publisher.registry, reference), reason)
     say(f"revoked {reference}: {reason}")
     return list(changed)
-
-
-def _with_repository(context: Context, ref: str) -> str:
-    """A bare digest with the repository that the ledger knows it in. Raises ContentError where it knows none."""
-    if not ref.startswith("sha256:"):
-        return ref
-    release = context.ledger.release(ref)
-    if release is None:
-        raise ContentError(f"no release {ref} is known", hint="give it with its image, NAME@sha256:…")
-    return f"{release.repository}@{ref}"
 
 
 def show_release(ref: str) -> Shown:

@@ -71,7 +71,6 @@ def test_an_artifact_comes_back_as_it_was(ledger: Ledger) -> None:
     """Every field survives, nested inputs, packages and aware times included."""
     ledger.record_artifact(ARTIFACT)
     assert ledger.artifact_by_input("web", "linux/amd64", "sha256:in1") == ARTIFACT
-    assert ledger.artifact_of("sha256:c1") == ARTIFACT
     assert ledger.artifact_by_input("web", "linux/arm64", "sha256:in1") is None
 
 
@@ -144,9 +143,9 @@ def test_channel_moves_and_audit_keep_their_order(ledger: Ledger) -> None:
 
 def test_what_runs_is_known_by_digest_and_forgotten_when_gone(ledger: Ledger) -> None:
     """A digest that no member runs any more does not hold its release back from pruning."""
-    ledger.seen_running("shop", "a", "sha256:r1", NOW)
-    ledger.seen_running("shop", "a", "sha256:r2", NOW)
-    ledger.seen_running("bank", "b", "sha256:r2", NOW)
+    ledger.seen_fleet("shop", {"a": "sha256:r1"}, NOW)
+    ledger.seen_fleet("shop", {"a": "sha256:r2"}, NOW)
+    ledger.seen_fleet("bank", {"b": "sha256:r2"}, NOW)
     assert ledger.running_digests() == {"sha256:r2": ("bank/b", "shop/a")}
     ledger.seen_fleet("shop", {"c": "sha256:r3"}, NOW)
     assert ledger.running_digests() == {"sha256:r2": ("bank/b",), "sha256:r3": ("shop/c",)}

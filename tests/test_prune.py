@@ -153,7 +153,7 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
     third = published(to, "three", 3)
     before = stored(tmp_path / "registry")
     later = at(to, NOW + 3 * DAY)
-    to.ledger.seen_running("shop", "a", again.digest, NOW)
+    to.ledger.seen_fleet("shop", {"a": again.digest}, NOW)
     planned = prune(later, ["web"], apply=False)
     assert {d.release.digest for d in planned if d.remove} == {first.digest}
     assert stored(tmp_path / "registry") == before

@@ -52,11 +52,6 @@ class Artifacts(Database):
         """All artifacts (of one definition), the newest first."""
         return self._artifacts(*([t.artifacts.c.name == name] if name else []))
 
-    def artifact_of(self, digest: str) -> Artifact | None:
-        """The newest artifact with this content digest."""
-        found = self._artifacts(t.artifacts.c.digest == digest, limit=1)
-        return found[0] if found else None
-
     def record_checks(self, digest: str, checks: tuple[CheckResult, ...], at: datetime) -> None:
         """Keep the results of the controls' checks of a content."""
         self._judge(digest, "checks", at, to_json(checks))

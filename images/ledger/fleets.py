@@ -39,11 +39,6 @@ class Rollout:
 class Fleets(Database):
     """The ledger's lines about fleets, their rollouts, and the audit."""
 
-    def seen_running(self, fleet: str, member: str, digest: str, at: datetime) -> None:
-        """A fleet's member was seen running the image with this digest."""
-        row = {"fleet": fleet, "member": member, "digest": digest, "at": at}
-        self._put(t.running, row, "fleet", "member")
-
     def seen_fleet(self, fleet: str, members: Mapping[str, str], at: datetime) -> None:
         """All that a fleet runs now, member → digest; members that are gone are forgotten."""
         rows = [{"fleet": fleet, "member": member, "digest": d, "at": at} for member, d in members.items()]
