@@ -159,21 +159,22 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
     show(prune_images(apply=apply), PRUNE_COLUMNS, as_json=json)
 
 
-@command(NAME, "name")
-def image_lock(c: Context, name: str) -> None:
+@command(NAME | JSON, "name")
+def image_lock(c: Context, name: str, json: bool = False) -> None:
     """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
-    from pipelines.publishing import lock_upstreams
+    from pipelines.listing import show
+    from pipelines.publishing import LOCK_COLUMNS, lock_upstreams
 
-    lock_upstreams(name)
+    show(lock_upstreams(name), LOCK_COLUMNS, as_json=json)
 
 
-@command({})
-def image_rebuild(c: Context) -> None:
+@command(JSON)
+def image_rebuild(c: Context, json: bool = False) -> None:
     """Fill the ledger again from the registry, which is the truth about what was published."""
-    from hardening.foundation.console import say
-    from pipelines.publishing import rebuild_ledger
+    from pipelines.listing import show
+    from pipelines.publishing import RELEASE_COLUMNS, rebuild_ledger
 
-    say(f"{rebuild_ledger()} release(s) found in the registry")
+    show(rebuild_ledger(), RELEASE_COLUMNS, as_json=json)
 
 
 # --- controls and policies ------------------------------------------------------------------------------------------

@@ -100,6 +100,23 @@ class PublishLine(Line):
         return self.reasons[0] if self.reasons else ""
 
 
+class LockLine(Line):
+    """`image.lock`: the digest that an upstream base is pinned to now."""
+
+    name: str
+    base: str
+    digest: str
+
+
+class ReleaseLine(Line):
+    """`image.rebuild`: one release that the registry holds."""
+
+    name: str
+    release: str
+    content: str
+    expires_at: datetime
+
+
 class PruneLine(Line):
     """`image.prune`: what becomes of one release: keep, remove (planned) or removed."""
 

@@ -23,7 +23,7 @@ from images.release import ReleaseOutcome, release_all
 from images.retention import Decision
 from images.show import Shown, show
 from images.upstream import Upstream
-from pipelines.contract import PruneLine, PublishLine, ScanOutput
+from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, ScanOutput
 from pipelines.wiring import image_context
 
 PUBLISH_COLUMNS = {
@@ -34,6 +34,8 @@ PUBLISH_COLUMNS = {
     "because": "because",
 }
 CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
+LOCK_COLUMNS = {"image": "name", "base": "base", "digest": "digest"}
+RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", "expires": "expires_at"}
 PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
 
 
@@ -186,17 +188,22 @@ def _prune_line(decision: Decision, *, apply: bool) -> PruneLine:
     return PruneLine(name=release.name, release=release.digest, action=action, why=decision.why)
 
 
-def lock_upstreams(pattern: str) -> None:
+def lock_upstreams(pattern: str) -> list[LockLine]:
     """Pin the upstream bases of the definitions that `pattern` means to what their tags name now."""
     context = image_context()
     upstream = Upstream(context.settings, context.store)
-    for name in select(pattern, context.definitions, "image"):
-        reference = context.definitions[name].definition.base.image
-        if reference:
-            say(f"{name}: {reference} is {upstream.lock(reference).digest}")
+    chosen = [context.definitions[name].definition for name in select(pattern, context.definitions, "image")]
+    return [
+        LockLine(name=definition.name, base=definition.base.image, digest=upstream.lock(definition.base.image).digest)
+        for definition in chosen
+        if definition.base.image
+    ]
 
 
-def rebuild_ledger() -> int:
-    """Fill the ledger from the registry; returns how many releases were found."""
+def rebuild_ledger() -> list[ReleaseLine]:
+    """Fill the ledger from the registry; the releases that were found there."""
     context = image_context()
-    return len(rebuild(context.publisher, sorted(context.definitions)))
+    return [
+        ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
+        for found in rebuild(context.publisher, sorted(context.definitions))
+    ]
