@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from hardening.findings import CheckResult, Outcome
@@ -28,6 +29,8 @@ def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool) -> Non
 def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d}"
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, tuple | list):
