@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
+from hardening.catalog import load_policy, load_waivers
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.waive import how_to_ask
 from images.artifact import Artifact
 from images.builders import BuildJob, Built, require_platform
 from images.builders import build as build_image
@@ -143,13 +145,10 @@ class _Builder:
 
     def _record(self, plan: BuildPlan, job: BuildJob, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
         """Refuse the image; or take it into store and ledger, and let its children be built on it."""
-        if refused := refusals(checks):
-            reasons = tuple(f"{r.control}: {r.title}: {r.evidence.strip()}" for r in refused)
-            error = RefusedError(
-                f"{plan.name} breaks {', '.join(r.control for r in refused)}",
-                evidence="\n".join(reasons),
-                hint=f"inv control.show {refused[0].control} says why it matters and what to do instead",
-            )
+        waivers = load_waivers(self.context.settings.roots)
+        if refused := refusals(checks, plan.name, waivers, self.context.now.date()):
+            error = self._refusal(plan.name, refused)
+            reasons = tuple(error.evidence.splitlines())
             return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
         self.context.store.adopt(job.store, built.digest)
         artifact = Artifact(
@@ -160,6 +159,17 @@ class _Builder:
         self.context.ledger.record_artifact(artifact)
         self.planner.built(plan.name, built.digest)
         return BuildOutcome(plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks)
+
+    def _refusal(self, name: str, refused: tuple[CheckResult, ...]) -> RefusedError:
+        """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""
+        policy = load_policy(self.context.settings.roots, self.context.policy_of(name))
+        first = refused[0].control
+        asking = how_to_ask(first, name, policy.exception_contact, self.context.now.date())
+        return RefusedError(
+            f"{name} breaks {', '.join(r.control for r in refused)}",
+            evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
+            hint=f"inv control.show {first} says why it matters and what to do; where that cannot be, {asking}",
+        )
 
     def _keep(self, dockerfile: Path | None) -> str:
         """Keep the Dockerfile in the store, for the scanners to come; its digest."""

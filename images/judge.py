@@ -17,7 +17,7 @@ from images.context import Context
 from images.ledger.artifacts import ScanRecord
 from images.planner import Planner
 from images.scan import ScanResult, ScanTarget, scan
-from images.verify import verify
+from images.verify import enforced_by, verify
 from images.workspace import workspace
 
 
@@ -67,7 +67,8 @@ def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
 
 def judge(context: Context, artifact: Artifact, policy_name: str) -> Judgement:
     """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict."""
-    checks = context.ledger.checks(artifact.digest)
+    loaded = context.definitions[artifact.name]
+    checks = enforced_by(context.ledger.checks(artifact.digest), Planner(context).overlay(loaded))
     result = scan_content(context, artifact.digest, artifact)
     findings = _dated(context, result.findings)
     verdict = judge_image(

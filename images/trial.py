@@ -14,9 +14,11 @@ from images.workspace import WORK_LABEL
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.containers import Container
 
 TIMEOUT_SECONDS = 60
 CANNOT_START = 127
+TIMED_OUT = 124
 
 
 @lru_cache(maxsize=4)
@@ -44,6 +46,7 @@ def run_hardened(definition: Definition, digest: str, store: Store, work: Path, 
     Nothing of it stays on the engine. Raises OutsideError when the engine fails, not when the command does.
     """
     from docker.errors import DockerException
+    from requests.exceptions import RequestException
 
     client = engine(docker_host)
     tag = f"goldsmith.invalid/trial/{work.name}:{digest[7:19]}"
@@ -53,7 +56,7 @@ def run_hardened(definition: Definition, digest: str, store: Store, work: Path, 
             return _run(client, tag, definition, work.name)
         finally:
             client.images.remove(tag, force=True)
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         raise OutsideError(f"the trial of {definition.name} could not run", evidence=str(error)) from None
 
 
@@ -66,6 +69,7 @@ def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> 
 
 def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:
     from docker.errors import APIError
+    from requests.exceptions import ConnectionError, ReadTimeout  # noqa: A004
 
     container = client.containers.create(
         tag,
@@ -83,7 +87,14 @@ def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -
             container.start()
         except APIError as error:  # the engine is well, the image is not: its command cannot even be started
             return CANNOT_START, error.explanation or str(error)
-        status = int(container.wait(timeout=TIMEOUT_SECONDS)["StatusCode"])
-        return status, container.logs().decode(errors="replace")
+        try:
+            status = int(container.wait(timeout=TIMEOUT_SECONDS)["StatusCode"])
+        except (ConnectionError, ReadTimeout):  # requests raises either one when the time is over
+            return TIMED_OUT, f"it did not end within {TIMEOUT_SECONDS} s\n{_logs(container)}"
+        return status, _logs(container)
     finally:
         container.remove(force=True, v=True)
+
+
+def _logs(container: Container) -> str:
+    return str(container.logs().decode(errors="replace"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from hardening.check import run_checks
 from hardening.findings import CheckResult, ImageFacts, Outcome
-from hardening.model import Enforcement
+from hardening.model import Enforcement, Waiver
 from hardening.render import Overlay
+from hardening.waive import waived_by
 from images.model import Definition
 from images.oci import Store
 from images.trial import run_hardened
@@ -50,10 +54,19 @@ def verify(
     return run_checks(overlay, tree, facts_of(definition, config, run))
 
 
-def refusals(results: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
-    """The results that refuse an image: enforced, and neither passed nor not applicable. Pure.
+def refusals(
+    results: Iterable[CheckResult], subject: str = "", waivers: Sequence[Waiver] = (), today: date = date.min
+) -> tuple[CheckResult, ...]:
+    """The results that refuse the image `subject`: enforced, neither passed nor not applicable, and not waived. Pure.
 
     An error refuses like a failure: a check that could not look has not passed.
     """
     good = {Outcome.PASS, Outcome.NOT_APPLICABLE}
-    return tuple(r for r in results if r.enforcement is Enforcement.ENFORCE and r.outcome not in good)
+    broken = [r for r in results if r.enforcement is Enforcement.ENFORCE and r.outcome not in good]
+    return tuple(r for r in broken if not waived_by(waivers, r.control, subject, today))
+
+
+def enforced_by(results: Iterable[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:
+    """The results with the enforcement that `overlay` has: it may have begun since they were found. Pure."""
+    now = {check.control: check.enforcement for check in overlay.checks}
+    return tuple(replace(r, enforcement=now.get(r.control, r.enforcement)) for r in results)
