@@ -199,7 +199,7 @@ class TestOnABuiltHouse:
         assert isinstance(house(*command, "--json").json, list | dict)
         table = house(*command)
         assert table.code == 0, table.err
-        assert max(len(line) for line in table.out.splitlines()) <= 80
+        assert max((len(line) for line in table.out.splitlines()), default=0) <= 80
         assert "…" not in table.out
 
     def test_progress_stands_on_standard_error(self, house: Goldsmith, tmp_path: Path) -> None:

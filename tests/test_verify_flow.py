@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hardening.foundation.content import parse
+from images.model import Definition
 from images.oci import Store
-from images.trial import engine
-from tests.loop import CHILD, Goldsmith, definition, until
+from images.trial import engine, run_hardened
+from tests.loop import CHILD, Goldsmith, definition, on_engine, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mmdebstrap", "mirror")]
 
@@ -146,3 +150,71 @@ def test_a_program_that_cannot_run_locked_down_is_refused(house: Goldsmith, tmp_
         assert said in reason
     assert inv.leftovers() == []
     assert not Store(inv.state / "store").has(lines["v-writes"]["digest"])
+
+
+WAIVER = """
+controls = ["no-setuid"]
+subjects = ["v-waived"]
+reason = "until the tool learns capabilities"
+owner = "ann"
+approver = "bob"
+"""
+
+
+def test_a_waiver_holds_until_its_last_day(house: Goldsmith, tmp_path: Path) -> None:
+    """An image that breaks a waived control is built, and says so; the day after, it is refused again."""
+    today = datetime.now(UTC).date()
+    root = tmp_path / "content"
+    definition(root, "v-waived", steps="RUN --network=none install -m 4755 /usr/bin/id /usr/local/bin/become")
+    file = root / "hardening/waivers/v-waived.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{WAIVER}created = {today}\nexpires = {today + timedelta(days=5)}\n")
+    inv = house.fork(tmp_path / "state").with_(root)
+    assert inv("image.build", "v-waived", "--json").by_name()["v-waived"]["action"] == "built"
+    line = inv("image.verify", "v-waived", "--json").by_name()["v-waived"]
+    assert (line["passed"], [c["control"] for c in line["checks"] if c["outcome"] == "fail"]) == (True, ["no-setuid"])
+
+    later = inv.with_(now=(datetime.now(UTC) + timedelta(days=7)).isoformat())
+    assert later("image.verify", "v-waived", "--json").code == 3
+    refused = later("image.build", "v-waived", "--no-cache")
+    assert refused.code == 3
+    assert "as hardening/waivers/v-waived-no-setuid.toml in a pull request" in refused.err
+
+
+@pytest.mark.needs("trivy", "syft", "debsecan")
+def test_an_enforcement_that_begins_later_counts_from_that_day(house: Goldsmith, tmp_path: Path) -> None:
+    """The image is not built again for it; the gate judges what was found by the profile of the day."""
+    begins = datetime.now(UTC) + timedelta(days=10)
+    root = definition(tmp_path / "content", "v-staged", CHILD.replace('"container-base"', '"staged"'))
+    profile = root / "hardening/profiles/staged.toml"
+    profile.parent.mkdir(parents=True)
+    stages = f'stages = [{{ enforcement = "enforce", from = {begins.date()} }}]'
+    profile.write_text(
+        'title = "Of a test"\nowner = "tests"\nextends = "container-base"\n'
+        f'controls = [{{ control = "no-shell", enforcement = "warn", {stages} }}]\n'
+    )
+    inv = house.fork(tmp_path / "state").with_(root)
+    assert inv("image.build", "v-staged").code == 0
+    later = inv.with_(now=(begins + timedelta(days=1)).isoformat())
+    assert later("image.build", "v-staged", "--json").by_name()["v-staged"]["action"] == "unchanged"
+    said = {
+        when: [
+            r["enforcement"]
+            for r in told("image.scan", "v-staged", "--json").json["reasons"]
+            if r["rule"] == "no-shell"
+        ]
+        for when, told in (("today", inv), ("later", later))
+    }
+    assert said == {"today": ["warn"], "later": ["enforce"]}
+
+
+def test_a_trial_that_does_not_end_is_ended(house: Goldsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status that is no success, the time limit as its evidence, and nothing left on the engine."""
+    monkeypatch.setattr("images.trial.TIMEOUT_SECONDS", 1)
+    endless = parse(tomllib.loads(CHILD.replace('"true"', '"sleep", "60"')), Definition, "image.toml", name="endless")
+    work = tmp_path / "v-endless"
+    work.mkdir()
+    digest = house("image.why", "debian-base", "--json").json["last_digest"]
+    status, log = run_hardened(endless, digest, house.store, work, house.docker_host)
+    assert (status, log.strip()) == (124, "it did not end within 1 s")
+    assert on_engine(house.docker_host, [work.name]) == []
