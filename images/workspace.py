@@ -66,11 +66,17 @@ def _remove(directory: Path) -> None:
 
 def _sweep_engine(docker_host: str, work_id: str) -> None:
     """Remove the containers and image names that a dead run left on the engine."""
+    from docker.errors import DockerException
+
     from images.trial import engine
 
-    client = engine(docker_host)
-    for container in client.containers.list(all=True, filters={"label": f"{WORK_LABEL}={work_id}"}):
-        container.remove(force=True, v=True)
-    for image in client.images.list(filters={"reference": f"*/trial/{work_id}"}):
-        for tag in image.tags:
-            client.images.remove(tag, force=True)
+    # The plain listings: those of whole objects ask for each one again, and fail where one has gone in between.
+    api = engine(docker_host).api
+    try:
+        for container in api.containers(all=True, filters={"label": f"{WORK_LABEL}={work_id}"}):
+            api.remove_container(container["Id"], force=True, v=True)
+        for image in api.images(filters={"reference": f"*/trial/{work_id}"}):
+            for tag in image["RepoTags"] or []:
+                api.remove_image(tag, force=True)
+    except DockerException as error:
+        raise OutsideError("the engine could not be swept", evidence=str(error)) from None

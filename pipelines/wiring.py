@@ -7,6 +7,7 @@ import os
 import socket
 from datetime import UTC, datetime
 
+from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings, load_settings
 from images.context import Context
 
@@ -14,7 +15,10 @@ from images.context import Context
 def clock() -> datetime:
     """Now, aware UTC. `GOLDSMITH_NOW` (ISO 8601) moves it, for rehearsing what a day to come will bring."""
     moved = os.environ.get("GOLDSMITH_NOW")
-    return datetime.fromisoformat(moved).astimezone(UTC) if moved else datetime.now(UTC)
+    try:
+        return datetime.fromisoformat(moved).astimezone(UTC) if moved else datetime.now(UTC)
+    except ValueError:
+        raise ContentError(f"no date: {moved}", key="GOLDSMITH_NOW", hint="such as 2027-01-31T12:00Z") from None
 
 
 def image_context(settings: Settings | None = None, policy: str = "") -> Context:

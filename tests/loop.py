@@ -165,13 +165,12 @@ def on_engine(docker_host: str, names: Iterable[str]) -> list[str]:
     """What the workspaces `names` have on the engine: trial containers and images."""
     from images.trial import engine
 
-    client = engine(docker_host)
+    api = engine(docker_host).api
     wanted = set(names)
-    containers = client.containers.list(all=True, filters={"label": WORK_LABEL})
-    mine = [c.name or "" for c in containers if c.labels[WORK_LABEL] in wanted]
-    tags = [
-        tag for image in client.images.list(filters={"reference": "goldsmith.invalid/trial/*"}) for tag in image.tags
-    ]
+    containers = api.containers(all=True, filters={"label": WORK_LABEL})
+    mine = [c["Id"] for c in containers if c["Labels"][WORK_LABEL] in wanted]
+    images = api.images(filters={"reference": "goldsmith.invalid/trial/*"})
+    tags = [tag for image in images for tag in image["RepoTags"] or []]
     return [*mine, *(tag for tag in tags if tag.split("/")[2].partition(":")[0] in wanted)]
 
 
