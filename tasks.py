@@ -289,12 +289,12 @@ def roll_start(c: Context, fleet: str, adopt: list[str], apply: bool = False, js
 # --- every night ----------------------------------------------------------------------------------------------------
 
 
-@command(POLICY | JSON)
-def nightly(c: Context, policy: str = "", json: bool = False) -> int:
+@command({"only": "only these images (a glob) and what they stand on; fleets are checked always"} | POLICY | JSON)
+def nightly(c: Context, policy: str = "", only: str = "all", json: bool = False) -> int:
     """Refresh, rebuild, judge, publish, check the fleets, roll what may be rolled, report. Exit code: who must act."""
     from pipelines.rolling import run_nightly, show_nightly
 
-    return show_nightly(run_nightly(policy), as_json=json)
+    return show_nightly(run_nightly(policy, only), as_json=json)
 
 
 @command(JSON)
@@ -305,12 +305,12 @@ def report(c: Context, json: bool = False) -> None:
     make_report(as_json=json)
 
 
-@command({"keep": "leave what it made running, to look at"})
-def demo(c: Context, keep: bool = False) -> None:
+@command({"keep": "leave what it made running, to look at"} | JSON)
+def demo(c: Context, keep: bool = False, json: bool = False) -> int:
     """The whole loop on this machine: build, publish, run, find out of policy, replace without a lost request."""
     from pipelines.demo import demo
 
-    demo(keep=keep)
+    return demo(keep=keep, as_json=json)
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------
@@ -334,6 +334,16 @@ def doctor(c: Context, json: bool = False) -> int:
     lines = doctor.examine(load_settings())
     doctor.show(lines, as_json=json)
     return doctor.exit_code(lines)
+
+
+@command({})
+def schema(c: Context) -> None:
+    """Write docs/schemas anew: what `--json` prints, and what editors complete in content files."""
+    from hardening.foundation.console import say
+    from pipelines.schemas import write_schemas
+
+    for path in write_schemas():
+        say(f"written: {path}")
 
 
 @command({})
@@ -375,5 +385,5 @@ namespace = Collection(
     _room("policy", policy_show, policy_waivers, policy_export),
     _room("fleet", fleet_list, fleet_check),
     _room("roll", roll_plan, roll_start),
-    nightly, report, demo, setup, doctor, lint, test,
+    nightly, report, demo, setup, doctor, schema, lint, test,
 )  # fmt: skip

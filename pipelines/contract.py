@@ -156,7 +156,12 @@ class FleetLine(Line):
 
 
 class NightlyLine(Line):
-    """`nightly`: one image or fleet; `status` is built, unchanged, published, re-dated, rolled, refused or failed."""
+    """`nightly`: one part of the night; `detail` says it in words for people.
+
+    `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed; an `image` is published, re-dated,
+    unchanged, refused or failed; a `channel` is promoted, refused or failed; a `fleet` is compliant, empty, rolled,
+    waits (for a person's approval), skipped, refused or failed.
+    """
 
     kind: str
     name: str
@@ -166,13 +171,29 @@ class NightlyLine(Line):
 
 
 class NightlyOutput(Line):
-    """`nightly`: the whole night, the exit code that says who must act, and where the report lies."""
+    """`nightly`: the whole night, which images it built and which releases it made, the exit code that says who must
+    act, and where the report lies.
+    """
 
     started_at: datetime
     ended_at: datetime
+    built: tuple[str, ...]
+    published: tuple[str, ...]
     lines: tuple[NightlyLine, ...]
+    summary: str
     exit_code: int
     report: str
+
+
+class DemoOutput(Line):
+    """`demo`: how long it took and what the requests saw. `kept_at` is where the service still answers, if kept."""
+
+    seconds: float
+    requests: int
+    failed: int
+    slowest_seconds: float
+    report: str
+    kept_at: str
 
 
 class DoctorLine(Line):

@@ -40,6 +40,12 @@ def registry_address(settings: Settings) -> str:
     return f"127.0.0.1:{port}/{REPOSITORY}"
 
 
+def known_address(settings: Settings) -> str:
+    """The address that the embedded registry has, running or not; empty where there never was one. Starts nothing."""
+    folder = _folder(settings)
+    return f"127.0.0.1:{_port(folder)}/{REPOSITORY}" if (folder / "port").exists() else ""
+
+
 def stop(settings: Settings) -> None:
     """Stop the embedded registry, if it runs. What it stores stays."""
     _daemon(_folder(settings)).stop()

@@ -3,60 +3,94 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 
 from hardening.foundation.console import say
+from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
 from images.channels import promote
 from images.context import Context
+from images.graph import with_ancestors
 from images.model import Bootstrap
+from images.plan import Action
 from images.planner import Planner
 from images.release import ReleaseOutcome, release_all
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Approval
+from pipelines.fleet.progress import Phase
 from pipelines.report import write_report
 from pipelines.roll import check, desk, start
+from pipelines.violations import Judged
 
 Failures = list[GoldsmithError]
+CHANGES = 3  # named in a summary line; image.why names them all
 
 
-def nightly(context: Context, fleet_host: Callable[[], str]) -> tuple[NightlyOutput, Failures]:
+def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") -> tuple[NightlyOutput, Failures]:
     """Run the night, as a recipe; what fails stops what stands on it and nothing else.
 
+    `only` restricts it to some images, and whatever they stand on; every fleet is checked in any case.
     The exit code is the highest of all failures: 2 content wrong, 3 refused by a policy, 4 the outside failed.
-    Raises RefusedError when another night is under way on this machine.
+    Raises ContentError, before anything is done, when content cannot be read or `only` names nothing; RefusedError
+    when another night is under way on this machine.
     """
-    failures: Failures = []
     with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
+        began, failures = time.monotonic(), Failures()
+        names, known = select(only, context.definitions, "image"), sorted(load_fleets(context.settings.roots))
+        released: list[ReleaseOutcome] = []
         lines = [
-            *refresh(context, failures),
-            *publish(context, failures),
-            *fleets(context, fleet_host, failures),
+            *refresh(context, names, failures),
+            *publish(context, names, released, failures),
+            *fleets(context, known, fleet_host, failures),
         ]
-        code = max((error.exit_code for error in failures), default=0)
-        output = NightlyOutput(
-            started_at=context.now, ended_at=datetime.now(UTC), lines=tuple(lines), exit_code=code, report=""
-        )
-        path = write_report(context, output)
-    return output.model_copy(update={"report": str(path)}), failures
+        ended = context.now + timedelta(seconds=time.monotonic() - began)
+        built = tuple(outcome.name for outcome in released if outcome.built.action is Action.BUILT)
+        published = tuple(outcome.name for outcome in released if outcome.action in ("published", "re-dated"))
+        night = NightlyOutput(
+            started_at=context.now, ended_at=ended, built=built, published=published, lines=tuple(lines),
+            summary=summary(released, lines), exit_code=max((e.exit_code for e in failures), default=0), report="",
+        )  # fmt: skip
+        context.ledger.audit(ended, context.actor, "nightly", only, f"exit code {night.exit_code}: {night.summary}")
+        path = write_report(context, night)
+    return night.model_copy(update={"report": str(path)}), failures
 
 
-def refresh(context: Context, failures: Failures) -> Iterator[NightlyLine]:
+def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) -> str:
+    """The night in one sentence. Pure."""
+    images = list(released)
+    counts = {
+        "built": sum(outcome.built.action is Action.BUILT for outcome in images),
+        **{action: sum(outcome.action == action for outcome in images) for action in ("published", "re-dated")},
+    }
+    done = ", ".join(f"{number} {action}" for action, number in counts.items() if number)
+    text = done or "nothing built, nothing published"
+    for action in ("unchanged", "refused", "failed"):
+        number = sum(outcome.action == action for outcome in images)
+        text += f", {number} {action}" if number else ""
+    told = [f"{line.name} {line.status}" for line in lines if line.kind == "fleet"]
+    return f"{text}; fleets: {', '.join(told) or 'none'}"
+
+
+def refresh(context: Context, names: Iterable[str], failures: Failures) -> Iterator[NightlyLine]:
     """Ask the mirror for its package index, and the feeds for their data; a last good copy serves where one fails."""
-    for bootstrap in _bootstraps(context):
+    for bootstrap in _bootstraps(context, names):
         yield _line("index", bootstrap.suite, failures, partial(_index, context, bootstrap))
         yield _line("feeds", bootstrap.suite, failures, partial(_feeds, context, bootstrap))
 
 
-def _bootstraps(context: Context) -> list[Bootstrap]:
-    """The distributions that the catalog takes packages from, each suite once."""
-    planner = Planner(context)
-    found = {planner.bootstrap(loaded).suite: planner.bootstrap(loaded) for loaded in context.definitions.values()}
+def _bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:
+    """The distributions that the images take packages from, each suite once."""
+    planner, found = Planner(context), dict[str, Bootstrap]()
+    for name in sorted(with_ancestors(names, context.parents)):
+        with suppress(GoldsmithError):  # such as an upstream base that is not pinned: the image's own line will say it
+            bootstrap = planner.bootstrap(context.definitions[name])
+            found[bootstrap.suite] = bootstrap
     return [found[suite] for suite in sorted(found)]
 
 
@@ -73,22 +107,40 @@ def _feeds(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:
     return "refreshed", "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
 
 
-def publish(context: Context, failures: Failures) -> Iterator[NightlyLine]:
-    """Build, judge and publish the whole catalog, and move `stable` where the definition lets the night do so."""
-    for outcome in release_all(context, sorted(context.definitions)):
+def publish(
+    context: Context, names: Iterable[str], released: list[ReleaseOutcome], failures: Failures
+) -> Iterator[NightlyLine]:
+    """Build, judge and publish the images, and move `stable` where the definition lets the night do so."""
+    try:
+        released += release_all(context, names)
+    except (
+        GoldsmithError
+    ) as error:  # none could be built, such as without an engine; the fleets are checked all the same
+        failures.append(error)
+        yield _told(NightlyLine(kind="image", name="all", status=_status(error), detail=error.message, seconds=0.0))
+    for outcome in released:
         if outcome.error and outcome.error not in failures:
             failures.append(outcome.error)
-        yield _image_line(outcome)
+        yield _told(_image_line(outcome))
         if outcome.error is None and context.definitions[outcome.name].definition.promote == "auto":
             yield from _promoted(context, outcome.name, failures)
 
 
 def _image_line(outcome: ReleaseOutcome) -> NightlyLine:
-    """What became of one image: whether it was built, and whether it was published."""
-    built = outcome.built
-    detail = f"build {built.action}; release {outcome.digest[7:19] or 'none'}; {'; '.join(outcome.reasons[:3])}"
-    seconds = built.seconds + outcome.seconds
-    return NightlyLine(kind="image", name=outcome.name, status=outcome.action, detail=detail, seconds=round(seconds, 1))
+    """What became of one image: whether it was built and why, and how long its release is good for."""
+    seconds = round(outcome.built.seconds + outcome.seconds, 1)
+    line = partial(NightlyLine, kind="image", name=outcome.name, status=outcome.action, seconds=seconds)
+    if outcome.error:
+        return line(detail=_shortly(outcome.reasons))
+    was = outcome.built.action is Action.BUILT
+    until = f"expires {outcome.expires_at:%Y-%m-%d}"
+    return line(detail=f"built: {_shortly(outcome.reasons)}; {until}" if was else f"not built; {until}")
+
+
+def _shortly(reasons: tuple[str, ...]) -> str:
+    """The first reasons, and how many more there are."""
+    more = f" and {len(reasons) - CHANGES} more" if reasons[CHANGES:] else ""
+    return "; ".join(reasons[:CHANGES]) + more
 
 
 def _promoted(context: Context, name: str, failures: Failures) -> Iterator[NightlyLine]:
@@ -97,17 +149,18 @@ def _promoted(context: Context, name: str, failures: Failures) -> Iterator[Night
         move = promote(context.publisher, name)
     except GoldsmithError as error:
         failures.append(error)
-        yield NightlyLine(kind="channel", name=name, status=_status(error), detail=error.message, seconds=0.0)
+        yield _told(NightlyLine(kind="channel", name=name, status=_status(error), detail=error.message, seconds=0.0))
         return
     if move.before != move.after:
-        yield NightlyLine(
-            kind="channel", name=name, status="promoted", detail=f"stable is {move.after[7:19]}", seconds=0
-        )
+        detail = f"stable is release {move.after[7:19]} now"
+        yield _told(NightlyLine(kind="channel", name=name, status="promoted", detail=detail, seconds=0))
 
 
-def fleets(context: Context, fleet_host: Callable[[], str], failures: Failures) -> Iterator[NightlyLine]:
+def fleets(
+    context: Context, names: Iterable[str], fleet_host: Callable[[], str], failures: Failures
+) -> Iterator[NightlyLine]:
     """Check every fleet, and roll those whose files say that an automated run may."""
-    for name in sorted(load_fleets(context.settings.roots)):
+    for name in names:
         yield _line("fleet", name, failures, partial(_fleet, context, name, fleet_host))
 
 
@@ -120,25 +173,36 @@ def _fleet(context: Context, name: str, fleet_host: Callable[[], str]) -> tuple[
         if not violating:
             return "compliant", f"{len(judged)} member(s) within policy"
         if at.fleet.approval is Approval.REQUIRED:
-            return "waits", f"{len(violating)} of {len(judged)} violate; inv roll.start {name} --apply rolls them"
+            return "waits", f"{_told_of(violating, judged)}; approval is required: inv roll.start {name} --apply"
         plan, state = start(at, apply=True, automated=True)
         if state is None:
-            return "skipped", "; ".join(f"{skip.member}: {skip.why}" for skip in plan.skipped)
-        return "rolled", f"{len(state.steps)} of {len(judged)} replaced"
+            return "skipped", "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
+        done = sum(step.phase is Phase.DONE for step in state.steps)
+        return "rolled", f"{_told_of(violating, judged)}; {done} replaced"
+
+
+def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
+    """How many violate, and what."""
+    rules = sorted({rule for one in violating for rule in one.rules})
+    return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
 
 
 def _line(kind: str, name: str, failures: Failures, act: Callable[[], tuple[str, str]]) -> NightlyLine:
     """Do one part of the night; its failure is a line and an entry in `failures`, and the night goes on."""
-    start_at = time.monotonic()
-    say(f"{kind} {name}")
+    began = time.monotonic()
     try:
         status, detail = act()
     except GoldsmithError as error:
         failures.append(error)
         status, detail = _status(error), error.message
-    return NightlyLine(
-        kind=kind, name=name, status=status, detail=detail, seconds=round(time.monotonic() - start_at, 1)
-    )
+    seconds = round(time.monotonic() - began, 1)
+    return _told(NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=seconds))
+
+
+def _told(line: NightlyLine) -> NightlyLine:
+    """The line, which whoever watches has been told at once."""
+    say(f"{line.kind} {line.name}: {line.status} in {line.seconds:.0f} s")
+    return line
 
 
 def _status(error: GoldsmithError) -> str:

@@ -73,10 +73,10 @@ def show_roll(roll: RollOutput, *, as_json: bool) -> None:
         say(f"nothing was done; it takes {shown(timedelta(seconds=roll.seconds))} or more: {command}")
 
 
-def run_nightly(policy: str = "") -> tuple[NightlyOutput, Failures]:
+def run_nightly(policy: str = "", only: str = "all") -> tuple[NightlyOutput, Failures]:
     """Run the night with the settings of this machine."""
     context = image_context(policy=policy)
-    return nightly(context, lambda: fleet_host(context))
+    return nightly(context, lambda: fleet_host(context), only)
 
 
 def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:
@@ -87,7 +87,7 @@ def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> in
     else:
         rows = [[line.kind, line.name, line.status, line.detail] for line in night.lines]
         print_table(["what", "name", "outcome", "detail"], rows)
-        say(f"report: {night.report}")
+        out().print(f"\n{night.summary}\nreport: {night.report}", markup=False, soft_wrap=True)
     return finish(failures)
 
 

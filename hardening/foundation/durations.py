@@ -6,9 +6,10 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_Written = Annotated[str, Field(pattern=r"^[0-9]+[smhdw]$", examples=["30s", "5m", "12h", "7d"])]
 
 
 def duration(text: Any) -> Any:
@@ -31,5 +32,5 @@ def shown(span: timedelta) -> str:
 
 
 Duration = Annotated[
-    timedelta, BeforeValidator(duration, json_schema_input_type=str), PlainSerializer(shown, return_type=str)
+    timedelta, BeforeValidator(duration, json_schema_input_type=_Written), PlainSerializer(shown, return_type=str)
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import OutsideError
@@ -32,7 +30,6 @@ def start(docker_host: str, proxy_image: str, web_image: str) -> str:
     Raises OutsideError when it does not answer.
     """
     client = engine(docker_host)
-    clean(docker_host)
     client.networks.create(NETWORK, driver="bridge", labels={LABEL: ""})
     _web(client, web_image)
     proxy = _proxy(client, proxy_image)
@@ -79,13 +76,3 @@ def forget_images(docker_host: str, registry: str) -> None:
     client = engine(docker_host)
     for image in client.images.list(filters={"reference": f"{registry}/*"}):
         client.images.remove(str(image.id), force=True)
-
-
-@contextmanager
-def cleaned(docker_host: str, *, keep: bool) -> Iterator[None]:
-    """Clean up at the end of the block, whatever happens in it, unless it is to be kept."""
-    try:
-        yield
-    finally:
-        if not keep:
-            clean(docker_host)
