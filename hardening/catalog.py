@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hardening.foundation.content import load_toml
+from hardening.foundation.content import find_content, load_toml
 from hardening.foundation.errors import ContentError, nearest
 from hardening.model import Cases, Control, LoadedControl, Policy, Profile, ProfileEntry, Waiver
 
@@ -26,7 +26,7 @@ def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
 
     Raises ContentError for unknown keys, missing parts, undeclared files, and an id that stands in two roots.
     """
-    found = _by_name(roots, "hardening/controls", "*/")
+    found = find_content(roots, "hardening/controls", "*/")
     return {name: _load_control(name, folder) for name, folder in found.items()}
 
 
@@ -37,7 +37,7 @@ def load_cases(control: LoadedControl) -> Cases:
 
 def load_profiles(roots: Sequence[Path]) -> dict[str, Profile]:
     """Every profile of the content roots, by name, with `extends` resolved."""
-    return {name: load_profile(roots, name) for name in _by_name(roots, "hardening/profiles", "*.toml")}
+    return {name: load_profile(roots, name) for name in find_content(roots, "hardening/profiles", "*.toml")}
 
 
 def load_profile(roots: Sequence[Path], name: str) -> Profile:
@@ -45,19 +45,19 @@ def load_profile(roots: Sequence[Path], name: str) -> Profile:
 
     Raises ContentError for an unknown name, a cycle, or a `without` that leaves out what is not there.
     """
-    files = _by_name(roots, "hardening/profiles", "*.toml")
+    files = find_content(roots, "hardening/profiles", "*.toml")
     return _resolve_profile(name, files, ())
 
 
 def load_policies(roots: Sequence[Path]) -> dict[str, Policy]:
     """Every policy of the content roots, by name."""
-    files = _by_name(roots, "hardening/policies", "*.toml")
+    files = find_content(roots, "hardening/policies", "*.toml")
     return {name: load_toml(file, Policy, name=name) for name, file in files.items()}
 
 
 def load_policy(roots: Sequence[Path], name: str) -> Policy:
     """The policy. Raises ContentError for an unknown name, with the nearest known ones."""
-    files = _by_name(roots, "hardening/policies", "*.toml")
+    files = find_content(roots, "hardening/policies", "*.toml")
     if name not in files:
         raise ContentError(f"no policy is named {name}", hint=nearest(name, files))
     return load_toml(files[name], Policy, name=name)
@@ -65,28 +65,8 @@ def load_policy(roots: Sequence[Path], name: str) -> Policy:
 
 def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
     """Every waiver of the content roots, expired ones too, sorted by id."""
-    files = _by_name(roots, "hardening/waivers", "*.toml")
+    files = find_content(roots, "hardening/waivers", "*.toml")
     return tuple(load_toml(file, Waiver, id=name) for name, file in files.items())
-
-
-def _by_name(roots: Sequence[Path], under: str, pattern: str) -> dict[str, Path]:
-    """Name → path of all that matches in the roots. Raises ContentError when a name stands in two of them."""
-    found: dict[str, Path] = {}
-    for path in (path for root in roots for path in _listed(root / under, pattern)):
-        if other := found.get(path.stem):
-            raise ContentError(
-                f"{path.stem} is already defined in {other}",
-                file=path,
-                hint="a root adds content and never overrides it: rename one of the two",
-            )
-        found[path.stem] = path
-    return dict(sorted(found.items()))
-
-
-def _listed(folder: Path, pattern: str) -> Iterator[Path]:
-    for path in sorted(folder.glob(pattern)):
-        if path.is_dir() == pattern.endswith("/") and not path.name.startswith((".", "_")):
-            yield path
 
 
 def _load_control(name: str, folder: Path) -> LoadedControl:

@@ -24,5 +24,8 @@ class LoadedDefinition:
 
 def load_definitions(roots: tuple[Path, ...]) -> dict[str, LoadedDefinition]:
     """Name → definition, over all content roots. Raises ContentError naming file and key."""
-    files = find_content(roots, "images/definitions", "*/image.toml")
-    return {name: LoadedDefinition(load_toml(file, Definition, name=name), file.parent) for name, file in files.items()}
+    folders = find_content(roots, "images/definitions", "*/")
+    return {
+        name: LoadedDefinition(load_toml(folder / "image.toml", Definition, name=name), folder)
+        for name, folder in folders.items()
+    }

@@ -65,10 +65,10 @@ class Desk:
 
 
 @contextmanager
-def desk(name: str, context: Context, *, engine: str, now: Now) -> Iterator[Desk]:
-    """Open what a flow over the fleet `name` needs, its Docker Engine at `engine`. Raises OutsideError."""
+def desk(name: str, context: Context, *, engine: Callable[[], str], now: Now) -> Iterator[Desk]:
+    """Open what a flow over the fleet `name` needs, its Docker Engine where `engine` says. Raises OutsideError."""
     fleet = load_fleet(context.settings.roots, name)
-    with DockerFleet(fleet, engine) as members:
+    with DockerFleet(fleet, engine()) as members:
         yield Desk(fleet, context, context.publisher.registry, members, now)
 
 

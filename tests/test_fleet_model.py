@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hardening.foundation.errors import ContentError, UsageError
+from hardening.foundation.errors import ContentError
 from pipelines.fleet.catalog import load_fleet, load_fleets
 from pipelines.fleet.model import Approval, Method
 
@@ -88,11 +88,11 @@ def test_fleets_of_all_roots_are_found_and_one_name_in_two_roots_is_not_accepted
     """A company's own root adds fleets; it never silently replaces one."""
     first, second = written(tmp_path / "a", WEB), written(tmp_path / "b", WEB, "shop")
     assert set(load_fleets([first, second])) == {"web", "shop"}
-    with pytest.raises(ContentError, match="also defined"):
+    with pytest.raises(ContentError, match="already defined"):
         load_fleets([first, written(tmp_path / "c", WEB)])
 
 
 def test_a_name_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
     """A typing mistake is answered with the name that was meant."""
-    with pytest.raises(UsageError, match="did you mean web"):
+    with pytest.raises(ContentError, match="did you mean web"):
         load_fleet([written(tmp_path, WEB)], "wbe")

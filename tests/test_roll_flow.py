@@ -58,7 +58,7 @@ class Place:
         return Context(self.settings, NOW, lambda: self.host, lambda: self.address)
 
     def desk(self, context: Context) -> Any:
-        return desk("fleet-test", context, engine=self.host, now=lambda: NOW)
+        return desk("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
 
     def publish(self, context: Context, answer: str, *, days: int, ends: int = 30, channel: str = "stable") -> Release:
         """A release whose image answers `answer`, published `days` ago, in the channel now."""

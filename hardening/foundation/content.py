@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -109,20 +109,23 @@ def _find_model(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def find_content(roots: tuple[Path, ...], room: str, pattern: str) -> dict[str, Path]:
-    """Name → file for everything of one sort, over all content roots: `pattern` such as `*/image.toml` or `*.toml`.
+def find_content(roots: Sequence[Path], room: str, pattern: str) -> dict[str, Path]:
+    """Name → path of all content of one sort over all roots, sorted: `*.toml` means files, `*/` folders.
 
-    The name is the folder's for `*/file.toml`, the file's stem for `*.toml`. Raises ContentError where two roots
-    define the same name: content is added by a root, never silently replaced.
+    What begins with a dot or an underscore is passed over. Raises ContentError where two roots define the same name:
+    content is added by a root, never silently replaced.
     """
     found: dict[str, Path] = {}
-    for root in roots:
-        for file in sorted((root / room).glob(pattern)):
-            name = file.parent.name if "/" in pattern else file.stem
-            if name in found:
-                raise ContentError(f"{name} is already defined by {found[name]}", file=file, hint="rename one of them")
-            found[name] = file
-    return found
+    for path in (path for root in roots for path in sorted((root / room).glob(pattern))):
+        if path.is_dir() != pattern.endswith("/") or path.name.startswith((".", "_")):
+            continue
+        if path.stem in found:
+            raise ContentError(
+                f"{path.stem} is already defined in {found[path.stem]}", file=path,
+                hint="a root adds content and never overrides it: rename one of the two",
+            )  # fmt: skip
+        found[path.stem] = path
+    return dict(sorted(found.items()))
 
 
 def select(pattern: str, known: Iterable[str], what: str) -> list[str]:
