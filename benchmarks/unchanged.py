@@ -1,0 +1,75 @@
+"""Nothing to do: an unchanged catalog, a thousand definitions, the list of tasks, and what the launcher adds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from measure import INV, ROOT, Report, alternate, rounds, settings_for, timed
+
+LIST, BUILD, PLAN = "inv --list", "inv image.build all, unchanged", "inv image.plan of 1,000"
+PAIRS = {"control.list": ("control.list",), "image.plan": ("image.plan", "debian-base")}
+BASES, DEFINITIONS = 10, 1000
+OF_BASES = ("tzdata", "netbase", "media-types", "less", "file")
+OF_CHILDREN = ("curl", "jq", "xz-utils", "procps", "gettext-base", "rsync", "unzip", "lsof", "wget", "sqlite3")
+HEAD = """\
+title = "Of a benchmark"
+owner = "benchmarks"
+kind = "container"
+profile = "container-base"
+packages = ["ca-certificates", "{package}"]
+user = "65532:65532"
+smoke = ["true"]
+
+[healthcheck]
+none_because = "it runs nothing"
+
+[base]
+{base}
+"""
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the claims hold."""
+    times = rounds(5, __doc__ or "")
+    with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder:
+        env = settings_for(Path(folder, "state"))
+        many = settings_for(Path(folder, "state"), _synthetic(Path(folder, "content")))
+        first = timed((*INV, "image.build", "all"), env)
+        cold = timed((*INV, "image.plan", "bench-*"), many)
+        commands = {LIST: (*INV, "--list"), BUILD: (*INV, "image.build", "all")}
+        for name, task in PAIRS.items():
+            commands |= {f"inv {name}": (*INV, *task), f"./goldsmith {name}": (str(ROOT / "goldsmith"), *task)}
+        runs = {name: partial(timed, command, env) for name, command in commands.items()}
+        runs[PLAN] = partial(timed, (*INV, "image.plan", "bench-*"), many)
+        report = Report(alternate(runs, times))
+    report.table()
+    print(f"the first build of the whole catalog {first.wall:.0f} s, the first plan of 1,000 {cold.wall:.0f} s")
+    report.claim("seconds, image.build all with nothing changed", report.seconds(BUILD), 1.5)
+    report.claim("seconds, image.plan of 1,000 definitions", report.seconds(PLAN), 3.0)
+    report.claim("seconds, inv --list", report.seconds(LIST), 0.5)
+    for name in PAIRS:
+        pairs = zip(report.readings[f"./goldsmith {name}"], report.readings[f"inv {name}"], strict=True)
+        report.claim(f"seconds that ./goldsmith adds to {name}", median(a.wall - b.wall for a, b in pairs), 0.5)
+    return int(report.failed)
+
+
+def _synthetic(content: Path) -> Path:
+    """A content root of bases on the distribution and children on them, in equal shares."""
+    for number in range(DEFINITIONS):
+        base, package = f'golden = "bench-{number % BASES:04}"', OF_CHILDREN[number // BASES % len(OF_CHILDREN)]
+        if number < BASES:
+            base, package = 'bootstrap = { family = "debian", suite = "trixie" }', OF_BASES[number % len(OF_BASES)]
+        folder = content / "images/definitions" / f"bench-{number:04}"
+        folder.mkdir(parents=True)
+        (folder / "image.toml").write_text(HEAD.format(package=package, base=base))
+    os.sync()
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())
