@@ -165,7 +165,7 @@ def fleets(
 
 
 def _fleet(context: Context, name: str, fleet_host: Callable[[], str]) -> tuple[str, str]:
-    with desk(name, context, engine=fleet_host(), now=lambda: context.now) as at:
+    with desk(name, context, engine=fleet_host, now=lambda: context.now) as at:
         judged = check(at)
         violating = [one for one in judged if one.violations]
         if not judged:

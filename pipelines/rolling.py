@@ -24,7 +24,7 @@ from pipelines.wiring import clock, image_context
 def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
     """Judge every member of a fleet. Raises OutsideError where the engine cannot be read: unread is not compliant."""
     context = context or image_context()
-    with desk(name, context, engine=fleet_host(context), now=clock) as at:
+    with desk(name, context, engine=lambda: fleet_host(context), now=clock) as at:
         return member_lines(check(at))
 
 
@@ -52,7 +52,7 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
 def roll_fleet(name: str, *, apply: bool, adopt: Sequence[str] = (), context: Context | None = None) -> RollOutput:
     """Plan a rollout and, with `apply`, carry it out. Raises RefusedError when it may not, or was rolled back."""
     context = context or image_context()
-    with desk(name, context, engine=fleet_host(context), now=clock) as at:
+    with desk(name, context, engine=lambda: fleet_host(context), now=clock) as at:
         plan, state = start(at, apply=apply, adopt=adopt)
         return roll_output(plan, state)
 
