@@ -6,7 +6,6 @@ Fields are added, never renamed or removed, within a major version.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -218,6 +217,8 @@ class ImageReport(Line):
     published_at: datetime | None
     warn_at: datetime | None
     expires_at: datetime | None
+    policy: str
+    judged_at: datetime | None
     allowed: bool | None
     reasons: tuple[Reason, ...]
     scanners: tuple[ScanReport, ...]
@@ -225,15 +226,48 @@ class ImageReport(Line):
     running: tuple[str, ...]
 
 
+class MemberReport(Line):
+    """`report`: one member of a fleet as it was last seen. `status` is its release's, `unknown` where none is ours;
+    `newest` where nothing newer has been published.
+    """
+
+    member: str
+    digest: str
+    image: str
+    status: str
+    newest: bool
+
+
+class StepReport(Line):
+    """`report`: what became of one member in a rollout; `note` what a person should know of it."""
+
+    member: str
+    outcome: str
+    note: str
+
+
 class RolloutReport(Line):
-    """`report`: one rollout as it was last saved."""
+    """`report`: one rollout as it was last saved. `failure` is empty where it went well."""
 
     id: str
     fleet: str
-    at: datetime
+    replacement: str
+    started_at: datetime
+    ended_at: datetime | None
     open: bool
     owner: str
-    state: dict[str, Any]
+    failure: str
+    steps: tuple[StepReport, ...]
+
+
+class AuditReport(Line):
+    """`report`: one thing that was done, by whom, to what."""
+
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: str
 
 
 class ReportOutput(Line):
@@ -241,10 +275,10 @@ class ReportOutput(Line):
 
     made_at: datetime
     images: tuple[ImageReport, ...]
-    running: dict[str, str]
+    members: tuple[MemberReport, ...]
     rollouts: tuple[RolloutReport, ...]
     waivers_active: tuple[Waiver, ...]
     waivers_expired: tuple[Waiver, ...]
     policies_to_review: tuple[str, ...]
-    audit: tuple[str, ...]
+    audit: tuple[AuditReport, ...]
     night: NightlyOutput | None = None

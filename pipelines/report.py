@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from hardening.catalog import load_policies, load_waivers
+from hardening.findings import Finding, Outcome
 from images.artifact import Artifact, Release
 from images.context import Context
+from images.documents import from_json
+from images.ledger import Rollout
 from images.lifecycle import status
-from pipelines.contract import ImageReport, NightlyOutput, ReportOutput, RolloutReport
+from pipelines.contract import (
+    AuditReport,
+    ImageReport,
+    MemberReport,
+    NightlyOutput,
+    ReportOutput,
+    RolloutReport,
+    StepReport,
+)
+from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.progress import RolloutState
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 AUDIT_LINES = 40
+SCALE_DAYS = 60
+Running = dict[str, tuple[str, ...]]
 
 
 def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput:
     """Everything the report shows, from content and ledger; the world is not asked again."""
-    waivers = load_waivers(context.settings.roots)
+    waivers, today = load_waivers(context.settings.roots), context.now.date()
     policies = load_policies(context.settings.roots)
     running = context.ledger.running_digests()
     return ReportOutput(
         made_at=context.now,
         images=tuple(_image(context, name, running) for name in sorted(context.definitions)),
-        running={member: digest for digest, members in running.items() for member in members},
-        rollouts=tuple(_rollouts(context)),
-        waivers_active=tuple(w for w in waivers if w.expires >= context.now.date()),
-        waivers_expired=tuple(w for w in waivers if w.expires < context.now.date()),
-        policies_to_review=tuple(n for n, p in sorted(policies.items()) if p.review_by < context.now.date()),
-        audit=tuple(
-            f"{line.at:%Y-%m-%d %H:%M} {line.actor} {line.action} {line.subject} {line.detail}".strip()
-            for line in context.ledger.audit_lines(AUDIT_LINES)
-        ),
+        members=_members(context, running),
+        rollouts=_rollouts(context),
+        waivers_active=tuple(w for w in waivers if w.expires >= today),
+        waivers_expired=tuple(w for w in waivers if w.expires < today),
+        policies_to_review=tuple(n for n, p in sorted(policies.items()) if p.review_by < today),
+        audit=tuple(AuditReport(**asdict(line)) for line in reversed(context.ledger.audit_lines(AUDIT_LINES))),
         night=night,
     )
 
 
-def _image(context: Context, name: str, running: dict[str, tuple[str, ...]]) -> ImageReport:
+def _image(context: Context, name: str, running: Running) -> ImageReport:
     """One image: its newest artifact and release, the last scan, the last verdict, who runs it."""
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
     release = next((r for r in context.ledger.releases(name) if not r.pruned_at), None)
     scan = context.ledger.scan(artifact.digest) if artifact else None
     verdict = context.ledger.verdict(artifact.digest) if artifact else None
-    users = _users(artifact, release, running)
     return ImageReport(
         name=name,
         content=artifact.digest if artifact else "",
@@ -53,28 +66,51 @@ def _image(context: Context, name: str, running: dict[str, tuple[str, ...]]) -> 
         published_at=release.published_at if release else None,
         warn_at=release.warn_at if release else None,
         expires_at=release.expires_at if release else None,
+        policy=verdict.policy if verdict else "",
+        judged_at=verdict.judged_at if verdict else None,
         allowed=verdict.allowed if verdict else None,
         reasons=verdict.reasons if verdict else (),
         scanners=scan.reports if scan else (),
         findings=scan.findings if scan else (),
-        running=users,
+        running=_users(artifact, release, running),
     )
 
 
-def _users(artifact: Artifact | None, release: Release | None, running: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+def _users(artifact: Artifact | None, release: Release | None, running: Running) -> tuple[str, ...]:
     digests = {artifact.digest if artifact else "", release.digest if release else ""}
     return tuple(sorted({member for digest in digests for member in running.get(digest, ())}))
 
 
-def _rollouts(context: Context) -> list[RolloutReport]:
-    """The rollouts of every fleet that the ledger knows, the newest first."""
-    from pipelines.fleet.catalog import load_fleets
+def _members(context: Context, running: Running) -> tuple[MemberReport, ...]:
+    """Every member of every fleet as it was last seen, with the newest release over what it runs."""
+    lines = []
+    for digest, members in running.items():
+        ours = next(iter(context.ledger.releases_of_content(digest)), None) or context.ledger.release(digest)
+        newest = next((r for r in context.ledger.releases(ours.name) if not r.pruned_at), None) if ours else None
+        lines += [
+            MemberReport(
+                member=member, digest=digest, image=ours.name if ours else "",
+                status=status(ours, context.now) if ours else "unknown",
+                newest=bool(ours and newest and newest.content == ours.content),
+            )
+            for member in members
+        ]  # fmt: skip
+    return tuple(sorted(lines, key=lambda line: line.member))
 
+
+def _rollouts(context: Context) -> tuple[RolloutReport, ...]:
+    """The rollouts of every fleet that the ledger knows, the newest first."""
     rows = [row for name in load_fleets(context.settings.roots) for row in context.ledger.rollouts(name)]
-    return [
-        RolloutReport(id=row.id, fleet=row.fleet, at=row.at, open=row.open, owner=row.owner, state=row.state)
-        for row in sorted(rows, key=lambda row: row.at, reverse=True)
-    ]
+    return tuple(_rollout(row) for row in sorted(rows, key=lambda row: row.at, reverse=True))
+
+
+def _rollout(row: Rollout) -> RolloutReport:
+    state = from_json(RolloutState, row.state)
+    steps = [StepReport(member=step.key.name, outcome=step.phase, note=step.note) for step in state.steps]
+    return RolloutReport(
+        id=row.id, fleet=row.fleet, replacement=state.target.reference, started_at=state.started_at,
+        ended_at=state.ended_at, open=row.open, owner=row.owner, failure=state.failure, steps=tuple(steps),
+    )  # fmt: skip
 
 
 def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
@@ -87,15 +123,36 @@ def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
 
 
 def render_html(report: ReportOutput) -> str:
-    """The page as text. Pure but for reading its template."""
+    """The page as text; everything in it is escaped, and nothing is fetched. Pure but for reading its template."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["position"] = position
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report)
+    environment.filters |= {"position": position, "short": short, "opinions": opinions, "disputed": disputed}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report, days=SCALE_DAYS)
 
 
-def position(moment: datetime, now: datetime, days: int = 60) -> float:
+def position(moment: datetime, now: datetime, days: int = SCALE_DAYS) -> float:
     """Where `moment` stands on a time line that begins at `now` less a half of `days`, in percent of its length."""
     share = 50 + (moment - now).total_seconds() / 86400 / days * 100
     return round(min(100.0, max(0.0, share)), 2)
+
+
+def short(text: str) -> str:
+    """`text` with every digest cut to the twelve digits by which people know it."""
+    return re.sub(r"sha256:([0-9a-f]{12})[0-9a-f]{52}", r"\1", text)
+
+
+def opinions(finding: Finding, image: ImageReport) -> list[tuple[str, str]]:
+    """Who says what of a finding; a scanner that looked for such things and says nothing is `silent`."""
+    said = dict(finding.scanners)
+    looked = {
+        scanner.scanner
+        for scanner in image.scanners
+        if scanner.kind == finding.kind and scanner.outcome in (Outcome.PASS, Outcome.FAIL)
+    }
+    return [(who, said.get(who, "silent")) for who in sorted(looked | set(said))]
+
+
+def disputed(finding: Finding, image: ImageReport) -> bool:
+    """Whether the scanners disagree about it."""
+    return len({opinion for _, opinion in opinions(finding, image)}) > 1
