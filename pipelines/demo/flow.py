@@ -19,6 +19,7 @@ from images import channels
 from images.context import Context
 from images.documents import to_json
 from images.release import release_all
+from images.workspace import sweep
 from pipelines import local
 from pipelines.contract import DemoOutput
 from pipelines.demo import service
@@ -103,6 +104,7 @@ def own_settings(base: Settings) -> Settings:
 def _remove(settings: Settings) -> None:
     """Remove a demo whole, one that was kept or killed too: service, registry, what it kept, its images on engines."""
     registry = local.known_address(settings)
+    sweep(settings, lambda: settings.docker.build_host)
     for host in {settings.docker.host, settings.docker.build_host}:
         service.clean(host)
         if registry:
