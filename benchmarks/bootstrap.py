@@ -40,8 +40,8 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         from hardening.foundation.settings import load_settings
-        from images.aptroot import sources_of
         from images.model import Bootstrap
+        from images.packages.aptroot import sources_of
 
         self.state, self.tree = folder / "state", folder / "tree"
         self.env = settings_for(self.state)

@@ -20,10 +20,10 @@ from images.builders import BuildJob, Built, require_platform
 from images.builders import build as build_image
 from images.context import Context
 from images.disk import room_on
-from images.graph import sorter, with_ancestors
-from images.oci import Store
-from images.plan import Action, BuildPlan
-from images.planner import Planner
+from images.planning.graph import sorter, with_ancestors
+from images.planning.plan import Action, BuildPlan
+from images.planning.planner import Planner
+from images.store.oci import Store
 from images.verify import refusals, verify
 from images.workspace import sweep, workspace
 

@@ -11,10 +11,10 @@ from hardening.catalog import LoadedControl, load_controls
 from hardening.foundation.settings import Settings
 from images.catalog import LoadedDefinition, load_definitions
 from images.ledger import Ledger
-from images.oci import Store
-from images.packages import PackageIndex
-from images.published import Publisher
-from images.registry import Registry
+from images.packages.index import PackageIndex
+from images.publication.published import Publisher
+from images.publication.registry import Registry
+from images.store.oci import Store
 
 
 @dataclass(frozen=True)

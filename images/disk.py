@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from pathlib import Path
 from hardening.foundation.errors import OutsideError
 
 FULL = ("No space left on device", "You don't have enough free space")  # the kernel's words, and apt's
+
+MEMORY = Path("/proc/meminfo")
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @contextmanager
@@ -36,6 +40,13 @@ def _full(directory: Path, evidence: str) -> OutsideError:
         evidence=evidence,
         hint="free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk",
     )
+
+
+def fits_in_memory(size_bytes: int) -> bool:
+    """Whether `size_bytes` are less than a quarter of the free memory, and of our container's limit."""
+    free = [int(kilobytes) * 1024 for kilobytes in re.findall(r"MemAvailable: *(\d+)", MEMORY.read_text())]
+    limits = [path.read_text().strip() for path in MEMORY_LIMITS if path.exists()]
+    return 4 * size_bytes < min([*free, *(int(limit) for limit in limits if limit.isdigit())], default=0)
 
 
 def file_digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from hardening.foundation.errors import ContentError, nearest
 from images.artifact import Artifact
 from images.context import Context
 from images.ledger.artifacts import ScanRecord
-from images.planner import Planner
+from images.planning.planner import Planner
 from images.scan import ScanResult, ScanTarget, scan
 from images.verify import enforced_by, verify
 from images.workspace import workspace

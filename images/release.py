@@ -14,11 +14,11 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.artifact import Release
 from images.build import BuildOutcome, build
 from images.context import Context
-from images.graph import order
 from images.judge import Judgement, judge, latest
-from images.lifecycle import near_expiry
-from images.plan import Action
-from images.publish import release
+from images.planning.graph import order
+from images.planning.plan import Action
+from images.publication.lifecycle import near_expiry
+from images.publication.publish import release
 
 
 @dataclass(frozen=True)

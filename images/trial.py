@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import pipe_from
+from images.engine import engine
 from images.model import Definition
-from images.oci import Store
+from images.store.oci import Store
 from images.workspace import WORK_LABEL
 
 if TYPE_CHECKING:
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 60
 CANNOT_START = 127
 TIMED_OUT = 124
-
-
-@lru_cache(maxsize=4)
-def engine(docker_host: str) -> DockerClient:
-    """A client of the engine at `docker_host`. Raises OutsideError when it does not answer."""
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        client = docker.DockerClient(base_url=docker_host, timeout=120)
-        client.ping()
-    except DockerException as error:
-        raise OutsideError(
-            f"no Docker Engine answers at {docker_host}",
-            evidence=str(error),
-            hint="./goldsmith setup starts one; ./goldsmith doctor shows which is used",
-        ) from None
-    return client
 
 
 def run_hardened(definition: Definition, digest: str, store: Store, work: Path, docker_host: str) -> tuple[int, str]:

@@ -10,13 +10,14 @@ from typing import Any
 from hardening.foundation.content import Content, load_toml
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Settings
-from images import debian, layers
 from images.artifact import Package
 from images.disk import room_on
 from images.model import Bootstrap
-from images.oci import CONFIG, MANIFEST, Store
-from images.packages import PackageIndex, write_atomically
-from images.registry import Manifest, Registry, split
+from images.packages import debian
+from images.packages.index import PackageIndex, write_atomically
+from images.publication.registry import Manifest, Registry, split
+from images.store import layers
+from images.store.oci import CONFIG, MANIFEST, Store
 
 LOCK = Path("images/definitions/images.lock.toml")
 

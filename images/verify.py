@@ -14,7 +14,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.render import Overlay
 from hardening.waive import waived_by
 from images.model import Definition
-from images.oci import Store
+from images.store.oci import Store
 from images.trial import run_hardened
 
 

@@ -68,7 +68,7 @@ def _sweep_engine(docker_host: str, work_id: str) -> None:
     """Remove the containers and image names that a dead run left on the engine."""
     from docker.errors import DockerException
 
-    from images.trial import engine
+    from images.engine import engine
 
     # The plain listings: those of whole objects ask for each one again, and fail where one has gone in between.
     api = engine(docker_host).api

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
 from hardening.model import Waiver
-from images.plan import Action, Change
+from images.planning.plan import Action, Change
 
 
 class Line(BaseModel):

@@ -13,10 +13,11 @@ from hardening.foundation.console import print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import Settings
-from images import debian, feeds
+from images import feeds
 from images.catalog import load_definitions
 from images.model import Bootstrap
-from images.packages import PackageIndex
+from images.packages import debian
+from images.packages.index import PackageIndex
 from pipelines import host, local
 from pipelines.contract import DoctorLine
 from pipelines.private_engine import PrivateEngine

@@ -9,7 +9,7 @@ from hardening.foundation.errors import GoldsmithError
 from images.build import build
 from images.context import Context
 from images.judge import reverify
-from images.planner import Planner
+from images.planning.planner import Planner
 from images.verify import refusals
 from pipelines.contract import BuildLine, PlanLine, VerifyLine, WhyOutput
 from pipelines.listing import build_line, plan_line

@@ -12,7 +12,7 @@ from hardening.foundation.errors import GoldsmithError
 from images.build import BuildOutcome
 from images.context import Context
 from images.documents import to_json
-from images.plan import BuildPlan
+from images.planning.plan import BuildPlan
 from pipelines.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
 
 BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "reasons"}

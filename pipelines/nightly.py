@@ -13,12 +13,12 @@ from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
-from images.channels import promote
 from images.context import Context
-from images.graph import with_ancestors
 from images.model import Bootstrap
-from images.plan import Action
-from images.planner import Planner
+from images.planning.graph import with_ancestors
+from images.planning.plan import Action
+from images.planning.planner import Planner
+from images.publication.channels import promote
 from images.release import ReleaseOutcome, release_all
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets

@@ -10,18 +10,18 @@ from hardening.explain import explain
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError
-from images import channels
-from images.channels import Change
 from images.context import Context
 from images.documents import to_json
-from images.garbage import Garbage, collect
 from images.judge import judge, latest, scan_content
-from images.prune import prune
-from images.published import locate, reference_of
-from images.rebuild import rebuild
+from images.publication import channels
+from images.publication.channels import Change
+from images.publication.prune import prune
+from images.publication.published import locate, reference_of
+from images.publication.rebuild import rebuild
+from images.publication.retention import Decision
+from images.publication.show import Shown, show
 from images.release import ReleaseOutcome, release_all
-from images.retention import Decision
-from images.show import Shown, show
+from images.store.garbage import Garbage, collect
 from images.upstream import Upstream
 from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, ScanOutput
 from pipelines.wiring import image_context

@@ -13,7 +13,7 @@ from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import from_json
 from images.ledger import Rollout
-from images.lifecycle import status
+from images.publication.lifecycle import status
 from pipelines.contract import (
     AuditReport,
     ImageReport,

@@ -17,7 +17,7 @@ from hardening.foundation.locks import only_one
 from images.context import Context
 from images.documents import from_json, to_json
 from images.ledger import Rollout
-from images.registry import Registry
+from images.publication.registry import Registry
 from pipelines.engine import World, recover, run
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker import DockerFleet

@@ -16,9 +16,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from hardening.foundation.settings import ROOT, Settings
 from hardening.listing import ControlDetail, ControlRow
 from hardening.model import Cases, Control, Policy, Profile, Waiver
-from images.channels import Change
 from images.model import Definition
-from images.show import Shown
+from images.publication.channels import Change
+from images.publication.show import Shown
 from pipelines import contract
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet

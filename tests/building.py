@@ -11,8 +11,8 @@ from hardening.render import Overlay
 from images.artifact import Package
 from images.builders import BuildJob, Built
 from images.model import Bootstrap, Definition
-from images.oci import Store
-from images.packages import PackageIndex
+from images.packages.index import PackageIndex
+from images.store.oci import Store
 
 NOTHING = Overlay((), (), (), "sha256:0")
 

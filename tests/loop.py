@@ -19,7 +19,7 @@ from typing import Any
 
 from hardening.foundation.settings import ROOT
 from images.ledger import Ledger
-from images.oci import Store
+from images.store.oci import Store
 from images.workspace import WORK_LABEL
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
@@ -163,7 +163,7 @@ def kill_when(running: subprocess.Popen[bytes], condition: Callable[[], object],
 
 def on_engine(docker_host: str, names: Iterable[str]) -> list[str]:
     """What the workspaces `names` have on the engine: trial containers and images."""
-    from images.trial import engine
+    from images.engine import engine
 
     api = engine(docker_host).api
     wanted = set(names)

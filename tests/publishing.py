@@ -22,10 +22,10 @@ from images.artifact import Artifact, Descriptor, Package
 from images.judge import Judgement
 from images.ledger import Ledger
 from images.model import Definition
-from images.oci import LAYER, Store
-from images.published import Publisher
-from images.registry import Registry
+from images.publication.published import Publisher
+from images.publication.registry import Registry
 from images.scan import ScanResult
+from images.store.oci import LAYER, Store
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -16,11 +16,13 @@ import pytest
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Packages, Settings
-from images import builders, debian, layers
+from images import builders
 from images.builders import BuildJob, Built, build, dockerfile, steps
 from images.builders.config import image_config, seconds, stamp
-from images.oci import LAYER, Store
-from images.packages import PackageIndex
+from images.packages import debian
+from images.packages.index import PackageIndex
+from images.store import layers
+from images.store.oci import LAYER, Store
 from images.trial import run_hardened
 from images.upstream import Upstream
 from tests.archive import Archive

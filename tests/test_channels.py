@@ -11,15 +11,15 @@ import pytest
 from hardening.foundation.errors import ContentError, RefusedError
 from images import documents
 from images.artifact import Release
-from images.channels import Change, promote, revoke, rollback, trail
 from images.ledger import Move
-from images.lifecycle import Status
-from images.publish import release
-from images.published import Publisher, channels_of, locate, release_at
-from images.rebuild import rebuild
-from images.referrers import attached
-from images.registry import NotFoundError
-from images.show import show
+from images.publication.channels import Change, promote, revoke, rollback, trail
+from images.publication.lifecycle import Status
+from images.publication.publish import release
+from images.publication.published import Publisher, channels_of, locate, release_at
+from images.publication.rebuild import rebuild
+from images.publication.referrers import attached
+from images.publication.registry import NotFoundError
+from images.publication.show import show
 from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.settings import Settings
-from images.trial import engine
+from images.engine import engine
 from pipelines import local
 from pipelines.demo import service
 from tests.engines import requests_to

@@ -11,8 +11,8 @@ from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images.artifact import Artifact, Package
 from images.context import Context
-from images.garbage import collect
-from images.oci import LAYER
+from images.store.garbage import collect
+from images.store.oci import LAYER
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 DEB = Package("openssl", "3.5.9-1", "amd64", "ab" * 32)

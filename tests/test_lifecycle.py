@@ -9,7 +9,8 @@ from hypothesis import strategies as some
 
 from hardening.foundation.errors import ContentError
 from images.artifact import Release
-from images.lifecycle import (
+from images.model import Lifecycle
+from images.publication.lifecycle import (
     Status,
     annotations,
     dated_tag,
@@ -20,7 +21,6 @@ from images.lifecycle import (
     status,
     timestamp,
 )
-from images.model import Lifecycle
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -16,11 +16,11 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
-from images import layers
 from images.artifact import Descriptor
 from images.disk import room_on
-from images.merge import Merged
-from images.oci import LAYER, Store
+from images.store import layers
+from images.store.merge import Merged
+from images.store.oci import LAYER, Store
 
 EPOCH = 1_700_000_000
 TAR = "application/vnd.oci.image.layer.v1.tar"
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_no_half_blob(tmp_path: Path) -> None:
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
-from images.oci import Store
+from images.store.oci import Store
 from hardening.foundation.errors import OutsideError
 store = Store(Path({str(tmp_path)!r}))
 try:

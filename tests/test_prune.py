@@ -12,13 +12,13 @@ from hypothesis import strategies as some
 
 from hardening.foundation.errors import OutsideError
 from images.artifact import Release
-from images.channels import revoke
-from images.lifecycle import Status, status
-from images.prune import prune
-from images.publish import release
-from images.published import Publisher
-from images.registry import Registry
-from images.retention import plan
+from images.publication.channels import revoke
+from images.publication.lifecycle import Status, status
+from images.publication.prune import prune
+from images.publication.publish import release
+from images.publication.published import Publisher
+from images.publication.registry import Registry
+from images.publication.retention import plan
 from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")

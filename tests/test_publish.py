@@ -14,14 +14,14 @@ import pytest
 
 from hardening.foundation.errors import ContentError, RefusedError
 from images import documents
-from images.channels import revoke
-from images.lifecycle import Status
-from images.publish import release
-from images.published import Publisher, channels_of, release_at, releases_in
-from images.rebuild import rebuild
-from images.referrers import attached
-from images.registry import NotFoundError
-from images.show import show
+from images.publication.channels import revoke
+from images.publication.lifecycle import Status
+from images.publication.publish import release
+from images.publication.published import Publisher, channels_of, release_at, releases_in
+from images.publication.rebuild import rebuild
+from images.publication.referrers import attached
+from images.publication.registry import NotFoundError
+from images.publication.show import show
 from tests.publishing import (
     DAY,
     NOW,
@@ -147,7 +147,7 @@ import os, signal, sys
 from pathlib import Path
 from hardening.foundation import process
 from tests.publishing import *
-from images.publish import release
+from images.publication.publish import release
 real, left = process.run, [int(sys.argv[3])]
 def run(argv, **more):
     if argv[1] in ("copy", "delete"):

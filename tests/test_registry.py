@@ -14,9 +14,9 @@ import pytest
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Settings
 from images.documents import Document
-from images.oci import Store
-from images.referrers import attach, attached, detach_all, latest, read
-from images.registry import NotFoundError, Registry, is_loopback, split
+from images.publication.referrers import attach, attached, detach_all, latest, read
+from images.publication.registry import NotFoundError, Registry, is_loopback, split
+from images.store.oci import Store
 from tests.publishing import built, running_registry, settings_in, stored
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")

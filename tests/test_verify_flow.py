@@ -13,7 +13,7 @@ import pytest
 
 from hardening.foundation.content import parse
 from images.model import Definition
-from images.oci import Store
+from images.store.oci import Store
 from images.trial import engine, run_hardened
 from tests.loop import CHILD, Goldsmith, definition, on_engine, until
 

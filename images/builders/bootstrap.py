@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from hardening.overlay import apply_to
-from images import layers
 from images.builders import steps
 from images.builders.job import BuildJob, Built
-from images.disk import room_on
-from images.packages import write_repository
+from images.disk import fits_in_memory, room_on
+from images.packages import debian
+from images.packages.index import write_repository
+from images.store import layers
 
 
 def build(job: BuildJob) -> Built:
@@ -18,8 +19,19 @@ def build(job: BuildJob) -> Built:
     tree, repository = job.work / "tree", job.work / "debs"
     with room_on(job.work):
         write_repository(repository, _suite(job), job.debs, job.stanzas)
-        env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(job.work)}
-        steps.run_bound(job, command(job, tree, repository), env, "the lines above are what apt and dpkg said")
+        room = job.work / "room"
+        room.mkdir()
+        env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}
+        argv = command(job, tree, repository)
+        if fits_in_memory(_room_needed(job)):
+            argv = [
+                "sh",
+                str(steps.HERE / "in_memory.sh"),
+                str(room),
+                str(tree),
+                *command(job, room / "tree", repository),
+            ]
+        steps.run_bound(job, argv, env, "the lines above are what apt and dpkg said")
         _own_sources(job, tree)
         steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")
@@ -46,6 +58,12 @@ def command(job: BuildJob, tree: Path, repository: Path) -> list[str]:
         str(tree),
         f"deb [trusted=yes] copy:{repository} ./",
     ]
+
+
+def _room_needed(job: BuildJob) -> int:
+    """Bytes that mmdebstrap holds at once: the .debs, and twice what is in them: dpkg replaces what was unpacked."""
+    entries = (debian.fields(stanza) for stanza in debian.stanzas(job.stanzas))
+    return sum(int(entry.get("Size", 0)) + 2048 * int(entry.get("Installed-Size", 0)) for entry in entries)
 
 
 def _suite(job: BuildJob) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.overlay import materialise
-from images import layers
 from images.builders import dockerfile, steps
 from images.builders.job import BuildJob, Built
 from images.disk import room_on
-from images.merge import Merged
-from images.packages import write_repository
+from images.packages.index import write_repository
+from images.store import layers
+from images.store.merge import Merged
 
 
 def build(job: BuildJob) -> Built:

@@ -10,7 +10,7 @@ from typing import Any
 from hardening.render import Overlay
 from images.artifact import Package
 from images.model import Definition
-from images.oci import Store
+from images.store.oci import Store
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from hardening.foundation.process import run
 from hardening.overlay import apply_to
-from images import debian, layers
 from images.builders import steps
 from images.builders.job import BuildJob, Built
 from images.disk import room_on
+from images.packages import debian
+from images.store import layers
 
 # What base-passwd's configuration would have made, cut down to what a process needs.
 ACCOUNTS = {

@@ -10,10 +10,11 @@ from typing import Any
 
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import bound, run
-from images import debian, layers
 from images.artifact import Descriptor, Package
 from images.builders.config import image_config, seconds
 from images.builders.job import BuildJob, Built
+from images.packages import debian
+from images.store import layers
 
 HERE = Path(__file__).parent
 

@@ -1,7 +1,7 @@
 """The ledger: what was built, judged, published, seen running and done, in one SQL database.
 
-The registry remains the truth about releases; `images.rebuild` fills a lost ledger from it. Threads and processes may
-share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreSQL by URL.
+The registry remains the truth about releases: `publication.rebuild` fills a lost ledger from it. Threads and
+processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreSQL by URL.
 """
 
 from __future__ import annotations

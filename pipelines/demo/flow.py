@@ -15,9 +15,9 @@ from hardening.foundation.console import out, print_json, say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Docker, Registry, Settings, load_settings
-from images import channels
 from images.context import Context
 from images.documents import to_json
+from images.publication import channels
 from images.release import release_all
 from images.workspace import sweep
 from pipelines import local

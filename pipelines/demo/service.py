@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import OutsideError
-from images.trial import engine
+from images.engine import engine
 from pipelines.demo.stream import wait_for
 from pipelines.fleet.proxy import nginx_config
 

@@ -14,8 +14,8 @@ from hardening.foundation.errors import ContentError
 from hardening.model import Policy, Waiver
 from images.artifact import Release
 from images.context import Context
-from images.lifecycle import OCI, parse_annotations
-from images.registry import Manifest, Registry
+from images.publication.lifecycle import OCI, parse_annotations
+from images.publication.registry import Manifest, Registry
 from pipelines.fleet.members import Member, Origin, Target, newest
 from pipelines.fleet.model import Fleet
 from pipelines.rollout import repository

@@ -11,14 +11,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Outcome, Reason, Verdict
-from images import documents, lifecycle
+from images import documents
 from images.artifact import Artifact
 from images.documents import from_bytes
 from images.ledger import ScanRecord
-from images.lifecycle import Status
-from images.published import channels_of, reference_of, release_at
-from images.referrers import Referrer, attached, latest, read
-from images.registry import Registry
+from images.publication import lifecycle
+from images.publication.lifecycle import Status
+from images.publication.published import channels_of, reference_of, release_at
+from images.publication.referrers import Referrer, attached, latest, read
+from images.publication.registry import Registry
 
 
 class Attached(BaseModel):

@@ -1,4 +1,4 @@
-"""Gathers what a plan decides over (content, index, ledger, store) and hands it to the pure `images.plan`."""
+"""Gathers what a plan decides over (content, index, ledger, store) and hands it to the pure `images.planning.plan`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from images.artifact import Artifact, Package
 from images.builders import builder_version
 from images.catalog import LoadedDefinition
 from images.context import Context
-from images.graph import order, with_ancestors
 from images.model import Bootstrap
-from images.plan import BuildPlan, decide, inputs_of
+from images.planning.graph import order, with_ancestors
+from images.planning.plan import BuildPlan, decide, inputs_of
 from images.upstream import Upstream
 
 PENDING = "pending"  # stands for the content digest of a parent that is yet to be built

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hardening.foundation.errors import ContentError, nearest
-from images import lifecycle
 from images.artifact import Release
 from images.documents import REVOCATION
 from images.ledger import Ledger
-from images.oci import Store
-from images.referrers import attached, latest
-from images.registry import Manifest, NotFoundError, Registry, split
+from images.publication import lifecycle
+from images.publication.referrers import attached, latest
+from images.publication.registry import Manifest, NotFoundError, Registry, split
+from images.store.oci import Store
 
 CHANNELS = ("candidate", "stable")
 PREVIOUS = "-previous"

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from images.artifact import Release
-from images.published import PREVIOUS, READERS, Publisher, channels_of, releases_in
-from images.referrers import detach_all
-from images.registry import Registry
-from images.retention import Decision, plan
+from images.publication.published import PREVIOUS, READERS, Publisher, channels_of, releases_in
+from images.publication.referrers import detach_all
+from images.publication.registry import Registry
+from images.publication.retention import Decision, plan
 
 __all__ = ["Decision", "plan", "prune", "remove"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from images.artifact import Release
 from images.ledger import Move
-from images.published import CHANNELS, PREVIOUS, Publisher, channels_of, releases_in
-from images.referrers import attached
-from images.show import Papers
+from images.publication.published import CHANNELS, PREVIOUS, Publisher, channels_of, releases_in
+from images.publication.referrers import attached
+from images.publication.show import Papers
 
 
 def rebuild(to: Publisher, names: Iterable[str]) -> tuple[Release, ...]:

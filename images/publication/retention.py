@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from images.artifact import Release
-from images.lifecycle import Status, status
+from images.publication.lifecycle import Status, status
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ from typing import Any, Literal
 
 from hardening.foundation.errors import ContentError, RefusedError, UsageError
 from hardening.foundation.hashing import canonical, digest_of
-from images import documents, lifecycle
+from images import documents
 from images.artifact import Artifact, Descriptor, Release
-from images.channels import point
 from images.documents import Document
 from images.judge import Judgement
 from images.ledger import Begun
 from images.model import Definition
-from images.oci import INDEX, MANIFEST, Store, as_json
-from images.prune import remove
-from images.published import Publisher, release_at
-from images.referrers import attach
-from images.registry import REF_NAME, write_layout
+from images.publication import lifecycle
+from images.publication.channels import point
+from images.publication.prune import remove
+from images.publication.published import Publisher, release_at
+from images.publication.referrers import attach
+from images.publication.registry import REF_NAME, write_layout
+from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.workspace import workspace
 
 TAKEN_UP_WITHIN = timedelta(days=1)

@@ -14,8 +14,8 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.documents import Document
-from images.oci import INDEX, MANIFEST, Store, as_json
-from images.registry import Registry, write_layout
+from images.publication.registry import Registry, write_layout
+from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.workspace import workspace
 
 EMPTY = "application/vnd.oci.empty.v1+json"

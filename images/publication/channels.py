@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 
 from hardening.findings import Verdict
 from hardening.foundation.errors import ContentError, RefusedError
-from images import documents, lifecycle
+from images import documents
 from images.artifact import Release
 from images.documents import Document
 from images.ledger import Move
-from images.lifecycle import Status
-from images.published import CHANNELS, PREVIOUS, Publisher, release_at
-from images.referrers import attach, attached, latest, read
+from images.publication import lifecycle
+from images.publication.lifecycle import Status
+from images.publication.published import CHANNELS, PREVIOUS, Publisher, release_at
+from images.publication.referrers import attach, attached, latest, read
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from images.layers import ATTRIBUTE, OPAQUE, WHITEOUT, Entry
+from images.store.layers import ATTRIBUTE, OPAQUE, WHITEOUT, Entry
 
 
 class Merged:

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import canonical
-from images import layers
 from images.artifact import Descriptor
 from images.disk import link_or_copy, room_on
+from images.store import layers
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -108,7 +108,7 @@ class Store:
             blob.replace(self.blobs / blob.name)
 
     def write_layer(self, entries: Iterable[layers.Entry], epoch: int) -> tuple[Descriptor, str]:
-        """Keep a deterministic layer of `entries` (see `images.layers`); returns it and its uncompressed digest."""
+        """Keep a deterministic layer of `entries` (see `layers`); returns it and its uncompressed digest."""
         with self.incoming() as file:
             digest, diff_id = layers.write(entries, file, epoch)
             return self.keep(file, digest, LAYER), diff_id

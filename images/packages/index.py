@@ -17,10 +17,10 @@ from hardening.foundation.locks import only_one
 from hardening.foundation.process import Completed, failed, run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
-from images import aptroot, debian
 from images.artifact import Package
 from images.disk import file_digest, link_or_copy, room_on
 from images.model import Bootstrap
+from images.packages import aptroot, debian
 
 MINBASE = ("?essential", "?priority(required)", "apt")
 

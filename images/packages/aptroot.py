@@ -9,9 +9,9 @@ from pathlib import Path
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import Settings
-from images import debian
-from images.debian import Source
 from images.model import Bootstrap
+from images.packages import debian
+from images.packages.debian import Source
 
 HOST = Path("/etc/apt")
 

@@ -1,0 +1,1 @@
+"""Releases: dates, documents and channels in a registry, and the way back out of it."""
