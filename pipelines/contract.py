@@ -158,8 +158,8 @@ class NightlyLine(Line):
     """`nightly`: one part of the night; `detail` says it in words for people.
 
     `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed; an `image` is published, re-dated,
-    unchanged, refused or failed; a `channel` is promoted, refused or failed; a `fleet` is compliant, empty, rolled,
-    waits (for a person's approval), skipped, refused or failed.
+    unchanged, refused or failed; a `channel` that could not be moved is refused or failed; a `fleet` is compliant,
+    empty, rolled, waits (for a person's approval), skipped, refused or failed.
     """
 
     kind: str
@@ -170,14 +170,15 @@ class NightlyLine(Line):
 
 
 class NightlyOutput(Line):
-    """`nightly`: the whole night, which images it built and which releases it made, the exit code that says who must
-    act, and where the report lies.
+    """`nightly`: the whole night; the images it built, published (or re-dated) and promoted to `stable`; the exit code
+    that says who must act, and where the report lies.
     """
 
     started_at: datetime
     ended_at: datetime
     built: tuple[str, ...]
     published: tuple[str, ...]
+    promoted: tuple[str, ...]
     lines: tuple[NightlyLine, ...]
     summary: str
     exit_code: int

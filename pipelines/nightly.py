@@ -43,18 +43,19 @@ def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") 
     with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
         began, failures = time.monotonic(), Failures()
         names, known = select(only, context.definitions, "image"), sorted(load_fleets(context.settings.roots))
-        released: list[ReleaseOutcome] = []
+        released, promoted = list[ReleaseOutcome](), list[str]()
         lines = [
             *refresh(context, names, failures),
-            *publish(context, names, released, failures),
+            *publish(context, names, released, promoted, failures),
             *fleets(context, known, fleet_host, failures),
         ]
         ended = context.now + timedelta(seconds=time.monotonic() - began)
         built = tuple(outcome.name for outcome in released if outcome.built.action is Action.BUILT)
         published = tuple(outcome.name for outcome in released if outcome.action in ("published", "re-dated"))
         night = NightlyOutput(
-            started_at=context.now, ended_at=ended, built=built, published=published, lines=tuple(lines),
-            summary=summary(released, lines), exit_code=max((e.exit_code for e in failures), default=0), report="",
+            started_at=context.now, ended_at=ended, built=built, published=published, promoted=tuple(promoted),
+            lines=tuple(lines), summary=summary(released, lines),
+            exit_code=max((error.exit_code for error in failures), default=0), report="",
         )  # fmt: skip
         context.ledger.audit(ended, context.actor, "nightly", only, f"exit code {night.exit_code}: {night.summary}")
         path = write_report(context, night)
@@ -68,8 +69,8 @@ def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) ->
         "built": sum(outcome.built.action is Action.BUILT for outcome in images),
         **{action: sum(outcome.action == action for outcome in images) for action in ("published", "re-dated")},
     }
-    done = ", ".join(f"{number} {action}" for action, number in counts.items() if number)
-    text = done or "nothing built, nothing published"
+    text = ", ".join(f"{number} {action}" for action, number in counts.items() if number)
+    text = text or "nothing built, nothing published"
     for action in ("unchanged", "refused", "failed"):
         number = sum(outcome.action == action for outcome in images)
         text += f", {number} {action}" if number else ""
@@ -108,7 +109,7 @@ def _feeds(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:
 
 
 def publish(
-    context: Context, names: Iterable[str], released: list[ReleaseOutcome], failures: Failures
+    context: Context, names: Iterable[str], released: list[ReleaseOutcome], promoted: list[str], failures: Failures
 ) -> Iterator[NightlyLine]:
     """Build, judge and publish the images, and move `stable` where the definition lets the night do so."""
     try:
@@ -123,7 +124,7 @@ def publish(
             failures.append(outcome.error)
         yield _told(_image_line(outcome))
         if outcome.error is None and context.definitions[outcome.name].definition.promote == "auto":
-            yield from _promoted(context, outcome.name, failures)
+            yield from _promoted(context, outcome.name, promoted, failures)
 
 
 def _image_line(outcome: ReleaseOutcome) -> NightlyLine:
@@ -143,17 +144,15 @@ def _shortly(reasons: tuple[str, ...]) -> str:
     return "; ".join(reasons[:CHANGES]) + more
 
 
-def _promoted(context: Context, name: str, failures: Failures) -> Iterator[NightlyLine]:
-    """A line where `stable` moved; silence where it stood right already."""
+def _promoted(context: Context, name: str, promoted: list[str], failures: Failures) -> Iterator[NightlyLine]:
+    """Move `stable`. A line where that could not be: else the image's own line has told it all."""
     try:
         move = promote(context.publisher, name)
     except GoldsmithError as error:
         failures.append(error)
         yield _told(NightlyLine(kind="channel", name=name, status=_status(error), detail=error.message, seconds=0.0))
-        return
-    if move.before != move.after:
-        detail = f"stable is release {move.after[7:19]} now"
-        yield _told(NightlyLine(kind="channel", name=name, status="promoted", detail=detail, seconds=0))
+    else:
+        promoted += [name] if move.before != move.after else []
 
 
 def fleets(

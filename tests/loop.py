@@ -73,10 +73,9 @@ class Goldsmith:
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `inv` with `arguments`, and do not wait."""
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen([*inv(), *arguments], cwd=ROOT, env=self.environment, stdout=quiet, stderr=quiet)
+    def start(self, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """Start `inv` with `arguments`, and do not wait; `output` may be a pipe."""
+        return subprocess.Popen([*inv(), *arguments], cwd=ROOT, env=self.environment, stdout=output, stderr=output)
 
     def with_(self, *content: Path, **settings: str) -> Goldsmith:
         """The same state, seen with more content roots and settings (`GOLDSMITH_` is put before their names)."""
@@ -151,10 +150,12 @@ def until(condition: Callable[[], object], what: str, seconds: float = 90) -> No
         time.sleep(0.02)
 
 
-def kill_when(running: subprocess.Popen[bytes], condition: Callable[[], object], what: str) -> None:
+def kill_when(
+    running: subprocess.Popen[bytes], condition: Callable[[], object], what: str, seconds: float = 90
+) -> None:
     """kill -9 as soon as `condition` holds; what was running by then must not have ended by itself."""
     try:
-        until(lambda: condition() or running.poll() is not None, what)
+        until(lambda: condition() or running.poll() is not None, what, seconds)
         assert running.poll() is None, f"it ended before: {what}"
     finally:
         os.kill(running.pid, signal.SIGKILL)

@@ -1,13 +1,13 @@
-"""The demo, really run: no request is lost, a broken replacement is put back, and nothing of it is left behind."""
+"""The demo, really run: no request is lost, and nothing of it is left behind, not even where it was killed."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE
 
 import pytest
 
@@ -15,7 +15,6 @@ from hardening.foundation.settings import Settings
 from images.engine import engine
 from pipelines import local
 from pipelines.demo import service
-from tests.engines import requests_to
 from tests.loop import Goldsmith, kill_when, processes, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry")]
@@ -28,15 +27,10 @@ class Stage:
         self.docker_host, self.inv = docker_host, Goldsmith(folder / "state", docker_host)
         self.state = folder / "state/demo"
 
-    @property
-    def own(self) -> Goldsmith:
-        """Goldsmith as the demo that was kept sees it."""
-        return Goldsmith(self.state, self.docker_host, (self.state / "content",))
-
-    def containers(self) -> dict[str, str]:
-        """Name → id of what carries the demo's label."""
-        found = engine(self.docker_host).containers.list(all=True, filters={"label": service.LABEL})
-        return {str(one.name): str(one.id) for one in found}
+    def running(self) -> set[str]:
+        """The names of containers that carry the demo's label, running ones or not."""
+        found = engine(self.docker_host).api.containers(all=True, filters={"label": service.LABEL})
+        return {str(one["Names"][0]).lstrip("/") for one in found}
 
     def registry(self) -> str:
         return local.known_address(Settings(state=self.state))
@@ -47,7 +41,7 @@ class Stage:
         networks = client.networks.list(filters={"label": service.LABEL})
         images = client.images.list(filters={"reference": f"{registry}/*"})
         return [
-            *self.containers(), *networks, *images, *processes("docker-registry", str(self.state)),
+            *self.running(), *networks, *images, *processes("docker-registry", str(self.state)),
             *([self.state] if self.state.exists() else []),
         ]  # fmt: skip
 
@@ -74,74 +68,44 @@ def stage(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterato
         made.clean()
 
 
-@pytest.fixture(scope="module")
-def kept(stage: Stage) -> dict[str, Any]:
-    """What a demo said that was to be kept."""
-    answer = stage.inv("demo", "--keep", "--json")
-    assert answer.code == 0, answer.err
-    said: dict[str, Any] = answer.json
-    return said
-
-
-def test_the_member_is_replaced_and_no_request_is_lost(stage: Stage, kept: dict[str, Any]) -> None:
-    """Counted, not claimed; the report is there, and what was kept serves the new release."""
-    assert kept["failed"] == 0
-    assert kept["requests"] > 100
-    report = Path(kept["report"]).read_text()
+def test_the_member_is_replaced_no_request_is_lost_and_nothing_stays(stage: Stage) -> None:
+    """Counted, not claimed; only the report is left. A second demo at the same time is refused."""
+    demo = stage.inv.start("demo", "--json", output=PIPE)
+    until(stage.registry, "a registry")
+    registry = stage.registry()
+    second = stage.inv("demo", "--json")
+    assert (second.code, second.out) == (3, "")
+    out, err = demo.communicate()
+    assert demo.returncode == 0, err
+    said = json.loads(out)
+    assert (said["failed"], said["kept_at"]) == (0, "")
+    assert said["requests"] > 100
+    report = Path(said["report"]).read_text()
     for word in ("demo-web", "goldsmith-demo-web", "done", "judged by a sample"):
         assert word in report
-    assert stage.containers().keys() == {service.WEB, service.PROXY}
-    with requests_to(kept["kept_at"]) as stream:
-        until(lambda: stream.answers, "an answer of what was kept")
-    assert "release two" in stream.answers[0]
+    assert stage.left(registry) == []
 
 
-def test_a_broken_replacement_is_put_back_and_no_request_is_lost(stage: Stage, kept: dict[str, Any]) -> None:
-    """A golden image that passed every check but cannot read its page: exit code 3, and the same old container."""
-    image = stage.state / "content/images/definitions/demo-web/image.toml"
-    text = image.read_text()
-    unreadable = text.replace('index.html" }', 'index.html", mode = "0600" }')
-    assert unreadable != text
-    image.write_text(unreadable)
-    published = stage.own("image.publish", "demo-web", "--policy", "demo", "--json")
-    assert published.by_name()["demo-web"]["action"] == "published", published.err
-    assert stage.own("image.promote", "demo-web").code == 0
-    before = stage.containers()
-    fleet = stage.state / "content/pipelines/fleets/demo.toml"
-    fleet.write_text(fleet.read_text().replace('healthy_deadline = "30s"', 'healthy_deadline = "5s"'))
-    with requests_to(kept["kept_at"]) as stream:
-        answer = stage.own("roll.start", "demo", "--apply")
-        time.sleep(1)
-    assert answer.code == 3, answer.err
-    assert "403" in answer.err, "it says what the health check saw"
-    assert stream.failures == []
-    assert len(stream.answers) > 100
-    assert {text.rpartition(">")[2] for text in stream.answers} == {"release two"}
-    assert stage.containers() == before
-
-
-def test_the_next_demo_removes_one_that_was_kept_and_one_that_was_killed(stage: Stage, kept: dict[str, Any]) -> None:
-    """kill -9 as soon as the second builds; the third, stopped by Ctrl-C while it builds, leaves nothing either."""
+def test_the_next_demo_removes_all_that_a_killed_one_left(stage: Stage) -> None:
+    """kill -9 while its service runs; the next one is stopped by Ctrl-C while it builds, and leaves nothing either."""
+    kill_when(
+        stage.inv.start("demo", "--keep"), lambda: {service.WEB, service.PROXY} <= stage.running(), "a service", 240
+    )
     registry = stage.registry()
     assert len(stage.left(registry)) > 5
-    kill_when(stage.inv.start("demo"), lambda: not stage.registry() and stage.building(), "the second demo builds")
-    assert stage.left(registry) == [stage.state], "what was kept is gone"
-    third = stage.inv.start("demo")
-    until(lambda: not stage.building(), "the third demo removes what the second left")
-    until(stage.building, "the third demo builds")
-    third.send_signal(signal.SIGINT)
-    assert third.wait(60) != 0
+    demo = stage.inv.start("demo")
+    until(lambda: not stage.registry() and stage.building(), "the next demo builds")
+    assert stage.left(registry) == [stage.state]
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(60) != 0
     assert stage.left(registry) == []
     assert processes(str(stage.state)) == []
 
 
-def test_a_demo_leaves_nothing_but_its_report(stage: Stage) -> None:
-    """No container, network, image, registry or file; people are told what to type next."""
-    second = stage.inv.start("demo")
-    until(stage.registry, "a registry")
-    registry = stage.registry()
-    refused = stage.inv("demo", "--json")
-    assert (refused.code, refused.out) == (3, ""), "one at a time"
-    assert second.wait(300) == 0
-    assert stage.left(registry) == []
-    assert (stage.inv.state / "reports/demo.html").exists()
+def test_keep_keeps_and_nothing_else_does(stage: Stage) -> None:
+    """Also where the demo fails on the way, as without a mirror: exit code 4."""
+    broken = stage.inv.with_(packages__mirror="http://127.0.0.1:9/debian")
+    assert broken("demo").code == 4
+    assert not stage.state.exists()
+    assert broken("demo", "--keep").code == 4
+    assert stage.state.exists()

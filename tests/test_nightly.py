@@ -15,23 +15,21 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import Settings
 from pipelines import local
 from pipelines.fleet.proxy import nginx_config
 from tests.archive import Archive
 from tests.engines import requests_to
-from tests.loop import CHILD, HEAD, Answer, Goldsmith, definition, inv, until
+from tests.loop import CHILD, HEAD, Answer, Goldsmith, definition, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry", "gpg", "dpkg-deb")]
 
-PIPE = subprocess.PIPE
 LABEL = "goldsmith-night"
 PAGE = "/usr/share/nginx/html/night.html"
 WEB = HEAD + (
     'packages = ["night-page"]\ntmpfs = ["/tmp"]\nsmoke = ["/usr/local/libexec/smoke"]\n'
     '[healthcheck]\ncommand = ["/usr/local/bin/healthz"]\ninterval = "1s"\n[base]\ngolden = "nginx-unprivileged"\n'
 )
-TOOL = 'packages = ["night-tool"]\n' + CHILD
 FLEET = """title = "Of a test"
 owner = "tests"
 kind = "docker"
@@ -39,8 +37,8 @@ policy = "demo"
 approval = "{approval}"
 selector = {{ "{label}" = "{name}" }}
 replacement = {{ definition = "n-web" }}
-health = {{ kind = "http", port = 8080 }}
-limits = {{ min_healthy_time = "1s", bake_time = "1s", drain = "2s", settle = "2s" }}
+health = {{ kind = "http", port = 8080, path = "/night.html" }}
+limits = {{ min_healthy_time = "1s", healthy_deadline = "8s", bake_time = "1s", drain = "2s", settle = "2s" }}
 """
 
 
@@ -52,9 +50,7 @@ class Town:
         self.publish("1.0")
         root = folder / "content"
         definition(root, "n-web", WEB)
-        definition(root, "n-tool", TOOL)
-        definition(root, "n-tool-child", CHILD.replace("debian-base", "n-tool"))
-        definition(root, "n-other")
+        definition(root, "n-web-child", CHILD.replace("debian-base", "n-web"))
         fleets = root / "pipelines/fleets"
         fleets.mkdir(parents=True)
         for name, approval in (("night-rolls", "none"), ("night-waits", "required")):
@@ -62,10 +58,12 @@ class Town:
         sources = json.dumps([str(self.archive.sources())])
         self.inv = Goldsmith(folder / "state", docker_host, (root,), {"GOLDSMITH_PACKAGES__EXTRA_SOURCES": sources})
 
-    def publish(self, version: str) -> None:
-        """The archive holds the page and the tool in a newer version."""
+    def publish(self, version: str, mode: int = 0o644) -> None:
+        """The archive holds the page in a newer version."""
+        page = self.archive.home / f"night-page-{version}" / PAGE.lstrip("/")
+        page.parent.mkdir(parents=True)
+        page.touch(mode)
         self.archive.add("night-page", version, {PAGE: f"page {version}\n"})
-        self.archive.add("night-tool", version)
         self.archive.publish()
 
     def night(self, *more: Path, only: str = "n-*", **settings: str) -> tuple[Answer, dict[str, Any]]:
@@ -144,7 +142,7 @@ def status(lines: dict[str, Any], kind: str = "image") -> dict[str, str]:
 def test_the_first_night_built_the_images_and_what_they_stand_on(town: Town) -> None:
     """And no image that was not asked for; each is stable."""
     found = {release.name for release in town.inv.ledger.releases()}
-    assert found == {"debian-base", "nginx-unprivileged", "n-web", "n-tool", "n-tool-child", "n-other"}
+    assert found == {"debian-base", "nginx-unprivileged", "n-web", "n-web-child"}
     assert town.inv("image.show", "n-web", "--json").json["channels"] == ["candidate", "stable"]
 
 
@@ -155,9 +153,9 @@ def test_a_night_in_which_nothing_is_new_does_nothing_and_says_so(town: Town, ur
     assert answer.code == 0, answer.err
     night = answer.json
     assert (night["built"], night["published"], night["exit_code"]) == ([], [], 0)
-    assert night["summary"].startswith("nothing built, nothing published, 6 unchanged; fleets: night-rolls compliant")
+    assert night["summary"].startswith("nothing built, nothing published, 4 unchanged; fleets: night-rolls compliant")
     assert set(status(lines).values()) == {"unchanged"}
-    assert status(lines, "channel") == {}
+    assert night["promoted"] == []
     assert status(lines, "fleet") == {"night-rolls": "compliant", "night-waits": "compliant"}
     assert (town.inv.ledger.releases(), town.inv.blobs()) == before
     assert "nothing built" in Path(night["report"]).read_text()
@@ -172,10 +170,9 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
         time.sleep(1)
     assert answer.code == 0, answer.err
     night = answer.json
-    assert set(night["built"]) == set(night["published"]) == {"n-web", "n-tool", "n-tool-child"}
+    assert night["built"] == night["published"] == night["promoted"] == ["n-web", "n-web-child"]
     assert lines["index trixie"]["status"] == "refreshed"
     assert "night-page 1.0 → 2.0" in lines["image n-web"]["detail"]
-    assert status(lines, "channel") == dict.fromkeys(night["published"], "promoted")
     assert status(lines, "fleet") == {"night-rolls": "rolled", "night-waits": "waits"}
     assert "inv roll.start night-waits --apply" in lines["fleet night-waits"]["detail"]
     assert stream.failures == []
@@ -195,13 +192,13 @@ def test_a_person_rolls_what_waits(town: Town, url: str) -> None:
 def test_a_refused_image_stops_its_children_and_nothing_else(town: Town, url: str, tmp_path: Path) -> None:
     """A planted key: exit code 3, the control is named, what stood is still published, others go on."""
     key = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\\n-----END PRIVATE KEY-----"
-    definition(tmp_path, "n-bad", steps=f"RUN --network=none printf '{key}' > /opt/key.pem")
+    definition(tmp_path, "n-bad", steps=f"RUN --network=none printf '%b' '{key}' > /opt/key.pem")
     definition(tmp_path, "n-bad-child", CHILD.replace("debian-base", "n-bad"))
     definition(tmp_path, "n-good")
     answer, lines = town.night(tmp_path, only="n-[bg]*")
     assert (answer.code, answer.json["exit_code"]) == (3, 3), answer.err
-    assert {name: state for name, state in status(lines).items() if name != "debian-base"} == {
-        "n-bad": "refused", "n-bad-child": "failed", "n-good": "published",
+    assert status(lines) == {
+        "debian-base": "unchanged", "n-bad": "refused", "n-bad-child": "failed", "n-good": "published",
     }  # fmt: skip
     assert "no-secrets" in lines["image n-bad"]["detail"]
     assert lines["image n-bad-child"]["detail"] == "its parent n-bad was refused"
@@ -214,11 +211,9 @@ def test_a_refused_image_stops_its_children_and_nothing_else(town: Town, url: st
 def test_a_broken_definition_fails_alone(town: Town, tmp_path: Path) -> None:
     """An unknown package: exit code 2, for whoever writes content; the others are looked after all the same."""
     definition(tmp_path, "n-broken", 'packages = ["night-tol"]\n' + CHILD)
-    answer, lines = town.night(tmp_path, only="n-[bo]*")
+    answer, lines = town.night(tmp_path, only="n-b*")
     assert answer.code == 2, answer.err
-    assert {name: state for name, state in status(lines).items() if name != "debian-base"} == {
-        "n-broken": "failed", "n-other": "unchanged",
-    }  # fmt: skip
+    assert status(lines) == {"debian-base": "unchanged", "n-broken": "failed"}
     assert "night-tool" in answer.err, "the nearest name is suggested"
 
 
@@ -226,7 +221,7 @@ def test_without_the_mirror_the_last_index_serves_and_the_exit_code_says_outside
     """Exit code 4; images and fleets are looked after all the same."""
     hidden = town.archive.directory.rename(town.archive.directory.with_suffix(".gone"))
     try:
-        answer, lines = town.night(only="n-other")
+        answer, lines = town.night(only="debian-base")
     finally:
         hidden.rename(town.archive.directory)
     assert answer.code == 4, answer.err
@@ -237,7 +232,7 @@ def test_without_the_mirror_the_last_index_serves_and_the_exit_code_says_outside
 
 def test_without_an_engine_what_needs_none_is_done(town: Town, url: str) -> None:
     """The fleets cannot be read, which is no pass: exit code 4."""
-    answer, lines = town.night(only="n-other", docker__host="unix:///nowhere.sock")
+    answer, lines = town.night(only="debian-base", docker__host="unix:///nowhere.sock")
     assert answer.code == 4, answer.err
     assert set(status(lines, "fleet").values()) == {"failed"}
     assert status(lines, "index") == {"trixie": "unchanged"}
@@ -246,15 +241,12 @@ def test_without_an_engine_what_needs_none_is_done(town: Town, url: str) -> None
 
 def test_two_nights_at_once_are_one(town: Town) -> None:
     """The second is refused with exit code 3, and says what runs."""
-    command = [*inv(), "nightly", "--policy", "demo", "--only", "n-other", "--json"]
-    both = [
-        subprocess.Popen(command, cwd=ROOT, env=town.inv.environment, stdout=PIPE, stderr=PIPE, text=True)
-        for _ in range(2)
-    ]
+    words = ("nightly", "--policy", "demo", "--only", "debian-base", "--json")
+    both = [town.inv.start(*words, output=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate() for process in both]
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 3], said
-    assert "nightly is already running on this machine" in said[codes.index(3)][1]
+    assert "nightly is already running on this machine" in said[codes.index(3)][1].decode()
 
 
 def test_an_unknown_name_is_said_before_anything_is_done(town: Town) -> None:
@@ -266,15 +258,14 @@ def test_an_unknown_name_is_said_before_anything_is_done(town: Town) -> None:
 
 def test_people_read_one_line_for_each_image_within_80_columns(town: Town, url: str) -> None:
     """No cell is cut; the sentence that sums the night up, and the report's path, stand below."""
-    answer = town.inv("nightly", "--policy", "demo", "--only", "n-other")
+    answer = town.inv("nightly", "--policy", "demo", "--only", "debian-base")
     assert answer.code == 0, answer.err
     *table, summary, report = answer.out.rstrip().splitlines()
     assert max(len(line) for line in table) <= 80
     assert "…" not in answer.out
-    assert summary.startswith("nothing built, nothing published, 2 unchanged; fleets:")
+    assert summary.startswith("nothing built, nothing published, 1 unchanged; fleets:")
     assert report.startswith("report: ")
-    for name in ("debian-base", "n-other"):
-        assert sum(line.split()[1:2] == [name] for line in table) == 1
+    assert sum(line.split()[:3] == ["image", "debian-base", "unchanged"] for line in table) == 1
 
 
 def test_a_night_near_the_expiry_gives_new_dates_and_builds_nothing(town: Town, url: str) -> None:
@@ -287,3 +278,21 @@ def test_a_night_near_the_expiry_gives_new_dates_and_builds_nothing(town: Town, 
     assert answer.json["ended_at"] > answer.json["started_at"]
     assert status(lines, "fleet") == {"night-rolls": "compliant", "night-waits": "compliant"}
     assert [town.id_of(name) for name in ("night-rolls", "night-waits")] == ids
+
+
+def test_a_night_whose_replacement_is_broken_puts_the_old_one_back(town: Town, url: str) -> None:
+    """A golden image that passed every check cannot serve its page: exit code 3, the very same container, none lost."""
+    town.publish("3.0", mode=0o600)
+    old = town.id_of("night-rolls")
+    with requests_to(url) as stream:
+        answer, lines = town.night(only="n-web")
+        time.sleep(1)
+    assert answer.code == 3, answer.err
+    assert answer.json["promoted"] == ["n-web"]
+    assert status(lines, "fleet") == {"night-rolls": "refused", "night-waits": "waits"}
+    assert "403" in answer.err, "it says what the health check saw"
+    assert stream.failures == []
+    assert set(stream.answers) == {"page 2.0"}
+    assert len(stream.answers) > 100
+    assert town.id_of("night-rolls") == old
+    assert town.docker("ps", "-a", "--filter", f"label={LABEL}=night-rolls", "--format", "{{.Names}}") == "night-rolls"

@@ -96,7 +96,15 @@ def everything(text: str) -> ReportOutput:
     )  # fmt: skip
     line = NightlyLine(kind=text, name=text, status=text, detail=text, seconds=1)
     night = NightlyOutput(
-        started_at=NOW, ended_at=NOW, built=(), published=(), lines=(line,), summary=text, exit_code=3, report=text
+        started_at=NOW,
+        ended_at=NOW,
+        built=(),
+        published=(),
+        promoted=(),
+        lines=(line,),
+        summary=text,
+        exit_code=3,
+        report=text,
     )
     rollout = RolloutReport(
         id=text, fleet=text, replacement=text, started_at=NOW, ended_at=NOW, open=False, owner=text, failure=text,
