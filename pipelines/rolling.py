@@ -16,7 +16,7 @@ from pipelines.fleet.lines import MemberLine, RollOutput, member_lines, roll_out
 from pipelines.host import docker_host
 from pipelines.listing import finish
 from pipelines.nightly import Failures, nightly
-from pipelines.report import gather, write_report
+from pipelines.report import gather, short, write_report
 from pipelines.roll import check, desk, start
 from pipelines.wiring import clock, image_context
 
@@ -63,8 +63,8 @@ def show_roll(roll: RollOutput, *, as_json: bool) -> None:
         print_json(to_json(roll))
         return
     rows = [[str(s.wave), s.member.rpartition("/")[2], "; ".join(s.why), s.outcome or "planned"] for s in roll.steps]
-    title = f"{roll.fleet}: to {roll.replacement}, {roll.method}, never below {roll.floor} of {roll.desired} serving"
-    out().print(title, markup=False)
+    out().print(f"{roll.fleet}: to {short(roll.replacement)}", markup=False, soft_wrap=True)
+    out().print(f"{roll.method}, never below {roll.floor} of {roll.desired} serving", markup=False)
     print_table(["wave", "member", "because", "outcome"], rows)
     for skip in roll.skipped:
         out().print(f"left alone: {skip.member}: {skip.why}", markup=False)

@@ -118,7 +118,7 @@ def _publish(context: Context) -> None:
     for outcome in release_all(context, IMAGES):
         if outcome.error:
             raise outcome.error
-        say(f"{outcome.name}: build {outcome.built.action}, {outcome.action}, expires {outcome.expires_at:%Y-%m-%d}")
+        say(f"{outcome.name}: {outcome.built.action}, {outcome.action}, expires {outcome.expires_at:%Y-%m-%d}")
         channels.promote(context.publisher, outcome.name)
 
 
