@@ -5,13 +5,24 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
 from hardening.model import Kind, Name, NonEmpty
 
 Platform = Annotated[str, StringConstraints(pattern=r"^linux/(amd64|arm64)$")]
+
+# Values reach apt, Dockerfiles and paths of the host: nothing of them may be an option there, or a line of its own.
+# At the end of a package's name apt takes a `-` for "remove it".
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$")]
+Suite = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Component = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+_IN_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
+Line = Annotated[str, StringConstraints(pattern=rf"^{_IN_LINE}*$")]
+AbsolutePath = Annotated[str, StringConstraints(pattern=rf"^/{_IN_LINE}+$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Port = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(/(tcp|udp|sctp))?$")]
 
 
 class Bootstrap(Content):
@@ -20,9 +31,9 @@ class Bootstrap(Content):
     """
 
     family: Literal["debian"]
-    suite: NonEmpty
+    suite: Suite
     variant: Literal["minbase", "static"] = "minbase"
-    components: tuple[str, ...] = ("main",)
+    components: Annotated[tuple[Component, ...], Field(min_length=1)] = ("main",)
 
 
 class Base(Content):
@@ -43,9 +54,16 @@ class CopiedFile(Content):
     """A file of the definition's folder that goes into the image; `template` renders it with Jinja2 first."""
 
     source: NonEmpty
-    path: Annotated[str, StringConstraints(pattern=r"^/")]
+    path: AbsolutePath
     mode: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3,4}$")] = "0644"
-    owner: Annotated[str, StringConstraints(pattern=r"^\d+:\d+$")] = "0:0"
+    owner: Annotated[str, StringConstraints(pattern=r"^[0-9]+:[0-9]+$")] = "0:0"
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        if ".." in path.split("/"):
+            raise ValueError("a path in the image has no `..`")
+        return path
 
 
 class Healthcheck(Content):
@@ -75,7 +93,7 @@ class Definition(Content):
     kind: Kind
     base: Base
     platforms: Annotated[tuple[Platform, ...], Field(min_length=1)] = ("linux/amd64",)
-    packages: tuple[NonEmpty, ...] = ()
+    packages: tuple[PackageName, ...] = ()
     profile: Name
     promote: Literal["auto", "manual"] = Field(
         "auto", description="whether a nightly run may move `stable` to what the gate let through, or a person does"
@@ -83,13 +101,17 @@ class Definition(Content):
     profile_params: dict[str, dict[str, object]] = Field({}, description="control → params, over the profile's own")
     policy: Name = "default"
     files: tuple[CopiedFile, ...] = ()
-    user: str = Field("", description="default user, by number or name; empty: the base's")
-    workdir: str = ""
-    environment: dict[str, str] = {}
+    user: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.:-]*)?$",
+        description="default user, by number or name; empty: the base's",
+    )
+    workdir: str = Field("", pattern=r"^(/[^\x00-\x1f\x7f-\x9f\u2028\u2029\\]*)?$")
+    environment: dict[Variable, Line] = {}
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    ports: tuple[str, ...] = Field((), description="exposed, such as 8080/tcp")
-    stop_signal: str = ""
+    ports: tuple[Port, ...] = Field((), description="exposed, such as 8080/tcp")
+    stop_signal: str = Field("", pattern=r"^[A-Z0-9+]*$")
     healthcheck: Healthcheck = Healthcheck(none_because="a base image runs nothing by itself")
     smoke: tuple[str, ...] = Field(
         (), description="command that must end with 0 with a read-only root and no capabilities"

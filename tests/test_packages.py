@@ -273,3 +273,10 @@ def test_the_real_archive_resolves_a_small_system(tmp_path: Path) -> None:
     assert names(packages).count("libc6") == 1
     assert "Suites: trixie" in index.sources(TRIXIE)
     assert f"Signed-By: {debian.KEYRING}" in index.sources(TRIXIE)
+
+
+def test_what_looks_like_an_option_is_a_name_to_apt(archive: Archive, tmp_path: Path) -> None:
+    """Even past the model: apt looks for a package of that name, and runs no solver that a name asks for."""
+    index = index_of(archive, tmp_path)
+    with pytest.raises(ContentError, match="no package --solver in"):
+        index.resolve(TRIXIE, ("--solver=x",))

@@ -25,5 +25,5 @@ export APT_CONFIG="$scratch/apt.conf"
 printf '#!/bin/sh\nexit 101\n' >"$policy"
 chmod 0755 "$policy"
 apt-get -qq update
-apt-get -qq -y --no-remove install "$@"
+apt-get -qq -y --no-remove install -- "$@"
 rm -rf "$policy" "$scratch"

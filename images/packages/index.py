@@ -95,11 +95,13 @@ class PackageIndex:
         status = "\n\n".join(debian.as_installed(self._stanza(package)) for package in installed)
         verb = ["download"] if static else ["-y", "--no-remove", "install"]
         with self._apt(bootstrap, status) as apt:
-            done = apt(["apt-get", "-qq", "--print-uris", "-o", "Acquire::ForceHash=sha256", *verb, *names], (0, 100))
+            done = apt(
+                ["apt-get", "-qq", "--print-uris", "-o", "Acquire::ForceHash=sha256", *verb, "--", *names], (0, 100)
+            )
             if done.status:
                 raise self._unresolved(bootstrap, done, apt)
             found = debian.parse_uris(done.stdout)
-            shown = apt(["apt-cache", "show", "--no-all-versions", *found], (0,)).stdout if found else ""
+            shown = apt(["apt-cache", "show", "--no-all-versions", "--", *found], (0,)).stdout if found else ""
         return list(debian.stanzas(shown))
 
     def _unresolved(self, bootstrap: Bootstrap, done: Completed, apt: Apt) -> ContentError:
@@ -133,7 +135,7 @@ class PackageIndex:
     def _download(self, bootstrap: Bootstrap, packages: list[Package]) -> None:
         names = [f"{package.name}={package.version}" for package in packages]
         with self._apt(bootstrap) as apt, TemporaryDirectory(dir=self.home) as partial:
-            apt(["apt-get", "-q", "download", *names], (0,), Path(partial))
+            apt(["apt-get", "-q", "download", "--", *names], (0,), Path(partial))
             for package in packages:
                 self._adopt(package, Path(partial) / debian.pool_name(package))
 
