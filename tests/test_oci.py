@@ -51,6 +51,8 @@ def tar_of(path: Path, entries: list[tuple[str, str | None]], **fields: object) 
         for name, text in entries:
             info = tarfile.TarInfo(name)
             info.mode = 0o755
+            for field, value in fields.items():
+                setattr(info, field, value)
             data = (text or "").encode()
             if text is None:
                 info.type = tarfile.DIRTYPE
@@ -147,6 +149,65 @@ def test_a_hostile_layer_never_writes_outside(store: Store, tmp_path: Path, way:
     assert [path.name for path in outside.iterdir()] == ["secret"]
     tree = tmp_path / "deep/er/tree"
     assert all(path.is_relative_to(tree) for path in tmp_path.rglob("escaped"))
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("mark", [".wh...", ".wh..", ".wh.", "d/.wh...", "d/.wh..", "d/.wh."])
+def test_a_removal_mark_names_something_beside_it(store: Store, tmp_path: Path, mark: str) -> None:
+    """What it says is gone is never the directory above, nor the one it stands in."""
+    (tmp_path / "deep/kept").mkdir(parents=True)
+    tar = tar_of(tmp_path / "mark", [("d", None), ("d/x", "1"), (mark, "")])
+    with pytest.raises(OutsideError, match="removes"):
+        store.unpack(image(store, store.put_file(tar, TAR)), tmp_path / "deep/tree")
+    assert (tmp_path / "deep/kept").is_dir()
+    assert (tmp_path / "deep/tree/d/x").exists()
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("name", ["x", "x/y"])
+def test_a_folder_that_became_a_link_gives_its_time_to_nothing(store: Store, tmp_path: Path, name: str) -> None:
+    """Times of folders are set last: whatever stands there by then is no way out of the tree."""
+    outside = tmp_path / "outside"
+    (outside / "y").mkdir(parents=True)
+    for folder in (outside / "y", outside):
+        os.utime(folder, (EPOCH, EPOCH))
+    entries = [("x", None), ("x/y", None), ("x", f"->{outside}")]
+    tar = tar_of(tmp_path / "tar", entries if name == "x/y" else [entries[0], entries[2]], mtime=5)
+    store.unpack(image(store, store.put_file(tar, TAR)), tmp_path / "tree")
+    assert [int(folder.stat().st_mtime) for folder in (outside, outside / "y")] == [EPOCH, EPOCH]
+
+
+@pytest.mark.needs("root")
+def test_attributes_of_a_link_are_not_those_of_what_it_names(store: Store, tmp_path: Path) -> None:
+    """A layer gives no capability to a program of the host."""
+    program = tmp_path / "program"
+    program.write_text("of the host")
+    rights = {"SCHILY.xattr.security.capability": "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0"}
+    tar = tar_of(tmp_path / "tar", [("link", f"->{program}")], pax_headers=rights)
+    with contextlib.suppress(OutsideError):
+        store.unpack(image(store, store.put_file(tar, TAR)), tmp_path / "tree")
+    assert os.listxattr(program) == []
+
+
+@pytest.mark.parametrize("media_type", [TAR, TAR + "+gzip", TAR + "+zstd"])
+@pytest.mark.parametrize("data", [b"junk" * 300, b"\x1f\x8b" + b"junk" * 300, b"\x28\xb5\x2f\xfd" + b"junk" * 300])
+def test_damage_of_any_sort_is_an_error_of_the_outside(
+    store: Store, tmp_path: Path, data: bytes, media_type: str
+) -> None:
+    """However the layer is compressed, or says it is."""
+    (tmp_path / "bad").write_bytes(data)
+    digest = image(store, store.put_file(tmp_path / "bad", media_type))
+    with pytest.raises(OutsideError, match="cannot be unpacked"):
+        store.unpack(digest, tmp_path / "tree")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("entry", ["n" * 300, "a\0b", "hard"])
+def test_what_no_file_system_takes_is_named(store: Store, tmp_path: Path, entry: str) -> None:
+    """Names that are too long or hold a zero byte, and links to what is not there."""
+    tar = tar_of(tmp_path / "tar", [(entry, "=>nowhere" if entry == "hard" else "1")], pax_headers={"path": entry})
+    with pytest.raises(OutsideError, match="cannot be unpacked"):
+        store.unpack(image(store, store.put_file(tar, TAR)), tmp_path / "tree")
 
 
 def test_a_damaged_layer_is_an_error_of_the_outside(store: Store, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -143,19 +144,32 @@ def unpack(path: Path, media_type: str, root: Path) -> None:
     """
     within = _Within(root)
     fresh: set[Path] = set()
-    folders: list[tuple[Path, tarfile.TarInfo]] = []
-    try:
-        with opened(path, media_type) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
+    folders: dict[Path, tarfile.TarInfo] = {}
+    with _readable(path), opened(path, media_type) as stream:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
             for info in tar:
                 target = within.place(info.name)
                 if info.isdir():
-                    folders.append((target, info))
+                    folders[target] = info
                 _apply(tar, info, target, within, fresh)
-    except (tarfile.TarError, EOFError) as error:
+        for folder, info in folders.items():
+            if within.holds(folder):
+                os.utime(folder, (info.mtime, info.mtime))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged or hostile layer makes its readers raise into one OutsideError; a full disk is none."""
+    import zlib
+
+    import zstandard
+
+    try:
+        yield
+    except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error, zstandard.ZstdError) as error:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise
         raise OutsideError(f"the layer {path.name[:12]} cannot be unpacked: {error}") from None
-    for folder, info in reversed(folders):
-        if folder.is_dir():
-            os.utime(folder, (info.mtime, info.mtime))
 
 
 def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: _Within, fresh: set[Path]) -> None:
@@ -166,7 +180,7 @@ def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: _W
                 within.remove(child)
         return
     if target.name.startswith(WHITEOUT):
-        within.remove(target.with_name(target.name.removeprefix(WHITEOUT)))
+        within.remove(target.parent / _removed(target.name))
         return
     if info.ischr() or info.isblk() or target == within.root:
         return
@@ -178,6 +192,14 @@ def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: _W
         os.link(within.place(info.linkname), target, follow_symlinks=False)
     else:
         _create(tar, info, target)
+
+
+def _removed(mark: str) -> str:
+    """The name that a removal mark stands for. Raises OutsideError for one that names no single thing beside it."""
+    name = mark.removeprefix(WHITEOUT)
+    if name in {"", ".", ".."}:
+        raise OutsideError(f"a layer holds the mark {mark}, which removes nothing that could stand beside it")
+    return name
 
 
 def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
@@ -196,13 +218,18 @@ def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
         target.chmod(info.mode)
     for key, value in info.pax_headers.items():
         if key.startswith(ATTRIBUTE):
-            os.setxattr(target, key.removeprefix(ATTRIBUTE), value.encode("utf-8", "surrogateescape"))
+            data = value.encode("utf-8", "surrogateescape")
+            os.setxattr(target, key.removeprefix(ATTRIBUTE), data, follow_symlinks=False)
     os.utime(target, (info.mtime, info.mtime), follow_symlinks=False)
 
 
 def read_file(path: Path, media_type: str, name: str) -> bytes | None:
     """The content of the regular file `name` in a layer; None where the layer does not hold it."""
-    with opened(path, media_type) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
+    with (
+        _readable(path),
+        opened(path, media_type) as stream,
+        tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar,
+    ):
         for info in tar:
             if info.isreg() and info.name.removeprefix("./") == name:
                 content = tar.extractfile(info)
@@ -258,6 +285,10 @@ class _Within:
                 return self._resolve(start, [*target.split("/"), *parts[index + 1 :]], links_left - 1)
             at = step
         return at
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder`, placed before, is a directory still, reached by no link that was put there since."""
+        return folder.is_dir() and folder.resolve() == self.root.resolve() / folder.relative_to(self.root)
 
     def remove(self, path: Path) -> None:
         """Remove what is at `path`, if anything."""
