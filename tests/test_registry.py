@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -113,6 +116,65 @@ def test_a_registry_that_is_down_is_the_outside_worlds_failure(tmp_path: Path) -
     registry = Registry("127.0.0.1:1", settings_in(tmp_path))
     with pytest.raises(OutsideError, match=r"cannot be reached.*\n.*connection refused"):
         registry.find("127.0.0.1:1/web:one")
+
+
+def _tell(registry: Registry) -> list[str]:
+    """What each way to ask says of a failure, none of which may be "there is nothing"."""
+    repository, told = registry.repository("web"), []
+    for ask in (
+        lambda: registry.find(f"{repository}:one"),
+        lambda: registry.tags(repository),
+        lambda: registry.delete(repository, f"sha256:{0:064x}"),
+    ):
+        with pytest.raises(OutsideError) as error:
+            ask()
+        told.append(str(error.value))
+    return told
+
+
+@pytest.mark.parametrize("pings", [True, False], ids=["a proxy that answers the ping", "a website"])
+def test_a_page_that_is_not_found_is_no_empty_registry(tmp_path: Path, pings: bool) -> None:
+    """A wrong address or a broken proxy answers 404 to everything; "nothing is published" would be an invention."""
+    with website(pings=pings) as address:
+        told = _tell(Registry(address, settings_in(tmp_path)))
+    assert all("not in a registry's words" in text and "registry.address" in text for text in told), told
+
+
+def test_a_credential_helper_that_is_missing_is_no_empty_registry(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is `not found` is the helper's program, and the way out is named."""
+    login = tmp_path / "auth.json"
+    login.write_text(json.dumps({"credHelpers": {registry.address: "nope"}}))
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(login))
+    told = _tell(registry)
+    assert all("docker-credential-nope" in text and f"docker login {registry.address}" in text for text in told), told
+
+
+@contextmanager
+def website(*, pings: bool) -> Iterator[str]:
+    """A server that is no registry: a page of HTML and 404 for all but perhaps the ping; its address."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if pings and self.path == "/v2/" else 404)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>404 not found</html>")
+
+        do_DELETE = do_GET  # noqa: N815 - the name is the standard library's
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_registry_with_a_private_authority_and_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,41 @@ from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
 
 REF_NAME = "org.opencontainers.image.ref.name"
-MISSING = re.compile(r"manifest unknown|name unknown|name not known|not found|may not exist|status.* 404", re.I)
+# The registry's own words. A bare 404, or a helper that is "not found", says nothing about what the registry holds.
+MISSING = re.compile(r"manifest unknown|name unknown|repository name not known|unknown: artifact \S+ not found", re.I)
+CREDENTIALS = re.compile(r"getting credentials|docker-credential-", re.I)
 DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|invalid username", re.I)
+STRANGER = re.compile(r"status\W*(code)?\W*404", re.I)
 CERTIFICATE = re.compile(r"x509|certificate|HTTP response to HTTPS", re.I)
 FULL = re.compile(r"no space left|disk quota", re.I)
-PERMANENT = (FULL, DENIED, CERTIFICATE, MISSING)
+PERMANENT = (FULL, CREDENTIALS, DENIED, CERTIFICATE, MISSING, STRANGER)
+ANSWERS = (
+    (FULL, "a disk is full", "free space on the registry's or on this machine"),
+    (
+        CREDENTIALS,
+        "the login for the registry {} cannot be read",
+        "install the credential helper that your login names, or log in anew: docker login {}",
+    ),
+    (
+        DENIED,
+        "the registry {} does not allow it",
+        "log in with `docker login {}`; a credential helper keeps the password",
+    ),
+    (
+        CERTIFICATE,
+        "the registry {} cannot be trusted",
+        "set registry.ca_file to the private CA's PEM, or registry.insecure for plain HTTP",
+    ),
+    (
+        STRANGER,
+        "{} answers 404, and not in a registry's words",
+        "is registry.address right? What answers there, such as a proxy or a website, is no registry",
+    ),
+)
+UNREACHABLE = [
+    "the registry {} cannot be reached or failed",
+    "is the registry up, and registry.address right? ./goldsmith doctor",
+]
 TIMEOUT_SECONDS = 1800
 
 
@@ -122,10 +152,10 @@ class Registry:
 
     def delete(self, repository: str, manifest_digest: str) -> bool:
         """Remove a manifest, and the tags that point to it; False when it was not there."""
-        try:
-            self._skopeo(["delete"], [f"docker://{repository}@{manifest_digest}"], "tls-verify")
-        except NotFoundError:
+        reference = f"{repository}@{manifest_digest}"
+        if self.find(reference) is None:  # asked first: a deletion's own 404 does not tell whose it is
             return False
+        self._skopeo(["delete"], [f"docker://{reference}"], "tls-verify")
         return True
 
     def _copy(self, options: Sequence[str], source: str, destination: str, *verify: str) -> None:
@@ -166,19 +196,11 @@ class Registry:
 
 def explain(done: process.Completed, address: str) -> GoldsmithError:
     """What a failed skopeo means for the person who reads it."""
-    evidence = done.stderr.strip()[-1000:]
-    if FULL.search(evidence):
-        return OutsideError("a disk is full", hint="free space on the registry's or on this machine", evidence=evidence)
-    if DENIED.search(evidence):
-        hint = f"log in with `docker login {address.partition('/')[0]}`; a credential helper keeps the password"
-        return OutsideError(f"the registry {address} does not allow it", hint=hint, evidence=evidence)
-    if CERTIFICATE.search(evidence):
-        hint = "set registry.ca_file to the private CA's PEM, or registry.insecure for plain HTTP"
-        return OutsideError(f"the registry {address} cannot be trusted", hint=hint, evidence=evidence)
+    evidence, host = done.stderr.strip()[-1000:], address.partition("/")[0]
     if MISSING.search(evidence):
         return NotFoundError("not in the registry", evidence=evidence)
-    hint = "is the registry up, and registry.address right? ./goldsmith doctor"
-    return OutsideError(f"the registry {address} cannot be reached or failed", hint=hint, evidence=evidence)
+    what, hint = next((answer for reason, *answer in ANSWERS if reason.search(evidence)), UNREACHABLE)
+    return OutsideError(what.format(address), hint=hint.format(host), evidence=evidence)
 
 
 def write_layout(directory: Path, roots: Sequence[Descriptor]) -> Path:
