@@ -30,6 +30,7 @@ from pipelines.violations import Judged
 
 Failures = list[GoldsmithError]
 CHANGES = 3  # named in a summary line; image.why names them all
+ENFORCED = "enforce: "  # so begins each reason of the gate that refuses; the lines below it explain it
 
 
 def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") -> tuple[NightlyOutput, Failures]:
@@ -132,13 +133,14 @@ def _image_line(outcome: ReleaseOutcome) -> NightlyLine:
     seconds = round(outcome.built.seconds + outcome.seconds, 1)
     line = partial(NightlyLine, kind="image", name=outcome.name, status=outcome.action, seconds=seconds)
     if outcome.error:
-        return line(detail=_shortly(outcome.reasons))
+        refusals = [reason for reason in outcome.reasons if reason.startswith(ENFORCED)]
+        return line(detail=_shortly([text.removeprefix(ENFORCED) for text in refusals or outcome.reasons]))
     was = outcome.built.action is Action.BUILT
     until = f"expires {outcome.expires_at:%Y-%m-%d}"
     return line(detail=f"built: {_shortly(outcome.reasons)}; {until}" if was else f"not built; {until}")
 
 
-def _shortly(reasons: tuple[str, ...]) -> str:
+def _shortly(reasons: Sequence[str]) -> str:
     """The first reasons, and how many more there are."""
     more = f" and {len(reasons) - CHANGES} more" if reasons[CHANGES:] else ""
     return "; ".join(reasons[:CHANGES]) + more

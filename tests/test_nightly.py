@@ -190,8 +190,8 @@ def test_a_person_rolls_what_waits(town: Town, url: str) -> None:
 
 
 def test_a_refused_image_stops_its_children_and_nothing_else(town: Town, url: str, tmp_path: Path) -> None:
-    """A planted key: exit code 3, the control is named, what stood is still published, others go on."""
-    key = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\\n-----END PRIVATE KEY-----"
+    """A planted key: exit code 3, the file is named, others go on; one whose base is refused is not published."""
+    key = f"-----BEGIN PRIVATE KEY-----\\n{'MIIEvQIBADANBgkq' * 4}\\n-----END PRIVATE KEY-----\\n"
     definition(tmp_path, "n-bad", steps=f"RUN --network=none printf '%b' '{key}' > /opt/key.pem")
     definition(tmp_path, "n-bad-child", CHILD.replace("debian-base", "n-bad"))
     definition(tmp_path, "n-good")
@@ -200,21 +200,21 @@ def test_a_refused_image_stops_its_children_and_nothing_else(town: Town, url: st
     assert status(lines) == {
         "debian-base": "unchanged", "n-bad": "refused", "n-bad-child": "failed", "n-good": "published",
     }  # fmt: skip
-    assert "no-secrets" in lines["image n-bad"]["detail"]
-    assert lines["image n-bad-child"]["detail"] == "its parent n-bad was refused"
-    assert answer.json["built"] == ["n-good"]
-    assert answer.err.count("n-bad breaks no-secrets") == 1
+    assert "/opt/key.pem" in lines["image n-bad"]["detail"]
+    assert "n-bad was refused" in lines["image n-bad-child"]["detail"]
+    assert answer.json["published"] == ["n-good"]
+    assert answer.err.count("n-bad breaks no-secrets") == 1, "its child's failure is the same"
     assert status(lines, "fleet") == {"night-rolls": "compliant", "night-waits": "compliant"}
     assert "n-bad" in Path(answer.json["report"]).read_text()
 
 
 def test_a_broken_definition_fails_alone(town: Town, tmp_path: Path) -> None:
     """An unknown package: exit code 2, for whoever writes content; the others are looked after all the same."""
-    definition(tmp_path, "n-broken", 'packages = ["night-tol"]\n' + CHILD)
+    definition(tmp_path, "n-broken", 'packages = ["night-pag"]\n' + CHILD)
     answer, lines = town.night(tmp_path, only="n-b*")
     assert answer.code == 2, answer.err
     assert status(lines) == {"debian-base": "unchanged", "n-broken": "failed"}
-    assert "night-tool" in answer.err, "the nearest name is suggested"
+    assert "night-page" in answer.err, "the nearest name is suggested"
 
 
 def test_without_the_mirror_the_last_index_serves_and_the_exit_code_says_outside(town: Town, url: str) -> None:
