@@ -17,7 +17,7 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Packages, Settings
 from images import builders
-from images.builders import BuildJob, Built, build, dockerfile, steps
+from images.builders import BuildJob, Built, build, buildkit, dockerfile, steps
 from images.builders.config import image_config, seconds, stamp
 from images.packages import debian
 from images.packages.index import PackageIndex
@@ -80,6 +80,9 @@ def rendered(text: str, body: str, tmp_path: Path) -> str:
     return dockerfile.problem(steps.render(tmp_path / "Dockerfile.j2", values), values)
 
 
+STEPS = '{%% extends "Dockerfile.j2" %%}{%% block steps %%}%s{%% endblock %%}'
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -87,6 +90,27 @@ def rendered(text: str, body: str, tmp_path: Path) -> str:
         ('{% extends "Dockerfile.j2" %}{% block steps %}RUN --network=none true{% endblock %}', ""),
         ('{% extends "Dockerfile.j2" %}{% block steps %}ENV A=1{% endblock %}', "ENV belongs in image.toml"),
         ('{% extends "Dockerfile.j2" %}{% block packages %}{% endblock %}', "planned packages are not installed"),
+        (STEPS % "ENV\tA=1", "ENV belongs in image.toml"),
+        (STEPS % "env A=1", "ENV belongs in image.toml"),
+        (STEPS % "RUN true \\\n  && env \\\n  ENV \\\n# a word\n  CMD", ""),
+        (STEPS % "RUN true\\ \n\nENV A=1", ""),
+        (STEPS % "RUN true\n# continued \\\nENV A=1", "ENV belongs in image.toml"),
+        (STEPS % 'SHELL ["/bin/true"]', "SHELL would run"),
+        (STEPS % "RUN cat <<END\nENV A=1\nEND", "here-document"),
+        (STEPS % "COPY <<-'END' /x\nhere\nEND", "here-document"),
+        (STEPS % "RUN test $((1 << 2)) = 4", ""),
+        (STEPS % "RUN --network=host true", "steps have no network"),
+        (STEPS % "RUN --mount=type=cache,target=/x --network=default true", "steps have no network"),
+        (STEPS % "RUN \\\n  --network=host true", "steps have no network"),
+        (STEPS % "RUN curl --network=host", ""),
+        (STEPS % "ADD https://example.com/x /x", "ADD from the network"),
+        (STEPS % "ADD git@example.com:x/y.git /x", "ADD from the network"),
+        (STEPS % "FROM scratch", "FROM scratch is not the planned base"),
+        ("# syntax=example.com/other\nFROM {{ base }}\n{{ install }}\n{{ harden }}", "directive"),
+        ("# escape=`\nFROM {{ base }}\n{{ install }}\n{{ harden }}", "directive"),
+        ("FROM {{ base }}\n{{ install }}\nRUN true \\\n{{ harden }}\n", "hardening step is missing"),
+        ("FROM {{ base }} AS a\n{{ install }}\nFROM {{ base }}\n{{ harden }}", "planned packages are not installed"),
+        ("FROM {{ base }} AS a\nRUN true\nFROM {{ base }}\n{{ install }}\nCOPY --from=a /x /x\n{{ harden }}", ""),
         ("FROM {{ base }}\n{{ install }}\n", "hardening step is missing"),
         ("FROM {{ base }}\n{{ install }}\n{{ harden }}\nRUN chmod 4755 /bin/sh\n", "must be the last"),
     ],
@@ -96,6 +120,12 @@ def test_a_dockerfile_cannot_leave_the_hardening_out(body: str, problem: str, tm
     found = rendered(GOLDEN + 'packages = ["xx"]', body, tmp_path)
     assert problem in found
     assert bool(problem) == bool(found)
+
+
+def test_no_step_of_a_build_has_a_network(own: PackageIndex, tmp_path: Path) -> None:
+    """Whatever its Dockerfile says or leaves out."""
+    command = buildkit.command(static_job(own, tmp_path), "sha256:a", tmp_path / "Dockerfile", tmp_path / "output")
+    assert command[command.index("--network") + 1] == "none"
 
 
 def test_a_mistake_in_a_template_names_file_and_value(tmp_path: Path) -> None:

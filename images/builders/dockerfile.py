@@ -74,15 +74,52 @@ def _settings(definition: Definition) -> str:
 
 def problem(text: str, given: dict[str, Any]) -> str:
     """What is wrong with a rendered Dockerfile; empty when nothing is."""
-    head, found, tail = text.rpartition(given["harden"])
-    if not found:
+    if re.match(r"\s*(\{|(#.*\n|//.*\n|\s)*?(#|//)\s*(syntax|escape)\s*=)", text, re.IGNORECASE):
+        return "a syntax or escape directive changes how the rest is read"
+    found = instructions(text)
+    [hardening] = instructions(given["harden"])
+    if hardening not in found:
         return "the hardening step is missing: {{ harden }}"
-    if tail.strip() not in {"", given["settings"]}:
+    last = len(found) - 1 - found[::-1].index(hardening)
+    if found[last + 1 :] not in ([], instructions(given["settings"])):
         return "something follows the hardening step, which must be the last"
-    if given["install"] and given["install"] not in head:
+    if wrong := next((wrong for step in found[:last] if (wrong := _refused(*step, given["base"]))), ""):
+        return wrong
+    start = max((number for number, (word, _) in enumerate(found[:last]) if word == "FROM"), default=0)
+    if any(step not in found[start:last] for step in instructions(given["install"])):
         return "the planned packages are not installed: {{ install }}"
-    for line in head.splitlines():
-        word = line.strip().split(" ")[0].upper()
-        if word in OWNED:
-            return f"{word} belongs in image.toml"
+    return ""
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile as BuildKit reads them: (word in capitals, the rest), continued lines joined."""
+    plain = text.replace("\r\n", "\n").split("\n")
+    lines = [line for line in plain if line.strip() and not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\[ \t]*\n", " ", "\n".join(lines))
+    parts = [line.split(maxsplit=1) for line in joined.split("\n") if line.strip()]
+    return [(part[0].upper(), " ".join(part[1].split()) if part[1:] else "") for part in parts]
+
+
+def _refused(word: str, rest: str, base: str) -> str:
+    """Why an instruction may not stand in a definition's own steps; empty where it may."""
+    if word in OWNED:
+        return f"{word} belongs in image.toml"
+    if word == "SHELL":
+        return "SHELL would run Goldsmith's own steps otherwise than they are written"
+    if word == "FROM" and rest.partition(" ")[0] != base:
+        return f"FROM {rest} is not the planned base: {{{{ base }}}}"
+    if word in {"RUN", "COPY", "ADD"} and re.search(r"(^|\s)\d*<<-?[^<\s]", rest):
+        return (
+            f"{word} with a here-document: write a file into the definition's folder and COPY it, or join lines by \\"
+        )
+    return _from_network(word, rest)
+
+
+def _from_network(word: str, rest: str) -> str:
+    """Why an instruction that asks for the network may not stand; empty where it does not ask."""
+    network = re.match(r"(?:--\S+ )*?--network=(\S+)", rest) if word == "RUN" else None
+    if network and network[1] != "none":
+        return f"RUN --network={network[1]}: steps have no network, an image is made of what was planned"
+    if word == "ADD" and re.search(r"\w+://|\w@[\w.-]+:", rest):
+        return "ADD from the network: an image is made of what was planned"
     return ""
