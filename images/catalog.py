@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml
+from hardening.foundation.errors import ContentError
 from images.model import Definition
 
 
@@ -29,3 +31,37 @@ def load_definitions(roots: tuple[Path, ...]) -> dict[str, LoadedDefinition]:
         name: LoadedDefinition(load_toml(folder / "image.toml", Definition, name=name), folder)
         for name, folder in folders.items()
     }
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """Everything in a definition's folder that may go into an image (image.toml and folders aside), by relative path.
+
+    Raises ContentError for what is neither file nor link, and for links that lead nowhere or out of the folder: they
+    would carry files of this host into images, unseen by the input digest.
+    """
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    found = {
+        name: path for name, path in paths.items() if name != "image.toml" and (path.is_symlink() or not path.is_dir())
+    }
+    for path in found.values():
+        if path.is_symlink():
+            _require_inside(path, folder)
+        elif not path.is_file():
+            raise ContentError("neither a file nor a link", file=path)
+    return found
+
+
+def _require_inside(link: Path, folder: Path) -> None:
+    hint = "a definition's folder holds all that its image is made of: copy the file there"
+    try:
+        target = Path(os.path.realpath(link, strict=True))
+    except OSError:
+        raise ContentError(f"a link to {link.readlink()}, which is not there", file=link, hint=hint) from None
+    if link.readlink().is_absolute() or not target.is_relative_to(folder.resolve()):
+        raise ContentError(f"a link out of the definition's folder, to {link.readlink()}", file=link, hint=hint)
+
+
+def mode_of(file: Path) -> int:
+    """The mode a file has in builds: executable or not, and setuid or setgid. The rest is the checkout's umask."""
+    mode = file.stat().st_mode
+    return (0o755 if mode & 0o100 else 0o644) | mode & 0o6000

@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError
+from images.builders import buildkit, steps
+from images.catalog import files_of
+from images.planning.planner import _file_digests
 from tests.building import definition
 
 BASE = 'base = { golden = "parent" }\n'
 DEBIAN = 'base = { bootstrap = { family = "debian", suite = "%s", components = ["%s"] } }\n'
-
-
-def written(tmp_path: Path, text: str) -> Path:
-    """A content root with one definition."""
-    folder = tmp_path / "images/definitions/one"
-    folder.mkdir(parents=True)
-    (folder / "image.toml").write_text(text)
-    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -83,3 +78,72 @@ def test_a_file_goes_to_a_place_in_the_image(path: str) -> None:
     """Its path is also one below the build's own context on this host."""
     with pytest.raises(ContentError, match=r"files\[0\].path"):
         definition(f'files = [{{ source = "a", path = "{path}" }}]\n{BASE}')
+
+
+def folder_with(base: Path, **links: str) -> Path:
+    """A definition's folder with a file, a program and links."""
+    folder = base / "one"
+    (folder / "files").mkdir(parents=True)
+    (folder / "image.toml").write_text("")
+    (folder / "files/image.toml").write_text("of the application")
+    (folder / "files/run").write_text("#!/bin/sh\n")
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("target", "because"),
+    [
+        ("../secret", "out of the definition's folder"),
+        ("..", "out of the definition's folder"),
+        ("{folder}/files/run", "out of the definition's folder"),
+        ("nowhere", "which is not there"),
+        ("a", "which is not there"),
+    ],
+)
+def test_a_link_that_leaves_the_folder_is_refused_before_anything_is_copied(
+    tmp_path: Path, target: str, because: str
+) -> None:
+    """Files of this host do not get into images; dangling and circular links are named, too."""
+    (tmp_path / "secret").write_text("of the host")
+    folder = folder_with(tmp_path, a=target.format(folder=tmp_path / "one"))
+    for refuse in (files_of, _file_digests, lambda found: buildkit._context(found, tmp_path / "context")):
+        with pytest.raises(ContentError, match=rf"one/a: .*{because}"):
+            refuse(folder)
+    assert not (tmp_path / "context/a").exists()
+
+
+def test_the_build_context_is_what_the_input_digest_covers(tmp_path: Path) -> None:
+    """Links inside stay links, modes are two, image.toml and empty folders stay behind."""
+    folder = folder_with(tmp_path, a="files/run")
+    (folder / "files/run").chmod(0o700)
+    (folder / "files/image.toml").chmod(0o666)
+    (folder / "empty").mkdir(mode=0o700)
+    context = buildkit._context(folder, tmp_path / "context")
+    assert sorted(p.relative_to(context).as_posix() for p in context.rglob("*")) == [
+        "a", "files", "files/image.toml", "files/run",
+    ]  # fmt: skip
+    assert (context / "a").readlink() == Path("files/run")
+    modes = [(context / name).stat().st_mode & 0o7777 for name in ("files", "files/run", "files/image.toml")]
+    assert modes == [0o755, 0o755, 0o644]
+    assert _file_digests(folder).keys() == {"a", "files/image.toml", "files/run"}
+
+
+@pytest.mark.parametrize(("mode", "changes"), [(0o755, True), (0o4644, True), (0o600, False), (0o664, False)])
+def test_a_mode_that_changes_the_image_is_an_input_and_a_umask_is_none(
+    tmp_path: Path, mode: int, changes: bool
+) -> None:
+    """A script that became executable rebuilds its image; another person's checkout does not."""
+    folder = folder_with(tmp_path)
+    (folder / "files/run").chmod(0o644)
+    before = _file_digests(folder)
+    (folder / "files/run").chmod(mode)
+    assert (_file_digests(folder) != before) is changes
+
+
+def test_a_template_in_another_encoding_is_named(tmp_path: Path) -> None:
+    """Latin-1 is no traceback."""
+    (tmp_path / "Dockerfile.j2").write_bytes("# für".encode("latin-1"))
+    with pytest.raises(ContentError, match=r"Dockerfile.j2: not UTF-8"):
+        steps.render(tmp_path / "Dockerfile.j2", {})

@@ -14,6 +14,7 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.overlay import materialise
 from images.builders import dockerfile, steps
 from images.builders.job import BuildJob, Built
+from images.catalog import files_of, mode_of
 from images.disk import room_on
 from images.packages.index import write_repository
 from images.store import layers
@@ -57,7 +58,7 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     shutil.copy(steps.HERE / "install.sh", job.work / "debs")
     materialise(job.overlay, job.work / "overlay")
     shutil.copy(steps.HERE / "clean.sh", job.work / "overlay")
-    context = shutil.copytree(job.definition_folder, job.work / "context")
+    context = _context(job.definition_folder, job.work / "context")
     for copied in job.definition.files:
         target = context / dockerfile.FILES / copied.path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +66,22 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     written = job.work / "Dockerfile"
     written.write_text(_dockerfile(job, base_digest, epoch))
     return written
+
+
+def _context(folder: Path, context: Path) -> Path:
+    """Copy what is in the definition's folder: links as links, modes as the input digest knows them."""
+    context.mkdir()
+    for name, path in files_of(folder).items():
+        target = context / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+        else:
+            shutil.copyfile(path, target)
+            target.chmod(mode_of(path))
+    for directory, _, _ in os.walk(context):
+        Path(directory).chmod(0o755)
+    return context
 
 
 def _dockerfile(job: BuildJob, base_digest: str, epoch: int) -> str:
@@ -87,7 +104,7 @@ def command(job: BuildJob, base_digest: str, written: Path, output: Path) -> lis
     }
     return [
         *("docker", "buildx", "build", "--progress", "plain", "--no-cache", "--provenance=false", "--sbom=false"),
-        *("--platform", job.platform, "--file", str(written)),
+        *("--network", "none", "--platform", job.platform, "--file", str(written)),
         *(part for name, place in contexts.items() for part in ("--build-context", f"{name}={place}")),
         # Our own layer is written from the uncompressed one; rewrite-timestamp would rewrite the parent's layers too.
         *("--output", f"type=oci,tar=false,compression=uncompressed,dest={output}"),

@@ -70,7 +70,9 @@ def render(path: Path, values: dict[str, Any]) -> str:
     loader = FileSystemLoader([HERE])
     environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
     try:
-        return environment.from_string(path.read_text()).render(**values)
+        return environment.from_string(path.read_text("utf-8")).render(**values)
+    except UnicodeDecodeError as error:
+        raise ContentError(f"not UTF-8 text: {error}", file=path) from None
     except TemplateError as error:
         line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
         raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,8 +14,9 @@ from hardening.foundation.hashing import canonical, digest_of
 from hardening.render import Overlay, render
 from images.artifact import Artifact, Package
 from images.builders import builder_version
-from images.catalog import LoadedDefinition
+from images.catalog import LoadedDefinition, files_of, mode_of
 from images.context import Context
+from images.disk import file_digest
 from images.model import Bootstrap
 from images.planning.graph import order, with_ancestors
 from images.planning.plan import BuildPlan, decide, inputs_of
@@ -156,8 +156,11 @@ def _named_in(loaded: LoadedDefinition, key: str) -> Iterator[None]:
 
 def _file_digests(folder: Path) -> dict[str, str]:
     """Digests of everything in a definition's folder but the definition itself, by relative path."""
-    return {
-        str(file.relative_to(folder)): "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "image.toml"
-    }
+    return {name: _file_digest(path) for name, path in files_of(folder).items()}
+
+
+def _file_digest(path: Path) -> str:
+    """Of a link, where it leads; of a file, its content and its mode in builds."""
+    if path.is_symlink():
+        return f"link to {path.readlink()}"
+    return f"sha256:{file_digest(path)} {mode_of(path):o}"
