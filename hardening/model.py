@@ -261,7 +261,7 @@ class Waiver(Content):
     def _bounded(self) -> Waiver:
         if not self.controls and not self.vulnerabilities:
             raise ValueError("a waiver covers at least one control or vulnerability")
-        if self.approver == self.owner:
+        if self.approver.casefold() == self.owner.casefold():
             raise ValueError("approver and owner must be two people")
         if not 0 < (self.expires - self.created).days <= LONGEST_WAIVER_DAYS:
             raise ValueError(f"expires must lie after created, and within {LONGEST_WAIVER_DAYS} days of it")

@@ -34,4 +34,8 @@ def image_context(settings: Settings | None = None, policy: str = "") -> Context
 
 def actor() -> str:
     """Whom the audit names: the login name, and the host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that no passwd line names
+        user = f"uid {os.geteuid()}"
+    return f"{user}@{socket.gethostname()}"

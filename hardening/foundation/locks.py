@@ -8,19 +8,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 
 
 @contextmanager
 def only_one(path: Path, what: str, *, wait_seconds: float = 0) -> Iterator[None]:
     """Hold the lock at `path` for the block. Raises RefusedError naming `what` when another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=wait_seconds)
     except Timeout:
         raise RefusedError(
             f"{what} is already running on this machine", hint=f"it holds {path}; wait for it to end"
+        ) from None
+    except OSError as error:
+        raise OutsideError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="is it another user's? run as that user, or point `state` in goldsmith.toml elsewhere",
         ) from None
     try:
         yield

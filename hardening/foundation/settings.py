@@ -63,12 +63,6 @@ class Feeds(_Section):
     kev: str = ""
 
 
-class Notify(_Section):
-    """Who is told: a command that gets one JSON object on standard input for each event."""
-
-    command: tuple[str, ...] = ()
-
-
 class Settings(BaseSettings):
     """Everything that differs between two installations of Goldsmith."""
 
@@ -87,7 +81,6 @@ class Settings(BaseSettings):
     packages: Packages = Packages()
     docker: Docker = Docker()
     feeds: Feeds = Feeds()
-    notify: Notify = Notify()
 
     @classmethod
     def settings_customise_sources(

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Row, Select, Table, and_, create_engine, delete, insert, select
+from sqlalchemy import URL, Connection, Engine, Row, Select, Table, and_, create_engine, delete, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from hardening.foundation.errors import OutsideError, UsageError
+from hardening.foundation.errors import ContentError, OutsideError, UsageError
 from hardening.foundation.locks import only_one
 from images.ledger import tables as t
 
@@ -28,10 +28,10 @@ class Database:
     @classmethod
     def open(cls, url: str) -> Self:
         """The ledger at a SQLAlchemy URL, its tables made where they are missing."""
-        location = make_url(url)
-        if location.get_backend_name() != "sqlite" or not location.database:
-            return cls(create_engine(location))._prepared()
-        file = Path(location.database)
+        location, engine = _engine_of(url)
+        if engine is not None:
+            return cls(engine)._prepared()
+        file = Path(str(location.database))
         # Opening a file costs nothing, and a connection that is not kept needs nobody to close it.
         ledger = cls(create_engine(location, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS}))
         with only_one(file.with_name(f"{file.name}.lock"), "opening the ledger", wait_seconds=BUSY_SECONDS):
@@ -86,3 +86,17 @@ class Database:
         with self._begin() as connection:
             connection.execute(delete(table).where(same))
             connection.execute(insert(table), row)
+
+
+def _engine_of(url: str) -> tuple[URL, Engine | None]:
+    """The address, and its engine unless it is a file of SQLite's. Raises ContentError for one that cannot be used."""
+    try:
+        location = make_url(url)
+        if location.get_backend_name() == "sqlite" and location.database:
+            return location, None
+        return location, create_engine(location)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ContentError(
+            f"no database can be reached this way: {error}", key="database",
+            hint="sqlite:////path/ledger.sqlite, or postgresql+psycopg://host/name with psycopg installed",
+        ) from None  # fmt: skip
