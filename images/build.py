@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
+from traceback import format_exception
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.waive import how_to_ask
 from images.artifact import Artifact
 from images.builders import BuildJob, Built, require_platform
@@ -65,6 +66,19 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
     return list(outcomes.values())
 
 
+def _as_ours(name: str, error: Exception) -> GoldsmithError:
+    """`error` as one of ours: the world's, or for what nobody foresaw one with all that helps to find it."""
+    if isinstance(error, GoldsmithError):
+        return error
+    evidence = "".join(format_exception(error)[-3:])
+    if isinstance(error, OSError):
+        return OutsideError(f"{name} could not be built: {error}", evidence=evidence)
+    return UsageError(
+        f"{name} could not be built, by a mistake in Goldsmith: {type(error).__name__}: {error}",
+        evidence=evidence, hint="report this with the lines above; other images are not concerned",
+    )  # fmt: skip
+
+
 class _Builder:
     """Builds single images for `build`, several at a time."""
 
@@ -84,8 +98,9 @@ class _Builder:
         try:
             with room_on(self.context.settings.state_dir):
                 outcome = self._planned(name)
-        except GoldsmithError as error:
-            outcome = BuildOutcome(name, Action.FAILED, reasons=(error.message,), error=error)
+        except Exception as error:
+            known = _as_ours(name, error)
+            outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
         return replace(outcome, seconds=round(time.monotonic() - start, 3))
 
     def _planned(self, name: str) -> BuildOutcome:
