@@ -69,7 +69,10 @@ class Overlay:
     def parts(self) -> dict[str, Any]:
         """Each file, script and check by the digest of its content; worked out once for all images that share it."""
         return {
-            "files": {file.path: digest_of([file.content, file.mode, file.uid, file.gid]) for file in self.files},
+            "files": {
+                file.path: digest_of([file.content, file.mode, file.uid, file.gid, file.only_with])
+                for file in self.files
+            },
             "applies": [[script.control, digest_of([script.text, script.env])] for script in self.applies],
             "checks": [[check.control, digest_of([check.text, check.env])] for check in self.checks],
         }

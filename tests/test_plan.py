@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.hashing import digest_of
-from hardening.render import Overlay
+from hardening.render import Overlay, RenderedFile
 from images.artifact import Artifact, Package
 from images.model import Base, Bootstrap, Definition
 from images.planning.plan import Action, BuildPlan, Change, decide, inputs_of
@@ -15,6 +15,7 @@ from images.planning.plan import Action, BuildPlan, Change, decide, inputs_of
 OVERLAY = Overlay((), (), (), "sha256:0")
 OPENSSL = Package("openssl", "3.5.1-1", "amd64", "aa")
 ZLIB = Package("zlib1g", "1.3", "amd64", "bb")
+FILE = RenderedFile("/etc/x", "text", 0o644, 0, 0)
 DEFINITION = Definition(
     name="base", title="A base", owner="us", kind="container", profile="container-base",
     base=Base(bootstrap=Bootstrap(family="debian", suite="trixie")),
@@ -23,8 +24,8 @@ DEFINITION = Definition(
 
 def inputs(definition: Definition = DEFINITION, packages: tuple[Package, ...] = (OPENSSL, ZLIB), **over: Any) -> Any:
     """The inputs of the sample image, some of them changed."""
-    given = {"parent": "", "files": {"Dockerfile.j2": "f1"}, "sources": "s", "builder": "1", **over}
-    return inputs_of(definition, "linux/amd64", overlay=OVERLAY, packages=packages, **given)
+    given = {"parent": "", "files": {"Dockerfile.j2": "f1"}, "sources": "s", "builder": "1", "overlay": OVERLAY, **over}
+    return inputs_of(definition, "linux/amd64", packages=packages, **given)
 
 
 LAST = Artifact(
@@ -69,11 +70,20 @@ def test_the_same_version_with_other_bytes_is_another_input() -> None:
         ({"parent": "sha256:p"}, "its parent has new content"),
         ({"builder": "2"}, "builder changed"),
         ({"definition": DEFINITION.model_copy(update={"user": "65532"})}, "definition user changed"),
+        ({"definition": DEFINITION.model_copy(update={"smoke": ("true",)})}, "verify smoke changed"),
+        ({"definition": DEFINITION.model_copy(update={"tmpfs": ("/run",)})}, "verify tmpfs changed"),
+        ({"overlay": replace(OVERLAY, files=(FILE,))}, "hardening file /etc/x is new"),
     ],
 )
 def test_every_other_input_gives_its_reason(changed: dict[str, Any], reason: str) -> None:
     """Files, parents, builders and definitions are told apart."""
     assert any(reason in why for why in plan(inputs(**changed)).why), plan(inputs(**changed)).why
+
+
+def test_where_a_hardening_file_is_left_out_is_an_input() -> None:
+    """A file that goes only where its directory is makes another image than one that always goes in."""
+    parts = [replace(OVERLAY, files=(replace(FILE, only_with=where),)).parts for where in ("", "/etc/apt")]
+    assert parts[0] != parts[1]
 
 
 def test_what_changes_no_byte_changes_no_digest() -> None:

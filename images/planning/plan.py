@@ -12,8 +12,10 @@ from hardening.render import Overlay
 from images.artifact import Artifact, Package
 from images.model import Definition
 
-# What a definition says about dates, duties and judging does not change a byte of the image.
-NOT_CONTENT = {"title", "owner", "lifecycle", "policy", "promote", "smoke", "tmpfs"}
+# What a definition says about dates and duties does not change a byte of the image.
+NOT_CONTENT = {"title", "owner", "lifecycle", "policy", "promote"}
+# Nor does how it is tried out, but what was verified otherwise is not verified: a change of these builds it again.
+VERIFY = {"smoke", "tmpfs"}
 
 
 class Action(StrEnum):
@@ -76,13 +78,14 @@ def inputs_of(
     sources: str,
     builder: str,
 ) -> dict[str, Any]:
-    """The JSON value whose hash is the input digest: everything an image's bytes are a function of, and nothing else.
+    """The JSON value whose hash is the input digest: all that an image's bytes and its verification are a function of.
 
     `parent` is the parent's content digest or the upstream image's digest, empty for a bootstrap; `files` maps the
     files of the definition's folder to their digests; `sources` is the package source text that the image holds.
     """
     return {
-        "definition": definition.model_dump(mode="json", exclude=NOT_CONTENT),
+        "definition": definition.model_dump(mode="json", exclude=NOT_CONTENT | VERIFY),
+        "verify": definition.model_dump(mode="json", include=VERIFY),
         "platform": platform,
         "overlay": overlay.parts,
         "parent": parent,
@@ -113,7 +116,8 @@ def changes_between(old: Artifact, inputs: Mapping[str, Any], packages: Iterable
 
 def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any], dict[str, Any]]]:
     """The comparable parts of two inputs but for packages: (kind, old name → value, new name → value)."""
-    yield "definition", old.get("definition", {}), new["definition"]
+    for key in ("definition", "verify"):
+        yield key, old.get(key, {}), new[key]
     for kind, key in (("control", "applies"), ("check", "checks")):
         yield kind, dict(old.get("overlay", {}).get(key, [])), dict(new["overlay"][key])
     yield "hardening file", old.get("overlay", {}).get("files", {}), new["overlay"]["files"]
