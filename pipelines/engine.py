@@ -36,7 +36,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class World:
-    """What the engine acts through. `still` says, right before a step, why a member is left alone after all."""
+    """What the engine acts through. `still` says, right before a step, why a member is left alone after all.
+
+    `refuse` raises RefusedError as soon as the replacement must not run any more; asked before a step and in a bake.
+    """
 
     fleet: MemberFleet
     clock: Clock
@@ -44,6 +47,7 @@ class World:
     still: Callable[[Member], str]
     say: Callable[[str], None]
     limits: Limits
+    refuse: Callable[[Target], None] = lambda _target: None
 
 
 class UnhealthyError(RefusedError):
@@ -107,6 +111,7 @@ def _step(rolling: Run, step: Step, plan: Plan) -> Key | None:
         rolling.world.say(f"{step.member.name}: left alone: {reason}")
         rolling.mark(planned, Phase.SKIPPED, reason)
         return None
+    rolling.world.refuse(plan.target)
     _refuse_below_floor(plan, member, members)
     key = replace(planned, old=member.handle)
     _replace(rolling, key, plan.target)
@@ -190,6 +195,7 @@ def _bake(rolling: Run, keys: Sequence[Key], span: timedelta) -> None:
     until = clock.now() + span
     bad = dict.fromkeys(keys, 0)
     while clock.now() < until:
+        rolling.world.refuse(rolling.state.target)
         for key in keys:
             seen = rolling.port.read(key)
             bad[key] = 0 if seen.good else bad[key] + 1
@@ -199,6 +205,7 @@ def _bake(rolling: Run, keys: Sequence[Key], span: timedelta) -> None:
                     what, evidence=_evidence(rolling, key, [seen]), hint="mend the image; the old one serves"
                 )
         clock.wait(max(timedelta(milliseconds=200), min(span / 10, timedelta(seconds=5))))
+    rolling.world.refuse(rolling.state.target)
 
 
 def _evidence(rolling: Run, key: Key, seen: Sequence[Read]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from secrets import token_hex
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.foundation.console import say
@@ -21,11 +22,11 @@ from images.publication.registry import Registry
 from pipelines.engine import World, recover, run
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker import DockerFleet
-from pipelines.fleet.members import Member
+from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.origins import Origins
 from pipelines.fleet.progress import RolloutState
-from pipelines.rollout import Plan, plan, why_not
+from pipelines.rollout import Plan, plan, refuse_target, why_not
 from pipelines.violations import Judged, judge
 
 Now = Callable[[], datetime]
@@ -104,9 +105,15 @@ def start(
         planned = at.plan(adopt)
         if not planned.waves:
             return planned, None
-        state = run(planned, f"{at.fleet.name}-{at.now():%Y%m%d%H%M%S}", _world(at, planned, adopt))
+        state = run(planned, _new_id(at), _world(at, planned, adopt))
         check(at)
         return planned, state
+
+
+def _new_id(at: Desk) -> str:
+    """A rollout's name, which no other ever had: its labels say which containers are its own, also to be removed."""
+    made = f"{at.fleet.name}-{at.now():%Y%m%d%H%M%S}-{token_hex(3)}"
+    return _new_id(at) if at.context.ledger.rollout(made) else made
 
 
 def resume(at: Desk) -> tuple[RolloutState, ...]:
@@ -143,7 +150,10 @@ def _world(at: Desk, planned: Plan | None, adopt: Sequence[str]) -> World:
     def still(member: Member) -> str:
         return _still(at, planned, member, adopt) if planned else ""
 
-    return World(at.members, clock, save, still, say, at.fleet.limits)
+    def refuse(target: Target) -> None:
+        refuse_target(at.fleet, at.origins().again(target), at.now())
+
+    return World(at.members, clock, save, still, say, at.fleet.limits, refuse)
 
 
 def _still(at: Desk, planned: Plan, member: Member, adopt: Sequence[str]) -> str:

@@ -107,6 +107,12 @@ def refuse_target(fleet: Fleet, target: Target, now: datetime) -> None:
             f"the replacement {named(golden)} is revoked: {golden.revoked_reason}",
             hint=f"build and promote a good one: inv image.build {golden.name}",
         )
+    if target.refused_because:
+        raise RefusedError(
+            f"the replacement {named(golden)} is refused by the present policy",
+            evidence=target.refused_because,
+            hint=f"build and promote a good one: inv image.build {golden.name}",
+        )
     if golden.expires_at - now < limits.min_remaining:
         raise RefusedError(
             f"the replacement {named(golden)} expires on {golden.expires_at:%Y-%m-%d %H:%M} UTC, within min_remaining "

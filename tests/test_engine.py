@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.engine import UnhealthyError, World, await_health, recover, run
-from pipelines.fleet.members import Member, Read
+from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.progress import Phase, RolloutState
 from pipelines.rollout import Plan, plan
@@ -35,7 +35,8 @@ class Stage:
         self.said: list[str] = []
         self.reasons: dict[str, str] = {}
         self.fleet = of
-        self.world = World(self.port, self.time, self.save, self.still, self.said.append, of.limits)
+        self.revoked = False
+        self.world = World(self.port, self.time, self.save, self.still, self.said.append, of.limits, self.refuse)
 
     @property
     def plan(self) -> Plan:
@@ -53,6 +54,11 @@ class Stage:
 
     def still(self, member: Member) -> str:
         return self.reasons.get(member.name, "")
+
+    def refuse(self, asked: Target) -> None:
+        assert asked == target(), "the pinned replacement is what is asked about"
+        if self.revoked:
+            raise RefusedError("the replacement is revoked")
 
     def images(self) -> dict[str, str]:
         return {box.name: box.image for box in self.port.boxes.values()}
@@ -107,6 +113,32 @@ def test_the_old_one_is_kept_until_the_bake_has_passed() -> None:
     assert stage.images() == dict.fromkeys(NAMES, "old")
     assert "create web-2" not in stage.port.effects
     assert all(box.handle.startswith("id-") and box.running for box in stage.port.boxes.values())
+
+
+def test_a_replacement_that_is_revoked_while_it_bakes_is_put_back_and_goes_no_further() -> None:
+    """The canary is restored, and no other member is touched."""
+    stage = Stage()
+    stage.time.after.append((NOW + timedelta(minutes=3), lambda: setattr(stage, "revoked", True)))
+    with pytest.raises(RefusedError, match="revoked"):
+        run(stage.plan, "r1", stage.world)
+    assert stage.images() == dict.fromkeys(NAMES, "old")
+    assert "create web-2" not in stage.port.effects
+    assert stage.time.now() < NOW + timedelta(minutes=5), "not only at the end of the bake"
+
+
+def test_a_replacement_that_is_revoked_between_two_members_reaches_no_other() -> None:
+    """Whoever was replaced before stays: the next check finds it, and a good release replaces it."""
+    stage = Stage()
+    remove = stage.port.remove_old
+
+    def last(key: Key) -> None:
+        remove(key)
+        stage.revoked = True
+
+    stage.port.remove_old = last  # type: ignore[method-assign]
+    with pytest.raises(RefusedError, match="revoked"):
+        run(stage.plan, "r1", stage.world)
+    assert stage.images() == {"web-1": target().digest, "web-2": "old", "web-3": "old"}
 
 
 @pytest.mark.parametrize("of", [SURGE, IN_PLACE], ids=["surge", "in place"])

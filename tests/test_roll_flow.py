@@ -21,13 +21,18 @@ from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.context import Context
+from images.documents import REVOCATION, Document
 from images.ledger import Ledger
+from images.publication.lifecycle import timestamp
+from images.publication.referrers import attach
 from pipelines import local
 from pipelines.fleet.lines import member_lines, roll_output
+from pipelines.fleet.members import Key
 from pipelines.roll import Desk, check, desk, start
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
 NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
 FLEET = """
 title = "Tests"
 owner = "tests"
@@ -117,6 +122,54 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(place: 
         assert start(at, apply=True)[0].steps == ()
     assert context.ledger.running_digests() == {new.digest: ("fleet-test/web-1",)}
     assert context.ledger.open_rollouts() == ()
+
+
+def test_two_rollouts_of_the_same_moment_do_not_meet(place: Place, context: Context) -> None:
+    """The clock may stand still: the second rollout replaces what the first made, and finds it."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    place.publish(context, "two", days=2)
+    with place.desk(context) as at:
+        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["done"]
+        new = place.publish(context, "three", days=1)
+        context.ledger.record_release(replace(context.ledger.releases("fleet-test")[1], expires_at=NOW - DAY))
+        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["done"]
+        assert member_lines(check(at))[0].image == f"{new.repository}@{new.digest}"
+    assert len({row.id for row in context.ledger.rollouts("fleet-test")}) == 2
+
+
+@pytest.mark.parametrize("known_to", ["ledger", "registry"])
+def test_a_target_that_is_revoked_during_a_rollout_reaches_no_other_member(
+    place: Place, context: Context, known_to: str
+) -> None:
+    """Whoever revokes it, here or on another machine: the rollout is refused before the next step."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    for name in ("web-1", "web-2"):
+        place.run(f"{old.repository}@{old.digest}", name)
+    new = place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        remove = at.members.remove_old
+
+        def then_revoke(key: Key) -> None:
+            remove(key)
+            revoke(context, new, known_to)
+
+        at.members.remove_old = then_revoke
+        with pytest.raises(RefusedError, match="is revoked: a hole"):
+            start(at, apply=True)
+        images = [line.image.partition("@")[2] for line in member_lines(check(at))]
+    assert images == [new.digest, old.digest]
+
+
+def revoke(context: Context, release: Release, known_to: str) -> None:
+    """Revoke a release, as only the ledger of this machine or only the registry knows it."""
+    if known_to == "ledger":
+        context.ledger.revoke(release.digest, "a hole", NOW)
+        return
+    prefix = context.settings.annotation_prefix
+    said = {f"{prefix}revoked-at": timestamp(NOW), f"{prefix}revoked-reason": "a hole"}
+    index = context.publisher.registry.get(f"{release.repository}@{release.digest}")
+    attach(context.publisher.registry, release.repository, index.descriptor, [Document(REVOCATION, b"", said)])
 
 
 def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Context) -> None:

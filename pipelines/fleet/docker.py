@@ -236,12 +236,12 @@ class DockerFleet:
             return str(self.api.logs(new["Id"], tail=LOG_LINES), "utf-8", "replace") if new else ""
 
     def _pair(self, key: Key) -> Pair:
-        """The step's containers: the old one by its id, the new one by its labels."""
+        """The step's containers: the old one by its id, the new one by its labels; the old one is never the new one."""
         with outside(f"looking for the containers of {key.name}", self.engine):
             labels = [f"{ROLLOUT}={key.rollout}", f"{MEMBER}={key.member}"]
             listed = self.api.containers(all=True, filters={"label": labels})
-            new = self._find(listed[0]["Id"]) if listed else None
-            return Pair(self._find(key.old), new)
+            new = next((found["Id"] for found in listed if found["Id"] != key.old), None)
+            return Pair(self._find(key.old), self._find(new) if new else None)
 
     def _find(self, container: str) -> Json | None:
         try:

@@ -72,11 +72,15 @@ def newest(releases: Sequence[Release]) -> Release | None:
 
 @dataclass(frozen=True)
 class Target:
-    """A replacement, pinned: `reference` is by digest. `golden` is the release itself, or that of its base."""
+    """A replacement, pinned: `reference` is by digest. `golden` is the release itself, or that of its base.
+
+    `refused_because`: why the present policy would not let the golden image be published.
+    """
 
     reference: str
     digest: str
     golden: Release | None
+    refused_because: str = ""
 
 
 @dataclass(frozen=True)

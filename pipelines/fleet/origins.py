@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -11,10 +11,12 @@ from hardening.catalog import load_policies, load_policy
 from hardening.evaluate import judge_image
 from hardening.findings import Reason
 from hardening.foundation.errors import ContentError
-from hardening.model import Policy, Waiver
+from hardening.model import Enforcement, Policy, Waiver
 from images.artifact import Release
 from images.context import Context
-from images.publication.lifecycle import OCI, parse_annotations
+from images.documents import REVOCATION
+from images.publication.lifecycle import OCI, moment, parse_annotations
+from images.publication.referrers import attached, latest
 from images.publication.registry import Manifest, Registry
 from pipelines.fleet.members import Member, Origin, Target, newest
 from pipelines.fleet.model import Fleet
@@ -51,7 +53,7 @@ class Origins:
             found = self.registry.get(tag)
             image = Member("", "", "", tag, (found.digest,))
             golden = self._release(repository(tag), found.digest) or self._base(image)
-            return Target(f"{repository(tag)}@{found.digest}", found.digest, golden)
+            return self.again(Target(f"{repository(tag)}@{found.digest}", found.digest, golden))
         name = self.fleet.replacement.definition or ""
         release = self._channel(name)
         if release is None:
@@ -62,7 +64,28 @@ class Origins:
                 key="replacement",
                 hint=f"inv image.build {name}, inv image.publish {name}, inv image.promote {name}",
             )
-        return Target(f"{release.repository}@{release.digest}", release.digest, self._dated(release))
+        return self.again(Target(f"{release.repository}@{release.digest}", release.digest, release))
+
+    def again(self, target: Target) -> Target:
+        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
+        if target.golden is None:
+            return target
+        known = self.context.ledger.release(target.golden.digest) or target.golden
+        golden = self._revocation(self._dated(known) or known)
+        running = load_policy(self.context.settings.roots, self.fleet.policy).running
+        because = self._refused(golden)[0] if running.refused.enforcement is Enforcement.ENFORCE else ""
+        return replace(target, golden=golden, refused_because=because)
+
+    def _revocation(self, release: Release) -> Release:
+        """The release with a revocation that only the registry knows of."""
+        if release.revoked_at or not self._ours(release.repository):
+            return release
+        said = latest(attached(self.registry, release.repository, release.digest), REVOCATION)
+        if said is None:
+            return release
+        prefix = self.context.settings.annotation_prefix
+        reason = said.annotations.get(f"{prefix}revoked-reason", "")
+        return replace(release, revoked_at=moment(said.annotations[f"{prefix}revoked-at"]), revoked_reason=reason)
 
     def _first(self, ask: Callable[[str], Release | None], digests: tuple[str, ...]) -> Release | None:
         return next((found for digest in digests if (found := ask(digest))), None)
