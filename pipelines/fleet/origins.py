@@ -22,7 +22,7 @@ from pipelines.fleet.members import Member, Origin, Target, newest
 from pipelines.fleet.model import Fleet
 from pipelines.rollout import repository
 
-NOT_OF_THE_IMAGE = ("judges", "policy-review", "waiver-ended")
+NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "waiver-ended")
 
 
 @dataclass
