@@ -6,7 +6,8 @@ files=$(find . -xdev -type f | wc -l)
 
 # A key is a header that stands alone on its line, or is followed by data; a program that merely knows the header is none.
 key='(^|["'"'"'[:space:]=:])-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----[[:space:]]*(\\[nr]|$)'
-token='(^|[^A-Za-z0-9/+_-])((AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{80}|glpat-[A-Za-z0-9_-]{20}|xox[abprs]-[0-9]+-[A-Za-z0-9-]{20}|sk_live_[A-Za-z0-9]{24}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgEI[A-Za-z0-9_-]{50})([^A-Za-z0-9/+_-]|$)'
+# Base64 text may hold what looks like an AWS key id after a slash; the others carry an underscore or a dash, and may not.
+token='(^|[^A-Za-z0-9/+_-])(AKIA|ASIA)[A-Z0-9]{16}([^A-Za-z0-9/+_-]|$)|(^|[^A-Za-z0-9+_-])(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{80}|glpat-[A-Za-z0-9_-]{20}|xox[abprs]-[0-9]+-[A-Za-z0-9-]{20}|sk_live_[A-Za-z0-9]{24}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgEI[A-Za-z0-9_-]{50})([^A-Za-z0-9/+_-]|$)'
 
 contents() {
     find . -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -type f -size +15c -print0 |
@@ -14,7 +15,7 @@ contents() {
         # A real key has at least two lines of data after its header, or its data on the header's line.
         if grep -E -A 60 -e "$key" -- "$file" | grep -qE -e '^[[:space:]]*[A-Za-z0-9+/]{40,}' -e '\\[nr][A-Za-z0-9+/=]{20,}'; then
             echo "${file#.}: a private key"
-        elif grep -E -e "$token" -- "$file" | grep -qvE 'EXAMPLE|example'; then
+        elif grep -oE -e "$token" -- "$file" | grep -qvE 'EXAMPLE|example'; then
             echo "${file#.}: an access token"
         fi
     done
