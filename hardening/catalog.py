@@ -43,7 +43,7 @@ def load_profiles(roots: Sequence[Path]) -> dict[str, Profile]:
 def load_profile(roots: Sequence[Path], name: str) -> Profile:
     """The profile, with the entries of those it extends: an entry of its own replaces theirs in place, others follow.
 
-    Raises ContentError for an unknown name, a cycle, or a `without` that leaves out what is not there.
+    Raises ContentError for an unknown name, a cycle, a `without` that leaves out what is not there, or all there is.
     """
     files = find_content(roots, "hardening/profiles", "*.toml")
     return _resolve_profile(name, files, ())
@@ -113,9 +113,18 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
     if twice := sorted({e.control for e in own.controls if [f.control for f in own.controls].count(e.control) > 1}):
         raise ContentError(f"{twice[0]} is listed twice", file=files[name], key="controls")
     if own.extends is None:
-        return own
+        return _with_controls(own, files[name])
     base = _resolve_profile(own.extends, files, (*seen, name))
-    return own.model_copy(update={"controls": _merged(base, own, files[name])})
+    return _with_controls(own.model_copy(update={"controls": _merged(base, own, files[name])}), files[name])
+
+
+def _with_controls(profile: Profile, file: Path) -> Profile:
+    """`profile`, if there is anything in it: an image that nothing is asked of would pass as a hardened one."""
+    if not profile.controls:
+        raise ContentError(
+            "holds no control", file=file, key="controls", hint="list controls, or extend a profile that has some"
+        )
+    return profile
 
 
 def _merged(base: Profile, own: Profile, file: Path) -> tuple[ProfileEntry, ...]:

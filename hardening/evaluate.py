@@ -1,7 +1,7 @@
 """The gate: what checks, scanners and dates say, against a policy and its waivers, becomes reasons and a verdict. Pure.
 
-A verdict is allowed only when at least one vulnerability scanner really evaluated the image and no enforced reason
-stands unwaived. What was not evaluated is never a pass.
+A verdict is allowed only when at least one vulnerability scanner and one control really evaluated the image and no
+enforced reason stands unwaived. What was not evaluated is never a pass.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FirstSeen = Mapping[tuple[str, str], datetime]
 def judge_image(
     policy: Policy,
     subject: str,
-    checks: Sequence[CheckResult],
+    checks: Sequence[CheckResult] | None,
     reports: Sequence[ScanReport],
     findings: Sequence[Finding],
     waivers: Sequence[Waiver],
@@ -36,6 +36,7 @@ def judge_image(
 ) -> Verdict:
     """The verdict over publishing the image `subject` by `policy` at `now`.
 
+    `checks` is None for an image that is not ours, which no profile applies to; of ours at least one must have looked.
     `first_seen` maps (id, package) to when a fix was first known to us, for findings that do not carry it; a finding in
     neither is new. Reasons come in a fixed order, refusals first.
     """
@@ -43,7 +44,8 @@ def judge_image(
     rules = policy.image
     own = [
         *_judges(rules.judges, subject, reports, now),
-        *(_check(subject, result) for result in checks if result.outcome in CHECK_BROKE),
+        *_unchecked(subject, checks),
+        *(_check(subject, result) for result in checks or () if result.outcome in CHECK_BROKE),
         *_silent(policy, subject, reports),
         *_review(policy, now),
         *ended(waivers, subject, now.date()),
@@ -51,7 +53,7 @@ def judge_image(
     found = [_dissent(_finding(policy, subject, finding, now, seen), finding, reports) for finding in merged]
     settled = [settle(reason, policy.exception_contact, waivers, now) for reason in own]
     settled += [settle(reason, policy.exception_contact, waivers, now, finding=True) for reason in found]
-    evaluated = any(_counts(rules.judges, report, now) for report in reports)
+    evaluated = any(_counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
 
@@ -118,6 +120,22 @@ def _judges_todo(sample: bool) -> str:
     )
     trial = '; to try Goldsmith without a feed, use policy = "demo", which accepts the sample that ships'
     return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"
+
+
+def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> list[Reason]:
+    """The reason against an image of ours that no control's check looked at."""
+    if checks is None or any(result.outcome in (Outcome.PASS, Outcome.FAIL) for result in checks):
+        return []
+    return [
+        Reason(
+            rule="checks",
+            subject=subject,
+            enforcement=Enforcement.ENFORCE,
+            what=f"nothing was verified: of {len(checks)} controls none passed or failed",
+            why="an image that no control was checked on looks exactly like a hardened one",
+            todo=f"`inv image.build {subject} --no-cache` verifies it; its profile must hold controls that apply",
+        )
+    ]
 
 
 def _check(subject: str, result: CheckResult) -> Reason:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.evaluate import judge_image
 from hardening.explain import explain
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.content import select
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.context import Context
 from images.documents import to_json
 from images.judge import judge, latest, scan_content
@@ -24,6 +25,9 @@ from images.release import ReleaseOutcome, release_all
 from images.store.garbage import Garbage, collect
 from images.upstream import Upstream
 from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, ScanOutput
+from pipelines.fleet.catalog import load_fleets
+from pipelines.host import docker_host
+from pipelines.roll import check, desk
 from pipelines.wiring import image_context
 
 PUBLISH_COLUMNS = {
@@ -75,7 +79,7 @@ def _scan_published(context: Context, ref: str) -> ScanOutput:
     name = context.policy or "default"
     roots = context.settings.roots
     verdict = judge_image(
-        load_policy(roots, name), ref, (), result.reports, result.findings, load_waivers(roots), context.now
+        load_policy(roots, name), ref, None, result.reports, result.findings, load_waivers(roots), context.now
     )
     return ScanOutput(
         ref=reference, digest=digest, reports=result.reports, findings=result.findings, allowed=verdict.allowed,
@@ -165,9 +169,13 @@ def _line(item: object) -> str:
     return str(item)
 
 
-def prune_images(*, apply: bool) -> list[PruneLine]:
-    """Plan, and with `apply` carry out, the removal of releases that are over."""
-    context = image_context()
+def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLine]:
+    """Plan, and with `apply` carry out, the removal of releases that are over.
+
+    Every fleet is looked at first: what runs must not go. Raises OutsideError where one cannot be read.
+    """
+    context = context or image_context()
+    look_at_fleets(context)
     decisions = prune(context.publisher, sorted(context.definitions), apply=apply)
     garbage = [found for found in collect(context, apply=apply) if found.files]
     lines = [_prune_line(decision, apply=apply) for decision in decisions]
@@ -175,6 +183,21 @@ def prune_images(*, apply: bool) -> list[PruneLine]:
     if any(line.action == "remove" for line in lines):
         say("nothing was removed: --apply removes what is listed so")
     return lines
+
+
+def look_at_fleets(context: Context) -> None:
+    """Let the ledger know what every fleet runs right now. Raises OutsideError: unread is not unused."""
+    for name in sorted(load_fleets(context.settings.roots)):
+        try:
+            host = partial(docker_host, context.settings, for_builds=False)
+            with desk(name, context, engine=host, now=lambda: context.now) as at:
+                check(at)
+        except GoldsmithError as error:
+            raise OutsideError(
+                f"the fleet {name} cannot be read, so nothing is pruned: what it runs must stay",
+                evidence=str(error),
+                hint=f"see what is wrong: inv fleet.check {name}",
+            ) from error
 
 
 def _garbage_line(garbage: Garbage, *, apply: bool) -> PruneLine:

@@ -36,7 +36,7 @@ def gate(status, feeds, tmp_path, *, names=JUDGES, policy="default", now=NOW):
     chosen = {name: SCANNERS[name] for name in names}
     result = scan(make_target(tmp_path, status), settings, chosen, now=now)
     rules = load_policy((ROOT,), policy)
-    return result, judge_image(rules, "canary", (), result.reports, result.findings, (), now)
+    return result, judge_image(rules, "canary", None, result.reports, result.findings, (), now)
 
 
 def test_both_judges_agree_on_the_canary_and_the_gate_refuses_it(data, tmp_path):

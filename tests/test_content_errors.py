@@ -172,6 +172,8 @@ def test_a_profile_replaces_in_place_and_leaves_out_with_a_reason(tmp_path: Path
         (PROFILE + 'extends = "p"', "profiles extend each other in a circle: p → p"),
         (PROFILE + 'extends = "base"\n[without]\nx = "r"', "without.x: base does not list it"),
         (PROFILE + 'extends = "base"\n[without]\na = ""', "without.a: "),
+        (PROFILE, "controls: holds no control"),
+        (PROFILE + 'extends = "base"\n[without]\na = "r"', "controls: holds no control"),
         (PROFILE + 'controls = [{control = "a"}, {control = "a"}]', "controls: a is listed twice"),
         (PROFILE + 'controls = [{control = "a", enforcment = "warn"}]', "enforcment: unknown key"),
         (PROFILE + 'controls = [{control = "a", enforcement = "off"}]', "controls[0].enforcement: input should be"),
@@ -189,7 +191,9 @@ def test_a_wrong_profile_names_its_file_and_key(tmp_path: Path, text: str, messa
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
     """A name that is not there comes with those that are near."""
-    root = root_with(tmp_path, **{"profiles/base.toml": PROFILE, "policies/default.toml": POLICY})
+    root = root_with(
+        tmp_path, **{"profiles/base.toml": PROFILE + 'controls = [{control = "a"}]', "policies/default.toml": POLICY}
+    )
     assert "did you mean base?" in refused(load_profile, [root], "bas")
     assert "did you mean default?" in refused(load_policy, [root], "defualt")
     assert load_policy([root], "default").name == "default"

@@ -76,7 +76,7 @@ JUDGED = (report(),)
 
 
 def judged(
-    *findings: Finding, by: Policy | None = None, reports=JUDGED, checks=(), waivers=(), now=NOW, first_seen=None
+    *findings: Finding, by: Policy | None = None, reports=JUDGED, checks=None, waivers=(), now=NOW, first_seen=None
 ) -> Verdict:
     return judge_image(by or policy(), "debian-base", checks, reports, findings, waivers, now, first_seen)
 
@@ -147,8 +147,19 @@ def test_a_control_that_failed_or_could_not_be_checked_refuses(outcome):
     """Not knowing is failing; the reason names the control and its evidence."""
     verdict = judged(checks=[check(outcome)])
     assert not verdict.allowed
-    assert "no-setuid" in verdict.refusals[0].what
-    assert "/usr/bin/su" in verdict.refusals[0].what
+    [told] = [reason.what for reason in verdict.refusals if reason.rule == "no-setuid"]
+    assert "no-setuid" in told
+    assert "/usr/bin/su" in told
+
+
+@pytest.mark.parametrize("checks", [(), (check(Outcome.NOT_APPLICABLE),), (check(Outcome.ERROR, Enforcement.WARN),)])
+def test_an_image_that_no_control_was_checked_on_is_refused(checks):
+    """Nothing evaluated is never a pass, and no waiver makes it one; a stranger's image has no controls."""
+    for waivers in ((), (waiver(controls=("checks", "no-setuid"), vulnerabilities=()),)):
+        verdict = judged(checks=checks, waivers=waivers)
+        assert not verdict.allowed
+        assert "nothing was verified" in next(r.what for r in verdict.reasons if r.rule == "checks")
+    assert judged(checks=None).allowed
 
 
 def test_a_control_weighs_what_its_profile_says_that_day():
