@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import CheckResult, Finding, ScanReport, Verdict
@@ -84,7 +84,9 @@ class Artifacts(Database):
         return self.first_seen_all([(vulnerability, package)], now)[vulnerability, package]
 
     def first_seen_all(self, pairs: Iterable[tuple[str, str]], now: datetime) -> dict[tuple[str, str], datetime]:
-        """`first_seen` of many (vulnerability, package) pairs at once."""
+        """`first_seen` of many (vulnerability, package) pairs at once. A day that lies ahead, as a moved clock leaves it,
+        becomes `now`: else it would lengthen every window that is counted from it.
+        """
         wanted = set(pairs)
         new = sorted(wanted - self._seen().keys())
         rows = [{"vulnerability": vulnerability, "package": package, "at": now} for vulnerability, package in new]
@@ -93,7 +95,10 @@ class Artifacts(Database):
         except IntegrityError:  # another run saw some of them in this moment: its time stands
             return self.first_seen_all(wanted, now)
         known = self._seen()
-        return {pair: known[pair] for pair in wanted}
+        if any(known[pair] > now for pair in wanted):
+            with self._begin() as connection:
+                connection.execute(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
+        return {pair: min(known[pair], now) for pair in wanted}
 
     def _artifacts(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Artifact, ...]:
         query = select(t.artifacts).where(*where).order_by(t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
