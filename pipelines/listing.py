@@ -9,6 +9,7 @@ from typing import Any
 from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import err, out, print_json, print_table
 from hardening.foundation.errors import GoldsmithError
+from images.artifact import Release
 from images.build import BuildOutcome
 from images.context import Context
 from images.documents import to_json
@@ -45,7 +46,7 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        release = next((r for r in context.ledger.releases(name) if not r.pruned_at), None)
+        release = _stable(context, name)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
         lines.append(
@@ -57,6 +58,13 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
             )
         )  # fmt: skip
     return lines
+
+
+def _stable(context: Context, name: str) -> Release | None:
+    """What `stable` was last moved to, by the ledger alone: a list must not wait for a registry."""
+    repositories = dict.fromkeys(release.repository for release in context.ledger.releases(name))
+    moves = next((moves for place in repositories if (moves := context.ledger.moves(place, "stable"))), ())
+    return context.ledger.release(moves[-1].digest) if moves else None
 
 
 def plan_line(plan: BuildPlan) -> PlanLine:

@@ -106,6 +106,13 @@ def test_a_vulnerability_keeps_the_day_it_was_first_seen(ledger: Ledger) -> None
     assert seen == {("CVE-1", "openssl"): NOW, ("CVE-2", "openssl"): NOW + DAY}
 
 
+def test_a_first_sight_that_lies_ahead_is_today(ledger: Ledger) -> None:
+    """A clock that was moved, as for a rehearsal, must not lengthen a fix window; the earlier day then stays."""
+    ledger.first_seen("CVE-1", "openssl", NOW + 90 * DAY)
+    assert ledger.first_seen("CVE-1", "openssl", NOW) == NOW
+    assert ledger.first_seen("CVE-1", "openssl", NOW + DAY) == NOW
+
+
 def test_releases_are_found_by_name_digest_and_content(ledger: Ledger) -> None:
     """The newest stands first; revocation and pruning mark one release, not the others over its content."""
     redated = replace(RELEASE, digest="sha256:r2", published_at=NOW + DAY)

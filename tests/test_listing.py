@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from contextlib import closing
+from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
+from fleets import NOW, release
 from pydantic import TypeAdapter
 
 from hardening.findings import Outcome
 from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import ROOT
+from hardening.foundation.settings import ROOT, Settings
 from hardening.listing import ControlDetail, check_tree, list_controls, show_control
+from images.context import Context
+from images.ledger import Move
+from pipelines.listing import definition_lines
 
 TODAY = date(2026, 6, 1)
 
@@ -52,3 +58,29 @@ def test_a_tree_is_checked_by_the_controls_that_are_asked_for(tmp_path: Path) ->
     assert "/usr/become" in result.evidence
     with pytest.raises(ContentError, match="container-base has no control no-shell"):
         check_tree([ROOT], "container-base", tmp_path, TODAY, only=["no-shell"])
+
+
+def test_stable_is_what_the_channel_was_last_moved_to(tmp_path: Path) -> None:
+    """Not the newest release, which may be a candidate; and the list asks no registry."""
+
+    def nobody() -> str:
+        raise AssertionError("the registry was asked")
+
+    settings = Settings(state=tmp_path)
+    settings.state_dir.mkdir(exist_ok=True)
+    context = Context(settings, NOW, nobody, nobody)
+    one = replace(release(1, name="debian-base"), digest="sha256:one")
+    two = replace(release(2, name="debian-base"), digest="sha256:two")
+    with closing(context.ledger) as ledger:
+        for made in (one, two):
+            ledger.record_release(made)
+            ledger.record_move(Move(made.repository, "candidate", made.digest, NOW, "publish"))
+        assert _stable(context) == ("", None)
+        ledger.record_move(Move(one.repository, "stable", one.digest, NOW, "promote"))
+        assert _stable(context) == ("sha256:one", one.expires_at)
+
+
+def _stable(context: Context) -> tuple[str, datetime | None]:
+    """What the list says of one definition."""
+    line = next(line for line in definition_lines(context) if line.name == "debian-base")
+    return line.stable, line.expires_at

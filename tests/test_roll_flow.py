@@ -28,6 +28,7 @@ from images.publication.referrers import attach
 from pipelines import local
 from pipelines.fleet.lines import member_lines, roll_output
 from pipelines.fleet.members import Key
+from pipelines.publishing import prune_images
 from pipelines.roll import Desk, check, desk, start
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
@@ -60,7 +61,9 @@ class Place:
     api: Any
 
     def context(self) -> Context:
-        return Context(self.settings, NOW, lambda: self.host, lambda: self.address)
+        docker = self.settings.docker.model_copy(update={"host": self.host})
+        settings = self.settings.model_copy(update={"docker": docker})
+        return Context(settings, NOW, lambda: self.host, lambda: self.address)
 
     def desk(self, context: Context) -> Any:
         return desk("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
@@ -159,6 +162,25 @@ def test_a_target_that_is_revoked_during_a_rollout_reaches_no_other_member(
             start(at, apply=True)
         images = [line.image.partition("@")[2] for line in member_lines(check(at))]
     assert images == [new.digest, old.digest]
+
+
+def test_pruning_looks_at_every_fleet_first(place: Place, context: Context) -> None:
+    """What runs since the last look is known, also to a plan."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    context.ledger.seen_fleet("fleet-test", {"web-1": "sha256:older"}, NOW - DAY)
+    prune_images(apply=False, context=context)
+    assert context.ledger.running_digests() == {old.digest: ("fleet-test/web-1",)}
+
+
+@pytest.mark.parametrize("apply", [False, True])
+def test_nothing_is_pruned_while_a_fleet_cannot_be_read(place: Place, context: Context, apply: bool) -> None:
+    """Unread is not unused."""
+    place.publish(context, "one", days=40, ends=-1)
+    docker = place.settings.docker.model_copy(update={"host": "tcp://127.0.0.1:1"})
+    blind = replace(context, settings=place.settings.model_copy(update={"docker": docker}))
+    with closing(blind.ledger), pytest.raises(OutsideError, match="fleet-test cannot be read, so nothing is pruned"):
+        prune_images(apply=apply, context=blind)
 
 
 def revoke(context: Context, release: Release, known_to: str) -> None:

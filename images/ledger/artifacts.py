@@ -84,8 +84,9 @@ class Artifacts(Database):
         return self.first_seen_all([(vulnerability, package)], now)[vulnerability, package]
 
     def first_seen_all(self, pairs: Iterable[tuple[str, str]], now: datetime) -> dict[tuple[str, str], datetime]:
-        """`first_seen` of many (vulnerability, package) pairs at once. A day that lies ahead, as a moved clock leaves it,
-        becomes `now`: else it would lengthen every window that is counted from it.
+        """`first_seen` of many (vulnerability, package) pairs at once.
+
+        A day that lies ahead, as a moved clock leaves it, becomes `now`: else it would lengthen every window from it.
         """
         wanted = set(pairs)
         new = sorted(wanted - self._seen().keys())
