@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.build import build
 from images.context import Context
@@ -15,6 +16,28 @@ from images.planning.plan import Action
 from images.planning.planner import Planner
 
 HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('policy = "defualt"', "image.toml: policy: no policy is named defualt\n  hint: did you mean default?"),
+        ('profile = "container-bas"', "image.toml: profile: no profile is named container-bas"),
+    ],
+)
+def test_names_that_lead_nowhere_are_found_when_it_is_planned(tmp_path: Path, line: str, said: str) -> None:
+    """Before a package index is asked, and long before the gate would look for its policy."""
+    folder = tmp_path / "content/images/definitions/o-one"
+    folder.mkdir(parents=True)
+    head = HEAD.replace('profile = "container-base"\n', "") if line.startswith("profile") else HEAD
+    (folder / "image.toml").write_text(
+        f'{head}{line}\nbase = {{ bootstrap = {{ family = "debian", suite = "none" }} }}\n'
+    )
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
+    planner = Planner(Context(settings, datetime.now(UTC), lambda: "", lambda: ""))
+    with pytest.raises(ContentError) as error:
+        planner.plan("o-one")
+    assert said in str(error.value)
 
 
 def test_what_nobody_foresaw_stops_one_image_and_its_children_only(

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from hardening.catalog import load_profile
+from hardening.catalog import load_policies, load_profile
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.hashing import canonical, digest_of
+from hardening.model import Policy
 from hardening.render import Overlay, render
 from images.artifact import Artifact, Package
 from images.builders import builder_version
@@ -51,6 +52,7 @@ class Planner:
         """The plan of one definition; its parent must have been planned before, and if `built` tells of it, built."""
         loaded = self.context.definitions[name]
         platform, overlay = self._platform(loaded), self.overlay(loaded)  # first: they need no package index
+        self._require_policy(loaded)
         parent = self._parent_digest(loaded)
         added = self._resolve(loaded)
         inputs = inputs_of(
@@ -113,6 +115,21 @@ class Planner:
                 hint="add it there, or build for another one with `platform` in goldsmith.toml",
             )  # fmt: skip
         return wanted
+
+    def _require_policy(self, loaded: LoadedDefinition) -> None:
+        """Raises ContentError where the gate would find no policy, long after everything was built."""
+        if loaded.definition.policy not in self._policies:
+            hint = nearest(loaded.definition.policy, self._policies)
+            raise ContentError(
+                f"no policy is named {loaded.definition.policy}",
+                file=loaded.folder / "image.toml",
+                key="policy",
+                hint=hint,
+            )
+
+    @cached_property
+    def _policies(self) -> dict[str, Policy]:
+        return load_policies(self.context.settings.roots)
 
     def _parent_digest(self, loaded: LoadedDefinition) -> str:
         base = loaded.definition.base
