@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -79,7 +79,7 @@ class Healthcheck(Content):
 class Lifecycle(Content):
     """Dates of a release, counted from the day it is published."""
 
-    expires_after: Duration = Field("30d", validate_default=True)
+    expires_after: Duration = Field("30d", validate_default=True, ge=timedelta(hours=1), le=timedelta(days=3660))
     warn_before: Duration = Field("7d", validate_default=True)
     support_until: date | None = None
 

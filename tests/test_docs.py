@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from hardening.foundation.content import parse
 from hardening.foundation.process import run, which
-from hardening.foundation.settings import ROOT, Settings, load_settings
+from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Control
 from images.model import Definition
 from pipelines.fleet.model import Fleet
@@ -84,8 +84,8 @@ def test_examples_load(document: Path) -> None:
 def test_the_example_settings_load_and_are_complete() -> None:
     """The example names every setting, so that nobody has to read the code for it."""
     example = ROOT / "docs/goldsmith.toml.example"
-    load_settings(example)
     given = tomllib.loads(example.read_text())
+    parse(given, Settings, example)
     for name, field in Settings.model_fields.items():
         assert name in given
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

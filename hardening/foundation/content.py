@@ -43,6 +43,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return _parsed(path, (stat.st_mtime_ns, stat.st_size))
     except FileNotFoundError:
         raise ContentError("no such file", file=path) from None
+    except OSError as error:
+        raise ContentError(f"cannot be read: {error.strerror}", file=path) from None
+    except RecursionError:
+        raise ContentError("nested too deeply", file=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ContentError(
             f"not TOML: {error}", file=path, hint="strings need quotes; tables look like [name]"
@@ -50,7 +54,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse(data: Mapping[str, Any], model: type[Model], path: Path | str, **extra: Any) -> Model:
-    """`data` as `model`, with errors that name `path`. Raises ContentError."""
+    """`data` as `model`, with errors that name `path`. Raises ContentError, also where `data` repeats an `extra`."""
+    if given := sorted(data.keys() & extra.keys()):
+        reason = f"stands in the path ({extra[given[0]]}) and is not repeated in the file"
+        raise ContentError(reason, file=path, key=given[0], hint="leave it out here, or rename the folder or file")
     try:
         return model.model_validate({**data, **extra})
     except ValidationError as error:

@@ -19,7 +19,10 @@ def duration(text: Any) -> Any:
     match = re.fullmatch(r"(\d+)([smhdw])", text.strip()) if isinstance(text, str) else None
     if not match:
         raise ValueError(f"a duration is a number and a unit, such as 30s, 5m, 12h, 7d or 2w, not {text!r}")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise ValueError(f"a duration is shorter than {timedelta.max.days} days, not {text!r}") from None
 
 
 def shown(span: timedelta) -> str:

@@ -5,14 +5,23 @@ Nested keys in the environment use two underscores: `GOLDSMITH_REGISTRY__ADDRESS
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from hardening.foundation.content import explain, read_toml
 from hardening.foundation.durations import Duration, duration
+from hardening.foundation.errors import ContentError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,6 +127,37 @@ def load_settings(path: Path | None = None) -> Settings:
     file = path or ROOT / "goldsmith.toml"
     data: dict[str, Any] = read_toml(file) if file.exists() else {}
     try:
-        return Settings(**data)
+        settings = Settings(**data)
     except ValidationError as error:
-        raise explain(error, Settings, file) from None
+        raise explain(error, Settings, _blamed(error, file)) from None
+    except SettingsError as error:
+        named = re.search(r'field "(\w+)"', str(error))
+        variable = f"GOLDSMITH_{named[1].upper()}" if named else "GOLDSMITH_*"
+        raise ContentError("not JSON", file=f"{variable} in the environment", hint=_NESTED) from None
+    _require_roots(settings, file)
+    return settings
+
+
+def _require_roots(settings: Settings, file: Path) -> None:
+    """Content roots that are not there hold controls and images that somebody counts on."""
+    for number, root in enumerate(settings.content):
+        if not (ROOT / root).is_dir():
+            where = _blamed_variable(("content",)) or file
+            raise ContentError(f"no such directory: {ROOT / root}", file=where, key=f"content[{number}]")
+
+
+_NESTED = "one value of a table is set by two underscores: GOLDSMITH_REGISTRY__ADDRESS=registry.example.com/golden"
+
+
+def _blamed(error: ValidationError, file: Path) -> Path | str:
+    """Where the first value that is wrong came from: the environment, which wins, or the file."""
+    return _blamed_variable(error.errors()[0]["loc"]) or file
+
+
+def _blamed_variable(loc: tuple[int | str, ...]) -> str:
+    """The variable that holds the value at `loc`, if one does."""
+    names = [str(part) for part in loc if isinstance(part, str)]
+    longest_first = ["GOLDSMITH_" + "__".join(names[:length]).upper() for length in range(len(names), 0, -1)]
+    present = {name.upper() for name in os.environ}
+    found = next((name for name in longest_first if name in present), "")
+    return f"{found} in the environment" if found else ""
