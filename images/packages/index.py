@@ -36,6 +36,7 @@ class PackageIndex:
         self.settings = settings
         self.home = settings.state_dir / "apt"
         self.architecture = settings.platform.removeprefix("linux/")
+        self._answers: dict[tuple[Bootstrap, tuple[str, ...], tuple[Package, ...]], tuple[Package, ...]] = {}
 
     def sources(self, bootstrap: Bootstrap) -> str:
         """The deb822 text that an image of this distribution holds. Raises ContentError when no archive is known."""
@@ -46,6 +47,7 @@ class PackageIndex:
         root = self._root(bootstrap)
         with only_one(root / "lock", "a refresh of the package index", wait_seconds=300), room_on(root):
             retrying(lambda: self._update(bootstrap), within=self.settings.retry_for)
+        self._answers.clear()
 
     def state(self, bootstrap: Bootstrap) -> str:
         """A digest of the whole index as fetched: the signed release files of all sources, and the sources' names."""
@@ -61,7 +63,16 @@ class PackageIndex:
         Nothing installed: the base set of the bootstrap's variant is added; a static one gets exactly `wanted`.
         Raises ContentError for a name that the index does not have, or that cannot be installed.
         """
-        request = [self.state(bootstrap), sorted(wanted), [asdict(p) for p in sorted(installed)], bootstrap.variant]
+        asked = (bootstrap, wanted, installed)
+        if asked not in self._answers:
+            self._answers[asked] = self._answer(bootstrap, wanted, installed)
+        return self._answers[asked]
+
+    def _answer(
+        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...]
+    ) -> tuple[Package, ...]:
+        """The resolution kept on disk for this state of the index, else apt's."""
+        request = [self.state(bootstrap), sorted(wanted), [vars(p) for p in sorted(installed)], bootstrap.variant]
         cached = self._root(bootstrap) / "resolved" / digest_of(request).removeprefix("sha256:")
         if not cached.exists() or not all(self._stanza_path(package).exists() for package in _read(cached)):
             found = self._resolve(bootstrap, wanted, installed)
