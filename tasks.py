@@ -106,13 +106,13 @@ def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -
     return finish(errors)
 
 
-@command(NAME | JSON, "name")
-def image_promote(c: Context, name: str, json: bool = False) -> None:
+@command(NAME | {"policy": "the policy that judged it, where that is not the definition's own"} | JSON, "name")
+def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> None:
     """Move `stable` to what `candidate` points to."""
     from pipelines.listing import show
     from pipelines.publishing import CHANNEL_COLUMNS, promote_images
 
-    show(promote_images(name), CHANNEL_COLUMNS, as_json=json)
+    show(promote_images(name, policy), CHANNEL_COLUMNS, as_json=json)
 
 
 @command({"name": "a definition's name"} | JSON, "name")

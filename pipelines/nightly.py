@@ -149,7 +149,7 @@ def _shortly(reasons: Sequence[str]) -> str:
 def _promoted(context: Context, name: str, promoted: list[str], failures: Failures) -> Iterator[NightlyLine]:
     """Move `stable`. A line where that could not be: else the image's own line has told it all."""
     try:
-        move = promote(context.publisher, name)
+        move = promote(context.publisher, name, context.policy_of(name))
     except GoldsmithError as error:
         failures.append(error)
         yield _told(NightlyLine(kind="channel", name=name, status=_status(error), detail=error.message, seconds=0.0))

@@ -117,10 +117,11 @@ def _opinions(scanners: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{who}: {severity}" for who, severity in scanners)
 
 
-def promote_images(pattern: str) -> list[Change]:
-    """Move `stable` to what `candidate` points to."""
-    context = image_context()
-    return [channels.promote(context.publisher, name) for name in select(pattern, context.definitions, "image")]
+def promote_images(pattern: str, policy: str = "") -> list[Change]:
+    """Move `stable` to what `candidate` points to, judged by the definition's own policy or the one that is named."""
+    context = image_context(policy=policy)
+    names = select(pattern, context.definitions, "image")
+    return [channels.promote(context.publisher, name, context.policy_of(name)) for name in names]
 
 
 def rollback_image(name: str) -> list[Change]:

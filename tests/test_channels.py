@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def published(to: Publisher, text: str, day: int) -> Release:
 def promoted(to: Publisher, text: str, day: int) -> Release:
     """A release of `web` that became stable on its day."""
     made = published(to, text, day)
-    promote(at(to, NOW + day * DAY), "web")
+    promote(at(to, NOW + day * DAY), "web", "default")
     return made
 
 
@@ -56,10 +57,10 @@ def pointing(to: Publisher) -> dict[str, str]:
 def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: Publisher) -> None:
     """Asked again there is nothing to do, and it says so; a plan moves nothing."""
     one = published(to, "one", 0)
-    assert promote(to, "web", apply=False) == Change("web", "stable", "", one.digest, applied=False)
+    assert promote(to, "web", "default", apply=False) == Change("web", "stable", "", one.digest, applied=False)
     assert "stable" not in pointing(to)
-    assert promote(to, "web") == Change("web", "stable", "", one.digest, applied=True)
-    assert promote(to, "web").note == "already there"
+    assert promote(to, "web", "default") == Change("web", "stable", "", one.digest, applied=True)
+    assert promote(to, "web", "default").note == "already there"
     assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
     assert show(to.registry, "web", to.prefix, NOW).channels == ("candidate", "stable")
 
@@ -125,7 +126,7 @@ def test_a_revoked_release_with_nothing_before_it_is_reported(to: Publisher) -> 
     assert [change.applied for change in changes] == [False, False]
     assert "still points to the revoked one" in changes[0].note
     with pytest.raises(RefusedError, match="was revoked: bad"):
-        promote(to, "web")
+        promote(to, "web", "default")
 
 
 @needs_registry
@@ -142,14 +143,25 @@ def test_what_has_expired_is_not_promoted(to: Publisher) -> None:
     """The hint says how to get a fresh date."""
     published(to, "one", 0)
     with pytest.raises(RefusedError, match=r"expired on 2027-03-05"):
-        promote(at(to, NOW + 101 * DAY), "web")
+        promote(at(to, NOW + 101 * DAY), "web", "default")
+
+
+@needs_registry
+def test_what_another_policy_let_through_becomes_stable_only_by_name(to: Publisher) -> None:
+    """The demo's policy accepts the sample of advisories; nobody promotes that by the way."""
+    lenient = replace(judged(), verdict=replace(judged().verdict, policy="demo"))
+    one = release(to, built(to.store, text="one"), definition(**LIVES), lenient).release
+    with pytest.raises(RefusedError, match=r"(?s)judged by the policy demo.*image.promote web --policy demo"):
+        promote(to, "web", "default")
+    assert "stable" not in pointing(to)
+    assert promote(to, "web", "demo").after == one.digest
 
 
 @needs_registry
 def test_what_is_not_there_is_said(to: Publisher) -> None:
     """No candidate, no such digest, no reason."""
     with pytest.raises(NotFoundError, match="nothing is published"):
-        promote(to, "web")
+        promote(to, "web", "default")
     with pytest.raises(ContentError, match="no release has the digest"):
         locate(to, "sha256:" + "0" * 64, ["web"])
     one = published(to, "one", 0)

@@ -32,14 +32,15 @@ class Change:
     note: str = ""
 
 
-def promote(to: Publisher, name: str, *, apply: bool = True) -> Change:
+def promote(to: Publisher, name: str, policy: str, *, apply: bool = True) -> Change:
     """Let `stable` point to what `candidate` points to.
 
-    Raises RefusedError when that release is revoked, has expired, or its verdict refuses it or is missing.
+    Raises RefusedError when that release is revoked, has expired, or its verdict refuses it, is missing, or is by
+    another policy than `policy`: what was let through for a trial does not become `stable` by the way.
     """
     repository = to.registry.repository(name)
     chosen = release_at(to.registry, f"{repository}:candidate", to.prefix)
-    _fit(to, chosen)
+    _fit(to, chosen, policy)
     return _move(to, chosen, "stable", "promote", apply=apply)
 
 
@@ -123,7 +124,7 @@ def _back(to: Publisher, earlier: Release, channel: str, reason: str, *, apply: 
     return _move(to, earlier, channel, reason, below[-1] if below else earlier.digest, apply=apply)
 
 
-def _fit(to: Publisher, release: Release) -> None:
+def _fit(to: Publisher, release: Release, policy: str) -> None:
     """Raise RefusedError unless the release may become stable."""
     shown = f"{release.name} {release.digest[:19]}"
     state = lifecycle.status(release, to.now)
@@ -135,6 +136,12 @@ def _fit(to: Publisher, release: Release) -> None:
     if found is None:
         raise RefusedError(f"{shown} carries no verdict: it was never judged", hint="image.publish judges it")
     verdict = documents.from_bytes(Verdict, read(to.registry, release.repository, found))
+    if verdict.policy != policy:
+        raise RefusedError(
+            f"{shown} was judged by the policy {verdict.policy}, and the policy {policy} decides on stable",
+            hint=f"inv image.publish {release.name} judges it by {policy}; if {verdict.policy} is meant: "
+            f"inv image.promote {release.name} --policy {verdict.policy}",
+        )
     if not verdict.allowed:
         reasons = "\n".join(reason.what for reason in verdict.refusals)
         raise RefusedError(f"{shown} is refused by policy {verdict.policy}", evidence=reasons)

@@ -119,7 +119,7 @@ def _publish(context: Context) -> None:
         if outcome.error:
             raise outcome.error
         say(f"{outcome.name}: {outcome.built.action}, {outcome.action}, expires {outcome.expires_at:%Y-%m-%d}")
-        channels.promote(context.publisher, outcome.name)
+        channels.promote(context.publisher, outcome.name, context.policy_of(outcome.name))
 
 
 def _start(context: Context) -> str:
