@@ -47,6 +47,7 @@ def judge_image(
         *_unchecked(subject, checks),
         *(_check(subject, result) for result in checks or () if result.outcome in CHECK_BROKE),
         *_silent(policy, subject, reports),
+        *_outdated(rules.judges, subject, reports, now),
         *_review(policy, now),
         *ended(waivers, subject, now.date()),
     ]
@@ -264,6 +265,22 @@ def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list
         )
         for report in reports
         if report.kind in rules and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
+    ]
+
+
+def _outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+    """A warning where the list of exploited vulnerabilities is older than the policy lets any data be."""
+    return [
+        Reason(
+            rule=f"{report.scanner}-evaluated",
+            subject=subject,
+            enforcement=Enforcement.WARN,
+            what=f"the list of exploited vulnerabilities ({report.data_source}): {why}",
+            why="what began to be exploited since then is treated as if nobody did",
+            todo=report.reason or "bring feeds.kev up to date",
+        )
+        for report in reports
+        if report.kind is FindingKind.EXPLOITATION and (why := _why_not(rule, report, now))
     ]
 
 

@@ -56,6 +56,7 @@ class FindingKind(StrEnum):
     VULNERABILITY = "vulnerability"
     MISCONFIGURATION = "misconfiguration"
     SECRET = "secret"  # noqa: S105 - a kind of finding
+    EXPLOITATION = "exploitation"
 
 
 @dataclass(frozen=True, order=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hardening.findings import Finding, Outcome, ScanReport, merge
+from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import process
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.settings import Settings
@@ -43,7 +43,7 @@ def scan(
     target = replace(target, layout=target.layout.absolute(), tree=target.tree.absolute())
     suite, (image, digest) = suite_of(target.tree), image_config(target.layout)
     data, missing = feeds.current(settings, suite, now)
-    known = feeds.exploited(settings, now)
+    exploited = feeds.exploited(settings, now)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, ThreadPoolExecutor() as pool:
         inputs = ScanInputs(Path(work), suite, _text(target.tree, "var/lib/dpkg/status"), data, missing)
         (inputs.work / "Dockerfile").write_text(trivy_config.dockerfile(image))
@@ -52,8 +52,16 @@ def scan(
         reports = tuple(run.result() for run in runs)
         sbom = bill.result()
     found = (finding for report in reports for finding in report.findings)
-    findings = tuple(replace(finding, exploited=finding.id in known) for finding in merge(found))
-    return ScanResult(reports, findings, sbom)
+    findings = tuple(replace(finding, exploited=finding.id in exploited.ids) for finding in merge(found))
+    return ScanResult((*reports, *known_exploited(exploited)), findings, sbom)
+
+
+def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
+    """The report of the list of exploited vulnerabilities, so that its age shows; none where nobody asked for one."""
+    if known.feed is None:
+        return ()
+    kind, feed = FindingKind.EXPLOITATION, known.feed
+    return (ScanReport("kev", kind, Outcome.PASS, len(known.ids), feed.date, feed.source, feed.note),)
 
 
 def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport:

@@ -88,6 +88,18 @@ def test_an_image_that_was_judged_and_holds_nothing_is_allowed():
     assert verdict.reasons == ()
 
 
+@pytest.mark.parametrize(("days", "told"), [(6, ""), (8, "8 days old; the policy accepts 7d")])
+def test_an_old_list_of_exploited_vulnerabilities_is_a_warning(days: int, told: str) -> None:
+    """It is no judge, and its age is nobody's refusal; but who reads the verdict learns of it."""
+    known = report(scanner="kev", kind=FindingKind.EXPLOITATION, data_date=NOW - days * DAY, data_source="kev.json")
+    verdict = judged(reports=(*JUDGED, known))
+    assert verdict.allowed
+    assert [(reason.enforcement, told in reason.what) for reason in verdict.reasons] == (
+        [(Enforcement.WARN, True)] if told else []
+    )
+    assert not judged(reports=(known,)).allowed
+
+
 @pytest.mark.parametrize(
     ("reports", "because"),
     [

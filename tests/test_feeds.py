@@ -18,6 +18,7 @@ from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images import feeds
 from images.feeds.sample import debsecan_format
+from images.scan import known_exploited
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -202,12 +203,29 @@ def test_trivys_data_is_dated_by_its_own_metadata(tmp_path):
 def test_known_exploitation_comes_from_a_file(wrap, tmp_path):
     """CISA's document, or its bare list."""
     (tmp_path / "kev.json").write_text(json.dumps(wrap([{"cveID": "CVE-2026-0001"}])))
-    assert feeds.exploited(settings(tmp_path, kev=str(tmp_path / "kev.json")), NOW) == {"CVE-2026-0001"}
+    assert feeds.exploited(settings(tmp_path, kev=str(tmp_path / "kev.json")), NOW).ids == {"CVE-2026-0001"}
+
+
+def test_the_list_of_exploited_ones_has_a_date_and_says_when_it_is_an_old_copy(server, tmp_path):
+    """Its own date where it carries one, else the server's; a copy that had to do tells since when and why."""
+    server.content = json.dumps([{"cveID": "CVE-2026-0001"}]).encode()
+    ours = settings(tmp_path, kev=server.address)
+    [report] = known_exploited(feeds.exploited(ours, NOW))
+    assert (report.data_date, report.evaluated, report.reason) == (NOW - 2 * HOUR, 1, "")
+    server.fails = [500] * 9
+    [report] = known_exploited(feeds.exploited(ours, NOW + 30 * 24 * HOUR))
+    assert report.data_date == NOW - 2 * HOUR
+    assert report.reason.startswith("last good copy, 30d old, because http://127.0.0.1")
+    dated = {"dateReleased": "2026-11-20T01:02:03Z", "vulnerabilities": [{"cveID": "CVE-2026-0001"}]}
+    (tmp_path / "kev.json").write_text(json.dumps(dated))
+    [report] = known_exploited(feeds.exploited(settings(tmp_path, kev=str(tmp_path / "kev.json")), NOW))
+    assert report.data_date == datetime(2026, 11, 20, 1, 2, 3, tzinfo=UTC)
+    assert known_exploited(feeds.Exploited()) == ()
 
 
 def test_known_exploitation_that_was_asked_for_and_cannot_be_had_is_an_error(server, tmp_path):
     """ "None is exploited" would be a silent pass; not asking for it is a choice."""
-    assert feeds.exploited(settings(tmp_path), NOW) == frozenset()
+    assert feeds.exploited(settings(tmp_path), NOW) == feeds.Exploited()
     for place in (str(tmp_path / "absent"), server.address):
         with pytest.raises(OutsideError):
             feeds.exploited(settings(tmp_path, kev=place), NOW)

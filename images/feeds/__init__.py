@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -98,22 +99,34 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
     return Feed(directory, dated, source, note=note)
 
 
-def exploited(settings: Settings, now: datetime) -> frozenset[str]:
-    """The ids of vulnerabilities known to be exploited, by `feeds.kev` (CISA's JSON); none where that is not set.
+@dataclass(frozen=True)
+class Exploited:
+    """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked."""
+
+    ids: frozenset[str] = frozenset()
+    feed: Feed | None = None
+
+
+def exploited(settings: Settings, now: datetime) -> Exploited:
+    """What is known to be exploited, by `feeds.kev` (CISA's JSON); nothing where that is not set.
 
     Raises OutsideError where it is set and nothing can be had: "none is exploited" would be a silent pass.
     """
     place = settings.feeds.kev
     if not place:
-        return frozenset()
+        return Exploited()
     if _is_address(place):
         kept = settings.state_dir / "feeds" / "kev"
         feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, check=_kev)
-        return _kev((feed.directory / "kev.json").read_bytes())
+        file = kept / "kev.json"
+    else:
+        file = ROOT / place
+        feed = Feed(file.parent, None, f"file {file}")
     try:
-        return _kev((ROOT / place).read_bytes())
+        ids, dated = _kev(file.read_bytes()), _metadata_date(file, "dateReleased") or feed.date or _modified(file)
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
+    return Exploited(ids, replace(feed, date=dated))
 
 
 def _kev(raw: bytes) -> frozenset[str]:
