@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml
 from hardening.foundation.errors import ContentError, nearest
-from hardening.model import Cases, Control, LoadedControl, Policy, Profile, ProfileEntry, Waiver
+from hardening.model import Cases, Control, LoadedControl, Policy, Profile, ProfileEntry, RunningRules, Waiver
 
 __all__ = [
     "LoadedControl",
@@ -19,6 +19,8 @@ __all__ = [
     "load_profiles",
     "load_waivers",
 ]
+
+RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 
 
 def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
@@ -66,7 +68,19 @@ def load_policy(roots: Sequence[Path], name: str) -> Policy:
 def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
     """Every waiver of the content roots, expired ones too, sorted by id."""
     files = find_content(roots, "hardening/waivers", "*.toml")
-    return tuple(load_toml(file, Waiver, id=name) for name, file in files.items())
+    waivers = {file: load_toml(file, Waiver, id=name) for name, file in files.items()}
+    if any(waiver.controls for waiver in waivers.values()):
+        known = {*find_content(roots, "hardening/controls", "*/"), *RUNNING}
+        for file, waiver in waivers.items():
+            _refuse_unknown(file, waiver, known)
+    return tuple(waivers.values())
+
+
+def _refuse_unknown(file: Path, waiver: Waiver, known: set[str]) -> None:
+    """A waiver for what does not exist excuses nothing, and its author believes that it does."""
+    for name in waiver.controls:
+        if name not in known and not name.endswith("-evaluated"):
+            raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))
 
 
 def _load_control(name: str, folder: Path) -> LoadedControl:

@@ -217,6 +217,15 @@ def test_a_waiver_is_bounded_and_seen_by_two(tmp_path: Path, change: tuple[str, 
     assert message in error
 
 
+def test_a_waiver_for_nothing_is_refused(tmp_path: Path) -> None:
+    """A slip in a control's name would be an exception that its author believes in; running rules count."""
+    root = root_with(tmp_path, **{"waivers/w.toml": WAIVER.replace('["a"]', '["a", "max-age", "hadolint-evaluated"]')})
+    assert load_waivers([root])
+    root = root_with(tmp_path, **{"waivers/w.toml": WAIVER.replace('["a"]', '["max-ago"]')})
+    error = refused(load_waivers, [root])
+    assert "waivers/w.toml: controls: nothing is named max-ago\n  hint: did you mean max-age" in error
+
+
 def test_waivers_are_named_by_their_file(tmp_path: Path) -> None:
     """The id is the file's name, so that two of the same id cannot exist."""
     root = root_with(tmp_path, **{"waivers/w2.toml": WAIVER, "waivers/w1.toml": WAIVER})
