@@ -93,7 +93,7 @@ class _Builder:
         start = time.monotonic()
         if parent and parent.action in {Action.REFUSED, Action.FAILED}:
             return BuildOutcome(
-                name, Action.FAILED, reasons=(f"its parent {parent.name} was {parent.action}",), error=parent.error
+                name, Action.FAILED, reasons=(f"its parent {parent.name} {_became(parent.action)}",), error=parent.error
             )
         try:
             with room_on(self.context.settings.state_dir):
@@ -189,3 +189,7 @@ class _Builder:
     def _keep(self, dockerfile: Path | None) -> str:
         """Keep the Dockerfile in the store, for the scanners to come; its digest."""
         return self.context.store.put_file(dockerfile, "text/plain").digest if dockerfile else ""
+
+
+def _became(action: Action) -> str:
+    return "was refused" if action is Action.REFUSED else "failed"

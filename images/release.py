@@ -60,7 +60,7 @@ def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -
     if built.action in {Action.REFUSED, Action.FAILED}:
         return ReleaseOutcome(built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error)
     if parent and parent.action in {"refused", "failed"}:
-        because = (f"its base {parent.name} was {parent.action}",)
+        because = (f"its base {parent.name} {'failed' if parent.action == 'failed' else 'was refused'}",)
         return ReleaseOutcome(built.name, "failed", built, built.digest, reasons=because, error=parent.error)
     try:
         return _publish(context, built)

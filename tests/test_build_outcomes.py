@@ -63,4 +63,4 @@ def test_what_nobody_foresaw_stops_one_image_and_its_children_only(
     assert codes == {"o-bug": 1, "o-disk": 4, "o-memory": 1, "o-child": 1}
     assert "KeyError: 'surprise'" in str(found["o-bug"].error)
     assert "not yours" in found["o-disk"].reasons[0]
-    assert found["o-child"].reasons == ("its parent o-bug was failed",)
+    assert found["o-child"].reasons == ("its parent o-bug failed",)

@@ -384,9 +384,9 @@ def test_a_step_that_fails_is_shown_and_leaves_no_image(
     (folder / "Dockerfile.j2").write_text(body)
     before = set(base[1].blobs.iterdir())
     wanted = job(real, base[1], definition(GOLDEN), folder, tmp_path / "work", base=base[0], docker_host=host)
-    with pytest.raises(OutsideError) as error:
+    with pytest.raises(ContentError) as wrong:
         build(wanted)
-    assert "so it broke" in error.value.evidence
+    assert "so it broke" in wrong.value.evidence
     absent = dataclasses.replace(wanted, work=tmp_path / "other", docker_host="unix:///nowhere.sock")
     absent.work.mkdir()
     with pytest.raises(OutsideError) as error:

@@ -20,6 +20,8 @@ from images.packages.index import write_repository
 from images.store import layers
 from images.store.merge import Merged
 
+STEP_FAILED = "did not complete successfully"  # BuildKit's words for a step that ended with another status than 0
+
 
 def build(job: BuildJob) -> Built:
     """Build a child with BuildKit. Needs root and an engine with the containerd image store."""
@@ -117,7 +119,12 @@ def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
     output = job.work / "output"
     env = {"DOCKER_HOST": job.docker_host} if job.docker_host else {}
     hint = "a step of its Dockerfile failed, or the engine: ./goldsmith doctor shows which one builds"
-    steps.run_bound(job, command(job, base_digest, written, output), env, hint)
+    try:
+        steps.run_bound(job, command(job, base_digest, written, output), env, hint)
+    except OutsideError as error:
+        if STEP_FAILED not in error.evidence:
+            raise
+        raise ContentError("a step failed", file=job.definition_folder, evidence=error.evidence) from None
     return _beyond(output, job.store.config(base_digest)["rootfs"]["diff_ids"])
 
 
