@@ -10,17 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
-from hardening.foundation.durations import shown
-from hardening.model import Enforcement, FixWindow, Judges, Policy, Rule, Severity, Waiver
+from hardening.findings import (
+    WORST_FIRST,
+    CheckResult,
+    Finding,
+    FindingKind,
+    Outcome,
+    Reason,
+    ScanReport,
+    Verdict,
+    merge,
+)
+from hardening.judges import counts, judges, outdated
+from hardening.model import Enforcement, FixWindow, Policy, Rule, Severity, Waiver
 from hardening.running import RunningFacts, judge_member
 from hardening.waive import ended, settle
 
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
-WORST_FIRST = tuple(Severity)
 LENIENT_FIRST = tuple(Enforcement)
-CLOCK_SKEW = timedelta(days=1)
 FirstSeen = Mapping[tuple[str, str], datetime]
 
 
@@ -43,18 +51,18 @@ def judge_image(
     merged, seen = merge(findings), first_seen or {}
     rules = policy.image
     own = [
-        *_judges(rules.judges, subject, reports, now),
+        *judges(rules.judges, subject, reports, now),
         *_unchecked(subject, checks),
         *(_check(subject, result) for result in checks or () if result.outcome in CHECK_BROKE),
         *_silent(policy, subject, reports),
-        *_outdated(rules.judges, subject, reports, now),
+        *outdated(rules.judges, subject, reports, now),
         *_review(policy, now),
         *ended(waivers, subject, now.date()),
     ]
     found = [_dissent(_finding(policy, subject, finding, now, seen), finding, reports) for finding in merged]
     settled = [settle(reason, policy.exception_contact, waivers, now) for reason in own]
     settled += [settle(reason, policy.exception_contact, waivers, now, finding=True) for reason in found]
-    evaluated = any(_counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
+    evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
 
@@ -70,57 +78,6 @@ def _order(reason: Reason) -> tuple[bool, int, bool, str, str, str]:
     """What is waived last, what refuses first, and of that first that nothing was judged at all."""
     lenient = -LENIENT_FIRST.index(reason.enforcement)
     return (bool(reason.waived_by), lenient, reason.rule != "judges", reason.rule, reason.what, reason.subject)
-
-
-def _counts(rule: Judges, report: ScanReport, now: datetime) -> bool:
-    """Whether `report` is a vulnerability scanner's that evaluated the image on data the policy accepts."""
-    return report.kind is FindingKind.VULNERABILITY and not _why_not(rule, report, now)
-
-
-def _why_not(rule: Judges, report: ScanReport, now: datetime) -> str:
-    """Why a vulnerability scanner's report does not count as an evaluation; empty when it does."""
-    if report.outcome not in (Outcome.PASS, Outcome.FAIL) or report.evaluated < 1:
-        return report.reason or "it evaluated nothing"
-    if report.sample:
-        return "" if rule.accept_sample else f"judged by the {report.data_source}, which this policy does not accept"
-    if report.data_date is None:
-        return f"the date of its data is unknown ({report.data_source})"
-    age, limit = now - report.data_date, shown(rule.data_max_age)
-    if age > rule.data_max_age:
-        return f"its data is of {report.data_date:%Y-%m-%d}, {age.days} days old; the policy accepts {limit}"
-    if age < -CLOCK_SKEW:
-        return f"its data is dated {report.data_date:%Y-%m-%d}, in the future"
-    return ""
-
-
-def _judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
-    judges = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
-    counted = {report.scanner for report in judges if _counts(rule, report, now)}
-    if len(counted) >= rule.minimum:
-        return []
-    silent = "; ".join(f"{r.scanner}: {why}" for r in judges if (why := _why_not(rule, r, now)))
-    what = f"{len(counted)} of at least {rule.minimum}" if counted else "nothing was evaluated: 0 of at least"
-    what = what if counted else f"{what} {rule.minimum}"
-    return [
-        Reason(
-            rule="judges",
-            subject=subject,
-            # A policy may be lenient about how many judges there are, never about whether there is one.
-            enforcement=rule.enforcement if counted else Enforcement.ENFORCE,
-            what=f"{what} vulnerability scanners judged this image ({silent or 'none ran'})",
-            why="an image that nobody judged looks exactly like an image without vulnerabilities",
-            todo=_judges_todo(any(report.sample for report in judges)),
-        )
-    ]
-
-
-def _judges_todo(sample: bool) -> str:
-    feeds = (
-        "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address or a directory with current data, "
-        "or GOLDSMITH_FEEDS__DEBSECAN in the environment, and run again"
-    )
-    trial = '; to try Goldsmith without a feed, use policy = "demo", which accepts the sample that ships'
-    return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"
 
 
 def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> list[Reason]:
@@ -265,22 +222,6 @@ def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list
         )
         for report in reports
         if report.kind in rules and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
-    ]
-
-
-def _outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
-    """A warning where the list of exploited vulnerabilities is older than the policy lets any data be."""
-    return [
-        Reason(
-            rule=f"{report.scanner}-evaluated",
-            subject=subject,
-            enforcement=Enforcement.WARN,
-            what=f"the list of exploited vulnerabilities ({report.data_source}): {why}",
-            why="what began to be exploited since then is treated as if nobody did",
-            todo=report.reason or "bring feeds.kev up to date",
-        )
-        for report in reports
-        if report.kind is FindingKind.EXPLOITATION and (why := _why_not(rule, report, now))
     ]
 
 

@@ -24,6 +24,7 @@ PURE = {
     "hardening.foundation.durations",
     "hardening.foundation.errors",
     "hardening.foundation.hashing",
+    "hardening.judges",
     "hardening.model",
     "hardening.render",
     "hardening.running",
