@@ -74,8 +74,8 @@ def how_to_ask(rule: str, subject: str, contact: str, today: date, *, finding: b
         what,
         f"subjects = [{_toml(subject)}]",
         'reason = "why it is acceptable until then"',
-        'owner = "your team"',
-        'approver = "a second person, not the owner"',
+        'owner = ""  # your team',
+        'approver = ""  # a second person, not the owner',
         f"created = {today}",
         f"expires = {today + ASKED_FOR}",
     ]

@@ -106,5 +106,5 @@ def refusal(judgement: Judgement) -> RefusedError:
     return RefusedError(
         f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
         evidence=explain(reasons),
-        hint="take the newer packages with inv image.build, or ask for a waiver as shown",
+        hint="each reason says what to do about it",
     )

@@ -9,7 +9,7 @@ from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import out, print_json
 from hardening.foundation.content import select
 from hardening.foundation.durations import shown
-from hardening.foundation.errors import UsageError
+from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.settings import load_settings
 from hardening.listing import ControlRow, check_tree, list_controls, show_control
 from hardening.model import FixWindow, Policy, Rule, Severity
@@ -67,6 +67,10 @@ def _flowing(text: str) -> str:
 def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
     """Check any filesystem, such as a mounted disk or an exported container, by a profile or one control of it."""
     tree, today = Path(place).resolve(), clock().date()
+    if not tree.is_dir():
+        raise ContentError(
+            f"{place} is no directory", hint="give the root of a filesystem: a mounted disk, an exported container"
+        )
     only = [control] if control else []
     checks = check_tree(load_settings().roots, profile, tree, today, only=only)
     return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]

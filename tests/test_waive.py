@@ -9,6 +9,7 @@ from datetime import date, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from hardening.model import Waiver
 from hardening.waive import active, covers, ended, how_to_ask, openvex, trivyignore, waived_by
@@ -64,10 +65,13 @@ def test_an_expired_waiver_is_reported_to_its_owner():
 
 @pytest.mark.parametrize(("rule", "finding"), [("CVE-2026-0001", True), ("max_age", False), ("no-setuid", False)])
 def test_the_waiver_to_paste_is_valid_and_covers_the_reason(rule, finding):
-    """What a refusal prints loads as it stands, and would silence just that refusal."""
+    """What a refusal prints loads once two people stand in it, and would silence just that refusal."""
     head, *toml = how_to_ask(rule, "web/web-1", "security@example.com", TODAY, finding=finding).splitlines()
     assert head.startswith("ask security@example.com, with this as hardening/waivers/web-web-1-")
-    pasted = Waiver.model_validate({**tomllib.loads("\n".join(toml)), "id": "pasted"})
+    blank = tomllib.loads("\n".join(toml))
+    with pytest.raises(ValidationError, match="owner"):
+        Waiver.model_validate({**blank, "id": "pasted"})
+    pasted = Waiver.model_validate({**blank, "id": "pasted", "owner": "web", "approver": "security"})
     assert waived_by([pasted], rule, "web/web-1", TODAY) == pasted
     assert pasted.expires - TODAY == timedelta(days=30)
 

@@ -5,7 +5,7 @@ case $RUN_STATUS in
         tail -n 5 -- "$RUN_LOG"
         ;;
     '')
-        echo "the image was not run: nothing is known of it"
+        echo "the image was not run: nothing is known of it (does its image.toml name a smoke command?)"
         exit 1
         ;;
     *)
