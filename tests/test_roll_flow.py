@@ -295,7 +295,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
 def killed_at_stop(settings: Settings, address: str, host: str) -> None:
     """A process that rolls, and dies right after it has stopped the old container."""
     context = Context(settings, NOW, lambda: host, lambda: address)
-    with desk("fleet-test", context, engine=host, now=lambda: NOW) as at:
+    with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
         fatal(at)
         start(at, apply=True)
 
