@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from hardening.foundation.settings import Settings
 from pipelines import local
@@ -96,7 +97,10 @@ class Town:
         return f"http://{self.docker('port', 'night-proxy', '8080/tcp').splitlines()[0]}/night.html"
 
     def page(self, container: str) -> str:
-        return self.docker("exec", container, "cat", PAGE)
+        """What the container itself answers, past any proxy."""
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        address = self.docker("inspect", "--format", form, container)
+        return requests.get(f"http://{address}:8080/night.html", timeout=10).text.strip()
 
     def id_of(self, container: str) -> str:
         return self.docker("inspect", "--format", "{{.Id}}", container)
