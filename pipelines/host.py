@@ -146,7 +146,9 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
     found = _answering(configured) if configured else probe(DEFAULT_HOST)
     if found and found.suits(for_builds):
         return found
-    return probe(PrivateEngine(settings).host)
+    private = PrivateEngine(settings)
+    # One whose data was removed under it still answers, and can do nothing: it is started anew.
+    return probe(private.host) if private.folder.exists() else None
 
 
 def probe(host: str) -> Engine | None:
