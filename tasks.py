@@ -1,4 +1,4 @@
-"""The command line: each task parses, wires, calls one flow and prints. `inv --list` shows them all.
+"""The command line: each task parses, wires, calls one flow and prints. `./goldsmith --list` shows them all.
 
 Exit codes: 0 done, 1 usage error or broken invariant, 2 content wrong, 3 refused by policy or gate, 4 the outside world
 failed.

@@ -91,7 +91,7 @@ def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> list[Reaso
             enforcement=Enforcement.ENFORCE,
             what=f"nothing was verified: of {len(checks)} controls none passed or failed",
             why="an image that no control was checked on looks exactly like a hardened one",
-            todo=f"`inv image.build {subject} --no-cache` verifies it; its profile must hold controls that apply",
+            todo=f"`./goldsmith image.build {subject} --no-cache` verifies it by a profile whose controls apply",
         )
     ]
 
@@ -103,7 +103,7 @@ def _check(subject: str, result: CheckResult) -> Reason:
         subject=subject,
         enforcement=result.enforcement,
         what=f"control {result.control} ({result.severity}) {broke}: {result.title}: {result.evidence.strip()}",
-        why=f"`inv control.show {result.control}` gives the reason and what it costs to comply",
+        why=f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply",
         todo="remove what the evidence names from the image's definition, or let the control apply it",
     )
 
@@ -139,7 +139,7 @@ def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime
         enforcement=Enforcement.AUDIT,
         what=f"{what}: {_said(finding)}{exploited}{_title(finding)}",
         why="attackers read the same advisories: once a fix is published, the hole is too",
-        todo=f"rebuild on {finding.package} {finding.fixed} (`inv image.build {subject}` takes it from the index)",
+        todo=f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)",
     )
     if not finding.fixed:
         wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"

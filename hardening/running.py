@@ -61,7 +61,7 @@ def _reason(rule: Rule, name: str, subject: str, since: datetime, what: str, why
         enforcement=rule.enforcement,
         what=f"{what} (since {since:%Y-%m-%d %H:%M} UTC)",
         why=why,
-        todo=todo or "replace it: `inv roll.plan FLEET` shows how, `inv roll.start FLEET --apply` does it",
+        todo=todo or "replace it: `./goldsmith roll.plan FLEET` plans it, `./goldsmith roll.start FLEET --apply` acts",
         since=since,
         deadline=since + rule.grace,
     )
@@ -86,7 +86,7 @@ def _revoked(policy: Policy, subject: str, member: RunningFacts, now: datetime) 
 def _unknown(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason:
     what = f"nobody knows where {member.image or 'its image'} comes from: no release of ours is found for it"
     why = "an image without a known origin cannot be judged: it may be good or bad"
-    todo = "find its origin, or take it over on purpose: `inv roll.plan FLEET --adopt`"
+    todo = "find its origin, or take it over on purpose: `./goldsmith roll.plan FLEET --adopt MEMBER`"
     return _reason(policy.running.unknown, "unknown", subject, member.seen_since or now, what, why, todo)
 
 
@@ -102,7 +102,8 @@ def _superseded(policy: Policy, subject: str, member: RunningFacts, now: datetim
 def _refused(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
     if member.refused_since is None or now < member.refused_since:
         return None
-    what = f"{member.image or 'its image'} would not be published today: {member.refused_because or 'see image.show'}"
+    because = member.refused_because or "see ./goldsmith image.show"
+    what = f"{member.image or 'its image'} would not be published today: {because}"
     why = "what is known about it has grown worse since it was published"
     return _reason(policy.running.refused, "refused", subject, member.refused_since, what, why)
 

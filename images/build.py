@@ -183,7 +183,7 @@ class _Builder:
         return RefusedError(
             f"{name} breaks {', '.join(r.control for r in refused)}",
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
-            hint=f"inv control.show {first} says why it matters and what to do; where that cannot be, {asking}",
+            hint=f"./goldsmith control.show {first} says why it matters and what to do; where that cannot be, {asking}",
         )
 
     def _keep(self, dockerfile: Path | None) -> str:

@@ -34,7 +34,7 @@ def latest(context: Context, name: str) -> Artifact:
     """The newest artifact of `name`. Raises ContentError where there is none on this machine."""
     found = context.ledger.latest_artifact(name, context.settings.platform)
     if found is None or not context.store.has(found.digest):
-        raise ContentError(f"{name} has not been built on this machine", hint=f"inv image.build {name}")
+        raise ContentError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
     return found
 
 

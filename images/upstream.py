@@ -59,7 +59,7 @@ class Upstream:
         file = self._root_of(reference) / LOCK
         pin = _load(file).images.get(reference) if file.exists() else None
         if pin is None:
-            raise ContentError(f"{reference} is not pinned", file=file, hint="inv image.lock pins it to its digest")
+            raise ContentError(f"{reference} is not pinned", file=file, hint="./goldsmith image.lock NAME pins it")
         if self.settings.platform not in pin.platforms:
             known = ", ".join(sorted(pin.platforms))
             raise ContentError(f"{reference} has no {self.settings.platform}", file=file, hint=f"it has {known}")
@@ -154,7 +154,7 @@ def _platform(item: dict[str, Any]) -> str:
 
 def render_lock(pins: dict[str, Pin]) -> str:
     """The text of the lock file."""
-    lines = ["# Upstream images and the digests they are pinned to. Moved by `inv image.lock`, not by hand.\n"]
+    lines = ["# Upstream images and the digests they are pinned to. Moved by `./goldsmith image.lock`, not by hand.\n"]
     for reference, pin in sorted(pins.items()):
         platforms = ", ".join(f'"{name}" = "{digest}"' for name, digest in sorted(pin.platforms.items()))
         lines.append(f'\n[images."{reference}"]\ndigest = "{pin.digest}"\nplatforms = {{ {platforms} }}\n')

@@ -223,7 +223,8 @@ def _undo(rolling: Run, error: BaseException) -> None:
             try:
                 restore(rolling, step.key)
             except GoldsmithError as second:
-                _add(error, f"{step.key.name} could not be put back: {second.message}; roll.start --apply tries again")
+                again = "./goldsmith roll.start --apply tries again"
+                _add(error, f"{step.key.name} could not be put back: {second.message}; {again}")
     if not any(step.phase in OPEN for step in rolling.state.steps):
         rolling.end(str(error) or type(error).__name__)
 

@@ -148,7 +148,7 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
         return found
     private = PrivateEngine(settings)
     # One whose data was removed under it still answers, and can do nothing: it is started anew.
-    return probe(private.host) if private.folder.exists() else None
+    return probe(private.host) if private.data.exists() else None
 
 
 def probe(host: str) -> Engine | None:

@@ -76,7 +76,8 @@ def _start(folder: Path, port: int) -> None:
         )
     config = folder / "config.yml"
     config.write_text(_CONFIG.substitute(data=folder / "data", port=port))
-    _daemon(folder).start([str(program), "serve", str(config)], ready=lambda: _answers(port))
+    argv = ["sh", str(Path(__file__).with_name("embedded-registry.sh")), str(program), str(config)]
+    _daemon(folder).start(argv, ready=lambda: _answers(port))
 
 
 def _port(folder: Path) -> int:

@@ -174,7 +174,8 @@ def _fleet(context: Context, name: str, fleet_host: Callable[[], str]) -> tuple[
         if not violating:
             return "compliant", f"{len(judged)} member(s) within policy"
         if at.fleet.approval is Approval.REQUIRED:
-            return "waits", f"{_told_of(violating, judged)}; approval is required: inv roll.start {name} --apply"
+            approve = f"approval is required: ./goldsmith roll.start {name} --apply"
+            return "waits", f"{_told_of(violating, judged)}; {approve}"
         plan, state = start(at, apply=True, automated=True)
         if state is None:
             return "skipped", "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)

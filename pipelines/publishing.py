@@ -197,7 +197,7 @@ def look_at_fleets(context: Context) -> None:
             raise OutsideError(
                 f"the fleet {name} cannot be read, so nothing is pruned: what it runs must stay",
                 evidence=str(error),
-                hint=f"see what is wrong: inv fleet.check {name}",
+                hint=f"see what is wrong: ./goldsmith fleet.check {name}",
             ) from error
 
 

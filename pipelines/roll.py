@@ -129,7 +129,7 @@ def _resumed(at: Desk, row: Rollout) -> RolloutState:
     if at.context.settings.database and host != socket.gethostname():  # several machines may share this ledger
         raise RefusedError(
             f"the rollout {row.id} was begun on {host} and is not over; its last step was at {row.at:%Y-%m-%d %H:%M}",
-            hint="run roll.start there; it finishes or restores what is left",
+            hint="run ./goldsmith roll.start there; it finishes or restores what is left",
         )
     say(f"{at.fleet.name}: the rollout {row.id} was interrupted; finishing or restoring its members")
     return recover(from_json(RolloutState, row.state), _world(at, None, ()))

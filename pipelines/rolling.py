@@ -69,7 +69,7 @@ def show_roll(roll: RollOutput, *, as_json: bool) -> None:
     for skip in roll.skipped:
         out().print(f"left alone: {skip.member}: {skip.why}", markup=False)
     if roll.steps and not roll.rollout:
-        command = f"inv roll.start {roll.fleet} --apply"
+        command = f"./goldsmith roll.start {roll.fleet} --apply"
         say(f"nothing was done; it takes {shown(timedelta(seconds=roll.seconds))} or more: {command}")
 
 

@@ -1,7 +1,7 @@
 """The JSON Schemas: of what each command prints with `--json`, and of what people write in TOML. Made from the models.
 
 `docs/schemas/<command>.json` is the contract with other programs, `docs/schemas/content/<format>.json` completes in
-editors (.taplo.toml says which file is which). `inv schema` writes them; a test holds that they are up to date.
+editors (.taplo.toml says which file is which). `./goldsmith schema` writes them; a test holds that they are up to date.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def schemas() -> dict[Path, str]:
 def printed_schema(command: str) -> dict[str, Any]:
     """The schema of what a command prints with `--json`."""
     made = TypeAdapter(COMMANDS[command]).json_schema(mode="serialization", schema_generator=_Printed)
-    return {"$schema": DIALECT, **made, "title": f"inv {command} --json"}
+    return {"$schema": DIALECT, **made, "title": f"./goldsmith {command} --json"}
 
 
 def written_schema(form: str) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def validator(schema: dict[str, Any]) -> Draft202012Validator:
 
 
 def test_the_schemas_on_disk_are_those_of_the_models() -> None:
-    """Whoever changes a model runs `inv schema`; nothing else lies in the folder."""
+    """Whoever changes a model runs `./goldsmith schema`; nothing else lies in the folder."""
     wanted = schemas()
     assert {path for path in FOLDER.rglob("*") if path.is_file()} == set(wanted)
     for path, text in wanted.items():
-        assert path.read_text() == text, f"{path.name} is out of date: inv schema writes it"
+        assert path.read_text() == text, f"{path.name} is out of date: ./goldsmith schema writes it"
 
 
 def test_every_command_with_json_has_a_schema() -> None:
@@ -56,7 +56,7 @@ def test_a_printed_schema_is_closed(command: str) -> None:
     """It says what it is of, and is valid by its own dialect."""
     schema = printed_schema(command)
     validator(schema)
-    assert (schema["$schema"], schema["title"]) == (DIALECT, f"inv {command} --json")
+    assert (schema["$schema"], schema["title"]) == (DIALECT, f"./goldsmith {command} --json")
 
 
 @pytest.mark.parametrize("command", QUICK)

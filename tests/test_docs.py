@@ -123,3 +123,12 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
         (tmp_path / unit.name).write_text(text)
     done = run(["systemd-analyze", "verify", *map(str, sorted(tmp_path.glob("goldsmith-*")))], ok=range(256))
     assert "goldsmith-nightly" not in done.stderr, done.stderr
+
+
+def test_readers_are_told_to_type_what_the_readme_says() -> None:
+    """Hints, reports and guides say `./goldsmith TASK`; `inv` is named only where Invoke itself is measured."""
+    known = "|".join(re.escape(name) for name in sorted(tasks()))
+    files = run(["git", "ls-files", "hardening", "images", "pipelines", "docs", "*.md", "tasks.py"], cwd=ROOT)
+    for file in set(files.stdout.splitlines()) - {"docs/performance.md"}:
+        text = (ROOT / file).read_text(errors="replace") if (ROOT / file).is_file() else ""
+        assert not (found := re.search(rf"\binv ({known})\b", text)), f"{file} says {found and found[0]}"

@@ -23,6 +23,7 @@ from pipelines.contract import DoctorLine
 from pipelines.daemon import Daemon
 from pipelines.host import CONTAINERD_STORE, Engine, Tool
 from pipelines.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
+from tests.loop import until
 
 ABSENT = Tool("no-such-program", "no-such-package", "nothing")
 
@@ -160,6 +161,29 @@ def test_a_registry_that_was_killed_comes_back(settings: Settings) -> None:
     assert local.registry_address(settings) == address
 
 
+@pytest.mark.needs("docker-registry", "setpriv")
+def test_the_embedded_registry_ends_with_its_directory(settings: Settings) -> None:
+    """Who deletes the state, and with it all that tells of the registry, leaves no process and no open port."""
+    local.registry_address(settings)
+    folder = settings.state_dir / "registry"
+    old = Daemon("docker-registry", folder).pid()
+    shutil.rmtree(settings.state_dir)
+    local.registry_address(settings)
+    assert Daemon("docker-registry", folder).pid() not in {None, old}, "a new one at the same path has its own"
+    until(lambda: not Path(f"/proc/{old}/exe").exists(), "the end of the old one")
+    assert local.running(settings)
+
+
+@pytest.mark.needs("docker-registry")
+def test_the_embedded_registry_is_as_its_file_says(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry's program takes REGISTRY_* from the environment before its file; ours lets nothing through."""
+    monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:1")
+    monkeypatch.setenv("REGISTRY_AUTH", "htpasswd")
+    address = local.registry_address(settings)
+    with urllib.request.urlopen(f"http://{address.partition('/')[0]}/v2/") as answer:
+        assert answer.status == 200
+
+
 def test_a_configured_registry_is_not_started(tmp_path: Path) -> None:
     """A registry of your own is taken as it is, without asking it anything."""
     own = Settings(state=tmp_path, registry=Registry(address="registry.example.com/golden"))
@@ -193,13 +217,20 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
 
 @pytest.mark.slow
 @pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables")
-def test_an_engine_whose_state_was_deleted_is_started_anew(settings: Settings) -> None:
-    """A fresh clone at the same path finds the engine of the one before it, and ends it."""
+def test_an_engine_whose_state_was_deleted_is_started_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers all the same, but nobody takes it; a fresh clone at the same path ends it and starts its own."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(host, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
     engine = PrivateEngine(settings)
     engine.ensure()
     before = engine.daemon.pid()
     shutil.rmtree(settings.state_dir, ignore_errors=True)
-    engine.ensure()
+    engine.folder.mkdir(parents=True, exist_ok=True)  # as whoever is about to start a new one makes it
+    assert host.probe(engine.host)
+    assert host.existing_engine(settings, for_builds=True) is None
+    assert host.docker_host(settings, for_builds=True) == engine.host
     assert engine.daemon.pid() not in {None, before}
     assert engine.data.exists()
     assert not Path(f"/proc/{before}/exe").exists()

@@ -188,8 +188,8 @@ def test_a_sample_is_called_a_sample(sample: bool) -> None:
 def test_an_empty_report_says_what_to_type() -> None:
     """Where nothing has happened yet."""
     text = Page(render_html(report())).text
-    assert "inv image.publish all" in text
-    assert "inv fleet.check FLEET" in text
+    assert "./goldsmith image.publish all" in text
+    assert "./goldsmith fleet.check FLEET" in text
 
 
 def test_the_time_line_is_clipped_at_its_ends() -> None:

@@ -49,7 +49,7 @@ class Database:
         if (found := self._versions()) != [t.VERSION]:
             raise UsageError(
                 f"the ledger was written by another version of Goldsmith ({found}, this one writes {t.VERSION})",
-                hint="point `database` at a new one and fill it from the registry with image.rebuild",
+                hint="point `database` at a new one and fill it from the registry with ./goldsmith image.rebuild",
             )
         return self
 

@@ -53,7 +53,7 @@ def rollback(to: Publisher, name: str, *, channel: str = "stable", apply: bool =
     if earlier is None:
         raise RefusedError(
             f"{name} has no earlier release that {channel} could go back to",
-            hint="build and publish a good one, then image.promote",
+            hint="build and publish a good one, then ./goldsmith image.promote",
         )
     note = "this release has expired" if earlier.expires_at <= to.now else ""
     return replace(_back(to, earlier, channel, "rollback", apply=apply), note=note)
@@ -131,16 +131,18 @@ def _fit(to: Publisher, release: Release, policy: str) -> None:
     if state is Status.REVOKED:
         raise RefusedError(f"{shown} was revoked: {release.revoked_reason}", hint="publish another one first")
     if state is Status.EXPIRED:
-        raise RefusedError(f"{shown} expired on {release.expires_at:%Y-%m-%d}", hint="image.publish re-dates it")
+        hint = f"./goldsmith image.publish {release.name} re-dates it"
+        raise RefusedError(f"{shown} expired on {release.expires_at:%Y-%m-%d}", hint=hint)
     found = latest(attached(to.registry, release.repository, release.digest), documents.VERDICT)
     if found is None:
-        raise RefusedError(f"{shown} carries no verdict: it was never judged", hint="image.publish judges it")
+        hint = f"./goldsmith image.publish {release.name} judges it"
+        raise RefusedError(f"{shown} carries no verdict: it was never judged", hint=hint)
     verdict = documents.from_bytes(Verdict, read(to.registry, release.repository, found))
     if verdict.policy != policy:
         raise RefusedError(
             f"{shown} was judged by the policy {verdict.policy}, and the policy {policy} decides on stable",
-            hint=f"inv image.publish {release.name} judges it by {policy}; if {verdict.policy} is meant: "
-            f"inv image.promote {release.name} --policy {verdict.policy}",
+            hint=f"./goldsmith image.publish {release.name} judges it by {policy}; if {verdict.policy} is meant: "
+            f"./goldsmith image.promote {release.name} --policy {verdict.policy}",
         )
     if not verdict.allowed:
         reasons = "\n".join(reason.what for reason in verdict.refusals)

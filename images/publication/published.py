@@ -61,7 +61,8 @@ def reference_of(registry: Registry, ref: str, known: Collection[str] = ()) -> s
         if registry.find(f"{repository}:{channel}"):
             return f"{repository}:{channel}"
     name = repository.rpartition("/")[2]
-    hint = nearest(name, known) if known and name not in known else "image.publish publishes to the candidate channel"
+    publish = f"./goldsmith image.publish {name} publishes to the candidate channel"
+    hint = nearest(name, known) if known and name not in known else publish
     raise NotFoundError(f"nothing is published as {repository}", hint=hint)
 
 
@@ -84,7 +85,8 @@ def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ..
 def locate(to: Publisher, digest: str, names: Iterable[str]) -> str:
     """The full reference of a release known only by its digest. Raises ContentError where there is none."""
     if not DIGEST.fullmatch(digest):
-        raise ContentError(f"{digest} is no digest", hint="sha256: and 64 hexadecimal digits, as image.show prints it")
+        hint = "sha256: and 64 hexadecimal digits, as ./goldsmith image.show prints it"
+        raise ContentError(f"{digest} is no digest", hint=hint)
     if known := to.ledger.release(digest):
         return f"{known.repository}@{digest}"
     for name in names:

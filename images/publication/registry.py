@@ -121,7 +121,7 @@ class Registry:
         repository, wanted = split(reference)
         tags = self.tags(repository)
         if not tags:
-            raise NotFoundError(f"nothing is published as {repository}", hint="image.list shows what there is")
+            raise NotFoundError(f"nothing is published as {repository}", hint="./goldsmith image.list tells what is")
         raise NotFoundError(f"{reference} is not in the registry", hint=nearest(wanted, tags))
 
     def tags(self, repository: str) -> tuple[str, ...]:

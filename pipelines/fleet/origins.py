@@ -62,7 +62,7 @@ class Origins:
                 f"{name} has no release in the channel {channel}",
                 file=f"pipelines/fleets/{self.fleet.name}.toml",
                 key="replacement",
-                hint=f"inv image.build {name}, inv image.publish {name}, inv image.promote {name}",
+                hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
             )
         return self.again(Target(f"{release.repository}@{release.digest}", release.digest, release))
 
