@@ -67,13 +67,19 @@ class CopiedFile(Content):
 
 
 class Healthcheck(Content):
-    """The OCI/Docker health check, or the documented reason for having none."""
+    """The OCI/Docker health check, or the documented reason for having none. Empty says nothing: the base's holds."""
 
     command: tuple[str, ...] = ()
     interval: Duration = Field("10s", validate_default=True)
     timeout: Duration = Field("3s", validate_default=True)
     retries: int = 3
     none_because: str = ""
+
+    @model_validator(mode="after")
+    def _one(self) -> Healthcheck:
+        if self.command and self.none_because:
+            raise ValueError("give a command or none_because, not both")
+        return self
 
 
 class Lifecycle(Content):
@@ -112,7 +118,7 @@ class Definition(Content):
     command: tuple[str, ...] = ()
     ports: tuple[Port, ...] = Field((), description="exposed, such as 8080/tcp")
     stop_signal: str = Field("", pattern=r"^[A-Z0-9+]*$")
-    healthcheck: Healthcheck = Healthcheck(none_because="a base image runs nothing by itself")
+    healthcheck: Healthcheck = Healthcheck()
     smoke: tuple[str, ...] = Field(
         (), description="command that must end with 0 with a read-only root and no capabilities"
     )

@@ -23,7 +23,8 @@ from images.store.oci import Store
 from images.workspace import WORK_LABEL
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
-CHILD = HEAD + 'user = "65532:65532"\nsmoke = ["true"]\n[base]\ngolden = "debian-base"\n'
+SILENT = HEAD + 'user = "65532:65532"\nsmoke = ["true"]\n[base]\ngolden = "debian-base"\n'
+CHILD = SILENT.replace("[base]", 'healthcheck = { none_because = "a test runs nothing by itself" }\n[base]')
 
 
 @dataclass(frozen=True)

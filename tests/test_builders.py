@@ -64,8 +64,11 @@ def test_a_health_check_is_written_as_docker_reads_it_and_a_bases_is_switched_of
     assert with_check["config"]["Healthcheck"] == {
         "Test": ["CMD", "check"], "Interval": 5_000_000_000, "Timeout": 3_000_000_000, "Retries": 3,
     }  # fmt: skip
-    without = image_config(definition(GOLDEN), "linux/amd64", with_check, [], 0, "")
+    reason = GOLDEN + '[healthcheck]\nnone_because = "a batch job ends"\n'
+    without = image_config(definition(reason), "linux/amd64", with_check, [], 0, "")
     assert without["config"]["Healthcheck"] == {"Test": ["NONE"]}
+    silent = image_config(definition(GOLDEN), "linux/amd64", with_check, [], 0, "")
+    assert silent["config"]["Healthcheck"] == with_check["config"]["Healthcheck"]
 
 
 def test_dates_are_seconds_and_back() -> None:

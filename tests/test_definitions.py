@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from hardening.catalog import load_controls
+from hardening.check import run_checks
 from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import ROOT
+from hardening.model import Profile
+from hardening.render import render
 from images.builders import buildkit, steps
+from images.builders.config import image_config
 from images.catalog import files_of
 from images.planning.planner import _file_digests
+from images.verify import facts_of, refusals
 from tests.building import definition
 
 BASE = 'base = { golden = "parent" }\n'
@@ -147,3 +155,24 @@ def test_a_template_in_another_encoding_is_named(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile.j2").write_bytes("# für".encode("latin-1"))
     with pytest.raises(ContentError, match=r"Dockerfile.j2: not UTF-8"):
         steps.render(tmp_path / "Dockerfile.j2", {})
+
+
+@pytest.mark.parametrize(
+    ("said", "broken"),
+    [
+        ("", ["healthcheck"]),
+        ('[healthcheck]\nnone_because = "n/a"', ["healthcheck"]),
+        ('[healthcheck]\nnone_because = "a runtime runs nothing by itself"', []),
+        ('[healthcheck]\ncommand = ["healthz"]', []),
+    ],
+)
+def test_a_definition_that_says_nothing_of_its_health_is_refused(tmp_path: Path, said: str, broken: list[str]) -> None:
+    """The control `healthcheck` asks for a check or a reason in words; nobody has given it one beforehand."""
+    for name in ("usr", "etc"):
+        (tmp_path / name).mkdir()
+    only = Profile.model_validate({"name": "p", "title": "t", "owner": "us", "controls": [{"control": "healthcheck"}]})
+    overlay = render(only, load_controls([ROOT]), {}, {"kind": "container"}, date(2026, 1, 1))
+    wanted = definition(DEBIAN % ("trixie", "main") + said)
+    config = image_config(wanted, "linux/amd64", None, [], 0, "step")
+    results = run_checks(overlay, tmp_path, facts_of(wanted, config, None))
+    assert [result.control for result in refusals(results)] == broken

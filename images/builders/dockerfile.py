@@ -65,7 +65,7 @@ def _settings(definition: Definition) -> str:
     lines += [f"USER {definition.user}"] if definition.user else []
     if definition.healthcheck.command:
         lines.append(f"HEALTHCHECK CMD {json.dumps(definition.healthcheck.command)}")
-    else:
+    elif definition.healthcheck.none_because:
         lines.append("HEALTHCHECK NONE")
     lines += [f"ENTRYPOINT {json.dumps(definition.entrypoint)}"] if definition.entrypoint else []
     lines += [f"CMD {json.dumps(definition.command)}"] if definition.command else []
