@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
-from invoke import Collection, Context, Exit, task
+from invoke import Collection, Context, Exit, ParseError, Program, task
 
 JSON = {"json": "print JSON on standard output, for other programs"}
 REFRESH = {"refresh": "ask the mirror for its package index first, as every night does"}
@@ -387,3 +388,30 @@ namespace = Collection(
     _room("roll", roll_plan, roll_start),
     nightly, report, demo, setup, doctor, schema, lint, test,
 )  # fmt: skip
+
+
+class _Program(Program):
+    """Invoke's own program, which also says what a mistyped task or flag may have meant. Exit code 1."""
+
+    def parse_tasks(self) -> None:
+        from hardening.foundation.errors import nearest
+
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            typed = str(error).partition("'")[2].partition("'")[0]
+            within = None if str(error).startswith("No idea") and not typed.startswith("-") else error.context
+            hint = nearest(typed, within.flags if within else self.collection.task_names)
+            if not hint.startswith("did"):  # all names would be more than a reader wants
+                hint = f"./goldsmith {f'{within.name} --help' if within else '--list'} shows what there is"
+            raise ParseError(f"{error}\n  hint: {hint}", error.context) from None
+
+    def print_version(self) -> None:
+        import tomllib
+
+        self.version = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text())["project"]["version"]
+        super().print_version()
+
+
+if __name__ == "__main__":
+    _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run()

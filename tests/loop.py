@@ -1,4 +1,4 @@
-"""The command line as people and programs use it: `inv …` as a process, on a state directory of the tests' own.
+"""The command line as people and programs use it: `./goldsmith …` as a process, on a state directory of the tests' own.
 
 One state is built once a session; a test that changes anything works on a fork of it.
 """
@@ -68,14 +68,14 @@ class Goldsmith:
         }
 
     def __call__(self, *arguments: str, prefix: tuple[str, ...] = ()) -> Answer:
-        """Run `inv` with `arguments` to its end."""
+        """Run `./goldsmith` with `arguments` to its end, without its `setup`."""
         done = subprocess.run(
             [*prefix, *inv(), *arguments], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-        """Start `inv` with `arguments`, and do not wait; `output` may be a pipe."""
+        """Start `./goldsmith` with `arguments`, and do not wait; `output` may be a pipe."""
         return subprocess.Popen([*inv(), *arguments], cwd=ROOT, env=self.environment, stdout=output, stderr=output)
 
     def with_(self, *content: Path, **settings: str) -> Goldsmith:
@@ -114,7 +114,7 @@ class Goldsmith:
 
 def inv() -> list[str]:
     """The command line of this very Python."""
-    return [sys.executable, "-m", "invoke"]
+    return [sys.executable, str(ROOT / "tasks.py")]
 
 
 def definition(root: Path, name: str, text: str = CHILD, steps: str = "", **files: str) -> Path:
@@ -177,7 +177,7 @@ def on_engine(docker_host: str, names: Iterable[str]) -> list[str]:
 
 
 def build_all(state: Path, docker_host: str) -> Goldsmith:
-    """The shipped catalog, built by `inv image.build all` into `state`."""
+    """The shipped catalog, built by `./goldsmith image.build all` into `state`."""
     built = Goldsmith(state, docker_host)
     answer = built("image.build", "all", "--json")
     assert answer.code == 0, answer.err

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hardening.foundation.settings import ROOT
 from tests.loop import CHILD, Answer, Goldsmith, definition
 
 LOOP = CHILD.replace("debian-base", "{}")
@@ -81,6 +82,31 @@ def test_a_circle_is_shown(empty: Goldsmith, tmp_path: Path) -> None:
     error = refused(empty.with_(root)("image.build", "all", "--json"), 2)
     assert any(
         circle in error for circle in ("c-a → c-b → c-c → c-a", "c-b → c-c → c-a → c-b", "c-c → c-a → c-b → c-c")
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("image.bild",), "No idea what 'image.bild' is!\n  hint: did you mean image.build"),
+        (("setup", "image.bild", "all"), "did you mean image.build"),
+        (("image.plan", "all", "--jsno"), "No idea what '--jsno' is!\n  hint: did you mean --json"),
+        (("image.plan",), "hint: ./goldsmith image.plan --help shows"),
+        (("xyzzy",), "hint: ./goldsmith --list shows"),
+    ],
+)
+def test_a_mistyped_task_or_flag_is_answered_with_the_nearest(
+    empty: Goldsmith, typed: tuple[str, ...], said: str
+) -> None:
+    """Exit code 1, and what was meant, before anything is done."""
+    assert said in refused(empty(*typed), 1)
+
+
+def test_the_version_is_that_of_the_project(empty: Goldsmith) -> None:
+    """`--version` names Goldsmith's, not Invoke's."""
+    assert (
+        f'version = "{empty("--version").out.removeprefix("Goldsmith ").strip()}"'
+        in (ROOT / "pyproject.toml").read_text()
     )
 
 
