@@ -217,9 +217,7 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
 
 @pytest.mark.slow
 @pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables")
-def test_an_engine_whose_state_was_deleted_is_started_anew(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_whose_state_was_deleted_is_started_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers all the same, but nobody takes it; a fresh clone at the same path ends it and starts its own."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(host, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
