@@ -12,8 +12,12 @@ from pydantic import Field, StringConstraints, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
+from hardening.foundation.wording import matching
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Name = Annotated[str, matching(r"^[a-z0-9][a-z0-9-]*$", "a name of small letters, digits and dashes")]
+Absolute = matching(r"^/", "an absolute path, beginning with /")
+Mode = matching(r"^0[0-7]{3,4}$", 'a mode in octal such as "0644"')
+Owner = matching(r"^[0-9]+:[0-9]+$", 'numbers of user and group such as "0:0"')
 NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 LONGEST_WAIVER_DAYS = 366
 
@@ -75,11 +79,13 @@ class Param(Content):
 class FileSpec(Content):
     """A file that a control puts into the image: `source` under the control's `files/` is a Jinja2 template."""
 
-    path: Annotated[str, StringConstraints(pattern=r"^/")]
+    path: Annotated[str, Absolute]
     source: NonEmpty
-    mode: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3,4}$")] = "0644"
-    owner: Annotated[str, StringConstraints(pattern=r"^\d+:\d+$")] = "0:0"
-    only_with: str = Field("", pattern=r"^(/.*)?$", description="install only where this directory of the image exists")
+    mode: Annotated[str, Mode] = "0644"
+    owner: Annotated[str, Owner] = "0:0"
+    only_with: Annotated[str, matching(r"^(/.*)?$", "an absolute path, beginning with /")] = Field(
+        "", description="install only where this directory of the image exists"
+    )
 
 
 class Control(Content):

@@ -5,24 +5,32 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
-from hardening.model import Kind, Name, NonEmpty
+from hardening.foundation.wording import matching
+from hardening.model import Kind, Mode, Name, NonEmpty, Owner
 
-Platform = Annotated[str, StringConstraints(pattern=r"^linux/(amd64|arm64)$")]
+Platform = Annotated[str, matching(r"^linux/(amd64|arm64)$", "linux/amd64 or linux/arm64")]
 
 # Values reach apt, Dockerfiles and paths of the host: nothing of them may be an option there, or a line of its own.
 # At the end of a package's name apt takes a `-` for "remove it".
-PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$")]
-Suite = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-Component = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+PackageName = Annotated[
+    str, matching(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "a package's name alone: small letters, digits and + - .")
+]
+Suite = Annotated[str, matching(r"^[a-z0-9][a-z0-9.-]*$", "a suite's name such as trixie")]
+Component = Annotated[str, matching(r"^[a-z0-9][a-z0-9-]*$", "a name of small letters, digits and dashes")]
 _IN_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
-Line = Annotated[str, StringConstraints(pattern=rf"^{_IN_LINE}*$")]
-AbsolutePath = Annotated[str, StringConstraints(pattern=rf"^/{_IN_LINE}+$")]
-Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Port = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(/(tcp|udp|sctp))?$")]
+Line = Annotated[str, matching(rf"^{_IN_LINE}*$", "one line, without control characters")]
+AbsolutePath = Annotated[str, matching(rf"^/{_IN_LINE}+$", "an absolute path, beginning with /")]
+Variable = Annotated[str, matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name: letters, digits and _")]
+Port = Annotated[str, matching(r"^[0-9]{1,5}(/(tcp|udp|sctp))?$", 'a port such as "8080/tcp"')]
+User = Annotated[str, matching(r"^([A-Za-z0-9_][A-Za-z0-9_.:-]*)?$", 'a user by number or name, such as "65532:65532"')]
+Workdir = Annotated[
+    str, matching(r"^(/[^\x00-\x1f\x7f-\x9f\u2028\u2029\\]*)?$", "an absolute path, without control characters")
+]
+Signal = Annotated[str, matching(r"^[A-Z0-9+]*$", "a signal such as SIGTERM")]
 
 
 class Bootstrap(Content):
@@ -55,8 +63,8 @@ class CopiedFile(Content):
 
     source: NonEmpty
     path: AbsolutePath
-    mode: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3,4}$")] = "0644"
-    owner: Annotated[str, StringConstraints(pattern=r"^[0-9]+:[0-9]+$")] = "0:0"
+    mode: Annotated[str, Mode] = "0644"
+    owner: Annotated[str, Owner] = "0:0"
 
     @field_validator("path")
     @classmethod
@@ -107,17 +115,13 @@ class Definition(Content):
     profile_params: dict[str, dict[str, object]] = Field({}, description="control → params, over the profile's own")
     policy: Name = "default"
     files: tuple[CopiedFile, ...] = ()
-    user: str = Field(
-        "",
-        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.:-]*)?$",
-        description="default user, by number or name; empty: the base's",
-    )
-    workdir: str = Field("", pattern=r"^(/[^\x00-\x1f\x7f-\x9f\u2028\u2029\\]*)?$")
+    user: User = Field("", description="default user, by number or name; empty: the base's")
+    workdir: Workdir = ""
     environment: dict[Variable, Line] = {}
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     ports: tuple[Port, ...] = Field((), description="exposed, such as 8080/tcp")
-    stop_signal: str = Field("", pattern=r"^[A-Z0-9+]*$")
+    stop_signal: Signal = ""
     healthcheck: Healthcheck = Healthcheck()
     smoke: tuple[str, ...] = Field(
         (), description="command that must end with 0 with a read-only root and no capabilities"

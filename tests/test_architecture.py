@@ -24,6 +24,7 @@ PURE = {
     "hardening.foundation.durations",
     "hardening.foundation.errors",
     "hardening.foundation.hashing",
+    "hardening.foundation.wording",
     "hardening.judges",
     "hardening.model",
     "hardening.render",

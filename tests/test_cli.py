@@ -34,7 +34,7 @@ def refused(answer: Answer, code: int) -> str:
             CHILD + '[lifecycle]\nexpires_afer = "3d"',
             "lifecycle.expires_afer: unknown key\n  hint: did you mean expires_",
         ),
-        (CHILD.replace('"tests"', "7"), "image.toml: owner: input should be a valid string, not 7"),
+        (CHILD.replace('"tests"', "7"), "image.toml: owner: must be text, in quotes, not 7"),
         (CHILD.replace('owner = "tests"\n', ""), "image.toml: owner: required, but missing"),
         (
             CHILD.replace("debian-base", "debian-bse"),
@@ -43,7 +43,7 @@ def refused(answer: Answer, code: int) -> str:
         (CHILD.replace("container-base", "container-bas"), "profile: no profile is named container-bas"),
         (CHILD + "[profile_params.no-setuid]\nalow = []", "alow"),
         ("title = x", "image.toml: not TOML"),
-        (CHILD.replace('"container"', '"vm"'), "kind: input should be 'container' or 'machine', not 'vm'"),
+        (CHILD.replace('"container"', '"vm"'), "kind: must be 'container' or 'machine', not 'vm'"),
     ],
 )
 def test_wrong_content_is_one_error_with_file_and_key(

@@ -83,10 +83,10 @@ def test_a_control_says_all_of_it(tmp_path: Path, missing: str) -> None:
     ("text", "message"),
     [
         (CONTROL + 'titel = "x"', "titel: unknown key\n  hint: did you mean title?"),
-        (CONTROL.replace('"low"', '"lwo"'), "severity: input should be 'critical', 'high', 'medium', 'low'"),
+        (CONTROL.replace('"low"', '"lwo"'), "severity: must be 'critical', 'high', 'medium', 'low'"),
         (CONTROL.replace('["container"]', "[]"), "applies_to: "),
         (CONTROL.replace('"because"', '"  "'), "rationale: "),
-        (CONTROL + '[params.x]\ntype = "number"\nhelp = "h"', "params.x.type: input should be 'string'"),
+        (CONTROL + '[params.x]\ntype = "number"\nhelp = "h"', "params.x.type: must be 'string'"),
         (CONTROL + '[params.x]\ntype = "string"', "params.x.help: required, but missing"),
         (CONTROL + '[params.x]\ntype = "integer"\nhelp = "h"\ndefault = "3"', "default must be of type integer"),
         (CONTROL + '[params.x]\ntype = "list"\nhelp = "h"\ndefault = [1]', "default must be a list of strings"),
@@ -176,7 +176,7 @@ def test_a_profile_replaces_in_place_and_leaves_out_with_a_reason(tmp_path: Path
         (PROFILE + 'extends = "base"\n[without]\na = "r"', "controls: holds no control"),
         (PROFILE + 'controls = [{control = "a"}, {control = "a"}]', "controls: a is listed twice"),
         (PROFILE + 'controls = [{control = "a", enforcment = "warn"}]', "enforcment: unknown key"),
-        (PROFILE + 'controls = [{control = "a", enforcement = "off"}]', "controls[0].enforcement: input should be"),
+        (PROFILE + 'controls = [{control = "a", enforcement = "off"}]', "controls[0].enforcement: must be 'audit'"),
         (PROFILE + 'controls = [{control = "a", stages = [{enforcement = "warn"}]}]', "stages[0].from: required"),
     ],
 )

@@ -7,11 +7,12 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.wording import but, in_words
 
 
 class Content(BaseModel):
@@ -66,22 +67,25 @@ def parse(data: Mapping[str, Any], model: type[Model], path: Path | str, **extra
 
 def explain(error: ValidationError, model: type[BaseModel], path: Path | str) -> ContentError:
     """One ContentError for all that is wrong in a file; the first problem leads, the others are its evidence."""
-    problems = [(_key(item["loc"]), *_describe(item, model)) for item in error.errors()]
+    # A slip in a key is told twice, as an unknown key and as the missing one: the first says what to do.
+    found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    problems = [(_key(item["loc"]), *_describe(item, model)) for item in found]
     key, message, hint = problems[0]
-    others = "\n".join(f"{other}: {text}" for other, text, _ in problems[1:])
+    others = "\n".join(f"{other}: {text}{f' ({more})' if more else ''}" for other, text, more in problems[1:])
     return ContentError(message, file=path, key=key, hint=hint, evidence=others)
 
 
 def _describe(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     if item["type"] == "extra_forbidden":
-        parent = _model_at(model, item["loc"][:-1])
-        known = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
-        return "unknown key", nearest(str(item["loc"][-1]), known)
+        return "unknown key", _meant(str(item["loc"][-1]), item["loc"][:-1], model)
     if item["type"] == "missing":
         return "required, but missing", ""
-    message = item["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(item["input"], dict | list) else f", not {item['input']!r}"
-    return (message if item["type"] == "value_error" else message[0].lower() + message[1:] + shown), ""
+    if item["type"] == "value_error":
+        return item["msg"].removeprefix("Value error, "), ""
+    return in_words(item["type"], item.get("ctx", {}), item["msg"]) + but(item["input"]), ""
+
+
+_BRANCHES = ("function-", "tagged-union", "union", "constrained-")  # of unions: pydantic's words, no keys
 
 
 def _key(loc: tuple[Any, ...]) -> str:
@@ -90,30 +94,52 @@ def _key(loc: tuple[Any, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not str(part).startswith(("function-", "tagged-union", "union")):
+        elif not str(part).startswith(_BRANCHES):
             text += f".{part}" if text else str(part)
     return text
 
 
-def _model_at(model: type[BaseModel] | None, loc: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The model that stands at `loc` inside `model`, looking through lists, dicts and optional values."""
+def _meant(key: str, place: tuple[Any, ...], model: type[BaseModel]) -> str:
+    """What an unknown `key` at `place` may have meant: a key of that table, or the same key where it belongs."""
+    here = _model_at(model, place)
+    if place and key in _keys(model):
+        return f"{key} belongs at the top of the file, before the first [table]"
+    tables = {name: _find_model(field.annotation) for name, field in _keys(model).items()}
+    belongs = [name for name, inner in tables.items() if inner not in (None, here) and key in _keys(inner)]
+    close = nearest(key, _keys(here))
+    return f"it belongs in [{belongs[0]}]" if belongs and not close.startswith("did you mean") else close
+
+
+def _keys(model: type[BaseModel] | None) -> dict[str, Any]:
+    """The keys of a table as people write them, and what each takes."""
+    return {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
+
+
+def _model_at(annotation: Any, loc: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model that stands at `loc` inside `annotation`: through fields, items of lists and values of tables."""
     for part in loc:
-        if model is None:
-            return None
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        if isinstance(part, int) or part not in fields:
-            continue
-        model = _find_model(fields[part].annotation)
-    return model
+        annotation = _inside(annotation, part)
+    return _find_model(annotation)
+
+
+def _inside(annotation: Any, part: Any) -> Any:
+    """What one `part` of a location leads to. What it does not lead into (the branch of a union) stays as it is."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        keys = _keys(annotation)
+        return keys[part].annotation if part in keys else annotation
+    inner = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return inner[1]
+    if get_origin(annotation) in (list, tuple):
+        return inner[0]
+    found = (_inside(branch, part) for branch in inner if branch is not type(None))
+    return next((branch for branch in found if _find_model(branch)), annotation)
 
 
 def _find_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for inner in get_args(annotation):
-        if found := _find_model(inner):
-            return found
-    return None
+    return next((found for inner in get_args(annotation) if (found := _find_model(inner))), None)
 
 
 def find_content(roots: Sequence[Path], room: str, pattern: str) -> dict[str, Path]:

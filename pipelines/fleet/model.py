@@ -83,7 +83,7 @@ class Limits(Content):
     """What a rollout may never do, and how long it waits. Safe by default."""
 
     method: Method = Method.SURGE
-    max_unavailable: str | Annotated[int, Field(ge=0)] = Field(
+    max_unavailable: Annotated[int, Field(ge=0)] | str = Field(
         0, description="a number, or a percentage of the fleet such as 25%, rounded down"
     )
     drain: Duration = Field("30s", validate_default=True, description="for the old one to finish what it has begun")
