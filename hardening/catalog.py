@@ -124,6 +124,7 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
         file, key = (files[seen[-1]], "extends") if seen else ("", "")
         raise ContentError(f"no profile is named {name}", file=file, key=key, hint=nearest(name, files))
     own = load_toml(files[name], Profile, name=name)
+    own = own.model_copy(update={"controls": tuple(entry.of(files[name]) for entry in own.controls)})
     if twice := sorted({e.control for e in own.controls if [f.control for f in own.controls].count(e.control) > 1}):
         raise ContentError(f"{twice[0]} is listed twice", file=files[name], key="controls")
     if own.extends is None:

@@ -155,6 +155,18 @@ class ProfileEntry(Content):
     enforcement: Enforcement = Enforcement.ENFORCE
     params: dict[str, Any] = {}
     stages: tuple[Stage, ...] = ()
+    _file: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file of the profile that lists it, which a profile that extends that one takes it over from."""
+        return self._file
+
+    def of(self, file: Path) -> ProfileEntry:
+        """This entry, as one that stands in `file`."""
+        entry = self.model_copy()
+        entry._file = str(file)
+        return entry
 
     def enforced(self, today: date) -> Enforcement:
         """The enforcement in force on `today`: the latest stage that has begun, else the entry's own."""

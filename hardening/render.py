@@ -90,17 +90,17 @@ def render(
     Templates see `params` and `facts`; `facts["kind"]`, where given, must be one that every control applies to.
     Raises ContentError for unknown controls and params, wrong types, missing values and broken templates.
     """
+    known = [entry.control for entry in profile.controls]
     for name in params_over:
-        if name not in {entry.control for entry in profile.controls}:
-            known = [entry.control for entry in profile.controls]
+        if name not in known:
             raise ContentError(f"{profile.name} has no control {name}", key="profile_params", hint=nearest(name, known))
     files: list[RenderedFile] = []
     applies: list[Script] = []
     checks: list[Check] = []
     for entry in profile.controls:
-        loaded = _find(profile, entry, controls, facts)
+        loaded = _find(entry, controls, facts)
         control = loaded.control
-        params = _params(profile, entry, control, params_over.get(entry.control, {}))
+        params = _params(entry, control, params_over.get(entry.control, {}))
         env = {_variable(name): _shell_value(value) for name, value in params.items()}
         files += _files(loaded, params, facts)
         if loaded.apply is not None:
@@ -110,38 +110,47 @@ def render(
     return Overlay(tuple(files), tuple(applies), tuple(checks), _digest(files, applies, checks))
 
 
-def _find(
-    profile: Profile, entry: ProfileEntry, controls: Mapping[str, LoadedControl], facts: Mapping[str, Any]
-) -> LoadedControl:
+def require_sound(entry: ProfileEntry, controls: Mapping[str, LoadedControl]) -> None:
+    """Raises ContentError where a profile's entry names no control, or gives it params that it does not take.
+
+    What is missing is no mistake yet: a definition may give it.
+    """
+    control = _find(entry, controls, {}).control
+    _refuse_wrong(entry.params, control, entry.file, f"controls.{control.id}.params")
+
+
+def _find(entry: ProfileEntry, controls: Mapping[str, LoadedControl], facts: Mapping[str, Any]) -> LoadedControl:
     if entry.control not in controls:
         hint = nearest(entry.control, controls)
-        raise ContentError(f"no control is named {entry.control}", file=_file(profile), key="controls", hint=hint)
+        raise ContentError(f"no control is named {entry.control}", file=entry.file, key="controls", hint=hint)
     loaded = controls[entry.control]
     kind = facts.get("kind")
     if kind is not None and kind not in loaded.control.applies_to:
         kinds = ", ".join(loaded.control.applies_to)
-        raise ContentError(f"{entry.control} applies to {kinds}, not to {kind}", file=_file(profile), key="controls")
+        raise ContentError(f"{entry.control} applies to {kinds}, not to {kind}", file=entry.file, key="controls")
     return loaded
 
 
-def _params(profile: Profile, entry: ProfileEntry, control: Control, over: Mapping[str, Any]) -> dict[str, Any]:
+def _params(entry: ProfileEntry, control: Control, over: Mapping[str, Any]) -> dict[str, Any]:
     """Every param of the control with its value: the definition's, else the profile's, else the default."""
-    given = {**entry.params, **over}
     where = f"controls.{control.id}.params"
-    for name in given:
-        if name not in control.params:
-            raise ContentError(
-                "unknown param", file=_file(profile), key=f"{where}.{name}", hint=nearest(name, control.params)
-            )
-    values: dict[str, Any] = {}
-    for name, param in sorted(control.params.items()):
-        value = given.get(name, param.default)
+    _refuse_wrong(entry.params, control, entry.file, where)
+    _refuse_wrong(over, control, "", control.id)
+    values = {name: param.default for name, param in control.params.items()} | entry.params | dict(over)
+    for name, value in sorted(values.items()):
         if value is None:
-            raise ContentError("required, but missing", file=_file(profile), key=f"{where}.{name}", hint=param.help)
-        if reason := param.wrong(value):
-            raise ContentError(reason, file=_file(profile), key=f"{where}.{name}", hint=param.help)
-        values[name] = value
-    return values
+            hint = control.params[name].help
+            raise ContentError("required, but missing", file=entry.file, key=f"{where}.{name}", hint=hint)
+    return dict(sorted(values.items()))
+
+
+def _refuse_wrong(given: Mapping[str, Any], control: Control, file: str, where: str) -> None:
+    for name, value in given.items():
+        key = f"{where}.{name}"
+        if name not in control.params:
+            raise ContentError("unknown param", file=file, key=key, hint=nearest(name, control.params))
+        if reason := control.params[name].wrong(value):
+            raise ContentError(reason, file=file, key=key, hint=control.params[name].help)
 
 
 def _files(loaded: LoadedControl, params: Mapping[str, Any], facts: Mapping[str, Any]) -> list[RenderedFile]:
@@ -202,7 +211,3 @@ def _digest(files: list[RenderedFile], applies: list[Script], checks: list[Check
             "checks": [[check.control, check.text, check.env] for check in checks],
         }
     )
-
-
-def _file(profile: Profile) -> str:
-    return f"hardening/profiles/{profile.name}.toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hardening.catalog import (
 )
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT
+from hardening.render import render
 
 CONTROL = """
 title = "T"
@@ -40,14 +42,15 @@ expires = 2026-02-01
 """
 
 
+def control_files(name: str, text: str = CONTROL) -> dict[str, str]:
+    """The files of a whole control."""
+    parts = {"control.toml": text, "check.sh": "exit 0\n", "cases.toml": PROOF}
+    return {f"controls/{name}/{part}": content for part, content in parts.items()}
+
+
 def root_with(folder: Path, **texts: str) -> Path:
     """A content root with the given files; the default is one whole control `a`."""
-    files = {
-        "controls/a/control.toml": CONTROL,
-        "controls/a/check.sh": "exit 0\n",
-        "controls/a/cases.toml": PROOF,
-        **texts,
-    }
+    files = {**control_files("a"), **texts}
     for name, text in files.items():
         path = folder / "hardening" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +190,36 @@ def test_a_wrong_profile_names_its_file_and_key(tmp_path: Path, text: str, messa
     error = refused(load_profile, [root], "p")
     assert "hardening/profiles/p.toml" in error
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('{control = "b"}', "controls: no control is named b"),
+        ('{control = "a", params = {x = 1}}', "controls.a.params.x: unknown param"),
+        ('{control = "needs", params = {port = "x"}}', "controls.needs.params.port: must be of type integer"),
+        ('{control = "needs"}', "controls.needs.params.port: required, but missing"),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["base", "child"])
+def test_a_slip_is_reported_against_the_profile_that_holds_it(
+    tmp_path: Path, entry: str, message: str, wrong: str
+) -> None:
+    """Not against the one that extends it, nor that which it extends."""
+    control = CONTROL + '[params.port]\ntype = "integer"\nhelp = "h"\n'
+    entries = {"base": '{control = "a"}', "child": '{control = "c"}', wrong: entry}
+    root = root_with(
+        tmp_path,
+        **control_files("c"),
+        **control_files("needs", control),
+        **{
+            "profiles/base.toml": PROFILE + f"controls = [{entries['base']}]",
+            "profiles/child.toml": PROFILE + f'extends = "base"\ncontrols = [{entries["child"]}]',
+        },
+    )
+    found = load_profile([root], "child")
+    error = refused(render, found, load_controls([root]), {}, {}, date(2026, 1, 1))
+    assert f"hardening/profiles/{wrong}.toml: {message}" in error
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def banner(**changes: Any) -> LoadedControl:
 
 def profile(**entry: Any) -> Profile:
     entries = [{"control": "banner", "params": {"text": "hello"}, **entry}]
-    return Profile.model_validate({"name": "p", "title": "t", "owner": "us", "controls": entries})
+    made = Profile.model_validate({"name": "p", "title": "t", "owner": "us", "controls": entries})
+    file = Path("hardening/profiles/p.toml")
+    return made.model_copy(update={"controls": tuple(entry.of(file) for entry in made.controls)})
 
 
 def rendered(loaded: LoadedControl | None = None, over: dict[str, Any] | None = None, **entry: Any) -> Overlay:
