@@ -45,32 +45,8 @@ def run(
     or `timeout` (seconds) passes.
     """
     start = time.monotonic()
-    try:
-        child = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    except FileNotFoundError:
-        raise OutsideError(
-            f"{argv[0]} is not installed", hint=hint or "./goldsmith doctor shows what is missing"
-        ) from None
-    try:
-        stdout, stderr = child.communicate(stdin, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        _kill_group(child)
-        raise OutsideError(
-            f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint
-        ) from None
-    except BaseException:
-        _kill_group(child)
-        raise
+    child = _started(argv, cwd, env, subprocess.DEVNULL if stdin is None else subprocess.PIPE, hint)
+    stdout, stderr = _ended(child, stdin, timeout, hint)
     done = Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start)
     if done.status not in ok:
         raise failed(done, hint)
@@ -137,6 +113,42 @@ def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object]) -> No
         stderr = stderr_pipe.read().decode(errors="replace")
     if child.returncode:
         raise failed(Completed(tuple(argv), child.returncode, "", stderr, 0.0))
+
+
+def _started(
+    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, stdin: int, hint: str
+) -> subprocess.Popen[str]:
+    """The running child, first of a process group of its own. Raises OutsideError where the program is absent."""
+    try:
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        hint = hint or "./goldsmith doctor shows what is missing"
+        raise OutsideError(f"{argv[0]} is not installed", hint=hint) from None
+
+
+def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | None, hint: str) -> tuple[str, str]:
+    """What the child printed until its end; whatever keeps us from waiting for that ends its whole group."""
+    try:
+        return child.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _kill_group(child)
+        argv = cast(list[str], child.args)
+        raise OutsideError(
+            f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint
+        ) from None
+    except BaseException:
+        _kill_group(child)
+        raise
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:

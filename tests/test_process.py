@@ -1,0 +1,58 @@
+"""How other programs are run: to their end, with their words as evidence, and never longer than whoever wants them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+from tests.loop import processes, until
+
+
+def test_a_command_gets_its_input_and_environment_and_tells_what_it_printed(tmp_path: Path) -> None:
+    """In the directory that was asked for."""
+    done = run(["sh", "-c", 'cat; echo "$MORE" >&2; pwd'], stdin="given\n", env={"MORE": "so"}, cwd=tmp_path)
+    assert (done.status, done.stdout, done.stderr) == (0, f"given\n{tmp_path}\n", "so\n")
+
+
+def test_a_command_that_fails_shows_its_last_words_unless_its_status_was_expected() -> None:
+    """With the command itself, so that a person can try it."""
+    with pytest.raises(OutsideError, match="sh ended with status 3") as error:
+        run(["sh", "-c", "echo it broke >&2; exit 3"], hint="try again")
+    assert error.value.evidence.splitlines()[-1] == "it broke"
+    assert error.value.hint == "try again"
+    assert run(["sh", "-c", "exit 3"], ok=(0, 3)).status == 3
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    """With the command that shows what is missing."""
+    with pytest.raises(OutsideError, match="no-such-program is not installed") as error:
+        run(["no-such-program"])
+    assert "doctor" in error.value.hint
+
+
+def test_a_command_that_is_late_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    """Its children too."""
+    mark = f"sleep 6{os.getpid()}"
+    with pytest.raises(OutsideError, match="did not finish within"):
+        run(["sh", "-c", f"{mark} & wait"], timeout=0.3)
+    assert processes(mark) == []
+
+
+@pytest.mark.needs("root", "setpriv", "unshare")
+def test_a_bound_command_dies_with_whoever_is_killed_even_if_it_is_silent() -> None:
+    """Nothing that it prints to a reader who is gone is needed to end it; what it has started goes too."""
+    mark = f"sleep 7{os.getpid()}"
+    program = f"from hardening.foundation.process import bound, run; run(bound(['sh', '-c', '{mark} & wait']))"
+    running = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    until(lambda: [line for line in processes(mark) if line.startswith("sleep")], "its start")
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    until(lambda: not processes(mark), "its end", 5)
