@@ -17,6 +17,29 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 INV = (sys.executable, "-m", "invoke")
+BOOTSTRAP = 'bootstrap = { family = "debian", suite = "trixie" }'
+DEFINITION = """\
+title = "Of a benchmark"
+owner = "benchmarks"
+kind = "container"
+profile = "container-base"
+packages = ["ca-certificates", "{package}"]
+user = "65532:65532"
+smoke = ["true"]
+
+[healthcheck]
+none_because = "it runs nothing"
+
+[base]
+{base}
+"""
+
+
+def write_definition(content: Path, name: str, package: str, base: str = BOOTSTRAP) -> None:
+    """A definition `name` in the content root `content` that adds one package to `base`."""
+    file = content / "images/definitions" / name / "image.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(DEFINITION.format(package=package, base=base))
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import INV, Reading, Report, alternate, rounds, settings_for, timed
+from measure import INV, Reading, Report, alternate, rounds, settings_for, timed, write_definition
 
 ONE, TWO = "one after the other", "side by side"
-DEFINITION = """\
-title = "Of a benchmark"
-owner = "benchmarks"
-kind = "container"
-profile = "container-base"
-packages = ["ca-certificates", "{package}"]
-user = "65532:65532"
-smoke = ["true"]
-
-[base]
-bootstrap = {{ family = "debian", suite = "trixie" }}
-
-[healthcheck]
-none_because = "it runs nothing"
-"""
 
 
 def main() -> int:
@@ -32,9 +17,7 @@ def main() -> int:
     times = rounds(3, __doc__ or "")
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder:
         for package in ("less", "netbase"):
-            definition = Path(folder, "content/images/definitions", f"bench-{package}", "image.toml")
-            definition.parent.mkdir(parents=True)
-            definition.write_text(DEFINITION.format(package=package))
+            write_definition(Path(folder, "content"), f"bench-{package}", package)
 
         def build(parallel: int) -> Reading:
             env = settings_for(Path(folder, "state"), Path(folder, "content"), GOLDSMITH_PARALLEL=str(parallel))

@@ -9,28 +9,13 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from measure import INV, ROOT, Report, alternate, rounds, settings_for, timed
+from measure import BOOTSTRAP, INV, ROOT, Report, alternate, rounds, settings_for, timed, write_definition
 
 LIST, BUILD, PLAN = "inv --list", "inv image.build all, unchanged", "inv image.plan of 1,000"
 PAIRS = {"control.list": ("control.list",), "image.plan": ("image.plan", "debian-base")}
 BASES, DEFINITIONS = 10, 1000
 OF_BASES = ("tzdata", "netbase", "media-types", "less", "file")
 OF_CHILDREN = ("curl", "jq", "xz-utils", "procps", "gettext-base", "rsync", "unzip", "lsof", "wget", "sqlite3")
-HEAD = """\
-title = "Of a benchmark"
-owner = "benchmarks"
-kind = "container"
-profile = "container-base"
-packages = ["ca-certificates", "{package}"]
-user = "65532:65532"
-smoke = ["true"]
-
-[healthcheck]
-none_because = "it runs nothing"
-
-[base]
-{base}
-"""
 
 
 def main() -> int:
@@ -63,10 +48,8 @@ def _synthetic(content: Path) -> Path:
     for number in range(DEFINITIONS):
         base, package = f'golden = "bench-{number % BASES:04}"', OF_CHILDREN[number // BASES % len(OF_CHILDREN)]
         if number < BASES:
-            base, package = 'bootstrap = { family = "debian", suite = "trixie" }', OF_BASES[number % len(OF_BASES)]
-        folder = content / "images/definitions" / f"bench-{number:04}"
-        folder.mkdir(parents=True)
-        (folder / "image.toml").write_text(HEAD.format(package=package, base=base))
+            base, package = BOOTSTRAP, OF_BASES[number % len(OF_BASES)]
+        write_definition(content, f"bench-{number:04}", package, base)
     os.sync()
     return content
 
