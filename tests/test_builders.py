@@ -72,6 +72,7 @@ def test_a_health_check_is_written_as_docker_reads_it_and_a_bases_is_switched_of
 
 
 def test_dates_are_seconds_and_back() -> None:
+    """What a date says survives both ways; fractions of a second are dropped."""
     assert seconds(stamp(1_700_000_000)) == 1_700_000_000
     assert seconds("2024-05-06T07:08:09.123456789Z") == 1_714_979_289
 
@@ -132,6 +133,7 @@ def test_no_step_of_a_build_has_a_network(own: PackageIndex, tmp_path: Path) -> 
 
 
 def test_a_mistake_in_a_template_names_file_and_value(tmp_path: Path) -> None:
+    """And the values that there are."""
     (tmp_path / "Dockerfile.j2").write_text("FROM {{ bse }}")
     with pytest.raises(ContentError, match=r"Dockerfile.j2: 'bse' is undefined") as error:
         steps.render(tmp_path / "Dockerfile.j2", {"base": "x"})
@@ -139,6 +141,7 @@ def test_a_mistake_in_a_template_names_file_and_value(tmp_path: Path) -> None:
 
 
 def test_each_base_has_its_builder() -> None:
+    """And no builder is without a base."""
     found = [builders.builder_of(definition(text)) for text in (MINBASE, STATIC, GOLDEN)]
     assert found == ["bootstrap", "static", "buildkit"]
     assert set(found) == builders.BUILDERS.keys()
@@ -208,6 +211,7 @@ def test_files_of_the_definition_go_in_with_mode_and_owner(own: PackageIndex, tm
 @pytest.mark.needs("root", "apt-get", "gpg")
 @pytest.mark.parametrize("source", ["absent", "../outside", "/etc/passwd"])
 def test_files_come_from_the_definitions_folder_only(own: PackageIndex, tmp_path: Path, source: str) -> None:
+    """Neither from above it nor from anywhere else on this machine."""
     more = f'files = [{{ source = "{source}", path = "/etc/motd" }}]'
     with pytest.raises(ContentError, match="is no file of the definition's folder"):
         build(static_job(own, tmp_path, more))

@@ -136,6 +136,7 @@ def test_an_upstream_image_tells_what_it_is(upstream: Upstream, registry: str, t
 
 @pytest.mark.needs("docker-registry", "skopeo")
 def test_another_distribution_is_refused(upstream: Upstream, registry: str, tmp_path: Path) -> None:
+    """Its packages are none that our index knows."""
     reference = f"{registry}/alien:1"
     publish(tmp_path / "one", reference, {"usr/lib/os-release": "ID=alien\n"})
     upstream.lock(reference, tmp_path / "root")
@@ -145,6 +146,7 @@ def test_another_distribution_is_refused(upstream: Upstream, registry: str, tmp_
 
 @pytest.mark.needs("docker-registry", "skopeo")
 def test_a_platform_that_upstream_lacks_is_named(upstream: Upstream, registry: str, tmp_path: Path) -> None:
+    """Before anything is built on another."""
     reference = f"{registry}/amd:1"
     publish(tmp_path / "one", reference, debian())
     upstream.lock(reference, tmp_path / "root")
@@ -155,5 +157,6 @@ def test_a_platform_that_upstream_lacks_is_named(upstream: Upstream, registry: s
 
 @pytest.mark.needs("docker-registry", "skopeo")
 def test_a_tag_that_is_not_there_is_content_gone_wrong(upstream: Upstream, registry: str, tmp_path: Path) -> None:
+    """Whoever wrote the definition can mend it, so that it is no failure of the outside."""
     with pytest.raises(ContentError):
         upstream.lock(f"{registry}/nowhere:1", tmp_path / "root")

@@ -36,6 +36,7 @@ class _Hashing:
         self.hash = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        """Pass `data` on; how many bytes that were."""
         self.hash.update(data)
         self.sink.write(data)
         return len(data)
@@ -45,6 +46,7 @@ class _Hashing:
 
     @property
     def digest(self) -> str:
+        """Of all that was written so far."""
         return f"sha256:{self.hash.hexdigest()}"
 
 
