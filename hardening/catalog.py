@@ -12,12 +12,15 @@ from hardening.model import Cases, Control, LoadedControl, Policy, Profile, Prof
 __all__ = [
     "LoadedControl",
     "load_cases",
+    "load_control",
     "load_controls",
     "load_policies",
     "load_policy",
     "load_profile",
     "load_profiles",
     "load_waivers",
+    "require_known",
+    "what_can_be_waived",
 ]
 
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
@@ -29,7 +32,7 @@ def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
     Raises ContentError for unknown keys, missing parts, undeclared files, and an id that stands in two roots.
     """
     found = find_content(roots, "hardening/controls", "*/")
-    return {name: _load_control(name, folder) for name, folder in found.items()}
+    return {name: load_control(name, folder) for name, folder in found.items()}
 
 
 def load_cases(control: LoadedControl) -> Cases:
@@ -70,20 +73,28 @@ def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
     files = find_content(roots, "hardening/waivers", "*.toml")
     waivers = {file: load_toml(file, Waiver, id=name) for name, file in files.items()}
     if any(waiver.controls for waiver in waivers.values()):
-        known = {*find_content(roots, "hardening/controls", "*/"), *RUNNING}
+        known = what_can_be_waived(roots)
         for file, waiver in waivers.items():
-            _refuse_unknown(file, waiver, known)
+            require_known(file, waiver, known)
     return tuple(waivers.values())
 
 
-def _refuse_unknown(file: Path, waiver: Waiver, known: set[str]) -> None:
-    """A waiver for what does not exist excuses nothing, and its author believes that it does."""
+def what_can_be_waived(roots: Sequence[Path]) -> set[str]:
+    """What `controls` of a waiver may name: controls and running rules; `<scanner>-evaluated` comes with scanners."""
+    return {*find_content(roots, "hardening/controls", "*/"), *RUNNING}
+
+
+def require_known(file: Path, waiver: Waiver, known: set[str]) -> None:
+    """Raises ContentError for a control of `waiver` that does not exist: it excuses nothing, and its author believes
+    that it does.
+    """
     for name in waiver.controls:
         if name not in known and not name.endswith("-evaluated"):
             raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))
 
 
-def _load_control(name: str, folder: Path) -> LoadedControl:
+def load_control(name: str, folder: Path) -> LoadedControl:
+    """The control in `folder`. Raises ContentError as `load_controls`."""
     control = load_toml(folder / "control.toml", Control, id=name)
     for part in ("check.sh", "cases.toml"):
         if not (folder / part).is_file():

@@ -163,7 +163,7 @@ class ProfileEntry(Content):
         return self._file
 
     def of(self, file: Path) -> ProfileEntry:
-        """This entry, as one that stands in `file`."""
+        """The same entry as one that stands in `file`."""
         entry = self.model_copy()
         entry._file = str(file)
         return entry

@@ -162,11 +162,19 @@ def _files(loaded: LoadedControl, params: Mapping[str, Any], facts: Mapping[str,
     return rendered
 
 
-def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any]) -> str:
+def require_templates(loaded: LoadedControl) -> None:
+    """Raises ContentError where a file of the control is no Jinja2 template."""
+    for source in loaded.templates:
+        _template(loaded, source, None)
+
+
+def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any] | None) -> str:
+    """The template with `values`; without any it is read only."""
     from jinja2 import TemplateError
 
     try:
-        return _jinja().from_string(loaded.templates[source]).render(**values)
+        template = _jinja().from_string(loaded.templates[source])
+        return "" if values is None else template.render(**values)
     except TemplateError as error:
         number = getattr(error, "lineno", None)
         line = f" (line {number})" if number else ""

@@ -9,9 +9,12 @@ GoldsmithError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class GoldsmithError(Exception):
@@ -64,6 +67,26 @@ class OutsideError(GoldsmithError):
     """The world outside failed: a command, the mirror, the registry, Docker, the disk."""
 
     exit_code = 4
+
+
+class Problems:
+    """All that is wrong with content, each problem once, where a flow would stop at the first."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, ContentError] = {}
+
+    @property
+    def found(self) -> tuple[ContentError, ...]:
+        """What was wrong, in the order in which it was met."""
+        return tuple(self._found.values())
+
+    def of(self, step: Callable[..., Result], *args: Any) -> Result | None:
+        """What `step` returns; None where it raised a ContentError, which is kept."""
+        try:
+            return step(*args)
+        except ContentError as error:
+            self._found.setdefault(str(error), error)
+            return None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from images.builders import dockerfile, steps
 from images.builders.job import BuildJob, Built
 from images.catalog import files_of, mode_of
 from images.disk import room_on
+from images.model import Definition
 from images.packages.index import write_repository
 from images.store import layers
 from images.store.merge import Merged
@@ -64,9 +65,10 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     for copied in job.definition.files:
         target = context / dockerfile.FILES / copied.path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(steps.file_content(job, copied.source))
+        target.write_bytes(steps.file_content(job.definition, job.definition_folder, copied.source))
     written = job.work / "Dockerfile"
-    written.write_text(_dockerfile(job, base_digest, epoch))
+    packages = tuple(p.name for p in job.packages)
+    written.write_text(dockerfile_of(job.definition, job.definition_folder, packages, base_digest, epoch))
     return written
 
 
@@ -86,13 +88,15 @@ def _context(folder: Path, context: Path) -> Path:
     return context
 
 
-def _dockerfile(job: BuildJob, base_digest: str, epoch: int) -> str:
-    own = job.definition_folder / "Dockerfile.j2"
+def dockerfile_of(definition: Definition, folder: Path, packages: tuple[str, ...], base_digest: str, epoch: int) -> str:
+    """The text of the Dockerfile: the definition's own, or the shipped one. Raises ContentError for what it may not."""
+    own = folder / "Dockerfile.j2"
     template = own if own.exists() else steps.HERE / "Dockerfile.j2"
-    values = dockerfile.values(job.definition, base_digest, tuple(p.name for p in job.packages), epoch)
+    values = dockerfile.values(definition, base_digest, packages, epoch)
     text = steps.render(template, values)
     if problem := dockerfile.problem(text, values):
-        raise ContentError(problem, file=template, hint="the comment at the top of the shipped Dockerfile.j2 says how")
+        hint = "the comment at the top of images/builders/Dockerfile.j2 says how"
+        raise ContentError(problem, file=template, hint=hint)
     return text
 
 

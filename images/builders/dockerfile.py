@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 from images.model import Definition
@@ -12,6 +13,7 @@ from images.model import Definition
 MOUNT = "/run/goldsmith"
 # Where the definition's files stand in the build context, rendered and under their own paths.
 FILES = ".goldsmith-files"
+CONTEXTS = ("debs", "overlay")  # what else a build is given by name
 OWNED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "VOLUME")
 
 
@@ -83,8 +85,12 @@ def problem(text: str, given: dict[str, Any]) -> str:
     last = len(found) - 1 - found[::-1].index(hardening)
     if found[last + 1 :] not in ([], instructions(given["settings"])):
         return "something follows the hardening step, which must be the last"
-    if wrong := next((wrong for step in found[:last] if (wrong := _refused(*step, given["base"]))), ""):
-        return wrong
+    stages: list[tuple[str, ...]] = []
+    for word, rest in found[:last]:
+        planned = {given["base"], *CONTEXTS, *(name for stage in stages for name in stage)}
+        if wrong := _refused(word, rest, given["base"]) or _from_elsewhere(word, rest, planned):
+            return wrong
+        stages += [_names(rest, len(stages))] if word == "FROM" else []
     start = max((number for number, (word, _) in enumerate(found[:last]) if word == "FROM"), default=0)
     if any(step not in found[start:last] for step in instructions(given["install"])):
         return "the planned packages are not installed: {{ install }}"
@@ -113,6 +119,25 @@ def _refused(word: str, rest: str, base: str) -> str:
             f"{word} with a here-document: write a file into the definition's folder and COPY it, or join lines by \\"
         )
     return _from_network(word, rest)
+
+
+def _names(rest: str, number: int) -> tuple[str, ...]:
+    """What later steps may call the stage that `FROM` begins: its number, and its name if it has one."""
+    named = re.search(r"\sAS\s(\S+)$", rest, re.IGNORECASE)
+    return (str(number), named[1].lower()) if named else (str(number),)
+
+
+def _from_elsewhere(word: str, rest: str, planned: Collection[str]) -> str:
+    """Why a step may not take files from where it does; empty where that was planned."""
+    flags = re.match(r"(?:--\S+ ?)*", rest)
+    if word not in {"RUN", "COPY", "ADD"} or not flags:
+        return ""
+    if re.search(r"[\"'\\]", flags[0]):
+        return f"{word} with quotes in its flags: write them plainly"
+    places = re.findall(r"(?:--|[=,])from=([^\s,]*)", flags[0], re.IGNORECASE)
+    if place := next((place for place in places if place.lower() not in planned), ""):
+        return f"{word} takes files from {place}, which is neither an earlier stage nor {{{{ base }}}}: nothing pins it"
+    return ""
 
 
 def _from_network(word: str, rest: str) -> str:

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.process import bound, run
 from images.artifact import Descriptor, Package
 from images.builders.config import image_config, seconds
 from images.builders.job import BuildJob, Built
+from images.catalog import files_of
+from images.model import Definition
 from images.packages import debian
 from images.store import layers
 
@@ -46,20 +48,22 @@ def put_files(job: BuildJob, tree: Path) -> None:
         target = layers.inside(tree, copied.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # a link would lead the text elsewhere
-        target.write_bytes(file_content(job, copied.source))
+        target.write_bytes(file_content(job.definition, job.definition_folder, copied.source))
         uid, gid = copied.owner.split(":")
         layers.own(target, int(uid), int(gid), int(copied.mode, 8))
 
 
-def file_content(job: BuildJob, source: str) -> bytes:
+def file_content(definition: Definition, folder: Path, source: str) -> bytes:
     """A file of the definition's folder; `.j2` is rendered first, with `definition`. Raises ContentError."""
-    path = (job.definition_folder / source).resolve()
-    where = job.definition_folder / "image.toml"
-    if not path.is_relative_to(job.definition_folder.resolve()) or not path.is_file():
-        raise ContentError(f"{source} is no file of the definition's folder", file=where, key="files.source")
+    path = (folder / source).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise ContentError(
+            f"{source} is no file of the definition's folder", file=folder / "image.toml", key="files.source",
+            hint=nearest(source, files_of(folder)),
+        )  # fmt: skip
     if path.suffix != ".j2":
         return path.read_bytes()
-    return render(path, {"definition": job.definition}).encode()
+    return render(path, {"definition": definition}).encode()
 
 
 def render(path: Path, values: dict[str, Any]) -> str:
