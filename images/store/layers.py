@@ -36,7 +36,6 @@ class _Hashing:
         self.hash = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        """Pass `data` on; how many bytes that were."""
         self.hash.update(data)
         self.sink.write(data)
         return len(data)
@@ -46,7 +45,6 @@ class _Hashing:
 
     @property
     def digest(self) -> str:
-        """Of all that was written so far."""
         return f"sha256:{self.hash.hexdigest()}"
 
 
