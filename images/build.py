@@ -14,7 +14,7 @@ from traceback import format_exception
 from hardening.catalog import load_policy, load_waivers
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.waive import how_to_ask
 from images.artifact import Artifact
 from images.builders import BuildJob, Built, require_platform
@@ -49,9 +49,12 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
     A refused or failed image stops its children and nothing else. `no_cache` builds `names` whether changed or not.
     """
     selected = list(names)
+    planner = Planner(context, no_cache=selected if no_cache else ())
+    unsound = _unsound(planner, selected)
+    sound = with_ancestors((name for name in selected if name not in unsound), context.parents)
     sweep(context.settings, context.build_host)
-    builder = _Builder(context, Planner(context, no_cache=selected if no_cache else ()))
-    graph = sorter({name: context.parents[name] for name in with_ancestors(selected, context.parents)})
+    builder = _Builder(context, planner)
+    graph = sorter({name: context.parents[name] for name in sound})
     outcomes: dict[str, BuildOutcome] = {}
     with ThreadPoolExecutor(context.settings.parallel) as pool:
         running: dict[Future[BuildOutcome], str] = {}
@@ -63,7 +66,20 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
                 name = running.pop(future)
                 outcomes[name] = future.result()
                 graph.done(name)
-    return list(outcomes.values())
+    return list({**outcomes, **{name: told for name, told in unsound.items() if name not in outcomes}}.values())
+
+
+def _unsound(planner: Planner, selected: Iterable[str]) -> dict[str, BuildOutcome]:
+    """The outcomes of definitions that are wrong in themselves, before what they stand on is built for them."""
+    found = {}
+    for name in selected:
+        try:
+            planner.require(planner.context.definitions[name])
+        except ContentError as error:
+            found[name] = BuildOutcome(name, Action.FAILED, reasons=(error.message,), error=error)
+        except OSError:  # its plan will meet it again, and tell
+            continue
+    return found
 
 
 def _as_ours(name: str, error: Exception) -> GoldsmithError:

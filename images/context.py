@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from hardening.catalog import LoadedControl, load_controls
 from hardening.foundation.settings import Settings
 from images.catalog import LoadedDefinition, load_definitions
 from images.ledger import Ledger
@@ -41,11 +40,6 @@ class Context:
     def parents(self) -> dict[str, str | None]:
         """Each definition's parent among the definitions."""
         return {name: loaded.definition.parent for name, loaded in self.definitions.items()}
-
-    @cached_property
-    def controls(self) -> dict[str, LoadedControl]:
-        """Every control, by id."""
-        return load_controls(self.settings.roots)
 
     @cached_property
     def index(self) -> PackageIndex:

@@ -15,7 +15,7 @@ from images.context import Context
 from images.planning.plan import Action
 from images.planning.planner import Planner
 
-HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\n'
+HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\nsmoke = ["true"]\n'
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from hardening.catalog import load_policies, load_profile
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, nearest
-from hardening.foundation.hashing import canonical, digest_of
-from hardening.model import Policy
-from hardening.render import Overlay, render
+from hardening.foundation.errors import ContentError
+from hardening.foundation.hashing import digest_of
+from hardening.render import Overlay
 from images.artifact import Artifact, Package
 from images.builders import builder_version
 from images.catalog import LoadedDefinition, files_of, mode_of
@@ -21,6 +18,7 @@ from images.disk import file_digest
 from images.model import Bootstrap
 from images.planning.graph import order, with_ancestors
 from images.planning.plan import BuildPlan, decide, inputs_of
+from images.planning.soundness import Soundness
 from images.upstream import Upstream
 
 PENDING = "pending"  # stands for the content digest of a parent that is yet to be built
@@ -34,7 +32,6 @@ class Planner:
         self.no_cache = frozenset(no_cache)
         self.plans: dict[str, BuildPlan] = {}
         self.digests: dict[str, str] = {}
-        self._overlays: dict[bytes, Overlay] = {}
 
     def refresh(self, names: Iterable[str]) -> None:
         """Fetch the package indexes that `names` take packages from anew. Raises OutsideError."""
@@ -51,8 +48,8 @@ class Planner:
     def plan(self, name: str) -> BuildPlan:
         """The plan of one definition; its parent must have been planned before, and if `built` tells of it, built."""
         loaded = self.context.definitions[name]
-        platform, overlay = self._platform(loaded), self.overlay(loaded)  # first: they need no package index
-        self._require_policy(loaded)
+        platform = self.require(loaded)  # first: it needs no package index
+        overlay = self.overlay(loaded)
         parent = self._parent_digest(loaded)
         added = self._resolve(loaded)
         inputs = inputs_of(
@@ -74,6 +71,17 @@ class Planner:
         """Tell the planner that `name` now has the content `digest`, so that its children can be planned on it."""
         self.digests[name] = digest
 
+    def require(self, loaded: LoadedDefinition) -> str:
+        """The platform to build for. Raises ContentError where the definition is not for it, or is not sound."""
+        wanted, made_for = self.context.settings.platform, loaded.definition.platforms
+        if wanted not in made_for:
+            raise ContentError(
+                f"made for {', '.join(made_for)}, not for {wanted}", file=loaded.folder / "image.toml", key="platforms",
+                hint="add it there, or build for another one with `platform` in goldsmith.toml",
+            )  # fmt: skip
+        self.soundness.require(loaded)
+        return wanted
+
     def bootstrap(self, loaded: LoadedDefinition) -> Bootstrap:
         """The distribution that `loaded` takes packages from: its own, or that of what it stands on."""
         definition = loaded.definition
@@ -88,48 +96,19 @@ class Planner:
         """The upstream bases, pinned by the lock file."""
         return Upstream(self.context.settings, self.context.store)
 
+    @cached_property
+    def soundness(self) -> Soundness:
+        """What must hold of definitions before anything is made of them."""
+        return Soundness(self.context.settings.roots, self.context.now.date(), self.context.definitions)
+
     def overlay(self, loaded: LoadedDefinition) -> Overlay:
-        """The rendered hardening of a definition; rendered once for each profile and parameters."""
-        definition = loaded.definition
-        key = canonical([definition.kind, definition.profile, definition.profile_params])
-        if key not in self._overlays:
-            with _named_in(loaded, "profile"):
-                profile = load_profile(self.context.settings.roots, definition.profile)
-            with _named_in(loaded, "profile_params"):
-                self._overlays[key] = render(
-                    profile, self.context.controls, definition.profile_params, {"kind": definition.kind},
-                    self.context.now.date(),
-                )  # fmt: skip
-        return self._overlays[key]
+        """The rendered hardening of a definition."""
+        return self.soundness.overlay(loaded)
 
     def sources(self, loaded: LoadedDefinition) -> str:
         """The package source text that the image holds; none in a static image, which has no package manager."""
         bootstrap = self.bootstrap(loaded)
         return "" if bootstrap.variant == "static" else self.context.index.sources(bootstrap)
-
-    def _platform(self, loaded: LoadedDefinition) -> str:
-        wanted, made_for = self.context.settings.platform, loaded.definition.platforms
-        if wanted not in made_for:
-            raise ContentError(
-                f"made for {', '.join(made_for)}, not for {wanted}", file=loaded.folder / "image.toml", key="platforms",
-                hint="add it there, or build for another one with `platform` in goldsmith.toml",
-            )  # fmt: skip
-        return wanted
-
-    def _require_policy(self, loaded: LoadedDefinition) -> None:
-        """Raises ContentError where the gate would find no policy, long after everything was built."""
-        if loaded.definition.policy not in self._policies:
-            hint = nearest(loaded.definition.policy, self._policies)
-            raise ContentError(
-                f"no policy is named {loaded.definition.policy}",
-                file=loaded.folder / "image.toml",
-                key="policy",
-                hint=hint,
-            )
-
-    @cached_property
-    def _policies(self) -> dict[str, Policy]:
-        return load_policies(self.context.settings.roots)
 
     def _parent_digest(self, loaded: LoadedDefinition) -> str:
         base = loaded.definition.base
@@ -154,21 +133,6 @@ class Planner:
             return None
         known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
         return known if known and self.context.store.has(known.digest) else None
-
-
-@contextmanager
-def _named_in(loaded: LoadedDefinition, key: str) -> Iterator[None]:
-    """Errors that no file is to blame for yet are the definition's, which names what is wrong under `key`."""
-    try:
-        yield
-    except ContentError as error:
-        if error.file:
-            raise
-        where = key if error.key in ("", key) else f"{key}.{error.key}"
-        raise ContentError(
-            error.message.removeprefix(f"{error.key}: "), file=loaded.folder / "image.toml", key=where,
-            hint=error.hint, evidence=error.evidence,
-        ) from None  # fmt: skip
 
 
 def _file_digests(folder: Path) -> dict[str, str]:
