@@ -12,11 +12,13 @@ from hardening.evaluate import judge_image
 from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact
 from images.context import Context
+from images.documents import to_json
 from images.ledger.artifacts import ScanRecord
 from images.planning.planner import Planner
-from images.scan import ScanResult, ScanTarget, scan
+from images.scan import ScanResult, ScanTarget, scan, unchanged
 from images.verify import enforced_by, verify
 from images.workspace import workspace
 
@@ -65,33 +67,58 @@ def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
         yield work, context.store.unpack(digest, work / "tree")
 
 
-def judge(context: Context, artifact: Artifact, policy_name: str) -> Judgement:
-    """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict."""
+def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: bool = False) -> Judgement:
+    """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict.
+
+    What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
+    """
     loaded = context.definitions[artifact.name]
     checks = enforced_by(context.ledger.checks(artifact.digest), Planner(context).overlay(loaded))
-    result = scan_content(context, artifact.digest, artifact)
+    result = scan_content(context, artifact.digest, artifact, None if afresh else _last_scan(context, artifact))
     findings = _dated(context, result.findings)
     verdict = judge_image(
         load_policy(context.settings.roots, policy_name), artifact.name, checks, result.reports, findings,
         load_waivers(context.settings.roots), context.now,
     )  # fmt: skip
     sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
-    context.ledger.record_scan(artifact.digest, ScanRecord(result.reports, findings, sbom.digest), context.now)
+    record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs)
+    context.ledger.record_scan(artifact.digest, record, context.now)
     context.ledger.record_verdict(artifact.digest, verdict)
     return Judgement(verdict, checks, replace(result, findings=findings))
 
 
-def scan_content(context: Context, digest: str, artifact: Artifact | None) -> ScanResult:
-    """Run every scanner over an image of the store. What `artifact` says is installed must have been seen by them."""
+def scan_content(
+    context: Context, digest: str, artifact: Artifact | None, known: ScanResult | None = None
+) -> ScanResult:
+    """Run every scanner over an image of the store. What `artifact` says is installed must have been seen by them.
+
+    What of `known`, the last scan of that content, still stands is not made again.
+    """
+    subject = _subject(artifact) if artifact else ""
+    if known and subject and (still := unchanged(known, subject, context.settings, now=context.now)):
+        return still
     say(f"{artifact.name if artifact else digest[:19]}: scanning")
     with unpacked(context, digest) as (work, tree):
         layout = context.store.layout_for(digest, work / "layout")
         target = ScanTarget(
             artifact.name if artifact else digest, layout, tree,
             dockerfile=_dockerfile(context, artifact, work) if artifact else None,
-            packages=artifact.packages if artifact else (),
+            packages=artifact.packages if artifact else (), subject=subject,
         )  # fmt: skip
-        return scan(target, context.settings, now=context.now)
+        return scan(target, context.settings, now=context.now, known=known)
+
+
+def _subject(artifact: Artifact) -> str:
+    """What stands for everything about an artifact that scanners get to see."""
+    return digest_of([artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages)])
+
+
+def _last_scan(context: Context, artifact: Artifact) -> ScanResult | None:
+    """What was last found in that content, as far as it is still there whole."""
+    last = context.ledger.scan(artifact.digest)
+    if last is None or not last.inputs or not context.store.has(last.sbom):
+        return None
+    return ScanResult(last.reports, last.findings, context.store.blob(last.sbom).read_bytes(), last.suite, last.inputs)
 
 
 def _dockerfile(context: Context, artifact: Artifact, work: Path) -> Path | None:

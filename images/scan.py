@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,44 +16,84 @@ from hardening.foundation import process
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.settings import Settings
 from images import feeds
+from images.rescan import SBOM, inputs_of, standing
 from images.scanners import SCANNERS, syft, trivy_config
 from images.scanners.base import ScanInputs, Scanner, ScanTarget, unevaluated
 
-__all__ = ["ScanResult", "ScanTarget", "scan", "suite_of"]
+__all__ = ["ScanResult", "ScanTarget", "scan", "suite_of", "unchanged"]
 TIMEOUT_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What the scanners said of one image: their reports, the findings merged, and the SBOM (CycloneDX, canonical)."""
+    """What the scanners said of one image: their reports, the findings merged, and the SBOM (CycloneDX, canonical).
+
+    `inputs`: by scanner, what its report was made from (`images.rescan`); `suite`: of the image.
+    """
 
     reports: tuple[ScanReport, ...]
     findings: tuple[Finding, ...]
     sbom: bytes
+    suite: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 def scan(
-    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime | None = None
-) -> ScanResult:
+    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime | None = None,
+    known: ScanResult | None = None,
+) -> ScanResult:  # fmt: skip
     """Run `scanners` over `target` side by side. A scanner that fails is a report with outcome ERROR, never silence.
 
-    `now` decides whether feeds are asked again. Raises OutsideError where no SBOM can be made or the layout is broken.
+    Of `known`, an earlier scan, what still stands is not made again. `now` decides whether feeds are asked again.
+    Raises OutsideError where no SBOM can be made or the layout is broken.
     """
     now = now or datetime.now(UTC)
     target = replace(target, layout=target.layout.absolute(), tree=target.tree.absolute())
     suite, (image, digest) = suite_of(target.tree), image_config(target.layout)
     data, missing = feeds.current(settings, suite, now)
     exploited = feeds.exploited(settings, now)
+    entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
+    still, bill_stands = _still(known, entered)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, ThreadPoolExecutor() as pool:
         inputs = ScanInputs(Path(work), suite, _text(target.tree, "var/lib/dpkg/status"), data, missing)
         (inputs.work / "Dockerfile").write_text(trivy_config.dockerfile(image))
-        bill = pool.submit(_sbom, target, image, digest, inputs.work)
-        runs = [pool.submit(_one, scanner, target, inputs) for _, scanner in sorted(scanners.items())]
-        reports = tuple(run.result() for run in runs)
-        sbom = bill.result()
-    found = (finding for report in reports for finding in report.findings)
-    findings = tuple(replace(finding, exploited=finding.id in exploited.ids) for finding in merge(found))
-    return ScanResult((*reports, *known_exploited(exploited)), findings, sbom)
+        bill = None if bill_stands else pool.submit(_sbom, target, image, digest, inputs.work)
+        runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
+        reports = [*still.values(), *(run.result() for run in runs)]
+        sbom = bill.result() if bill else known.sbom if known else b""
+    return _result(reports, exploited, sbom, suite, entered)
+
+
+def unchanged(
+    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime
+) -> ScanResult | None:
+    """The scan of `subject` without a look at the image, where all of an earlier one still stands; else None.
+
+    Raises OutsideError where the list of exploited vulnerabilities is set and cannot be had.
+    """
+    data, missing = feeds.current(settings, known.suite, now)
+    entered = inputs_of(subject, scanners, data, missing)
+    still, bill_stands = _still(known, entered)
+    if still.keys() != scanners.keys() or not bill_stands:
+        return None
+    return _result(still.values(), feeds.exploited(settings, now), known.sbom, known.suite, entered)
+
+
+def _still(known: ScanResult | None, entered: Mapping[str, str]) -> tuple[dict[str, ScanReport], bool]:
+    """What of an earlier scan stands: reports by scanner, and whether its SBOM does."""
+    if known is None or not entered:
+        return {}, False
+    return standing(known.reports, known.inputs, entered), known.inputs.get(SBOM) == entered[SBOM]
+
+
+def _result(
+    reports: Iterable[ScanReport], exploited: feeds.Exploited, sbom: bytes, suite: str, entered: dict[str, str]
+) -> ScanResult:
+    """The scan that these reports amount to, by today's list of what is exploited."""
+    made = sorted(reports, key=lambda report: report.scanner)
+    found = merge(finding for report in made for finding in report.findings)
+    findings = tuple(replace(finding, exploited=finding.id in exploited.ids) for finding in found)
+    return ScanResult((*made, *known_exploited(exploited)), findings, sbom, suite, entered)
 
 
 def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:

@@ -63,7 +63,7 @@ def scan_image(ref: str, policy: str = "") -> ScanOutput:
     context = image_context(policy=policy)
     if ref in context.definitions:
         artifact = latest(context, ref)
-        judged = judge(context, artifact, context.policy_of(ref))
+        judged = judge(context, artifact, context.policy_of(ref), afresh=True)
         return ScanOutput(
             ref=ref, digest=artifact.digest, reports=judged.result.reports, findings=judged.result.findings,
             allowed=judged.verdict.allowed, policy=judged.verdict.policy, reasons=judged.verdict.reasons,

@@ -88,7 +88,7 @@ def test_the_same_inputs_are_one_artifact_and_the_last_built_is_the_latest(ledge
 def test_judgements_of_a_content_come_back_and_the_last_one_stands(ledger: Ledger) -> None:
     """Checks, scan and verdict survive with their enums; what was never judged is not a pass."""
     assert (ledger.checks("sha256:c1"), ledger.scan("sha256:c1"), ledger.verdict("sha256:c1")) == ((), None, None)
-    scan = ScanRecord((REPORT,), (FINDING,), "sha256:sbom")
+    scan = ScanRecord((REPORT,), (FINDING,), "sha256:sbom", "trixie", {"debsecan": "sha256:in"})
     ledger.record_checks("sha256:c1", (CHECK,), NOW)
     ledger.record_scan("sha256:c1", scan, NOW)
     ledger.record_verdict("sha256:c1", replace(VERDICT, allowed=True))

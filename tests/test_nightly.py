@@ -162,6 +162,7 @@ def test_a_night_in_which_nothing_is_new_does_nothing_and_says_so(town: Town, ur
     assert night["promoted"] == []
     assert status(lines, "fleet") == {"night-rolls": "compliant", "night-waits": "compliant"}
     assert (town.inv.ledger.releases(), town.inv.blobs()) == before
+    assert ": scanning" not in answer.err, "what enters the scans is as it was"
     assert "nothing built" in Path(night["report"]).read_text()
 
 

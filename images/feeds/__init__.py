@@ -96,7 +96,13 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
     dated = _metadata_date(directory / "db" / "metadata.json", "UpdatedAt")
     source = "downloaded by trivy" if place == "download" else f"directory {directory}"
-    return Feed(directory, dated, source, note=note)
+    return Feed(directory, dated, source, note=note, stamps=_stamps(directory))
+
+
+def _stamps(directory: Path) -> tuple[str, ...]:
+    """Every file of trivy's databases, which hold gigabytes, with its size and time."""
+    files = sorted(file for part in ("db", "java-db") for file in (directory / part).glob("*"))
+    return tuple(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -19,11 +19,16 @@ from images.ledger.database import Database
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """What the scanners last said of a content; `sbom` is the SBOM's digest in the store."""
+    """What the scanners last said of a content; `sbom` is the SBOM's digest in the store.
+
+    `inputs`: by scanner, what its report was made from (`images.rescan`); `suite`: of the image.
+    """
 
     reports: tuple[ScanReport, ...]
     findings: tuple[Finding, ...]
     sbom: str = ""
+    suite: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 class Artifacts(Database):

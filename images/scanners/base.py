@@ -18,6 +18,7 @@ class ScanTarget:
 
     `layout` is a standalone OCI layout of the image, `tree` its unpacked filesystem, `dockerfile` the rendered one
     where there is one, `packages` what the plan says is installed: a scanner that saw fewer did not evaluate it.
+    `subject` is a digest over all of that; empty where nothing is kept for the next scan.
     """
 
     name: str
@@ -25,13 +26,15 @@ class ScanTarget:
     tree: Path
     dockerfile: Path | None = None
     packages: tuple[Package, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True)
 class Feed:
     """Vulnerability data on this machine: where it lies, of which date, where it came from, and its digest.
 
-    `note` tells what went wrong when an older copy had to do; `sample`: it is the small sample that ships.
+    `note` tells what went wrong when an older copy had to do; `sample`: it is the small sample that ships; `stamps`
+    stand for the digest of data that is too big to read for one: its files, with size and time.
     """
 
     directory: Path
@@ -40,6 +43,7 @@ class Feed:
     sha256: str = ""
     note: str = ""
     sample: bool = False
+    stamps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
