@@ -19,7 +19,6 @@ __all__ = [
     "load_profile",
     "load_profiles",
     "load_waivers",
-    "require_known",
     "what_can_be_waived",
 ]
 
@@ -75,7 +74,7 @@ def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
     if any(waiver.controls for waiver in waivers.values()):
         known = what_can_be_waived(roots)
         for file, waiver in waivers.items():
-            require_known(file, waiver, known)
+            _refuse_unknown(file, waiver, known)
     return tuple(waivers.values())
 
 
@@ -84,10 +83,8 @@ def what_can_be_waived(roots: Sequence[Path]) -> set[str]:
     return {*find_content(roots, "hardening/controls", "*/"), *RUNNING}
 
 
-def require_known(file: Path, waiver: Waiver, known: set[str]) -> None:
-    """Raises ContentError for a control of `waiver` that does not exist: it excuses nothing, and its author believes
-    that it does.
-    """
+def _refuse_unknown(file: Path, waiver: Waiver, known: set[str]) -> None:
+    """A waiver for what does not exist excuses nothing, and its author believes that it does."""
     for name in waiver.controls:
         if name not in known and not name.endswith("-evaluated"):
             raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))

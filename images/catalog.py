@@ -27,10 +27,12 @@ class LoadedDefinition:
 def load_definitions(roots: tuple[Path, ...]) -> dict[str, LoadedDefinition]:
     """Name → definition, over all content roots. Raises ContentError naming file and key."""
     folders = find_content(roots, "images/definitions", "*/")
-    return {
-        name: LoadedDefinition(load_toml(folder / "image.toml", Definition, name=name), folder)
-        for name, folder in folders.items()
-    }
+    return {name: load_definition(name, folder) for name, folder in folders.items()}
+
+
+def load_definition(name: str, folder: Path) -> LoadedDefinition:
+    """The definition in `folder`. Raises ContentError naming file and key."""
+    return LoadedDefinition(load_toml(folder / "image.toml", Definition, name=name), folder)
 
 
 def files_of(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,105 @@
+"""All content of all roots, loaded and cross-checked: what `lint` says of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from hardening.catalog import what_can_be_waived
+from hardening.foundation.console import err, say
+from hardening.foundation.content import find_content, load_toml
+from hardening.foundation.errors import ContentError, Problems, nearest
+from hardening.foundation.settings import load_settings
+from hardening.model import Waiver
+from hardening.soundness import check_hardening, load_waiver_files
+from images.catalog import LoadedDefinition, load_definition
+from images.planning.graph import order
+from images.planning.soundness import Soundness
+from images.scanners import SCANNERS
+from pipelines.fleet.model import Fleet
+from pipelines.wiring import clock
+
+
+def lint_content() -> int:
+    """Print all that is wrong with the content of this checkout and its further roots; 2 where anything is, else 0."""
+    roots = load_settings().roots
+    found = content_problems(roots, clock().date())
+    for error in found:
+        err().print(str(error), markup=False, style="red")
+    say(f"content of {', '.join(map(str, roots))}: {f'{len(found)} wrong' if found else 'sound'}")
+    return 2 if found else 0
+
+
+def content_problems(roots: Sequence[Path], today: date) -> tuple[ContentError, ...]:
+    """What is wrong with controls, profiles, policies, definitions, fleets and waivers, each once."""
+    problems = Problems()
+    problems.of(check_hardening, roots, problems)
+    names = find_content(roots, "images/definitions", "*/")
+    loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
+    definitions = {name: found for name, found in loaded.items() if found}
+    problems.of(_check_definitions, Soundness(roots, today, definitions), names, problems)
+    fleets = find_content(roots, "pipelines/fleets", "*.toml")
+    policies = find_content(roots, "hardening/policies", "*.toml")
+    for name, file in fleets.items():
+        if fleet := problems.of(partial(load_toml, file, Fleet, name=name)):
+            problems.of(require_fleet, fleet, file, names, policies)
+    known = {*what_can_be_waived(roots), *(f"{scanner}-evaluated" for scanner in SCANNERS)}
+    for file, waiver in load_waiver_files(roots, problems).items():
+        problems.of(_require_waiver, file, waiver, known)
+        problems.of(_require_subjects, file, waiver, names, fleets)
+    return problems.found
+
+
+def _check_definitions(sound: Soundness, names: Collection[str], problems: Problems) -> None:
+    for loaded in sound.definitions.values():
+        golden = loaded.definition.parent
+        if golden is None or golden in sound.definitions or golden not in names:  # what does not load has been told
+            problems.of(sound.require, loaded)
+    problems.of(order, _parents(sound.definitions.values()))
+
+
+def _parents(definitions: Iterable[LoadedDefinition]) -> dict[str, str | None]:
+    """Each definition's parent, as far as both load: what is missing has been told, circles have not."""
+    parents = {loaded.name: loaded.definition.parent for loaded in definitions}
+    return {name: parent if parent in parents else None for name, parent in parents.items()}
+
+
+def require_fleet(fleet: Fleet, file: Path, definitions: Collection[str], policies: Collection[str]) -> None:
+    """Raises ContentError where a fleet's policy is none, or what its members become is no definition."""
+    if fleet.policy not in policies:
+        hint = nearest(fleet.policy, policies)
+        raise ContentError(f"no policy is named {fleet.policy}", file=file, key="policy", hint=hint)
+    wanted = fleet.replacement.definition
+    if wanted and wanted not in definitions:
+        hint = nearest(wanted, definitions)
+        raise ContentError(f"{wanted} is not a definition", file=file, key="replacement.definition", hint=hint)
+
+
+def _require_waiver(file: Path, waiver: Waiver, known: set[str]) -> None:
+    for name in waiver.controls:  # unlike when it is loaded, the scanners are known here
+        if name not in known:
+            raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))
+
+
+def _require_subjects(file: Path, waiver: Waiver, definitions: Collection[str], fleets: Collection[str]) -> None:
+    """Raises ContentError for a subject that can be no definition, no member of a fleet and no image elsewhere."""
+    for number, subject in enumerate(waiver.subjects):
+        elsewhere = bool(re.search(r"[.:]|^localhost$", subject.partition("/")[0])) and "/" in subject
+        meant = elsewhere or any(fnmatchcase(name, subject) for name in definitions)
+        if not meant and not any(_may_be_member(subject, fleet) for fleet in fleets):
+            raise ContentError(
+                f"{subject} is no definition and no member of a fleet (fleet/member)", file=file,
+                key=f"subjects[{number}]", hint=nearest(subject.partition("/")[0], [*definitions, *fleets]),
+            )  # fmt: skip
+
+
+def _may_be_member(subject: str, fleet: str) -> bool:
+    """Whether some member `fleet/…` could match the glob: members come and go, fleets are known."""
+    if "/" in subject:
+        return fnmatchcase(fleet, subject.partition("/")[0])
+    fixed = re.split(r"[*?\[]", subject)[0]
+    return fixed != subject and f"{fleet}/".startswith(fixed)

@@ -1,0 +1,135 @@
+"""`lint` loads and cross-checks all content of all roots, and tells all that is wrong at once."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.settings import ROOT
+from pipelines.demo.flow import CONTENT as DEMO
+from pipelines.soundness import content_problems, lint_content
+from tests.loop import CHILD, definition
+
+TODAY = date(2026, 6, 1)
+CONTROL = {
+    "control.toml": 'title = "T"\nseverity = "low"\napplies_to = ["container"]\nowner = "us"\nrationale = "r"\n'
+    'cost = "c"\nparams = { port = { type = "integer", help = "h", default = 1 } }\n',
+    "check.sh": "echo seen\n",
+    "cases.toml": '[[proof]]\ntitle = "t"\nevidence = "e"\n',
+}
+PROFILE = 'title = "T"\nowner = "us"\n'
+POLICY = PROFILE + 'rationale = "r"\nreview_by = 2027-01-01\nexception_contact = "us"\n'
+FLEET = PROFILE + 'kind = "docker"\nselector = { a = "b" }\n'
+WAIVER = """
+controls = ["no-setuid"]
+subjects = ["l-one"]
+reason = "r"
+owner = "ann"
+approver = "bob"
+created = 2026-05-01
+expires = 2026-07-01
+"""
+TO = 'replacement = { definition = "l-one" }\n'
+MINE = "hardening/controls/l-control"
+SOUND = {
+    **{f"{MINE}/{name}": text for name, text in CONTROL.items()},
+    "hardening/profiles/l-profile.toml": PROFILE + 'extends = "container-base"\ncontrols = [{ control = "l-control" }]',
+    "hardening/policies/l-policy.toml": POLICY,
+    "hardening/waivers/l-waiver.toml": WAIVER,
+    "pipelines/fleets/l-fleet.toml": FLEET + 'policy = "l-policy"\n' + TO,
+}
+
+
+def problems(root: Path, **changes: str | None) -> list[str]:
+    """What is wrong with a root that would be sound, were it not for `changes`: path → text, or None for no file."""
+    definition(root, "l-one", CHILD.replace("container-base", "l-profile"))
+    for name, text in {**SOUND, **changes}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            path.write_text(text)
+    return [str(error).replace(f"{root}/", "") for error in content_problems((ROOT, root), TODAY)]
+
+
+def test_what_is_whole_is_sound(tmp_path: Path) -> None:
+    """One of each format in a root of its own; what ships, and what the demo brings."""
+    assert problems(tmp_path) == []
+    assert content_problems((ROOT, DEMO), TODAY) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        (f"{MINE}/check.sh", None, "check.sh: required, but missing"),
+        (f"{MINE}/cases.toml", 'profile = "containr-base"\n' + CONTROL["cases.toml"], "profile: no profile is named"),
+        (f"{MINE}/cases.toml", CONTROL["cases.toml"] + "params = { prt = 1 }", "proof[0].params.prt: unknown param"),
+        (f"{MINE}/cases.toml", "", "cases.toml: proof: required, but missing"),
+        (f"{MINE}/control.toml", CONTROL["control.toml"] + "[[files]]\npath = '/x'\nsource = 'x'", "files.source"),
+        ("hardening/profiles/l-other.toml", PROFILE + 'controls = [{ control = "l-contrl" }]', "did you mean l-control"),
+        (
+            "hardening/profiles/l-other.toml",
+            PROFILE + 'controls = [{ control = "l-control", params = { prt = 1 } }]',
+            "controls.l-control.params.prt: unknown param\n  hint: did you mean port?",
+        ),
+        ("hardening/policies/l-other.toml", POLICY + "[image.judge]\nminimum = 1", "image.judge: unknown key"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "subjects[0]: l-on is no definition"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "hint: did you mean l-one"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "x-*"), "subjects[0]: x-* is no definition"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-flet/web"), "did you mean l-fleet"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "no-setuit"), "controls: nothing is named no-set"),
+        (
+            "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "hadolnt-evaluated"),
+            "controls: nothing is named hadolnt-evaluated\n  hint: did you mean hadolint-evaluated",
+        ),
+        ("pipelines/fleets/l-other.toml", FLEET + 'policy = "l-polic"\n' + TO, "policy: no policy is named l-polic"),
+        (
+            "pipelines/fleets/l-other.toml", FLEET + TO.replace("l-one", "l-on"),
+            "replacement.definition: l-on is not a definition\n  hint: did you mean l-one",
+        ),
+        ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-on"), "base.golden: l-on is not a def"),
+        ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-two"), "in a circle: l-two"),
+        ("images/definitions/l-two/image.toml", 'policy = "l-polic"\n' + CHILD, "policy: no policy is named l-polic"),
+    ],
+)  # fmt: skip
+def test_a_slip_anywhere_is_told_with_file_and_key(tmp_path: Path, path: str, text: str | None, said: str) -> None:
+    """Once, and nothing else is blamed for it."""
+    [found] = problems(tmp_path, **{path: text})
+    assert path in found
+    assert said in found
+
+
+@pytest.mark.parametrize("subject", ["l-*", "*", "l-fleet/web-1", "l-fleet*", "l-*/web", "r.example.com/app:1"])
+def test_a_waiver_may_be_for_definitions_members_and_images_elsewhere(tmp_path: Path, subject: str) -> None:
+    """By name or glob; members come and go, so that only their fleet must be known."""
+    assert problems(tmp_path, **{"hardening/waivers/l-other.toml": WAIVER.replace("l-one", subject)}) == []
+
+
+def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(tmp_path: Path) -> None:
+    """A broken control, a broken parent and a broken fleet are three errors, not six."""
+    changes = {
+        f"{MINE}/control.toml": "title = 3",
+        "images/definitions/l-two/image.toml": "title = 3",
+        "images/definitions/l-three/image.toml": CHILD.replace("debian-base", "l-two"),
+        "pipelines/fleets/l-other.toml": "title = 3",
+    }
+    found = problems(tmp_path, **changes)
+    assert len(found) == 3, found
+    assert all(any(text.startswith(path) for text in found) for path in changes if "three" not in path)
+
+
+def test_it_is_printed_and_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, with the number of what is wrong; sound content ends with 0 and says what was looked at."""
+    root = definition(tmp_path, "l-one", CHILD.replace("debian-base", "debian-bse"))
+    monkeypatch.setenv("GOLDSMITH_CONTENT", json.dumps([str(root)]))
+    assert lint_content() == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "base.golden: debian-bse is not a definition" in said
+    assert f"{root}: 1 wrong" in said
+    monkeypatch.delenv("GOLDSMITH_CONTENT")
+    assert lint_content() == 0
+    assert "sound" in capsys.readouterr().err
