@@ -13,6 +13,7 @@ from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.hashing import digest_of
+from hardening.render import Overlay
 from images.artifact import Artifact
 from images.context import Context
 from images.documents import to_json
@@ -52,12 +53,17 @@ def reverify(context: Context, name: str, control: str = "") -> tuple[str, tuple
     if not chosen:
         hint = nearest(control, (check.control for check in overlay.checks))
         raise ContentError(f"{loaded.definition.profile} has no control {control}", hint=hint)
+    return artifact.digest, _verified(context, artifact, replace(overlay, checks=chosen))
+
+
+def _verified(context: Context, artifact: Artifact, overlay: Overlay) -> tuple[CheckResult, ...]:
+    """The results of the overlay's checks over a stored image."""
     with unpacked(context, artifact.digest) as (work, tree):
-        results = verify(
-            loaded.definition, replace(overlay, checks=chosen), tree=tree, config=context.store.config(artifact.digest),
-            digest=artifact.digest, store=context.store, work=work, docker_host=context.build_host(),
+        return verify(
+            context.definitions[artifact.name].definition, overlay, tree=tree,
+            config=context.store.config(artifact.digest), digest=artifact.digest, store=context.store, work=work,
+            docker_host=context.build_host(),
         )  # fmt: skip
-    return artifact.digest, results
 
 
 @contextmanager
@@ -70,10 +76,10 @@ def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
 def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: bool = False) -> Judgement:
     """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict.
 
+    Where the ledger holds no checks of it, such as after it was filled again from the registry, it is verified again.
     What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
     """
-    loaded = context.definitions[artifact.name]
-    checks = enforced_by(context.ledger.checks(artifact.digest), Planner(context).overlay(loaded))
+    checks = _checks(context, artifact)
     result = scan_content(context, artifact.digest, artifact, None if afresh else _last_scan(context, artifact))
     findings = _dated(context, result.findings)
     verdict = judge_image(
@@ -85,6 +91,17 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     context.ledger.record_scan(artifact.digest, record, context.now)
     context.ledger.record_verdict(artifact.digest, verdict)
     return Judgement(verdict, checks, replace(result, findings=findings))
+
+
+def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
+    """What the controls said of the artifact, each enforced as its profile says today."""
+    overlay = Planner(context).overlay(context.definitions[artifact.name])
+    if known := context.ledger.checks(artifact.digest):
+        return enforced_by(known, overlay)
+    say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since nothing tells how that ended")
+    made = _verified(context, artifact, overlay)
+    context.ledger.record_checks(artifact.digest, made, context.now)
+    return made
 
 
 def scan_content(

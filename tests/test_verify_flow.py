@@ -13,9 +13,10 @@ import pytest
 import requests
 
 from hardening.foundation.content import parse
+from images.engine import engine
 from images.model import Definition
 from images.store.oci import Store
-from images.trial import engine, run_hardened
+from images.trial import run_hardened
 from tests.loop import CHILD, Goldsmith, definition, on_engine, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mmdebstrap", "mirror")]
@@ -126,6 +127,22 @@ def test_verify_checks_the_newest_artifact_again(house: Goldsmith) -> None:
     assert (wrong.code, "container-static has no control no-shel" in wrong.err) == (2, True)
     assert "did you mean no-shell" in wrong.err
     assert house.leftovers() == []
+
+
+def test_an_image_of_which_no_checks_are_known_is_verified_before_it_is_judged(
+    house: Goldsmith, tmp_path: Path
+) -> None:
+    """Neither refused for what nobody knows nor passed unseen; the next time the ledger knows."""
+    inv = house.fork(tmp_path / "state")
+    [artifact] = inv.ledger.artifacts("debian-static")
+    known = inv.ledger.checks(artifact.digest)
+    inv.ledger.record_checks(artifact.digest, (), artifact.built_at)
+    words = ("image.scan", "debian-static", "--policy", "demo", "--json")
+    first, second = inv(*words), inv(*words)
+    assert (first.code, second.code) == (0, 0), first.err
+    assert ["verifying" in answer.err for answer in (first, second)] == [True, False]
+    assert inv.ledger.checks(artifact.digest) == known
+    assert inv.leftovers() == []
 
 
 def test_an_image_that_no_longer_holds_its_profile_is_told(house: Goldsmith, tmp_path: Path) -> None:
