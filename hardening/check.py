@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hardening.findings import CheckResult, ImageFacts, Outcome
-from hardening.foundation.errors import OutsideError
+from hardening.findings import NOTHING_TO_LOOK_AT, CheckResult, ImageFacts, Outcome
+from hardening.foundation.content import find_content
+from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import Completed, run
 from hardening.render import Check, Overlay
 
 TIME_LIMIT_SECONDS = 60
 EVIDENCE_LINES = 40
+LAST_LINES = 10
 _ANY_STATUS = range(-64, 256)
 _OUTCOMES = {0: Outcome.PASS, 1: Outcome.FAIL, 2: Outcome.NOT_APPLICABLE}
 
@@ -31,6 +34,23 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
         env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
         with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as pool:
             return tuple(pool.map(lambda check: _run(check, env), overlay.checks))
+
+
+def broken(refused: Sequence[CheckResult], roots: Sequence[Path]) -> ContentError | None:
+    """The error where checks broke that would have to pass: the file of the first and its last lines, for its author.
+
+    None where another one among `refused` really failed: the image is refused then, whatever else broke.
+    """
+    if not refused or not all(result.broke for result in refused):
+        return None
+    said, *lines = refused[0].evidence.splitlines()
+    others = [f"{result.control}: {result.evidence.splitlines()[0]}" for result in refused[1:]]
+    return ContentError(
+        said, file=find_content(roots, "hardening/controls", "*/")[refused[0].control] / "check.sh",
+        evidence="\n".join([*lines[-LAST_LINES:], *others]),
+        hint="a check says what it saw and ends with 0 (pass), 1 (fail) or 2 (not applicable), within "
+        f"{TIME_LIMIT_SECONDS} s; it complains on standard error only if it fails",
+    )  # fmt: skip
 
 
 def _run(check: Check, env: dict[str, str]) -> CheckResult:
@@ -60,7 +80,9 @@ def _judge(done: Completed) -> tuple[Outcome, str]:
 
 def _result(check: Check, outcome: Outcome, evidence: str) -> CheckResult:
     lines = evidence.splitlines()
-    if len(lines) > EVIDENCE_LINES:
+    if len(lines) > EVIDENCE_LINES and outcome is Outcome.ERROR:  # what broke it stands at the end
+        lines = [lines[0], f"… {len(lines) - EVIDENCE_LINES} lines", *lines[1 - EVIDENCE_LINES :]]
+    elif len(lines) > EVIDENCE_LINES:
         lines = [*lines[:EVIDENCE_LINES], f"… and {len(lines) - EVIDENCE_LINES} lines more"]
     return CheckResult(check.control, check.title, check.severity, check.enforcement, outcome, "\n".join(lines))
 
@@ -69,9 +91,9 @@ def _no_filesystem(tree: Path) -> str:
     """Why `tree` cannot be checked; empty when it can. Links at the top could lead the checks out of the tree."""
     for name in ("usr", "etc", "var", "home", "root", "tmp", "opt", "srv"):
         if (tree / name).is_symlink():
-            return f"nothing to look at: /{name} is a link, which may lead out of the image"
+            return f"{NOTHING_TO_LOOK_AT}: /{name} is a link, which may lead out of the image"
     if not (tree / "usr").is_dir() or not (tree / "etc").is_dir():
-        return f"nothing to look at: {tree} has no directories usr and etc"
+        return f"{NOTHING_TO_LOOK_AT}: {tree} has no directories usr and etc"
     return ""
 
 

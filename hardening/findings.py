@@ -21,6 +21,9 @@ class Outcome(StrEnum):
     NOT_EVALUATED = "not-evaluated"
 
 
+NOTHING_TO_LOOK_AT = "nothing to look at"  # how evidence begins where there is no filesystem to check
+
+
 @dataclass(frozen=True)
 class CheckResult:
     """What one control's check said of one tree, with its evidence and the enforcement of the profile that day."""
@@ -31,6 +34,11 @@ class CheckResult:
     enforcement: Enforcement
     outcome: Outcome
     evidence: str
+
+    @property
+    def broke(self) -> bool:
+        """Whether the check itself failed over a filesystem that was there: no pass, and no verdict on the image."""
+        return self.outcome is Outcome.ERROR and not self.evidence.startswith(NOTHING_TO_LOOK_AT)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from threading import Lock
 from traceback import format_exception
 
 from hardening.catalog import load_policy, load_waivers
+from hardening.check import broken
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
@@ -175,9 +176,11 @@ class _Builder:
         )  # fmt: skip
 
     def _record(self, plan: BuildPlan, job: BuildJob, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
-        """Refuse the image; or take it into store and ledger, and let its children be built on it."""
+        """Refuse the image, also where a check broke (ContentError); or take it into store and ledger, and let its children be built on it."""
         waivers = load_waivers(self.context.settings.roots)
         if refused := refusals(checks, plan.name, waivers, self.context.now.date()):
+            if broke := broken(refused, self.context.settings.roots):
+                raise broke
             error = self._refusal(plan.name, refused)
             reasons = tuple(error.evidence.splitlines())
             return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)

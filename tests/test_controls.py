@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hardening.catalog import load_cases, load_controls, load_profile, load_profiles
-from hardening.check import run_checks
+from hardening.check import broken, run_checks
 from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
@@ -22,6 +22,7 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Cases, Kind, Proof
 from hardening.overlay import apply_to, materialise
 from hardening.render import Overlay, render
+from images.verify import refusals
 
 TODAY = date(2026, 1, 1)
 CONTROLS = load_controls([ROOT])
@@ -354,6 +355,44 @@ def test_a_check_that_does_not_end_is_no_pass(bare: Path, monkeypatch: pytest.Mo
     [result] = run_checks(overlay, bare, GOOD)
     assert result.outcome is Outcome.ERROR
     assert "did not finish within 0.2 s" in result.evidence
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "last"),
+    [
+        ("echo oops >&2; exit 3", "the check ended with status 3", "oops"),
+        ("seq 100; no-such-program", "the check ended with status 127", "no-such-program: not found"),
+        ("echo seen; echo denied >&2", "the check complained", "denied"),
+        ("case x in", "the check complained", "yntax error"),
+        ("sleep 30", "did not finish within 0.2 s", ""),
+    ],
+)
+def test_a_check_that_breaks_is_its_authors_error(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str, last: str
+) -> None:
+    """Exit code 2 with the file and its last lines: not a verdict on the image, which has not passed either."""
+    monkeypatch.setattr("hardening.check.TIME_LIMIT_SECONDS", 0.2 if script.startswith("sleep") else 60)
+    overlay = overlay_of("container-base", only="healthcheck")
+    overlay = replace(overlay, checks=(replace(overlay.checks[0], text=script),))
+    refused = refusals(run_checks(overlay, bare, GOOD))
+    assert refused
+    error = broken(refused, [ROOT])
+    assert error
+    assert error.exit_code == 2
+    assert str(error).startswith(f"{ROOT}/hardening/controls/healthcheck/check.sh: ")
+    assert said in str(error)
+    assert last in error.evidence
+
+
+def test_what_really_fails_is_refused_whatever_else_breaks(bare: Path) -> None:
+    """So is a tree that there is nothing to look at in: neither is the fault of a check."""
+    overlay = overlay_of("container-base", only="healthcheck")
+    check = overlay.checks[0]
+    both = replace(overlay, checks=(replace(check, text="exit 3"), replace(check, text="echo bad; exit 1")))
+    for tree in (bare, bare / "absent"):
+        refused = refusals(run_checks(both, tree, GOOD))
+        assert len(refused) == 2
+        assert broken(refused, [ROOT]) is None
 
 
 def fingerprint(tree: Path, *, touched: bool = False) -> dict[str, tuple[object, ...]]:
