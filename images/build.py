@@ -176,7 +176,10 @@ class _Builder:
         )  # fmt: skip
 
     def _record(self, plan: BuildPlan, job: BuildJob, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
-        """Refuse the image, also where a check broke (ContentError); or take it into store and ledger, and let its children be built on it."""
+        """Refuse the image; or take it into store and ledger, and let its children be built on it.
+
+        Raises ContentError where a check broke.
+        """
         waivers = load_waivers(self.context.settings.roots)
         if refused := refusals(checks, plan.name, waivers, self.context.now.date()):
             if broke := broken(refused, self.context.settings.roots):

@@ -180,6 +180,34 @@ def test_a_program_that_cannot_run_locked_down_is_refused(house: Goldsmith, tmp_
     assert not Store(inv.state / "store").has(lines["v-writes"]["digest"])
 
 
+def test_a_check_that_breaks_stops_the_image_and_names_its_file(house: Goldsmith, tmp_path: Path) -> None:
+    """Exit code 2, for whoever wrote it: nothing is known of the image, so that it is not kept either."""
+    root = definition(tmp_path / "content", "v-breaks", CHILD.replace('"container-base"', '"own"'))
+    control = root / "hardening/controls/breaks"
+    control.mkdir(parents=True)
+    (control / "control.toml").write_text(
+        'title = "T"\nseverity = "low"\napplies_to = ["container"]\nowner = "us"\nrationale = "r"\ncost = "c"\n'
+    )
+    (control / "check.sh").write_text("echo oops >&2\nexit 3\n")
+    (control / "cases.toml").write_text('[[proof]]\ntitle = "t"\nevidence = "e"\n')
+    (root / "hardening/profiles").mkdir()
+    profile = 'title = "T"\nowner = "us"\nextends = "container-base"\ncontrols = [{ control = "breaks" }]\n'
+    (root / "hardening/profiles/own.toml").write_text(profile)
+    inv = house.fork(tmp_path / "state").with_(root)
+    answer = inv("image.build", "v-breaks", "--json")
+    assert answer.code == 2, answer.err
+    assert answer.by_name()["v-breaks"]["action"] == "failed"
+    assert f"{control}/check.sh: the check ended with status 3" in answer.err
+    assert "oops" in answer.err
+    assert inv.ledger.artifacts("v-breaks") == ()
+    (control / "check.sh").write_text("echo seen\n")
+    assert inv("image.build", "v-breaks").code == 0
+    (control / "check.sh").write_text("echo oops >&2\nexit 3\n")
+    again = inv("image.verify", "v-breaks")
+    assert again.code == 2, again.err
+    assert f"{control}/check.sh: the check ended with status 3" in again.err
+
+
 WAIVER = """
 controls = ["no-setuid"]
 subjects = ["v-waived"]
