@@ -350,9 +350,10 @@ def schema(c: Context) -> None:
 @command({})
 def lint(c: Context) -> int:
     """Linter, formatter and type checker over the whole checkout."""
+    from pipelines.soundness import lint_content
     from pipelines.checks import LINT, run_checks
 
-    return run_checks(LINT)
+    return max(lint_content(), run_checks(LINT))
 
 
 @command({"only": "only tests whose names match, as pytest's -k"})
@@ -360,10 +361,11 @@ def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
     from hardening.foundation.settings import load_settings
     from pipelines.checks import LINT, pytest_command, run_checks
+    from pipelines.soundness import lint_content
     from pipelines.host import setup
 
     setup(load_settings(), for_tests=True)
-    return run_checks([*LINT, pytest_command(only)])
+    return max(lint_content(), run_checks([*LINT, pytest_command(only)]))
 
 
 # --- namespaces -----------------------------------------------------------------------------------------------------
