@@ -6,14 +6,17 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from hardening.check import broken
 from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import err, out, print_json, print_table
 from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.settings import load_settings
 from images.artifact import Release
 from images.build import BuildOutcome
 from images.context import Context
 from images.documents import to_json
 from images.planning.plan import BuildPlan
+from images.verify import refusals
 from pipelines.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
 
 BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "reasons"}
@@ -84,7 +87,10 @@ def build_line(outcome: BuildOutcome) -> BuildLine:
 
 
 def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
-    """Print the results of checks, what did not pass with its evidence; exit code 3 where an enforced one failed."""
+    """Print the results of checks, what did not pass with its evidence.
+
+    The exit code: 3 where an enforced one failed, 2 where nothing is wrong but that a check broke.
+    """
     if as_json:
         print_json(to_json(tuple(lines)))
     for line in () if as_json else lines:
@@ -96,6 +102,9 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
 def _evidence(result: CheckResult) -> str:
     return "" if result.outcome is Outcome.PASS else result.evidence.strip()
 
+    refused = [check for line in lines if not line.passed for check in refusals(line.checks)]
+    if error := broken(refused, load_settings().roots):
+        return finish([error])
 
 def show_why(why: WhyOutput, *, as_json: bool) -> None:
     """Print what changed since the last artifact."""
