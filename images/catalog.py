@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml
 from hardening.foundation.errors import ContentError
 from images.model import Definition
+from images.planning.graph import Parents, order, with_ancestors
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,33 @@ def load_definitions(roots: tuple[Path, ...]) -> dict[str, LoadedDefinition]:
     """Name → definition, over all content roots. Raises ContentError naming file and key."""
     folders = find_content(roots, "images/definitions", "*/")
     return {name: load_definition(name, folder) for name, folder in folders.items()}
+
+
+def sound_definitions(roots: tuple[Path, ...]) -> tuple[dict[str, LoadedDefinition], dict[str, ContentError]]:
+    """The definitions that load and stand on such; and by the name of each other one, what is wrong below or with it.
+
+    Raises ContentError where two roots define the same name: which of them is meant nobody can know.
+    """
+    loaded: dict[str, LoadedDefinition] = {}
+    unread: dict[str, ContentError] = {}
+    for name, folder in find_content(roots, "images/definitions", "*/").items():
+        try:
+            loaded[name] = load_definition(name, folder)
+        except ContentError as error:
+            unread[name] = error
+    parents = dict.fromkeys(unread) | {name: found.definition.parent for name, found in loaded.items()}
+    problems = {name: wrong for name in parents if (wrong := _below(name, parents, unread))}
+    return {name: found for name, found in loaded.items() if name not in problems}, problems
+
+
+def _below(name: str, parents: Parents, unread: Mapping[str, ContentError]) -> ContentError | None:
+    """What is wrong with a definition or with what it stands on, if anything is."""
+    try:
+        line = with_ancestors([name], parents)
+        order({one: parents[one] for one in line})
+    except ContentError as error:
+        return error
+    return next((unread[one] for one in line if one in unread), None)
 
 
 def load_definition(name: str, folder: Path) -> LoadedDefinition:

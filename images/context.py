@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
-from images.catalog import LoadedDefinition, load_definitions
+from images.catalog import LoadedDefinition, load_definitions, sound_definitions
 from images.ledger import Ledger
 from images.packages.index import PackageIndex
 from images.publication.published import Publisher
@@ -21,7 +22,8 @@ class Context:
     """`now` is the one clock reading of a flow.
 
     `build_host` and `registry_address` find (or start) engine and registry, only when they are needed. `policy` judges
-    by another policy than the definitions name; `actor` is whom the audit names.
+    by another policy than the definitions name; `actor` is whom the audit names. A `lenient` flow goes on without the
+    definitions that are `unsound`.
     """
 
     settings: Settings
@@ -30,11 +32,21 @@ class Context:
     registry_address: Callable[[], str]
     policy: str = ""
     actor: str = "unknown"
+    lenient: bool = False
 
     @cached_property
     def definitions(self) -> dict[str, LoadedDefinition]:
         """Every definition, by name."""
-        return load_definitions(self.settings.roots)
+        return self._sound[0] if self.lenient else load_definitions(self.settings.roots)
+
+    @property
+    def unsound(self) -> dict[str, ContentError]:
+        """By name, the definitions that a lenient flow goes without, since they or what they stand on do not load."""
+        return self._sound[1] if self.lenient else {}
+
+    @cached_property
+    def _sound(self) -> tuple[dict[str, LoadedDefinition], dict[str, ContentError]]:
+        return sound_definitions(self.settings.roots)
 
     @cached_property
     def parents(self) -> dict[str, str | None]:

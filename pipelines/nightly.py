@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import say
 from hardening.foundation.content import select
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
+from images.build import BuildOutcome
 from images.context import Context
 from images.model import Bootstrap
 from images.planning.graph import with_ancestors
@@ -38,13 +41,16 @@ def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") 
 
     `only` restricts it to some images, and whatever they stand on; every fleet is checked in any case.
     The exit code is the highest of all failures: 2 content wrong, 3 refused by a policy, 4 the outside failed.
-    Raises ContentError, before anything is done, when content cannot be read or `only` names nothing; RefusedError
-    when another night is under way on this machine.
+    Raises ContentError, before anything is done, when waivers, policies or fleets cannot be read or `only` names
+    nothing; RefusedError when another night is under way on this machine.
     """
+    context = replace(context, lenient=True)
     with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
         began, failures = time.monotonic(), Failures()
-        names, known = select(only, context.definitions, "image"), sorted(load_fleets(context.settings.roots))
-        released, promoted = list[ReleaseOutcome](), list[str]()
+        selected, known = select(only, {*context.definitions, *context.unsound}, "image"), _rules(context)
+        names = [name for name in selected if name in context.definitions]
+        released = [_unsound(name, context.unsound[name]) for name in selected if name in context.unsound]
+        promoted = list[str]()
         lines = [
             *refresh(context, names, failures),
             *publish(context, names, released, promoted, failures),
@@ -61,6 +67,20 @@ def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") 
         context.ledger.audit(ended, context.actor, "nightly", only, f"exit code {night.exit_code}: {night.summary}")
         path = write_report(context, night)
     return night.model_copy(update={"report": str(path)}), failures
+
+
+def _rules(context: Context) -> list[str]:
+    """The fleets' names, once all that judges images and fleets has proven readable: none of it may be left out."""
+    roots = context.settings.roots
+    load_policies(roots)
+    load_waivers(roots)
+    return sorted(load_fleets(roots))
+
+
+def _unsound(name: str, error: ContentError) -> ReleaseOutcome:
+    """What became of a definition that does not load, or that stands on such a one."""
+    built = BuildOutcome(name, Action.FAILED, reasons=(error.message,), error=error)
+    return ReleaseOutcome(name, "failed", built, reasons=built.reasons, error=error)
 
 
 def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) -> str:

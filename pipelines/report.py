@@ -39,7 +39,7 @@ def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput
     running = context.ledger.running_digests()
     return ReportOutput(
         made_at=context.now,
-        images=tuple(_image(context, name, running) for name in sorted(context.definitions)),
+        images=tuple(_image(context, name, running) for name in sorted({*context.definitions, *context.unsound})),
         members=_members(context, running),
         rollouts=_rollouts(context),
         waivers_active=tuple(w for w in waivers if w.expires >= today),

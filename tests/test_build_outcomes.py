@@ -14,6 +14,7 @@ from images.build import build
 from images.context import Context
 from images.planning.plan import Action
 from images.planning.planner import Planner
+from pipelines.nightly import nightly
 
 HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\nsmoke = ["true"]\n'
 
@@ -64,3 +65,73 @@ def test_what_nobody_foresaw_stops_one_image_and_its_children_only(
     assert "KeyError: 'surprise'" in str(found["o-bug"].error)
     assert "not yours" in found["o-disk"].reasons[0]
     assert found["o-child"].reasons == ("its parent o-bug failed",)
+
+
+BASE = 'base = { bootstrap = { family = "debian", suite = "trixie" } }\n'
+NIGHT = {
+    "o-not-toml": "title = unquoted",
+    "o-child": f'{HEAD}base = {{ golden = "o-not-toml" }}\n',
+    "o-grandchild": f'{HEAD}base = {{ golden = "o-child" }}\n',
+    "o-key": f"{HEAD}{BASE}colour = 1\n",
+    "o-orphan": f'{HEAD}base = {{ golden = "o-nobody" }}\n',
+    "o-egg": f'{HEAD}base = {{ golden = "o-hen" }}\n',
+    "o-hen": f'{HEAD}base = {{ golden = "o-egg" }}\n',
+}
+
+
+def night_context(tmp_path: Path) -> Context:
+    """A context over content of which nothing can be built but o-fine."""
+    for name, text in {**NIGHT, "o-fine": f"{HEAD}{BASE}"}.items():
+        folder = tmp_path / "content/images/definitions" / name
+        folder.mkdir(parents=True)
+        (folder / "image.toml").write_text(text)
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
+    return Context(settings, datetime.now(UTC), lambda: "", lambda: "")
+
+
+def test_a_night_goes_on_without_definitions_that_do_not_load(tmp_path: Path) -> None:
+    """Nor what stands on them: each has its line, each mistake is told once, and the exit code is its author's."""
+    night, failures = nightly(night_context(tmp_path), lambda: "", "o-[!f]*")
+    lines = {line.name: line for line in night.lines}
+    assert lines.keys() == NIGHT.keys()
+    assert {line.status for line in lines.values()} == {"failed"}
+    assert night.exit_code == 2
+    for name in ("o-not-toml", "o-child", "o-grandchild"):
+        assert "o-not-toml/image.toml: not TOML" in lines[name].detail
+    assert "o-key/image.toml: colour: unknown key" in lines["o-key"].detail
+    assert "o-nobody is not a definition" in lines["o-orphan"].detail
+    assert "in a circle" in lines["o-hen"].detail
+    assert sum("not TOML" in str(error) for error in failures) == 1
+    assert night.summary.startswith("nothing built, nothing published, 7 failed")
+    assert "o-not-toml" in Path(night.report).read_text()
+
+
+def test_a_night_builds_what_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much beside it does not; other flows are strict, and stop at the first mistake."""
+    context = night_context(tmp_path)
+    planned = []
+
+    def plan(_: Planner, name: str) -> Any:
+        planned.append(name)
+        raise OSError("no more of it here")
+
+    monkeypatch.setattr(Planner, "plan", plan)
+    monkeypatch.setattr("pipelines.nightly.refresh", lambda *_: ())
+    nightly(context, lambda: "", "o-*")
+    assert planned == ["o-fine"]
+    with pytest.raises(ContentError):
+        context.definitions  # noqa: B018 - it loads them
+
+
+@pytest.mark.parametrize(
+    "place", ["hardening/policies/o-p.toml", "hardening/waivers/o-w.toml", "pipelines/fleets/o.toml"]
+)
+def test_a_night_without_its_rules_does_nothing(tmp_path: Path, place: str) -> None:
+    """A policy or waiver that does not load may be the one that counts."""
+    context = night_context(tmp_path)
+    file = tmp_path / "content" / place
+    file.parent.mkdir(parents=True)
+    file.write_text("title = unquoted")
+    with pytest.raises(ContentError, match="not TOML"):
+        nightly(context, lambda: "", "o-fine")
+    assert not (tmp_path / "state/ledger.sqlite").exists()
