@@ -51,12 +51,11 @@ def command(
 
 @command(JSON)
 def image_list(c: Context, json: bool = False) -> None:
-    """Every definition, with its newest artifact and release."""
-    from pipelines.listing import definition_lines, show
+    """Every definition: what was built last, and where its channels point."""
+    from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show
     from pipelines.wiring import image_context
 
-    columns = {"image": "name", "kind": "kind", "base": "base", "profile": "profile", "expires": "expires_at"}
-    show(definition_lines(image_context()), columns, as_json=json)
+    show(definition_lines(image_context()), DEFINITION_COLUMNS, as_json=json)
 
 
 @command(REFRESH | NAME | JSON, "name")
@@ -349,9 +348,9 @@ def schema(c: Context) -> None:
 
 @command({})
 def lint(c: Context) -> int:
-    """Linter, formatter and type checker over the whole checkout."""
-    from pipelines.soundness import lint_content
+    """All content cross-checked; linter, formatter and type checker over the whole checkout."""
     from pipelines.checks import LINT, run_checks
+    from pipelines.soundness import lint_content
 
     return max(lint_content(), run_checks(LINT))
 
@@ -361,8 +360,8 @@ def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
     from hardening.foundation.settings import load_settings
     from pipelines.checks import LINT, pytest_command, run_checks
-    from pipelines.soundness import lint_content
     from pipelines.host import setup
+    from pipelines.soundness import lint_content
 
     setup(load_settings(), for_tests=True)
     return max(lint_content(), run_checks([*LINT, pytest_command(only)]))

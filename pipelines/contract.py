@@ -30,6 +30,7 @@ class DefinitionLine(Line):
     profile: str
     policy: str
     digest: str
+    candidate: str
     stable: str
     expires_at: datetime | None
 

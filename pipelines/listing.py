@@ -19,6 +19,13 @@ from images.planning.plan import BuildPlan
 from images.verify import refusals
 from pipelines.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
 
+DEFINITION_COLUMNS = {
+    "image": "name",
+    "built": "digest",
+    "candidate": "candidate",
+    "stable": "stable",
+    "stable until": "expires_at",
+}
 BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "reasons"}
 
 
@@ -31,7 +38,7 @@ def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool) -> Non
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value in (None, ""):
         return "-"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d}"
@@ -39,8 +46,7 @@ def _cell(value: object) -> str:
         return f"{value:.1f}"
     if isinstance(value, tuple | list):
         return "\n".join(str(item) for item in value)
-    text = str(value)
-    return text[:19] if text.startswith("sha256:") else text
+    return short(str(value))
 
 
 def definition_lines(context: Context) -> list[DefinitionLine]:
@@ -49,24 +55,24 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        release = _stable(context, name)
+        candidate, release = _channel(context, name, "candidate"), _channel(context, name, "stable")
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
         lines.append(
             DefinitionLine(
                 name=name, title=definition.title, kind=definition.kind, profile=definition.profile,
                 base=str(boot or base.golden or base.image), policy=definition.policy,
-                digest=artifact.digest if artifact else "", stable=release.digest if release else "",
-                expires_at=release.expires_at if release else None,
+                digest=artifact.digest if artifact else "", candidate=candidate.digest if candidate else "",
+                stable=release.digest if release else "", expires_at=release.expires_at if release else None,
             )
         )  # fmt: skip
     return lines
 
 
-def _stable(context: Context, name: str) -> Release | None:
-    """What `stable` was last moved to, by the ledger alone: a list must not wait for a registry."""
+def _channel(context: Context, name: str, channel: str) -> Release | None:
+    """What a channel was last moved to, by the ledger alone: a list must not wait for a registry."""
     repositories = dict.fromkeys(release.repository for release in context.ledger.releases(name))
-    moves = next((moves for place in repositories if (moves := context.ledger.moves(place, "stable"))), ())
+    moves = next((moves for place in repositories if (moves := context.ledger.moves(place, channel))), ())
     return context.ledger.release(moves[-1].digest) if moves else None
 
 
@@ -96,15 +102,15 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     for line in () if as_json else lines:
         rows = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
         print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
+    refused = [check for line in lines if not line.passed for check in refusals(line.checks)]
+    if error := broken(refused, load_settings().roots):
+        return finish([error])
     return 0 if all(line.passed for line in lines) else 3
 
 
 def _evidence(result: CheckResult) -> str:
     return "" if result.outcome is Outcome.PASS else result.evidence.strip()
 
-    refused = [check for line in lines if not line.passed for check in refusals(line.checks)]
-    if error := broken(refused, load_settings().roots):
-        return finish([error])
 
 def show_why(why: WhyOutput, *, as_json: bool) -> None:
     """Print what changed since the last artifact."""
@@ -112,15 +118,16 @@ def show_why(why: WhyOutput, *, as_json: bool) -> None:
         print_json(to_json(why))
         return
     at = why.last_built_at
-    last = f"last built {at:%Y-%m-%d %H:%M} UTC as {why.last_digest[:19]}" if at else "never built"
+    last = f"last built {at:%Y-%m-%d %H:%M} UTC as {short(why.last_digest)}" if at else "never built"
     for text in (f"{why.name}: {last}", f"would now be: {why.would}"):
         out().print(text, markup=False)
-    rows = [[change.kind, change.name, _short(change.old), _short(change.new)] for change in why.changes]
+    rows = [[change.kind, change.name, short(change.old)[:40], short(change.new)[:40]] for change in why.changes]
     print_table(["input", "name", "old", "new"], rows) if rows else out().print("\n".join(why.why), markup=False)
 
 
-def _short(text: str) -> str:
-    return text[:19] if text.startswith("sha256:") else text[:40]
+def short(text: str) -> str:
+    """The first twelve digits of a digest, as Docker shows one; any other text as it is."""
+    return text[7:19] if text.startswith("sha256:") else text
 
 
 def finish(errors: Iterable[GoldsmithError | None]) -> int:

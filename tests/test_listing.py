@@ -13,12 +13,14 @@ from fleets import NOW, release
 from pydantic import TypeAdapter
 
 from hardening.findings import Outcome
+from hardening.foundation.console import out
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
 from hardening.listing import ControlDetail, check_tree, list_controls, show_control
 from images.context import Context
 from images.ledger import Move
-from pipelines.listing import definition_lines
+from pipelines.contract import DefinitionLine
+from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show
 
 TODAY = date(2026, 6, 1)
 
@@ -75,12 +77,26 @@ def test_stable_is_what_the_channel_was_last_moved_to(tmp_path: Path) -> None:
         for made in (one, two):
             ledger.record_release(made)
             ledger.record_move(Move(made.repository, "candidate", made.digest, NOW, "publish"))
-        assert _stable(context) == ("", None)
+        assert _channels(context) == ("sha256:two", "", None)
         ledger.record_move(Move(one.repository, "stable", one.digest, NOW, "promote"))
-        assert _stable(context) == ("sha256:one", one.expires_at)
+        assert _channels(context) == ("sha256:two", "sha256:one", one.expires_at)
 
 
-def _stable(context: Context) -> tuple[str, datetime | None]:
-    """What the list says of one definition."""
+def _channels(context: Context) -> tuple[str, str, datetime | None]:
+    """What the list says of one definition: candidate, stable, and how long stable is good."""
     line = next(line for line in definition_lines(context) if line.name == "debian-base")
-    return line.stable, line.expires_at
+    return line.candidate, line.stable, line.expires_at
+
+
+def test_the_list_of_images_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was built, candidate and stable stand side by side in 80 columns, each by twelve digits."""
+    name, digest = "nginx-unprivileged-of-the-shop", f"sha256:{'0123456789ab' * 6}"[:71]
+    line = DefinitionLine(
+        name=name, title="t", kind="container", base="b", profile="p", policy="d", digest=digest,
+        candidate=digest, stable="", expires_at=NOW,
+    )  # fmt: skip
+    out.cache_clear()
+    show([line], DEFINITION_COLUMNS, as_json=False)
+    text = capsys.readouterr().out
+    assert text.splitlines()[1].split() == [name, "0123456789ab", "0123456789ab", "-", f"{NOW:%Y-%m-%d}"]
+    assert max(map(len, text.splitlines())) <= 80
