@@ -111,7 +111,8 @@ def scan_content(
 
     What of `known`, the last scan of that content, still stands is not made again.
     """
-    subject = _subject(artifact) if artifact else ""
+    reason = context.definitions[artifact.name].definition.healthcheck.none_because if artifact else ""
+    subject = _subject(artifact, reason) if artifact else ""
     if known and subject and (still := unchanged(known, subject, context.settings, now=context.now)):
         return still
     say(f"{artifact.name if artifact else digest[:19]}: scanning")
@@ -120,14 +121,14 @@ def scan_content(
         target = ScanTarget(
             artifact.name if artifact else digest, layout, tree,
             dockerfile=_dockerfile(context, artifact, work) if artifact else None,
-            packages=artifact.packages if artifact else (), subject=subject,
+            packages=artifact.packages if artifact else (), subject=subject, no_healthcheck_because=reason,
         )  # fmt: skip
         return scan(target, context.settings, now=context.now, known=known)
 
 
-def _subject(artifact: Artifact) -> str:
-    """What stands for everything about an artifact that scanners get to see."""
-    return digest_of([artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages)])
+def _subject(artifact: Artifact, reason: str) -> str:
+    """What stands for everything about an artifact that scanners get to see; `reason`: why it has no health check."""
+    return digest_of([artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages), reason])
 
 
 def _last_scan(context: Context, artifact: Artifact) -> ScanResult | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -166,6 +167,16 @@ def test_an_image_configuration_becomes_the_dockerfile_it_amounts_to():
         'HEALTHCHECK CMD ["/ok"]',
         'ENTRYPOINT ["/app"]',
     ]
+
+
+def test_a_health_check_that_is_left_out_for_a_reason_is_no_finding():
+    """Exactly that rule, and only where the definition says why; whatever else is wrong stays found."""
+
+    def rules(target: ScanTarget) -> set[str]:
+        return {found.id for found in trivy_config.parse(sample("trivy-config"), target, INPUTS).findings}
+
+    assert rules(TARGET) - rules(replace(TARGET, no_healthcheck_because="it serves nothing")) == {"DS-0026"}
+    assert rules(replace(TARGET, no_healthcheck_because="it serves nothing"))
 
 
 def test_the_sbom_is_the_same_whenever_and_wherever_it_was_made():

@@ -18,7 +18,8 @@ class ScanTarget:
 
     `layout` is a standalone OCI layout of the image, `tree` its unpacked filesystem, `dockerfile` the rendered one
     where there is one, `packages` what the plan says is installed: a scanner that saw fewer did not evaluate it.
-    `subject` is a digest over all of that; empty where nothing is kept for the next scan.
+    `no_healthcheck_because` is the definition's reason for none. `subject` is a digest over all of that; empty where
+    nothing is kept for the next scan.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ScanTarget:
     dockerfile: Path | None = None
     packages: tuple[Package, ...] = ()
     subject: str = ""
+    no_healthcheck_because: str = ""
 
 
 @dataclass(frozen=True)

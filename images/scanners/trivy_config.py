@@ -15,6 +15,7 @@ from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severi
 from images.scanners.trivy import results
 
 NAME = "trivy-config"
+NO_HEALTHCHECK = "DS-0026"  # https://avd.aquasec.com/misconfig/ds-0026
 
 
 def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
@@ -55,12 +56,16 @@ def dockerfile(image_config: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse(stdout: str, _target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
-    """Findings by rule; evaluated is the number of rules that trivy says it judged by."""
+def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
+    """Findings by rule; evaluated is the number of rules that trivy says it judged by.
+
+    That there is no health check is no finding where the definition gives a reason: the control `healthcheck` judges it.
+    """
     found, version = results(stdout)
     config = [result for result in found if result.get("Class") == "config"]
     judged = sum(sum(result.get("MisconfSummary", {}).values()) for result in config)
-    findings = [_finding(item) for result in config for item in result.get("Misconfigurations") or []]
+    items = [item for result in config for item in result.get("Misconfigurations") or []]
+    findings = [_finding(i) for i in items if not (i["ID"] == NO_HEALTHCHECK and target.no_healthcheck_because)]
     return report(NAME, SCANNER.kind, findings, judged, "it applied no rule to the image", version=version)
 
 
