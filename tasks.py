@@ -263,7 +263,8 @@ def fleet_check(c: Context, fleet: str, json: bool = False) -> int:
 
 
 @command(
-    {"fleet": "a fleet's name", "adopt": "take over this unknown member (repeatable; `all`)"} | JSON,
+    {"fleet": "a fleet's name", "adopt": "take over the unknown member of this name, a glob, or `all`; repeatable"}
+    | JSON,
     "fleet",
     iterable=["adopt"],
 )
@@ -275,7 +276,9 @@ def roll_plan(c: Context, fleet: str, adopt: list[str], json: bool = False) -> N
 
 
 @command(
-    {"fleet": "a fleet's name", "adopt": "take over this unknown member (repeatable; `all`)"} | APPLY | JSON,
+    {"fleet": "a fleet's name", "adopt": "take over the unknown member of this name, a glob, or `all`; repeatable"}
+    | APPLY
+    | JSON,
     "fleet",
     iterable=["adopt"],
 )

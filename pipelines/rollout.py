@@ -137,7 +137,9 @@ def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[s
         if len(broken) > most * len(judged):
             raise RefusedError(
                 f"{len(broken)} of {len(judged)} members are {rule}, more than max_violating_fraction.{rule} {most:g}",
-                hint="take members over on purpose with --adopt" if rule == "unknown" else "is the inventory right?",
+                hint="take members over on purpose: --adopt MEMBER, a glob, or all"
+                if rule == "unknown"
+                else "is the inventory right?",
                 evidence="\n".join(one.member.name for one in broken[:20]),
             )
 

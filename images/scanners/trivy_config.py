@@ -59,7 +59,7 @@ def dockerfile(image_config: Mapping[str, Any]) -> str:
 def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
     """Findings by rule; evaluated is the number of rules that trivy says it judged by.
 
-    That there is no health check is no finding where the definition gives a reason: the control `healthcheck` judges it.
+    That there is no health check is no finding where the definition says why: the control `healthcheck` judges that.
     """
     found, version = results(stdout)
     config = [result for result in found if result.get("Class") == "config"]
