@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from hardening.foundation.content import parse
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import ROOT, Settings
-from hardening.model import Control
+from hardening.model import Cases, Control
 from images.model import Definition
 from pipelines.fleet.model import Fleet
 
@@ -76,6 +76,9 @@ def test_examples_load(document: Path) -> None:
         kind = next((model for prefix, model in MODELS.items() if path.startswith(prefix)), None)
         if kind is None:
             parse(tomllib.loads(text), Settings, document)
+            continue
+        if path.endswith("/cases.toml"):
+            parse(tomllib.loads(text), Cases, document)
             continue
         name = Path(path).stem if kind is Fleet else Path(path).parent.name
         parse(tomllib.loads(text), kind, document, **{"id" if kind is Control else "name": name})
