@@ -13,6 +13,7 @@ from secrets import token_hex
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.foundation.console import say
+from hardening.foundation.content import find_content
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
 from images.context import Context
@@ -27,6 +28,7 @@ from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.origins import Origins
 from pipelines.fleet.progress import RolloutState
 from pipelines.rollout import Plan, plan, refuse_target, why_not
+from pipelines.soundness import require_policy
 from pipelines.violations import Judged, judge
 
 Now = Callable[[], datetime]
@@ -67,8 +69,14 @@ class Desk:
 
 @contextmanager
 def desk(name: str, context: Context, *, engine: Callable[[], str], now: Now) -> Iterator[Desk]:
-    """Open what a flow over the fleet `name` needs, its Docker Engine where `engine` says. Raises OutsideError."""
-    fleet = load_fleet(context.settings.roots, name)
+    """Open what a flow over the fleet `name` needs, its Docker Engine where `engine` says.
+
+    Raises ContentError where the fleet names no policy, before anything is asked, and OutsideError.
+    """
+    roots = context.settings.roots
+    fleet = load_fleet(roots, name)
+    file = find_content(roots, "pipelines/fleets", "*.toml")[name]
+    require_policy(fleet, file, find_content(roots, "hardening/policies", "*.toml"))
     with DockerFleet(fleet, engine()) as members:
         yield Desk(fleet, context, context.publisher.registry, members, now)
 

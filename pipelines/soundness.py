@@ -46,7 +46,8 @@ def content_problems(roots: Sequence[Path], today: date) -> tuple[ContentError, 
     policies = find_content(roots, "hardening/policies", "*.toml")
     for name, file in fleets.items():
         if fleet := problems.of(partial(load_toml, file, Fleet, name=name)):
-            problems.of(require_fleet, fleet, file, names, policies)
+            problems.of(require_policy, fleet, file, policies)
+            problems.of(_require_replacement, fleet, file, names)
     known = {*what_can_be_waived(roots), *(f"{scanner}-evaluated" for scanner in SCANNERS)}
     for file, waiver in load_waiver_files(roots, problems).items():
         problems.of(_require_waiver, file, waiver, known)
@@ -68,11 +69,15 @@ def _parents(definitions: Iterable[LoadedDefinition]) -> dict[str, str | None]:
     return {name: parent if parent in parents else None for name, parent in parents.items()}
 
 
-def require_fleet(fleet: Fleet, file: Path, definitions: Collection[str], policies: Collection[str]) -> None:
-    """Raises ContentError where a fleet's policy is none, or what its members become is no definition."""
+def require_policy(fleet: Fleet, file: Path, policies: Collection[str]) -> None:
+    """Raises ContentError where a fleet's policy is none."""
     if fleet.policy not in policies:
         hint = nearest(fleet.policy, policies)
         raise ContentError(f"no policy is named {fleet.policy}", file=file, key="policy", hint=hint)
+
+
+def _require_replacement(fleet: Fleet, file: Path, definitions: Collection[str]) -> None:
+    """Raises ContentError where what a fleet's members become is no definition."""
     wanted = fleet.replacement.definition
     if wanted and wanted not in definitions:
         hint = nearest(wanted, definitions)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
-from hardening.foundation.settings import ROOT
+from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import ROOT, Settings
+from images.context import Context
 from pipelines.demo.flow import CONTENT as DEMO
+from pipelines.roll import desk
 from pipelines.soundness import content_problems, lint_content
 from tests.loop import CHILD, definition
 
@@ -118,6 +121,18 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(
     found = problems(tmp_path, **changes)
     assert len(found) == 3, found
     assert all(any(text.startswith(path) for text in found) for path in changes if "three" not in path)
+
+
+def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(tmp_path: Path) -> None:
+    """File and key also from fleet.check and roll.plan, not only from lint."""
+    file = tmp_path / "pipelines/fleets/l-fleet.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(FLEET + 'policy = "defualt"\n' + TO)
+    settings = Settings(state=tmp_path / "state", content=(tmp_path,))
+    context = Context(settings, datetime(2026, 6, 1, tzinfo=UTC), str, str)
+    opened = desk("l-fleet", context, engine=lambda: pytest.fail("it was asked"), now=lambda: context.now)
+    with pytest.raises(ContentError, match=r"l-fleet\.toml: policy: no policy is named defualt"), opened:
+        pytest.fail("it was opened")
 
 
 def test_it_is_printed_and_ends_with_2(
