@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import Registry as RegistrySettings
 from hardening.foundation.settings import Settings
 from images.documents import Document
-from images.publication.referrers import attach, attached, detach_all, latest, read
+from images.publication.referrers import SETTLE_SECONDS, _write_index, attach, attached, detach_all, latest, read
 from images.publication.registry import NotFoundError, Registry, is_loopback, split
 from images.store.oci import Store
 from tests.publishing import built, running_registry, settings_in, stored
@@ -91,6 +92,32 @@ def test_many_writers_lose_nothing(registry: Registry) -> None:
         list(pool.map(lambda n: attach(registry, repository, subject, [Document(f"a/{n}", b"x")]), range(6)))
     found = {referrer.artifact_type for referrer in attached(registry, repository, subject.digest)}
     assert found == {f"a/{n}" for n in range(6)}
+
+
+def test_a_writer_elsewhere_that_overwrites_the_list_takes_nothing_away(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read the list before we wrote it; we wait for its writing, and list what was taken away again."""
+    shared = registry.settings.model_copy(update={"registry": RegistrySettings(address=registry.address)})
+    ours, theirs = Registry(registry.address, shared), Registry(registry.address, settings_in(tmp_path / "elsewhere"))
+    repository = ours.repository("web")
+    subject = ours.get(f"{repository}:one").descriptor
+    before = attach(theirs, repository, subject, [Document("a/old", b"1")])
+    theirs_to_write = attach(theirs, repository, subject, [Document("a/theirs", b"1")])
+    store = Store(tmp_path / "elsewhere" / "store")
+    _write_index(theirs, repository, subject.digest, store, before)  # theirs is still under way
+    waits: list[float] = []
+
+    def they_write_late(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            _write_index(theirs, repository, subject.digest, store, theirs_to_write)
+
+    monkeypatch.setattr("images.publication.referrers.sleep", they_write_late)
+    attach(ours, repository, subject, [Document("a/ours", b"1")])
+    listed = [line.artifact_type for line in attached(theirs, repository, subject.digest)]
+    assert listed == ["a/old", "a/theirs", "a/ours"]
+    assert waits == [SETTLE_SECONDS] * 2
 
 
 def test_detaching_leaves_the_subject_and_nothing_else(registry: Registry, tmp_path: Path) -> None:

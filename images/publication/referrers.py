@@ -1,14 +1,22 @@
 """Documents attached to what is in the registry, by the tag schema: the index `sha256-<hex>` lists what refers to it.
 
-The schema has one index a subject, so two writers at once lose one another's lines: one at a time on this machine (a
-lock), and every write is read back, which finds a writer elsewhere.
+The schema has one index a subject, and registries offer no compare-and-swap: of two writers at once, the later takes
+the earlier one's lines away. What is guaranteed:
+
+- Writers with one state directory wait for each other (a lock), so that they lose nothing.
+- Writers elsewhere read the index last of all, right before they write it, and read it back when whoever had read it
+  before them must have written too (`SETTLE_SECONDS`): what was taken away is merged in again, `WRITES` times at most.
+- A writer that takes longer than that from its reading to its writing, such as through retries, can still take away the
+  lines of another that has ended. No document is lost by that, only its line; the next publication over the same
+  content, which a night tries, attaches what is not listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from time import sleep
+from typing import Any, TypeVar
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import only_one
@@ -21,6 +29,10 @@ from images.workspace import workspace
 EMPTY = "application/vnd.oci.empty.v1+json"
 WRITES = 5
 LOCK_SECONDS = 300
+SETTLE_SECONDS = 2.0
+
+
+Said = TypeVar("Said", Document, "Referrer")
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Referrer:
         more = {"annotations": self.annotations} if self.annotations else {}
         return {**as_json(self.descriptor), "artifactType": self.artifact_type, **more}
 
-    def says_the_same(self, document: Document) -> bool:
+    def says_the_same(self, document: Document | Referrer) -> bool:
         """Whether this is that document: type and annotations tell, so that one made again is not attached twice."""
         return (self.artifact_type, self.annotations) == (document.artifact_type, document.annotations)
 
@@ -83,13 +95,17 @@ def attach(
         workspace(registry.settings) as room,
     ):
         store = Store(room)
+        made = [
+            _manifest(store, subject, document)
+            for document in _missing(documents, attached(registry, repository, subject.digest))
+        ]
+        _push(registry, repository, store, made)
         for _ in range(WRITES):
             present = attached(registry, repository, subject.digest)
-            new = [item for item in documents if not any(known.says_the_same(item) for known in present)]
-            if not new:
+            if not (unlisted := _missing(made, present)):
                 return present
-            made = [_manifest(store, subject, document) for document in new]
-            _write(registry, repository, subject.digest, store, made, [*present, *made])
+            _write_index(registry, repository, subject.digest, store, [*present, *unlisted])
+            _settle(registry)
     raise OutsideError(
         f"what refers to {subject.digest} in {repository} does not stay as it was written",
         hint="does another machine write to the same repository? run it again when that has ended",
@@ -104,18 +120,32 @@ def detach_all(registry: Registry, repository: str, subject: str) -> None:
         registry.delete(repository, listing.digest)
 
 
-def _write(
-    registry: Registry, repository: str, subject: str, store: Store, made: list[Referrer], all_lines: list[Referrer]
-) -> None:
-    """Push the new manifests, then the index that lists them."""
-    lines = [referrer.line for referrer in all_lines]
-    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
-    layout = write_layout(store.path, [*(referrer.descriptor for referrer in made), index])
+def _missing(wanted: Sequence[Said], present: Sequence[Referrer]) -> list[Said]:
+    """What of `wanted` is not listed."""
+    return [item for item in wanted if not any(known.says_the_same(item) for known in present)]
+
+
+def _push(registry: Registry, repository: str, store: Store, made: Sequence[Referrer]) -> None:
+    """Push the documents themselves, which nobody finds yet."""
+    layout = write_layout(store.path, [referrer.descriptor for referrer in made])
     for referrer in made:
         name = referrer.descriptor.digest
         registry.push(layout, name.removeprefix("sha256:"), f"{repository}@{name}")
+
+
+def _write_index(registry: Registry, repository: str, subject: str, store: Store, listed: Sequence[Referrer]) -> None:
+    """Push the index that lists what refers to `subject`."""
+    lines = [referrer.line for referrer in listed]
+    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
+    layout = write_layout(store.path, [index])
     tag = f"{repository}:{tag_of(subject)}"
     registry.push(layout, index.digest.removeprefix("sha256:"), tag, index_only=True)
+
+
+def _settle(registry: Registry) -> None:
+    """Let whoever read the index before our write come to theirs. The embedded registry has no writers elsewhere."""
+    if registry.settings.registry.address:
+        sleep(SETTLE_SECONDS)
 
 
 def _manifest(store: Store, subject: Descriptor, document: Document) -> Referrer:
