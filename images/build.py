@@ -48,7 +48,9 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
     """Build `names` and whatever they stand on, as far as their inputs changed; one outcome for each, parents first.
 
     A refused or failed image stops its children and nothing else. `no_cache` builds `names` whether changed or not.
+    Raises OutsideError, before anything is fetched, where this machine cannot run programs of the platform.
     """
+    require_platform(context.settings.platform)
     selected = list(names)
     planner = Planner(context, no_cache=selected if no_cache else ())
     unsound = _unsound(planner, selected)
@@ -128,7 +130,6 @@ class _Builder:
             return BuildOutcome(name, Action.UNCHANGED, plan.artifact.digest, plan.input_digest, plan.why)
         more = f" (and {len(plan.why) - 1} more)" if plan.why[1:] else ""
         say(f"{name}: building, because {plan.why[0]}{more}")
-        require_platform(plan.platform)
         with workspace(self.context.settings) as work:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
             job = self._job(plan, work, Store(work / "store", below=self.context.store))

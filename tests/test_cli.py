@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from platform import machine
 
 import pytest
 
@@ -238,3 +239,20 @@ class TestOnABuiltHouse:
         assert "debian-static: verifying" in answer.err
         assert "building, because" not in answer.out
         assert "built" in answer.out
+
+
+def test_a_platform_that_this_machine_cannot_run_is_one_error_before_anything_else(
+    empty: Goldsmith, tmp_path: Path
+) -> None:
+    """However many images were asked for: exit code 4, what this machine is, what would help; nothing was fetched."""
+    other = "linux/amd64" if machine() == "aarch64" else "linux/arm64"
+    if any(Path("/proc/sys/fs/binfmt_misc").glob("qemu-*")):
+        pytest.skip("this machine runs programs of other platforms")
+    head = f'platforms = ["{other}"]\n{CHILD}'
+    root = definition(tmp_path / "content", "c-one", head)
+    definition(root, "c-two", head)
+    inv = empty.with_(root, platform=other)
+    said = refused(inv("image.build", "c-*", "--json"), 4)
+    assert said.count(f"cannot build {other} on this machine, which is {machine()}") == 1
+    assert "hint: install qemu-user-static" in said
+    assert not (empty.state / "apt").exists()
