@@ -13,19 +13,23 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.hashing import canonical
 from images import documents
+from images.documents import Document
+from images.ledger import ScanRecord
 from images.publication.channels import revoke
 from images.publication.lifecycle import Status
 from images.publication.publish import release
 from images.publication.published import Publisher, channels_of, release_at, releases_in
 from images.publication.rebuild import rebuild
-from images.publication.referrers import attached
+from images.publication.referrers import attach, attached
 from images.publication.registry import NotFoundError
 from images.publication.show import show
 from tests.publishing import (
     DAY,
     NOW,
     PACKAGES,
+    REPORT,
     at,
     built,
     definition,
@@ -249,3 +253,13 @@ def test_a_lost_ledger_comes_back_from_the_registry(to: Publisher, tmp_path: Pat
     assert other.ledger.verdict(first.content) == judged().verdict
     assert [move.digest for move in other.ledger.moves(first.repository, "candidate")] == [first.digest]
     other.ledger.close()
+
+
+def test_a_scan_that_a_registry_tells_of_spares_none_of_ours(to: Publisher, tmp_path: Path) -> None:
+    """Whoever can push could say what it was made from; the ledger takes what was found, and nothing of that."""
+    made = release(to, built(to.store), definition(), judged()).release
+    scan = {**documents.to_json(ScanRecord((REPORT,), ())), "suite": "trixie", "inputs": {REPORT.scanner: "sha256:in"}}
+    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
+    attach(to.registry, made.repository, index, [Document(documents.SCAN, canonical(scan), {"by": "a stranger"})])
+    rebuild(to, ["web"])
+    assert to.ledger.scan(made.content) == ScanRecord((REPORT,), ())
