@@ -107,12 +107,14 @@ def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -
 
 
 @command(NAME | {"policy": "the policy that judged it, where that is not the definition's own"} | JSON, "name")
-def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> None:
+def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Move `stable` to what `candidate` points to."""
-    from pipelines.listing import show
+    from pipelines.listing import finish, show
     from pipelines.publishing import CHANNEL_COLUMNS, promote_images
 
-    show(promote_images(name, policy), CHANNEL_COLUMNS, as_json=json)
+    changes, errors = promote_images(name, policy)
+    show(changes, CHANNEL_COLUMNS, as_json=json)
+    return finish(errors)
 
 
 @command({"name": "a definition's name"} | JSON, "name")

@@ -26,13 +26,16 @@ from images.planning.graph import sorter, with_ancestors
 from images.planning.plan import Action, BuildPlan
 from images.planning.planner import Planner
 from images.store.oci import Store
-from images.verify import refusals, verify
+from images.verify import refusals, verify, waived
 from images.workspace import sweep, workspace
 
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What became of one image; `seconds` of wall time; `error` is what stopped it, if anything did."""
+    """What became of one image; `seconds` of wall time; `error` is what stopped it, if anything did.
+
+    `waived` tells what would have refused it but for a waiver.
+    """
 
     name: str
     action: Action
@@ -42,6 +45,7 @@ class BuildOutcome:
     seconds: float = 0.0
     checks: tuple[CheckResult, ...] = field(default=(), repr=False)
     error: GoldsmithError | None = field(default=None, repr=False)
+    waived: tuple[str, ...] = ()
 
 
 def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> list[BuildOutcome]:
@@ -186,6 +190,7 @@ class _Builder:
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
             error = self._refusal(plan.name, refused)
+            self.context.ledger.audit(self.context.now, self.context.actor, "refuse", plan.name, str(error.message))
             reasons = tuple(error.evidence.splitlines())
             return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
         self.context.store.adopt(job.store, built.digest)
@@ -196,7 +201,10 @@ class _Builder:
         self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
         self.context.ledger.record_artifact(artifact)
         self.planner.built(plan.name, built.digest)
-        return BuildOutcome(plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks)
+        used = waived(checks, plan.name, waivers, self.context.now.date())
+        return BuildOutcome(
+            plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
+        )
 
     def _refusal(self, name: str, refused: tuple[CheckResult, ...]) -> RefusedError:
         """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""

@@ -11,7 +11,7 @@ from hardening.catalog import load_policy, load_waivers
 from hardening.evaluate import judge_image
 from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
 from hardening.render import Overlay
 from images.artifact import Artifact
@@ -34,11 +34,18 @@ class Judgement:
 
 
 def latest(context: Context, name: str) -> Artifact:
-    """The newest artifact of `name`. Raises ContentError where there is none on this machine."""
+    """The newest artifact of `name`. Raises ContentError without one, RefusedError where it was refused."""
     found = context.ledger.latest_artifact(name, context.settings.platform)
-    if found is None or not context.store.has(found.digest):
-        raise ContentError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
-    return found
+    if found and context.store.has(found.digest):
+        return found
+    lines = context.ledger.audit_lines()
+    refused = next((line for line in reversed(lines) if (line.action, line.subject) == ("refuse", name)), None)
+    if refused:
+        raise RefusedError(
+            f"{name} was built on {refused.at:%Y-%m-%d %H:%M} UTC and refused, so there is nothing to go on with",
+            evidence=refused.detail, hint=f"./goldsmith image.build {name} once that is mended",
+        )  # fmt: skip
+    raise ContentError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
 
 
 def reverify(context: Context, name: str, control: str = "") -> tuple[str, tuple[CheckResult, ...]]:
@@ -46,13 +53,13 @@ def reverify(context: Context, name: str, control: str = "") -> tuple[str, tuple
 
     With `control`, only that one. Raises ContentError where the profile has no such control.
     """
-    artifact = latest(context, name)
     loaded = context.definitions[name]
     overlay = Planner(context).overlay(loaded)
     chosen = tuple(check for check in overlay.checks if control in ("", check.control))
-    if not chosen:
+    if not chosen:  # a slip of the pen comes before what was not built
         hint = nearest(control, (check.control for check in overlay.checks))
         raise ContentError(f"{loaded.definition.profile} has no control {control}", hint=hint)
+    artifact = latest(context, name)
     return artifact.digest, _verified(context, artifact, replace(overlay, checks=chosen))
 
 

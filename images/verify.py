@@ -66,6 +66,12 @@ def refusals(
     return tuple(r for r in broken if not waived_by(waivers, r.control, subject, today))
 
 
+def waived(results: Iterable[CheckResult], subject: str, waivers: Sequence[Waiver], today: date) -> tuple[str, ...]:
+    """What would refuse the image `subject` but for a waiver: the control, and the waiver with its end. Pure."""
+    found = ((result.control, waived_by(waivers, result.control, subject, today)) for result in refusals(results))
+    return tuple(f"{control} is waived by {by.id} until {by.expires}" for control, by in found if by)
+
+
 def enforced_by(results: Iterable[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:
     """The results with the enforcement that `overlay` has: it may have begun since they were found. Pure."""
     now = {check.control: check.enforcement for check in overlay.checks}

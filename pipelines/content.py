@@ -6,19 +6,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.foundation.console import out, print_json
+from hardening.foundation.console import out, print_json, print_text
 from hardening.foundation.content import select
-from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.settings import load_settings
 from hardening.listing import ControlRow, check_tree, list_controls, show_control
-from hardening.model import FixWindow, Policy, Rule, Severity
 from hardening.waive import openvex, trivyignore
 from images.documents import to_json
 from images.verify import refusals
 from pipelines.contract import FleetLine, VerifyLine, WaiverLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Replacement
+from pipelines.policies import policy_text
 from pipelines.wiring import clock
 
 WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
@@ -56,7 +55,7 @@ def show_control_of(name: str, *, as_json: bool) -> None:
     }
     for heading, text in parts.items():
         out().print(heading, style="bold", markup=False)
-        out().print(text.strip("\n"), "\n", markup=False)
+        print_text(text.strip("\n") + "\n\n")
 
 
 def _flowing(text: str) -> str:
@@ -104,34 +103,7 @@ def show_policies(name: str, *, as_json: bool) -> None:
         print_json([policy.model_dump(mode="json") for policy in chosen])
         return
     for policy in chosen:
-        _show_policy(policy)
-
-
-def _show_policy(policy: Policy) -> None:
-    lines = [f"{policy.name}: {policy.title}", _flowing(policy.rationale), f"Owner: {policy.owner}"]
-    lines += [f"Review by: {policy.review_by}", f"Exceptions: {policy.exception_contact}", "To be published:"]
-    judges = policy.image.judges
-    lines.append(
-        f"  {judges.minimum} vulnerability scanner(s) evaluated, data at most {shown(judges.data_max_age)} old: "
-        f"{judges.enforcement}"
-    )
-    lines += [
-        f"  {_which(window)}: gone {shown(window.within)} after a fix is known: {window.enforcement}"
-        for window in policy.image.vulnerabilities
-    ]
-    lines.append("To keep running:")
-    for rule_name in type(policy.running).model_fields:
-        rule = getattr(policy.running, rule_name)
-        if isinstance(rule, Rule):
-            lines.append(f"  {rule_name}: {rule.enforcement} after a grace of {shown(rule.grace)}")
-    out().print("\n".join(lines) + "\n", markup=False)
-
-
-def _which(window: FixWindow) -> str:
-    """The vulnerabilities that a window covers, in words."""
-    unnamed = window.severity is Severity.UNKNOWN
-    severity = "of a severity that nobody named" if unnamed else f"of severity {window.severity} or worse"
-    return f"{'exploited ones' if window.exploited else 'vulnerabilities'} {severity}"
+        print_text(policy_text(policy) + "\n\n")
 
 
 def fleet_lines() -> list[FleetLine]:

@@ -20,6 +20,12 @@ class Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _brief(action: str, reasons: tuple[str, ...]) -> tuple[str, ...]:
+    """Reasons as a narrow cell can hold them: an error is told whole beside the table, and only once."""
+    own = action in (Action.REFUSED, Action.FAILED) and not "".join(reasons).startswith(("its parent ", "its base "))
+    return ("see its error, told beside this table",) if own else reasons
+
+
 class DefinitionLine(Line):
     """`image.list`: one definition, and what is known of its newest artifact and release."""
 
@@ -47,7 +53,7 @@ class PlanLine(Line):
 
 
 class BuildLine(Line):
-    """`image.build`: what became of one image; `seconds` of wall time."""
+    """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass."""
 
     name: str
     action: Action
@@ -55,6 +61,12 @@ class BuildLine(Line):
     input_digest: str
     reasons: tuple[str, ...]
     seconds: float
+    waived: tuple[str, ...]
+
+    @property
+    def because(self) -> tuple[str, ...]:
+        """The reasons in a table; those of a refusal or failure of its own stand in full in its error."""
+        return (*_brief(self.action, self.reasons), *self.waived)
 
 
 class VerifyLine(Line):
@@ -96,8 +108,8 @@ class PublishLine(Line):
 
     @property
     def because(self) -> str:
-        """The first reason; a refusal's others stand in full in its error."""
-        return self.reasons[0] if self.reasons else ""
+        """The first reason; those of a refusal or failure of its own stand in full in its error."""
+        return next(iter(_brief(self.action, self.reasons)), "")
 
 
 class LockLine(Line):

@@ -30,6 +30,7 @@ def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
     planner = Planner(context)
     if refresh:
         planner.refresh(names)
+    say(f"reading the package index and planning {len(names)} image(s), with what they stand on")
     return [plan_line(plan) for plan in planner.plan_all(names)]
 
 

@@ -26,7 +26,7 @@ DEFINITION_COLUMNS = {
     "stable": "stable",
     "stable until": "expires_at",
 }
-BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "reasons"}
+BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "because"}
 
 
 def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool) -> None:
@@ -88,12 +88,12 @@ def build_line(outcome: BuildOutcome) -> BuildLine:
     """What became of one image."""
     return BuildLine(
         name=outcome.name, action=outcome.action, digest=outcome.digest, input_digest=outcome.input_digest,
-        reasons=outcome.reasons, seconds=outcome.seconds,
+        reasons=outcome.reasons, seconds=outcome.seconds, waived=outcome.waived,
     )  # fmt: skip
 
 
 def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
-    """Print the results of checks, what did not pass with its evidence.
+    """Print the results of checks with their evidence.
 
     The exit code: 3 where an enforced one failed, 2 where nothing is wrong but that a check broke.
     """
@@ -109,7 +109,9 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
 
 
 def _evidence(result: CheckResult) -> str:
-    return "" if result.outcome is Outcome.PASS else result.evidence.strip()
+    """The evidence in full; of what passed, as much as shows that something was looked at."""
+    lines = result.evidence.strip().splitlines()
+    return "\n".join(lines[:1] if result.outcome is Outcome.PASS else lines)
 
 
 def show_why(why: WhyOutput, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 
 from hardening.catalog import load_policy, load_waivers
@@ -117,11 +118,21 @@ def _opinions(scanners: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{who}: {severity}" for who, severity in scanners)
 
 
-def promote_images(pattern: str, policy: str = "") -> list[Change]:
-    """Move `stable` to what `candidate` points to, judged by the definition's own policy or the one that is named."""
-    context = image_context(policy=policy)
-    names = select(pattern, context.definitions, "image")
-    return [channels.promote(context.publisher, name, context.policy_of(name)) for name in names]
+def promote_images(
+    pattern: str, policy: str = "", context: Context | None = None
+) -> tuple[list[Change], list[GoldsmithError]]:
+    """Move `stable` to what `candidate` points to, judged by the definition's own policy or the one that is named.
+
+    One that cannot be moved stops no other: what moved, and what went wrong.
+    """
+    context = context or image_context(policy=policy)
+    changes, errors = [], []
+    for name in select(pattern, context.definitions, "image"):
+        try:
+            changes.append(channels.promote(context.publisher, name, context.policy_of(name)))
+        except GoldsmithError as error:
+            errors.append(error)
+    return changes, errors
 
 
 def rollback_image(name: str) -> list[Change]:
@@ -156,6 +167,8 @@ def print_release(shown: Shown, *, as_json: bool) -> None:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M} UTC"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {number}" for key, number in value.items())
     if isinstance(value, tuple):

@@ -7,6 +7,7 @@ import os
 import socket
 from datetime import UTC, datetime
 
+from hardening.catalog import load_policy
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings, load_settings
 from images.context import Context
@@ -22,11 +23,13 @@ def clock() -> datetime:
 
 
 def image_context(settings: Settings | None = None, policy: str = "") -> Context:
-    """The context of every flow over images."""
+    """The context of every flow over images. Raises ContentError for a `policy` that is not there."""
     from pipelines.host import docker_host
     from pipelines.local import registry_address
 
     known = settings or load_settings()
+    if policy:
+        load_policy(known.roots, policy)  # before anything is built or scanned for it
     return Context(
         known, clock(), lambda: docker_host(known, for_builds=True), lambda: registry_address(known), policy, actor()
     )

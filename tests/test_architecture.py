@@ -54,6 +54,7 @@ PURE = {
     "pipelines.fleet.port",
     "pipelines.fleet.progress",
     "pipelines.fleet.proxy",
+    "pipelines.policies",
     "pipelines.rollout",
     "pipelines.violations",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hardening.foundation.errors import ContentError, RefusedError
 from images import documents
 from images.artifact import Release
+from images.context import Context
 from images.ledger import Move
 from images.publication.channels import Change, promote, revoke, rollback, trail
 from images.publication.lifecycle import Status
@@ -21,7 +23,9 @@ from images.publication.rebuild import rebuild
 from images.publication.referrers import attached
 from images.publication.registry import NotFoundError
 from images.publication.show import show
-from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry
+from pipelines.listing import finish
+from pipelines.publishing import promote_images
+from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, settings_in
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
 LIVES = {"lifecycle": {"expires_after": "100d"}}
@@ -51,6 +55,21 @@ def promoted(to: Publisher, text: str, day: int) -> Release:
 def pointing(to: Publisher) -> dict[str, str]:
     """Where the channels point."""
     return channels_of(to.registry, to.registry.repository("web"))
+
+
+@needs_registry
+def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
+    """Each that was never published is reported, and the one that was is moved."""
+    with running_registry(tmp_path / "registry") as address:
+        context = Context(settings_in(tmp_path / "state"), NOW, lambda: "", lambda: address)
+        with closing(context.ledger):
+            artifact = built(context.store, "python-runtime")
+            release(context.publisher, artifact, definition("python-runtime", **LIVES), judged())
+            changes, errors = promote_images("all", context=context)
+    assert [change.name for change in changes] == ["python-runtime"]
+    assert len(errors) == len(context.definitions) - 1
+    assert all("nothing is published" in str(error) for error in errors)
+    assert finish(errors) == 2
 
 
 @needs_registry

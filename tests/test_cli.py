@@ -120,6 +120,15 @@ def test_the_version_is_that_of_the_project(empty: Goldsmith) -> None:
         (("image.verify", "x*"), "no image is named x*\n  hint: known: "),
         (("control.show", "no-setuit"), "did you mean no-setuid"),
         (("policy.show", "defualt"), "did you mean default"),
+        (
+            ("image.scan", "debian-base", "--policy", "defualt"),
+            "no policy is named defualt\n  hint: did you mean default",
+        ),
+        (("image.publish", "all", "--policy", "dmo"), "no policy is named dmo\n  hint: did you mean demo"),
+        (
+            ("control.check", "debian-base", "--control", "no-setuit"),
+            "has no control no-setuit\n  hint: did you mean no-set",
+        ),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(empty: Goldsmith, command: tuple[str, ...], nearest: str) -> None:

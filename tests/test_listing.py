@@ -12,15 +12,18 @@ import pytest
 from fleets import NOW, release
 from pydantic import TypeAdapter
 
-from hardening.findings import Outcome
-from hardening.foundation.console import out
+from hardening.findings import CheckResult, Outcome
+from hardening.foundation.console import out, print_text
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
 from hardening.listing import ControlDetail, check_tree, list_controls, show_control
+from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import Move
-from pipelines.contract import DefinitionLine
-from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show
+from images.planning.plan import Action
+from pipelines.contract import BuildLine, DefinitionLine, VerifyLine
+from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show, show_checks
+from pipelines.publishing import _text
 
 TODAY = date(2026, 6, 1)
 
@@ -100,3 +103,44 @@ def test_the_list_of_images_fits_a_terminal(capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     assert text.splitlines()[1].split() == [name, "0123456789ab", "0123456789ab", "-", f"{NOW:%Y-%m-%d}"]
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_long_text_hangs_under_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    """An indented line goes on further in, and no word is cut."""
+    out.cache_clear()
+    print_text("heading\n  rule: " + "word " * 30)
+    first, *rest = capsys.readouterr().out.splitlines()[1:]
+    assert first.startswith("  rule: word")
+    assert rest
+    assert all(line.startswith("    word") for line in rest)
+
+
+def test_an_error_is_not_told_again_in_a_narrow_cell() -> None:
+    """A table points to the error of what failed or was refused; what stands on it names it; a waiver is told."""
+    line = BuildLine(
+        name="web",
+        action=Action.REFUSED,
+        digest="",
+        input_digest="",
+        reasons=("no-setuid: long",),
+        seconds=1,
+        waived=(),
+    )
+    assert line.because == ("see its error, told beside this table",)
+    child = line.model_copy(update={"action": Action.FAILED, "reasons": ("its parent web was refused",)})
+    assert child.because == child.reasons
+    built = line.model_copy(update={"action": Action.BUILT, "reasons": ("new",), "waived": ("no-setuid is waived",)})
+    assert built.because == ("new", "no-setuid is waived")
+
+
+def test_evidence_is_shown_for_what_passed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pass without what was seen would have to be believed."""
+    passed = CheckResult("no-cron", "No cron", Severity.LOW, Enforcement.ENFORCE, Outcome.PASS, "3306 files: no cron")
+    out.cache_clear()
+    assert show_checks([VerifyLine(name="web", digest="", passed=True, checks=(passed,))], as_json=False) == 0
+    assert "3306 files: no cron" in capsys.readouterr().out
+
+
+def test_a_release_is_shown_to_the_minute() -> None:
+    """Nobody reads microseconds."""
+    assert _text(NOW) == f"{NOW:%Y-%m-%d %H:%M} UTC"

@@ -178,6 +178,8 @@ def test_a_program_that_cannot_run_locked_down_is_refused(house: Goldsmith, tmp_
         assert said in reason
     assert inv.leftovers() == []
     assert not Store(inv.state / "store").has(lines["v-writes"]["digest"])
+    after = inv("image.verify", "v-writes")
+    assert (after.code, "and refused" in after.err, "v-writes breaks read-only-ready" in after.err) == (3, True, True)
 
 
 def test_a_check_that_breaks_stops_the_image_and_names_its_file(house: Goldsmith, tmp_path: Path) -> None:
@@ -226,7 +228,9 @@ def test_a_waiver_holds_until_its_last_day(house: Goldsmith, tmp_path: Path) -> 
     file.parent.mkdir(parents=True)
     file.write_text(f"{WAIVER}created = {today}\nexpires = {today + timedelta(days=5)}\n")
     inv = house.fork(tmp_path / "state").with_(root)
-    assert inv("image.build", "v-waived", "--json").by_name()["v-waived"]["action"] == "built"
+    built = inv("image.build", "v-waived", "--json").by_name()["v-waived"]
+    assert built["action"] == "built"
+    assert built["waived"] == [f"no-setuid is waived by v-waived until {today + timedelta(days=5)}"]
     line = inv("image.verify", "v-waived", "--json").by_name()["v-waived"]
     assert (line["passed"], [c["control"] for c in line["checks"] if c["outcome"] == "fail"]) == (True, ["no-setuid"])
 

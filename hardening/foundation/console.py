@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,17 @@ def say(text: str) -> None:
 def print_json(value: Any) -> None:
     """`value` (JSON types or pydantic/dataclass dumps) on standard output, for other programs."""
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def print_text(text: str) -> None:
+    """`text` on standard output, folded at words; what an indented line goes on with hangs two columns further in."""
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        hanging = f"{indent}  " if indent else ""
+        folded = textwrap.fill(
+            line, out().width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+        )
+        out().print(folded, markup=False, soft_wrap=True)
 
 
 def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -> None:
