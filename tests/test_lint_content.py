@@ -104,6 +104,16 @@ def test_a_slip_anywhere_is_told_with_file_and_key(tmp_path: Path, path: str, te
     assert said in found
 
 
+def test_a_template_that_no_image_uses_yet_is_read_too(tmp_path: Path) -> None:
+    """Whoever writes the control learns of the slip, not who first lists it in a profile."""
+    other = "hardening/controls/l-other"
+    texts = {f"{other}/{name}": text for name, text in CONTROL.items()}
+    texts[f"{other}/control.toml"] += "[[files]]\npath = '/etc/x'\nsource = 'x.j2'\n"
+    [found] = problems(tmp_path, **texts, **{f"{other}/files/x.j2": "one\n{{ params.port"})
+    assert f"{other}/files/x.j2: template: " in found
+    assert "(line 2)" in found
+
+
 @pytest.mark.parametrize("subject", ["l-*", "*", "l-fleet/web-1", "l-fleet*", "l-*/web", "r.example.com/app:1"])
 def test_a_waiver_may_be_for_definitions_members_and_images_elsewhere(tmp_path: Path, subject: str) -> None:
     """By name or glob; members come and go, so that only their fleet must be known."""
