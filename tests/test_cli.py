@@ -148,6 +148,7 @@ def test_an_unreachable_mirror_is_one_error(empty: Goldsmith) -> None:
     """Exit code 4, the address, what to check; no half index stays."""
     inv = empty.with_(packages__mirror="http://127.0.0.1:9/debian")
     error = refused(inv("image.plan", "debian-base", "--json"), 4)
+    assert error.startswith("reading the package index and planning 1 image(s)")
     assert "package index of trixie could not be fetched" in error
     assert "127.0.0.1" in error
     assert "hint: check the network, settings packages.mirror" in error
