@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+import requests
 
 from hardening.foundation.settings import Settings
 from images.engine import engine
@@ -100,6 +102,24 @@ def test_the_next_demo_removes_all_that_a_killed_one_left(stage: Stage) -> None:
     assert demo.wait(60) != 0
     assert stage.left(registry) == []
     assert processes(str(stage.state)) == []
+
+
+def test_what_is_kept_is_where_it_says_until_what_it_names_removes_it(stage: Stage) -> None:
+    """The page answers at the address, from a registry that runs; the command that removes it is the next demo."""
+    kept = stage.inv("demo", "--keep")
+    assert kept.code == 0, kept.err
+    told = re.search(r"The service still runs at (\S+); the next \./goldsmith (demo) removes it\.", kept.out)
+    assert told, kept.out
+    assert requests.get(told[1], timeout=10).text.strip().endswith("release two")
+    registry = stage.registry()
+    assert {service.WEB, service.PROXY} <= stage.running()
+    assert requests.get(f"http://{registry.partition('/')[0]}/v2/", timeout=10).ok
+    following = stage.inv.start(told[2])
+    until(lambda: not stage.registry() and stage.building(), "the next demo builds")
+    assert stage.left(registry) == [stage.state]
+    following.send_signal(signal.SIGINT)
+    assert following.wait(60) != 0
+    assert stage.left(registry) == []
 
 
 def test_keep_keeps_and_nothing_else_does(stage: Stage) -> None:
