@@ -190,7 +190,7 @@ class _Builder:
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
             error = self._refusal(plan.name, refused)
-            self.context.ledger.audit(self.context.now, self.context.actor, "refuse", plan.name, str(error.message))
+            self.context.ledger.audit(self.context.now, self.context.actor, "refuse", plan.name, error.evidence)
             reasons = tuple(error.evidence.splitlines())
             return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
         self.context.store.adopt(job.store, built.digest)

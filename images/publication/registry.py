@@ -121,7 +121,8 @@ class Registry:
         repository, wanted = split(reference)
         tags = self.tags(repository)
         if not tags:
-            raise NotFoundError(f"nothing is published as {repository}", hint="./goldsmith image.list tells what is")
+            hint = "./goldsmith image.list shows what is published"
+            raise NotFoundError(f"nothing is published as {repository}", hint=hint)
         raise NotFoundError(f"{reference} is not in the registry", hint=nearest(wanted, tags))
 
     def tags(self, repository: str) -> tuple[str, ...]:
