@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import tarfile
+import tempfile
 import threading
 import time
 import urllib.error
@@ -17,6 +19,7 @@ from typing import Any
 
 import docker
 import docker.errors
+from filelock import FileLock
 
 from hardening.foundation.process import run, which
 
@@ -124,12 +127,17 @@ def requests_to(url: str, threads: int = 2) -> Iterator[Stream]:
 
 @contextmanager
 def engine(host: str) -> Iterator[Any]:
-    """A client of the engine; all that is labelled `goldsmith-test` is removed before and after."""
+    """A client of the engine; all that is labelled `goldsmith-test` is removed before and after.
+
+    One test at a time, whichever process runs it: they all call their containers by the same names.
+    """
+    lock = Path(tempfile.gettempdir(), f"goldsmith-test-{hashlib.sha256(host.encode()).hexdigest()[:12]}.lock")
     api: Any = docker.APIClient(base_url=host, version="auto")
     try:
-        clean(api)
-        yield api
-        clean(api)
+        with FileLock(lock):
+            clean(api)
+            yield api
+            clean(api)
     finally:
         api.close()
 

@@ -159,7 +159,7 @@ def kill_when(
         until(lambda: condition() or running.poll() is not None, what, seconds)
         assert running.poll() is None, f"it ended before: {what}"
     finally:
-        os.kill(running.pid, signal.SIGKILL)
+        running.send_signal(signal.SIGKILL)  # where it has ended already this does nothing
         running.wait()
 
 

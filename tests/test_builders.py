@@ -190,7 +190,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> PackageIndex:
 
 def static_job(own: PackageIndex, tmp_path: Path, more: str = "", work: str = "work") -> BuildJob:
     wanted = definition(f'packages = ["base-files", "ca-certificates"]\n{more}\n{STATIC}')
-    return job(own, Store(tmp_path / "store"), wanted, tmp_path, tmp_path / work)
+    folder = tmp_path / "folder"
+    folder.mkdir(parents=True, exist_ok=True)
+    return job(own, Store(tmp_path / "store"), wanted, folder, tmp_path / work)
 
 
 @pytest.mark.needs("root", "apt-get", "gpg")
@@ -216,7 +218,8 @@ def test_the_same_inputs_give_the_same_image_later(own: PackageIndex, tmp_path: 
 @pytest.mark.needs("root", "apt-get", "gpg")
 def test_files_of_the_definition_go_in_with_mode_and_owner(own: PackageIndex, tmp_path: Path) -> None:
     """Templates are rendered; a link in the image does not lead them out of it."""
-    (tmp_path / "motd.j2").write_text("this is {{ definition.name }}\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/motd.j2").write_text("this is {{ definition.name }}\n")
     more = 'files = [{ source = "motd.j2", path = "/etc/motd", mode = "0600", owner = "5:6" }]'
     status = (build(static_job(own, tmp_path, more)).tree / "etc/motd").stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (5, 6, 0o600)

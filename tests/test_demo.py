@@ -73,7 +73,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterato
 def test_the_member_is_replaced_no_request_is_lost_and_nothing_stays(stage: Stage) -> None:
     """Counted, not claimed; only the report is left. A second demo at the same time is refused."""
     demo = stage.inv.start("demo", "--json", output=PIPE)
-    until(stage.registry, "a registry")
+    until(stage.registry, "a registry", 240)
     registry = stage.registry()
     second = stage.inv("demo", "--json")
     assert (second.code, second.out) == (3, "")
@@ -96,7 +96,7 @@ def test_the_next_demo_removes_all_that_a_killed_one_left(stage: Stage) -> None:
     registry = stage.registry()
     assert len(stage.left(registry)) > 5
     demo = stage.inv.start("demo")
-    until(lambda: not stage.registry() and stage.building(), "the next demo builds")
+    until(lambda: not stage.registry() and stage.building(), "the next demo builds", 240)
     assert stage.left(registry) == [stage.state]
     demo.send_signal(signal.SIGINT)
     assert demo.wait(60) != 0
@@ -115,7 +115,7 @@ def test_what_is_kept_is_where_it_says_until_what_it_names_removes_it(stage: Sta
     assert {service.WEB, service.PROXY} <= stage.running()
     assert requests.get(f"http://{registry.partition('/')[0]}/v2/", timeout=10).ok
     following = stage.inv.start(told[2])
-    until(lambda: not stage.registry() and stage.building(), "the next demo builds")
+    until(lambda: not stage.registry() and stage.building(), "the next demo builds", 240)
     assert stage.left(registry) == [stage.state]
     following.send_signal(signal.SIGINT)
     assert following.wait(60) != 0
