@@ -321,13 +321,13 @@ def demo(c: Context, keep: bool = False, json: bool = False) -> int:
 # --- this machine ---------------------------------------------------------------------------------------------------
 
 
-@command({})
-def setup(c: Context) -> None:
+@command({"machines": "also what machine images need: QEMU, firmware, disk tools"})
+def setup(c: Context, machines: bool = False) -> None:
     """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
     from hardening.foundation.settings import load_settings
     from pipelines.host import setup
 
-    setup(load_settings())
+    setup(load_settings(), for_machines=machines)
 
 
 @command(JSON)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from hardening.foundation.content import Content
+from hardening.foundation.content import Content, MisplacedError
 from hardening.foundation.durations import Duration
 from hardening.foundation.wording import matching
 from hardening.model import Kind, Mode, Name, NonEmpty, Owner
@@ -31,6 +31,9 @@ Workdir = Annotated[
     str, matching(r"^(/[^\x00-\x1f\x7f-\x9f\u2028\u2029\\]*)?$", "an absolute path, without control characters")
 ]
 Signal = Annotated[str, matching(r"^[A-Z0-9+]*$", "a signal such as SIGTERM")]
+KernelWord = Annotated[str, matching(r"^[!#-~]+$", 'one kernel parameter such as "audit=1", without spaces and quotes')]
+Listener = Annotated[str, matching(r"^[0-9]{1,5}/(tcp|udp)$", 'a port with its protocol, such as "22/tcp"')]
+Size = Annotated[str, matching(r"^[1-9][0-9]{0,5}[MG]$", 'a size such as "512M" or "2G"')]
 
 
 class Bootstrap(Content):
@@ -90,12 +93,33 @@ class Healthcheck(Content):
         return self
 
 
+class Machine(Content):
+    """What only a machine image has; kernel parameters and listeners come on top of those of its golden base.
+
+    The disk is sized from what it holds; a machine grows it when it first boots.
+    """
+
+    command_line: tuple[KernelWord, ...] = Field((), description="kernel parameters beside those that controls bring")
+    listens: tuple[Listener, ...] = Field(
+        (), description="what may listen on other addresses than loopback once booted, such as 22/tcp"
+    )
+    minimum_size: Size | None = Field(None, description='smallest root file system, such as "2G"')
+    builder: Literal["tree", "mkosi"] = Field(
+        "tree", description="mkosi: the mkosi.conf in the definition's folder says what is built, not `packages`"
+    )
+
+
 class Lifecycle(Content):
     """Dates of a release, counted from the day it is published."""
 
     expires_after: Duration = Field("30d", validate_default=True, ge=timedelta(hours=1), le=timedelta(days=3660))
     warn_before: Duration = Field("7d", validate_default=True)
     support_until: date | None = None
+
+
+CONTAINER_ONLY = (
+    "user", "workdir", "environment", "entrypoint", "command", "ports", "stop_signal", "healthcheck", "smoke", "tmpfs",
+)  # fmt: skip
 
 
 class Definition(Content):
@@ -129,6 +153,37 @@ class Definition(Content):
     tmpfs: tuple[str, ...] = Field((), description="directories the image needs writable when its root is read-only")
     lifecycle: Lifecycle = Lifecycle()
     labels: dict[str, str] = {}
+    machine: Machine | None = None
+
+    @field_validator(*CONTAINER_ONLY)
+    @classmethod
+    def _only_containers(cls, value: object, info: ValidationInfo) -> object:
+        if info.data.get("kind") is Kind.MACHINE:
+            raise MisplacedError("only a container has it", "take it out: services and files say how a machine runs")
+        return value
+
+    @field_validator("machine")
+    @classmethod
+    def _only_machines(cls, value: Machine | None, info: ValidationInfo) -> Machine | None:
+        if info.data.get("kind") is Kind.CONTAINER:
+            raise MisplacedError("only a machine has it", 'take it out, or make this kind = "machine"')
+        return value
+
+    @field_validator("base")
+    @classmethod
+    def _base_of_its_kind(cls, base: Base, info: ValidationInfo) -> Base:
+        static = base.bootstrap is not None and base.bootstrap.variant == "static"
+        if info.data.get("kind") is Kind.MACHINE and (base.image or static):
+            hint = 'such as bootstrap = { family = "debian", suite = "trixie" }, or golden with the name of a machine'
+            raise MisplacedError(
+                "a machine stands on a bootstrap of variant minbase, or on another golden machine", hint
+            )
+        return base
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether it becomes a bootable disk."""
+        return self.kind is Kind.MACHINE
 
     @property
     def parent(self) -> str | None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from hardening.catalog import load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError
 from images.build import build
-from images.context import Context
 from images.judge import reverify
 from images.planning.planner import Planner
 from images.verify import refusals
 from pipelines.contract import BuildLine, PlanLine, VerifyLine, WhyOutput
 from pipelines.listing import build_line, plan_line
+from pipelines.selection import named
 from pipelines.wiring import image_context
 
 Errors = list[GoldsmithError | None]
-
-
-def named(context: Context, pattern: str) -> list[str]:
-    """The definitions that a NAME argument means. Raises ContentError with the nearest names."""
-    return select(pattern, context.definitions, "image")
 
 
 def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:

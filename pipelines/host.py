@@ -30,13 +30,15 @@ case $1 in docker | docker.* | containerd*) ;; *) exit 101 ;; esac
 class Tool:
     """Something that the host must have: a program or, where it begins with a slash, a file.
 
-    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it.
+    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. Who builds no machine images
+    does without those `for_machines`.
     """
 
     name: str
     package: str
     costs: str
     only_tests: bool = False
+    for_machines: bool = False
 
     def present(self) -> bool:
         """Whether the host has it."""
@@ -56,6 +58,15 @@ TOOLS = (
     Tool("debsecan", "debsecan", "the scanner debsecan"),
     Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
     Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
+    Tool("systemd-repart", "systemd-repart", "disks of machine images", for_machines=True),
+    Tool("ukify", "systemd-ukify", "kernels of machine images", for_machines=True),
+    Tool("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi", "kernels of machines", for_machines=True),
+    Tool("mkfs.ext4", "e2fsprogs", "file systems of machine images", for_machines=True),
+    Tool("mkfs.vfat", "dosfstools", "EFI partitions of machine images", for_machines=True),
+    Tool("mcopy", "mtools", "EFI partitions of machine images", for_machines=True),
+    Tool("qemu-system-x86_64", "qemu-system-x86", "boot tests of machine images", for_machines=True),
+    Tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "boot tests of machine images", for_machines=True),
+    Tool("qemu-img", "qemu-utils", "machine images as qcow2", for_machines=True),
     Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
     Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
     Tool("busybox", "busybox-static", "tests of Docker fleets", only_tests=True),
@@ -76,14 +87,16 @@ class Engine:
         return self.containerd_store or not for_builds
 
 
-def setup(settings: Settings, *, for_tests: bool = False) -> None:
+def setup(settings: Settings, *, for_tests: bool = False, for_machines: bool = False) -> None:
     """Install what the host lacks and see that the engines run. Quick, and silent, where nothing is missing.
 
-    What only tests need is installed only with `for_tests`.
+    What machine images need is installed only with `for_machines`, what only tests need only with `for_tests`, which
+    means both.
 
     Raises OutsideError naming what is missing where it cannot be installed.
     """
-    if lacking := missing(tool for tool in TOOLS if for_tests or not tool.only_tests):
+    wanted = (tool for tool in TOOLS if for_tests or not (tool.only_tests or (tool.for_machines and not for_machines)))
+    if lacking := missing(wanted):
         install(lacking)
     for for_builds in (False, True):
         docker_host(settings, for_builds)
@@ -97,6 +110,11 @@ def stop(settings: Settings) -> None:
 def missing(tools: Iterable[Tool] = TOOLS) -> list[Tool]:
     """The tools that this host lacks."""
     return [tool for tool in tools if not tool.present()]
+
+
+def lacking_for_machines() -> str:
+    """What this host lacks to build machine images, in words; empty where it can."""
+    return ", ".join(Path(tool.name).name for tool in missing(tool for tool in TOOLS if tool.for_machines))
 
 
 def install(lacking: list[Tool]) -> None:
@@ -195,6 +213,8 @@ def _info(host: str) -> Completed:
 
 def _places(name: str) -> list[Path]:
     """Where a file may be: keyrings end in .gpg or .pgp, Docker's plugins live in one of several folders."""
+    if name.startswith("/") and Path(name).suffix:
+        return [Path(name)]
     if name.startswith("/"):
         return [Path(name + ending) for ending in (".gpg", ".pgp")]
     return [Path(folder) / name for folder in BUILDX_FOLDERS]

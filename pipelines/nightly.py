@@ -11,7 +11,6 @@ from functools import partial
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
@@ -29,6 +28,7 @@ from pipelines.fleet.model import Approval
 from pipelines.fleet.progress import Phase
 from pipelines.report import write_report
 from pipelines.roll import check, desk, start
+from pipelines.selection import named
 from pipelines.violations import Judged
 
 Failures = list[GoldsmithError]
@@ -47,7 +47,7 @@ def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") 
     context = replace(context, lenient=True)
     with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
         began, failures = time.monotonic(), Failures()
-        selected, known = select(only, {*context.definitions, *context.unsound}, "image"), _rules(context)
+        selected, known = named(context, only), _rules(context)
         names = [name for name in selected if name in context.definitions]
         released = [_unsound(name, context.unsound[name]) for name in selected if name in context.unsound]
         promoted = list[str]()

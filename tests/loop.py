@@ -64,6 +64,7 @@ class Goldsmith:
             "GOLDSMITH_DOCKER__HOST": self.docker_host,
             "GOLDSMITH_CONTENT": json.dumps([str(root) for root in self.content]),
             "GOLDSMITH_RETRY_FOR": "1s",
+            "GOLDSMITH_KINDS": '["container"]',  # machines are built once, for the tests that ask for one
             **self.settings,
         }
 

@@ -16,9 +16,10 @@ from hardening.render import render
 from images.builders import buildkit, steps
 from images.builders.config import image_config
 from images.catalog import files_of
+from images.planning.plan import inputs_of
 from images.planning.planner import _file_digests
 from images.verify import facts_of, refusals
-from tests.building import definition
+from tests.building import NOTHING, definition
 
 BASE = 'base = { golden = "parent" }\n'
 DEBIAN = 'base = { bootstrap = { family = "debian", suite = "%s", components = ["%s"] } }\n'
@@ -176,3 +177,60 @@ def test_a_definition_that_says_nothing_of_its_health_is_refused(tmp_path: Path,
     config = image_config(wanted, "linux/amd64", None, [], 0, "step")
     results = run_checks(overlay, tmp_path, facts_of(wanted, config, None))
     assert [result.control for result in refusals(results)] == broken
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f'user = "0"\n{BASE}', "user"),
+        (f'smoke = ["true"]\n{BASE}', "smoke"),
+        (f'ports = ["22/tcp"]\n{BASE}', "ports"),
+        (f'{BASE}healthcheck = {{ none_because = "it is a machine" }}', "healthcheck"),
+        (f'{BASE}environment = {{ A = "1" }}', "environment"),
+        ('base = { image = "debian:13" }\n', "base"),
+        ('base = { bootstrap = { family = "debian", suite = "trixie", variant = "static" } }\n', "base"),
+    ],
+)
+def test_a_machine_has_nothing_that_only_a_container_has(text: str, key: str) -> None:
+    """What would be silently ignored is refused instead, with its key and what to do."""
+    with pytest.raises(ContentError, match=rf"image.toml: {key}: .*(container|machine)") as caught:
+        definition(text, kind="machine")
+    assert caught.value.hint
+
+
+def test_a_container_has_no_machine_table() -> None:
+    """Kernel parameters mean nothing to a container."""
+    with pytest.raises(ContentError, match=r"image.toml: machine: only a machine has it") as caught:
+        definition(f"{BASE}machine = {{ }}")
+    assert 'kind = "machine"' in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'command_line = ["quiet splash"]',
+        "command_line = ['a=\"b\"']",
+        'command_line = ["a\\nb"]',
+        'listens = ["22"]',
+        'listens = ["ssh/tcp"]',
+        'minimum_size = "2 GB"',
+        'minimum_size = "0G"',
+        'builder = "packer"',
+    ],
+)
+def test_what_a_machine_table_holds_is_of_its_form(text: str) -> None:
+    """Parameters reach the kernel's command line, sizes the partition table: each as one plain word."""
+    with pytest.raises(ContentError, match=r"image.toml: machine\."):
+        definition(f"{BASE}[machine]\n{text}", kind="machine")
+
+
+def test_the_inputs_of_a_container_hold_nothing_of_machines() -> None:
+    """Old containers keep the input digests that they had before there were machines, and the other way round."""
+    container, machine = definition(BASE), definition(f"{BASE}[machine]\nlistens = ['22/tcp']", kind="machine")
+    of_container, of_machine = (
+        inputs_of(one, "linux/amd64", overlay=NOTHING, parent="", packages=(), files={}, sources="", builder="1")
+        for one in (container, machine)
+    )
+    assert "machine" not in of_container["definition"]
+    assert of_machine["definition"]["machine"]["listens"] == ["22/tcp"]
+    assert not of_machine["definition"].keys() & {"user", "healthcheck", "ports"}

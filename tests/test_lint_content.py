@@ -35,6 +35,8 @@ approver = "bob"
 created = 2026-05-01
 expires = 2026-07-01
 """
+ON_MACHINE = CHILD.replace("debian-base", "debian-server")
+SERVER = PROFILE + 'kind = "machine"\nprofile = "cis-level1"\nbase = { golden = "debian-server" }\n'
 TO = 'replacement = { definition = "l-one" }\n'
 MINE = "hardening/controls/l-control"
 SOUND = {
@@ -95,11 +97,18 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-on"), "base.golden: l-on is not a def"),
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-two"), "in a circle: l-two"),
         ("images/definitions/l-two/image.toml", 'policy = "l-polic"\n' + CHILD, "policy: no policy is named l-polic"),
+        (
+            "images/definitions/l-two/image.toml", SERVER.replace("debian-server", "l-one"),
+            "base.golden: l-one is a container, and this a machine",
+        ),
+        ("images/definitions/l-two/image.toml", ON_MACHINE, "is a machine, and this a"),
+        ("images/definitions/l-two/Dockerfile.j2", "RUN id", "nothing runs it: a machine is made of packages, files"),
     ],
 )  # fmt: skip
 def test_a_slip_anywhere_is_told_with_file_and_key(tmp_path: Path, path: str, text: str | None, said: str) -> None:
     """Once, and nothing else is blamed for it."""
-    [found] = problems(tmp_path, **{path: text})
+    beside = {"images/definitions/l-two/image.toml": SERVER} if path.endswith(".j2") else {}
+    [found] = problems(tmp_path, **beside, **{path: text})
     assert path in found
     assert said in found
 

@@ -21,6 +21,14 @@ class Content(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class MisplacedError(ValueError):
+    """What a model's own validator raises where it also knows what to do: a message, and a hint."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -81,7 +89,7 @@ def _describe(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     if item["type"] == "missing":
         return "required, but missing", ""
     if item["type"] == "value_error":
-        return item["msg"].removeprefix("Value error, "), ""
+        return item["msg"].removeprefix("Value error, "), getattr(item.get("ctx", {}).get("error"), "hint", "")
     return in_words(item["type"], item.get("ctx", {}), item["msg"]) + but(item["input"]), ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     database: str = Field("", description="SQLAlchemy URL of the ledger; empty: SQLite in `state`")
     annotation_prefix: str = "dev.goldsmith."
     platform: str = Field("linux/amd64", description="the platform built when a definition names several")
+    kinds: Annotated[tuple[Literal["container", "machine"], ...], Field(min_length=1)] = Field(
+        ("container", "machine"), description="what `all` and globs mean on this machine; a name means itself"
+    )
     parallel: int = Field(2, ge=1, description="builds side by side")
     retry_for: Duration = Field(duration("2m"), description="how long mirror, registry and Docker are retried")
     registry: Registry = Registry()

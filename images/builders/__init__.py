@@ -35,6 +35,10 @@ def build(job: BuildJob) -> Built:
 def builder_of(definition: Definition) -> str:
     """The name of the builder for `definition`."""
     bootstrap = definition.base.bootstrap
+    if definition.machine and definition.machine.builder == "mkosi":
+        return "mkosi"
+    if definition.is_machine:
+        return "machine"
     if bootstrap is None:
         return "buildkit"
     return "static" if bootstrap.variant == "static" else "bootstrap"

@@ -10,7 +10,7 @@ from typing import Any
 from hardening.foundation.hashing import digest_of
 from hardening.render import Overlay
 from images.artifact import Artifact, Package
-from images.model import Definition
+from images.model import CONTAINER_ONLY, Definition
 
 # What a definition says about dates and duties does not change a byte of the image.
 NOT_CONTENT = {"title", "owner", "lifecycle", "policy", "promote"}
@@ -83,8 +83,10 @@ def inputs_of(
     `parent` is the parent's content digest or the upstream image's digest, empty for a bootstrap; `files` maps the
     files of the definition's folder to their digests; `sources` is the package source text that the image holds.
     """
+    # What containers do not have is not in their digests either, so that those of old ones stay what they were.
+    left_out = NOT_CONTENT | VERIFY | (set(CONTAINER_ONLY) if definition.is_machine else {"machine"})
     return {
-        "definition": definition.model_dump(mode="json", exclude=NOT_CONTENT | VERIFY),
+        "definition": definition.model_dump(mode="json", exclude=left_out),
         "verify": definition.model_dump(mode="json", include=VERIFY),
         "platform": platform,
         "overlay": overlay.parts,

@@ -62,6 +62,12 @@ class Soundness:
         if golden not in self.definitions:
             hint = nearest(golden, self.definitions)
             raise _wrong(loaded, "base.golden", f"{golden} is not a definition", hint)
+        kinds = loaded.definition.kind, self.definitions[golden].definition.kind
+        if kinds[0] is not kinds[1]:
+            raise _wrong(
+                loaded, "base.golden", f"{golden} is a {kinds[1]}, and this a {kinds[0]}",
+                f"a {kinds[0]} stands on a bootstrap or on another {kinds[0]}",
+            )  # fmt: skip
         if builder_of(self.definitions[golden].definition) == "static":
             hint = "stand it on another base, or give it its own bootstrap of variant static, with packages of its own"
             raise _wrong(loaded, "base.golden", f"{golden} is static: it has no shell to run any step", hint)
@@ -74,6 +80,8 @@ class Soundness:
         own = folder / "Dockerfile.j2"
         if "Dockerfile.j2" not in files_of(folder):
             return
+        if definition.is_machine:
+            raise ContentError("nothing runs it: a machine is made of packages, files and controls", file=own)
         if builder_of(definition) != "buildkit":
             hint = "make another definition for these steps, with this one as its base.golden"
             raise ContentError("nothing runs it: a bootstrap is made of packages and files alone", file=own, hint=hint)

@@ -1,0 +1,62 @@
+"""`all` and globs mean what this machine is for and can build; a name always means itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import Settings
+from images.context import Context
+from pipelines import selection
+from pipelines.selection import named
+
+MACHINES = {"bastion", "container-host", "debian-server"}
+
+
+def context(folder: Path, *kinds: str) -> Context:
+    """The shipped catalog on a machine that is for `kinds`."""
+    settings = Settings.model_validate({"state": folder, "kinds": kinds} if kinds else {"state": folder})
+    return Context(settings, datetime(2026, 6, 1, tzinfo=UTC), str, str)
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that has what machine images need."""
+    monkeypatch.setattr(selection, "lacking_for_machines", lambda: "")
+
+
+def test_all_is_everything_where_machines_can_be_built(tmp_path: Path) -> None:
+    """Nothing has to be switched on."""
+    assert {"debian-base", *MACHINES} <= set(named(context(tmp_path), "all"))
+
+
+def test_all_leaves_machines_out_where_they_cannot_be_built_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever builds containers needs no QEMU for that, and learns what the rest would need."""
+    monkeypatch.setattr(selection, "lacking_for_machines", lambda: "ukify")
+    assert "debian-base" in (found := named(context(tmp_path), "all"))
+    assert not MACHINES.intersection(found)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out: bastion, container-host, debian-server; this machine lacks ukify" in said
+    assert "setup --machines" in said
+
+
+def test_a_name_means_itself_whatever_the_machine_is_for(tmp_path: Path) -> None:
+    """Its build then says what is missing, which is better than that there is no such image."""
+    assert named(context(tmp_path, "container"), "bastion") == ["bastion"]
+
+
+def test_the_settings_say_what_a_machine_is_for(tmp_path: Path) -> None:
+    """One builds containers every night, another one machines."""
+    assert not MACHINES.intersection(named(context(tmp_path, "container"), "all"))
+    assert set(named(context(tmp_path, "machine"), "all")) == MACHINES
+
+
+def test_a_glob_that_means_nothing_else_is_an_error(tmp_path: Path) -> None:
+    """Nothing done is no success."""
+    with pytest.raises(ContentError, match=r"bastio\? means only images that are left out here: bastion"):
+        named(context(tmp_path, "container"), "bastio?")
