@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml
@@ -31,7 +31,8 @@ def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
     Raises ContentError for unknown keys, missing parts, undeclared files, and an id that stands in two roots.
     """
     found = find_content(roots, "hardening/controls", "*/")
-    return {name: load_control(name, folder) for name, folder in found.items()}
+    functions = find_content(roots, "hardening/functions", "*.sh")
+    return {name: load_control(name, folder, functions) for name, folder in found.items()}
 
 
 def load_cases(control: LoadedControl) -> Cases:
@@ -90,20 +91,25 @@ def _refuse_unknown(file: Path, waiver: Waiver, known: set[str]) -> None:
             raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))
 
 
-def load_control(name: str, folder: Path) -> LoadedControl:
-    """The control in `folder`. Raises ContentError as `load_controls`."""
+def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> LoadedControl:
+    """The control in `folder`; its scripts begin with the `functions` that it names. Raises as `load_controls`."""
     control = load_toml(folder / "control.toml", Control, id=name)
     for part in ("check.sh", "cases.toml"):
         if not (folder / part).is_file():
             raise ContentError(
                 "required, but missing", file=folder / part, hint="CONTRIBUTING.md shows a whole control"
             )
+    for function in control.functions:
+        if function not in functions:
+            hint = nearest(function, functions)
+            raise ContentError(f"no such file of functions: {function}", file=folder / "control.toml", hint=hint)
+    head = "".join(functions[function].read_text() for function in control.functions)
     apply = folder / "apply.sh"
     return LoadedControl(
         control=control,
         folder=folder,
-        apply=apply.read_text() if apply.exists() else None,
-        check=(folder / "check.sh").read_text(),
+        apply=head + apply.read_text() if apply.exists() else None,
+        check=head + (folder / "check.sh").read_text(),
         templates=_templates(control, folder),
     )
 

@@ -63,10 +63,11 @@ def _run(check: Check, env: dict[str, str]) -> CheckResult:
         )
     except OutsideError as error:
         return _result(check, Outcome.ERROR, error.message)
-    return _result(check, *_judge(done))
+    return _result(check, *judge(done))
 
 
-def _judge(done: Completed) -> tuple[Outcome, str]:
+def judge(done: Completed) -> tuple[Outcome, str]:
+    """What a check that ended means, with its evidence. Fails closed, as `run_checks` says."""
     evidence = "\n".join(part.strip() for part in (done.stdout, done.stderr) if part.strip())
     outcome = _OUTCOMES.get(done.status, Outcome.ERROR)
     if outcome is Outcome.ERROR:

@@ -98,6 +98,9 @@ class Control(Content):
     owner: NonEmpty
     rationale: NonEmpty
     cost: NonEmpty
+    functions: Annotated[
+        tuple[Name, ...], Field(description="files of hardening/functions that its scripts begin with, without .sh")
+    ] = ()
     references: dict[str, tuple[str, ...]] = {}
     params: dict[str, Param] = {}
     files: tuple[FileSpec, ...] = ()
@@ -131,6 +134,8 @@ class Proof(Content):
     facts: dict[str, Any] = Field({}, description="over the facts of a good image, see ImageFacts")
     evidence: NonEmpty = Field(description="what the red check's evidence must name")
     healed: bool = Field(False, description="true: applying the overlay again makes the planted tree green")
+    profile: Name | None = Field(None, description="profile of this proof, where it is not the others'")
+    live: bool = Field(False, description="true: the check runs inside the tree with LIVE=1, as in a booted machine")
 
 
 class Cases(Content):

@@ -18,8 +18,9 @@ def check_hardening(roots: Sequence[Path], problems: Problems) -> None:
     profiles = find_content(roots, "hardening/profiles", "*.toml")
     controls: dict[str, LoadedControl] = {}
     folders = find_content(roots, "hardening/controls", "*/")
+    functions = find_content(roots, "hardening/functions", "*.sh")
     for name, folder in folders.items():
-        if loaded := problems.of(load_control, name, folder):
+        if loaded := problems.of(load_control, name, folder, functions):
             controls[name] = loaded
             problems.of(require_templates, loaded)
             problems.of(_require_cases, loaded, profiles)
@@ -43,10 +44,10 @@ def _require_cases(loaded: LoadedControl, profiles: dict[str, Path]) -> None:
     """Raises ContentError where the proofs stand on no profile, or give params that the control does not have."""
     cases = load_cases(loaded)
     file = loaded.folder / "cases.toml"
-    if cases.profile not in profiles:
-        raise ContentError(
-            f"no profile is named {cases.profile}", file=file, key="profile", hint=nearest(cases.profile, profiles)
-        )
+    for profile in (cases.profile, *(proof.profile for proof in cases.proof if proof.profile)):
+        if profile not in profiles:
+            hint = nearest(profile, profiles)
+            raise ContentError(f"no profile is named {profile}", file=file, key="profile", hint=hint)
     given = [(f"render[{number}]", case.params) for number, case in enumerate(cases.render)]
     given += [(f"proof[{number}]", proof.params) for number, proof in enumerate(cases.proof)]
     for place, params in given:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import date
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from hardening.catalog import load_cases, load_controls, load_profile, load_profiles
-from hardening.check import broken, run_checks
+from hardening.catalog import load_cases, load_profile, load_profiles
+from hardening.check import broken, judge, run_checks
 from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import Completed, run
 from hardening.foundation.settings import ROOT
 from hardening.model import Cases, Kind, Proof
 from hardening.overlay import apply_to, materialise
-from hardening.render import Overlay, render
+from hardening.render import Check
 from images.verify import refusals
+from tests.trees import CONTROLS, PROFILES, Trees, overlay_of
 
-TODAY = date(2026, 1, 1)
-CONTROLS = load_controls([ROOT])
 CASES: dict[str, Cases] = {name: load_cases(control) for name, control in CONTROLS.items()}
-PROOFS = [pytest.param(name, proof, id=f"{name}: {proof.title}") for name, c in CASES.items() for proof in c.proof]
-PROFILES = ("container-base", "container-static")
+ALL = [
+    (pytest.param(name, proof, id=f"{name}: {proof.title}"), proof.live)
+    for name in CASES
+    for proof in CASES[name].proof
+]
+PROOFS = [param for param, live in ALL if not live]
+LIVE = [param for param, live in ALL if live]
 LISTED = [(profile, entry.control) for profile in PROFILES for entry in load_profile([ROOT], profile).controls]
-STATIC_PACKAGES = ("base-files", "libc6", "tzdata", "ca-certificates")
 GOOD = ImageFacts(
     user="65532",
     healthcheck_reason="a base image runs nothing by itself",
@@ -44,14 +48,6 @@ Copies = Callable[[Path], Path]
 needs_trees = pytest.mark.needs("root", "mmdebstrap")
 
 
-def overlay_of(profile: str, *, only: str = "", params: dict[str, object] | None = None) -> Overlay:
-    """The profile's overlay, or that of one of its controls alone."""
-    whole = load_profile([ROOT], profile)
-    entries = tuple(entry for entry in whole.controls if only in ("", entry.control))
-    over = {only: params} if params else {}
-    return render(whole.model_copy(update={"controls": entries}), CONTROLS, over, {"kind": "container"}, TODAY)
-
-
 def facts_of(proof: Proof) -> ImageFacts:
     """Good facts, broken as the proof says; TOML has no null, so `not run` stands for it."""
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in proof.facts.items()}
@@ -60,52 +56,28 @@ def facts_of(proof: Proof) -> ImageFacts:
     return replace(GOOD, **changes)
 
 
+def run_inside(check: Check, tree: Path) -> Completed:
+    """The check with the tree as its root and `LIVE=1`."""
+    env = {**check.env, "ROOT": "/", "LIVE": "1", "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    return run(["chroot", str(tree), "sh", "-c", check.text, check.control], env=env, ok=range(256))
+
+
+def first_boot(tree: Path) -> None:
+    """What the first boot makes, as far as the checks' programs need it."""
+    (tree / "run/sshd").mkdir(parents=True, exist_ok=True)
+    run(["chroot", str(tree), "ssh-keygen", "-A"])
+
+
 def facts_with(history: tuple[str, ...]) -> ImageFacts:
     return replace(GOOD, history=history)
-
-
-@dataclass(frozen=True)
-class Trees:
-    """The filesystem as packages leave it, and what each profile makes of it."""
-
-    folder: Path
-
-    def of(self, profile: str, state: str) -> Path:
-        return self.folder / f"{profile}-{state}"
 
 
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trees]:
     made = Trees(tmp_path_factory.mktemp("trees"))
-    base = made.of("container-base", "unhardened")
-    suite = next(line for line in Path("/etc/os-release").read_text().splitlines() if "VERSION_CODENAME" in line)
-    sources = sorted(str(path) for path in Path("/etc/apt").glob("sources.list*/*.*") if path.stat().st_size)
-    if Path("/etc/apt/sources.list").is_file():
-        sources.append("/etc/apt/sources.list")
-    options = ["--mode=root", "--variant=minbase", "--include=ca-certificates"]
-    run(["mmdebstrap", *options, suite.partition("=")[2], str(base), *sources], timeout=300)
-    unpack_static(base, made.of("container-static", "unhardened"))
-    for profile in PROFILES:
-        hardened = made.of(profile, "hardened")
-        run(["cp", "-a", str(made.of(profile, "unhardened")), str(hardened)])
-        apply_to(overlay_of(profile), hardened, made.folder / f"overlay-{profile}")
     yield made
+    made.unmount()
     shutil.rmtree(made.folder)
-
-
-def unpack_static(base: Path, static: Path) -> None:
-    """A tree of a few packages' files alone, as an image has that unpacks packages and configures none."""
-    static.mkdir()
-    info = base / "var/lib/dpkg/info"
-    lists = [next(iter([*info.glob(f"{name}.list"), *info.glob(f"{name}:*.list")])) for name in STATIC_PACKAGES]
-    paths = sorted({line.lstrip("/") for file in lists for line in file.read_text().splitlines()} - {".", ""})
-    listing = static.parent / "static.list"
-    listing.write_text("\n".join(["bin", "sbin", "lib", "lib64", *paths]) + "\n")
-    archive = static.parent / "static.tar"
-    run(["tar", "-C", str(base), "-cf", str(archive), "--no-recursion", "-T", str(listing)])
-    run(["tar", "-C", str(static), "-xpf", str(archive)])
-    for program in ("usr/bin/ldd", "usr/bin/tzselect"):
-        (static / program).unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -117,45 +89,32 @@ def bare(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def copies(tmp_path: Path) -> Iterator[Copies]:
-    """Makes throw-away copies of a tree: overlay mounts, or plain copies where the kernel has none."""
-    mounted: list[Path] = []
-
-    def copy(tree: Path) -> Path:
-        folder = tmp_path / f"copy{len(mounted)}"
-        for name in ("upper", "work", "merged"):
-            (folder / name).mkdir(parents=True)
-        merged = folder / "merged"
-        options = f"lowerdir={tree},upperdir={folder}/upper,workdir={folder}/work"
-        try:
-            run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)])
-            mounted.append(merged)
-        except OutsideError:
-            run(["cp", "-a", f"{tree}/.", str(merged)])
-        return merged
-
-    yield copy
-    for merged in mounted:
-        run(["umount", str(merged)])
+def copies(trees: Trees, tmp_path: Path) -> Iterator[Copies]:
+    """Makes throw-away copies of a tree."""
+    mounts = Trees(tmp_path)
+    numbers = itertools.count()
+    yield lambda tree: mounts.copy(tree, tmp_path / f"copy{next(numbers)}")
+    mounts.unmount()
 
 
 @pytest.fixture(scope="session")
-def results(trees: Trees) -> dict[tuple[str, str], CheckResult]:
-    """What every check says of its profile's hardened tree."""
-    return {
-        (profile, result.control): result
-        for profile in PROFILES
-        for result in run_checks(overlay_of(profile), trees.of(profile, "hardened"), GOOD)
-    }
+def results(trees: Trees) -> Callable[[str], dict[str, CheckResult]]:
+    """What every check says of a profile's hardened tree; asked once."""
+
+    @cache
+    def ask(profile: str) -> dict[str, CheckResult]:
+        return {r.control: r for r in run_checks(overlay_of(profile), trees.of(profile, "hardened"), GOOD)}
+
+    return ask
 
 
 @needs_trees
 @pytest.mark.parametrize(("profile", "control"), LISTED)
 def test_a_control_is_green_on_the_hardened_tree(
-    results: dict[tuple[str, str], CheckResult], profile: str, control: str
+    results: Callable[[str], dict[str, CheckResult]], profile: str, control: str
 ) -> None:
     """What a profile promises holds where it was applied, in every profile that lists the control."""
-    result = results[profile, control]
+    result = results(profile)[control]
     assert result.outcome is Outcome.PASS, result.evidence
 
 
@@ -165,7 +124,7 @@ def test_a_control_is_red_where_it_is_broken(
     trees: Trees, copies: Copies, tmp_path: Path, control: str, proof: Proof
 ) -> None:
     """The check sees the breach and names it; where the proof says so, applying the control again heals it."""
-    profile = CASES[control].profile
+    profile = proof.profile or CASES[control].profile
     tree = copies(trees.of(profile, proof.on))
     run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
     overlay = overlay_of(profile, only=control, params=proof.params)
@@ -178,6 +137,24 @@ def test_a_control_is_red_where_it_is_broken(
         apply_to(overlay, tree, tmp_path / "overlay")
         [result] = run_checks(overlay, tree, facts_of(proof))
         assert result.outcome is Outcome.PASS, result.evidence
+
+
+@needs_trees
+@pytest.mark.parametrize(("control", "proof"), LIVE)
+def test_a_control_is_red_where_what_runs_is_broken(trees: Trees, copies: Copies, control: str, proof: Proof) -> None:
+    """Inside the machine a check asks programs what is in force: green after a first boot, red once it is broken."""
+    profile = proof.profile or CASES[control].profile
+    tree = copies(trees.of(profile, proof.on))
+    first_boot(tree)
+    [check] = overlay_of(profile, only=control, params=proof.params).checks
+
+    outcome, evidence = judge(run_inside(check, tree))
+    assert outcome is Outcome.PASS, evidence
+
+    run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
+    outcome, evidence = judge(run_inside(check, tree))
+    assert outcome is Outcome.FAIL, evidence
+    assert proof.evidence in evidence
 
 
 def test_every_control_has_a_proof_and_stands_in_a_profile() -> None:

@@ -1,0 +1,125 @@
+"""The filesystems that controls are proved on: as packages leave them, and as each profile makes them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from hardening.catalog import load_controls, load_profile, load_profiles
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+from hardening.model import Kind, Profile
+from hardening.overlay import apply_to
+from hardening.render import Overlay, render
+
+TODAY = date(2026, 1, 1)
+CONTROLS = load_controls([ROOT])
+STATIC_PACKAGES = ("base-files", "libc6", "tzdata", "ca-certificates")
+MACHINE_PACKAGES = (
+    "apparmor", "auditd", "ca-certificates", "cloud-guest-utils", "cloud-init", "dbus", "e2fsprogs",
+    "initramfs-tools", "iproute2", "kmod", "libpam-pwquality", "libpam-systemd", "linux-image-cloud-amd64", "nftables",
+    "openssh-server", "procps", "sudo", "systemd", "systemd-resolved", "systemd-sysv", "systemd-timesyncd", "udev",
+    "unattended-upgrades", "zstd",
+)  # fmt: skip
+READY_MACHINE = "GOLDSMITH_TEST_MACHINE_TREE"
+"""Names a machine tree that is there already, for quick trials; it is not changed."""
+
+
+def kind_of(profile: Profile) -> Kind:
+    """What a profile is for: the kind that all of its controls apply to, a machine where both do."""
+    applicable = [set(CONTROLS[entry.control].control.applies_to) for entry in profile.controls]
+    return Kind.MACHINE if all(Kind.MACHINE in kinds for kinds in applicable) else Kind.CONTAINER
+
+
+PROFILES = {name: kind_of(profile) for name, profile in load_profiles([ROOT]).items()}
+
+
+def overlay_of(profile: str, *, only: str = "", params: dict[str, object] | None = None) -> Overlay:
+    """The profile's overlay, or that of one of its controls alone."""
+    whole = load_profile([ROOT], profile)
+    entries = tuple(entry for entry in whole.controls if only in ("", entry.control))
+    over = {only: params} if params else {}
+    return render(whole.model_copy(update={"controls": entries}), CONTROLS, over, {"kind": PROFILES[profile]}, TODAY)
+
+
+@dataclass
+class Trees:
+    """Makes each tree when it is first asked for, and once: a bootstrap, or an overlay mount on another tree."""
+
+    folder: Path
+    made: dict[str, Path] = field(default_factory=dict)
+    mounted: list[Path] = field(default_factory=list)
+
+    def of(self, profile: str, state: str) -> Path:
+        """`unhardened`: what packages leave; `hardened`: with the profile applied. Not to be changed: `copy` it."""
+        name = f"{profile}-{state}" if state == "hardened" else self._base(profile)
+        if name not in self.made:
+            self.made[name] = self._harden(profile) if state == "hardened" else self._make(name)
+        return self.made[name]
+
+    def copy(self, tree: Path, folder: Path) -> Path:
+        """A copy to change: an overlay mount under `folder`, or a plain copy where the kernel has none."""
+        for name in ("upper", "work", "merged"):
+            (folder / name).mkdir(parents=True)
+        merged = folder / "merged"
+        options = f"lowerdir={tree},upperdir={folder}/upper,workdir={folder}/work"
+        try:
+            run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)])
+            self.mounted.append(merged)
+        except OutsideError:
+            run(["cp", "-a", f"{tree}/.", str(merged)])
+        return merged
+
+    def unmount(self) -> None:
+        """Undo every mount, the last one first."""
+        while self.mounted:
+            run(["umount", str(self.mounted.pop())])
+
+    def _base(self, profile: str) -> str:
+        return "static" if profile == "container-static" else str(PROFILES[profile])
+
+    def _make(self, name: str) -> Path:
+        tree = self.folder / name
+        if name == "static":
+            unpack_static(self.of("container-base", "unhardened"), tree)
+        elif name == Kind.MACHINE and (ready := os.environ.get(READY_MACHINE)):
+            return Path(ready)
+        else:
+            bootstrap(tree, MACHINE_PACKAGES if name == Kind.MACHINE else ("ca-certificates",))
+        return tree
+
+    def _harden(self, profile: str) -> Path:
+        tree = self.copy(self.of(profile, "unhardened"), self.folder / f"{profile}-hardened")
+        apply_to(overlay_of(profile), tree, self.folder / f"overlay-{profile}")
+        return tree
+
+
+def bootstrap(tree: Path, packages: tuple[str, ...]) -> None:
+    """A tree of this host's own suite, from where this host's apt has its packages."""
+    suite = next(line for line in Path("/etc/os-release").read_text().splitlines() if "VERSION_CODENAME" in line)
+    sources = sorted(str(path) for path in Path("/etc/apt").glob("sources.list*/*.*") if path.stat().st_size)
+    if Path("/etc/apt/sources.list").is_file():
+        sources.append("/etc/apt/sources.list")
+    options = ["--mode=root", "--variant=minbase", "--dpkgopt=force-unsafe-io", f"--include={','.join(packages)}"]
+    if "initramfs-tools" in packages:  # no test boots this tree, and an initial file system takes its time
+        configured = 'd="$1/etc/initramfs-tools"; mkdir -p "$d"; echo update_initramfs=no > "$d/update-initramfs.conf"'
+        options.append(f"--essential-hook={configured}")
+    run(["mmdebstrap", *options, suite.partition("=")[2], str(tree), *sources], timeout=600)
+
+
+def unpack_static(base: Path, static: Path) -> None:
+    """A tree of a few packages' files alone, as an image has that unpacks packages and configures none."""
+    static.mkdir()
+    info = base / "var/lib/dpkg/info"
+    lists = [next(iter([*info.glob(f"{name}.list"), *info.glob(f"{name}:*.list")])) for name in STATIC_PACKAGES]
+    paths = sorted({line.lstrip("/") for file in lists for line in file.read_text().splitlines()} - {".", ""})
+    listing = static.parent / "static.list"
+    listing.write_text("\n".join(["bin", "sbin", "lib", "lib64", *paths]) + "\n")
+    archive = static.parent / "static.tar"
+    run(["tar", "-C", str(base), "-cf", str(archive), "--no-recursion", "-T", str(listing)])
+    run(["tar", "-C", str(static), "-xpf", str(archive)])
+    for program in ("usr/bin/ldd", "usr/bin/tzselect"):
+        (static / program).unlink(missing_ok=True)
