@@ -1,0 +1,87 @@
+"""A disk as blocks: their digests, the one digest over all of them, and what differs between two disks.
+
+Blocks are those of EBS direct: 524,288 bytes, numbered from the start of the disk; a last one that is short counts as
+filled up with zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BLOCK = 524_288
+SIZE = 32
+ZERO = hashlib.sha256(bytes(BLOCK)).digest()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much of a new disk differs from an old one: counts of blocks."""
+
+    changed: int
+    became_zero: int
+    blocks: int
+    with_data: int
+
+    @property
+    def of_all(self) -> float:
+        """Changed blocks as a share of all blocks, 0 to 1."""
+        return self.changed / self.blocks
+
+    @property
+    def of_data(self) -> float:
+        """Changed blocks as a share of the blocks that hold anything but zeros; may exceed 1 where many became zero."""
+        return self.changed / max(1, self.with_data)
+
+
+def digest_of(block: bytes) -> bytes:
+    """The raw SHA-256 of one block. Raises ValueError for one that is too long."""
+    if len(block) > BLOCK:
+        raise ValueError(f"a block has {BLOCK} bytes, not {len(block)}")
+    return hashlib.sha256(block.ljust(BLOCK, b"\0")).digest()
+
+
+def linear(digests: bytes) -> str:
+    """The linear digest of a disk: SHA-256 of its concatenated block digests, as `sha256:` and hex.
+
+    EBS calls it the LINEAR checksum, and wants it in base64.
+    """
+    return f"sha256:{hashlib.sha256(digests).hexdigest()}"
+
+
+def split(digests: bytes) -> list[bytes]:
+    """The digest of each block. Raises ValueError for what is no list of digests."""
+    if len(digests) % SIZE or not digests:
+        raise ValueError(f"{len(digests)} bytes are no list of block digests of {SIZE} bytes each")
+    return [digests[start : start + SIZE] for start in range(0, len(digests), SIZE)]
+
+
+def delta(parent: bytes, child: bytes) -> tuple[int, ...]:
+    """The indexes of the child's blocks that are not the parent's, those that became zero among them.
+
+    Whatever lies beyond the parent's end was never written there, so all of it counts, zeros too. Where the parent
+    goes on after the child's end, its blocks there are not the child's and do not count.
+    """
+    old, new = split(parent), split(child)
+    return tuple(index for index, digest in enumerate(new) if index >= len(old) or digest != old[index])
+
+
+def with_data(digests: bytes) -> tuple[int, ...]:
+    """The indexes of the blocks that hold anything but zeros."""
+    return tuple(index for index, digest in enumerate(split(digests)) if digest != ZERO)
+
+
+def difference(parent: bytes, child: bytes) -> Difference:
+    """How much of the child's disk differs from the parent's."""
+    changed, new = delta(parent, child), split(child)
+    return Difference(len(changed), sum(new[index] == ZERO for index in changed), len(new), len(with_data(child)))
+
+
+def apply(parent: Iterable[bytes], written: Iterable[tuple[int, bytes]]) -> list[bytes]:
+    """The blocks that a disk has after `written` went onto a copy of `parent`: what a delta upload means."""
+    blocks = list(parent)
+    for index, block in written:
+        blocks.extend([bytes(BLOCK)] * (index + 1 - len(blocks)))
+        blocks[index] = block
+    return blocks
