@@ -1,0 +1,115 @@
+"""What tests hold in their hands: boto3 clients at the emulator, faults, the clock, and the log of calls."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from tests.strict_aws.blocks import BLOCK
+from tests.strict_aws.faults import Fault
+
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+
+
+class StrictAws:
+    """A running emulator at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def client(self, service: str, region: str = REGION, account: str = ACCOUNT, **config: Any) -> Any:
+        """A boto3 client that asks once only, unless `config` says otherwise."""
+        import boto3
+        from botocore.config import Config
+
+        settings = {"retries": {"mode": "standard", "total_max_attempts": 1}, "max_pool_connections": 32, **config}
+        return boto3.session.Session().client(
+            service,
+            region_name=region,
+            endpoint_url=self.url,
+            aws_access_key_id=account,
+            aws_secret_access_key="secret",
+            config=Config(**settings),
+        )
+
+    def environment(self, account: str = ACCOUNT, region: str = REGION) -> dict[str, str]:
+        """What a process needs to talk to the emulator as `account`."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": account,
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def reset(self) -> None:
+        """As freshly started."""
+        self._ask("reset", {})
+
+    def faults(self, *rules: Fault, seed: int | str = 0) -> None:
+        """From now on these faults strike, in the place of all before; none: nothing goes wrong."""
+        self._ask("faults", {"rules": [asdict(rule) for rule in rules], "seed": seed})
+
+    @contextmanager
+    def faulty(self, *rules: Fault, seed: int | str = 0) -> Iterator[None]:
+        """These faults strike during the block."""
+        self.faults(*rules, seed=seed)
+        try:
+            yield
+        finally:
+            self.faults()
+
+    def calls(self, service: str = "", operation: str = "", since: int = 0, **same: Any) -> list[dict[str, Any]]:
+        """The log: entries after number `since` with this service and operation, and `same` members (`effect=True`)."""
+        wanted = {"service": service, "operation": operation}
+        wanted = {name: value for name, value in wanted.items() if value} | same
+        log: list[dict[str, Any]] = self._ask(f"calls/{since}")
+        return [entry for entry in log if all(entry[name] == value for name, value in wanted.items())]
+
+    def waits(self, seconds: float) -> None:
+        """How long snapshots and copies stay pending."""
+        self._ask("waits", {"seconds": seconds})
+
+    def hold(self) -> None:
+        """What starts now stays pending until `release`."""
+        self._ask("waits", {"held": True})
+
+    def release(self) -> None:
+        self._ask("waits", {"held": False})
+
+    def advance(self, seconds: float) -> None:
+        """Move the emulator's clock on."""
+        self._ask("advance", {"seconds": seconds})
+
+    def organization(self, account: str, *arns: str) -> None:
+        """`account` belongs to these organisations and units."""
+        self._ask("organization", {account: " ".join(arns)})
+
+    def limit_copies(self, at_once: int) -> None:
+        self._ask("limits", {"copies_at_once": at_once})
+
+    def snapshots(self) -> dict[str, dict[str, Any]]:
+        """All snapshots of all accounts and regions, with their blocks' digests (hexadecimal) by index (as text)."""
+        return dict(self._ask("snapshots"))
+
+    def images(self) -> dict[str, dict[str, Any]]:
+        """All images of all accounts and regions."""
+        return dict(self._ask("images"))
+
+    def read(self, snapshot: str, size_bytes: int) -> Iterator[bytes]:
+        """The first `size_bytes` of a volume made from the snapshot, block by block."""
+        for index in range(-(-size_bytes // BLOCK)):
+            with self._open(f"disk/{snapshot}/{index}") as answer:
+                yield answer.read()[: size_bytes - index * BLOCK]
+
+    def _ask(self, path: str, body: Any = None) -> Any:
+        with self._open(path, None if body is None else json.dumps(body).encode()) as answer:
+            return json.load(answer)
+
+    def _open(self, path: str, body: bytes | None = None) -> Any:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        return opener.open(f"{self.url}/_strict/{path}", body, timeout=60)

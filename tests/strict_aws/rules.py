@@ -1,0 +1,37 @@
+"""Which operations have a strict rule. One line per module; what is not listed is moto's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.strict_aws import account, copies, ebs, images, sharing, snapshots, tags
+from tests.strict_aws.errors import AwsError
+from tests.strict_aws.wire import Call
+from tests.strict_aws.world import World
+
+# A rule answers with the result in the shapes of the model, or None: moto may answer.
+Rule = Callable[[World, Call], Any]
+RULES: dict[str, dict[str, Rule]] = {
+    "ebs": ebs.RULES,
+    "ec2": {**snapshots.RULES, **images.RULES, **copies.RULES, **sharing.RULES, **account.RULES, **tags.RULES},
+}
+UNLOCKED = {
+    ("ebs", "PutSnapshotBlock"),
+    ("ebs", "GetSnapshotBlock"),
+}  # guard themselves: many at once, half a megabyte each
+
+
+def apply(world: World, call: Call) -> Any:
+    """The rule's answer, or None where there is none. Raises AwsError where the rule refuses."""
+    rule = RULES.get(call.service, {}).get(call.operation)
+    if call.model is None:
+        return None
+    if rule is None:
+        return None
+    if call.params.get("DryRun"):
+        raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+    if (call.service, call.operation) in UNLOCKED:
+        return rule(world, call)
+    with world.lock:
+        return rule(world, call)

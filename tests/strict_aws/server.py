@@ -1,0 +1,79 @@
+"""Starts the emulator: in this process, or in one of its own that outlives whoever talks to it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.strict_aws.client import StrictAws
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def make_server(port: int = 0) -> Any:
+    """A server on loopback, not serving yet; port 0 finds a free one."""
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from werkzeug.serving import make_server as make
+
+    from tests.strict_aws.front import Front
+
+    class Quiet(MotoRequestHandler):
+        """Writes no line for each request, which the journal has."""
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            pass
+
+    return make("127.0.0.1", port, Front(), threaded=True, request_handler=Quiet)
+
+
+@contextmanager
+def in_process() -> Iterator[StrictAws]:
+    """The emulator in a thread of this process."""
+    server = make_server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield StrictAws(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        server.app.close()
+
+
+@contextmanager
+def subprocess(folder: Path) -> Iterator[StrictAws]:
+    """The emulator in a process of its own, which a client's kill -9 does not touch; its log is in `folder`."""
+    import os
+    import signal
+    import time
+
+    from hardening.foundation.process import spawn
+
+    ready, log = folder / "strict-aws.port", folder / "strict-aws.log"
+    ready.unlink(missing_ok=True)
+    code = "import sys; from tests.strict_aws.server import serve; serve(sys.argv[1])"
+    child = spawn([sys.executable, "-c", code, str(ready)], log=log, env={"PYTHONPATH": str(CHECKOUT)})
+    try:
+        for _ in range(600):
+            if ready.exists():
+                break
+            time.sleep(0.05)
+        else:
+            raise RuntimeError(f"the emulator did not start: {log.read_text()[-2000:]}")
+        yield StrictAws(f"http://127.0.0.1:{ready.read_text()}")
+    finally:
+        os.kill(child, signal.SIGTERM)
+
+
+def serve(ready: str) -> None:
+    """Serve until ended; writes the port to the file `ready` once it answers."""
+    server = make_server()
+    draft = Path(f"{ready}.draft")
+    draft.write_text(str(server.server_port))
+    draft.rename(ready)
+    server.serve_forever()
