@@ -1,0 +1,4 @@
+set -eu
+sshd_or_end
+sshd_is permitrootlogin prohibit-password no
+sshd_end

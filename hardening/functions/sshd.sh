@@ -1,0 +1,99 @@
+# What sshd is told: by its files under $ROOT, and by `sshd -T` where LIVE=1. Sourced before a check; nothing runs yet.
+
+# Ends the check where there is no sshd; otherwise stands in $ROOT.
+sshd_or_end() {
+    cd "$ROOT"
+    sshd_bad='' sshd_said=''
+    [ -e usr/sbin/sshd ] || { echo "no sshd in this image"; exit 2; }
+    [ -f etc/ssh/sshd_config ] && [ ! -L etc/ssh/sshd_config ] || { echo "/etc/ssh/sshd_config is missing"; exit 1; }
+    sshd_files=$(sshd_read etc/ssh/sshd_config '')
+    sshd_live=
+    [ "$LIVE" = 0 ] || sshd_live=$(sshd -T) || { echo "sshd -T refuses its configuration"; exit 1; }
+}
+
+# FILE BLOCK: `keyword value` a line, in the order in which sshd reads them; inside a Match block `match` comes first.
+# What a file includes stands in its place, and a Match block ends with its file.
+sshd_read() {
+    awk '{
+        sub(/^[ \t]+/, ""); sub(/[ \t\r]+$/, "")
+        if ($0 == "" || /^#/) next
+        match($0, /^[A-Za-z0-9]+/); key = tolower(substr($0, 1, RLENGTH)); value = substr($0, RLENGTH + 1)
+        sub(/^[ \t]*=?[ \t]*/, "", value); gsub(/"/, "", value); print key " " value
+    }' "$1" | {
+        block=$2
+        while read -r key value; do
+            case $key in
+                match) block='match ' ;;
+                include)
+                    for pattern in $value; do
+                        case $pattern in /*) ;; *) pattern=/etc/ssh/$pattern ;; esac
+                        for file in .$pattern; do
+                            [ ! -f "$file" ] || [ -L "$file" ] || sshd_read "$file" "$block"
+                        done
+                    done
+                    ;;
+                *) printf '%s%s %s\n' "$block" "$key" "$value" ;;
+            esac
+        done
+    }
+}
+
+# KEYWORD DEFAULT: what holds for everyone. The first line counts, as it does for sshd.
+sshd_value() {
+    if [ "$LIVE" = 0 ]; then
+        value=$(printf '%s\n' "$sshd_files" | sed -n "s/^$1 //p" | head -n 1)
+    else
+        value=$(printf '%s\n' "$sshd_live" | sed -n "s/^$1 //p" | head -n 1)
+    fi
+    printf '%s\n' "${value:-$2}"
+}
+
+# KEYWORD DEFAULT TEST…: whether the value, and every one of a Match block, passes the command TEST VALUE.
+sshd_each() {
+    keyword=$1 default=$2
+    shift 2
+    value=$(sshd_value "$keyword" "$default")
+    "$@" "$value" || sshd_bad="$sshd_bad$keyword is $value, not $sshd_want
+"
+    sshd_said="$sshd_said$keyword $value
+"
+    for value in $(printf '%s\n' "$sshd_files" | sed -n "s/^match $keyword //p" | tr ' ' '_'); do
+        "$@" "$value" || sshd_bad="$sshd_bad$keyword is $value in a Match block, not $sshd_want
+"
+    done
+}
+
+# KEYWORD DEFAULT VALUE: it must be VALUE, in capital letters or not.
+sshd_is() {
+    sshd_want=$3
+    sshd_each "$1" "$2" sshd_same "$3"
+}
+sshd_same() { [ "$(printf '%s' "$2" | tr '[:upper:]' '[:lower:]')" = "$1" ]; }
+
+# KEYWORD DEFAULT MAXIMUM: it must be a number from 1 to MAXIMUM, since 0 means no limit.
+sshd_at_most() {
+    sshd_want="a number from 1 to $3"
+    sshd_each "$1" "$2" sshd_within "$3"
+}
+sshd_within() {
+    case $2 in '' | *[!0-9]*) return 1 ;; esac
+    [ "$2" -ge 1 ] && [ "$2" -le "$1" ]
+}
+
+# KEYWORD DEFAULT ALLOWED: a list with commas, all of whose items stand in ALLOWED, one a line.
+sshd_only() {
+    sshd_want="only $(printf '%s' "$3" | tr '\n' ',')"
+    sshd_each "$1" "$2" sshd_subset "$3"
+}
+sshd_subset() {
+    [ -n "$2" ] && ! printf '%s\n' "$2" | tr ',' '\n' | grep -qvxF -e "$1"
+}
+
+# Ends the check with what was found.
+sshd_end() {
+    if [ -n "$sshd_bad" ]; then
+        printf '%s' "$sshd_bad"
+        exit 1
+    fi
+    printf '%s' "$sshd_said"
+}
