@@ -1,0 +1,20 @@
+set -eu
+cd "$ROOT"
+file=etc/audit/auditd.conf
+[ -f "$file" ] && [ ! -L "$file" ] || { echo "/$file is missing, or a link: nothing to look at"; exit 1; }
+[ -n "$PARAM_SETTINGS" ] || { echo "no settings are asked for: nothing to look at"; exit 1; }
+bad=$(
+    printf '%s\n' "$PARAM_SETTINGS" | while IFS='=' read -r key value; do
+        now=$(awk -F= -v key="$key" '{name = tolower($1); gsub(/[ \t]/, "", name); if (name == key) {gsub(/[ \t]/, "", $2); last = $2}} END {print last}' "$file")
+        [ "$(printf %s "$now" | tr A-Z a-z)" = "$(printf %s "$value" | tr A-Z a-z)" ] || echo "$key is ${now:-set nowhere} in /$file, not $value"
+    done
+    find etc/audit -xdev -type f -perm /0137 -printf '/%p has mode %m, more open than 0640\n'
+    find etc/audit -xdev \( ! -uid 0 -o ! -gid 0 \) -printf '/%p does not belong to root\n'
+    [ ! -d var/log/audit ] || find var/log/audit -xdev -perm /0027 -printf '/%p has mode %m: others get at it\n'
+    if [ "$LIVE" = 1 ] && [ ! -s var/log/audit/audit.log ]; then echo "nothing was written to /var/log/audit/audit.log"; fi
+)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "$(printf '%s\n' "$PARAM_SETTINGS" | wc -l) settings of auditd hold, and its files are root's"

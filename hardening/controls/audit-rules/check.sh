@@ -1,0 +1,36 @@
+set -eu
+cd "$ROOT"
+[ -d etc/audit/rules.d ] && [ ! -L etc/audit/rules.d ] || { echo "/etc/audit/rules.d is missing, or a link: nothing to look at"; exit 1; }
+[ -n "$PARAM_RULES" ] || { echo "no rules are asked for: nothing to look at"; exit 1; }
+
+# As augenrules joins them: by number, and of every -e only the last.
+written=$(
+    for name in $(ls -1v etc/audit/rules.d | grep '\.rules$'); do
+        [ ! -L "etc/audit/rules.d/$name" ] || { echo "-d link /etc/audit/rules.d/$name"; continue; }
+        cat "etc/audit/rules.d/$name"
+    done | sed 's/\r$//; s/^[ \t]*//; s/[ \t]*$//; s/[ \t][ \t]*/ /g; /^#/d; /^$/d'
+)
+count=$(printf '%s\n' "$written" | grep -cE '^-[aAw] ' || true)
+
+bad=$(
+    printf '%s\n' "$PARAM_RULES" | while read -r rule; do
+        printf '%s\n' "$written" | grep -qxF -e "$rule" || echo "no such rule: $rule"
+    done
+    find . -xdev -type f -perm /6000 -printf '/%P\n' | while read -r program; do
+        printf '%s\n' "$written" | grep -qF -e " path=$program " || echo "nobody would hear that $program was used"
+    done
+    printf '%s\n' "$written" | grep -E '^(-d|-W|-D .)|[ ,](never|exclude)[ ,]' | sed 's/^/taken back or kept out by: /' || true
+    last=$(printf '%s\n' "$written" | grep -E '^-e' | tail -n 1)
+    [ "$last" = "-e 2" ] || echo "the rules are not locked: ${last:-no -e} counts"
+    if [ "$LIVE" = 1 ]; then
+        loaded=$(auditctl -l | grep -cE '^-[aAw] ' || true)
+        [ "$loaded" -ge "$count" ] || echo "only $loaded of $count rules are loaded"
+        locked=$(auditctl -s | awk '$1 == "enabled" {print $2}')
+        [ "$locked" = 2 ] || echo "the rules of the running kernel are not locked: enabled is ${locked:-not told}"
+    fi
+)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "$count rules, locked until the next boot"

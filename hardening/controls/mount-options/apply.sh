@@ -1,0 +1,16 @@
+set -eu
+cd "$ROOT"
+options=nosuid,nodev,noexec
+if printf '%s\n' "$PARAM_EXECUTABLE" | grep -qx /dev/shm; then options=nosuid,nodev; fi
+line="tmpfs /dev/shm tmpfs rw,$options 0 0"
+[ ! -L etc/fstab ] || { echo "/etc/fstab is a link" >&2; exit 1; }
+[ -e etc/fstab ] || : > etc/fstab
+if [ "$(awk '$2 == "/dev/shm"' etc/fstab)" != "$line" ]; then
+    rest=$(awk '$2 != "/dev/shm"' etc/fstab)
+    printf '%s\n%s\n' "$rest" "$line" > etc/fstab
+fi
+wants=etc/systemd/system/local-fs.target.wants
+[ -d "$wants" ] || mkdir -p "$wants"
+for unit in var-tmp.mount home.mount; do
+    [ "$(readlink "$wants/$unit" || true)" = "../$unit" ] || ln -sf "../$unit" "$wants/$unit"
+done

@@ -1,0 +1,18 @@
+# Kernel modules that must not load, told by modprobe itself for every kernel of the tree.
+
+# barred MODULES: says which of the modules, one a line, are not barred, or are loaded.
+barred() {
+    kernels=$(ls "$ROOT"/usr/lib/modules 2>/dev/null || true)
+    [ -n "$kernels" ] || { echo "no kernel in /usr/lib/modules: nothing to look at"; return; }
+    for module in $1; do
+        for kernel in $kernels; do
+            answer=$(modprobe --dry-run --verbose --dirname "$ROOT" --set-version "$kernel" \
+                -C "$ROOT/etc/modprobe.d" -C "$ROOT/usr/local/lib/modprobe.d" -C "$ROOT/usr/lib/modprobe.d" "$module" 2>&1 | tail -n 1)  # what it needs comes first
+            case $answer in
+                "install /bin/false" | "install /bin/false "*) ;;
+                *) echo "$module is not barred in $kernel: ${answer:-built in}" ;;
+            esac
+        done
+        if [ "$LIVE" = 1 ] && grep -q "^$(printf %s "$module" | tr - _) " /proc/modules; then echo "$module is loaded"; fi
+    done
+}
