@@ -68,6 +68,7 @@ TOOLS = (
     Tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "boot tests of machine images", for_machines=True),
     Tool("qemu-img", "qemu-utils", "machine images as qcow2", for_machines=True),
     Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
+    Tool("faketime", "faketime", "tests of builds on another day", only_tests=True),
     Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
     Tool("busybox", "busybox-static", "tests of Docker fleets", only_tests=True),
     Tool("nginx", "nginx", "tests of replacements behind a proxy", only_tests=True),
