@@ -20,9 +20,9 @@ expect() {
     [ "$found" = "$4" ] || echo "systemd/$1: $3 is ${found:-set nowhere}, not $4"
 }
 
-# enabled UNIT: says so where the unit does not start by itself.
+# enabled UNIT: says so, of the files, where the unit does not start by itself.
 enabled() {
-    state=$(systemctl --root="$ROOT" is-enabled "$1" 2>&1) || true
+    state=$(SYSTEMD_OFFLINE=1 systemctl --root="$ROOT" is-enabled "$1" 2>&1) || true
     case $state in enabled | static | alias) ;; *) echo "$1 is ${state##*: }" ;; esac
 }
 
@@ -30,4 +30,14 @@ enabled() {
 active() {
     state=$(systemctl is-active "$1" 2>&1) || true
     [ "$state" = active ] || echo "$1 is $state"
+}
+
+# enable UNIT …: makes units start by themselves, masked or not. Changes nothing where they do.
+enable() {
+    for unit; do
+        if [ -n "$(enabled "$unit")" ]; then
+            SYSTEMD_OFFLINE=1 systemctl --root="$ROOT" --quiet unmask "$unit"
+            SYSTEMD_OFFLINE=1 systemctl --root="$ROOT" --quiet enable "$unit"
+        fi
+    done
 }

@@ -54,7 +54,6 @@ bad=$(
             }
         }' | sed 's/;$//'
     enabled nftables.service
-    [ -L etc/systemd/system/sysinit.target.wants/nftables.service ] || echo "nothing starts nftables.service before the network"
     expect system/nftables.service Service ExecStart "/usr/sbin/nft -f /etc/nftables.conf"
     expect system/nftables.service Service ExecStartPost ""
     if [ "$LIVE" = 1 ]; then active nftables.service; fi

@@ -9,8 +9,4 @@ if [ "$(awk '$2 == "/dev/shm"' etc/fstab)" != "$line" ]; then
     rest=$(awk '$2 != "/dev/shm"' etc/fstab)
     printf '%s\n%s\n' "$rest" "$line" > etc/fstab
 fi
-wants=etc/systemd/system/local-fs.target.wants
-[ -d "$wants" ] || mkdir -p "$wants"
-for unit in var-tmp.mount home.mount; do
-    [ "$(readlink "$wants/$unit" || true)" = "../$unit" ] || ln -sf "../$unit" "$wants/$unit"
-done
+enable var-tmp.mount home.mount

@@ -20,7 +20,6 @@ bad=$(
             lacks "$folder" "$(awk '$2 == "/dev/shm" {options = $4} END {print options}' etc/fstab)"
         else
             enabled "$unit"
-            [ "$folder" = /tmp ] || [ -L "etc/systemd/system/local-fs.target.wants/$unit" ] || echo "$unit is wanted by nothing"
             lacks "$folder" "$(setting "system/$unit" Mount Options)"
         fi
     done

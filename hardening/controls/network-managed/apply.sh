@@ -1,0 +1,2 @@
+set -eu
+enable systemd-networkd.service systemd-resolved.service

@@ -1,0 +1,25 @@
+set -eu
+cd "$ROOT"
+bad=$(
+    for unit in systemd-networkd.service systemd-resolved.service; do
+        enabled "$unit"
+        if [ "$LIVE" = 1 ]; then active "$unit"; fi
+    done
+    expect resolved.conf Resolve LLMNR no
+    expect resolved.conf Resolve MulticastDNS no
+    for other in networking NetworkManager connman dhcpcd wicked wpa_supplicant; do
+        [ -n "$(enabled "$other.service")" ] || echo "$other.service manages the network, too"
+    done
+    if [ "$PARAM_FORWARDING" = false ]; then
+        for folder in etc run usr/local/lib usr/lib; do
+            [ ! -d "$folder/systemd" ] || find "$folder/systemd" -path '*network*' -type f -exec \
+                grep -HiE '^[ \t]*(IPForward|IPv4Forwarding|IPv6Forwarding|IPMasquerade)[ \t]*=[ \t]*(yes|true|1|on|ipv4|ipv6|both)' {} + |
+                grep -v '/lib/systemd/network/80-' | sed 's,^,forwards: /,' || true
+        done
+    fi
+)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "systemd-networkd alone manages the network; no LLMNR, no multicast DNS, forwarding allowed: $PARAM_FORWARDING"

@@ -1,0 +1,2 @@
+set -eu
+enable apt-daily.timer apt-daily-upgrade.timer

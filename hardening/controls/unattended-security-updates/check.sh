@@ -1,0 +1,43 @@
+# What counts is apt's own reading of all its files, in the tree.
+set -eu
+cd "$ROOT"
+[ -x usr/bin/unattended-upgrade ] || { echo "unattended-upgrades is not installed: nothing would install updates"; exit 1; }
+for path in etc/apt etc/apt/apt.conf etc/apt/apt.conf.d; do
+    [ ! -L "$path" ] || { echo "/$path is a link, which may lead out of the image"; exit 1; }
+done
+config=$(mktemp)
+trap 'rm -f "$config"' EXIT
+printf 'Dir "%s";\n' "$PWD" > "$config"
+settings=$(APT_CONFIG=$config apt-config dump)
+
+# is KEY VALUE: says what is set otherwise.
+is() {
+    found=$(printf '%s\n' "$settings" | sed -n "s/^$1 \"\\(.*\\)\";\$/\\1/p")
+    [ "$found" = "$2" ] || echo "$1 is ${found:-set nowhere}, not $2"
+}
+
+bad=$(
+    is APT::Periodic::Update-Package-Lists 1
+    is APT::Periodic::Unattended-Upgrade 1
+    found=$(printf '%s\n' "$settings" | sed -n 's/^APT::Periodic::Enable "\(.*\)";$/\1/p')
+    [ "${found:-1}" = 1 ] || echo "APT::Periodic::Enable is $found: nothing is done by itself"
+    is Unattended-Upgrade::Automatic-Reboot "$PARAM_REBOOT"
+    is Unattended-Upgrade::InstallOnShutdown false
+    origins=$(printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::\(Origins-Pattern\|Allowed-Origins\):: "\(.*\)";$/\2/p')
+    printf '%s\n' "$origins" | grep -q 'codename=${distro_codename}-security,label=Debian-Security' || echo "security updates are in no pattern"
+    printf '%s\n' "$origins" | grep . | grep -v '^origin=Debian,codename=${distro_codename}\(-security\)\?,label=Debian-Security$' | sed 's/^/more than security updates: /' || true
+    printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Blacklist:: "\(.*\)";$/\1/p' | while read -r name; do
+        printf '%s\n' "$PARAM_HOLD" | grep -qxF -e "$name" || echo "packages $name* never get updates"
+    done
+    enabled apt-daily.timer
+    enabled apt-daily-upgrade.timer
+    if [ "$LIVE" = 1 ]; then
+        active apt-daily.timer
+        active apt-daily-upgrade.timer
+    fi
+)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "security updates install themselves, daily, and nothing else does"
