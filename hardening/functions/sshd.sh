@@ -1,4 +1,4 @@
-# What sshd is told: by its files under $ROOT, and by `sshd -T` where LIVE=1. Sourced before a check; nothing runs yet.
+# What sshd is told: by its files under $ROOT, and by `sshd -T` where LIVE=1. Stands before a script; nothing runs yet.
 
 # Ends the check where there is no sshd; otherwise stands in $ROOT.
 sshd_or_end() {
@@ -87,6 +87,31 @@ sshd_only() {
 }
 sshd_subset() {
     [ -n "$2" ] && ! printf '%s\n' "$2" | tr ',' '\n' | grep -qvxF -e "$1"
+}
+
+# KEYWORD VALUE: writes it above the first Include, where nothing that is included comes before it, and takes away what
+# the file itself says of KEYWORD to everyone. Does nothing where there is no sshd, or where it is so already.
+sshd_set() {
+    file=$ROOT/etc/ssh/sshd_config
+    [ -f "$file" ] && [ ! -L "$file" ] || return 0
+    ours='# Up to the next Include: set by Goldsmith, above what is included, since the first value counts.'
+    new=$(KEY=$1 VALUE=$2 OURS=$ours awk '
+        function place() {
+            if (placed) return
+            if (!marked) print ENVIRON["OURS"]
+            print ENVIRON["KEY"] " " ENVIRON["VALUE"]; placed = 1
+        }
+        {word = tolower($1); sub(/=.*/, "", word)}
+        word == "include" || word == "match" {place()}
+        word == "match" {inside = 1}
+        $0 == ENVIRON["OURS"] && marked++ {next}
+        !inside && word == tolower(ENVIRON["KEY"]) {
+            if (!placed && $0 == ENVIRON["KEY"] " " ENVIRON["VALUE"]) {placed = 1; print}
+            next
+        }
+        {print}
+        END {place()}' "$file")
+    [ "$new" = "$(cat "$file")" ] || printf '%s\n' "$new" > "$file"
 }
 
 # Ends the check with what was found.

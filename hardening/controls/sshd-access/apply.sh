@@ -1,4 +1,5 @@
 set -eu
+sshd_set AllowGroups "$(printf '%s' "$PARAM_GROUPS" | tr '\n' ' ')"
 cd "$ROOT"
 [ -f etc/group ] && [ ! -L etc/group ] || exit 0
 for group in $PARAM_GROUPS; do

@@ -1,0 +1,2 @@
+set -eu
+pam_add pam_faillock.so common-auth

@@ -1,0 +1,18 @@
+set -eu
+cd "$ROOT"
+fail() { echo "$*"; exit 1; }
+[ -s etc/pam.d/common-auth ] || fail "/etc/pam.d/common-auth is missing: nothing to look at"
+find usr/lib/*/security usr/lib/security -name pam_faillock.so 2>/dev/null | grep -q . || fail "the module pam_faillock.so is missing"
+order=$(pam_lines common-auth auth | awk '
+    /pam_faillock\.so.*preauth/ {print "before"} /pam_unix\.so/ {print "password"} /pam_faillock\.so.*authfail/ {print "after"}')
+[ "$(printf '%s' "$order" | tr '\n' ' ')" = "before password after" ] ||
+    fail "/etc/pam.d/common-auth: the order is '$(printf '%s' "$order" | tr '\n' ' ')', not 'before password after'"
+pam_lines common-account account | grep -q 'pam_faillock\.so' || fail "/etc/pam.d/common-account does not name pam_faillock.so"
+[ -f etc/security/faillock.conf ] && [ ! -L etc/security/faillock.conf ] || fail "/etc/security/faillock.conf is missing"
+setting() { sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" etc/security/faillock.conf | tail -n 1; }
+deny=$(setting deny) unlock=$(setting unlock_time)
+[ "${deny:-3}" -ge 1 ] && [ "${deny:-3}" -le "$PARAM_DENY" ] || fail "deny is ${deny:-3}, not from 1 to $PARAM_DENY"
+[ "${unlock:-600}" -eq 0 ] || [ "${unlock:-600}" -ge "$PARAM_UNLOCK_TIME" ] ||
+    fail "unlock_time is ${unlock:-600}, less than $PARAM_UNLOCK_TIME"
+grep -q '^[[:space:]]*even_deny_root' etc/security/faillock.conf || fail "even_deny_root is not set: root is never locked"
+echo "locked for ${unlock:-600} s after ${deny:-3} failures, root too; 0 is until somebody unlocks"

@@ -1,0 +1,2 @@
+set -eu
+pam_add pam_pwhistory.so common-password

@@ -1,0 +1,2 @@
+set -eu
+sshd_set PermitRootLogin no
