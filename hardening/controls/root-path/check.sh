@@ -1,0 +1,28 @@
+set -eu
+cd "$ROOT"
+fail() { echo "$*"; exit 1; }
+[ -s etc/login.defs ] && [ ! -L etc/login.defs ] || fail "/etc/login.defs is missing: nothing to look at"
+paths() {
+    sed -n 's/^[[:space:]]*ENV_SUPATH[[:space:]]*\(PATH=\)\{0,1\}//p' etc/login.defs
+    sed -n 's/^[^#]*\bPATH="\{0,1\}\([^";]*\)"\{0,1\}.*/\1/p' etc/environment etc/profile etc/bash.bashrc root/.profile \
+        root/.bashrc root/.bash_profile etc/profile.d/*.sh 2>/dev/null || true
+    cat etc/sudoers etc/sudoers.d/* 2>/dev/null | sed -n 's/^[^#]*secure_path="\{0,1\}\([^"]*\)"\{0,1\}.*/\1/p' || true
+    [ "$LIVE" = 0 ] || printf '%s\n' "$PATH"
+}
+found=$(paths)
+[ -n "$found" ] || fail "no PATH is set for root anywhere: nothing to look at"
+bad=$(printf '%s\n' "$found" | sort -u | while IFS= read -r path; do
+    case ":$path:" in *::*) echo "an empty folder, which means the present one, in $path" ;; esac
+    printf '%s\n' "$path" | tr ':' '\n' | while IFS= read -r folder; do
+        # /usr/games is for people, and what other variables hold is looked at where they are set.
+        case $folder in '' | '$PATH' | /*games) continue ;; esac
+        case $folder in /*) ;; *) echo "$folder in $path does not begin with /" && continue ;; esac
+        case $(readlink -- ".$folder" || true) in /*) echo "$folder leads elsewhere" && continue ;; esac
+        [ -d ".$folder" ] || { echo "$folder in $path is no folder"; continue; }
+        find ".$folder/" -maxdepth 0 \( ! -uid 0 -o -perm /0022 \) -printf "$folder has mode and owner %m %U:%G\n"
+    done
+done | sort -u)
+[ -z "$bad" ] || fail "$bad"
+mask=$(sed -n 's/^[^#]*\bumask[[:space:]]\{1,\}\([0-7]*\).*/\1/p' root/.bashrc root/.profile 2>/dev/null | grep -vE '^0?[0-7]?[2367]7$' || true)
+[ -z "$mask" ] || fail "root's own start-up files set umask $mask"
+printf 'looked at, every folder is root'"'"'s alone:\n%s\n' "$(printf '%s\n' "$found" | sort -u)"
