@@ -12,7 +12,10 @@ import pytest
 from hardening.foundation.process import which
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.loop import Goldsmith
+    from tests.strict_aws import StrictAws
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -73,3 +76,19 @@ def docker_host() -> str:
     from pipelines.host import docker_host as find
 
     return find(load_settings(), for_builds=False)
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[StrictAws]:
+    """One strict emulator for all tests of a process; tests take `aws`, which finds it as freshly started."""
+    from tests.strict_aws import in_process
+
+    with in_process() as server:
+        yield server
+
+
+@pytest.fixture
+def aws(aws_server: StrictAws) -> StrictAws:
+    """The strict AWS emulator, empty, nothing going wrong."""
+    aws_server.reset()
+    return aws_server

@@ -20,6 +20,7 @@ class StrictAws:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._session: Any = None
 
     def client(self, service: str, region: str = REGION, account: str = ACCOUNT, **config: Any) -> Any:
         """A boto3 client that asks once only, unless `config` says otherwise."""
@@ -27,7 +28,8 @@ class StrictAws:
         from botocore.config import Config
 
         settings = {"retries": {"mode": "standard", "total_max_attempts": 1}, "max_pool_connections": 32, **config}
-        return boto3.session.Session().client(
+        self._session = self._session or boto3.session.Session()  # reading the models takes a while
+        return self._session.client(
             service,
             region_name=region,
             endpoint_url=self.url,
@@ -91,6 +93,14 @@ class StrictAws:
 
     def limit_copies(self, at_once: int) -> None:
         self._ask("limits", {"copies_at_once": at_once})
+
+    def limit_pages(self, at_most: int) -> None:
+        """No page of a listing is longer, whatever was asked for."""
+        self._ask("limits", {"page_at_most": at_most})
+
+    def fail(self, resource: str) -> None:
+        """Let an image or a snapshot end as failed, or error."""
+        self._ask("fail", {"id": resource})
 
     def snapshots(self) -> dict[str, dict[str, Any]]:
         """All snapshots of all accounts and regions, with their blocks' digests (hexadecimal) by index (as text)."""

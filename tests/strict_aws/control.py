@@ -74,7 +74,18 @@ def organization(front: Front, given: dict[str, Any], rest: str) -> Any:
 
 
 def limits(front: Front, given: dict[str, Any], rest: str) -> Any:
-    front.world.copies_at_once = given["copies_at_once"]
+    front.world.copies_at_once = given.get("copies_at_once", front.world.copies_at_once)
+    front.world.page_at_most = given.get("page_at_most", front.world.page_at_most)
+    return {}
+
+
+def fail(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """Let an image or a snapshot end in failure, as copies do when their key cannot be used."""
+    name, world = given["id"], front.world
+    if name in world.images:
+        world.images[name].failed = True
+    else:
+        world.snapshots[name].failed = "Given key ID is not accessible"
     return {}
 
 
@@ -141,6 +152,7 @@ ACTIONS: dict[str, Callable[[Front, dict[str, Any], str], Any]] = {
     "advance": advance,
     "organization": organization,
     "limits": limits,
+    "fail": fail,
     "snapshots": snapshots,
     "images": images,
     "disk": disk,

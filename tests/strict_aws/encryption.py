@@ -46,6 +46,19 @@ def for_copy(world: World, call: Call, source_key: str | None) -> str | None:
     return resolve(call, key) if key else default_key(world, call)
 
 
+def for_volume(world: World, call: Call, asked: dict[str, Any]) -> str | None:
+    """The key of a new volume: its snapshot's, else the one asked for, else the default where that is on."""
+    source = world.snapshots.get(asked.get("SnapshotId", ""))
+    if asked.get("KmsKeyId"):
+        if not asked.get("Encrypted"):
+            raise AwsError("InvalidParameterDependency", "KmsKeyId needs Encrypted")
+        return resolve(call, asked["KmsKeyId"])
+    if source and source.key:
+        return source.key
+    on = asked.get("Encrypted") or world.accounts[call.account, call.region].encrypt
+    return default_key(world, call) if on else None
+
+
 def default_key(world: World, call: Call) -> str:
     """The account's default key for EBS in the region: alias/aws/ebs unless another was set."""
     chosen = world.accounts[call.account, call.region].default_key

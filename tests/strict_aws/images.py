@@ -166,6 +166,8 @@ def shown(world: World, image: Image) -> dict[str, Any]:
         known["DeprecationTime"] = stamp(image.deprecate_at)
     if image.protected or image.protection_ends:
         known["DeregistrationProtection"] = protection(world, image)
+    if image.launched:
+        known["LastLaunchedTime"] = stamp(image.launched)
     if image.copied_from:
         known["SourceImageRegion"], known["SourceImageId"] = image.copied_from.split("/")
     if held := tags.shown(image.owner, image.region, image.id):
@@ -205,7 +207,7 @@ def describe_images(world: World, call: Call) -> dict[str, Any]:
         wanted = {call.account if user == "self" else user}
         chosen = [one for one in chosen if any(set(entry.values()) & wanted for entry in one.permissions)]
     kept = filtered(call, [shown(world, one) for one in chosen], FILTERS)
-    listed, more = page(call, kept, "ImageIds")
+    listed, more = page(world, call, kept, "ImageIds")
     return {"Images": listed, **more}
 
 

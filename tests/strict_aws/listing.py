@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.strict_aws.errors import AwsError, bad_value
 from tests.strict_aws.wire import Call
+from tests.strict_aws.world import World
 
 LEAST, MOST = 5, 1000
 Values = Callable[[dict[str, Any]], list[str]]
@@ -53,19 +54,27 @@ def _values(name: str, known: dict[str, Values]) -> Values:
     return known[name]
 
 
-def page(call: Call, found: list[dict[str, Any]], ids: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def page(
+    world: World, call: Call, found: list[dict[str, Any]], ids: str
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The page asked for and, where there are more, {"NextToken": …}. `ids`: the member that names resources."""
     size, given = call.params.get("MaxResults"), call.params.get("NextToken")
-    if size is not None and call.params.get(ids):
-        raise AwsError("InvalidParameterCombination", f"MaxResults cannot go with {ids}")
+    if call.params.get(ids):
+        if size is not None or given:
+            raise AwsError("InvalidParameterCombination", f"MaxResults cannot go with {ids}")
+        return found, {}
     if size is not None and size < LEAST:
         raise bad_value(f"MaxResults must be at least {LEAST}")
+    return part(found, given, min(size or MOST, world.page_at_most))
+
+
+def part(found: list[Any], given: str | None, size: int) -> tuple[list[Any], dict[str, str]]:
+    """`size` entries from where the token `given` says, and the token of what follows."""
     start = 0
     if given:
         try:
             start = int(base64.b64decode(given, validate=True))
         except ValueError:
             raise bad_value("The token is not one of ours") from None
-    end = start + min(size or MOST, MOST)
-    more = {"NextToken": base64.b64encode(str(end).encode()).decode()} if len(found) > end else {}
-    return found[start:end], more
+    more = {"NextToken": base64.b64encode(str(start + size).encode()).decode()} if len(found) > start + size else {}
+    return found[start : start + size], more

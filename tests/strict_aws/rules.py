@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.strict_aws import account, copies, ebs, images, sharing, snapshots, tags
+from tests.strict_aws import (
+    account,
+    copies,
+    ebs,
+    images,
+    instances,
+    kms,
+    paging,
+    sharing,
+    snapshots,
+    ssm,
+    tags,
+    volumes,
+)
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Call
 from tests.strict_aws.world import World
@@ -14,7 +27,20 @@ from tests.strict_aws.world import World
 Rule = Callable[[World, Call], Any]
 RULES: dict[str, dict[str, Rule]] = {
     "ebs": ebs.RULES,
-    "ec2": {**snapshots.RULES, **images.RULES, **copies.RULES, **sharing.RULES, **account.RULES, **tags.RULES},
+    "ec2": {
+        **snapshots.RULES,
+        **images.RULES,
+        **copies.RULES,
+        **sharing.RULES,
+        **account.RULES,
+        **tags.RULES,
+        **volumes.RULES,
+        **instances.RULES,
+        **paging.EC2,
+    },
+    "autoscaling": {**instances.GROUPS, **paging.AUTOSCALING},
+    "ssm": ssm.RULES,
+    "kms": kms.RULES,
 }
 UNLOCKED = {
     ("ebs", "PutSnapshotBlock"),
@@ -29,7 +55,7 @@ def apply(world: World, call: Call) -> Any:
         return None
     if rule is None:
         return None
-    if call.params.get("DryRun"):
+    if call.service == "ec2" and call.params.get("DryRun"):
         raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
     if (call.service, call.operation) in UNLOCKED:
         return rule(world, call)

@@ -73,7 +73,7 @@ def describe_snapshots(world: World, call: Call) -> dict[str, Any]:
         wanted = {call.account if user == "self" else user for user in users}
         visible = [one for one in visible if wanted & {one.owner, *one.users, *one.groups}]
     kept = filtered(call, [shown(world, one) for one in visible], FILTERS)
-    listed, more = page(call, kept, "SnapshotIds")
+    listed, more = page(world, call, kept, "SnapshotIds")
     return {"Snapshots": listed, **more}
 
 

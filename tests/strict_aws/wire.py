@@ -54,7 +54,9 @@ class Call:
     query: str
     headers: Any
     params: dict[str, Any] = field(default_factory=dict)
-    forward: Callable[[], Answer] = lambda: Answer(500, b"")
+    forward: Callable[..., Answer] = lambda body=None: Answer(
+        500, b""
+    )  # moto's answer, to another body if one is given
 
     @property
     def protocol(self) -> str:

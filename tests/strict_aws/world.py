@@ -91,6 +91,8 @@ class Image:
     protected: bool = False
     protection_ends: datetime | None = None
     cooldown: bool = False
+    launched: datetime | None = None
+    failed: bool = False
     permissions: list[dict[str, str]] = field(default_factory=list)
 
     def snapshots(self) -> list[str]:
@@ -124,6 +126,7 @@ class World:
     organizations: dict[str, str] = field(default_factory=dict)  # account → ARN of its organisation
     tokens: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)
     copies_at_once: int = 20
+    page_at_most: int = 1000  # AWS may give fewer than were asked for
 
     def ready_at(self) -> datetime:
         """When something that starts now is done; never, while held."""
@@ -149,6 +152,8 @@ class World:
         return "completed" if snapshot.ready and snapshot.ready <= self.now() else "pending"
 
     def state_of_image(self, image: Image) -> str:
+        if image.failed:
+            return "failed"
         if image.ready and image.ready > self.now():
             return "pending"
         return "disabled" if image.disabled else "available"
@@ -160,11 +165,14 @@ class World:
             return act()
         digest = digest_of({name: value for name, value in params.items() if name != "ClientToken"})
         known = self.tokens.get((*scope, token))
-        if known is None:
-            known = self.tokens[*scope, token] = (digest, act())
-        if known[0] != digest:
+        if known and known[0] != digest:
             raise differs
-        return known[1]
+        if known:
+            return known[1]
+        answer = act()
+        if getattr(answer, "status", 200) < 400:  # a refusal uses no token up
+            self.tokens[*scope, token] = (digest, answer)
+        return answer
 
 
 def digest_of(params: dict[str, Any]) -> str:

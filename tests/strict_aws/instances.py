@@ -1,0 +1,144 @@
+"""Instances start from images that are there and available, once for a token; templates and groups name what exists."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from tests.strict_aws import images, tags, volumes
+from tests.strict_aws.errors import AwsError
+from tests.strict_aws.wire import Answer, Call
+from tests.strict_aws.world import Image, World
+
+MISMATCH = "The client token was used with other parameters before"
+
+
+def once(rule: Any) -> Any:
+    """The rule, carried out once for a ClientToken."""
+
+    def idempotent(world: World, call: Call) -> Any:
+        differs = AwsError("IdempotentParameterMismatch", MISMATCH)
+        scope = (call.account, call.region, call.operation)
+        return world.once(scope, call.params.get("ClientToken"), call.params, lambda: rule(world, call), differs)
+
+    return idempotent
+
+
+@once
+def run_instances(world: World, call: Call) -> Any:
+    """MaxCount instances of an image that is there, visible and available, with its root volume."""
+    params = call.params
+    if not 1 <= params["MinCount"] <= params["MaxCount"]:
+        raise AwsError("InvalidParameterValue", "MinCount must be at least 1 and at most MaxCount")
+    data = template_data(call, params["LaunchTemplate"]) if "LaunchTemplate" in params else {}
+    image = launchable(world, call, params.get("ImageId") or data.get("ImageId"))
+    form = dict(parse_qsl(call.body.decode(), keep_blank_values=True))
+    form = {**form, "MinCount": str(params["MaxCount"]), "ImageId": image.id}  # moto makes MinCount
+    answer = call.forward(urlencode(form).encode())
+    if answer.status < 400:
+        equip(world, call)
+    return answer if answer.status >= 400 else described(call, volumes.parsed(call, answer))
+
+
+def described(call: Call, answer: dict[str, Any]) -> dict[str, Any]:
+    """The reservation as moto shows it now that the root volumes are right."""
+    backend = tags.backend(call.account, call.region)
+    for shown in answer.get("Instances", []):
+        shown.pop("BlockDeviceMappings", None)  # AWS has none yet at this moment
+        instance = backend.get_instance(shown["InstanceId"])
+        more = {"RootDeviceName": instance.root_device_name, "Architecture": instance.architecture}
+        shown.update(more, VirtualizationType=instance.virtualization_type, ImageId=instance.image_id)
+        if instance.boot_mode:
+            shown["BootMode"] = instance.boot_mode
+    return answer
+
+
+def launchable(world: World, call: Call, named: str | None) -> Image:
+    """The image to start from. Raises AwsError where it is absent, pending or disabled."""
+    if not named:
+        raise AwsError("MissingParameter", "The request must contain the parameter ImageId")
+    image = images.found(world, call, resolved(call, named), own=False)
+    if world.state_of_image(image) != "available":
+        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is {world.state_of_image(image)}")
+    return image
+
+
+def resolved(call: Call, named: str) -> str:
+    """The image that `resolve:ssm:PARAMETER` stands for."""
+    if not named.startswith("resolve:ssm:"):
+        return named
+    from moto.ssm.models import ssm_backends
+
+    parameter = ssm_backends[call.account][call.region].get_parameter(named.removeprefix("resolve:ssm:"))
+    if parameter is None:
+        raise AwsError("InvalidAMIID.Malformed", f"{named}: no such parameter")
+    return str(parameter.value)
+
+
+def template_data(call: Call, named: dict[str, str]) -> dict[str, Any]:
+    """The data of the template version. Raises AwsError where template or version is not there."""
+    backend = tags.backend(call.account, call.region)
+    by_name = backend.launch_template_name_to_ids.get(named.get("LaunchTemplateName", ""))
+    template = backend.launch_templates.get(named.get("LaunchTemplateId") or by_name)
+    if template is None and "LaunchTemplateId" in named:
+        raise AwsError("InvalidLaunchTemplateId.NotFound", f"No launch template {named['LaunchTemplateId']}")
+    if template is None:
+        said = f"No launch template {named.get('LaunchTemplateName')}"
+        raise AwsError("InvalidLaunchTemplateName.NotFoundException", said)
+    wanted = named.get("Version", "$Default")
+    numbers = {"$Latest": template.latest_version_number, "$Default": template.default_version_number}
+    for version in template.versions:
+        if str(version.number) == str(numbers.get(wanted, wanted)):
+            return dict(version.data)
+    raise AwsError("InvalidLaunchTemplateId.VersionNotFound", f"Launch template {template.id} has no version {wanted}")
+
+
+def equip(world: World, call: Call) -> None:
+    """Root volumes for all that moto started since, directly or for a group."""
+    backend = tags.backend(call.account, call.region)
+    for reservation in backend.reservations.values():
+        for instance in reservation.instances:
+            image = world.images.get(resolved(call, instance.image_id or ""))
+            if image and not getattr(instance, "equipped", False):
+                instance.image_id = image.id
+                volumes.of_image(world, backend, instance, image)
+                instance.equipped, image.launched = True, world.now()
+
+
+@once
+def create_launch_template(world: World, call: Call) -> Answer:
+    return call.forward()
+
+
+def put_group(world: World, call: Call) -> Any:
+    """A group whose template, version and image are there. Auto Scaling says ValidationError for all of it."""
+    params = call.params
+    policy = params.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {}).get("LaunchTemplateSpecification")
+    try:
+        if named := params.get("LaunchTemplate") or policy:
+            launchable(world, call, template_data(call, named).get("ImageId"))
+    except AwsError as error:
+        said = f"You must use a valid fully-formed launch template. {error.message}"
+        raise AwsError("ValidationError", said, 400) from error
+    return acted(world, call)
+
+
+def acted(world: World, call: Call) -> Answer:
+    """moto's answer; whatever it started gets its root volume."""
+    answer = call.forward()
+    if answer.status < 400:
+        equip(world, call)
+    return answer
+
+
+RULES = {
+    "RunInstances": run_instances,
+    "CreateLaunchTemplate": create_launch_template,
+    "CreateLaunchTemplateVersion": create_launch_template,
+}
+GROUPS = {
+    "CreateAutoScalingGroup": put_group,
+    "UpdateAutoScalingGroup": put_group,
+    "SetDesiredCapacity": acted,
+    "TerminateInstanceInAutoScalingGroup": acted,
+}
