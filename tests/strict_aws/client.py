@@ -21,9 +21,16 @@ class StrictAws:
     def __init__(self, url: str) -> None:
         self.url = url
         self._session: Any = None
+        self._clients: dict[Any, Any] = {}
 
     def client(self, service: str, region: str = REGION, account: str = ACCOUNT, **config: Any) -> Any:
         """A boto3 client that asks once only, unless `config` says otherwise."""
+        asked = (service, region, account, repr(config))
+        if asked not in self._clients:
+            self._clients[asked] = self._made(service, region, account, config)
+        return self._clients[asked]
+
+    def _made(self, service: str, region: str, account: str, config: dict[str, Any]) -> Any:
         import boto3
         from botocore.config import Config
 

@@ -31,7 +31,10 @@ def _started(world: World, call: Call) -> dict[str, Any]:
         raise invalid("INVALID_VOLUME_SIZE", f"The volume size is over {MOST_GIB} GiB")
     parent = _parent(world, call)
     given = {tag["Key"]: tag["Value"] for tag in params.get("Tags", [])}
-    tags.check(given)
+    try:
+        tags.check(given)
+    except AwsError as error:
+        raise invalid("INVALID_TAG", error.message) from error
     snapshot = Snapshot(
         id=new_id("snap"),
         owner=call.account,

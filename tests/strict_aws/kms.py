@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.strict_aws import encryption
@@ -15,6 +16,18 @@ DIGESTS = {"ECDSA_SHA_256": 32, "ECDSA_SHA_384": 48, "ECDSA_SHA_512": 64}
 def describe_key(world: World, call: Call) -> None:
     """moto answers, once it knows that the key behind alias/aws/ebs is AWS's."""
     encryption.managed_key(call.account, call.region)
+
+
+def create_key(world: World, call: Call) -> Any:
+    """moto leaves the usage of a key open where none is said."""
+    usual = {"KeyUsage": "ENCRYPT_DECRYPT", "KeySpec": "SYMMETRIC_DEFAULT"}
+    return call.forward(json.dumps({**usual, **json.loads(call.body)}).encode())
+
+
+def by_id(world: World, call: Call) -> Any:
+    """moto finds the key by its bare id only."""
+    given = json.loads(call.body)
+    return call.forward(json.dumps({**given, "KeyId": given["KeyId"].rpartition("/")[2]}).encode())
 
 
 def sign(world: World, call: Call) -> dict[str, Any] | None:
@@ -97,4 +110,11 @@ def _hash(algorithm: str) -> Any:
     return {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}[DIGESTS[algorithm]]
 
 
-RULES = {"DescribeKey": describe_key, "Sign": sign, "Verify": verify, "GetPublicKey": get_public_key}
+RULES = {
+    "CreateKey": create_key,
+    "DescribeKey": describe_key,
+    "Sign": sign,
+    "Verify": verify,
+    "GetPublicKey": get_public_key,
+    **dict.fromkeys(["EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"], by_id),
+}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tests.strict_aws.blocks import BLOCK
@@ -70,7 +71,7 @@ def registration(name: str, source: str) -> dict[str, Any]:
 
 def settled(ec2: Any, *, snapshot: str = "", image: str = "") -> None:
     """Wait until it is no longer pending, for half a minute at most."""
-    for _ in range(600):
+    for _ in range(1500):
         shown = (
             ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
             if snapshot
@@ -78,5 +79,18 @@ def settled(ec2: Any, *, snapshot: str = "", image: str = "") -> None:
         )
         if shown[0]["State"] != "pending":
             return
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise TimeoutError(f"{snapshot or image} stays pending")
+
+
+@contextmanager
+def refused(code: str, reason: str = "", status: int = 400) -> Iterator[None]:
+    """The block must end with this error of the service, with its modelled reason and HTTP status."""
+    import pytest
+    from botocore.exceptions import ClientError
+
+    with pytest.raises(ClientError) as caught:
+        yield
+    told = caught.value.response
+    got = (told["Error"]["Code"], told.get("Reason", ""), told["ResponseMetadata"]["HTTPStatusCode"])
+    assert got == (code, reason, status), caught.value

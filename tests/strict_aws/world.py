@@ -38,7 +38,7 @@ class Clock:
 class Waits:
     """How long snapshots and copies stay pending, in seconds; held, they stay so until released."""
 
-    seconds: float = 0.2
+    seconds: float = 0.05
     held: bool = False
 
 
