@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hardening.benchmark import SCORE
 from hardening.foundation.content import find_content, load_toml
 from hardening.foundation.errors import ContentError, nearest
-from hardening.model import Cases, Control, LoadedControl, Policy, Profile, ProfileEntry, RunningRules, Waiver
+from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
+from hardening.policy import Policy, RunningRules
 
 __all__ = [
     "LoadedControl",
@@ -80,8 +82,11 @@ def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
 
 
 def what_can_be_waived(roots: Sequence[Path]) -> set[str]:
-    """What `controls` of a waiver may name: controls and running rules; `<scanner>-evaluated` comes with scanners."""
-    return {*find_content(roots, "hardening/controls", "*/"), *RUNNING}
+    """What `controls` of a waiver may name: controls, running rules and the benchmark's score.
+
+    `<scanner>-evaluated` comes with the scanners.
+    """
+    return {*find_content(roots, "hardening/controls", "*/"), *RUNNING, SCORE}
 
 
 def _refuse_unknown(file: Path, waiver: Waiver, known: set[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from hardening import benchmark
 from hardening.findings import (
     WORST_FIRST,
     CheckResult,
@@ -21,8 +22,9 @@ from hardening.findings import (
     Verdict,
     merge,
 )
-from hardening.judges import counts, judges, outdated
-from hardening.model import Enforcement, FixWindow, Policy, Rule, Severity, Waiver
+from hardening.judges import counts, judges, outdated, unread
+from hardening.model import Enforcement, Severity, Waiver
+from hardening.policy import FixWindow, Policy, Rule
 from hardening.running import RunningFacts, judge_member
 from hardening.waive import ended, settle
 
@@ -55,6 +57,8 @@ def judge_image(
         *_unchecked(subject, checks),
         *(_check(subject, result) for result in checks or () if result.outcome in CHECK_BROKE),
         *_silent(policy, subject, reports),
+        *benchmark.measured(rules.benchmark, subject, reports),
+        *unread(rules.judges, subject, reports, now),
         *outdated(rules.judges, subject, reports, now),
         *_review(policy, now),
         *ended(waivers, subject, now.date()),
@@ -111,6 +115,8 @@ def _check(subject: str, result: CheckResult) -> Reason:
 def _finding(policy: Policy, subject: str, finding: Finding, now: datetime, first_seen: FirstSeen) -> Reason:
     if finding.kind is FindingKind.VULNERABILITY:
         return _vulnerability(policy, subject, finding, now, first_seen)
+    if policy.image.benchmark and benchmark.is_rule(finding):
+        return benchmark.broken(policy.image.benchmark, subject, finding)
     secret = finding.kind is FindingKind.SECRET
     return _other(subject, finding, policy.image.secrets if secret else policy.image.misconfigurations)
 
@@ -221,7 +227,9 @@ def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list
             todo="./goldsmith doctor shows what the scanner lacks",
         )
         for report in reports
-        if report.kind in rules and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
+        if report.kind in rules
+        and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
+        and not (policy.image.benchmark and report.scanner == benchmark.JUDGE)  # which has a rule of its own
     ]
 
 

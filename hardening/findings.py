@@ -92,6 +92,7 @@ class ScanReport:
 
     `evaluated` counts what it looked at (packages, files, rules); 0 is NOT_EVALUATED, whatever its exit status.
     `sample`: judged by the small sample of advisories that ships, which only a policy that says so may count.
+    `profile`: of a benchmark, which list of rules it measured by; every one that is broken is a finding.
     """
 
     scanner: str
@@ -104,6 +105,14 @@ class ScanReport:
     findings: tuple[Finding, ...] = ()
     version: str = ""
     sample: bool = False
+    profile: str = ""
+
+    @property
+    def score(self) -> float | None:
+        """Of a benchmark: the percentage of the evaluated rules that hold; None where none was evaluated."""
+        if not self.profile or not self.evaluated:
+            return None
+        return 100 * (self.evaluated - len(self.findings)) / self.evaluated
 
 
 @dataclass(frozen=True)

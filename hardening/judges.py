@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from hardening.findings import FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.durations import shown
-from hardening.model import Enforcement, Judges
+from hardening.model import Enforcement
+from hardening.policy import Judges
 
 CLOCK_SKEW = timedelta(days=1)
 
@@ -33,10 +34,15 @@ def why_not(rule: Judges, report: ScanReport, now: datetime) -> str:
     return ""
 
 
+def engine(report: ScanReport) -> str:
+    """Whose opinion a report is: `trivy` and `trivy-disk` are the same engine on the same data, and so one judge."""
+    return report.scanner.partition("-")[0]
+
+
 def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
     """One reason where fewer scanners than the policy asks for evaluated the image; none where enough did."""
     asked = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
-    counted = {report.scanner for report in asked if counts(rule, report, now)}
+    counted = {engine(report) for report in asked if counts(rule, report, now)}
     if len(counted) >= rule.minimum:
         return []
     silent = "; ".join(f"{r.scanner}: {why}" for r in asked if (why := why_not(rule, r, now)))
@@ -62,6 +68,25 @@ def _judges_todo(sample: bool) -> str:
     )
     trial = '; to try Goldsmith without a feed, use policy = "demo", which accepts the sample that ships'
     return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"
+
+
+def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+    """Reasons where an engine judged the image but could not read another form of it, such as the disk that ships."""
+    judged = {engine(report) for report in reports if counts(rule, report, now)}
+    return [
+        Reason(
+            rule=f"{report.scanner}-evaluated",
+            subject=subject,
+            enforcement=rule.enforcement,
+            what=f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}",
+            why="what ships is not known to be what was judged",
+            todo=f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it",
+        )
+        for report in reports
+        if report.kind is FindingKind.VULNERABILITY
+        and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
+        and engine(report) in judged
+    ]
 
 
 def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:

@@ -1,4 +1,4 @@
-"""What people write in `hardening/`: controls, profiles, policies and waivers, as strict frozen models."""
+"""What people write in `hardening/`: controls, profiles and waivers, as strict frozen models; policies: policy.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from hardening.foundation.content import Content
-from hardening.foundation.durations import Duration
 from hardening.foundation.wording import matching
 
 Name = Annotated[str, matching(r"^[a-z0-9][a-z0-9-]*$", "a name of small letters, digits and dashes")]
@@ -188,83 +187,6 @@ class Profile(Content):
     extends: Name | None = None
     controls: tuple[ProfileEntry, ...] = ()
     without: dict[Name, NonEmpty] = Field({}, description="controls of `extends` left out, each with the reason")
-
-
-class Rule(Content):
-    """How a broken rule is treated, and from when a running instance is: `grace` after the violation began."""
-
-    enforcement: Enforcement = Enforcement.ENFORCE
-    grace: Duration = Field("0s", validate_default=True)
-
-
-class AgeRule(Rule):
-    """An age limit."""
-
-    limit: Duration
-
-
-class SourceRule(Rule):
-    """Where images may come from: prefixes of registry addresses; empty: only the configured registry."""
-
-    prefixes: tuple[str, ...] = ()
-
-
-class FixWindow(Rule):
-    """A known vulnerability with a fix must be gone within `within` of the fix being known to us.
-
-    Covers vulnerabilities of `severity` or worse. Where scanners name no severity, the window `unknown` holds, and
-    without one the finding is treated as critical; a window for `exploited` ones covers unknown severities too.
-    Of several windows that cover a finding the strictest counts. `grace` is added to `within`.
-    """
-
-    severity: Severity
-    within: Duration = Field("0s", validate_default=True)
-    exploited: bool = Field(False, description="true: only vulnerabilities known to be exploited")
-
-
-class Judges(Rule):
-    """How many vulnerability scanners must really have evaluated the image, with data how old at most."""
-
-    minimum: Annotated[int, Field(ge=1)] = 1
-    data_max_age: Duration = Field("7d", validate_default=True)
-    accept_sample: bool = Field(
-        False, description="true: the sample of advisories that ships counts, whatever its age; for trying out only"
-    )
-
-
-class ImageRules(Content):
-    """What an image must satisfy to be published."""
-
-    judges: Judges = Judges()
-    vulnerabilities: tuple[FixWindow, ...] = ()
-    unfixed: Rule = Field(Rule(enforcement=Enforcement.AUDIT), description="vulnerabilities without a fixed version")
-    secrets: Rule = Rule()
-    misconfigurations: Rule = Rule(enforcement=Enforcement.WARN)
-
-
-class RunningRules(Content):
-    """What a running instance must satisfy."""
-
-    expired: Rule = Rule()
-    revoked: Rule = Rule()
-    unknown: Rule = Rule(enforcement=Enforcement.WARN)
-    superseded: Rule = Rule(enforcement=Enforcement.WARN)
-    refused: Rule = Field(Rule(), description="the release's own verdict would be `refused` by the present policy")
-    max_age: AgeRule | None = None
-    approved_source: SourceRule | None = None
-
-
-class Policy(Content):
-    """What a published image and a running instance must satisfy. Past `review_by` the policy itself is a finding."""
-
-    name: Name
-    title: NonEmpty
-    owner: NonEmpty
-    rationale: NonEmpty
-    review_by: date
-    exception_contact: NonEmpty = Field(description="where an application developer asks for a waiver")
-    image: ImageRules = ImageRules()
-    running: RunningRules = RunningRules()
 
 
 class Waiver(Content):

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from hardening.findings import Reason
 from hardening.foundation.durations import shown
-from hardening.model import Policy, Rule, Waiver
+from hardening.model import Waiver
+from hardening.policy import Policy, Rule
 from hardening.waive import settle
 
 

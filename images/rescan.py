@@ -19,7 +19,7 @@ from images import scanners as own
 from images.scanners.base import Feed, Scanner
 
 SBOM = "sbom"
-SETTINGS = ("TRIVY_", "SYFT_", "HADOLINT_")  # how the scanners' own settings begin in the environment
+SETTINGS = ("TRIVY_", "SYFT_", "HADOLINT_", "OSCAP_")  # how the scanners' own settings begin in the environment
 
 
 def inputs_of(
@@ -33,7 +33,9 @@ def inputs_of(
     settings = sorted(item for item in os.environ.items() if item[0].startswith(SETTINGS))
     common = [subject, _own_code(), settings]
     found = {
-        name: digest_of([*common, name, _program(scanner.program), _data(data.get(name)), missing.get(name, "")])
+        name: digest_of(
+            [*common, name, _program(scanner.program), _data(data.get(scanner.data)), missing.get(scanner.data, "")]
+        )
         for name, scanner in scanners.items()
     }
     return {**found, SBOM: digest_of([*common, SBOM, _program("syft")])}
@@ -68,5 +70,6 @@ def _own_code() -> str:
         *Path(str(own.__file__)).parent.glob("*.py"),
         Path(findings.__file__),
         Path(__file__).with_name("scan.py"),
+        Path(__file__).with_name("services.py"),
     ]
     return digest(b"".join(path.read_bytes() for path in sorted(modules)))

@@ -15,10 +15,12 @@ from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import process
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.settings import Settings
+from hardening.model import Kind
 from images import feeds
 from images.rescan import SBOM, inputs_of, standing
 from images.scanners import SCANNERS, syft, trivy_config
-from images.scanners.base import ScanInputs, Scanner, ScanTarget, unevaluated
+from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, unevaluated
+from images.services import services_of
 
 __all__ = ["ScanResult", "ScanTarget", "scan", "suite_of", "unchanged"]
 TIMEOUT_SECONDS = 600
@@ -48,16 +50,16 @@ def scan(
     Raises OutsideError where no SBOM can be made or the layout is broken.
     """
     now = now or datetime.now(UTC)
-    target = replace(target, layout=target.layout.absolute(), tree=target.tree.absolute())
-    suite, (image, digest) = suite_of(target.tree), image_config(target.layout)
-    data, missing = feeds.current(settings, suite, now)
+    target, image = _whole(target)
+    suite = suite_of(target.tree)
+    data, missing = feeds.current(settings, suite, now, benchmark=bool(target.benchmark))
     exploited = feeds.exploited(settings, now)
     entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
     still, bill_stands = _still(known, entered)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, ThreadPoolExecutor() as pool:
-        inputs = ScanInputs(Path(work), suite, _text(target.tree, "var/lib/dpkg/status"), data, missing)
+        inputs = _inputs(target, Path(work), suite, data, missing)
         (inputs.work / "Dockerfile").write_text(trivy_config.dockerfile(image))
-        bill = None if bill_stands else pool.submit(_sbom, target, image, digest, inputs.work)
+        bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)
         runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
         reports = [*still.values(), *(run.result() for run in runs)]
         sbom = bill.result() if bill else known.sbom if known else b""
@@ -65,13 +67,15 @@ def scan(
 
 
 def unchanged(
-    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime
-) -> ScanResult | None:
+    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime,
+    benchmark: bool = False,
+) -> ScanResult | None:  # fmt: skip
     """The scan of `subject` without a look at the image, where all of an earlier one still stands; else None.
 
+    `benchmark`: its policy measures it by one.
     Raises OutsideError where the list of exploited vulnerabilities is set and cannot be had.
     """
-    data, missing = feeds.current(settings, known.suite, now)
+    data, missing = feeds.current(settings, known.suite, now, benchmark=benchmark)
     entered = inputs_of(subject, scanners, data, missing)
     still, bill_stands = _still(known, entered)
     if still.keys() != scanners.keys() or not bill_stands:
@@ -104,26 +108,47 @@ def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
     return (ScanReport("kev", kind, Outcome.PASS, len(known.ids), feed.date, feed.source, feed.note),)
 
 
+def _whole(target: ScanTarget) -> tuple[ScanTarget, dict[str, Any]]:
+    """`target` with absolute paths, digest and date, and its OCI configuration, which only a container has."""
+    disk = target.disk and target.disk.absolute()
+    target = replace(target, tree=target.tree.absolute(), disk=disk)
+    if target.layout is None:
+        return target, {}
+    image, digest = image_config(target.layout)
+    created = image.get("created") or ""
+    return replace(target, layout=target.layout.absolute(), digest=digest, created=created), image
+
+
+def _inputs(target: ScanTarget, work: Path, suite: str, data: dict[str, Feed], missing: dict[str, str]) -> ScanInputs:
+    machine = target.kind is Kind.MACHINE
+    return ScanInputs(
+        work, suite, _text(target.tree, "var/lib/dpkg/status"), data, missing,
+        services=services_of(target.tree) if machine else (), mounts=_text(target.tree, "proc/mounts"),
+    )  # fmt: skip
+
+
 def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
-    feed = inputs.feeds.get(scanner.name)
-    if not scanner.applies(target):
-        return unevaluated(scanner, Outcome.NOT_APPLICABLE, "the image has nothing of the kind")
+    feed = inputs.feeds.get(scanner.data)
+    if reason := scanner.not_for(target):
+        return unevaluated(scanner, Outcome.NOT_APPLICABLE, reason)
     program = process.which(scanner.program)
     lacks = scanner.lacks(target, inputs) or ("" if program else f"{scanner.program} is not installed")
     if lacks:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
     try:
         argv = [str(program), *scanner.command(target, inputs)[1:]]
-        done = process.run(argv, cwd=inputs.work, ok=scanner.ok, timeout=TIMEOUT_SECONDS)
-        return scanner.parse(done.stdout, target, inputs)
+        environment = scanner.environment(target)
+        done = process.run(argv, cwd=inputs.work, env=environment, ok=scanner.ok, timeout=TIMEOUT_SECONDS)
+        answer = (inputs.work / scanner.answer).read_text() if scanner.answer else done.stdout
+        return scanner.parse(answer, target, inputs)
     except GoldsmithError as error:
         return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, OSError) as error:
         # An answer in a form we do not know is no evaluation, whatever its exit status.
         return unevaluated(scanner, Outcome.ERROR, f"unknown output: {type(error).__name__}: {error}", feed)
 
 
-def _sbom(target: ScanTarget, image: dict[str, Any], digest: str, work: Path) -> bytes:
+def _sbom(target: ScanTarget, work: Path) -> bytes:
     program = process.which("syft")
     if not program:
         raise OutsideError("syft is not installed", hint="./goldsmith doctor shows what is missing")
@@ -131,8 +156,7 @@ def _sbom(target: ScanTarget, image: dict[str, Any], digest: str, work: Path) ->
     config.touch()
     argv = [str(program), *syft.command(target, config)[1:]]
     done = process.run(argv, cwd=work, env=syft.ENVIRONMENT, timeout=TIMEOUT_SECONDS)
-    created = datetime.fromisoformat(image.get("created") or "1970-01-01T00:00:00Z")
-    return syft.normalise(done.stdout, target, created, digest)
+    return syft.normalise(done.stdout, target)
 
 
 def image_config(layout: Path) -> tuple[dict[str, Any], str]:

@@ -15,7 +15,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from hardening.foundation.settings import ROOT, Settings
 from hardening.listing import ControlDetail, ControlRow
-from hardening.model import Cases, Control, Policy, Profile, Waiver
+from hardening.model import Cases, Control, Profile, Waiver
+from hardening.policy import Policy
 from images.model import Definition
 from images.publication.channels import Change
 from images.publication.show import Shown

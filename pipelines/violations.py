@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hardening.findings import Reason
-from hardening.model import Enforcement, Policy, Waiver
+from hardening.model import Enforcement, Waiver
+from hardening.policy import Policy
 from hardening.running import RunningFacts, judge_member
 from images.artifact import Release
 from pipelines.fleet.members import Member, Origin

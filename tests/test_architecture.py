@@ -18,6 +18,7 @@ FOUNDATION = "hardening.foundation"
 
 # Modules that decide. They take values and return values: no I/O, no clock, no environment.
 PURE = {
+    "hardening.benchmark",
     "hardening.evaluate",
     "hardening.explain",
     "hardening.findings",
@@ -27,6 +28,7 @@ PURE = {
     "hardening.foundation.wording",
     "hardening.judges",
     "hardening.model",
+    "hardening.policy",
     "hardening.render",
     "hardening.running",
     "hardening.waive",
@@ -41,9 +43,12 @@ PURE = {
     "images.publication.retention",
     "images.scanners.debsecan",
     "images.scanners.hadolint",
+    "images.scanners.openscap",
+    "images.scanners.systemd_analyze",
     "images.scanners.syft",
     "images.scanners.trivy",
     "images.scanners.trivy_config",
+    "images.scanners.trivy_disk",
     "images.store.merge",
     "pipelines.contract",
     "pipelines.engine",

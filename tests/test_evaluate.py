@@ -14,7 +14,8 @@ from hardening.evaluate import RunningFacts, judge_image, judge_member
 from hardening.explain import explain
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
 from hardening.foundation.settings import ROOT
-from hardening.model import Enforcement, Policy, Severity, Waiver
+from hardening.model import Enforcement, Severity, Waiver
+from hardening.policy import Policy
 from hardening.running import under
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

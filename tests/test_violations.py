@@ -8,7 +8,8 @@ from fleets import NOW, member, release
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardening.model import Enforcement, Policy, Rule, RunningRules, Waiver
+from hardening.model import Enforcement, Waiver
+from hardening.policy import Policy, Rule, RunningRules
 from pipelines.fleet.members import Origin, newest
 from pipelines.violations import Judged, judge
 

@@ -70,6 +70,9 @@ class Feeds(_Section):
     debsecan: str = ""
     trivy: str = Field("", description="directory of a trivy cache, or `download` to let trivy fetch its own database")
     kev: str = ""
+    openscap: str = Field(
+        "", description="directory with ssg-debian13-ds.xml and its like; empty: one pinned package from the mirror"
+    )
 
 
 class Settings(BaseSettings):

@@ -16,16 +16,21 @@ from pathlib import Path
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.settings import ROOT, Settings
-from images.feeds import download, sample, trivy_db
+from images.feeds import download, openscap, sample, trivy_db
 from images.scanners.base import Feed
 
 CHECK_AFTER = timedelta(hours=1)
 SAMPLE = Path(__file__).parent / "sample"
 
 
-def current(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
-    """The data by scanner, and for scanners without data the reason: what `images.scan` judges with."""
-    return _gather(settings, suite, now, CHECK_AFTER)
+def current(
+    settings: Settings, suite: str, now: datetime, *, benchmark: bool = False
+) -> tuple[dict[str, Feed], dict[str, str]]:
+    """The data by scanner, and for scanners without data the reason: what `images.scan` judges with.
+
+    `benchmark`: the content of benchmarks is asked for too.
+    """
+    return _gather(settings, suite, now, CHECK_AFTER, benchmark=benchmark)
 
 
 def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
@@ -33,12 +38,15 @@ def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Fe
     return _gather(settings, suite, now, timedelta(0))
 
 
-def _gather(settings: Settings, suite: str, now: datetime, after: timedelta) -> tuple[dict[str, Feed], dict[str, str]]:
+def _gather(
+    settings: Settings, suite: str, now: datetime, after: timedelta, *, benchmark: bool = False
+) -> tuple[dict[str, Feed], dict[str, str]]:
     found: dict[str, Feed] = {}
     missing: dict[str, str] = {}
     takes: dict[str, Callable[[], Feed]] = {
         "debsecan": lambda: _debsecan(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now),
+        **({"openscap": lambda: openscap.content(settings, suite)} if benchmark else {}),
     }
     for name, take in takes.items():
         try:

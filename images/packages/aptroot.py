@@ -29,6 +29,11 @@ def sources_of(settings: Settings, bootstrap: Bootstrap) -> str:
     return "\n".join([*own, *(_read(path) for path in settings.packages.extra_sources)])
 
 
+def addresses(settings: Settings, bootstrap: Bootstrap) -> tuple[str, ...]:
+    """Where the archives of this distribution are, in their order. Raises ContentError without any."""
+    return tuple(dict.fromkeys(uri.rstrip("/") for source in _archives(settings, bootstrap) for uri in source.uris))
+
+
 def configure(settings: Settings, bootstrap: Bootstrap, root: Path, scratch: Path, status: str) -> Path:
     """Lay out the root and write its apt.conf into `scratch`; returns the file, for APT_CONFIG."""
     for name in ("etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d", "etc/sources.list.d"):

@@ -22,6 +22,7 @@ from images.disk import file_digest, link_or_copy, room_on
 from images.model import Bootstrap
 from images.packages import aptroot, debian
 
+HELPER = "/usr/lib/apt/apt-helper"
 MINBASE = ("?essential", "?priority(required)", "apt")
 
 
@@ -97,6 +98,21 @@ class PackageIndex:
             with room_on(self.home):
                 retrying(lambda: self._download(bootstrap, missing), within=self.settings.retry_for)
         return pool
+
+    def fetch(self, bootstrap: Bootstrap, path: str, sha256: str, target: Path) -> None:
+        """The file at `path` of the archive, which need stand in no index of this suite, as `target`; verified.
+
+        Raises OutsideError where no archive of the distribution has that very file.
+        """
+        refused: list[str] = []
+        with self._apt(bootstrap) as apt:
+            for address in aptroot.addresses(self.settings, bootstrap):
+                argv = [HELPER, "-o", "Acquire::Retries=2", "download-file", f"{address}/{path}", str(target)]
+                done = apt([*argv, f"SHA256:{sha256}"], (0, 100))
+                if done.status == 0:
+                    return
+                refused.append(done.stderr.strip() or done.stdout.strip())
+        raise OutsideError(f"no archive has {path} (sha256 {sha256[:12]}…)", evidence="\n".join(refused)[-2000:])
 
     def _resolve(self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...]) -> list[str]:
         static = bootstrap.variant == "static"

@@ -11,7 +11,8 @@ from pathlib import Path
 from hardening.catalog import LoadedControl, load_controls, load_policies, load_profile, load_waivers
 from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.hashing import canonical
-from hardening.model import Enforcement, Policy, Waiver
+from hardening.model import Enforcement, Waiver
+from hardening.policy import Policy
 from hardening.render import Overlay, render
 from hardening.waive import waived_by
 from images.builders import builder_of, steps

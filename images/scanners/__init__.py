@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from images.scanners import debsecan, hadolint, trivy, trivy_config, trivy_secret
+from images.scanners import (
+    debsecan,
+    hadolint,
+    openscap,
+    systemd_analyze,
+    trivy,
+    trivy_config,
+    trivy_disk,
+    trivy_secret,
+)
 from images.scanners.base import Scanner
 
 SCANNERS: dict[str, Scanner] = {
     "debsecan": debsecan.SCANNER,
     "hadolint": hadolint.SCANNER,
+    "openscap": openscap.SCANNER,
+    "systemd-analyze": systemd_analyze.SCANNER,
     "trivy": trivy.SCANNER,
     "trivy-config": trivy_config.SCANNER,
+    "trivy-disk": trivy_disk.SCANNER,
     "trivy-secret": trivy_secret.SCANNER,
 }

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
-from hardening.model import Severity
+from hardening.model import Kind, Severity
 from images.artifact import Package
 
 
@@ -16,19 +16,25 @@ from images.artifact import Package
 class ScanTarget:
     """What is scanned: the artifact itself, never another tool's description of it.
 
-    `layout` is a standalone OCI layout of the image, `tree` its unpacked filesystem, `dockerfile` the rendered one
-    where there is one, `packages` what the plan says is installed: a scanner that saw fewer did not evaluate it.
-    `no_healthcheck_because` is the definition's reason for none. `subject` is a digest over all of that; empty where
-    nothing is kept for the next scan.
+    `tree` is its unpacked filesystem, `packages` what the plan says is installed: a scanner that saw fewer did not
+    evaluate it. A container has `layout`, a standalone OCI layout, and `dockerfile`, the rendered one where there is
+    one; `no_healthcheck_because` is the definition's reason for none. A machine has `disk`, its raw disk; `digest` and
+    `created` (ISO 8601) of its content, which no layout tells; and `benchmark`, the profile that its policy measures it
+    by, if any. `subject` is a digest over all of that; empty where nothing is kept for the next scan.
     """
 
     name: str
-    layout: Path
+    layout: Path | None
     tree: Path
     dockerfile: Path | None = None
     packages: tuple[Package, ...] = ()
     subject: str = ""
     no_healthcheck_because: str = ""
+    kind: Kind = Kind.CONTAINER
+    disk: Path | None = None
+    digest: str = ""
+    created: str = ""
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,10 @@ class Feed:
 
 @dataclass(frozen=True)
 class ScanInputs:
-    """What scanners need besides the target: a private work directory, the suite, the data, and the dpkg status text.
+    """What scanners need besides the target: a private work directory, the suite, the data, and what the tree says.
 
+    That is its dpkg `status`; `services`, the units that it starts at boot and keeps running; and `mounts`, the text of
+    its proc/mounts, which must be empty: where the host's is mounted, the host would be judged.
     `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why.
     """
 
@@ -60,6 +68,8 @@ class ScanInputs:
     status: str
     feeds: dict[str, Feed]
     missing: dict[str, str]
+    services: tuple[str, ...] = ()
+    mounts: str = ""
 
 
 def _always(_target: ScanTarget, _inputs: ScanInputs) -> str:
@@ -70,8 +80,10 @@ def _always(_target: ScanTarget, _inputs: ScanInputs) -> str:
 class Scanner:
     """One scanner. `command` and `parse` are pure; `lacks` says why it cannot evaluate this target (empty: it can).
 
-    `applies` is false where the target has nothing of the kind to look at (no Dockerfile): not a gap, no finding.
-    `ok` are the exit statuses that mean "it did its work".
+    `kinds` are the images that it is for, and `spares` says why there is nothing of its kind in this one (no
+    Dockerfile): not a gap, no finding. `ok` are the exit statuses that mean "it did its work". `answer` is the file of
+    the work directory that it writes its answer to, where that is not its standard output; `environment` is added;
+    `feed` names the data of another scanner that it judges by.
     """
 
     name: str
@@ -80,8 +92,23 @@ class Scanner:
     command: Callable[[ScanTarget, ScanInputs], list[str]]
     parse: Callable[[str, ScanTarget, ScanInputs], ScanReport]
     lacks: Callable[[ScanTarget, ScanInputs], str] = _always
-    applies: Callable[[ScanTarget], bool] = lambda _target: True
+    kinds: tuple[Kind, ...] = (Kind.CONTAINER, Kind.MACHINE)
+    spares: Callable[[ScanTarget], str] = lambda _target: ""
     ok: tuple[int, ...] = (0,)
+    answer: str = ""
+    environment: Callable[[ScanTarget], dict[str, str]] = lambda _target: {}
+    feed: str = ""
+
+    @property
+    def data(self) -> str:
+        """The name of the data that it judges by."""
+        return self.feed or self.name
+
+    def not_for(self, target: ScanTarget) -> str:
+        """Why this scanner has nothing to look at in `target`; empty where it has."""
+        if target.kind not in self.kinds:
+            return f"it is for {' and '.join(f'{kind}s' for kind in self.kinds)}"
+        return self.spares(target)
 
 
 def unevaluated(scanner: Scanner, outcome: Outcome, reason: str, feed: Feed | None = None) -> ScanReport:
@@ -108,10 +135,16 @@ def report(
     feed: Feed | None = None,
     expected: int = 0,
     version: str = "",
+    profile: str = "",
+    note: str = "",
+    things: str = "packages",
 ) -> ScanReport:
-    """A scanner's report; NOT_EVALUATED where it looked at nothing or at less than `expected`, whatever it found."""
+    """A scanner's report; NOT_EVALUATED where it looked at nothing or at less than `expected`, whatever it found.
+
+    `nothing` is the reason where it looked at nothing, `note` what else there is to know; `profile`: see ScanReport.
+    """
     short = expected and 0 < evaluated < expected
-    reason = f"it saw {evaluated} of the image's {expected} packages" if short else "" if evaluated else nothing
+    reason = f"it saw {evaluated} of the image's {expected} {things}" if short else "" if evaluated else nothing
     outcome = Outcome.NOT_EVALUATED if reason else Outcome.FAIL if findings else Outcome.PASS
     return ScanReport(
         scanner=name,
@@ -120,10 +153,11 @@ def report(
         evaluated=evaluated,
         data_date=feed.date if feed else None,
         data_source=feed.source if feed else "built into the scanner",
-        reason=reason or (feed.note if feed else ""),
+        reason=reason or note or (feed.note if feed else ""),
         findings=tuple(sorted(findings)),
         version=version,
         sample=bool(feed and feed.sample),
+        profile=profile,
     )
 
 

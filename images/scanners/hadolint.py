@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.model import Kind
 from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severity
 
 NAME = "hadolint"
@@ -45,6 +46,7 @@ SCANNER = Scanner(
     "hadolint",
     command,
     parse,
-    applies=lambda target: target.dockerfile is not None,
+    kinds=(Kind.CONTAINER,),
+    spares=lambda target: "" if target.dockerfile else "no Dockerfile made it",
     ok=(0, 1),
 )

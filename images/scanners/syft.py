@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation.errors import OutsideError
+from hardening.model import Kind
 from images.scanners.base import ScanTarget
 
 ENVIRONMENT = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
 
 
 def command(target: ScanTarget, config: Path) -> list[str]:
-    """The argv over the artifact's OCI layout; `config`, an empty file, keeps the host's own out."""
-    return ["syft", "scan", f"oci-dir:{target.layout}", "--output=cyclonedx-json", f"--config={config}", "--quiet"]
+    """The argv over the container's layout or the machine's tree; `config`, an empty file, keeps the host's own out."""
+    source = f"dir:{target.tree}" if target.kind is Kind.MACHINE else f"oci-dir:{target.layout}"
+    return ["syft", "scan", source, "--output=cyclonedx-json", f"--config={config}", "--quiet"]
 
 
-def normalise(stdout: str, target: ScanTarget, created: datetime, digest: str) -> bytes:
+def normalise(stdout: str, target: ScanTarget) -> bytes:
     """The SBOM without serial number, with the artifact's `created` as its time and its digest as its subject.
 
     Raises OutsideError where it names fewer packages than the image holds: half a bill is none.
@@ -26,8 +28,10 @@ def normalise(stdout: str, target: ScanTarget, created: datetime, digest: str) -
     document: dict[str, Any] = json.loads(stdout)
     document.pop("serialNumber", None)
     metadata = document.setdefault("metadata", {})
+    created = datetime.fromisoformat(target.created or "1970-01-01T00:00:00Z")
     metadata["timestamp"] = created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    metadata["component"] = {"type": "container", "name": target.name, "version": digest}
+    kind = "operating-system" if target.kind is Kind.MACHINE else "container"
+    metadata["component"] = {"type": kind, "name": target.name, "version": target.digest}
     components = document.get("components", [])
     for component in components:
         # syft lists them in the order it met them.

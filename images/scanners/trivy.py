@@ -1,4 +1,4 @@
-"""trivy, vulnerabilities: over the artifact's own layers, with the database that `feeds.trivy` names."""
+"""trivy, vulnerabilities: over a container's own layers or a machine's tree, with the database of `feeds.trivy`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.model import Kind
 from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severity
 
 NAME = "trivy"
 
 
+QUIET = (
+    "--cache-backend=memory",
+    "--config=",
+    "--ignorefile=",
+    "--skip-version-check",
+    "--disable-telemetry",
+    "--skip-db-update",
+    "--skip-java-db-update",
+    "--skip-vex-repo-update",
+    "--offline-scan",
+    "--format=json",
+    "--quiet",
+)  # no download, no host configuration, nothing kept between runs
+
+
 def base_command(target: ScanTarget, cache: Path, scanners: str) -> list[str]:
-    """What every run of trivy over an image shares: no download, no host configuration, nothing kept between runs."""
-    return [
-        "trivy",
-        "image",
-        f"--input={target.layout}",
-        f"--scanners={scanners}",
-        f"--cache-dir={cache}",
-        "--cache-backend=memory",
-        "--config=",
-        "--ignorefile=",
-        "--skip-version-check",
-        "--disable-telemetry",
-        "--skip-db-update",
-        "--skip-java-db-update",
-        "--skip-check-update",
-        "--skip-vex-repo-update",
-        "--offline-scan",
-        "--format=json",
-        "--quiet",
-    ]
+    """What every run of trivy over an image shares; a machine is read as a tree, since it has no layers."""
+    over = ["image", f"--input={target.layout}"] if target.kind is Kind.CONTAINER else ["rootfs", str(target.tree)]
+    return ["trivy", *over, f"--scanners={scanners}", f"--cache-dir={cache}", *QUIET, "--skip-check-update"]
 
 
 def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
@@ -55,14 +54,18 @@ def results(stdout: str) -> tuple[list[dict[str, Any]], str]:
 
 def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by binary package; evaluated is the number of operating-system packages it lists."""
+    return vulnerabilities(NAME, stdout, target, inputs)
+
+
+def vulnerabilities(name: str, stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
+    """The report, under `name`, of a run of trivy that lists packages and their vulnerabilities."""
     found, version = results(stdout)
-    seen = sum(len(result.get("Packages") or []) for result in found if result.get("Class") == "os-pkgs")
-    findings = [_finding(item) for result in found for item in result.get("Vulnerabilities") or []]
+    findings = [_finding(name, item) for result in found for item in result.get("Vulnerabilities") or []]
     return report(
-        NAME,
-        SCANNER.kind,
+        name,
+        FindingKind.VULNERABILITY,
         findings,
-        seen,
+        packages_seen(found),
         "it recognised no operating-system package in the image",
         feed=inputs.feeds.get(NAME),
         expected=len(target.packages),
@@ -70,7 +73,12 @@ def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     )
 
 
-def _finding(item: dict[str, Any]) -> Finding:
+def packages_seen(found: list[dict[str, Any]]) -> int:
+    """How many operating-system packages the results list: the proof that trivy looked at a filesystem."""
+    return sum(len(result.get("Packages") or []) for result in found if result.get("Class") == "os-pkgs")
+
+
+def _finding(name: str, item: dict[str, Any]) -> Finding:
     how_bad = severity(item.get("Severity", ""))
     return Finding(
         kind=FindingKind.VULNERABILITY,
@@ -79,7 +87,7 @@ def _finding(item: dict[str, Any]) -> Finding:
         installed=item["InstalledVersion"],
         fixed=item.get("FixedVersion", ""),
         severity=how_bad,
-        scanners=((NAME, how_bad),),
+        scanners=((name, how_bad),),
         title=item.get("Title", ""),
     )
 

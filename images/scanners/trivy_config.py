@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.model import Kind
 from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severity
 from images.scanners.trivy import results
 
@@ -83,4 +84,4 @@ def _finding(item: dict[str, Any]) -> Finding:
     )
 
 
-SCANNER = Scanner(NAME, FindingKind.MISCONFIGURATION, "trivy", command, parse)
+SCANNER = Scanner(NAME, FindingKind.MISCONFIGURATION, "trivy", command, parse, kinds=(Kind.CONTAINER,))

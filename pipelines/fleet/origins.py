@@ -11,7 +11,8 @@ from hardening.catalog import load_policies, load_policy
 from hardening.evaluate import judge_image
 from hardening.findings import Reason
 from hardening.foundation.errors import ContentError
-from hardening.model import Enforcement, Policy, Waiver
+from hardening.model import Enforcement, Waiver
+from hardening.policy import Policy
 from images.artifact import Release
 from images.context import Context
 from images.documents import REVOCATION
