@@ -13,13 +13,11 @@ from hardening.findings import NOTHING_TO_LOOK_AT, CheckResult, ImageFacts, Outc
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import Completed, run
+from hardening.outcomes import TIME_LIMIT_SECONDS, outcome_of, result_of
 from hardening.render import Check, Overlay
 
-TIME_LIMIT_SECONDS = 60
-EVIDENCE_LINES = 40
 LAST_LINES = 10
 _ANY_STATUS = range(-64, 256)
-_OUTCOMES = {0: Outcome.PASS, 1: Outcome.FAIL, 2: Outcome.NOT_APPLICABLE}
 
 
 def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckResult, ...]:
@@ -29,7 +27,7 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
     saw nothing, and one that complains (of missing rights, say), breaks or runs over 60 s is an ERROR.
     """
     if reason := _no_filesystem(tree):
-        return tuple(_result(check, Outcome.ERROR, reason) for check in overlay.checks)
+        return tuple(result_of(check, Outcome.ERROR, reason) for check in overlay.checks)
     with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as folder:
         env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
         with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as pool:
@@ -39,14 +37,19 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
 def broken(refused: Sequence[CheckResult], roots: Sequence[Path]) -> ContentError | None:
     """The error where checks broke that would have to pass: the file of the first and its last lines, for its author.
 
-    None where another one among `refused` really failed: the image is refused then, whatever else broke.
+    None where another one among `refused` really failed: the image is refused then, whatever else broke. None, too,
+    where what broke is no control's, but was seen of a booted machine.
     """
     if not refused or not all(result.broke for result in refused):
         return None
-    said, *lines = refused[0].evidence.splitlines()
-    others = [f"{result.control}: {result.evidence.splitlines()[0]}" for result in refused[1:]]
+    folders = find_content(roots, "hardening/controls", "*/")
+    first = next((result for result in refused if result.control in folders), None)
+    if first is None:
+        return None
+    said, *lines = first.evidence.splitlines()
+    others = [f"{result.control}: {result.evidence.splitlines()[0]}" for result in refused if result is not first]
     return ContentError(
-        said, file=find_content(roots, "hardening/controls", "*/")[refused[0].control] / "check.sh",
+        said, file=folders[first.control] / "check.sh",
         evidence="\n".join([*lines[-LAST_LINES:], *others]),
         hint="a check says what it saw and ends with 0 (pass), 1 (fail) or 2 (not applicable), within "
         f"{TIME_LIMIT_SECONDS} s; it complains on standard error only if it fails",
@@ -54,38 +57,17 @@ def broken(refused: Sequence[CheckResult], roots: Sequence[Path]) -> ContentErro
 
 
 def _run(check: Check, env: dict[str, str]) -> CheckResult:
+    argv = ["sh", "-c", check.text, check.control]
     try:
-        done = run(
-            ["sh", "-c", check.text, check.control],
-            env={**env, **check.env},
-            timeout=TIME_LIMIT_SECONDS,
-            ok=_ANY_STATUS,
-        )
+        done = run(argv, env={**env, **check.env}, timeout=TIME_LIMIT_SECONDS, ok=_ANY_STATUS)
     except OutsideError as error:
-        return _result(check, Outcome.ERROR, error.message)
-    return _result(check, *judge(done))
+        return result_of(check, Outcome.ERROR, error.message)
+    return result_of(check, *judge(done))
 
 
 def judge(done: Completed) -> tuple[Outcome, str]:
     """What a check that ended means, with its evidence. Fails closed, as `run_checks` says."""
-    evidence = "\n".join(part.strip() for part in (done.stdout, done.stderr) if part.strip())
-    outcome = _OUTCOMES.get(done.status, Outcome.ERROR)
-    if outcome is Outcome.ERROR:
-        return outcome, f"the check ended with status {done.status}\n{evidence}".strip()
-    if done.stderr.strip() and outcome is not Outcome.FAIL:
-        return Outcome.ERROR, f"the check complained, so it may not have seen all\n{evidence}"
-    if not evidence:
-        return Outcome.ERROR, f"the check ended with status {done.status} and said nothing"
-    return outcome, evidence
-
-
-def _result(check: Check, outcome: Outcome, evidence: str) -> CheckResult:
-    lines = evidence.splitlines()
-    if len(lines) > EVIDENCE_LINES and outcome is Outcome.ERROR:  # what broke it stands at the end
-        lines = [lines[0], f"… {len(lines) - EVIDENCE_LINES} lines", *lines[1 - EVIDENCE_LINES :]]
-    elif len(lines) > EVIDENCE_LINES:
-        lines = [*lines[:EVIDENCE_LINES], f"… and {len(lines) - EVIDENCE_LINES} lines more"]
-    return CheckResult(check.control, check.title, check.severity, check.enforcement, outcome, "\n".join(lines))
+    return outcome_of(done.status, done.stdout, done.stderr)
 
 
 def _no_filesystem(tree: Path) -> str:

@@ -21,7 +21,7 @@ class Outcome(StrEnum):
     NOT_EVALUATED = "not-evaluated"
 
 
-NOTHING_TO_LOOK_AT = "nothing to look at"  # how evidence begins where there is no filesystem to check
+NOTHING_TO_LOOK_AT = "nothing to look at"  # in evidence's first line: there is no filesystem, or machine, to check
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CheckResult:
     @property
     def broke(self) -> bool:
         """Whether the check itself failed over a filesystem that was there: no pass, and no verdict on the image."""
-        return self.outcome is Outcome.ERROR and not self.evidence.startswith(NOTHING_TO_LOOK_AT)
+        return self.outcome is Outcome.ERROR and NOTHING_TO_LOOK_AT not in self.evidence.partition("\n")[0]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ PURE = {
     "hardening.foundation.wording",
     "hardening.judges",
     "hardening.model",
+    "hardening.outcomes",
     "hardening.policy",
     "hardening.render",
     "hardening.running",

@@ -5,6 +5,7 @@ GoldsmithError
 ├── ContentError     2  a definition, control, profile, policy, waiver, fleet or setting is wrong
 ├── RefusedError     3  a policy, gate or limit says no
 └── OutsideError     4  the world failed: mirror, registry, Docker, disk, a tool
+    └── LateError       a command did not finish in its time
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class OutsideError(GoldsmithError):
     """The world outside failed: a command, the mirror, the registry, Docker, the disk."""
 
     exit_code = 4
+
+
+class LateError(OutsideError):
+    """A command did not finish in its time, and was ended."""
 
 
 class Problems:

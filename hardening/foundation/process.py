@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import LateError, OutsideError
 
 LAST_LINES = 20
 
@@ -41,8 +41,8 @@ def run(
 ) -> Completed:
     """Run `argv` to its end; `env` is added to the present environment. The whole process group ends with us.
 
-    Raises OutsideError, carrying the last lines it printed, when the exit status is not in `ok`, the program is absent,
-    or `timeout` (seconds) passes.
+    Raises OutsideError, carrying the last lines it printed, when the exit status is not in `ok` or the program is
+    absent; LateError when `timeout` (seconds) passes.
     """
     start = time.monotonic()
     child = _started(argv, cwd, env, subprocess.DEVNULL if stdin is None else subprocess.PIPE, hint)
@@ -143,7 +143,7 @@ def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | Non
     except subprocess.TimeoutExpired:
         _kill_group(child)
         argv = cast(list[str], child.args)
-        raise OutsideError(
+        raise LateError(
             f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint
         ) from None
     except BaseException:
