@@ -143,9 +143,7 @@ def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | Non
     except subprocess.TimeoutExpired:
         _kill_group(child)
         argv = cast(list[str], child.args)
-        raise LateError(
-            f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint
-        ) from None
+        raise LateError(f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint) from None
     except BaseException:
         _kill_group(child)
         raise

@@ -1,0 +1,87 @@
+# What the boot gate runs, as root, in a machine that has just booted. Comes in as a systemd credential; the lines that
+# call it are added by images/boot/payload.py. It looks, reports over a virtio port, and turns the machine off.
+# One line a record: `record NAME STATUS out=BASE64 err=BASE64`; the last line is `end COUNT`.
+set -u
+export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+exec </dev/null
+port=/dev/virtio-ports/goldsmith
+results=/run/goldsmith-boot
+most_bytes=65536
+count=0
+mkdir -m 700 "$results" && [ -c "$port" ] && exec 3>"$port" || {
+    echo "goldsmith: no way to report"
+    systemctl poweroff --force --force
+    exit 1
+}
+
+capture() { # NAME COMMAND…: its status and words, kept in files
+    name=$1
+    shift
+    "$@" >"$results/$name.out" 2>"$results/$name.err"
+    echo $? >"$results/$name.status"
+}
+
+report() { # NAME: send what was captured
+    printf 'record %s %s out=%s err=%s\n' "$1" "$(cat "$results/$1.status")" \
+        "$(head -c "$most_bytes" "$results/$1.out" | base64 -w0)" \
+        "$(head -c "$most_bytes" "$results/$1.err" | base64 -w0)" >&3
+    count=$((count + 1))
+}
+
+observe() { # NAME FUNCTION…
+    capture "$@"
+    report "$1"
+}
+
+check() { # CONTROL SECONDS SCRIPT [NAME=VALUE…]: one control's check, as on a tree, but of what runs
+    control=$1 seconds=$2 script=$3
+    shift 3
+    capture "$control" env "$@" ROOT=/ LIVE=1 LC_ALL=C timeout --kill-after=5 "$seconds" sh -c "$script" "$control"
+}
+
+completed() { # SECONDS: wait for the end of the boot; state, default target, and what is still waited for
+    echo "state $(timeout "$1" systemctl is-system-running --wait)"
+    target=$(systemctl get-default) || return
+    echo "target $target $(systemctl is-active "$target")"
+    read -r uptime _ </proc/uptime
+    echo "uptime $uptime"
+    systemctl list-jobs --no-legend --plain | sed 's/^/waiting /'
+}
+
+failed_units() { # how many units there are, which failed, and the last words of those
+    echo "units $(systemctl list-units --all --no-legend --plain | wc -l)"
+    systemctl list-units --state=failed --no-legend --plain --full >"$results/failed" || return
+    while read -r unit _; do
+        echo "failed $unit"
+        journalctl --boot --unit="$unit" --lines=5 --output=cat --no-pager | sed "s/^/log /"
+    done <"$results/failed"
+}
+
+listening() { # every socket that listens; the kernel's own count of TCP listeners shows whether all are seen
+    echo "kernel $(awk '$4 == "0A"' /proc/net/tcp /proc/net/tcp6 | wc -l)"
+    ss -Hltnup
+}
+
+identity() { # what a machine makes for itself at its first boot, and which boot this is
+    echo "boot $(cat /proc/sys/kernel/random/boot_id)"
+    echo "machine-id $(cat /etc/machine-id)"
+    for key in /etc/ssh/ssh_host_*_key.pub; do
+        [ ! -f "$key" ] || echo "$key $(sha256sum <"$key")"
+    done
+}
+
+cloud_init() { # what cloud-init says of itself, and for which instance
+    if ! command -v cloud-init >/dev/null; then
+        echo absent
+        return
+    fi
+    echo "instance $(cat /var/lib/cloud/data/instance-id)"
+    echo "result $(tr -d '\n' </run/cloud-init/result.json)"
+    echo "status $(tr -d '\n' </run/cloud-init/status.json)"
+}
+
+finish() { # COMMAND…: all was sent; turn the machine off
+    echo "end $count" >&3
+    exec 3>&-
+    "$@"
+}

@@ -1,0 +1,166 @@
+"""What a booted machine showed, beside its controls' checks: each observation is a result of its own. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hardening.findings import NOTHING_TO_LOOK_AT, CheckResult, Outcome
+from hardening.model import Enforcement, Severity
+from hardening.outcomes import TIME_LIMIT_SECONDS, outcome_of, result_of
+from hardening.render import Check
+from images.boot.console import tail
+from images.boot.model import Boot
+from images.boot.sockets import judge_sockets
+from images.boot.stream import Record
+
+INSTANCE = "goldsmith-boot-gate"
+TITLES = {
+    "boot-completed": "The machine boots to its default target",
+    "boot-failed-units": "No unit has failed after the boot",
+    "boot-listening": "Nothing listens but what the definition names",
+    "boot-cloud-init": "cloud-init ends without an error",
+    "boot-second": "A second boot is as good, and what makes a machine itself is made once for each",
+}
+_TIMED_OUT = (124, 137)  # timeout(1): it ended the command, or had to kill it
+Judged = tuple[Outcome, str]
+
+
+def live_results(checks: Sequence[Check], boot: Boot) -> tuple[CheckResult, ...]:
+    """What each of `checks` said in the machine. Without the whole report there was nothing to look at."""
+    if not boot.stream.whole:
+        why = f"{NOTHING_TO_LOOK_AT}: {boot.stream.problem}"
+        return tuple(result_of(check, Outcome.ERROR, why) for check in checks)
+    return tuple(_live(check, boot.stream.records[check.control]) for check in checks)
+
+
+def _live(check: Check, record: Record) -> CheckResult:
+    if record.status in _TIMED_OUT:
+        return result_of(check, Outcome.ERROR, f"the check did not finish within {TIME_LIMIT_SECONDS} s")
+    return result_of(check, *outcome_of(record.status, record.stdout, record.stderr))
+
+
+def observed(boot: Boot, listens: Sequence[str], *, cloud_init: bool) -> tuple[CheckResult, ...]:
+    """The results of one first boot; `listens` are sockets that may be open, such as `22/tcp`."""
+    judges: dict[str, Callable[[str], Judged]] = {
+        "completed": lambda said: _completed(said, boot),
+        "failed-units": _failed_units,
+        "listening": lambda said: judge_sockets(said, listens),
+        **({"cloud-init": _cloud_init} if cloud_init else {}),
+    }
+    if not boot.stream.whole:
+        return tuple(_without_report(name, boot) for name in judges)
+    return tuple(_observation(name, boot.stream.records[f"observed.{name}"], judge) for name, judge in judges.items())
+
+
+def no_second(why: str) -> CheckResult:
+    """The result where there was no first boot to come after."""
+    return _result("boot-second", Outcome.ERROR, f"{NOTHING_TO_LOOK_AT}: {why}")
+
+
+def second(first: Boot, again: Boot, other: Boot) -> CheckResult:
+    """Whether the machine came up `again` on the disk that `first` wrote, still itself, and unlike any `other`."""
+    wrong = [*_not_clean(first), *_not_whole(again), *_not_whole(other)]
+    if not wrong:
+        wrong = [*_not_good(again), *_not_itself(first, again), *_not_unlike(first, other)]
+    if wrong:
+        return _result("boot-second", Outcome.FAIL, "\n".join(wrong))
+    kept = ", ".join(sorted(_identity(first)))
+    return _result("boot-second", Outcome.PASS, f"came up again without a failed unit; kept, and its own: {kept}")
+
+
+def _completed(said: str, boot: Boot) -> Judged:
+    facts = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+    state, (target, *active) = facts.get("state", "unknown"), facts.get("target", "unknown").split()
+    if state in {"running", "degraded"} and active == ["active"]:
+        return Outcome.PASS, f"{target} reached after {facts.get('uptime', '?')} s ({boot.accelerator}); state {state}"
+    waiting = [line for line in said.splitlines() if line.startswith("waiting ")]
+    return Outcome.FAIL, "\n".join([f"state {state}, {target} is not reached", *waiting, tail(boot.console)])
+
+
+def _failed_units(said: str) -> Judged:
+    lines = said.splitlines()
+    count = next((line.split()[1] for line in lines if line.startswith("units ")), "0")
+    if not count.isdigit() or int(count) == 0:
+        return Outcome.ERROR, "systemctl showed no units at all"
+    failed = [line for line in lines if line.startswith(("failed ", "log "))]
+    return (Outcome.FAIL, "\n".join(failed)) if failed else (Outcome.PASS, f"{count} units, none of them failed")
+
+
+def _cloud_init(said: str) -> Judged:
+    if said.strip() == "absent":
+        return Outcome.NOT_APPLICABLE, "the image has no cloud-init"
+    facts = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+    try:
+        result, status = (json.loads(facts[name])["v1"] for name in ("result", "status"))
+    except (KeyError, ValueError):
+        return Outcome.FAIL, f"cloud-init did not end\n{said}"
+    wrong = [*result.get("errors", ()), *_complaints(status)]
+    if facts.get("instance") != INSTANCE:
+        wrong.append(f"it found another instance than its seed names: {facts.get('instance')}")
+    shown = f"datasource {result.get('datasource')}"
+    return (Outcome.FAIL, "\n".join([shown, *wrong])) if wrong else (Outcome.PASS, f"{shown}, no error")
+
+
+def _complaints(status: dict[str, Any]) -> Iterator[str]:
+    """The errors of every stage, those from which it recovered among them; what is only deprecated is none."""
+    for stage in (value for value in status.values() if isinstance(value, dict)):
+        yield from stage.get("errors") or ()
+        for level, words in (stage.get("recoverable_errors") or {}).items():
+            yield from (f"{level}: {text}" for text in words if level != "DEPRECATED")
+
+
+def _not_clean(first: Boot) -> list[str]:
+    return [f"the first boot did not turn itself off\n{tail(first.console)}"] if first.late else []
+
+
+def _not_whole(boot: Boot) -> list[str]:
+    return [] if boot.stream.whole else [f"{boot.title}: {boot.stream.problem}\n{tail(boot.console)}"]
+
+
+def _not_good(again: Boot) -> list[str]:
+    results = observed(again, (), cloud_init=False)[:2]
+    return [f"{again.title}: {result.evidence}" for result in results if result.outcome is not Outcome.PASS]
+
+
+def _not_itself(first: Boot, again: Boot) -> list[str]:
+    before, after = _identity(first), _identity(again)
+    wrong = [f"not kept over a boot: {name}" for name in sorted(before) if after.get(name) != before[name]]
+    if not before.get("machine-id", "").strip("0"):
+        wrong.append("the machine has no machine-id")
+    if first.stream.records["observed.identity"].stdout == again.stream.records["observed.identity"].stdout:
+        wrong.append("what should be a second boot has the first one's boot id")
+    return wrong
+
+
+def _not_unlike(first: Boot, other: Boot) -> list[str]:
+    one, two = _identity(first), _identity(other)
+    return [f"the same in two machines: {name}" for name in sorted(one) if two.get(name) == one[name]]
+
+
+def _identity(boot: Boot) -> dict[str, str]:
+    lines = boot.stream.records["observed.identity"].stdout.splitlines()
+    facts = dict(line.split(" ", 1) for line in lines if " " in line)
+    return {name: value for name, value in facts.items() if name != "boot"}
+
+
+def _observation(name: str, record: Record, judge: Callable[[str], Judged]) -> CheckResult:
+    if record.status or record.stderr.strip():
+        said = f"the machine could not be asked (status {record.status})\n{record.stdout}{record.stderr}"
+        return _result(f"boot-{name}", Outcome.ERROR, said)
+    return _result(f"boot-{name}", *judge(record.stdout))
+
+
+def _without_report(name: str, boot: Boot) -> CheckResult:
+    """A machine that does not report has not come up; of the rest there was nothing to look at."""
+    if name != "completed":
+        return _result(f"boot-{name}", Outcome.ERROR, f"{NOTHING_TO_LOOK_AT}: {boot.stream.problem}")
+    ended = f", and did not end within {boot.seconds:.0f} s" if boot.late else f", and ended after {boot.seconds:.0f} s"
+    said = f"{boot.stream.problem}{ended} ({boot.accelerator}); the console's last lines:\n{tail(boot.console)}"
+    return _result("boot-completed", Outcome.FAIL, said)
+
+
+def _result(control: str, outcome: Outcome, evidence: str) -> CheckResult:
+    check = Check(control, TITLES[control], Severity.HIGH, Enforcement.ENFORCE, "", {})
+    return result_of(check, outcome, evidence.strip())

@@ -1,0 +1,112 @@
+"""The command line of QEMU for one boot: the disk as it ships, a network that leads nowhere, and our port. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.boot.payload import PORT
+
+PROGRAM = "qemu-system-x86_64"
+FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+FIRMWARE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+PROBE_PORT, PROBE_STATUS = 0xF4, 33
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A kernel that QEMU starts itself, with neither firmware nor boot loader; `spare`: what to try where it fails."""
+
+    kernel: Path
+    command_line: str
+    initrd: Path | None = None
+    spare: Direct | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine for one boot.
+
+    `throw_away`: what it writes to its disk is forgotten at its end. `uuid` is what a cloud would give it (SMBIOS).
+    `smbios` are strings of type 11, `files` files by fw_cfg name, `seed` an image with answers for cloud-init.
+    """
+
+    disk: Path
+    disk_format: str
+    throw_away: bool
+    accelerator: str
+    uuid: str
+    console: Path
+    report: Path
+    smbios: tuple[str, ...] = ()
+    files: tuple[tuple[str, Path], ...] = ()
+    seed: Path | None = None
+    direct: Direct | None = None
+
+
+def command(machine: Machine) -> list[str]:
+    """The argv that boots `machine`: no default devices, no display, no way out, and a reset ends it."""
+    return [
+        *(PROGRAM, "-machine", "q35", *_accelerator(machine.accelerator), "-smp", "2", "-m", "1024"),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-uuid", machine.uuid),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-chardev", f"file,id=console,path={_value(machine.console)}", "-serial", "chardev:console"),
+        *("-device", "virtio-serial-pci", "-chardev", f"file,id=report,path={_value(machine.report)}"),
+        *("-device", f"virtserialport,chardev=report,name={PORT}"),
+        *("-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-device", "virtio-rng-pci"),
+        *_disk(machine),
+        *_start(machine.direct),
+        *(part for text in machine.smbios for part in ("-smbios", f"type=11,value={_value(text)}")),
+        *(part for name, file in machine.files for part in ("-fw_cfg", f"name={name},file={_value(file)}")),
+        *_seed(machine.seed),
+    ]
+
+
+def probe(accelerator: str, sector: Path) -> list[str]:
+    """The argv that runs `probe_sector` under an accelerator: it ends with PROBE_STATUS where that works."""
+    return [
+        *(PROGRAM, "-machine", "q35", *_accelerator(accelerator), "-m", "64", "-nodefaults", "-no-user-config"),
+        *("-display", "none", "-no-reboot", "-device", f"isa-debug-exit,iobase={PROBE_PORT},iosize=4"),
+        *("-drive", f"file={_value(sector)},format=raw,if=ide,snapshot=on"),
+    ]
+
+
+def probe_sector() -> bytes:
+    """A boot sector that writes 0x10 to the debug port, which QEMU turns into its exit status (0x10 << 1 | 1), 33."""
+    code = bytes([0xB0, PROBE_STATUS >> 1, 0xE6, PROBE_PORT, 0xF4, 0xEB, 0xFD])  # mov al; out; hlt; jmp to hlt
+    return code.ljust(510, b"\0") + b"\x55\xaa"
+
+
+def _accelerator(name: str) -> list[str]:
+    if name == "tcg":
+        return ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]
+    return ["-accel", name, "-cpu", "host"]
+
+
+def _disk(machine: Machine) -> list[str]:
+    """The disk; without firmware as NVMe, whose driver cloud kernels have built in, so that no initrd is needed."""
+    snapshot = "on" if machine.throw_away else "off"
+    options = f"format={machine.disk_format},snapshot={snapshot},cache=unsafe"
+    device = "nvme,drive=disk,serial=disk" if machine.direct else "virtio-blk-pci,drive=disk"
+    return ["-drive", f"if=none,id=disk,file={_value(machine.disk)},{options}", "-device", f"{device},bootindex=0"]
+
+
+def _start(direct: Direct | None) -> list[str]:
+    if direct is None:
+        code, variables = (f"if=pflash,format=raw,file={path}" for path in (FIRMWARE, FIRMWARE_VARIABLES))
+        return ["-drive", f"{code},unit=0,readonly=on", "-drive", f"{variables},unit=1,snapshot=on"]
+    initrd = ["-initrd", str(direct.initrd)] if direct.initrd else []
+    return ["-kernel", str(direct.kernel), *initrd, "-append", direct.command_line]
+
+
+def _seed(seed: Path | None) -> list[str]:
+    if seed is None:
+        return []
+    drive = f"if=none,id=seed,file={_value(seed)},format=raw,readonly=on"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=seed"]
+
+
+def _value(text: object) -> str:
+    """A value inside one of QEMU's option lists, where a comma is written twice."""
+    return str(text).replace(",", ",,")
