@@ -30,7 +30,8 @@ def _lacking(need: str) -> str:
         return "" if which("docker") else "needs a Docker Engine"
     if need == "mirror":
         return "" if _mirror_answers() else "needs the package archive that this host's apt uses"
-    return "" if which(need) else f"needs {need}"
+    found = Path(need).exists() if need.startswith("/") else which(need)
+    return "" if found else f"needs {need}"
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import run, which
 from images.boot import qemu
 
 KVM = Path("/dev/kvm")
@@ -29,9 +29,9 @@ def accelerators() -> tuple[str, ...]:
 def works(accelerator: str) -> bool:
     """Whether a boot sector of ours runs to its end under `accelerator`: one that is there may still be broken."""
     with tempfile.TemporaryDirectory(prefix="goldsmith-probe-") as folder:
-        sector = Path(folder, "sector")
-        sector.write_bytes(qemu.probe_sector())
-        argv = dies_with_us(qemu.probe(accelerator, sector))
+        disk = Path(folder, "disk")
+        disk.write_bytes(qemu.probe_disk())
+        argv = dies_with_us(qemu.probe(accelerator, disk))
         try:
             done = run(argv, env={"TMPDIR": folder}, timeout=PROBE_SECONDS, ok=range(-64, 256))
         except LateError:
@@ -46,8 +46,6 @@ def dies_with_us(argv: list[str]) -> list[str]:
 
 def require_qemu() -> None:
     """Raises OutsideError where QEMU or its firmware is missing."""
-    from hardening.foundation.process import which
-
     lacking = [path.name for path in (qemu.FIRMWARE, qemu.FIRMWARE_VARIABLES) if not path.exists()]
     if which(qemu.PROGRAM) is None:
         lacking.insert(0, qemu.PROGRAM)

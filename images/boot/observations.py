@@ -81,7 +81,7 @@ def _completed(said: str, boot: Boot) -> Judged:
 
 def _failed_units(said: str) -> Judged:
     lines = said.splitlines()
-    count = next((line.split()[1] for line in lines if line.startswith("units ")), "0")
+    count = next((line.removeprefix("units ") for line in lines if line.startswith("units ")), "")
     if not count.isdigit() or int(count) == 0:
         return Outcome.ERROR, "systemctl showed no units at all"
     failed = [line for line in lines if line.startswith(("failed ", "log "))]

@@ -63,19 +63,20 @@ def command(machine: Machine) -> list[str]:
     ]
 
 
-def probe(accelerator: str, sector: Path) -> list[str]:
-    """The argv that runs `probe_sector` under an accelerator: it ends with PROBE_STATUS where that works."""
+def probe(accelerator: str, disk: Path) -> list[str]:
+    """The argv that runs `probe_disk` under an accelerator: it ends with PROBE_STATUS where that works."""
     return [
         *(PROGRAM, "-machine", "q35", *_accelerator(accelerator), "-m", "64", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot", "-device", f"isa-debug-exit,iobase={PROBE_PORT},iosize=4"),
-        *("-drive", f"file={_value(sector)},format=raw,if=ide,snapshot=on"),
+        *("-drive", f"file={_value(disk)},format=raw,if=ide,snapshot=on"),
     ]
 
 
-def probe_sector() -> bytes:
-    """A boot sector that writes 0x10 to the debug port, which QEMU turns into its exit status (0x10 << 1 | 1), 33."""
+def probe_disk() -> bytes:
+    """A disk whose boot sector writes 0x10 to the debug port, which QEMU makes its exit status: 0x10 << 1 | 1, 33."""
     code = bytes([0xB0, PROBE_STATUS >> 1, 0xE6, PROBE_PORT, 0xF4, 0xEB, 0xFD])  # mov al; out; hlt; jmp to hlt
-    return code.ljust(510, b"\0") + b"\x55\xaa"
+    sector = code.ljust(510, b"\0") + b"\x55\xaa"
+    return sector.ljust(1 << 20, b"\0")  # SeaBIOS boots from no disk smaller than a megabyte
 
 
 def _accelerator(name: str) -> list[str]:
@@ -88,8 +89,8 @@ def _disk(machine: Machine) -> list[str]:
     """The disk; without firmware as NVMe, whose driver cloud kernels have built in, so that no initrd is needed."""
     snapshot = "on" if machine.throw_away else "off"
     options = f"format={machine.disk_format},snapshot={snapshot},cache=unsafe"
-    device = "nvme,drive=disk,serial=disk" if machine.direct else "virtio-blk-pci,drive=disk"
-    return ["-drive", f"if=none,id=disk,file={_value(machine.disk)},{options}", "-device", f"{device},bootindex=0"]
+    device = "nvme,drive=disk,serial=disk" if machine.direct else "virtio-blk-pci,drive=disk,bootindex=0"
+    return ["-drive", f"if=none,id=disk,file={_value(machine.disk)},{options}", "-device", device]
 
 
 def _start(direct: Direct | None) -> list[str]:

@@ -1,0 +1,194 @@
+"""Machines really booted: a good disk at every level, one with faults planted, and what becomes of a broken QEMU."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from loop import processes, until
+from machines import bootable, check, overlay
+from test_boot import evidence, outcomes
+
+from hardening.findings import Outcome
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+from images.boot import Level, accelerator, boot, gate, qemu, vm
+from images.boot.model import BootReport, Limits
+from images.boot.payload import Credentials
+from images.disk import file_digest
+
+pytestmark = pytest.mark.needs("qemu-system-x86_64", str(qemu.FIRMWARE), "setpriv")
+real_disk = pytest.mark.needs("root", "mmdebstrap", "mirror", "systemd-repart", "ukify", "mcopy", "sfdisk", "qemu-img")
+
+ASKS = check("asks", 'echo "LIVE=$LIVE ROOT=$ROOT $PARAM_A; $(systemctl is-active ssh)"', PARAM_A="two\nlines")
+FAILS = check("fails", "echo 'LIVE: it is open'; exit 1")
+SILENT = check("silent", ": LIVE")
+STATIC = check("static", "echo only of a tree")
+HANGING = (b"\xeb\xfe".ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0")  # a boot sector: jmp to itself
+FAULTY = Credentials(
+    {
+        "systemd.extra-unit.planted.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo words; exit 3'\n",
+        "systemd.extra-unit.planted.socket": "[Socket]\nListenStream=4711\nAccept=yes\n",
+        "systemd.extra-unit.planted@.service": "[Service]\nExecStart=/bin/true\n",
+        "systemd.unit-dropin.sysinit.target": "[Unit]\nWants=planted.socket\n",
+        "systemd.unit-dropin.multi-user.target": "[Unit]\nWants=planted.service\n",
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("machine")
+    with bootable(folder) as made:
+        yield made
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def blank(tmp_path: Path) -> Path:
+    """A disk with nothing on it."""
+    made = tmp_path / "blank.raw"
+    made.write_bytes(b"\0" * (1 << 20))
+    return made
+
+
+def log_of(report: BootReport) -> str:
+    """What helps when a boot test fails."""
+    return f"{outcomes(report.results)}\n{report.console[-3000:]}"
+
+
+@pytest.mark.slow
+@real_disk
+def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed unit, an open port, a check that fails, one that says nothing; and one that passes beside them.
+
+    Its first accelerator is none that QEMU has, which must not be the image's fault.
+    """
+    monkeypatch.setattr(vm, "accelerators", lambda: ("none-such", *accelerator.accelerators()[-1:]))
+    plan = gate._plan(disk, overlay(ASKS, FAILS, SILENT, STATIC), Level.RELEASE, tmp_path)
+    report = gate._reported(replace(plan, planted=FAULTY), ("22/tcp",), twice=False)
+    assert outcomes(report.results) == {
+        "asks": Outcome.PASS, "fails": Outcome.FAIL, "silent": Outcome.ERROR, "boot-completed": Outcome.PASS,
+        "boot-failed-units": Outcome.FAIL, "boot-listening": Outcome.FAIL,
+    }, log_of(report)  # fmt: skip
+    assert evidence(report.results, "asks") == "LIVE=1 ROOT=/ two\nlines; active"
+    assert evidence(report.results, "fails") == "LIVE: it is open"
+    assert "said nothing" in evidence(report.results, "silent")
+    assert "failed planted.service\nlog words" in evidence(report.results, "boot-failed-units").replace("\n\n", "\n")
+    assert "4711/tcp on" in evidence(report.results, "boot-listening")
+    assert "Linux version" in report.console
+
+
+@pytest.mark.slow
+@real_disk
+def test_a_good_disk_passes_twice_as_qcow2_too_and_is_not_changed(disk: Path, tmp_path: Path) -> None:
+    """Through firmware, from the format that private clouds take: every observation passes, the second boot too."""
+    other = tmp_path / "disk.qcow2"
+    run(["qemu-img", "convert", "-O", "qcow2", str(disk), str(other)])
+    before = file_digest(other)
+    report = boot(other, overlay(ASKS, STATIC), level=Level.RELEASE, listens=("22/tcp",), work=tmp_path)
+    assert set(outcomes(report.results)) == {
+        "asks", "boot-completed", "boot-failed-units", "boot-listening", "boot-second",
+    }  # fmt: skip
+    assert set(outcomes(report.results).values()) == {Outcome.PASS}, log_of(report)
+    assert "/etc/ssh/ssh_host_ed25519_key.pub, machine-id" in evidence(report.results, "boot-second")
+    assert report.console.count("Linux version") == 3
+    assert file_digest(other) == before
+
+
+@pytest.mark.slow
+@real_disk
+def test_the_quick_level_boots_the_shipped_kernel_without_firmware(disk: Path, tmp_path: Path) -> None:
+    """The same checks and observations, but for the second boot."""
+    report = boot(disk, overlay(ASKS), level=Level.QUICK, listens=("22/tcp",), work=tmp_path)
+    assert set(outcomes(report.results)) == {"asks", "boot-completed", "boot-failed-units", "boot-listening"}
+    assert set(outcomes(report.results).values()) == {Outcome.PASS}, log_of(report)
+    assert "root=PARTUUID=" in report.console
+    assert "efi: EFI" not in report.console
+
+
+@pytest.mark.slow
+@real_disk
+def test_the_full_level_waits_for_cloud_init(disk: Path, tmp_path: Path) -> None:
+    """It finds the seed and ends without an error, and the machine is running."""
+    plan = gate._plan(disk, overlay(), Level.FULL, tmp_path)
+    report = gate._reported(plan, ("22/tcp",), twice=False)
+    assert set(outcomes(report.results).values()) == {Outcome.PASS}, log_of(report)
+    assert "NoCloud" in evidence(report.results, "boot-cloud-init")
+    assert "state running" in evidence(report.results, "boot-completed")
+
+
+def test_a_disk_that_does_not_boot_has_not_completed(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended in time, and nothing of it passes; there is no second boot of what never came up."""
+    monkeypatch.setattr(vm, "limits", lambda level, accelerator: Limits(1, 6))
+    report = boot(blank, overlay(ASKS), level=Level.RELEASE, listens=(), work=tmp_path)
+    assert outcomes(report.results) == {
+        "asks": Outcome.ERROR, "boot-completed": Outcome.FAIL, "boot-failed-units": Outcome.ERROR,
+        "boot-listening": Outcome.ERROR, "boot-second": Outcome.ERROR,
+    }  # fmt: skip
+    assert "reported nothing, and did not end within" in evidence(report.results, "boot-completed")
+
+
+def test_a_qemu_that_fails_says_nothing_of_the_image(blank: Path, tmp_path: Path) -> None:
+    """It is the host's fault, with QEMU's own words."""
+    plan = gate._plan(blank, overlay(), Level.RELEASE, tmp_path)
+    gone = replace(plan, disk=replace(plan.disk, path=tmp_path / "no-such-disk"))
+    with pytest.raises(OutsideError, match="QEMU ended with status 1") as error:
+        gate._reported(gone, (), twice=False)
+    assert "no-such-disk" in error.value.evidence
+
+
+def test_a_host_without_qemu_is_told_what_to_install(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything else is done."""
+    monkeypatch.setattr(qemu, "FIRMWARE", tmp_path / "OVMF_CODE_4M.fd")
+    with pytest.raises(OutsideError, match=r"cannot be booted here: OVMF_CODE_4M.fd is missing") as error:
+        boot(blank, overlay(), level=Level.RELEASE, listens=(), work=tmp_path)
+    assert "setup" in error.value.hint
+
+
+def test_a_quick_boot_needs_a_disk_with_a_unified_kernel(blank: Path, tmp_path: Path) -> None:
+    """A disk without partitions is no machine's."""
+    with pytest.raises(OutsideError):
+        boot(blank, overlay(), level=Level.QUICK, listens=(), work=tmp_path)
+
+
+def test_an_accelerator_works_if_a_guest_really_ran_under_it() -> None:
+    """TCG does; what QEMU does not have does not; and the choice always ends with TCG."""
+    assert accelerator.works("tcg")
+    assert not accelerator.works("none-such")
+    assert accelerator.accelerators()[-1] == "tcg"
+
+
+def test_a_guest_that_never_ends_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator that hangs is broken too."""
+    monkeypatch.setattr(qemu, "probe_disk", lambda: HANGING)
+    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 2)
+    assert not accelerator.works("tcg")
+
+
+def test_a_machine_dies_with_whoever_is_killed(blank: Path, tmp_path: Path) -> None:
+    """kill -9 of the gate leaves no QEMU behind."""
+    program = (
+        "import sys; from pathlib import Path; from hardening.render import Overlay;"
+        "from images.boot import boot, Level;"
+        "disk, work = map(Path, sys.argv[1:]);"
+        "boot(disk, Overlay((), (), (), ''), level=Level.RELEASE, listens=(), work=work)"
+    )
+    running = subprocess.Popen([sys.executable, "-c", program, blank, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL)
+    until(lambda: processes("qemu-system", str(tmp_path)), "its start")
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    until(lambda: not processes("qemu-system", str(tmp_path)), "its end", 5)
