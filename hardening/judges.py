@@ -10,6 +10,7 @@ from hardening.foundation.durations import shown
 from hardening.model import Enforcement
 from hardening.policy import Judges
 
+RULE = "judges"
 CLOCK_SKEW = timedelta(days=1)
 
 
@@ -50,7 +51,7 @@ def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
     what = what if counted else f"{what} {rule.minimum}"
     return [
         Reason(
-            rule="judges",
+            rule=RULE,
             subject=subject,
             # A policy may be lenient about how many judges there are, never about whether there is one.
             enforcement=rule.enforcement if counted else Enforcement.ENFORCE,

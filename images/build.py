@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +17,15 @@ from hardening.check import broken
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.judges import RULE as JUDGES
 from hardening.waive import how_to_ask
 from images.artifact import Artifact
 from images.builders import BuildJob, Built, require_platform
 from images.builders import build as build_image
 from images.context import Context
 from images.disk import room_on
+from images.judge import judge, refusal
+from images.machines.mounts import private_mounts
 from images.planning.graph import sorter, with_ancestors
 from images.planning.plan import Action, BuildPlan
 from images.planning.planner import Planner
@@ -137,8 +141,10 @@ class _Builder:
         with workspace(self.context.settings) as work:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
             job = self._job(plan, work, Store(work / "store", below=self.context.store))
-            built = build_image(job)
-            return self._record(plan, job, built, self._verify(job, built))
+            with private_mounts() if job.definition.is_machine else nullcontext():
+                built = build_image(job)
+                checks = self._verify(job, built)
+            return self._record(plan, job, built, checks)
 
     def _make_newest(self, artifact: Artifact) -> None:
         """What the definition says now is the newest artifact, even where another one was built in between."""
@@ -170,7 +176,7 @@ class _Builder:
             upstream=planner.upstream.fetch(loaded.definition.base.image) if loaded.definition.base.image else None,
             work=work,
             store=store,
-            docker_host=self.engine(),
+            docker_host="" if loaded.definition.is_machine else self.engine(),
         )
 
     def _verify(self, job: BuildJob, built: Built) -> tuple[CheckResult, ...]:
@@ -189,22 +195,42 @@ class _Builder:
         if refused := refusals(checks, plan.name, waivers, self.context.now.date()):
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
-            error = self._refusal(plan.name, refused)
-            self.context.ledger.audit(self.context.now, self.context.actor, "refuse", plan.name, error.evidence)
+            error = self._told(plan.name, self._refusal(plan.name, refused))
             reasons = tuple(error.evidence.splitlines())
             return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
-        self.context.store.adopt(job.store, built.digest)
         artifact = Artifact(
             plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
             datetime.now(UTC), built.size_bytes, self._keep(built.dockerfile),
         )  # fmt: skip
         self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
+        if job.definition.is_machine and (no := self._gate(artifact, job.store)):
+            reasons = tuple(no.evidence.splitlines())
+            return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, no)
+        self.context.store.adopt(job.store, built.digest)
         self.context.ledger.record_artifact(artifact)
         self.planner.built(plan.name, built.digest)
         used = waived(checks, plan.name, waivers, self.context.now.date())
         return BuildOutcome(
             plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
         )
+
+    def _gate(self, artifact: Artifact, store: Store) -> RefusedError | None:
+        """Why the policy refuses a machine that was built into `store`; None where it does not.
+
+        Whether enough scanners judged it is left to its publication: who only builds may have no data for them.
+        """
+        judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
+        refusals = tuple(reason for reason in judgement.verdict.refusals if reason.rule != JUDGES)
+        for reason in judgement.verdict.refusals if not refusals else ():
+            say(f"{artifact.name}: not to be published yet: {reason.what}")
+        if not refusals:
+            return None
+        return self._told(artifact.name, refusal(judgement))
+
+    def _told(self, name: str, error: RefusedError) -> RefusedError:
+        """`error`, once the ledger's audit says that `name` was refused and why."""
+        self.context.ledger.audit(self.context.now, self.context.actor, "refuse", name, error.evidence)
+        return error
 
     def _refusal(self, name: str, refused: tuple[CheckResult, ...]) -> RefusedError:
         """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""

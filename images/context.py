@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -62,6 +63,12 @@ class Context:
     def store(self) -> Store:
         """The local content store."""
         return Store(self.settings.state_dir / "store")
+
+    def over(self, store: Store) -> Context:
+        """The same context on another store, such as that of a build which is not adopted yet."""
+        other = copy(self)
+        other.__dict__["store"] = store
+        return other
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.evaluate import judge_image
+from hardening.explain import explain
 from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
@@ -18,6 +19,8 @@ from images.artifact import Artifact
 from images.context import Context
 from images.documents import to_json
 from images.ledger.artifacts import ScanRecord
+from images.machines import trees
+from images.machines.mounts import private_mounts
 from images.planning.planner import Planner
 from images.scan import ScanResult, ScanTarget, scan, unchanged
 from images.verify import enforced_by, verify
@@ -36,7 +39,7 @@ class Judgement:
 def latest(context: Context, name: str) -> Artifact:
     """The newest artifact of `name`. Raises ContentError without one, RefusedError where it was refused."""
     found = context.ledger.latest_artifact(name, context.settings.platform)
-    if found and context.store.has(found.digest):
+    if found and context.store.whole(found.digest):
         return found
     lines = context.ledger.audit_lines()
     refused = next((line for line in reversed(lines) if (line.action, line.subject) == ("refuse", name)), None)
@@ -77,7 +80,11 @@ def _verified(context: Context, artifact: Artifact, overlay: Overlay) -> tuple[C
 def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
     """A workspace and, in it, the filesystem of a stored image, for as long as the block lasts."""
     with workspace(context.settings) as work:
-        yield work, context.store.unpack(digest, work / "tree")
+        if context.store.disk_of(digest) is None:
+            yield work, context.store.unpack(digest, work / "tree")
+            return
+        with private_mounts(), trees.mounted(context.store, trees.key_of(digest), work / "tree") as tree:
+            yield work, tree
 
 
 def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: bool = False) -> Judgement:
@@ -161,3 +168,14 @@ def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ..
     fixed = [(finding.id, finding.package) for finding in findings if finding.fixed]
     seen = context.ledger.first_seen_all(fixed, context.now)
     return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)
+
+
+def refusal(judgement: Judgement) -> RefusedError:
+    """The gate's no, in full: for each reason what, why it matters, what to do, and how to ask for a waiver."""
+    verdict = judgement.verdict
+    reasons = verdict.refusals
+    return RefusedError(
+        f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
+        evidence=explain(reasons),
+        hint="each reason says what to do about it",
+    )

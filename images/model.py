@@ -108,6 +108,11 @@ class Machine(Content):
         "tree", description="mkosi: the mkosi.conf in the definition's folder says what is built, not `packages`"
     )
 
+    @property
+    def minimum_bytes(self) -> int:
+        """`minimum_size` in bytes; 0 without one."""
+        return int(self.minimum_size[:-1]) << {"M": 20, "G": 30}[self.minimum_size[-1]] if self.minimum_size else 0
+
 
 class Lifecycle(Content):
     """Dates of a release, counted from the day it is published."""

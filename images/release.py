@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from hardening.explain import explain
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.artifact import Release
 from images.build import BuildOutcome, build
 from images.context import Context
-from images.judge import Judgement, judge, latest
+from images.judge import judge, latest, refusal
 from images.planning.graph import order
 from images.planning.plan import Action
 from images.publication.lifecycle import near_expiry
@@ -97,14 +96,3 @@ def _refuse_revoked(name: str, releases: Iterable[Release]) -> None:
                 f"{name} has the content that was revoked on {release_.revoked_at:%Y-%m-%d}: {release_.revoked_reason}",
                 hint="change what was wrong (packages, files, hardening); image.why shows what would be built",
             )
-
-
-def refusal(judgement: Judgement) -> RefusedError:
-    """The gate's no, in full: for each reason what, why it matters, what to do, and how to ask for a waiver."""
-    verdict = judgement.verdict
-    reasons = verdict.refusals
-    return RefusedError(
-        f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
-        evidence=explain(reasons),
-        hint="each reason says what to do about it",
-    )

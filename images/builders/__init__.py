@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform as host
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import which
+from images.builders import steps
 from images.builders.job import BuildJob, Built
 from images.model import Definition
 
@@ -44,15 +43,19 @@ def builder_of(definition: Definition) -> str:
     return "static" if bootstrap.variant == "static" else "bootstrap"
 
 
-@cache
-def builder_version() -> str:
+def builder_version(definition: Definition) -> str:
     """What can change the bytes of an image beside its inputs: our own version and our tools'; for input digests."""
+    from images.builders.machine import tools_version
+
+    return f"{_layers_version()}, {tools_version()}" if definition.is_machine else _layers_version()
+
+
+@cache
+def _layers_version() -> str:
     import zstandard
 
-    script = which("mmdebstrap")
-    mmdebstrap = re.search(r"VERSION = '([\d.]+)'", script.read_text()) if script else None
     libzstd = ".".join(map(str, zstandard.ZSTD_VERSION))
-    return f"{BUILDER_VERSION}, libzstd {libzstd}, mmdebstrap {mmdebstrap[1] if mmdebstrap else 'absent'}"
+    return f"{BUILDER_VERSION}, libzstd {libzstd}, mmdebstrap {steps.mmdebstrap_version()}"
 
 
 def require_platform(platform: str) -> None:
@@ -78,6 +81,12 @@ def _static(job: BuildJob) -> Built:
     return build(job)
 
 
+def _machine(job: BuildJob) -> Built:
+    from images.builders.machine import build
+
+    return build(job)
+
+
 def _buildkit(job: BuildJob) -> Built:
     from images.builders.buildkit import build
 
@@ -88,4 +97,5 @@ BUILDERS: dict[str, Callable[[BuildJob], Built]] = {
     "bootstrap": _bootstrap,
     "static": _static,
     "buildkit": _buildkit,
+    "machine": _machine,
 }

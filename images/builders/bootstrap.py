@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hardening.overlay import apply_to
@@ -16,23 +17,10 @@ from images.store import layers
 def build(job: BuildJob) -> Built:
     """Build a working system (variant minbase). Needs root."""
     epoch = steps.epoch_of(job)
-    tree, repository = job.work / "tree", job.work / "debs"
+    tree = job.work / "tree"
     with room_on(job.work):
-        write_repository(repository, _suite(job), job.debs, job.stanzas)
-        room = job.work / "room"
-        room.mkdir()
-        env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}
-        argv = command(job, tree, repository)
-        if fits_in_memory(_room_needed(job)):
-            argv = [
-                "sh",
-                str(steps.HERE / "in_memory.sh"),
-                str(room),
-                str(tree),
-                *command(job, room / "tree", repository),
-            ]
-        steps.run_bound(job, argv, env, "the lines above are what apt and dpkg said")
-        _own_sources(job, tree)
+        make_tree(job, tree, epoch)
+        (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)
         steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")
         steps.clean(tree, epoch)
@@ -40,7 +28,23 @@ def build(job: BuildJob) -> Built:
         return steps.finish(job, tree, layer, (), epoch, f"goldsmith: bootstrap {_suite(job)}")
 
 
-def command(job: BuildJob, tree: Path, repository: Path) -> list[str]:
+def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()) -> None:
+    """Install the planned packages into a new `tree`, with more `options` of mmdebstrap; nothing of this host stays."""
+    repository, room = job.work / "debs", job.work / "room"
+    write_repository(repository, _suite(job), job.debs, job.stanzas)
+    room.mkdir()
+    env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}
+    argv = command(job, tree, repository, options)
+    if fits_in_memory(_room_needed(job)):
+        inner = command(job, room / "tree", repository, options)
+        argv = ["sh", str(steps.HERE / "in_memory.sh"), str(room), str(tree), *inner]
+    steps.run_bound(job, argv, env, "the lines above are what apt and dpkg said")
+    leftovers = ("apt/sources.list", "apt/apt.conf.d/99mmdebstrap", "dpkg/dpkg.cfg.d/99mmdebstrap")
+    for name in (*leftovers, "hostname", "resolv.conf"):
+        (tree / "etc" / name).unlink(missing_ok=True)
+
+
+def command(job: BuildJob, tree: Path, repository: Path, options: Sequence[str] = ()) -> list[str]:
     """The mmdebstrap command line: everything comes from `repository`, everything in it is installed."""
     packages = sorted({package.name for package in job.packages})
     return [
@@ -53,6 +57,7 @@ def command(job: BuildJob, tree: Path, repository: Path) -> list[str]:
         "--dpkgopt=force-unsafe-io",
         '--aptopt=APT::Sandbox::User "root"',
         '--aptopt=Acquire::Languages "none"',
+        *options,
         f"--include={','.join(packages)}",
         _suite(job),
         str(tree),
@@ -69,11 +74,3 @@ def _room_needed(job: BuildJob) -> int:
 def _suite(job: BuildJob) -> str:
     assert job.definition.base.bootstrap is not None  # noqa: S101 - what made this the builder
     return job.definition.base.bootstrap.suite
-
-
-def _own_sources(job: BuildJob, tree: Path) -> None:
-    """Give the image the real, signed sources, and take out what came from this host and from the build."""
-    leftovers = ("apt/sources.list", "apt/apt.conf.d/99mmdebstrap", "dpkg/dpkg.cfg.d/99mmdebstrap")
-    for name in (*leftovers, "hostname", "resolv.conf"):
-        (tree / "etc" / name).unlink(missing_ok=True)
-    (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation.errors import ContentError, OutsideError, nearest
-from hardening.foundation.process import bound, run
+from hardening.foundation.process import bound, run, which
 from images.artifact import Descriptor, Package
 from images.builders.config import image_config, seconds
 from images.builders.job import BuildJob, Built
@@ -19,6 +20,13 @@ from images.packages import debian
 from images.store import layers
 
 HERE = Path(__file__).parent
+
+
+def mmdebstrap_version() -> str:
+    """The version of mmdebstrap on this host, which has a say in the bytes of a tree."""
+    script = which("mmdebstrap")
+    found = re.search(r"VERSION = '([\d.]+)'", script.read_text()) if script else None
+    return found[1] if found else "absent"
 
 
 def epoch_of(job: BuildJob) -> int:

@@ -54,7 +54,8 @@ class Planner:
         added = self._resolve(loaded)
         inputs = inputs_of(
             loaded.definition, platform, overlay=overlay, parent=parent, packages=added,
-            files=_file_digests(loaded.folder), sources=self.sources(loaded), builder=builder_version(),
+            files=_file_digests(loaded.folder), sources=self.sources(loaded),
+            builder=builder_version(loaded.definition),
         )  # fmt: skip
         last = self.context.ledger.latest_artifact(name, platform)
         plan = decide(
@@ -132,7 +133,7 @@ class Planner:
         if inputs["parent"] == PENDING:
             return None
         known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
-        return known if known and self.context.store.has(known.digest) else None
+        return known if known and self.context.store.whole(known.digest) else None
 
 
 def _file_digests(folder: Path) -> dict[str, str]:

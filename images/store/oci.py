@@ -20,6 +20,11 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
+# A machine image: its only layer holds the digests of its disk's blocks, whose own digest is the disk's linear one.
+MACHINE_CONFIG = "application/vnd.dev.goldsmith.machine.config.v1+json"
+DISK_BLOCKS = "application/vnd.dev.goldsmith.disk.blocks.v1"
+# What lies beside the blobs, under the state directory: raw disks by linear digest, trees of machines by key.
+DISKS, TREES = "disks", "trees"
 
 
 class Store:
@@ -100,12 +105,55 @@ class Store:
         Path(file.name).replace(self._own(digest))
         return Descriptor(media_type, digest, size)
 
+    @property
+    def bottom(self) -> Store:
+        """The store under all: the one that stays."""
+        return self if self.below is None else self.below.bottom
+
+    def place(self, sort: str, name: str) -> Path:
+        """Where something of `sort` beside the blobs (DISKS, or trees of machines) lies, or would."""
+        own = self.own_place(sort, name)
+        return own if self.below is None or own.exists() else self.below.place(sort, name)
+
+    def own_place(self, sort: str, name: str) -> Path:
+        """Where this very store keeps something beside its blobs."""
+        return self.path.parent / sort / name
+
+    def disk(self, linear: str) -> Path:
+        """Where the raw disk with the linear digest `linear` lies, or would."""
+        return self.place(DISKS, disk_name(linear))
+
+    def own_disk(self, linear: str) -> Path:
+        """Where this very store keeps that disk."""
+        return self.own_place(DISKS, disk_name(linear))
+
+    def disk_of(self, digest: str) -> Path | None:
+        """Where the disk of the machine image `digest` lies, or would; None for a container."""
+        [*_, last] = self.read_json(digest)["layers"] or [{}]
+        return self.disk(last["digest"]) if last.get("mediaType") == DISK_BLOCKS else None
+
+    def whole(self, digest: str) -> bool:
+        """Whether the image `digest` is there, and if it is a machine, its disk and its tree too."""
+        disk = self.disk_of(digest) if self.has(digest) else None
+        tree = self.place(TREES, digest.removeprefix("sha256:"))
+        return self.has(digest) and (disk is None or (disk.exists() and tree.exists()))
+
     def adopt(self, other: Store, digest: str) -> None:
         """Take over all that `other` keeps; the manifest `digest`, which makes an image of it, last."""
         self.blobs.mkdir(parents=True, exist_ok=True)
+        for sort in (DISKS, TREES):
+            self._take(other.path.parent / sort, self.path.parent / sort)
         last = digest.removeprefix("sha256:")
         for blob in sorted(other.blobs.iterdir(), key=lambda blob: blob.name == last):
             blob.replace(self.blobs / blob.name)
+
+    @staticmethod
+    def _take(source: Path, target: Path) -> None:
+        """Move what is in `source`; names stand for content, so what is there already is the same."""
+        for item in sorted(source.iterdir()) if source.is_dir() else ():
+            target.mkdir(mode=0o700, exist_ok=True)
+            if not (target / item.name).exists():
+                item.replace(target / item.name)
 
     def write_layer(self, entries: Iterable[layers.Entry], epoch: int) -> tuple[Descriptor, str]:
         """Keep a deterministic layer of `entries` (see `layers`); returns it and its uncompressed digest."""
@@ -114,13 +162,14 @@ class Store:
             return self.keep(file, digest, LAYER), diff_id
 
     def write_image(
-        self, config: dict[str, Any], layer_list: list[Descriptor], annotations: dict[str, str] | None = None
-    ) -> Descriptor:
+        self, config: dict[str, Any], layer_list: list[Descriptor], annotations: dict[str, str] | None = None,
+        config_type: str = CONFIG,
+    ) -> Descriptor:  # fmt: skip
         """Keep the configuration and, last, the manifest over `layer_list`."""
         manifest: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": as_json(self.put_json(config, CONFIG)),
+            "config": as_json(self.put_json(config, config_type)),
             "layers": [as_json(layer) for layer in layer_list],
         }
         if annotations:
@@ -164,6 +213,11 @@ class Store:
             for layer in self.layers_of(digest):
                 layers.unpack(self.blob(layer.digest), layer.media_type, directory)
         return directory
+
+
+def disk_name(linear: str) -> str:
+    """The file name of the raw disk with the linear digest `linear`."""
+    return f"{linear.removeprefix('sha256:')}.raw"
 
 
 def as_json(descriptor: Descriptor) -> dict[str, Any]:

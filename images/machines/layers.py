@@ -1,0 +1,144 @@
+"""What the layers of a machine are made of: packages first, then what its definition changes. Edge: mounts, chroot."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hardening.foundation.console import say
+from hardening.foundation.hashing import digest_of
+from hardening.foundation.locks import only_one
+from hardening.foundation.process import run
+from hardening.overlay import apply_to
+from images.builders import bootstrap, steps
+from images.builders.job import BuildJob
+from images.machines import trees
+from images.machines.mounts import overlay, unmount
+from images.packages.index import write_repository
+
+HERE = Path(__file__).parent
+VERSION = "1"  # changes whenever the same packages would become another tree
+DPKG_OPTIONS = "/etc/dpkg/dpkg.cfg.d/"
+WAIT_SECONDS = 1800.0
+
+FSTAB = "LABEL=root / ext4 defaults,errors=remount-ro 0 1\n"
+HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+RESOLVER = "../run/systemd/resolve/stub-resolv.conf"
+COMMAND_LINE = "etc/kernel/cmdline"
+# The first console is a screen where there is one; the last is where boot messages and a login prompt go.
+ROOT_WORDS = "root=LABEL=root rw console=tty0 console=ttyS0"
+
+
+def packages_layer(job: BuildJob, epoch: int) -> str:
+    """The key of the layer that holds the packages, made if it is not there yet: a bootstrap, or those of a child.
+
+    It enters the shared store at once: it holds nothing but what an archive published.
+    """
+    parent = trees.key_of(job.parent) if job.parent else ""
+    if parent and not job.packages:
+        return parent
+    store, key = job.store.bottom, _key(job)
+    with only_one(store.own_place("locks", f"tree-{key[:16]}"), f"the tree of {job.name}", wait_seconds=WAIT_SECONDS):
+        if not trees.has(store, key):
+            say(f"{job.name}: {'installing' if parent else 'bootstrapping'} {len(job.packages)} packages")
+            layer = steps.fresh(job.work / "packages")
+            (_install if parent else _bootstrap)(job, layer, epoch)
+            trees.keep(store, key, layer, trees.keys(store, parent) if parent else ())
+        trees.used(store, key)
+    return key
+
+
+def _key(job: BuildJob) -> str:
+    """What a layer of packages is a function of."""
+    base = job.parent or job.definition.base.model_dump(mode="json")
+    packages = [[package.purl, package.sha256] for package in sorted(job.packages)]
+    inputs = [VERSION, steps.mmdebstrap_version(), base, packages, job.platform, _dpkg_options(job)]
+    return digest_of(inputs).removeprefix("sha256:")
+
+
+def _dpkg_options(job: BuildJob) -> str:
+    """What the controls tell dpkg to leave out, so that it never comes in; a child's tree holds it already."""
+    if job.parent:
+        return ""
+    texts = [file.content for file in job.overlay.files if file.path.startswith(DPKG_OPTIONS)]
+    lines = (line for text in texts for line in text.splitlines())
+    return "".join(f"{line}\n" for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _bootstrap(job: BuildJob, layer: Path, epoch: int) -> None:
+    """A distribution's packages as a whole tree."""
+    options = job.work / "dpkg.cfg"
+    options.write_text(_dpkg_options(job))
+    bootstrap.make_tree(job, layer / "tree", epoch, (f"--dpkgopt={options}",))
+    clean(layer / "tree", epoch)
+
+
+def _install(job: BuildJob, layer: Path, epoch: int) -> None:
+    """A child's packages on its parent's tree, by apt of that tree, without network."""
+    with changing(job, trees.key_of(str(job.parent)), layer) as tree:
+        write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)
+        shutil.copy(steps.HERE / "install.sh", job.work / "debs")
+        argv = ["unshare", "--net", "sh", str(HERE / "chroot.sh"), str(tree), str(job.work / "debs")]
+        argv += ["sh", "/run/goldsmith/install.sh", *job.definition.packages]
+        steps.run_bound(job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, "the lines above are what apt and dpkg said")
+        clean(tree, epoch)
+
+
+@contextmanager
+def changing(job: BuildJob, below: str, layer: Path) -> Iterator[Path]:
+    """The tree of the layer `below`, writable for the block; what changes ends up in `layer`/upper."""
+    lowers = trees.stack(job.store, below)
+    tree = overlay(lowers, job.work / "changing", upper=layer / "upper", work=layer / "work")
+    try:
+        yield tree
+    finally:
+        unmount(tree)
+    shutil.rmtree(layer / "work")
+
+
+def definition_layer(job: BuildJob, below: str, layer: Path, epoch: int) -> None:
+    """What the definition, its files and its controls change on the packages; the order is that of containers."""
+    with changing(job, below, layer) as tree:
+        if not job.parent:
+            _settle(job, tree)
+        if job.definition.machine and job.definition.machine.command_line:
+            words = tree / f"etc/kernel/cmdline.d/10-{job.name}.conf"
+            words.parent.mkdir(parents=True, exist_ok=True)
+            words.write_text(" ".join(job.definition.machine.command_line) + "\n")
+        steps.put_files(job, tree)
+        apply_to(job.overlay, tree, job.work / "overlay")
+        (tree / COMMAND_LINE).parent.mkdir(parents=True, exist_ok=True)
+        (tree / COMMAND_LINE).write_text(command_line(tree) + "\n")
+        clean(tree, epoch)
+
+
+def _settle(job: BuildJob, tree: Path) -> None:
+    """What makes a machine of a bootstrap: its root, its names, its package sources."""
+    for name, text in (
+        ("etc/fstab", FSTAB),
+        ("etc/hosts", HOSTS),
+        ("etc/apt/sources.list.d/debian.sources", job.sources),
+    ):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    (tree / "etc/apt/sources.list").unlink(missing_ok=True)
+    if (tree / "usr/lib/systemd/systemd-resolved").exists():
+        (tree / "etc/resolv.conf").symlink_to(RESOLVER)
+
+
+def command_line(tree: Path) -> str:
+    """The kernel's command line: ours, then the words of `/etc/kernel/cmdline.d/*.conf` in order of those names."""
+    words = ROOT_WORDS.split()
+    for file in sorted((tree / "etc/kernel/cmdline.d").glob("*.conf"), key=lambda path: path.name):
+        lines = file.read_text().splitlines()
+        words += [word for line in lines if not line.startswith("#") for word in line.split()]
+    return " ".join(words)
+
+
+def clean(tree: Path, epoch: int) -> None:
+    """Take out of a machine's tree what differs from day to day; no file is newer than `epoch`."""
+    steps.clean(tree, epoch)
+    run(["sh", str(HERE / "clean.sh")], env={"ROOT": str(tree)})
+    run(["find", str(tree), "-xdev", "-newermt", f"@{epoch}", "-exec", "touch", "-hd", f"@{epoch}", "--", "{}", "+"])
