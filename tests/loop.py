@@ -19,7 +19,7 @@ from typing import Any
 
 from hardening.foundation.settings import ROOT
 from images.ledger import Ledger
-from images.store.oci import Store
+from images.store.oci import DISKS, TREES, Store
 from images.workspace import WORK_LABEL
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
@@ -89,6 +89,9 @@ class Goldsmith:
         folder.mkdir(parents=True)
         (folder / "apt").symlink_to(self.state / "apt")
         shutil.copytree(self.state / "store", folder / "store", copy_function=os.link)
+        for sort in (DISKS, TREES):
+            if (self.state / sort).is_dir():  # trees hold devices and owners, which only cp keeps
+                subprocess.run(["cp", "-al", str(self.state / sort), str(folder / sort)], check=True)
         shutil.copy(self.state / "ledger.sqlite", folder)
         return replace(self, state=folder)
 

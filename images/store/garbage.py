@@ -1,7 +1,9 @@
-"""What this machine keeps and nothing needs any more: layers of artifacts that are gone, packages of old plans."""
+"""What this machine keeps and nothing needs any more: layers, disks and trees of artifacts that are gone, packages."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +12,8 @@ from typing import Any
 
 from images.artifact import Artifact
 from images.context import Context
+from images.machines import trees
+from images.store.oci import DISKS, TREES, Store
 
 # What is younger may belong to a build that is under way and not yet in the ledger.
 YOUNG = timedelta(days=1)
@@ -17,7 +21,7 @@ YOUNG = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Garbage:
-    """Files that may go, of one sort, and how much room they take."""
+    """Files, or trees of machines, that may go, of one sort, and how much room they take."""
 
     what: str
     files: tuple[Path, ...]
@@ -32,14 +36,28 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
     kept = _kept(context)
     blobs = {name.removeprefix("sha256:") for artifact in kept for name in _reachable(context, artifact)}
     debs = {package.sha256 for artifact in kept for package in artifact.packages}
+    layers = {key for artifact in kept for key in trees.keys(context.store, trees.key_of(artifact.digest))}
+    disks, folders = (context.store.own_place(sort, "").glob("*") for sort in (DISKS, TREES))
     found = (
         _over(context, "blobs of the local store", context.store.blobs.glob("*"), blobs, lambda path: path.name),
         _over(context, "packages", context.index.home.glob("pool/*/*"), debs, lambda path: path.parent.name),
+        _over(context, "disks of machines", disks, blobs, lambda path: path.stem),
+        _over(context, "trees of machines", folders, layers, lambda path: path.name),
     )
     if apply:
         for path in (path for garbage in found for path in garbage.files):
-            path.unlink(missing_ok=True)
+            _remove(path, context.store)
     return found
+
+
+def _remove(path: Path, store: Store) -> None:
+    """Remove a file; or a tree, by renaming it first, so that nobody takes half of one for the whole."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    store.partial.mkdir(parents=True, exist_ok=True)
+    gone = path.rename(store.partial / f"{os.getpid()}-{path.name[:16]}")
+    shutil.rmtree(gone)
 
 
 def _kept(context: Context) -> list[Artifact]:
@@ -70,4 +88,10 @@ def _over(context: Context, what: str, files: Iterable[Path], needed: set[str], 
     """The files of one sort that are neither needed nor young."""
     before = (context.now - YOUNG).timestamp()
     old = [path for path in sorted(files) if key(path) not in needed and path.stat().st_mtime < before]
-    return Garbage(what, tuple(old), sum(path.stat().st_size for path in old))
+    return Garbage(what, tuple(old), sum(map(_size, old)))
+
+
+def _size(path: Path) -> int:
+    """The bytes that a file or a whole tree takes on the disk."""
+    inside = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)  # noqa: PTH118
+    return sum(os.lstat(name).st_blocks * 512 for name in (path, *inside))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ class Store:
         self.path = path
         self.below = below
         self.blobs = path / "blobs" / "sha256"
+        self.partial = path / "partial"
 
     def blob(self, digest: str) -> Path:
         """Where the blob `digest` lies, or would."""
@@ -86,12 +88,11 @@ class Store:
     @contextmanager
     def incoming(self) -> Iterator[IO[bytes]]:
         """A file to be filled and then given to `keep`; it disappears if it is not."""
-        partial = self.path / "partial"
         with room_on(self.path):
             self.blobs.mkdir(parents=True, exist_ok=True)
-            partial.mkdir(exist_ok=True)
-            _sweep(partial)
-            name = partial / f"{os.getpid()}-{os.urandom(8).hex()}"
+            self.partial.mkdir(exist_ok=True)
+            _sweep(self.partial)
+            name = self.partial / f"{os.getpid()}-{os.urandom(8).hex()}"
             try:
                 with name.open("xb") as file:
                     yield file
@@ -233,5 +234,9 @@ def _oci_type(media_type: str) -> str:
 def _sweep(partial: Path) -> None:
     """Remove what killed processes left behind."""
     for leftover in partial.iterdir():
-        if not Path("/proc", leftover.name.split("-")[0]).exists():
+        if Path("/proc", leftover.name.split("-")[0]).exists():
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
             leftover.unlink(missing_ok=True)
