@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.evaluate import judge_image
@@ -14,6 +15,8 @@ from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
+from hardening.model import Kind
+from hardening.policy import Policy
 from hardening.render import Overlay
 from images.artifact import Artifact
 from images.context import Context
@@ -93,13 +96,12 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     Where the ledger holds no checks of it, such as after it was filled again from the registry, it is verified again.
     What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
     """
-    checks = _checks(context, artifact)
-    result = scan_content(context, artifact.digest, artifact, None if afresh else _last_scan(context, artifact))
+    checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
+    known = None if afresh else _last_scan(context, artifact)
+    result = scan_content(context, artifact.digest, artifact, known, policy)
     findings = _dated(context, result.findings)
-    verdict = judge_image(
-        load_policy(context.settings.roots, policy_name), artifact.name, checks, result.reports, findings,
-        load_waivers(context.settings.roots), context.now,
-    )  # fmt: skip
+    waivers = load_waivers(context.settings.roots)
+    verdict = judge_image(policy, artifact.name, checks, result.reports, findings, waivers, context.now)
     sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
     record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs)
     context.ledger.record_scan(artifact.digest, record, context.now)
@@ -119,30 +121,48 @@ def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
 
 
 def scan_content(
-    context: Context, digest: str, artifact: Artifact | None, known: ScanResult | None = None
-) -> ScanResult:
+    context: Context, digest: str, artifact: Artifact | None, known: ScanResult | None = None,
+    policy: Policy | None = None,
+) -> ScanResult:  # fmt: skip
     """Run every scanner over an image of the store. What `artifact` says is installed must have been seen by them.
 
-    What of `known`, the last scan of that content, still stands is not made again.
+    What of `known`, the last scan of that content, still stands is not made again. A machine is measured by the
+    benchmark of `policy`.
     """
     reason = context.definitions[artifact.name].definition.healthcheck.none_because if artifact else ""
-    subject = _subject(artifact, reason) if artifact else ""
-    if known and subject and (still := unchanged(known, subject, context.settings, now=context.now)):
+    machine = context.store.disk_of(digest) is not None
+    benchmark = policy.image.benchmark.profile if machine and policy and policy.image.benchmark else ""
+    subject = _subject(artifact, reason, benchmark) if artifact else ""
+    now, settings = context.now, context.settings
+    if known and subject and (still := unchanged(known, subject, settings, now=now, benchmark=bool(benchmark))):
         return still
     say(f"{artifact.name if artifact else digest[:19]}: scanning")
     with unpacked(context, digest) as (work, tree):
-        layout = context.store.layout_for(digest, work / "layout")
         target = ScanTarget(
-            artifact.name if artifact else digest, layout, tree,
-            dockerfile=_dockerfile(context, artifact, work) if artifact else None,
+            artifact.name if artifact else digest, None, tree,
             packages=artifact.packages if artifact else (), subject=subject, no_healthcheck_because=reason,
         )  # fmt: skip
-        return scan(target, context.settings, now=context.now, known=known)
+        more = _of_machine(context, digest, benchmark) if machine else _of_container(context, digest, artifact, work)
+        return scan(replace(target, **more), settings, now=now, known=known)
 
 
-def _subject(artifact: Artifact, reason: str) -> str:
+def _of_machine(context: Context, digest: str, benchmark: str) -> dict[str, Any]:
+    """What a scan target has of a machine alone."""
+    created = context.store.config(digest)["created"]
+    disk = context.store.disk_of(digest)
+    return {"kind": Kind.MACHINE, "disk": disk, "digest": digest, "created": created, "benchmark": benchmark}
+
+
+def _of_container(context: Context, digest: str, artifact: Artifact | None, work: Path) -> dict[str, Any]:
+    """What a scan target has of a container alone."""
+    layout = context.store.layout_for(digest, work / "layout")
+    return {"layout": layout, "dockerfile": _dockerfile(context, artifact, work) if artifact else None}
+
+
+def _subject(artifact: Artifact, reason: str, benchmark: str) -> str:
     """What stands for everything about an artifact that scanners get to see; `reason`: why it has no health check."""
-    return digest_of([artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages), reason])
+    more = [benchmark] if benchmark else []
+    return digest_of([artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages), reason, *more])
 
 
 def _last_scan(context: Context, artifact: Artifact) -> ScanResult | None:

@@ -93,5 +93,5 @@ def _over(context: Context, what: str, files: Iterable[Path], needed: set[str], 
 
 def _size(path: Path) -> int:
     """The bytes that a file or a whole tree takes on the disk."""
-    inside = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)  # noqa: PTH118
-    return sum(os.lstat(name).st_blocks * 512 for name in (path, *inside))
+    inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sum(one.lstat().st_blocks * 512 for one in (path, *inside))
