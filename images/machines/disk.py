@@ -5,8 +5,8 @@ No loop device and no mount is needed, and the same tree gives the same bytes on
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,8 @@ SizeMaxBytes={size}
 ROOT = """[Partition]
 Type=root
 Label=root
-CopyBlocks={file_system}
-GrowFileSystem=yes
+SizeMinBytes={size}
+SizeMaxBytes={size}
 """
 HINT = "Debian's packages systemd-repart, dosfstools and mtools make disks; ./goldsmith setup installs them"
 
@@ -47,28 +47,23 @@ def assemble(tree: Path, spec: DiskSpec, work: Path, epoch: int) -> Path:
     """
     disk = work / "disk.raw"
     with room_on(work):
+        contents = filesystem.Contents(tree)
+        size = root_bytes(contents.size_bytes, spec.minimum_bytes)
         stage = _system_partition(kernel.unified_kernel(tree, spec.command_line, work), work / "esp", epoch)
-        file_system = work / "root.ext4"
-        filesystem.write(tree, file_system, root_bytes(_sizes(tree), spec.minimum_bytes), epoch, work)
-        _partition(disk, stage, file_system, work / "repart.d", epoch)
-        file_system.unlink()
+        root = _partition(disk, stage, size, work / "repart.d", epoch)
+        filesystem.write(contents, root, epoch, work)
+        run(["fallocate", "--dig-holes", str(disk)])
     return disk
 
 
-def root_bytes(sizes: Iterable[int], minimum_bytes: int) -> int:
-    """The size of a root file system for files of these `sizes` in bytes: a third more, in steps of 256 MiB."""
-    needed = sum(-(-size // 4096) * 4096 + 512 for size in sizes) * 4 // 3 + 128 * MIB
-    step = 256 * MIB
-    return -(-max(needed, minimum_bytes) // step) * step
-
-
-def _sizes(tree: Path) -> Iterable[int]:
-    for folder, _, names in os.walk(tree):
-        yield 4096
-        yield from (os.lstat(f"{folder}/{name}").st_size for name in names)
+def root_bytes(content_bytes: int, minimum_bytes: int) -> int:
+    """The size of a root file system for files that take so many bytes: room for them twice, in steps of 512 MiB."""
+    step = 512 * MIB
+    return -(-max(2 * content_bytes, minimum_bytes) // step) * step
 
 
 def _system_partition(program: Path, stage: Path, epoch: int) -> Path:
+    """The folder that becomes the EFI system partition."""
     folder = stage / "EFI/BOOT"
     folder.mkdir(parents=True)
     program.rename(folder / "BOOTX64.EFI")
@@ -77,15 +72,18 @@ def _system_partition(program: Path, stage: Path, epoch: int) -> Path:
     return stage
 
 
-def _partition(disk: Path, stage: Path, file_system: Path, definitions: Path, epoch: int) -> None:
+def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int) -> filesystem.Place:
+    """Make the disk with its system partition and room for a root of `size` bytes; returns where that lies."""
     definitions.mkdir()
     program = (stage / "EFI/BOOT/BOOTX64.EFI").stat().st_size
-    size = -(-max(64 * MIB, program * 5 // 4) // (32 * MIB)) * 32 * MIB
-    (definitions / "10-esp.conf").write_text(ESP.format(stage=stage, size=size))
-    (definitions / "20-root.conf").write_text(ROOT.format(file_system=file_system))
+    esp = -(-max(64 * MIB, program * 5 // 4) // (32 * MIB)) * 32 * MIB
+    (definitions / "10-esp.conf").write_text(ESP.format(stage=stage, size=esp))
+    (definitions / "20-root.conf").write_text(ROOT.format(size=size))
     disk.unlink(missing_ok=True)
     argv = [
         *("systemd-repart", "--offline=yes", "--empty=create", "--size=auto", "--sector-size=512", f"--seed={SEED}"),
-        *(f"--definitions={definitions}", "--dry-run=no", str(disk)),
+        *(f"--definitions={definitions}", "--dry-run=no", "--json=short", str(disk)),
     ]
-    run(argv, env={"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"}, hint=HINT)
+    done = run(argv, env={"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"}, hint=HINT)
+    root = next(part for part in json.loads(done.stdout) if part["label"] == "root")
+    return filesystem.Place(disk, root["offset"], root["raw_size"])

@@ -1,54 +1,156 @@
-"""A tree as an ext4 file system, bit for bit the same wherever and whenever it is made. No mount, no loop device."""
+"""A tree as an ext4 file system inside a disk, bit for bit the same wherever and whenever it is made.
+
+mke2fs reads a tar in our order, so that `images.machines.layout` decides where all lies. No mount, no loop device.
+"""
 
 from __future__ import annotations
 
+import io
+import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from hardening.foundation.process import run
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import Completed, run
+from images.machines.layout import FOUR_K, INLINE_LINK, Item, Padding, arranged, owners
+from images.packages import debian
 from images.store import layers
 from images.store.layers import Entry
 
-FOUR_K = 4096
 LABEL = "root"
+ZEROS = bytes(FOUR_K)
 # One file system, one identity: were they different, every checksum in its metadata would be.
 UUID, HASH_SEED = "6d2f1c1e-8a52-4c0c-9a1b-0f3c7a9a51d1", "4f1a4d5e-6e0c-4a3b-9a0e-2f8f6f5c1d11"
-# What the system fills when it runs: nothing of it belongs into an image.
-VOLATILE = ("dev/", "proc/", "run/", "sys/", "tmp/", "var/tmp/")
-MADE = "2025-01-01"
+MADE = "1735689600"  # when every file system was made, 2025-01-01: a date of its own would change each inode
+# What the running system fills, and what the kernel image on the other partition holds already.
+ABSENT = ("dev/", "proc/", "run/", "sys/", "tmp/", "var/tmp/", "boot/initrd.img-")
 HINT = "Debian's packages e2fsprogs and libarchive13t64 have what makes file systems; ./goldsmith setup installs them"
 
 
-def write(tree: Path, target: Path, size_bytes: int, epoch: int, work: Path) -> None:
-    """Write `tree` as an ext4 file system of `size_bytes` to the file `target`. Times after `epoch` become it."""
-    archive = work / "root.tar"
-    write_archive(entries(tree), archive, epoch)
-    target.unlink(missing_ok=True)
-    with target.open("wb") as file:
-        file.truncate(size_bytes)
-    options = f"hash_seed={HASH_SEED},nodiscard,lazy_itable_init=1,root_owner=0:0"
-    argv = ["mke2fs", "-q", "-t", "ext4", "-L", LABEL, "-U", UUID, "-E", options, "-d", str(archive), str(target)]
-    run(argv, env={"SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8"}, hint=HINT)
-    archive.unlink()
+@dataclass(frozen=True)
+class Place:
+    """Where a file system lies: in which file, from which byte, and how large it is in bytes."""
+
+    disk: Path
+    start: int
+    size: int
+
+    @property
+    def device(self) -> str:
+        """As debugfs names it."""
+        return f"{self.disk}?offset={self.start}"
 
 
-def entries(tree: Path) -> Iterator[Entry]:
-    """What of `tree` goes into the image."""
-    for info, opened in layers.tree_entries(tree):
-        if not info.name.startswith(VOLATILE) and not info.name.startswith("boot/initrd.img-"):
-            yield info, opened
+class Contents:
+    """What of a tree goes into the image, hard links beside the file that they link to."""
 
-
-def write_archive(found: Iterator[Entry], target: Path, epoch: int) -> None:
-    """A tar of `found`. Names go as the bytes they are: mke2fs would refuse what its locale cannot spell."""
-    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT, copybufsize=1 << 20) as tar:
-        for info, opened in found:
-            info.mtime = min(int(info.mtime), epoch)
-            info.uname = info.gname = ""
-            info.pax_headers = {"hdrcharset": "BINARY", **info.pax_headers}
-            if opened is None:
-                tar.addfile(info)
+    def __init__(self, tree: Path) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.links: dict[str, list[Entry]] = {}
+        for info, opened in layers.tree_entries(tree):
+            if info.name.startswith(ABSENT):
+                continue
+            if info.islnk():
+                self.links.setdefault(info.linkname, []).append((info, None))
             else:
-                with opened() as content:
-                    tar.addfile(info, content)
+                self.entries[info.name] = (info, opened)
+        names = {path: tuple(link.name for link, _ in links) for path, links in self.links.items()}
+        items = (
+            Item(path, _blocks(info, opened), info.isdir(), names.get(path, ()))
+            for path, (info, opened) in self.entries.items()
+        )
+        self.order = list(arranged(items, _owners(tree)))
+
+    @property
+    def size_bytes(self) -> int:
+        """What the files take, padding included, and their inodes."""
+        return sum(one.blocks * FOUR_K + 256 for one in self.order)
+
+
+def write(contents: Contents, place: Place, epoch: int, work: Path) -> None:
+    """Write `contents` as an ext4 file system to its place; times after `epoch` become it. Raises OutsideError."""
+    archive = work / "root.tar"
+    with archive.open("wb") as file:
+        _write_archive(contents, file, epoch)
+    options = f"offset={place.start},hash_seed={HASH_SEED},nodiscard,lazy_itable_init=1,root_owner=0:0"
+    run(
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(FOUR_K), "-L", LABEL, "-U", UUID, "-E", options,
+         "-d", str(archive), str(place.disk), f"{place.size // 1024}k"],
+        env={"SOURCE_DATE_EPOCH": MADE, "LC_ALL": "C.UTF-8"}, hint=HINT,
+    )  # fmt: skip
+    archive.unlink()
+    _remove([one for one in contents.order if isinstance(one, Padding)], place, work)
+
+
+def _write_archive(contents: Contents, file: IO[bytes], epoch: int) -> None:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=1 << 20) as tar:  # type: ignore[call-overload]
+        for one in contents.order:
+            if isinstance(one, Padding):
+                info = tarfile.TarInfo(one.path)
+                info.size = one.blocks * FOUR_K
+                tar.addfile(info, io.BytesIO(b"\1" * info.size))
+                continue
+            for info, opened in (contents.entries[one.path], *contents.links.get(one.path, ())):
+                info.mtime = min(int(info.mtime), epoch)
+                if not (info.name + info.linkname).isascii():  # else mke2fs refuses what its locale cannot spell
+                    info.pax_headers = {"hdrcharset": "BINARY", **info.pax_headers}
+                if opened is None:
+                    tar.addfile(info)
+                else:
+                    with opened() as content:
+                        tar.addfile(info, content)
+
+
+def _remove(padding: list[Padding], place: Place, work: Path) -> None:
+    """Remove the padding from the file system, and what it wrote from the disk."""
+    script = work / "remove"
+    asked = [f"stat /{one.path}\n" for one in padding if one.blocks]
+    script.write_text("".join([*asked, *(f"rm /{one.path}\n" for one in padding)]))
+    done = run(["debugfs", "-w", "-f", str(script), place.device], env={"SOURCE_DATE_EPOCH": MADE}, hint=HINT)
+    if complaints := done.stderr.splitlines()[1:]:  # after the line that tells its version; its exit status is always 0
+        raise OutsideError("debugfs could not finish the file system", evidence="\n".join(complaints[:20]), hint=HINT)
+    zeros = bytes(1 << 20)
+    with place.disk.open("r+b") as disk:
+        for first, last in _extents(done):
+            disk.seek(place.start + first * FOUR_K)
+            for _ in range(first, last + 1):
+                disk.write(zeros[:FOUR_K])
+
+
+def _extents(done: Completed) -> list[tuple[int, int]]:
+    """First and last block of each extent that debugfs's `stat` printed: `(0-99):4711-4810, (100):4900`."""
+    found = re.findall(r"\((?:\d+)(?:-\d+)?\):(\d+)(?:-(\d+))?", done.stdout)
+    return [(int(first), int(last or first)) for first, last in found]
+
+
+def _blocks(info: tarfile.TarInfo, opened: Callable[[], IO[bytes]] | None) -> int:
+    """The blocks that an entry takes. Reads files: what is sparse in them is found by looking."""
+    if info.isdir():
+        return 1
+    if info.issym():
+        return int(len(info.linkname.encode()) >= INLINE_LINK)
+    if opened is None:
+        return 0
+    with opened() as file:
+        content = file.read()
+    return -(-info.size // FOUR_K) - _zero_blocks(content)
+
+
+def _zero_blocks(content: bytes) -> int:
+    """Blocks of zeros alone, which mke2fs leaves out."""
+    if ZEROS not in content and not content.endswith(b"\0"):
+        return 0
+    return sum(not content[start : start + FOUR_K].strip(b"\0") for start in range(0, len(content), FOUR_K))
+
+
+def _owners(tree: Path) -> dict[str, str]:
+    """The source package of each path, by what dpkg knows."""
+    dpkg = tree / "var/lib/dpkg"
+    lists = {path.stem: path.read_text().splitlines() for path in sorted((dpkg / "info").glob("*.list"))}
+    status = dpkg / "status"
+    fields = [debian.fields(stanza) for stanza in debian.stanzas(status.read_text())] if status.is_file() else []
+    sources = {one["Package"]: one.get("Source", one["Package"]).split()[0] for one in fields}
+    return owners(lists, {name: sources.get(name.split(":")[0], name) for name in lists})

@@ -1,4 +1,4 @@
-"""The unified kernel image: one EFI program of stub, kernel, initrd and command line. Pure bytes in, pure bytes out."""
+"""The unified kernel image: one EFI program of stub, kernel, initrd and command line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
+from images.machines.initrd import repacked
 
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 # ukify is a Python program: it must meet the system's interpreter, not the one of our virtual environment.
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-INITRD_SLOT = 1 << 20
 
 
 def unified_kernel(tree: Path, command_line: str, work: Path) -> Path:
@@ -20,7 +20,11 @@ def unified_kernel(tree: Path, command_line: str, work: Path) -> Path:
     Raises OutsideError where the tree has no kernel or no initrd, or ukify is absent.
     """
     release = kernel_release(tree)
-    (work / "initrd").write_bytes(padded(_boot_file(tree, "initrd.img", release).read_bytes()))
+    initrd = _boot_file(tree, "initrd.img", release)
+    try:
+        (work / "initrd").write_bytes(repacked(initrd.read_bytes()))
+    except ValueError as error:
+        raise OutsideError(f"cannot read {initrd}: {error}", hint="set COMPRESS=zstd for initramfs-tools") from None
     (work / "cmdline").write_text(f"{command_line.strip()}\n")
     target = work / "linux.efi"
     argv = [
@@ -41,11 +45,6 @@ def kernel_release(tree: Path) -> str:
             hint="add linux-image-cloud-amd64 to the packages of the machine's base",
         )
     return max(found, key=_version)
-
-
-def padded(initrd: bytes) -> bytes:
-    """`initrd` filled up with zeros, which the kernel skips, so that it fills its slot and a little growth stays in."""
-    return initrd.ljust(-(-len(initrd) // INITRD_SLOT) * INITRD_SLOT, b"\0")
 
 
 def _boot_file(tree: Path, name: str, release: str) -> Path:
