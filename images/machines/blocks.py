@@ -7,7 +7,6 @@ filled up with zeros.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 BLOCK = 524_288
@@ -76,12 +75,3 @@ def difference(parent: bytes, child: bytes) -> Difference:
     """How much of the child's disk differs from the parent's."""
     changed, new = delta(parent, child), split(child)
     return Difference(len(changed), sum(new[index] == ZERO for index in changed), len(new), len(with_data(child)))
-
-
-def apply(parent: Iterable[bytes], written: Iterable[tuple[int, bytes]]) -> list[bytes]:
-    """The blocks that a disk has after `written` went onto a copy of `parent`: what a delta upload means."""
-    blocks = list(parent)
-    for index, block in written:
-        blocks.extend([bytes(BLOCK)] * (index + 1 - len(blocks)))
-        blocks[index] = block
-    return blocks
