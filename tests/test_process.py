@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import pipe_to, run
 from hardening.foundation.settings import ROOT
 from tests.loop import processes, until
 
@@ -43,6 +43,29 @@ def test_a_command_that_is_late_ends_with_all_that_it_started(tmp_path: Path) ->
     mark = f"sleep 6{os.getpid()}"
     with pytest.raises(OutsideError, match="did not finish within"):
         run(["sh", "-c", f"{mark} & wait"], timeout=0.3)
+    assert processes(mark) == []
+
+
+def test_a_command_is_fed_while_it_runs(tmp_path: Path) -> None:
+    """More than a pipe holds, byte for byte."""
+    target, data = tmp_path / "fed", os.urandom(1 << 20)
+    pipe_to(["sh", "-c", f"cat >{target}; echo $MORE >>{target}"], lambda sink: sink.write(data), env={"MORE": "so"})
+    assert target.read_bytes() == data + b"so\n"
+
+
+def test_a_fed_command_that_ends_early_is_the_error_not_the_broken_pipe() -> None:
+    """What it said and its status come out, although it had not read everything."""
+    with pytest.raises(OutsideError, match="sh ended with status 3") as error:
+        pipe_to(["sh", "-c", "echo it broke >&2; exit 3"], lambda sink: sink.write(bytes(1 << 20)), hint="try again")
+    assert error.value.evidence.splitlines()[-1] == "it broke"
+    assert error.value.hint == "try again"
+
+
+def test_a_fed_command_ends_when_nothing_more_comes() -> None:
+    """Where the feeding fails, that is the error, and the command does not take half of it for the whole."""
+    mark = f"sleep 8{os.getpid()}"
+    with pytest.raises(ZeroDivisionError):
+        pipe_to(["sh", "-c", f"cat; {mark}"], lambda sink: sink.write(bytes(1 // 0)))
     assert processes(mark) == []
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, cast
 
@@ -113,6 +114,29 @@ def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object]) -> No
         stderr = stderr_pipe.read().decode(errors="replace")
     if child.returncode:
         raise failed(Completed(tuple(argv), child.returncode, "", stderr, 0.0))
+
+
+def pipe_to(
+    argv: Sequence[str], produce: Callable[[IO[bytes]], object], *, env: Mapping[str, str] | None = None, hint: str = ""
+) -> None:
+    """Run `argv`, which prints little, while `produce` writes to its standard input, a binary stream.
+
+    Raises OutsideError when the command fails, also where it ended before it had read everything. Its process group
+    ends with us, and when `produce` fails.
+    """
+    start = time.monotonic()
+    child = _started(argv, None, env, subprocess.PIPE, hint)
+    stdin = cast(TextIOWrapper, child.stdin)
+    try:
+        with suppress(BrokenPipeError), stdin:
+            produce(cast(IO[bytes], stdin.buffer))
+    except BaseException:
+        _kill_group(child)
+        raise
+    child.stdin = None
+    stdout, stderr = _ended(child, None, None, hint)
+    if child.returncode:
+        raise failed(Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start), hint)
 
 
 def _started(

@@ -10,11 +10,12 @@ import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import Completed, run
+from hardening.foundation.process import Completed, pipe_to, run
 from images.machines.layout import FOUR_K, INLINE_LINK, Item, Padding, arranged, owners
 from images.packages import debian
 from images.store import layers
@@ -22,11 +23,13 @@ from images.store.layers import Entry
 
 LABEL = "root"
 ZEROS = bytes(FOUR_K)
+EXTENTS_IN_INODE, EXTENTS_IN_BLOCK = 4, 340
 # One file system, one identity: were they different, every checksum in its metadata would be.
 UUID, HASH_SEED = "6d2f1c1e-8a52-4c0c-9a1b-0f3c7a9a51d1", "4f1a4d5e-6e0c-4a3b-9a0e-2f8f6f5c1d11"
 MADE = "1735689600"  # when every file system was made, 2025-01-01: a date of its own would change each inode
 # What the running system fills, and what the kernel image on the other partition holds already.
 ABSENT = ("dev/", "proc/", "run/", "sys/", "tmp/", "var/tmp/", "boot/initrd.img-")
+BUFFER = 1 << 17
 HINT = "Debian's packages e2fsprogs and libarchive13t64 have what makes file systems; ./goldsmith setup installs them"
 
 
@@ -72,21 +75,19 @@ class Contents:
 
 def write(contents: Contents, place: Place, epoch: int, work: Path) -> None:
     """Write `contents` as an ext4 file system to its place; times after `epoch` become it. Raises OutsideError."""
-    archive = work / "root.tar"
-    with archive.open("wb") as file:
-        _write_archive(contents, file, epoch)
     options = f"offset={place.start},hash_seed={HASH_SEED},nodiscard,lazy_itable_init=1,root_owner=0:0"
-    run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(FOUR_K), "-L", LABEL, "-U", UUID, "-E", options,
-         "-d", str(archive), str(place.disk), f"{place.size // 1024}k"],
-        env={"SOURCE_DATE_EPOCH": MADE, "LC_ALL": "C.UTF-8"}, hint=HINT,
-    )  # fmt: skip
-    archive.unlink()
+    identity = ["-L", LABEL, "-U", UUID, "-b", str(FOUR_K), "-E", options]
+    pipe_to(
+        ["mke2fs", "-q", "-F", "-t", "ext4", *identity, "-d", "-", str(place.disk), f"{place.size // 1024}k"],
+        lambda sink: _write_archive(contents, sink, epoch),
+        env={"SOURCE_DATE_EPOCH": MADE},
+        hint=HINT,
+    )
     _remove([one for one in contents.order if isinstance(one, Padding)], place, work)
 
 
 def _write_archive(contents: Contents, file: IO[bytes], epoch: int) -> None:
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=1 << 20) as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=file, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT, copybufsize=1 << 20) as tar:  # type: ignore[call-overload]
         for one in contents.order:
             if isinstance(one, Padding):
                 info = tarfile.TarInfo(one.path)
@@ -135,15 +136,17 @@ def _blocks(info: tarfile.TarInfo, opened: Callable[[], IO[bytes]] | None) -> in
     if opened is None:
         return 0
     with opened() as file:
-        content = file.read()
-    return -(-info.size // FOUR_K) - _zero_blocks(content)
+        return blocks_of(file.read())
 
 
-def _zero_blocks(content: bytes) -> int:
-    """Blocks of zeros alone, which mke2fs leaves out."""
-    if ZEROS not in content and not content.endswith(b"\0"):
-        return 0
-    return sum(not content[start : start + FOUR_K].strip(b"\0") for start in range(0, len(content), FOUR_K))
+def blocks_of(content: bytes) -> int:
+    """The blocks that a file takes: mke2fs leaves out those of zeros, and lists many pieces in blocks of their own."""
+    whole = -(-len(content) // FOUR_K)
+    if ZEROS not in content and content[(whole - 1) * FOUR_K :].strip(b"\0"):
+        return whole
+    filled = [bool(content[start : start + FOUR_K].strip(b"\0")) for start in range(0, len(content), FOUR_K)]
+    extents = sum(is_filled for is_filled, _ in groupby(filled))
+    return sum(filled) + (-(-extents // EXTENTS_IN_BLOCK) if extents > EXTENTS_IN_INODE else 0)
 
 
 def _owners(tree: Path) -> dict[str, str]:
