@@ -57,8 +57,8 @@ def assemble(tree: Path, spec: DiskSpec, work: Path, epoch: int) -> Path:
 
 
 def root_bytes(content_bytes: int, minimum_bytes: int) -> int:
-    """The size of a root file system for files that take so many bytes: room for them twice, in steps of 512 MiB."""
-    step = 512 * MIB
+    """The size of a root file system for files that take so many bytes: room for them twice, in steps of 256 MiB."""
+    step = 256 * MIB
     return -(-max(2 * content_bytes, minimum_bytes) // step) * step
 
 

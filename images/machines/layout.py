@@ -23,7 +23,7 @@ SECTIONS = 32
 SECTION_BLOCKS = 1024  # a section starts at a multiple of 4 MiB
 SECTION_INODES, FOLDER_INODES = 32, 256
 INLINE_LINK = 60  # the target of a shorter symbolic link lies in its inode
-FIRST_INODE = 12  # after the reserved ones and lost+found
+FIRST_INODE = 13  # after the reserved ones, lost+found and the orphan file
 PADDING = "lost+found"
 PADDING_FOLDER_BLOCKS = 4  # as mke2fs makes it
 
