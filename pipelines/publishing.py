@@ -9,6 +9,7 @@ from functools import partial
 from hardening.catalog import load_policy, load_waivers
 from hardening.evaluate import judge_image
 from hardening.explain import explain
+from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError
@@ -100,7 +101,7 @@ def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
             r.outcome,
             str(r.evaluated),
             f"{r.data_date:%Y-%m-%d}" if r.data_date else "",
-            r.reason or r.data_source,
+            _measure(r) + (r.reason or r.data_source),
         ]
         for r in scan.reports
     ]
@@ -108,11 +109,20 @@ def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
     if scan.findings:
         print_table(
             ["finding", "package", "installed", "fixed", "who says what"],
-            [[f.id, f.package, f.installed, f.fixed or "no fix yet", _opinions(f.scanners)] for f in scan.findings],
+            [[f.id, f.package, f.installed, f.fixed or _no_fix(f), _opinions(f.scanners)] for f in scan.findings],
         )
     out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}", markup=False)
     out().print(explain(scan.reasons), markup=False)
     return 0 if scan.allowed else 3
+
+
+def _measure(report: ScanReport) -> str:
+    """How far a benchmark holds, in words that stand before the rest; nothing for what is none."""
+    return "" if report.score is None else f"{report.score:.1f} % of {report.profile} holds; "
+
+
+def _no_fix(finding: Finding) -> str:
+    return "no fix yet" if finding.kind is FindingKind.VULNERABILITY else ""
 
 
 def _opinions(scanners: Iterable[tuple[str, str]]) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.findings import Finding, Outcome
+from hardening.findings import Finding, FindingKind, Outcome
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import from_json
@@ -143,12 +143,15 @@ def short(text: str) -> str:
 
 
 def opinions(finding: Finding, image: ImageReport) -> list[tuple[str, str]]:
-    """Who says what of a finding; a scanner that looked for such things and says nothing is `silent`."""
+    """Who says what of a finding; a judge that looked for the same vulnerabilities and says nothing is `silent`.
+
+    Scanners of other kinds have rules of their own: that one knows no rule of the other is no opinion.
+    """
     said = dict(finding.scanners)
     looked = {
         scanner.scanner
         for scanner in image.scanners
-        if scanner.kind == finding.kind and scanner.outcome in (Outcome.PASS, Outcome.FAIL)
+        if scanner.kind == finding.kind == FindingKind.VULNERABILITY and scanner.outcome in (Outcome.PASS, Outcome.FAIL)
     }
     return [(who, said.get(who, "silent")) for who in sorted(looked | set(said))]
 

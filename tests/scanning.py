@@ -1,4 +1,4 @@
-"""Small images for tests of scanners: a tree with a real dpkg status file, and an OCI layout of it."""
+"""Small images for tests of scanners: trees with a real dpkg status file, in an OCI layout or on a raw disk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hardening.foundation.process import run
+from hardening.model import Kind
 from images.artifact import Package
+from images.machines import disk, filesystem
 from images.scan import ScanTarget
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -104,3 +108,43 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return sink.getvalue()
+
+
+UNIT = "[Service]\nType={kind}\nExecStart=/usr/bin/true\n"
+
+
+def make_machine(folder: Path, status: str = CURRENT, *, benchmark: str = "cis_level1_server") -> ScanTarget:
+    """A small machine: a tree that names its release and packages, with one service that stays, and no disk yet."""
+    files = {
+        "usr/lib/os-release": OS_RELEASE,
+        "etc/os-release": OS_RELEASE,
+        "etc/debian_version": "13.0\n",
+        "var/lib/dpkg/status": status,
+        "etc/passwd": "root:x:0:0:root:/root:/bin/bash\n",
+        "etc/group": "root:x:0:\n",
+        "etc/ssh/sshd_config": "PermitRootLogin yes\n",
+        "usr/lib/systemd/system/stays.service": UNIT.format(kind="exec"),
+        "usr/lib/systemd/system/ends.service": UNIT.format(kind="oneshot"),
+    }
+    for name, content in files.items():
+        (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "tree" / name).write_text(content)
+    wants = folder / "tree/etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    for unit in ("stays.service", "ends.service"):
+        (wants / unit).symlink_to(f"/usr/lib/systemd/system/{unit}")
+    return ScanTarget(
+        "server", None, folder / "tree", packages=packages(status), kind=Kind.MACHINE, digest="sha256:1",
+        created="2026-11-01T00:00:00Z", benchmark=benchmark,
+    )  # fmt: skip
+
+
+def with_disk(target: ScanTarget, folder: Path) -> ScanTarget:
+    """`target` with its tree on a raw disk, as the product partitions it."""
+    file_system, definitions = folder / "root.ext4", folder / "repart.d"
+    definitions.mkdir()
+    filesystem.write(target.tree, file_system, 64 << 20, 1764028800, folder)
+    (definitions / "20-root.conf").write_text(disk.ROOT.format(file_system=file_system))
+    argv = ["systemd-repart", "--offline=yes", "--empty=create", "--size=auto", "--sector-size=512", "--dry-run=no"]
+    run([*argv, f"--definitions={definitions}", str(folder / "disk.raw")])
+    return replace(target, disk=folder / "disk.raw")

@@ -42,7 +42,7 @@ def content(settings: Settings, suite: str) -> Feed:
     file = kept / STREAMS[suite]
     with FileLock(kept / ".lock"):
         if not file.exists() or file_digest(file) != STREAM_SHA256[suite]:
-            _fetch(settings, suite, file)
+            _fetch(settings, suite, kept)
     return _feed(file, f"ssg-debian {VERSION}", STREAM_SHA256[suite])
 
 
@@ -58,17 +58,18 @@ def _feed(file: Path, source: str, sha256: str) -> Feed:
     return Feed(file.parent, dated, source, f"sha256:{sha256}")
 
 
-def _fetch(settings: Settings, suite: str, file: Path) -> None:
-    """Take the content of `suite` out of the package, whole or not at all."""
-    with room_on(file.parent), TemporaryDirectory(dir=file.parent) as scratch:
+def _fetch(settings: Settings, suite: str, kept: Path) -> None:
+    """Take the content of every suite out of the package, each whole or not at all."""
+    with room_on(kept), TemporaryDirectory(dir=kept) as scratch:
         deb, inside = Path(scratch) / "ssg.deb", Path(scratch) / "inside"
         try:
             PackageIndex(settings).fetch(Bootstrap(family="debian", suite=suite), DEB, DEB_SHA256, deb)
         except GoldsmithError as error:
             raise OutsideError(
                 f"ssg-debian {VERSION} cannot be fetched: {error.message}; point feeds.openscap at a directory that "
-                f"holds {file.name}",
+                f"holds {STREAMS[suite]}",
                 evidence=error.evidence,
             ) from None
         run(["dpkg-deb", "--extract", str(deb), str(inside)])
-        (inside / FOLDER / file.name).replace(file)
+        for name in STREAMS.values():
+            (inside / FOLDER / name).replace(kept / name)

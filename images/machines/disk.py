@@ -25,7 +25,7 @@ SizeMaxBytes={size}
 """
 ROOT = """[Partition]
 Type=root
-Label=root
+Label=Linux
 SizeMinBytes={size}
 SizeMaxBytes={size}
 """

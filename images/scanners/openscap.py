@@ -20,7 +20,7 @@ ANSWER = "openscap.xml"
 XCCDF = {"": "http://checklists.nist.gov/xccdf/1.2"}
 RULE, PROFILE = "xccdf_org.ssgproject.content_rule_", "xccdf_org.ssgproject.content_profile_"
 PASSED, BROKEN = "pass", "fail"
-NOT_ASKED = ("notapplicable", "notselected", "informational")
+NOT_ASKED = ("notapplicable", "informational")
 
 
 def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
@@ -54,7 +54,8 @@ def parse(answer: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     if run is None or target.benchmark != _profile(run):
         raise ValueError(f"not a result of {target.benchmark}")
     titles = {rule.get("id", ""): rule.findtext("title", "", XCCDF) for rule in document.iterfind(".//Rule", XCCDF)}
-    said = {r.get("idref", ""): (r.findtext("result", "", XCCDF), r) for r in run.iterfind("rule-result", XCCDF)}
+    every = ((r.findtext("result", "", XCCDF), r) for r in run.iterfind("rule-result", XCCDF))
+    said = {r.get("idref", ""): (word, r) for word, r in every if word != "notselected"}
     held = sum(word == PASSED for word, _ in said.values())
     broken = [_finding(rule, titles[rule], r.get("severity", "")) for rule, (word, r) in said.items() if word == BROKEN]
     return report(
