@@ -16,9 +16,9 @@ from hardening.foundation import process
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
-from images import feeds
+from images import feeds, kernel_state
 from images.rescan import SBOM, inputs_of, standing
-from images.scanners import SCANNERS, syft, trivy_config
+from images.scanners import SCANNERS, openscap, syft, trivy_config
 from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, unevaluated
 from images.services import services_of
 
@@ -136,7 +136,9 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
     if lacks:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
     try:
-        argv = [str(program), *scanner.command(target, inputs)[1:]]
+        if scanner.name == openscap.NAME:
+            kernel_state.write(target.tree, inputs.work / openscap.PROC)
+        argv = [*scanner.within(target, inputs), str(program), *scanner.command(target, inputs)[1:]]
         environment = scanner.environment(target)
         done = process.run(argv, cwd=inputs.work, env=environment, ok=scanner.ok, timeout=TIMEOUT_SECONDS)
         answer = (inputs.work / scanner.answer).read_text() if scanner.answer else done.stdout

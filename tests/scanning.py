@@ -129,6 +129,7 @@ def make_machine(folder: Path, status: str = CURRENT, *, benchmark: str = "cis_l
     for name, content in files.items():
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "tree" / name).write_text(content)
+    (folder / "tree/proc").mkdir()
     wants = folder / "tree/etc/systemd/system/multi-user.target.wants"
     wants.mkdir(parents=True)
     for unit in ("stays.service", "ends.service"):

@@ -50,6 +50,9 @@ def by(*names: str, target: ScanTarget, settings: Settings) -> dict[str, ScanRep
     return reports(scan(target, settings, {name: SCANNERS[name] for name in names}, now=NOW))
 
 
+FROM_TREE = {"sshd_disable_root_login", "package_sudo_installed", "sysctl_kernel_dmesg_restrict"}
+
+
 def installed(package: str) -> str:
     """The paragraph of a dpkg status file that says so."""
     return f"Package: {package}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n"
@@ -57,18 +60,21 @@ def installed(package: str) -> str:
 
 @pytest.mark.needs("mirror")
 def test_the_benchmark_judges_the_tree_and_not_the_host(settings: Settings, tmp_path: Path) -> None:
-    """What the tree has decides each rule: its sshd, its packages; and no mount or package of this host."""
+    """What the tree has decides each rule: sshd, packages, parameters; no mount or package of this host does."""
     server = f"{CURRENT}\n{installed('linux-base')}\n{installed('openssh-server')}\n"
     target = make_machine(tmp_path, server)
     report = by("openscap", target=target, settings=settings)["openscap"]
     broken = {finding.id for finding in report.findings}
     assert report.outcome is Outcome.FAIL
     assert report.evaluated > 100
-    assert {"sshd_disable_root_login", "partition_for_tmp", "package_sudo_installed"} <= broken
+    assert FROM_TREE | {"partition_for_tmp"} <= broken
     (target.tree / "etc/ssh/sshd_config").write_text("PermitRootLogin no\n")
+    (target.tree / "etc/sysctl.d").mkdir()
+    (target.tree / "etc/sysctl.d/50.conf").write_text("kernel.dmesg_restrict = 1\n")
     (target.tree / "var/lib/dpkg/status").write_text(f"{server}\n{installed('sudo')}\n")
     mended = by("openscap", target=target, settings=settings)["openscap"]
-    assert not {"sshd_disable_root_login", "package_sudo_installed"} & {finding.id for finding in mended.findings}
+    assert not FROM_TREE & {finding.id for finding in mended.findings}
+    assert not list((target.tree / "proc").iterdir())
     assert mended.score > report.score
 
 
@@ -95,7 +101,6 @@ def test_a_tree_that_shows_the_hosts_mounts_and_a_profile_that_is_none_are_not_e
     target = make_machine(tmp_path)
     strange = by("openscap", target=replace(target, benchmark="cis_level9"), settings=settings)["openscap"]
     assert strange.outcome is Outcome.ERROR
-    (target.tree / "proc").mkdir()
     (target.tree / "proc/mounts").write_text("tmpfs /tmp tmpfs rw 0 0\n")
     shown = by("openscap", target=target, settings=settings)["openscap"]
     assert (shown.outcome, "the host's mounts" in shown.reason) == (Outcome.NOT_EVALUATED, True)

@@ -83,7 +83,7 @@ class Scanner:
     `kinds` are the images that it is for, and `spares` says why there is nothing of its kind in this one (no
     Dockerfile): not a gap, no finding. `ok` are the exit statuses that mean "it did its work". `answer` is the file of
     the work directory that it writes its answer to, where that is not its standard output; `environment` is added;
-    `feed` names the data of another scanner that it judges by.
+    `within` is the command that runs it, if one does. `feed` names the data of another scanner that it judges by.
     """
 
     name: str
@@ -97,6 +97,7 @@ class Scanner:
     ok: tuple[int, ...] = (0,)
     answer: str = ""
     environment: Callable[[ScanTarget], dict[str, str]] = lambda _target: {}
+    within: Callable[[ScanTarget, ScanInputs], list[str]] = lambda _target, _inputs: []
     feed: str = ""
 
     @property

@@ -3,6 +3,7 @@
 It ends with status 0 over content for another release, having found every rule not applicable: what counts is how many
 rules it evaluated. The tree is read by OSCAP_PROBE_ROOT (`man oscap`, offline mode): nothing in it is run, and what
 only a running system knows (active units, mounts) is left undecided or does not hold; the boot gate looks at that.
+Of the kernel it sees the parameters that the tree sets (`images.kernel_state`), in place of the tree's empty /proc.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severi
 NAME = JUDGE
 STREAMS = {"bookworm": "ssg-debian12-ds.xml", "trixie": "ssg-debian13-ds.xml"}  # content by suite
 ANSWER = "openscap.xml"
+PROC = "openscap-proc"
+WITHIN = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'  # in a mount namespace of its own, which ends with it
 XCCDF = {"": "http://checklists.nist.gov/xccdf/1.2"}
 RULE, PROFILE = "xccdf_org.ssgproject.content_rule_", "xccdf_org.ssgproject.content_profile_"
 PASSED, BROKEN = "pass", "fail"
@@ -28,6 +31,11 @@ def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
     content = inputs.feeds[NAME].directory / STREAMS[inputs.suite]
     answer = inputs.work / ANSWER
     return ["oscap", "xccdf", "eval", f"--profile={target.benchmark}", f"--results={answer}", str(content)]
+
+
+def within(target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """What it is run by: for it alone, the parameters that the tree sets lie where the kernel will have them."""
+    return ["unshare", "--mount", "sh", "-c", WITHIN, "sh", str(inputs.work / PROC), str(target.tree / "proc")]
 
 
 def environment(target: ScanTarget) -> dict[str, str]:
@@ -106,4 +114,5 @@ SCANNER = Scanner(
     ok=(0, 2),  # 2: at least one rule does not hold
     answer=ANSWER,
     environment=environment,
+    within=within,
 )
