@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -22,6 +22,7 @@ from pydantic_settings import (
 from hardening.foundation.content import explain, read_toml
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.errors import ContentError
+from hardening.foundation.wording import matching
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +76,59 @@ class Feeds(_Section):
     )
 
 
+Account = Annotated[str, matching(r"^([0-9]{12})?$", "an account's id: twelve digits")]
+Region = Annotated[str, matching(r"^([a-z]{2}(-[a-z]+)+-[0-9])?$", "a region such as eu-central-1")]
+Prefix = Annotated[str, matching(r"^[A-Za-z0-9._-]{1,40}$", "a name of letters, digits and . _ - without spaces")]
+
+
+class Aws(_Section):
+    """Where machine images are published. Credentials come from boto3's own chain, never from here."""
+
+    account: Account = Field("", description="the account that owns the images; other credentials are refused")
+    region: Region = Field("", description="where images are uploaded and registered; empty: no AWS")
+    regions: tuple[Region, ...] = Field((), description="where they are copied to")
+    roles: dict[Account, str] = Field({}, description="account → ARN of the role to assume there")
+    kms_keys: dict[Region, str] = Field({}, description="region → ARN of a customer-managed key that encrypts images")
+    encrypted: bool = Field(
+        True, description="false: images lie unencrypted, and anyone they are shared with reads them"
+    )
+    signing_key: str = Field("", description="KMS key (ECC_NIST_P256, SIGN_VERIFY) in `region` that signs statements")
+    share_accounts: tuple[Account, ...] = Field((), description="accounts that may launch the images")
+    share_organizations: tuple[str, ...] = Field((), description="ARNs of organisations that may launch them")
+    name_prefix: Prefix = Field("goldsmith", description="how names of images and parameters begin")
+    parallel: int = Field(16, ge=1, le=64, description="blocks uploaded side by side")
+    attempts: int = Field(10, ge=1, le=20, description="how often one call is tried in all, with growing waits")
+    timeout: Duration = Field(duration("30s"), description="how long one call waits for its answer")
+    wait_for: Duration = Field(duration("6h"), description="how long a snapshot, an image or a copy may take")
+    disable_after: Duration = Field(duration("14d"), description="from an image's end to its being disabled")
+    deregister_after: Duration = Field(duration("30d"), description="from being disabled to being removed")
+
+    @field_validator("kms_keys")
+    @classmethod
+    def _shareable(cls, keys: dict[str, str]) -> dict[str, str]:
+        for key in keys.values():
+            if key.endswith("alias/aws/ebs"):
+                raise ValueError(
+                    f"{key} is the account's default key: what it encrypts cannot be shared; make your own"
+                )
+            if not key.startswith("arn:"):
+                raise ValueError(f"{key} is no ARN: name the key in full, so that no other is meant elsewhere")
+        return keys
+
+    @field_validator("share_organizations")
+    @classmethod
+    def _organizations(cls, arns: tuple[str, ...]) -> tuple[str, ...]:
+        for arn in arns:
+            if not re.fullmatch(r"arn:[a-z-]+:organizations::[0-9]{12}:(organization|ou)/[a-z0-9/-]+", arn):
+                raise ValueError(f"{arn} is no ARN of an organisation or one of its units")
+        return arns
+
+    @property
+    def all_regions(self) -> tuple[str, ...]:
+        """Home first, then where images are copied to."""
+        return tuple(dict.fromkeys(region for region in (self.region, *self.regions) if region))
+
+
 class Settings(BaseSettings):
     """Everything that differs between two installations of Goldsmith."""
 
@@ -96,6 +150,7 @@ class Settings(BaseSettings):
     packages: Packages = Packages()
     docker: Docker = Docker()
     feeds: Feeds = Feeds()
+    aws: Aws = Aws()
 
     @classmethod
     def settings_customise_sources(

@@ -7,11 +7,12 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
+from images.ledger.cloud import Clouds, Made
 from images.ledger.fleets import AuditLine, Fleets, Rollout
 from images.ledger.releases import Begun, Move, Releases
 
-__all__ = ["AuditLine", "Begun", "Ledger", "Move", "Rollout", "ScanRecord"]
+__all__ = ["AuditLine", "Begun", "Ledger", "Made", "Move", "Rollout", "ScanRecord"]
 
 
-class Ledger(Artifacts, Releases, Fleets):
+class Ledger(Artifacts, Releases, Fleets, Clouds):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

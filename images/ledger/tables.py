@@ -162,6 +162,23 @@ rollouts = Table(
     _time("at"),
 )
 
+# What we made, or are about to make, at a cloud: the line stands before the thing does. `token` makes it only once.
+cloud = Table(
+    "cloud",
+    metadata,
+    _text("account", primary_key=True),
+    _text("region", primary_key=True),
+    _text("kind", primary_key=True),
+    _text("token", primary_key=True),
+    _text("resource", index=True),
+    _text("name", index=True),
+    _text("content", index=True),
+    _text("release"),
+    _text("state"),
+    _json("details"),
+    _time("at"),
+)
+
 audit = Table(
     "audit",
     metadata,

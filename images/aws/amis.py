@@ -1,0 +1,210 @@
+"""Images in a region: read, found by their name, registered at home, copied from there, and settled. Each only once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError, RefusedError
+from images.artifact import Release
+from images.aws import requests, tags
+from images.aws.client import AwsError
+from images.aws.cloud import Cloud
+from images.aws.model import Ami, Machine
+from images.aws.snapshots import REAP_AFTER, record_snapshot, standing_snapshot
+from images.ledger import Made
+from images.ledger.cloud import GONE, STANDING
+from images.publication import lifecycle
+
+QUEUE_FULL = {"ResourceLimitExceeded", "SnapshotCopyLimitExceeded", "ConcurrentSnapshotLimitExceeded"}
+NAME_TAKEN = {"InvalidAMIName.Duplicate"}
+NO_SUCH_IMAGE = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"}
+
+
+def image_name(cloud: Cloud, release: Release) -> str:
+    """The name of a release's images, the same in every region: what it is, its day, and the head of its digest."""
+    return f"{cloud.aws.name_prefix}/{release.name}/{lifecycle.dated_tag(release)}"
+
+
+def images_in(cloud: Cloud, region: str, **request: Any) -> Iterator[Ami]:
+    """The account's own images in a region, deprecated and disabled ones too."""
+    everything = {"Owners": ["self"], "IncludeDeprecated": True, "IncludeDisabled": True}
+    for found in cloud.client("ec2", region).pages("DescribeImages", "Images", **everything, **request):
+        yield _ami(cloud, region, found)
+
+
+def ours_in(cloud: Cloud, region: str) -> list[Ami]:
+    """The images in a region whose tags tell of a release of ours."""
+    keyed = [{"Name": "tag-key", "Values": [f"{cloud.prefix}{tags.RELEASE}"]}]
+    return [ami for ami in images_in(cloud, region, Filters=keyed) if ami.release]
+
+
+def named(cloud: Cloud, region: str, name: str) -> Ami | None:
+    """The image of that name in a region."""
+    return next(images_in(cloud, region, Filters=[{"Name": "name", "Values": [name]}]), None)
+
+
+def image(cloud: Cloud, region: str, image_id: str) -> Ami | None:
+    """The image of that id, if it is there."""
+    try:
+        return next(images_in(cloud, region, ImageIds=[image_id]), None)
+    except AwsError as error:
+        if error.code in NO_SUCH_IMAGE:
+            return None
+        raise
+
+
+def ensure_registered(cloud: Cloud, release: Release, machine: Machine, region: str, snapshot: str) -> Ami:
+    """The release's image over a snapshot that lies in the region. Raises RefusedError where a stranger has its name."""
+    name = image_name(cloud, release)
+    found = _mine(cloud, region, release, snapshots=(snapshot,))
+    if found is None:
+        line = _begin(cloud, release, region)
+        asked = requests.register_image(machine, name, snapshot, _tags(cloud, release, machine))
+        try:
+            answer = cloud.client("ec2", region).call("RegisterImage", **asked)
+            cloud.mark(line, resource=str(answer["ImageId"]))
+        except AwsError as error:  # an earlier try may have gone through, its answer lost
+            if error.code not in NAME_TAKEN:
+                raise
+    return _settled(cloud, release, machine, region, lambda ami: ami.snapshots == (snapshot,))
+
+
+def ensure_copied(cloud: Cloud, release: Release, machine: Machine, region: str, home: Ami) -> Ami:
+    """The release's image in another region: registered over what lies there already, else copied from home."""
+    if snapshot := standing_snapshot(cloud, region, release.content):
+        return ensure_registered(cloud, release, machine, region, snapshot)
+    if _mine(cloud, region, release, source=home.id) is None:
+        line = _begin(cloud, release, region)
+        said = tags.of_snapshot(release.name, release.content, machine.linear, cloud.prefix, _reap_after(release))
+        asked = requests.copy_image(
+            home.name, home.id, home.region, f"{release.digest[7:47]}-{len(line.details.get('failed', ()))}",
+            key=cloud.key(region), image=_tags(cloud, release, machine), snapshot=said,
+        )  # fmt: skip
+        say(f"{release.name}: copying {home.where} to {region}")
+        answer = cloud.clients.until(lambda: _queued(cloud, region, asked), f"a place among the copies to {region}")
+        cloud.mark(line, resource=str(answer["ImageId"]))
+    return _settled(cloud, release, machine, region, lambda ami: ami.source in {"", home.id})
+
+
+def put_tags(cloud: Cloud, region: str, resources: Iterable[str], wanted: dict[str, str]) -> None:
+    """Tag what a region holds."""
+    if wanted and (ids := list(resources)):
+        cloud.client("ec2", region).call("CreateTags", Resources=ids, Tags=tags.as_list(wanted))
+
+
+def _queued(cloud: Cloud, region: str, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer to a copy; None while the region's limit of copies at once is reached."""
+    try:
+        return cloud.client("ec2", region).call("CopyImage", **asked)
+    except AwsError as error:
+        if error.code in QUEUE_FULL:
+            return None
+        if error.code in NAME_TAKEN and (found := named(cloud, region, asked["Name"])):
+            return {"ImageId": found.id}
+        raise
+
+
+def _mine(
+    cloud: Cloud, region: str, release: Release, *, snapshots: tuple[str, ...] = (), source: str = ""
+) -> Ami | None:
+    """The image under the release's name, if it is this release's; one that failed is removed first.
+
+    It is ours when it lies on the snapshot that we made, or was copied from our image, or was begun in our ledger,
+    or its tags say so.
+    """
+    found = named(cloud, region, image_name(cloud, release))
+    if found is None:
+        return None
+    lines = cloud.made(region=region, kind="image", token=found.name)
+    ours = (
+        (snapshots and found.snapshots == snapshots)
+        or (source and found.source == source)
+        or any(line.resource == found.id for line in lines)
+        or (found.release and found.release.digest == release.digest)
+    )
+    if not ours:
+        raise taken(found)
+    if found.state in {"failed", "error", "invalid"}:
+        cloud.client("ec2", region).call("DeregisterImage", ImageId=found.id)
+        for line in lines:
+            cloud.mark(line, resource="", details={"failed": [*line.details.get("failed", ()), found.id]})
+        return None
+    return found
+
+
+def taken(found: Ami) -> RefusedError:
+    """The error for a name that an image of somebody else has."""
+    return RefusedError(
+        f"the name {found.name} is taken in {found.region} by {found.id}, which is not ours",
+        hint="remove or rename it, or set another aws.name_prefix in goldsmith.toml",
+    )
+
+
+def _begin(cloud: Cloud, release: Release, region: str) -> Made:
+    name = image_name(cloud, release)
+    known = cloud.made(region=region, kind="image", token=name)
+    line = known[0] if known else Made(
+        cloud.aws.account, region, "image", name, release.name, release.content, release.digest, cloud.now
+    )  # fmt: skip
+    cloud.ledger.record_made(line)
+    return line
+
+
+def _settled(cloud: Cloud, release: Release, machine: Machine, region: str, expected: Any) -> Ami:
+    """The image once it is available: as we wanted it, tagged, and in the ledger."""
+    name = image_name(cloud, release)
+    ami: Ami = cloud.clients.until(lambda: _available(cloud, region, name), f"the image {name} in {region}")
+    if not expected(ami):
+        raise taken(ami)
+    wanted = _tags(cloud, release, machine)
+    missing = {key: value for key, value in wanted.items() if ami.tags.get(key) != value}
+    if [key for key in missing if key != f"{cloud.prefix}{tags.REAP_AFTER}"]:  # that one goes when all is done
+        put_tags(cloud, region, (ami.id,), missing)
+        put_tags(
+            cloud, region, ami.snapshots,
+            tags.of_snapshot(release.name, release.content, machine.linear, cloud.prefix, _reap_after(release)),
+        )  # fmt: skip
+    for snapshot in ami.snapshots:
+        record_snapshot(cloud, region, machine, release.digest, snapshot)
+    cloud.mark(_begin(cloud, release, region), resource=ami.id, state=STANDING, details={"snapshots": ami.snapshots})
+    return ami
+
+
+def _available(cloud: Cloud, region: str, name: str) -> Ami | None:
+    """The image once it can be used; a region may take a moment to show what was just made."""
+    found = named(cloud, region, name)
+    if found and found.state in {"failed", "error", "invalid"}:
+        for line in cloud.made(region=region, kind="image", token=name):
+            cloud.mark(line, state=GONE)
+        raise OutsideError(f"{found.where} failed: {found.state}", hint="publish again: it is made anew")
+    return found if found and found.state in {"available", "disabled"} else None
+
+
+def _tags(cloud: Cloud, release: Release, machine: Machine) -> dict[str, str]:
+    return tags.of_image(release, machine.linear, cloud.prefix, _reap_after(release))
+
+
+def _reap_after(release: Release) -> Any:
+    return release.published_at + REAP_AFTER
+
+
+def _ami(cloud: Cloud, region: str, found: dict[str, Any]) -> Ami:
+    """An image as DescribeImages shows it."""
+    said = tags.as_dict(found.get("Tags"))
+    disks = [mapping["Ebs"] for mapping in found.get("BlockDeviceMappings", ()) if "Ebs" in mapping]
+    name = found.get("Name", "")
+    title = said.get(f"{lifecycle.OCI}title", "")
+    times = {key: _moment(found.get(key, "")) for key in ("DeprecationTime", "LastLaunchedTime")}
+    return Ami(
+        account=cloud.aws.account, region=region, id=found["ImageId"], name=name, state=found.get("State", ""),
+        snapshots=tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId")), tags=said,
+        release=tags.release_of(said, cloud.prefix, cloud.repository(title)), deprecated_at=times["DeprecationTime"],
+        launched_at=times["LastLaunchedTime"], source=found.get("SourceImageId", ""), public=found.get("Public", False),
+        boot=(found.get("BootMode", ""), found.get("ImdsSupport", ""), found.get("TpmSupport", "")),
+    )  # fmt: skip
+
+
+def _moment(text: str) -> Any:
+    return lifecycle.moment(text) if text else None

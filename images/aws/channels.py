@@ -1,0 +1,223 @@
+"""Channels of machine images: one parameter per image, channel and region, moved last, and moved back.
+
+`<channel>-previous` is kept beside each channel, as tags are in a registry: AWS alone knows where a rollback would go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hardening.foundation.errors import ContentError, RefusedError
+from images.artifact import Release
+from images.aws import requests, tags
+from images.aws.amis import image, images_in, named, put_tags
+from images.aws.client import AwsError
+from images.aws.cloud import Cloud
+from images.aws.model import Ami
+from images.aws.signing import parameter, proof_of, public_key
+from images.ledger import Move
+from images.ledger.cloud import STANDING
+from images.publication import lifecycle
+from images.publication.channels import Change, trail
+from images.publication.lifecycle import Status
+from images.publication.published import CHANNELS, PREVIOUS
+
+
+def channel_name(cloud: Cloud, name: str, channel: str) -> str:
+    """The parameter of a channel."""
+    return f"/{cloud.aws.name_prefix}/{name}/{channel}"
+
+
+def at(cloud: Cloud, region: str, name: str, channel: str) -> Ami | None:
+    """The image that a channel names in a region, if it is still there."""
+    named = parameter(cloud, region, channel_name(cloud, name, channel))
+    return image(cloud, region, named) if named else None
+
+
+def release_at(cloud: Cloud, name: str, channel: str) -> Release:
+    """The release that a channel names at home. Raises ContentError where there is none."""
+    found = at(cloud, cloud.home, name, channel)
+    if found is None or found.release is None:
+        where = channel_name(cloud, name, channel)
+        raise ContentError(f"nothing is published as {where} in {cloud.home}", hint=f"./goldsmith image.publish {name}")
+    return found.release
+
+
+def point(cloud: Cloud, release: Release, amis: Iterable[Ami], channel: str, reason: str, back: str = "") -> str:
+    """Move a channel in every region to the release's images, home last; returns the release that it left.
+
+    `back` is the release that a rollback would go to from there, by default the one it left. Done again, it changes
+    nothing.
+    """
+    before = at(cloud, cloud.home, release.name, channel)
+    left = before.release.digest if before and before.release else ""
+    for ami in sorted(amis, key=lambda ami: ami.region == cloud.home):
+        _point_in(cloud, release, ami, channel, back)
+    moves = cloud.ledger.moves(release.repository, channel)
+    if not moves or moves[-1].digest != release.digest:
+        cloud.ledger.record_move(Move(release.repository, channel, release.digest, cloud.now, reason))
+        cloud.note(reason, f"{release.repository}:{channel}", f"{left or 'nothing'} → {release.digest}")
+    return left
+
+
+def promote(cloud: Cloud, name: str, policy: str) -> Change:
+    """Let `stable` name what `candidate` names, in every region.
+
+    Raises RefusedError when that release is revoked, has expired, its verdict is missing or by another policy, or its
+    signed statement does not hold.
+    """
+    chosen = release_at(cloud, name, "candidate")
+    _fit(cloud, chosen, policy)
+    return _move(cloud, chosen, "stable", "promote")
+
+
+def rollback(cloud: Cloud, name: str, channel: str = "stable") -> Change:
+    """Let a channel name the release that it named before, in every region; never a revoked one."""
+    earlier = _earlier(cloud, name, channel, frozenset())
+    if earlier is None:
+        raise RefusedError(
+            f"{name} has no earlier release that {channel} could go back to",
+            hint="build and publish a good one, then ./goldsmith image.promote",
+        )
+    note = "this release has expired" if earlier.expires_at <= cloud.now else ""
+    return replace(_back(cloud, earlier, channel, "rollback"), note=note)
+
+
+def revoke(cloud: Cloud, digest: str, reason: str) -> tuple[Change, ...]:
+    """Take a release, and every release over the same content, out of policy; channels leave it where they can."""
+    if not reason.strip():
+        raise ContentError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
+    release = cloud.ledger.release(digest)
+    if release is None:
+        raise ContentError(f"the ledger knows no release {digest}", hint="./goldsmith image.rebuild fills it from AWS")
+    for one in cloud.ledger.releases_of_content(release.content):
+        _revoke_one(cloud, one, reason)
+    moved = (_leave(cloud, release, channel) for channel in CHANNELS)
+    return tuple(change for change in moved if change)
+
+
+def images_of(cloud: Cloud, release: Release) -> list[Ami]:
+    """The release's images in every region where the ledger knows one, as they are now."""
+    lines = [line for line in cloud.made(kind="image", release=release.digest) if line.state == STANDING]
+    found = [image(cloud, line.region, line.resource) for line in lines]
+    return [ami for ami in found if ami]
+
+
+def _point_in(cloud: Cloud, release: Release, ami: Ami, channel: str, back: str) -> None:
+    """Move a channel in one region: where it came from is written first."""
+    name = channel_name(cloud, release.name, channel)
+    present = parameter(cloud, ami.region, name)
+    if present == ami.id:
+        return
+    previous = _id_of(cloud, ami.region, release.repository, back) if back else present
+    if previous:
+        _put(cloud, ami.region, f"{name}{PREVIOUS}", previous, f"where {channel} of {release.name} would go back to")
+    _put(cloud, ami.region, name, ami.id, f"{release.name}, {channel}: {release.digest}")
+
+
+def _put(cloud: Cloud, region: str, name: str, image_id: str, description: str) -> None:
+    """Write a parameter, and see that it is there: the service checks an image's id only after it has answered."""
+    asked = requests.put_parameter(name, image_id, description, image=True)
+    cloud.client("ssm", region).call("PutParameter", **asked)
+    cloud.clients.until(lambda: parameter(cloud, region, name) == image_id, f"the parameter {name} in {region}")
+
+
+def _id_of(cloud: Cloud, region: str, repository: str, digest: str) -> str:
+    lines = cloud.made(region=region, kind="image", release=digest)
+    return next((line.resource for line in lines if cloud.repository(line.name) == repository), "")
+
+
+def _move(cloud: Cloud, chosen: Release, channel: str, reason: str, back: str = "") -> Change:
+    amis = images_of(cloud, chosen)
+    if cloud.home not in {ami.region for ami in amis}:
+        raise RefusedError(
+            f"{chosen.name} {chosen.digest[:19]} has no image in {cloud.home}",
+            hint="./goldsmith image.rebuild reads from AWS what there is",
+        )
+    before = point(cloud, chosen, amis, channel, reason, back)
+    note = "already there" if before == chosen.digest else ""
+    return Change(chosen.name, channel, before, chosen.digest, applied=True, note=note)
+
+
+def _back(cloud: Cloud, earlier: Release, channel: str, reason: str) -> Change:
+    """Move a channel back; what it left is forgotten, so that the next rollback goes further back and not forth."""
+    history = trail(cloud.ledger.moves(earlier.repository, channel))
+    below = history[: history.index(earlier.digest)] if earlier.digest in history else ()
+    return _move(cloud, earlier, channel, reason, below[-1] if below else earlier.digest)
+
+
+def _earlier(cloud: Cloud, name: str, channel: str, without: frozenset[str]) -> Release | None:
+    """The nearest release before the present one whose image still stands and is not revoked."""
+    repository = cloud.repository(name)
+    present = at(cloud, cloud.home, name, channel)
+    now = present.release.digest if present and present.release else ""
+    history = trail(cloud.ledger.moves(repository, channel))
+    before = history[: history.index(now)] if now in history else history
+    for digest in reversed(before):
+        release = cloud.ledger.release(digest)
+        if release and digest not in without and not release.revoked_at and _stands(cloud, release):
+            return release
+    return None
+
+
+def _stands(cloud: Cloud, release: Release) -> bool:
+    usable = [ami for ami in images_of(cloud, release) if ami.region == cloud.home and ami.state == "available"]
+    return any(ami.release and not ami.release.revoked_at for ami in usable)
+
+
+def _leave(cloud: Cloud, revoked: Release, channel: str) -> Change | None:
+    """Move a channel off revoked content; where there is nothing to go back to, say so and leave it."""
+    found = at(cloud, cloud.home, revoked.name, channel)
+    if not found or not found.release or found.release.content != revoked.content:
+        return None
+    over = frozenset(known.digest for known in cloud.ledger.releases_of_content(revoked.content))
+    if earlier := _earlier(cloud, revoked.name, channel, over):
+        return _back(cloud, earlier, channel, "revoke")
+    note = "no earlier release to go back to: it still names the revoked one; publish a good one"
+    return Change(revoked.name, channel, found.release.digest, found.release.digest, applied=False, note=note)
+
+
+def _revoke_one(cloud: Cloud, release: Release, reason: str) -> None:
+    """Tag the images in every region, deprecate them at once, and tell the ledger."""
+    for ami in images_of(cloud, release):
+        if ami.release and not ami.release.revoked_at:
+            put_tags(cloud, ami.region, (ami.id,), tags.of_revocation(reason, cloud.prefix, cloud.now))
+    if not release.revoked_at:
+        cloud.ledger.revoke(release.digest, reason, cloud.now)
+        cloud.note("revoke", f"{release.repository}@{release.digest}", reason)
+
+
+def _fit(cloud: Cloud, release: Release, policy: str) -> None:
+    """Raise RefusedError unless the release may become stable."""
+    shown = f"{release.name} {release.digest[:19]}"
+    again = f"./goldsmith image.publish {release.name}"
+    state = lifecycle.status(release, cloud.now)
+    if state in {Status.REVOKED, Status.EXPIRED}:
+        why = (
+            f"was revoked: {release.revoked_reason}"
+            if release.revoked_at
+            else f"expired on {release.expires_at:%Y-%m-%d}"
+        )
+        raise RefusedError(
+            f"{shown} {why}", hint=f"{again} makes another one" if release.revoked_at else f"{again} re-dates it"
+        )
+    verdict = cloud.ledger.verdict(release.content)
+    if verdict is None:
+        raise RefusedError(
+            f"{shown} has no verdict in this ledger: it was never judged here", hint=f"{again} judges it"
+        )
+    if policy not in {verdict.policy, release.policy} or release.policy != policy:
+        raise RefusedError(
+            f"{shown} was judged by the policy {release.policy}, and the policy {policy} decides on stable",
+            hint=f"{again} judges it by {policy}; or ./goldsmith image.promote {release.name} --policy {release.policy}",
+        )
+    if not verdict.allowed:
+        raise RefusedError(f"{shown} is refused by policy {verdict.policy}",
+                           evidence="\n".join(reason.what for reason in verdict.refusals))  # fmt: skip
+    key = public_key(cloud)
+    for ami in images_of(cloud, release):
+        if not (proof := proof_of(cloud, ami, key)).holds:
+            raise RefusedError(
+                f"{shown}: what {ami.where} shows is not what was signed", evidence="\n".join(proof.problems)
+            )

@@ -1,0 +1,166 @@
+"""The one place that makes boto3 clients, and the one retry layer for them: botocore's standard mode, capped.
+
+No exception of botocore leaves this module: what a service, the network or the credentials say becomes our own error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from threading import Lock
+from typing import Any
+
+from hardening.foundation.errors import ContentError, OutsideError, UsageError
+from hardening.foundation.settings import Aws
+from images.aws.errors import AwsError, DeniedError, UnreachableError, from_code
+
+__all__ = ["AwsError", "Client", "Clients", "DeniedError", "UnreachableError"]
+
+CONNECT_SECONDS = 5
+LONGEST_PAUSE = 15.0
+
+
+class Client:
+    """One service in one region of one account. Operations are named as the service names them."""
+
+    def __init__(self, raw: Any, service: str, account: str, region: str) -> None:
+        from botocore import xform_name
+
+        self._raw = raw
+        self._method: Callable[[str], str] = xform_name
+        self.service = service
+        self.account = account
+        self.region = region
+
+    def call(self, operation: str, **request: Any) -> dict[str, Any]:
+        """Ask the service, which checks `request` against its model first.
+
+        Raises DeniedError, UnreachableError or AwsError; UsageError for a request that the model does not know.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+        from botocore.parsers import ResponseParserError
+
+        try:
+            answer: dict[str, Any] = getattr(self._raw, self._method(operation))(**request)
+        except ClientError as error:
+            said = error.response.get("Error", {})
+            code, message = str(said.get("Code", "unknown")), str(said.get("Message", ""))
+            raise from_code(f"{self.service}:{operation}", self.account, self.region, code, message) from None
+        except ParamValidationError as error:
+            raise UsageError(f"{self.service}:{operation} was asked wrongly", evidence=str(error)) from None
+        except (BotoCoreError, ResponseParserError) as error:
+            raise self._outside(operation, error) from None
+        return answer
+
+    def pages(self, operation: str, key: str, **request: Any) -> Iterator[Any]:
+        """All items under `key` of an operation that answers in pages."""
+        token: str | None = None
+        while True:
+            answer = self.call(operation, **request, **({"NextToken": token} if token else {}))
+            yield from answer.get(key, ())
+            token = answer.get("NextToken")
+            if not token:
+                return
+
+    def _outside(self, operation: str, error: Exception) -> OutsideError:
+        """The error for what stopped a call without an answer that could be understood."""
+        from botocore.exceptions import ConnectionError as NoConnectionError
+        from botocore.exceptions import HTTPClientError, NoCredentialsError, NoRegionError, PartialCredentialsError
+
+        if isinstance(error, HTTPClientError | NoConnectionError):
+            return UnreachableError(self.service, self.region, str(error))
+        if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
+            hint = "log in as for any AWS tool: environment variables, a profile, or the machine's own role"
+            return OutsideError("there are no AWS credentials", evidence=str(error), hint=hint)
+        return AwsError(f"{self.service}:{operation}", self.region, type(error).__name__, str(error))
+
+
+class Clients:
+    """Clients by service, account and region, made once. `AWS_ENDPOINT_URL` in the environment is honoured."""
+
+    def __init__(self, settings: Aws, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self.settings = settings
+        self.pause = pause
+        self._made: dict[tuple[str, str, str], Client] = {}
+        self._sessions: dict[str, Any] = {}
+        self._lock = Lock()
+
+    def client(self, service: str, region: str, account: str = "") -> Client:
+        """The client of `service` in `region` of `account`, by default the account that owns the images.
+
+        Raises ContentError for another account that has no role in `aws.roles`.
+        """
+        owner = account or self.settings.account
+        with self._lock:  # boto3's sessions are not made for several threads
+            if (service, owner, region) not in self._made:
+                self._made[service, owner, region] = self._make(service, owner, region)
+            return self._made[service, owner, region]
+
+    def until(self, done: Callable[[], Any], what: str, *, within: timedelta | None = None) -> Any:
+        """What `done` returns once it is true, asked again with growing pauses.
+
+        Raises OutsideError after `within`, by default `aws.wait_for`.
+        """
+        waited, pause = 0.0, 0.2
+        while not (found := done()):
+            if waited > (within or self.settings.wait_for).total_seconds():
+                hint = "the next run goes on where this one stopped"
+                raise OutsideError(f"{what} did not come to its end", hint=hint)
+            self.pause(pause)
+            waited, pause = waited + pause, min(pause * 1.5, LONGEST_PAUSE)
+        return found
+
+    def _make(self, service: str, account: str, region: str) -> Client:
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": self.settings.attempts},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=self.settings.timeout.total_seconds(),
+            max_pool_connections=max(10, self.settings.parallel),
+            parameter_validation=True,
+            user_agent_extra="goldsmith",
+        )
+        try:
+            raw = self._session(account, region).client(service, region_name=region, config=config)
+        except BotoCoreError as error:
+            raise OutsideError(f"no client for {service} in {region}", evidence=str(error)) from None
+        except ValueError as error:  # an endpoint that is no address
+            raise ContentError(str(error), key="AWS_ENDPOINT_URL", hint="such as http://127.0.0.1:5000") from None
+        return Client(raw, service, account, region)
+
+    def _session(self, account: str, region: str) -> Any:
+        """The session of an account: the credentials at hand, or those of the role to assume in it."""
+        import boto3
+
+        if account not in self._sessions:
+            role = self.settings.roles.get(account, "")
+            if not role and account != self.settings.account:
+                raise ContentError(
+                    f"no role to look into account {account}", key="aws.roles",
+                    hint=f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}',
+                )  # fmt: skip
+            base = boto3.Session()
+            self._sessions[account] = _assuming(base, role, region) if role else base
+        return self._sessions[account]
+
+
+def _assuming(base: Any, role: str, region: str) -> Any:
+    """A session whose credentials are those of `role`, fetched when needed and again before they end."""
+    import boto3
+    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+    from botocore.session import get_session
+
+    source = base._session
+    fetcher = AssumeRoleCredentialFetcher(
+        lambda service, **more: source.create_client(service, region_name=region, **more),
+        source.get_credentials(),
+        role,
+        extra_args={"RoleSessionName": "goldsmith"},
+    )
+    own = get_session()
+    credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+    own._credentials = credentials  # type: ignore[attr-defined]  # botocore's documented way
+    return boto3.Session(botocore_session=own)

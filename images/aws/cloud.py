@@ -1,0 +1,95 @@
+"""What every flow at AWS works with, opened once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import Aws, Settings
+from images.artifact import Artifact
+from images.aws.client import Client, Clients
+from images.aws.model import Machine
+from images.ledger import Ledger, Made
+from images.ledger.cloud import GONE
+from images.machines.blocks import split
+from images.store.oci import Store
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Settings, clients, ledger and store; `now` is the one clock reading of a flow, `actor` whom the audit names."""
+
+    settings: Settings
+    clients: Clients
+    ledger: Ledger
+    store: Store
+    now: datetime
+    actor: str
+
+    @property
+    def aws(self) -> Aws:
+        """The `[aws]` table."""
+        return self.settings.aws
+
+    @property
+    def home(self) -> str:
+        """The region that images are uploaded to. Raises ContentError where none is set."""
+        if not self.aws.region or not self.aws.account:
+            missing = "aws.account" if self.aws.region else "aws.region"
+            hint = "docs/aws.md shows the [aws] table of goldsmith.toml"
+            raise ContentError("machine images are published to AWS, and it is not set", key=missing, hint=hint)
+        return self.aws.region
+
+    @property
+    def prefix(self) -> str:
+        """Our own tags' prefix."""
+        return self.settings.annotation_prefix
+
+    def repository(self, name: str) -> str:
+        """Where the releases of a definition stand, in the ledger's words."""
+        return f"aws/{self.aws.account}/{self.aws.name_prefix}/{name}"
+
+    def client(self, service: str, region: str = "", account: str = "") -> Client:
+        """The client of a service, by default at home."""
+        return self.clients.client(service, region or self.home, account)
+
+    def key(self, region: str) -> str:
+        """The key that encrypts in a region; empty where images are not encrypted."""
+        return self.aws.kms_keys.get(region, "") if self.aws.encrypted else ""
+
+    def note(self, action: str, subject: str, detail: str = "") -> None:
+        """Write an audit line."""
+        self.ledger.audit(self.now, self.actor, action, subject, detail)
+
+    def made(self, **wanted: str) -> tuple[Made, ...]:
+        """The ledger's lines about what we made in the account, without what is gone."""
+        return tuple(line for line in self.ledger.made(self.aws.account, **wanted) if line.state != GONE)
+
+    def mark(self, line: Made, **changes: object) -> Made:
+        """Keep a line with some of its values changed."""
+        changed = replace(line, **changes)  # type: ignore[arg-type]
+        self.ledger.record_made(changed)
+        return changed
+
+
+def machine_of(store: Store, settings: Settings, artifact: Artifact) -> Machine:
+    """The machine image that an artifact is. Raises OutsideError where the store has lost it."""
+    config, blocks = store.config(artifact.digest), store.layers_of(artifact.digest)[0]
+    disk: Mapping[str, object] = config["disk"]
+    return Machine(
+        name=artifact.name,
+        content=artifact.digest,
+        architecture=artifact.platform.partition("/")[2],
+        linear=blocks.digest,
+        digests=b"".join(split(store.blob(blocks.digest).read_bytes())),
+        size_bytes=int(str(disk["size_bytes"])),
+        disk=disk_of(settings, blocks.digest),
+    )
+
+
+def disk_of(settings: Settings, linear: str) -> Path:
+    """Where the raw disk of that linear digest lies."""
+    return settings.state_dir / "disks" / f"{linear.removeprefix('sha256:')}.raw"

@@ -1,0 +1,208 @@
+"""A content's snapshot at home: found, taken up where a killed run left it, or made. Never two of the same.
+
+The ledger is told before the service is; the service makes one snapshot for one token, however often it is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Any
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError
+from images.aws import requests, tags
+from images.aws.client import AwsError
+from images.aws.cloud import Cloud
+from images.aws.deltas import Upload, count, delta_on, plan_upload, whole, with_zeros
+from images.aws.model import Machine, Parent
+from images.aws.upload import upload
+from images.ledger import Made
+from images.ledger.cloud import BEGUN, GONE, STANDING
+
+NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}
+REAP_AFTER = timedelta(days=2)
+
+
+def ensure_snapshot(cloud: Cloud, machine: Machine, release: str) -> str:
+    """The id of a completed snapshot that holds the machine's disk, in the home region."""
+    for line in _lines(cloud, cloud.home, machine.content):
+        if found := _taken_up(cloud, machine, line):
+            return found
+        cloud.mark(line, state=GONE)
+    return _finish(cloud, machine, _start(cloud, machine, _begin(cloud, machine, release)))
+
+
+def standing_snapshot(cloud: Cloud, region: str, content: str) -> str:
+    """The id of the completed snapshot of a content that the ledger knows in a region; empty where there is none."""
+    for line in _lines(cloud, region, content):
+        if line.state == STANDING and _state(cloud, line) == "completed":
+            return line.resource
+    return ""
+
+
+def record_snapshot(cloud: Cloud, region: str, machine: Machine, release: str, snapshot: str) -> None:
+    """Write down a snapshot that the service itself made for us, such as a copied image's."""
+    if not any(line.resource == snapshot for line in _lines(cloud, region, machine.content)):
+        details = _details(cloud, region, machine, None)
+        cloud.ledger.record_made(
+            Made(cloud.aws.account, region, "snapshot", snapshot, machine.name, machine.content, release, cloud.now,
+                 snapshot, STANDING, details)
+        )  # fmt: skip
+
+
+def drop_pending(cloud: Cloud, content: str) -> None:
+    """Cancel what was begun for a content and will not be taken up."""
+    for line in _lines(cloud, cloud.home, content):
+        if line.state == BEGUN:
+            if line.resource and _state(cloud, line) == "pending":
+                cloud.client("ec2").call("DeleteSnapshot", SnapshotId=line.resource)
+            cloud.mark(line, state=GONE)
+
+
+def _lines(cloud: Cloud, region: str, content: str) -> list[Made]:
+    """The ledger's lines about a content's snapshots that are encrypted as the settings say today."""
+    lines = cloud.made(region=region, kind="snapshot", content=content)
+    return [line for line in lines if line.details.get("key") == cloud.key(region)]
+
+
+def _state(cloud: Cloud, line: Made) -> str:
+    """pending, completed or error, as the service says; missing where it knows none, unknown where we know no id."""
+    if not line.resource:
+        return "unknown"
+    found = _described(cloud, line.region, line.resource)
+    return str(found["State"]) if found else "missing"
+
+
+def _described(cloud: Cloud, region: str, snapshot: str) -> dict[str, Any] | None:
+    try:
+        answer = cloud.client("ec2", region).call("DescribeSnapshots", SnapshotIds=[snapshot])
+    except AwsError as error:
+        if error.code in NO_SUCH:
+            return None
+        raise
+    return next(iter(answer["Snapshots"]), None)
+
+
+def _taken_up(cloud: Cloud, machine: Machine, line: Made) -> str:
+    """The snapshot of a line, brought to its end if it was only begun; empty where it is no good any more."""
+    lost_parent = line.details["parent_linear"] and not cloud.store.has(line.details["parent_linear"])
+    if not line.resource:
+        line = _start(cloud, machine, line)
+    state = _state(cloud, line)
+    if state == "pending" and lost_parent:
+        cloud.client("ec2").call("DeleteSnapshot", SnapshotId=line.resource)
+        return ""
+    if state == "completed":
+        cloud.mark(line, state=STANDING)
+        return line.resource
+    return _finish(cloud, machine, line) if state == "pending" else ""
+
+
+def _begin(cloud: Cloud, machine: Machine, release: str) -> Made:
+    """The line of a snapshot that is about to be made, on the parent that saves most."""
+    attempts = len(cloud.ledger.made(cloud.aws.account, region=cloud.home, kind="snapshot", content=machine.content))
+    seed = f"{cloud.home}/{machine.content}/{cloud.key(cloud.home)}/{attempts}"
+    token = f"goldsmith-{hashlib.sha256(seed.encode()).hexdigest()[:40]}"
+    details = _details(cloud, cloud.home, machine, _best(cloud, machine).parent)
+    line = Made(cloud.aws.account, cloud.home, "snapshot", token, machine.name, machine.content, release, cloud.now,
+                details=details)  # fmt: skip
+    cloud.ledger.record_made(line)
+    return line
+
+
+def _details(cloud: Cloud, region: str, machine: Machine, parent: Parent | None) -> dict[str, Any]:
+    known = {"key": cloud.key(region), "linear": machine.linear, "gib": machine.volume_gib}
+    return known | {"parent": parent.snapshot if parent else "", "parent_linear": parent.linear if parent else ""}
+
+
+def _best(cloud: Cloud, machine: Machine) -> Upload:
+    """The upload that writes least, on a parent that still stands."""
+    parents = _parents(cloud)
+    while (best := plan_upload(machine, parents)).parent:
+        found = _described(cloud, cloud.home, best.parent.snapshot)
+        if found and found["State"] == "completed":
+            break
+        parents.remove(best.parent)
+    return best
+
+
+def _parents(cloud: Cloud) -> list[Parent]:
+    """Snapshots that a delta may stand on: of each definition the newest, under the same key, its digests at hand.
+
+    Other definitions count too: a child's disk resembles its base's.
+    """
+    newest: dict[str, Parent] = {}
+    for line in cloud.made(region=cloud.home, kind="snapshot", state=STANDING):
+        linear = line.details["linear"]
+        if line.details["key"] == cloud.key(cloud.home) and cloud.store.has(linear):
+            digests = cloud.store.blob(linear).read_bytes()
+            newest[line.name] = Parent(line.resource, linear, digests, line.details["gib"])
+    return list(newest.values())
+
+
+def _start(cloud: Cloud, machine: Machine, line: Made) -> Made:
+    """Start the snapshot that a line speaks of; asked again, the service answers with the same one."""
+    parent = _parent_of(cloud, line)
+    said = tags.of_snapshot(machine.name, machine.content, machine.linear, cloud.prefix, line.at + REAP_AFTER)
+    asked = requests.start_snapshot(machine, line.token, said, parent=parent, key=cloud.key(line.region))
+    answer = cloud.client("ebs", line.region).call("StartSnapshot", **asked)
+    return cloud.mark(line, resource=str(answer["SnapshotId"]))
+
+
+def _parent_of(cloud: Cloud, line: Made) -> Parent | None:
+    """The parent that a line was begun on: the same as then, so that the same token means the same."""
+    linear = line.details["parent_linear"]
+    if not linear:
+        return None
+    digests = cloud.store.blob(linear).read_bytes() if cloud.store.has(linear) else b""
+    return Parent(line.details["parent"], linear, digests, line.details["gib"])
+
+
+def _finish(cloud: Cloud, machine: Machine, line: Made) -> str:
+    """Bring a pending snapshot to its end: every block, the digest of all, and the service's own work. Its id."""
+    parent = _parent_of(cloud, line)
+    upload_ = delta_on(machine, parent) if parent else whole(machine)
+    digests = with_zeros(machine.digests, max(upload_.indexes) + 1)
+    if not line.details.get("sealed"):
+        _write(cloud, machine, line, upload_, digests)
+        line = cloud.mark(line, details={**line.details, "sealed": True})
+    _seal(cloud, line, requests.complete_snapshot(line.resource, upload_.indexes, digests))
+    cloud.clients.until(lambda: _completed(cloud, line), f"the snapshot {line.resource} in {line.region}")
+    cloud.mark(line, state=STANDING)
+    return line.resource
+
+
+def _write(cloud: Cloud, machine: Machine, line: Made, upload_: Upload, digests: bytes) -> None:
+    total = count(machine.digests)
+    on = f"a delta on {upload_.parent.snapshot}" if upload_.parent else "the first upload: every block"
+    say(f"{machine.name}: {len(upload_.indexes)} of {total} blocks to {line.region}, {on}")
+    upload(
+        cloud.client("ebs", line.region), line.resource, machine.disk, upload_.indexes, digests,
+        parallel=cloud.aws.parallel, progress=lambda done, of: say(f"{machine.name}: {done} of {of} blocks"),
+    )  # fmt: skip
+
+
+def _seal(cloud: Cloud, line: Made, request: dict[str, Any]) -> None:
+    """Complete a snapshot. It may be complete already, by the very digest that we sent, its answer lost."""
+    try:
+        cloud.client("ebs", line.region).call("CompleteSnapshot", **request)
+    except AwsError as error:
+        try:
+            within = timedelta(minutes=1)
+            cloud.clients.until(lambda: _state(cloud, line) == "completed", line.resource, within=within)
+        except OutsideError:
+            cloud.mark(line, details={**line.details, "sealed": False})
+            raise error from None
+
+
+def _completed(cloud: Cloud, line: Made) -> bool:
+    found = _described(cloud, line.region, line.resource)
+    if found is None or found["State"] == "error":
+        cloud.mark(line, state=GONE)
+        raise OutsideError(
+            f"the snapshot {line.resource} in {line.region} failed",
+            evidence=(found or {}).get("StateMessage", "it is not there any more"),
+            hint="publish again: it is uploaded anew",
+        )
+    return bool(found["State"] == "completed")

@@ -1,0 +1,134 @@
+"""What tests of machine images at AWS share: the strict emulator, keys in it, a small disk, and a cloud to publish to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.durations import duration
+from hardening.foundation.settings import Aws, Settings
+from hardening.model import Kind
+from images.artifact import Artifact
+from images.aws.client import Clients
+from images.aws.cloud import Cloud, disk_of
+from images.aws.publish import publish_machine
+from images.ledger import Ledger
+from images.machines.blocks import BLOCK_BYTES, digest
+from images.model import Definition
+from images.publication.publish import Published
+from images.store.oci import Store
+from tests.publishing import PACKAGES, judged
+from tests.strict_aws import ACCOUNT, REGION, StrictAws, in_process
+
+HOME, OTHER, THIRD = REGION, "eu-west-1", "us-east-1"
+PARTNER = "210987654321"
+ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-abcdefghij"
+BLOCKS = 12
+DAY = timedelta(days=1)
+MACHINE_CONFIG = "application/vnd.dev.goldsmith.machine.config.v1+json"
+MACHINE_BLOCKS = "application/vnd.dev.goldsmith.disk.blocks.v1"
+
+
+def today() -> datetime:
+    """The real day: the emulator, as AWS, deprecates nothing in the past."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def keys(aws: StrictAws, *regions: str) -> dict[str, str]:
+    """A customer-managed key in each region."""
+    return {region: _made(aws, region, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT") for region in regions}
+
+
+def signing_key(aws: StrictAws) -> str:
+    """A key that signs."""
+    return _made(aws, HOME, "ECC_NIST_P256", "SIGN_VERIFY")
+
+
+def _made(aws: StrictAws, region: str, spec: str, usage: str) -> str:
+    return str(aws.client("kms", region).create_key(KeySpec=spec, KeyUsage=usage)["KeyMetadata"]["Arn"])
+
+
+def settings_at(aws: StrictAws, folder: Path, **more: Any) -> Settings:
+    """Settings for three regions, shared with a partner and an organisation."""
+    regions = more.pop("regions", (OTHER, THIRD))
+    given: dict[str, Any] = {
+        "account": ACCOUNT,
+        "region": HOME,
+        "regions": regions,
+        "kms_keys": keys(aws, HOME, *regions),
+        "signing_key": signing_key(aws),
+        "share_accounts": (PARTNER,),
+        "share_organizations": (ORGANIZATION,),
+        "timeout": duration("2s"),
+        "wait_for": duration("1m"),
+    }
+    return Settings(state=folder / "state", aws=Aws(**given | more))
+
+
+def cloud_for(settings: Settings, now: datetime | None = None) -> Cloud:
+    """A cloud by those settings, with ledger and store in the state directory."""
+    return Cloud(
+        settings, Clients(settings.aws), Ledger.open(settings.database_url), Store(settings.state_dir / "store"),
+        now or today(), "ann",
+    )  # fmt: skip
+
+
+def at(cloud: Cloud, now: datetime) -> Cloud:
+    """The same cloud at another moment."""
+    return replace(cloud, now=now)
+
+
+@contextmanager
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictAws]:
+    """The strict emulator in this process, and an environment that leads every client to it."""
+    with in_process() as aws:
+        for name, value in aws.environment().items():
+            monkeypatch.setenv(name, value)
+        yield aws
+
+
+def disk(changes: Mapping[int, bytes] | None = None, blocks: int = BLOCKS, seed: int = 1) -> list[bytes]:
+    """The blocks of a small disk: some of noise, some of zeros; `changes` replaces blocks by index."""
+    noise = random.Random(seed)
+    made = [bytes(BLOCK_BYTES) if index % 3 == 2 else noise.randbytes(BLOCK_BYTES) for index in range(blocks)]
+    for index, block in (changes or {}).items():
+        made[index] = block
+    return made
+
+
+def built(cloud: Cloud, blocks: list[bytes], name: str = "debian-server") -> Artifact:
+    """A machine artifact as the builder leaves it: raw disk, block digests, content manifest, ledger line."""
+    layer = cloud.store.put_bytes(b"".join(map(digest, blocks)), MACHINE_BLOCKS)
+    path = disk_of(cloud.settings, layer.digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(blocks))
+    size = len(blocks) * BLOCK_BYTES
+    config = {"architecture": "amd64", "os": "linux", "disk": {"size_bytes": size, "linear_digest": layer.digest}}
+    content = cloud.store.write_image(config, [layer])
+    artifact = Artifact(
+        name, "linux/amd64", f"sha256:in-{layer.digest[7:19]}", content.digest, {"builder": "1"}, PACKAGES,
+        cloud.now, cloud.now, size,
+    )  # fmt: skip
+    cloud.ledger.record_artifact(artifact)
+    return artifact
+
+
+def definition(name: str = "debian-server", **more: Any) -> Definition:
+    """A machine's definition; 30 days of life, 7 of warning."""
+    given: dict[str, Any] = {"base": {"bootstrap": {"family": "debian", "suite": "trixie"}}} | more
+    return Definition(name=name, title=name, owner="ann", kind=Kind.MACHINE, profile="machine-base", **given)
+
+
+def publish(cloud: Cloud, blocks: list[bytes], name: str = "debian-server", **more: Any) -> Published:
+    """Build from these blocks and publish what was built."""
+    judgement = judged(cloud.now)
+    artifact = built(cloud, blocks, name)
+    cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
+    return publish_machine(cloud, artifact, definition(name), judgement, **more)
