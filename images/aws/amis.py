@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 from hardening.foundation.console import say
@@ -19,6 +20,8 @@ from images.publication import lifecycle
 
 QUEUE_FULL = {"ResourceLimitExceeded", "SnapshotCopyLimitExceeded", "ConcurrentSnapshotLimitExceeded"}
 NAME_TAKEN = {"InvalidAMIName.Duplicate"}
+MINUTE = timedelta(minutes=1)
+SOON = 2 * MINUTE  # the service deprecates nothing in the past, by its own clock
 NO_SUCH_IMAGE = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"}
 
 
@@ -56,7 +59,7 @@ def image(cloud: Cloud, region: str, image_id: str) -> Ami | None:
 
 
 def ensure_registered(cloud: Cloud, release: Release, machine: Machine, region: str, snapshot: str) -> Ami:
-    """The release's image over a snapshot that lies in the region. Raises RefusedError where a stranger has its name."""
+    """The release's image over a snapshot of the region. Raises RefusedError where a stranger has its name."""
     name = image_name(cloud, release)
     found = _mine(cloud, region, release, snapshots=(snapshot,))
     if found is None:
@@ -92,6 +95,12 @@ def put_tags(cloud: Cloud, region: str, resources: Iterable[str], wanted: dict[s
     """Tag what a region holds."""
     if wanted and (ids := list(resources)):
         cloud.client("ec2", region).call("CreateTags", Resources=ids, Tags=tags.as_list(wanted))
+
+
+def deprecate(cloud: Cloud, ami: Ami, at: datetime) -> None:
+    """Let the service deprecate an image at that moment, which it keeps to the minute."""
+    if ami.deprecated_at is None or abs(ami.deprecated_at - at) >= MINUTE:
+        cloud.client("ec2", ami.region).call("EnableImageDeprecation", ImageId=ami.id, DeprecateAt=at)
 
 
 def _queued(cloud: Cloud, region: str, asked: dict[str, Any]) -> dict[str, Any] | None:

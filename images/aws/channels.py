@@ -11,16 +11,13 @@ from dataclasses import replace
 from hardening.foundation.errors import ContentError, RefusedError
 from images.artifact import Release
 from images.aws import requests, tags
-from images.aws.amis import image, images_in, named, put_tags
-from images.aws.client import AwsError
+from images.aws.amis import SOON, deprecate, image, put_tags
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.signing import parameter, proof_of, public_key
 from images.ledger import Move
 from images.ledger.cloud import STANDING
-from images.publication import lifecycle
 from images.publication.channels import Change, trail
-from images.publication.lifecycle import Status
 from images.publication.published import CHANNELS, PREVIOUS
 
 
@@ -31,8 +28,8 @@ def channel_name(cloud: Cloud, name: str, channel: str) -> str:
 
 def at(cloud: Cloud, region: str, name: str, channel: str) -> Ami | None:
     """The image that a channel names in a region, if it is still there."""
-    named = parameter(cloud, region, channel_name(cloud, name, channel))
-    return image(cloud, region, named) if named else None
+    found = parameter(cloud, region, channel_name(cloud, name, channel))
+    return image(cloud, region, found) if found else None
 
 
 def release_at(cloud: Cloud, name: str, channel: str) -> Release:
@@ -64,8 +61,8 @@ def point(cloud: Cloud, release: Release, amis: Iterable[Ami], channel: str, rea
 def promote(cloud: Cloud, name: str, policy: str) -> Change:
     """Let `stable` name what `candidate` names, in every region.
 
-    Raises RefusedError when that release is revoked, has expired, its verdict is missing or by another policy, or its
-    signed statement does not hold.
+    Raises RefusedError when that release is revoked, has expired, was judged by another policy, or its signed statement
+    does not hold.
     """
     chosen = release_at(cloud, name, "candidate")
     _fit(cloud, chosen, policy)
@@ -183,6 +180,7 @@ def _revoke_one(cloud: Cloud, release: Release, reason: str) -> None:
     for ami in images_of(cloud, release):
         if ami.release and not ami.release.revoked_at:
             put_tags(cloud, ami.region, (ami.id,), tags.of_revocation(reason, cloud.prefix, cloud.now))
+            deprecate(cloud, ami, cloud.now + SOON)
     if not release.revoked_at:
         cloud.ledger.revoke(release.digest, reason, cloud.now)
         cloud.note("revoke", f"{release.repository}@{release.digest}", reason)
@@ -191,33 +189,29 @@ def _revoke_one(cloud: Cloud, release: Release, reason: str) -> None:
 def _fit(cloud: Cloud, release: Release, policy: str) -> None:
     """Raise RefusedError unless the release may become stable."""
     shown = f"{release.name} {release.digest[:19]}"
-    again = f"./goldsmith image.publish {release.name}"
-    state = lifecycle.status(release, cloud.now)
-    if state in {Status.REVOKED, Status.EXPIRED}:
-        why = (
-            f"was revoked: {release.revoked_reason}"
-            if release.revoked_at
-            else f"expired on {release.expires_at:%Y-%m-%d}"
-        )
-        raise RefusedError(
-            f"{shown} {why}", hint=f"{again} makes another one" if release.revoked_at else f"{again} re-dates it"
-        )
-    verdict = cloud.ledger.verdict(release.content)
-    if verdict is None:
-        raise RefusedError(
-            f"{shown} has no verdict in this ledger: it was never judged here", hint=f"{again} judges it"
-        )
-    if policy not in {verdict.policy, release.policy} or release.policy != policy:
+    publish = f"./goldsmith image.publish {release.name}"
+    if release.revoked_at:
+        raise RefusedError(f"{shown} was revoked: {release.revoked_reason}", hint="publish another one first")
+    if release.expires_at <= cloud.now:
+        raise RefusedError(f"{shown} expired on {release.expires_at:%Y-%m-%d}", hint=f"{publish} re-dates it")
+    if release.policy != policy:
         raise RefusedError(
             f"{shown} was judged by the policy {release.policy}, and the policy {policy} decides on stable",
-            hint=f"{again} judges it by {policy}; or ./goldsmith image.promote {release.name} --policy {release.policy}",
+            hint=f"{publish} judges it by {policy}; or ./goldsmith image.promote {release.name} "
+            f"--policy {release.policy}",
         )
-    if not verdict.allowed:
-        raise RefusedError(f"{shown} is refused by policy {verdict.policy}",
-                           evidence="\n".join(reason.what for reason in verdict.refusals))  # fmt: skip
-    key = public_key(cloud)
-    for ami in images_of(cloud, release):
+    _proven(cloud, release, shown)
+
+
+def _proven(cloud: Cloud, release: Release, shown: str) -> None:
+    """Raise RefusedError unless the signed statement holds of the candidate's images and of the release's own.
+
+    That a release was signed says that the gate let it through: nothing is made at AWS before.
+    """
+    key, candidate = public_key(cloud), at(cloud, cloud.home, release.name, "candidate")
+    for ami in [*([candidate] if candidate else ()), *images_of(cloud, release)]:
         if not (proof := proof_of(cloud, ami, key)).holds:
             raise RefusedError(
-                f"{shown}: what {ami.where} shows is not what was signed", evidence="\n".join(proof.problems)
-            )
+                f"{shown}: what {ami.where} shows is not what was signed", evidence="\n".join(proof.problems),
+                hint=f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why",
+            )  # fmt: skip

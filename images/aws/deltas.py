@@ -37,7 +37,7 @@ def whole(machine: Machine) -> Upload:
 
 
 def delta_on(machine: Machine, parent: Parent) -> Upload:
-    """The blocks that differ from the parent's, and all beyond its end; where it was the longer one, zeros to its end."""
+    """The blocks that differ from the parent's, and all beyond its end; zeros where the parent was longer."""
     child = with_zeros(machine.digests, count(parent.digests))
     changed = delta(parent.digests, child).changed
     beyond = range(count(parent.digests), count(child))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
@@ -18,7 +18,7 @@ from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
 from images.artifact import Artifact, Release
 from images.aws import tags
-from images.aws.amis import ensure_copied, ensure_registered, image_name, named
+from images.aws.amis import deprecate, ensure_copied, ensure_registered, image_name, named
 from images.aws.channels import point
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, Machine
@@ -36,7 +36,6 @@ from images.publication import lifecycle
 from images.publication.publish import TAKEN_UP_WITHIN, Published, refuse
 
 COPIES_AT_ONCE = 20  # EC2's limit of snapshot copies under way to one region
-MINUTE = timedelta(minutes=1)
 
 
 def publish_machine(
@@ -87,12 +86,6 @@ def _complete(cloud: Cloud, chosen: Release, machine: Machine, artifact: Artifac
     for ami in amis:
         _keep_for_good(cloud, ami)
     cloud.ledger.end_publication(chosen)
-
-
-def deprecate(cloud: Cloud, ami: Ami, at: datetime) -> None:
-    """Let the service deprecate an image at that moment, which it keeps to the minute."""
-    if ami.deprecated_at is None or abs(ami.deprecated_at - at) >= MINUTE:
-        cloud.client("ec2", ami.region).call("EnableImageDeprecation", ImageId=ami.id, DeprecateAt=at)
 
 
 def _copies(cloud: Cloud, chosen: Release, machine: Machine, home: Ami) -> list[Ami]:

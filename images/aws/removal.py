@@ -44,7 +44,7 @@ def forget(cloud: Cloud, region: str, resource: str) -> None:
 
 
 def orphans(cloud: Cloud) -> list[tuple[str, str, str]]:
-    """Snapshots that a removal cut short left: (region, id, name) of lines whose content has no image there any more."""
+    """Snapshots that a removal cut short left: region, id and name of those whose content has no image there."""
     under_way = {
         begun.release.content
         for name in {line.name for line in cloud.made(kind="snapshot")}

@@ -59,6 +59,6 @@ def note_on_keys(cloud: Cloud) -> None:
     """Say what sharing alone does not give: the use of the keys that encrypt the images."""
     if cloud.aws.encrypted and (cloud.aws.share_accounts or cloud.aws.share_organizations):
         say(
-            "shared images are encrypted: the policy of each key in aws.kms_keys must let the others' principals use it "
+            "shared images are encrypted: the policy of each key in aws.kms_keys must let the others use it "
             "(kms:DescribeKey, kms:Decrypt, kms:CreateGrant, kms:ReEncrypt*, kms:GenerateDataKey*); docs/aws.md"
         )

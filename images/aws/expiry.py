@@ -1,0 +1,100 @@
+"""What becomes of an image as its end comes and goes: warned, deprecated, disabled, removed. Pure.
+
+Each step waits for its grace. To be disabled or removed, nothing may name the image any more: whatever does holds it
+back, and is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from images.aws.model import Ami
+
+SHOWN = 3
+
+
+class Step(StrEnum):
+    """What is done to an image."""
+
+    KEEP = "keep"
+    WARN = "warn"
+    DEPRECATE = "deprecate"
+    DISABLE = "disable"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Grace:
+    """How long an image stays deprecated, and then disabled, before the next step."""
+
+    disable_after: timedelta
+    deregister_after: timedelta
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of one image, and why. `held` where the step would be due, and something holds it back."""
+
+    ami: Ami
+    step: Step
+    why: str
+    held: bool = False
+
+
+def decide(
+    ami: Ami, users: Sequence[str], grace: Grace, now: datetime, *, disabled_at: datetime | None, unseen: Sequence[str]
+) -> Fate:
+    """The step that is due for an image of ours.
+
+    `users` is what names it; `disabled_at` when we disabled it; `unseen` whom it is shared with and where nobody could
+    look: a launch there within the grace holds it back too.
+    """
+    release = ami.release
+    if release is None:
+        return Fate(ami, Step.KEEP, "its tags do not tell when it ends")
+    end, because = release.expires_at, f"expired on {release.expires_at:%Y-%m-%d}"
+    if release.revoked_at:
+        end, because = release.revoked_at, f"revoked on {release.revoked_at:%Y-%m-%d}: {release.revoked_reason}"
+    if ami.state == "disabled" and disabled_at:
+        return _when_due(ami, Step.REMOVE, disabled_at + grace.deregister_after,
+                         f"disabled on {disabled_at:%Y-%m-%d}", users, now, grace.deregister_after, unseen)  # fmt: skip
+    if now >= end and ami.state != "disabled" and (ami.deprecated_at is None or ami.deprecated_at > now):
+        return Fate(ami, Step.DEPRECATE, because + _used(users))
+    if now >= end:
+        return _when_due(ami, Step.DISABLE, end + grace.disable_after, because, users, now, grace.disable_after, unseen)
+    if now >= release.warn_at:
+        return Fate(ami, Step.WARN, f"expires on {end:%Y-%m-%d}{_used(users)}")
+    return Fate(ami, Step.KEEP, f"expires on {end:%Y-%m-%d}")
+
+
+def unread(ami: Ami, why: str) -> Fate:
+    """What becomes of an image where a region could not be read: nothing."""
+    return Fate(ami, Step.KEEP, f"held back: {ami.region} cannot be read: {why}", held=True)
+
+
+def _when_due(
+    ami: Ami, step: Step, due: datetime, because: str, users: Sequence[str], now: datetime, grace: timedelta,
+    unseen: Sequence[str],
+) -> Fate:  # fmt: skip
+    """`step`, unless its day has not come, or something holds the image."""
+    verb = {Step.DISABLE: "disabled", Step.REMOVE: "removed"}[step]
+    if now < due:
+        return Fate(ami, Step.KEEP, f"{because}; to be {verb} from {due:%Y-%m-%d}{_used(users)}")
+    if users:
+        return Fate(ami, Step.KEEP, f"{because}; not {verb}: {_named(users)}", held=True)
+    if unseen and ami.launched_at and ami.launched_at + grace > now:
+        where = f"launched on {ami.launched_at:%Y-%m-%d}, perhaps by {unseen[0]}, where nobody could look"
+        return Fate(ami, Step.KEEP, f"{because}; not {verb}: {where}", held=True)
+    return Fate(ami, step, because)
+
+
+def _used(users: Sequence[str]) -> str:
+    return f"; {_named(users)}" if users else ""
+
+
+def _named(users: Sequence[str]) -> str:
+    more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
+    return f"{', '.join(users[:SHOWN])}{more} {'still name it' if len(users) > 1 else 'still names it'}"

@@ -1,0 +1,123 @@
+"""The reaper: finds in every region what killed runs left, shows it, and on request removes what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from images.aws import tags
+from images.aws.amis import image, ours_in
+from images.aws.client import AwsError, Client
+from images.aws.cloud import Cloud
+from images.aws.leavings import Found, Reaping, decide
+from images.aws.removal import forget, remove_image, remove_snapshot
+from images.aws.uses import uses_in
+from images.ledger import Made
+from images.ledger.cloud import BEGUN, STANDING
+
+ORDER = ("instance", "volume", "image", "snapshot")  # what stands on others goes first
+ENDED = {"terminated", "shutting-down"}
+
+
+def reap(cloud: Cloud, *, apply: bool) -> tuple[Reaping, ...]:
+    """Every thing with our tags that no line of the ledger owns, and what becomes of it.
+
+    Raises OutsideError where a region cannot be read: what stands there is unknown.
+    """
+    regions = dict.fromkeys((cloud.home, *cloud.aws.all_regions, *sorted({line.region for line in cloud.made()})))
+    found = [reaping for region in regions for reaping in _in_region(cloud, region)]
+    return tuple(_done(cloud, reaping) for reaping in found) if apply else tuple(found)
+
+
+def _in_region(cloud: Cloud, region: str) -> list[Reaping]:
+    try:
+        found = list(_found(cloud, region))
+        users = uses_in(cloud, region) if found else {}
+    except GoldsmithError as error:
+        hint = "what cannot be read is not taken for left over; try again"
+        raise OutsideError(f"{region} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
+    lines = {line.resource: _state(cloud, line) for line in cloud.made(region=region)}
+    decided = [
+        decide(one, state=lines.get(one.id, ""), users=users.get(one.id, ()), now=cloud.now)
+        for one in sorted(found, key=lambda one: (ORDER.index(one.kind), one.id))
+    ]
+    return [reaping for reaping in decided if reaping]
+
+
+def _state(cloud: Cloud, line: Made) -> str:
+    """Whose a line's thing is: `standing` where a release stands on it, else still what a run began."""
+    over = cloud.ledger.releases_of_content(line.content)
+    stands = [one for one in over if not one.pruned_at and (line.kind == "snapshot" or one.digest == line.release)]
+    return STANDING if stands else BEGUN
+
+
+def _found(cloud: Cloud, region: str) -> Iterator[Found]:
+    """Everything in a region with a tag of ours."""
+    ec2 = cloud.client("ec2", region)
+    keyed = [{"Name": "tag-key", "Values": [f"{cloud.prefix}{key}" for key in (tags.NAME, tags.REAP_AFTER)]}]
+    for reservation in ec2.pages("DescribeInstances", "Reservations", Filters=keyed):
+        for one in reservation["Instances"]:
+            if one["State"]["Name"] not in ENDED:
+                yield _as_found(cloud, region, "instance", one["InstanceId"], one)
+    for one in ec2.pages("DescribeVolumes", "Volumes", Filters=keyed):
+        yield _as_found(cloud, region, "volume", one["VolumeId"], one)
+    for one in ec2.pages("DescribeSnapshots", "Snapshots", Filters=keyed, OwnerIds=["self"]):
+        yield _as_found(cloud, region, "snapshot", one["SnapshotId"], one)
+    for ami in ours_in(cloud, region):
+        due = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.REAP_AFTER}")
+        yield Found(cloud.aws.account, region, "image", ami.id, ami.name, due)
+
+
+def _as_found(cloud: Cloud, region: str, kind: str, resource: str, shown: dict[str, Any]) -> Found:
+    said = tags.as_dict(shown.get("Tags"))
+    due = tags.moment_in(said, f"{cloud.prefix}{tags.REAP_AFTER}")
+    return Found(cloud.aws.account, region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due)
+
+
+def _done(cloud: Cloud, reaping: Reaping) -> Reaping:
+    """Remove a thing that may go; a failure is told and stops no other."""
+    found = reaping.found
+    if not reaping.remove:
+        return reaping
+    try:
+        REMOVERS[found.kind](cloud, found)
+    except GoldsmithError as error:
+        return replace(reaping, remove=False, why=f"{reaping.why}; not removed: {error.message}")
+    forget(cloud, found.region, found.id)
+    cloud.note("reap", found.where, f"{found.kind}: {reaping.why}")
+    return reaping
+
+
+def _image(cloud: Cloud, found: Found) -> None:
+    if ami := image(cloud, found.region, found.id):
+        remove_image(cloud, ami)
+
+
+def _snapshot(cloud: Cloud, found: Found) -> None:
+    remove_snapshot(cloud, found.region, found.id)
+
+
+def _instance(cloud: Cloud, found: Found) -> None:
+    _gone(cloud.client("ec2", found.region), "TerminateInstances", InstanceIds=[found.id])
+
+
+def _volume(cloud: Cloud, found: Found) -> None:
+    _gone(cloud.client("ec2", found.region), "DeleteVolume", VolumeId=found.id)
+
+
+def _gone(ec2: Client, operation: str, **request: Any) -> None:
+    try:
+        ec2.call(operation, **request)
+    except AwsError as error:
+        if not error.code.endswith(".NotFound"):
+            raise
+
+
+REMOVERS: dict[str, Callable[[Cloud, Found], None]] = {
+    "instance": _instance,
+    "volume": _volume,
+    "image": _image,
+    "snapshot": _snapshot,
+}

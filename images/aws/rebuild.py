@@ -1,0 +1,71 @@
+"""A lost ledger is filled again from AWS: from images whose signed statement holds, and from the channels."""
+
+from __future__ import annotations
+
+from hardening.foundation.console import say
+from images.artifact import Release
+from images.aws import tags
+from images.aws.amis import ours_in
+from images.aws.channels import at
+from images.aws.cloud import Cloud
+from images.aws.model import Ami
+from images.aws.signing import proof_of, public_key
+from images.ledger import Made, Move
+from images.ledger.cloud import STANDING
+from images.publication.published import CHANNELS, PREVIOUS, newest_first
+
+
+def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
+    """Write into the ledger what AWS knows: releases, images, snapshots, channels. Run again, it changes nothing.
+
+    What is not signed by our key is not believed, and said; what a killed run left is the reaper's.
+    """
+    key, found = public_key(cloud), {}
+    for region in cloud.aws.all_regions:
+        for ami in ours_in(cloud, region):
+            if f"{cloud.prefix}{tags.REAP_AFTER}" in ami.tags:
+                continue
+            if problems := proof_of(cloud, ami, key).problems:
+                say(f"{ami.where} is passed over: {problems[0]}")
+            elif ami.release:
+                found[ami.release.digest] = ami.release
+                _record(cloud, ami, ami.release)
+    for release in newest_first(found.values())[::-1]:
+        cloud.ledger.record_release(release)
+    for name in sorted({release.name for release in found.values()}):
+        _channels(cloud, name)
+    cloud.note("rebuild", "ledger", f"{len(found)} releases read from AWS")
+    return newest_first(found.values())
+
+
+def _record(cloud: Cloud, ami: Ami, release: Release) -> None:
+    """The lines of an image and its snapshots; the snapshots' can be no parents until their digests are at hand."""
+    known = {line.resource for line in cloud.made(region=ami.region)}
+    if ami.id not in known:
+        cloud.ledger.record_made(_line(cloud, ami, release, "image", ami.name, ami.id, {"snapshots": ami.snapshots}))
+    linear = ami.tags[f"{cloud.prefix}{tags.LINEAR}"]
+    details = {"key": cloud.key(ami.region), "linear": linear, "gib": 0, "parent": "", "parent_linear": ""}
+    for snapshot in set(ami.snapshots) - known:
+        found = cloud.client("ec2", ami.region).call("DescribeSnapshots", SnapshotIds=[snapshot])["Snapshots"][0]
+        sized = details | {"gib": found["VolumeSize"], "key": found.get("KmsKeyId", "")}
+        cloud.ledger.record_made(_line(cloud, ami, release, "snapshot", snapshot, snapshot, sized))
+
+
+def _line(
+    cloud: Cloud, ami: Ami, release: Release, kind: str, token: str, resource: str, details: dict[str, object]
+) -> Made:
+    return Made(cloud.aws.account, ami.region, kind, token, release.name, release.content, release.digest,
+                release.published_at, resource, STANDING, details)  # fmt: skip
+
+
+def _channels(cloud: Cloud, name: str) -> None:
+    """Each channel's last move, and the one before it, so that a rollback knows where to go."""
+    repository = cloud.repository(name)
+    for channel in CHANNELS:
+        present = at(cloud, cloud.home, name, channel)
+        if not present or not present.release or cloud.ledger.moves(repository, channel):
+            continue
+        before = at(cloud, cloud.home, name, f"{channel}{PREVIOUS}")
+        digests = [ami.release.digest for ami in (before or present, present) if ami.release]
+        for digest in dict.fromkeys(digests):
+            cloud.ledger.record_move(Move(repository, channel, digest, cloud.now, "rebuild"))
