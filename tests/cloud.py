@@ -20,7 +20,7 @@ from images.aws.client import Clients
 from images.aws.cloud import Cloud, disk_of
 from images.aws.publish import publish_machine
 from images.ledger import Ledger
-from images.machines.blocks import BLOCK_BYTES, digest
+from images.machines.blocks import BLOCK, digest_of
 from images.model import Definition
 from images.publication.publish import Published
 from images.store.oci import Store
@@ -97,7 +97,7 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictAws]:
 def disk(changes: Mapping[int, bytes] | None = None, blocks: int = BLOCKS, seed: int = 1) -> list[bytes]:
     """The blocks of a small disk: some of noise, some of zeros; `changes` replaces blocks by index."""
     noise = random.Random(seed)
-    made = [bytes(BLOCK_BYTES) if index % 3 == 2 else noise.randbytes(BLOCK_BYTES) for index in range(blocks)]
+    made = [bytes(BLOCK) if index % 3 == 2 else noise.randbytes(BLOCK) for index in range(blocks)]
     for index, block in (changes or {}).items():
         made[index] = block
     return made
@@ -105,12 +105,12 @@ def disk(changes: Mapping[int, bytes] | None = None, blocks: int = BLOCKS, seed:
 
 def built(cloud: Cloud, blocks: list[bytes], name: str = "debian-server") -> Artifact:
     """A machine artifact as the builder leaves it: raw disk, block digests, content manifest, ledger line."""
-    layer = cloud.store.put_bytes(b"".join(map(digest, blocks)), MACHINE_BLOCKS)
+    layer = cloud.store.put_bytes(b"".join(map(digest_of, blocks)), MACHINE_BLOCKS)
     path = disk_of(cloud.settings, layer.digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(blocks))
-    size = len(blocks) * BLOCK_BYTES
-    config = {"architecture": "amd64", "os": "linux", "disk": {"size_bytes": size, "linear_digest": layer.digest}}
+    size = len(blocks) * BLOCK
+    config = {"architecture": "amd64", "os": "linux", "disk": {"size_bytes": size, "linear": layer.digest}}
     content = cloud.store.write_image(config, [layer])
     artifact = Artifact(
         name, "linux/amd64", f"sha256:in-{layer.digest[7:19]}", content.digest, {"builder": "1"}, PACKAGES,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from images.aws.cloud import Cloud
-from tests.cloud import BLOCK_BYTES, cloud_for, disk, emulator, publish, settings_at
+from tests.cloud import BLOCK, cloud_for, disk, emulator, publish, settings_at
 from tests.strict_aws import StrictAws
 
 
@@ -26,7 +26,7 @@ def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
 
 
 def read(aws: StrictAws, snapshot: str, blocks: int) -> list[bytes]:
-    return list(aws.read(snapshot, blocks * BLOCK_BYTES))
+    return list(aws.read(snapshot, blocks * BLOCK))
 
 
 def test_it_works(aws: StrictAws, cloud: Cloud) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from images.aws.model import Machine, Parent
-from images.machines.blocks import DIGEST_BYTES, ZERO_DIGEST, delta
+from images.machines.blocks import SIZE, ZERO, delta
 
 WORTH = 0.9  # a delta that writes more than this part of the blocks is a full upload that depends on a parent
 
@@ -39,21 +39,19 @@ def whole(machine: Machine) -> Upload:
 def delta_on(machine: Machine, parent: Parent) -> Upload:
     """The blocks that differ from the parent's, and all beyond its end; zeros where the parent was longer."""
     child = with_zeros(machine.digests, count(parent.digests))
-    changed = delta(parent.digests, child).changed
-    beyond = range(count(parent.digests), count(child))
-    return Upload(tuple(sorted({*changed, *beyond})), parent)
+    return Upload(delta(parent.digests, child), parent)
 
 
 def count(digests: bytes) -> int:
     """How many blocks they are of."""
-    return len(digests) // DIGEST_BYTES
+    return len(digests) // SIZE
 
 
 def digests_at(digests: bytes, indexes: Sequence[int]) -> bytes:
     """The digests of some blocks, one after the other."""
-    return b"".join(digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] for index in indexes)
+    return b"".join(digests[index * SIZE : (index + 1) * SIZE] for index in indexes)
 
 
 def with_zeros(digests: bytes, blocks: int) -> bytes:
     """`digests` of a disk as if it went on with zeros up to so many blocks."""
-    return digests + ZERO_DIGEST * max(0, blocks - count(digests))
+    return digests + ZERO * max(0, blocks - count(digests))

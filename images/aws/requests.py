@@ -7,13 +7,15 @@ RegisterImage takes no encryption of its own for a snapshot: it follows the snap
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from images.aws.deltas import digests_at
 from images.aws.model import Machine, Parent
 from images.aws.tags import as_list
-from images.machines.blocks import BLOCK_BYTES, checksum, linear
+from images.machines.blocks import BLOCK
 
 ROOT_DEVICE = "/dev/xvda"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}
@@ -42,8 +44,8 @@ def put_block(snapshot: str, index: int, data: bytes, digest: bytes) -> dict[str
         "SnapshotId": snapshot,
         "BlockIndex": index,
         "BlockData": data,
-        "DataLength": BLOCK_BYTES,
-        "Checksum": checksum(digest),
+        "DataLength": BLOCK,
+        "Checksum": b64encode(digest).decode(),
         "ChecksumAlgorithm": "SHA256",
     }
 
@@ -53,7 +55,7 @@ def complete_snapshot(snapshot: str, written: Sequence[int], digests: bytes) -> 
     return {
         "SnapshotId": snapshot,
         "ChangedBlocksCount": len(written),
-        "Checksum": checksum(linear(digests_at(digests, written))),
+        "Checksum": b64encode(sha256(digests_at(digests, written)).digest()).decode(),
         "ChecksumAlgorithm": "SHA256",
         "ChecksumAggregationMethod": "LINEAR",
     }

@@ -15,7 +15,7 @@ from hardening.foundation.errors import OutsideError
 from images.aws.client import Client
 from images.aws.deltas import digests_at
 from images.aws.requests import put_block
-from images.machines.blocks import BLOCK_BYTES
+from images.machines.blocks import BLOCK
 
 TENTHS = 10
 
@@ -41,7 +41,7 @@ def upload(
     file = os.open(disk, os.O_RDONLY)
 
     def put(index: int) -> None:
-        data = os.pread(file, BLOCK_BYTES, index * BLOCK_BYTES).ljust(BLOCK_BYTES, b"\0")
+        data = os.pread(file, BLOCK, index * BLOCK).ljust(BLOCK, b"\0")
         ebs.call("PutSnapshotBlock", **put_block(snapshot, index, data, digests_at(digests, (index,))))
         told()
 
