@@ -161,6 +161,15 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
     show(prune_images(apply=apply), PRUNE_COLUMNS, as_json=json)
 
 
+@command(APPLY | JSON)
+def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
+    """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
+    from pipelines.listing import show
+    from pipelines.machines import REAP_COLUMNS, reap_leavings
+
+    show(reap_leavings(apply=apply), REAP_COLUMNS, as_json=json)
+
+
 @command(NAME | JSON, "name")
 def image_lock(c: Context, name: str, json: bool = False) -> None:
     """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
@@ -386,7 +395,7 @@ def _room(name: str, *tasks: Any) -> Collection:
 namespace = Collection(
     _room(
         "image", image_list, image_plan, image_build, image_verify, image_scan, image_publish, image_promote,
-        image_rollback, image_revoke, image_show, image_why, image_prune, image_lock, image_rebuild,
+        image_rollback, image_revoke, image_show, image_why, image_prune, image_reap, image_lock, image_rebuild,
     ),
     _room("control", control_list, control_show, control_check),
     _room("policy", policy_show, policy_waivers, policy_export),

@@ -10,6 +10,8 @@ from functools import cached_property
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
+from images.aws.client import Clients
+from images.aws.cloud import Cloud
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
 from images.ledger import Ledger
 from images.packages.index import PackageIndex
@@ -80,6 +82,11 @@ class Context:
         """What the flows over releases work with."""
         registry = Registry(self.registry_address(), self.settings)
         return Publisher(registry, self.ledger, self.store, self.now, self.actor)
+
+    @cached_property
+    def cloud(self) -> Cloud:
+        """What the flows over machine releases work with."""
+        return Cloud(self.settings, Clients(self.settings.aws), self.ledger, self.store, self.now, self.actor)
 
     def policy_of(self, name: str) -> str:
         """The policy that judges a definition."""

@@ -10,8 +10,12 @@ from datetime import datetime
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.model import Kind
 from images.artifact import Release
+from images.aws.preflight import preflight
+from images.aws.publish import publish_machine
 from images.build import BuildOutcome, build
+from images.catalog import LoadedDefinition
 from images.context import Context
 from images.judge import judge, latest, refusal
 from images.planning.graph import order
@@ -45,13 +49,34 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
 
     A child is published only on a base that is; what is refused or failed stops its children and nothing else.
     """
-    built = {outcome.name: outcome for outcome in build(context, names)}
-    outcomes: dict[str, ReleaseOutcome] = {}
+    chosen = list(names)
+    outcomes = _blocked(context, chosen)
+    possible = [name for name in chosen if name not in outcomes]
+    built = {outcome.name: outcome for outcome in (build(context, possible) if possible else ())}
     for name in (known for known in order(context.parents) if known in built):
         start = time.monotonic()
         parent = outcomes.get(context.parents[name] or "")
         outcomes[name] = replace(_one(context, built[name], parent), seconds=round(time.monotonic() - start, 3))
     return list(outcomes.values())
+
+
+def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
+    """The outcomes of machine images that could not be published whatever was built, asked before anything is."""
+    machines = [name for name in names if (known := context.definitions.get(name)) and _is_machine(known)]
+    try:
+        if machines:
+            preflight(context.cloud)
+    except GoldsmithError as error:
+        action = Action.REFUSED if isinstance(error, RefusedError) else Action.FAILED
+        told = [BuildOutcome(name, action, reasons=(error.message,), error=error) for name in machines]
+        return {
+            built.name: ReleaseOutcome(built.name, action, built, reasons=built.reasons, error=error) for built in told
+        }
+    return {}
+
+
+def _is_machine(loaded: LoadedDefinition) -> bool:
+    return loaded.definition.kind is Kind.MACHINE
 
 
 def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -> ReleaseOutcome:
@@ -81,7 +106,10 @@ def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
     standing = next((r for r in releases if not r.pruned_at), None)
     redate = standing is not None and near_expiry(standing, context.now)
     say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
-    published = release(context.publisher, artifact, definition, judgement, redate=redate)
+    if definition.kind is Kind.MACHINE:
+        published = publish_machine(context.cloud, artifact, definition, judgement, redate=redate)
+    else:
+        published = release(context.publisher, artifact, definition, judgement, redate=redate)
     return ReleaseOutcome(
         built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
         built.reasons, verdict=judgement.verdict,

@@ -13,6 +13,8 @@ from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError
+from images.aws import channels as machine_channels
+from images.aws.show import ShownAmi, ShownMachine
 from images.context import Context
 from images.documents import to_json
 from images.judge import judge, latest, scan_content
@@ -29,6 +31,15 @@ from images.upstream import Upstream
 from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, ScanOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host import docker_host
+from pipelines.machines import (
+    is_machine,
+    machine_meant,
+    machine_release,
+    prune_machines,
+    rebuild_from_aws,
+    revoke_machine,
+    show_machine_release,
+)
 from pipelines.roll import check, desk
 from pipelines.selection import named
 from pipelines.wiring import image_context
@@ -140,21 +151,33 @@ def promote_images(
     changes, errors = [], []
     for name in named(context, pattern):
         try:
-            changes.append(channels.promote(context.publisher, name, context.policy_of(name)))
+            changes.append(_promote(context, name))
         except GoldsmithError as error:
             errors.append(error)
     return changes, errors
 
 
+def _promote(context: Context, name: str) -> Change:
+    if is_machine(context, name):
+        return machine_channels.promote(context.cloud, name, context.policy_of(name))
+    return channels.promote(context.publisher, name, context.policy_of(name))
+
+
 def rollback_image(name: str) -> list[Change]:
     """Move `stable` back to the release it pointed to before."""
     context = image_context()
-    return [channels.rollback(context.publisher, select(name, context.definitions, "image")[0])]
+    only = select(name, context.definitions, "image")[0]
+    if is_machine(context, only):
+        return [machine_channels.rollback(context.cloud, only)]
+    return [channels.rollback(context.publisher, only)]
 
 
 def revoke_release(ref: str, reason: str) -> list[Change]:
     """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
     context = image_context()
+    if release := machine_release(context, ref):
+        say(f"revoking {release.name} {release.digest} at AWS: {reason}")
+        return revoke_machine(context.cloud, release, reason)
     is_bare = ref.startswith("sha256:")
     reference = locate(context.publisher, ref, sorted(context.definitions)) if is_bare else ref
     changed = channels.revoke(context.publisher, reference_of(context.publisher.registry, reference), reason)
@@ -162,14 +185,16 @@ def revoke_release(ref: str, reason: str) -> list[Change]:
     return list(changed)
 
 
-def show_release(ref: str) -> Shown:
-    """Everything about a published image, from the registry alone."""
+def show_release(ref: str) -> Shown | ShownMachine:
+    """Everything about a published image, from the registry or AWS alone."""
     context = image_context()
+    if machine_meant(context, ref):
+        return show_machine_release(context, ref)
     return show(context.publisher.registry, ref, context.settings.annotation_prefix, context.now, context.definitions)
 
 
-def print_release(shown: Shown, *, as_json: bool) -> None:
-    """Print what the registry tells of a release."""
+def print_release(shown: Shown | ShownMachine, *, as_json: bool) -> None:
+    """Print what is known of a release."""
     if as_json:
         print_json(to_json(shown))
         return
@@ -188,6 +213,8 @@ def _text(value: object) -> str:
 
 
 def _line(item: object) -> str:
+    if isinstance(item, ShownAmi):
+        return f"{item.region} {item.id} ({item.state}{': ' + ', '.join(item.channels) if item.channels else ''})"
     for field in ("artifact_type", "what"):
         if hasattr(item, field):
             return str(getattr(item, field))
@@ -201,12 +228,14 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
     """
     context = context or image_context()
     look_at_fleets(context)
-    decisions = prune(context.publisher, sorted(context.definitions), apply=apply)
+    containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
+    decisions = prune(context.publisher, containers, apply=apply)
     garbage = [found for found in collect(context, apply=apply) if found.files]
     lines = [_prune_line(decision, apply=apply) for decision in decisions]
+    lines += prune_machines(context, apply=apply)
     lines += [_garbage_line(found, apply=apply) for found in garbage]
-    if any(line.action == "remove" for line in lines):
-        say("nothing was removed: --apply removes what is listed so")
+    if any(line.action in {"remove", "disable", "deprecate"} for line in lines):
+        say("nothing was done: --apply does what is listed so")
     return lines
 
 
@@ -249,9 +278,10 @@ def lock_upstreams(pattern: str) -> list[LockLine]:
 
 
 def rebuild_ledger() -> list[ReleaseLine]:
-    """Fill the ledger from the registry; the releases that were found there."""
+    """Fill the ledger from the registry and AWS; the releases that were found there."""
     context = image_context()
+    containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
     return [
         ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
-        for found in rebuild(context.publisher, sorted(context.definitions))
+        for found in (*rebuild(context.publisher, containers), *rebuild_from_aws(context))
     ]

@@ -17,12 +17,14 @@ from hardening.foundation.settings import ROOT, Settings
 from hardening.listing import ControlDetail, ControlRow
 from hardening.model import Cases, Control, Profile, Waiver
 from hardening.policy import Policy
+from images.aws.show import ShownMachine
 from images.model import Definition
 from images.publication.channels import Change
 from images.publication.show import Shown
 from pipelines import contract
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
+from pipelines.machines import ReapLine
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -37,9 +39,10 @@ COMMANDS: dict[str, Any] = {
     "image.promote": list[Change],
     "image.rollback": list[Change],
     "image.revoke": list[Change],
-    "image.show": Shown,
+    "image.show": Shown | ShownMachine,
     "image.why": contract.WhyOutput,
     "image.prune": list[contract.PruneLine],
+    "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],
     "image.rebuild": list[contract.ReleaseLine],
     "control.list": list[ControlRow],

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from hardening.foundation.durations import duration
 from hardening.foundation.settings import Aws, Settings
@@ -25,7 +22,7 @@ from images.model import Definition
 from images.publication.publish import Published
 from images.store.oci import Store
 from tests.publishing import PACKAGES, judged
-from tests.strict_aws import ACCOUNT, REGION, StrictAws, in_process
+from tests.strict_aws import ACCOUNT, REGION, StrictAws
 
 HOME, OTHER, THIRD = REGION, "eu-west-1", "us-east-1"
 PARTNER = "210987654321"
@@ -83,15 +80,6 @@ def cloud_for(settings: Settings, now: datetime | None = None) -> Cloud:
 def at(cloud: Cloud, now: datetime) -> Cloud:
     """The same cloud at another moment."""
     return replace(cloud, now=now)
-
-
-@contextmanager
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictAws]:
-    """The strict emulator in this process, and an environment that leads every client to it."""
-    with in_process() as aws:
-        for name, value in aws.environment().items():
-            monkeypatch.setenv(name, value)
-        yield aws
 
 
 def disk(changes: Mapping[int, bytes] | None = None, blocks: int = BLOCKS, seed: int = 1) -> list[bytes]:

@@ -14,6 +14,7 @@ from hardening.foundation.process import which
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from images.aws.cloud import Cloud
     from tests.loop import Goldsmith
     from tests.strict_aws import StrictAws
 
@@ -80,16 +81,28 @@ def docker_host() -> str:
 
 
 @pytest.fixture(scope="session")
-def aws_server() -> Iterator[StrictAws]:
-    """One strict emulator for all tests of a process; tests take `aws`, which finds it as freshly started."""
+def running_aws() -> Iterator[StrictAws]:
+    """The strict AWS emulator, one for all tests of this process."""
     from tests.strict_aws import in_process
 
-    with in_process() as server:
-        yield server
+    with in_process() as aws:
+        yield aws
 
 
 @pytest.fixture
-def aws(aws_server: StrictAws) -> StrictAws:
-    """The strict AWS emulator, empty, nothing going wrong."""
-    aws_server.reset()
-    return aws_server
+def aws(running_aws: StrictAws, monkeypatch: pytest.MonkeyPatch) -> StrictAws:
+    """The emulator as freshly started, and an environment that leads every client to it."""
+    running_aws.reset()
+    for name, value in running_aws.environment().items():
+        monkeypatch.setenv(name, value)
+    return running_aws
+
+
+@pytest.fixture
+def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
+    """A cloud of three regions to publish machine images to, with an empty ledger."""
+    from tests.cloud import cloud_for, settings_at
+
+    made = cloud_for(settings_at(aws, tmp_path))
+    yield made
+    made.ledger.close()
