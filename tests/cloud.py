@@ -1,4 +1,4 @@
-"""What tests of machine images at AWS share: the strict emulator, keys in it, a small disk, and a cloud to publish to."""
+"""What tests of machine images at AWS share: keys in the emulator, a small disk, and a cloud to publish to."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from images.artifact import Artifact
 from images.aws.client import Clients
 from images.aws.cloud import Cloud, disk_of
 from images.aws.publish import publish_machine
+from images.aws.show import show_machine
 from images.ledger import Ledger
 from images.machines.blocks import BLOCK, digest_of
 from images.model import Definition
@@ -120,3 +121,25 @@ def publish(cloud: Cloud, blocks: list[bytes], name: str = "debian-server", **mo
     artifact = built(cloud, blocks, name)
     cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
     return publish_machine(cloud, artifact, definition(name), judgement, **more)
+
+
+def whole(aws: StrictAws, cloud: Cloud, blocks: list[bytes], regions: tuple[str, ...]) -> None:
+    """Assert that exactly one image of ours stands in each region, right in all that makes it one, and nothing else."""
+    images, snapshots = aws.images(), aws.snapshots()
+    assert sorted(image["region"] for image in images.values()) == sorted(regions), "one image a region"
+    assert len(snapshots) == len(regions), "one snapshot an image"
+    assert {snapshot["state"] for snapshot in snapshots.values()} == {"completed"}
+    shown = show_machine(cloud, "debian-server:candidate")
+    assert shown.proven, shown.problems
+    assert {one.region for one in shown.images} == set(regions)
+    for one in shown.images:
+        assert (one.state, one.channels) == ("available", ("candidate",))
+        assert one.deprecated_at
+        assert list(aws.read(one.snapshots[0], len(blocks) * BLOCK)) == blocks
+        permissions = images[one.id]["permissions"]
+        assert permissions == [{"UserId": PARTNER}, {"OrganizationArn": ORGANIZATION}]
+        tagged = aws.client("ec2", one.region).describe_tags()["Tags"]
+        assert not [tag for tag in tagged if tag["Key"] == "dev.goldsmith.reap-after"]
+    assert not cloud.ledger.open_publications(cloud.repository("debian-server"))
+    assert len(cloud.ledger.releases("debian-server")) == 1
+    assert {line.state for line in cloud.made()} == {"standing"}

@@ -1,4 +1,4 @@
-"""A machine image becomes images in several regions: whole, dated, shared, signed, found by its channel; never twice."""
+"""A machine image becomes images in several regions: whole, dated, shared, found by its channel; never twice."""
 
 from __future__ import annotations
 
