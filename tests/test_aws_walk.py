@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -263,10 +264,8 @@ def test_a_walk_that_ends_in_the_middle_is_finished_by_the_next(
     for day in (DISABLED, REMOVED + 1):
         with monkeypatch.context() as patched:
             patched.setattr(Client, "call", dying(operation, 0, after=after))
-            try:
+            with suppress(Killed):
                 walk(on(aws, cloud, day), apply=True)
-            except Killed:
-                pass
         walk(on(aws, cloud, day), apply=True)
     assert (aws.images(), aws.snapshots()) == ({}, {})
     assert not aws.client("ssm").describe_parameters()["Parameters"]
