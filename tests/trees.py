@@ -24,6 +24,7 @@ MACHINE_PACKAGES = (
     "openssh-server", "procps", "sudo", "systemd", "systemd-resolved", "systemd-sysv", "systemd-timesyncd", "udev",
     "unattended-upgrades", "zstd",
 )  # fmt: skip
+CONTAINER_ENGINE = "docker.io"
 READY_MACHINE = "GOLDSMITH_TEST_MACHINE_TREE"
 """Names a machine tree that is there already, for quick trials; it is not changed."""
 
@@ -79,12 +80,15 @@ class Trees:
             run(["umount", str(self.mounted.pop())])
 
     def _base(self, profile: str) -> str:
-        return "static" if profile == "container-static" else str(PROFILES[profile])
+        return {"container-static": "static", "container-host": "engine"}.get(profile, str(PROFILES[profile]))
 
     def _make(self, name: str) -> Path:
         tree = self.folder / name
         if name == "static":
             unpack_static(self.of("container-base", "unhardened"), tree)
+        elif name == "engine":
+            tree = self.copy(self.of("machine-base", "unhardened"), tree)
+            unpack(CONTAINER_ENGINE, tree)
         elif name == Kind.MACHINE and (ready := os.environ.get(READY_MACHINE)):
             return Path(ready)
         else:
@@ -109,6 +113,15 @@ def bootstrap(tree: Path, packages: tuple[str, ...]) -> None:
         options.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
     env = {"INITRD": "No"}  # no test boots this tree, and an initial file system takes its time
     run(["mmdebstrap", *options, suite.partition("=")[2], str(tree), *sources], env=env, timeout=600)
+
+
+def unpack(package: str, tree: Path) -> None:
+    """Add the files of one package to a tree, and none of what it depends on."""
+    folder = tree.parent / "packages"
+    folder.mkdir(mode=0o777)
+    run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package], cwd=folder, timeout=300)
+    for archive in folder.glob("*.deb"):
+        run(["dpkg-deb", "-x", str(archive), str(tree)])
 
 
 def unpack_static(base: Path, static: Path) -> None:

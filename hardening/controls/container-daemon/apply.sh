@@ -1,0 +1,2 @@
+set -eu
+enable docker.service docker.socket
