@@ -3,10 +3,17 @@
 # settings_running WANTED: the running kernel's own word; a glob stands for all that it matches. A feature that the
 # kernel does not have cannot be on.
 settings_running() {
-    printf '%s\n' "$1" | awk -F= '{last[$1] = $2} END {for (key in last) print key, last[key]}' | while read -r key value; do
-        for file in /proc/sys/$(printf %s "$key" | tr ./ /.); do
+    printf '%s\n' "$1" | awk -F= '
+        {last[$1] = $2}
+        END {
+            for (key in last) {
+                path = key; gsub(/\//, "\t", path); gsub(/\./, "/", path); gsub(/\t/, ".", path)
+                print "/proc/sys/" path, last[key]
+            }
+        }' | while read -r files value; do
+        for file in $files; do
             [ -r "$file" ] || { echo "absent $file"; continue; }
-            now=$(tr -s '\t ' ' ' < "$file")
+            read -r now < "$file"
             if [ "$now" = "$value" ]; then echo "good $file"; else echo "bad ${file#/proc/sys/} is $now in the running kernel, not $value"; fi
         done
     done

@@ -26,10 +26,12 @@ enabled() {
     case $state in enabled | static | alias) ;; *) echo "$1 is ${state##*: }" ;; esac
 }
 
-# active UNIT: says so where the unit does not run. Only in the booted machine.
+# active UNIT …: says which of the units does not run. Only in the booted machine.
 active() {
-    state=$(systemctl is-active "$1" 2>&1) || true
-    [ "$state" = active ] || echo "$1 is $state"
+    systemctl is-active "$@" 2>&1 | while read -r state; do
+        [ "$state" = active ] || echo "$1 is $state"
+        shift
+    done
 }
 
 # enable UNIT …: makes units start by themselves, masked or not. Changes nothing where they do.

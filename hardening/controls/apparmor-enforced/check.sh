@@ -1,32 +1,41 @@
 set -eu
 cd "$ROOT"
 [ -d etc/apparmor.d ] && [ ! -L etc/apparmor.d ] && [ -x usr/sbin/apparmor_parser ] || { echo "AppArmor is not installed: nothing to look at"; exit 1; }
-profiles=$(find etc/apparmor.d -maxdepth 1 -type f | wc -l)
-[ "$profiles" -gt 0 ] || { echo "no profile in /etc/apparmor.d: nothing to look at"; exit 1; }
 
 # Whether a file of profiles may stay in complain mode.
 may_complain() {
-    printf '%s\n' "$PARAM_COMPLAIN" | while read -r pattern; do
-        case $1 in $pattern) echo yes ;; esac
-    done | grep -q yes
+    printf '%s\n' "$PARAM_COMPLAIN" | grep -qxF -e "$1"
 }
 
-bad=$(
-    parameter apparmor=1 security=apparmor
-    enabled apparmor.service
-    grep -lE '^[^#]*flags=\([^)]*complain' -r etc/apparmor.d | while read -r file; do
-        may_complain "${file##*/}" || echo "/$file only complains"
-    done
-    find etc/apparmor.d/force-complain etc/apparmor.d/disable -mindepth 1 -printf '/%p takes a profile out of force\n' 2>/dev/null || true
-    if [ "$LIVE" = 1 ]; then
+if [ "$LIVE" = 1 ]; then
+    bad=$(
+        parameter apparmor=1 security=apparmor
         [ "$(cat /sys/module/apparmor/parameters/enabled)" = Y ] || echo "AppArmor is off in the running kernel"
         active apparmor.service
-        enforced=$(aa-status --enforced)
-        [ "${enforced:-0}" -gt 0 ] || echo "no profile is in force"
-    fi
-)
+    )
+    profiles=$(aa-status --enforced)
+else
+    profiles=0
+    for file in etc/apparmor.d/*; do
+        if [ -f "$file" ] && [ ! -e "etc/apparmor.d/disable/${file##*/}" ]; then profiles=$((profiles + 1)); fi
+    done
+    bad=$(
+        parameter apparmor=1 security=apparmor
+        enabled apparmor.service
+        grep -lE '^[^#]*flags=\([^)]*complain' -r etc/apparmor.d | while read -r file; do
+            may_complain "${file##*/}" || idle "$file" || echo "/$file only complains"
+        done
+        for link in etc/apparmor.d/disable/* etc/apparmor.d/force-complain/*; do
+            [ -e "$link" ] || [ -L "$link" ] || continue
+            file=etc/apparmor.d/${link##*/}
+            [ ! -f "$file" ] || idle "$file" || echo "/$link takes a profile out of force"
+        done
+    )
+fi
+[ "${profiles:-0}" -gt 0 ] || bad="$bad
+no profile is in force"
 if [ -n "$bad" ]; then
     echo "$bad"
     exit 1
 fi
-echo "AppArmor is on, with $profiles files of profiles"
+echo "AppArmor is on, with $profiles profiles, or files of them"

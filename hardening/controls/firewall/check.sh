@@ -53,10 +53,13 @@ bad=$(
                 if (seen[names[i]] != 1 || policy[names[i]] != want) print "chain " names[i] ": policy is " (policy[names[i]] ? policy[names[i]] : "not given;") " not " want
             }
         }' | sed 's/;$//'
+    if [ "$LIVE" = 1 ]; then
+        active nftables.service
+        exit 0
+    fi
     enabled nftables.service
     expect system/nftables.service Service ExecStart "/usr/sbin/nft -f /etc/nftables.conf"
     expect system/nftables.service Service ExecStartPost ""
-    if [ "$LIVE" = 1 ]; then active nftables.service; fi
 )
 if [ -n "$bad" ]; then
     echo "$bad"

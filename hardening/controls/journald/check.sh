@@ -1,15 +1,16 @@
 set -eu
 bad=$(
+    if [ "$LIVE" = 1 ]; then
+        active systemd-journald.service
+        [ -s "/var/log/journal/$(cat /etc/machine-id)/system.journal" ] || echo "no journal of this machine under /var/log/journal"
+        exit 0
+    fi
     expect journald.conf Journal Storage persistent
     expect journald.conf Journal Compress yes
     expect journald.conf Journal ForwardToSyslog no
     expect journald.conf Journal SystemMaxUse "$PARAM_MAX_USE"
     expect journald.conf Journal SystemKeepFree "$PARAM_KEEP_FREE"
     enabled systemd-journald.service
-    if [ "$LIVE" = 1 ]; then
-        active systemd-journald.service
-        [ -s "/var/log/journal/$(cat /etc/machine-id)/system.journal" ] || echo "no journal of this machine under /var/log/journal"
-    fi
 )
 if [ -n "$bad" ]; then
     echo "$bad"

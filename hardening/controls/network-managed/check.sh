@@ -1,13 +1,17 @@
 set -eu
 cd "$ROOT"
+others="networking NetworkManager connman dhcpcd wicked wpa_supplicant"
 bad=$(
-    for unit in systemd-networkd.service systemd-resolved.service; do
-        enabled "$unit"
-        if [ "$LIVE" = 1 ]; then active "$unit"; fi
-    done
+    if [ "$LIVE" = 1 ]; then
+        active systemd-networkd.service systemd-resolved.service
+        systemctl list-units --no-legend --plain --state=active $(printf '%s.service ' $others) | sed 's/ .*/ manages the network, too/'
+        exit 0
+    fi
+    enabled systemd-networkd.service
+    enabled systemd-resolved.service
     expect resolved.conf Resolve LLMNR no
     expect resolved.conf Resolve MulticastDNS no
-    for other in networking NetworkManager connman dhcpcd wicked wpa_supplicant; do
+    for other in $others; do
         [ -n "$(enabled "$other.service")" ] || echo "$other.service manages the network, too"
     done
     if [ "$PARAM_FORWARDING" = false ]; then

@@ -9,11 +9,7 @@ bad=$(
     for other in chronyd ntpd ntpsec openntpd; do
         if [ -e "usr/sbin/$other" ]; then echo "/usr/sbin/$other keeps the clock, too"; fi
     done
-    if [ "$LIVE" = 1 ]; then
-        active systemd-timesyncd.service
-        on=$(timedatectl show --property=NTP --value)
-        [ "$on" = yes ] || echo "timedatectl says that the clock is not kept: ${on:-no answer}"
-    fi
+    if [ "$LIVE" = 1 ]; then active systemd-timesyncd.service; fi
 )
 if [ -n "$bad" ]; then
     echo "$bad"
