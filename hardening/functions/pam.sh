@@ -10,6 +10,7 @@ pam_add() {
     else
         DEBIAN_FRONTEND=noninteractive chroot "$ROOT" /usr/sbin/pam-auth-update --package
     fi
+    rm -f -- "$ROOT"/var/cache/debconf/*-old
 }
 
 # FILE KIND: its lines of KIND (auth, account, password), or nothing where there is no such file.

@@ -1,7 +1,9 @@
 # Deletes what a build leaves behind. Best effort on what the build itself has mounted: check.sh judges the result.
 set -eu
 cd "$ROOT"
-for folder in var/log tmp var/tmp var/cache/man var/cache/fontconfig; do
+# An empty log tells nothing, but has its mode and owner from the beginning.
+[ ! -d var/log ] || [ -L var/log ] || find var/log -xdev -type f -size +0 -exec rm -f -- {} + 2>/dev/null || true
+for folder in tmp var/tmp var/cache/man var/cache/fontconfig; do
     [ -d "$folder" ] && [ ! -L "$folder" ] || continue
     find "$folder" -xdev -type f -exec rm -f -- {} + 2>/dev/null || true
 done

@@ -4,7 +4,8 @@ cd "$ROOT"
 files=$(find . -xdev ! -type d | wc -l)
 [ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
 bad=$(
-    for folder in var/log tmp var/tmp var/cache/man var/cache/fontconfig; do
+    [ ! -d var/log ] || [ -L var/log ] || find var/log -xdev -type f -size +0 -printf '/%p\n'
+    for folder in tmp var/tmp var/cache/man var/cache/fontconfig; do
         [ -d "$folder" ] && [ ! -L "$folder" ] || continue
         find "$folder" -xdev -type f -printf "/$folder/%P\n"
     done

@@ -16,6 +16,8 @@ last() { printf '%s\n' "$all" | grep -E '^[[:space:]]*Defaults[[:space:]]' | gre
 [ "$(last '!?\benv_reset\b')" = env_reset ] || fail "env_reset is not set, or taken back"
 log=$(last '!?\blogfile *=? *"?[^" ,]*' | sed 's/.*= *"\{0,1\}//')
 [ "$log" = "$PARAM_LOGFILE" ] || fail "the log file is '${log:-none}', not $PARAM_LOGFILE"
+[ ! -e ".$PARAM_LOGFILE" ] ||
+    [ -z "$(find ".$PARAM_LOGFILE" \( -type l -o ! -uid 0 -o -perm /0077 \))" ] || fail "$PARAM_LOGFILE can be read by others than root"
 timeout=$(last 'timestamp_timeout *= *-?[0-9.]+' | sed 's/.*= *//')
 case $timeout in '' | -* | *.*) fail "timestamp_timeout is '${timeout:-not set}'" ;; esac
 [ "$timeout" -le "$PARAM_TIMEOUT" ] || fail "timestamp_timeout is $timeout minutes, more than $PARAM_TIMEOUT"
