@@ -1,4 +1,4 @@
-"""The kernel parameters that a machine's tree sets at boot, as a /proc/sys for programs that ask before it has booted.
+"""What a machine's tree sets at boot, as a /proc for programs that ask before it has booted: parameters, root's PATH.
 
 What the kernel has by default is left out. Whether the booted machine really has them, the boot gate asks that machine.
 """
@@ -12,8 +12,11 @@ from hardening.foundation.process import run
 
 
 def write(tree: Path, target: Path) -> Path:
-    """Lay out `sys` in the folder `target` with what the sysctl.d of `tree` sets, as systemd reads it; returns it."""
+    """Lay out in the folder `target`, which it returns: `sys` with what the sysctl.d of `tree` sets, as systemd reads it;
+    and `environ`, the environment that a login as root gets there, as /proc shows a process's own.
+    """
     (target / "sys").mkdir(parents=True)
+    (target / "environ").write_text(root_path(tree / "etc/login.defs"))
     argv = ["systemd-analyze", f"--root={tree}", "--no-pager", "cat-config", "sysctl.d"]
     for name, value in parameters(run(argv, env={"LC_ALL": "C"}).stdout).items():
         file = target / "sys" / name
@@ -32,6 +35,13 @@ def parameters(text: str) -> dict[str, str]:
     folders = {name[:at] for name in found for at, letter in enumerate(name) if letter == "/"}
     strange = {name for name in found if {"", ".", ".."} & set(name.split("/"))}
     return {name: value for name, value in found.items() if name not in folders | strange}
+
+
+def root_path(login_defs: Path) -> str:
+    """The line `PATH=…` that login.defs(5) gives root, ended as in /proc/PID/environ; empty where there is none."""
+    text = login_defs.read_text(errors="replace") if login_defs.is_file() and not login_defs.is_symlink() else ""
+    found = re.findall(r"^\s*ENV_SUPATH\s+(?:PATH=)?(\S+)", text, re.MULTILINE)
+    return f"PATH={found[-1]}\0" if found else ""
 
 
 def _path(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -162,7 +163,22 @@ def test_every_control_has_a_proof_and_stands_in_a_profile() -> None:
     listed = {entry.control for profile in load_profiles([ROOT]).values() for entry in profile.controls}
     assert set(CONTROLS) == listed
     assert all(cases.proof for cases in CASES.values())
-    assert len([c for c in CONTROLS.values() if Kind.CONTAINER in c.control.applies_to]) >= 16
+    kinds = [c.control.applies_to for c in CONTROLS.values()]
+    assert len([kind for kind in kinds if Kind.CONTAINER in kind]) >= 16
+    assert len([kind for kind in kinds if kind == (Kind.MACHINE,)]) >= 30
+
+
+@pytest.mark.parametrize("profile", sorted(name for name in PROFILES if name.startswith("cis-")))
+def test_every_control_that_a_cis_profile_adds_names_its_numbers_in_the_benchmark(profile: str) -> None:
+    """Of both releases, as numbers with dots; what holds for every machine stands in the profile that it extends."""
+    own = [entry for entry in load_profile([ROOT], profile).controls if Path(entry.file).stem == profile]
+    assert own
+    for entry in own:
+        references = CONTROLS[entry.control].control.references
+        for release in ("cis-debian-12", "cis-debian-13"):
+            numbers = references.get(release, ())
+            assert numbers, f"{entry.control} has no {release}"
+            assert [number for number in numbers if not re.fullmatch(r"[1-7](\.\d+){1,4}", number)] == []
 
 
 @pytest.mark.parametrize("name", sorted(name for name, control in CONTROLS.items() if control.apply is not None))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images.kernel_state import parameters, write
+from images.kernel_state import parameters, root_path, write
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,24 @@ def test_a_tree_that_sets_nothing_has_an_empty_proc(tmp_path: Path) -> None:
     """The host's own parameters are no answer."""
     (tmp_path / "tree").mkdir()
     assert list((write(tmp_path / "tree", tmp_path / "proc") / "sys").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("ENV_SUPATH\tPATH=/usr/sbin:/usr/bin\n", "PATH=/usr/sbin:/usr/bin\0"),
+        ("ENV_SUPATH /sbin\nENV_SUPATH PATH=.:/bin # x\n", "PATH=.:/bin\0"),
+        ("# ENV_SUPATH PATH=/bin\nENV_PATH PATH=/bin\n", ""),
+    ],
+)
+def test_roots_path_is_what_a_login_gives_it(tmp_path: Path, text: str, found: str) -> None:
+    """The last line wins, a comment is none, and the PATH of others is not root's."""
+    (tmp_path / "login.defs").write_text(text)
+    assert root_path(tmp_path / "login.defs") == found
+
+
+def test_a_link_to_the_hosts_settings_gives_no_path(tmp_path: Path) -> None:
+    """Nor does a tree without any."""
+    assert root_path(tmp_path / "login.defs") == ""
+    (tmp_path / "login.defs").symlink_to("/etc/login.defs")
+    assert root_path(tmp_path / "login.defs") == ""

@@ -50,7 +50,7 @@ def by(*names: str, target: ScanTarget, settings: Settings) -> dict[str, ScanRep
     return reports(scan(target, settings, {name: SCANNERS[name] for name in names}, now=NOW))
 
 
-FROM_TREE = {"sshd_disable_root_login", "package_sudo_installed", "sysctl_kernel_dmesg_restrict"}
+FROM_TREE = {"sshd_disable_root_login", "package_sudo_installed", "sysctl_kernel_dmesg_restrict", "root_path_no_dot"}
 
 
 def installed(package: str) -> str:
@@ -69,6 +69,7 @@ def test_the_benchmark_judges_the_tree_and_not_the_host(settings: Settings, tmp_
     assert report.evaluated > 100
     assert FROM_TREE | {"partition_for_tmp"} <= broken
     (target.tree / "etc/ssh/sshd_config").write_text("PermitRootLogin no\n")
+    (target.tree / "etc/login.defs").write_text("ENV_SUPATH PATH=/usr/sbin:/usr/bin\n")
     (target.tree / "etc/sysctl.d").mkdir()
     (target.tree / "etc/sysctl.d/50.conf").write_text("kernel.dmesg_restrict = 1\n")
     (target.tree / "var/lib/dpkg/status").write_text(f"{server}\n{installed('sudo')}\n")

@@ -14,16 +14,12 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Kind, Profile
 from hardening.overlay import apply_to
 from hardening.render import Overlay, render
+from images.catalog import load_definitions
 
 TODAY = date(2026, 1, 1)
 CONTROLS = load_controls([ROOT])
 STATIC_PACKAGES = ("base-files", "libc6", "tzdata", "ca-certificates")
-MACHINE_PACKAGES = (
-    "apparmor", "auditd", "ca-certificates", "cloud-guest-utils", "cloud-init", "dbus", "e2fsprogs",
-    "initramfs-tools", "iproute2", "kmod", "libpam-pwquality", "libpam-systemd", "linux-image-cloud-amd64", "nftables",
-    "openssh-server", "procps", "sudo", "systemd", "systemd-resolved", "systemd-sysv", "systemd-timesyncd", "udev",
-    "unattended-upgrades", "zstd",
-)  # fmt: skip
+MACHINE_PACKAGES = load_definitions((ROOT,))["debian-server"].definition.packages
 CONTAINER_ENGINE = "docker.io"
 READY_MACHINE = "GOLDSMITH_TEST_MACHINE_TREE"
 """Names a machine tree that is there already, for quick trials; it is not changed."""

@@ -3,7 +3,8 @@
 It ends with status 0 over content for another release, having found every rule not applicable: what counts is how many
 rules it evaluated. The tree is read by OSCAP_PROBE_ROOT (`man oscap`, offline mode): nothing in it is run, and what
 only a running system knows (active units, mounts) is left undecided or does not hold; the boot gate looks at that.
-Of the kernel it sees the parameters that the tree sets (`images.kernel_state`), in place of the tree's empty /proc.
+Of the kernel it sees the parameters that the tree sets, and of its own environment the PATH that root has there
+(`images.kernel_state`), in place of the tree's empty /proc.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ NAME = JUDGE
 STREAMS = {"bookworm": "ssg-debian12-ds.xml", "trixie": "ssg-debian13-ds.xml"}  # content by suite
 ANSWER = "openscap.xml"
 PROC = "openscap-proc"
-WITHIN = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'  # in a mount namespace of its own, which ends with it
+# In a mount namespace of its own, which ends with it. oscap reads its own environment under its process id.
+WITHIN = 'mkdir "$1/$$" && mv "$1/environ" "$1/$$/" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
 XCCDF = {"": "http://checklists.nist.gov/xccdf/1.2"}
 RULE, PROFILE = "xccdf_org.ssgproject.content_rule_", "xccdf_org.ssgproject.content_profile_"
 PASSED, BROKEN = "pass", "fail"
