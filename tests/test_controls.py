@@ -10,20 +10,23 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from hardening.catalog import load_cases, load_profile, load_profiles
+from hardening.catalog import load_cases, load_policy, load_profile, load_profiles
 from hardening.check import broken, judge, run_checks
 from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import Completed, run
-from hardening.foundation.settings import ROOT
+from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Cases, Kind, Proof
 from hardening.overlay import apply_to, materialise
 from hardening.render import Check
+from images.scan import ScanTarget, scan
+from images.scanners import SCANNERS
 from images.verify import refusals
 from tests.trees import CONTROLS, PROFILES, Trees, overlay_of
 
@@ -200,6 +203,26 @@ def test_a_control_that_installs_files_shows_what_they_look_like(name: str) -> N
 
 
 @needs_trees
+@pytest.mark.slow
+@pytest.mark.needs("oscap", "systemd-analyze", "mirror")
+def test_the_benchmark_holds_where_level_1_was_applied_or_the_policy_says_why_not(trees: Trees, tmp_path: Path) -> None:
+    """OpenSCAP's own rules over the hardened tree: as many hold as the policy demands, and it explains exactly the
+    others, so that no explanation outlives its cause."""
+    target = ScanTarget(
+        "debian-server", None, trees.of("cis-level1", "hardened"), kind=Kind.MACHINE, benchmark="cis_level1_server"
+    )
+    settings = Settings(state=tmp_path / "state", retry_for="0s")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    [report] = scan(target, settings, {"openscap": SCANNERS["openscap"]}, now=now).reports
+    asked = load_policy([ROOT], "machine").image.benchmark
+    assert asked
+    assert report.evaluated >= asked.minimum_rules, report.reason
+    assert report.score
+    assert report.score >= asked.minimum_score
+    assert sorted(finding.id for finding in report.findings) == sorted(asked.explained)
+
+
+@needs_trees
 @pytest.mark.parametrize("profile", PROFILES)
 def test_applying_a_profile_twice_changes_nothing(trees: Trees, copies: Copies, tmp_path: Path, profile: str) -> None:
     """A child image is hardened after its parent was: what is right already is not even touched, so that its layer
@@ -211,13 +234,14 @@ def test_applying_a_profile_twice_changes_nothing(trees: Trees, copies: Copies, 
 
 
 @needs_trees
-def test_a_minimal_image_hardens_itself_to_the_same_files(trees: Trees, copies: Copies) -> None:
+@pytest.mark.parametrize("profile", ["container-base", "cis-level2"])
+def test_a_minimal_image_hardens_itself_to_the_same_files(trees: Trees, copies: Copies, profile: str) -> None:
     """The driver needs no more than a minimal Debian has, and inside it does what it does from outside."""
-    tree = copies(trees.of("container-base", "unhardened"))
-    materialise(overlay_of("container-base"), tree / "overlay")
+    tree = copies(trees.of(profile, "unhardened"))
+    materialise(overlay_of(profile), tree / "overlay")
     run(["chroot", str(tree), "sh", "/overlay/apply.sh"], env={"ROOT": "/", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     shutil.rmtree(tree / "overlay")
-    assert fingerprint(tree) == fingerprint(trees.of("container-base", "hardened"))
+    assert fingerprint(tree) == fingerprint(trees.of(profile, "hardened"))
 
 
 @needs_trees
