@@ -16,10 +16,10 @@ ACCOUNT, REGION = "123456789012", "eu-central-1"
 
 
 class StrictAws:
-    """A running emulator at `url`."""
+    """A running emulator at `url`; `pid` where it is a process of its own."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, pid: int = 0) -> None:
+        self.url, self.pid = url, pid
         self._session: Any = None
         self._clients: dict[Any, Any] = {}
 

@@ -14,7 +14,7 @@ from tests.strict_aws.contract import understand
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.faults import Fault
 from tests.strict_aws.journal import Entry
-from tests.strict_aws.wire import Answer, Call, identify, render, render_error
+from tests.strict_aws.wire import SERVICES, Answer, Call, identify, render, render_error
 from tests.strict_aws.world import World, digest_of
 
 THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "ebs": ("RequestThrottledException", 400)}
@@ -64,6 +64,8 @@ class Front:
         call.forward = lambda body=None: self._moto(call.body if body is None else body, environ)
         refusal: AwsError | None = None
         try:
+            if call.model is None and call.service in SERVICES.values():
+                raise AwsError("InvalidAction", f"The action {call.operation} is not valid for this web service.", 400)
             call.params = understand(call) if call.model else {}
         except AwsError as error:
             refusal = error

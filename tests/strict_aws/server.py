@@ -65,9 +65,10 @@ def subprocess(folder: Path) -> Iterator[StrictAws]:
             time.sleep(0.05)
         else:
             raise RuntimeError(f"the emulator did not start: {log.read_text()[-2000:]}")
-        yield StrictAws(f"http://127.0.0.1:{ready.read_text()}")
+        yield StrictAws(f"http://127.0.0.1:{ready.read_text()}", child)
     finally:
         os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
 
 
 def serve(ready: str) -> None:

@@ -60,7 +60,9 @@ class Call:
 
     @property
     def protocol(self) -> str:
-        return str(self.model.service_model.metadata["protocol"]) if self.model else "json"
+        if self.service in SERVICES.values():
+            return str(service_model(self.service).metadata["protocol"])
+        return "json"
 
 
 @cache
