@@ -108,6 +108,14 @@ def test_a_refused_request_has_no_effect_and_is_in_the_log(aws: StrictAws) -> No
     assert (entry["operation"], entry["effect"], entry["outcome"]) == ("RegisterImage", False, "MissingParameter")
 
 
+def test_what_the_emulator_lacks_it_says(aws: StrictAws) -> None:
+    """Neither half an effect nor an answer that no client can read: 501, which no client tries again."""
+    with refused("NotImplemented", status=501):
+        aws.client("ec2").import_snapshot()
+    with refused("NotImplemented", status=501):
+        aws.client("autoscaling").start_instance_refresh(AutoScalingGroupName="g")
+
+
 def test_a_dry_run_does_nothing(aws: StrictAws) -> None:
     """DryRun says that it would have worked, or that the permission is missing."""
     ec2 = aws.client("ec2")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.strict_aws import REGION, StrictAws
-from tests.strict_aws.making import image, refused, snapshot
+from tests.strict_aws.making import filled, image, refused, snapshot
 
 OTHER, ZONE = "222222222222", f"{REGION}a"
 ABSENT = "ami-0123456789abcdef0"
@@ -86,6 +86,24 @@ def test_an_instance_has_its_images_root_volume(aws: StrictAws, ec2: Any) -> Non
     assert (volume["SnapshotId"], volume["Size"], volume["VolumeType"], volume["Encrypted"]) == (source, 2, "gp3", True)
     assert volume["Attachments"][0]["Device"] == "/dev/xvda"
     assert "LastLaunchedTime" in ec2.describe_images(ImageIds=[name])["Images"][0]
+
+
+def test_an_image_is_made_of_an_instance(aws: StrictAws, ec2: Any) -> None:
+    """It has a snapshot of its own, pending first, that holds what the instance's image held."""
+    name = image(aws)
+    number = run(ec2, name)[0]["InstanceId"]
+    aws.hold()
+    made = ec2.create_image(InstanceId=number, Name="made", Description="of an instance")["ImageId"]
+    shown = ec2.describe_images(ImageIds=[made])["Images"][0]
+    assert (shown["State"], shown["BootMode"], shown["Description"]) == ("pending", "uefi", "of an instance")
+    aws.release()
+    (own,) = aws.images()[made]["snapshots"]
+    assert own not in aws.images()[name]["snapshots"]
+    assert next(aws.read(own, len(filled(1)))) == filled(1)
+    with refused("InvalidAMIName.Duplicate"):
+        ec2.create_image(InstanceId=number, Name="made")
+    with refused("InvalidInstanceID.NotFound"):
+        ec2.create_image(InstanceId="i-0123456789abcdef0", Name="other")
 
 
 def test_a_template_version_must_be_there(aws: StrictAws, ec2: Any) -> None:

@@ -116,6 +116,11 @@ class Front:
         except AwsError as error:
             entry.outcome = error.code
             return render_error(call, error)
+        except Exception as error:  # moto's or our own: said in words that clients can read and do not try again
+            entry.outcome = "NotImplemented"
+            return render_error(
+                call, AwsError("NotImplemented", f"the emulator fails at {call.operation}: {error!r}", 501)
+            )
         entry.effect = answer.status < 400
         entry.outcome = "ok" if entry.effect else f"{answer.status}"
         return answer

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from tests.strict_aws import images, tags, volumes
+from tests.strict_aws import images, snapshots, tags, volumes
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Answer, Call
-from tests.strict_aws.world import Image, World
+from tests.strict_aws.world import Image, World, new_id
 
 MISMATCH = "The client token was used with other parameters before"
 
@@ -105,6 +105,27 @@ def equip(world: World, call: Call) -> None:
                 instance.equipped, image.launched = True, world.now()
 
 
+def create_image(world: World, call: Call) -> dict[str, Any]:
+    """An image of an instance: a new snapshot of each of its volumes, pending at first."""
+    params, backend = call.params, tags.backend(call.account, call.region)
+    instance = next(
+        (one for r in backend.reservations.values() for one in r.instances if one.id == params["InstanceId"]), None
+    )
+    source = world.images.get(instance.image_id) if instance else None
+    if source is None:
+        raise AwsError("InvalidInstanceID.NotFound", f"The instance ID '{params['InstanceId']}' does not exist")
+    images.check_name(world, call)
+    given, ready, devices = tags.specified(call, "image", "snapshot"), world.ready_at(), []
+    for device, held in instance.block_device_mapping.items():
+        made = snapshots.of_volume(world, call, backend.volumes[held.volume_id], given.get("snapshot", {}), ready)
+        ebs = {"SnapshotId": made.id, "VolumeSize": made.size_gib, "VolumeType": "gp3", "Encrypted": bool(made.key)}
+        devices.append({"DeviceName": device, "Ebs": {**ebs, "DeleteOnTermination": True}})
+    shown = {**source.shown, "BlockDeviceMappings": devices, "Description": params.get("Description", "")}
+    image = Image(new_id("ami"), call.account, call.region, params["Name"], world.now(), shown, ready)
+    images.add(world, call, image, given.get("image", {}))
+    return {"ImageId": image.id}
+
+
 @once
 def create_launch_template(world: World, call: Call) -> Answer:
     return call.forward()
@@ -133,6 +154,7 @@ def acted(world: World, call: Call) -> Answer:
 
 RULES = {
     "RunInstances": run_instances,
+    "CreateImage": create_image,
     "CreateLaunchTemplate": create_launch_template,
     "CreateLaunchTemplateVersion": create_launch_template,
 }

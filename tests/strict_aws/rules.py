@@ -23,11 +23,24 @@ from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Call
 from tests.strict_aws.world import World
 
+# What would make snapshots and images that only moto knows of.
+NOT_HERE = (
+    *("CreateSnapshots", "ImportImage", "ImportSnapshot", "CreateRestoreImageTask", "CreateStoreImageTask"),
+    *("ModifySnapshotTier", "RestoreSnapshotTier", "RestoreImageFromRecycleBin", "RestoreSnapshotFromRecycleBin"),
+)
+
+
+def not_here(world: World, call: Call) -> Any:
+    """An operation that the emulator does not have says so, rather than do half of it."""
+    raise AwsError("NotImplemented", f"the emulator has no {call.operation}", 501)
+
+
 # A rule answers with the result in the shapes of the model, or None: moto may answer.
 Rule = Callable[[World, Call], Any]
 RULES: dict[str, dict[str, Rule]] = {
     "ebs": ebs.RULES,
     "ec2": {
+        **dict.fromkeys(NOT_HERE, not_here),
         **snapshots.RULES,
         **images.RULES,
         **copies.RULES,

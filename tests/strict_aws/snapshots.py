@@ -102,6 +102,12 @@ def create_snapshot(world: World, call: Call) -> dict[str, Any]:
     if volume is None:
         raise AwsError("InvalidVolume.NotFound", f"The volume '{call.params['VolumeId']}' does not exist.")
     given = tags.specified(call, "snapshot").get("snapshot", {})
+    made = of_volume(world, call, volume, given, world.ready_at())
+    return {**shown(world, made), "Tags": tags.shown(call.account, call.region, made.id)}
+
+
+def of_volume(world: World, call: Call, volume: Any, given: dict[str, str], ready: datetime) -> Snapshot:
+    """A new snapshot of a volume, with these tags; the emulator knows of no writes to volumes."""
     source = world.snapshots.get(volume.snapshot_id or "")
     made = Snapshot(
         id=new_id("snap"),
@@ -113,9 +119,9 @@ def create_snapshot(world: World, call: Call) -> dict[str, Any]:
         volume=volume.id,
         key=volume.kms_key_id if volume.encrypted else None,
         inherited=source.blocks() if source else {},
-        ready=world.ready_at(),
+        ready=ready,
     )
-    return {**shown(world, add(world, call, made, given)), "Tags": tags.shown(call.account, call.region, made.id)}
+    return add(world, call, made, given)
 
 
 def add(world: World, call: Call, made: Snapshot, given: dict[str, str]) -> Snapshot:
