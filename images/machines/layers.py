@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from images.machines.mounts import overlay, unmount
 from images.packages.index import write_repository
 
 HERE = Path(__file__).parent
-VERSION = "1"  # changes whenever the same packages would become another tree
+VERSION = "2"  # changes whenever the same packages would become another tree
 DPKG_OPTIONS = "/etc/dpkg/dpkg.cfg.d/"
 WAIT_SECONDS = 1800.0
 
@@ -71,7 +72,8 @@ def _bootstrap(job: BuildJob, layer: Path, epoch: int) -> None:
     """A distribution's packages as a whole tree."""
     options = job.work / "dpkg.cfg"
     options.write_text(_dpkg_options(job))
-    bootstrap.make_tree(job, layer / "tree", epoch, (f"--dpkgopt={options}",))
+    drivers = f'--setup-hook=sh {shlex.quote(str(HERE / "initramfs.sh"))} "$1"'
+    bootstrap.make_tree(job, layer / "tree", epoch, (f"--dpkgopt={options}", drivers))
     clean(layer / "tree", epoch)
 
 
