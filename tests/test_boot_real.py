@@ -37,8 +37,9 @@ FAULTY = Credentials(
         "systemd.extra-unit.planted.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo words; exit 3'\n",
         "systemd.extra-unit.planted.socket": "[Socket]\nListenStream=4711\nAccept=yes\n",
         "systemd.extra-unit.planted@.service": "[Service]\nExecStart=/bin/true\n",
+        "systemd.extra-unit.looping.service": "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=300\n",
         "systemd.unit-dropin.sysinit.target": "[Unit]\nWants=planted.socket\n",
-        "systemd.unit-dropin.multi-user.target": "[Unit]\nWants=planted.service\n",
+        "systemd.unit-dropin.multi-user.target": "[Unit]\nWants=planted.service looping.service\n",
     }
 )
 
@@ -69,9 +70,9 @@ def log_of(report: BootReport) -> str:
 def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
     disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failed unit, an open port, a check that fails, one that says nothing; and one that passes beside them.
+    """A failed unit, one that waits to be started again, an open port, a check that fails, one that says nothing.
 
-    Its first accelerator is none that QEMU has, which must not be the image's fault.
+    What is good passes beside them. Its first accelerator is none that QEMU has, which is not the image's fault.
     """
     monkeypatch.setattr(vm, "accelerators", lambda: ("none-such", *accelerator.accelerators()[-1:]))
     plan = gate._plan(disk, overlay(ASKS, FAILS, SILENT, STATIC), Level.RELEASE, tmp_path)
@@ -83,7 +84,11 @@ def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
     assert evidence(report.results, "asks") == "LIVE=1 ROOT=/ two\nlines; active"
     assert evidence(report.results, "fails") == "LIVE: it is open"
     assert "said nothing" in evidence(report.results, "silent")
-    assert "failed planted.service\nlog words" in evidence(report.results, "boot-failed-units").replace("\n\n", "\n")
+    units = evidence(report.results, "boot-failed-units").splitlines()
+    assert [unit for unit in units if unit.startswith("failed")] == [
+        "failed looping.service auto-restart", "failed planted.service failed",
+    ]  # fmt: skip
+    assert "log words" in units
     assert "4711/tcp on" in evidence(report.results, "boot-listening")
     assert "Linux version" in report.console
 

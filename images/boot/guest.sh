@@ -48,11 +48,19 @@ completed() { # SECONDS: wait for the end of the boot; state, default target, an
     systemctl list-jobs --no-legend --plain | sed 's/^/waiting /'
 }
 
-failed_units() { # how many units there are, which failed, and the last words of those
+failed_units() { # how many units there are; which failed or were started again and again, and their last words
     echo "units $(systemctl list-units --all --no-legend --plain | wc -l)"
-    systemctl list-units --state=failed --no-legend --plain --full >"$results/failed" || return
-    while read -r unit _; do
-        echo "failed $unit"
+    {
+        systemctl list-units --state=failed,auto-restart --no-legend --plain --full | awk '{ print $1, $4 }'
+        systemctl show '*.service' --property=Id,NRestarts | awk -F= '
+            function told() { if (again > 0) print id, "restarted " again " times"; again = 0 }
+            $1 == "Id" { id = $2 }
+            $1 == "NRestarts" { again = $2 }
+            NF == 0 { told() }
+            END { told() }'
+    } | sort -u >"$results/failed"
+    while read -r unit how; do
+        echo "failed $unit $how"
         journalctl --boot --unit="$unit" --lines=5 --output=cat --no-pager | sed "s/^/log /"
     done <"$results/failed"
 }
