@@ -84,7 +84,7 @@ def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
 def what_can_be_waived(roots: Sequence[Path]) -> set[str]:
     """What `controls` of a waiver may name: controls, running rules and the benchmark's score.
 
-    `<scanner>-evaluated` comes with the scanners.
+    `<scanner>-evaluated` comes with the scanners, `boot-…` with what a booted machine shows.
     """
     return {*find_content(roots, "hardening/controls", "*/"), *RUNNING, SCORE}
 
@@ -92,7 +92,7 @@ def what_can_be_waived(roots: Sequence[Path]) -> set[str]:
 def _refuse_unknown(file: Path, waiver: Waiver, known: set[str]) -> None:
     """A waiver for what does not exist excuses nothing, and its author believes that it does."""
     for name in waiver.controls:
-        if name not in known and not name.endswith("-evaluated"):
+        if name not in known and not name.endswith("-evaluated") and not name.startswith("boot-"):
             raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))
 
 

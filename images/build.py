@@ -20,6 +20,7 @@ from hardening.foundation.errors import ContentError, GoldsmithError, OutsideErr
 from hardening.judges import RULE as JUDGES
 from hardening.waive import how_to_ask
 from images.artifact import Artifact
+from images.boot.observations import TITLES as BOOT_TITLES
 from images.builders import BuildJob, Built, require_platform
 from images.builders import build as build_image
 from images.context import Context
@@ -30,7 +31,7 @@ from images.planning.graph import sorter, with_ancestors
 from images.planning.plan import Action, BuildPlan
 from images.planning.planner import Planner
 from images.store.oci import Store
-from images.verify import refusals, verify, waived
+from images.verify import console_log, refusals, verify, waived
 from images.workspace import sweep, workspace
 
 
@@ -236,11 +237,14 @@ class _Builder:
         """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""
         policy = load_policy(self.context.settings.roots, self.context.policy_of(name))
         first = refused[0].control
+        why = f"./goldsmith control.show {first} says why it matters and what to do"
+        if first in BOOT_TITLES:
+            why = f"{console_log(self.context.store, name)} holds what the machine said"
         asking = how_to_ask(first, name, policy.exception_contact, self.context.now.date())
         return RefusedError(
             f"{name} breaks {', '.join(r.control for r in refused)}",
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
-            hint=f"./goldsmith control.show {first} says why it matters and what to do; where that cannot be, {asking}",
+            hint=f"{why}; where that cannot be, {asking}",
         )
 
     def _keep(self, dockerfile: Path | None) -> str:

@@ -13,6 +13,7 @@ from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.model import Enforcement, Waiver
 from hardening.render import Overlay
 from hardening.waive import waived_by
+from images.boot import Level, boot, merge_live
 from images.model import Definition
 from images.store.oci import Store
 from images.trial import run_hardened
@@ -49,9 +50,38 @@ def verify(
     work: Path,
     docker_host: str,
 ) -> tuple[CheckResult, ...]:
-    """Run the image, then every check of the overlay over its `tree`; one result for each control."""
+    """Run the image, then every check of the overlay over its `tree`; one result for each control.
+
+    A machine is booted from its disk as it ships instead, and asked again there; what only that showed follows.
+    """
+    if definition.is_machine:
+        log = console_log(store, definition.name)
+        disk = store.disk(config["disk"]["linear"])
+        return verify_machine(overlay, tree=tree, config=config, disk=disk, work=work, log=log)
     run = run_hardened(definition, digest, store, work, docker_host) if definition.smoke else None
     return run_checks(overlay, tree, facts_of(definition, config, run))
+
+
+def verify_machine(
+    overlay: Overlay, *, tree: Path, config: dict[str, Any], disk: Path, work: Path, log: Path,
+    level: Level = Level.RELEASE,
+) -> tuple[CheckResult, ...]:  # fmt: skip
+    """Every check over the tree, those of the running machine in the booted disk, and what the boot itself showed.
+
+    What the machine said on its console goes to `log`.
+    """
+    static = run_checks(overlay, tree, ImageFacts(config=config))
+    room = work / "boot"
+    room.mkdir()
+    report = boot(disk, overlay, level=level, listens=config["listens"], work=room)
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(report.console)
+    return merge_live(static, report.results)
+
+
+def console_log(store: Store, name: str) -> Path:
+    """Where stands what the machine `name` said when it was last booted here."""
+    return store.bottom.own_place("logs", f"{name}.console.log")
 
 
 def refusals(

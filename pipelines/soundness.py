@@ -16,6 +16,7 @@ from hardening.foundation.errors import ContentError, Problems, nearest
 from hardening.foundation.settings import load_settings
 from hardening.model import Waiver
 from hardening.soundness import check_hardening, load_waiver_files
+from images.boot.observations import TITLES as BOOT_TITLES
 from images.catalog import LoadedDefinition, load_definition
 from images.planning.graph import order
 from images.planning.soundness import Soundness
@@ -48,7 +49,7 @@ def content_problems(roots: Sequence[Path], today: date) -> tuple[ContentError, 
         if fleet := problems.of(partial(load_toml, file, Fleet, name=name)):
             problems.of(require_policy, fleet, file, policies)
             problems.of(_require_replacement, fleet, file, names)
-    known = {*what_can_be_waived(roots), *(f"{scanner}-evaluated" for scanner in SCANNERS)}
+    known = {*what_can_be_waived(roots), *(f"{scanner}-evaluated" for scanner in SCANNERS), *BOOT_TITLES}
     for file, waiver in load_waiver_files(roots, problems).items():
         problems.of(_require_waiver, file, waiver, known)
         problems.of(_require_subjects, file, waiver, names, fleets)
