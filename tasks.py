@@ -87,6 +87,32 @@ def image_verify(c: Context, name: str, json: bool = False) -> int:
     return show_checks(verify_images(name), as_json=json)
 
 
+@command(
+    {
+        "name": "a machine's name",
+        "quick": "without firmware, for whoever edits controls",
+        "full": "with a cloud's answer for cloud-init too",
+    }
+    | JSON,
+    "name",
+)
+def image_boot(c: Context, name: str, quick: bool = False, full: bool = False, json: bool = False) -> int:
+    """Boot a machine's newest disk as it ships, unchanged, and run its controls' live checks in it."""
+    from pipelines.listing import show_checks
+    from pipelines.machines import boot_image
+
+    return show_checks(boot_image(name, quick=quick, full=full), as_json=json)
+
+
+@command({"name": "a machine's name", "output": "the file to write", "form": "raw or qcow2"} | JSON, "name")
+def image_export(c: Context, name: str, output: str, form: str = "raw", json: bool = False) -> None:
+    """Write a machine's disk to a file, for private clouds and hypervisors."""
+    from pipelines.listing import show
+    from pipelines.machines import EXPORT_COLUMNS, export_image
+
+    show(export_image(name, form, output), EXPORT_COLUMNS, as_json=json)
+
+
 @command({"ref": "a definition's name, or registry/name:tag or @digest"} | POLICY | JSON, "ref")
 def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> int:
     """Scan an image with every scanner, and say what the gate would answer."""
@@ -164,8 +190,8 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
 @command(APPLY | JSON)
 def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
+    from pipelines.aws import REAP_COLUMNS, reap_leavings
     from pipelines.listing import show
-    from pipelines.machines import REAP_COLUMNS, reap_leavings
 
     show(reap_leavings(apply=apply), REAP_COLUMNS, as_json=json)
 
@@ -394,8 +420,9 @@ def _room(name: str, *tasks: Any) -> Collection:
 
 namespace = Collection(
     _room(
-        "image", image_list, image_plan, image_build, image_verify, image_scan, image_publish, image_promote,
-        image_rollback, image_revoke, image_show, image_why, image_prune, image_reap, image_lock, image_rebuild,
+        "image", image_list, image_plan, image_build, image_verify, image_boot, image_export, image_scan, image_publish,
+        image_promote, image_rollback, image_revoke, image_show, image_why, image_prune, image_reap, image_lock,
+        image_rebuild,
     ),
     _room("control", control_list, control_show, control_check),
     _room("policy", policy_show, policy_waivers, policy_export),

@@ -19,6 +19,7 @@ from hardening.model import Kind
 from hardening.policy import Policy
 from hardening.render import Overlay
 from images.artifact import Artifact
+from images.boot import Level
 from images.context import Context
 from images.documents import to_json
 from images.ledger.artifacts import ScanRecord
@@ -54,10 +55,13 @@ def latest(context: Context, name: str) -> Artifact:
     raise ContentError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
 
 
-def reverify(context: Context, name: str, control: str = "") -> tuple[str, tuple[CheckResult, ...]]:
+def reverify(
+    context: Context, name: str, control: str = "", level: Level = Level.RELEASE
+) -> tuple[str, tuple[CheckResult, ...]]:
     """Check the newest artifact of `name` again, by today's profile; its digest and the results.
 
-    With `control`, only that one. Raises ContentError where the profile has no such control.
+    With `control`, only that one; a machine is booted at `level`. Raises ContentError where the profile has no such
+    control.
     """
     loaded = context.definitions[name]
     overlay = Planner(context).overlay(loaded)
@@ -66,16 +70,19 @@ def reverify(context: Context, name: str, control: str = "") -> tuple[str, tuple
         hint = nearest(control, (check.control for check in overlay.checks))
         raise ContentError(f"{loaded.definition.profile} has no control {control}", hint=hint)
     artifact = latest(context, name)
-    return artifact.digest, _verified(context, artifact, replace(overlay, checks=chosen))
+    return artifact.digest, _verified(context, artifact, replace(overlay, checks=chosen), level)
 
 
-def _verified(context: Context, artifact: Artifact, overlay: Overlay) -> tuple[CheckResult, ...]:
+def _verified(
+    context: Context, artifact: Artifact, overlay: Overlay, level: Level = Level.RELEASE
+) -> tuple[CheckResult, ...]:
     """The results of the overlay's checks over a stored image."""
+    definition = context.definitions[artifact.name].definition
     with unpacked(context, artifact.digest) as (work, tree):
         return verify(
-            context.definitions[artifact.name].definition, overlay, tree=tree,
-            config=context.store.config(artifact.digest), digest=artifact.digest, store=context.store, work=work,
-            docker_host=context.build_host(),
+            definition, overlay, tree=tree, config=context.store.config(artifact.digest), digest=artifact.digest,
+            store=context.store, work=work, docker_host="" if definition.is_machine else context.build_host(),
+            level=level,
         )  # fmt: skip
 
 

@@ -49,22 +49,23 @@ def verify(
     store: Store,
     work: Path,
     docker_host: str,
+    level: Level = Level.RELEASE,
 ) -> tuple[CheckResult, ...]:
     """Run the image, then every check of the overlay over its `tree`; one result for each control.
 
-    A machine is booted from its disk as it ships instead, and asked again there; what only that showed follows.
+    A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
     """
     if definition.is_machine:
         log = console_log(store, definition.name)
         disk = store.disk(config["disk"]["linear"])
-        return verify_machine(overlay, tree=tree, config=config, disk=disk, work=work, log=log)
+        return verify_machine(overlay, tree=tree, config=config, disk=disk, work=work, log=log, level=level)
     run = run_hardened(definition, digest, store, work, docker_host) if definition.smoke else None
     return run_checks(overlay, tree, facts_of(definition, config, run))
 
 
 def verify_machine(
     overlay: Overlay, *, tree: Path, config: dict[str, Any], disk: Path, work: Path, log: Path,
-    level: Level = Level.RELEASE,
+    level: Level,
 ) -> tuple[CheckResult, ...]:  # fmt: skip
     """Every check over the tree, those of the running machine in the booted disk, and what the boot itself showed.
 

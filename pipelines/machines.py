@@ -1,95 +1,79 @@
-"""What the tasks on releases call where an image is a machine's: the same verbs, at AWS."""
+"""What the tasks on machine images call: export a disk for another cloud, boot one and see what it says."""
 
 from __future__ import annotations
 
-from hardening.model import Kind
-from images.artifact import Release
-from images.aws import channels
-from images.aws.cloud import Cloud
-from images.aws.expiry import Fate, Step
-from images.aws.leavings import Reaping
-from images.aws.reap import reap
-from images.aws.rebuild import rebuild_machines
-from images.aws.show import ShownMachine, show_machine
-from images.aws.walk import walk
+from pathlib import Path
+
+from hardening.catalog import load_waivers
+from hardening.foundation.console import say
+from hardening.foundation.content import select
+from hardening.foundation.errors import ContentError
+from hardening.foundation.process import run
+from images.artifact import Artifact
+from images.boot import Level
 from images.context import Context
-from images.publication.channels import Change
-from pipelines.contract import Line, PruneLine
+from images.disk import room_on
+from images.judge import latest, reverify
+from images.machines.raw import convert_to_qcow2
+from images.verify import refusals
+from pipelines.contract import ExportLine, VerifyLine
 from pipelines.wiring import image_context
 
-REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "action", "because": "why"}
-DONE = {Step.DEPRECATE: "deprecated", Step.DISABLE: "disabled", Step.REMOVE: "removed"}
+FORMATS = ("raw", "qcow2")
+EXPORT_COLUMNS = {"image": "name", "format": "format", "file": "file", "bytes": "size_bytes", "digest": "digest"}
 
 
-class ReapLine(Line):
-    """`image.reap`: one thing at AWS with our tags that no line of the ledger owns: keep, remove (planned), removed."""
+def export_image(name: str, form: str, output: str, context: Context | None = None) -> list[ExportLine]:
+    """Write the disk of the newest artifact of `name` to the file `output`, whole or not at all.
 
-    kind: str
-    where: str
-    name: str
-    action: str
-    why: str
-
-
-def is_machine(context: Context, name: str) -> bool:
-    """Whether a definition is a machine's."""
-    loaded = context.definitions.get(name)
-    return loaded is not None and loaded.definition.kind is Kind.MACHINE
-
-
-def machine_meant(context: Context, ref: str) -> str:
-    """The name of the machine that a reference means: a definition's, `name:channel`, or an image's id; else empty."""
-    name = ref.partition(":")[0].partition("@")[0]
-    return name if ref.startswith("ami-") or is_machine(context, name) else ""
+    Raises ContentError for another format, a container, or a place that is no file's.
+    """
+    context = context or image_context()
+    if form not in FORMATS:
+        raise ContentError(f"no format is named {form}", key="--format", hint=f"there are {' and '.join(FORMATS)}")
+    target = Path(output).absolute()
+    if target.is_dir() or not target.parent.is_dir():
+        why = "is a folder" if target.is_dir() else "would stand in a folder that is not there"
+        raise ContentError(f"{output} {why}", key="--output", hint=f"give a file, such as {name}.{form}")
+    artifact, disk = _machine(context, name)
+    say(f"{name}: writing {target}")
+    with room_on(target.parent):
+        _copy(disk, target) if form == "raw" else convert_to_qcow2(disk, target)
+    size = target.stat().st_size
+    return [ExportLine(name=name, digest=artifact.digest, format=form, file=str(target), size_bytes=size)]
 
 
-def machine_release(context: Context, ref: str) -> Release | None:
-    """The machine release that a digest, a name or `name:channel` means; None where it is no machine's."""
-    if ref.startswith("sha256:"):
-        known = context.ledger.release(ref)
-        return known if known and known.repository.startswith("aws/") else None
-    name, _, channel = ref.partition(":")
-    if not is_machine(context, name):
-        return None
-    return channels.release_at(context.cloud, name, channel or "candidate")
+def _machine(context: Context, name: str) -> tuple[Artifact, Path]:
+    """The newest artifact of a machine and its disk. Raises ContentError for a container."""
+    [only] = select(name, context.definitions, "image")[:1]
+    if not context.definitions[only].definition.is_machine:
+        folder = context.definitions[only].folder
+        raise ContentError(f"{only} is a container, which has no disk", file=folder / "image.toml", key="kind")
+    artifact = latest(context, only)
+    disk = context.store.disk_of(artifact.digest)
+    assert disk is not None  # noqa: S101 - what `latest` found is whole
+    return artifact, disk
 
 
-def revoke_machine(cloud: Cloud, release: Release, reason: str) -> list[Change]:
-    """Take a machine's release, and every one over the same content, out of policy."""
-    return list(channels.revoke(cloud, release.digest, reason))
+def _copy(disk: Path, target: Path) -> None:
+    part = target.with_name(f".{target.name}.part")
+    try:
+        run(["cp", "--sparse=always", "--reflink=auto", "--", str(disk), str(part)])
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def show_machine_release(context: Context, ref: str) -> ShownMachine:
-    """Everything about a machine's release, from AWS alone."""
-    machines = [name for name in context.definitions if is_machine(context, name)]
-    return show_machine(context.cloud, ref, machines)
+def boot_image(name: str, *, quick: bool, full: bool, context: Context | None = None) -> list[VerifyLine]:
+    """Boot the newest artifact of `name` and check it: as it ships, quickly without firmware, or with a cloud's answer.
 
-
-def prune_machines(context: Context, *, apply: bool) -> list[PruneLine]:
-    """The expiry walk, where AWS is set."""
-    if not context.settings.aws.region:
-        return []
-    return [_walk_line(fate, apply=apply) for fate in walk(context.cloud, apply=apply)]
-
-
-def rebuild_from_aws(context: Context) -> tuple[Release, ...]:
-    """Fill the ledger from AWS, where it is set."""
-    return rebuild_machines(context.cloud) if context.settings.aws.region else ()
-
-
-def reap_leavings(*, apply: bool) -> list[ReapLine]:
-    """What killed runs left at AWS, and what becomes of it."""
-    found = reap(image_context().cloud, apply=apply)
-    return [_reap_line(reaping, apply=apply) for reaping in found]
-
-
-def _walk_line(fate: Fate, *, apply: bool) -> PruneLine:
-    name = fate.ami.release.name if fate.ami.release else fate.ami.name
-    action = DONE.get(fate.step, fate.step.value) if apply else fate.step.value
-    return PruneLine(name=name, release=fate.ami.where, action=action, why=fate.why)
-
-
-def _reap_line(reaping: Reaping, *, apply: bool) -> ReapLine:
-    action = ("removed" if apply else "remove") if reaping.remove else "keep"
-    found = reaping.found
-    return ReapLine(kind=found.kind, where=found.where, name=found.name, action=action, why=reaping.why)
+    Raises ContentError where both other ways are asked for at once, or for a container.
+    """
+    if quick and full:
+        raise ContentError("give --quick or --full, not both", key="--quick")
+    context = context or image_context()
+    _machine(context, name)
+    level = Level.QUICK if quick else Level.FULL if full else Level.RELEASE
+    digest, checks = reverify(context, name, level=level)
+    waivers, today = load_waivers(context.settings.roots), context.now.date()
+    return [VerifyLine(name=name, digest=digest, passed=not refusals(checks, name, waivers, today), checks=checks)]

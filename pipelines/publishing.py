@@ -28,10 +28,7 @@ from images.publication.show import Shown, show
 from images.release import ReleaseOutcome, release_all
 from images.store.garbage import Garbage, collect
 from images.upstream import Upstream
-from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, ScanOutput
-from pipelines.fleet.catalog import load_fleets
-from pipelines.host import docker_host
-from pipelines.machines import (
+from pipelines.aws import (
     is_machine,
     machine_meant,
     machine_release,
@@ -40,6 +37,9 @@ from pipelines.machines import (
     revoke_machine,
     show_machine_release,
 )
+from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, ScanOutput
+from pipelines.fleet.catalog import load_fleets
+from pipelines.host import docker_host
 from pipelines.roll import check, desk
 from pipelines.selection import named
 from pipelines.wiring import image_context

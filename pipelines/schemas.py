@@ -22,9 +22,9 @@ from images.model import Definition
 from images.publication.channels import Change
 from images.publication.show import Shown
 from pipelines import contract
+from pipelines.aws import ReapLine
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
-from pipelines.machines import ReapLine
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,6 +34,8 @@ COMMANDS: dict[str, Any] = {
     "image.plan": list[contract.PlanLine],
     "image.build": list[contract.BuildLine],
     "image.verify": list[contract.VerifyLine],
+    "image.boot": list[contract.VerifyLine],
+    "image.export": list[contract.ExportLine],
     "image.scan": contract.ScanOutput,
     "image.publish": list[contract.PublishLine],
     "image.promote": list[Change],
