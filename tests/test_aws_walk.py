@@ -218,11 +218,11 @@ def test_a_channel_holds_and_previous_does_not_hold_what_was_revoked(aws: Strict
     for channel in ("stable", "stable-previous"):
         name = channel_name(cloud, NAME, channel)
         aws.client("ssm").put_parameter(Name=name, Value=line.resource, Type="String")
-        (fate,) = walk(on(aws, cloud, DISABLED), apply=False)
+        (fate,) = walk(at(cloud, cloud.now + DISABLED * DAY), apply=False)
         assert (fate.held, f"the parameter {name} still names it" in fate.why) == (True, True)
         if channel == "stable":
             aws.client("ssm").delete_parameter(Name=name)
-    revoke(cloud, line.release, "bad")
+    revoke(on(aws, cloud, 1), line.release, "bad")
     (fate,) = walk(on(aws, cloud, DISABLED), apply=False)
     assert (fate.step, "revoked on" in fate.why) == (Step.DISABLE, True)
 

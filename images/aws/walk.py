@@ -8,13 +8,13 @@ from dataclasses import replace
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError
 from images.aws import tags
-from images.aws.amis import SOON, deprecate, ours_in, put_tags
+from images.aws.amis import SOON, deprecate, image, ours_in, put_tags
 from images.aws.cloud import Cloud
 from images.aws.expiry import Fate, Grace, Step, decide, unread
 from images.aws.model import Ami
 from images.aws.removal import orphans, remove_image, remove_snapshot
 from images.aws.uses import Uses, unseen, uses_in
-from images.ledger.cloud import GONE
+from images.ledger.cloud import GONE, STANDING
 from images.publication import lifecycle
 from images.publication.published import PREVIOUS
 
@@ -32,6 +32,8 @@ def walk(cloud: Cloud, *, apply: bool) -> tuple[Fate, ...]:
         return tuple(fate for fates in regions.values() for fate in fates)
     done = [fate for region, fates in regions.items() for fate in _take_all(cloud, region, fates)]
     blind = {fate.ami.region for fate in done if fate.ami.state == UNREAD}
+    for region in regions.keys() - blind:
+        _forget_missing(cloud, region)
     for region, snapshot, _ in orphans(cloud):
         if region not in blind:
             remove_snapshot(cloud, region, snapshot)
@@ -119,6 +121,13 @@ def _take(cloud: Cloud, fate: Fate) -> None:
             ec2.call("DisableImage", ImageId=ami.id)
         case Step.REMOVE:
             remove_image(cloud, ami)
+
+
+def _forget_missing(cloud: Cloud, region: str) -> None:
+    """Write down which images are gone: somebody removed them, or a run that was killed right after it had."""
+    for line in cloud.made(region=region, kind="image", state=STANDING):
+        if image(cloud, region, line.resource) is None:
+            cloud.mark(line, state=GONE)
 
 
 def _end_releases(cloud: Cloud) -> None:
