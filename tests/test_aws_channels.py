@@ -24,9 +24,9 @@ NAME = "debian-server"
 
 
 @pytest.fixture
-def cloud(led_to_aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
+def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
     """A cloud of two regions."""
-    made = cloud_for(settings_at(led_to_aws, tmp_path, regions=(OTHER,)))
+    made = cloud_for(settings_at(aws, tmp_path, regions=(OTHER,)))
     yield made
     made.ledger.close()
 

@@ -28,11 +28,11 @@ WARNED, ENDED, DISABLED, REMOVED = 24, 31, 31 + 14, 31 + 14 + 30
 
 
 @pytest.fixture
-def cloud(led_to_aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
+def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
     """A cloud of one region, and an image in it that no channel names any more."""
-    made = cloud_for(settings_at(led_to_aws, tmp_path, regions=(), share_accounts=(), share_organizations=()))
+    made = cloud_for(settings_at(aws, tmp_path, regions=(), share_accounts=(), share_organizations=()))
     publish(made, disk())
-    led_to_aws.client("ssm").delete_parameter(Name=channel_name(made, NAME, "candidate"))
+    aws.client("ssm").delete_parameter(Name=channel_name(made, NAME, "candidate"))
     yield made
     made.ledger.close()
 
