@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-READ = frozenset({"ec2:DescribeImages", "ssm:GetParameter", "kms:GetPublicKey"})
+LOOK = frozenset({"ec2:DescribeImages", "ssm:GetParameter"})
+READ = LOOK | {"kms:GetPublicKey"}
 USES = frozenset(
     {
         "ec2:DescribeInstances",
@@ -46,18 +47,28 @@ TASKS: dict[str, frozenset[str]] = {
         "ec2:DescribeSnapshotAttribute",
     },
     "image.promote": READ | CHANNELS,
-    "image.rollback": READ | CHANNELS,
-    "image.revoke": READ | CHANNELS | {"ec2:CreateTags", "ec2:EnableImageDeprecation"},
+    "image.rollback": LOOK | CHANNELS,
+    "image.revoke": LOOK | CHANNELS | {"ec2:CreateTags", "ec2:EnableImageDeprecation"},
     "image.show": READ,
     "image.rebuild": READ | {"ec2:DescribeSnapshots"},
-    "image.prune": READ
-    | USES
+    "image.prune": USES
     | REMOVE
-    | {"ec2:CreateTags", "ec2:EnableImageDeprecation", "ec2:DisableImage", "ssm:DeleteParameters"},
-    "image.reap": READ
-    | USES
+    | {
+        "ec2:DescribeImages",
+        "ec2:CreateTags",
+        "ec2:EnableImageDeprecation",
+        "ec2:DisableImage",
+        "ssm:DeleteParameters",
+    },
+    "image.reap": USES
     | REMOVE
-    | {"ec2:DescribeSnapshots", "ec2:DescribeVolumes", "ec2:TerminateInstances", "ec2:DeleteVolume"},
+    | {
+        "ec2:DescribeImages",
+        "ec2:DescribeSnapshots",
+        "ec2:DescribeVolumes",
+        "ec2:TerminateInstances",
+        "ec2:DeleteVolume",
+    },
 }
 
 IMPLIED = frozenset(
