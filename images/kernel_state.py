@@ -12,8 +12,8 @@ from hardening.foundation.process import run
 
 
 def write(tree: Path, target: Path) -> Path:
-    """Lay out in the folder `target`, which it returns: `sys` with what the sysctl.d of `tree` sets, as systemd reads it;
-    and `environ`, the environment that a login as root gets there, as /proc shows a process's own.
+    """Lay out in the folder `target`, which it returns: `sys` with what the sysctl.d of `tree` sets, as systemd reads
+    it; and `environ`, the environment that a login as root gets there, as /proc shows a process's own.
     """
     (target / "sys").mkdir(parents=True)
     (target / "environ").write_text(root_path(tree / "etc/login.defs"))
