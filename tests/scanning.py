@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hardening.foundation.process import run
 from hardening.model import Kind
 from images.artifact import Package
 from images.machines import disk, filesystem
@@ -142,10 +141,9 @@ def make_machine(folder: Path, status: str = CURRENT, *, benchmark: str = "cis_l
 
 def with_disk(target: ScanTarget, folder: Path) -> ScanTarget:
     """`target` with its tree on a raw disk, as the product partitions it."""
-    file_system, definitions = folder / "root.ext4", folder / "repart.d"
-    definitions.mkdir()
-    filesystem.write(target.tree, file_system, 64 << 20, 1764028800, folder)
-    (definitions / "20-root.conf").write_text(disk.ROOT.format(file_system=file_system))
-    argv = ["systemd-repart", "--offline=yes", "--empty=create", "--size=auto", "--sector-size=512", "--dry-run=no"]
-    run([*argv, f"--definitions={definitions}", str(folder / "disk.raw")])
+    kernel, epoch = folder / "esp/EFI/BOOT/BOOTX64.EFI", 1764028800
+    kernel.parent.mkdir(parents=True)
+    kernel.write_bytes(b"none")
+    place = disk._partition(folder / "disk.raw", folder / "esp", 64 << 20, folder / "repart.d", epoch)
+    filesystem.write(filesystem.Contents(target.tree), place, epoch, folder)
     return replace(target, disk=folder / "disk.raw")

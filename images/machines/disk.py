@@ -25,10 +25,11 @@ SizeMaxBytes={size}
 """
 ROOT = """[Partition]
 Type=root
-Label=Linux
+Label={name}
 SizeMinBytes={size}
 SizeMaxBytes={size}
 """
+ROOT_NAME = "Linux"  # the partition's, one of those that trivy reads; the file system in it has a label of its own
 HINT = "Debian's packages systemd-repart, dosfstools and mtools make disks; ./goldsmith setup installs them"
 
 
@@ -78,12 +79,12 @@ def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int
     program = (stage / "EFI/BOOT/BOOTX64.EFI").stat().st_size
     esp = -(-max(64 * MIB, program * 5 // 4) // (32 * MIB)) * 32 * MIB
     (definitions / "10-esp.conf").write_text(ESP.format(stage=stage, size=esp))
-    (definitions / "20-root.conf").write_text(ROOT.format(size=size))
+    (definitions / "20-root.conf").write_text(ROOT.format(name=ROOT_NAME, size=size))
     disk.unlink(missing_ok=True)
     argv = [
         *("systemd-repart", "--offline=yes", "--empty=create", "--size=auto", "--sector-size=512", f"--seed={SEED}"),
         *(f"--definitions={definitions}", "--dry-run=no", "--json=short", str(disk)),
     ]
     done = run(argv, env={"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"}, hint=HINT)
-    root = next(part for part in json.loads(done.stdout) if part["label"] == "root")
+    root = next(part for part in json.loads(done.stdout) if part["label"] == ROOT_NAME)
     return filesystem.Place(disk, root["offset"], root["raw_size"])
