@@ -3,7 +3,7 @@ cd "$ROOT/usr/share"
 if [ "$PARAM_KEEP_MANUALS" = false ]; then
     # Links directly under doc/ lead to another package's folder and so to its licence.
     [ ! -d doc ] || find doc -xdev -mindepth 2 ! -type d ! -name copyright -exec rm -f -- {} +
-    [ ! -d doc ] || find doc -xdev -depth -mindepth 1 -type d -empty -exec rmdir -- {} +
+    [ ! -d doc ] || find doc -xdev -depth -mindepth 1 -type d -empty -delete
     # The folders of the manuals stay: installation scripts expect them.
     [ ! -d man ] || find man -xdev ! -type d -exec rm -f -- {} +
     rm -rf -- info lintian groff gtk-doc doc-base
