@@ -193,6 +193,8 @@ def test_a_volume_comes_from_a_completed_snapshot(aws: StrictAws, ec2: Any) -> N
         ec2.create_volume(AvailabilityZone=ZONE, SnapshotId=pending)
     with refused("InvalidParameterDependency"):
         ec2.create_volume(AvailabilityZone=ZONE, Size=1, KmsKeyId="alias/aws/ebs")
+    with refused("InvalidVolume.NotFound"):
+        ec2.create_snapshot(VolumeId="vol-0123456789abcdef0")
     again = ec2.create_snapshot(VolumeId=made["VolumeId"])
     assert (again["VolumeSize"], again["Encrypted"], again["State"]) == (2, True, "pending")
 

@@ -446,6 +446,23 @@ def test_imds_support_is_not_taken_back(aws: StrictAws, ec2: Any) -> None:
         ec2.modify_image_attribute(ImageId=name, UserIds=[OTHER])
 
 
+def test_a_change_of_a_snapshots_attribute_says_what(aws: StrictAws, ec2: Any) -> None:
+    """Only who may make volumes of it can be changed, and nothing is no change."""
+    name = snapshot(aws)
+    with refused("InvalidParameterValue"):
+        ec2.modify_snapshot_attribute(SnapshotId=name, Attribute="productCodes", OperationType="add", UserIds=[OTHER])
+    with refused("MissingParameter"):
+        ec2.modify_snapshot_attribute(SnapshotId=name, OperationType="add")
+
+
+def test_moto_says_whether_other_resources_are_there(aws: StrictAws, ec2: Any) -> None:
+    """Tags of what moto holds are refused for what it does not hold, together with all else that was named."""
+    name = image(aws)
+    with refused("InvalidVolume.NotFound"):
+        ec2.create_tags(Resources=[name, "vol-0123456789abcdef0"], Tags=[{"Key": "k", "Value": "v"}])
+    assert "Tags" not in shown(ec2, name)
+
+
 def test_tags_can_be_changed_on_what_is_there(aws: StrictAws, ec2: Any) -> None:
     """All named resources are tagged or none; the limits hold; DescribeTags sees them."""
     name = image(aws)
