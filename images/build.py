@@ -21,10 +21,11 @@ from hardening.judges import RULE as JUDGES
 from hardening.waive import how_to_ask
 from images.artifact import Artifact
 from images.boot.observations import TITLES as BOOT_TITLES
-from images.builders import BuildJob, Built, require_platform
+from images.builders import BuildJob, Built, require_platform, require_tools
 from images.builders import build as build_image
 from images.context import Context
 from images.disk import room_on
+from images.jobs import job_for
 from images.judge import judge, refusal
 from images.machines.mounts import private_mounts
 from images.planning.graph import sorter, with_ancestors
@@ -138,11 +139,15 @@ class _Builder:
             self._make_newest(plan.artifact)
             return BuildOutcome(name, Action.UNCHANGED, plan.artifact.digest, plan.input_digest, plan.why)
         more = f" (and {len(plan.why) - 1} more)" if plan.why[1:] else ""
+        definition = self.context.definitions[name].definition
+        require_tools(definition)
         say(f"{name}: building, because {plan.why[0]}{more}")
         with workspace(self.context.settings) as work:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
-            job = self._job(plan, work, Store(work / "store", below=self.context.store))
-            with private_mounts() if job.definition.is_machine else nullcontext():
+            store = Store(work / "store", below=self.context.store)
+            docker_host = "" if definition.is_machine else self.engine()
+            job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
+            with private_mounts() if definition.is_machine else nullcontext():
                 built = build_image(job)
                 checks = self._verify(job, built)
             return self._record(plan, job, built, checks)
@@ -158,27 +163,6 @@ class _Builder:
         with self._lock:
             self._engine = self._engine or self.context.build_host()
             return self._engine
-
-    def _job(self, plan: BuildPlan, work: Path, store: Store) -> BuildJob:
-        context, planner = self.context, self.planner
-        loaded = context.definitions[plan.name]
-        bootstrap = planner.bootstrap(loaded)
-        return BuildJob(
-            name=plan.name,
-            definition=loaded.definition,
-            definition_folder=loaded.folder,
-            platform=plan.platform,
-            overlay=plan.overlay,
-            packages=plan.added,
-            debs=context.index.download(bootstrap, plan.added),
-            stanzas=context.index.stanzas(plan.added),
-            sources=planner.sources(loaded),
-            parent=planner.digests[loaded.definition.parent] if loaded.definition.parent else None,
-            upstream=planner.upstream.fetch(loaded.definition.base.image) if loaded.definition.base.image else None,
-            work=work,
-            store=store,
-            docker_host="" if loaded.definition.is_machine else self.engine(),
-        )
 
     def _verify(self, job: BuildJob, built: Built) -> tuple[CheckResult, ...]:
         say(f"{job.name}: verifying {len(job.overlay.checks)} controls")

@@ -70,6 +70,14 @@ def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmi
 
 
 @pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
+    """debian-server, built once through the command line. Not to be changed: tests `fork` it."""
+    from tests.servers import build_server
+
+    return build_server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
 def docker_host() -> str:
     """The engine that tests run containers on: GOLDSMITH_TEST_DOCKER, else what fleets would use."""
     if given := os.environ.get("GOLDSMITH_TEST_DOCKER") or os.environ.get("DOCKER_HOST"):

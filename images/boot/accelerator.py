@@ -52,5 +52,5 @@ def require_qemu() -> None:
     if lacking:
         raise OutsideError(
             f"machines cannot be booted here: {', '.join(lacking)} is missing",
-            hint="apt-get install qemu-system-x86 ovmf seabios, or ./goldsmith setup",
+            hint="./goldsmith setup --machines installs it (Debian's qemu-system-x86, ovmf and seabios)",
         )

@@ -12,7 +12,16 @@ from images.builders import steps
 from images.builders.job import BuildJob, Built
 from images.model import Definition
 
-__all__ = ["BUILDERS", "BuildJob", "Built", "build", "builder_of", "builder_version", "require_platform"]
+__all__ = [
+    "BUILDERS",
+    "BuildJob",
+    "Built",
+    "build",
+    "builder_of",
+    "builder_version",
+    "require_platform",
+    "require_tools",
+]
 
 # Changes whenever a builder would make other bytes from the same inputs; enters every input digest.
 BUILDER_VERSION = "1"
@@ -67,6 +76,16 @@ def require_platform(platform: str) -> None:
             f"cannot build {platform} on this machine, which is {host.machine()}",
             hint="install qemu-user-static with binfmt-support, or build on a machine of that architecture",
         )
+
+
+def require_tools(definition: Definition) -> None:
+    """Raises OutsideError where this host lacks what `definition` is built and booted with; containers need no more."""
+    if definition.is_machine:
+        from images.boot.accelerator import require_qemu
+        from images.builders.machine import require_tools
+
+        require_tools()
+        require_qemu()
 
 
 def _bootstrap(job: BuildJob) -> Built:

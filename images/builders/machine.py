@@ -33,7 +33,6 @@ TOOLS = {"systemd-repart": "--version", "ukify": "--version", "mkfs.ext4": "-V",
 
 def build(job: BuildJob) -> Built:
     """Build a machine's disk, and leave its tree mounted. Needs root, and `private_mounts` around it."""
-    require_tools()
     epoch = steps.epoch_of(job)
     with room_on(job.work):
         below = layers.packages_layer(job, epoch)

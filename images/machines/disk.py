@@ -30,7 +30,7 @@ SizeMinBytes={size}
 SizeMaxBytes={size}
 """
 ROOT_NAME = "Linux"  # the partition's, one of those that trivy reads; the file system in it has a label of its own
-HINT = "Debian's packages systemd-repart, dosfstools and mtools make disks; ./goldsmith setup installs them"
+HINT = "Debian's packages systemd-repart, dosfstools and mtools make disks; ./goldsmith setup --machines installs them"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ MADE = "1735689600"  # when every file system was made, 2025-01-01: a date of it
 # What the running system fills, and what the kernel image on the other partition holds already.
 ABSENT = ("dev/", "proc/", "run/", "sys/", "tmp/", "var/tmp/", "boot/initrd.img-")
 BUFFER = 1 << 17
-HINT = "Debian's packages e2fsprogs and libarchive13t64 have what makes file systems; ./goldsmith setup installs them"
+HINT = "Debian's packages e2fsprogs and libarchive13t64 make file systems; ./goldsmith setup --machines installs them"
 
 
 @dataclass(frozen=True)

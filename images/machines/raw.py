@@ -14,7 +14,7 @@ from images.disk import room_on
 from images.machines import blocks
 
 HASHERS = 2  # hashing releases the interpreter's lock
-CONVERT_HINT = "Debian's package qemu-utils has qemu-img; ./goldsmith setup installs it"
+CONVERT_HINT = "Debian's package qemu-utils has qemu-img; ./goldsmith setup --machines installs it"
 
 
 def digests_of(disk: Path) -> bytes:

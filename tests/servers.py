@@ -1,0 +1,80 @@
+"""Machine images for tests: debian-server, built once through the command line, and builds without a boot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from hardening.foundation.settings import Settings
+from images.builders import BuildJob, Built, build
+from images.context import Context
+from images.jobs import job_for
+from images.machines.mounts import private_mounts
+from images.planning.planner import Planner
+from images.store.oci import Store
+from images.workspace import workspace
+from tests.loop import Goldsmith
+
+READY = "GOLDSMITH_TEST_SERVER"
+"""Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
+NO_ENGINE = "unix:///nonexistent/docker.sock"  # machines need none
+
+
+def build_server(state: Path) -> Goldsmith:
+    """debian-server, built by `./goldsmith image.build` into `state`: booted, scanned and judged."""
+    if ready := os.environ.get(READY):
+        return Goldsmith(Path(ready), NO_ENGINE)
+    built = Goldsmith(state, NO_ENGINE)
+    answer = built("image.build", "debian-server", "--json")
+    assert answer.code == 0, answer.err
+    assert [line["action"] for line in answer.json] == ["built"]
+    return built
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Builds machines into a state as the flow does, but boots nothing."""
+
+    house: Goldsmith
+    content: tuple[Path, ...] = ()
+
+    @property
+    def context(self) -> Context:
+        """The context of these builds; it knows no engine and no registry."""
+        settings = Settings(state=self.house.state, content=self.content)
+        return Context(settings, datetime.now(UTC), lambda: NO_ENGINE, lambda: "")
+
+    @contextmanager
+    def job(self, name: str) -> Iterator[BuildJob]:
+        """The job that builds `name`, its parents being built, in a workspace and mounts of its own."""
+        context = self.context
+        planner = Planner(context)
+        plan = planner.plan_all([name])[-1]
+        with workspace(context.settings) as work, private_mounts():
+            yield job_for(context, planner, plan, work=work, store=Store(work / "store", below=context.store))
+
+    def build(self, name: str) -> Built:
+        """Build `name` and keep it; its tree is gone when this returns."""
+        with self.job(name) as job:
+            built = build(job)
+            self.context.store.adopt(job.store, built.digest)
+        return built
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest over all names, owners, modes, times and contents in a tree: the same only where nothing changed."""
+    seen = sha256()
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        line = (path.relative_to(folder), status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns)
+        seen.update(repr(line).encode("utf-8", "surrogateescape"))
+        if path.is_symlink():
+            seen.update(os.fsencode(path.readlink()))
+        elif path.is_file():
+            seen.update(path.read_bytes())
+    return seen.hexdigest()

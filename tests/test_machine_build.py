@@ -1,0 +1,278 @@
+"""The build of machine images: reproducible, in layers that nobody changes, refused where the booted machine fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hardening.findings import Outcome
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT, Settings
+from images.builders import build
+from images.machines import blocks, trees
+from images.machines.mounts import private_mounts
+from images.machines.raw import digests_of
+from images.workspace import sweep
+from tests.loop import Goldsmith, definition, kill_when, processes
+from tests.servers import NO_ENGINE, Workshop, fingerprint
+from tests.test_build_flow import TOMORROW
+
+NEEDS = ("root", "mirror", "mmdebstrap", "systemd-repart", "ukify", "qemu-system-x86_64", "qemu-img")
+pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
+
+HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "machine"\nprofile = "cis-level1"\npolicy = "machine"\n'
+CHILD = f'{HEAD}base = {{ golden = "debian-server" }}\n'
+FAULT = "[Service]\nType=oneshot\nExecStart=/bin/false\n"
+WANTED = "[Unit]\nWants=planted.service\n"
+SCRIPT = """
+import sys
+from pathlib import Path
+from datetime import datetime
+from tests.loop import Goldsmith
+from tests.servers import NO_ENGINE, Workshop
+print(datetime.now().date(), Workshop(Goldsmith(Path(sys.argv[1]), NO_ENGINE)).build("debian-server").digest)
+"""
+
+
+@pytest.fixture
+def fork(server: Goldsmith, tmp_path: Path) -> Goldsmith:
+    """A state in which debian-server is built, to go its own way."""
+    return server.fork(tmp_path / "state")
+
+
+def content_of(house: Goldsmith, name: str) -> str:
+    """The content digest of the newest artifact."""
+    artifact = house.ledger.latest_artifact(name, "linux/amd64")
+    assert artifact
+    return artifact.digest
+
+
+def layers(house: Goldsmith) -> set[str]:
+    """The keys of all layers that a state holds."""
+    return {path.name for path in (house.state / "trees").glob("*")}
+
+
+def test_a_machine_is_kept_once_it_was_booted_scanned_and_judged(server: Goldsmith) -> None:
+    """Checks of the running machine and the gate's verdict stand in the ledger; the disk is what its digest says."""
+    content = content_of(server, "debian-server")
+    checks = {check.control: check for check in server.ledger.checks(content)}
+    for name in ("boot-completed", "boot-failed-units", "boot-listening", "boot-second"):
+        assert checks[name].outcome is Outcome.PASS, checks[name].evidence
+    assert any("in the booted machine: pass" in check.evidence for check in checks.values())
+    scan = server.ledger.scan(content)
+    assert scan
+    assert {report.scanner for report in scan.reports} >= {"openscap", "trivy-disk", "debsecan"}
+    config = server.store.config(content)
+    disk = server.store.disk(config["disk"]["linear"])
+    digests = digests_of(disk)
+    assert blocks.linear(digests) == config["disk"]["linear"]
+    assert server.store.blob(config["disk"]["linear"]).read_bytes() == digests
+    assert disk.stat().st_size == config["disk"]["size_bytes"]
+    assert config["listens"] == ["22/tcp"]
+    assert {"root=LABEL=root", "panic=30"} <= set(config["command_line"].split())
+    assert "login:" in (server.state / "logs/debian-server.console.log").read_text()
+    assert server.leftovers() == []
+
+
+def test_nothing_changed_builds_nothing(server: Goldsmith) -> None:
+    """Also of a machine a build that is up to date costs a hash and a look."""
+    answer = server("image.build", "debian-server", "--json")
+    assert [line["action"] for line in answer.json] == ["unchanged"]
+
+
+def test_a_machine_whose_disk_is_gone_is_built_again(fork: Goldsmith) -> None:
+    """A manifest without its disk is no image."""
+    [disk] = (fork.state / "disks").glob("*.raw")
+    disk.unlink()
+    [plan] = fork("image.plan", "debian-server", "--json").json
+    assert (plan["action"], plan["why"]) == ("build", ["its content is no longer on this machine"])
+
+
+@pytest.mark.needs("faketime")
+def test_the_same_inputs_give_the_same_disk_on_any_day(server: Goldsmith, tmp_path: Path) -> None:
+    """From empty caches, a day later: nothing of the clock, of this host or of the first build is in it."""
+    empty = tmp_path / "state"
+    empty.mkdir()
+    (empty / "apt").symlink_to(server.state / "apt")
+    argv = [*TOMORROW, sys.executable, "-c", SCRIPT, str(empty)]
+    done = subprocess.run(argv, cwd=ROOT, env=server.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    day, digest = done.stdout.split()
+    today = run(["date", "+%F"]).stdout.strip()
+    assert day > today, "the clock was not moved"
+    assert digest == content_of(server, "debian-server")
+
+
+def test_a_changed_control_changes_the_upper_layer_and_the_disk_alone(fork: Goldsmith, tmp_path: Path) -> None:
+    """Its packages are not installed again, and the layers below stay what they were to the last byte."""
+    parent = trees.key_of(content_of(fork, "debian-server"))
+    before = {key: fingerprint(fork.state / "trees" / key) for key in layers(fork)}
+    text = f'{CHILD}[profile_params.sshd-access]\ngroups = ["operators"]\n'
+    built = Workshop(fork, (definition(tmp_path / "content", "m-child", text),)).build("m-child")
+    assert layers(fork) - before.keys() == {trees.key_of(built.digest)}
+    assert {key: fingerprint(fork.state / "trees" / key) for key in before} == before
+    assert trees.keys(fork.store, trees.key_of(built.digest))[1:] == trees.keys(fork.store, parent)
+    assert built.digest != content_of(fork, "debian-server")
+    upper = fork.state / "trees" / trees.key_of(built.digest) / "upper"
+    assert "operators" in (upper / "etc/ssh/sshd_config").read_text()
+    assert not (upper / "usr/bin").exists()
+
+
+def test_a_childs_package_is_a_layer_of_its_own_on_its_parents_tree(fork: Goldsmith, tmp_path: Path) -> None:
+    """It is installed once, by apt of the tree; an image that only says more on top of that takes it as it is."""
+    before = layers(fork)
+    text = CHILD.replace("base =", 'packages = ["tree"]\nbase =')
+    root = definition(tmp_path / "content", "m-child", text)
+    built = Workshop(fork, (root,)).build("m-child")
+    packages, *_ = (key for key in trees.keys(fork.store, trees.key_of(built.digest)) if key not in before)[1:]
+    assert (fork.state / "trees" / packages / "upper/usr/bin/tree").is_file()
+    assert "tree" in {package.name for package in built.packages}
+    assert not list((fork.state / "trees" / packages / "upper").rglob("policy-rc.d"))
+    (root / "images/definitions/m-child/image.toml").write_text(f'{text}[machine]\ncommand_line = ["quiet"]\n')
+    again = Workshop(fork, (root,)).build("m-child")
+    keys = trees.keys(fork.store, trees.key_of(again.digest))
+    assert packages in keys
+    assert again.config["command_line"] == f"{built.config['command_line']} quiet"
+    assert again.config["listens"] == ["22/tcp"]
+    assert len(layers(fork) - before) == 3
+
+
+def test_a_machine_that_boots_with_a_failed_unit_is_refused_and_nothing_of_it_is_kept(
+    fork: Goldsmith, tmp_path: Path
+) -> None:
+    """The booted machine names the unit; exit code 3; what the machine said on its console is kept as evidence."""
+    files = 'files = [\n  { source = "unit", path = "/etc/systemd/system/planted.service" },\n'
+    files += '  { source = "wanted", path = "/etc/systemd/system/multi-user.target.d/planted.conf" },\n]\n'
+    text = CHILD.replace("base =", f"{files}base =")
+    root = definition(tmp_path / "content", "m-faulty", text, unit=FAULT, wanted=WANTED)
+    before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
+    answer = fork.with_(root)("image.build", "m-faulty", "--json")
+    assert answer.code == 3, answer.err
+    assert answer.by_name()["m-faulty"]["action"] == "refused"
+    told = " ".join(answer.err.split())
+    assert "m-faulty breaks boot-failed-units" in told
+    assert "planted.service" in told
+    assert (layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())) == before
+    assert "planted" in (fork.state / "logs/m-faulty.console.log").read_text()
+    assert fork.leftovers() == []
+
+
+@pytest.mark.parametrize(("program", "name"), [("dpkg", "debian-server"), ("mke2fs", "m-child"), ("ukify", "m-child")])
+def test_a_build_that_is_killed_leaves_nothing(
+    server: Goldsmith, fork: Goldsmith, tmp_path: Path, program: str, name: str
+) -> None:
+    """kill -9 while packages are installed or the disk is made: no process, no mount, no half layer, disk or image."""
+    house = fork.with_(definition(tmp_path / "content", "m-child", CHILD))
+    if name == "debian-server":
+        house = Goldsmith(tmp_path / "empty", NO_ENGINE)
+        house.state.mkdir()
+        (house.state / "apt").symlink_to(server.state / "apt")
+    before = layers(house), house.blobs(), sorted((house.state / "disks").glob("*"))
+    building = house.start("image.build", name)
+    kill_when(building, lambda: processes(program, str(house.state / "work")), f"{program} at work")
+    assert (layers(house), house.blobs(), sorted((house.state / "disks").glob("*"))) == before
+    sweep(Settings(state=house.state), lambda: NO_ENGINE)
+    assert house.leftovers() == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(fork: Goldsmith, tmp_path: Path) -> None:
+    """Whichever tool meets it, it is one error that names the place."""
+    before = layers(fork)
+    shop = Workshop(fork, (definition(tmp_path / "content", "m-child", CHILD),))
+    with private_mounts():
+        (fork.state / "work").mkdir(exist_ok=True)
+        run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(fork.state / "work")])
+        with pytest.raises(OutsideError, match="is full") as caught, shop.job("m-child") as job:
+            build(job)
+    assert "image.prune" in caught.value.hint
+    assert layers(fork) == before
+
+
+def test_what_the_host_lacks_is_told_before_anything_is_fetched(server: Goldsmith, tmp_path: Path) -> None:
+    """By the names of the tools, with the command that installs them."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("dpkg", "apt-get", "apt-cache", "mount", "sh"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    fork = server.fork(tmp_path / "state").with_(path=str(tools))
+    settings = {key: value for key, value in fork.settings.items() if key != "GOLDSMITH_PATH"}
+    house = Goldsmith(fork.state, NO_ENGINE, settings={**settings, "PATH": str(tools)})
+    answer = house("image.build", "debian-server", "--no-cache", "--json")
+    assert answer.code == 4
+    told = " ".join(answer.err.split())
+    assert "lacks ukify" in told
+    assert "./goldsmith setup --machines" in told
+
+
+def test_another_architecture_is_refused_at_once(server: Goldsmith, tmp_path: Path) -> None:
+    """A definition says what it is made for."""
+    answer = server.fork(tmp_path / "state").with_(platform="linux/arm64")("image.build", "debian-server", "--json")
+    assert answer.code in (2, 4)
+    assert "linux/arm64" in answer.err
+
+
+@pytest.fixture
+def exported(server: Goldsmith, tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """The disk of debian-server in every format."""
+    made = {form: tmp_path / f"disk.{form}" for form in ("raw", "qcow2")}
+    for form, file in made.items():
+        answer = server("image.export", "debian-server", "--output", str(file), "--form", form, "--json")
+        assert answer.code == 0, answer.err
+        [line] = answer.json
+        assert (line["file"], line["size_bytes"]) == (str(file), file.stat().st_size)
+    yield made
+    for file in made.values():
+        file.unlink()
+
+
+def test_an_exported_disk_is_the_disk(server: Goldsmith, exported: dict[str, Path], tmp_path: Path) -> None:
+    """Raw it is the same bytes, with its holes; from qcow2 the same bytes come back. Nothing else stays behind."""
+    config = server.store.config(content_of(server, "debian-server"))
+    kept = server.store.disk(config["disk"]["linear"])
+    assert blocks.linear(digests_of(exported["raw"])) == config["disk"]["linear"]
+    assert exported["raw"].stat().st_blocks <= kept.stat().st_blocks
+    back = tmp_path / "back.raw"
+    run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(exported["qcow2"]), str(back)])
+    assert blocks.linear(digests_of(back)) == config["disk"]["linear"]
+    assert exported["qcow2"].stat().st_size < kept.stat().st_blocks * 512
+    assert {path.name for path in tmp_path.iterdir()} >= {"disk.raw", "disk.qcow2"}
+    assert not list(tmp_path.glob(".*part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("debian-server", "--form", "vmdk", "--output", "x"), "no format is named vmdk"),
+        (("debian-server", "--output", "/nonexistent/x.raw"), "--output: /nonexistent/x.raw would stand in a folder"),
+        (("debian-server", "--output", "/tmp"), "--output: /tmp is a folder"),
+        (("debian-base", "--output", "x"), "kind: debian-base is a container, which has no disk"),
+        (("debian-serve", "--output", "x"), "did you mean debian-server"),
+        (("bastion", "--output", "x"), "bastion has not been built on this machine"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(server: Goldsmith, arguments: tuple[str, ...], said: str) -> None:
+    """Wrong words are the caller's, with what would be right."""
+    answer = server("image.export", *arguments, "--json")
+    assert answer.code == 2
+    assert said in " ".join(answer.err.split())
+
+
+def test_mounts_of_a_build_are_seen_by_nobody_else(tmp_path: Path) -> None:
+    """They end with the block, the folder one stands in stays, and a second namespace within a first is its own."""
+    place, here = tmp_path / "place", Path.cwd()
+    place.mkdir()
+    with private_mounts():
+        run(["mount", "-t", "tmpfs", "none", str(place)])
+        (place / "inner").touch()
+        with private_mounts():
+            run(["umount", str(place)])
+            assert list(place.iterdir()) == []
+        assert [path.name for path in place.iterdir()] == ["inner"]
+        assert str(place) not in Path("/proc/1/mounts").read_text()
+    assert list(place.iterdir()) == []
+    assert Path.cwd() == here
