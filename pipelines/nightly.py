@@ -28,7 +28,7 @@ from pipelines.fleet.model import Approval
 from pipelines.fleet.progress import Phase
 from pipelines.report import write_report
 from pipelines.roll import check, desk, start
-from pipelines.selection import named
+from pipelines.selection import publishable
 from pipelines.violations import Judged
 
 Failures = list[GoldsmithError]
@@ -47,7 +47,7 @@ def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") 
     context = replace(context, lenient=True)
     with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
         began, failures = time.monotonic(), Failures()
-        selected, known = named(context, only), _rules(context)
+        selected, known = publishable(context, only), _rules(context)
         names = [name for name in selected if name in context.definitions]
         released = [_unsound(name, context.unsound[name]) for name in selected if name in context.unsound]
         promoted = list[str]()

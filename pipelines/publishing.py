@@ -41,7 +41,7 @@ from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, Sc
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host import docker_host
 from pipelines.roll import check, desk
-from pipelines.selection import named
+from pipelines.selection import publishable
 from pipelines.wiring import image_context
 
 PUBLISH_COLUMNS = {
@@ -60,7 +60,7 @@ PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "bec
 def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], list[GoldsmithError | None]]:
     """Build, judge and publish; one line for each image, and what went wrong."""
     context = image_context(policy=policy)
-    outcomes = release_all(context, named(context, pattern))
+    outcomes = release_all(context, publishable(context, pattern))
     return [publish_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
 
 
@@ -149,7 +149,7 @@ def promote_images(
     """
     context = context or image_context(policy=policy)
     changes, errors = [], []
-    for name in named(context, pattern):
+    for name in publishable(context, pattern):
         try:
             changes.append(_promote(context, name))
         except GoldsmithError as error:

@@ -31,6 +31,23 @@ def named(context: Context, pattern: str) -> list[str]:
     return [name for name in chosen if name not in left_out]
 
 
+def publishable(context: Context, pattern: str) -> list[str]:
+    """What a NAME argument means where images are published: as `named`, and machines only where AWS is set.
+
+    A name means itself here too: publishing it then says what the settings lack.
+    """
+    chosen = named(context, pattern)
+    machines = [name for name in chosen if _kind(context, name) is Kind.MACHINE]
+    if chosen == [pattern] or context.settings.aws.region or not machines:
+        return chosen
+    say(
+        f"left out: {', '.join(machines)}; machine images are published to AWS, and aws.region is not set (docs/aws.md)"
+    )
+    if machines == chosen:
+        raise ContentError(f"{pattern} means only images that are left out here", key="aws.region", hint="docs/aws.md")
+    return [name for name in chosen if name not in machines]
+
+
 def _kind(context: Context, name: str) -> Kind | None:
     loaded = context.definitions.get(name)
     return loaded.definition.kind if loaded else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.context import Context
 from pipelines import selection
-from pipelines.selection import named
+from pipelines.selection import named, publishable
 
 MACHINES = {"bastion", "container-host", "debian-server"}
 
@@ -60,3 +61,16 @@ def test_a_glob_that_means_nothing_else_is_an_error(tmp_path: Path) -> None:
     """Nothing done is no success."""
     with pytest.raises(ContentError, match=r"bastio\? means only images that are left out here: bastion"):
         named(context(tmp_path, "container"), "bastio?")
+
+
+def test_machines_are_published_where_aws_is_set_and_else_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A night of containers needs no AWS and says what it leaves out; a name means itself."""
+    assert not MACHINES.intersection(publishable(context(tmp_path), "all"))
+    assert "aws.region is not set" in " ".join(capsys.readouterr().err.split())
+    assert publishable(context(tmp_path), "bastion") == ["bastion"]
+    with pytest.raises(ContentError, match=r"aws\.region"):
+        publishable(context(tmp_path, "machine"), "all")
+    settings = Settings.model_validate({"state": tmp_path, "aws": {"region": "eu-west-1"}})
+    assert set(publishable(replace(context(tmp_path), settings=settings), "all")) >= MACHINES
