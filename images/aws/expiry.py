@@ -14,6 +14,7 @@ from enum import StrEnum
 from images.aws.model import Ami
 
 SHOWN = 3
+ON_ITS_WAY = timedelta(minutes=5)  # deprecation is asked for a little ahead, since the past is refused
 
 
 class Step(StrEnum):
@@ -61,7 +62,7 @@ def decide(
     if ami.state == "disabled" and disabled_at:
         return _when_due(ami, Step.REMOVE, disabled_at + grace.deregister_after,
                          f"disabled on {disabled_at:%Y-%m-%d}", users, now, grace.deregister_after, unseen)  # fmt: skip
-    if now >= end and ami.state != "disabled" and (ami.deprecated_at is None or ami.deprecated_at > now):
+    if now >= end and ami.state != "disabled" and (ami.deprecated_at is None or ami.deprecated_at > now + ON_ITS_WAY):
         return Fate(ami, Step.DEPRECATE, because + _used(users))
     if now >= end:
         return _when_due(ami, Step.DISABLE, end + grace.disable_after, because, users, now, grace.disable_after, unseen)
