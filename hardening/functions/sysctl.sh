@@ -13,7 +13,7 @@ settings_running() {
         }' | while read -r files value; do
         for file in $files; do
             [ -r "$file" ] || { echo "absent $file"; continue; }
-            read -r now < "$file"
+            now=$(tr '\t' ' ' < "$file")  # whole: the kernel ends such a file after its first read, and sh reads bytes
             if [ "$now" = "$value" ]; then echo "good $file"; else echo "bad ${file#/proc/sys/} is $now in the running kernel, not $value"; fi
         done
     done
