@@ -6,19 +6,27 @@ sshd_or_end() {
     sshd_bad='' sshd_said=''
     [ -e usr/sbin/sshd ] || { echo "no sshd in this image"; exit 2; }
     [ -f etc/ssh/sshd_config ] && [ ! -L etc/ssh/sshd_config ] || { echo "/etc/ssh/sshd_config is missing"; exit 1; }
+    sshd_started_otherwise
     sshd_files=$(sshd_read etc/ssh/sshd_config '')
     sshd_live=
     [ "$LIVE" = 0 ] || sshd_live=$(sshd -T) || { echo "sshd -T refuses its configuration"; exit 1; }
+}
+
+# Ends the check where sshd is started with settings that stand before those of the files, or with another file.
+sshd_started_otherwise() {
+    found=$(grep -sE '^[[:space:]]*SSHD_OPTS=.*-[A-Za-z]*[of]' etc/default/ssh || true
+        grep -shE '^ExecStart=.' etc/systemd/system/ssh.service.d/*.conf etc/systemd/system/ssh.service || true)
+    [ -z "$found" ] || { printf 'sshd is started in a way of its own, past its files: %s\n' "$found"; exit 1; }
 }
 
 # FILE BLOCK: `keyword value` a line, in the order in which sshd reads them; inside a Match block `match` comes first.
 # What a file includes stands in its place, and a Match block ends with its file.
 sshd_read() {
     awk '{
-        sub(/^[ \t]+/, ""); sub(/[ \t\r]+$/, "")
-        if ($0 == "" || /^#/) next
-        match($0, /^[A-Za-z0-9]+/); key = tolower(substr($0, 1, RLENGTH)); value = substr($0, RLENGTH + 1)
-        sub(/^[ \t]*=?[ \t]*/, "", value); gsub(/"/, "", value); print key " " value
+        gsub(/"/, ""); sub(/^[ \t]+/, ""); sub(/(^|[ \t])#.*/, ""); sub(/[ \t\r]+$/, "")
+        if ($0 == "") next
+        match($0, /^[A-Za-z0-9]*/); key = tolower(substr($0, 1, RLENGTH)); value = substr($0, RLENGTH + 1)
+        sub(/^[ \t]*=?[ \t]*/, "", value); print key " " value
     }' "$1" | {
         block=$2
         while read -r key value; do
@@ -101,7 +109,7 @@ sshd_set() {
             if (!marked) print ENVIRON["OURS"]
             print ENVIRON["KEY"] " " ENVIRON["VALUE"]; placed = 1
         }
-        {word = tolower($1); sub(/=.*/, "", word)}
+        {word = tolower($1); gsub(/"|=.*/, "", word)}
         word == "include" || word == "match" {place()}
         word == "match" {inside = 1}
         $0 == ENVIRON["OURS"] && marked++ {next}
