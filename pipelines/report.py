@@ -14,11 +14,11 @@ from images.context import Context
 from images.documents import from_json
 from images.ledger import Rollout
 from images.publication.lifecycle import status
-from pipelines.contract import (
+from pipelines.contract import NightlyOutput
+from pipelines.contract_report import (
     AuditReport,
     ImageReport,
     MemberReport,
-    NightlyOutput,
     ReportOutput,
     RolloutReport,
     StepReport,

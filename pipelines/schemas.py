@@ -21,7 +21,7 @@ from images.aws.show import ShownMachine
 from images.model import Definition
 from images.publication.channels import Change
 from images.publication.show import Shown
-from pipelines import contract
+from pipelines import contract, contract_report
 from pipelines.aws import ReapLine
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
@@ -57,7 +57,7 @@ COMMANDS: dict[str, Any] = {
     "roll.plan": RollOutput,
     "roll.start": RollOutput,
     "nightly": contract.NightlyOutput,
-    "report": contract.ReportOutput,
+    "report": contract_report.ReportOutput,
     "demo": contract.DemoOutput,
     "doctor": list[contract.DoctorLine],
 }

@@ -73,6 +73,7 @@ PURE = {
     "images.scanners.trivy_disk",
     "images.store.merge",
     "pipelines.contract",
+    "pipelines.contract_report",
     "pipelines.engine",
     "pipelines.fleet.essence",
     "pipelines.fleet.lines",

@@ -16,12 +16,11 @@ from hardening.model import Enforcement, Severity, Waiver
 from images.context import Context
 from images.documents import to_json
 from images.ledger import ScanRecord
-from pipelines.contract import (
+from pipelines.contract import NightlyLine, NightlyOutput
+from pipelines.contract_report import (
     AuditReport,
     ImageReport,
     MemberReport,
-    NightlyLine,
-    NightlyOutput,
     ReportOutput,
     RolloutReport,
     StepReport,
