@@ -167,6 +167,8 @@ def test_listings_are_whole_and_come_in_pages(aws: StrictAws, ec2: Any) -> None:
         groups = pages(aws.client("autoscaling"), "describe_auto_scaling_groups", "AutoScalingGroups")
     finally:
         aws.limit_pages(1000)
+    with refused("InvalidParameterValue"):
+        ec2.describe_instances(MaxResults=0)
     assert [len(page) for page in versions] == [2] * 9
     assert sorted(one["VersionNumber"] for page in versions for one in page) == list(range(1, 19))
     assert [len(page) for page in instances] == [2, 2, 2]
@@ -249,6 +251,8 @@ def test_a_parameter_of_an_image_that_is_not_there_is_lost(aws: StrictAws, ec2: 
     with refused("ParameterAlreadyExists"):
         ssm.put_parameter(**asked, Value=ABSENT)
     assert run(ec2, "resolve:ssm:/app/stable")[0]["ImageId"] == name
+    with refused("InvalidAMIID.Malformed"):
+        run(ec2, "resolve:ssm:/app/absent")
 
 
 def test_a_digest_is_signed_as_it_is(aws: StrictAws) -> None:
