@@ -69,16 +69,6 @@ class BuildLine(Line):
         return (*_brief(self.action, self.reasons), *self.waived)
 
 
-class ExportLine(Line):
-    """`image.export`: the disk of a machine image as a file, in bytes as it lies there."""
-
-    name: str
-    digest: str
-    format: str
-    file: str
-    size_bytes: int
-
-
 class VerifyLine(Line):
     """`image.verify`, `image.boot` and `control.check`: the result of each control on one image."""
 

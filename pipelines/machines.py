@@ -16,11 +16,21 @@ from images.disk import room_on
 from images.judge import latest, reverify
 from images.machines.raw import convert_to_qcow2
 from images.verify import refusals
-from pipelines.contract import ExportLine, VerifyLine
+from pipelines.contract import Line, VerifyLine
 from pipelines.wiring import image_context
 
 FORMATS = ("raw", "qcow2")
 EXPORT_COLUMNS = {"image": "name", "format": "format", "file": "file", "bytes": "size_bytes", "digest": "digest"}
+
+
+class ExportLine(Line):
+    """`image.export`: the disk of a machine image as a file, in bytes as it lies there."""
+
+    name: str
+    digest: str
+    format: str
+    file: str
+    size_bytes: int
 
 
 def export_image(name: str, form: str, output: str, context: Context | None = None) -> list[ExportLine]:

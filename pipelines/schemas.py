@@ -25,6 +25,7 @@ from pipelines import contract, contract_report
 from pipelines.aws import ReapLine
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
+from pipelines.machines import ExportLine
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,7 +36,7 @@ COMMANDS: dict[str, Any] = {
     "image.build": list[contract.BuildLine],
     "image.verify": list[contract.VerifyLine],
     "image.boot": list[contract.VerifyLine],
-    "image.export": list[contract.ExportLine],
+    "image.export": list[ExportLine],
     "image.scan": contract.ScanOutput,
     "image.publish": list[contract.PublishLine],
     "image.promote": list[Change],
