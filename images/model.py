@@ -172,6 +172,10 @@ class Definition(Content):
     def _only_machines(cls, value: Machine | None, info: ValidationInfo) -> Machine | None:
         if info.data.get("kind") is Kind.CONTAINER:
             raise MisplacedError("only a machine has it", 'take it out, or make this kind = "machine"')
+        base = info.data.get("base")
+        if value and value.builder == "mkosi" and (info.data.get("packages") or (base and base.golden)):
+            hint = "let it stand on a bootstrap, without packages"
+            raise MisplacedError("mkosi.conf says what is installed, and on nothing else", hint)
         return value
 
     @field_validator("base")

@@ -106,6 +106,12 @@ def _machine(job: BuildJob) -> Built:
     return build(job)
 
 
+def _mkosi(job: BuildJob) -> Built:
+    from images.builders.mkosi import build
+
+    return build(job)
+
+
 def _buildkit(job: BuildJob) -> Built:
     from images.builders.buildkit import build
 
@@ -117,4 +123,5 @@ BUILDERS: dict[str, Callable[[BuildJob], Built]] = {
     "static": _static,
     "buildkit": _buildkit,
     "machine": _machine,
+    "mkosi": _mkosi,
 }

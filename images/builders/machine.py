@@ -9,21 +9,18 @@ import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, which
-from images.artifact import Descriptor, Package
+from images.artifact import Package
 from images.builders import steps
-from images.builders.config import stamp
 from images.builders.job import BuildJob, Built
 from images.disk import file_digest, room_on
-from images.machines import blocks, layers, trees
+from images.machines import layers, trees
 from images.machines.disk import DiskSpec, assemble
 from images.machines.mounts import overlay, unmount
-from images.machines.raw import digests_of
+from images.machines.record import keep_disk, write_manifest
 from images.model import Machine
-from images.store.oci import DISK_BLOCKS, MACHINE_CONFIG
 
 VERSION = "1"  # changes whenever the same tree would become another disk
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
@@ -40,9 +37,11 @@ def build(job: BuildJob) -> Built:
         layers.definition_layer(job, below, layer, epoch)
         tree = overlay((layer / "upper", *trees.stack(job.store, below)), job.work / "tree")
         packages = steps.verified(job, _inherited(job), tree)
-        config = _assembled(job, tree, epoch)
+        words = layers.command_line(tree)
+        spec = DiskSpec(words, (job.definition.machine or Machine()).minimum_bytes)
+        config = keep_disk(job, assemble(tree, spec, steps.fresh(job.work / "disk"), epoch), words, epoch)
         unmount(tree)
-        digest = _written(job, config)
+        digest = write_manifest(job, config)
         trees.keep(job.store, trees.key_of(digest), layer, trees.keys(job.store, below))
         overlay(trees.stack(job.store, trees.key_of(digest)), tree)
     created = datetime.fromtimestamp(epoch, UTC)
@@ -53,37 +52,6 @@ def _inherited(job: BuildJob) -> tuple[Package, ...]:
     """The packages of the parent's tree: what is there beside those that this build brings."""
     stacked = trees.stack(job.store, trees.key_of(job.parent)) if job.parent else ()
     return next((found for layer in stacked if (found := steps.installed_in(layer))), ())
-
-
-def _assembled(job: BuildJob, tree: Path, epoch: int) -> dict[str, Any]:
-    """Make the disk of `tree` and keep it and the digests of its blocks; the image's configuration."""
-    inherited = job.store.config(job.parent)["listens"] if job.parent else []
-    machine = job.definition.machine or Machine()
-    command_line = layers.command_line(tree)
-    spec = DiskSpec(command_line, machine.minimum_bytes)
-    disk = assemble(tree, spec, steps.fresh(job.work / "disk"), epoch)
-    digests = digests_of(disk)
-    linear, size_bytes = blocks.linear(digests), disk.stat().st_size
-    job.store.put_bytes(digests, DISK_BLOCKS)
-    place = job.store.own_disk(linear)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    disk.replace(place)
-    return {
-        "architecture": job.platform.removeprefix("linux/"),
-        "os": "linux",
-        "created": stamp(epoch),
-        "command_line": command_line,
-        "listens": sorted({*inherited, *machine.listens}),
-        "disk": {"linear": linear, "size_bytes": size_bytes},
-    }
-
-
-def _written(job: BuildJob, config: dict[str, Any]) -> str:
-    """The content manifest over the disk's block digests; its digest."""
-    linear = config["disk"]["linear"]
-    layer = Descriptor(DISK_BLOCKS, linear, job.store.blob(linear).stat().st_size)
-    annotations = {"org.opencontainers.image.base.digest": job.parent} if job.parent else None
-    return job.store.write_image(config, [layer], annotations, MACHINE_CONFIG).digest
 
 
 def require_tools() -> None:
