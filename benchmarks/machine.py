@@ -44,8 +44,6 @@ Release=trixie
 [Content]
 Bootable=yes
 Bootloader=uki
-WithDocs=no
-CleanPackageMetadata=no
 Packages=
 {packages}
 """
@@ -140,7 +138,7 @@ class Bench:
         cache = self.source.parent / "cache"
         cache.mkdir(exist_ok=True)
         return (
-            "mkosi", "--force", "--format=disk", "--output=disk", incremental, f"--package-cache-dir={cache}",
+            "mkosi", "--force", "--format=disk", "--output=disk", incremental,  f"--package-cache-directory={cache}",
             f"--output-directory={self._made('output')}", f"--workspace-directory={self._made('room')}",
             f"--cache-directory={self._made('trees')}", "--sector-size=512", "build",
         )  # fmt: skip
