@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from hardening.foundation.errors import ContentError
+from hardening.foundation.hashing import canonical
 from hardening.foundation.settings import load_settings
 from images.artifact import Release
 from images.aws import tags
@@ -23,6 +24,7 @@ from images.aws.leavings import Found
 from images.aws.leavings import decide as decide_leaving
 from images.aws.model import GIB, Ami, Machine, Parent
 from images.aws.requests import (
+    LARGEST_PARAMETER,
     complete_snapshot,
     copy_image,
     put_parameter,
@@ -341,3 +343,19 @@ def test_zeros_beyond_the_end_are_blocks_like_others() -> None:
     """A disk that shrank is written as if it went on with zeros."""
     assert with_zeros(digests([1]), 3) == digests([1]) + ZERO * 2
     assert with_zeros(digests([1, 1]), 1) == digests([1, 1])
+
+
+def test_the_statement_of_as_many_regions_as_the_settings_allow_fits_into_a_parameter(tmp_path: Path) -> None:
+    """Told when the settings are read, not after the last copy."""
+    regions = [f"ap-southeast-{number % 10}" for number in range(20)]
+    amis = [ami(region=f"{name}{number}", id="ami-0123456789abcdef0", snapshots=("snap-0123456789abcdef0",))
+            for number, name in enumerate(regions)]  # fmt: skip
+    long = replace(RELEASE, name="a" * 40, repository="r" * 90, base_name="b" * 90, base_digest="sha256:" + "c" * 64,
+                   content="sha256:" + "d" * 64, input_digest="sha256:" + "e" * 64)  # fmt: skip
+    said = canonical(statement(long, machine([1]), amis, ARTIFACT, judged().verdict, PREFIX))
+    kept = envelope(said, "arn:aws:kms:ap-southeast-1:123456789012:key/7a597c37-5d74-4c4d-a334-52ac982cd9e5", b"s" * 72)
+    assert len(kept) <= LARGEST_PARAMETER
+    file = tmp_path / "goldsmith.toml"
+    file.write_text(f"[aws]\nregions = {json.dumps([f'eu-west-{n % 10}' for n in range(20)])}\n")
+    with pytest.raises(ContentError, match=r"aws\.regions: must have at most 19 values"):
+        load_settings(file)

@@ -86,7 +86,9 @@ class Aws(_Section):
 
     account: Account = Field("", description="the account that owns the images; other credentials are refused")
     region: Region = Field("", description="where images are uploaded and registered; empty: no AWS")
-    regions: tuple[Region, ...] = Field((), description="where they are copied to")
+    regions: tuple[Region, ...] = Field(
+        (), max_length=19, description="where they are copied to; more than 19 do not fit into one signed statement"
+    )
     roles: dict[Account, str] = Field({}, description="account → ARN of the role to assume there")
     kms_keys: dict[Region, str] = Field({}, description="region → ARN of a customer-managed key that encrypts images")
     encrypted: bool = Field(

@@ -42,6 +42,8 @@ def in_words(kind: str, context: Mapping[str, Any], message: str) -> str:
         return f"must be {context['expected']}"
     if kind in {"too_short", "string_too_short"}:
         return "must not be empty"
+    if kind == "too_long":
+        return f"must have at most {context['max_length']} values"
     if found := re.fullmatch(r"(greater|less)_than(_equal)?", kind):
         limit = next(iter(context.values()))
         than = {"greater": "more than", "less": "less than"}[found[1]]

@@ -16,7 +16,7 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.deltas import Upload, count, delta_on, plan_upload, whole, with_zeros
 from images.aws.model import Machine, Parent
-from images.aws.upload import upload
+from images.aws.upload import require_disk, upload
 from images.ledger import Made
 from images.ledger.cloud import BEGUN, GONE, STANDING
 
@@ -30,6 +30,7 @@ def ensure_snapshot(cloud: Cloud, machine: Machine, release: str) -> str:
         if found := _taken_up(cloud, machine, line):
             return found
         cloud.mark(line, state=GONE)
+    require_disk(machine.disk)
     return _finish(cloud, machine, _start(cloud, machine, _begin(cloud, machine, release)))
 
 

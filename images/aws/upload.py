@@ -34,9 +34,7 @@ def upload(
 
     Raises OutsideError where the disk is not there, or no longer what its digests say.
     """
-    if not disk.exists():
-        name = disk.name
-        raise OutsideError(f"the disk {name} is not on this machine any more", hint="image.build NAME --no-cache")
+    require_disk(disk)
     told = _told(len(indexes), progress)
     file = os.open(disk, os.O_RDONLY)
 
@@ -55,6 +53,13 @@ def upload(
                 raise
     finally:
         os.close(file)
+
+
+def require_disk(disk: Path) -> None:
+    """Raises OutsideError where the disk is not there."""
+    if not disk.exists():
+        hint = "./goldsmith image.build NAME --no-cache makes it again"
+        raise OutsideError(f"the disk {disk.name} is not on this machine any more", hint=hint)
 
 
 def _told(total: int, progress: Callable[[int, int], None]) -> Callable[[], None]:
