@@ -31,6 +31,7 @@ bad=$(
         printf '%s\n' "$written" | grep -qF -e " path=$program " || echo "nobody would hear that $program was used"
     done
     printf '%s\n' "$written" | grep -E '^(-d|-W|-D .)|[ ,](never|exclude)[ ,]' | sed 's/^/taken back or kept out by: /' || true
+    printf '%s\n' "$written" | grep -E '^(-r [1-9]|-f 0|-b [0-9]{1,3}$)' | sed 's/^/events get lost by: /' || true
     last=$(printf '%s\n' "$written" | grep -E '^-e' | tail -n 1)
     [ "$last" = "-e 2" ] || echo "the rules are not locked: ${last:-no -e} counts"
 )

@@ -42,7 +42,7 @@ bad=$(
         depth == 1 && /^\}$/ { depth = 0; next }
         depth == 2 && /^\}$/ { depth = 1; chain = ""; next }
         depth == 2 && /^type filter hook [a-z]+ priority (filter|0); policy [a-z]+;$/ && $4 == chain { policy[chain] = $8; next }
-        depth == 2 && /( drop|^counter( packets [0-9]+ bytes [0-9]+)?)$/ && !/[;]/ { next }
+        depth == 2 && /( drop|^counter( packets [0-9]+ bytes [0-9]+)?)$/ && !/[;#]/ { next }
         depth == 2 && !/[;]/ && reviewed($0) { next }
         { print "not a reviewed rule" (chain ? " of " chain : "") ": " $0 }
         END {

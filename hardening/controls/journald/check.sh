@@ -10,6 +10,8 @@ bad=$(
     expect journald.conf Journal ForwardToSyslog no
     expect journald.conf Journal SystemMaxUse "$PARAM_MAX_USE"
     expect journald.conf Journal SystemKeepFree "$PARAM_KEEP_FREE"
+    level=$(setting journald.conf Journal MaxLevelStore)
+    case $level in '' | debug | info | 6 | 7) ;; *) echo "only what is as bad as $level is kept" ;; esac
     enabled systemd-journald.service
 )
 if [ -n "$bad" ]; then

@@ -35,6 +35,7 @@ bad=$(
     printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Blacklist:: "\(.*\)";$/\1/p' | while read -r name; do
         printf '%s\n' "$PARAM_HOLD" | grep -qxF -e "$name" || echo "packages $name* never get updates"
     done
+    printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Whitelist:: "\(.*\)";$/only packages \1* get updates/p'
     enabled apt-daily.timer
     enabled apt-daily-upgrade.timer
 )
