@@ -20,12 +20,14 @@ from tests.strict_aws.making import filled, image, put, refused, snapshot
 AWAY = "us-east-1"
 
 
-def raw(aws: StrictAws, service: str, body: str, **headers: str) -> tuple[int, str]:
+def raw(
+    aws: StrictAws, service: str, body: str, *, path: str = "", method: str = "POST", **headers: str
+) -> tuple[int, str]:
     """A request as no SDK would send it."""
     scope = f"AWS4-HMAC-SHA256 Credential={ACCOUNT}/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host"
     kind = "application/x-www-form-urlencoded" if service == "ec2" else "application/x-amz-json-1.1"
     sent = {"Authorization": scope, "Content-Type": kind, **headers}
-    request = urllib.request.Request(aws.url, body.encode(), sent)
+    request = urllib.request.Request(f"{aws.url}{path}", body.encode(), sent, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request) as answer:
@@ -100,6 +102,12 @@ def test_ebs_direct_is_held_to_its_patterns(aws: StrictAws) -> None:
         with refused("ValidationException", "INVALID_PARAMETER_VALUE"):
             ebs.start_snapshot(**{"VolumeSize": 1, **wrong})
     assert not aws.snapshots()
+
+
+def test_an_unknown_part_of_the_query_is_refused(aws: StrictAws) -> None:
+    """Services that take parameters in the address are held to their model there too."""
+    status, answer = raw(aws, "ebs", "", path="/snapshots/snap-0123456789abcdef0/blocks?colour=red", method="GET")
+    assert (status, "ValidationException" in answer, "colour" in answer) == (400, True, True), answer
 
 
 def test_a_refused_request_has_no_effect_and_is_in_the_log(aws: StrictAws) -> None:

@@ -298,6 +298,16 @@ def test_a_key_must_be_of_use(aws: StrictAws) -> None:
         kms.sign(KeyId="alias/absent", **how)
 
 
+def test_digests_are_signed_with_elliptic_curves_only(aws: StrictAws) -> None:
+    """The emulator says so rather than sign with RSA what moto would hash once more."""
+    kms = aws.client("kms")
+    key = kms.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    how = {"KeyId": key, "SigningAlgorithm": "RSASSA_PSS_SHA_256"}
+    assert kms.sign(**how, Message=b"message")["Signature"]
+    with refused("UnsupportedOperationException"):
+        kms.sign(**how, Message=bytes(32), MessageType="DIGEST")
+
+
 def test_whose_key_it_is_can_be_seen(aws: StrictAws) -> None:
     """alias/aws/ebs is AWS's, what an account made is its own."""
     kms = aws.client("kms")

@@ -236,6 +236,8 @@ def test_a_copy_has_snapshots_of_its_own(aws: StrictAws, ec2: Any) -> None:
     aws.hold()
     made, away = copy(aws, source), aws.client("ec2", AWAY)
     assert shown(away, made)["State"] == "pending"
+    with refused("InvalidAMIID.Unavailable"):
+        away.disable_image(ImageId=made)
     own = shown(away, made)["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
     assert away.describe_snapshots(SnapshotIds=[own])["Snapshots"][0]["State"] == "pending"
     aws.release()
