@@ -1,5 +1,6 @@
 """What the local store may forget."""
 
+import hashlib
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images.artifact import Artifact, Package
 from images.context import Context
+from images.machines import trees
 from images.store.garbage import collect
-from images.store.oci import LAYER
+from images.store.oci import DISK_BLOCKS, DISKS, LAYER, MACHINE_CONFIG, TREES
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 DEB = Package("openssl", "3.5.9-1", "amd64", "ab" * 32)
@@ -86,3 +89,72 @@ def test_packages_of_kept_artifacts_stay_in_the_pool(context: Context) -> None:
     age(context)
     assert collect(context, apply=True)[1].files == (pool / ("cd" * 32) / "x.deb",)
     assert replace(DEB).sha256 in {path.parent.name for path in pool.glob("*/*")}
+
+
+def built_machine(context: Context, text: str, built_at: datetime, below: str) -> Artifact:
+    """An artifact of the machine `server`: a disk, and a tree on the layer `below`."""
+    store = context.store
+    layer = store.put_bytes(hashlib.sha256(text.encode()).digest(), DISK_BLOCKS)
+    manifest = store.write_image({"disk": {"linear": layer.digest}}, [layer], {}, MACHINE_CONFIG)
+    disk = store.own_disk(layer.digest)
+    disk.parent.mkdir(exist_ok=True)
+    disk.write_text(text)
+    for key, under in ((below, ()), (trees.key_of(manifest.digest), (below,))):
+        folder = context.settings.state_dir / f"new-{key[:8]}"
+        (folder / "upper/etc").mkdir(parents=True)
+        trees.keep(store, key, folder, under)
+    artifact = Artifact("server", "linux/amd64", digest(text), manifest.digest, {}, (DEB,), built_at, built_at)
+    context.ledger.record_artifact(artifact)
+    return artifact
+
+
+def test_disks_and_trees_of_superseded_machines_go_and_those_of_the_newest_stay(context: Context) -> None:
+    """With the trees that its own stands on, which other machines share."""
+    old = built_machine(context, "old", NOW - timedelta(days=9), "packages-of-old")
+    new = built_machine(context, "new", NOW - timedelta(days=2), "packages-of-new")
+    age(context)
+    assert context.store.whole(old.digest)
+    _, _, disks, folders = collect(context, apply=True)
+    assert [path.read_text() for path in context.store.own_place(DISKS, "").iterdir()] == ["new"]
+    assert len(disks.files) == 1
+    assert {path.name for path in folders.files} == {"packages-of-old", trees.key_of(old.digest)}
+    assert not context.store.whole(old.digest)
+    assert context.store.whole(new.digest)
+    assert trees.has(context.store, trees.key_of(new.digest))
+    assert list(context.store.partial.iterdir()) == []
+
+
+def test_a_machine_is_whole_with_its_disk_and_its_tree_alone(context: Context) -> None:
+    """Its manifest promises both."""
+    machine = built_machine(context, "new", NOW, "packages")
+    disk = context.store.disk_of(machine.digest)
+    assert disk
+    disk.rename(disk.with_suffix(".away"))
+    assert not context.store.whole(machine.digest)
+    disk.with_suffix(".away").rename(disk)
+    assert context.store.whole(machine.digest)
+    (context.store.own_place(TREES, trees.key_of(machine.digest))).rename(context.settings.state_dir / "away")
+    assert not context.store.whole(machine.digest)
+
+
+def test_a_tree_whose_layers_below_are_gone_is_none(context: Context) -> None:
+    """It would be mounted on nothing."""
+    machine = built_machine(context, "new", NOW, "packages")
+    key = trees.key_of(machine.digest)
+    assert len(trees.stack(context.store, key)) == 2
+    context.store.own_place(TREES, "packages").rename(context.settings.state_dir / "away")
+    assert not trees.has(context.store, key)
+    with pytest.raises(OutsideError, match="no longer on this machine"):
+        trees.stack(context.store, key)
+
+
+def test_a_layer_that_two_builds_made_at_once_is_kept_once(context: Context) -> None:
+    """The second finds it there, and leaves it as it is."""
+    for text in ("first", "second"):
+        folder = context.settings.state_dir / text
+        (folder / "tree").mkdir(parents=True)
+        (folder / "tree" / text).touch()
+        trees.keep(context.store, "packages", folder)
+        assert not folder.exists()
+    [kept] = trees.stack(context.store, "packages")
+    assert [path.name for path in kept.iterdir()] == ["first"]
