@@ -67,13 +67,15 @@ def image_plan(c: Context, name: str, refresh: bool = False, json: bool = False)
     show(plan_images(name, refresh=refresh), {"image": "name", "action": "action", "why": "why"}, as_json=json)
 
 
-@command({"no-cache": "build even what has not changed"} | REFRESH | NAME | JSON, "name")
-def image_build(c: Context, name: str, no_cache: bool = False, refresh: bool = False, json: bool = False) -> int:
-    """Build and verify what changed, and whatever it stands on."""
+@command({"no-cache": "build even what has not changed"} | POLICY | REFRESH | NAME | JSON, "name")
+def image_build(
+    c: Context, name: str, policy: str = "", no_cache: bool = False, refresh: bool = False, json: bool = False
+) -> int:
+    """Build and verify what changed, and whatever it stands on; machines are booted, scanned and judged too."""
     from pipelines.flows import build_images
     from pipelines.listing import BUILD_COLUMNS, finish, show
 
-    lines, errors = build_images(name, no_cache=no_cache, refresh=refresh)
+    lines, errors = build_images(name, no_cache=no_cache, refresh=refresh, policy=policy)
     show(lines, BUILD_COLUMNS, as_json=json)
     return finish(errors)
 

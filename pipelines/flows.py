@@ -28,9 +28,14 @@ def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
     return [plan_line(plan) for plan in planner.plan_all(names)]
 
 
-def build_images(pattern: str, *, no_cache: bool, refresh: bool = False) -> tuple[list[BuildLine], Errors]:
-    """Build; one line for each image, and what went wrong. `refresh` asks the mirror for its index first."""
-    context = image_context()
+def build_images(
+    pattern: str, *, no_cache: bool, refresh: bool = False, policy: str = ""
+) -> tuple[list[BuildLine], Errors]:
+    """Build; one line for each image, and what went wrong. `refresh` asks the mirror for its index first.
+
+    A machine is judged before it is kept: by its own policy, or by `policy`.
+    """
+    context = image_context(policy=policy)
     names = named(context, pattern)
     if refresh:
         Planner(context).refresh(names)

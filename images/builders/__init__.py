@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # Changes whenever a builder would make other bytes from the same inputs; enters every input digest.
-BUILDER_VERSION = "1"
+BUILDER_VERSION = "2"
 
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 

@@ -6,7 +6,9 @@ base=${ROOT%/}
 rm -rf "$base"/var/lib/apt/lists/* "$base"/var/cache/apt/* "$base"/var/cache/ldconfig/aux-cache \
     "$base"/var/cache/debconf/*-old "$base"/var/lib/dpkg/*-old "$base"/var/lib/dpkg/available \
     "$base"/var/lib/dpkg/lock* "$base"/var/lib/dpkg/triggers/Lock "$base"/var/lib/systemd/random-seed \
-    "$base"/var/log/apt "$base"/var/log/*.log "$base"/var/lib/apt/lists/.[!.]* "$base"/var/lib/apt/periodic
+    "$base"/var/log/apt "$base"/var/lib/apt/lists/.[!.]* "$base"/var/lib/apt/periodic
+# An empty log was put there for its owner and mode.
+find "$base"/var/log -xdev -maxdepth 1 -name '*.log' -size +0 -delete 2>/dev/null || :
 find "$base"/tmp "$base"/var/tmp -xdev -mindepth 1 -delete 2>/dev/null || :
 if [ -f "$base"/etc/machine-id ]; then : >"$base"/etc/machine-id; fi
 
