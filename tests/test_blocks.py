@@ -23,8 +23,11 @@ def block(number: int) -> bytes:
     return number.to_bytes(4, "little") * (BLOCK // 4)
 
 
+DIGESTS = [blocks.digest_of(block(number)) for number in range(4)]
+
+
 def digests(disk: list[int]) -> bytes:
-    return b"".join(blocks.digest_of(block(number)) for number in disk)
+    return b"".join(DIGESTS[number] for number in disk)
 
 
 def write(path: Path, disk: list[int]) -> Path:
@@ -104,8 +107,9 @@ def test_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_zeros_is_what_it_says() -> None:
-    """Holes are known by a digest that nobody computes anew."""
-    assert hashlib.sha256(b"\0" * 524_288).digest() == ZERO
+    """Holes are known by a digest that nobody computes anew; what is short counts as filled up with zeros."""
+    assert hashlib.sha256(b"\0" * 524_288).digest() == ZERO == blocks.digest_of(b"")
+    assert blocks.digest_of(b"short") == blocks.digest_of(b"short".ljust(BLOCK, b"\0"))
 
 
 def test_holes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,9 +189,12 @@ def test_qcow2_holds_the_same_disk_and_the_same_bytes_each_time(tmp_path: Path) 
 @pytest.mark.needs("qemu-img")
 def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     """No half image is left, and one that was there before stays."""
-    target = tmp_path / "a.qcow2"
+    target, folder = tmp_path / "a.qcow2", tmp_path / "folder"
+    folder.mkdir()
     target.write_text("before")
     with pytest.raises(OutsideError, match="qemu-img"):
         raw.convert_to_qcow2(tmp_path / "absent", target)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.qcow2"]
+    with pytest.raises(IsADirectoryError):
+        raw.convert_to_qcow2(write(tmp_path / "disk", [1]), folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.qcow2", "disk", "folder"]
     assert target.read_text() == "before"
