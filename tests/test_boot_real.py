@@ -74,7 +74,7 @@ def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
 
     What is good passes beside them. Its first accelerator is none that QEMU has, which is not the image's fault.
     """
-    monkeypatch.setattr(vm, "accelerators", lambda: ("none-such", *accelerator.accelerators()[-1:]))
+    monkeypatch.setattr(gate, "accelerators", lambda: ("none-such", "tcg"))
     plan = gate._plan(disk, overlay(ASKS, FAILS, SILENT, STATIC), Level.RELEASE, tmp_path)
     report = gate._reported(replace(plan, planted=FAULTY), ("22/tcp",), twice=False)
     assert outcomes(report.results) == {
@@ -163,6 +163,16 @@ def test_a_host_without_qemu_is_told_what_to_install(
     with pytest.raises(OutsideError, match=r"cannot be booted here: OVMF_CODE_4M.fd is missing") as error:
         boot(blank, overlay(), level=Level.RELEASE, listens=(), work=tmp_path)
     assert "setup" in error.value.hint
+
+
+def test_a_boot_without_room_to_write_is_not_begun(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose writes find no room stands still, which would look like the image's fault."""
+    monkeypatch.setattr(gate, "ROOM_BYTES", 1 << 60)
+    with pytest.raises(OutsideError, match="a machine needs 1099511627776 MiB") as error:
+        boot(blank, overlay(), level=Level.RELEASE, listens=(), work=tmp_path)
+    assert "image.prune" in error.value.hint
 
 
 def test_a_quick_boot_needs_a_disk_with_a_unified_kernel(blank: Path, tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import Completed, failed, run
+from hardening.foundation.process import run
 from images.boot import qemu
-from images.boot.accelerator import accelerators, dies_with_us
+from images.boot.accelerator import dies_with_us
 from images.boot.console import tail
 from images.boot.model import Boot, Level, limits
 from images.boot.payload import FW_CFG, Credentials, Errand, credentials
@@ -22,17 +24,30 @@ NO_ROOT = "Unable to mount root fs"
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk to boot. `throw_away`: what the machine writes is forgotten; `direct`: without firmware, see qemu.py.
+    """A disk to boot, and as which machine: `uuid` is the same whenever that one boots again.
 
-    `uuid` is the machine's, the same whenever the same machine boots again.
+    What is written goes to `overlay`, a file that is made anew where the boot is the machine's `first`; without an
+    overlay it is forgotten. `direct`: the kernel to start without firmware. `seed`: a cloud's answers.
     """
 
     path: Path
     disk_format: str
-    throw_away: bool
     uuid: str
+    overlay: Path | None = None
+    first: bool = True
     direct: qemu.Direct | None = None
     seed: Path | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One boot to make. `planted` are faults that tests put into the machine; the gate itself never gives any."""
+
+    title: str
+    disk: Disk
+    level: Level
+    errand: Errand
+    planted: Credentials | None = None
 
 
 def a_uuid() -> str:
@@ -40,52 +55,66 @@ def a_uuid() -> str:
     return str(uuid4())
 
 
-def run_boot(
-    title: str, disk: Disk, level: Level, errand: Errand, work: Path, planted: Credentials | None = None
-) -> Boot:
-    """Boot `disk` once, with the first accelerator under which it reports; `work` is a folder to be made for it.
+def run_boot(task: Task, work: Path, among: Sequence[str]) -> Boot:
+    """Boot once, with the first accelerator of `among` under which the machine reports; `work` is a folder to make.
 
     KVM may be present and break in the middle, so a machine that says nothing under it is tried again without.
-    `planted` are faults that tests put into the machine; the gate itself never gives any.
+    Raises OutsideError where QEMU itself fails under the last of them.
     """
     work.mkdir()
-    *better, last = accelerators()
+    *better, last = among
     for accelerator in better:
-        boot = _once(title, disk, level, errand, work / accelerator, accelerator, planted)
-        if boot.stream.whole:
-            return boot
-    return _once(title, disk, level, errand, work / last, last, planted)
+        with suppress(OutsideError):
+            boot = _once(task, work / accelerator, accelerator)
+            if boot.stream.whole:
+                return boot
+    return _once(task, work / last, last)
 
 
-def _once(
-    title: str, disk: Disk, level: Level, errand: Errand, work: Path, accelerator: str, planted: Credentials | None
-) -> Boot:
-    limit = limits(level, accelerator)
-    boot = _attempt(
-        title, disk, replace(errand, patience_seconds=limit.patience), work, accelerator, limit.machine, planted
-    )
-    if disk.direct and disk.direct.spare and NO_ROOT in boot.console:  # this kernel needs its initrd after all
-        spare = replace(disk, direct=disk.direct.spare)
-        return _once(title, spare, level, errand, work / "initrd", accelerator, planted)
+def _once(task: Task, work: Path, accelerator: str) -> Boot:
+    """Boot under one accelerator; a kernel that finds no root without its initrd gets it after all."""
+    boot = _attempt(task, work, accelerator)
+    direct = task.disk.direct
+    if direct and direct.spare and NO_ROOT in boot.console:
+        return _attempt(replace(task, disk=replace(task.disk, direct=direct.spare)), work / "initrd", accelerator)
     return boot
 
 
-def _attempt(
-    title: str, disk: Disk, errand: Errand, work: Path, accelerator: str, seconds: int, planted: Credentials | None
-) -> Boot:
+def _attempt(task: Task, work: Path, accelerator: str) -> Boot:
     work.mkdir()
-    machine = _machine(disk, credentials(GUEST.read_text(), errand, planted), work, accelerator)
+    limit = limits(task.level, accelerator)
+    errand = replace(task.errand, patience_seconds=limit.patience)
+    machine = _machine(task.disk, credentials(GUEST.read_text(), errand, task.planted), work, accelerator)
     start = time.monotonic()
-    late = False
-    try:
-        done = run(dies_with_us(qemu.command(machine)), env={"TMPDIR": str(work)}, timeout=seconds, ok=range(-64, 256))
-        if done.status and accelerator == "tcg":
-            raise _broken(done, machine)
-    except LateError:
-        late = True
+    late = _runs_late(machine, work, limit.machine)
     passed = time.monotonic() - start
     report = machine.report.read_bytes() if machine.report.exists() else b""
-    return Boot(title, parse(report, errand.expected), _console(machine), accelerator, passed, late)
+    return Boot(task.title, parse(report, errand.expected), _console(machine), accelerator, passed, late)
+
+
+def _runs_late(machine: qemu.Machine, work: Path, seconds: int) -> bool:
+    """Run the machine to its end; whether it had to be ended. Raises OutsideError where QEMU itself fails."""
+    try:
+        done = run(dies_with_us(qemu.command(machine)), env={"TMPDIR": str(work)}, timeout=seconds, ok=range(-64, 256))
+    except LateError:
+        return True
+    if done.status:
+        said = [done.stderr.strip()[-2000:], tail(_console(machine))]
+        raise OutsideError(
+            f"QEMU ended with status {done.status}", evidence="\n".join(filter(None, said)),
+            hint="this is QEMU's failure, not the image's",
+        )  # fmt: skip
+    return False
+
+
+def _written_to(disk: Disk) -> tuple[Path, str]:
+    """The file that QEMU opens, and its format."""
+    if disk.overlay is None:
+        return disk.path, disk.disk_format
+    if disk.first:
+        backing = ["-b", str(disk.path.resolve()), "-F", disk.disk_format]
+        run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(disk.overlay)])
+    return disk.overlay, "qcow2"
 
 
 def _machine(disk: Disk, given: Credentials, work: Path, accelerator: str) -> qemu.Machine:
@@ -95,19 +124,10 @@ def _machine(disk: Disk, given: Credentials, work: Path, accelerator: str) -> qe
         file.write_text(text)
         files.append((f"{FW_CFG}{name}", file))
     return qemu.Machine(
-        disk.path, disk.disk_format, disk.throw_away, accelerator, disk.uuid, work / "console", work / "report",
+        *_written_to(disk), disk.overlay is None, accelerator, disk.uuid, work / "console", work / "report",
         smbios=given.smbios, files=tuple(files), seed=disk.seed, direct=disk.direct,
     )  # fmt: skip
 
 
 def _console(machine: qemu.Machine) -> str:
     return machine.console.read_text(errors="replace") if machine.console.exists() else ""
-
-
-def _broken(done: Completed, machine: qemu.Machine) -> OutsideError:
-    """QEMU itself failed: that says nothing of the image."""
-    error = failed(done, hint="this is QEMU's failure, not the image's")
-    return OutsideError(
-        f"QEMU ended with status {done.status}",
-        evidence="\n".join(filter(None, [done.stderr.strip()[-2000:], tail(_console(machine))])), hint=error.hint,
-    )  # fmt: skip
