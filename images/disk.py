@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 
+ROOM_HINT = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
 FULL = ("No space left on device", "You don't have enough free space")  # the kernel's words, and apt's
 
 MEMORY = Path("/proc/meminfo")
@@ -38,8 +39,18 @@ def _full(directory: Path, evidence: str) -> OutsideError:
     return OutsideError(
         f"the disk that holds {directory} is full",
         evidence=evidence,
-        hint="free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk",
+        hint=ROOM_HINT,
     )
+
+
+def require_free(directory: Path, size_bytes: int, what: str) -> None:
+    """Raises OutsideError where the disk that holds `directory` has less room than `what` will take."""
+    free = shutil.disk_usage(directory).free
+    if free < size_bytes:
+        raise OutsideError(
+            f"the disk that holds {directory} is too full for {what}",
+            evidence=f"it takes about {size_bytes / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free", hint=ROOM_HINT,
+        )  # fmt: skip
 
 
 def fits_in_memory(size_bytes: int) -> bool:

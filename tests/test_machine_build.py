@@ -13,7 +13,7 @@ from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
-from images.builders import build
+from images.builders import build, machine
 from images.machines import blocks, trees
 from images.machines.mounts import private_mounts
 from images.machines.raw import digests_of
@@ -180,14 +180,19 @@ def test_a_build_that_is_killed_leaves_nothing(
     assert house.leftovers() == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(fork: Goldsmith, tmp_path: Path) -> None:
-    """Whichever tool meets it, it is one error that names the place."""
+@pytest.mark.parametrize(("foreseen", "said"), [(True, "is too full for m-child"), (False, "is full")])
+def test_a_full_disk_is_told_and_leaves_nothing(
+    fork: Goldsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreseen: bool, said: str
+) -> None:
+    """Before anything is made, as far as that can be known; later it is one error, whichever tool meets it."""
     before = layers(fork)
+    if not foreseen:
+        monkeypatch.setattr(machine, "room_needed", lambda _job: 0)
     shop = Workshop(fork, (definition(tmp_path / "content", "m-child", CHILD),))
     with private_mounts():
         (fork.state / "work").mkdir(exist_ok=True)
         run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(fork.state / "work")])
-        with pytest.raises(OutsideError, match="is full") as caught, shop.job("m-child") as job:
+        with pytest.raises(OutsideError, match=said) as caught, shop.job("m-child") as job:
             build(job)
     assert "image.prune" in caught.value.hint
     assert layers(fork) == before

@@ -15,12 +15,13 @@ from hardening.foundation.process import run, which
 from images.artifact import Package
 from images.builders import steps
 from images.builders.job import BuildJob, Built
-from images.disk import file_digest, room_on
+from images.disk import file_digest, require_free, room_on
 from images.machines import layers, trees
 from images.machines.disk import DiskSpec, assemble
 from images.machines.mounts import overlay, unmount
 from images.machines.record import keep_disk, write_manifest
 from images.model import Machine
+from images.packages import debian
 
 VERSION = "1"  # changes whenever the same tree would become another disk
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
@@ -32,6 +33,7 @@ def build(job: BuildJob) -> Built:
     """Build a machine's disk, and leave its tree mounted. Needs root, and `private_mounts` around it."""
     epoch = steps.epoch_of(job)
     with room_on(job.work):
+        require_free(job.work, room_needed(job), job.name)
         below = layers.packages_layer(job, epoch)
         layer = steps.fresh(job.work / "layer")
         layers.definition_layer(job, below, layer, epoch)
@@ -46,6 +48,14 @@ def build(job: BuildJob) -> Built:
         overlay(trees.stack(job.store, trees.key_of(digest)), tree)
     created = datetime.fromtimestamp(epoch, UTC)
     return Built(digest, packages, created, tree, config, config["disk"]["size_bytes"])
+
+
+def room_needed(job: BuildJob) -> int:
+    """About how many bytes a build takes: a tree, a file system and a disk of what it brings, and of its parent's."""
+    entries = (debian.fields(stanza) for stanza in debian.stanzas(job.stanzas))
+    brought = sum(1024 * int(entry.get("Installed-Size", 0)) for entry in entries)
+    below = int(job.store.config(job.parent)["disk"]["size_bytes"]) if job.parent else 0
+    return 3 * brought + 2 * below
 
 
 def _inherited(job: BuildJob) -> tuple[Package, ...]:
