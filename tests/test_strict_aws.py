@@ -104,6 +104,13 @@ def test_ebs_direct_is_held_to_its_patterns(aws: StrictAws) -> None:
     assert not aws.snapshots()
 
 
+def test_a_number_in_quotes_is_no_number(aws: StrictAws) -> None:
+    """JSON types are the model's: moto would read "5" as 5."""
+    body = '{"Name": "/a", "MaxResults": "5"}'
+    status, answer = raw(aws, "ssm", body, **{"X-Amz-Target": "AmazonSSM.GetParameterHistory"})
+    assert (status, "MaxResults" in answer, "integer" in answer) == (400, True, True), answer
+
+
 def test_an_unknown_part_of_the_query_is_refused(aws: StrictAws) -> None:
     """Services that take parameters in the address are held to their model there too."""
     status, answer = raw(aws, "ebs", "", path="/snapshots/snap-0123456789abcdef0/blocks?colour=red", method="GET")
@@ -120,6 +127,10 @@ def test_what_the_emulator_lacks_it_says(aws: StrictAws) -> None:
     """Neither half an effect nor an answer that no client can read: 501, which no client tries again."""
     with refused("NotImplemented", status=501):
         aws.client("ec2").import_snapshot()
+    number = snapshot(aws)
+    with refused("NotImplemented", status=501):
+        aws.client("ec2").modify_snapshot_tier(SnapshotId=number, StorageTier="archive")
+    assert aws.calls()[-1]["effect"] is False
     with refused("NotImplemented", status=501):
         aws.client("autoscaling").start_instance_refresh(AutoScalingGroupName="g")
 

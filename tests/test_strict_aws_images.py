@@ -408,6 +408,8 @@ def test_block_public_access_blocks_the_public_only(aws: StrictAws, ec2: Any) ->
     with refused("OperationNotPermitted"):
         ec2.modify_snapshot_attribute(**public)
     share(ec2, name, UserId=OTHER)
+    with refused("InvalidParameterValue"):
+        ec2.enable_snapshot_block_public_access(State="unblocked")
     ec2.disable_image_block_public_access()
     ec2.disable_snapshot_block_public_access()
     share(ec2, name, Group="all")
@@ -444,6 +446,8 @@ def test_imds_support_is_not_taken_back(aws: StrictAws, ec2: Any) -> None:
         ec2.modify_image_attribute(ImageId=name, ImdsSupport={"Value": "v1.0"})
     with refused("InvalidParameterCombination"):
         ec2.modify_image_attribute(ImageId=name)
+    with refused("InvalidParameterValue"):
+        ec2.describe_image_attribute(ImageId=name, Attribute="uefiData")
     with refused("MissingParameter"):
         ec2.modify_image_attribute(ImageId=name, UserIds=[OTHER])
 

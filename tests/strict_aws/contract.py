@@ -106,7 +106,7 @@ def strangers(shape: Any, value: Any, at: str) -> Iterator[str]:
 
 
 def limits(shape: Any, value: Any, at: str) -> Iterator[str]:
-    """Enums, patterns and maxima, which botocore leaves to the service."""
+    """Enums, patterns and maxima, which botocore leaves to the service; minima it knows itself."""
     if shape is None or value is None:
         return
     if shape.type_name == "structure":
@@ -127,8 +127,6 @@ def limits_of_scalar(shape: Any, value: Any, at: str) -> Iterator[str]:
     size = value if isinstance(value, int | float) else len(value) if isinstance(value, str | bytes) else 0
     if "max" in rules and size > rules["max"] and not shape.serialization.get("streaming"):
         yield f"{at}: more than {rules['max']}"
-    if "min" in rules and size < rules["min"]:
-        yield f"{at}: less than {rules['min']}"
     if shape.type_name == "string" and "pattern" in rules and not matches(rules["pattern"], value):
         yield f"{at}: {value!r} does not match {rules['pattern']}"
 
