@@ -226,8 +226,13 @@ def test_a_new_region_gets_its_copy_and_the_others_stay(aws: StrictAws, cloud: C
     assert images.items() <= aws.images().items()
 
 
-def test_a_strangers_image_of_the_same_name_is_refused_before_a_block_is_sent(aws: StrictAws, cloud: Cloud) -> None:
-    """In any region; and it is left alone."""
+@pytest.mark.parametrize("late", [False, True], ids=["before", "meanwhile"])
+def test_a_strangers_image_of_the_same_name_is_refused(
+    aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """In any region, before a block is sent, or at the latest when it appeared meanwhile; and it is left alone."""
+    if late:
+        monkeypatch.setattr("images.aws.publish.refuse_taken_names", lambda cloud, release: None)
     blocks = disk()
     publish(cloud, blocks)
     name = image_of(aws, HOME)["Name"]
@@ -243,8 +248,9 @@ def test_a_strangers_image_of_the_same_name_is_refused_before_a_block_is_sent(aw
     )
     with pytest.raises(RefusedError, match=f"{name} is taken in {OTHER}"):
         publish(fresh, blocks)
-    assert [*aws.images()] == [mine["ImageId"]]
-    assert not put_blocks(aws)
+    assert mine["ImageId"] in aws.images()
+    assert len(aws.images()) == (3 if late else 1)
+    assert bool(put_blocks(aws)) == late
     fresh.ledger.close()
 
 

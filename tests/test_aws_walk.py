@@ -283,6 +283,16 @@ def test_a_snapshot_under_another_image_stays_with_it(aws: StrictAws, cloud: Clo
     assert len(aws.images()) == len(aws.snapshots()) == 1
 
 
+def test_an_image_that_this_ledger_does_not_know_leaves_whole_too(aws: StrictAws, cloud: Cloud) -> None:
+    """Its tags tell when it ends; its snapshot goes with it."""
+    other = cloud_for(cloud.settings.model_copy(update={"database": f"sqlite:///{cloud.settings.state_dir}/other"}),
+                      cloud.now)  # fmt: skip
+    for day in (DISABLED, REMOVED + 1):
+        walk(on(aws, other, day), apply=True)
+    assert (aws.images(), aws.snapshots()) == ({}, {})
+    other.ledger.close()
+
+
 # --- the reaper -------------------------------------------------------------------------------------------------------
 
 
