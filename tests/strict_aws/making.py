@@ -48,10 +48,11 @@ def snapshot(aws: StrictAws, blocks: Mapping[int, bytes] | None = None, **how: A
 
 
 def image(aws: StrictAws, name: str = "golden", **how: Any) -> str:
-    """A registered image; `how`: region, account, snapshot (made if not given), and members of RegisterImage."""
+    """A registered image; `how`: region, account, snapshot (made if not given), and members of RegisterImage, None: left out."""
     place = {"region": how.pop("region", REGION), "account": how.pop("account", ACCOUNT)}
     source = how.pop("snapshot", None) or snapshot(aws, **place)
-    return str(aws.client("ec2", **place).register_image(**{**registration(name, source), **how})["ImageId"])
+    asked = {key: value for key, value in {**registration(name, source), **how}.items() if value is not None}
+    return str(aws.client("ec2", **place).register_image(**asked)["ImageId"])
 
 
 def registration(name: str, source: str) -> dict[str, Any]:
