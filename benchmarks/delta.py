@@ -7,6 +7,7 @@ in the archive's pool. Needs root.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -141,6 +142,8 @@ def naive(tree: Path, work: Path, epoch: int) -> Path:
     definitions.mkdir()
     run(["ukify", "build", f"--linux={tree}/boot/vmlinuz-{release}", f"--initrd={tree}/boot/initrd.img-{release}",
          f"--cmdline={WORDS}", f"--output={program}"], env={"PATH": kernel.SYSTEM_PATH})  # fmt: skip
+    for path in (program, *list(program.parents)[:3]):
+        os.utime(path, (epoch, epoch))
     (definitions / "10.conf").write_text(
         f"[Partition]\nType=esp\nFormat=vfat\nCopyFiles={work}/esp:/\nSizeMinBytes=64M\nSizeMaxBytes=64M\n"
     )

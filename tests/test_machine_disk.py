@@ -222,6 +222,15 @@ def test_sections_lie_where_the_layout_says(root: Path, folder: Path) -> None:
     assert {(inode - 1) % layout.SECTION_INODES for inode, _ in found} == {0}
 
 
+def test_padding_that_cannot_be_removed_is_an_error(root: Path, tmp_path: Path) -> None:
+    """debugfs says by its exit status that all went well, whatever went wrong."""
+    run(["cp", "--sparse=always", str(root), str(tmp_path / "copy")])
+    place = filesystem.Place(tmp_path / "copy", 0, root.stat().st_size)
+    with pytest.raises(OutsideError, match="debugfs could not finish") as error:
+        filesystem.remove_padding([Padding("lost+found/absent", 0)], place, tmp_path)
+    assert "absent" in error.value.evidence or "not found" in error.value.evidence
+
+
 def test_zeros_take_no_room(built: Path) -> None:
     """The file is sparse: what it takes is what it holds."""
     assert built.stat().st_blocks * 512 < 24 * MIB

@@ -109,12 +109,32 @@ def test_what_no_package_owns_comes_last() -> None:
 
 
 def test_a_source_package_lies_together_wherever_its_files_are() -> None:
-    """Files of one source change together, so that they share blocks; hard links cost no blocks of their own."""
-    owners = {f"{folder}/{name}": name for folder in ("bin", "lib", "share") for name in ("x", "y")}
+    """Files of one source change together, so that they share blocks, also where it shares its section."""
+    one, other = sharing_a_section()
+    owners = {f"{folder}/{name}": name for folder in ("bin", "lib", "share") for name in (one, other)}
     folders = [Item(name, 1, is_folder=True) for name in ("bin", "lib", "share")]
-    order = [one.path for one in arranged([*folders, *(Item(path, 1) for path in owners)], owners)]
-    where = sorted(order.index(path) for path, owner in owners.items() if owner == "x")
-    assert where == list(range(where[0], where[0] + 3))
+    order = [item.path for item in arranged([*folders, *(Item(path, 1) for path in owners)], owners)]
+    for source in (one, other):
+        where = sorted(order.index(path) for path, owner in owners.items() if owner == source)
+        assert where == list(range(where[0], where[0] + 3))
+
+
+def test_the_larger_source_of_a_section_comes_first() -> None:
+    """A small package that grows must not push a large one."""
+    one, other = sharing_a_section()
+    for small, large in ((one, other), (other, one)):
+        order = [item.path for item in arranged([Item(small, 3), Item(large, 800)], {small: small, large: large})]
+        assert order.index(large) < order.index(small)
+
+
+def sharing_a_section() -> tuple[str, str]:
+    """Two sources that the layout puts into one section: without padding between them."""
+    first, *others = (f"source{number}" for number in range(200))
+    for other in others:
+        order = list(arranged([Item(first, 1), Item(other, 1)], {first: first, other: other}))
+        if any(isinstance(a, Item) and isinstance(b, Item) for a, b in pairwise(order)):
+            return first, other
+    raise AssertionError("no two of 200 sources share a section")
 
 
 def test_owners_are_sources_and_shared_directories_have_one() -> None:
@@ -163,7 +183,7 @@ def image(tmp_path: Path) -> bytes:
     (first / "modules/a.ko").write_bytes(b"module")
     (second / "usr/lib/udev").mkdir(parents=True)
     (second / "usr/lib/libbig.so").write_bytes(os.urandom(initrd.LARGE + 3))
-    (second / "usr/lib/libother.so").write_bytes(b"o" * initrd.LARGE)
+    (second / "usr/lib/libother.so").write_bytes(os.urandom(2 * initrd.LARGE))
     (second / "usr/lib/twin").write_bytes(b"t" * initrd.LARGE)
     os.link(second / "usr/lib/twin", second / "usr/lib/twin2")
     (second / "usr/lib/udev/hwdb.bin").write_bytes(b"h" * 9999)

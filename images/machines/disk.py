@@ -85,6 +85,6 @@ def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int
         *("systemd-repart", "--offline=yes", "--empty=create", "--size=auto", "--sector-size=512", f"--seed={SEED}"),
         *(f"--definitions={definitions}", "--dry-run=no", "--json=short", str(disk)),
     ]
-    done = run(argv, env={"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"}, hint=HINT)
+    done = run(argv, env={"SOURCE_DATE_EPOCH": str(epoch)}, hint=HINT)
     root = next(part for part in json.loads(done.stdout) if part["label"] == ROOT_NAME)
     return filesystem.Place(disk, root["offset"], root["raw_size"])

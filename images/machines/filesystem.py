@@ -83,7 +83,7 @@ def write(contents: Contents, place: Place, epoch: int, work: Path) -> None:
         env={"SOURCE_DATE_EPOCH": MADE},
         hint=HINT,
     )
-    _remove([one for one in contents.order if isinstance(one, Padding)], place, work)
+    remove_padding([one for one in contents.order if isinstance(one, Padding)], place, work)
 
 
 def _write_archive(contents: Contents, file: IO[bytes], epoch: int) -> None:
@@ -105,8 +105,8 @@ def _write_archive(contents: Contents, file: IO[bytes], epoch: int) -> None:
                         tar.addfile(info, content)
 
 
-def _remove(padding: list[Padding], place: Place, work: Path) -> None:
-    """Remove the padding from the file system, and what it wrote from the disk."""
+def remove_padding(padding: list[Padding], place: Place, work: Path) -> None:
+    """Remove the padding from the file system, and what it wrote from the disk. Raises OutsideError."""
     script = work / "remove"
     asked = [f"stat /{one.path}\n" for one in padding if one.blocks]
     script.write_text("".join([*asked, *(f"rm /{one.path}\n" for one in padding)]))
