@@ -48,7 +48,7 @@ def snapshot(aws: StrictAws, blocks: Mapping[int, bytes] | None = None, **how: A
 
 
 def image(aws: StrictAws, name: str = "golden", **how: Any) -> str:
-    """A registered image; `how`: region, account, snapshot (made if not given), and members of RegisterImage, None: left out."""
+    """A registered image; `how`: region, account, snapshot (made if none), members of RegisterImage (None: none)."""
     place = {"region": how.pop("region", REGION), "account": how.pop("account", ACCOUNT)}
     source = how.pop("snapshot", None) or snapshot(aws, **place)
     asked = {key: value for key, value in {**registration(name, source), **how}.items() if value is not None}
