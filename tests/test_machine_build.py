@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_childs_package_is_a_layer_of_its_own_on_its_parents_tree(fork: Goldsm
     again = Workshop(fork, (root,)).build("m-child")
     keys = trees.keys(fork.store, trees.key_of(again.digest))
     assert packages in keys
-    assert again.config["command_line"] == f"{built.config['command_line']} quiet"
+    assert again.config["command_line"] == built.config["command_line"].replace("panic=30", "panic=30 quiet")
     assert again.config["listens"] == ["22/tcp"]
     assert len(layers(fork) - before) == 3
 
@@ -204,20 +205,18 @@ def test_what_the_host_lacks_is_told_before_anything_is_fetched(server: Goldsmit
     tools.mkdir()
     for name in ("dpkg", "apt-get", "apt-cache", "mount", "sh"):
         (tools / name).symlink_to(f"/usr/bin/{name}")
-    fork = server.fork(tmp_path / "state").with_(path=str(tools))
-    settings = {key: value for key, value in fork.settings.items() if key != "GOLDSMITH_PATH"}
-    house = Goldsmith(fork.state, NO_ENGINE, settings={**settings, "PATH": str(tools)})
+    house = replace(server.fork(tmp_path / "state"), settings={"PATH": str(tools)})
     answer = house("image.build", "debian-server", "--no-cache", "--json")
     assert answer.code == 4
     told = " ".join(answer.err.split())
-    assert "lacks ukify" in told
+    assert "this machine lacks systemd-repart, ukify, mcopy, which machine images need" in told
     assert "./goldsmith setup --machines" in told
 
 
 def test_another_architecture_is_refused_at_once(server: Goldsmith, tmp_path: Path) -> None:
     """A definition says what it is made for."""
     answer = server.fork(tmp_path / "state").with_(platform="linux/arm64")("image.build", "debian-server", "--json")
-    assert answer.code in (2, 4)
+    assert answer.code == 4
     assert "linux/arm64" in answer.err
 
 
