@@ -215,6 +215,16 @@ def test_near_its_end_it_is_dated_anew_over_the_same_snapshots(aws: StrictAws, c
     assert done.release.expires_at == cloud.now + 55 * DAY
 
 
+def test_a_lost_ledger_does_not_stand_in_the_way(aws: StrictAws, cloud: Cloud) -> None:
+    """The same content again, by a ledger that knows nothing: made anew, under tokens of its own."""
+    publish(cloud, disk())
+    settings = cloud.settings.model_copy(update={"database": f"sqlite:///{cloud.settings.state_dir}/new"})
+    new = cloud_for(settings, cloud.now + timedelta(hours=1))
+    assert publish(new, disk()).action == "published"
+    assert len(aws.images()) == len(aws.snapshots()) == 6
+    new.ledger.close()
+
+
 def test_a_new_region_gets_its_copy_and_the_others_stay(aws: StrictAws, cloud: Cloud, tmp_path: Path) -> None:
     """Publication completes what the settings ask for now; the statement then speaks of all."""
     few = cloud_for(cloud.settings.model_copy(update={"aws": cloud.aws.model_copy(update={"regions": ()})}), cloud.now)

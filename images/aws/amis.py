@@ -8,6 +8,7 @@ from typing import Any
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.hashing import digest_of
 from images.artifact import Release
 from images.aws import requests, tags
 from images.aws.client import AwsError
@@ -81,9 +82,11 @@ def ensure_copied(cloud: Cloud, release: Release, machine: Machine, region: str,
     if _mine(cloud, region, release, source=home.id) is None:
         line = _begin(cloud, release, region)
         said = tags.of_snapshot(release.name, release.content, machine.linear, cloud.prefix, _reap_after(release))
+        failed = len(line.details.get("failed", ()))
+        token = digest_of([release.digest, home.id, region, cloud.key(region), failed]).removeprefix("sha256:")
         asked = requests.copy_image(
-            home.name, home.id, home.region, f"{release.digest[7:47]}-{len(line.details.get('failed', ()))}",
-            key=cloud.key(region), image=_tags(cloud, release, machine), snapshot=said,
+            home.name, home.id, home.region, token, key=cloud.key(region), image=_tags(cloud, release, machine),
+            snapshot=said,
         )  # fmt: skip
         say(f"{release.name}: copying {home.where} to {region}")
         answer = cloud.clients.until(lambda: _queued(cloud, region, asked), f"a place among the copies to {region}")

@@ -12,7 +12,7 @@ from images.artifact import Release
 from images.aws.amis import image_name, named, taken
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
-from images.aws.sharing import note_on_public_access, unblocked
+from images.aws.sharing import unblocked
 from images.aws.signing import public_key
 
 DRY = "DryRunOperation"
@@ -20,8 +20,8 @@ NOBODY = "00000000000000000"
 REGIONS_AT_ONCE = 8
 
 
-def preflight(cloud: Cloud) -> None:
-    """Ask whether images can be published by these settings.
+def preflight(cloud: Cloud) -> dict[str, tuple[str, ...]]:
+    """Ask whether images can be published by these settings; what could become public, by region.
 
     Raises ContentError for the settings, UnreachableError for a region, DeniedError for a missing permission, and
     RefusedError for what an account's own settings forbid.
@@ -32,8 +32,8 @@ def preflight(cloud: Cloud) -> None:
         open_in = dict(
             zip(cloud.aws.all_regions, pool.map(partial(_region, cloud), cloud.aws.all_regions), strict=True)
         )
-    note_on_public_access(open_in)
     public_key(cloud)
+    return open_in
 
 
 def refuse_taken_names(cloud: Cloud, release: Release) -> None:

@@ -24,7 +24,7 @@ from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, Machine
 from images.aws.preflight import preflight, refuse_taken_names
 from images.aws.removal import orphans, remove_image, remove_snapshot
-from images.aws.sharing import note_on_keys, share
+from images.aws.sharing import note_on_keys, note_on_public_access, share
 from images.aws.signing import keep, parameter, public_key, sign, statement_name
 from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.aws.statement import prove, statement
@@ -48,7 +48,7 @@ def publish_machine(
     that `preflight` asks.
     """
     refuse(cloud.ledger, cloud.now, artifact, definition, judgement)
-    preflight(cloud)
+    note_on_public_access(preflight(cloud))
     with only_one(cloud.settings.state_dir / f"aws-{definition.name}.lock", f"publishing {definition.name}"):
         return _publish(cloud, artifact, definition, judgement, redate=redate)
 

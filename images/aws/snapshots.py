@@ -103,7 +103,8 @@ def _taken_up(cloud: Cloud, machine: Machine, line: Made) -> str:
 def _begin(cloud: Cloud, machine: Machine, release: str) -> Made:
     """The line of a snapshot that is about to be made, on the parent that saves most."""
     attempts = len(cloud.ledger.made(cloud.aws.account, region=cloud.home, kind="snapshot", content=machine.content))
-    seed = f"{cloud.home}/{machine.content}/{cloud.key(cloud.home)}/{attempts}"
+    # The day is in it: a ledger that was lost must not ask by a token that the service knows with other words.
+    seed = f"{cloud.home}/{machine.content}/{cloud.key(cloud.home)}/{cloud.now.isoformat()}/{attempts}"
     token = f"goldsmith-{hashlib.sha256(seed.encode()).hexdigest()[:40]}"
     details = _details(cloud, cloud.home, machine, _best(cloud, machine).parent)
     line = Made(cloud.aws.account, cloud.home, "snapshot", token, machine.name, machine.content, release, cloud.now,

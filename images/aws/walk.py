@@ -50,7 +50,8 @@ def _regions(cloud: Cloud) -> tuple[str, ...]:
 def _in_region(cloud: Cloud, region: str) -> list[Fate]:
     """The fates of a region's images; where it cannot be read, all that the ledger knows there is held back."""
     try:
-        amis, uses = ours_in(cloud, region), uses_in(cloud, region)
+        amis = ours_in(cloud, region)
+        uses = uses_in(cloud, region) if amis else {}
     except GoldsmithError as error:
         say(f"{region} cannot be read, so nothing in it is touched: {error.message}")
         return [unread(ami, error.message) for ami in _known(cloud, region)]
