@@ -20,7 +20,7 @@ from images.machines.mounts import overlay, unmount
 from images.packages.index import write_repository
 
 HERE = Path(__file__).parent
-VERSION = "2"  # changes whenever the same packages would become another tree
+VERSION = "3"  # changes whenever the same packages would become another tree
 DPKG_OPTIONS = "/etc/dpkg/dpkg.cfg.d/"
 WAIT_SECONDS = 1800.0
 
