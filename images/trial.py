@@ -10,7 +10,7 @@ from hardening.foundation.process import pipe_from
 from images.engine import engine
 from images.model import Definition
 from images.store.oci import Store
-from images.workspace import WORK_LABEL
+from images.workspace import TRIAL, WORK_LABEL
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -44,7 +44,7 @@ def run_hardened(definition: Definition, digest: str, store: Store, work: Path, 
 
 def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
     """Give the image to the engine as an OCI layout, under a name of this run only."""
-    layout = work / f"trial-{digest[7:19]}"
+    layout = work / f"{TRIAL}{digest[7:19]}"
     store.layout_for(digest, layout, {"io.containerd.image.name": tag})
     pipe_from(["tar", "-C", str(layout), "-cf", "-", "."], engine(docker_host).images.load)
 

@@ -14,6 +14,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 
+TRIAL = "trial-"  # so begins what a workspace holds before anything of it is on an engine
 WORK_LABEL = "dev.goldsmith.work"
 
 
@@ -47,7 +48,8 @@ def sweep(settings: Settings, docker_host: Callable[[], str]) -> list[str]:
         directory = lock_file.with_suffix("")
         try:
             say(f"removing what a killed run left: {directory.name}")
-            _sweep_engine(docker_host(), directory.name)
+            if any(directory.glob(f"{TRIAL}*")):  # else it never asked an engine for anything, and there may be none
+                _sweep_engine(docker_host(), directory.name)
             _remove(directory)
             dead.append(directory.name)
         except OutsideError as error:

@@ -19,7 +19,7 @@ from images.machines import blocks, trees
 from images.machines.mounts import private_mounts
 from images.machines.raw import digests_of
 from images.workspace import sweep
-from tests.loop import Goldsmith, definition, kill_when, processes
+from tests.loop import Goldsmith, definition, kill_when, processes, until
 from tests.servers import NO_ENGINE, Workshop, fingerprint
 from tests.test_build_flow import TOMORROW
 
@@ -178,7 +178,7 @@ def test_a_build_that_is_killed_leaves_nothing(
     kill_when(building, lambda: processes(program, str(house.state / "work")), f"{program} at work")
     assert (layers(house), house.blobs(), sorted((house.state / "disks").glob("*"))) == before
     sweep(Settings(state=house.state), lambda: NO_ENGINE)
-    assert house.leftovers() == []
+    until(lambda: house.leftovers() == [], f"the end of {program}", seconds=5)
 
 
 @pytest.mark.parametrize(("foreseen", "said"), [(True, "is too full for m-child"), (False, "is full")])

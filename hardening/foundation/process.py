@@ -77,6 +77,14 @@ def bound(argv: Sequence[str]) -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", *argv]
 
 
+def dies_with_us(argv: Sequence[str]) -> list[str]:
+    """`argv`, a program that starts no other, so that it ends when we do, however that is. Needs no root.
+
+    One that is absent stays as it is, so that it is named and not what should have started it.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", *argv] if shutil.which(argv[0]) else list(argv)
+
+
 def which(program: str) -> Path | None:
     """Where `program` is: beside our own interpreter, on PATH, or in sbin, which a user's PATH often lacks."""
     import sys

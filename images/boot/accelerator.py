@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import run, which
+from hardening.foundation.process import dies_with_us, run, which
 from images.boot import qemu
 
 KVM = Path("/dev/kvm")
@@ -37,11 +37,6 @@ def works(accelerator: str) -> bool:
         except LateError:
             return False
     return done.status == qemu.PROBE_STATUS
-
-
-def dies_with_us(argv: list[str]) -> list[str]:
-    """`argv`, a program that starts no other, so that it ends when we do, however that is. Needs no root."""
-    return ["setpriv", "--pdeathsig", "KILL", *argv]
 
 
 def require_qemu() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import dies_with_us, run
 from images.boot import qemu
-from images.boot.accelerator import dies_with_us
 from images.boot.console import tail
 from images.boot.model import Boot, Level, limits
 from images.boot.payload import FW_CFG, Credentials, Errand, credentials

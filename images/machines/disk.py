@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hardening.foundation.process import run
+from hardening.foundation.process import dies_with_us, run
 from images.disk import room_on
 from images.machines import filesystem, kernel
 
@@ -85,6 +85,6 @@ def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int
         *("systemd-repart", "--offline=yes", "--empty=create", "--size=auto", "--sector-size=512", f"--seed={SEED}"),
         *(f"--definitions={definitions}", "--dry-run=no", "--json=short", str(disk)),
     ]
-    done = run(argv, env={"SOURCE_DATE_EPOCH": str(epoch)}, hint=HINT)
+    done = run(dies_with_us(argv), env={"SOURCE_DATE_EPOCH": str(epoch)}, hint=HINT)
     root = next(part for part in json.loads(done.stdout) if part["label"] == ROOT_NAME)
     return filesystem.Place(disk, root["offset"], root["raw_size"])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import Completed, pipe_to, run
+from hardening.foundation.process import Completed, dies_with_us, pipe_to, run
 from images.machines.layout import FOUR_K, INLINE_LINK, Item, Padding, arranged, owners
 from images.packages import debian
 from images.store import layers
@@ -77,8 +77,9 @@ def write(contents: Contents, place: Place, epoch: int, work: Path) -> None:
     """Write `contents` as an ext4 file system to its place; times after `epoch` become it. Raises OutsideError."""
     options = f"offset={place.start},hash_seed={HASH_SEED},nodiscard,lazy_itable_init=1,root_owner=0:0"
     identity = ["-L", LABEL, "-U", UUID, "-b", str(FOUR_K), "-E", options]
+    argv = ["mke2fs", "-q", "-F", "-t", "ext4", *identity, "-d", "-", str(place.disk), f"{place.size // 1024}k"]
     pipe_to(
-        ["mke2fs", "-q", "-F", "-t", "ext4", *identity, "-d", "-", str(place.disk), f"{place.size // 1024}k"],
+        dies_with_us(argv),
         lambda sink: _write_archive(contents, sink, epoch),
         env={"SOURCE_DATE_EPOCH": MADE},
         hint=HINT,
@@ -110,7 +111,8 @@ def remove_padding(padding: list[Padding], place: Place, work: Path) -> None:
     script = work / "remove"
     asked = [f"stat /{one.path}\n" for one in padding if one.blocks]
     script.write_text("".join([*asked, *(f"rm /{one.path}\n" for one in padding)]))
-    done = run(["debugfs", "-w", "-f", str(script), place.device], env={"SOURCE_DATE_EPOCH": MADE}, hint=HINT)
+    argv = dies_with_us(["debugfs", "-w", "-f", str(script), place.device])
+    done = run(argv, env={"SOURCE_DATE_EPOCH": MADE}, hint=HINT)
     if complaints := done.stderr.splitlines()[1:]:  # after the line that tells its version; its exit status is always 0
         raise OutsideError("debugfs could not finish the file system", evidence="\n".join(complaints[:20]), hint=HINT)
     zeros = bytes(1 << 20)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import dies_with_us, run
 from images.machines.initrd import repacked
 
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
@@ -32,7 +32,11 @@ def unified_kernel(tree: Path, command_line: str, work: Path) -> Path:
         *(f"--initrd={work / 'initrd'}", f"--cmdline=@{work / 'cmdline'}", f"--uname={release}"),
         *(f"--os-release=@{tree / 'usr/lib/os-release'}", f"--output={target}"),
     ]
-    run(argv, env={"PATH": SYSTEM_PATH}, hint="Debian's packages systemd-ukify and systemd-boot-efi have it")
+    run(
+        dies_with_us(argv),
+        env={"PATH": SYSTEM_PATH},
+        hint="Debian's packages systemd-ukify and systemd-boot-efi have it",
+    )
     return target
 
 
