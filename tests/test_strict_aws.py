@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,17 @@ def test_faults_strike_as_often_as_they_should_and_the_same_again(aws: StrictAws
     assert 8 <= sum(first) <= 30
     assert pattern(1) == first
     assert pattern(2) != first
+
+
+def test_a_request_that_is_tried_again_draws_anew(aws: StrictAws) -> None:
+    """The very same request is struck now and then, not always or never, so that a retry can get through."""
+    ssm = aws.client("ssm")
+    aws.faults(Fault("throttle", probability=0.5), seed=1)
+    for _ in range(20):
+        with suppress(ClientError):
+            ssm.get_parameter(Name="/same")
+    struck = [entry["fault"] == "throttle" for entry in aws.calls()]
+    assert (len(struck), 3 <= sum(struck) <= 17) == (20, True)
 
 
 def test_faults_can_wait_and_end(aws: StrictAws) -> None:
