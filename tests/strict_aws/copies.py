@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tests.strict_aws import images, snapshots, tags
+from tests.strict_aws import images, registering, snapshots, tags
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Call
 from tests.strict_aws.world import Image, World, new_id
@@ -24,7 +24,7 @@ def _copied(world: World, call: Call) -> dict[str, Any]:
     source = images.found(world, there, params["SourceImageId"], own=False)
     if world.state_of_image(source) != "available":
         raise AwsError("InvalidAMIID.Unavailable", f"The image {source.id} is {world.state_of_image(source)}")
-    images.check_name(world, call)
+    registering.check_name(world, call)
     given = tags.specified(call, "image", "snapshot")
     readable = images.readable(world, call, source)
     if _pending(world, call) >= world.copies_at_once:

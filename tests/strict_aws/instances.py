@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from tests.strict_aws import images, snapshots, tags, volumes
+from tests.strict_aws import images, registering, snapshots, tags, volumes
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Answer, Call
 from tests.strict_aws.world import Image, World, new_id
@@ -114,7 +114,7 @@ def create_image(world: World, call: Call) -> dict[str, Any]:
     source = world.images.get(instance.image_id) if instance else None
     if source is None:
         raise AwsError("InvalidInstanceID.NotFound", f"The instance ID '{params['InstanceId']}' does not exist")
-    images.check_name(world, call)
+    registering.check_name(world, call)
     given, ready, devices = tags.specified(call, "image", "snapshot"), world.ready_at(), []
     for device, held in instance.block_device_mapping.items():
         made = snapshots.of_volume(world, call, backend.volumes[held.volume_id], given.get("snapshot", {}), ready)
