@@ -40,6 +40,7 @@ Packages=
     dbus
     linux-image-cloud-amd64
     systemd
+    systemd-boot-efi
     systemd-sysv
     udev
 """

@@ -49,16 +49,15 @@ def shipped(house: Goldsmith, tmp_path_factory: pytest.TempPathFactory) -> Itera
     from hardening.foundation.process import pipe_from
 
     client = engine(house.docker_host)
-    names = [line["name"] for line in house("image.list", "--json").json]
-    for name in names:
+    built = {line["name"]: line["digest"] for line in house("image.build", "all", "--json").json}
+    for name, digest in built.items():
         layout = tmp_path_factory.mktemp(name) / "layout"
-        digest = house("image.why", name, "--json").json["last_digest"]
         house.store.layout_for(digest, layout, {"io.containerd.image.name": tag(name)})
         pipe_from(["tar", "-C", str(layout), "-cf", "-", "."], client.images.load)
     yield Engine(client)
     for container in client.containers.list(all=True, filters={"label": LABEL}):
         container.remove(force=True)
-    for name in names:
+    for name in built:
         client.images.remove(tag(name), force=True)
 
 

@@ -108,7 +108,7 @@ def _point_in(cloud: Cloud, release: Release, ami: Ami, channel: str, back: str)
     if present == ami.id:
         return
     previous = _id_of(cloud, ami.region, release.repository, back) if back else present
-    if previous:
+    if previous and image(cloud, ami.region, previous):  # AWS stores no image's id that is gone
         _put(cloud, ami.region, f"{name}{PREVIOUS}", previous, f"where {channel} of {release.name} would go back to")
     _put(cloud, ami.region, name, ami.id, f"{release.name}, {channel}: {release.digest}")
 
