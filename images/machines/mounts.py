@@ -42,7 +42,9 @@ def private_mounts() -> Iterator[None]:
 def overlay(lowers: Sequence[Path], at: Path, *, upper: Path | None = None, work: Path | None = None) -> Path:
     """Mount `lowers`, uppermost first, at `at`: to be read only, or with what changes in it kept in `upper`."""
     at.mkdir(parents=True, exist_ok=True)
-    options = [f"lowerdir={':'.join(map(_escaped, lowers))}", PLAIN]
+    # The kernel wants two layers at least: beside a single one stands the empty place itself.
+    layers = [*lowers, at] if len(lowers) == 1 and not upper else lowers
+    options = [f"lowerdir={':'.join(map(_escaped, layers))}", PLAIN]
     if upper and work:
         for folder in (upper, work):
             folder.mkdir(parents=True, exist_ok=True)
