@@ -19,7 +19,7 @@ from images.scanners.base import Feed, ScanInputs, ScanTarget
 
 STATUS = (SAMPLES / "canary-status").read_text()
 FEED = Feed(Path("/data"), datetime(2026, 8, 21, tzinfo=UTC), "test feed", "sha256:0")
-INPUTS = ScanInputs(Path("/work"), "trixie", STATUS, {"debsecan": FEED, "trivy": FEED}, {})
+INPUTS = ScanInputs(Path("/scratch"), "trixie", STATUS, {"debsecan": FEED, "trivy": FEED}, {})
 TARGET = ScanTarget("image", Path("/image/layout"), Path("/image/tree"), Path("/image/Dockerfile"), packages(STATUS))
 MACHINE = ScanTarget(
     "server", None, Path("/image/tree"), packages=packages(STATUS), kind=Kind.MACHINE, disk=Path("/image/disk.raw"),
@@ -299,7 +299,7 @@ def test_openscap_says_what_it_lacks(inputs, reason):
 def test_openscap_judges_the_tree_by_the_content_of_its_release_and_changes_nothing():
     """The whole command; the tree stands in the environment."""
     assert SCANNERS["openscap"].command(MACHINE, AT_MACHINE) == [
-        "oscap", "xccdf", "eval", "--profile=cis_level1_server", "--results=/work/openscap.xml",
+        "oscap", "xccdf", "eval", "--profile=cis_level1_server", "--results=/scratch/openscap.xml",
         "/data/ssg-debian13-ds.xml",
     ]  # fmt: skip
     assert SCANNERS["openscap"].environment(MACHINE)["OSCAP_PROBE_ROOT"] == "/image/tree"
