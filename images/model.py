@@ -104,9 +104,6 @@ class Machine(Content):
         (), description="what may listen on other addresses than loopback once booted, such as 22/tcp"
     )
     minimum_size: Size | None = Field(None, description='smallest root file system, such as "2G"')
-    builder: Literal["tree", "mkosi"] = Field(
-        "tree", description="mkosi: the mkosi.conf in the definition's folder says what is built, not `packages`"
-    )
 
     @property
     def minimum_bytes(self) -> int:
@@ -172,10 +169,6 @@ class Definition(Content):
     def _only_machines(cls, value: Machine | None, info: ValidationInfo) -> Machine | None:
         if info.data.get("kind") is Kind.CONTAINER:
             raise MisplacedError("only a machine has it", 'take it out, or make this kind = "machine"')
-        base = info.data.get("base")
-        if value and value.builder == "mkosi" and (info.data.get("packages") or (base and base.golden)):
-            hint = "let it stand on a bootstrap, without packages"
-            raise MisplacedError("mkosi.conf says what is installed, and on nothing else", hint)
         return value
 
     @field_validator("base")

@@ -43,8 +43,6 @@ def build(job: BuildJob) -> Built:
 def builder_of(definition: Definition) -> str:
     """The name of the builder for `definition`."""
     bootstrap = definition.base.bootstrap
-    if definition.machine and definition.machine.builder == "mkosi":
-        return "mkosi"
     if definition.is_machine:
         return "machine"
     if bootstrap is None:
@@ -106,12 +104,6 @@ def _machine(job: BuildJob) -> Built:
     return build(job)
 
 
-def _mkosi(job: BuildJob) -> Built:
-    from images.builders.mkosi import build
-
-    return build(job)
-
-
 def _buildkit(job: BuildJob) -> Built:
     from images.builders.buildkit import build
 
@@ -123,5 +115,4 @@ BUILDERS: dict[str, Callable[[BuildJob], Built]] = {
     "static": _static,
     "buildkit": _buildkit,
     "machine": _machine,
-    "mkosi": _mkosi,
 }

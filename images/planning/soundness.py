@@ -15,7 +15,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from hardening.render import Overlay, render
 from hardening.waive import waived_by
-from images.builders import builder_of, mkosi, steps
+from images.builders import builder_of, steps
 from images.builders.buildkit import dockerfile_of
 from images.catalog import LoadedDefinition, files_of
 
@@ -76,8 +76,6 @@ class Soundness:
     def _require_files(self, loaded: LoadedDefinition) -> None:
         """Every file that it copies is there, every template renders, and the Dockerfile holds nothing it may not."""
         definition, folder = loaded.definition, loaded.folder
-        if builder_of(definition) == "mkosi":
-            mkosi.require_configuration(folder)
         for copied in definition.files:
             steps.file_content(definition, folder, copied.source)
         own = folder / "Dockerfile.j2"
