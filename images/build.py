@@ -17,7 +17,6 @@ from hardening.check import broken
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
-from hardening.judges import RULE as JUDGES
 from hardening.waive import how_to_ask
 from images.artifact import Artifact
 from images.boot.observations import TITLES as BOOT_TITLES
@@ -200,17 +199,9 @@ class _Builder:
         )
 
     def _gate(self, artifact: Artifact, store: Store) -> RefusedError | None:
-        """Why the policy refuses a machine that was built into `store`; None where it does not.
-
-        Whether enough scanners judged it is left to its publication: who only builds may have no data for them.
-        """
+        """Why the policy refuses a machine that was built into `store`; None where it does not."""
         judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
-        refusals = tuple(reason for reason in judgement.verdict.refusals if reason.rule != JUDGES)
-        for reason in judgement.verdict.refusals if not refusals else ():
-            say(f"{artifact.name}: not to be published yet: {reason.what}")
-        if not refusals:
-            return None
-        return self._told(artifact.name, refusal(judgement))
+        return None if judgement.verdict.allowed else self._told(artifact.name, refusal(judgement))
 
     def _told(self, name: str, error: RefusedError) -> RefusedError:
         """`error`, once the ledger's audit says that `name` was refused and why."""

@@ -25,8 +25,6 @@ def _lacking(need: str) -> str:
     """Why `need` is not met on this host; empty when it is."""
     if need == "root":
         return "" if os.geteuid() == 0 else "needs root"
-    if need == "mirror":
-        return "" if which("apt-get") else "needs apt and a package mirror"
     if need == "docker":
         return "" if which("docker") else "needs a Docker Engine"
     if need == "mirror":

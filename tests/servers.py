@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from images.builders import BuildJob, Built, build
 from images.context import Context
 from images.jobs import job_for
@@ -22,15 +22,24 @@ from tests.loop import Goldsmith
 
 READY = "GOLDSMITH_TEST_SERVER"
 """Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
+SAMPLE = "accept_sample = true\n"
 NO_ENGINE = "unix:///nonexistent/docker.sock"  # machines need none
 
 
 def build_server(state: Path) -> Goldsmith:
-    """debian-server, built by `./goldsmith image.build` into `state`: booted, scanned and judged."""
+    """debian-server, built by `./goldsmith image.build` into `state`: booted, scanned and judged.
+
+    The policy is that of machines, but for the sample of advisories, which counts: tests have no feed.
+    """
     if ready := os.environ.get(READY):
         return Goldsmith(Path(ready), NO_ENGINE)
     built = Goldsmith(state, NO_ENGINE)
-    answer = built("image.build", "debian-server", "--json")
+    policies = state / "content/hardening/policies"
+    policies.mkdir(parents=True)
+    text = (ROOT / "hardening/policies/machine.toml").read_text()
+    (policies / "machine-sample.toml").write_text(text.replace("[image.judges]\n", f"[image.judges]\n{SAMPLE}", 1))
+    judging = built.with_(state / "content")
+    answer = judging("image.build", "debian-server", "--policy", "machine-sample", "--json")
     assert answer.code == 0, answer.err
     assert [line["action"] for line in answer.json] == ["built"]
     return built

@@ -14,10 +14,12 @@ from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
+from images.build import _Builder
 from images.builders import build, machine
 from images.machines import blocks, trees
 from images.machines.mounts import private_mounts
 from images.machines.raw import digests_of
+from images.planning.planner import Planner
 from images.workspace import sweep
 from tests.loop import Goldsmith, definition, kill_when, processes, until
 from tests.servers import NO_ENGINE, Workshop, fingerprint
@@ -141,6 +143,18 @@ def test_a_childs_package_is_a_layer_of_its_own_on_its_parents_tree(fork: Goldsm
     assert again.config["command_line"] == built.config["command_line"].replace("panic=30", "panic=30 quiet")
     assert again.config["listens"] == ["22/tcp"]
     assert len(layers(fork) - before) == 3
+
+
+@pytest.mark.parametrize(("policy", "refused"), [("machine", True), ("machine-sample", False)])
+def test_a_machine_that_no_scanner_could_judge_is_refused(
+    server: Goldsmith, fork: Goldsmith, policy: str, refused: bool
+) -> None:
+    """Without a feed nothing was evaluated, which is no pass; a policy that counts the sample takes it."""
+    context = replace(Workshop(fork, (server.state / "content",)).context, policy=policy)
+    artifact = fork.ledger.latest_artifact("debian-server", "linux/amd64")
+    assert artifact
+    error = _Builder(context, Planner(context))._gate(artifact, fork.store)
+    assert ["nothing was evaluated" in told for told in ([error.evidence] if error else [])] == [True] * refused
 
 
 def test_a_machine_that_boots_with_a_failed_unit_is_refused_and_nothing_of_it_is_kept(

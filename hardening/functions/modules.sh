@@ -16,3 +16,14 @@ barred() {
         if [ "$LIVE" = 1 ] && grep -q "^$(printf %s "$module" | tr - _) " /proc/modules; then echo "$module is loaded"; fi
     done
 }
+
+# modules_barred MODULES: a whole check.
+modules_barred() {
+    [ -n "$1" ] || { echo "no modules are named: nothing to look at"; exit 1; }
+    bad=$(barred "$1")
+    if [ -n "$bad" ]; then
+        echo "$bad"
+        exit 1
+    fi
+    echo "none of $(printf '%s\n' "$1" | wc -l) modules can be loaded by name or need"
+}
