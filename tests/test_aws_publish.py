@@ -166,11 +166,14 @@ def test_a_later_disk_is_a_delta_of_what_differs_and_of_what_became_zero(aws: St
 def test_a_disk_that_grew_or_shrank_reads_back_too(aws: StrictAws, cloud: Cloud, blocks: int) -> None:
     """Beyond the parent's end every block is written, zeros too; what a longer parent had there becomes zeros."""
     publish(cloud, disk())
+    first = snapshot_of(image_of(aws, HOME))
     other = disk(blocks=blocks)
     publish(at(cloud, cloud.now + DAY), other)
-    newest = max(aws.client("ec2").describe_images(Owners=["self"])["Images"], key=lambda image: image["CreationDate"])
+    (newest,) = [
+        image for image in aws.client("ec2").describe_images(Owners=["self"])["Images"] if snapshot_of(image) != first
+    ]
     snapshot = aws.snapshots()[snapshot_of(newest)]
-    assert snapshot["parent"]
+    assert snapshot["parent"] == first
     assert list(aws.read(snapshot_of(newest), len(other) * BLOCK)) == other
     assert len(snapshot["blocks"]) == max(blocks, len(disk()))
 

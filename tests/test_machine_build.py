@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -294,3 +295,18 @@ def test_mounts_of_a_build_are_seen_by_nobody_else(tmp_path: Path) -> None:
         assert str(place) not in Path("/proc/1/mounts").read_text()
     assert list(place.iterdir()) == []
     assert Path.cwd() == here
+
+
+def test_a_thread_that_outlives_the_mounts_does_not_keep_us_in_them(tmp_path: Path) -> None:
+    """Threads share root and folder with the one that started them, until a moment after they are joined."""
+    place, done = tmp_path / "place", Event()
+    place.mkdir()
+    thread = Thread(target=done.wait, daemon=True)
+    with private_mounts():
+        run(["mount", "-t", "tmpfs", "none", str(place)])
+        thread.start()
+    try:
+        place.rmdir()
+    finally:
+        done.set()
+        thread.join()

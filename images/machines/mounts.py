@@ -12,7 +12,8 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNS = 0x00020000  # sched.h; Python has unshare and setns only since 3.12
+# sched.h; Python has unshare and setns only since 3.12
+CLONE_NEWNS, CLONE_FS = 0x00020000, 0x00000200
 
 # What a layer holds must mean the same on another day, under other layers: no feature that ties it to those below.
 PLAIN = "index=off,xino=off,redirect_dir=off,metacopy=off"
@@ -32,6 +33,9 @@ def private_mounts() -> Iterator[None]:
             run(["mount", "--make-rprivate", "/"])
             yield
         finally:
+            # A thread that was started inside shares our root and folder until it is wholly gone, which is a moment
+            # after its join; with those shared, setns is refused.
+            _call("unshare", CLONE_FS)
             _call("setns", before, CLONE_NEWNS)
             os.fchdir(folder)
     finally:
