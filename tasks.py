@@ -99,7 +99,7 @@ def image_verify(c: Context, name: str, json: bool = False) -> int:
     "name",
 )
 def image_boot(c: Context, name: str, quick: bool = False, full: bool = False, json: bool = False) -> int:
-    """Boot a machine's newest disk as it ships, unchanged, and run its controls' live checks in it."""
+    """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
     from pipelines.listing import show_checks
     from pipelines.machines import boot_image
 

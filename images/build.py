@@ -25,7 +25,7 @@ from images.builders import build as build_image
 from images.context import Context
 from images.disk import room_on
 from images.jobs import job_for
-from images.judge import judge, refusal
+from images.judge import judge, refusal, without_judges
 from images.machines.mounts import private_mounts
 from images.planning.graph import sorter, with_ancestors
 from images.planning.plan import Action, BuildPlan
@@ -140,6 +140,8 @@ class _Builder:
         more = f" (and {len(plan.why) - 1} more)" if plan.why[1:] else ""
         definition = self.context.definitions[name].definition
         require_tools(definition)
+        if definition.is_machine and (no := self._unjudged(name)):
+            return BuildOutcome(name, Action.REFUSED, "", plan.input_digest, tuple(no.evidence.splitlines()), error=no)
         say(f"{name}: building, because {plan.why[0]}{more}")
         with workspace(self.context.settings) as work:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
@@ -197,6 +199,11 @@ class _Builder:
         return BuildOutcome(
             plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
         )
+
+    def _unjudged(self, name: str) -> RefusedError | None:
+        """Why nobody here could judge the machine `name`, which takes minutes to build; None where somebody can."""
+        no = without_judges(self.context, name, self.planner.bootstrap(self.context.definitions[name]).suite)
+        return self._told(name, no) if no else None
 
     def _gate(self, artifact: Artifact, store: Store) -> RefusedError | None:
         """Why the policy refuses a machine that was built into `store`; None where it does not."""

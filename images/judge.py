@@ -15,9 +15,11 @@ from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
+from hardening.judges import counts, judges
 from hardening.model import Kind
 from hardening.policy import Policy
 from hardening.render import Overlay
+from hardening.waive import settle
 from images.artifact import Artifact
 from images.boot import Level
 from images.context import Context
@@ -26,7 +28,7 @@ from images.ledger.artifacts import ScanRecord
 from images.machines import trees
 from images.machines.mounts import private_mounts
 from images.planning.planner import Planner
-from images.scan import ScanResult, ScanTarget, scan, unchanged
+from images.scan import ScanResult, ScanTarget, at_best, scan, unchanged
 from images.verify import enforced_by, verify
 from images.workspace import workspace
 
@@ -195,6 +197,23 @@ def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ..
     fixed = [(finding.id, finding.package) for finding in findings if finding.fixed]
     seen = context.ledger.first_seen_all(fixed, context.now)
     return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)
+
+
+def without_judges(context: Context, name: str, suite: str) -> RefusedError | None:
+    """Why the gate will refuse the image `name` of `suite` whatever is in it; None where somebody can judge it.
+
+    Asked before hours are spent on an image that nobody here has the data to judge.
+    """
+    policy = load_policy(context.settings.roots, context.policy_of(name))
+    reports, rule = at_best(context.settings, suite, context.now), policy.image.judges
+    if any(counts(rule, report, context.now) for report in reports):
+        return None
+    asked = judges(rule, name, reports, context.now)
+    reasons = tuple(settle(reason, policy.exception_contact, (), context.now) for reason in asked)
+    return RefusedError(
+        f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built",
+        evidence=explain(reasons), hint="the reason says what to do about it",
+    )  # fmt: skip
 
 
 def refusal(judgement: Judgement) -> RefusedError:

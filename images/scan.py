@@ -19,10 +19,10 @@ from hardening.model import Kind
 from images import feeds, kernel_state
 from images.rescan import SBOM, inputs_of, standing
 from images.scanners import SCANNERS, openscap, syft, trivy_config
-from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, unevaluated
+from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.services import services_of
 
-__all__ = ["ScanResult", "ScanTarget", "scan", "suite_of", "unchanged"]
+__all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]
 TIMEOUT_SECONDS = 600
 
 
@@ -81,6 +81,24 @@ def unchanged(
     if still.keys() != scanners.keys() or not bill_stands:
         return None
     return _result(still.values(), feeds.exploited(settings, now), known.sbom, known.suite, entered)
+
+
+def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, ...]:
+    """What the judges of vulnerabilities could say at best of an image of `suite`: as if each had seen a package.
+
+    A judge without a program, or without data, evaluates nothing, and that is known before an image is there.
+    """
+    data, missing = feeds.current(settings, suite, now)
+    judges = [scanner for scanner in SCANNERS.values() if scanner.kind is FindingKind.VULNERABILITY]
+    return tuple(_at_best(scanner, data.get(scanner.data), missing) for scanner in judges)
+
+
+def _at_best(scanner: Scanner, feed: Feed | None, missing: Mapping[str, str]) -> ScanReport:
+    if process.which(scanner.program) is None:
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, f"{scanner.program} is not installed", feed)
+    if feed is None:
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, missing.get(scanner.data, "it has no data"))
+    return report(scanner.name, scanner.kind, [], 1, "", feed=feed)
 
 
 def _still(known: ScanResult | None, entered: Mapping[str, str]) -> tuple[dict[str, ScanReport], bool]:

@@ -50,22 +50,26 @@ def verify(
     work: Path,
     docker_host: str,
     level: Level = Level.RELEASE,
+    twice: bool | None = None,
 ) -> tuple[CheckResult, ...]:
     """Run the image, then every check of the overlay over its `tree`; one result for each control.
 
     A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
+    `twice`: it is booted a second time; the default for all levels but QUICK.
     """
     if definition.is_machine:
         log = console_log(store, definition.name)
         disk = store.disk(config["disk"]["linear"])
-        return verify_machine(overlay, tree=tree, config=config, disk=disk, work=work, log=log, level=level)
+        return verify_machine(
+            overlay, tree=tree, config=config, disk=disk, work=work, log=log, level=level, twice=twice
+        )
     run = run_hardened(definition, digest, store, work, docker_host) if definition.smoke else None
     return run_checks(overlay, tree, facts_of(definition, config, run))
 
 
 def verify_machine(
     overlay: Overlay, *, tree: Path, config: dict[str, Any], disk: Path, work: Path, log: Path,
-    level: Level,
+    level: Level, twice: bool | None = None,
 ) -> tuple[CheckResult, ...]:  # fmt: skip
     """Every check over the tree, those of the running machine in the booted disk, and what the boot itself showed.
 
@@ -74,7 +78,7 @@ def verify_machine(
     static = run_checks(overlay, tree, ImageFacts(config=config))
     room = work / "boot"
     room.mkdir()
-    report = boot(disk, overlay, level=level, listens=config["listens"], work=room)
+    report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
     log.parent.mkdir(exist_ok=True)
     log.write_text(report.console)
     return merge_live(static, report.results)

@@ -10,6 +10,7 @@ from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
 from images.artifact import Artifact
+from images.attempt import attempt
 from images.boot import Level
 from images.context import Context
 from images.disk import room_on
@@ -55,14 +56,19 @@ def export_image(name: str, form: str, output: str, context: Context | None = No
 
 def _machine(context: Context, name: str) -> tuple[Artifact, Path]:
     """The newest artifact of a machine and its disk. Raises ContentError for a container."""
+    artifact = latest(context, _machine_name(context, name))
+    disk = context.store.disk_of(artifact.digest)
+    assert disk is not None  # noqa: S101 - what `latest` found is whole
+    return artifact, disk
+
+
+def _machine_name(context: Context, name: str) -> str:
+    """The name of the one machine that `name` selects. Raises ContentError for a container."""
     [only] = select(name, context.definitions, "image")[:1]
     if not context.definitions[only].definition.is_machine:
         folder = context.definitions[only].folder
         raise ContentError(f"{only} is a container, which has no disk", file=folder / "image.toml", key="kind")
-    artifact = latest(context, only)
-    disk = context.store.disk_of(artifact.digest)
-    assert disk is not None  # noqa: S101 - what `latest` found is whole
-    return artifact, disk
+    return only
 
 
 def _copy(disk: Path, target: Path) -> None:
@@ -75,15 +81,16 @@ def _copy(disk: Path, target: Path) -> None:
 
 
 def boot_image(name: str, *, quick: bool, full: bool, context: Context | None = None) -> list[VerifyLine]:
-    """Boot the newest artifact of `name` and check it: as it ships, quickly without firmware, or with a cloud's answer.
+    """Boot `name` as it stands now and check it: as it ships, quickly without firmware, or with a cloud's answer.
 
+    Where it has changed since it was built, it is built for this boot alone.
     Raises ContentError where both other ways are asked for at once, or for a container.
     """
     if quick and full:
         raise ContentError("give --quick or --full, not both", key="--quick")
     context = context or image_context()
-    _machine(context, name)
+    only = _machine_name(context, name)
     level = Level.QUICK if quick else Level.FULL if full else Level.RELEASE
-    digest, checks = reverify(context, name, level=level)
+    digest, checks = attempt(context, only, level) or reverify(context, only, level=level)
     waivers, today = load_waivers(context.settings.roots), context.now.date()
-    return [VerifyLine(name=name, digest=digest, passed=not refusals(checks, name, waivers, today), checks=checks)]
+    return [VerifyLine(name=only, digest=digest, passed=not refusals(checks, only, waivers, today), checks=checks)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from hardening.foundation.process import which
 
@@ -69,10 +70,13 @@ def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmi
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
-    """debian-server, built once through the command line. Not to be changed: tests `fork` it."""
+    """debian-server, built once for all workers through the command line. Not to be changed: tests `fork` it."""
     from tests.servers import build_server
 
-    return build_server(tmp_path_factory.mktemp("server"))
+    base = tmp_path_factory.getbasetemp()
+    state = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "server"
+    with FileLock(state.with_suffix(".lock")):
+        return build_server(state)
 
 
 @pytest.fixture(scope="session")

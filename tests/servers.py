@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -22,26 +22,30 @@ from tests.loop import Goldsmith
 
 READY = "GOLDSMITH_TEST_SERVER"
 """Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
+DONE = "built"  # stands in a state whose debian-server is whole
 SAMPLE = "accept_sample = true\n"
 NO_ENGINE = "unix:///nonexistent/docker.sock"  # machines need none
 
 
 def build_server(state: Path) -> Goldsmith:
-    """debian-server, built by `./goldsmith image.build` into `state`: booted, scanned and judged.
+    """debian-server, built by `./goldsmith image.build` into `state`, unless it is there: booted, scanned and judged.
 
     The policy is that of machines, but for the sample of advisories, which counts: tests have no feed.
     """
     if ready := os.environ.get(READY):
         return Goldsmith(Path(ready), NO_ENGINE)
     built = Goldsmith(state, NO_ENGINE)
+    if (state / DONE).exists():
+        return built
     policies = state / "content/hardening/policies"
-    policies.mkdir(parents=True)
+    policies.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "hardening/policies/machine.toml").read_text()
     (policies / "machine-sample.toml").write_text(text.replace("[image.judges]\n", f"[image.judges]\n{SAMPLE}", 1))
     judging = built.with_(state / "content")
     answer = judging("image.build", "debian-server", "--policy", "machine-sample", "--json")
     assert answer.code == 0, answer.err
     assert [line["action"] for line in answer.json] == ["built"]
+    (state / DONE).touch()
     return built
 
 
@@ -51,11 +55,12 @@ class Workshop:
 
     house: Goldsmith
     content: tuple[Path, ...] = ()
+    feeds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def context(self) -> Context:
         """The context of these builds; it knows no engine and no registry."""
-        settings = Settings(state=self.house.state, content=self.content)
+        settings = Settings(state=self.house.state, content=self.content, feeds=dict(self.feeds))
         return Context(settings, datetime.now(UTC), lambda: NO_ENGINE, lambda: "")
 
     @contextmanager

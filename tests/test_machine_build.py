@@ -17,9 +17,11 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
 from images.build import _Builder
 from images.builders import build, machine
+from images.feeds.sample import debsecan_format
 from images.machines import blocks, trees
 from images.machines.mounts import private_mounts
 from images.machines.raw import digests_of
+from images.planning.plan import Action
 from images.planning.planner import Planner
 from images.workspace import sweep
 from tests.loop import Goldsmith, definition, kill_when, processes, until
@@ -31,8 +33,37 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "machine"\nprofile = "cis-level1"\npolicy = "machine"\n'
 CHILD = f'{HEAD}base = {{ golden = "debian-server" }}\n'
-FAULT = "[Service]\nType=oneshot\nExecStart=/bin/false\n"
-WANTED = "[Unit]\nWants=planted.service\n"
+FAULTY = """
+title = "An agent that a company wants everywhere"
+severity = "low"
+applies_to = ["machine"]
+owner = "tests"
+rationale = "So that there is a machine with faults."
+cost = "All of the hardening."
+
+[references]
+nist-sp-800-53 = ["CM-7"]
+"""
+PLANT = r"""
+set -eu
+cd "$ROOT"
+hash=$(printf '%s' toor | openssl passwd -6 -stdin)
+sed -i "s|^root:[^:]*:|root:$hash:|" etc/shadow
+sed -i 's/^[Pp]ermit[Rr]oot[Ll]ogin .*/PermitRootLogin yes/' etc/ssh/sshd_config
+sed -i '/hook input/s/policy drop/policy accept/' etc/nftables.conf
+cd etc/systemd/system
+printf '[Service]\nType=oneshot\nExecStart=/bin/false\n' >planted.service
+printf '[Socket]\nListenStream=0.0.0.0:8080\nAccept=yes\n' >open.socket
+printf '[Service]\nExecStart=/bin/cat\nStandardInput=socket\n' >open@.service
+mkdir -p multi-user.target.d
+printf '[Unit]\nWants=planted.service open.socket\n' >multi-user.target.d/planted.conf
+"""
+COMPANY = """
+title = "Of a company"
+owner = "tests"
+extends = "cis-level1"
+controls = [{ control = "planted" }]
+"""
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -146,36 +177,83 @@ def test_a_childs_package_is_a_layer_of_its_own_on_its_parents_tree(fork: Goldsm
     assert len(layers(fork) - before) == 3
 
 
-@pytest.mark.parametrize(("policy", "refused"), [("machine", True), ("machine-sample", False)])
-def test_a_machine_that_no_scanner_could_judge_is_refused(
-    server: Goldsmith, fork: Goldsmith, policy: str, refused: bool
-) -> None:
-    """Without a feed nothing was evaluated, which is no pass; a policy that counts the sample takes it."""
-    context = replace(Workshop(fork, (server.state / "content",)).context, policy=policy)
-    artifact = fork.ledger.latest_artifact("debian-server", "linux/amd64")
-    assert artifact
-    error = _Builder(context, Planner(context))._gate(artifact, fork.store)
-    assert ["nothing was evaluated" in told for told in ([error.evidence] if error else [])] == [True] * refused
-
-
-def test_a_machine_that_boots_with_a_failed_unit_is_refused_and_nothing_of_it_is_kept(
-    fork: Goldsmith, tmp_path: Path
-) -> None:
-    """The booted machine names the unit; exit code 3; what the machine said on its console is kept as evidence."""
-    files = 'files = [\n  { source = "unit", path = "/etc/systemd/system/planted.service" },\n'
-    files += '  { source = "wanted", path = "/etc/systemd/system/multi-user.target.d/planted.conf" },\n]\n'
-    text = CHILD.replace("base =", f"{files}base =")
-    root = definition(tmp_path / "content", "m-faulty", text, unit=FAULT, wanted=WANTED)
-    before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
-    answer = fork.with_(root)("image.build", "m-faulty", "--json")
+def test_a_machine_that_nobody_here_can_judge_is_refused_before_it_is_built(server: Goldsmith, fork: Goldsmith) -> None:
+    """Without a feed nothing would be evaluated, which is no pass; told in a second, not after minutes of boots."""
+    answer = fork("image.build", "debian-server", "--no-cache", "--json")
     assert answer.code == 3, answer.err
-    assert answer.by_name()["m-faulty"]["action"] == "refused"
-    told = " ".join(answer.err.split())
-    assert "m-faulty breaks boot-failed-units" in told
-    assert "planted.service" in told
+    (line,) = answer.json
+    assert (line["action"], line["digest"]) == ("refused", "")
+    assert "nothing was evaluated" in answer.err
+    assert "feeds.debsecan" in answer.err
+    assert "building" not in answer.err
+
+
+def test_a_vulnerable_package_refuses_a_machine_and_nothing_of_it_is_kept(fork: Goldsmith, tmp_path: Path) -> None:
+    """A feed in which every openssl of today has a hole: the gate names vulnerability, package and fix."""
+    feed = tmp_path / "feed"
+    feed.mkdir()
+    (feed / "trixie").write_bytes(debsecan_format({"openssl": {"99.1-1": ["CVE-2099-0001"]}}))
+    shop = Workshop(fork, (definition(tmp_path / "content", "m-child", CHILD),), {"debsecan": str(feed)})
+    before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
+    passed = fork.ledger.checks(content_of(fork, "debian-server"))
+    assert passed
+    with shop.job("m-child") as job:
+        built = build(job)
+        planner = Planner(shop.context)
+        outcome = _Builder(shop.context, planner)._record(planner.plan_all(["m-child"])[-1], job, built, tuple(passed))
+    assert outcome.action is Action.REFUSED
+    told = "\n".join(outcome.reasons)
+    assert "CVE-2099-0001" in told
+    assert "openssl" in told
+    assert "99.1-1" in told
+    assert fork.ledger.latest_artifact("m-child", "linux/amd64") is None
+    assert (layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())) == before
+
+
+PLANTED = {
+    "root-locked": "root has a password",
+    "sshd-no-root-login": "permitrootlogin is yes",
+    "firewall": "chain input: policy is accept",
+    "boot-failed-units": "failed planted.service",
+    "boot-listening": "8080/tcp",
+}
+
+
+def test_each_fault_that_is_planted_is_refused_by_its_control_and_nothing_of_it_is_kept(
+    server: Goldsmith, fork: Goldsmith, tmp_path: Path
+) -> None:
+    """Somebody's own control undoes the hardening: exit code 3, and each fault by control and evidence.
+
+    What the machine said on its console is kept as evidence too.
+    """
+    root = definition(tmp_path / "content", "m-faulty", CHILD.replace("cis-level1", "of-a-company"))
+    plant(root)
+    before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
+    answer = fork.with_(root, server.state / "content")(
+        "image.build", "m-faulty", "--policy", "machine-sample", "--json"
+    )
+    assert answer.code == 3, answer.err
+    line = answer.by_name()["m-faulty"]
+    assert line["action"] == "refused"
+    told = {reason.partition(":")[0]: reason for reason in line["reasons"]}
+    assert told.keys() >= PLANTED.keys(), answer.err
+    assert {control: words in told[control] for control, words in PLANTED.items()} == dict.fromkeys(PLANTED, True), told
     assert (layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())) == before
     assert "planted" in (fork.state / "logs/m-faulty.console.log").read_text()
     assert fork.leftovers() == []
+
+
+def plant(root: Path) -> None:
+    """A control that plants faults, and a profile that ends with it."""
+    control = root / "hardening/controls/planted"
+    profiles = root / "hardening/profiles"
+    for folder in (control, profiles):
+        folder.mkdir(parents=True)
+    (control / "control.toml").write_text(FAULTY)
+    (control / "cases.toml").write_text("")
+    (control / "apply.sh").write_text(PLANT)
+    (control / "check.sh").write_text("echo there is nothing to ask for\n")
+    (profiles / "of-a-company.toml").write_text(COMPANY)
 
 
 @pytest.mark.parametrize(("program", "name"), [("dpkg", "debian-server"), ("mke2fs", "m-child"), ("ukify", "m-child")])
