@@ -23,7 +23,7 @@ from images.machines.record import keep_disk, write_manifest
 from images.model import Machine
 from images.packages import debian
 
-VERSION = "1"  # changes whenever the same tree would become another disk
+VERSION = "2"  # changes whenever the same tree would become another disk
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 # What has a say in the bytes of a disk, and how it tells its version; without an option: by the program itself.
 TOOLS = {"systemd-repart": "--version", "ukify": "--version", "mkfs.ext4": "-V", "mcopy": "--version", "mkfs.vfat": ""}

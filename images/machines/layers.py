@@ -20,7 +20,7 @@ from images.machines.mounts import overlay, unmount
 from images.packages.index import write_repository
 
 HERE = Path(__file__).parent
-VERSION = "3"  # changes whenever the same packages would become another tree
+VERSION = "4"  # changes whenever the same packages would become another tree
 DPKG_OPTIONS = "/etc/dpkg/dpkg.cfg.d/"
 WAIT_SECONDS = 1800.0
 
@@ -144,3 +144,5 @@ def clean(tree: Path, epoch: int) -> None:
     steps.clean(tree, epoch)
     run(["sh", str(HERE / "clean.sh")], env={"ROOT": str(tree)})
     run(["find", str(tree), "-xdev", "-newermt", f"@{epoch}", "-exec", "touch", "-hd", f"@{epoch}", "--", "{}", "+"])
+    # systemd takes these as: the caches that depend on /usr are those of this /usr (systemd-update-done.service(8)).
+    run(["touch", f"--reference={tree / 'usr'}", *(str(tree / folder / ".updated") for folder in ("etc", "var"))])

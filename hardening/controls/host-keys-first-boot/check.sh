@@ -10,11 +10,15 @@ if [ "$LIVE" = 0 ]; then
     [ ! -e etc/systemd/system/ssh.service ] && [ ! -L etc/systemd/system/ssh.service ] ||
         { echo "/etc/systemd/system/ssh.service takes the place of sshd's unit"; exit 1; }
     steps=$(cat "$unit" etc/systemd/system/ssh.service.d/*.conf 2>/dev/null |
-        awk -F= '/^ExecStartPre=/ {if ($2 == "") steps = ""; else steps = steps $2 "\n"} END {printf "%s", steps}')
+        awk 'sub(/^ExecStartPre=/, "") {if ($0 == "") steps = ""; else steps = steps $0 "\n"} END {printf "%s", steps}')
     first=$(printf '%s\n' "$steps" | head -n 1)
-    [ "$first" = "/usr/bin/ssh-keygen -A" ] || { echo "before sshd runs ${first:-nothing}, not ssh-keygen -A"; exit 1; }
+    wanted="in $(printf '%s' "$PARAM_TYPES" | tr '\n' ' '); do key=ssh_host_\$\${type}_key; [ -s \$\$key ] || { rm -f .\$\$key*; ssh-keygen -q -t \$\$type "
+    case $first in
+        "/bin/sh -c 'cd /etc/ssh; for type $wanted"*) ;;
+        *) echo "before sshd runs ${first:-nothing}, which makes no keys of the kinds $(printf '%s' "$PARAM_TYPES" | tr '\n' ' ')"; exit 1 ;;
+    esac
     [ -x usr/bin/ssh-keygen ] || { echo "/usr/bin/ssh-keygen is missing"; exit 1; }
-    echo "no host key in the image; ssh.service runs: $(printf '%s' "$steps" | tr '\n' ';')"
+    echo "no host key in the image; ssh.service makes those that are missing: $(printf '%s' "$PARAM_TYPES" | tr '\n' ' ')"
     exit 0
 fi
 [ -n "$keys" ] || { echo "the machine runs and has no host key"; exit 1; }
