@@ -94,16 +94,19 @@ def image_verify(c: Context, name: str, json: bool = False) -> int:
         "name": "a machine's name",
         "quick": "without firmware, for whoever edits controls",
         "full": "with a cloud's answer for cloud-init too",
+        "control": "ask only this control, and what every boot shows",
     }
     | JSON,
     "name",
 )
-def image_boot(c: Context, name: str, quick: bool = False, full: bool = False, json: bool = False) -> int:
+def image_boot(
+    c: Context, name: str, quick: bool = False, full: bool = False, control: str = "", json: bool = False
+) -> int:
     """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
     from pipelines.listing import show_checks
     from pipelines.machines import boot_image
 
-    return show_checks(boot_image(name, quick=quick, full=full), as_json=json)
+    return show_checks(boot_image(name, quick=quick, full=full, control=control), as_json=json)
 
 
 @command({"name": "a machine's name", "output": "the file to write", "form": "raw or qcow2"} | JSON, "name")

@@ -12,6 +12,7 @@ from images.boot import Level
 from images.builders import build, require_tools
 from images.context import Context
 from images.jobs import job_for
+from images.judge import only_check
 from images.machines.mounts import private_mounts
 from images.planning.plan import Action, BuildPlan
 from images.planning.planner import Planner
@@ -20,18 +21,22 @@ from images.verify import verify
 from images.workspace import workspace
 
 
-def attempt(context: Context, name: str, level: Level) -> tuple[str, tuple[CheckResult, ...]] | None:
+def attempt(
+    context: Context, name: str, level: Level, control: str = ""
+) -> tuple[str, tuple[CheckResult, ...]] | None:
     """Build the machine `name` as it would be built now, boot it once at `level`; its digest and the results.
 
-    None where the newest artifact is what would be built. Raises ContentError where what it stands on must be built
-    first, and OutsideError.
+    With `control`, only that one is asked. None where the newest artifact is what would be built. Raises ContentError
+    where what it stands on must be built first, or the profile has no such control; and OutsideError.
     """
     planner = Planner(context)
+    loaded = context.definitions[name]
+    definition = loaded.definition
+    asked = only_check(planner.overlay(loaded), control, definition.profile)
     *below, plan = planner.plan_all([name])
     if plan.artifact:
         return None
     _require_built(name, below)
-    definition = context.definitions[name].definition
     require_tools(definition)
     say(f"{name}: building for this boot alone, because {plan.why[0]}; image.build {name} keeps it")
     with workspace(context.settings) as work, private_mounts():
@@ -39,7 +44,7 @@ def attempt(context: Context, name: str, level: Level) -> tuple[str, tuple[Check
         job = job_for(context, planner, plan, work=work, store=store)
         built = build(job)
         checks = verify(
-            definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest, store=store, work=work,
+            definition, asked, tree=built.tree, config=built.config, digest=built.digest, store=store, work=work,
             docker_host="", level=level, twice=False,
         )  # fmt: skip
     return built.digest, checks

@@ -66,13 +66,18 @@ def reverify(
     control.
     """
     loaded = context.definitions[name]
-    overlay = Planner(context).overlay(loaded)
+    overlay = only_check(Planner(context).overlay(loaded), control, loaded.definition.profile)
+    artifact = latest(context, name)  # a slip of the pen comes before what was not built
+    return artifact.digest, _verified(context, artifact, overlay, level)
+
+
+def only_check(overlay: Overlay, control: str, profile: str) -> Overlay:
+    """The overlay with the check of `control` alone; all of them where that is empty. Raises ContentError."""
     chosen = tuple(check for check in overlay.checks if control in ("", check.control))
-    if not chosen:  # a slip of the pen comes before what was not built
+    if not chosen:
         hint = nearest(control, (check.control for check in overlay.checks))
-        raise ContentError(f"{loaded.definition.profile} has no control {control}", hint=hint)
-    artifact = latest(context, name)
-    return artifact.digest, _verified(context, artifact, replace(overlay, checks=chosen), level)
+        raise ContentError(f"{profile} has no control {control}", hint=hint)
+    return replace(overlay, checks=chosen)
 
 
 def _verified(

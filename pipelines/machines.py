@@ -80,17 +80,19 @@ def _copy(disk: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def boot_image(name: str, *, quick: bool, full: bool, context: Context | None = None) -> list[VerifyLine]:
+def boot_image(
+    name: str, *, quick: bool, full: bool, control: str = "", context: Context | None = None
+) -> list[VerifyLine]:
     """Boot `name` as it stands now and check it: as it ships, quickly without firmware, or with a cloud's answer.
 
-    Where it has changed since it was built, it is built for this boot alone.
-    Raises ContentError where both other ways are asked for at once, or for a container.
+    Where it has changed since it was built, it is built for this boot alone. With `control`, only that one is asked.
+    Raises ContentError where both other ways are asked for at once, for a container, or an unknown control.
     """
     if quick and full:
         raise ContentError("give --quick or --full, not both", key="--quick")
     context = context or image_context()
     only = _machine_name(context, name)
     level = Level.QUICK if quick else Level.FULL if full else Level.RELEASE
-    digest, checks = attempt(context, only, level) or reverify(context, only, level=level)
+    digest, checks = attempt(context, only, level, control) or reverify(context, only, control, level)
     waivers, today = load_waivers(context.settings.roots), context.now.date()
     return [VerifyLine(name=only, digest=digest, passed=not refusals(checks, only, waivers, today), checks=checks)]

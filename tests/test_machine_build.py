@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "machine"\nprofile = "cis-level1"\npolicy = "machine"\n'
 CHILD = f'{HEAD}base = {{ golden = "debian-server" }}\n'
+OTHER_GROUP = '[profile_params.sshd-access]\ngroups = ["of-a-test"]\n'
 FAULTY = """
 title = "An agent that a company wants everywhere"
 severity = "low"
@@ -254,6 +255,24 @@ def plant(root: Path) -> None:
     (control / "apply.sh").write_text(PLANT)
     (control / "check.sh").write_text("echo there is nothing to ask for\n")
     (profiles / "of-a-company.toml").write_text(COMPANY)
+
+
+def test_a_control_that_was_changed_is_tried_in_a_machine_that_is_kept_nowhere(
+    server: Goldsmith, fork: Goldsmith, tmp_path: Path
+) -> None:
+    """`image.boot --quick --control`: built as it stands now, booted, asked for that one control; no artifact of it."""
+    house = fork.with_(definition(tmp_path / "content", "m-child", CHILD + OTHER_GROUP))
+    before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
+    answer = house("image.boot", "m-child", "--quick", "--control", "sshd-access", "--json")
+    assert answer.code == 0, answer.err
+    checks = {check["control"]: check["evidence"] for check in answer.json[0]["checks"]}
+    assert checks.keys() == {"sshd-access", "boot-completed", "boot-failed-units", "boot-listening"}
+    assert "in the booted machine: pass" in checks["sshd-access"]
+    assert "that may log in: of-a-test" in checks["sshd-access"]
+    assert "building for this boot alone" in answer.err
+    assert (layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())) == before
+    assert house.ledger.latest_artifact("m-child", "linux/amd64") is None
+    assert house("image.boot", "m-child", "--control", "sshd-acces").err.count("did you mean sshd-access") == 1
 
 
 @pytest.mark.parametrize(("program", "name"), [("dpkg", "debian-server"), ("mke2fs", "m-child"), ("ukify", "m-child")])
