@@ -21,9 +21,7 @@ from images.verify import verify
 from images.workspace import workspace
 
 
-def attempt(
-    context: Context, name: str, level: Level, control: str = ""
-) -> tuple[str, tuple[CheckResult, ...]] | None:
+def attempt(context: Context, name: str, level: Level, control: str = "") -> tuple[str, tuple[CheckResult, ...]] | None:
     """Build the machine `name` as it would be built now, boot it once at `level`; its digest and the results.
 
     With `control`, only that one is asked. None where the newest artifact is what would be built. Raises ContentError

@@ -76,6 +76,15 @@ class Feeds(_Section):
     )
 
 
+class Notify(_Section):
+    """Who is told when a rollout starts, waits for approval, pauses, fails or ends: JSON with `event` and `text`."""
+
+    command: tuple[str, ...] = Field((), description="program that gets one message on its standard input")
+    webhook_file: Path | None = Field(
+        None, description="file that holds an address to POST to, which is a secret and so stands in no setting"
+    )
+
+
 Account = Annotated[str, matching(r"^([0-9]{12})?$", "an account's id: twelve digits")]
 Region = Annotated[str, matching(r"^([a-z]{2}(-[a-z]+)+-[0-9])?$", "a region such as eu-central-1")]
 Prefix = Annotated[str, matching(r"^[A-Za-z0-9._-]{1,40}$", "a name of letters, digits and . _ - without spaces")]
@@ -152,6 +161,7 @@ class Settings(BaseSettings):
     packages: Packages = Packages()
     docker: Docker = Docker()
     feeds: Feeds = Feeds()
+    notify: Notify = Notify()
     aws: Aws = Aws()
 
     @classmethod

@@ -1,0 +1,109 @@
+"""Notifications: every target hears of an event; one that does not answer stops nothing and betrays no secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from hardening.foundation.settings import Notify, Settings
+from pipelines.notify import Event, Message, notifier
+
+MESSAGE = Message(
+    Event.PAUSED, "web", "web-1", "web-1 was paused by ada: looking at latency", datetime(2026, 5, 1, 12, tzinfo=UTC)
+)
+SAID = {
+    "event": "paused", "fleet": "web", "rollout": "web-1", "text": "web-1 was paused by ada: looking at latency",
+    "at": "2026-05-01T12:00:00+00:00",
+}  # fmt: skip
+
+
+class Hook(HTTPServer):
+    """A webhook that answers with `status` and keeps what it gets."""
+
+    status = 204
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, str]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def address(self) -> str:
+        """Where it listens, with a token as webhooks have one."""
+        return f"http://127.0.0.1:{self.server_address[1]}/hooks/s3cr3t"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.got.append((self.path, body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    """A webhook on loopback."""
+    with Hook() as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_program_and_a_webhook_both_hear_of_it(tmp_path: Path, hook: Hook) -> None:
+    """The same message, as JSON."""
+    (tmp_path / "address").write_text(f"{hook.address}\n")
+    heard = tmp_path / "heard"
+    command = ("sh", "-c", f"cat >{heard}")
+    notifier(Settings(notify=Notify(command=command, webhook_file=tmp_path / "address")))(MESSAGE)
+    assert json.loads(heard.read_text()) == SAID
+    assert [(path, json.loads(body)) for path, body in hook.got] == [("/hooks/s3cr3t", SAID)]
+
+
+def test_without_a_target_nothing_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    """Notifications are somebody's choice."""
+    notifier(Settings())(MESSAGE)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("refusing", "answers 500"),
+        ("absent", "ConnectionError"),
+        ("no address", "MissingSchema"),
+        ("no file", "webhook_file cannot be read"),
+    ],
+)
+def test_a_webhook_that_fails_is_said_without_its_address_and_stops_nothing(
+    tmp_path: Path, hook: Hook, capsys: pytest.CaptureFixture[str], broken: str, said: str
+) -> None:
+    """A rollout is not worse off because nobody heard of it; the address is a secret."""
+    hook.status = 500
+    addresses = {"refusing": hook.address, "absent": "http://127.0.0.1:1/hooks/s3cr3t", "no address": "s3cr3t"}
+    if broken in addresses:
+        (tmp_path / "address").write_text(addresses[broken])
+    notifier(Settings(notify=Notify(webhook_file=tmp_path / "address")))(MESSAGE)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nobody was told that web-1 paused" in told
+    assert said in told
+    assert "s3cr3t" not in told
+
+
+def test_a_program_that_fails_does_not_keep_the_webhook_from_hearing(tmp_path: Path, hook: Hook) -> None:
+    """One target is not the other's business."""
+    (tmp_path / "address").write_text(hook.address)
+    notifier(Settings(notify=Notify(command=("false",), webhook_file=tmp_path / "address")))(MESSAGE)
+    assert len(hook.got) == 1
