@@ -31,7 +31,7 @@ class Tool:
     """Something that the host must have: a program or, where it begins with a slash, a file.
 
     `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. Who builds no machine images
-    does without those `for_machines`.
+    does without those `for_machines`. `library`: the package of a library that it is bound to, version by version.
     """
 
     name: str
@@ -39,10 +39,22 @@ class Tool:
     costs: str
     only_tests: bool = False
     for_machines: bool = False
+    library: str = ""
 
     def present(self) -> bool:
-        """Whether the host has it."""
-        return any(map(Path.exists, _places(self.name))) if "/" in self.name else which(self.name) is not None
+        """Whether the host has it, and its library in the version that it needs."""
+        if "/" in self.name:
+            return any(map(Path.exists, _places(self.name)))
+        return which(self.name) is not None and (not self.library or self._starts())
+
+    def _starts(self) -> bool:
+        """False where it cannot be bound to its library: some hosts hold another one than their dpkg knows of."""
+        return run([self.name, "--version"], env={"LD_BIND_NOW": "1"}, ok=range(256)).status == 0
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What is installed where it lacks."""
+        return (self.package, self.library) if self.library else (self.package,)
 
 
 TOOLS = (
@@ -58,7 +70,13 @@ TOOLS = (
     Tool("debsecan", "debsecan", "the scanner debsecan"),
     Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
     Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
-    Tool("systemd-repart", "systemd-repart", "disks of machine images", for_machines=True),
+    Tool(
+        "systemd-repart",
+        "systemd-repart",
+        "disks of machine images",
+        for_machines=True,
+        library="libsystemd-shared",
+    ),
     Tool("ukify", "systemd-ukify", "kernels of machine images", for_machines=True),
     Tool("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi", "kernels of machines", for_machines=True),
     Tool("mkfs.ext4", "e2fsprogs", "file systems of machine images", for_machines=True),
@@ -131,7 +149,7 @@ def lacking_for_machines() -> str:
 
 def install(lacking: list[Tool]) -> None:
     """Install the packages of `lacking`, each named before. Raises OutsideError where it may not or cannot."""
-    packages = sorted({tool.package for tool in lacking})
+    packages = sorted({package for tool in lacking for package in tool.packages})
     prefix = _as_root()
     if which("apt-get") is None or prefix is None:
         raise OutsideError(
@@ -151,8 +169,12 @@ def install(lacking: list[Tool]) -> None:
 
 
 def apt_install(packages: list[str]) -> list[str]:
-    """The command that installs `packages`: nothing recommended, and waiting for another apt to finish."""
-    return ["apt-get", "install", "-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", *packages]
+    """The command that installs `packages`, once more where they are there: something of them lacks all the same.
+
+    Nothing recommended, and waiting for another apt to finish.
+    """
+    options = ["-y", "-q", "--reinstall", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
+    return ["apt-get", "install", *options, *packages]
 
 
 def docker_host(settings: Settings, for_builds: bool) -> str:

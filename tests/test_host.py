@@ -43,12 +43,24 @@ def test_a_program_that_is_there_is_not_missing() -> None:
     assert host.missing([Tool("sh", "dash", ""), ABSENT]) == [ABSENT]
 
 
+def test_a_program_that_does_not_find_its_library_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there and does not start, since its library is another version's; both packages are installed anew."""
+    program = tmp_path / "of-a-test"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    tool = Tool("of-a-test", "its-package", "", library="libof-a-test")
+    for script, missing in (('exit "${LD_BIND_NOW:+127}"', [tool]), ("exit 0", [])):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert host.missing([tool]) == missing
+    assert tool.packages == ("its-package", "libof-a-test")
+
+
 def test_apt_waits_and_recommends_nothing() -> None:
-    """The install command waits for another apt and adds nothing that was not named."""
+    """The install command waits for another apt, mends what is broken, and adds nothing that was not named."""
     argv = host.apt_install(["runc"])
     assert argv[:2] == ["apt-get", "install"]
     assert argv[-1] == "runc"
-    assert {"--no-install-recommends", "DPkg::Lock::Timeout=300"} <= set(argv)
+    assert {"--no-install-recommends", "--reinstall", "DPkg::Lock::Timeout=300"} <= set(argv)
 
 
 def test_where_it_may_not_install_it_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
