@@ -17,7 +17,8 @@ from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Limits, Method
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.progress import OPEN, Phase, RolloutState, StepState
-from pipelines.rollout import Plan, Step, Wave
+from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.waves import Step, Wave
 
 LEAST_READS = 3
 LAUNCHED_FOR = timedelta(days=1)

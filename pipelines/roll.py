@@ -27,7 +27,8 @@ from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.origins import Origins
 from pipelines.fleet.progress import RolloutState
-from pipelines.rollout import Plan, plan, refuse_target, why_not
+from pipelines.rollouts.plan import Plan, plan
+from pipelines.rollouts.refusals import refuse_target, why_not
 from pipelines.soundness import require_policy
 from pipelines.violations import Judged, judge
 

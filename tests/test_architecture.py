@@ -76,6 +76,9 @@ PURE = {
     "pipelines.contract_report",
     "pipelines.durable.port",
     "pipelines.engine",
+    "pipelines.fleet.amounts",
+    "pipelines.fleet.calendar",
+    "pipelines.fleet.cron",
     "pipelines.fleet.delegated",
     "pipelines.fleet.essence",
     "pipelines.fleet.lines",
@@ -85,7 +88,11 @@ PURE = {
     "pipelines.fleet.progress",
     "pipelines.fleet.proxy",
     "pipelines.policies",
-    "pipelines.rollout",
+    "pipelines.rollouts.cost",
+    "pipelines.rollouts.plan",
+    "pipelines.rollouts.refusals",
+    "pipelines.rollouts.schedule",
+    "pipelines.rollouts.waves",
     "pipelines.violations",
 }
 WORLD = {

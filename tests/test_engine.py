@@ -18,7 +18,7 @@ from pipelines.engine import UnhealthyError, World, await_health, recover, run
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.progress import Phase, RolloutState
-from pipelines.rollout import Plan, plan
+from pipelines.rollouts.plan import Plan, plan
 
 NAMES = ["web-1", "web-2", "web-3"]
 SURGE = fleet()

@@ -49,7 +49,7 @@ def test_percentages_are_rounded_down(tmp_path: Path, most: str | int, desired: 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("[limits]\nmax_parallel = 3", "unknown key"),
+        ("[limits]\nmax_paralel = 3", "did you mean max_parallel"),
         ("[limits]\nmax_unavailble = 1", "did you mean max_unavailable"),
         ('[limits]\nmax_unavailable = "half"', "25%"),
         ('[limits]\nbake_time = "5"', "such as 30s"),

@@ -29,7 +29,7 @@ from pipelines.fleet.model import Fleet
 from pipelines.fleet.progress import Phase, RolloutState
 from pipelines.fleet.proxy import nginx_config
 from pipelines.roll import SteadyClock
-from pipelines.rollout import Plan, plan
+from pipelines.rollouts.plan import Plan, plan
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 

@@ -15,7 +15,8 @@ from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
 from pipelines.fleet.members import Origin, Target
 from pipelines.fleet.model import Method
-from pipelines.rollout import plan, repository
+from pipelines.rollouts.plan import plan
+from pipelines.rollouts.refusals import repository
 from pipelines.violations import Judged
 
 PORT = ("it publishes host port 8080 (8080/tcp)",)

@@ -8,7 +8,7 @@ from datetime import datetime
 from hardening.findings import Reason
 from pipelines.contract import Line
 from pipelines.fleet.progress import RolloutState
-from pipelines.rollout import Plan
+from pipelines.rollouts.plan import Plan
 from pipelines.violations import Judged, named
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
 from hardening.model import Name, NonEmpty
+from pipelines.fleet.amounts import Amount, Percent, at_least, at_most
+from pipelines.fleet.calendar import Budget, Freeze, Window
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -20,6 +21,7 @@ class FleetKind(StrEnum):
     """Where a fleet runs."""
 
     DOCKER = "docker"
+    EC2 = "ec2"
 
 
 class Method(StrEnum):
@@ -27,6 +29,20 @@ class Method(StrEnum):
 
     SURGE = "surge"
     IN_PLACE = "in_place"
+
+
+class Zones(StrEnum):
+    """How the members of one wave lie in the zones: all in one, a zone after the other; or spread over them."""
+
+    ONE_BY_ONE = "one_by_one"
+    SPREAD = "spread"
+
+
+class InPlace(StrEnum):
+    """What `in_place` means for an instance: its root volume is replaced, or it is terminated before the new one."""
+
+    ROOT_VOLUME = "root_volume"
+    NEW_INSTANCE = "new_instance"
 
 
 class Approval(StrEnum):
@@ -53,9 +69,12 @@ class Replacement(Content):
 
 
 class Health(Content):
-    """How a member shows that it serves. `docker`: the image's own health check; http and tcp: asked from this host."""
+    """How a member shows that it serves. `docker`: the image's own health check; http and tcp: asked from this host.
 
-    kind: Literal["docker", "http", "tcp", "exec"] = "docker"
+    `ec2`: the status checks of the instance; `target_group`: what its target groups say of it.
+    """
+
+    kind: Literal["docker", "http", "tcp", "exec", "ec2", "target_group"] = "docker"
     port: Port | None = None
     path: str = "/"
     command: tuple[NonEmpty, ...] = ()
@@ -83,8 +102,19 @@ class Limits(Content):
     """What a rollout may never do, and how long it waits. Safe by default."""
 
     method: Method = Method.SURGE
-    max_unavailable: Annotated[int, Field(ge=0)] | str = Field(
-        0, description="a number, or a percentage of the fleet such as 25%, rounded down"
+    max_unavailable: Amount = Field(
+        0, description="who may be missing, those already unhealthy included; percentages are rounded down"
+    )
+    max_surge: Amount = Field(1, description="new ones beside the old at once; percentages are rounded up")
+    max_parallel: Annotated[int, Field(ge=1)] = Field(1, description="members that are replaced at once")
+    zones: Zones = Zones.ONE_BY_ONE
+    budgets: tuple[Budget, ...] = Field(
+        (Budget(nodes="10%"),), description="the most restrictive of those that hold at the moment wins"
+    )
+    windows: tuple[Window, ...] = Field((), description="when a rollout may act; none: always")
+    freezes: tuple[Freeze, ...] = Field((), description="days on which no rollout acts")
+    jitter: Percent = Field(
+        "10%", description="part of a violation's grace over which automated runs spread members of the same age"
     )
     drain: Duration = Field("30s", validate_default=True, description="for the old one to finish what it has begun")
     settle: Duration = Field(
@@ -99,7 +129,18 @@ class Limits(Content):
     healthy_deadline: Duration = Field(
         "5m", validate_default=True, description="a step that is not healthy by then fails"
     )
+    progress_deadline: Duration = Field(
+        "30m", validate_default=True, description="a rollout in which no step ends for so long fails"
+    )
     bake_time: Duration = Field("5m", validate_default=True, description="after the canary wave; old ones are kept")
+    bake_between_waves: Duration = Field("0s", validate_default=True, description="after each other wave")
+    auto_promote: bool = Field(True, description="false: after the canary's bake it waits for roll.approve")
+    auto_rollback: bool = Field(True, description="false: a failure stops the rollout and leaves all as it is")
+    alarms: tuple[NonEmpty, ...] = Field(
+        (),
+        description="what pauses a rollout and rolls it back while it fires: CloudWatch alarms by name (ec2), or "
+        "addresses (http://...) that answer with an error meanwhile",
+    )
     min_soak: Duration = Field("0s", validate_default=True, description="a younger replacement is not rolled out")
     min_remaining: Duration = Field(
         "7d", validate_default=True, description="a replacement that expires sooner is refused"
@@ -118,17 +159,28 @@ class Limits(Content):
 
     @model_validator(mode="after")
     def _reachable(self) -> Limits:
-        if isinstance(self.max_unavailable, str) and not re.fullmatch(r"\d{1,2}%|100%", self.max_unavailable):
-            raise ValueError(f"max_unavailable is a number or a percentage such as 25%, not {self.max_unavailable!r}")
         if self.healthy_deadline <= self.min_healthy_time:
             raise ValueError("healthy_deadline must be longer than min_healthy_time, or no step can succeed")
+        if self.progress_deadline <= self.healthy_deadline:
+            raise ValueError("progress_deadline must be longer than healthy_deadline, which ends each step before")
+        if self.method is Method.SURGE and self.max_surge in (0, "0%"):
+            raise ValueError('max_surge 0 lets method "surge" replace nobody: raise it, or set method = "in_place"')
         return self
 
     def unavailable(self, desired: int) -> int:
         """How many of `desired` members may be unavailable at once."""
-        if isinstance(self.max_unavailable, int):
-            return self.max_unavailable
-        return desired * int(self.max_unavailable.rstrip("%")) // 100
+        return at_most(self.max_unavailable, desired)
+
+    def surge(self, desired: int) -> int:
+        """How many new ones may stand beside `desired` members at once."""
+        return at_least(self.max_surge, desired)
+
+
+class Ec2(Content):
+    """Where the instances of a fleet are, and what replacing one in place means."""
+
+    regions: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
+    in_place: InPlace = InPlace.ROOT_VOLUME
 
 
 class Fleet(Content):
@@ -138,9 +190,32 @@ class Fleet(Content):
     title: NonEmpty
     owner: NonEmpty
     kind: FleetKind
-    selector: Annotated[dict[str, str], Field(min_length=1, description="labels that all members carry")]
+    selector: Annotated[
+        dict[str, str], Field(min_length=1, description="labels (docker) or tags (ec2) that all members carry")
+    ]
     policy: Name = "default"
     replacement: Replacement
     approval: Approval = Approval.REQUIRED
     health: Health = Health()
     limits: Limits = Limits()
+    ec2: Ec2 | None = Field(None, description="of kind ec2, which needs it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_health(cls, data: Any) -> Any:
+        """Without a word about health an instance's is its status checks."""
+        if isinstance(data, dict) and data.get("kind") == FleetKind.EC2 and "health" not in data:
+            return {**data, "health": {"kind": "ec2"}}
+        return data
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Fleet:
+        if (self.kind is FleetKind.EC2) != (self.ec2 is not None):
+            raise ValueError("kind ec2 needs the table [ec2] with its regions, and no other kind has one")
+        foreign = ("docker", "exec") if self.kind is FleetKind.EC2 else ("ec2", "target_group")
+        if self.health.kind in foreign:
+            raise ValueError(f"health.kind {self.health.kind} cannot be asked of a fleet of kind {self.kind}")
+        names = [alarm for alarm in self.limits.alarms if not alarm.startswith(("http://", "https://"))]
+        if names and self.kind is not FleetKind.EC2:
+            raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
+        return self

@@ -21,7 +21,7 @@ from images.publication.referrers import attached, latest
 from images.publication.registry import Manifest, Registry
 from pipelines.fleet.members import Member, Origin, Target, newest
 from pipelines.fleet.model import Fleet
-from pipelines.rollout import repository
+from pipelines.rollouts.refusals import repository
 
 NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "waiver-ended")
 

@@ -1,97 +1,16 @@
-"""How a fleet gets back into policy: waves of steps within its limits, or a refusal that says what forbids it. Pure."""
+"""What forbids a rollout as a whole, and why one member of it is left alone. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from fnmatch import fnmatchcase
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.members import Member, Target
+from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.violations import Judged, named
-
-LAUNCH_SECONDS = 3
-
-
-@dataclass(frozen=True)
-class Step:
-    """One member that is replaced, and why."""
-
-    member: Member
-    why: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Wave:
-    """Members that are replaced one after the other; then `bake` passes, and only then the old ones are removed."""
-
-    steps: tuple[Step, ...]
-    bake: timedelta
-
-
-@dataclass(frozen=True)
-class Skip:
-    """A member that violates and is left alone, and why."""
-
-    member: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a rollout would do: `floor` members serve at every moment, and it takes `seconds` at least."""
-
-    fleet: str
-    target: Target
-    method: Method
-    desired: int
-    floor: int
-    waves: tuple[Wave, ...]
-    skipped: tuple[Skip, ...]
-    seconds: int
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """All steps in order."""
-        return tuple(step for wave in self.waves for step in wave.steps)
-
-
-def plan(fleet: Fleet, judged: Sequence[Judged], target: Target, now: datetime, adopt: Sequence[str] = ()) -> Plan:
-    """The rollout that brings `judged` to `target`; without a violation it has no waves.
-
-    `adopt`: names, globs or `all`: members with an unknown origin that are taken over on purpose.
-    Raises RefusedError naming the limit that forbids it.
-    """
-    if not judged:
-        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
-        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
-    violating = [one for one in judged if one.violations]
-    if violating:
-        refuse_target(fleet, target, now)
-        refuse_implausible(fleet, judged, adopt)
-    fates = {one.member.id: why_not(fleet, one, target, now, adopt) for one in violating}
-    rolled = sorted((one for one in violating if not fates[one.member.id]), key=_order)
-    floor = len(judged) - fleet.limits.unavailable(len(judged))
-    refuse_method(fleet, rolled, judged, max(0, floor))
-    waves = _waves(fleet, rolled)
-    return Plan(
-        fleet=fleet.name,
-        target=target,
-        method=fleet.limits.method,
-        desired=len(judged),
-        floor=max(0, floor),
-        waves=waves,
-        skipped=tuple(Skip(member, why) for member, why in fates.items() if why),
-        seconds=_seconds(fleet, waves),
-    )
-
-
-def _order(one: Judged) -> tuple[bool, str]:
-    """Members that do not serve anyway come first: replacing them costs nobody anything."""
-    return one.member.healthy, one.member.id
 
 
 def refuse_target(fleet: Fleet, target: Target, now: datetime) -> None:
@@ -187,37 +106,12 @@ def repository(reference: str) -> str:
     return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
 
 
-def refuse_method(fleet: Fleet, rolled: Sequence[Judged], judged: Sequence[Judged], floor: int) -> None:
-    """Refuse what the method cannot do, naming the thing that forces another, and what would fall below the floor."""
+def refuse_surge(fleet: Fleet, rolled: Sequence[Judged]) -> None:
+    """Refuse old and new side by side where a member holds what cannot exist twice, naming it."""
     forced = [f"{one.member.name}: {what}" for one in rolled for what in one.member.forced_in_place]
-    if fleet.limits.method is Method.SURGE:
-        if forced:
-            raise RefusedError(
-                "method surge needs old and new side by side, and this cannot exist twice",
-                evidence="\n".join(forced),
-                hint='set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
-            )
-        return
-    available = sum(one.member.healthy for one in judged)
-    for one in rolled:
-        if one.member.healthy and available - 1 < floor:
-            raise RefusedError(
-                f"replacing {one.member.name} in place leaves {available - 1} of {len(judged)} members serving, and "
-                f"max_unavailable {fleet.limits.max_unavailable} asks for {floor}",
-                evidence="\n".join(forced),
-                hint="raise limits.max_unavailable" + ("" if forced else ', or set limits.method = "surge"'),
-            )
-        available += not one.member.healthy
-
-
-def _waves(fleet: Fleet, rolled: Sequence[Judged]) -> tuple[Wave, ...]:
-    steps = [Step(one.member, tuple(reason.what for reason in one.violations)) for one in rolled]
-    canary, rest = steps[: fleet.limits.canary], steps[fleet.limits.canary :]
-    first = (Wave(tuple(canary), fleet.limits.bake_time),) if canary else ()
-    return (*first, *(Wave((step,), timedelta()) for step in rest))
-
-
-def _seconds(fleet: Fleet, waves: Sequence[Wave]) -> int:
-    each = timedelta(seconds=LAUNCH_SECONDS) + fleet.limits.min_healthy_time
-    each += fleet.limits.settle if fleet.limits.method is Method.SURGE else timedelta()
-    return int(sum(((each * len(wave.steps) + wave.bake) for wave in waves), timedelta()).total_seconds())
+    if forced and fleet.limits.method is Method.SURGE:
+        raise RefusedError(
+            "method surge needs old and new side by side, and this cannot exist twice",
+            evidence="\n".join(forced),
+            hint='set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
+        )
