@@ -58,6 +58,8 @@ def test_percentages_are_rounded_down(tmp_path: Path, most: str | int, desired: 
         ('[health]\nkind = "docker"\nport = 80', "only they do"),
         ('[health]\nkind = "exec"', "needs a command"),
         ('[health]\nkind = "tcp"\nport = 80\npath = "/x"', "only http has a path"),
+        ('[health]\nkind = "ec2"', "does not fit a fleet of kind docker"),
+        ('[ec2]\nregions = ["eu-central-1"]', 'belongs to a fleet of kind "ec2"'),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
@@ -96,3 +98,34 @@ def test_a_name_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
     """A typing mistake is answered with the name that was meant."""
     with pytest.raises(ContentError, match="did you mean web"):
         load_fleet([written(tmp_path, WEB)], "wbe")
+
+
+MACHINES = """
+title = "The application servers"
+owner = "platform team"
+kind = "ec2"
+selector = { app = "shop" }
+replacement = { definition = "debian-server" }
+"""
+
+
+def test_an_ec2_fleet_is_asked_as_the_cloud_sees_it_unless_told_otherwise(tmp_path: Path) -> None:
+    """Status checks and target groups are the health of a machine; http asks for more."""
+    assert load_fleet([written(tmp_path, MACHINES)], "web").health.kind == "ec2"
+    more = f"{MACHINES}\n[health]\nkind = 'http'\nport = 80\n"
+    assert load_fleet([written(tmp_path, more)], "web").health.kind == "http"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{MACHINES}\n[health]\nkind = 'exec'\ncommand = ['true']", "does not fit a fleet of kind ec2"),
+        (MACHINES.replace('{ definition = "debian-server" }', '{ tag = "r/app:1" }'), "a definition, not a tag"),
+        (f"{MACHINES}\n[ec2]\nregions = ['Frankfurt']", "a region such as eu-central-1"),
+        (f"{MACHINES}\n[ec2]\naccounts = ['12']", "twelve digits"),
+    ],
+)
+def test_what_does_not_fit_machines_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """Containers' ways to be healthy and to be replaced are not machines'."""
+    with pytest.raises(ContentError, match=said):
+        load_fleet([written(tmp_path, text)], "web")

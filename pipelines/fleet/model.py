@@ -9,12 +9,15 @@ from pydantic import Field, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
+from hardening.foundation.wording import matching
 from hardening.model import Name, NonEmpty
 from pipelines.fleet.amounts import Amount, Percent, at_least, at_most
 from pipelines.fleet.calendar import Budget, Freeze, Window
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Account = Annotated[str, matching(r"^[0-9]{12}$", "an account's id: twelve digits")]
+Region = Annotated[str, matching(r"^[a-z]{2}(-[a-z]+)+-[0-9]$", "a region such as eu-central-1")]
 
 
 class FleetKind(StrEnum):
@@ -22,6 +25,13 @@ class FleetKind(StrEnum):
 
     DOCKER = "docker"
     EC2 = "ec2"
+
+
+class Way(StrEnum):
+    """How a standalone EC2 instance gets another image: a new instance, or a new root volume in the same instance."""
+
+    INSTANCE = "instance"
+    ROOT_VOLUME = "root_volume"
 
 
 class Method(StrEnum):
@@ -36,13 +46,6 @@ class Zones(StrEnum):
 
     ONE_BY_ONE = "one_by_one"
     SPREAD = "spread"
-
-
-class InPlace(StrEnum):
-    """What `in_place` means for an instance: its root volume is replaced, or it is terminated before the new one."""
-
-    ROOT_VOLUME = "root_volume"
-    NEW_INSTANCE = "new_instance"
 
 
 class Approval(StrEnum):
@@ -68,13 +71,24 @@ class Replacement(Content):
         return self
 
 
-class Health(Content):
-    """How a member shows that it serves. `docker`: the image's own health check; http and tcp: asked from this host.
+class Ec2(Content):
+    """Where an EC2 fleet runs, and how its standalone instances are replaced; Auto Scaling groups roll themselves."""
 
-    `ec2`: the status checks of the instance; `target_group`: what its target groups say of it.
+    regions: tuple[Region, ...] = Field((), description="regions to look in; empty: all of the [aws] settings")
+    accounts: tuple[Account, ...] = Field((), description="accounts to look in; empty: the one that owns the images")
+    way: Way = Way.INSTANCE
+    keep_address: bool = Field(
+        False, description="the first private address is part of each member; only root_volume keeps it"
+    )
+
+
+class Health(Content):
+    """How a member shows that it serves; http and tcp are asked from this host.
+
+    `docker`: the image's own health check. `ec2`: status checks and target groups, which http and tcp ask for as well.
     """
 
-    kind: Literal["docker", "http", "tcp", "exec", "ec2", "target_group"] = "docker"
+    kind: Literal["docker", "ec2", "http", "tcp", "exec"] = "docker"
     port: Port | None = None
     path: str = "/"
     command: tuple[NonEmpty, ...] = ()
@@ -176,13 +190,6 @@ class Limits(Content):
         return at_least(self.max_surge, desired)
 
 
-class Ec2(Content):
-    """Where the instances of a fleet are, and what replacing one in place means."""
-
-    regions: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
-    in_place: InPlace = InPlace.ROOT_VOLUME
-
-
 class Fleet(Content):
     """Members that are kept on one golden image, or on application images built on one."""
 
@@ -196,26 +203,28 @@ class Fleet(Content):
     policy: Name = "default"
     replacement: Replacement
     approval: Approval = Approval.REQUIRED
+    ec2: Ec2 = Ec2()
     health: Health = Health()
     limits: Limits = Limits()
-    ec2: Ec2 | None = Field(None, description="of kind ec2, which needs it")
 
     @model_validator(mode="before")
     @classmethod
     def _own_health(cls, data: Any) -> Any:
-        """Without a word about health an instance's is its status checks."""
-        if isinstance(data, dict) and data.get("kind") == FleetKind.EC2 and "health" not in data:
-            return {**data, "health": {"kind": "ec2"}}
+        """Where nothing else is asked for, the place itself says how a member is."""
+        if isinstance(data, dict) and data.get("kind") == FleetKind.EC2 and isinstance(data.get("health", {}), dict):
+            return {**data, "health": {"kind": "ec2", **data.get("health", {})}}
         return data
 
     @model_validator(mode="after")
-    def _of_its_kind(self) -> Fleet:
-        if (self.kind is FleetKind.EC2) != (self.ec2 is not None):
-            raise ValueError("kind ec2 needs the table [ec2] with its regions, and no other kind has one")
-        foreign = ("docker", "exec") if self.kind is FleetKind.EC2 else ("ec2", "target_group")
-        if self.health.kind in foreign:
-            raise ValueError(f"health.kind {self.health.kind} cannot be asked of a fleet of kind {self.kind}")
+    def _of_one_kind(self) -> Fleet:
+        cloud = self.kind is FleetKind.EC2
+        if not cloud and "ec2" in self.model_fields_set:
+            raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
+        if self.health.kind in (("docker", "exec") if cloud else ("ec2",)):
+            raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")
+        if cloud and self.replacement.tag:
+            raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
         names = [alarm for alarm in self.limits.alarms if not alarm.startswith(("http://", "https://"))]
-        if names and self.kind is not FleetKind.EC2:
+        if names and not cloud:
             raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
         return self

@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import StrEnum
 from math import ceil
 
-from pipelines.fleet.model import Fleet, FleetKind, InPlace, Method
+from pipelines.fleet.model import Fleet, FleetKind, Method, Way
 
 
 class Bucket(StrEnum):
@@ -96,5 +96,4 @@ def step_time(fleet: Fleet) -> timedelta:
 
 
 def _by_root_volume(fleet: Fleet) -> bool:
-    in_place = fleet.limits.method is Method.IN_PLACE
-    return in_place and fleet.ec2 is not None and fleet.ec2.in_place is InPlace.ROOT_VOLUME
+    return fleet.kind is FleetKind.EC2 and fleet.ec2.way is Way.ROOT_VOLUME
