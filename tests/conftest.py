@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from hardening.foundation.process import which
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from tests.loop import Goldsmith
     from tests.strict_aws import StrictAws
 
+settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
+settings.load_profile("goldsmith")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -258,7 +258,7 @@ def killed(run_or_recover: Callable[[], object]) -> bool:
     second=st.tuples(st.integers(0, 6), st.sampled_from(["before", "after"])),
     ill=st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_killed_anywhere_the_next_run_finishes_or_restores(
     method: Fleet, first: tuple[int, str], second: tuple[int, str], ill: bool
 ) -> None:

@@ -14,18 +14,29 @@ from hypothesis import strategies as st
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
 from pipelines.fleet.members import Origin, Target
-from pipelines.fleet.model import Method
-from pipelines.rollouts.plan import plan
+from pipelines.fleet.model import Method, Zones
+from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.refusals import repository
+from pipelines.rollouts.schedule import caps
+from pipelines.rollouts.waves import Step
 from pipelines.violations import Judged
 
 PORT = ("it publishes host port 8080 (8080/tcp)",)
 RULES = st.sets(st.sampled_from(["expired", "unknown", "superseded", "revoked", "refused"]))
-FLEETS = st.lists(st.tuples(RULES, st.booleans()), min_size=1, max_size=12)
+FLEETS = st.lists(st.tuples(RULES, st.booleans(), st.sampled_from(["", "a", "b"])), min_size=1, max_size=12)
+AMOUNTS = st.one_of(st.integers(0, 5), st.integers(0, 100).map(lambda n: f"{n}%"))
+BUDGETS = st.fixed_dictionaries(
+    {"nodes": AMOUNTS},
+    optional={"reasons": st.lists(st.sampled_from(["expired", "superseded", "revoked"]), unique=True)},
+)
 LIMITS = st.fixed_dictionaries(
     {
         "method": st.sampled_from(list(Method)),
-        "max_unavailable": st.one_of(st.integers(0, 5), st.integers(0, 100).map(lambda n: f"{n}%")),
+        "max_unavailable": AMOUNTS,
+        "max_surge": st.one_of(st.integers(1, 5), st.integers(1, 100).map(lambda n: f"{n}%")),
+        "max_parallel": st.integers(1, 6),
+        "zones": st.sampled_from(list(Zones)),
+        "budgets": st.lists(BUDGETS, max_size=3),
         "canary": st.integers(0, 4),
     }
 )
@@ -37,39 +48,79 @@ def several(count: int, *rules: str, **more: Any) -> list[Judged]:
 
 
 @given(members=FLEETS, limits=LIMITS)
-def test_no_plan_ever_takes_a_member_below_the_floor(
-    members: list[tuple[set[str], bool]], limits: dict[str, Any]
-) -> None:
-    """Played through step by step, counting who was ill before; refusing is always allowed."""
-    fleet_ = fleet(**limits)
-    known = [judged(f"web-{n:02}", *sorted(rules), healthy=well) for n, (rules, well) in enumerate(members)]
-    try:
-        planned = plan(fleet_, known, target(), NOW, adopt=["*"])
-    except RefusedError:
-        return
+def test_no_plan_ever_takes_a_member_below_the_floor(members: list[Any], limits: dict[str, Any]) -> None:
+    """Played through batch by batch, counting who was ill before; refusing is always allowed."""
+    known, planned = played(members, limits)
     serving = {one.member.id: one.member.healthy for one in known}
     before = sum(serving.values())
-    for step in planned.steps:
-        if planned.method is Method.IN_PLACE:
-            serving[step.member.id] = False
+    for batch in batches(planned):
+        if planned and planned.method is Method.IN_PLACE:
+            serving |= dict.fromkeys((step.member.id for step in batch), False)
             assert sum(serving.values()) >= min(planned.floor, before)
-        serving[step.member.id] = True
-    assert planned.floor >= len(known) - fleet_.limits.unavailable(len(known))
+        serving |= dict.fromkeys((step.member.id for step in batch), True)
+    if planned:
+        assert planned.floor == max(0, len(known) - fleet(**limits).limits.unavailable(len(known)))
+
+
+@given(members=FLEETS, limits=LIMITS)
+def test_no_plan_ever_does_more_at_once_than_any_limit_allows(members: list[Any], limits: dict[str, Any]) -> None:
+    """Parallel, surge, zones, and each budget that binds the gravest reason."""
+    known, planned = played(members, limits)
+    of = fleet(**limits).limits
+    for batch in batches(planned):
+        assert len(batch) <= of.max_parallel
+        assert of.method is Method.IN_PLACE or len(batch) <= of.surge(len(known))
+        assert of.zones is Zones.SPREAD or len({step.member.zone for step in batch}) == 1
+        for cap in caps(of, len(known), NOW):
+            assert sum(cap.binds(step.rule) for step in batch) <= cap.most
+
+
+@given(members=FLEETS, limits=LIMITS)
+def test_the_canaries_are_the_first_wave_and_as_many_as_were_asked_for(
+    members: list[Any], limits: dict[str, Any]
+) -> None:
+    """No other wave is one, and each wave of the others runs all its steps at once."""
+    _, planned = played(members, limits)
+    if planned and planned.waves:
+        first, *others = planned.waves
+        canaries = min(limits["canary"], len(planned.steps))
+        assert (first.canary, len(first.steps) if first.canary else 0) == (canaries > 0, canaries)
+        assert all(not wave.canary and wave.parallel == len(wave.steps) for wave in others)
+
+
+def played(members: list[Any], limits: dict[str, Any]) -> tuple[list[Judged], Plan | None]:
+    """The members, and their plan; None where it is refused."""
+    known = [
+        judged(f"web-{number:02}", *sorted(rules), healthy=well, zone=zone)
+        for number, (rules, well, zone) in enumerate(members)
+    ]
+    try:
+        return known, plan(fleet(**limits), known, target(), NOW, adopt=["*"])
+    except RefusedError:
+        return known, None
+
+
+def batches(planned: Plan | None) -> list[tuple[Step, ...]]:
+    return [batch for wave in planned.waves for batch in wave.batches] if planned else []
 
 
 @given(members=FLEETS, limits=LIMITS)
 def test_every_violating_member_is_in_exactly_one_step_or_skipped_with_a_reason(
-    members: list[tuple[set[str], bool]], limits: dict[str, Any]
+    members: list[Any], limits: dict[str, Any]
 ) -> None:
     """Nobody is forgotten, nobody rolled twice, nobody rolled who does not violate."""
-    known = [judged(f"web-{n:02}", *sorted(rules), healthy=well) for n, (rules, well) in enumerate(members)]
-    try:
-        planned = plan(fleet(**limits), known, target(), NOW, adopt=["*"])
-    except RefusedError:
-        return
-    touched = [step.member.id for step in planned.steps] + [skip.member for skip in planned.skipped]
-    assert sorted(touched) == sorted(one.member.id for one in known if one.violations)
-    assert all(skip.why for skip in planned.skipped)
+    known, planned = played(members, limits)
+    if planned:
+        touched = [step.member.id for step in planned.steps] + [skip.member for skip in planned.skipped]
+        assert sorted(touched) == sorted(one.member.id for one in known if one.violations)
+        assert all(skip.why for skip in planned.skipped)
+
+
+@given(size=st.integers(1, 12), percentage=st.integers(1, 100))
+def test_every_small_fleet_can_roll(size: int, percentage: int) -> None:
+    """A budget in percent never rounds to nobody."""
+    planned = plan(fleet(budgets=[{"nodes": f"{percentage}%"}]), several(size, "expired"), target(), NOW)
+    assert len(planned.steps) == size
 
 
 def test_nothing_that_violates_is_a_plan_without_waves() -> None:
@@ -230,6 +281,87 @@ def test_what_cannot_be_rolled_says_why() -> None:
     """A container that the engine would remove by itself is left alone."""
     planned = plan(fleet(), [judged("web-1", "expired", cannot_roll="it was started with --rm")], target(), NOW)
     assert planned.skipped[0].why == "it was started with --rm"
+
+
+def wide(**more: Any) -> dict[str, Any]:
+    """Limits that let ten act at once."""
+    return {"max_parallel": 10, "max_surge": 10, "budgets": [{"nodes": "100%"}], "canary": 0, **more}
+
+
+def sizes(planned: Plan) -> list[int]:
+    return [len(wave.steps) for wave in planned.waves]
+
+
+def test_fifty_members_ten_at_a_time_are_five_waves() -> None:
+    """Each of them as long as one step."""
+    planned = plan(fleet(**wide()), several(50, "expired"), target(), NOW)
+    assert sizes(planned) == [10] * 5
+    assert planned.seconds == 5 * (3 + 30 + 2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "first"),
+    [
+        ({"max_parallel": 3}, 3),
+        ({"max_surge": "5%"}, 3),
+        ({"budgets": [{"nodes": "10%"}]}, 5),
+        ({"budgets": [{"nodes": 4}, {"nodes": "50%"}]}, 4),
+        ({"method": "in_place", "max_unavailable": "15%"}, 7),
+    ],
+)
+def test_the_narrowest_limit_decides_how_wide_a_wave_is(limits: dict[str, Any], first: int) -> None:
+    """Of fifty; surge and budgets are rounded up, max_unavailable down."""
+    assert sizes(plan(fleet(**wide(**limits)), several(50, "expired"), target(), NOW))[0] == first
+
+
+def test_who_is_ill_already_counts_as_missing_until_it_is_replaced() -> None:
+    """Two may be missing and one is: one healthy member beside the ill one, then two at a time."""
+    members = [*several(5, "expired"), judged("web-9", "expired", healthy=False)]
+    planned = plan(fleet(**wide(method="in_place", max_unavailable=2)), members, target(), NOW)
+    assert [[step.member.name for step in wave.steps] for wave in planned.waves] == [
+        ["web-9", "web-0"],
+        ["web-1", "web-2"],
+        ["web-3", "web-4"],
+    ]
+
+
+def test_zones_are_rolled_one_by_one_or_together() -> None:
+    """A bad replacement stays in one zone; or no zone loses more than its part."""
+    members = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
+    for zones, expected in (("one_by_one", ["aa", "bb"]), ("spread", ["ab", "ab"])):
+        planned = plan(fleet(**wide(max_parallel=2, zones=zones)), members, target(), NOW)
+        assert ["".join(step.member.zone for step in wave.steps) for wave in planned.waves] == expected
+
+
+def test_a_budget_for_one_reason_freezes_only_those_who_have_no_graver_one() -> None:
+    """Skipped, with the name of the budget."""
+    members = [judged("web-1", "superseded"), judged("web-2", "superseded", "expired")]
+    planned = plan(fleet(budgets=[{"nodes": 0, "reasons": ["superseded"]}]), members, target(), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-2"]
+    assert planned.skipped[0].why == "limits.budgets[0] allows nobody who is superseded"
+
+
+def test_a_frozen_fleet_is_refused_and_one_outside_its_window_waits() -> None:
+    """An explicit nothing has no end; a window has one, and the plan says when."""
+    with pytest.raises(RefusedError, match=r"budgets\[0\] allows nobody"):
+        plan(fleet(budgets=[{"nodes": 0}]), several(3, "expired"), target(), NOW)
+    start = NOW + timedelta(hours=2)
+    window = {"start": f"{start:%H:%M}", "end": f"{start + timedelta(hours=1):%H:%M}"}
+    planned = plan(fleet(windows=[window]), several(3, "expired"), target(), NOW)
+    assert planned.hold is not None
+    assert planned.hold.until == start.replace(second=0, microsecond=0)
+    assert len(planned.steps) == 3
+
+
+def test_an_automated_run_leaves_members_that_are_merely_old_to_their_turn() -> None:
+    """A person who asks for a rollout gets it at once."""
+    since, deadline = NOW - timedelta(seconds=1), NOW + timedelta(days=10)
+    old = [replace(one, reasons=(reason("expired", since=since, deadline=deadline),)) for one in several(5, "expired")]
+    waiting = plan(fleet(), old, target(), NOW, automated=True)
+    assert len(waiting.skipped) == 5
+    assert all("its turn comes at" in skip.why for skip in waiting.skipped)
+    assert len(plan(fleet(), old, target(), NOW + timedelta(days=1), automated=True).steps) == 5
+    assert len(plan(fleet(), old, target(), NOW).steps) == 5
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class Budget(Content):
             raise ValueError("a schedule says when a budget begins and duration for how long: give both or neither")
         if self.schedule and self.windows:
             raise ValueError("give either windows, or schedule and duration")
-        if "zone" in self.model_fields_set and not self.schedule:
+        if self.zone != "UTC" and not self.schedule:
             raise ValueError("zone is the schedule's; each window has its own")
         if self.duration is not None and not timedelta() < self.duration <= timedelta(days=366):
             raise ValueError("duration must be longer than nothing and at most a year")
