@@ -15,6 +15,14 @@ T = TypeVar("T")
 Json = Any  # what JSON can carry: None, bool, int, float, str, and lists and dicts of them
 
 
+class FencedError(BaseException):
+    """Raised by an act whose process may do nothing more, for another one owns the work by now.
+
+    The engine records nothing of it and forgets the flow in this process, as if the process had died. It is no
+    GoldsmithError, so that no flow mistakes it for an answer.
+    """
+
+
 class Child(Protocol):
     """A flow that another flow started."""
 
