@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
+from pipelines.fleet.essence import repository
 from pipelines.fleet.members import Origin, Target
 from pipelines.fleet.model import Method, Zones
 from pipelines.rollouts.plan import Plan, plan
-from pipelines.rollouts.refusals import repository
 from pipelines.rollouts.schedule import caps
 from pipelines.rollouts.waves import Step
 from pipelines.violations import Judged

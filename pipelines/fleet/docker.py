@@ -18,6 +18,7 @@ from pipelines.fleet.essence import EXPIRY, MEMBER, ROLLOUT, Json
 from pipelines.fleet.health import probe
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.port import GoneError
 
 ENGINE_TIMEOUT = 120
 LOG_LINES = 10
@@ -66,6 +67,10 @@ class DockerFleet:
             mine = [one for one in everything if self._selected(one)]
             return tuple(self._member(one, everything) for one in sorted(mine, key=essence.name))
 
+    def find(self, member: str) -> Member | None:
+        """The member with this id, if it runs now."""
+        return next((one for one in self.describe() if one.id == member), None)
+
     def _selected(self, container: Json) -> bool:
         labels = container["Config"].get("Labels") or {}
         rollout = labels.get(ROLLOUT)
@@ -89,6 +94,7 @@ class DockerFleet:
             protected_until=_moment(until) if until else None,
             forced_in_place=essence.forced_in_place(container, self.fleet.limits.shared_mounts),
             cannot_roll=essence.cannot_roll(container, everything),
+            exact=_exact(container, image),
         )
 
     def _serves(self, container: Json) -> bool:
@@ -169,7 +175,9 @@ class DockerFleet:
     def retire(self, key: Key, drain: timedelta) -> None:
         """Stop the old container for good: the engine must not start it again by itself."""
         with outside(f"stopping {key.name}", self.engine):
-            old = self._need(key.old, key.name)
+            old = self._find(key.old)
+            if old is None:
+                return
             self.api.update_container(old["Id"], restart_policy={"Name": "no"})
             if old["State"]["Status"] in RUNNING:
                 self.api.stop(old["Id"], timeout=max(1, int(drain.total_seconds())))
@@ -253,7 +261,7 @@ class DockerFleet:
     def _need(self, container: str, called: str) -> Json:
         found = self._find(container)
         if found is None:
-            raise OutsideError(f"the container {called} ({container[:12]}) is gone from {self.engine}")
+            raise GoneError(f"the container {called} ({container[:12]}) is gone from {self.engine}")
         return found
 
     def _image(self, container: Json) -> Json:
@@ -272,6 +280,13 @@ def _digests(container: Json, image: Json) -> tuple[str, ...]:
     """Every digest that the image is known by: its id, and what registries call it."""
     repo = [reference.partition("@")[2] for reference in image.get("RepoDigests") or []]
     return tuple(dict.fromkeys([container["Image"], *repo]))
+
+
+def _exact(container: Json, image: Json) -> str:
+    """The reference by digest that makes the same container again: its repository's, else the engine's own id."""
+    repository = essence.repository(container["Config"]["Image"])
+    known = (str(one) for one in image.get("RepoDigests") or [])
+    return next((one for one in known if one.partition("@")[0] == repository), str(container["Image"]))
 
 
 def _moment(text: str) -> datetime | None:

@@ -54,6 +54,12 @@ def explicit(container: Json, image: Json) -> Json:
     return {key: config[key] for key in CONFIG_KEYS if config.get(key) and config[key] != defaults.get(key)}
 
 
+def repository(reference: str) -> str:
+    """An image reference without tag and digest."""
+    path, _, last = reference.partition("@")[0].rpartition("/")
+    return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
+
+
 def hostname(container: Json) -> str:
     """The host name that was given; the engine's own choice, the short id, is no choice of anyone's."""
     given: str = container["Config"].get("Hostname") or ""

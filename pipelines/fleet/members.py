@@ -17,7 +17,8 @@ class Member:
     `image` is the reference it was started from, `digests` every digest by which its image may be known, `layers` the
     digests of its unpacked layers, base first. `since` is when it was made. `protected_until` is what its
     do-not-disrupt label says. `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced
-    at all. `zone` is where it stands, empty where its kind knows no zones.
+    at all. `zone` is where it stands, empty where its kind knows no zones. `exact` is the reference, by digest or id,
+    that a rollback goes to.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Member:
     forced_in_place: tuple[str, ...] = ()
     cannot_roll: str = ""
     zone: str = ""
+    exact: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from hardening.foundation.errors import OutsideError
 from pipelines.fleet.members import Key, Member, Read, Target
+
+
+class GoneError(OutsideError):
+    """The old instance is no longer there: trying again helps nobody."""
 
 
 class MemberFleet(Protocol):
@@ -14,11 +19,14 @@ class MemberFleet(Protocol):
     def describe(self) -> tuple[Member, ...]:
         """Every member that runs now; instances that a rollout has not yet given a member's name are none."""
 
+    def find(self, member: str) -> Member | None:
+        """The member with this id, if it runs now."""
+
     def prepare(self, target: Target) -> None:
         """Fetch the replacement's image."""
 
     def create(self, key: Key, target: Target, expiry: datetime) -> None:
-        """Make the new instance, not started, with all that makes the member that member."""
+        """Make the new instance, not started, with all that makes the member that member. Raises GoneError."""
 
     def start(self, key: Key) -> None:
         """Start the new instance."""
@@ -30,10 +38,10 @@ class MemberFleet(Protocol):
         """One look at the old instance's health."""
 
     def expose(self, key: Key) -> None:
-        """Let the new instance be found under the member's names, beside the old one."""
+        """Let the new instance be found under the member's names, beside the old one. Raises GoneError."""
 
     def retire(self, key: Key, drain: timedelta) -> None:
-        """Stop the old instance, which has `drain` to finish what it has begun. It is kept."""
+        """Stop the old instance, which has `drain` to finish what it has begun, and keep it; gone is stopped, too."""
 
     def swap(self, key: Key) -> None:
         """The old instance's name goes to the new one."""
@@ -45,7 +53,7 @@ class MemberFleet(Protocol):
         """Remove the old instance for good."""
 
     def revive(self, key: Key) -> None:
-        """The old instance runs under its name again. Raises OutsideError when it is gone."""
+        """The old instance runs under its name again. Raises GoneError, and then has done nothing."""
 
     def discard(self, key: Key) -> None:
         """Remove the new instance and all that was made for it."""

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
+from pipelines.fleet.essence import repository
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.violations import Judged, named
@@ -98,12 +99,6 @@ def _another_golden(one: Judged, target: Target, adopt: Sequence[str]) -> str:
     if origin.release and golden and origin.release.name != golden.name and not _adopted(one, adopt):
         return f"it runs {origin.release.name}, not {golden.name}; --adopt takes it over on purpose"
     return ""
-
-
-def repository(reference: str) -> str:
-    """An image reference without tag and digest."""
-    path, _, last = reference.partition("@")[0].rpartition("/")
-    return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
 
 
 def refuse_surge(fleet: Fleet, rolled: Sequence[Judged]) -> None:

@@ -1,0 +1,118 @@
+"""How a flow acts: fenced, held by a pause, tried again where the world fails, never by a clock. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.durable.port import Engine, Json
+from pipelines.fleet.port import GoneError
+from pipelines.rollouts.journal import Stance
+from pipelines.rollouts.orders import World
+
+TRIES = 6  # half a minute
+PATIENT_TRIES = 40  # a quarter of an hour: what puts a member back must not give up because an engine restarts
+SHORTEST = timedelta(milliseconds=200)
+LONGEST = timedelta(seconds=30)
+HELD = timedelta(seconds=2)
+
+
+class StoppedError(RefusedError):
+    """A person stopped the rollout."""
+
+
+class UnhealthyError(RefusedError):
+    """A new instance did not become healthy, or did not stay so."""
+
+
+class Turns:
+    """Waits that grow, and the sum of what was slept: a wait that a message cut short counts for nothing."""
+
+    def __init__(self, engine: Engine, least: timedelta) -> None:
+        self._engine = engine
+        self._least = max(SHORTEST, least)
+        self.slept = timedelta()
+        self._total = timedelta()
+
+    async def next(self, *, counts: bool = True) -> timedelta:
+        """Wait once; what passed for certain."""
+        span = min(LONGEST, max(self._least, self._total / 20))
+        passed = timedelta() if await self._engine.wait(span) else span
+        self._total += passed
+        self.slept += passed if counts else timedelta()
+        return passed
+
+
+@dataclass(frozen=True)
+class Hand:
+    """What one flow acts with. `back`: it goes back to what was, so that only an abort stops it."""
+
+    engine: Engine
+    world: World
+    rollout: str
+    back: bool = False
+
+    async def look(self, name: str, read: Callable[[], Json], tries: int = TRIES) -> Json:
+        """Ask the world, which changes nothing."""
+        return await self._tried(name, read, tries)
+
+    async def note(self, name: str, write: Callable[[], Json]) -> Json:
+        """Write to the ledger."""
+        return await self._tried(name, lambda: self._fenced(write), PATIENT_TRIES)
+
+    async def act(self, name: str, effect: Callable[[], Json], tries: int = TRIES) -> Json:
+        """Do `effect` and write down that it was done. Raises the last OutsideError, and GoneError at once."""
+        return await self._tried(name, lambda: self._audited(name, effect), tries)
+
+    async def act_when_free(self, name: str, effect: Callable[[], Json]) -> Json:
+        """`act`, but not while the rollout is paused. Raises StoppedError when it was stopped."""
+        turns = Turns(self.engine, HELD)
+        while True:
+            held, answer = await self._tried(name, lambda: self._unless_held(name, effect), TRIES)
+            if not held:
+                return answer
+            await self.obey(Stance(held), turns)
+
+    async def obey(self, stance: Stance, turns: Turns) -> bool:
+        """Sleep a turn where the stance is a pause: True. Raises StoppedError where it ends the rollout."""
+        if stance is Stance.PAUSE:
+            await turns.next(counts=False)
+            return True
+        if self.stops(stance):
+            raise StoppedError(f"stopped by {stance}")
+        return False
+
+    def stops(self, stance: Stance) -> bool:
+        """Whether nothing more may begin."""
+        return stance is Stance.ABORT or (stance is Stance.ROLLBACK and not self.back)
+
+    def stance(self) -> Stance:
+        """What people want; for use inside a step."""
+        return self.world.journal.orders(self.rollout).stance
+
+    def _fenced(self, effect: Callable[[], Json]) -> Json:
+        self.world.journal.fence(self.rollout)
+        return effect()
+
+    def _audited(self, name: str, effect: Callable[[], Json]) -> Json:
+        answer = self._fenced(effect)
+        self.world.journal.audit(self.rollout, name, answer if isinstance(answer, str) else "")
+        return answer
+
+    def _unless_held(self, name: str, effect: Callable[[], Json]) -> Json:
+        stance = self.stance()
+        if stance is Stance.PAUSE or self.stops(stance):
+            return [stance, None]
+        return ["", self._audited(name, effect)]
+
+    async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
+        for turn in range(tries - 1):
+            try:
+                return await self.engine.step(name, attempt)
+            except GoneError:
+                raise
+            except OutsideError:
+                await self.engine.wait(min(LONGEST, timedelta(seconds=2**turn)))
+        return await self.engine.step(name, attempt)

@@ -1,0 +1,63 @@
+"""How members that were already promoted go back to the exact version that they ran before. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hardening.foundation.errors import GoldsmithError
+from pipelines.fleet.members import Target
+from pipelines.rollouts.ending import Verb
+from pipelines.rollouts.orders import MemberOrder
+from pipelines.rollouts.rolling import Rolling
+from pipelines.rollouts.state import MemberState, Phase, Stage
+
+
+async def go_back(rolling: Rolling) -> None:
+    """Replace every promoted member by what was pinned before its first change, the last first.
+
+    One that cannot go back is reported, and the others go on. An abort stops it where it is.
+    """
+    promoted = [member for member in reversed(rolling.members.values()) if member.phase is Phase.NEW]
+    await rolling.save(Stage.RESTORING, f"going back with {len(promoted)} members")
+    going = replace(rolling.hand, back=True)
+    rolling.hand = going
+    steps = {step.member.id: step for step in rolling.order.plan.steps}
+    width = rolling.order.limits.max_parallel
+    try:
+        for start in range(0, len(promoted), width):
+            batch = promoted[start : start + width]
+            orders = [_order(rolling, rolling.member_order(steps[member.id]), member) for member in batch]
+            await rolling.replace_all(orders, width)
+            await _settle(rolling, orders, batch)
+    except GoldsmithError as error:
+        await rolling.save(Stage.RESTORING, f"not all went back: {error.message}", failure=str(error))
+
+
+def _order(rolling: Rolling, order: MemberOrder, member: MemberState) -> MemberOrder:
+    target = pinned(member)
+    label = f"{rolling.order.rollout}-back"
+    return replace(order, label=label, target=target, back=True, replaces=rolling.order.plan.target.digest)
+
+
+def pinned(member: MemberState) -> Target:
+    """What the member ran before, exactly."""
+    return Target(member.pinned, member.pinned.rpartition("@")[2], None)
+
+
+async def _settle(rolling: Rolling, orders: list[MemberOrder], before: list[MemberState]) -> None:
+    """Remove what the rollout had made, and say of each member what it runs by now."""
+    serving = [(order, rolling.members[order.member]) for order in orders]
+    pairs = [(order, member) for order, member in serving if member.phase is Phase.SERVING]
+    await rolling.finish(Verb.PROMOTE, pairs)
+    for member in before:
+        rolling.keep(_called(member, rolling.members[member.id]))
+
+
+def _called(before: MemberState, after: MemberState) -> MemberState:
+    """A member's end in the words of the rollout: what is new for the way back is the old version."""
+    if after.phase is Phase.NEW:
+        return replace(before, phase=Phase.OLD, note=f"it went back to {before.pinned}")
+    if after.phase is Phase.SKIPPED:
+        return replace(before, note=f"not taken back: {after.note}")
+    why = after.failure or after.note
+    return replace(before, phase=Phase.FAILED, note=f"it could not go back: {why}", failure=why)

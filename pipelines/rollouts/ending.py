@@ -1,0 +1,109 @@
+"""How a member's step ends: the old instance removed for good, or put back. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from images.documents import from_json, to_json
+from pipelines.durable.port import Engine, Json
+from pipelines.fleet.model import Method
+from pipelines.fleet.port import GoneError
+from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, Turns
+from pipelines.rollouts.orders import Finish, World
+from pipelines.rollouts.state import MemberState, Phase
+from pipelines.rollouts.work import Work, below_floor, look, old_serves
+
+
+class Verb(StrEnum):
+    """What becomes of the pair."""
+
+    PROMOTE = "promote"
+    RESTORE = "restore"
+
+
+async def finish_member(world: World, engine: Engine, argument: Json) -> Json:
+    """Promote or restore a member whose new instance serves; the MemberState that it reached."""
+    finish = from_json(Finish, argument)
+    hand = Hand(engine, world, finish.order.rollout, finish.order.back)
+    work = Work(hand, finish.order, finish.state)
+    done = await (promote(work) if finish.verb == Verb.PROMOTE else restore(work, finish.note))
+    return to_json(done)
+
+
+async def promote(work: Work) -> MemberState:
+    """Remove the old instance for good."""
+    try:
+        await work.act("remove the old", lambda: work.fleet.remove_old(work.key))
+    except OutsideError as error:
+        return await work.end(Phase.NEW, f"the old one is still there: {error.message}")
+    return await work.end(Phase.NEW)
+
+
+async def restore(work: Work, note: str = "", failure: str = "") -> MemberState:
+    """The old instance serves again under its name before the new one goes. `failure`: why the rollout must end.
+
+    Where that would take away what serves now, the new one stays and the old one is kept: FAILED, for a person to see.
+    """
+    try:
+        if held := await _revived(work):
+            return await _stay(work, held, failure)
+        if not await old_serves(work) and await _new_serves(work):
+            return await _stay(work, "the old one is not healthy any more", failure)
+        await work.act("discard the new", lambda: work.fleet.discard(work.key), PATIENT_TRIES)
+    except GoneError:
+        return await without_old(work, failure)
+    except GoldsmithError as error:
+        said = f"it could not be put back: {error.message}"
+        return await work.end(Phase.FAILED, said, failure or said)
+    return await work.end(Phase.OLD, note, failure)
+
+
+async def without_old(work: Work, failure: str = "") -> MemberState:
+    """The old instance has vanished meanwhile: a new one that is good takes its name, any other one goes."""
+    try:
+        if await _new_serves(work):
+            await work.act("swap", lambda: work.fleet.swap(work.key), PATIENT_TRIES)
+            return await work.end(Phase.NEW, "the old one vanished meanwhile", failure)
+        await work.act("discard the new", lambda: work.fleet.discard(work.key), PATIENT_TRIES)
+    except GoldsmithError as error:
+        said = f"the old one vanished, and then: {error.message}"
+        return await work.end(Phase.FAILED, said, failure or said)
+    return await work.end(Phase.FAILED if failure else Phase.SKIPPED, "it is gone", failure)
+
+
+async def _revived(work: Work) -> str:
+    """Let the old one run under its name; why not, where that would take away what serves now."""
+    turns = Turns(work.hand.engine, HELD)
+    while held := await work.act("revive", lambda: _revive_safely(work), PATIENT_TRIES):
+        if turns.slept >= work.order.limits.healthy_deadline:
+            return str(held)
+        await turns.next()
+    return ""
+
+
+def _revive_safely(work: Work) -> str:
+    """In place the new one must stop for that: only while enough others serve, or where it is ill itself."""
+    order, fleet = work.order, work.fleet
+    takes_away = order.method is Method.IN_PLACE and look(lambda: fleet.read(work.key))[0]
+    if takes_away and (held := below_floor(fleet.describe(), order.member, order.floor)):
+        return held
+    fleet.revive(work.key)
+    return ""
+
+
+async def _new_serves(work: Work) -> bool:
+    name = f"read the new {work.order.name}"
+    return await work.hand.look(name, lambda: look(lambda: work.fleet.read(work.key))[0]) is True
+
+
+async def _stay(work: Work, why: str, failure: str) -> MemberState:
+    """The new one serves on under the member's name; the old one is kept, stopped."""
+
+    def stay() -> None:
+        work.fleet.retire(work.key, work.order.limits.drain)
+        work.fleet.swap(work.key)
+
+    await work.act("keep the new", stay, PATIENT_TRIES)
+    said = f"the new one serves, the old one is kept: {why}"
+    return await work.end(Phase.FAILED, said, failure or said)

@@ -1,0 +1,90 @@
+"""What the flows of a rollout are given: their orders (JSON, recorded) and the world that they act through. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Protocol
+
+from pydantic import PlainSerializer
+
+from pipelines.fleet.members import Key, Member, Target
+from pipelines.fleet.model import Limits, Method
+from pipelines.fleet.port import MemberFleet
+from pipelines.rollouts.journal import Journal
+from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.state import MemberState
+
+# As the fleet's file wrote them: its checks ask what was written, and a default is not.
+Written = Annotated[Limits, PlainSerializer(lambda limits: limits.model_dump(mode="json", exclude_unset=True))]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A whole rollout: what was approved. `adopt` names members that are taken over on purpose."""
+
+    rollout: str
+    plan: Plan
+    limits: Written
+    adopt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemberOrder:
+    """One member of it. `label` marks what is made for it; `rule` is the reason that budgets count; `back`: the member
+    goes back to what it ran.
+
+    `replaces` is the digest that it must run for that: what somebody else has changed since is left alone.
+    """
+
+    rollout: str
+    label: str
+    fleet: str
+    member: str
+    name: str
+    target: Target
+    method: Method
+    floor: int
+    limits: Written
+    adopt: tuple[str, ...] = ()
+    rule: str = ""
+    back: bool = False
+    replaces: str = ""
+
+    def key(self, old: str) -> Key:
+        """The domain key of the step, with the very instance that is replaced."""
+        return Key(self.label, self.member, self.name, old, self.method)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of a member whose new instance serves; `verb` is one of `ending.Verb`."""
+
+    verb: str
+    order: MemberOrder
+    state: MemberState
+    note: str = ""
+
+
+class Judge(Protocol):
+    """Says right before an effect what has changed since the plan was made. Only steps call it."""
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        """Why the member is left alone after all; empty when it is to be replaced."""
+
+    def refuse(self, target: Target) -> None:
+        """Raises RefusedError as soon as the replacement must not run any more."""
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the alarms that are firing."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What a process acts through. Nothing of it is touched outside of a step."""
+
+    fleet: MemberFleet
+    journal: Journal
+    judge: Judge
+    now: Callable[[], datetime]

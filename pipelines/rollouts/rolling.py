@@ -1,0 +1,180 @@
+"""A rollout under way: what its flow knows, how it waits for leave to act, and how it starts members. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from hardening.foundation.errors import GoldsmithError, RefusedError
+from images.documents import from_json, to_json
+from pipelines.durable.port import Engine, Json
+from pipelines.fleet.model import Method
+from pipelines.rollouts.acting import HELD, Hand, Turns
+from pipelines.rollouts.ending import Verb
+from pipelines.rollouts.journal import Event, Stance
+from pipelines.rollouts.leave import Leave, leave
+from pipelines.rollouts.orders import Finish, MemberOrder, Order, World
+from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
+from pipelines.rollouts.waves import Step
+
+MEMBER, FINISH = "member", "finish"
+
+
+class BrokenError(RefusedError):
+    """A member failed, and with it the rollout."""
+
+
+class AlarmError(RefusedError):
+    """An alarm that the fleet names is firing."""
+
+
+class Rolling:
+    """One rollout: its orders, its state, and the state of each member."""
+
+    def __init__(self, world: World, engine: Engine, order: Order, started_at: datetime) -> None:
+        plan = order.plan
+        self.hand = Hand(engine, world, order.rollout)
+        self.world = world
+        self.order = order
+        self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, len(plan.waves))
+        self.members = {step.member.id: MemberState(step.member.id, step.member.name) for step in plan.steps}
+
+    async def begin(self) -> None:
+        """Write down the rollout and who belongs to it."""
+        journal = self.world.journal
+
+        def write() -> None:
+            journal.begin(self.state, tuple(self.members.values()))
+            journal.notify(self.order.rollout, Event.STARTED, f"{len(self.members)} members to {self.state.target}")
+
+        await self.hand.note("begin", write)
+
+    async def save(self, stage: Stage, note: str = "", event: Event | None = None, **changes: Any) -> None:
+        """Write down what the rollout does now, and tell people where they want to know."""
+        self.state = replace(self.state, stage=stage, note=note, **changes)
+
+        def write() -> None:
+            self.world.journal.save(self.state)
+            if event:
+                self.world.journal.notify(self.order.rollout, event, note or self.state.failure)
+
+        await self.hand.note(f"{stage} {self.state.wave}", write)
+
+    def keep(self, member: MemberState) -> None:
+        """Remember how far a member is."""
+        self.members[member.id] = member
+
+    def pairs(self) -> list[tuple[MemberOrder, MemberState]]:
+        """The members whose new instance serves beside an old one that is kept."""
+        found = [(step, self.members[step.member.id]) for step in self.order.plan.steps]
+        return [(self.member_order(step), member) for step, member in found if member.phase is Phase.SERVING]
+
+    def summary(self) -> str:
+        """How many members ended in which way."""
+        counts = Counter(member.phase for member in self.members.values())
+        return ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
+
+    def member_order(self, step: Step) -> MemberOrder:
+        """What the flow of one member is given."""
+        order, plan = self.order, self.order.plan
+        return MemberOrder(
+            rollout=order.rollout,
+            label=order.rollout,
+            fleet=plan.fleet,
+            member=step.member.id,
+            name=step.member.name,
+            target=plan.target,
+            method=plan.method,
+            floor=plan.floor,
+            limits=order.limits,
+            adopt=order.adopt,
+            rule=step.rule,
+        )
+
+    # -- members ------------------------------------------------------------------------------------------------------
+
+    async def replace_all(self, orders: Sequence[MemberOrder], parallel: int) -> None:
+        """Replace members, so many at a time, as there is leave. Raises BrokenError after a batch that failed."""
+        left = list(orders)
+        while left:
+            batch = left[: await self.leave(left[:parallel])]
+            left = left[len(batch) :]
+            prefix = "back/" if batch[0].back else ""
+            await self.children(MEMBER, [(prefix + order.member, order.member, to_json(order)) for order in batch])
+            failed = [self.members[order.member] for order in batch if self.members[order.member].failure]
+            if failed and not batch[0].back:
+                raise BrokenError("\n".join(member.failure for member in failed))
+
+    async def finish(self, verb: Verb, pairs: Sequence[tuple[MemberOrder, MemberState]], note: str = "") -> None:
+        """Promote or restore pairs of old and new; one at a time where that takes a member away."""
+        one_by_one = verb is Verb.RESTORE and self.order.plan.method is Method.IN_PLACE
+        width = 1 if one_by_one else self.order.limits.max_parallel
+        for start in range(0, len(pairs), width):
+            batch = pairs[start : start + width]
+            await self.children(FINISH, [_finish(verb, order, member, note) for order, member in batch])
+
+    async def children(self, flow: str, batch: Sequence[tuple[str, str, Json]]) -> None:
+        """Start flows side by side, (key, member, argument), and await them all. An error is the member's failure."""
+        started = [(member, await self.hand.engine.child(key, flow, argument)) for key, member, argument in batch]
+        for member, child in started:
+            try:
+                self.keep(from_json(MemberState, await child.result()))
+            except GoldsmithError as error:
+                self.keep(replace(self.members[member], phase=Phase.FAILED, failure=str(error)))
+
+    # -- leave to act -------------------------------------------------------------------------------------------------
+
+    async def leave(self, orders: Sequence[MemberOrder]) -> int:
+        """Wait until at least one of the members may be replaced; how many of them may, side by side.
+
+        Raises StoppedError, AlarmError, and RefusedError, also when progress_deadline has passed without room.
+        """
+        turns = Turns(self.hand.engine, HELD)
+        stage = self.state.stage
+        while True:
+            stance, found = await self.hand.look("ask for leave", lambda: self._leave(orders))
+            given = from_json(Leave, found)
+            if given.room:
+                await self._tell(stage, "")
+                return given.room
+            await self._tell(given.stage, given.why)
+            if await self.hand.obey(Stance(stance), turns):
+                continue
+            if turns.slept >= self.order.limits.progress_deadline:
+                raise RefusedError(given.why, hint="nothing moved for progress_deadline: mend what is unhealthy first")
+            if given.seconds:
+                await self.hand.engine.wait(timedelta(seconds=given.seconds))
+            else:
+                await turns.next()
+
+    def _leave(self, orders: Sequence[MemberOrder]) -> Json:
+        stance = self.hand.stance()
+        if stance is Stance.PAUSE or self.hand.stops(stance):
+            return [stance, to_json(Leave(0, Stage.PAUSED, stance))]
+        if not orders[0].back:
+            self.refuse()
+        plan = self.order.plan
+        members = self.world.fleet.describe() if plan.method is Method.IN_PLACE else ()
+        return [stance, to_json(leave(orders, plan.desired, members, self.world.now()))]
+
+    def refuse(self) -> None:
+        """Raises RefusedError where the replacement must not run any more, AlarmError where an alarm is firing.
+
+        For use inside a step.
+        """
+        self.world.judge.refuse(self.order.plan.target)
+        if firing := self.world.judge.alarms(self.order.limits.alarms):
+            raise AlarmError(f"an alarm is firing: {', '.join(firing)}")
+
+    async def _tell(self, stage: Stage, note: str) -> None:
+        if self.state.stage is not stage:
+            await self.save(stage, note, Event.PAUSED if stage is Stage.PAUSED else None)
+
+
+def _finish(verb: Verb, order: MemberOrder, member: MemberState, note: str) -> tuple[str, str, Json]:
+    """A child that finishes a member: its key, the member, its argument."""
+    key = f"{verb}/{'back/' if order.back else ''}{member.id}"
+    return key, member.id, to_json(Finish(verb, order, member, note))

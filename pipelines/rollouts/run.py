@@ -1,0 +1,78 @@
+"""The flow of a rollout: wave after wave, bake, promote; and back when one fails or a person says so. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from hardening.foundation.errors import GoldsmithError
+from images.documents import from_json, to_json
+from pipelines.durable.port import Engine, Flow, Json
+from pipelines.rollouts.acting import StoppedError
+from pipelines.rollouts.back import go_back
+from pipelines.rollouts.baking import IllError, bake
+from pipelines.rollouts.ending import Verb, finish_member
+from pipelines.rollouts.journal import Event, Stance
+from pipelines.rollouts.member import replace_member
+from pipelines.rollouts.orders import Order, World
+from pipelines.rollouts.rolling import FINISH, MEMBER, Rolling
+from pipelines.rollouts.state import Outcome, Stage
+from pipelines.rollouts.waves import Wave
+
+ROLLOUT = "rollout"
+
+
+def flows(world_of: Callable[[str], World]) -> Mapping[str, Flow]:
+    """The flows of rollouts by name, for a process that acts through `world_of` a fleet's name."""
+    return {
+        ROLLOUT: lambda engine, order: roll(world_of(order["plan"]["fleet"]), engine, order),
+        MEMBER: lambda engine, order: replace_member(world_of(order["fleet"]), engine, order),
+        FINISH: lambda engine, finish: finish_member(world_of(finish["order"]["fleet"]), engine, finish),
+    }
+
+
+async def roll(world: World, engine: Engine, argument: Json) -> Json:
+    """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
+    rolling = Rolling(world, engine, from_json(Order, argument), await engine.now())
+    await rolling.begin()
+    try:
+        target = rolling.order.plan.target
+        await rolling.hand.act(f"prepare {target.reference}", lambda: world.fleet.prepare(target))
+        for number, wave in enumerate(rolling.order.plan.waves, start=1):
+            await _wave(rolling, number, wave)
+    except GoldsmithError as error:
+        await _fail(rolling, error)
+    if await _wants_back(rolling):
+        await go_back(rolling)
+    return to_json(await _end(rolling))
+
+
+async def _wave(rolling: Rolling, number: int, wave: Wave) -> None:
+    """Replace the members of a wave, let it bake, and only then remove the old ones."""
+    await rolling.save(Stage.ROLLING, wave=number)
+    await rolling.replace_all([rolling.member_order(step) for step in wave.steps], wave.parallel)
+    await bake(rolling, wave.bake, asks=wave.canary and not rolling.order.limits.auto_promote)
+    await rolling.finish(Verb.PROMOTE, rolling.pairs())
+
+
+async def _fail(rolling: Rolling, error: GoldsmithError) -> None:
+    """Put the members of the broken wave back, all of them or the ill ones alone, as the limits say."""
+    stopped = isinstance(error, StoppedError)
+    await rolling.save(Stage.RESTORING, error.message, None if stopped else Event.FAILED, failure=str(error))
+    pairs = rolling.pairs()
+    ill = error.members if isinstance(error, IllError) else ()
+    everybody = stopped or rolling.order.limits.auto_rollback
+    back = [pair for pair in pairs if everybody or pair[1].id in ill]
+    await rolling.finish(Verb.RESTORE, list(reversed(back)), f"put back: {error.message}")
+    await rolling.finish(Verb.PROMOTE, [pair for pair in pairs if pair not in back])
+
+
+async def _wants_back(rolling: Rolling) -> bool:
+    stance = await rolling.hand.look("look for a rollback", rolling.hand.stance)
+    return Stance(stance) is Stance.ROLLBACK
+
+
+async def _end(rolling: Rolling) -> Outcome:
+    ended = await rolling.hand.engine.now()
+    event = Event.FAILED if rolling.state.failure else Event.ENDED
+    await rolling.save(Stage.ENDED, rolling.summary(), event, ended_at=ended)
+    return Outcome(rolling.state, tuple(rolling.members.values()))

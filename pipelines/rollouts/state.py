@@ -1,0 +1,74 @@
+"""How far a rollout and its members are, as people read it; flows go by the engine's record. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """How far a member is. REPLACING: anything up to the swap; SERVING: the new one serves, the old one is kept.
+
+    The rest are ends: NEW and OLD say what runs, SKIPPED was left alone with a reason, FAILED needs a person.
+    """
+
+    PLANNED = "planned"
+    REPLACING = "replacing"
+    SERVING = "serving"
+    NEW = "new"
+    OLD = "old"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Stage(StrEnum):
+    """What the rollout as a whole is doing."""
+
+    ROLLING = "rolling"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    BAKING = "baking"
+    APPROVAL = "approval"
+    RESTORING = "restoring"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class MemberState:
+    """One member in a rollout. `old` is the handle of the instance that is replaced, `pinned` what it ran, exactly.
+
+    `note` is what a person should know; `failure` why the member stopped the rollout, empty where it did not.
+    """
+
+    id: str
+    name: str
+    phase: Phase = Phase.PLANNED
+    old: str = ""
+    pinned: str = ""
+    note: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """A rollout. `wave` counts from 1, 0 before the first; `note` says what it waits for; `failure` why it failed."""
+
+    id: str
+    fleet: str
+    target: str
+    started_at: datetime
+    waves: int
+    stage: Stage = Stage.ROLLING
+    wave: int = 0
+    note: str = ""
+    failure: str = ""
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rollout came to: all that its flow answers."""
+
+    state: RolloutState
+    members: tuple[MemberState, ...]
