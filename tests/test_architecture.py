@@ -97,14 +97,14 @@ PURE = {
 }
 WORLD = {
     *("os", "subprocess", "socket", "shutil", "tempfile", "time", "urllib", "http", "random", "secrets", "threading"),
-    *("requests", "docker", "boto3", "botocore", "sqlalchemy", "invoke", "filelock", "tenacity"),
+    *("requests", "docker", "boto3", "botocore", "sqlalchemy", "invoke", "filelock", "tenacity", "dbos", "psycopg"),
     *("hardening.foundation.process", "hardening.foundation.console", "hardening.foundation.settings"),
     *("hardening.foundation.locks", "hardening.foundation.retrying"),
 }
 HARMLESS = {"urllib.parse", "http.HTTPStatus"}
 CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
 FILE_CALLS = {"read_text", "write_text", "read_bytes", "write_bytes", "mkdir", "unlink", "iterdir", "glob", "stat"}
-HEAVY = {"boto3", "docker", "sqlalchemy", "jinja2", "requests", "pydantic", "moto"}
+HEAVY = {"boto3", "dbos", "docker", "psycopg", "sqlalchemy", "jinja2", "requests", "pydantic", "moto"}
 
 
 def modules(*rooms: str) -> Iterator[tuple[str, ast.Module]]:
@@ -173,6 +173,12 @@ def test_one_module_starts_processes() -> None:
     """Subprocesses start in hardening/foundation/process.py and nowhere else."""
     starters = {name for name, tree in modules(*ROOMS) if any(within(i, {"subprocess"}) for i in imports(tree))}
     assert starters == {"hardening.foundation.process"}
+
+
+def test_one_module_knows_the_library_behind_durable_flows() -> None:
+    """dbos is imported in pipelines/durable/dbos.py and nowhere else: flows see the port."""
+    knowing = {name for name, tree in modules(*ROOMS) if any(within(i, {"dbos"}) for i in imports(tree))}
+    assert knowing == {"pipelines.durable.dbos"}
 
 
 def test_only_the_console_prints() -> None:
