@@ -19,7 +19,7 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/docker", str(Path.home() / ".docker"))
 ASK_SECONDS = 60
-UNWANTED_SERVICES = {"docker-registry", "nginx"}  # their programs are wanted, not what Debian starts at boot
+UNWANTED_SERVICES = {"docker-registry", "nginx", "postgresql"}  # their programs are wanted, not what Debian starts at boot
 SERVICE_POLICY = """#!/bin/sh
 [ -d /run/systemd/system ] || exit 101
 case $1 in docker | docker.* | containerd*) ;; *) exit 101 ;; esac
@@ -100,6 +100,7 @@ TOOLS = (
     Tool("faketime", "faketime", "tests of builds on another day", only_tests=True),
     Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
     Tool("busybox", "busybox-static", "tests of Docker fleets", only_tests=True),
+    Tool("/usr/lib/postgresql/*/bin/postgres", "postgresql", "tests on PostgreSQL", only_tests=True),
     Tool("nginx", "nginx", "tests of replacements behind a proxy", only_tests=True),
 )
 
@@ -246,7 +247,9 @@ def _info(host: str) -> Completed:
 
 
 def _places(name: str) -> list[Path]:
-    """Where a file may be: keyrings end in .gpg or .pgp, Docker's plugins live in one of several folders."""
+    """Where a file may be: a star is any version, keyrings end in .gpg or .pgp, Docker's plugins have several folders."""
+    if "*" in name:
+        return list(Path("/").glob(name.removeprefix("/")))
     if name.startswith("/") and Path(name).suffix:
         return [Path(name)]
     if name.startswith("/"):

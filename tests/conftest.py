@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from images.aws.cloud import Cloud
     from tests.loop import Goldsmith
+    from tests.postgres import Server
     from tests.strict_aws import StrictAws
 
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
+POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -33,7 +35,7 @@ def _lacking(need: str) -> str:
         return "" if which("docker") else "needs a Docker Engine"
     if need == "mirror":
         return "" if _mirror_answers() else "needs the package archive that this host's apt uses"
-    found = Path(need).exists() if need.startswith("/") else which(need)
+    found = any(Path("/").glob(need[1:])) if need.startswith("/") else which(need)
     return "" if found else f"needs {need}"
 
 
@@ -91,6 +93,24 @@ def docker_host() -> str:
     from pipelines.host import docker_host as find
 
     return find(load_settings(), for_builds=False)
+
+
+@pytest.fixture(scope="session")
+def running_postgres() -> Iterator[Server]:
+    """A PostgreSQL of the tests' own, one for all tests of this process."""
+    from tests.postgres import running
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs(POSTGRES))])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: a file of SQLite's, and a real PostgreSQL. What uses it runs on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deep/ledger.sqlite"
+    server: Server = request.getfixturevalue("running_postgres")
+    return server.new_database()
 
 
 @pytest.fixture(scope="session")

@@ -60,9 +60,9 @@ VERDICT = Verdict("web", "default", NOW, False, (Reason("r", "web", Enforcement.
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
-    """A new ledger on SQLite."""
-    ledger = Ledger.open(f"sqlite:///{tmp_path}/deep/ledger.sqlite")
+def ledger(database: str):
+    """A new ledger, on SQLite and on PostgreSQL."""
+    ledger = Ledger.open(database)
     yield ledger
     ledger.close()
 
@@ -182,9 +182,9 @@ def test_times_come_back_in_utc_and_must_carry_a_zone(ledger: Ledger) -> None:
         ledger.audit(NOW.replace(tzinfo=None), "ann", "x", "y")
 
 
-def test_threads_and_processes_share_a_ledger(tmp_path: Path) -> None:
+def test_threads_and_processes_share_a_ledger(database: str) -> None:
     """Forty writers at once, two of them processes that also make the tables, lose no line."""
-    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    url = database
     script = (
         "import sys; from datetime import datetime, UTC; from images.ledger import Ledger\n"
         "ledger = Ledger.open(sys.argv[1])\n"
@@ -201,14 +201,18 @@ def test_threads_and_processes_share_a_ledger(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_ledger_that_cannot_be_opened_is_one_clear_error(tmp_path: Path) -> None:
-    """A file that is no database, and a ledger of another version, say so."""
+def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    """One clear error, not a traceback."""
     (tmp_path / "no").write_text("not a database, but long enough to be looked at as one " * 40)
     with pytest.raises(OutsideError, match="not a database"):
         Ledger.open(f"sqlite:///{tmp_path}/no")
-    other = Ledger.open(f"sqlite:///{tmp_path}/other")
+
+
+def test_a_ledger_of_another_version_is_refused(database: str) -> None:
+    """What another version wrote is not read as though it were ours."""
+    other = Ledger.open(database)
     with other._begin() as connection:
         connection.exec_driver_sql("update versions set version = 99")
     other.close()
     with pytest.raises(UsageError, match=r"another version"):
-        Ledger.open(f"sqlite:///{tmp_path}/other")
+        Ledger.open(database)

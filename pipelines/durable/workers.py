@@ -1,0 +1,166 @@
+"""Which worker lives: a lock that dies with its process, and the reaper that hands on what dead workers left.
+
+Nothing else recovers the flows of a dead process. A worker's lock is taken before it carries anything; one whose lock
+is free, in several looks in a row, is dead. Several looks, because a database that restarts drops all locks at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.locks import only_one
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+LOOK_SECONDS = 1.0
+SPACE = 0x60_1D  # of the two numbers that name an advisory lock, the one that is ours
+
+
+class Locks(Protocol):
+    """Who holds which worker's lock. `looks`: how many in a row must find a lock free."""
+
+    looks: int
+
+    def keep(self) -> None:
+        """Hold our own lock, again where it was lost. Raises OutsideError while nobody can know who lives."""
+
+    def free(self, worker: str) -> bool:
+        """Whether nobody holds this worker's lock."""
+
+
+class AloneLocks:
+    """The locks of a state that one process has to itself: whoever else worked on it is dead."""
+
+    looks = 1
+
+    def keep(self) -> None:
+        """Nothing to do: the file's lock is held."""
+
+    def free(self, worker: str) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[AloneLocks]:
+    """Have the state in `file` to ourselves. Raises RefusedError while another process has it."""
+    with only_one(file.with_name(f"{file.name}.lock"), "long work, which one process at a time carries,"):
+        yield AloneLocks()
+
+
+class SessionLocks:
+    """PostgreSQL's session advisory locks: the server frees them when the process, its machine or the line is gone."""
+
+    looks = 4
+
+    def __init__(self, engine: Engine, worker: str) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._connection: Connection | None = None
+
+    def keep(self) -> None:
+        """Hold our own lock, in a session that lasts. Raises OutsideError."""
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+                if not self._taken(self._worker):
+                    raise OutsideError(f"the lock of {self._worker} is not free yet")
+            self._ask("select 1")
+        except Exception as error:
+            self.close()
+            raise OutsideError(f"the database does not answer: {error}") from None
+
+    def free(self, worker: str) -> bool:
+        """Whether nobody holds this worker's lock: it can be had, and is given back at once."""
+        if not self._taken(worker):
+            return False
+        self._ask("select pg_advisory_unlock(:space, hashtext(:worker))", worker)
+        return True
+
+    def close(self) -> None:
+        """End the session, and with it the lock."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def _taken(self, worker: str) -> bool:
+        return bool(self._ask("select pg_try_advisory_lock(:space, hashtext(:worker))", worker))
+
+    def _ask(self, statement: str, worker: str = "") -> object:
+        from sqlalchemy import text
+
+        if self._connection is None:
+            raise OutsideError("the database does not answer")
+        values = {"space": SPACE, "worker": worker} if worker else {}
+        return self._connection.execute(text(statement), values).scalar()
+
+
+@contextmanager
+def session(url: str, worker: str) -> Iterator[SessionLocks]:
+    """Hold `worker`'s lock in the database at `url`. Raises OutsideError where it does not answer."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    # The server looks whether we are still there: a lost machine's lock is free after about ten seconds.
+    alive = "-c tcp_keepalives_idle=4 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+    engine = create_engine(
+        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"options": alive, "connect_timeout": 5}
+    )
+    locks = SessionLocks(engine, worker)
+    try:
+        locks.keep()
+        yield locks
+    finally:
+        locks.close()
+
+
+class Reaper:
+    """Looks for dead workers that left flows, and hands those flows on. `left` names the workers that hold flows."""
+
+    def __init__(
+        self, own: str, locks: Locks, left: Callable[[], Iterable[str]], hand_on: Callable[[str], None]
+    ) -> None:
+        self._own = own
+        self._locks = locks
+        self._left = left
+        self._hand_on = hand_on
+        self._seen: Counter[str] = Counter()
+
+    def look(self) -> None:
+        """One look: who was found dead often enough loses what it left to the living."""
+        try:
+            self._locks.keep()
+            dead = {worker for worker in self._left() if worker != self._own and self._locks.free(worker)}
+        except Exception:  # no answer proves no death; whoever was suspected is looked at anew
+            self._seen.clear()
+            return
+        self._seen = Counter({worker: self._seen[worker] + 1 for worker in dead})
+        for worker in sorted(dead):
+            if self._seen[worker] >= self._locks.looks:
+                self._hand_on(worker)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Look now, and every second while the block runs."""
+        over = threading.Event()
+
+        def keep_looking() -> None:
+            self.look()
+            while not over.wait(LOOK_SECONDS):
+                self.look()
+
+        thread = threading.Thread(target=keep_looking, name="reaper", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
