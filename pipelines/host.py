@@ -19,7 +19,8 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/docker", str(Path.home() / ".docker"))
 ASK_SECONDS = 60
-UNWANTED_SERVICES = {"docker-registry", "nginx", "postgresql"}  # their programs are wanted, not what Debian starts at boot
+# Their programs are wanted, not what Debian starts at boot.
+UNWANTED_SERVICES = {"docker-registry", "nginx", "postgresql"}
 SERVICE_POLICY = """#!/bin/sh
 [ -d /run/systemd/system ] || exit 101
 case $1 in docker | docker.* | containerd*) ;; *) exit 101 ;; esac
@@ -247,7 +248,7 @@ def _info(host: str) -> Completed:
 
 
 def _places(name: str) -> list[Path]:
-    """Where a file may be: a star is any version, keyrings end in .gpg or .pgp, Docker's plugins have several folders."""
+    """Where a file may be: a star is any version, keyrings end in .gpg or .pgp, plugins of Docker have many folders."""
     if "*" in name:
         return list(Path("/").glob(name.removeprefix("/")))
     if name.startswith("/") and Path(name).suffix:

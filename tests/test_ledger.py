@@ -16,7 +16,7 @@ from hardening.foundation.errors import OutsideError, UsageError
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
-from images.ledger import Begun, Ledger, Move, ScanRecord
+from images.ledger import Begun, Command, Lease, Ledger, Move, ScanRecord
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -170,6 +170,66 @@ def test_a_rollout_is_saved_over_itself_until_it_is_over(ledger: Ledger) -> None
     assert ledger.open_rollouts() == ()
     assert ledger.rollout("r1") == ledger.rollouts("shop")[0]
     assert ledger.rollout("r2") is None
+
+
+LEASE = Lease("shop", "host-a", "r1", NOW + DAY)
+
+
+def test_a_fleet_has_one_owner_until_its_lease_ends(ledger: Ledger) -> None:
+    """A second owner is told who has it and until when; after the end it gets the fleet, and the first has lost it."""
+    theirs = Lease("shop", "host-b", "r2", NOW + 3 * DAY)
+    assert ledger.lease("shop") is None
+    assert ledger.acquire_lease(LEASE, NOW) == LEASE
+    assert ledger.acquire_lease(theirs, NOW) == ledger.lease("shop") == LEASE
+    assert ledger.acquire_lease(theirs, NOW + DAY) == ledger.lease("shop") == theirs
+    assert not ledger.renew_lease(LEASE)
+    assert ledger.acquire_lease(replace(LEASE, fleet="bank"), NOW).fleet == "bank"
+
+
+def test_an_owner_renews_its_lease_and_gives_it_back(ledger: Ledger) -> None:
+    """Also one that ended, as long as nobody took it; giving back what another has by now takes nothing from it."""
+    later = replace(LEASE, until=NOW + 5 * DAY)
+    assert not ledger.renew_lease(LEASE)
+    ledger.acquire_lease(LEASE, NOW)
+    assert ledger.renew_lease(later)
+    assert ledger.lease("shop") == later
+    assert ledger.acquire_lease(LEASE, NOW) == LEASE
+    for foreign in (replace(LEASE, owner="host-b"), replace(LEASE, rollout="r2")):
+        ledger.release_lease(foreign)
+        assert ledger.lease("shop") == LEASE
+    ledger.release_lease(LEASE)
+    assert ledger.lease("shop") is None
+
+
+def test_an_owner_does_not_get_a_fleet_for_a_second_rollout_beside_the_first(ledger: Ledger) -> None:
+    """One rollout per fleet, whoever asks."""
+    ledger.acquire_lease(LEASE, NOW)
+    assert ledger.acquire_lease(replace(LEASE, rollout="r2"), NOW) == LEASE
+    assert not ledger.renew_lease(replace(LEASE, rollout="r2"))
+
+
+@pytest.mark.parametrize("held", [(), (replace(LEASE, owner="dead", until=NOW),)], ids=["free", "ended"])
+def test_of_many_who_want_a_fleet_at_once_one_gets_it(ledger: Ledger, held: tuple[Lease, ...]) -> None:
+    """Whether it is nobody's or a dead owner's: everyone is told the same owner."""
+    for lease in held:
+        ledger.acquire_lease(lease, NOW - DAY)
+    wanted = [replace(LEASE, owner=f"host-{n}") for n in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        told = list(pool.map(lambda lease: ledger.acquire_lease(lease, NOW), wanted))
+    assert len(set(told)) == 1
+    assert told[0] == ledger.lease("shop")
+
+
+def test_the_newest_command_stands_and_each_is_audited(ledger: Ledger) -> None:
+    """Who told a rollout what, in the order in which they did, also within one moment."""
+    given = [Command("r1", name, who, NOW) for name, who in (("pause", "ann"), ("resume", "bob"), ("pause", "cy"))]
+    for command in given:
+        ledger.give_command(command, "from a test")
+    assert ledger.commands("r1") == tuple(given)
+    assert ledger.commands("r2") == ()
+    assert [(line.actor, line.action, line.subject) for line in ledger.audit_lines()] == [
+        ("ann", "pause", "r1"), ("bob", "resume", "r1"), ("cy", "pause", "r1"),
+    ]  # fmt: skip
 
 
 def test_times_come_back_in_utc_and_must_carry_a_zone(ledger: Ledger) -> None:

@@ -94,7 +94,7 @@ def _engine_of(url: str) -> tuple[URL, Engine | None]:
         location = make_url(url)
         if location.get_backend_name() == "sqlite" and location.database:
             return location, None
-        return location, create_engine(location)
+        return location, create_engine(location, pool_pre_ping=True)  # a server that was restarted costs no call
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ContentError(
             f"no database can be reached this way: {error}", key="database",

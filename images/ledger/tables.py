@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 2
+VERSION = 3
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -159,6 +159,27 @@ rollouts = Table(
     _text("owner"),
     _json("state"),
     Column("open", Boolean, nullable=False),
+    _time("at"),
+)
+
+# Who may act on a fleet, and until when nobody else may: one row a fleet.
+leases = Table(
+    "leases",
+    metadata,
+    _text("fleet", primary_key=True),
+    _text("owner"),
+    _text("rollout"),
+    _time("until"),
+)
+
+# What people told a rollout to do; the newest line stands.
+commands = Table(
+    "commands",
+    metadata,
+    _key(),
+    _text("rollout", index=True),
+    _text("command"),
+    _text("actor"),
     _time("at"),
 )
 

@@ -1,0 +1,13 @@
+"""The adapter to DBOS: flows that survive their process, kept in SQLite or PostgreSQL. Nothing else imports dbos.
+
+One process carries flows from a SQLite file at a time; several may share a PostgreSQL. A process that dies leaves its
+flows to the others, or to the next (`pipelines.durable.workers`).
+"""
+
+from __future__ import annotations
+
+from pipelines.durable.dbos.database import engine_url
+from pipelines.durable.dbos.window import Look, State, Window
+from pipelines.durable.dbos.worker import Flows, Worker
+
+__all__ = ["Flows", "Look", "State", "Window", "Worker", "engine_url"]

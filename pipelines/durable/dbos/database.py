@@ -1,0 +1,157 @@
+"""Where the engine keeps its flows, how they are written down, and how DBOS is told so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dbos import DBOS, Serializer, WorkflowStatus
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.locks import only_one
+from pipelines.durable.records import decode, encode
+from pipelines.durable.workers import Locks, alone, session
+
+SCHEMA = "goldsmith_engine"  # of PostgreSQL, beside the ledger's tables
+ATTEMPTS = 20  # how many deaths of its process a flow survives; one that kills them must not kill all
+WAKE, PROGRESS = "wake", "progress"
+POLL_SECONDS = 0.2
+OPEN_SECONDS = 60
+
+
+class Records(Serializer):
+    """Our records in the place of DBOS's pickles."""
+
+    def name(self) -> str:
+        """What the database calls them."""
+        return "goldsmith_json"
+
+    def serialize(self, data: Any) -> str:
+        """To the database."""
+        return encode(data)
+
+    def deserialize(self, serialized_data: str) -> Any:
+        """From the database."""
+        return decode(serialized_data)
+
+
+class _Said(logging.Handler):
+    """Of what DBOS logs a person needs one thing: why nothing moves while the database is away. Said once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it, where this is it."""
+        if "Database connection failed" in record.getMessage() and not self._told:
+            self._told = True
+            say("the engine's database does not answer; going on as soon as it does")
+
+
+def engine_url(database: str) -> str:
+    """Where the engine keeps its flows, for a ledger at `database` (a SQLAlchemy URL): one setting for both.
+
+    Beside a ledger of SQLite lies `engine.sqlite`; in a PostgreSQL the engine has a schema of its own.
+    Raises UsageError for a database in memory, which no flow would survive.
+    """
+    url = make_url(database)
+    if url.get_backend_name() == "sqlite":
+        url = url.set(database=str(_file(url).with_name("engine.sqlite")))
+    return url.render_as_string(hide_password=False)
+
+
+def prepare(url: str) -> None:
+    """Make the engine's tables where they are missing, before anything asks for a flow. Raises OutsideError."""
+    location = make_url(url)
+    with quiet(), failing_as_outside(url):
+        if location.get_backend_name() != "sqlite":
+            DBOS.migrate(url, schema=SCHEMA)
+            return
+        file = _file(location)
+        with only_one(file.with_name(f"{file.name}.open.lock"), "opening the engine", wait_seconds=OPEN_SECONDS):
+            DBOS.migrate(url)
+
+
+@contextmanager
+def locks(url: str, own: str) -> Iterator[Locks]:
+    """Hold the lock of the worker `own`. Raises RefusedError while another process has the SQLite file."""
+    location = make_url(url)
+    if location.get_backend_name() == "sqlite":
+        with alone(_file(location)) as alone_locks:
+            yield alone_locks
+    else:
+        with session(url, own) as session_locks:
+            yield session_locks
+
+
+@contextmanager
+def configured(url: str, own: str, version: str) -> Iterator[None]:
+    """DBOS with our settings: no telemetry, no control plane, records of our own."""
+    with quiet():
+        DBOS(
+            config={
+                "name": "goldsmith",
+                "system_database_url": url,
+                "dbos_system_schema": SCHEMA,
+                "application_version": version,
+                "executor_id": own,
+                "serializer": Records(),
+                "enable_otlp": False,
+                "log_level": "WARNING",
+                "notification_listener_polling_interval_sec": POLL_SECONDS,
+            }
+        )
+        try:
+            yield
+        finally:
+            DBOS.destroy(destroy_registry=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """DBOS writes to nobody's terminal."""
+    log = logging.getLogger("dbos")
+    before, log.handlers, log.propagate = log.handlers, [_Said()], False
+    try:
+        yield
+    finally:
+        log.handlers = before
+
+
+@contextmanager
+def failing_as_outside(url: str) -> Iterator[None]:
+    """What the database raises, as an OutsideError without its password."""
+    try:
+        yield
+    except SQLAlchemyError as failure:
+        where = make_url(url).render_as_string(hide_password=True)
+        raise OutsideError(
+            f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}",
+            hint="is its server up, its disk full, its folder writable?",
+        ) from failure
+
+
+def within(one: WorkflowStatus, flow_id: str) -> bool:
+    """Whether it is the flow with this id, or one that it started."""
+    return f"{one.workflow_id}/".startswith(f"{flow_id}/")
+
+
+def given_up(flow_id: str, how: str) -> GoldsmithError:
+    """What there is to say of a flow that ended without an answer; `how` is DBOS's name for it."""
+    if "ATTEMPTS" in how.upper():
+        hint = "what in it kills processes? memory?"
+        return OutsideError(f"{flow_id} was given up: its process died {ATTEMPTS} times", hint=hint)
+    return RefusedError(f"{flow_id} was cancelled in the engine's database")
+
+
+def _file(url: URL) -> Path:
+    if not url.database or url.database == ":memory:":
+        raise UsageError("flows must outlive their process: a database in memory cannot keep them")
+    return Path(url.database)

@@ -1,0 +1,212 @@
+"""A process that carries flows, and the port as those flows see it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, error
+
+from hardening.foundation.errors import GoldsmithError, UsageError
+from pipelines.durable.dbos.database import (
+    ATTEMPTS,
+    POLL_SECONDS,
+    PROGRESS,
+    WAKE,
+    configured,
+    failing_as_outside,
+    given_up,
+    locks,
+    prepare,
+    within,
+)
+from pipelines.durable.port import Child, Engine, FencedError, Flow, Json
+from pipelines.durable.records import recorded
+from pipelines.durable.workers import Reaper
+
+T = TypeVar("T")
+Flows = Mapping[str, Flow]
+Body = Callable[[Json], Coroutine[Any, Any, Json]]
+
+LEAVE_SECONDS = 60
+VERSION = "1"  # a flow whose steps changed places needs another, and is carried to its end by the old one
+
+
+class Worker:
+    """A process that carries flows: `with Worker.launched(…) as worker`. `name` is its own, and no other's ever."""
+
+    def __init__(self, name: str, flows: Flows, version: str) -> None:
+        self.name = name
+        self._version = version
+        self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
+        self._carried = 0
+        self._acting = 0
+        self._leaving = False
+        self._changed = threading.Condition()
+
+    @classmethod
+    @contextmanager
+    def launched(cls, url: str, flows: Flows, *, version: str = VERSION) -> Iterator[Worker]:
+        """Carry `flows` from the engine's database at `url` while the block runs, those of dead processes included.
+
+        A block that ends well drains first: what this process carries runs to its end. One that an exception ends
+        leaves as soon as no step acts; the flows stay for the next process. Flows of another `version` are left alone.
+
+        Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
+        """
+        prepare(url)
+        name = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
+        with locks(url, name) as held, configured(url, name, version):
+            worker = cls(name, flows, version)
+            with failing_as_outside(url):
+                DBOS.launch()
+            with Reaper(name, held, worker._holders, _hand_on).at_work():
+                try:
+                    yield worker
+                    worker.drain()
+                finally:
+                    worker._leave()
+
+    def carry(self, flow: str, flow_id: str, argument: Json) -> Json:
+        """Run `flow` to its end under `flow_id` and give its answer; one that exists there goes on, or has ended.
+
+        What another process carries of it is taken over: who calls this has made sure that it may, as by a lease.
+
+        Raises the GoldsmithError that ended it, OutsideError for one that was given up, UsageError where another flow
+        has this id.
+        """
+        self._take_over(flow_id)
+        with SetWorkflowID(flow_id):
+            try:
+                DBOS.start_workflow(self._bodies[flow], recorded(argument))
+            except error.DBOSConflictingWorkflowError as conflict:
+                raise UsageError(f"{flow_id} is the id of another flow", evidence=str(conflict)) from None
+        with _endings(flow_id):  # asked of the database, as another process may be the one that ends it
+            return DBOS.retrieve_workflow(flow_id).get_result(polling_interval_sec=POLL_SECONDS)
+
+    def drain(self) -> None:
+        """Wait until this process carries no flow."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._carried)
+
+    def _leave(self) -> None:
+        """Let no step begin any more, and those that act end; one that does not is left as a dead process leaves it."""
+        with self._changed:
+            self._leaving = True
+            self._changed.wait_for(lambda: not self._acting, timeout=LEAVE_SECONDS)
+
+    def _take_over(self, flow_id: str) -> None:
+        """Have the flow and all that it started, as far as another process carries it, go on with whoever is free."""
+        found = DBOS.list_workflows(workflow_id_prefix=flow_id, status="PENDING", load_input=False, load_output=False)
+        foreign = [one.workflow_id for one in found if one.executor_id != self.name and within(one, flow_id)]
+        if foreign:
+            DBOS.resume_workflows(foreign)
+
+    def _holders(self) -> set[str]:
+        """Who carries flows of our version, dead or alive."""
+        found = DBOS.list_workflows(status="PENDING", app_version=self._version, load_input=False, load_output=False)
+        return {one.executor_id for one in found if one.executor_id}
+
+    def _registered(self, name: str, flow: Flow) -> Body:
+        async def body(argument: Json) -> Json:
+            with self._carrying():
+                return recorded(await flow(_Engine(self, DBOS.workflow_id or ""), argument))
+
+        return DBOS.workflow(name=name, max_recovery_attempts=ATTEMPTS)(body)
+
+    async def start(self, flow: str, flow_id: str, argument: Json) -> WorkflowHandleAsync[Json]:
+        """Start another flow from within one."""
+        with SetWorkflowID(flow_id):
+            return await DBOS.start_workflow_async(self._bodies[flow], recorded(argument))
+
+    async def act(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Await `call`, which may act; parked for good where the process is leaving."""
+        with self._changed:
+            self._acting += not self._leaving
+            leaving = self._leaving
+        if leaving:
+            await asyncio.Event().wait()
+        try:
+            return await call()
+        finally:
+            with self._changed:
+                self._acting -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def _carrying(self) -> Iterator[None]:
+        with self._changed:
+            self._carried += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._carried -= 1
+                self._changed.notify_all()
+
+
+class _Engine(Engine):
+    """The port, on DBOS."""
+
+    def __init__(self, worker: Worker, flow_id: str) -> None:
+        self._worker = worker
+        self.id = flow_id
+
+    async def now(self) -> datetime:
+        return datetime.fromisoformat(await self.step("now", lambda: datetime.now(UTC).isoformat()))
+
+    async def step(self, name: str, act: Callable[[], T]) -> T:
+        def acted() -> T:
+            try:
+                return recorded(act())  # type: ignore[no-any-return]
+            except GoldsmithError as failure:
+                raise recorded(failure) from failure
+
+        try:
+            return await self._worker.act(lambda: DBOS.run_step_async({"name": name}, acted))
+        except FencedError:  # DBOS drops an execution that has lost its flow, and waits for what its owner makes of it
+            raise error.DBOSWorkflowConflictIDError(self.id) from None
+
+    async def wait(self, span: timedelta) -> bool:
+        return await DBOS.recv_async(WAKE, timeout_seconds=max(0.0, span.total_seconds())) is not None
+
+    async def publish(self, value: Json) -> None:
+        await DBOS.set_event_async(PROGRESS, value)
+
+    async def child(self, key: str, flow: str, argument: Json) -> Child:
+        name = f"{self.id}/{key}"
+        return _Child(name, await self._worker.start(flow, name, argument))
+
+
+class _Child(Child):
+    def __init__(self, flow_id: str, handle: WorkflowHandleAsync[Json]) -> None:
+        self._id = flow_id
+        self._handle = handle
+
+    async def result(self) -> Json:
+        with _endings(self._id):
+            return await self._handle.get_result(polling_interval_sec=POLL_SECONDS)
+
+
+def _hand_on(worker: str) -> None:
+    """Let the living have what a dead worker left.
+
+    Unlike `resume_workflow` this takes nothing from who already has it, and keeps count of the attempts.
+    """
+    DBOS._recover_pending_workflows([worker])
+
+
+@contextmanager
+def _endings(flow_id: str) -> Iterator[None]:
+    """How DBOS says that a flow has ended without an answer, in words of ours."""
+    try:
+        yield
+    except (error.DBOSAwaitedWorkflowCancelledError, error.DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded) as ended:
+        raise given_up(flow_id, type(ended).__name__) from None

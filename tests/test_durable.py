@@ -1,0 +1,250 @@
+"""What the engine promises holds on both databases, in a process that lives and in one that dies anywhere."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import (
+    ContentError,
+    GoldsmithError,
+    LateError,
+    RefusedError,
+    UsageError,
+)
+from hardening.foundation.settings import ROOT
+from pipelines.durable.dbos import Look, State, Window, Worker, engine_url
+from pipelines.durable.memory import Memory
+from pipelines.durable.port import Engine, Flow, Json
+from pipelines.durable.records import BugError
+from tests.conftest import POSTGRES
+from tests.durable import MEMBERS, PUBLISHED, RESULT, STEPS, World, flows
+from tests.loop import until
+from tests.postgres import Server
+
+Carry = Callable[[dict[str, Flow], str, str, Json], tuple[Json, Json]]
+
+
+@pytest.fixture
+def url(database: str) -> str:
+    """Where the engine keeps its flows."""
+    return engine_url(database)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Where effects are seen."""
+    return World(tmp_path / "world")
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.needs(POSTGRES))])
+def carry(request: pytest.FixtureRequest, tmp_path: Path) -> Carry:
+    """Run a flow to its end on an engine: its result, and what it published last."""
+    if request.param == "memory":
+        return in_memory
+    if request.param == "sqlite":
+        return lambda *flow: on_dbos(engine_url(f"sqlite:///{tmp_path}/ledger.sqlite"), *flow)
+    server: Server = request.getfixturevalue("running_postgres")
+    return lambda *flow: on_dbos(engine_url(server.new_database()), *flow)
+
+
+def in_memory(known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> tuple[Json, Json]:
+    memory = Memory()
+    row = memory.process("only", known).start(flow, flow_id, argument)
+    memory.run(until=1e9)
+    if row.error:
+        raise row.error
+    return row.result, row.published
+
+
+def on_dbos(url: str, known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> tuple[Json, Json]:
+    with Worker.launched(url, known) as worker, Window.on(url) as window:
+        result = worker.carry(flow, flow_id, argument)
+        look = window.look(flow_id)
+    assert look
+    return result, look.progress
+
+
+def started(url: str, world: World, flow: str, flow_id: str) -> subprocess.Popen[bytes]:
+    """A process of its own that carries a flow."""
+    argv = [sys.executable, "-m", "tests.durable", url, str(world.folder), flow, flow_id]
+    with (world.folder / "stderr").open("ab") as sink:
+        return subprocess.Popen(argv, cwd=ROOT, stderr=sink)
+
+
+def test_a_flow_is_the_same_on_every_engine(carry: Carry, world: World) -> None:
+    """The same effects in the same order, the same result and the same last word, in memory and on both databases."""
+    assert carry(flows(world), "rollout", "r1", MEMBERS) == (RESULT, PUBLISHED)
+    assert world.lines("effects") == list(STEPS)
+
+
+@pytest.mark.slow
+def test_a_process_may_die_at_every_step(url: str, world: World) -> None:
+    """kill -9 before each effect and between each effect and its record: every effect is made once, the end is as ever.
+
+    Fourteen processes die in a row, each where the one before it had not come yet.
+    """
+    deaths = [f"{step} {when}" for step in STEPS for when in ("before", "inside")]
+    (world.folder / "deaths").write_text("\n".join(deaths))
+    codes = [started(url, world, "rollout", "r1").wait(120) for _ in deaths]
+    assert codes == [-9] * len(deaths)
+    assert started(url, world, "rollout", "r1").wait(120) == 0
+    with Window.on(url) as window:
+        assert window.look("r1") == Look(State.DONE, PUBLISHED, RESULT)
+    assert world.lines("effects") == list(STEPS)
+    assert world.lines("begun") == [step for step in STEPS for _ in range(2)]
+
+
+@pytest.mark.needs(POSTGRES)
+def test_what_a_dead_process_left_goes_on_in_another(running_postgres: Server, world: World) -> None:
+    """Two processes, one PostgreSQL: the one that lives finds the other dead and carries its rollout to the end."""
+    url = engine_url(running_postgres.new_database())
+    other = started(url, world, "asleep", "other")
+    with Window.on(url) as window:
+        until(lambda: window.look("other") == Look(State.OPEN, "asleep"), "the other process")
+        (world.folder / "deaths").write_text("swap a inside")
+        assert started(url, world, "rollout", "r1").wait(60) == -9
+        until(lambda: window.look("r1") == Look(State.DONE, PUBLISHED, RESULT), "the rollout's end")
+        assert window.wake("other") == 1
+    assert other.wait(60) == 0
+    assert world.lines("effects") == list(STEPS)
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server, world: World) -> None:
+    """Its own flow is done; the one that it took from a dead process still keeps it until that has ended too."""
+    url = engine_url(running_postgres.new_database())
+    (world.folder / "deaths").write_text("promote before")
+    assert started(url, world, "rollout", "r1").wait(60) == -9
+    first = started(url, world, "asleep", "asleep")
+    with Window.on(url) as window:
+        until(lambda: window.look("r1") == Look(State.DONE, PUBLISHED, RESULT), "the rollout's end")
+        window.wake("asleep")
+    assert first.wait(60) == 0
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, world: World) -> None:
+    """PostgreSQL goes down in the middle of a step and comes back: no effect is made twice, and nobody steals the flow.
+
+    Beside the process that carries it another one lives, which sees all locks gone at once.
+    """
+    url = engine_url(running_postgres.new_database())
+    other = started(url, world, "asleep", "other")
+    carrying = started(url, world, "many", "m1")
+    until(lambda: "step 1" in world.lines("effects"), "the second step")
+    running_postgres.stop()
+    (world.folder / "go").touch()
+    running_postgres.start()
+    assert carrying.wait(120) == 0
+    with Window.on(url) as window:
+        assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
+        window.wake("other")
+    assert other.wait(60) == 0
+    assert world.lines("begun") == [f"step {n}" for n in range(4)]
+
+
+FAILURES = [
+    UsageError("u"),
+    ContentError("wrong", file="a.toml", key="b", hint="h"),
+    RefusedError("no", hint="wait", evidence="line 1\nline 2"),
+    LateError("late", evidence="e"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_what_a_step_raises_is_what_the_flow_and_its_caller_get(carry: Carry, failure: GoldsmithError) -> None:
+    """Class, message, evidence and hint, on every engine, the first time and from the record."""
+
+    def fail() -> None:
+        raise failure
+
+    async def failing(engine: Engine, _argument: Json) -> Json:
+        return await engine.step("fail", fail)
+
+    async def parent(engine: Engine, _argument: Json) -> Json:
+        with pytest.raises(type(failure)) as inside:
+            await (await engine.child("one", "failing", None)).result()
+        assert str(inside.value) == str(failure)
+        return await (await engine.child("two", "failing", None)).result()
+
+    with pytest.raises(type(failure)) as caught:
+        carry({"failing": failing, "parent": parent}, "parent", "p", None)
+    assert str(caught.value) == str(failure)
+
+
+def simple(act: Callable[[], Any]) -> dict[str, Flow]:
+    """One flow of one step."""
+
+    async def flow(engine: Engine, _argument: Json) -> Json:
+        return await engine.step("act", act)
+
+    return {"flow": flow}
+
+
+def test_a_flow_that_has_ended_is_not_run_again(url: str, world: World) -> None:
+    """Its answer stands, in the same process and in the next; so does its failure."""
+    known = {**simple(lambda: world.act("once")), "bad": flows(world)["member"]}
+    for _ in range(2):
+        with Worker.launched(url, known) as worker:
+            assert worker.carry("flow", "f1", None) == "once"
+            with pytest.raises(RefusedError, match="bad is ill"):
+                worker.carry("bad", "f2", "bad")
+    assert world.lines("begun") == ["once", "create bad", "check bad"]
+
+
+def test_an_answer_that_is_no_json_is_a_bug_and_ends_the_flow(url: str) -> None:
+    """What cannot be recorded could not be answered again; and what JSON changes is changed at once."""
+    with Worker.launched(url, simple(lambda: {1})) as worker, pytest.raises(BugError, match="set is not JSON"):
+        worker.carry("flow", "f1", None)
+    with Worker.launched(url, simple(lambda: (1, None))) as worker:
+        assert worker.carry("flow", "f2", None) == [1, None]
+
+
+def test_a_bug_ends_the_flow_loudly_and_is_no_failure_of_the_world(url: str) -> None:
+    """What is no GoldsmithError goes past what handles those; from outside it is seen by its name."""
+    with Worker.launched(url, simple(lambda: 1 // 0)) as worker, Window.on(url) as window:
+        with pytest.raises(BugError, match="ZeroDivisionError"):
+            worker.carry("flow", "f1", None)
+        look = window.look("f1")
+    assert look
+    assert look.state is State.FAILED
+    assert isinstance(look.answer, BugError)
+
+
+def test_one_id_is_one_flow(url: str, world: World) -> None:
+    """Carrying another flow under an id that is taken is refused."""
+    with Worker.launched(url, {**flows(world), **simple(lambda: 1)}) as worker:
+        worker.carry("flow", "f1", None)
+        with pytest.raises(UsageError, match="f1 is the id of another flow"):
+            worker.carry("many", "f1", 0)
+
+
+def test_a_flow_is_woken_and_seen_from_another_process(url: str, world: World) -> None:
+    """`wake` ends its wait at once and those of what it started, and no other's; before and after it is seen."""
+    process = started(url, world, "asleep", "f1")
+    with Window.on(url) as window:
+        until(lambda: window.look("f1") == Look(State.OPEN, "asleep"), "the flow's wait")
+        assert window.look("f") is None
+        assert window.wake("f") == 0
+        assert window.wake("f1") == 1
+        assert process.wait(60) == 0
+        assert window.look("f1") == Look(State.DONE, "asleep", True)
+        assert window.wake("f1") == 0
+
+
+def test_a_process_that_is_interrupted_ends_its_step_and_leaves_the_flow_to_the_next(url: str, world: World) -> None:
+    """What acts is recorded before the process goes; the next one goes on after it, and repeats nothing."""
+    first = started(url, world, "many", "m1")
+    until(lambda: "step 1" in world.lines("effects"), "the second step")
+    first.send_signal(signal.SIGINT)
+    (world.folder / "go").touch()
+    assert first.wait(60) != 0
+    assert started(url, world, "many", "m1").wait(60) == 0
+    assert world.lines("begun") == [f"step {n}" for n in range(4)]
