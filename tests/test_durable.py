@@ -136,8 +136,9 @@ def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, worl
     Beside the process that carries it another one lives, which sees all locks gone at once.
     """
     url = engine_url(running_postgres.new_database())
-    other = started(url, world, "asleep", "other")
-    carrying = started(url, world, "many", "m1")
+    other, carrying = started(url, world, "asleep", "other"), started(url, world, "many", "m1")
+    with Window.on(url) as window:
+        until(lambda: window.look("other") == Look(State.OPEN, "asleep"), "the other process")
     until(lambda: "step 1" in world.lines("effects"), "the second step")
     running_postgres.stop()
     (world.folder / "go").touch()

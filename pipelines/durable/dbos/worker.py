@@ -42,9 +42,10 @@ VERSION = "1"  # a flow whose steps changed places needs another, and is carried
 class Worker:
     """A process that carries flows: `with Worker.launched(…) as worker`. `name` is its own, and no other's ever."""
 
-    def __init__(self, name: str, flows: Flows, version: str) -> None:
+    def __init__(self, name: str, flows: Flows, version: str, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
         self._version = version
+        self._loop = loop
         self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
         self._carried = 0
         self._acting = 0
@@ -63,16 +64,17 @@ class Worker:
         """
         prepare(url)
         name = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
-        with locks(url, name) as held, configured(url, name, version):
-            worker = cls(name, flows, version)
+        with locks(url, name) as held, _own_loop() as loop, configured(url, name, version):
+            worker = cls(name, flows, version, loop)
             with failing_as_outside(url):
-                DBOS.launch()
+                asyncio.run_coroutine_threadsafe(_launch(), loop).result()
             with Reaper(name, held, worker._holders, _hand_on).at_work():
                 try:
                     yield worker
                     worker.drain()
                 finally:
                     worker._leave()
+                    asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
 
     def carry(self, flow: str, flow_id: str, argument: Json) -> Json:
         """Run `flow` to its end under `flow_id` and give its answer; one that exists there goes on, or has ended.
@@ -83,11 +85,10 @@ class Worker:
         has this id.
         """
         self._take_over(flow_id)
-        with SetWorkflowID(flow_id):
-            try:
-                DBOS.start_workflow(self._bodies[flow], recorded(argument))
-            except error.DBOSConflictingWorkflowError as conflict:
-                raise UsageError(f"{flow_id} is the id of another flow", evidence=str(conflict)) from None
+        try:
+            asyncio.run_coroutine_threadsafe(self.start(flow, flow_id, argument), self._loop).result()
+        except error.DBOSConflictingWorkflowError as conflict:
+            raise UsageError(f"{flow_id} is the id of another flow", evidence=str(conflict)) from None
         with _endings(flow_id):  # asked of the database, as another process may be the one that ends it
             return DBOS.retrieve_workflow(flow_id).get_result(polling_interval_sec=POLL_SECONDS)
 
@@ -122,7 +123,7 @@ class Worker:
         return DBOS.workflow(name=name, max_recovery_attempts=ATTEMPTS)(body)
 
     async def start(self, flow: str, flow_id: str, argument: Json) -> WorkflowHandleAsync[Json]:
-        """Start another flow from within one."""
+        """Start a flow, or find it."""
         with SetWorkflowID(flow_id):
             return await DBOS.start_workflow_async(self._bodies[flow], recorded(argument))
 
@@ -193,6 +194,36 @@ class _Child(Child):
     async def result(self) -> Json:
         with _endings(self._id):
             return await self._handle.get_result(polling_interval_sec=POLL_SECONDS)
+
+
+@contextmanager
+def _own_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The loop that flows run on.
+
+    Not DBOS's own: that one, when it ends, has a flow that was started from another thread recorded as failed.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="flows", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _launch() -> None:
+    """DBOS runs flows on the loop that it is launched on."""
+    DBOS.launch()
+
+
+async def _forget_all() -> None:
+    """End what still runs on this loop, as the end of the process would: nothing of it is recorded."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _hand_on(worker: str) -> None:
