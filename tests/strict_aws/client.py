@@ -109,6 +109,19 @@ class StrictAws:
         """Let an image or a snapshot end as failed, or error."""
         self._ask("fail", {"id": resource})
 
+    def takes(self, **seconds: float) -> None:
+        """How long things take that change of themselves, by the names in `timeline.TAKES`."""
+        self._ask("takes", seconds)
+
+    def ail(self, name: str, *kinds: str, after: float = 0) -> None:
+        """What of `timeline.AILMENTS` goes wrong with the instance `name`, or instances of the image `name`, so many
+        seconds `after` their start (of a target: after its registration)."""
+        self._ask("ail", {"id": name, "kinds": kinds, "after": after})
+
+    def cure(self, name: str) -> None:
+        """All is well again with what `ail` named."""
+        self._ask("cure", {"id": name})
+
     def snapshots(self) -> dict[str, dict[str, Any]]:
         """All snapshots of all accounts and regions, with their blocks' digests (hexadecimal) by index (as text)."""
         return dict(self._ask("snapshots"))

@@ -89,6 +89,25 @@ def fail(front: Front, given: dict[str, Any], rest: str) -> Any:
     return {}
 
 
+def takes(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """How many seconds things take from now on."""
+    if unknown := given.keys() - front.world.takes.keys():
+        return said({"unknown": sorted(unknown), "known": sorted(front.world.takes)}, 404)
+    front.world.takes.update(given)
+    return {}
+
+
+def ail(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """Let something go wrong with instances of this id or image."""
+    front.world.ailments.add(given["id"], given["kinds"], given["after"])
+    return {}
+
+
+def cure(front: Front, given: dict[str, Any], rest: str) -> Any:
+    front.world.ailments.drop(given["id"])
+    return {}
+
+
 def snapshots(front: Front, given: dict[str, Any], rest: str) -> Any:
     """All snapshots of all accounts and regions: what they are and what lies in them, by digest."""
     world = front.world
@@ -153,6 +172,9 @@ ACTIONS: dict[str, Callable[[Front, dict[str, Any], str], Any]] = {
     "organization": organization,
     "limits": limits,
     "fail": fail,
+    "takes": takes,
+    "ail": ail,
+    "cure": cure,
     "snapshots": snapshots,
     "images": images,
     "disk": disk,

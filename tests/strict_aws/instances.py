@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from tests.strict_aws import images, registering, snapshots, tags, volumes
+from tests.strict_aws import images, launching, lifecycle, registering, snapshots, tags, volumes
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Answer, Call
 from tests.strict_aws.world import Image, World, new_id
@@ -32,12 +32,18 @@ def run_instances(world: World, call: Call) -> Any:
         raise AwsError("InvalidParameterValue", "MinCount must be at least 1 and at most MaxCount")
     data = template_data(call, params["LaunchTemplate"]) if "LaunchTemplate" in params else {}
     image = launchable(world, call, params.get("ImageId") or data.get("ImageId"))
+    launching.check(call, data)
     form = dict(parse_qsl(call.body.decode(), keep_blank_values=True))
     form = {**form, "MinCount": str(params["MaxCount"]), "ImageId": image.id}  # moto makes MinCount
     answer = call.forward(urlencode(form).encode())
-    if answer.status < 400:
-        equip(world, call)
-    return answer if answer.status >= 400 else described(call, volumes.parsed(call, answer))
+    if answer.status >= 400:
+        return answer
+    reservation = volumes.parsed(call, answer)
+    backend = tags.backend(call.account, call.region)
+    for shown in reservation["Instances"]:
+        launching.fit(backend, backend.get_instance(shown["InstanceId"]), params, data)
+    equip(world, call)
+    return described(call, reservation)
 
 
 def described(call: Call, answer: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +54,7 @@ def described(call: Call, answer: dict[str, Any]) -> dict[str, Any]:
         instance = backend.get_instance(shown["InstanceId"])
         more = {"RootDeviceName": instance.root_device_name, "Architecture": instance.architecture}
         shown.update(more, VirtualizationType=instance.virtualization_type, ImageId=instance.image_id)
+        shown["State"] = {"Code": instance.state_code, "Name": instance.state}
         if instance.boot_mode:
             shown["BootMode"] = instance.boot_mode
     return answer
@@ -63,7 +70,7 @@ def launchable(world: World, call: Call, named: str | None) -> Image:
     return image
 
 
-def resolved(call: Call, named: str) -> str:
+def resolved(call: Any, named: str) -> str:
     """The image that `resolve:ssm:PARAMETER` stands for."""
     if not named.startswith("resolve:ssm:"):
         return named
@@ -93,27 +100,22 @@ def template_data(call: Call, named: dict[str, str]) -> dict[str, Any]:
     raise AwsError("InvalidLaunchTemplateId.VersionNotFound", f"Launch template {template.id} has no version {wanted}")
 
 
-def equip(world: World, call: Call) -> None:
-    """Root volumes for all that moto started since, directly or for a group."""
-    backend = tags.backend(call.account, call.region)
-    for reservation in backend.reservations.values():
-        for instance in reservation.instances:
-            image = world.images.get(resolved(call, instance.image_id or ""))
-            if image and not getattr(instance, "equipped", False):
-                instance.image_id = image.id
-                volumes.of_image(world, backend, instance, image)
-                instance.equipped, image.launched = True, world.now()
+def equip(world: World, place: Any) -> None:
+    """Root volumes for all that moto started since at `place`, directly or for a group; they are pending now."""
+    backend = tags.backend(place.account, place.region)
+    for instance in lifecycle.everyone(backend):
+        if not getattr(instance, "equipped", False):
+            image = world.images[resolved(place, instance.image_id)]
+            instance.image_id, instance.equipped, image.launched = image.id, True, world.now()
+            volumes.of_image(world, backend, instance, image)
+            lifecycle.begin(world, backend, instance)
 
 
 def create_image(world: World, call: Call) -> dict[str, Any]:
     """An image of an instance: a new snapshot of each of its volumes, pending at first."""
     params, backend = call.params, tags.backend(call.account, call.region)
-    instance = next(
-        (one for r in backend.reservations.values() for one in r.instances if one.id == params["InstanceId"]), None
-    )
-    source = world.images.get(instance.image_id) if instance else None
-    if source is None:
-        raise AwsError("InvalidInstanceID.NotFound", f"The instance ID '{params['InstanceId']}' does not exist")
+    (instance,) = lifecycle.found(backend, params["InstanceId"])
+    source = world.images[instance.image_id]
     registering.check_name(world, call)
     given, ready, devices = tags.specified(call, "image", "snapshot"), world.ready_at(), []
     for device, held in instance.block_device_mapping.items():

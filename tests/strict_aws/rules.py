@@ -12,8 +12,10 @@ from tests.strict_aws import (
     images,
     instances,
     kms,
+    lifecycle,
     paging,
     registering,
+    roots,
     sharing,
     snapshots,
     ssm,
@@ -48,6 +50,8 @@ RULES: dict[str, dict[str, Rule]] = {
         **tags.RULES,
         **volumes.RULES,
         **instances.RULES,
+        **lifecycle.RULES,
+        **roots.RULES,
         **paging.EC2,
     },
     "autoscaling": {**instances.GROUPS, **paging.AUTOSCALING},
@@ -59,12 +63,23 @@ UNLOCKED = {
     ("ebs", "GetSnapshotBlock"),
 }  # guard themselves: many at once, half a megabyte each
 
+MOVING = {"ec2", "autoscaling", "elbv2"}  # what lives there changes of itself: one call at a time, moto's too
+
 
 def apply(world: World, call: Call) -> Any:
     """The rule's answer, or None where there is none. Raises AwsError where the rule refuses."""
     rule = RULES.get(call.service, {}).get(call.operation)
     if call.model is None:
         return None
+    if call.service in MOVING:
+        with world.lock:
+            world.settle()
+            answer = _ruled(world, call, rule)
+            return call.forward() if answer is None else answer
+    return _ruled(world, call, rule)
+
+
+def _ruled(world: World, call: Call, rule: Rule | None) -> Any:
     if rule is None:
         return None
     if call.service == "ec2" and call.params.get("DryRun"):

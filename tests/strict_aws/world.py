@@ -17,6 +17,7 @@ from tests.strict_aws.blocks import BlockStore
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.faults import Faults
 from tests.strict_aws.journal import Journal, summary
+from tests.strict_aws.timeline import TAKES, Ailments, Timeline
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -127,6 +128,10 @@ class World:
     tokens: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)
     copies_at_once: int = 20
     page_at_most: int = 1000  # AWS may give fewer than were asked for
+    roots: dict[str, Any] = field(default_factory=dict)  # tasks that replace root volumes, by id
+    timeline: Timeline = field(default_factory=Timeline)
+    takes: dict[str, float] = field(default_factory=lambda: dict(TAKES))
+    ailments: Ailments = field(default_factory=Ailments)
 
     def ready_at(self) -> datetime:
         """When something that starts now is done; never, while held."""
@@ -140,7 +145,16 @@ class World:
                 pending.ready = self.now()
 
     def now(self) -> datetime:
-        return self.clock.now()
+        """The emulator's time; while something happens that was due before, the time that it was due at."""
+        return self.timeline.moment or self.clock.now()
+
+    def settle(self) -> None:
+        """Let happen what is due."""
+        self.timeline.settle(self.clock.now())
+
+    def after(self, what: str, act: Callable[[], None]) -> None:
+        """Let `act` happen when `what`, one of `takes`, has taken its time."""
+        self.timeline.at(self.now() + timedelta(seconds=self.takes[what]), act)
 
     def state_of(self, snapshot: Snapshot) -> str:
         """pending, completed or error; a snapshot that nobody completed in time is cancelled."""

@@ -1,0 +1,203 @@
+"""Root volumes are replaced in place: a task that takes its time, keeps the old volume or not, and can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from tests.strict_aws import encryption, lifecycle, listing, snapshots, tags
+from tests.strict_aws.errors import AwsError, bad_value
+from tests.strict_aws.instances import launchable, once
+from tests.strict_aws.listing import member
+from tests.strict_aws.wire import Call
+from tests.strict_aws.world import Image, Snapshot, World, new_id
+
+ENDED = {"succeeded", "failed", "failed-detached"}
+FILTERS = {"instance-id": member("InstanceId"), "replace-root-volume-task-id": member("ReplaceRootVolumeTaskId")}
+WIDTH = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass
+class Task:
+    """One replacement. `image` is None where a snapshot was asked for, or the launch's state."""
+
+    id: str
+    place: tuple[str, str]
+    instance: Any
+    source: Snapshot
+    key: str | None
+    image: Image | None
+    drop: bool
+    shown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        return str(self.shown["TaskState"])
+
+
+@once
+def create(world: World, call: Call) -> dict[str, Any]:
+    """Of a running instance without another task in hand, from an image, a snapshot, or as it was launched."""
+    params = call.params
+    backend = tags.backend(call.account, call.region)
+    (instance,) = lifecycle.found(backend, params["InstanceId"])
+    given = tags.specified(call, "replace-root-volume-task").get("replace-root-volume-task", {})
+    ready(world, instance)
+    image, source = wanted(world, call, instance)
+    fits(instance, image)
+    key = encryption.for_volume(world, call, {"SnapshotId": source.id})
+    drop = bool(params.get("DeleteReplacedRootVolume"))
+    place = (call.account, call.region)
+    task = Task(new_id("replacevol"), place, instance, source, key, image, drop)
+    task.shown = described(world, task)
+    world.roots[task.id] = task
+    tags.put(call, task.id, given)
+    world.after("root", partial(swap, world, backend, task))
+    return {"ReplaceRootVolumeTask": shown(task)}
+
+
+def ready(world: World, instance: Any) -> None:
+    """Raise AwsError where the instance does not run or another task is in hand."""
+    if instance.state != "running":
+        raise AwsError("IncorrectInstanceState", f"The instance '{instance.id}' is not in the 'running' state.")
+    busy = [task.id for task in world.roots.values() if task.instance is instance and task.state not in ENDED]
+    if busy:
+        said = f"The instance '{instance.id}' has a root volume replacement in progress: {busy[0]}"
+        raise AwsError("IncorrectInstanceState", said)
+
+
+def wanted(world: World, call: Call, instance: Any) -> tuple[Image | None, Snapshot]:
+    """The image and the snapshot that the new root is made of. Raises AwsError where they cannot be had."""
+    params = call.params
+    if "VolumeId" in params:
+        raise AwsError("NotImplemented", "the emulator replaces root volumes by no volume", 501)
+    if "ImageId" in params and "SnapshotId" in params:
+        raise AwsError("InvalidParameterCombination", "ImageId cannot go with SnapshotId")
+    if name := params.get("ImageId"):
+        image = launchable(world, call, name)
+        return image, world.snapshots[root_of(image)["SnapshotId"]]
+    if name := params.get("SnapshotId"):
+        return None, of_lineage(world, call, instance, name)
+    return None, world.snapshots[launched(instance)]
+
+
+def root_of(image: Image) -> dict[str, Any]:
+    """The root's part of an image's block devices."""
+    name = image.shown["RootDeviceName"]
+    return dict(next(one["Ebs"] for one in image.shown["BlockDeviceMappings"] if one["DeviceName"] == name))
+
+
+def launched(instance: Any) -> str:
+    """The snapshot that the first root volume was made of."""
+    return str(past(instance)[0].snapshot_id)
+
+
+def past(instance: Any) -> list[Any]:
+    """Every root volume that the instance had, in order, and the one it has."""
+    return [*getattr(instance, "past_roots", []), current(instance)]
+
+
+def current(instance: Any) -> Any:
+    """The root volume."""
+    held = instance.block_device_mapping[instance.root_device_name]
+    return instance.ec2_backend.volumes[held.volume_id]
+
+
+def of_lineage(world: World, call: Call, instance: Any, name: str) -> Snapshot:
+    """A completed snapshot taken of a root volume that the instance has or had, no copy of one."""
+    found = snapshots.found(world, call, name, own=False)
+    if world.state_of(found) != "completed":
+        raise AwsError("IncorrectState", f"The snapshot {name} is {world.state_of(found)}")
+    if not any(found.volume == one.id or name == one.snapshot_id for one in past(instance)):
+        raise bad_value(f"The snapshot {name} is not of the lineage of the root volume of {instance.id}")
+    return found
+
+
+def fits(instance: Any, image: Image | None) -> None:
+    """Raise AwsError for an image whose key features are not the instance's, or that is smaller."""
+    if image is None:
+        return
+    for name, has in (("Architecture", instance.architecture), ("VirtualizationType", instance.virtualization_type)):
+        if image.shown[name] != has:
+            raise bad_value(f"{name} of {image.id} is {image.shown[name]}, that of {instance.id} {has}")
+    size = int(root_of(image)["VolumeSize"])
+    if size < int(current(instance).size):
+        raise bad_value(f"The root volume of {image.id} is smaller ({size} GiB) than that of {instance.id}")
+
+
+def swap(world: World, backend: Any, task: Task) -> None:
+    """The new volume is there; the old one is being detached now, and the instance reboots."""
+    if task.instance.state != "running":
+        return finish(world, task, "failed")
+    task.shown["TaskState"] = "in-progress"
+    task.instance.checked = None
+    world.after("root", partial(swapped, world, backend, task))
+
+
+def swapped(world: World, backend: Any, task: Task) -> None:
+    """The new volume is the root, or the old one still when something ails."""
+    instance = task.instance
+    named = [instance.id, task.source.id, *([task.image.id] if task.image else [])]
+    if instance.state != "running":
+        return finish(world, task, "failed")
+    if world.ailments.strike("root", named, world.now(), world.now()):
+        lifecycle.check(world, instance)
+        return finish(world, task, "failed")
+    exchange(backend, task)
+    if task.image is not None:
+        instance.image_id, task.image.launched = task.image.id, world.now()
+        instance.boot_mode = task.image.shown.get("BootMode", instance.boot_mode)
+    instance.began = world.now()
+    lifecycle.check(world, instance)
+    return finish(world, task, "succeeded")
+
+
+def exchange(backend: Any, task: Task) -> None:
+    """Put a new volume into the place of the old one, which stays detached unless it is to be dropped."""
+    instance, device = task.instance, task.instance.root_device_name
+    old, stays = current(instance), instance.block_device_mapping[device].delete_on_termination
+    size = root_of(task.image)["VolumeSize"] if task.image else max(int(old.size), task.source.size_gib)
+    new = backend.create_volume(size=size, zone_name=old.zone.name, volume_type=old.volume_type)
+    new.snapshot_id, new.encrypted, new.kms_key_id = task.source.id, task.key is not None, task.key
+    backend.detach_volume(old.id, instance.id, device)
+    backend.attach_volume(new.id, instance.id, device, stays)
+    instance.past_roots = [*getattr(instance, "past_roots", []), old]
+    if task.drop:
+        backend.delete_volume(old.id)
+
+
+def finish(world: World, task: Task, state: str) -> None:
+    task.shown.update(TaskState=state, CompleteTime=world.now().strftime(WIDTH))
+
+
+def described(world: World, task: Task) -> dict[str, Any]:
+    """A task in the shape of DescribeReplaceRootVolumeTasks, without its tags."""
+    found = {
+        "ReplaceRootVolumeTaskId": task.id,
+        "InstanceId": task.instance.id,
+        "TaskState": "pending",
+        "StartTime": world.now().strftime(WIDTH),
+        "SnapshotId": task.source.id,
+        "DeleteReplacedRootVolume": task.drop,
+    }
+    return {**found, "ImageId": task.image.id} if task.image else found
+
+
+def shown(task: Task) -> dict[str, Any]:
+    return {**task.shown, "Tags": tags.shown(*task.place, task.id)}
+
+
+def describe(world: World, call: Call) -> dict[str, Any]:
+    """Of this account and region; filtered, in pages of 50 at most."""
+    names = call.params.get("ReplaceRootVolumeTaskIds", [])
+    here = {name: task for name, task in world.roots.items() if task.place == (call.account, call.region)}
+    if absent := [name for name in names if name not in here]:
+        raise AwsError("InvalidReplaceRootVolumeTaskId.NotFound", f"The task ID '{absent[0]}' does not exist")
+    asked = [shown(task) for name, task in here.items() if not names or name in names]
+    size = min(call.params.get("MaxResults", 50), world.page_at_most)
+    part, more = listing.part(listing.filtered(call, asked, FILTERS), call.params.get("NextToken"), size)
+    return {"ReplaceRootVolumeTasks": part, **more}
+
+
+RULES = {"CreateReplaceRootVolumeTask": create, "DescribeReplaceRootVolumeTasks": describe}
