@@ -20,16 +20,21 @@ WIDTH = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass
 class Task:
-    """One replacement. `image` is None where a snapshot was asked for, or the launch's state."""
+    """One replacement, from a snapshot (of an image where one was asked for), or by a volume that is there."""
 
     id: str
     place: tuple[str, str]
     instance: Any
-    source: Snapshot
+    source: Snapshot | None
     key: str | None
     image: Image | None
+    volume: Any
     drop: bool
     shown: dict[str, Any] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """What may ail."""
+        return [one.id for one in (self.instance, self.source, self.image, self.volume) if one is not None]
 
     @property
     def state(self) -> str:
@@ -44,12 +49,14 @@ def create(world: World, call: Call) -> dict[str, Any]:
     (instance,) = lifecycle.found(backend, params["InstanceId"])
     given = tags.specified(call, "replace-root-volume-task").get("replace-root-volume-task", {})
     ready(world, instance)
-    image, source = wanted(world, call, instance)
+    if len({"ImageId", "SnapshotId", "VolumeId"} & params.keys()) > 1:
+        raise AwsError("InvalidParameterCombination", "Only one of ImageId, SnapshotId and VolumeId")
+    volume = usable(backend, instance, params["VolumeId"]) if "VolumeId" in params else None
+    image, source = (None, None) if volume else wanted(world, call, instance)
     fits(instance, image)
-    key = encryption.for_volume(world, call, {"SnapshotId": source.id})
-    drop = bool(params.get("DeleteReplacedRootVolume"))
-    place = (call.account, call.region)
-    task = Task(new_id("replacevol"), place, instance, source, key, image, drop)
+    key = encryption.for_volume(world, call, {"SnapshotId": source.id}) if source else None
+    drop, place = bool(params.get("DeleteReplacedRootVolume")), (call.account, call.region)
+    task = Task(new_id("replacevol"), place, instance, source, key, image, volume, drop)
     task.shown = described(world, task)
     world.roots[task.id] = task
     tags.put(call, task.id, given)
@@ -67,13 +74,23 @@ def ready(world: World, instance: Any) -> None:
         raise AwsError("IncorrectInstanceState", said)
 
 
+def usable(backend: Any, instance: Any, name: str) -> Any:
+    """A volume that may become the root: free, in the same zone, encrypted where the present root is."""
+    volume, root = backend.volumes.get(name), current(instance)
+    if volume is None:
+        raise AwsError("InvalidVolume.NotFound", f"The volume '{name}' does not exist.")
+    if volume.status != "available":
+        raise AwsError("IncorrectState", f"The volume '{name}' is not 'available'")
+    if volume.zone.name != root.zone.name:
+        raise AwsError("InvalidVolume.ZoneMismatch", f"The volume '{name}' is not in the zone of {instance.id}")
+    if root.encrypted and not volume.encrypted:
+        raise bad_value(f"The volume '{name}' is not encrypted, the root of {instance.id} is")
+    return volume
+
+
 def wanted(world: World, call: Call, instance: Any) -> tuple[Image | None, Snapshot]:
     """The image and the snapshot that the new root is made of. Raises AwsError where they cannot be had."""
     params = call.params
-    if "VolumeId" in params:
-        raise AwsError("NotImplemented", "the emulator replaces root volumes by no volume", 501)
-    if "ImageId" in params and "SnapshotId" in params:
-        raise AwsError("InvalidParameterCombination", "ImageId cannot go with SnapshotId")
     if name := params.get("ImageId"):
         image = launchable(world, call, name)
         return image, world.snapshots[root_of(image)["SnapshotId"]]
@@ -128,8 +145,6 @@ def fits(instance: Any, image: Image | None) -> None:
 
 def swap(world: World, backend: Any, task: Task) -> None:
     """The new volume is there; the old one is being detached now, and the instance reboots."""
-    if task.instance.state != "running":
-        return finish(world, task, "failed")
     task.shown["TaskState"] = "in-progress"
     task.instance.checked = None
     world.after("root", partial(swapped, world, backend, task))
@@ -138,33 +153,39 @@ def swap(world: World, backend: Any, task: Task) -> None:
 def swapped(world: World, backend: Any, task: Task) -> None:
     """The new volume is the root, or the old one still when something ails."""
     instance = task.instance
-    named = [instance.id, task.source.id, *([task.image.id] if task.image else [])]
-    if instance.state != "running":
-        return finish(world, task, "failed")
-    if world.ailments.strike("root", named, world.now(), world.now()):
+    failed = instance.state != "running" or world.ailments.strike("root", task.names(), world.now(), world.now())
+    if failed:
         lifecycle.check(world, instance)
-        return finish(world, task, "failed")
+        finish(world, task, "failed")
+        return
     exchange(backend, task)
     if task.image is not None:
         instance.image_id, task.image.launched = task.image.id, world.now()
         instance.boot_mode = task.image.shown.get("BootMode", instance.boot_mode)
     instance.began = world.now()
     lifecycle.check(world, instance)
-    return finish(world, task, "succeeded")
+    finish(world, task, "succeeded")
 
 
 def exchange(backend: Any, task: Task) -> None:
     """Put a new volume into the place of the old one, which stays detached unless it is to be dropped."""
     instance, device = task.instance, task.instance.root_device_name
     old, stays = current(instance), instance.block_device_mapping[device].delete_on_termination
-    size = root_of(task.image)["VolumeSize"] if task.image else max(int(old.size), task.source.size_gib)
-    new = backend.create_volume(size=size, zone_name=old.zone.name, volume_type=old.volume_type)
-    new.snapshot_id, new.encrypted, new.kms_key_id = task.source.id, task.key is not None, task.key
+    new = task.volume or restored(backend, task, old)
     backend.detach_volume(old.id, instance.id, device)
     backend.attach_volume(new.id, instance.id, device, stays)
     instance.past_roots = [*getattr(instance, "past_roots", []), old]
     if task.drop:
         backend.delete_volume(old.id)
+
+
+def restored(backend: Any, task: Task, old: Any) -> Any:
+    """A new volume of the task's snapshot: of the old one's type and, but for an image's, size."""
+    assert task.source is not None
+    size = root_of(task.image)["VolumeSize"] if task.image else max(int(old.size), task.source.size_gib)
+    new = backend.create_volume(size=size, zone_name=old.zone.name, volume_type=old.volume_type)
+    new.snapshot_id, new.encrypted, new.kms_key_id = task.source.id, task.key is not None, task.key
+    return new
 
 
 def finish(world: World, task: Task, state: str) -> None:
@@ -178,10 +199,10 @@ def described(world: World, task: Task) -> dict[str, Any]:
         "InstanceId": task.instance.id,
         "TaskState": "pending",
         "StartTime": world.now().strftime(WIDTH),
-        "SnapshotId": task.source.id,
         "DeleteReplacedRootVolume": task.drop,
     }
-    return {**found, "ImageId": task.image.id} if task.image else found
+    more = {"ImageId": task.image, "SnapshotId": task.source}
+    return {**found, **{name: one.id for name, one in more.items() if one}}
 
 
 def shown(task: Task) -> dict[str, Any]:
