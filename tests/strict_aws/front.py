@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from tests.strict_aws import control, rules
+from tests.strict_aws import control, groups, rules
 from tests.strict_aws.contract import understand
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.faults import Fault
@@ -29,6 +29,7 @@ class Front:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         amis.AMIS = []  # moto's preloaded images, of which AWS knows nothing
+        groups.mend()
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.world = World()
         self.reset()  # moto's state is the process's: an emulator before us may have left some

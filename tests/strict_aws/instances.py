@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from tests.strict_aws import images, launching, lifecycle, registering, snapshots, tags, volumes
+from tests.strict_aws import groups, images, launching, lifecycle, registering, snapshots, tags, volumes
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Answer, Call
 from tests.strict_aws.world import Image, World, new_id
@@ -105,10 +105,12 @@ def equip(world: World, place: Any) -> None:
     backend = tags.backend(place.account, place.region)
     for instance in lifecycle.everyone(backend):
         if not getattr(instance, "equipped", False):
-            image = world.images[resolved(place, instance.image_id)]
-            instance.image_id, instance.equipped, image.launched = image.id, True, world.now()
-            volumes.of_image(world, backend, instance, image)
+            instance.equipped = True
+            if image := world.images.get(resolved(place, instance.image_id or "")):
+                instance.image_id, image.launched = image.id, world.now()
+                volumes.of_image(world, backend, instance, image)
             lifecycle.begin(world, backend, instance)
+    groups.settle(world, place.account, place.region)
 
 
 def create_image(world: World, call: Call) -> dict[str, Any]:

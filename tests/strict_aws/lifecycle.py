@@ -10,7 +10,7 @@ from tests.strict_aws import listing, tags
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.listing import member
 from tests.strict_aws.wire import Call
-from tests.strict_aws.world import World
+from tests.strict_aws.world import Place, World
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 STATUS = {
@@ -55,6 +55,7 @@ def started(world: World, backend: Any, instance: Any) -> None:
     if instance.state != "pending":
         return
     if ails(world, "launch", instance):
+        withdraw(backend, instance)
         ended(world, backend, instance)
         instance.state_reason.code = "Server.InternalError"
         instance.state_reason.message = "Server.InternalError: Internal error on launch"
@@ -211,6 +212,8 @@ def end(world: World, backend: Any, instance: Any) -> None:
 
 def ended(world: World, backend: Any, instance: Any) -> None:
     """Terminated: volumes and interfaces go or stay as DeleteOnTermination says, Elastic addresses are free."""
+    from tests.strict_aws.instances import equip  # which begins instances here
+
     for address in backend.addresses:
         if address.eni is not None and address.eni.instance is instance:
             address.eni.public_ip = address.eni = address.instance = address.association_id = None
@@ -222,6 +225,14 @@ def ended(world: World, backend: Any, instance: Any) -> None:
     instance.nics = nics  # moto shows addresses of ended instances too
     for tell in told(backend):
         tell.notify_terminate_instances([instance.id])
+    equip(world, Place(backend.account_id, backend.region_name))
+
+
+def withdraw(backend: Any, instance: Any) -> None:
+    """Its group does not try again of itself, which would never end in a leap of the clock."""
+    group = getattr(instance, "autoscaling_group", None)
+    if group is not None:
+        group.instance_states = [one for one in group.instance_states if one.instance is not instance]
 
 
 def told(backend: Any) -> list[Any]:

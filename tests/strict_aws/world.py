@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.strict_aws.blocks import BlockStore
 from tests.strict_aws.errors import AwsError
@@ -111,6 +111,13 @@ class Account:
     block_snapshots: str = "unblocked"
 
 
+class Place(NamedTuple):
+    """An account in a region."""
+
+    account: str
+    region: str
+
+
 @dataclass
 class World:
     """Everything; `lock` guards it, handlers run under it unless they say otherwise."""
@@ -129,6 +136,8 @@ class World:
     copies_at_once: int = 20
     page_at_most: int = 1000  # AWS may give fewer than were asked for
     roots: dict[str, Any] = field(default_factory=dict)  # tasks that replace root volumes, by id
+    targets: dict[str, Any] = field(default_factory=dict)  # registered targets by ARN of their group
+    refreshes: list[Any] = field(default_factory=list)  # instance refreshes, the oldest first
     timeline: Timeline = field(default_factory=Timeline)
     takes: dict[str, float] = field(default_factory=lambda: dict(TAKES))
     ailments: Ailments = field(default_factory=Ailments)
