@@ -94,6 +94,10 @@ class StrictAws:
         """Move the emulator's clock on."""
         self._ask("advance", {"seconds": seconds})
 
+    def freeze(self) -> None:
+        """Until the reset, the emulator's clock moves by `advance` only: what is pending stays so."""
+        self._ask("freeze", {})
+
     def organization(self, account: str, *arns: str) -> None:
         """`account` belongs to these organisations and units."""
         self._ask("organization", {account: " ".join(arns)})

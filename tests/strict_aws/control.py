@@ -67,6 +67,12 @@ def advance(front: Front, given: dict[str, Any], rest: str) -> Any:
     return {"now": front.world.now()}
 
 
+def freeze(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """From now on the clock moves only when it is moved."""
+    front.world.clock.freeze()
+    return {}
+
+
 def organization(front: Front, given: dict[str, Any], rest: str) -> Any:
     """Which ARNs (organisation and units, separated by blanks) an account belongs to."""
     front.world.organizations.update(given)
@@ -169,6 +175,7 @@ ACTIONS: dict[str, Callable[[Front, dict[str, Any], str], Any]] = {
     "calls": calls,
     "waits": waits,
     "advance": advance,
+    "freeze": freeze,
     "organization": organization,
     "limits": limits,
     "fail": fail,

@@ -62,7 +62,13 @@ def asking(call: Call, size_name: str, token: str) -> bytes:
 
 EC2 = {
     "DescribeInstances": partial(paged, "Reservations", "MaxResults", 1000, 1000),
+    "DescribeVolumes": partial(paged, "Volumes", "MaxResults", 1000, 1000),
+    "DescribeNetworkInterfaces": partial(paged, "NetworkInterfaces", "MaxResults", 1000, 1000),
+    "DescribeTags": partial(paged, "Tags", "MaxResults", 1000, 1000),
     "DescribeLaunchTemplates": partial(paged, "LaunchTemplates", "MaxResults", 200, 200),
     "DescribeLaunchTemplateVersions": partial(paged, "LaunchTemplateVersions", "MaxResults", 200, 200),
 }
-AUTOSCALING = {"DescribeAutoScalingGroups": partial(paged, "AutoScalingGroups", "MaxRecords", 50, 100)}
+AUTOSCALING = {
+    "DescribeAutoScalingGroups": partial(paged, "AutoScalingGroups", "MaxRecords", 50, 100),
+    "DescribeAutoScalingInstances": partial(paged, "AutoScalingInstances", "MaxRecords", 50, 50),
+}

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.strict_aws import (
     account,
+    attachments,
     copies,
     ebs,
     health,
@@ -53,6 +54,7 @@ RULES: dict[str, dict[str, Rule]] = {
         **volumes.RULES,
         **instances.RULES,
         **lifecycle.RULES,
+        **attachments.RULES,
         **roots.RULES,
         **paging.EC2,
     },

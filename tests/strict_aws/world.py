@@ -23,13 +23,17 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Clock:
-    """Real time plus what tests moved it on, so that hours pass at once."""
+    """Real time plus what tests moved it on, so that hours pass at once; frozen, it is moved on only."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
+        self._frozen: datetime | None = None
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(time.time(), UTC) + self._ahead
+        return (self._frozen or datetime.fromtimestamp(time.time(), UTC)) + self._ahead
+
+    def freeze(self) -> None:
+        self._frozen = self._frozen or datetime.fromtimestamp(time.time(), UTC)
 
     def advance(self, seconds: float) -> None:
         self._ahead += timedelta(seconds=seconds)
