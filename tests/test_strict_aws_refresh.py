@@ -107,6 +107,18 @@ def test_a_refresh_replaces_the_members(aws: StrictAws, scaling: Any) -> None:
     assert before.isdisjoint(one["InstanceId"] for one in group.shown()["Instances"])
 
 
+def test_members_are_spread_and_show_their_own_version(aws: StrictAws, scaling: Any) -> None:
+    """As many in one zone as in the other, Pending first; a changed setting leaves those that are there."""
+    group = Group(aws)
+    assert Counter(one["AvailabilityZone"] for one in group.shown()["Instances"]) == {f"{REGION}a": 2, f"{REGION}b": 2}
+    named = {"LaunchTemplateId": group.template, "Version": "$Latest"}
+    scaling.update_auto_scaling_group(AutoScalingGroupName="g", LaunchTemplate=named, DesiredCapacity=6)
+    assert group.counts() == (4, 6)
+    group.pass_time(15)
+    assert group.versions() == {"1": 4, "2": 2}
+    assert group.images() == {group.old: 4, group.new: 2}
+
+
 @pytest.mark.parametrize(
     ("preferences", "floor", "ceiling"),
     [

@@ -37,7 +37,7 @@ def attach_volume(world: World, call: Call) -> dict[str, Any]:
         raise AwsError("VolumeInUse", f"{volume.id} is already attached to an instance")
     if instance.state not in {"running", "stopped"}:
         raise AwsError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
-    if volume.zone.name != instance.placement:
+    if volume.zone.name != instance.availability_zone:
         raise AwsError("InvalidVolume.ZoneMismatch", f"The volume '{volume.id}' is not in the zone of {instance.id}")
     if params["Device"] in instance.block_device_mapping:
         raise bad_value(f"Invalid value '{params['Device']}' for unixDevice. The attachment point is already in use")
@@ -83,7 +83,7 @@ def attach_interface(world: World, call: Call) -> Answer:
     (instance,) = lifecycle.found(backend, params["InstanceId"])
     if instance.state not in {"running", "stopped"}:
         raise AwsError("IncorrectState", f"Instance '{instance.id}' is not 'running' or 'stopped'.")
-    if nic.subnet.availability_zone != instance.placement:
+    if nic.subnet.availability_zone != instance.availability_zone:
         raise bad_value(f"Interface {nic.id} is not in the availability zone of {instance.id}")
     if params["DeviceIndex"] in instance.nics:
         index = params["DeviceIndex"]

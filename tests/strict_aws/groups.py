@@ -101,7 +101,9 @@ def start(group: Any, count: int, given: dict[str, str], version: Version) -> li
 def started(group: Any, version: Version, given: dict[str, str]) -> Any:
     subnets = group.vpc_zone_identifier.split(",") if group.vpc_zone_identifier else []
     places = subnets or group.availability_zones
-    used = Counter(one.instance.subnet_id if subnets else one.instance.placement for one in group.active_instances())
+    used = Counter(
+        one.instance.subnet_id if subnets else one.instance.availability_zone for one in group.active_instances()
+    )
     place = min(places, key=lambda name: used[name])
     data = version.data
     reservation = group.ec2_backend.run_instances(

@@ -94,7 +94,7 @@ def shown_status(world: World, instance: Any) -> dict[str, Any]:
     """An instance in the shape of DescribeInstanceStatus."""
     state = {"Code": CODES[instance.state], "Name": instance.state}
     return {
-        "AvailabilityZone": instance.placement,
+        "AvailabilityZone": instance.availability_zone,
         "InstanceId": instance.id,
         "InstanceState": state,
         "InstanceStatus": summary(status_of(world, instance, "status")),
