@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.strict_aws import StrictAws
-from tests.strict_aws.making import image, refused
+from tests.strict_aws.making import image, refused, snapshot
 
 ABSENT = "i-0123456789abcdef0"
 
@@ -186,3 +186,54 @@ def test_status_comes_in_pages(aws: StrictAws, ec2: Any) -> None:
     aws.advance(10)
     pages = ec2.get_paginator("describe_instance_status").paginate(PaginationConfig={"PageSize": 5})
     assert [len(page["InstanceStatuses"]) for page in pages] == [5, 5, 2]
+
+
+def test_block_devices_are_the_images_the_templates_and_the_requests(aws: StrictAws, ec2: Any) -> None:
+    """Each says more about a device than the one before; a device can be left out; wrong ones start nothing."""
+    data, small = snapshot(aws, VolumeSize=2), {"VolumeSize": 1}
+    both = [
+        {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot(aws), "VolumeType": "gp3"}},
+        {"DeviceName": "/dev/sdf", "Ebs": {"SnapshotId": data, "VolumeType": "gp3"}},
+        {"DeviceName": "/dev/sdg", "Ebs": {"SnapshotId": data, "VolumeType": "gp3"}},
+    ]
+    name = image(aws, BlockDeviceMappings=both)
+    larger = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 4}}]
+    described = {"ImageId": name, "BlockDeviceMappings": larger}
+    ec2.create_launch_template(LaunchTemplateName="tmpl", LaunchTemplateData=described)
+    asked = [
+        {"DeviceName": "/dev/sdg", "NoDevice": ""},
+        {"DeviceName": "/dev/sdh", "Ebs": {"VolumeSize": 3, "DeleteOnTermination": True}},
+        {"DeviceName": "/dev/sdi", "Ebs": {"VolumeSize": 5}},
+    ]
+    named = {"LaunchTemplateName": "tmpl", "Version": "1"}
+    ec2.run_instances(MinCount=1, MaxCount=1, LaunchTemplate=named, BlockDeviceMappings=asked)
+    found = {one["Attachments"][0]["Device"]: one for one in ec2.describe_volumes()["Volumes"]}
+    sizes = {device: one["Size"] for device, one in found.items()}
+    assert sizes == {"/dev/xvda": 4, "/dev/sdf": 2, "/dev/sdh": 3, "/dev/sdi": 5}
+    stay = {device for device, one in found.items() if not one["Attachments"][0]["DeleteOnTermination"]}
+    assert stay == {"/dev/sdi"}
+    with refused("InvalidBlockDeviceMapping"):
+        run(ec2, name, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": small}])
+    with refused("InvalidSnapshot.NotFound"):
+        run(
+            ec2, name, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"SnapshotId": "snap-0123456789abcdef0"}}]
+        )
+    with refused("MissingParameter"):
+        run(ec2, name, BlockDeviceMappings=[{"DeviceName": "/dev/sdz", "Ebs": {"VolumeType": "gp3"}}])
+
+
+def test_a_template_version_is_based_on_another(aws: StrictAws, ec2: Any) -> None:
+    """What is not said is as in the source version, once for a token; without a source nothing is taken over."""
+    data = {"ImageId": image(aws), "InstanceType": "t3.micro", "MetadataOptions": {"HttpTokens": "required"}}
+    ec2.create_launch_template(LaunchTemplateName="tmpl", LaunchTemplateData=data)
+    other = image(aws, "other")
+    asked = {"LaunchTemplateName": "tmpl", "LaunchTemplateData": {"ImageId": other}}
+    for _ in range(2):
+        made = ec2.create_launch_template_version(**asked, SourceVersion="1", ClientToken="t")["LaunchTemplateVersion"]
+        assert (made["VersionNumber"], made["LaunchTemplateData"]) == (2, {**data, "ImageId": other})
+    ec2.create_launch_template_version(**asked)
+    listed = ec2.describe_launch_template_versions(LaunchTemplateName="tmpl")["LaunchTemplateVersions"]
+    kept = {one["VersionNumber"]: one["LaunchTemplateData"].get("InstanceType") for one in listed}
+    assert kept == {1: "t3.micro", 2: "t3.micro", 3: None}
+    with refused("InvalidLaunchTemplateId.VersionNotFound"):
+        ec2.create_launch_template_version(**asked, SourceVersion="9")

@@ -50,8 +50,10 @@ def own_version(group: Any) -> Version | None:
 
 
 def mend() -> None:
-    """Put right what moto's groups do wrong inside, where no rule in front of it could."""
+    """Put right what moto does wrong inside, in groups and at launches, where no rule in front of it could."""
     from moto.autoscaling import models
+    from moto.ec2.models.elastic_block_store import VolumeAttachment
+    from moto.ec2.models.instances import Instance
     from moto.elbv2.models import FakeTargetGroup
 
     group, member, backend = models.FakeAutoScalingGroup, models.InstanceState, models.AutoScalingBackend
@@ -67,6 +69,10 @@ def mend() -> None:
     )
     member.launch_template = property(lambda self: version.shown() if (version := started_from(self)) else None)
     backend.update_attached_target_groups = attach
+    VolumeAttachment.delete_on_termination = property(
+        lambda self: self.instance.block_device_mapping[self.device].delete_on_termination
+    )
+    Instance.setup_defaults = Instance.add_block_device = lambda *given, **more: None  # `volumes` gives them theirs
     FakeTargetGroup.register = lambda self, asked: self.targets.update(
         {one["Id"]: {"Id": one["Id"], "Port": one.get("Port", self.port)} for one in asked}
     )  # who may be registered is for the rule to say

@@ -33,6 +33,7 @@ def run_instances(world: World, call: Call) -> Any:
     data = template_data(call, params["LaunchTemplate"]) if "LaunchTemplate" in params else {}
     image = launchable(world, call, params.get("ImageId") or data.get("ImageId"))
     launching.check(call, data)
+    volumes.check(world, call, volumes.devices(image, *launching.asked_devices(params, data)))
     form = dict(parse_qsl(call.body.decode(), keep_blank_values=True))
     form = {**form, "MinCount": str(params["MaxCount"]), "ImageId": image.id}  # moto makes MinCount
     answer = call.forward(urlencode(form).encode())
@@ -108,7 +109,8 @@ def equip(world: World, place: Any) -> None:
             instance.equipped = True
             if image := world.images.get(resolved(place, instance.image_id or "")):
                 instance.image_id, image.launched = image.id, world.now()
-                volumes.of_image(world, backend, instance, image)
+                volumes.of_instance(world, backend, instance, image, getattr(instance, "asked_devices", []))
+            launching.tag(backend, instance)
             lifecycle.begin(world, backend, instance)
     groups.settle(world, place.account, place.region)
 
@@ -133,6 +135,22 @@ def create_image(world: World, call: Call) -> dict[str, Any]:
 @once
 def create_launch_template(world: World, call: Call) -> Answer:
     return call.forward()
+
+
+@once
+def create_launch_template_version(world: World, call: Call) -> Any:
+    """On the base of SourceVersion, where one is named: what is not said is as it is there."""
+    params = call.params
+    named = {name: params[name] for name in ("LaunchTemplateId", "LaunchTemplateName") if name in params}
+    base = template_data(call, {**named, "Version": params["SourceVersion"]}) if "SourceVersion" in params else {}
+    answer = call.forward()
+    if answer.status >= 400 or not base:
+        return answer
+    made = volumes.parsed(call, answer)["LaunchTemplateVersion"]
+    template = tags.backend(call.account, call.region).launch_templates[made["LaunchTemplateId"]]
+    version = template.get_version(made["VersionNumber"])
+    version.data = {**base, **version.data}
+    return {"LaunchTemplateVersion": {**made, "LaunchTemplateData": {**base, **params["LaunchTemplateData"]}}}
 
 
 def put_group(world: World, call: Call) -> Any:
@@ -160,7 +178,7 @@ RULES = {
     "RunInstances": run_instances,
     "CreateImage": create_image,
     "CreateLaunchTemplate": create_launch_template,
-    "CreateLaunchTemplateVersion": create_launch_template,
+    "CreateLaunchTemplateVersion": create_launch_template_version,
 }
 GROUPS = {
     "CreateAutoScalingGroup": put_group,

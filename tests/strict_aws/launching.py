@@ -65,7 +65,8 @@ def fit(backend: Any, instance: Any, params: dict[str, Any], data: dict[str, Any
     for index, nic in instance.nics.items():
         given = kept.get(index, {})
         nic.delete_on_termination = given.get("DeleteOnTermination", "NetworkInterfaceId" not in given)
-    tag(backend, instance, data.get("TagSpecifications", []), params.get("TagSpecifications", []))
+    instance.asked_devices = asked_devices(params, data)
+    instance.asked_tags = [*data.get("TagSpecifications", []), *params.get("TagSpecifications", [])]
     if profile := data.get("IamInstanceProfile", {}) if "IamInstanceProfile" not in params else {}:
         named = {"iam_instance_profile_name": profile.get("Name"), "iam_instance_profile_arn": profile.get("Arn")}
         backend.associate_iam_instance_profile(instance.id, **named)
@@ -75,15 +76,19 @@ def flag(value: Any) -> bool:
     return str(value).lower() == "true"
 
 
-def tag(backend: Any, instance: Any, *specifications: list[dict[str, Any]]) -> None:
-    """Tags at creation for what came with the instance; later specifications win."""
+def asked_devices(params: dict[str, Any], data: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The block devices of the template and of the request."""
+    return [data.get("BlockDeviceMappings", []), params.get("BlockDeviceMappings", [])]
+
+
+def tag(backend: Any, instance: Any) -> None:
+    """Tags at creation for what came with the instance; the request's win over the template's."""
     made = {
         "volume": [one.volume_id for one in instance.block_device_mapping.values()],
         "network-interface": [nic.id for nic in instance.nics.values()],
         "instance": [instance.id],
     }
-    for specification in specifications:
-        for entry in specification:
-            for name in made.get(entry.get("ResourceType", ""), []):
-                given = {one["Key"]: one.get("Value", "") for one in entry.get("Tags", [])}
-                backend.tags[name].update(given)
+    for entry in getattr(instance, "asked_tags", []):
+        for name in made.get(entry.get("ResourceType", ""), []):
+            given = {one["Key"]: one.get("Value", "") for one in entry.get("Tags", [])}
+            backend.tags[name].update(given)

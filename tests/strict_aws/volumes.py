@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 from tests.strict_aws import encryption, snapshots, tags
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Answer, Call
-from tests.strict_aws.world import Image, World
+from tests.strict_aws.world import Image, Place, World
 
 
 def create_volume(world: World, call: Call) -> Any:
@@ -57,22 +57,58 @@ def parsed(call: Call, answer: Answer) -> dict[str, Any]:
     return dict(shown)
 
 
-def of_image(world: World, backend: Any, instance: Any, image: Image) -> None:
-    """Give an instance that moto just started the root device and volume that its image says."""
-    root = image.shown["RootDeviceName"]
-    ebs = next(one["Ebs"] for one in image.shown["BlockDeviceMappings"] if one["DeviceName"] == root)
-    mapping = instance.block_device_mapping
-    if root not in mapping:  # moto made one of its own device name, 8 GiB of nothing
-        mapping[root] = mapping.pop(instance.root_device_name)
-    instance.root_device_name, instance.architecture = root, image.shown["Architecture"]
-    instance.virtualization_type, instance.boot_mode = image.shown["VirtualizationType"], image.shown.get("BootMode")
-    volume = backend.volumes[mapping[root].volume_id]
-    source = world.snapshots[ebs["SnapshotId"]]
-    volume.snapshot_id, volume.encrypted, volume.kms_key_id = source.id, source.key is not None, source.key
-    volume.size = mapping[root].size = max(int(volume.size or 0) if volume.size != 8 else 0, ebs["VolumeSize"])
-    volume.volume_type = ebs["VolumeType"]
-    volume.attachment.device = root
-    mapping[root].delete_on_termination = ebs.get("DeleteOnTermination", True)
+def devices(image: Image, *asked: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What an instance of the image has at each device: the image's, then what was asked for, later lists first."""
+    found: dict[str, dict[str, Any]] = {}
+    for listed in (image.shown["BlockDeviceMappings"], *asked):
+        for entry in listed:
+            name = entry["DeviceName"]
+            if "NoDevice" in entry:
+                found.pop(name, None)
+            elif "Ebs" in entry:
+                found[name] = {**found.get(name, {}), **entry["Ebs"]}
+    return found
+
+
+def check(world: World, call: Call, wanted: dict[str, dict[str, Any]]) -> None:
+    """Raise AwsError for a device whose snapshot cannot be used, or that is smaller than it, or has no size."""
+    for name, ebs in wanted.items():
+        size, source = int(ebs.get("VolumeSize", 0)), None
+        if "SnapshotId" in ebs:
+            source = world.snapshots.get(ebs["SnapshotId"]) or snapshots.found(
+                world, call, ebs["SnapshotId"], own=False
+            )
+        if source is None and not size:
+            raise AwsError("MissingParameter", f"The request must contain the size or the snapshot of {name}")
+        if source is not None and size and size < source.size_gib:
+            said = f"Volume of size {size}GB is smaller than snapshot '{source.id}', expect size >= {source.size_gib}GB"
+            raise AwsError("InvalidBlockDeviceMapping", said)
+
+
+def of_instance(world: World, backend: Any, instance: Any, image: Image, asked: list[list[dict[str, Any]]]) -> None:
+    """Give an instance that moto just started, without any volume, those that its image and its request say."""
+    shown = image.shown
+    instance.root_device_name, instance.architecture = shown["RootDeviceName"], shown["Architecture"]
+    instance.virtualization_type, instance.boot_mode = shown["VirtualizationType"], shown.get("BootMode")
+    for name, ebs in devices(image, *asked).items():
+        volume = made(world, backend, instance, ebs)
+        ends = ebs.get("DeleteOnTermination", name == instance.root_device_name)
+        backend.attach_volume(volume.id, instance.id, name, str(ends).lower() == "true")
+
+
+def made(world: World, backend: Any, instance: Any, ebs: dict[str, Any]) -> Any:
+    """A volume for a device of an instance."""
+    source = world.snapshots.get(ebs.get("SnapshotId", ""))
+    key = encryption.for_volume(world, Place(backend.account_id, backend.region_name), ebs)
+    volume = backend.create_volume(
+        size=int(ebs.get("VolumeSize") or (source.size_gib if source else 0)),
+        zone_name=instance.availability_zone,
+        volume_type=ebs.get("VolumeType"),
+        iops=int(ebs["Iops"]) if "Iops" in ebs else None,
+        throughput=int(ebs["Throughput"]) if "Throughput" in ebs else None,
+    )
+    volume.snapshot_id, volume.encrypted, volume.kms_key_id = source.id if source else None, key is not None, key
+    return volume
 
 
 RULES = {"CreateVolume": create_volume}
