@@ -19,9 +19,9 @@ from images.documents import REVOCATION
 from images.publication.lifecycle import OCI, moment, parse_annotations
 from images.publication.referrers import attached, latest
 from images.publication.registry import Manifest, Registry
+from pipelines.fleet.essence import repository
 from pipelines.fleet.members import Member, Origin, Target, newest
 from pipelines.fleet.model import Fleet
-from pipelines.rollouts.refusals import repository
 
 NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "waiver-ended")
 
