@@ -18,6 +18,7 @@ JSON = {"json": "print JSON on standard output, for other programs"}
 REFRESH = {"refresh": "ask the mirror for its package index first, as every night does"}
 NAME = {"name": "a name, a glob, or `all`"}
 POLICY = {"policy": "judge by this policy instead of the definitions' own"}
+ADOPT = {"adopt": "take over the unknown member of this name, a glob, or `all`; repeatable"}
 APPLY = {"apply": "act; without it the plan is shown and nothing happens"}
 
 
@@ -305,30 +306,40 @@ def fleet_check(c: Context, fleet: str, json: bool = False) -> int:
 
 
 @command(
-    {"fleet": "a fleet's name", "adopt": "take over the unknown member of this name, a glob, or `all`; repeatable"}
+    {
+        "fleet": "a fleet's name",
+        "output": "write the plan to this file, for `roll.start --plan`",
+        "markdown": "print it as whoever approves it reads it",
+    }
+    | ADOPT
     | JSON,
     "fleet",
     iterable=["adopt"],
 )
-def roll_plan(c: Context, fleet: str, adopt: list[str], json: bool = False) -> None:
-    """What a rollout of the fleet would do: waves, steps, time; or why it is refused."""
-    from pipelines.rolling import roll_fleet, show_roll
+def roll_plan(
+    c: Context, fleet: str, adopt: list[str], output: str = "", markdown: bool = False, json: bool = False
+) -> None:
+    """What a rollout of the fleet would do: waves, steps, time, calls; or why it is refused."""
+    from pipelines.rolling import plan_roll, show_plan
 
-    show_roll(roll_fleet(fleet, apply=False, adopt=adopt), as_json=json)
+    show_plan(plan_roll(fleet, adopt, output), as_json=json, as_markdown=markdown)
 
 
 @command(
-    {"fleet": "a fleet's name", "adopt": "take over the unknown member of this name, a glob, or `all`; repeatable"}
+    {"fleet": "a fleet's name", "plan": "carry out exactly the plan in this file, or refuse where the world has moved"}
+    | ADOPT
     | APPLY
     | JSON,
     "fleet",
     iterable=["adopt"],
 )
-def roll_start(c: Context, fleet: str, adopt: list[str], apply: bool = False, json: bool = False) -> None:
-    """Replace the violating members one by one, healthy before the old one goes, or roll back."""
+def roll_start(
+    c: Context, fleet: str, adopt: list[str], plan: str = "", apply: bool = False, json: bool = False
+) -> None:
+    """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
     from pipelines.rolling import roll_fleet, show_roll
 
-    show_roll(roll_fleet(fleet, apply=apply, adopt=adopt), as_json=json)
+    show_roll(roll_fleet(fleet, apply=apply, adopt=adopt, file=plan), as_json=json)
 
 
 # --- every night ----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from pipelines.fleet.origins import Origins
 from pipelines.fleet.progress import RolloutState
 from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.refusals import refuse_target, why_not
+from pipelines.rollouts.sealed import Present, Sealed, refuse_moved, seal
 from pipelines.soundness import require_policy
 from pipelines.violations import Judged, judge
 
@@ -63,9 +64,22 @@ class Desk:
             own_registry=self.registry.address,
         )
 
-    def plan(self, adopt: Sequence[str]) -> Plan:
-        """What a rollout would do now. Raises RefusedError."""
-        return plan(self.fleet, self.judge(self.members.describe()), self.origins().target(), self.now(), adopt)
+    def world(self) -> Present:
+        """The fleet as it is now."""
+        return Present(self.fleet, self.members.describe(), self.origins().target(), self.now())
+
+    def plan(self, adopt: Sequence[str], *, automated: bool = False) -> Sealed:
+        """What a rollout would do now, and the world it would do it in. Raises RefusedError."""
+        world = self.world()
+        made = plan(self.fleet, self.judge(world.members), world.target, world.now, adopt, automated=automated)
+        return seal(made, world, self.context.actor, adopt)
+
+    def same(self, sealed: Sealed) -> Sealed:
+        """An approved plan, if the world is still the one that was approved. Raises RefusedError with what differs."""
+        world = self.world()
+        refuse_moved(sealed, world)
+        refuse_target(self.fleet, world.target, world.now)
+        return sealed
 
 
 @contextmanager
@@ -96,25 +110,27 @@ def _runs(one: Judged) -> str:
 
 
 def start(
-    at: Desk, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False
+    at: Desk, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False, approved: Sealed | None = None
 ) -> tuple[Plan, RolloutState | None]:
     """Plan the fleet's rollout and, with `apply`, carry it out; an automated run does so only if the fleet says so.
 
-    What an earlier run left unfinished is finished or restored first. Raises RefusedError when a limit forbids the
-    rollout, or when a replacement was not healthy and the old members are back; and OutsideError.
+    `approved`: exactly that plan is carried out, or refused with what has moved since. What an earlier run left
+    unfinished is finished or restored first. Raises RefusedError when a limit forbids the rollout, or when a
+    replacement was not healthy and the old members are back; and OutsideError.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
     if not act:
         for row in at.context.ledger.open_rollouts(at.fleet.name):
             say(f"the rollout {row.id} is not over; if it was interrupted, --apply finishes or restores it first")
-        return at.plan(adopt), None
+        return (at.same(approved) if approved else at.plan(adopt, automated=automated)).plan, None
     lock = at.context.settings.state_dir / "locks" / f"fleet-{at.fleet.name}.lock"
     with only_one(lock, f"a rollout of the fleet {at.fleet.name}"):
         resume(at)
-        planned = at.plan(adopt)
+        sealed = at.same(approved) if approved else at.plan(adopt, automated=automated)
+        planned = sealed.plan
         if not planned.waves:
             return planned, None
-        state = run(planned, _new_id(at), _world(at, planned, adopt))
+        state = run(planned, _new_id(at), _world(at, planned, sealed.adopt))
         check(at)
         return planned, state
 

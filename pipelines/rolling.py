@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from pathlib import Path
 
 from hardening.explain import explain
-from hardening.foundation.console import out, print_json, print_table, say
-from hardening.foundation.durations import shown
+from hardening.foundation.console import out, print_json, print_table, print_text, say
+from hardening.foundation.errors import UsageError
 from hardening.foundation.settings import load_settings
 from images.context import Context
 from images.documents import to_json
@@ -18,6 +18,18 @@ from pipelines.listing import finish
 from pipelines.nightly import Failures, nightly
 from pipelines.report import gather, short, write_report
 from pipelines.roll import check, desk, start
+from pipelines.rollouts.approval import read_plan, write_plan
+from pipelines.rollouts.sealed import Sealed
+from pipelines.rollouts.shown import (
+    CALL_COLUMNS,
+    STEP_COLUMNS,
+    WAVE_COLUMNS,
+    call_rows,
+    heading,
+    markdown,
+    step_rows,
+    wave_rows,
+)
 from pipelines.wiring import clock, image_context
 
 
@@ -49,12 +61,46 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
     return 0 if lines and not any(line.violations for line in lines) else 3
 
 
-def roll_fleet(name: str, *, apply: bool, adopt: Sequence[str] = (), context: Context | None = None) -> RollOutput:
-    """Plan a rollout and, with `apply`, carry it out. Raises RefusedError when it may not, or was rolled back."""
+def plan_roll(
+    name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
+) -> tuple[RollOutput, Sealed]:
+    """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
     context = context or image_context()
     with desk(name, context, engine=lambda: fleet_host(context), now=clock) as at:
-        plan, state = start(at, apply=apply, adopt=adopt)
+        sealed = at.plan(adopt)
+        if output:
+            write_plan(sealed, Path(output))
+        return roll_output(sealed.plan), sealed
+
+
+def roll_fleet(
+    name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", context: Context | None = None
+) -> RollOutput:
+    """Plan a rollout, or take the plan in `file`, and, with `apply`, carry it out.
+
+    Raises UsageError where both `file` and `adopt` are given, RefusedError when it may not, or was rolled back.
+    """
+    if file and adopt:
+        raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
+    context = context or image_context()
+    approved = read_plan(Path(file)) if file else None
+    with desk(name, context, engine=lambda: fleet_host(context), now=clock) as at:
+        plan, state = start(at, apply=apply, adopt=adopt, approved=approved)
         return roll_output(plan, state)
+
+
+def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool) -> None:
+    """Print a plan for people, for programs, or for whoever approves it."""
+    roll, sealed = planned
+    if as_markdown:
+        out().print(
+            markdown(roll, sealed.made_by, f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"),
+            markup=False,
+            soft_wrap=True,
+            end="",
+        )
+    else:
+        show_roll(roll, as_json=as_json)
 
 
 def show_roll(roll: RollOutput, *, as_json: bool) -> None:
@@ -62,15 +108,20 @@ def show_roll(roll: RollOutput, *, as_json: bool) -> None:
     if as_json:
         print_json(to_json(roll))
         return
-    rows = [[str(s.wave), s.member.rpartition("/")[2], "; ".join(s.why), s.outcome or "planned"] for s in roll.steps]
     out().print(f"{roll.fleet}: to {short(roll.replacement)}", markup=False, soft_wrap=True)
-    out().print(f"{roll.method}, never below {roll.floor} of {roll.desired} serving", markup=False)
-    print_table(["wave", "member", "because", "outcome"], rows)
+    print_text("\n".join(heading(roll)))
+    for columns, rows in (
+        (WAVE_COLUMNS, wave_rows(roll)),
+        (CALL_COLUMNS, call_rows(roll.calls)),
+        (STEP_COLUMNS, step_rows(roll.steps)),
+    ):
+        if rows:
+            out().print()
+            print_table(columns, rows)
     for skip in roll.skipped:
-        out().print(f"left alone: {skip.member}: {skip.why}", markup=False)
+        print_text(f"left alone: {skip.member}: {skip.why}")
     if roll.steps and not roll.rollout:
-        command = f"./goldsmith roll.start {roll.fleet} --apply"
-        say(f"nothing was done; it takes {shown(timedelta(seconds=roll.seconds))} or more: {command}")
+        say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet} --apply")
 
 
 def run_nightly(policy: str = "", only: str = "all") -> tuple[NightlyOutput, Failures]:

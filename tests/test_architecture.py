@@ -93,6 +93,8 @@ PURE = {
     "pipelines.rollouts.plan",
     "pipelines.rollouts.refusals",
     "pipelines.rollouts.schedule",
+    "pipelines.rollouts.sealed",
+    "pipelines.rollouts.shown",
     "pipelines.rollouts.waves",
     "pipelines.violations",
 }

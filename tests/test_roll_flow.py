@@ -30,6 +30,7 @@ from pipelines.fleet.lines import member_lines, roll_output
 from pipelines.fleet.members import Key
 from pipelines.publishing import prune_images
 from pipelines.roll import Desk, check, desk, start
+from pipelines.rollouts.approval import read_plan, write_plan
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
 NOW = datetime.now(UTC)
@@ -125,6 +126,26 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(place: 
         assert start(at, apply=True)[0].steps == ()
     assert context.ledger.running_digests() == {new.digest: ("fleet-test/web-1",)}
     assert context.ledger.open_rollouts() == ()
+
+
+def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_moved(
+    place: Place, context: Context, tmp_path: Path
+) -> None:
+    """First another member appears; without it the plan that was approved rolls."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        write_plan(at.plan(()), tmp_path / "plan.json")
+        approved = read_plan(tmp_path / "plan.json")
+        place.run(f"{old.repository}@{old.digest}", "web-2")
+        with pytest.raises(RefusedError, match="web-2 is new"):
+            start(at, apply=True, approved=approved)
+        place.api.remove_container("web-2", force=True)
+        planned, state = start(at, apply=True, approved=approved)
+        assert planned == approved.plan
+        assert state is not None
+        assert [step.phase for step in state.steps] == ["done"]
 
 
 def test_two_rollouts_of_the_same_moment_do_not_meet(place: Place, context: Context) -> None:

@@ -34,6 +34,17 @@ def shown(span: timedelta) -> str:
     return f"{seconds}s"
 
 
+def in_short(span: timedelta) -> str:
+    """A timedelta as people say it, in its two largest units: `2d 4h`, `1h 5m`, `40s`; whole seconds."""
+    seconds = int(span.total_seconds())
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        parts.append((count, unit))
+    first = next((number for number, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count) or "0s"
+
+
 Duration = Annotated[
     timedelta, BeforeValidator(duration, json_schema_input_type=_Written), PlainSerializer(shown, return_type=str)
 ]

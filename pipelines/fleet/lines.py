@@ -9,6 +9,7 @@ from hardening.findings import Reason
 from pipelines.contract import Line
 from pipelines.fleet.progress import RolloutState
 from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.waves import Wave
 from pipelines.violations import Judged, named
 
 
@@ -28,11 +29,17 @@ class MemberLine(Line):
 
 
 class StepLine(Line):
-    """One member that would be, or was, replaced, and why; `outcome` is empty in a plan."""
+    """One member that would be, or was, replaced, and why; `outcome` is empty in a plan.
+
+    `rule`: which of its reasons the budgets count. `seconds`: what it takes at least.
+    """
 
     member: str
     wave: int
     why: tuple[str, ...]
+    zone: str
+    rule: str
+    seconds: int
     outcome: str = ""
     note: str = ""
 
@@ -44,8 +51,34 @@ class SkipLine(Line):
     why: str
 
 
+class WaveLine(Line):
+    """One wave: so many members, `parallel` at a time, with the bake after them. The canary wave waits for approval
+    where `auto_promote` is off.
+    """
+
+    wave: int
+    canary: bool
+    members: int
+    parallel: int
+    zones: tuple[str, ...]
+    seconds: int
+    bake_seconds: int
+
+
+class CallsLine(Line):
+    """How many calls of one kind a rollout makes in an account and region, and how long they last at least."""
+
+    place: str
+    calls_of: str
+    calls: int
+    seconds: int
+
+
 class RollOutput(Line):
-    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done."""
+    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done.
+
+    `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that.
+    """
 
     fleet: str
     replacement: str
@@ -55,6 +88,10 @@ class RollOutput(Line):
     seconds: int
     steps: tuple[StepLine, ...]
     skipped: tuple[SkipLine, ...]
+    waves: tuple[WaveLine, ...]
+    calls: tuple[CallsLine, ...]
+    waits_until: datetime | None
+    waits_for: str
     rollout: str = ""
 
 
@@ -87,6 +124,9 @@ def roll_output(plan: Plan, state: RolloutState | None = None) -> RollOutput:
             member=step.member.id,
             wave=number,
             why=step.why,
+            zone=step.member.zone,
+            rule=step.rule,
+            seconds=step.seconds,
             outcome=done[step.member.id].phase if step.member.id in done else "",
             note=done[step.member.id].note if step.member.id in done else "",
         )
@@ -102,5 +142,21 @@ def roll_output(plan: Plan, state: RolloutState | None = None) -> RollOutput:
         seconds=plan.seconds,
         steps=tuple(steps),
         skipped=tuple(SkipLine(member=skip.member, why=skip.why) for skip in plan.skipped),
+        waves=tuple(_wave(number, wave) for number, wave in enumerate(plan.waves, start=1)),
+        calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
+        waits_until=plan.hold.until if plan.hold else None,
+        waits_for=plan.hold.why if plan.hold else "",
         rollout=state.id if state else "",
+    )
+
+
+def _wave(number: int, wave: Wave) -> WaveLine:
+    return WaveLine(
+        wave=number,
+        canary=wave.canary,
+        members=len(wave.steps),
+        parallel=wave.parallel,
+        zones=tuple(sorted({step.member.zone for step in wave.steps} - {""})),
+        seconds=wave.seconds,
+        bake_seconds=int(wave.bake.total_seconds()),
     )

@@ -1,0 +1,148 @@
+"""A plan as a file that somebody approves, and what has moved in the world since. Pure.
+
+The digest over the file finds slips and changes by hand; it is no signature. Whoever can write the file can make it
+say anything, so each step is still judged again right before it acts, and the replacement is, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.hashing import digest_of
+from images.documents import from_json, to_json
+from pipelines.fleet.members import Member, Target
+from pipelines.fleet.model import Fleet
+from pipelines.rollouts.plan import Plan
+
+FORM = "goldsmith.rollout-plan/1"
+VALID_FOR = timedelta(days=3)
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A plan and the world that it was made in. `fleet` is the fleet's file, `members` the handle of each member's id.
+
+    `adopt`: which unknown members it takes over on purpose.
+    """
+
+    plan: Plan
+    fleet: dict[str, Any]
+    members: dict[str, str]
+    adopt: tuple[str, ...]
+    made_at: datetime
+    made_by: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Present:
+    """The world at the moment at which a sealed plan is to be carried out."""
+
+    fleet: Fleet
+    members: Sequence[Member]
+    target: Target
+    now: datetime
+
+
+def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = ()) -> Sealed:
+    """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
+    return Sealed(
+        plan=plan,
+        fleet=world.fleet.model_dump(mode="json"),
+        members=_handles(world.members),
+        adopt=tuple(adopt),
+        made_at=world.now,
+        made_by=by,
+        expires_at=world.now + VALID_FOR,
+    )
+
+
+def written(sealed: Sealed) -> str:
+    """The text of the file: JSON, with the digest over all of it."""
+    body = to_json(sealed)
+    return json.dumps({"form": FORM, "digest": digest_of(body), "sealed": body}, indent=1) + "\n"
+
+
+def opened(text: str, file: str) -> Sealed:
+    """What `written` wrote. Raises ContentError where `file` is no plan, RefusedError where it was changed."""
+    try:
+        found = json.loads(text)
+        form, digest, body = found["form"], found["digest"], found["sealed"]
+    except (ValueError, KeyError, TypeError):
+        raise ContentError("no rollout's plan", file=file, hint="./goldsmith roll.plan FLEET --output FILE") from None
+    if form != FORM:
+        raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="plan anew")
+    if digest_of(body) != digest:
+        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="plan anew")
+    try:
+        return from_json(Sealed, body)
+    except ValidationError:
+        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="plan anew") from None
+
+
+def refuse_moved(sealed: Sealed, present: Present) -> None:
+    """Raise RefusedError where the world is not the one that was approved, with all that differs."""
+    reasons = compare(sealed, present)
+    if reasons:
+        raise RefusedError(
+            f"the approved plan of {sealed.made_at:%Y-%m-%d %H:%M} UTC by {sealed.made_by} no longer fits",
+            evidence="\n".join(reasons),
+            hint=f"plan anew and have it approved: ./goldsmith roll.plan {present.fleet.name} --output FILE",
+        )
+
+
+def compare(sealed: Sealed, present: Present) -> tuple[str, ...]:
+    """What has moved since the plan was made, a line for each; none: exactly the approved may be carried out."""
+    return (
+        *_age(sealed, present.now),
+        *_differing(sealed.fleet, present.fleet.model_dump(mode="json")),
+        *_moved(sealed.plan.target, present.target),
+        *_changed(sealed.members, _handles(present.members)),
+    )
+
+
+def _age(sealed: Sealed, now: datetime) -> Iterator[str]:
+    if now >= sealed.expires_at:
+        yield f"it was good until {sealed.expires_at:%Y-%m-%d %H:%M} UTC"
+    if now < sealed.made_at:
+        yield f"it was made at {sealed.made_at:%Y-%m-%d %H:%M} UTC, which is still to come: is a clock wrong?"
+
+
+def _differing(planned: Any, present: Any, key: str = "") -> Iterator[str]:
+    """Each key of the fleet's file that has another value now."""
+    if isinstance(planned, Mapping) and isinstance(present, Mapping):
+        for name in sorted(planned.keys() | present.keys()):
+            yield from _differing(planned.get(name), present.get(name), f"{key}.{name}" if key else name)
+    elif planned != present:
+        yield f"the fleet's file: {key} was {json.dumps(planned)} and is {json.dumps(present)}"
+
+
+def _moved(planned: Target, present: Target) -> Iterator[str]:
+    if (planned.reference, planned.digest) != (present.reference, present.digest):
+        yield f"the replacement was {planned.reference} and is {present.reference}"
+
+
+def _changed(planned: Mapping[str, str], present: Mapping[str, str]) -> Iterator[str]:
+    """Members that are gone, new, or under the same name not the same any more."""
+    yield from _some(sorted(planned.keys() - present.keys()), "is gone")
+    yield from _some(sorted(present.keys() - planned.keys()), "is new")
+    both = sorted(planned.keys() & present.keys())
+    yield from _some([member for member in both if planned[member] != present[member]], "was made anew since")
+
+
+def _some(members: Sequence[str], what: str) -> Iterator[str]:
+    yield from (f"{member} {what}" for member in members[:SHOWN])
+    if len(members) > SHOWN:
+        yield f"and {len(members) - SHOWN} more: {what}"
+
+
+def _handles(members: Sequence[Member]) -> dict[str, str]:
+    return {member.id: member.handle for member in members}

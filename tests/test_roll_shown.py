@@ -1,0 +1,68 @@
+"""How a plan looks: within 80 columns for a person at a terminal, as markdown for whoever approves it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fleets import NOW, fleet, judged, reason, target
+
+from hardening.foundation.console import out
+from pipelines.fleet.lines import RollOutput, roll_output
+from pipelines.fleet.model import Fleet
+from pipelines.rolling import show_roll
+from pipelines.rollouts.plan import plan
+from pipelines.rollouts.shown import heading, markdown, wave_rows
+
+
+def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:
+    known = [judged(name.format(number), "expired", **more) for number in range(count)]
+    return roll_output(plan(of or fleet(), known, target(), NOW))
+
+
+def test_equal_waves_share_a_row() -> None:
+    """A fleet of a hundred, one at a time, is two rows: the canary and the rest."""
+    assert wave_rows(planned(100)) == [
+        ["1 canary", "1", "1", "", "35s", "5m"],
+        ["2-100", "1", "1", "", "35s", ""],
+    ]
+
+
+def test_the_heading_says_how_much_how_long_and_from_when() -> None:
+    """A plan outside of its window names the moment at which it begins."""
+    window = {"start": "03:00", "end": "04:00", "zone": "UTC"}
+    assert heading(planned(3, fleet(windows=[window])))[1:] == [
+        "3 members in 3 waves, in 6m 45s or more",
+        "nothing is done before 2026-03-02 03:00 UTC: no window of limits.windows is open",
+    ]
+
+
+def test_a_plan_with_long_names_and_reasons_stays_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Folded, not cut."""
+    out.cache_clear()
+    show_roll(
+        planned(3, name="a-very-long-name-that-somebody-gave-to-a-container-{}", zone="eu-central-1a"), as_json=False
+    )
+    printed = capsys.readouterr().out
+    out.cache_clear()
+    assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
+    assert "canary" in printed
+
+
+def test_markdown_takes_what_others_wrote_as_plain_text() -> None:
+    """A label or reason must not become a link, an image, a cell or HTML in the eyes of whoever approves."""
+    evil = replace(judged("web-1"), reasons=(reason("expired", what="![x](http://e) | <script>\n# **approved**"),))
+    text = markdown(roll_output(plan(fleet(), [evil], target(), NOW)), "ana@host")
+    assert "\\[x\\](http" in text
+    assert "<script>" not in text
+    assert not re.search(r"^# ", text, re.MULTILINE)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (4, 7) for line in text.splitlines() if line.startswith("|"))
+
+
+def test_markdown_of_a_huge_fleet_stays_short_enough_for_a_forge() -> None:
+    """It names how many more stand in the file."""
+    text = markdown(planned(3000), "ana@host")
+    assert len(text) < 60_000
+    assert "And 2800 more, in the plan's file." in text

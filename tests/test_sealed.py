@@ -1,0 +1,132 @@
+"""A plan as a file that somebody approves: carried out exactly, or refused with all that has moved since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleets import NOW, fleet, judged, release, target
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
+from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.model import Fleet
+from pipelines.rollouts.approval import read_plan, write_plan
+from pipelines.rollouts.plan import plan
+from pipelines.rollouts.sealed import Present, Sealed, compare, opened, refuse_moved, seal, written
+
+KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
+MEMBERS = [one.member for one in KNOWN]
+
+
+def world(
+    members: Sequence[Member] = MEMBERS,
+    to: Target | None = None,
+    of: Fleet | None = None,
+    later: timedelta = timedelta(),
+) -> Present:
+    return Present(of or fleet(), members, to or target(), NOW + later)
+
+
+def sealed(**limits: Any) -> Sealed:
+    of = fleet(**limits)
+    return seal(plan(of, KNOWN, target(), NOW), world(of=of), "ana@host", ["web-*"])
+
+
+@given(
+    members=st.lists(st.tuples(st.booleans(), st.sampled_from(["", "a"])), min_size=1, max_size=5),
+    limits=st.fixed_dictionaries(
+        {},
+        optional={
+            "max_parallel": st.integers(1, 3),
+            "windows": st.just([{"start": "22:00"}]),
+            "canary": st.integers(0, 2),
+        },
+    ),
+)
+def test_a_plan_survives_its_file_exactly(members: list[Any], limits: dict[str, Any]) -> None:
+    """What is carried out is what was approved, to the last date."""
+    known = [judged(f"web-{n}", "expired", healthy=well, zone=zone) for n, (well, zone) in enumerate(members)]
+    of = fleet(**limits)
+    present = world([one.member for one in known], of=of)
+    made = seal(plan(of, known, target(), NOW), present, "ana@host", ["all"])
+    assert opened(written(made), "plan.json") == made
+    assert compare(opened(written(made), "plan.json"), present) == ()
+
+
+def test_every_changed_byte_of_the_plan_is_found() -> None:
+    """A member added, a bake shortened, an end put off: the digest breaks."""
+    text = written(sealed())
+    body = json.loads(text)["sealed"]
+    for key in body:
+        changed = json.loads(text)
+        changed["sealed"][key] = {"something": "else"}
+        with pytest.raises(RefusedError, match="digest is broken"):
+            opened(json.dumps(changed), "plan.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"form": "x", "digest": "", "sealed": {}}'])
+def test_what_is_no_plan_is_told_so(text: str) -> None:
+    """With the file's name."""
+    with pytest.raises(ContentError, match=r"plan\.json"):
+        opened(text, "plan.json")
+
+
+CHANGES: list[tuple[Callable[[], Present], list[str]]] = [
+    (lambda: world(MEMBERS[1:]), ["host/local/docker/web-0 is gone"]),
+    (lambda: world([*MEMBERS, judged("web-9").member]), ["host/local/docker/web-9 is new"]),
+    (
+        lambda: world([replace(MEMBERS[0], handle="other"), *MEMBERS[1:]]),
+        ["host/local/docker/web-0 was made anew since"],
+    ),
+    (lambda: world(to=target(8)), [f"the replacement was {target().reference} and is {target(8).reference}"]),
+    (lambda: world(of=fleet(max_parallel=5)), ["the fleet's file: limits.max_parallel was 1 and is 5"]),
+    (lambda: world(later=timedelta(days=3)), ["it was good until 2026-03-04"]),
+    (lambda: world(later=timedelta(seconds=-1)), ["is a clock wrong"]),
+]
+
+
+@pytest.mark.parametrize(("present", "said"), CHANGES)
+def test_a_world_that_has_moved_is_refused_with_what_differs(present: Callable[[], Present], said: list[str]) -> None:
+    """Each change is named; and a world that stood still is not refused."""
+    refuse_moved(sealed(), world())
+    found = compare(sealed(), present())
+    assert len(found) == len(said)
+    assert all(part in line for part, line in zip(said, found, strict=True))
+    with pytest.raises(RefusedError, match=r"no longer fits") as error:
+        refuse_moved(sealed(), present())
+    assert "plan anew" in error.value.hint
+
+
+def test_a_whole_fleet_made_anew_is_told_in_a_few_lines() -> None:
+    """Ten names, and how many more."""
+    many = [judged(f"web-{number:02}", "expired") for number in range(30)]
+    made = seal(plan(fleet(), many, target(), NOW), world([one.member for one in many]), "ana@host")
+    found = compare(made, world([replace(one.member, handle="other") for one in many]))
+    assert len(found) == 11
+    assert found[-1] == "and 20 more: was made anew since"
+
+
+def test_dates_of_members_and_releases_are_no_difference() -> None:
+    """What is known of the replacement may change, and who is healthy: the run judges both right before it acts."""
+    ill = [replace(member, healthy=False) for member in MEMBERS]
+    redated = replace(target(), golden=replace(release(9), expires_at=NOW + timedelta(days=400)))
+    assert compare(sealed(), world(ill, to=redated)) == ()
+
+
+def test_the_file_is_written_and_read_at_the_edge(tmp_path: Path) -> None:
+    """Unknown members that are taken over on purpose stand in it, too."""
+    known = [judged("web-1", "unknown", origin=Origin())]
+    made = seal(plan(fleet(), known, target(), NOW, ["all"]), world([known[0].member]), "ana@host", ["all"])
+    write_plan(made, tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json").adopt == ("all",)
+    with pytest.raises(OutsideError, match="cannot be written"):
+        write_plan(made, tmp_path / "nowhere" / "plan.json")
+    with pytest.raises(ContentError, match="cannot be read"):
+        read_plan(tmp_path / "other.json")
