@@ -25,12 +25,8 @@ from pipelines.violations import Judged, judge
 MEMBERS = 10_000
 WIDE = 10
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
-DOCKER, SPREAD, FILE, BARE = (
-    "plan, containers",
-    "plan, machines, zones spread",
-    "seal and open the file",
-    "sort and cut",
-)
+DOCKER, SPREAD, JUDGED = "plan, containers", "plan, machines, zones spread", "judge and plan, containers"
+FILE, BARE = "seal and open the file", "sort and cut"
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 from hardening.findings import Reason
 from hardening.model import Enforcement, Waiver
@@ -25,12 +26,12 @@ class Judged:
     origin: Origin
     reasons: tuple[Reason, ...]
 
-    @property
+    @cached_property
     def violations(self) -> tuple[Reason, ...]:
         """The reasons to replace the member: not waived, and more than recorded only."""
         return tuple(r for r in self.reasons if not r.waived_by and r.enforcement is not Enforcement.AUDIT)
 
-    @property
+    @cached_property
     def rules(self) -> frozenset[str]:
         """The names of the rules that it violates."""
         return frozenset(reason.rule for reason in self.violations)

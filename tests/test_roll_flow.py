@@ -138,7 +138,7 @@ def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_
     with place.desk(context) as at:
         write_plan(at.plan(()), tmp_path / "plan.json")
         approved = read_plan(tmp_path / "plan.json")
-        place.run(f"{old.repository}@{old.digest}", "web-2")
+        place.run("fleet-test:one", "web-2")
         with pytest.raises(RefusedError, match="web-2 is new"):
             start(at, apply=True, approved=approved)
         place.api.remove_container("web-2", force=True)
