@@ -79,13 +79,15 @@ class Process:
 
     def _run(self, row: Row) -> None:
         row.runner = run = Run(self, row)
+        self.memory.began(run)
         self.memory.at(0, lambda: run.resume(None), self)
 
 
 class Memory:
     """The rows of all flows, and the one queue of events that every process hangs on. Times are seconds from 0.
 
-    `fate` is asked before each step, by flow and name. `watch` is called after every event.
+    `fate` is asked before each step, by flow and name; `acting` is that of the step which acts at the moment. `watch`
+    is called after every event.
     """
 
     def __init__(
@@ -94,9 +96,11 @@ class Memory:
         self.rows: dict[str, Row] = {}
         self.time = 0.0
         self.jumped = timedelta()
+        self.acting = CALM
         self.fate = fate
         self.watch = watch
         self._order = count()
+        self._runs: list[Run] = []
         self._events: list[tuple[float, int, Process | None, Callable[[], None]]] = []
 
     def process(self, name: str, flows: Mapping[str, Flow]) -> Process:
@@ -117,6 +121,15 @@ class Memory:
         for row in self.rows.values():
             if row.runner and row.runner.process is process:
                 row.runner.drop()
+
+    def began(self, run: Run) -> None:
+        """Remember an execution, to be closed in the end."""
+        self._runs.append(run)
+
+    def close(self) -> None:
+        """Leave every flow where it is."""
+        for run in self._runs:
+            run.drop()
 
     def wake(self, flow_id: str) -> None:
         """Send a flow a message: its present or its next wait ends."""
@@ -251,6 +264,7 @@ class Run:
         if fate.dies == "before":
             return self.memory.kill(self.process)
         answer, failed = None, None
+        self.memory.acting = fate
         try:
             answer = json.loads(json.dumps(act()))
         except GoldsmithError as error:

@@ -100,6 +100,11 @@ class Key:
     method: Method
 
     @property
+    def token(self) -> str:
+        """What a service that launches recognises a repeated launch by."""
+        return f"{self.rollout}/{self.member}/create"
+
+    @property
     def new_name(self) -> str:
         """What the new instance is called until it takes the name over."""
         return f"{self.name}.{self.rollout}"

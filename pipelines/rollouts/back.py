@@ -11,6 +11,8 @@ from pipelines.rollouts.orders import MemberOrder
 from pipelines.rollouts.rolling import Rolling
 from pipelines.rollouts.state import MemberState, Phase, Stage
 
+UNFINISHED = "not all went back"
+
 
 async def go_back(rolling: Rolling) -> None:
     """Replace every promoted member by what was pinned before its first change, the last first.
@@ -30,7 +32,8 @@ async def go_back(rolling: Rolling) -> None:
             await rolling.replace_all(orders, width)
             await _settle(rolling, orders, batch)
     except GoldsmithError as error:
-        await rolling.save(Stage.RESTORING, f"not all went back: {error.message}", failure=str(error))
+        said = f"{UNFINISHED}: {error}"
+        await rolling.save(Stage.RESTORING, said, failure=said)
 
 
 def _order(rolling: Rolling, order: MemberOrder, member: MemberState) -> MemberOrder:

@@ -13,7 +13,7 @@ from pipelines.rollouts.acting import LONGEST, Turns, UnhealthyError
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.rolling import Rolling
 from pipelines.rollouts.state import Stage
-from pipelines.rollouts.work import LEAST_READS, look
+from pipelines.rollouts.work import LEAST_READS, Row, look
 
 MOST_TURNS = 60
 
@@ -35,20 +35,28 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
     if not keys:
         return
     turns = Turns(rolling.hand.engine, min(span / MOST_TURNS, LONGEST))
-    ill = dict.fromkeys(keys, 0)
+    rows = {member: Row(timedelta(), 1, rolling.order.limits.min_healthy_time) for member in keys}
     before: int | None = None
     while True:
         stance, approvals, reads = await rolling.hand.look("watch the new members", lambda: _watch(rolling, keys))
         before = approvals if before is None else before
-        good = _count(ill, reads)
+        for member, read in reads.items():
+            rows[member].add(*read)
+        unproved = [member for member, row in rows.items() if not row.proved]
+        good = not unproved
         over = turns.slept >= span
         if good and stance == Stance.GO and (approvals > before or (over and not asks)):
             return
-        _refuse_ill(rolling, ill, reads)
-        _refuse_unread(rolling, turns.slept - span, good=good)
+        fallen = [member for member, row in rows.items() if row.bad >= LEAST_READS]
+        if late := turns.slept - span >= rolling.order.limits.healthy_deadline:
+            fallen = unproved
+        if fallen:
+            raise _ill(rolling, {member: rows[member] for member in fallen}, late=late)
         await _show(rolling, Stance(stance), span, asks=over and asks)
         if not await rolling.hand.obey(Stance(stance), turns):
-            await turns.next(counts=not (over and asks and good))
+            passed = await turns.next(counts=not (over and asks and good))
+            for row in rows.values():
+                row.slept(passed)
 
 
 def _watch(rolling: Rolling, keys: dict[str, Key]) -> Json:
@@ -59,26 +67,12 @@ def _watch(rolling: Rolling, keys: dict[str, Key]) -> Json:
     return [orders.stance, orders.approvals, {member: look(partial(fleet.read, key)) for member, key in keys.items()}]
 
 
-def _count(ill: dict[str, int], reads: dict[str, tuple[bool | None, str]]) -> bool:
-    """Whether all were good. Counts each member's bad reads in a row; one that could not be made counts neither way."""
-    for member, (good, _) in reads.items():
-        if good is not None:
-            ill[member] = 0 if good else ill[member] + 1
-    return all(good for good, _ in reads.values())
-
-
-def _refuse_ill(rolling: Rolling, ill: dict[str, int], reads: dict[str, tuple[bool | None, str]]) -> None:
-    fallen = [member for member, count in ill.items() if count >= LEAST_READS]
-    if fallen:
-        names = ", ".join(rolling.members[member].name for member in fallen)
-        seen = "\n".join(f"health: {reads[member][1]}" for member in fallen)
-        raise IllError(f"{names}: the new one fell ill while it baked", fallen, evidence=seen)
-
-
-def _refuse_unread(rolling: Rolling, late: timedelta, *, good: bool) -> None:
-    deadline = rolling.order.limits.healthy_deadline
-    if not good and late >= deadline:
-        raise UnhealthyError(f"the new members were not all good for {shown(deadline)} after their bake")
+def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
+    names = ", ".join(rolling.members[member].name for member in rows)
+    seen = "\n".join(f"health: {text}" for row in rows.values() for text in row.texts)
+    deadline = shown(rolling.order.limits.healthy_deadline)
+    what = f"was not healthy within {deadline} after its bake" if late else "fell ill while it baked"
+    return IllError(f"{names}: the new one {what}", tuple(rows), evidence=seen)
 
 
 async def _show(rolling: Rolling, stance: Stance, span: timedelta, *, asks: bool) -> None:

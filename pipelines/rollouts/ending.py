@@ -12,7 +12,7 @@ from pipelines.fleet.port import GoneError
 from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, Turns
 from pipelines.rollouts.orders import Finish, World
 from pipelines.rollouts.state import MemberState, Phase
-from pipelines.rollouts.work import Work, below_floor, look, old_serves
+from pipelines.rollouts.work import Work, look, old_serves
 
 
 class Verb(StrEnum):
@@ -85,9 +85,10 @@ async def _revived(work: Work) -> str:
 def _revive_safely(work: Work) -> str:
     """In place the new one must stop for that: only while enough others serve, or where it is ill itself."""
     order, fleet = work.order, work.fleet
-    takes_away = order.method is Method.IN_PLACE and look(lambda: fleet.read(work.key))[0]
-    if takes_away and (held := below_floor(fleet.describe(), order.member, order.floor)):
-        return held
+    if order.method is Method.IN_PLACE and look(lambda: fleet.read(work.key))[0] is not False:
+        left = sum(one.healthy for one in fleet.describe() if one.id != order.member)
+        if left < order.floor:
+            return f"stopping the new {order.name} now would leave {left} members serving; the floor is {order.floor}"
     fleet.revive(work.key)
     return ""
 

@@ -62,11 +62,16 @@ class Work:
 
 @dataclass
 class Row:
-    """Reads in a row: good since `count` reads, over `good_for`; wanted are `least` over `span`."""
+    """Reads in a row: good since `count` reads, over `good_for`; wanted are `least` over `span`.
+
+    Whoever had a bad read has to show itself good over `relapsed`, however short `span` was: its health begins anew.
+    """
 
     span: timedelta
     least: int
+    relapsed: timedelta
     count: int = 0
+    bad: int = 0
     good_for: timedelta = timedelta()
     texts: list[str] = field(default_factory=list)
 
@@ -75,6 +80,10 @@ class Row:
         self.texts = [*self.texts[1 - SHOWN_READS :], text]
         self.count = self.count + 1 if good else 0
         self.good_for = self.good_for if good else timedelta()
+        if good is not None:
+            self.bad = 0 if good else self.bad + 1
+        if good is False and self.relapsed > self.span:
+            self.span, self.least = self.relapsed, LEAST_READS
 
     def slept(self, span: timedelta) -> None:
         """Time has passed since the last read."""
@@ -92,7 +101,7 @@ async def prove(work: Work, span: timedelta) -> None:
 
     Raises UnhealthyError with what was seen when it is not within healthy_deadline, StoppedError when a person says so.
     """
-    row = await _watched(work, "new", Row(span, LEAST_READS), obeys=True)
+    row = await _watched(work, "new", Row(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
     if not row.proved:
         limit = shown(work.order.limits.healthy_deadline)
         raise UnhealthyError(
@@ -104,7 +113,7 @@ async def prove(work: Work, span: timedelta) -> None:
 
 async def old_serves(work: Work) -> bool:
     """Wait until the old instance is good; False when it is not within healthy_deadline."""
-    return (await _watched(work, "old", Row(timedelta(), 1), obeys=False)).proved
+    return (await _watched(work, "old", Row(timedelta(), 1, timedelta()), obeys=False)).proved
 
 
 async def _watched(work: Work, which: str, row: Row, *, obeys: bool) -> Row:

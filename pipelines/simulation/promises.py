@@ -1,0 +1,71 @@
+"""What a rollout promises at every moment, and what it has kept when it is over."""
+
+from __future__ import annotations
+
+from images.documents import from_json
+from pipelines.durable.memory import Row
+from pipelines.rollouts.back import UNFINISHED
+from pipelines.rollouts.journal import Stance
+from pipelines.rollouts.state import MemberState, Outcome, Phase
+from pipelines.simulation.estate import Box, ViolationError
+from pipelines.simulation.stage import TARGET, Simulation
+
+OWNED = (Phase.REPLACING, Phase.SERVING, Phase.NEW, Phase.OLD, Phase.FAILED)
+IN_TIME = 120.0
+
+
+def watch(stage: Simulation) -> None:
+    """After every event: whatever was launched is owned by a line of the ledger."""
+    members = stage.ledger.members
+    for box in stage.estate.boxes.values():
+        if box.label and members[box.member].phase not in OWNED:
+            raise ViolationError("nothing launched is unowned", f"{box.name}: {members[box.member].phase}")
+
+
+def kept(stage: Simulation, row: Row) -> Outcome:
+    """What the rollout came to. Raises ViolationError."""
+    if not row.ended:
+        raise ViolationError("the rollout ends", f"it is still {stage.ledger.state and stage.ledger.state.stage}")
+    if row.error:
+        raise ViolationError("the rollout ends", f"its flow was ended by {row.error!r}")
+    outcome = from_json(Outcome, row.result)
+    for member in outcome.members:
+        _member(stage, member)
+    _went_back(stage, outcome)
+    return outcome
+
+
+def _member(stage: Simulation, member: MemberState) -> None:
+    boxes = [box for box in stage.estate.boxes.values() if box.member == member.id]
+    named = [box for box in boxes if box.name == member.name and box.running]
+    if member.phase in (Phase.REPLACING, Phase.SERVING):
+        raise ViolationError("each member ends", f"{member.name} is left {member.phase}")
+    if member.phase is Phase.FAILED:
+        if not (member.failure and member.note):
+            raise ViolationError("each member ends", f"{member.name} failed, and nobody is told why")
+        return
+    if len(boxes) > 1 and "still there" not in member.note:
+        raise ViolationError("nothing is left over", f"{member.name}: {[box.name for box in boxes]}")
+    if member.id not in stage.meddled:
+        _runs(stage, member, named)
+
+
+def _runs(stage: Simulation, member: MemberState, named: list[Box]) -> None:
+    """The member runs what is said of it, and went back to nothing but what was pinned."""
+    wanted = TARGET.reference if member.phase is Phase.NEW else stage.pinned[member.id]
+    found = [box.exact for box in named]
+    if found != [wanted]:
+        promise = "rollback reaches the pinned version" if member.phase is Phase.OLD else "each member ends"
+        raise ViolationError(promise, f"{member.name} is called {member.phase} and runs {found}")
+
+
+def _went_back(stage: Simulation, outcome: Outcome) -> None:
+    """Once a person has asked for a rollback in time, nobody is left on the new version without a word."""
+    at = stage.stopped_at
+    if stage.ledger.stance is not Stance.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
+        return
+    if outcome.state.failure.startswith(UNFINISHED):
+        return
+    silent = [one.name for one in outcome.members if one.phase is Phase.NEW and not one.note]
+    if silent:
+        raise ViolationError("rollback reaches the pinned version", f"{silent[0]} was left on the new one")

@@ -1,0 +1,129 @@
+"""What a seed stands for: a fleet, its limits, and everything that goes wrong, as values that can be taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+from typing import Any
+
+EVERYBODY = -1
+MEMBERS = 20
+RARELY, OFTEN = 0.2, 0.6
+
+
+class Trouble(StrEnum):
+    """What can happen to a rollout."""
+
+    DIES_BEFORE = "dies before a step"
+    DIES_AFTER = "dies after a step"
+    THROTTLED = "throttled"
+    LOST_ANSWER = "lost answer"
+    BAD_READ = "bad read"
+    NO_LAUNCH = "no launch"
+    DARK = "dark"
+    STALLED = "stalled"
+    NEVER_HEALTHY = "never healthy"
+    FALLS_ILL = "falls ill"
+    FLAPS = "flaps"
+    OLD_ILL = "old ill"
+    VANISHES = "vanishes"
+    PROTECTED = "protected"
+    FIXED = "fixed"
+    CLOCK_JUMPS = "clock jumps"
+    RIVAL = "rival"
+    REVOKED = "revoked"
+    ALARM = "alarm"
+    PAUSE = "pause"
+    ABORT = "abort"
+    ROLLBACK = "rollback"
+    APPROVE = "approve"
+
+
+COUNTED = (Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.THROTTLED, Trouble.LOST_ANSWER, Trouble.BAD_READ)
+COMMANDS = {Trouble.PAUSE, Trouble.ABORT, Trouble.ROLLBACK, Trouble.APPROVE}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that happens: to which member (EVERYBODY: all), and how much of it.
+
+    `at` is in seconds; for those of COUNTED it is the number of the step, effect or read.
+    """
+
+    trouble: Trouble
+    at: float = 0.0
+    member: int = EVERYBODY
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        where = f" member {self.member}" if self.member != EVERYBODY else ""
+        return f"{self.trouble} at {self.at:g}{where}{f' for {self.amount:g}' if self.amount else ''}"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One simulated rollout, all of it."""
+
+    seed: int
+    members: int = MEMBERS
+    limits: dict[str, Any] = field(default_factory=dict)
+    slowness: float = 0.5
+    faults: tuple[Fault, ...] = ()
+
+    def __str__(self) -> str:
+        limits = ", ".join(f"{key} {value}" for key, value in self.limits.items())
+        faults = "; ".join(str(fault) for fault in self.faults) or "no fault"
+        return f"seed {self.seed}: {self.members} members; {limits}; {faults}"
+
+
+def scenario(seed: int) -> Scenario:
+    """The scenario of a seed, always the same."""
+    dice = Random(seed)
+    faults = tuple(_fault(dice, dice.choice(_MIX)) for _ in range(dice.choice((0, 1, 2, 3, 4, 6, 8))))
+    return Scenario(seed, MEMBERS, _limits(dice), dice.choice((0.05, 0.5, 2.0)), faults)
+
+
+def _limits(dice: Random) -> dict[str, Any]:
+    in_place = dice.random() < OFTEN / 1.5
+    return {
+        "method": "in_place" if in_place else "surge",
+        "max_unavailable": dice.choice((1, 2, "10%", "25%")) if in_place else dice.choice((0, 0, 1)),
+        "max_surge": dice.choice((1, 4, "50%")),
+        "max_parallel": dice.choice((1, 2, 4, 5, 10)),
+        "budgets": [{"nodes": dice.choice(("10%", "50%", "100%"))}],
+        "canary": dice.choice((0, 1, 1, 2, 3)),
+        "min_healthy_time": dice.choice(("10s", "30s")),
+        "healthy_deadline": "3m",
+        "bake_time": dice.choice(("0s", "1m", "5m")),
+        "bake_between_waves": dice.choice(("0s", "0s", "20s")),
+        "auto_promote": dice.random() >= RARELY,
+        "auto_rollback": dice.random() >= RARELY,
+        "alarms": ["http://alarm.example"],
+    }
+
+
+_MIX: tuple[Trouble, ...] = (*Trouble, Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.LOST_ANSWER, Trouble.STALLED)
+_WHOLE = (Trouble.NEVER_HEALTHY, Trouble.FALLS_ILL, Trouble.FLAPS, Trouble.NO_LAUNCH)
+_AMOUNT: dict[Trouble, Callable[[Random], float]] = {
+    Trouble.THROTTLED: lambda dice: dice.choice((1, 3, 10)),
+    Trouble.DARK: lambda dice: dice.choice((5, 60, 600)),
+    Trouble.STALLED: lambda dice: dice.choice((5, 20, 60, 300)),
+    Trouble.FALLS_ILL: lambda dice: dice.choice((20, 60, 200, 100_000)),
+    Trouble.OLD_ILL: lambda dice: dice.choice((30, 300, 100_000)),
+    Trouble.CLOCK_JUMPS: lambda dice: dice.choice((-86_400, -600, 600, 86_400)),
+    Trouble.PAUSE: lambda dice: dice.choice((10, 300, 5_000)),
+    Trouble.ALARM: lambda dice: dice.choice((10, 300)),
+}
+
+
+def _fault(dice: Random, trouble: Trouble) -> Fault:
+    at = float(dice.randrange(250)) if trouble in COUNTED else _moment(dice)
+    member = EVERYBODY if trouble in _WHOLE and dice.random() < RARELY else dice.randrange(MEMBERS)
+    return Fault(trouble, at, member, _AMOUNT.get(trouble, lambda _dice: 0.0)(dice))
+
+
+def _moment(dice: Random) -> float:
+    """Mostly while the first members are replaced, for there most is to be lost."""
+    return round(dice.uniform(0, dice.choice((60.0, 300.0, 1200.0))), 1)

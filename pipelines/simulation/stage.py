@@ -1,0 +1,230 @@
+"""One simulated rollout: the real plan and the real flows, carried by the engine in memory, with a scenario's faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from random import Random
+
+from hardening.findings import Reason
+from hardening.foundation.errors import RefusedError
+from hardening.model import Enforcement
+from images.artifact import Release
+from images.documents import to_json
+from pipelines.durable.memory import EPOCH, Fate, Memory, Process, Row
+from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.model import Fleet, FleetKind
+from pipelines.rollouts.journal import Stance
+from pipelines.rollouts.orders import Judge, MemberOrder, Order, World
+from pipelines.rollouts.plan import Plan, plan
+from pipelines.rollouts.run import ROLLOUT, flows
+from pipelines.rollouts.state import Stage
+from pipelines.simulation.estate import Box, Estate
+from pipelines.simulation.fleet import SimulatedFleet
+from pipelines.simulation.ledger import Ledger, SimulatedJournal
+from pipelines.simulation.scenario import Scenario
+from pipelines.violations import Judged
+
+LEASE = 30.0
+LONGEST = timedelta(days=30).total_seconds()
+AFTERWARDS = 1000.0
+APPROVES_EVERY = 400.0
+SECOND = 1.0
+FOREVER = datetime.max.replace(tzinfo=UTC)
+ID, NAME = "r1", "simulated"
+
+
+def release(number: int) -> Release:
+    """A golden release; the last ones are the newest."""
+    at = EPOCH - timedelta(days=40 - number)
+    digest = f"sha256:{number:064x}"
+    ends = EPOCH + timedelta(days=300)
+    return Release(NAME, f"r.example/{NAME}", digest, f"c{number}", "", "", "", at, ends, ends)
+
+
+TARGET = Target(f"r.example/{NAME}@{release(30).digest}", release(30).digest, release(30))
+
+
+class SimulatedJudge(Judge):
+    """What has changed since the plan was made."""
+
+    def __init__(self) -> None:
+        self.revoked = False
+        self.firing = False
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        """Fixed or protected meanwhile."""
+        if order.target.digest in member.digests:
+            return "it no longer violates"
+        return "it asks not to be disrupted" if member.protected_until else ""
+
+    def refuse(self, target: Target) -> None:
+        """Revoked meanwhile."""
+        if self.revoked:
+            raise RefusedError("the replacement is revoked")
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        """All of them, or none."""
+        return tuple(names) if self.firing else ()
+
+
+class Simulation:
+    """A scenario on stage. What a process is, who holds the lease, and what people do, is decided here."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.dice = Random(scenario.seed + 1)
+        self.fleet = _fleet(scenario)
+        self.memory = Memory(self._fate, self.watched)
+        self.ledger = Ledger()
+        self.judge = SimulatedJudge()
+        self.plan = _plan(self.fleet, scenario.members)
+        min_healthy = self.fleet.limits.min_healthy_time.total_seconds()
+        self.estate = Estate(self.memory, self.ledger, self.plan.floor, min_healthy)
+        self.estate.boxes = {box.handle: box for box in map(_old, range(scenario.members))}
+        self.estate.newborn = self._newborn
+        self.pinned = {box.member: box.exact for box in self.estate.boxes.values()}
+        self.deaths: dict[int, str] = {}
+        self.births: list[Callable[[Box], None]] = []
+        self.meddled: set[str] = set()
+        self.refused = 0
+        self.steps = 0
+        self.events = 0
+        self.stopped_at: float | None = None
+        self.ended_at = 0.0
+        self.each_event: Callable[[], None] = lambda: None
+        self.process = self._process()
+        self.row: Row | None = None
+
+    def run(self) -> Row:
+        """Let it happen until the rollout has ended, and a while longer: who slept may still wake up."""
+        order = to_json(Order(ID, self.plan, self.fleet.limits))
+        row = self.row = self.process.start(ROLLOUT, ID, order)
+        self.memory.at(APPROVES_EVERY, self._approve_where_asked)
+        try:
+            self.memory.run(LONGEST, lambda: row.ended)
+            self.ended_at = self.memory.time
+            if row.ended:
+                self.memory.run(self.memory.time + AFTERWARDS)
+        finally:
+            self.memory.close()
+        return row
+
+    def watched(self) -> None:
+        """After every event."""
+        self.events += 1
+        self.each_event()
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def _process(self) -> Process:
+        name = f"process {self.steps}"
+        world = World(
+            SimulatedFleet(self.estate, name), SimulatedJournal(self.ledger, name), self.judge, self.memory.now
+        )
+        self.ledger.holder = name
+        return self.memory.process(name, flows(lambda _fleet: world))
+
+    def _fate(self, _flow: str, _name: str) -> Fate:
+        self.steps += 1
+        seconds = self.dice.random() * self.scenario.slowness
+        dies = self.deaths.pop(self.steps, "")
+        if dies:
+            self.lapses(self.process)
+        return Fate(seconds + SECOND if dies else seconds, dies)
+
+    def lapses(self, process: Process) -> None:
+        """The process renews its lease no more: when that has ended, another one takes over."""
+        self.memory.at(LEASE + self.dice.random(), partial(self._take_over, process, self.memory.time))
+
+    def _take_over(self, from_process: Process, since: float) -> None:
+        gone = not from_process.alive or from_process.stalled_until > self.memory.time
+        if gone and self.process is from_process:
+            self.estate.forget_looks(from_process.name, since)
+            self.process = self._process()
+            self.process.recover()
+
+    def rival(self) -> None:
+        """Somebody else starts a rollout of this fleet: refused while a lease holds."""
+        if self.ledger.acquire("rival"):
+            order = to_json(Order("r2", self.plan, self.fleet.limits))
+            world = World(
+                SimulatedFleet(self.estate, "rival"),
+                SimulatedJournal(self.ledger, "rival"),
+                self.judge,
+                self.memory.now,
+            )
+            self.memory.process("rival", flows(lambda _fleet: world)).start(ROLLOUT, "r2", order)
+        else:
+            self.refused += 1
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    def command(self, stance: Stance) -> None:
+        """What a person says; abort and rollback are final."""
+        if self.ledger.stance in (Stance.GO, Stance.PAUSE):
+            self.ledger.stance = stance
+            if stance in (Stance.ABORT, Stance.ROLLBACK):
+                self.stopped_at = self.memory.time
+        self.wake()
+
+    def approve(self) -> None:
+        """A person approves."""
+        self.ledger.approvals += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """The command line wakes every flow of the rollout."""
+        for row in list(self.memory.rows.values()):
+            if not row.ended:
+                self.memory.wake(row.id)
+
+    def _approve_where_asked(self) -> None:
+        if self.row and not self.row.ended:
+            if self.ledger.state and self.ledger.state.stage is Stage.APPROVAL:
+                self.approve()
+            self.memory.at(APPROVES_EVERY, self._approve_where_asked)
+
+    # -- instances ----------------------------------------------------------------------------------------------------
+
+    def _newborn(self, box: Box) -> None:
+        box.warm_after = self.dice.random() * 15
+        for birth in self.births:
+            birth(box)
+
+
+def name_of(number: int) -> str:
+    """A member's name; its id is the same."""
+    return f"m-{number:02}"
+
+
+def _old(number: int) -> Box:
+    """A member as it is before: they do not all run the same image."""
+    name, before = name_of(number), release(number % 3)
+    return Box(f"old-{number}", name, name, before.digest, f"r.example/{NAME}@{before.digest}")
+
+
+def _fleet(scenario: Scenario) -> Fleet:
+    return Fleet.model_validate(
+        {
+            "name": NAME,
+            "title": "A fleet that does not exist",
+            "owner": "nobody",
+            "kind": FleetKind.DOCKER,
+            "selector": {"app": NAME},
+            "replacement": {"definition": NAME},
+            "limits": scenario.limits,
+        }
+    )
+
+
+def _plan(fleet: Fleet, members: int) -> Plan:
+    """The real plan for members that have all expired."""
+    why = Reason("expired", NAME, Enforcement.ENFORCE, "it is expired", "", "", since=EPOCH, deadline=EPOCH)
+    judged = []
+    for number in range(members):
+        box = _old(number)
+        member = Member(box.member, box.name, box.handle, box.exact, (box.digest,), exact=box.exact)
+        judged.append(Judged(member, Origin(release=release(number % 3)), (why,)))
+    return plan(fleet, judged, TARGET, EPOCH)
