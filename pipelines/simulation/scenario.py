@@ -121,7 +121,7 @@ _AMOUNT: dict[Trouble, Callable[[Random], float]] = {
 def _fault(dice: Random, trouble: Trouble) -> Fault:
     at = float(dice.randrange(250)) if trouble in COUNTED else _moment(dice)
     member = EVERYBODY if trouble in _WHOLE and dice.random() < RARELY else dice.randrange(MEMBERS)
-    return Fault(trouble, at, member, _AMOUNT.get(trouble, lambda _dice: 0.0)(dice))
+    return Fault(trouble, at, member, _AMOUNT[trouble](dice) if trouble in _AMOUNT else 0.0)
 
 
 def _moment(dice: Random) -> float:

@@ -1,8 +1,8 @@
-"""One simulated rollout: the real plan and the real flows, carried by the engine in memory, with a scenario's faults."""
+"""One simulated rollout: the real plan and the real flows on the engine in memory, and everybody around them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
@@ -13,6 +13,7 @@ from hardening.model import Enforcement
 from images.artifact import Release
 from images.documents import to_json
 from pipelines.durable.memory import EPOCH, Fate, Memory, Process, Row
+from pipelines.durable.port import Flow
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.rollouts.journal import Stance
@@ -120,11 +121,13 @@ class Simulation:
 
     def _process(self) -> Process:
         name = f"process {self.steps}"
-        world = World(
-            SimulatedFleet(self.estate, name), SimulatedJournal(self.ledger, name), self.judge, self.memory.now
-        )
         self.ledger.holder = name
-        return self.memory.process(name, flows(lambda _fleet: world))
+        return self.memory.process(name, self._flows(name))
+
+    def _flows(self, process: str) -> Mapping[str, Flow]:
+        fleet, journal = SimulatedFleet(self.estate, process), SimulatedJournal(self.ledger, process)
+        world = World(fleet, journal, self.judge, self.memory.now)
+        return flows(lambda _fleet: world)
 
     def _fate(self, _flow: str, _name: str) -> Fate:
         self.steps += 1
@@ -149,13 +152,7 @@ class Simulation:
         """Somebody else starts a rollout of this fleet: refused while a lease holds."""
         if self.ledger.acquire("rival"):
             order = to_json(Order("r2", self.plan, self.fleet.limits))
-            world = World(
-                SimulatedFleet(self.estate, "rival"),
-                SimulatedJournal(self.ledger, "rival"),
-                self.judge,
-                self.memory.now,
-            )
-            self.memory.process("rival", flows(lambda _fleet: world)).start(ROLLOUT, "r2", order)
+            self.memory.process("rival", self._flows("rival")).start(ROLLOUT, "r2", order)
         else:
             self.refused += 1
 

@@ -1,0 +1,167 @@
+"""The simulation: no seed breaks a promise, planted bugs are found, and a broken seed replays and becomes small."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import RefusedError
+from pipelines.durable.port import Json
+from pipelines.fleet.members import Key, Target
+from pipelines.rollouts import back, member
+from pipelines.rollouts.acting import Hand
+from pipelines.rollouts.state import MemberState
+from pipelines.simulation.faults import arrange
+from pipelines.simulation.scenario import Fault, Scenario, Trouble, scenario
+from pipelines.simulation.simulate import Report, play, simulate
+from pipelines.simulation.stage import TARGET, Simulation
+
+FIXED = 300
+FRESH = 300
+ENOUGH = 1000
+
+
+def test_no_seed_of_a_fixed_range_breaks_a_promise() -> None:
+    """The same seeds on every machine and every day; every kind of trouble is among them."""
+    report = simulate(FIXED)
+    assert report.broken == []
+    assert report.rollouts == FIXED
+    assert set(report.troubles) == set(Trouble)
+    assert {"new", "old", "skipped", "planned", "failed"} <= set(report.ends)
+    assert report.rivals_refused > 0
+
+
+def test_no_fresh_seed_breaks_a_promise() -> None:
+    """Other seeds each time: what fails here is replayed by the seed that it names."""
+    start = secrets.randbelow(10**9)
+    print(f"seeds from {start}")
+    report = simulate(FRESH, start)
+    assert report.broken == [], f"./goldsmith roll.simulate --seeds {FRESH} --seed {start}"
+
+
+def test_a_seed_is_the_same_rollout_each_time() -> None:
+    """Event by event, or no failure could be replayed."""
+
+    def trace(seed: int) -> list[Any]:
+        stage = Simulation(scenario(seed))
+        seen: list[Any] = []
+        stage.each_event = lambda: seen.append((stage.memory.time, stage.estate.effects, stage.steps))
+        arrange(stage)
+        return [*seen, stage.run().result, *seen]
+
+    for seed in range(20):
+        assert trace(seed) == trace(seed)
+
+
+def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one is stopped as soon as the new one has been started."""
+
+    async def prove(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(member, "prove", prove)
+
+
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each launch has a key of its own, also the one that is tried again."""
+    numbers = count()
+    monkeypatch.setattr(Key, "token", property(lambda _key: next(numbers)))
+
+
+def to_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back leads to what a channel points to by now."""
+
+    def pinned(state: MemberState) -> Target:
+        return replace(TARGET, reference="r.example/simulated:stable")
+
+    monkeypatch.setattr(back, "pinned", pinned)
+
+
+def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever believes that it holds the lease acts."""
+
+    def fenced(_hand: Hand, effect: Callable[[], Json]) -> Json:
+        return effect()
+
+    monkeypatch.setattr(Hand, "_fenced", fenced)
+
+
+@pytest.mark.parametrize(
+    ("plant", "promise"),
+    [
+        (no_proof, "proved before terminated"),
+        (no_key, "no effect twice"),
+        (to_the_latest, "rollback reaches the pinned version"),
+        (no_fence, "one rollout at a time"),
+    ],
+    ids=["terminate before healthy", "missing idempotency key", "rollback to latest", "lost lock"],
+)
+def test_a_planted_bug_is_found_within_a_thousand_seeds(
+    monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None], promise: str
+) -> None:
+    """A simulation that finds nothing proves nothing."""
+    plant(monkeypatch)
+    found = (play(scenario(seed), Report()) for seed in range(ENOUGH))
+    assert next(broken.promise for broken in found if broken) == promise
+
+
+def test_a_broken_seed_replays_and_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reported is the least that still breaks the same promise, in words."""
+    no_fence(monkeypatch)
+    seed = next(seed for seed in range(ENOUGH) if play(scenario(seed), Report()))
+    first, second = simulate(1, seed).broken, simulate(1, seed).broken
+    assert first == second
+    assert (first[0].seed, first[0].promise) == (seed, "one rollout at a time")
+    assert first[0].smallest.count(" at ") < len(scenario(seed).faults) or len(scenario(seed).faults) == 1
+    assert f"seed {seed}: {scenario(seed).members} members" not in first[0].smallest
+
+
+def test_two_processes_report_what_one_does() -> None:
+    """Speed changes nothing."""
+    assert simulate(40, 7, processes=2) == simulate(40, 7)
+
+
+def outcome(played: Scenario) -> Report:
+    report = Report()
+    assert play(played, report) is None
+    return report
+
+
+def test_a_calm_rollout_ends_with_everybody_on_the_new_version() -> None:
+    """Without a fault nothing is left behind."""
+    assert outcome(Scenario(1, limits={"max_parallel": 4, "max_surge": 4})).ends == {"new": 20}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "ends"),
+    [
+        (Fault(Trouble.ABORT, 400), {"new": 1, "old": 2, "planned": 17}),
+        (Fault(Trouble.ROLLBACK, 500), {"old": 7, "planned": 13}),
+        (Fault(Trouble.NEVER_HEALTHY), {"old": 1, "planned": 19}),
+        (Fault(Trouble.PROTECTED, 1, member=3), {"new": 19, "skipped": 1}),
+        (Fault(Trouble.VANISHES, 1, member=3), {"new": 19, "skipped": 1}),
+        (Fault(Trouble.PAUSE, 60, amount=5000), {"new": 20}),
+        (Fault(Trouble.RIVAL, 60), {"new": 20}),
+        (Fault(Trouble.STALLED, 60, amount=300), {"new": 20}),
+        (Fault(Trouble.DARK, 60, amount=5), {"new": 20}),
+        (Fault(Trouble.CLOCK_JUMPS, 60, amount=-86_400), {"new": 20}),
+        (Fault(Trouble.DIES_AFTER, 20), {"new": 20}),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Fault) else "",
+)
+def test_one_trouble_has_the_end_that_a_person_expects(trouble: Fault, ends: dict[str, int]) -> None:
+    """One fault in an else calm rollout of twenty, one canary with a bake, and no budget in the way."""
+    limits = {"max_parallel": 2, "max_surge": 2, "budgets": [{"nodes": "100%"}]}
+    assert outcome(Scenario(1, limits=limits, faults=(trouble,))).ends == ends
+
+
+def test_limits_that_refuse_a_plan_are_a_refusal_and_no_failure() -> None:
+    """In place with nobody to spare."""
+    with pytest.raises(RefusedError):
+        Simulation(Scenario(1, limits={"method": "in_place"}))
+    assert outcome(Scenario(1, limits={"method": "in_place"})).ends == {"refused": 1}
