@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.durable.port import Engine, Flow, Json
+from pipelines.durable.port import Engine, FencedError, Flow, Json
 
 MEMBERS = ["a", "bad", "b"]
 SHORT = timedelta(milliseconds=20)
@@ -31,7 +31,9 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
 
     def act(self, name: str) -> str:
-        """Make the effect, or find it."""
+        """Make the effect, or find it. `FOLDER/fenced` names a process that may do nothing more."""
+        if self.lines("fenced") == [str(os.getpid())]:
+            raise FencedError
         self._die(f"{name} before")
         self._line("begun", name)
         try:

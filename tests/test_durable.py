@@ -15,6 +15,7 @@ from hardening.foundation.errors import (
     ContentError,
     GoldsmithError,
     LateError,
+    OutsideError,
     RefusedError,
     UsageError,
 )
@@ -151,6 +152,43 @@ def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, worl
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
 
 
+@pytest.mark.needs(POSTGRES)
+def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
+    running_postgres: Server, world: World
+) -> None:
+    """Its step records nothing; another process carries the flow on, and the first one tells the same end."""
+    url = engine_url(running_postgres.new_database())
+    first = started(url, world, "many", "m1")
+    until(lambda: "step 1" in world.lines("effects"), "the second step")
+    (world.folder / "fenced").write_text(str(first.pid))
+    (world.folder / "go").touch()
+    second = started(url, world, "many", "m1")
+    assert (first.wait(60), second.wait(60)) == (0, 0)
+    with Window.on(url) as window:
+        assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
+    assert world.lines("effects") == [f"step {n}" for n in range(4)]
+
+
+@pytest.mark.slow
+def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: World) -> None:
+    """It does not take down one process after the other for ever; whoever asks for it is told."""
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    script = (
+        "import sys, tests.durable as toy, pipelines.durable.dbos.worker as w; w.ATTEMPTS = 2; toy.main(*sys.argv[1:])"
+    )
+    argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
+    codes = []
+    for _ in range(5):
+        (world.folder / "deaths").write_text("swap a before")
+        codes.append(subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60).returncode)
+    assert codes == [-9, -9, -9, 1, 1]
+    with Window.on(url) as window:
+        look = window.look("r1/a")
+    assert look
+    assert look.state is State.FAILED
+    assert "r1/a was given up" in str(look.answer)
+
+
 FAILURES = [
     UsageError("u"),
     ContentError("wrong", file="a.toml", key="b", hint="h"),
@@ -236,6 +274,7 @@ def test_a_flow_is_woken_and_seen_from_another_process(url: str, world: World) -
         assert window.wake("f") == 0
         assert window.wake("f1") == 1
         assert process.wait(60) == 0
+        assert world.lines("stderr") == []
         assert window.look("f1") == Look(State.DONE, "asleep", True)
         assert window.wake("f1") == 0
 
@@ -249,3 +288,45 @@ def test_a_process_that_is_interrupted_ends_its_step_and_leaves_the_flow_to_the_
     assert first.wait(60) != 0
     assert started(url, world, "many", "m1").wait(60) == 0
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
+
+
+def test_one_process_at_a_time_has_a_file(tmp_path: Path) -> None:
+    """SQLite: a second process would take the first one's flows for a dead one's; it is refused."""
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    with Worker.launched(url, {}), pytest.raises(RefusedError, match="already running"), Worker.launched(url, {}):
+        pass
+
+
+def test_flows_of_another_version_are_left_alone(url: str, world: World) -> None:
+    """What was begun with other steps is for the version that began it, which goes on with it."""
+    (world.folder / "deaths").write_text("promote before")
+    assert started(url, world, "rollout", "r1").wait(60) == -9
+    with Worker.launched(url, flows(world), version="2") as worker, Window.on(url) as window:
+        assert worker.carry("member", "other", "a") == "a is new"
+        assert window.look("r1") == Look(State.OPEN, PUBLISHED)
+    assert started(url, world, "rollout", "r1").wait(60) == 0
+
+
+def test_nobody_is_called_home(tmp_path: Path, world: World) -> None:
+    """On SQLite a process that carries flows opens no connection at all."""
+    guard = "sys.addaudithook(lambda name, _: name in ('socket.connect', 'socket.getaddrinfo') and os._exit(9))"
+    script = f"import os, sys; {guard}; import tests.durable as toy; toy.main(*sys.argv[1:])"
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("database", ["sqlite://", "sqlite:///:memory:"])
+def test_flows_are_not_kept_in_memory(database: str) -> None:
+    """What would not outlive its process is refused before anything is begun."""
+    with pytest.raises(UsageError, match="outlive"):
+        engine_url(database)
+
+
+def test_a_database_that_is_not_there_is_the_world_s_failure() -> None:
+    """One clear error without the password, at once."""
+    url = engine_url("postgresql+psycopg://ann:secret@127.0.0.1:1/none")
+    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:1") as caught, Window.on(url):
+        pass
+    assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Which worker lives: a lock that dies with its process, and the reaper that hands on what dead workers left.
+"""Which worker lives: a lock that dies with its process, and the reaper that takes what dead workers left.
 
 Nothing else recovers the flows of a dead process. A worker's lock is taken before it carries anything; one whose lock
 is free, in several looks in a row, is dead. Several looks, because a database that restarts drops all locks at once.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,8 +31,8 @@ class Locks(Protocol):
     def keep(self) -> None:
         """Hold our own lock, again where it was lost. Raises OutsideError while nobody can know who lives."""
 
-    def free(self, worker: str) -> bool:
-        """Whether nobody holds this worker's lock."""
+    def dead(self, worker: str) -> AbstractContextManager[bool]:
+        """Whether nobody holds this worker's lock; where nobody does, we do for the block."""
 
 
 class AloneLocks:
@@ -43,9 +43,10 @@ class AloneLocks:
     def keep(self) -> None:
         """Nothing to do: the file's lock is held."""
 
-    def free(self, worker: str) -> bool:  # noqa: ARG002
+    @contextmanager
+    def dead(self, worker: str) -> Iterator[bool]:  # noqa: ARG002
         """Always."""
-        return True
+        yield True
 
 
 @contextmanager
@@ -77,12 +78,16 @@ class SessionLocks:
             self.close()
             raise OutsideError(f"the database does not answer: {error}") from None
 
-    def free(self, worker: str) -> bool:
-        """Whether nobody holds this worker's lock: it can be had, and is given back at once."""
+    @contextmanager
+    def dead(self, worker: str) -> Iterator[bool]:
+        """Whether nobody holds this worker's lock: it can be had, and is given back after the block."""
         if not self._taken(worker):
-            return False
-        self._ask("select pg_advisory_unlock(:space, hashtext(:worker))", worker)
-        return True
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._ask("select pg_advisory_unlock(:space, hashtext(:worker))", worker)
 
     def close(self) -> None:
         """End the session, and with it the lock."""
@@ -123,29 +128,33 @@ def session(url: str, worker: str) -> Iterator[SessionLocks]:
 
 
 class Reaper:
-    """Looks for dead workers that left flows, and hands those flows on. `left` names the workers that hold flows."""
+    """Looks for dead workers that left flows. `holders` names the workers that have flows, `inherit` takes one's."""
 
     def __init__(
-        self, own: str, locks: Locks, left: Callable[[], Iterable[str]], hand_on: Callable[[str], None]
+        self, own: str, locks: Locks, holders: Callable[[], Iterable[str]], inherit: Callable[[str], None]
     ) -> None:
         self._own = own
         self._locks = locks
-        self._left = left
-        self._hand_on = hand_on
+        self._holders = holders
+        self._inherit = inherit
         self._seen: Counter[str] = Counter()
 
     def look(self) -> None:
-        """One look: who was found dead often enough loses what it left to the living."""
+        """One look: of who was found dead often enough, what it left is taken."""
         try:
             self._locks.keep()
-            dead = {worker for worker in self._left() if worker != self._own and self._locks.free(worker)}
-        except Exception:  # no answer proves no death; whoever was suspected is looked at anew
+            holders = set(self._holders()) - {self._own}
+            self._seen = Counter({worker: self._seen[worker] for worker in holders})
+            for worker in sorted(holders):
+                self._look_at(worker)
+        except Exception:  # no answer proves no death: whoever was suspected is looked at anew
             self._seen.clear()
-            return
-        self._seen = Counter({worker: self._seen[worker] + 1 for worker in dead})
-        for worker in sorted(dead):
+
+    def _look_at(self, worker: str) -> None:
+        with self._locks.dead(worker) as dead:
+            self._seen[worker] = self._seen[worker] + 1 if dead else 0
             if self._seen[worker] >= self._locks.looks:
-                self._hand_on(worker)
+                self._inherit(worker)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -153,10 +162,10 @@ class Reaper:
         over = threading.Event()
 
         def keep_looking() -> None:
-            self.look()
             while not over.wait(LOOK_SECONDS):
                 self.look()
 
+        self.look()
         thread = threading.Thread(target=keep_looking, name="reaper", daemon=True)
         thread.start()
         try:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.locks import only_one
 from pipelines.durable.records import decode, encode
 from pipelines.durable.workers import Locks, alone, session
@@ -143,12 +143,10 @@ def within(one: WorkflowStatus, flow_id: str) -> bool:
     return f"{one.workflow_id}/".startswith(f"{flow_id}/")
 
 
-def given_up(flow_id: str, how: str) -> GoldsmithError:
-    """What there is to say of a flow that ended without an answer; `how` is DBOS's name for it."""
-    if "ATTEMPTS" in how.upper():
-        hint = "what in it kills processes? memory?"
-        return OutsideError(f"{flow_id} was given up: its process died {ATTEMPTS} times", hint=hint)
-    return RefusedError(f"{flow_id} was cancelled in the engine's database")
+def given_up(flow_id: str) -> OutsideError:
+    """What there is to say of a flow that was cancelled: only we do that, and only to one that kills processes."""
+    hint = "what in it kills processes? memory?"
+    return OutsideError(f"{flow_id} was given up: {ATTEMPTS} processes died while they carried it", hint=hint)
 
 
 def _file(url: URL) -> Path:

@@ -85,4 +85,4 @@ class Window:
             return Look(State.OPEN, progress)
         if status == "SUCCESS":
             return Look(State.DONE, progress, found[0].output)
-        return Look(State.FAILED, progress, found[0].error or given_up(flow_id, status))
+        return Look(State.FAILED, progress, found[0].error or given_up(flow_id))

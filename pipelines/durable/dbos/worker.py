@@ -16,7 +16,6 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, error
 
 from hardening.foundation.errors import GoldsmithError, UsageError
 from pipelines.durable.dbos.database import (
-    ATTEMPTS,
     POLL_SECONDS,
     PROGRESS,
     WAKE,
@@ -25,8 +24,8 @@ from pipelines.durable.dbos.database import (
     given_up,
     locks,
     prepare,
-    within,
 )
+from pipelines.durable.dbos.inbox import Inbox
 from pipelines.durable.port import Child, Engine, FencedError, Flow, Json
 from pipelines.durable.records import recorded
 from pipelines.durable.workers import Reaper
@@ -40,11 +39,10 @@ VERSION = "1"  # a flow whose steps changed places needs another, and is carried
 
 
 class Worker:
-    """A process that carries flows: `with Worker.launched(…) as worker`. `name` is its own, and no other's ever."""
+    """A process that carries flows: `with Worker.launched(…) as worker`."""
 
-    def __init__(self, name: str, flows: Flows, version: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.name = name
-        self._version = version
+    def __init__(self, inbox: Inbox, flows: Flows, loop: asyncio.AbstractEventLoop) -> None:
+        self._inbox = inbox
         self._loop = loop
         self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
         self._carried = 0
@@ -65,16 +63,19 @@ class Worker:
         prepare(url)
         name = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
         with locks(url, name) as held, _own_loop() as loop, configured(url, name, version):
-            worker = cls(name, flows, version, loop)
+            inbox = Inbox(name, version)
+            worker = cls(inbox, flows, loop)
             with failing_as_outside(url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
-            with Reaper(name, held, worker._holders, _hand_on).at_work():
+                inbox.open()
+            with Reaper(name, held, inbox.holders, inbox.inherit).at_work():
                 try:
                     yield worker
                     worker.drain()
                 finally:
                     worker._leave()
                     asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
+                    inbox.close()
 
     def carry(self, flow: str, flow_id: str, argument: Json) -> Json:
         """Run `flow` to its end under `flow_id` and give its answer; one that exists there goes on, or has ended.
@@ -84,7 +85,7 @@ class Worker:
         Raises the GoldsmithError that ended it, OutsideError for one that was given up, UsageError where another flow
         has this id.
         """
-        self._take_over(flow_id)
+        self._inbox.take(flow_id)
         try:
             asyncio.run_coroutine_threadsafe(self.start(flow, flow_id, argument), self._loop).result()
         except error.DBOSConflictingWorkflowError as conflict:
@@ -103,24 +104,12 @@ class Worker:
             self._leaving = True
             self._changed.wait_for(lambda: not self._acting, timeout=LEAVE_SECONDS)
 
-    def _take_over(self, flow_id: str) -> None:
-        """Have the flow and all that it started, as far as another process carries it, go on with whoever is free."""
-        found = DBOS.list_workflows(workflow_id_prefix=flow_id, status="PENDING", load_input=False, load_output=False)
-        foreign = [one.workflow_id for one in found if one.executor_id != self.name and within(one, flow_id)]
-        if foreign:
-            DBOS.resume_workflows(foreign)
-
-    def _holders(self) -> set[str]:
-        """Who carries flows of our version, dead or alive."""
-        found = DBOS.list_workflows(status="PENDING", app_version=self._version, load_input=False, load_output=False)
-        return {one.executor_id for one in found if one.executor_id}
-
     def _registered(self, name: str, flow: Flow) -> Body:
         async def body(argument: Json) -> Json:
             with self._carrying():
                 return recorded(await flow(_Engine(self, DBOS.workflow_id or ""), argument))
 
-        return DBOS.workflow(name=name, max_recovery_attempts=ATTEMPTS)(body)
+        return DBOS.workflow(name=name, max_recovery_attempts=None)(body)
 
     async def start(self, flow: str, flow_id: str, argument: Json) -> WorkflowHandleAsync[Json]:
         """Start a flow, or find it."""
@@ -226,18 +215,10 @@ async def _forget_all() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _hand_on(worker: str) -> None:
-    """Let the living have what a dead worker left.
-
-    Unlike `resume_workflow` this takes nothing from who already has it, and keeps count of the attempts.
-    """
-    DBOS._recover_pending_workflows([worker])
-
-
 @contextmanager
 def _endings(flow_id: str) -> Iterator[None]:
-    """How DBOS says that a flow has ended without an answer, in words of ours."""
+    """How DBOS says that a flow was cancelled, in words of ours."""
     try:
         yield
-    except (error.DBOSAwaitedWorkflowCancelledError, error.DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded) as ended:
-        raise given_up(flow_id, type(ended).__name__) from None
+    except error.DBOSAwaitedWorkflowCancelledError:
+        raise given_up(flow_id) from None

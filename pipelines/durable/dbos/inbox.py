@@ -1,0 +1,71 @@
+"""What a worker takes from others: flows of the dead, and flows that it carries on purpose.
+
+Each worker has a queue of its own that nobody else listens to. DBOS's common one would give a flow to any process, so
+also back to the one that it was taken from.
+"""
+
+from __future__ import annotations
+
+from dbos import DBOS, WorkflowStatus
+
+from pipelines.durable.dbos.database import ATTEMPTS, within
+
+POLL_SECONDS = 0.5
+DEATHS = "deaths"
+
+
+class Inbox:
+    """The queue of one worker, for flows of one version."""
+
+    def __init__(self, worker: str, version: str) -> None:
+        self._worker = worker
+        self._version = version
+        DBOS.listen_queues([worker])
+
+    def open(self) -> None:
+        """Take flows from now on."""
+        DBOS.register_queue(self._worker, polling_interval_sec=POLL_SECONDS)
+
+    def close(self) -> None:
+        """Take none any more; what lies here is for whoever finds us dead."""
+        DBOS.delete_queue(self._worker)
+
+    def holders(self) -> set[str]:
+        """Who has flows of our version that are not over, dead or alive."""
+        return {_holder(flow) for flow in self._under_way()}
+
+    def inherit(self, dead: str) -> None:
+        """Take what a dead worker left, but for flows that too many workers have died of: those end.
+
+        To be called under the dead one's lock, so that two living ones do not both take it.
+        """
+        for flow in self._under_way():
+            if _holder(flow) == dead:
+                deaths = (flow.attributes or {}).get(DEATHS, 0) + 1
+                DBOS.update_workflow_attributes(flow.workflow_id, {DEATHS: deaths}, merge=True)
+                if deaths > ATTEMPTS:
+                    DBOS.cancel_workflows([flow.workflow_id])
+                else:
+                    DBOS.resume_workflows([flow.workflow_id], queue_name=self._worker)
+        DBOS.delete_queue(dead)
+
+    def take(self, flow_id: str) -> None:
+        """Take the flow and all that it started from whoever has them."""
+        found = (flow for flow in self._under_way(flow_id) if within(flow, flow_id))
+        foreign = [flow.workflow_id for flow in found if _holder(flow) != self._worker]
+        if foreign:
+            DBOS.resume_workflows(foreign, queue_name=self._worker)
+
+    def _under_way(self, prefix: str | None = None) -> list[WorkflowStatus]:
+        return DBOS.list_workflows(
+            status=["PENDING", "ENQUEUED"],
+            app_version=self._version,
+            workflow_id_prefix=prefix,
+            load_input=False,
+            load_output=False,
+        )
+
+
+def _holder(flow: WorkflowStatus) -> str:
+    """The worker that runs it, or in whose queue it lies."""
+    return (flow.queue_name if flow.status == "ENQUEUED" else flow.executor_id) or ""
