@@ -174,7 +174,7 @@ def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: Worl
     """It does not take down one process after the other for ever; whoever asks for it is told."""
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
     script = (
-        "import sys, tests.durable as toy, pipelines.durable.dbos.worker as w; w.ATTEMPTS = 2; toy.main(*sys.argv[1:])"
+        "import sys, tests.durable as toy, pipelines.durable.dbos.inbox as i; i.ATTEMPTS = 2; toy.main(*sys.argv[1:])"
     )
     argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
     codes = []
