@@ -292,6 +292,22 @@ def test_what_does_not_run_is_no_target(aws: StrictAws, ec2: Any, targets: str) 
         health(aws, targets.replace("targetgroup/t/", "targetgroup/u/"))
 
 
+def test_what_hangs_on_instances_comes_in_pages(aws: StrictAws, ec2: Any, targets: str) -> None:
+    """Volumes, interfaces, tags, target groups."""
+    running(aws, ec2, 3, TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "b"}]}])
+    elb, vpc = aws.client("elbv2"), ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    for name in ("u", "v"):
+        elb.create_target_group(Name=name, Protocol="HTTP", Port=80, VpcId=vpc)
+    aws.limit_pages(2)
+    for client, operation, key in (
+        (ec2, "describe_volumes", "Volumes"),
+        (ec2, "describe_network_interfaces", "NetworkInterfaces"),
+        (ec2, "describe_tags", "Tags"),
+        (elb, "describe_target_groups", "TargetGroups"),
+    ):
+        assert [len(page[key]) for page in client.get_paginator(operation).paginate()] == [2, 1]
+
+
 OPERATIONS = [
     ("ec2", "attach_volume", {"VolumeId": "v", "InstanceId": "i", "Device": "d"}, "RequestLimitExceeded", 503),
     ("ec2", "create_replace_root_volume_task", {"InstanceId": "i"}, "RequestLimitExceeded", 503),

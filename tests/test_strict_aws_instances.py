@@ -107,7 +107,7 @@ def test_stopping_and_starting_take_their_time(aws: StrictAws, ec2: Any) -> None
 
 
 def test_ending_takes_its_time(aws: StrictAws, ec2: Any) -> None:
-    """shutting-down keeps the volume and the interface, terminated deletes them; ending it again is no error."""
+    """shutting-down keeps the volume and the interface, terminated deletes them; an hour later nothing is shown."""
     number = running(aws, ec2)
     assert ec2.terminate_instances(InstanceIds=[number])["TerminatingInstances"][0]["CurrentState"]["Code"] == 32
     assert state(ec2, number) == "shutting-down"
@@ -121,6 +121,9 @@ def test_ending_takes_its_time(aws: StrictAws, ec2: Any) -> None:
     assert ec2.terminate_instances(InstanceIds=[number])["TerminatingInstances"][0]["CurrentState"]["Code"] == 48
     with refused("IncorrectInstanceState"):
         ec2.start_instances(InstanceIds=[number])
+    aws.advance(3600)
+    with refused("InvalidInstanceID.NotFound"):
+        ec2.describe_instances(InstanceIds=[number])
 
 
 def test_protections_are_kept(aws: StrictAws, ec2: Any) -> None:

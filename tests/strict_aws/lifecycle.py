@@ -225,7 +225,16 @@ def ended(world: World, backend: Any, instance: Any) -> None:
     instance.nics = nics  # moto shows addresses of ended instances too
     for tell in told(backend):
         tell.notify_terminate_instances([instance.id])
+    world.after("vanish", partial(vanish, backend, instance))
     equip(world, Place(backend.account_id, backend.region_name))
+
+
+def vanish(backend: Any, instance: Any) -> None:
+    """Nothing is shown of it any more."""
+    for name, reservation in list(backend.reservations.items()):
+        reservation.instances = [one for one in reservation.instances if one is not instance]
+        if not reservation.instances:
+            del backend.reservations[name]
 
 
 def withdraw(backend: Any, instance: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from tests.strict_aws.errors import bad_value
@@ -14,33 +14,42 @@ from tests.strict_aws.world import World
 PLENTY = 1_000_000
 
 
-def paged(key: str, size_name: str, usual: int, most: int, world: World, call: Call) -> Any:
-    """moto's whole answer, cut into pages of `usual` entries under `key` unless `size_name` says otherwise."""
-    size = call.params.get(size_name)
+class Names(NamedTuple):
+    """How an operation calls what is listed, the size of a page, and the token in the request and in the answer."""
+
+    key: str
+    size: str = "MaxResults"
+    given: str = "NextToken"
+    told: str = "NextToken"
+
+
+def paged(names: Names, usual: int, most: int, world: World, call: Call) -> Any:
+    """moto's whole answer, cut into pages of `usual` entries unless the request says otherwise."""
+    size = call.params.get(names.size)
     if size is not None and not 1 <= size <= PLENTY:
-        raise bad_value(f"{size_name} is {size}")
-    answer = whole(call, size_name)
+        raise bad_value(f"{names.size} is {size}")
+    answer = whole(call, names)
     if isinstance(answer, Answer):
         return answer
-    found = answer.get(key, [])
-    shown, more = part(found, call.params.get("NextToken"), min(size or usual, most, world.page_at_most))
-    return {**answer, key: shown, **more}
+    found = answer.get(names.key, [])
+    shown, more = part(found, call.params.get(names.given), min(size or usual, most, world.page_at_most))
+    return {**answer, names.key: shown, **({names.told: more["NextToken"]} if more else {})}
 
 
-def whole(call: Call, size_name: str) -> Any:
+def whole(call: Call, names: Names) -> Any:
     """All that moto has, in the shapes of the model; its answer as it is where it is an error."""
     from botocore.parsers import create_parser
 
     everything: list[Any] = []
     token = ""
     while True:
-        answer = call.forward(asking(call, size_name, token))
+        answer = call.forward(asking(call, names, token))
         if answer.status >= 400:
             return answer
         response = {"body": answer.body, "headers": dict(answer.headers), "status_code": answer.status}
         parsed = create_parser(call.protocol).parse(response, call.model.output_shape)
         parsed.pop("ResponseMetadata", None)
-        token = parsed.pop("NextToken", "") or ""
+        token = parsed.pop(names.told, "") or ""
         everything.append(parsed)
         if not token:
             return joined(everything)
@@ -51,24 +60,28 @@ def joined(pages: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: [entry for page in pages for entry in page.get(key, [])] for key in keys}
 
 
-def asking(call: Call, size_name: str, token: str) -> bytes:
+def asking(call: Call, names: Names, token: str) -> bytes:
     """The request for moto's next page; of operations whose pages moto cannot give, for all at once."""
     form = [(name, value) for name, value in parse_qsl(call.body.decode(), keep_blank_values=True)]
-    form = [(name, value) for name, value in form if name not in {size_name, "NextToken"}]
+    form = [(name, value) for name, value in form if name not in {names.size, names.given}]
     if "LaunchTemplate" in call.operation:
-        form.append((size_name, str(PLENTY)))
-    return urlencode([*form, *([("NextToken", token)] if token else [])]).encode()
+        form.append((names.size, str(PLENTY)))
+    return urlencode([*form, *([(names.given, token)] if token else [])]).encode()
 
 
 EC2 = {
-    "DescribeInstances": partial(paged, "Reservations", "MaxResults", 1000, 1000),
-    "DescribeVolumes": partial(paged, "Volumes", "MaxResults", 1000, 1000),
-    "DescribeNetworkInterfaces": partial(paged, "NetworkInterfaces", "MaxResults", 1000, 1000),
-    "DescribeTags": partial(paged, "Tags", "MaxResults", 1000, 1000),
-    "DescribeLaunchTemplates": partial(paged, "LaunchTemplates", "MaxResults", 200, 200),
-    "DescribeLaunchTemplateVersions": partial(paged, "LaunchTemplateVersions", "MaxResults", 200, 200),
+    "DescribeInstances": partial(paged, Names("Reservations"), 1000, 1000),
+    "DescribeVolumes": partial(paged, Names("Volumes"), 1000, 1000),
+    "DescribeNetworkInterfaces": partial(paged, Names("NetworkInterfaces"), 1000, 1000),
+    "DescribeTags": partial(paged, Names("Tags"), 1000, 1000),
+    "DescribeLaunchTemplates": partial(paged, Names("LaunchTemplates"), 200, 200),
+    "DescribeLaunchTemplateVersions": partial(paged, Names("LaunchTemplateVersions"), 200, 200),
 }
 AUTOSCALING = {
-    "DescribeAutoScalingGroups": partial(paged, "AutoScalingGroups", "MaxRecords", 50, 100),
-    "DescribeAutoScalingInstances": partial(paged, "AutoScalingInstances", "MaxRecords", 50, 50),
+    "DescribeAutoScalingGroups": partial(paged, Names("AutoScalingGroups", "MaxRecords"), 50, 100),
+    "DescribeAutoScalingInstances": partial(paged, Names("AutoScalingInstances", "MaxRecords"), 50, 50),
+}
+ELBV2 = {
+    "DescribeTargetGroups": partial(paged, Names("TargetGroups", "PageSize", "Marker", "NextMarker"), 400, 400),
+    "DescribeLoadBalancers": partial(paged, Names("LoadBalancers", "PageSize", "Marker", "NextMarker"), 400, 400),
 }

@@ -59,7 +59,7 @@ RULES: dict[str, dict[str, Rule]] = {
         **paging.EC2,
     },
     "autoscaling": {**instances.GROUPS, **refreshes.RULES, **paging.AUTOSCALING},
-    "elbv2": health.RULES,
+    "elbv2": {**health.RULES, **paging.ELBV2},
     "ssm": ssm.RULES,
     "kms": kms.RULES,
 }

@@ -13,6 +13,7 @@ TAKES = {
     "launch": 0.05,  # pending → running
     "stop": 0.05,  # stopping → stopped
     "terminate": 0.05,  # shutting-down → terminated
+    "vanish": 3600,  # terminated → not shown any more
     "check": 0.05,  # running → status checks know
     "attach": 0.05,  # attaching → attached
     "detach": 0.05,  # detaching → detached
