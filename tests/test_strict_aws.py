@@ -133,7 +133,9 @@ def test_what_the_emulator_lacks_it_says(aws: StrictAws) -> None:
         aws.client("ec2").modify_snapshot_tier(SnapshotId=number, StorageTier="archive")
     assert aws.calls()[-1]["effect"] is False
     with refused("NotImplemented", status=501):
-        aws.client("autoscaling").start_instance_refresh(AutoScalingGroupName="g")
+        aws.client("autoscaling").complete_lifecycle_action(
+            LifecycleHookName="h", AutoScalingGroupName="g", LifecycleActionResult="CONTINUE"
+        )
 
 
 def test_a_dry_run_does_nothing(aws: StrictAws) -> None:
