@@ -106,6 +106,22 @@ def test_stopping_and_starting_take_their_time(aws: StrictAws, ec2: Any) -> None
     assert state(ec2, number) == "running"
 
 
+def test_a_reboot_starts_the_checks_anew(aws: StrictAws, ec2: Any) -> None:
+    """What the checks were about to know before it counts no more; only what runs is rebooted."""
+    number = running(aws, ec2)
+    aws.freeze()
+    ec2.reboot_instances(InstanceIds=[number])
+    aws.advance(5)
+    ec2.reboot_instances(InstanceIds=[number])
+    aws.advance(6)
+    assert (state(ec2, number), checks(ec2, number)[0]) == ("running", "initializing")
+    aws.advance(4)
+    assert checks(ec2, number)[0] == "ok"
+    ec2.stop_instances(InstanceIds=[number])
+    with refused("IncorrectInstanceState"):
+        ec2.reboot_instances(InstanceIds=[number])
+
+
 def test_ending_takes_its_time(aws: StrictAws, ec2: Any) -> None:
     """shutting-down keeps the volume and the interface, terminated deletes them; an hour later nothing is shown."""
     number = running(aws, ec2)

@@ -155,6 +155,16 @@ def test_warmup_is_waited_for(aws: StrictAws, scaling: Any) -> None:
     assert 110 <= group.until("Successful") <= 115
 
 
+def test_a_replacement_that_is_not_warm_does_not_count_as_healthy(aws: StrictAws, scaling: Any) -> None:
+    """No further member goes for it, though it is in service."""
+    group = Group(aws)
+    group.start(MinHealthyPercentage=50, InstanceWarmup=60)
+    group.pass_time(60)
+    assert group.versions() == {"1": 2, "2": 2}
+    group.pass_time(20)
+    assert group.versions()["1"] == 0
+
+
 def test_checkpoints_pause_the_refresh(aws: StrictAws, scaling: Any) -> None:
     """Not more than the checkpoint's share is new until its delay has passed."""
     group = Group(aws)
