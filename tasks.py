@@ -19,6 +19,8 @@ REFRESH = {"refresh": "ask the mirror for its package index first, as every nigh
 NAME = {"name": "a name, a glob, or `all`"}
 POLICY = {"policy": "judge by this policy instead of the definitions' own"}
 ADOPT = {"adopt": "take over the unknown member of this name, a glob, or `all`; repeatable"}
+FLEET = {"fleet": "a fleet's name"}
+REASON = {"reason": "why, for the audit"}
 APPLY = {"apply": "act; without it the plan is shown and nothing happens"}
 
 
@@ -335,11 +337,79 @@ def roll_plan(
 )
 def roll_start(
     c: Context, fleet: str, adopt: list[str], plan: str = "", apply: bool = False, json: bool = False
-) -> None:
+) -> int:
     """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
     from pipelines.rolling import roll_fleet, show_roll
 
-    show_roll(roll_fleet(fleet, apply=apply, adopt=adopt, file=plan), as_json=json)
+    return show_roll(roll_fleet(fleet, apply=apply, adopt=adopt, file=plan), as_json=json)
+
+
+@command(FLEET | {"watch": "until it is over, live in a terminal"} | JSON, "fleet")
+def roll_status(c: Context, fleet: str, watch: bool = False, json: bool = False) -> int:
+    """How the fleet's rollout stands: wave, members, what it waits for, who carries it."""
+    from pipelines.watching import show_status
+
+    return show_status(fleet, watch=watch, as_json=json)
+
+
+@command(FLEET | {"rollout": "what was done in this one, step by step"} | JSON, "fleet")
+def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) -> None:
+    """The fleet's rollouts, the newest first."""
+    from pipelines.watching import show_history
+
+    show_history(fleet, rollout, as_json=json)
+
+
+@command(FLEET | REASON, "fleet")
+def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
+    """Let the rollout begin nothing more until it is resumed; who is half replaced is brought to a safe point."""
+    from pipelines.journal import Command
+    from pipelines.watching import command
+
+    command(fleet, Command.PAUSE, reason)
+
+
+@command(FLEET | REASON, "fleet")
+def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
+    """Let a paused rollout go on."""
+    from pipelines.journal import Command
+    from pipelines.watching import command
+
+    command(fleet, Command.RESUME, reason)
+
+
+@command(FLEET | REASON, "fleet")
+def roll_approve(c: Context, fleet: str, reason: str = "") -> None:
+    """End the bake now, and promote its wave."""
+    from pipelines.journal import Command
+    from pipelines.watching import command
+
+    command(fleet, Command.APPROVE, reason)
+
+
+@command(FLEET | REASON, "fleet")
+def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
+    """End the rollout: the wave under way is put back, what was promoted stays."""
+    from pipelines.journal import Command
+    from pipelines.watching import command
+
+    command(fleet, Command.ABORT, reason)
+
+
+@command(FLEET | REASON | APPLY, "fleet")
+def roll_rollback(c: Context, fleet: str, reason: str = "", apply: bool = False) -> int:
+    """Bring every member that the rollout has replaced back to exactly what it ran before."""
+    from pipelines.rolling import roll_back
+
+    return roll_back(fleet, reason, apply=apply)
+
+
+@command({"name": "a fleet's name, a glob, or `all`"} | APPLY | JSON, "name")
+def roll_auto(c: Context, name: str, apply: bool = False, json: bool = False) -> int:
+    """Bring fleets back into policy as their files allow, or ask for the approval that they require."""
+    from pipelines.rolling import auto_roll, show_auto
+
+    return show_auto(auto_roll(name, apply=apply), as_json=json)
 
 
 # --- every night ----------------------------------------------------------------------------------------------------
@@ -443,7 +513,10 @@ namespace = Collection(
     _room("control", control_list, control_show, control_check),
     _room("policy", policy_show, policy_waivers, policy_export),
     _room("fleet", fleet_list, fleet_check),
-    _room("roll", roll_plan, roll_start),
+    _room(
+        "roll", roll_plan, roll_start, roll_status, roll_history, roll_pause, roll_resume, roll_approve, roll_abort,
+        roll_rollback, roll_auto,
+    ),
     nightly, report, demo, setup, doctor, schema, lint, test,
 )  # fmt: skip
 

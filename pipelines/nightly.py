@@ -11,7 +11,7 @@ from functools import partial
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError
+from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
 from hardening.foundation.locks import only_one
 from images import feeds
 from images.build import BuildOutcome
@@ -23,11 +23,11 @@ from images.planning.planner import Planner
 from images.publication.channels import promote
 from images.release import ReleaseOutcome, release_all
 from pipelines.contract import NightlyLine, NightlyOutput
+from pipelines.desk import check, desk
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Approval
-from pipelines.fleet.progress import Phase
 from pipelines.report import write_report
-from pipelines.roll import check, desk, start
+from pipelines.roll import start
 from pipelines.selection import publishable
 from pipelines.violations import Judged
 
@@ -196,11 +196,12 @@ def _fleet(context: Context, name: str, fleet_host: Callable[[], str]) -> tuple[
         if at.fleet.approval is Approval.REQUIRED:
             approve = f"approval is required: ./goldsmith roll.start {name} --apply"
             return "waits", f"{_told_of(violating, judged)}; {approve}"
-        plan, state = start(at, apply=True, automated=True)
-        if state is None:
+        plan, outcome = start(at, apply=True, automated=True)
+        if outcome is None:
             return "skipped", "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
-        done = sum(step.phase is Phase.DONE for step in state.steps)
-        return "rolled", f"{_told_of(violating, judged)}; {done} replaced"
+        if outcome.state.failure:
+            raise RefusedError(outcome.state.failure)
+        return "rolled", f"{_told_of(violating, judged)}; {outcome.state.note}"
 
 
 def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 import requests
 
@@ -15,18 +14,9 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
+from pipelines.rollouts.journal import Event
 
 SECONDS = 10
-
-
-class Event(StrEnum):
-    """What there is to tell."""
-
-    STARTED = "started"
-    APPROVAL = "approval"
-    PAUSED = "paused"
-    FAILED = "failed"
-    ENDED = "ended"
 
 
 @dataclass(frozen=True)

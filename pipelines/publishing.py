@@ -38,9 +38,9 @@ from pipelines.aws import (
     show_machine_release,
 )
 from pipelines.contract import LockLine, PruneLine, PublishLine, ReleaseLine, ScanOutput
+from pipelines.desk import check, desk
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host import docker_host
-from pipelines.roll import check, desk
 from pipelines.selection import publishable
 from pipelines.wiring import image_context
 

@@ -11,8 +11,6 @@ from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Finding, FindingKind, Outcome
 from images.artifact import Artifact, Release
 from images.context import Context
-from images.documents import from_json
-from images.ledger import Rollout
 from images.publication.lifecycle import status
 from pipelines.contract import NightlyOutput
 from pipelines.contract_report import (
@@ -24,7 +22,8 @@ from pipelines.contract_report import (
     StepReport,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.progress import RolloutState
+from pipelines.journal import STEP
+from pipelines.underway import View, history
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 AUDIT_LINES = 40
@@ -45,7 +44,7 @@ def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput
         waivers_active=tuple(w for w in waivers if w.expires >= today),
         waivers_expired=tuple(w for w in waivers if w.expires < today),
         policies_to_review=tuple(n for n, p in sorted(policies.items()) if p.review_by < today),
-        audit=tuple(AuditReport(**asdict(line)) for line in reversed(context.ledger.audit_lines(AUDIT_LINES))),
+        audit=_done(context),
         night=night,
     )
 
@@ -100,17 +99,24 @@ def _members(context: Context, running: Running) -> tuple[MemberReport, ...]:
 
 def _rollouts(context: Context) -> tuple[RolloutReport, ...]:
     """The rollouts of every fleet that the ledger knows, the newest first."""
-    rows = [row for name in load_fleets(context.settings.roots) for row in context.ledger.rollouts(name)]
-    return tuple(_rollout(row) for row in sorted(rows, key=lambda row: row.at, reverse=True))
+    views = [one for name in load_fleets(context.settings.roots) for one in history(context, name)]
+    return tuple(_rollout(one) for one in sorted(views, key=lambda one: one.row.at, reverse=True))
 
 
-def _rollout(row: Rollout) -> RolloutReport:
-    state = from_json(RolloutState, row.state)
-    steps = [StepReport(member=step.key.name, outcome=step.phase, note=step.note) for step in state.steps]
+def _rollout(one: View) -> RolloutReport:
+    row, state = one.row, one.state
+    steps = [StepReport(member=member.name, outcome=member.phase, note=member.note) for member in one.members]
     return RolloutReport(
-        id=row.id, fleet=row.fleet, replacement=state.target.reference, started_at=state.started_at,
-        ended_at=state.ended_at, open=row.open, owner=row.owner, failure=state.failure, steps=tuple(steps),
+        id=row.id, fleet=row.fleet, replacement=one.order.plan.target.reference, started_at=row.begun_at,
+        ended_at=state.ended_at if state else None, open=row.open, owner=row.owner,
+        failure=state.failure if state else "", steps=tuple(steps),
     )  # fmt: skip
+
+
+def _done(context: Context) -> tuple[AuditReport, ...]:
+    """The last things that were done, the newest first; what a rollout did step by step is in its history."""
+    lines = [line for line in context.ledger.audit_lines() if not line.action.startswith(STEP)]
+    return tuple(AuditReport(**asdict(line)) for line in reversed(lines[-AUDIT_LINES:]))
 
 
 def write_report(context: Context, night: NightlyOutput | None = None) -> Path:

@@ -7,18 +7,25 @@ from pathlib import Path
 
 from hardening.explain import explain
 from hardening.foundation.console import out, print_json, print_table, print_text, say
-from hardening.foundation.errors import UsageError
+from hardening.foundation.content import select
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from hardening.foundation.settings import load_settings
 from images.context import Context
 from images.documents import to_json
-from pipelines.contract import NightlyOutput
+from pipelines.contract import Line, NightlyOutput
+from pipelines.desk import Desk, check, desk
+from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.lines import MemberLine, RollOutput, member_lines, roll_output
+from pipelines.fleet.model import Approval
 from pipelines.host import docker_host
+from pipelines.journal import Command
 from pipelines.listing import finish
 from pipelines.nightly import Failures, nightly
+from pipelines.notify import Message, notifier
 from pipelines.report import gather, short, write_report
-from pipelines.roll import check, desk, start
+from pipelines.roll import back, start
 from pipelines.rollouts.approval import read_plan, write_plan
+from pipelines.rollouts.journal import Event
 from pipelines.rollouts.sealed import Sealed
 from pipelines.rollouts.shown import (
     CALL_COLUMNS,
@@ -30,6 +37,8 @@ from pipelines.rollouts.shown import (
     step_rows,
     wave_rows,
 )
+from pipelines.rollouts.state import Phase
+from pipelines.underway import newest, tell
 from pipelines.wiring import clock, image_context
 
 
@@ -85,8 +94,98 @@ def roll_fleet(
     context = context or image_context()
     approved = read_plan(Path(file)) if file else None
     with desk(name, context, engine=lambda: fleet_host(context), now=clock) as at:
-        plan, state = start(at, apply=apply, adopt=adopt, approved=approved)
-        return roll_output(plan, state)
+        return roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
+
+
+def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
+    """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
+
+    One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
+    """
+    context = context or image_context()
+    seen = newest(context, fleet)
+    replaced = [[member.name, member.pinned] for member in seen.members if member.phase is Phase.NEW]
+    if not apply:
+        print_table(["member", "goes back to"], replaced)
+        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet} --apply")
+        return 0
+    if seen.row.open:
+        tell(context, fleet, Command.ROLLBACK, reason)
+        say(f"{seen.row.id} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it")
+        return 0
+    with desk(fleet, context, engine=lambda: fleet_host(context), now=clock) as at:
+        done = back(at, seen)
+    print_table(["member", "outcome", "note"], [[one.name, one.phase, one.note] for one in done.members])
+    return 3 if done.state.failure else 0
+
+
+class AutoLine(Line):
+    """`roll.auto`: one fleet. `outcome`: compliant, planned, waits (for approval), rolled, skipped, refused, failed."""
+
+    fleet: str
+    outcome: str
+    detail: str
+    rollout: str = ""
+
+
+def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], Failures]:
+    """Bring the fleets that `name` means back into policy, as far as their files let an automated run.
+
+    One that fails stops no other. Raises ContentError where no fleet has this name.
+    """
+    context = context or image_context()
+    lines: list[AutoLine] = []
+    failures: Failures = []
+    for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
+        try:
+            lines.append(_auto(fleet, context, apply=apply))
+        except GoldsmithError as error:
+            failures.append(error)
+            status = "refused" if isinstance(error, RefusedError) else "failed"
+            lines.append(AutoLine(fleet=fleet, outcome=status, detail=error.message))
+    return lines, failures
+
+
+def _auto(fleet: str, context: Context, *, apply: bool) -> AutoLine:
+    with desk(fleet, context, engine=lambda: fleet_host(context), now=clock) as at:
+        judged = check(at)
+        violating = sum(bool(one.violations) for one in judged)
+        if not violating:
+            return AutoLine(fleet=fleet, outcome="compliant", detail=f"{len(judged)} members within policy")
+        found = f"{violating} of {len(judged)} members violate"
+        if at.fleet.approval is Approval.REQUIRED:
+            return _ask(at, found)
+        plan, outcome = start(at, apply=apply, automated=True)
+        if outcome is None:
+            detail = f"{found}; {len(plan.steps)} would be replaced, {len(plan.skipped)} left alone"
+            return AutoLine(fleet=fleet, outcome="planned" if plan.steps else "skipped", detail=detail)
+        if outcome.state.failure:
+            raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
+        return AutoLine(fleet=fleet, outcome="rolled", detail=outcome.state.note, rollout=outcome.state.id)
+
+
+def _ask(at: Desk, found: str) -> AutoLine:
+    """Write the plan down for whoever approves it, and tell people where it lies."""
+    sealed = at.plan((), automated=True)
+    if not sealed.plan.steps:
+        return AutoLine(fleet=at.fleet.name, outcome="skipped", detail=f"{found}; all are left alone for now")
+    file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_plan(sealed, file)
+    approve = f"./goldsmith roll.start {at.fleet.name} --plan {file} --apply"
+    detail = f"{found}; approve by: {approve}"
+    notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
+    return AutoLine(fleet=at.fleet.name, outcome="waits", detail=detail)
+
+
+def show_auto(result: tuple[list[AutoLine], Failures], *, as_json: bool) -> int:
+    """Print a line for each fleet; the exit code says who must act."""
+    lines, failures = result
+    if as_json:
+        print_json(to_json(tuple(lines)))
+    else:
+        print_table(["fleet", "outcome", "detail"], [[one.fleet, one.outcome, one.detail] for one in lines])
+    return finish(failures)
 
 
 def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool) -> None:
@@ -103,11 +202,16 @@ def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown:
         show_roll(roll, as_json=as_json)
 
 
-def show_roll(roll: RollOutput, *, as_json: bool) -> None:
-    """Print a rollout, planned or done."""
+def show_roll(roll: RollOutput, *, as_json: bool) -> int:
+    """Print a rollout, planned or done; exit code 3 where it failed."""
     if as_json:
         print_json(to_json(roll))
-        return
+    else:
+        _print_roll(roll)
+    return 3 if roll.failure else 0
+
+
+def _print_roll(roll: RollOutput) -> None:
     out().print(f"{roll.fleet}: to {short(roll.replacement)}", markup=False, soft_wrap=True)
     print_text("\n".join(heading(roll)))
     for columns, rows in (
@@ -120,6 +224,8 @@ def show_roll(roll: RollOutput, *, as_json: bool) -> None:
             print_table(columns, rows)
     for skip in roll.skipped:
         print_text(f"left alone: {skip.member}: {skip.why}")
+    if roll.failure:
+        say(f"it failed, and went back: {roll.failure}")
     if roll.steps and not roll.rollout:
         say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet} --apply")
 

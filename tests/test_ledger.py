@@ -162,11 +162,13 @@ def test_what_runs_is_known_by_digest_and_forgotten_when_gone(ledger: Ledger) ->
 
 def test_a_rollout_is_saved_over_itself_until_it_is_over(ledger: Ledger) -> None:
     """The last state stands; a finished rollout is no longer open."""
-    ledger.save_rollout("r1", "shop", {"step": 1}, "host:1", NOW)
-    ledger.save_rollout("r1", "shop", {"step": 2, "done": []}, "host:1", NOW + DAY)
+    ledger.begin_rollout("r1", "shop", "host:1", {"plan": []}, NOW)
+    assert ledger.open_rollouts()[0].state is None
+    ledger.save_rollout("r1", {"step": 1}, NOW)
+    ledger.save_rollout("r1", {"step": 2, "done": []}, NOW + DAY)
     (found,) = ledger.open_rollouts("shop")
     assert (found.state, found.owner, found.at) == ({"step": 2, "done": []}, "host:1", NOW + DAY)
-    ledger.save_rollout("r1", "shop", {"step": 3}, "host:1", NOW + DAY, is_open=False)
+    ledger.save_rollout("r1", {"step": 3}, NOW + DAY, is_open=False)
     assert ledger.open_rollouts() == ()
     assert ledger.rollout("r1") == ledger.rollouts("shop")[0]
     assert ledger.rollout("r2") is None

@@ -12,7 +12,8 @@ from threading import Thread
 import pytest
 
 from hardening.foundation.settings import Notify, Settings
-from pipelines.notify import Event, Message, notifier
+from pipelines.notify import Message, notifier
+from pipelines.rollouts.journal import Event
 
 MESSAGE = Message(
     Event.PAUSED, "web", "web-1", "web-1 was paused by ada: looking at latency", datetime(2026, 5, 1, 12, tzinfo=UTC)

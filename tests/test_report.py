@@ -25,11 +25,11 @@ from pipelines.contract_report import (
     RolloutReport,
     StepReport,
 )
-from pipelines.fleet.members import Key
-from pipelines.fleet.model import Method
-from pipelines.fleet.progress import Phase, RolloutState, StepState
+from pipelines.rollouts.orders import Order
+from pipelines.rollouts.plan import plan
+from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
 from pipelines.report import disputed, gather, opinions, position, render_html, short, write_report
-from tests.fleets import release, target
+from tests.fleets import fleet, judged, release, target
 from tests.publishing import PACKAGES, built
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -235,11 +235,12 @@ def test_rollouts_are_read_from_what_was_saved(tmp_path: Path) -> None:
         'title = "t"\nowner = "o"\nkind = "docker"\nselector = { a = "b" }\nreplacement = { tag = "r/app:1" }\n'
     )
     context = Context(Settings(state=tmp_path, content=(tmp_path / "content",)), NOW, lambda: "", lambda: "")
-    key = Key("shop-1", "host/local/docker/web-1", "web-1", "id-1", Method.SURGE)
-    state = RolloutState(
-        "shop-1", "shop", target(), NOW, (StepState(key, Phase.RESTORED, "not healthy"),), "web-1 failed", NOW + DAY
-    )
-    context.ledger.save_rollout("shop-1", "shop", to_json(state), "here:1", NOW, is_open=False)
+    planned = plan(fleet(), [judged("web-1", "expired")], target(), NOW)
+    member = MemberState(planned.steps[0].member.id, "web-1", Phase.OLD, note="not healthy")
+    state = RolloutState("shop-1", "shop", "r", NOW, 1, Stage.ENDED, failure="web-1 failed", ended_at=NOW + DAY)
+    context.ledger.begin_rollout("shop-1", "shop", "here:1", to_json(Order("shop-1", planned, fleet().limits)), NOW)
+    context.ledger.save_member("shop-1", member.id, to_json(member))
+    context.ledger.save_rollout("shop-1", to_json(state), NOW, is_open=False)
     (rollout,) = gather(context).rollouts
     assert (rollout.fleet, rollout.failure, rollout.ended_at, rollout.open) == (
         "shop",
@@ -247,7 +248,7 @@ def test_rollouts_are_read_from_what_was_saved(tmp_path: Path) -> None:
         NOW + DAY,
         False,
     )
-    assert rollout.steps == (StepReport(member="web-1", outcome="restored", note="not healthy"),)
+    assert rollout.steps == (StepReport(member="web-1", outcome="old", note="not healthy"),)
     text = Page(render_html(gather(context))).text
-    for word in ("failed", "restored", "not healthy", "86400 s", "here:1"):
+    for word in ("failed", "old", "not healthy", "86400 s", "here:1"):
         assert word in text

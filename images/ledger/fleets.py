@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import Select, delete, insert, select, update
 
 from images.ledger import tables as t
 from images.ledger.database import Database
@@ -26,13 +26,15 @@ class AuditLine:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The saved state of a rollout."""
+    """A rollout: what was ordered, and how far it was when it was last saved (JSON). `owner` began it."""
 
     id: str
     fleet: str
     owner: str
+    order: Any
     state: Any
     open: bool
+    begun_at: datetime
     at: datetime
 
 
@@ -54,12 +56,25 @@ class Fleets(Database):
             found[row.digest] = (*found.get(row.digest, ()), f"{row.fleet}/{row.member}")
         return found
 
-    def save_rollout(
-        self, rollout_id: str, fleet: str, state: Any, owner: str, at: datetime, *, is_open: bool = True
-    ) -> None:
+    def begin_rollout(self, rollout_id: str, fleet: str, owner: str, order: Any, at: datetime) -> None:
+        """Write down a rollout before it does anything: whoever finds it open carries it to its end."""
+        row = {"id": rollout_id, "fleet": fleet, "owner": owner, "order": order, "state": None}
+        self._insert(t.rollouts, {**row, "open": True, "begun_at": at, "at": at})
+
+    def save_rollout(self, rollout_id: str, state: Any, at: datetime, *, is_open: bool = True) -> None:
         """Keep a rollout's state (JSON); `is_open` says whether it still has something to do."""
-        row = {"id": rollout_id, "fleet": fleet, "owner": owner, "state": state, "open": is_open, "at": at}
-        self._put(t.rollouts, row, "id")
+        change = update(t.rollouts).where(t.rollouts.c.id == rollout_id)
+        with self._begin() as connection:
+            connection.execute(change.values(state=state, open=is_open, at=at))
+
+    def save_member(self, rollout_id: str, member: str, state: Any) -> None:
+        """Keep how far a member of a rollout is (JSON)."""
+        self._put(t.rollout_members, {"rollout": rollout_id, "member": member, "state": state}, "rollout", "member")
+
+    def rollout_members(self, rollout_id: str) -> dict[str, Any]:
+        """How far the members of a rollout are, by id."""
+        query = select(t.rollout_members).where(t.rollout_members.c.rollout == rollout_id)
+        return {row.member: row.state for row in self._rows(query.order_by(t.rollout_members.c.member))}
 
     def rollout(self, rollout_id: str) -> Rollout | None:
         """The rollout with this id."""
@@ -80,11 +95,12 @@ class Fleets(Database):
         row = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": detail}
         self._insert(t.audit, row)
 
-    def audit_lines(self, limit: int = 1000) -> tuple[AuditLine, ...]:
-        """The last things that were done, the oldest first."""
-        rows = self._rows(select(t.audit).order_by(t.audit.c.id.desc()).limit(limit))
+    def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
+        """The last things that were done (to one subject), the oldest first."""
+        query = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit)
+        rows = self._rows(query.where(t.audit.c.subject == subject) if subject else query)
         return tuple(AuditLine(row.at, row.actor, row.action, row.subject, row.detail) for row in reversed(rows))
 
     def _rollouts(self, query: Select[Any]) -> tuple[Rollout, ...]:
-        rows = self._rows(query.order_by(t.rollouts.c.at, t.rollouts.c.id))
-        return tuple(Rollout(row.id, row.fleet, row.owner, row.state, row.open, row.at) for row in rows)
+        rows = self._rows(query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
+        return tuple(Rollout(**row._mapping) for row in rows)

@@ -157,9 +157,20 @@ rollouts = Table(
     _text("id", primary_key=True),
     _text("fleet", index=True),
     _text("owner"),
+    _json("order"),
     _json("state"),
     Column("open", Boolean, nullable=False),
+    _time("begun_at"),
     _time("at"),
+)
+
+# How far each member of a rollout is.
+rollout_members = Table(
+    "rollout_members",
+    metadata,
+    _text("rollout", primary_key=True),
+    _text("member", primary_key=True),
+    _json("state"),
 )
 
 # Who may act on a fleet, and until when nobody else may: one row a fleet.

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from hardening.findings import Reason
 from pipelines.contract import Line
-from pipelines.fleet.progress import RolloutState
 from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.state import Outcome
 from pipelines.rollouts.waves import Wave
 from pipelines.violations import Judged, named
 
@@ -75,7 +75,7 @@ class CallsLine(Line):
 
 
 class RollOutput(Line):
-    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done.
+    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it went back.
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that.
     """
@@ -93,6 +93,7 @@ class RollOutput(Line):
     waits_until: datetime | None
     waits_for: str
     rollout: str = ""
+    failure: str = ""
 
 
 def member_lines(judged: Sequence[Judged]) -> list[MemberLine]:
@@ -116,9 +117,9 @@ def _member(one: Judged) -> MemberLine:
     )
 
 
-def roll_output(plan: Plan, state: RolloutState | None = None) -> RollOutput:
+def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
     """A plan, with what became of each step where it was carried out."""
-    done = {step.key.member: step for step in state.steps} if state else {}
+    done = {member.id: member for member in outcome.members} if outcome else {}
     steps = [
         StepLine(
             member=step.member.id,
@@ -146,7 +147,8 @@ def roll_output(plan: Plan, state: RolloutState | None = None) -> RollOutput:
         calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
         waits_until=plan.hold.until if plan.hold else None,
         waits_for=plan.hold.why if plan.hold else "",
-        rollout=state.id if state else "",
+        rollout=outcome.state.id if outcome else "",
+        failure=outcome.state.failure if outcome else "",
     )
 
 

@@ -22,12 +22,17 @@ Written = Annotated[Limits, PlainSerializer(lambda limits: limits.model_dump(mod
 
 @dataclass(frozen=True)
 class Order:
-    """A whole rollout: what was approved. `adopt` names members that are taken over on purpose."""
+    """A whole rollout: what was approved. `adopt` names members that are taken over on purpose.
+
+    `back`: the members that an earlier rollout of this plan has replaced; they go back to what they ran, and that is
+    all.
+    """
 
     rollout: str
     plan: Plan
     limits: Written
     adopt: tuple[str, ...] = ()
+    back: tuple[MemberState, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class Rolling:
         self.world = world
         self.order = order
         self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, len(plan.waves))
-        self.members = {step.member.id: MemberState(step.member.id, step.member.name) for step in plan.steps}
+        planned = (MemberState(step.member.id, step.member.name) for step in plan.steps)
+        self.members = {member.id: member for member in order.back or planned}
 
     async def begin(self) -> None:
         """Write down the rollout and who belongs to it."""

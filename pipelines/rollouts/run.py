@@ -34,16 +34,21 @@ async def roll(world: World, engine: Engine, argument: Json) -> Json:
     """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
     rolling = Rolling(world, engine, from_json(Order, argument), await engine.now())
     await rolling.begin()
+    if not rolling.order.back:
+        await _all_waves(rolling)
+    if rolling.order.back or await _wants_back(rolling):
+        await go_back(rolling)
+    return to_json(await _end(rolling))
+
+
+async def _all_waves(rolling: Rolling) -> None:
     try:
         target = rolling.order.plan.target
-        await rolling.hand.act(f"prepare {target.reference}", lambda: world.fleet.prepare(target))
+        await rolling.hand.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
         for number, wave in enumerate(rolling.order.plan.waves, start=1):
             await _wave(rolling, number, wave)
     except GoldsmithError as error:
         await _fail(rolling, error)
-    if await _wants_back(rolling):
-        await go_back(rolling)
-    return to_json(await _end(rolling))
 
 
 async def _wave(rolling: Rolling, number: int, wave: Wave) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import OutsideError, UsageError
+from hardening.foundation.errors import OutsideError, RefusedError, UsageError
 from hardening.foundation.locks import only_one
 from pipelines.durable.records import decode, encode
 from pipelines.durable.workers import Locks, alone, session
@@ -55,16 +55,28 @@ class _Said(logging.Handler):
             say("the engine's database does not answer; going on as soon as it does")
 
 
-def engine_url(database: str) -> str:
+def engine_url(database: str, name: str = "all") -> str:
     """Where the engine keeps its flows, for a ledger at `database` (a SQLAlchemy URL): one setting for both.
 
-    Beside a ledger of SQLite lies `engine.sqlite`; in a PostgreSQL the engine has a schema of its own.
-    Raises UsageError for a database in memory, which no flow would survive.
+    Beside a ledger of SQLite lies `engine-NAME.sqlite`, since each is one process's; in a PostgreSQL the engine has a
+    schema of its own. Raises UsageError for a database in memory, which no flow would survive.
     """
     url = make_url(database)
     if url.get_backend_name() == "sqlite":
-        url = url.set(database=str(_file(url).with_name("engine.sqlite")))
+        url = url.set(database=str(_file(url).with_name(f"engine-{name}.sqlite")))
     return url.render_as_string(hide_password=False)
+
+
+def idle(url: str) -> bool:
+    """Whether for certain no process carries flows of this database; of a PostgreSQL nobody can tell."""
+    location = make_url(url)
+    if location.get_backend_name() != "sqlite":
+        return False
+    try:
+        with alone(_file(location)):
+            return True
+    except RefusedError:
+        return False
 
 
 def prepare(url: str) -> None:

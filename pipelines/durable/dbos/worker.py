@@ -41,8 +41,11 @@ VERSION = "1"  # a flow whose steps changed places needs another, and is carried
 class Worker:
     """A process that carries flows: `with Worker.launched(…) as worker`."""
 
-    def __init__(self, inbox: Inbox, flows: Flows, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, inbox: Inbox, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime]
+    ) -> None:
         self._inbox = inbox
+        self.now = now
         self._loop = loop
         self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
         self._carried = 0
@@ -52,19 +55,29 @@ class Worker:
 
     @classmethod
     @contextmanager
-    def launched(cls, url: str, flows: Flows, *, version: str = VERSION) -> Iterator[Worker]:
+    def launched(
+        cls,
+        url: str,
+        flows: Flows,
+        *,
+        kind: str = "",
+        version: str = VERSION,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Iterator[Worker]:
         """Carry `flows` from the engine's database at `url` while the block runs, those of dead processes included.
 
         A block that ends well drains first: what this process carries runs to its end. One that an exception ends
-        leaves as soon as no step acts; the flows stay for the next process. Flows of another `version` are left alone.
+        leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or
+        `version` are left alone. `now` is the clock that flows see.
 
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
         prepare(url)
+        version = f"{version} {kind}".strip()
         name = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
         with locks(url, name) as held, _own_loop() as loop, configured(url, name, version):
             inbox = Inbox(name, version)
-            worker = cls(inbox, flows, loop)
+            worker = cls(inbox, flows, loop, now)
             with failing_as_outside(url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
                 inbox.open()
@@ -150,7 +163,7 @@ class _Engine(Engine):
         self.id = flow_id
 
     async def now(self) -> datetime:
-        return datetime.fromisoformat(await self.step("now", lambda: datetime.now(UTC).isoformat()))
+        return datetime.fromisoformat(await self.step("now", lambda: self._worker.now().isoformat()))
 
     async def step(self, name: str, act: Callable[[], T]) -> T:
         def acted() -> T:

@@ -1,0 +1,106 @@
+"""How a rollout stands, as people and programs read it: a few lines, a bar, a table. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+from hardening.foundation.durations import in_short
+from pipelines.contract import Line
+from pipelines.rollouts.state import Phase, Stage
+
+COLUMNS = ["member", "state", "note"]
+MEANING = {
+    Phase.PLANNED: "waits",
+    Phase.REPLACING: "being replaced",
+    Phase.SERVING: "new one serves, old one kept",
+    Phase.NEW: "replaced",
+    Phase.OLD: "as it was",
+    Phase.SKIPPED: "left alone",
+    Phase.FAILED: "needs a person",
+}
+STAGES = {
+    Stage.ROLLING: "replacing members",
+    Stage.WAITING: "waiting",
+    Stage.PAUSED: "paused",
+    Stage.BAKING: "baking: the new ones are watched, the old ones kept",
+    Stage.APPROVAL: "waiting for approval",
+    Stage.RESTORING: "going back",
+    Stage.ENDED: "over",
+}
+FINISHED = (Phase.NEW, Phase.OLD, Phase.SKIPPED, Phase.FAILED)
+BAR = 40
+
+
+class MemberStatus(Line):
+    """`roll.status`: how far one member is."""
+
+    member: str
+    name: str
+    state: str
+    note: str
+
+
+class ToldLine(Line):
+    """`roll.status`: what somebody told the rollout."""
+
+    command: str
+    actor: str
+    at: datetime
+
+
+class StatusOutput(Line):
+    """`roll.status`: one rollout. `stage` is `begun` before its first step; `carried_by` is empty where no process
+    carries it, `failure` where it goes well.
+    """
+
+    fleet: str
+    rollout: str
+    replacement: str
+    stage: str
+    wave: int
+    waves: int
+    note: str
+    failure: str
+    begun_at: datetime
+    ended_at: datetime | None
+    carried_by: str
+    told: tuple[ToldLine, ...]
+    members: tuple[MemberStatus, ...]
+
+
+def lines(status: StatusOutput, now: datetime) -> list[str]:
+    """What it does and how far it is; `now` dates what is still under way."""
+    until = status.ended_at or now
+    took = in_short(until - status.begun_at)
+    heading = f"{status.fleet}: {status.rollout}"
+    counts = Counter(member.state for member in status.members)
+    said = [heading, f"to {status.replacement}", _stage(status), progress(status)]
+    said.append(", ".join(f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]))
+    said.append(f"began {status.begun_at:%Y-%m-%d %H:%M} UTC, {'took' if status.ended_at else 'for'} {took}")
+    said += [f"{one.actor} told it to {one.command} at {one.at:%H:%M:%S} UTC" for one in status.told]
+    if status.stage != Stage.ENDED:
+        again = f"nobody carries it; ./goldsmith roll.start {status.fleet} --apply goes on"
+        said.append(f"carried by {status.carried_by}" if status.carried_by else again)
+    return said
+
+
+def progress(status: StatusOutput) -> str:
+    """A bar of the members that are done with."""
+    done, total = sum(member.state in FINISHED for member in status.members), len(status.members)
+    filled = BAR * done // total if total else BAR
+    return f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {total}"
+
+
+def rows(status: StatusOutput) -> list[list[str]]:
+    """A row for each member."""
+    return [[member.name, MEANING[Phase(member.state)], member.note] for member in status.members]
+
+
+def _stage(status: StatusOutput) -> str:
+    if status.stage == Stage.ENDED:
+        return f"failed: {status.failure.splitlines()[0]}" if status.failure else f"over: {status.note}"
+    words = STAGES.get(Stage(status.stage), status.stage) if status.stage in set(Stage) else "about to begin"
+    wave = f"wave {status.wave} of {status.waves}: " if status.wave else ""
+    note = f" ({status.note})" if status.note and status.note != status.stage else ""
+    return f"{wave}{words}{note}"
