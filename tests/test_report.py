@@ -25,10 +25,10 @@ from pipelines.contract_report import (
     RolloutReport,
     StepReport,
 )
+from pipelines.report import disputed, gather, opinions, position, render_html, short, write_report
 from pipelines.rollouts.orders import Order
 from pipelines.rollouts.plan import plan
 from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
-from pipelines.report import disputed, gather, opinions, position, render_html, short, write_report
 from tests.fleets import fleet, judged, release, target
 from tests.publishing import PACKAGES, built
 

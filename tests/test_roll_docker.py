@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 import socket
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,19 +19,22 @@ from fleets import judged, keeps_its_word, release
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
+from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
-from pipelines.engine import UnhealthyError, World, recover, run
 from pipelines.fleet.docker import DockerFleet
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.progress import Phase, RolloutState
 from pipelines.fleet.proxy import nginx_config
-from pipelines.roll import SteadyClock
 from pipelines.rollouts.plan import Plan, plan
+from pipelines.rollouts.state import Outcome, Phase
+from tests.rolling import carried
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
+HASTY = {
+    **QUICK, "min_healthy_time": "0s", "healthy_deadline": "2s", "bake_time": "0s", "drain": "1s", "settle": "0s",
+}  # fmt: skip
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
 NOW = datetime.now(UTC)
 
@@ -42,14 +43,16 @@ def fleet(**limits: Any) -> Fleet:
     """The fleet of the containers that these tests start, with short times."""
     health = limits.pop("health", {"kind": "http", "port": 8080})
     made = fleet_with(**{**QUICK, **limits})
-    return Fleet.model_validate({**made.model_dump(), "selector": {"app": "fleet-test"}, "health": health})
+    return Fleet.model_validate(
+        {**made.model_dump(exclude_unset=True), "selector": {"app": "fleet-test"}, "health": health}
+    )
 
 
 class Yard:
     """An engine with a network, the images one, two and broken, and containers started for one test."""
 
-    def __init__(self, api: Any, host: str) -> None:
-        self.api, self.host = api, host
+    def __init__(self, api: Any, host: str, folder: Path) -> None:
+        self.api, self.host, self.folder = api, host, folder
         self.images = {
             "one": busybox_image(
                 api, "fleet-test:one", "one", 'HEALTHCHECK CMD ["wget", "-qO-", "http://127.0.0.1:8080/"]'
@@ -89,9 +92,9 @@ class Yard:
 
 
 @pytest.fixture
-def yard(docker_host: str) -> Iterator[Yard]:
+def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
     with engine(docker_host) as api:
-        yield Yard(api, docker_host)
+        yield Yard(api, docker_host, tmp_path)
 
 
 def planned(members: DockerFleet, target: Target) -> Plan:
@@ -101,14 +104,10 @@ def planned(members: DockerFleet, target: Target) -> Plan:
     return plan(members.fleet, ours, target, NOW)
 
 
-def world(members: DockerFleet, save: Callable[[RolloutState], None] = lambda state: None) -> World:
-    return World(members, SteadyClock(NOW), save, lambda member: "", lambda text: None, members.fleet.limits)
-
-
-def roll(yard: Yard, of: Fleet, image: str) -> RolloutState:
+def roll(yard: Yard, of: Fleet, image: str, rollout: str = "r1") -> Outcome:
     """Roll all members to an image, for real."""
     with DockerFleet(of, yard.host) as members:
-        return run(planned(members, yard.target(image)), "r1", world(members))
+        return carried(members, planned(members, yard.target(image)), yard.folder, rollout)
 
 
 def test_everything_that_makes_a_container_that_container_is_kept(yard: Yard, tmp_path: Path) -> None:
@@ -132,9 +131,9 @@ def test_everything_that_makes_a_container_that_container_is_kept(yard: Yard, tm
     yard.docker("exec", "--user", "0", "web-1", "sh", "-c", "true")
     before = yard.inspect("web-1")
     of = fleet(shared_mounts=["/data", "/scratch"], health={"kind": "docker"})
-    state = roll(yard, of, "two")
+    outcome = roll(yard, of, "two")
     after = yard.inspect("web-1")
-    assert [(step.phase, step.note) for step in state.steps] == [(Phase.DONE, "")]
+    assert [(member.phase, member.note) for member in outcome.members] == [(Phase.NEW, "")]
     assert yard.names() == ["web-1"]
     assert yard.answer("web-1") == "two"
     assert before["Id"] != after["Id"]
@@ -160,10 +159,9 @@ def test_a_second_rollout_keeps_what_the_first_kept(yard: Yard) -> None:
     yard.start("web-1", "--network-alias", "web")
     roll(yard, fleet(), "two")
     first = yard.inspect("web-1")
-    with DockerFleet(fleet(), yard.host) as members:
-        state = run(planned(members, yard.target("one")), "r2", world(members))
+    outcome = roll(yard, fleet(), "one", "r2")
     second = yard.inspect("web-1")
-    assert state.steps[0].note == ""
+    assert outcome.members[0].note == ""
     assert second["Config"]["Labels"] == {**first["Config"]["Labels"], **{
         key: second["Config"]["Labels"][key] for key in ("dev.goldsmith.rollout", "dev.goldsmith.expiry")
     }}  # fmt: skip
@@ -190,10 +188,10 @@ def test_behind_a_proxy_a_broken_replacement_loses_nothing_and_the_old_one_stays
     """The error shows what the new one said; the old container is the very same one."""
     old = yard.start("web-1", "--network-alias", "web")
     with requests_to(proxy(yard)) as stream:
-        with pytest.raises(UnhealthyError) as error:
-            roll(yard, fleet(healthy_deadline="3s"), "broken")
+        outcome = roll(yard, fleet(healthy_deadline="3s"), "broken")
         time.sleep(1)
-    assert "cannot read the key" in error.value.evidence
+    assert "cannot read the key" in outcome.state.failure
+    assert outcome.members[0].phase is Phase.OLD
     assert stream.failures == []
     assert set(stream.answers) == {"one"}
     assert yard.inspect("web-1")["Id"] == old
@@ -225,8 +223,8 @@ def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) ->
         planned(members, yard.target("two"))
     assert f"host port {port}" in error.value.evidence
     assert "static address 10.213.7.9" in error.value.evidence
-    state = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
-    assert state.steps[0].note == ""
+    outcome = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
+    assert (outcome.members[0].phase, outcome.members[0].note) == (Phase.NEW, "")
     with requests_to(f"http://127.0.0.1:{port}/") as stream:
         time.sleep(0.5)
     assert set(stream.answers) == {"two"}
@@ -238,8 +236,8 @@ def test_in_place_a_broken_replacement_gives_the_port_back(yard: Yard) -> None:
     """The very same container serves on it again, with its restart policy."""
     port = free_port()
     old = yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--restart", "always")
-    with pytest.raises(UnhealthyError):
-        roll(yard, fleet(method="in_place", max_unavailable=1, healthy_deadline="2s"), "broken")
+    outcome = roll(yard, fleet(method="in_place", max_unavailable=1, healthy_deadline="2s"), "broken")
+    assert outcome.members[0].phase is Phase.OLD
     assert yard.names() == ["web-1"]
     found = yard.inspect("web-1")
     assert (found["Id"], found["HostConfig"]["RestartPolicy"]["Name"]) == (old, "always")
@@ -255,45 +253,36 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+IN_PLACE = {"method": "in_place", "max_unavailable": 1}
+
+
 @pytest.mark.parametrize(
-    "call", ["create_container_from_config", "start", "connect_container_to_network", "stop", "rename"]
+    ("image", "limits", "serves", "phase"),
+    [("two", {}, "two", Phase.NEW), ("broken", IN_PLACE, "one", Phase.OLD)],
+    ids=["surge", "in place, and put back"],
 )
-def test_killed_in_the_middle_the_next_run_leaves_one_that_serves(yard: Yard, tmp_path: Path, call: str) -> None:
-    """kill -9 right after the first call of a kind to the engine, with what was saved until then."""
+def test_killed_at_every_point_it_comes_to_the_same_end(
+    yard: Yard, image: str, limits: dict[str, Any], serves: str, phase: Phase
+) -> None:
+    """kill -9 at the boundary of each step, and between each call that changes something and its record: one process
+    after the other dies at the next point, until one has none left. Nothing is lost, doubled or orphaned.
+    """
     yard.start("web-1", "--network-alias", "web")
-    saved = tmp_path / "state.json"
-    child = multiprocessing.get_context("spawn").Process(
-        target=killed_after, args=(yard.host, yard.images["two"], call, saved)
-    )
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
-    with DockerFleet(fleet(), yard.host) as members:
-        state = from_json(RolloutState, json.loads(saved.read_text()))
-        ended = recover(state, world(members))
-    assert ended.ended_at
+    of = fleet(**{**HASTY, **limits})
+    with DockerFleet(of, yard.host) as members:
+        made = planned(members, yard.target(image))
+    given = {"fleet": of.model_dump(mode="json", exclude_unset=True), "host": yard.host, "plan": to_json(made)}
+    (yard.folder / "run.json").write_text(json.dumps(given))
+    command([sys.executable, "-m", "tests.rolling", str(yard.folder)], cwd=ROOT, timeout=300)
+    points = (yard.folder / "died").read_text().splitlines()
+    assert len(points) == len(set(points))
+    assert sum(": after " in point for point in points) >= 7, points
+    assert sum(point.startswith("before ") for point in points) >= 12, points
+    outcome = from_json(Outcome, json.loads((yard.folder / "outcome.json").read_text()))
+    assert [member.phase for member in outcome.members] == [phase], outcome
     assert yard.names() == ["web-1"]
-    assert yard.answer("web-1") in ("one", "two")
-    networks = yard.inspect("web-1")["NetworkSettings"]["Networks"]
-    assert "web" in networks["fleet-test"]["Aliases"]
-
-
-def killed_after(host: str, image: str, call: str, saved: Path) -> None:
-    """A process that rolls, and dies right after its first `call` to the engine."""
-    with DockerFleet(fleet(), host) as members:
-        real = getattr(members.api, call)
-
-        def fatal(*words: Any, **more: Any) -> None:
-            real(*words, **more)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(members.api, call, fatal)
-        target = Target("fleet-test:two", image, release(9, published_at=NOW, expires_at=NOW + timedelta(60)))
-        run(
-            planned(members, target),
-            "r1",
-            world(members, lambda state: saved.write_text(json.dumps(to_json(state))) and None),
-        )
+    assert yard.answer("web-1") == serves
+    assert "web" in yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test"]["Aliases"]
 
 
 def test_an_engine_that_cannot_be_reached_is_an_error_and_no_empty_fleet() -> None:

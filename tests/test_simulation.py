@@ -39,7 +39,6 @@ def test_no_seed_of_a_fixed_range_breaks_a_promise() -> None:
 def test_no_fresh_seed_breaks_a_promise() -> None:
     """Other seeds each time: what fails here is replayed by the seed that it names."""
     start = secrets.randbelow(10**9)
-    print(f"seeds from {start}")
     report = simulate(FRESH, start)
     assert report.broken == [], f"./goldsmith roll.simulate --seeds {FRESH} --seed {start}"
 
