@@ -71,6 +71,46 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "key", "said"),
+    [
+        ('[limits]\nmax_surge = "120%"', "limits.max_surge", "from 0% to 100%"),
+        ("[limits]\nmax_unavailable = true", "limits.max_unavailable", "a whole number"),
+        ("[limits]\nmax_surge = 0", "limits", "in_place"),
+        ("[limits]\nmax_parallel = 0", "limits.max_parallel", "at least 1"),
+        ('[limits]\nprogress_deadline = "5m"', "limits", "longer than healthy_deadline"),
+        ('[limits]\njitter = "10"', "limits.jitter", "such as 10%"),
+        ("[[limits.budgets]]", "limits.budgets[0].nodes", "required"),
+        ('[[limits.budgets]]\nnodes = 1\nschedule = "0 25 * * *"', "limits.budgets[0].schedule", "hour is a number"),
+        ('[[limits.budgets]]\nnodes = 1\nschedule = "@daily"', "limits.budgets[0]", "give both or neither"),
+        ('[[limits.budgets]]\nnodes = 1\nreasons = ["drift"]', "limits.budgets[0].reasons[0]", "'expired'"),
+        ('[[limits.budgets]]\nnodes = 1\nzone = "Europe/Berlin"', "limits.budgets[0]", "each window has its own"),
+        ('[[limits.windows]]\nstart = "25:00"', "limits.windows[0].start", "a time of day such as"),
+        ('[[limits.windows]]\nzone = "Europe/Berlln"', "limits.windows[0].zone", "Europe/Berlin"),
+        ('[[limits.windows]]\ndays = ["monday"]', "limits.windows[0].days[0]", "'mon'"),
+        (
+            '[[limits.freezes]]\nfirst_day = 2027-01-02\nlast_day = 2027-01-01\nreason = "x"',
+            "limits.freezes[0]",
+            "before first_day",
+        ),
+        ('[limits]\nalarms = ["high-latency"]', "limits.alarms", "only ec2 has alarms by name"),
+    ],
+)
+def test_what_is_wrong_with_a_limit_is_told_with_its_key(tmp_path: Path, line: str, key: str, said: str) -> None:
+    """The key path down to the item of a list, and what would be right."""
+    with pytest.raises(ContentError) as error:
+        load_fleet([written(tmp_path, f"{WEB}\n{line}\n")], "web")
+    assert key in str(error.value)
+    assert said in str(error.value)
+
+
+def test_a_window_takes_times_with_and_without_quotes(tmp_path: Path) -> None:
+    """TOML has times of its own."""
+    text = f'{WEB}\n[[limits.windows]]\nstart = 22:00:00\nend = "05:00"\n'
+    window = load_fleet([written(tmp_path, text)], "web").limits.windows[0]
+    assert (window.start.hour, window.end.hour) == (22, 5)
+
+
+@pytest.mark.parametrize(
     "replacement", ["{}", '{ definition = "a", tag = "r/a:1" }', '{ tag = "r/a:1", channel = "stable" }']
 )
 def test_a_replacement_is_one_thing(tmp_path: Path, replacement: str) -> None:

@@ -222,6 +222,21 @@ def test_an_hour_that_comes_twice_is_begun_twice() -> None:
     assert all(caps(hourly, 3, midnight + timedelta(minutes=10 * number)) for number in range(6 * 25))
 
 
+def test_hours_that_come_again_out_of_order_are_found_too() -> None:
+    """Troll sets its clock back by two hours: there 01:59 comes again after 02:59."""
+    both = cron("59 1,2 * * *")
+    moments = [datetime(2027, 10, 31, hour, 59, tzinfo=UTC) for hour in range(3)]
+    assert [both.last(ZoneInfo("Antarctica/Troll"), at, timedelta(minutes=1)) for at in moments] == moments
+
+
+def test_a_budget_of_nobody_that_begins_anew_before_it_ends_has_no_end_in_sight() -> None:
+    """Each five minutes for five minutes."""
+    always = limits(budgets=[{"nodes": 0, "schedule": "*/5 * * * *", "duration": "5m"}])
+    held = may_act(always, datetime(2027, 1, 1, 12, 1, tzinfo=UTC))
+    assert held is not None
+    assert held.until is None
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -52,13 +52,17 @@ class Cron:
         return None
 
     def _last_on(self, day: date, zone: ZoneInfo, at: datetime) -> datetime | None:
-        moments = (
-            datetime.combine(day, time(hour, minute, fold=fold), zone).astimezone(UTC)
-            for hour in self.hours
-            for minute in self.minutes
-            for fold in (0, 1)
-        )
-        return max((moment for moment in moments if moment <= at), default=None)
+        best: datetime | None = None
+        for hour in sorted(self.hours, reverse=True):
+            if best and _utc(day, hour, 59, zone, fold=1) <= best:
+                break
+            moments = (_utc(day, hour, minute, zone, fold=fold) for minute in self.minutes for fold in (0, 1))
+            best = max((moment for moment in (*moments, best) if moment and moment <= at), default=None)
+        return best
+
+
+def _utc(day: date, hour: int, minute: int, zone: ZoneInfo, *, fold: int) -> datetime:
+    return datetime.combine(day, time(hour, minute, fold=fold), zone).astimezone(UTC)
 
 
 def cron(text: str) -> Cron:

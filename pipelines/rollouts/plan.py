@@ -98,11 +98,11 @@ def plan(
 
 
 def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
-    """Until when nothing may be done. Raises RefusedError where no moment within a year allows it."""
+    """Until when nothing may be done. Raises RefusedError where no end of that is in sight."""
     hold = may_act(fleet.limits, now)
     if hold and hold.until is None:
         raise RefusedError(
-            f"{hold.why}, and that does not end within a year", hint="change it in the fleet's file: an explicit 0 "
+            f"{hold.why}, and no end of that is in sight", hint="change it in the fleet's file: an explicit 0 "
             "freezes the fleet, and a window that never opens as well"
         )  # fmt: skip
     return hold

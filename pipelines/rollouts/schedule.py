@@ -19,14 +19,14 @@ GRAVEST_FIRST = (
     Rule.SUPERSEDED,
 )
 AGES = (Rule.EXPIRED, Rule.MAX_AGE)
-LOOK_AHEAD = timedelta(days=366)
+LOOK_AHEAD, MOST_CHANGES = timedelta(days=366), 2000
 _DAY = timedelta(days=1)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Nothing may be done until then, and why; `until` None: no moment within a year allows it."""
+    """Nothing may be done until then, and why; `until` None: no end is in sight within a year."""
 
     until: datetime | None
     why: str
@@ -48,14 +48,16 @@ class Cap:
 def may_act(limits: Limits, now: datetime) -> Hold | None:
     """None where a rollout may act at `now` (aware UTC); else until when it may not, and the first cause."""
     first = hold = _held(limits, now)
-    while hold and hold.until:
-        if hold.until > now + LOOK_AHEAD:
-            return Hold(None, hold.why)
+    for _ in range(MOST_CHANGES):
+        if hold is None or first is None:
+            return None
+        if hold.until is None or hold.until > now + LOOK_AHEAD:
+            break
         following = _held(limits, hold.until)
         if following is None:
-            return Hold(hold.until, first.why if first else hold.why)
+            return Hold(hold.until, first.why)
         hold = following
-    return hold
+    return Hold(None, hold.why) if hold else None
 
 
 def caps(limits: Limits, desired: int, now: datetime) -> tuple[Cap, ...]:
