@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.fleet.calendar import Budget, Window
 from pipelines.fleet.cron import cron
 from pipelines.fleet.model import Limits
-from pipelines.rollouts.schedule import allowed, caps, may_act, turn
+from pipelines.rollouts.schedule import allowed, caps, gravest, may_act, turn
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MOMENTS = st.integers(0, 2 * 366 * 24 * 60).map(
@@ -151,6 +151,14 @@ def test_the_most_restrictive_budget_wins_among_those_that_bind_the_gravest_reas
     now = datetime(2027, 1, 1, tzinfo=UTC)
     asked = (["superseded"], ["superseded", "expired"], ["unknown"])
     assert [allowed(several, 50, reasons, now) for reasons in asked] == [2, 3, 5]
+
+
+def test_a_member_is_counted_under_its_gravest_reason() -> None:
+    """Whatever their names begin with; a rule that nobody ranked comes last."""
+    assert gravest(["approved_source", "revoked", "superseded"]) == "revoked"
+    assert gravest(["a new rule", "superseded"]) == "superseded"
+    assert gravest(["b", "a"]) == "a"
+    assert gravest([]) == ""
 
 
 @given(
