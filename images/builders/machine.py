@@ -6,6 +6,7 @@ A build runs within `private_mounts`: its tree stays mounted for those who verif
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -35,10 +36,16 @@ def build(job: BuildJob) -> Built:
     with room_on(job.work):
         require_free(job.work, room_needed(job), job.name)
         below = layers.packages_layer(job, epoch)
+    return finish(job, below, _inherited(job), epoch)
+
+
+def finish(job: BuildJob, below: str, packages_below: Iterable[Package], epoch: int) -> Built:
+    """The disk of what the definition changes on the layer `below` of packages, however that came to be."""
+    with room_on(job.work):
         layer = steps.fresh(job.work / "layer")
         layers.definition_layer(job, below, layer, epoch)
         tree = overlay((layer / "upper", *trees.stack(job.store, below)), job.work / "tree")
-        packages = steps.verified(job, _inherited(job), tree)
+        packages = steps.verified(job, packages_below, tree)
         words = layers.command_line(tree)
         spec = DiskSpec(words, (job.definition.machine or Machine()).minimum_bytes)
         config = keep_disk(job, assemble(tree, spec, steps.fresh(job.work / "disk"), epoch), words, epoch)

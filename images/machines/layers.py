@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,19 +33,28 @@ ROOT_WORDS = "root=LABEL=root rw console=tty0 console=ttyS0"
 
 
 def packages_layer(job: BuildJob, epoch: int) -> str:
-    """The key of the layer that holds the packages, made if it is not there yet: a bootstrap, or those of a child.
-
-    It enters the shared store at once: it holds nothing but what an archive published.
-    """
+    """The key of the layer that holds the packages, made if it is not there yet: a bootstrap, or those of a child."""
     parent = trees.key_of(job.parent) if job.parent else ""
     if parent and not job.packages:
         return parent
-    store, key = job.store.bottom, _key(job)
+
+    def make(layer: Path) -> None:
+        say(f"{job.name}: {'installing' if parent else 'bootstrapping'} {len(job.packages)} packages")
+        (_install if parent else _bootstrap)(job, layer, epoch)
+
+    return made_once(job, _key(job), make, parent)
+
+
+def made_once(job: BuildJob, key: str, make: Callable[[Path], None], parent: str = "") -> str:
+    """`key`, once the layer of packages by that key is there: `make` makes it, in a folder of its own, if it was not.
+
+    It enters the shared store at once: it holds nothing but what an archive published.
+    """
+    store = job.store.bottom
     with only_one(store.own_place("locks", f"tree-{key[:16]}"), f"the tree of {job.name}", wait_seconds=WAIT_SECONDS):
         if not trees.has(store, key):
-            say(f"{job.name}: {'installing' if parent else 'bootstrapping'} {len(job.packages)} packages")
             layer = steps.fresh(job.work / "packages")
-            (_install if parent else _bootstrap)(job, layer, epoch)
+            make(layer)
             trees.keep(store, key, layer, trees.keys(store, parent) if parent else ())
         trees.used(store, key)
     return key
@@ -55,11 +64,11 @@ def _key(job: BuildJob) -> str:
     """What a layer of packages is a function of."""
     base = job.parent or job.definition.base.model_dump(mode="json")
     packages = [[package.purl, package.sha256] for package in sorted(job.packages)]
-    inputs = [VERSION, steps.mmdebstrap_version(), base, packages, job.platform, _dpkg_options(job)]
+    inputs = [VERSION, steps.mmdebstrap_version(), base, packages, job.platform, dpkg_options(job)]
     return digest_of(inputs).removeprefix("sha256:")
 
 
-def _dpkg_options(job: BuildJob) -> str:
+def dpkg_options(job: BuildJob) -> str:
     """What the controls tell dpkg to leave out, so that it never comes in; a child's tree holds it already."""
     if job.parent:
         return ""
@@ -71,7 +80,7 @@ def _dpkg_options(job: BuildJob) -> str:
 def _bootstrap(job: BuildJob, layer: Path, epoch: int) -> None:
     """A distribution's packages as a whole tree."""
     options = job.work / "dpkg.cfg"
-    options.write_text(_dpkg_options(job))
+    options.write_text(dpkg_options(job))
     drivers = f'--setup-hook=sh {shlex.quote(str(HERE / "initramfs.sh"))} "$1"'
     bootstrap.make_tree(job, layer / "tree", epoch, (f"--dpkgopt={options}", drivers))
     clean(layer / "tree", epoch)
@@ -127,6 +136,7 @@ def _settle(job: BuildJob, tree: Path) -> None:
         (tree / name).write_text(text)
     (tree / "etc/apt/sources.list").unlink(missing_ok=True)
     if (tree / "usr/lib/systemd/systemd-resolved").exists():
+        (tree / "etc/resolv.conf").unlink(missing_ok=True)  # systemd-tmpfiles may have made it, for mkosi
         (tree / "etc/resolv.conf").symlink_to(RESOLVER)
 
 
