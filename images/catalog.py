@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml
 from hardening.foundation.errors import ContentError
+from images.disk import file_digest
 from images.model import Definition
 from images.planning.graph import Parents, order, with_ancestors
 
@@ -96,3 +97,15 @@ def mode_of(file: Path) -> int:
     """The mode a file has in builds: executable or not, and setuid or setgid. The rest is the checkout's umask."""
     mode = file.stat().st_mode
     return (0o755 if mode & 0o100 else 0o644) | mode & 0o6000
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Digests of everything in a definition's folder but the definition itself, by relative path."""
+    return {name: _file_digest(path) for name, path in files_of(folder).items()}
+
+
+def _file_digest(path: Path) -> str:
+    """Of a link, where it leads; of a file, its content and its mode in builds."""
+    if path.is_symlink():
+        return f"link to {path.readlink()}"
+    return f"sha256:{file_digest(path)} {mode_of(path):o}"

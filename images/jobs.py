@@ -35,4 +35,5 @@ def job_for(
         work=work,
         store=store,
         docker_host=docker_host,
+        archive=plan.inputs.get("archive", ""),
     )

@@ -104,6 +104,9 @@ class Machine(Content):
         (), description="what may listen on other addresses than loopback once booted, such as 22/tcp"
     )
     minimum_size: Size | None = Field(None, description='smallest root file system, such as "2G"')
+    builder: Literal["packages", "mkosi"] = Field(
+        "packages", description="mkosi: the mkosi.conf beside image.toml says what is installed, not `packages`"
+    )
 
     @property
     def minimum_bytes(self) -> int:
@@ -169,6 +172,14 @@ class Definition(Content):
     def _only_machines(cls, value: Machine | None, info: ValidationInfo) -> Machine | None:
         if info.data.get("kind") is Kind.CONTAINER:
             raise MisplacedError("only a machine has it", 'take it out, or make this kind = "machine"')
+        if value and value.builder == "mkosi":
+            base = info.data.get("base")
+            also = "packages" if info.data.get("packages") else "base.golden" if base and base.golden else ""
+            if also:
+                hint = f"take {also} out, or builder; a bootstrap names the suite that mkosi installs from"
+                raise MisplacedError(
+                    f'{also} does not go with builder = "mkosi": mkosi.conf says what is installed', hint
+                )
         return value
 
     @field_validator("base")
@@ -186,6 +197,11 @@ class Definition(Content):
     def is_machine(self) -> bool:
         """Whether it becomes a bootable disk."""
         return self.kind is Kind.MACHINE
+
+    @property
+    def is_mkosi(self) -> bool:
+        """Whether an mkosi configuration beside the definition says what is installed."""
+        return self.machine is not None and self.machine.builder == "mkosi"
 
     @property
     def parent(self) -> str | None:

@@ -96,6 +96,7 @@ TOOLS = (
     Tool("qemu-img", "qemu-utils", "second boots of machine images, and qcow2", for_machines=True),
     Tool("oscap", "openscap-scanner", "benchmarks of machine images", for_machines=True),
     Tool("systemd-analyze", "systemd", "the scanner systemd-analyze, for machine images", for_machines=True),
+    Tool("mkosi", "mkosi", "machine images from mkosi configurations", only_tests=True),
     Tool("sgdisk", "gdisk", "tests of machine images' disks", only_tests=True),
     Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
     Tool("faketime", "faketime", "tests of builds on another day", only_tests=True),

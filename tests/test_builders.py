@@ -158,8 +158,9 @@ def test_a_mistake_in_a_template_names_file_and_value(tmp_path: Path) -> None:
 def test_each_base_has_its_builder() -> None:
     """And no builder is without a base."""
     found = [builders.builder_of(definition(text)) for text in (MINBASE, STATIC, GOLDEN)]
-    found.append(builders.builder_of(definition(MINBASE, kind="machine")))
-    assert found == ["bootstrap", "static", "buildkit", "machine"]
+    for machine in ({}, {"builder": "mkosi"}):
+        found.append(builders.builder_of(definition(MINBASE, kind="machine", machine=machine)))
+    assert found == ["bootstrap", "static", "buildkit", "machine", "mkosi"]
     assert set(found) == builders.BUILDERS.keys()
 
 

@@ -15,9 +15,8 @@ from hardening.model import Profile
 from hardening.render import render
 from images.builders import buildkit, steps
 from images.builders.config import image_config
-from images.catalog import files_of
+from images.catalog import file_digests, files_of
 from images.planning.plan import inputs_of
-from images.planning.planner import _file_digests
 from images.verify import facts_of, refusals
 from tests.building import NOTHING, definition
 
@@ -117,7 +116,7 @@ def test_a_link_that_leaves_the_folder_is_refused_before_anything_is_copied(
     """Files of this host do not get into images; dangling and circular links are named, too."""
     (tmp_path / "secret").write_text("of the host")
     folder = folder_with(tmp_path, a=target.format(folder=tmp_path / "one"))
-    for refuse in (files_of, _file_digests, lambda found: buildkit._context(found, tmp_path / "context")):
+    for refuse in (files_of, file_digests, lambda found: buildkit._context(found, tmp_path / "context")):
         with pytest.raises(ContentError, match=rf"one/a: .*{because}"):
             refuse(folder)
     assert not (tmp_path / "context/a").exists()
@@ -136,7 +135,7 @@ def test_the_build_context_is_what_the_input_digest_covers(tmp_path: Path) -> No
     assert (context / "a").readlink() == Path("files/run")
     modes = [(context / name).stat().st_mode & 0o7777 for name in ("files", "files/run", "files/image.toml")]
     assert modes == [0o755, 0o755, 0o644]
-    assert _file_digests(folder).keys() == {"a", "files/image.toml", "files/run"}
+    assert file_digests(folder).keys() == {"a", "files/image.toml", "files/run"}
 
 
 @pytest.mark.parametrize(("mode", "changes"), [(0o755, True), (0o4644, True), (0o600, False), (0o664, False)])
@@ -146,9 +145,9 @@ def test_a_mode_that_changes_the_image_is_an_input_and_a_umask_is_none(
     """A script that became executable rebuilds its image; another person's checkout does not."""
     folder = folder_with(tmp_path)
     (folder / "files/run").chmod(0o644)
-    before = _file_digests(folder)
+    before = file_digests(folder)
     (folder / "files/run").chmod(mode)
-    assert (_file_digests(folder) != before) is changes
+    assert (file_digests(folder) != before) is changes
 
 
 def test_a_template_in_another_encoding_is_named(tmp_path: Path) -> None:

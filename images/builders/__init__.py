@@ -44,7 +44,7 @@ def builder_of(definition: Definition) -> str:
     """The name of the builder for `definition`."""
     bootstrap = definition.base.bootstrap
     if definition.is_machine:
-        return "machine"
+        return "mkosi" if definition.is_mkosi else "machine"
     if bootstrap is None:
         return "buildkit"
     return "static" if bootstrap.variant == "static" else "bootstrap"
@@ -52,9 +52,12 @@ def builder_of(definition: Definition) -> str:
 
 def builder_version(definition: Definition) -> str:
     """What can change the bytes of an image beside its inputs: our own version and our tools'; for input digests."""
-    from images.builders.machine import tools_version
+    from images.builders import machine, mkosi
 
-    return f"{_layers_version()}, {tools_version()}" if definition.is_machine else _layers_version()
+    if not definition.is_machine:
+        return _layers_version()
+    own = f", mkosi {mkosi.version()}" if definition.is_mkosi else ""
+    return f"{_layers_version()}, {machine.tools_version()}{own}"
 
 
 @cache
@@ -80,10 +83,12 @@ def require_tools(definition: Definition) -> None:
     """Raises OutsideError where this host lacks what `definition` is built and booted with; containers need no more."""
     if definition.is_machine:
         from images.boot.accelerator import require_qemu
-        from images.builders.machine import require_tools
+        from images.builders import machine, mkosi
 
-        require_tools()
+        machine.require_tools()
         require_qemu()
+        if definition.is_mkosi:
+            mkosi.require_mkosi()
 
 
 def _bootstrap(job: BuildJob) -> Built:
@@ -104,6 +109,12 @@ def _machine(job: BuildJob) -> Built:
     return build(job)
 
 
+def _mkosi(job: BuildJob) -> Built:
+    from images.builders.mkosi import build
+
+    return build(job)
+
+
 def _buildkit(job: BuildJob) -> Built:
     from images.builders.buildkit import build
 
@@ -115,4 +126,5 @@ BUILDERS: dict[str, Callable[[BuildJob], Built]] = {
     "static": _static,
     "buildkit": _buildkit,
     "machine": _machine,
+    "mkosi": _mkosi,
 }

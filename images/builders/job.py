@@ -18,7 +18,8 @@ class BuildJob:
     """All that a build is a function of. `work` is temporary and removed by the caller.
 
     `packages` are those to add, `debs` their files, `stanzas` their index entries; `sources` is the apt configuration
-    that the image itself will hold. `parent` or `upstream` is the content digest, in the store, of what it stands on.
+    that the image itself will hold, `archive` the state of what that names, where mkosi takes from it by itself.
+    `parent` or `upstream` is the content digest, in the store, of what it stands on.
     """
 
     name: str
@@ -35,6 +36,7 @@ class BuildJob:
     work: Path
     store: Store
     docker_host: str = ""
+    archive: str = ""
 
     @property
     def base(self) -> str | None:

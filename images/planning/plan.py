@@ -77,11 +77,13 @@ def inputs_of(
     files: Mapping[str, str],
     sources: str,
     builder: str,
+    archive: str = "",
 ) -> dict[str, Any]:
     """The JSON value whose hash is the input digest: all that an image's bytes and its verification are a function of.
 
     `parent` is the parent's content digest or the upstream image's digest, empty for a bootstrap; `files` maps the
-    files of the definition's folder to their digests; `sources` is the package source text that the image holds.
+    files of the definition's folder to their digests; `sources` is the package source text that the image holds;
+    `archive` is the state of the whole archive, where a build installs from it by itself.
     """
     # What containers do not have is not in their digests either, so that those of old ones stay what they were.
     left_out = NOT_CONTENT | VERIFY | (set(CONTAINER_ONLY) if definition.is_machine else {"machine"})
@@ -95,6 +97,7 @@ def inputs_of(
         "files": dict(sorted(files.items())),
         "sources": sources,
         "builder": builder,
+        **({"archive": archive} if archive else {}),
     }
 
 
@@ -124,8 +127,8 @@ def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str
         yield kind, dict(old.get("overlay", {}).get(key, [])), dict(new["overlay"][key])
     yield "hardening file", old.get("overlay", {}).get("files", {}), new["overlay"]["files"]
     yield "file", old.get("files", {}), new["files"]
-    for key in ("parent", "sources", "builder", "platform"):
-        yield key, {key: old.get(key, "")}, {key: new[key]}
+    for key in ("parent", "sources", "builder", "platform", "archive"):
+        yield key, {key: old.get(key, "")}, {key: new.get(key, "")}
 
 
 def decide(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError
@@ -12,9 +11,8 @@ from hardening.foundation.hashing import digest_of
 from hardening.render import Overlay
 from images.artifact import Artifact, Package
 from images.builders import builder_version
-from images.catalog import LoadedDefinition, files_of, mode_of
+from images.catalog import LoadedDefinition, file_digests
 from images.context import Context
-from images.disk import file_digest
 from images.model import Bootstrap
 from images.planning.graph import order, with_ancestors
 from images.planning.plan import BuildPlan, decide, inputs_of
@@ -54,12 +52,12 @@ class Planner:
         added = self._resolve(loaded)
         inputs = inputs_of(
             loaded.definition, platform, overlay=overlay, parent=parent, packages=added,
-            files=_file_digests(loaded.folder), sources=self.sources(loaded),
-            builder=builder_version(loaded.definition),
+            files=file_digests(loaded.folder), sources=self.sources(loaded),
+            builder=builder_version(loaded.definition), archive=self._archive(loaded),
         )  # fmt: skip
         last = self.context.ledger.latest_artifact(name, platform)
         plan = decide(
-            name, inputs, added=added, packages=tuple(sorted((*self._inherited(loaded), *added))),
+            name, inputs, added=added, packages=self._packages(loaded, added, last),
             overlay=overlay, known=self._known(name, platform, inputs), last=last,
             parent_pending=parent == PENDING, no_cache=name in self.no_cache,
         )  # fmt: skip
@@ -123,7 +121,21 @@ class Planner:
             return self.plans[base.golden].packages
         return self.upstream.packages(base.image) if base.image else ()
 
+    def _archive(self, loaded: LoadedDefinition) -> str:
+        """The state of the archive where a build takes from it what no plan names; else nothing."""
+        return self.context.index.state(self.bootstrap(loaded)) if loaded.definition.is_mkosi else ""
+
+    def _packages(
+        self, loaded: LoadedDefinition, added: tuple[Package, ...], last: Artifact | None
+    ) -> tuple[Package, ...]:
+        """All that it will hold; of what mkosi installs, what the last build found is all that is known."""
+        if loaded.definition.is_mkosi:
+            return last.packages if last else ()
+        return tuple(sorted((*self._inherited(loaded), *added)))
+
     def _resolve(self, loaded: LoadedDefinition) -> tuple[Package, ...]:
+        if loaded.definition.is_mkosi:
+            return ()
         inherited = self._inherited(loaded)
         if inherited and not loaded.definition.packages:
             return ()
@@ -134,15 +146,3 @@ class Planner:
             return None
         known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
         return known if known and self.context.store.whole(known.digest) else None
-
-
-def _file_digests(folder: Path) -> dict[str, str]:
-    """Digests of everything in a definition's folder but the definition itself, by relative path."""
-    return {name: _file_digest(path) for name, path in files_of(folder).items()}
-
-
-def _file_digest(path: Path) -> str:
-    """Of a link, where it leads; of a file, its content and its mode in builds."""
-    if path.is_symlink():
-        return f"link to {path.readlink()}"
-    return f"sha256:{file_digest(path)} {mode_of(path):o}"

@@ -19,6 +19,7 @@ from images.builders import builder_of, steps
 from images.builders.buildkit import dockerfile_of
 from images.catalog import LoadedDefinition, files_of
 
+MKOSI = "mkosi.conf"
 UNBUILT = "sha256:" + "0" * 64  # stands for a base's digest, which no content depends on
 
 
@@ -69,6 +70,9 @@ class Soundness:
                 loaded, "base.golden", f"{golden} is a {kinds[1]}, and this a {kinds[0]}",
                 f"a {kinds[0]} stands on a bootstrap or on another {kinds[0]}",
             )  # fmt: skip
+        if self.definitions[golden].definition.is_mkosi:
+            hint = 'give it an mkosi.conf of its own, or let the base be of builder = "packages"'
+            raise _wrong(loaded, "base.golden", f"mkosi builds {golden}: nobody knows beforehand what is in it", hint)
         if builder_of(self.definitions[golden].definition) == "static":
             hint = "stand it on another base, or give it its own bootstrap of variant static, with packages of its own"
             raise _wrong(loaded, "base.golden", f"{golden} is static: it has no shell to run any step", hint)
@@ -78,6 +82,7 @@ class Soundness:
         definition, folder = loaded.definition, loaded.folder
         for copied in definition.files:
             steps.file_content(definition, folder, copied.source)
+        self._require_mkosi(loaded)
         own = folder / "Dockerfile.j2"
         if "Dockerfile.j2" not in files_of(folder):
             return
@@ -87,6 +92,17 @@ class Soundness:
             hint = "make another definition for these steps, with this one as its base.golden"
             raise ContentError("nothing runs it: a bootstrap is made of packages and files alone", file=own, hint=hint)
         dockerfile_of(definition, folder, definition.packages, UNBUILT, 0)
+
+    def _require_mkosi(self, loaded: LoadedDefinition) -> None:
+        """What mkosi is to build has its configuration, and no other definition has one that nothing reads."""
+        there = MKOSI in files_of(loaded.folder)
+        if loaded.definition.is_mkosi and not there:
+            raise ContentError(
+                "no such file", file=loaded.folder / MKOSI, hint="write it, or take machine.builder out of image.toml"
+            )
+        if there and not loaded.definition.is_mkosi:
+            hint = 'say builder = "mkosi" in [machine] of image.toml, or take it away'
+            raise ContentError("nothing reads it", file=loaded.folder / MKOSI, hint=hint)
 
     def _require_smoke(self, loaded: LoadedDefinition, overlay: Overlay, waivers: Sequence[Waiver]) -> None:
         """A check that reads how the image ran refuses one that names nothing to run; that is seen before the build."""
