@@ -412,6 +412,14 @@ def roll_auto(c: Context, name: str, apply: bool = False, json: bool = False) ->
     return show_auto(auto_roll(name, apply=apply), as_json=json)
 
 
+@command({"seeds": "how many rollouts", "seed": "the first seed; each stands for one rollout"} | JSON)
+def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = False) -> int:
+    """Roll a fleet that does not exist, under faults drawn from seeds; exit code 1 where a promise is broken."""
+    from pipelines.simulating import show_simulation, simulate_rollouts
+
+    return show_simulation(simulate_rollouts(seeds, seed), as_json=json)
+
+
 # --- every night ----------------------------------------------------------------------------------------------------
 
 
@@ -515,7 +523,7 @@ namespace = Collection(
     _room("fleet", fleet_list, fleet_check),
     _room(
         "roll", roll_plan, roll_start, roll_status, roll_history, roll_pause, roll_resume, roll_approve, roll_abort,
-        roll_rollback, roll_auto,
+        roll_rollback, roll_auto, roll_simulate,
     ),
     nightly, report, demo, setup, doctor, schema, lint, test,
 )  # fmt: skip

@@ -26,6 +26,7 @@ from pipelines.aws import ReapLine
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
 from pipelines.machines import ExportLine
+from pipelines.simulating import SimulateOutput
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Any] = {
     "fleet.check": list[MemberLine],
     "roll.plan": RollOutput,
     "roll.start": RollOutput,
+    "roll.simulate": SimulateOutput,
     "nightly": contract.NightlyOutput,
     "report": contract_report.ReportOutput,
     "demo": contract.DemoOutput,
