@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.durable.memory import EPOCH, Fate, Memory, Process
+from pipelines.durable.execution import Fate
+from pipelines.durable.memory import EPOCH, Memory, Process
 from pipelines.durable.port import Engine, FencedError, Json
 
 HOUR = timedelta(hours=1)

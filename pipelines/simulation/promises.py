@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from images.documents import from_json
-from pipelines.durable.memory import Row
+from pipelines.durable.execution import Row
 from pipelines.rollouts.back import UNFINISHED
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import MemberState, Outcome, Phase

@@ -12,7 +12,8 @@ from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
 from images.artifact import Release
 from images.documents import to_json
-from pipelines.durable.memory import EPOCH, Fate, Memory, Process, Row
+from pipelines.durable.execution import Fate, Row
+from pipelines.durable.memory import EPOCH, Memory, Process
 from pipelines.durable.port import Flow
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet, FleetKind
