@@ -59,8 +59,13 @@ async def _settle(rolling: Rolling, orders: list[MemberOrder], before: list[Memb
 def _called(before: MemberState, after: MemberState) -> MemberState:
     """A member's end in the words of the rollout: what is new for the way back is the old version."""
     if after.phase is Phase.NEW:
-        return replace(before, phase=Phase.OLD, note=f"it went back to {before.pinned}")
+        return replace(before, phase=Phase.OLD, note=_noted(before, after, f"it went back to {before.pinned}"))
     if after.phase is Phase.SKIPPED:
-        return replace(before, note=f"not taken back: {after.note}")
-    why = after.failure or after.note
-    return replace(before, phase=Phase.FAILED, note=f"it could not go back: {why}", failure=why)
+        return replace(before, note=_noted(before, after, "it was not taken back"))
+    note = _noted(before, after, "it could not go back")
+    return replace(before, phase=Phase.FAILED, note=note, failure=after.failure or note)
+
+
+def _noted(before: MemberState, after: MemberState, said: str) -> str:
+    """Nothing that a person should know of a member is forgotten on its way back."""
+    return "; ".join(part for part in (before.note, said, after.note) if part)

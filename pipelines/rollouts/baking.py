@@ -19,7 +19,7 @@ MOST_TURNS = 60
 
 
 class IllError(UnhealthyError):
-    """New members fell ill while they baked: `members` by id."""
+    """New members fell ill while they baked: `members`, by id, are all that were not well when that was seen."""
 
     def __init__(self, message: str, members: Sequence[str], *, evidence: str) -> None:
         super().__init__(message, evidence=evidence, hint="mend the image; the old one serves")
@@ -47,11 +47,9 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
         over = turns.slept >= span
         if good and stance == Stance.GO and (approvals > before or (over and not asks)):
             return
-        fallen = [member for member, row in rows.items() if row.bad >= LEAST_READS]
-        if late := turns.slept - span >= rolling.order.limits.healthy_deadline:
-            fallen = unproved
-        if fallen:
-            raise _ill(rolling, {member: rows[member] for member in fallen}, late=late)
+        late = not good and turns.slept - span >= rolling.order.limits.healthy_deadline
+        if late or any(row.bad >= LEAST_READS for row in rows.values()):
+            raise _ill(rolling, {member: rows[member] for member in unproved}, late=late)
         await _show(rolling, Stance(stance), span, asks=over and asks)
         if not await rolling.hand.obey(Stance(stance), turns):
             passed = await turns.next(counts=not (over and asks and good))

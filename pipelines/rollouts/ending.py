@@ -34,7 +34,7 @@ async def finish_member(world: World, engine: Engine, argument: Json) -> Json:
 async def promote(work: Work) -> MemberState:
     """Remove the old instance for good."""
     try:
-        await work.act("remove the old", lambda: work.fleet.remove_old(work.key))
+        await work.act("remove the old", lambda: work.fleet.remove_old(work.key), PATIENT_TRIES)
     except OutsideError as error:
         return await work.end(Phase.NEW, f"the old one is still there: {error.message}")
     return await work.end(Phase.NEW)

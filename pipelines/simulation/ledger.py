@@ -19,7 +19,7 @@ class Ledger:
     approvals: int = 0
     state: RolloutState | None = None
     members: dict[str, MemberState] = field(default_factory=dict)
-    audited: int = 0
+    audited: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     def acquire(self, process: str) -> bool:
@@ -55,7 +55,7 @@ class SimulatedJournal(Journal):
         self.ledger.members[member.id] = member
 
     def audit(self, rollout: str, action: str, detail: str = "") -> None:
-        self.ledger.audited += 1
+        self.ledger.audited.append(action)
 
     def notify(self, rollout: str, event: Event, text: str) -> None:
         self.ledger.events.append(event)

@@ -1,0 +1,340 @@
+"""The run of a rollout: what it does to a fleet, in which order, and what is left whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from images.documents import from_json
+from pipelines.durable.execution import Row as FlowRow
+from pipelines.durable.memory import EPOCH
+from pipelines.rollouts.journal import Event, Stance
+from pipelines.rollouts.state import Outcome, Phase, Stage
+from pipelines.rollouts.work import Row
+from pipelines.simulation.faults import arrange
+from pipelines.simulation.promises import kept, watch
+from pipelines.simulation.scenario import Fault, Scenario, Trouble
+from pipelines.simulation.stage import ID, TARGET, Simulation, name_of
+
+IN_PLACE = {"method": "in_place", "max_unavailable": 1}
+WIDE = {"max_parallel": 5, "max_surge": 5, "budgets": [{"nodes": "100%"}]}
+
+
+class Run(Simulation):
+    """A rollout of three members, or more, that has been played, and what was seen of it after every event."""
+
+    def __init__(self, limits: dict[str, Any] | None = None, *faults: Fault, members: int = 3) -> None:
+        super().__init__(Scenario(1, members, limits or {}, faults=faults))
+        self.least = members
+        self.seen: list[tuple[float, int, Stage | None]] = []
+        self.each_event = self._look
+
+    def _look(self) -> None:
+        watch(self)
+        self.least = min(self.least, self.estate.capacity())
+        stage = self.ledger.state.stage if self.ledger.state else None
+        self.seen.append((self.memory.time, len(self.ledger.audited), stage))
+
+    def play(self) -> Outcome:
+        """To the end, with every promise held."""
+        arrange(self)
+        return kept(self, self.run())
+
+    def images(self) -> dict[str, str]:
+        """What runs, by name."""
+        return {box.name: box.exact for box in self.estate.boxes.values()}
+
+    def effects_between(self, first: float, last: float) -> int:
+        """How many effects there were between two moments."""
+        counts = [effects for time, effects, _ in self.seen if first <= time <= last]
+        return counts[-1] - counts[0] if counts else 0
+
+    def first(self, stage: Stage) -> float:
+        """When the rollout was first in a stage."""
+        return next(time for time, _, found in self.seen if found is stage)
+
+
+def phases(outcome: Outcome) -> list[Phase]:
+    return [member.phase for member in outcome.members]
+
+
+def dying(number: int) -> Iterable[Fault]:
+    yield Fault(Trouble.DIES_BEFORE, number)
+    yield Fault(Trouble.DIES_AFTER, number)
+
+
+@pytest.mark.parametrize("limits", [{}, IN_PLACE, WIDE], ids=["surge", "in place", "side by side"])
+def test_a_rollout_leaves_each_member_under_its_name_on_the_replacement(limits: dict[str, Any]) -> None:
+    """Nothing else is left: no old one, no half-made one."""
+    run = Run(limits)
+    assert phases(run.play()) == [Phase.NEW] * 3
+    assert run.images() == {name_of(number): TARGET.reference for number in range(3)}
+    assert run.ledger.events == [Event.STARTED, Event.ENDED]
+
+
+def test_a_surge_never_has_fewer_members_serving_than_before() -> None:
+    """The new one is healthy and found by the names before the old one stops."""
+    run = Run(WIDE, members=10)
+    run.play()
+    assert run.least == 10
+
+
+def test_in_place_takes_away_one_member_at_a_time() -> None:
+    """max_unavailable 1 means one, however many may be replaced side by side."""
+    run = Run(WIDE | IN_PLACE, members=10)
+    run.play()
+    assert run.least == 9
+
+
+def test_members_of_a_wave_are_replaced_side_by_side() -> None:
+    """Ten in two waves of five take little longer than two."""
+    alone, wide = Run({"canary": 0}, members=2), Run(WIDE | {"canary": 0}, members=10)
+    alone.play()
+    wide.play()
+    assert wide.ended_at < 1.5 * alone.ended_at
+
+
+def test_the_order_of_effects_is_the_whole_point() -> None:
+    """Found only after it was healthy; the old one stops after that, and is removed last."""
+    run = Run(members=1)
+    run.play()
+    assert [line.rpartition(" ")[0] for line in run.ledger.audited] == [
+        "prepare",
+        "judge",
+        "create",
+        "start",
+        "expose",
+        "retire",
+        "swap",
+        "remove the old",
+    ]
+
+
+def test_the_old_one_is_kept_until_the_bake_has_passed() -> None:
+    """A canary that falls ill while it bakes is put back to exactly what was there; nobody else is touched."""
+    run = Run({}, Fault(Trouble.FALLS_ILL, 200, amount=1e6))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
+    assert "fell ill while it baked" in outcome.state.failure
+    assert "does not answer" in outcome.state.failure
+    assert run.images() == run.pinned
+    assert set(run.estate.boxes) == {"old-0", "old-1", "old-2"}
+    assert run.estate.capacity() == 3
+
+
+def test_a_replacement_that_is_revoked_while_it_bakes_goes_no_further() -> None:
+    """The canary is restored at once, not only at the end of the bake."""
+    run = Run({}, Fault(Trouble.REVOKED, 200))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
+    assert "revoked" in outcome.state.failure
+    assert run.ended_at < 230
+
+
+def test_what_was_promoted_before_a_failure_stays() -> None:
+    """Only the broken wave goes back; the next check finds the others, and a good release replaces them."""
+    run = Run({}, Fault(Trouble.REVOKED, 380))
+    assert phases(run.play()) == [Phase.NEW, Phase.OLD, Phase.PLANNED]
+
+
+def test_an_alarm_that_fires_rolls_back() -> None:
+    """Any of those that the fleet names."""
+    run = Run({"alarms": ["http://alarm.example"]}, Fault(Trouble.ALARM, 200, amount=10))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
+    assert "http://alarm.example" in outcome.state.failure
+
+
+@pytest.mark.parametrize("limits", [{}, IN_PLACE], ids=["surge", "in place"])
+def test_a_broken_replacement_stops_the_rollout_and_the_old_one_serves(limits: dict[str, Any]) -> None:
+    """The failure carries what was seen and the last words of the new one."""
+    run = Run(limits, Fault(Trouble.NEVER_HEALTHY))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
+    assert "health: does not answer" in outcome.state.failure
+    assert "log: last words" in outcome.state.failure
+    assert run.estate.capacity() == 3
+    assert Event.FAILED in run.ledger.events
+
+
+def test_one_bad_member_takes_its_whole_wave_back() -> None:
+    """The other canary served already: it goes only after its old one serves again, without a gap."""
+    run = Run(WIDE | {"canary": 2}, Fault(Trouble.NEVER_HEALTHY, member=1))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD, Phase.OLD, Phase.PLANNED]
+    assert run.least == 3
+    assert "put back" in outcome.members[0].note
+
+
+def test_without_auto_rollback_only_the_bad_member_goes_back() -> None:
+    """The good ones of its wave are kept, and the rollout has failed all the same."""
+    run = Run(WIDE | {"canary": 2, "auto_rollback": False}, Fault(Trouble.NEVER_HEALTHY, member=1))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.NEW, Phase.OLD, Phase.PLANNED]
+    assert outcome.state.failure
+
+
+@pytest.mark.parametrize("trouble", [Trouble.PROTECTED, Trouble.VANISHES, Trouble.FIXED])
+def test_each_member_is_judged_again_right_before_it_is_touched(trouble: Trouble) -> None:
+    """Protected, gone or fixed by now: it is left alone with a reason, and the rest goes on."""
+    run = Run({}, Fault(trouble, 60, member=1))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.NEW, Phase.SKIPPED, Phase.NEW]
+    assert outcome.members[1].note
+    assert not outcome.state.failure
+
+
+def test_a_member_that_was_made_anew_meanwhile_is_pinned_as_it_is_now() -> None:
+    """Rollback goes to what stood there right before the first change, not to what the plan saw."""
+    run = Run({}, Fault(Trouble.NEVER_HEALTHY))
+    box = run.estate.boxes.pop("old-0")
+    run.estate.boxes["other"] = replace(box, handle="other", exact="r.example/other@sha256:1")
+    run.pinned[box.member] = "r.example/other@sha256:1"
+    assert run.play().members[0].pinned == "r.example/other@sha256:1"
+    assert run.images()[box.name] == "r.example/other@sha256:1"
+
+
+def test_in_place_waits_while_another_illness_takes_the_room_and_then_gives_up() -> None:
+    """The floor counts who serves at that moment; nothing is taken away from a fleet that is ill already."""
+    limits = IN_PLACE | {"progress_deadline": "10m"}
+    brief = Run(limits, Fault(Trouble.OLD_ILL, 1, member=2, amount=300))
+    assert phases(brief.play()) == [Phase.NEW] * 3
+    lasting = Run(limits, Fault(Trouble.OLD_ILL, 1, member=2, amount=1e6))
+    outcome = lasting.play()
+    assert Phase.NEW not in phases(outcome)
+    assert "the floor is 2" in outcome.state.failure
+    assert lasting.least == 2
+
+
+def test_a_fleet_that_does_not_answer_is_no_empty_fleet() -> None:
+    """Nothing is touched, and the failure says why."""
+    run = Run({}, Fault(Trouble.DARK, 0, amount=1e6))
+    outcome = run.play()
+    assert phases(outcome) == [Phase.PLANNED] * 3
+    assert "does not answer" in outcome.state.failure
+
+
+def test_a_fleet_that_is_away_for_a_while_is_waited_for() -> None:
+    """Ten minutes in which nobody could read or act: what was under way goes on, or is put back."""
+    for at in (5, 20, 36, 100, 345, 380):
+        outcome = Run({}, Fault(Trouble.DARK, at, amount=600)).play()
+        assert Phase.FAILED not in phases(outcome), at
+
+
+def test_a_pause_lets_nothing_begin_and_a_resume_goes_on() -> None:
+    """In a health wait, in a bake, between members."""
+    for at in (10, 60, 380):
+        run = Run({}, Fault(Trouble.PAUSE, at, amount=1000))
+        assert phases(run.play()) == [Phase.NEW] * 3
+        assert run.effects_between(at + 2, at + 999) == 0, at
+        assert (Event.PAUSED in run.ledger.events) == (at == 60), "what waits in a member is shown as its step"
+
+
+@pytest.mark.parametrize("at", [10, 200, 380])
+def test_an_abort_takes_effect_at_once_also_in_a_bake(at: float) -> None:
+    """What is half done goes back; what was promoted stays."""
+    run = Run({}, Fault(Trouble.ABORT, at))
+    outcome = run.play()
+    assert run.ended_at < at + 15
+    assert phases(outcome)[0] is (Phase.NEW if at > 350 else Phase.OLD)
+    assert "stopped by abort" in outcome.state.failure
+
+
+def test_a_rollback_takes_promoted_members_to_what_was_pinned_before_their_first_change() -> None:
+    """Each to its own version, though they were not the same."""
+    run = Run(WIDE, Fault(Trouble.ROLLBACK, 390), members=10)
+    outcome = run.play()
+    assert phases(outcome).count(Phase.NEW) == 0
+    assert any("it went back to" in member.note for member in outcome.members)
+    assert run.images() == run.pinned
+    assert run.least == 10
+
+
+def test_a_canary_waits_for_approval_where_the_fleet_wants_it() -> None:
+    """It says so, and goes on when somebody approves."""
+    run = Run({"auto_promote": False})
+    assert phases(run.play()) == [Phase.NEW] * 3
+    assert Event.APPROVAL in run.ledger.events
+    assert run.first(Stage.APPROVAL) - run.first(Stage.BAKING) >= 300
+
+
+def test_an_approval_cuts_a_bake_short() -> None:
+    """A person has seen enough; one that was given before the bake counts for nothing."""
+    long, short = Run(), Run({}, Fault(Trouble.APPROVE, 60))
+    early = Run({}, Fault(Trouble.APPROVE, 1))
+    for run in (long, short, early):
+        run.play()
+    assert short.ended_at < long.ended_at - 200
+    assert early.ended_at == pytest.approx(long.ended_at, abs=30)
+
+
+def test_a_freeze_is_waited_out_and_shown() -> None:
+    """No member is touched on that day."""
+    freeze = {"first_day": "2026-03-01", "last_day": "2026-03-01", "zone": "UTC", "reason": "inventory"}
+    run = Run({"freezes": [freeze]})
+    assert phases(run.play()) == [Phase.NEW] * 3
+    midnight = (EPOCH.replace(hour=0) + timedelta(days=1) - EPOCH).total_seconds()
+    assert run.effects_between(5, midnight) == 0
+    assert Stage.WAITING in {stage for _, _, stage in run.seen}
+
+
+@pytest.mark.parametrize("limits", [{}, IN_PLACE], ids=["surge", "in place"])
+def test_killed_at_every_step_before_and_after_its_effect_it_comes_to_the_same_end(limits: dict[str, Any]) -> None:
+    """Every step of a rollout of two members, one after the other."""
+    small = limits | {"bake_time": "10s", "min_healthy_time": "3s"}
+    calm = Run(small, members=2)
+    calm.play()
+    for number in range(1, calm.steps):
+        for fault in dying(number):
+            run = Run(small, fault, members=2)
+            assert phases(run.play()) == [Phase.NEW] * 2, fault
+            assert run.images() == calm.images()
+
+
+def test_whoever_lost_the_lease_does_nothing_more() -> None:
+    """It wakes up in the middle of a rollout that another process has gone on with."""
+    for at in range(0, 400, 25):
+        run = Run({}, Fault(Trouble.STALLED, at, amount=120))
+        assert phases(run.play()) == [Phase.NEW] * 3, at
+
+
+def test_a_second_start_is_refused_while_the_first_one_runs() -> None:
+    """One rollout per fleet."""
+    run = Run({}, Fault(Trouble.RIVAL, 0), Fault(Trouble.RIVAL, 100))
+    run.play()
+    assert (run.refused, set(run.memory.rows)) == (2, {row for row in run.memory.rows if row.startswith(ID)})
+
+
+def test_one_good_read_is_luck() -> None:
+    """Three in a row over the whole time; a bad read begins it again, and at full length."""
+    row = Row(timedelta(seconds=2), 3, timedelta(seconds=30))
+    for good in (True, True, False):
+        row.add(good, "seen")
+        row.slept(timedelta(seconds=1))
+    assert (row.proved, row.span) == (False, timedelta(seconds=30))
+    for _ in range(31):
+        row.add(True, "seen")
+        row.slept(timedelta(seconds=1))
+    assert row.proved
+
+
+def test_a_read_that_could_not_be_made_is_no_illness_and_no_health() -> None:
+    """It proves nothing, and lets the row begin anew."""
+    row = Row(timedelta(seconds=2), 1, timedelta(seconds=30))
+    row.add(None, "no answer")
+    assert (row.proved, row.bad, row.span) == (False, 0, timedelta(seconds=2))
+
+
+def test_a_flow_answers_with_what_others_can_read() -> None:
+    """The outcome is JSON, and a member's state says what it ran."""
+    run = Run()
+    arrange(run)
+    row: FlowRow = run.run()
+    outcome = from_json(Outcome, row.result)
+    assert [member.pinned for member in outcome.members] == list(run.pinned.values())
+    assert outcome.state.note == "3 new"
+    assert run.ledger.stance is Stance.GO
