@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from hardening.findings import Reason
 from hardening.model import Enforcement
 from images.artifact import Release
 from pipelines.fleet.members import Key, Member, Origin, Target
 from pipelines.fleet.model import Fleet, Method
-from pipelines.fleet.port import MemberFleet
+from pipelines.fleet.port import GoneError, MemberFleet
 from pipelines.violations import Judged
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -80,6 +82,9 @@ def reason(rule: str, subject: str = "web/web-1", **more: Any) -> Reason:
 def keeps_its_word(port: MemberFleet, replacement: Target) -> None:
     """The contract of every MemberFleet of one member: a repeated effect is one effect, and all goes back."""
     one = port.describe()[0]
+    assert port.find(one.id) == one
+    assert port.find(f"{one.id}-other") is None
+    assert "sha256:" in one.exact, "what a rollback goes to is pinned by digest"
     key = Key("r1", one.id, one.name, one.handle, Method.SURGE)
     for _ in range(2):
         port.create(key, replacement, NOW)
@@ -103,3 +108,11 @@ def keeps_its_word(port: MemberFleet, replacement: Target) -> None:
     assert [found.handle for found in port.describe()] == [one.handle]
     assert not port.read(key).good
     assert port.log(key) == ""
+    gone = replace(key, old="0" * 64)
+    port.retire(gone, timedelta(seconds=1))
+    port.remove_old(gone)
+    with pytest.raises(GoneError):
+        port.create(gone, replacement, NOW)
+    with pytest.raises(GoneError):
+        port.revive(gone)
+    assert [found.handle for found in port.describe()] == [one.handle]

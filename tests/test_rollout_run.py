@@ -15,10 +15,11 @@ from pipelines.durable.memory import EPOCH
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.state import Outcome, Phase, Stage
 from pipelines.rollouts.work import Row
+from pipelines.simulation.estate import ID
 from pipelines.simulation.faults import arrange
 from pipelines.simulation.promises import kept, watch
 from pipelines.simulation.scenario import Fault, Scenario, Trouble
-from pipelines.simulation.stage import ID, TARGET, Simulation, name_of
+from pipelines.simulation.stage import TARGET, Simulation, name_of
 
 IN_PLACE = {"method": "in_place", "max_unavailable": 1}
 WIDE = {"max_parallel": 5, "max_surge": 5, "budgets": [{"nodes": "100%"}]}

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import RefusedError, UsageError
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Target
 from pipelines.rollouts import back, member
 from pipelines.rollouts.acting import Hand
 from pipelines.rollouts.state import MemberState
+from pipelines.simulating import output, show_simulation, simulate_rollouts
 from pipelines.simulation.faults import arrange
 from pipelines.simulation.scenario import Fault, Scenario, Trouble, scenario
 from pipelines.simulation.simulate import Report, play, simulate
@@ -164,3 +165,20 @@ def test_limits_that_refuse_a_plan_are_a_refusal_and_no_failure() -> None:
     with pytest.raises(RefusedError):
         Simulation(Scenario(1, limits={"method": "in_place"}))
     assert outcome(Scenario(1, limits={"method": "in_place"})).ends == {"refused": 1}
+
+
+def test_the_command_line_says_what_was_broken_and_how_to_see_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, the seed, and the smallest scenario; 0 where all promises were kept."""
+    good = output(simulate(3), 0)
+    assert (show_simulation(good, as_json=False), good.broken) == (0, ())
+    no_fence(monkeypatch)
+    seed = next(seed for seed in range(ENOUGH) if play(scenario(seed), Report()))
+    bad = output(simulate(1, seed), seed)
+    capsys.readouterr()
+    assert show_simulation(bad, as_json=False) == 1
+    assert f"./goldsmith roll.simulate --seeds 1 --seed {seed}" in capsys.readouterr().out
+    assert show_simulation(bad, as_json=True) == 1
+    with pytest.raises(UsageError):
+        simulate_rollouts(0, 0)

@@ -9,8 +9,7 @@ from datetime import timedelta
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.port import GoneError
-from pipelines.rollouts.journal import Stance
-from pipelines.rollouts.orders import World
+from pipelines.rollouts.journal import Journal, Stance
 
 TRIES = 6  # half a minute
 PATIENT_TRIES = 40  # a quarter of an hour: what puts a member back must not give up because an engine restarts
@@ -50,7 +49,7 @@ class Hand:
     """What one flow acts with. `back`: it goes back to what was, so that only an abort stops it."""
 
     engine: Engine
-    world: World
+    journal: Journal
     rollout: str
     back: bool = False
 
@@ -90,15 +89,15 @@ class Hand:
 
     def stance(self) -> Stance:
         """What people want; for use inside a step."""
-        return self.world.journal.orders(self.rollout).stance
+        return self.journal.orders(self.rollout).stance
 
     def _fenced(self, effect: Callable[[], Json]) -> Json:
-        self.world.journal.fence(self.rollout)
+        self.journal.fence(self.rollout)
         return effect()
 
     def _audited(self, name: str, effect: Callable[[], Json]) -> Json:
         answer = self._fenced(effect)
-        self.world.journal.audit(self.rollout, name, answer if isinstance(answer, str) else "")
+        self.journal.audit(self.rollout, name, answer if isinstance(answer, str) else "")
         return answer
 
     def _unless_held(self, name: str, effect: Callable[[], Json]) -> Json:

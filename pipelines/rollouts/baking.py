@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -26,19 +27,35 @@ class IllError(UnhealthyError):
         self.members = tuple(members)
 
 
+async def settle(rolling: Rolling) -> None:
+    """Let every member that serves prove itself anew: the rollout has failed, and nobody knows how it was meanwhile.
+
+    Raises IllError and StoppedError.
+    """
+    proof = rolling.order.limits.min_healthy_time
+    await _watched(rolling, timedelta(), Row(proof, LEAST_READS, proof), asks=False, judged=False)
+
+
 async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
     """Watch the members that serve for `span`, and until a person approves where it `asks`; one look at least.
 
     An approval ends it early, a pause lets no time pass. Raises IllError, StoppedError, AlarmError and RefusedError.
     """
+    proved_before = Row(timedelta(), 1, rolling.order.limits.min_healthy_time)
+    await _watched(rolling, span, proved_before, asks=asks, judged=True)
+
+
+async def _watched(rolling: Rolling, span: timedelta, row_of_each: Row, *, asks: bool, judged: bool) -> None:
     keys = {member.id: order.key(member.old) for order, member in rolling.pairs()}
     if not keys:
         return
-    turns = Turns(rolling.hand.engine, min(span / MOST_TURNS, LONGEST))
-    rows = {member: Row(timedelta(), 1, rolling.order.limits.min_healthy_time) for member in keys}
+    turns = Turns(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
+    rows = {member: replace(row_of_each, texts=[]) for member in keys}
     before: int | None = None
     while True:
-        stance, approvals, reads = await rolling.hand.look("watch the new members", lambda: _watch(rolling, keys))
+        stance, approvals, reads = await rolling.hand.look(
+            "watch the new members", lambda: _watch(rolling, keys, judged)
+        )
         before = approvals if before is None else before
         for member, read in reads.items():
             rows[member].add(*read)
@@ -57,9 +74,10 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
                 row.slept(passed)
 
 
-def _watch(rolling: Rolling, keys: dict[str, Key]) -> Json:
+def _watch(rolling: Rolling, keys: dict[str, Key], judged: bool) -> Json:
     """What people say, and one look at each of the new members; for use inside a step."""
-    rolling.refuse()
+    if judged:
+        rolling.refuse()
     orders = rolling.world.journal.orders(rolling.order.rollout)
     fleet = rolling.world.fleet
     return [orders.stance, orders.approvals, {member: look(partial(fleet.read, key)) for member, key in keys.items()}]

@@ -25,8 +25,8 @@ class Verb(StrEnum):
 async def finish_member(world: World, engine: Engine, argument: Json) -> Json:
     """Promote or restore a member whose new instance serves; the MemberState that it reached."""
     finish = from_json(Finish, argument)
-    hand = Hand(engine, world, finish.order.rollout, finish.order.back)
-    work = Work(hand, finish.order, finish.state)
+    hand = Hand(engine, world.journal, finish.order.rollout, finish.order.back)
+    work = Work(hand, world, finish.order, finish.state)
     done = await (promote(work) if finish.verb == Verb.PROMOTE else restore(work, finish.note))
     return to_json(done)
 

@@ -26,8 +26,8 @@ LAUNCHED_FOR = timedelta(days=1)
 async def replace_member(world: World, engine: Engine, argument: Json) -> Json:
     """Replace one member as its MemberOrder says; the MemberState that it reached."""
     order = from_json(MemberOrder, argument)
-    hand = Hand(engine, world, order.rollout, order.back)
-    return to_json(await _replaced(Work(hand, order, MemberState(order.member, order.name))))
+    hand = Hand(engine, world.journal, order.rollout, order.back)
+    return to_json(await _replaced(Work(hand, world, order, MemberState(order.member, order.name))))
 
 
 async def _replaced(work: Work) -> MemberState:
@@ -57,7 +57,7 @@ async def _touched(work: Work) -> MemberState:
 
 def _judge(work: Work) -> Json:
     """Why the member is left alone after all, else the very instance and what it runs, pinned."""
-    order, world = work.order, work.hand.world
+    order, world = work.order, work.world
     member = world.fleet.find(order.member)
     why = "it is gone" if member is None else _left_alone(work, member)
     if why or member is None:
@@ -70,7 +70,7 @@ def _judge(work: Work) -> Json:
 def _left_alone(work: Work, member: Member) -> str:
     if work.order.back:
         return "" if work.order.replaces in member.digests else "somebody else has changed it since"
-    return work.hand.world.judge.left_alone(work.order, member)
+    return work.world.judge.left_alone(work.order, member)
 
 
 async def _beside(work: Work) -> None:
@@ -100,7 +100,7 @@ def _create(work: Work) -> None:
     work.save(Phase.REPLACING)
     if work.order.back:
         work.fleet.prepare(work.order.target)
-    work.fleet.create(work.key, work.order.target, work.hand.world.now() + LAUNCHED_FOR)
+    work.fleet.create(work.key, work.order.target, work.world.now() + LAUNCHED_FOR)
 
 
 async def _compare(work: Work) -> None:

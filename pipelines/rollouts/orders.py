@@ -9,6 +9,7 @@ from typing import Annotated, Protocol
 
 from pydantic import PlainSerializer
 
+from pipelines.fleet.delegated import Group, Pacing
 from pipelines.fleet.members import Key, Member, Target
 from pipelines.fleet.model import Limits, Method
 from pipelines.fleet.port import MemberFleet
@@ -70,6 +71,30 @@ class Finish:
     order: MemberOrder
     state: MemberState
     note: str = ""
+
+
+@dataclass(frozen=True)
+class GroupOrder:
+    """One group that a service rolls, and the pace that it is asked for; `back`: the pin that it goes back to."""
+
+    rollout: str
+    fleet: str
+    group: Group
+    target: Target
+    pacing: Pacing
+    limits: Written
+    back: str = ""
+
+
+@dataclass(frozen=True)
+class GroupsOrder:
+    """A rollout of groups, one after the other."""
+
+    rollout: str
+    fleet: str
+    target: Target
+    limits: Written
+    groups: tuple[GroupOrder, ...]
 
 
 class Judge(Protocol):

@@ -21,6 +21,7 @@ from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
 from pipelines.rollouts.waves import Step
 
 MEMBER, FINISH = "member", "finish"
+Pairs = Sequence[tuple[MemberOrder, MemberState]]
 
 
 class BrokenError(RefusedError):
@@ -36,7 +37,7 @@ class Rolling:
 
     def __init__(self, world: World, engine: Engine, order: Order, started_at: datetime) -> None:
         plan = order.plan
-        self.hand = Hand(engine, world, order.rollout)
+        self.hand = Hand(engine, world.journal, order.rollout)
         self.world = world
         self.order = order
         self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, len(plan.waves))
@@ -109,7 +110,7 @@ class Rolling:
             if failed and not batch[0].back:
                 raise BrokenError("\n".join(member.failure for member in failed))
 
-    async def finish(self, verb: Verb, pairs: Sequence[tuple[MemberOrder, MemberState]], note: str = "") -> None:
+    async def finish(self, verb: Verb, pairs: Pairs, note: str = "") -> None:
         """Promote or restore pairs of old and new; one at a time where that takes a member away."""
         one_by_one = verb is Verb.RESTORE and self.order.plan.method is Method.IN_PLACE
         width = 1 if one_by_one else self.order.limits.max_parallel

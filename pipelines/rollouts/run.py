@@ -9,12 +9,12 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.rollouts.acting import StoppedError
 from pipelines.rollouts.back import go_back
-from pipelines.rollouts.baking import IllError, bake
+from pipelines.rollouts.baking import IllError, bake, settle
 from pipelines.rollouts.ending import Verb, finish_member
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.member import replace_member
 from pipelines.rollouts.orders import Order, World
-from pipelines.rollouts.rolling import FINISH, MEMBER, Rolling
+from pipelines.rollouts.rolling import FINISH, MEMBER, Pairs, Rolling
 from pipelines.rollouts.state import Outcome, Stage
 from pipelines.rollouts.waves import Wave
 
@@ -63,12 +63,28 @@ async def _fail(rolling: Rolling, error: GoldsmithError) -> None:
     """Put the members of the broken wave back, all of them or the ill ones alone, as the limits say."""
     stopped = isinstance(error, StoppedError)
     await rolling.save(Stage.RESTORING, error.message, None if stopped else Event.FAILED, failure=str(error))
-    pairs = rolling.pairs()
-    ill = error.members if isinstance(error, IllError) else ()
-    everybody = stopped or rolling.order.limits.auto_rollback
-    back = [pair for pair in pairs if everybody or pair[1].id in ill]
-    await rolling.finish(Verb.RESTORE, list(reversed(back)), f"put back: {error.message}")
-    await rolling.finish(Verb.PROMOTE, [pair for pair in pairs if pair not in back])
+    if not stopped and not rolling.order.limits.auto_rollback:
+        await _keep_the_good(rolling, error)
+    await _put_back(rolling, rolling.pairs(), error)
+
+
+async def _keep_the_good(rolling: Rolling, error: GoldsmithError) -> None:
+    """Without auto_rollback only those go back that are not well; a person who stops even this, puts all back."""
+    while rolling.pairs():
+        ill = error.members if isinstance(error, IllError) else ()
+        await _put_back(rolling, [pair for pair in rolling.pairs() if pair[1].id in ill], error)
+        try:
+            await settle(rolling)
+            return await rolling.finish(Verb.PROMOTE, rolling.pairs())
+        except IllError as more:
+            error = more
+        except GoldsmithError:
+            return None
+    return None
+
+
+async def _put_back(rolling: Rolling, pairs: Pairs, error: GoldsmithError) -> None:
+    await rolling.finish(Verb.RESTORE, list(reversed(pairs)), f"put back: {error.message}")
 
 
 async def _wants_back(rolling: Rolling) -> bool:

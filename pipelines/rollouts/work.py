@@ -13,7 +13,7 @@ from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.port import MemberFleet
 from pipelines.rollouts.acting import Hand, StoppedError, Turns, UnhealthyError
 from pipelines.rollouts.journal import Stance
-from pipelines.rollouts.orders import MemberOrder
+from pipelines.rollouts.orders import MemberOrder, World
 from pipelines.rollouts.state import MemberState, Phase
 
 LEAST_READS = 3
@@ -24,15 +24,16 @@ MOST_BETWEEN_READS = timedelta(seconds=5)
 class Work:
     """A member, its orders, and how far it is."""
 
-    def __init__(self, hand: Hand, order: MemberOrder, state: MemberState) -> None:
+    def __init__(self, hand: Hand, world: World, order: MemberOrder, state: MemberState) -> None:
         self.hand = hand
+        self.world = world
         self.order = order
         self.state = state
 
     @property
     def fleet(self) -> MemberFleet:
         """The fleet; for use inside a step."""
-        return self.hand.world.fleet
+        return self.world.fleet
 
     @property
     def key(self) -> Key:
@@ -41,7 +42,7 @@ class Work:
 
     def save(self, phase: Phase) -> None:
         """Write down a phase; for use inside the step that reaches it."""
-        self.hand.world.journal.mark(self.order.rollout, replace(self.state, phase=phase))
+        self.world.journal.mark(self.order.rollout, replace(self.state, phase=phase))
 
     async def free(self, action: str, effect: Callable[[], Json]) -> Json:
         """An effect that a pause holds back."""

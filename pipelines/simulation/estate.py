@@ -11,6 +11,7 @@ from pipelines.durable.memory import Memory
 from pipelines.rollouts.work import LEAST_READS
 from pipelines.simulation.ledger import Ledger
 
+ID = "r1"  # of the one rollout
 KEPT_READS = 64
 Look = tuple[float, float, str, bool]
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from functools import partial
 
 from pipelines.rollouts.journal import Stance
-from pipelines.simulation.estate import Box
+from pipelines.simulation.estate import ID, Box
 from pipelines.simulation.scenario import EVERYBODY, Fault, Trouble
-from pipelines.simulation.stage import FOREVER, ID, LEASE, TARGET, Simulation, name_of
+from pipelines.simulation.stage import FOREVER, LEASE, TARGET, Simulation, name_of
 
 FOR_EVER = 1e9
 

@@ -9,8 +9,9 @@ from hardening.foundation.errors import OutsideError
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, MemberFleet
+from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import Phase
-from pipelines.simulation.estate import KEPT_READS, Box, Estate, ViolationError
+from pipelines.simulation.estate import ID, KEPT_READS, Box, Estate, ViolationError
 
 REVIVED_AFTER = 3.0
 
@@ -181,6 +182,7 @@ class SimulatedFleet(MemberFleet):
             raise OutsideError("too many requests")
         if estate.ledger.holder != self.process:
             raise ViolationError("one rollout at a time", f"{self.process} did {action!r} without the lease")
+        self._wanted(action, key)
         before = estate.capacity()
         act()
         after = estate.capacity()
@@ -188,6 +190,18 @@ class SimulatedFleet(MemberFleet):
             raise ViolationError("capacity", f"{action} {key.name} left {after} serving; the floor is {estate.floor}")
         if number in estate.lost:
             raise OutsideError("no answer came")
+
+    def _wanted(self, action: str, key: Key) -> None:
+        """What people said holds at once: nothing begins in a pause, and nothing new after an abort or a rollback."""
+        stance = self.estate.ledger.stance
+        begins = {
+            Stance.GO: (),
+            Stance.PAUSE: ("create", "expose"),
+            Stance.ABORT: ("create", "expose"),
+            Stance.ROLLBACK: () if key.rollout != ID else ("create", "expose"),
+        }
+        if action in begins[stance]:
+            raise ViolationError("people are obeyed", f"{action} {key.name} after {stance}")
 
     def _answers(self) -> None:
         if self.estate.memory.time < self.estate.dark_until:

@@ -22,7 +22,7 @@ from pipelines.rollouts.orders import Judge, MemberOrder, Order, World
 from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.run import ROLLOUT, flows
 from pipelines.rollouts.state import Stage
-from pipelines.simulation.estate import Box, Estate
+from pipelines.simulation.estate import ID, Box, Estate
 from pipelines.simulation.fleet import SimulatedFleet
 from pipelines.simulation.ledger import Ledger, SimulatedJournal
 from pipelines.simulation.scenario import Scenario
@@ -34,7 +34,7 @@ AFTERWARDS = 1000.0
 APPROVES_EVERY = 400.0
 SECOND = 1.0
 FOREVER = datetime.max.replace(tzinfo=UTC)
-ID, NAME = "r1", "simulated"
+NAME = "simulated"
 
 
 def release(number: int) -> Release:
