@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from images.documents import from_json
+from images.documents import from_json, to_json
 from pipelines.durable.execution import Row as FlowRow
 from pipelines.durable.memory import EPOCH
 from pipelines.rollouts.journal import Event, Stance
+from pipelines.rollouts.orders import Order
+from pipelines.rollouts.run import ROLLOUT
 from pipelines.rollouts.state import Outcome, Phase, Stage
 from pipelines.rollouts.work import Row
 from pipelines.simulation.estate import ID
@@ -105,7 +107,6 @@ def test_the_order_of_effects_is_the_whole_point() -> None:
     run.play()
     assert [line.rpartition(" ")[0] for line in run.ledger.audited] == [
         "prepare",
-        "judge",
         "create",
         "start",
         "expose",
@@ -271,6 +272,17 @@ def test_an_approval_cuts_a_bake_short() -> None:
         run.play()
     assert short.ended_at < long.ended_at - 200
     assert early.ended_at == pytest.approx(long.ended_at, abs=30)
+
+
+def test_a_rollout_that_is_over_is_taken_back_by_a_rollout_of_its_own() -> None:
+    """From what was written down of its members: each goes to its own version, without loss."""
+    run = Run(WIDE, members=10)
+    replaced = run.play().members
+    order = Order("r2", run.plan, run.fleet.limits, back=replaced)
+    row = run.process.start(ROLLOUT, "r2", to_json(order))
+    run.memory.run(1e6, lambda: row.ended)
+    assert phases(from_json(Outcome, row.result)) == [Phase.OLD] * 10
+    assert (run.images(), run.least) == (run.pinned, 10)
 
 
 def test_a_freeze_is_waited_out_and_shown() -> None:

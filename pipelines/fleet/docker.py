@@ -68,8 +68,13 @@ class DockerFleet:
             return tuple(self._member(one, everything) for one in sorted(mine, key=essence.name))
 
     def find(self, member: str) -> Member | None:
-        """The member with this id, if it runs now."""
-        return next((one for one in self.describe() if one.id == member), None)
+        """The member with this id, if it runs now. Of the others only those are seen that share its network."""
+        with outside("looking for a container", self.engine):
+            found = self._find(member.rpartition("/")[2])
+            if found is None or not self._selected(found):
+                return None
+            one = self._member(found, [{**listed, "Name": listed["Names"][0]} for listed in self.api.containers()])
+            return one if one.id == member else None
 
     def _selected(self, container: Json) -> bool:
         labels = container["Config"].get("Labels") or {}
@@ -87,14 +92,14 @@ class DockerFleet:
             name=named,
             handle=container["Id"],
             image=container["Config"]["Image"],
-            digests=_digests(container, image),
+            digests=essence.digests(container, image),
             layers=tuple((image.get("RootFS") or {}).get("Layers") or ()),
             since=_moment(container["Created"][:19] + "+00:00"),
             healthy=self._serves(container),
             protected_until=_moment(until) if until else None,
             forced_in_place=essence.forced_in_place(container, self.fleet.limits.shared_mounts),
             cannot_roll=essence.cannot_roll(container, everything),
-            exact=_exact(container, image),
+            exact=essence.exact(container, image),
         )
 
     def _serves(self, container: Json) -> bool:
@@ -274,19 +279,6 @@ class DockerFleet:
             if found["Id"] == container["Image"]:
                 return found
         return {}
-
-
-def _digests(container: Json, image: Json) -> tuple[str, ...]:
-    """Every digest that the image is known by: its id, and what registries call it."""
-    repo = [reference.partition("@")[2] for reference in image.get("RepoDigests") or []]
-    return tuple(dict.fromkeys([container["Image"], *repo]))
-
-
-def _exact(container: Json, image: Json) -> str:
-    """The reference by digest that makes the same container again: its repository's, else the engine's own id."""
-    repository = essence.repository(container["Config"]["Image"])
-    known = (str(one) for one in image.get("RepoDigests") or [])
-    return next((one for one in known if one.partition("@")[0] == repository), str(container["Image"]))
 
 
 def _moment(text: str) -> datetime | None:

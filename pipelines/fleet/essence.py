@@ -60,6 +60,19 @@ def repository(reference: str) -> str:
     return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
 
 
+def digests(container: Json, image: Json) -> tuple[str, ...]:
+    """Every digest that the image is known by: its id, and what registries call it."""
+    repo = [reference.partition("@")[2] for reference in image.get("RepoDigests") or []]
+    return tuple(dict.fromkeys([container["Image"], *repo]))
+
+
+def exact(container: Json, image: Json) -> str:
+    """The reference by digest that makes the same container again: its repository's, else the engine's own id."""
+    own = repository(container["Config"]["Image"])
+    known = (str(one) for one in image.get("RepoDigests") or [])
+    return next((one for one in known if one.partition("@")[0] == own), str(container["Image"]))
+
+
 def hostname(container: Json) -> str:
     """The host name that was given; the engine's own choice, the short id, is no choice of anyone's."""
     given: str = container["Config"].get("Hostname") or ""

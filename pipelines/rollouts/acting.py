@@ -67,9 +67,16 @@ class Hand:
 
     async def act_when_free(self, name: str, effect: Callable[[], Json]) -> Json:
         """`act`, but not while the rollout is paused. Raises StoppedError when it was stopped."""
+        return await self._when_free(name, lambda: self._audited(name, effect))
+
+    async def look_when_free(self, name: str, read: Callable[[], Json]) -> Json:
+        """`look` in the same way: what is seen is what is acted upon."""
+        return await self._when_free(name, lambda: self._fenced(read))
+
+    async def _when_free(self, name: str, attempt: Callable[[], Json]) -> Json:
         turns = Turns(self.engine, HELD)
         while True:
-            held, answer = await self._tried(name, lambda: self._unless_held(name, effect), TRIES)
+            held, answer = await self._tried(name, lambda: self._unless_held(attempt), TRIES)
             if not held:
                 return answer
             await self.obey(Stance(held), turns)
@@ -100,11 +107,11 @@ class Hand:
         self.journal.audit(self.rollout, name, answer if isinstance(answer, str) else "")
         return answer
 
-    def _unless_held(self, name: str, effect: Callable[[], Json]) -> Json:
+    def _unless_held(self, attempt: Callable[[], Json]) -> Json:
         stance = self.stance()
         if stance is Stance.PAUSE or self.stops(stance):
             return [stance, None]
-        return ["", self._audited(name, effect)]
+        return ["", attempt()]
 
     async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
         for turn in range(tries - 1):

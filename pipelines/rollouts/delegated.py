@@ -80,7 +80,7 @@ async def _rolled(work: GroupWork) -> MemberState:
     if group.cannot_roll:
         return await work.end(Phase.SKIPPED, group.cannot_roll)
     try:
-        pinned = await work.hand.act_when_free(f"pin {group.name}", lambda: _pin(work))
+        pinned = await work.hand.look_when_free(f"pin {group.name}", lambda: _pin(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:

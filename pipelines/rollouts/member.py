@@ -33,7 +33,7 @@ async def replace_member(world: World, engine: Engine, argument: Json) -> Json:
 async def _replaced(work: Work) -> MemberState:
     """Judge the member, then touch it."""
     try:
-        why, old, exact = await work.free("judge", lambda: _judge(work))
+        why, old, exact = await work.hand.look_when_free(f"judge {work.order.name}", lambda: _judge(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
