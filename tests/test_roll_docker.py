@@ -16,8 +16,6 @@ import pytest
 from engines import busybox_image, engine, nginx_image, requests_to
 from fleets import fleet as fleet_with
 from fleets import judged, keeps_its_word, release
-from pipelines.engine import UnhealthyError, World, recover, run
-from pipelines.fleet.progress import Phase, RolloutState
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
