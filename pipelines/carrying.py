@@ -22,7 +22,7 @@ from pipelines.durable.port import Json
 from pipelines.journal import LEASE, LedgerJournal
 from pipelines.judging import PresentJudge
 from pipelines.notify import notifier
-from pipelines.rollouts.orders import Order, World
+from pipelines.rollouts.orders import World
 from pipelines.rollouts.run import ROLLOUT, flows
 from pipelines.rollouts.state import Outcome
 
@@ -63,12 +63,8 @@ def go_on(at: Desk) -> tuple[Outcome, ...]:
     for row in at.context.ledger.open_rollouts(at.fleet.name):
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
         ended.append(carry_out(at, row.order))
+        say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
     return tuple(ended)
-
-
-def ordered(row_order: Json) -> Order:
-    """The order of a rollout as the ledger keeps it."""
-    return from_json(Order, row_order)
 
 
 def _world(at: Desk, lease: Lease) -> World:

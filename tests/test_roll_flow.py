@@ -17,7 +17,7 @@ import requests
 from engines import busybox_image, engine
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from hardening.foundation.locks import only_one
+from hardening.foundation.process import run as command_of
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.context import Context
@@ -26,11 +26,15 @@ from images.ledger import Ledger
 from images.publication.lifecycle import timestamp
 from images.publication.referrers import attach
 from pipelines import local
+from pipelines.desk import Desk, check, desk
 from pipelines.fleet.lines import member_lines, roll_output
 from pipelines.fleet.members import Key
+from pipelines.journal import Command
 from pipelines.publishing import prune_images
-from pipelines.roll import Desk, check, desk, start
+from pipelines.roll import back, start
 from pipelines.rollouts.approval import read_plan, write_plan
+from pipelines.underway import newest, tell, view
+from tests.loop import until
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
 NOW = datetime.now(UTC)
@@ -82,18 +86,30 @@ class Place:
         context.ledger.record_release(made)
         return made
 
+    def answers(self) -> list[str]:
+        """What the containers of the fleet answer, by name."""
+        found = self.api.containers(all=True, filters={"label": "app=fleet-test"})
+        argv = ["docker", "-H", self.host, "exec"]
+        names = sorted(one["Names"][0].lstrip("/") for one in found)
+        return [command_of([*argv, name, "wget", "-qO-", "http://127.0.0.1:8080/"]).stdout.strip() for name in names]
+
     def run(self, image: str, name: str = "web-1") -> None:
         labels = {"goldsmith-test": "1", "app": "fleet-test"}
         self.api.start(self.api.create_container(image, name=name, labels=labels)["Id"])
 
 
+def write_fleet(settings: Settings, text: str) -> None:
+    """The file of the fleet."""
+    fleets = settings.content[0] / "pipelines/fleets"
+    fleets.mkdir(parents=True, exist_ok=True)
+    (fleets / "fleet-test.toml").write_text(text)
+
+
 @pytest.fixture
 def place(tmp_path: Path, docker_host: str) -> Iterator[Place]:
-    fleets = tmp_path / "content" / "pipelines" / "fleets"
-    fleets.mkdir(parents=True)
-    (fleets / "fleet-test.toml").write_text(FLEET)
     settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
     settings.state_dir.mkdir()
+    write_fleet(settings, FLEET)
     with engine(docker_host) as api:
         yield Place(settings, local.registry_address(settings), docker_host, api)
     local.stop(settings)
@@ -118,7 +134,7 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(place: 
         assert (state, len(planned.steps)) == (None, 1)
         assert start(at, apply=True, automated=True)[1] is None, "the fleet's approval is required"
         done = roll_output(*start(at, apply=True))
-        assert [step.outcome for step in done.steps] == ["done"]
+        assert [step.outcome for step in done.steps] == ["new"]
         assert done.replacement == f"{new.repository}@{new.digest}"
         line = member_lines(check(at))[0]
         assert line.violations == ()
@@ -145,7 +161,7 @@ def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_
         planned, state = start(at, apply=True, approved=approved)
         assert planned == approved.plan
         assert state is not None
-        assert [step.phase for step in state.steps] == ["done"]
+        assert [member.phase for member in state.members] == ["new"]
 
 
 def test_two_rollouts_of_the_same_moment_do_not_meet(place: Place, context: Context) -> None:
@@ -154,10 +170,10 @@ def test_two_rollouts_of_the_same_moment_do_not_meet(place: Place, context: Cont
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=2)
     with place.desk(context) as at:
-        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["done"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["new"]
         new = place.publish(context, "three", days=1)
         context.ledger.record_release(replace(context.ledger.releases("fleet-test")[1], expires_at=NOW - DAY))
-        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["done"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["new"]
         assert member_lines(check(at))[0].image == f"{new.repository}@{new.digest}"
     assert len({row.id for row in context.ledger.rollouts("fleet-test")}) == 2
 
@@ -179,8 +195,9 @@ def test_a_target_that_is_revoked_during_a_rollout_reaches_no_other_member(
             revoke(context, new, known_to)
 
         at.members.remove_old = then_revoke
-        with pytest.raises(RefusedError, match="is revoked: a hole"):
-            start(at, apply=True)
+        _, outcome = start(at, apply=True)
+        assert outcome
+        assert "is revoked: a hole" in outcome.state.failure
         images = [line.image.partition("@")[2] for line in member_lines(check(at))]
     assert images == [new.digest, old.digest]
 
@@ -224,7 +241,7 @@ def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Con
         assert set(member_lines(check(at))[0].violations) == {"unknown", "approved_source"}
         with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
             start(at, apply=True)
-        assert [step.outcome for step in roll_output(*start(at, apply=True, adopt=["web-1"])).steps] == ["done"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True, adopt=["web-1"])).steps] == ["new"]
 
 
 def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Place, context: Context) -> None:
@@ -284,16 +301,78 @@ def test_a_registry_that_cannot_be_reached_is_no_unknown_image(place: Place, con
         check(at)
 
 
-def test_one_rollout_at_a_time(place: Place, context: Context) -> None:
-    """The lock has the fleet's name."""
+ENDS = {
+    Command.ABORT: ("one", "old", "stopped by abort"),
+    Command.APPROVE: ("two", "new", ""),
+    Command.ROLLBACK: ("one", "old", "stopped by rollback"),
+}
+
+
+@pytest.mark.parametrize("command", list(ENDS))
+def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
+    place: Place, context: Context, command: Command
+) -> None:
+    """A bake of an hour in another process: a second start is refused with the owner's name; a pause, its end, and an
+    order come through at once.
+    """
+    answer, phase, failure = ENDS[command]
+    write_fleet(place.settings, FLEET.replace('bake_time = "0s"', 'bake_time = "1h"'))
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
-    lock = place.settings.state_dir / "locks" / "fleet-fleet-test.lock"
-    with place.desk(context) as at, only_one(lock, "another"), pytest.raises(RefusedError, match="already running"):
+    child = multiprocessing.get_context("spawn").Process(target=rolls, args=(place.settings, place.address, place.host))
+    child.start()
+    until(lambda: stage(context) == "baking", "the bake", seconds=60)
+    with place.desk(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
+        start(at, apply=True)
+    for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
+        assert tell(context, "fleet-test", said, "to see").carried
+        until(lambda becomes=becomes: stage(context) == becomes, becomes, seconds=10)
+    tell(context, "fleet-test", command)
+    child.join(30)
+    assert child.exitcode == 0
+    seen = newest(context, "fleet-test")
+    assert [member.phase for member in seen.members] == [phase]
+    assert failure in (seen.state.failure if seen.state else "?")
+    assert [given.command for given in seen.commands] == ["pause", "resume", command]
+    assert place.answers() == [answer]
+    assert context.ledger.lease("fleet-test") is None
+    with pytest.raises(RefusedError, match="no rollout of fleet-test is under way"):
+        tell(context, "fleet-test", Command.PAUSE)
+
+
+def test_a_rollout_that_is_over_goes_back_to_exactly_what_ran_before(place: Place, context: Context) -> None:
+    """By digest, though the channel has long moved; asked for once more, nothing is left that could go back."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        start(at, apply=True)
+        place.publish(context, "three", days=0)
+        outcome = back(at, newest(context, "fleet-test"))
+        assert [member.phase for member in outcome.members] == ["old"]
+        assert member_lines(check(at))[0].image == f"{old.repository}@{old.digest}"
+        with pytest.raises(RefusedError, match="no member that could go back"):
+            back(at, newest(context, "fleet-test"))
+    assert place.answers() == ["one"]
+
+
+def stage(context: Context) -> str:
+    """What the fleet's rollout does; empty before there is one."""
+    rows = context.ledger.open_rollouts("fleet-test")
+    state = view(context, rows[0]).state if rows else None
+    return state.stage if state else ""
+
+
+def rolls(settings: Settings, address: str, host: str) -> None:
+    """A process that rolls."""
+    context = Context(settings, NOW, lambda: host, lambda: address)
+    with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
         start(at, apply=True)
 
 
 def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Context) -> None:
-    """kill -9 right after the old one was stopped; then the same command again."""
+    """kill -9 right after the old one was stopped; then the same command again, which finishes it."""
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
@@ -305,12 +384,13 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
     assert child.exitcode == -signal.SIGKILL
     assert len(context.ledger.open_rollouts("fleet-test")) == 1
     with place.desk(context) as at:
-        output = roll_output(*start(at, apply=True))
-        assert [step.outcome for step in output.steps] == ["done"]
+        planned, outcome = start(at, apply=True)
+        assert (planned.steps, outcome) == ((), None), "what was left is finished, and nothing else violates"
         assert member_lines(check(at))[0].violations == ()
     found = place.api.containers(all=True, filters={"label": "app=fleet-test"})
     assert [one["Names"] for one in found] == [["/web-1"]]
     assert context.ledger.open_rollouts("fleet-test") == ()
+    assert [member.phase for member in newest(context, "fleet-test").members] == ["new"]
 
 
 def killed_at_stop(settings: Settings, address: str, host: str) -> None:
