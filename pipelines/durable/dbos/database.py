@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def prepare(url: str) -> None:
             return
         file = _file(location)
         with only_one(file.with_name(f"{file.name}.open.lock"), "opening the engine", wait_seconds=OPEN_SECONDS):
+            _write_ahead(file)
             DBOS.migrate(url)
 
 
@@ -142,7 +144,7 @@ def failing_as_outside(url: str) -> Iterator[None]:
     """What the database raises, as an OutsideError without its password."""
     try:
         yield
-    except SQLAlchemyError as failure:
+    except (SQLAlchemyError, sqlite3.Error) as failure:
         where = make_url(url).render_as_string(hide_password=True)
         raise OutsideError(
             f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}",
@@ -159,6 +161,12 @@ def given_up(flow_id: str) -> OutsideError:
     """What there is to say of a flow that was cancelled: only we do that, and only to one that kills processes."""
     hint = "what in it kills processes? memory?"
     return OutsideError(f"{flow_id} was given up: {ATTEMPTS} processes died while they carried it", hint=hint)
+
+
+def _write_ahead(file: Path) -> None:
+    """Have SQLite write each record to its disk once, not twice; the file remembers it for all who open it."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("pragma journal_mode=wal")
 
 
 def _file(url: URL) -> Path:
