@@ -149,7 +149,7 @@ class Settings(BaseSettings):
         Path(".goldsmith"), description="what Goldsmith keeps on this machine; relative to the checkout"
     )
     content: tuple[Path, ...] = Field((), description="more content roots, each laid out like this checkout")
-    database: str = Field("", description="SQLAlchemy URL of the ledger; empty: SQLite in `state`")
+    database: str = Field("", description="SQLAlchemy URL of the ledger and the flows; empty: SQLite in `state`")
     annotation_prefix: str = "dev.goldsmith."
     platform: str = Field("linux/amd64", description="the platform built when a definition names several")
     kinds: Annotated[tuple[Literal["container", "machine"], ...], Field(min_length=1)] = Field(
