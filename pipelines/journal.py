@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import TypeVar
 
+from hardening.foundation.retrying import retrying
 from images.documents import to_json
 from images.ledger import Ledger
 from images.ledger.leases import Lease
@@ -15,7 +17,9 @@ from pipelines.notify import Message
 from pipelines.rollouts.journal import Event, Orders, Stance
 from pipelines.rollouts.state import MemberState, RolloutState, Stage
 
+T = TypeVar("T")
 LEASE = timedelta(seconds=60)
+PATIENCE = timedelta(minutes=10)  # the engine waits for a database without end; one broken for good must be told of
 STEP = "step: "  # how the audit calls what a rollout did to one member
 
 
@@ -43,7 +47,10 @@ def orders(commands: Sequence[str]) -> Orders:
 
 @dataclass(frozen=True)
 class LedgerJournal:
-    """The ledger for the holder of `lease`. `now` is what the ledger's lines are dated by."""
+    """The ledger for the holder of `lease`. `now` is what the ledger's lines are dated by.
+
+    A ledger that does not answer is waited for: the database that restarts under a rollout is no failure of it.
+    """
 
     ledger: Ledger
     lease: Lease
@@ -53,10 +60,10 @@ class LedgerJournal:
 
     def fence(self, rollout: str) -> None:
         """Raises FencedError when this process does not hold the lease of the rollout's fleet any more."""
-        present, now = self.ledger.lease(self.lease.fleet), datetime.now(UTC)
+        present, now = _patiently(lambda: self.ledger.lease(self.lease.fleet)), datetime.now(UTC)
         ours = present is not None and (present.owner, present.rollout) == (self.lease.owner, rollout)
         # One that has just ended may be taken at any moment: it must be ours again before anything is done.
-        if not ours or (present and present.until <= now and not self.renew(now)):
+        if not ours or (present and present.until <= now and not _patiently(lambda: self.renew(now))):
             raise FencedError
 
     def renew(self, now: datetime) -> bool:
@@ -65,7 +72,7 @@ class LedgerJournal:
 
     def orders(self, rollout: str) -> Orders:
         """What people have asked of the rollout."""
-        return orders([given.command for given in self.ledger.commands(rollout)])
+        return orders([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
         """Write down a rollout with all its members."""
@@ -76,18 +83,25 @@ class LedgerJournal:
     def save(self, state: RolloutState) -> None:
         """Write down how far the rollout is; its end is an audit line too."""
         over = state.stage is Stage.ENDED
-        self.ledger.save_rollout(state.id, to_json(state), self.now(), is_open=not over)
+        _patiently(lambda: self.ledger.save_rollout(state.id, to_json(state), self.now(), is_open=not over))
         if over:
-            self.ledger.audit(self.now(), self.actor, "roll", state.fleet, state.failure or f"{state.id}: {state.note}")
+            self._audit("roll", state.fleet, state.failure or f"{state.id}: {state.note}")
 
     def mark(self, rollout: str, member: MemberState) -> None:
         """Write down how far one member is."""
-        self.ledger.save_member(rollout, member.id, to_json(member))
+        _patiently(lambda: self.ledger.save_member(rollout, member.id, to_json(member)))
 
     def audit(self, rollout: str, action: str, detail: str = "") -> None:
         """Write down that something was done."""
-        self.ledger.audit(self.now(), self.actor, f"{STEP}{action}", rollout, detail)
+        self._audit(f"{STEP}{action}", rollout, detail)
+
+    def _audit(self, action: str, subject: str, detail: str) -> None:
+        _patiently(lambda: self.ledger.audit(self.now(), self.actor, action, subject, detail))
 
     def notify(self, rollout: str, event: Event, text: str) -> None:
         """Tell people."""
         self.tell(Message(event, self.lease.fleet, rollout, text, self.now()))
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    return retrying(call, within=PATIENCE, attempts=None)

@@ -1,4 +1,4 @@
-"""The one retry policy for what tenacity retries: registry, mirror and Docker. AWS clients retry by themselves."""
+"""The one retry policy for what tenacity retries: registry, mirror, Docker, a rollout's ledger. AWS has its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ Result = TypeVar("Result")
 ATTEMPTS = 5
 
 
-def retrying(action: Callable[[], Result], *, within: timedelta) -> Result:
-    """`action()`, again on OutsideError: at most 5 attempts, within the given time, with growing random waits."""
+def retrying(action: Callable[[], Result], *, within: timedelta, attempts: int | None = ATTEMPTS) -> Result:
+    """`action()`, again on OutsideError, within the given time, with growing waits; `attempts` None: no limit."""
+    late = stop_after_delay(within.total_seconds())
     policy = Retrying(
         retry=retry_if_exception_type(OutsideError),
-        stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(within.total_seconds()),
+        stop=late if attempts is None else stop_after_attempt(attempts) | late,
         wait=wait_random_exponential(multiplier=0.5, max=15),
         reraise=True,
     )

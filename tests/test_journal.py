@@ -1,0 +1,147 @@
+"""What a rollout writes down is what people and other processes read, on both databases, also over a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from images.documents import from_json
+from images.ledger import Command as Given
+from images.ledger import Lease, Ledger
+from pipelines.durable.port import FencedError
+from pipelines.journal import LedgerJournal, orders
+from pipelines.notify import Message
+from pipelines.rollouts.journal import Event, Orders, Stance
+from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
+from tests.conftest import POSTGRES
+from tests.postgres import Server
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+STATE = RolloutState("r1", "shop", "web@sha256:new", NOW, waves=2)
+MEMBERS = (MemberState("docker/a", "a"), MemberState("docker/b", "b"))
+
+
+def journal_on(ledger: Ledger, said: list[Message]) -> LedgerJournal:
+    """The journal of a process that holds the fleet, with a rollout begun."""
+    lease = Lease("shop", "host-a:1", "r1", datetime.now(UTC) + timedelta(days=1))
+    ledger.acquire_lease(lease, NOW)
+    ledger.begin_rollout("r1", "shop", lease.owner, {}, NOW)
+    return LedgerJournal(ledger, lease, "ann", lambda: NOW, said.append)
+
+
+@pytest.fixture
+def ledger(database: str) -> Iterator[Ledger]:
+    """A new ledger, on SQLite and on PostgreSQL."""
+    ledger = Ledger.open(database)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def said() -> list[Message]:
+    """What people were told."""
+    return []
+
+
+@pytest.fixture
+def journal(ledger: Ledger, said: list[Message]) -> LedgerJournal:
+    """The journal of one process."""
+    return journal_on(ledger, said)
+
+
+def written(ledger: Ledger) -> tuple[RolloutState, tuple[MemberState, ...]]:
+    """The rollout as it was last written down, and its members."""
+    row = ledger.rollout("r1")
+    assert row
+    members = ledger.rollout_members("r1").values()
+    return from_json(RolloutState, row.state), tuple(from_json(MemberState, member) for member in members)
+
+
+def test_a_rollout_is_read_as_it_was_written(journal: LedgerJournal, ledger: Ledger) -> None:
+    """The rollout and each member, the last word of each."""
+    journal.begin(STATE, MEMBERS)
+    assert written(ledger) == (STATE, MEMBERS)
+    serving = replace(MEMBERS[1], phase=Phase.SERVING, old="b-old", note="differs")
+    baking = replace(STATE, stage=Stage.BAKING, wave=1)
+    journal.mark("r1", serving)
+    journal.save(baking)
+    assert written(ledger) == (baking, (MEMBERS[0], serving))
+
+
+def test_a_rollout_is_open_until_it_has_ended(journal: LedgerJournal, ledger: Ledger) -> None:
+    """Who looks for work that is left finds it; ended it is history, and a line of the audit."""
+    journal.begin(STATE, MEMBERS)
+    assert [(found.id, found.owner) for found in ledger.open_rollouts("shop")] == [("r1", "host-a:1")]
+    journal.save(replace(STATE, stage=Stage.ENDED, ended_at=NOW, note="2 new"))
+    assert ledger.open_rollouts("shop") == ()
+    assert [(line.action, line.subject, line.detail) for line in ledger.audit_lines()] == [
+        ("roll", "shop", "r1: 2 new")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ("", Orders()),
+        ("pause", Orders(Stance.PAUSE)),
+        ("pause resume", Orders()),
+        ("pause resume pause", Orders(Stance.PAUSE)),
+        ("approve approve", Orders(approvals=2)),
+        ("pause abort resume rollback approve", Orders(Stance.ABORT, approvals=1)),
+        ("rollback pause abort", Orders(Stance.ROLLBACK)),
+    ],
+)
+def test_commands_come_to_one_stance(told: str, wanted: Orders) -> None:
+    """Pause and resume take turns; the first of abort and rollback is final; approvals are counted."""
+    assert orders(told.split()) == wanted
+
+
+def test_what_another_process_commands_is_seen_at_once(journal: LedgerJournal, ledger: Ledger) -> None:
+    """The ledger is asked each time."""
+    assert journal.orders("r1") == Orders()
+    ledger.give_command(Given("r1", "pause", "ann", NOW))
+    assert journal.orders("r1") == Orders(Stance.PAUSE)
+
+
+def test_who_lost_the_fleet_is_fenced(journal: LedgerJournal, ledger: Ledger) -> None:
+    """Before an effect, not after it; a lease that ended while nobody took it is renewed."""
+    journal.fence("r1")
+    assert ledger.renew_lease(replace(journal.lease, until=NOW))
+    journal.fence("r1")
+    present = ledger.lease("shop")
+    assert present
+    assert present.until > datetime.now(UTC)
+    ledger.release_lease(present)
+    ledger.acquire_lease(replace(present, owner="host-b:2"), NOW)
+    with pytest.raises(FencedError):
+        journal.fence("r1")
+
+
+def test_effects_are_audited_and_people_are_told(journal: LedgerJournal, ledger: Ledger, said: list[Message]) -> None:
+    """Who did it, in which rollout, and what it was about."""
+    journal.audit("r1", "swap a", "a-old")
+    (line,) = ledger.audit_lines(subject="r1")
+    assert (line.actor, line.action, line.detail) == ("ann", "step: swap a", "a-old")
+    for event in Event:
+        journal.notify("r1", event, "text")
+    assert [(message.event, message.fleet, message.rollout) for message in said] == [(e, "shop", "r1") for e in Event]
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_database_that_restarts_is_waited_for(running_postgres: Server) -> None:
+    """What is written, asked or fenced meanwhile is late, and no failure of the rollout."""
+    ledger = Ledger.open(running_postgres.new_database())
+    journal = journal_on(ledger, [])
+    calls = (lambda: journal.begin(STATE, MEMBERS), lambda: journal.orders("r1"), lambda: journal.fence("r1"))
+    running_postgres.stop()
+    with ThreadPoolExecutor(len(calls)) as pool:
+        waiting = [pool.submit(call) for call in calls]
+        running_postgres.start()
+        for call in waiting:
+            call.result(timeout=60)
+    assert written(ledger) == (STATE, MEMBERS)
+    ledger.close()
