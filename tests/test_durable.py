@@ -121,13 +121,16 @@ def test_what_a_dead_process_left_goes_on_in_another(running_postgres: Server, w
 def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server, world: World) -> None:
     """Its own flow is done; the one that it took from a dead process still keeps it until that has ended too."""
     url = engine_url(running_postgres.new_database())
-    (world.folder / "deaths").write_text("promote before")
-    assert started(url, world, "rollout", "r1").wait(60) == -9
-    first = started(url, world, "asleep", "asleep")
+    (world.folder / "deaths").write_text("step 0 inside")
+    assert started(url, world, "many", "m1").wait(60) == -9
+    heir = started(url, world, "asleep", "own")
     with Window.on(url) as window:
-        until(lambda: window.look("r1") == Look(State.DONE, PUBLISHED, RESULT), "the rollout's end")
-        window.wake("asleep")
-    assert first.wait(60) == 0
+        until(lambda: "step 1" in world.lines("effects"), "the heir in the second step")
+        window.wake("own")
+        until(lambda: window.look("own") == Look(State.DONE, "asleep", True), "the end of its own flow")
+        (world.folder / "go").touch()
+        assert heir.wait(60) == 0
+        assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
 
 
 @pytest.mark.needs(POSTGRES)
@@ -239,11 +242,18 @@ def test_a_flow_that_has_ended_is_not_run_again(url: str, world: World) -> None:
 
 
 def test_an_answer_that_is_no_json_is_a_bug_and_ends_the_flow(url: str) -> None:
-    """What cannot be recorded could not be answered again; and what JSON changes is changed at once."""
+    """What cannot be recorded could not be answered again."""
     with Worker.launched(url, simple(lambda: {1})) as worker, pytest.raises(BugError, match="set is not JSON"):
         worker.carry("flow", "f1", None)
-    with Worker.launched(url, simple(lambda: (1, None))) as worker:
-        assert worker.carry("flow", "f2", None) == [1, None]
+
+
+def test_a_flow_sees_at_once_what_it_would_see_from_the_record(carry: Carry) -> None:
+    """What JSON changes is changed the first time too: else a flow would decide otherwise after a crash."""
+
+    async def flow(engine: Engine, _argument: Json) -> Json:
+        return [repr(await engine.step("act", lambda: (1, {2: None})))]
+
+    assert carry({"flow": flow}, "flow", "f1", None) == (["[1, {'2': None}]"], None)
 
 
 def test_a_bug_ends_the_flow_loudly_and_is_no_failure_of_the_world(url: str) -> None:
