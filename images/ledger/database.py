@@ -42,6 +42,14 @@ class Database:
         self._engine.dispose()
 
     def _prepared(self) -> Self:
+        try:
+            self._prepare()
+        except BaseException:  # nobody gets the ledger, so nobody else gives its connections back
+            self.close()
+            raise
+        return self
+
+    def _prepare(self) -> None:
         with self._begin() as connection:
             t.metadata.create_all(connection)
         if not self._versions():
@@ -51,7 +59,6 @@ class Database:
                 f"the ledger was written by another version of Goldsmith ({found}, this one writes {t.VERSION})",
                 hint="point `database` at a new one and fill it from the registry with ./goldsmith image.rebuild",
             )
-        return self
 
     def _versions(self) -> list[int]:
         return [row.version for row in self._rows(select(t.versions))]
