@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
+import signal
 import socket
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,22 +21,21 @@ from fleets import judged, keeps_its_word, release
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
-from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
+from pipelines.durable.dbos import Worker
 from pipelines.fleet.docker import DockerFleet
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.proxy import nginx_config
+from pipelines.rollouts.orders import Judge, MemberOrder, Order, World
 from pipelines.rollouts.plan import Plan, plan
-from pipelines.rollouts.state import Outcome, Phase
-from tests.rolling import carried
+from pipelines.rollouts.run import ROLLOUT, flows
+from pipelines.rollouts.state import MemberState, Outcome, Phase
+from pipelines.simulation.ledger import Ledger, SimulatedJournal
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
-HASTY = {
-    **QUICK, "min_healthy_time": "0s", "healthy_deadline": "2s", "bake_time": "0s", "drain": "1s", "settle": "0s",
-}  # fmt: skip
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
 NOW = datetime.now(UTC)
 
@@ -49,7 +50,10 @@ def fleet(**limits: Any) -> Fleet:
 
 
 class Yard:
-    """An engine with a network, the images one, two and broken, and containers started for one test."""
+    """An engine with a network, the images one, two and broken, and containers started for one test.
+
+    `folder` is where flows are kept.
+    """
 
     def __init__(self, api: Any, host: str, folder: Path) -> None:
         self.api, self.host, self.folder = api, host, folder
@@ -97,6 +101,19 @@ def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
         yield Yard(api, docker_host, tmp_path)
 
 
+class Unchanged(Judge):
+    """Nothing has changed since the plan was made."""
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        return ""
+
+    def refuse(self, target: Target) -> None:
+        return None
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        return ()
+
+
 def planned(members: DockerFleet, target: Target) -> Plan:
     """All members violate."""
     found = members.describe()
@@ -104,10 +121,20 @@ def planned(members: DockerFleet, target: Target) -> Plan:
     return plan(members.fleet, ours, target, NOW)
 
 
-def roll(yard: Yard, of: Fleet, image: str, rollout: str = "r1") -> Outcome:
-    """Roll all members to an image, for real."""
-    with DockerFleet(of, yard.host) as members:
-        return carried(members, planned(members, yard.target(image)), yard.folder, rollout)
+@contextmanager
+def carried(members: DockerFleet, folder: Path) -> Iterator[Worker]:
+    """A process that carries rollouts of these members, kept in a folder."""
+    journal = SimulatedJournal(Ledger(holder="tests"), "tests")
+    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC))
+    with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(lambda _fleet: world)) as worker:
+        yield worker
+
+
+def roll(yard: Yard, of: Fleet, image: str, rollout: str = "r1", back: tuple[MemberState, ...] = ()) -> Outcome:
+    """Roll all members to an image, for real; or back from it."""
+    with DockerFleet(of, yard.host) as members, carried(members, yard.folder) as worker:
+        order = Order(rollout, planned(members, yard.target(image)), of.limits, back=back)
+        return from_json(Outcome, worker.carry(ROLLOUT, rollout, to_json(order)))
 
 
 def test_everything_that_makes_a_container_that_container_is_kept(yard: Yard, tmp_path: Path) -> None:
@@ -185,13 +212,13 @@ def test_behind_a_proxy_no_request_is_lost_while_the_only_member_is_replaced(yar
 
 @pytest.mark.needs("nginx")
 def test_behind_a_proxy_a_broken_replacement_loses_nothing_and_the_old_one_stays(yard: Yard) -> None:
-    """The error shows what the new one said; the old container is the very same one."""
+    """The failure shows what the new one said; the old container is the very same one."""
     old = yard.start("web-1", "--network-alias", "web")
     with requests_to(proxy(yard)) as stream:
         outcome = roll(yard, fleet(healthy_deadline="3s"), "broken")
         time.sleep(1)
     assert "cannot read the key" in outcome.state.failure
-    assert outcome.members[0].phase is Phase.OLD
+    assert [member.phase for member in outcome.members] == [Phase.OLD]
     assert stream.failures == []
     assert set(stream.answers) == {"one"}
     assert yard.inspect("web-1")["Id"] == old
@@ -224,7 +251,7 @@ def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) ->
     assert f"host port {port}" in error.value.evidence
     assert "static address 10.213.7.9" in error.value.evidence
     outcome = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
-    assert (outcome.members[0].phase, outcome.members[0].note) == (Phase.NEW, "")
+    assert outcome.members[0].note == ""
     with requests_to(f"http://127.0.0.1:{port}/") as stream:
         time.sleep(0.5)
     assert set(stream.answers) == {"two"}
@@ -237,7 +264,7 @@ def test_in_place_a_broken_replacement_gives_the_port_back(yard: Yard) -> None:
     port = free_port()
     old = yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--restart", "always")
     outcome = roll(yard, fleet(method="in_place", max_unavailable=1, healthy_deadline="2s"), "broken")
-    assert outcome.members[0].phase is Phase.OLD
+    assert [member.phase for member in outcome.members] == [Phase.OLD]
     assert yard.names() == ["web-1"]
     found = yard.inspect("web-1")
     assert (found["Id"], found["HostConfig"]["RestartPolicy"]["Name"]) == (old, "always")
@@ -253,36 +280,56 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-IN_PLACE = {"method": "in_place", "max_unavailable": 1}
-
-
 @pytest.mark.parametrize(
-    ("image", "limits", "serves", "phase"),
-    [("two", {}, "two", Phase.NEW), ("broken", IN_PLACE, "one", Phase.OLD)],
-    ids=["surge", "in place, and put back"],
+    "call", ["create_container_from_config", "start", "connect_container_to_network", "stop", "rename"]
 )
-def test_killed_at_every_point_it_comes_to_the_same_end(
-    yard: Yard, image: str, limits: dict[str, Any], serves: str, phase: Phase
-) -> None:
-    """kill -9 at the boundary of each step, and between each call that changes something and its record: one process
-    after the other dies at the next point, until one has none left. Nothing is lost, doubled or orphaned.
-    """
+def test_killed_in_the_middle_the_rollout_goes_on_to_the_same_end(yard: Yard, call: str) -> None:
+    """kill -9 right after the first call of a kind to the engine: done, and not recorded."""
     yard.start("web-1", "--network-alias", "web")
-    of = fleet(**{**HASTY, **limits})
-    with DockerFleet(of, yard.host) as members:
-        made = planned(members, yard.target(image))
-    given = {"fleet": of.model_dump(mode="json", exclude_unset=True), "host": yard.host, "plan": to_json(made)}
-    (yard.folder / "run.json").write_text(json.dumps(given))
-    command([sys.executable, "-m", "tests.rolling", str(yard.folder)], cwd=ROOT, timeout=300)
-    points = (yard.folder / "died").read_text().splitlines()
-    assert len(points) == len(set(points))
-    assert sum(": after " in point for point in points) >= 7, points
-    assert sum(point.startswith("before ") for point in points) >= 12, points
-    outcome = from_json(Outcome, json.loads((yard.folder / "outcome.json").read_text()))
-    assert [member.phase for member in outcome.members] == [phase], outcome
+    target = yard.target("two")
+    with DockerFleet(fleet(), yard.host) as members:
+        order = to_json(Order("r1", planned(members, target), members.fleet.limits))
+    child = multiprocessing.get_context("spawn").Process(
+        target=killed_after, args=(yard.host, order, call, yard.folder)
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    with DockerFleet(fleet(), yard.host) as members, carried(members, yard.folder) as worker:
+        outcome = from_json(Outcome, worker.carry(ROLLOUT, "r1", order))
+    assert [member.phase for member in outcome.members] == [Phase.NEW]
     assert yard.names() == ["web-1"]
-    assert yard.answer("web-1") == serves
-    assert "web" in yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test"]["Aliases"]
+    assert yard.answer("web-1") == "two"
+    networks = yard.inspect("web-1")["NetworkSettings"]["Networks"]
+    assert "web" in networks["fleet-test"]["Aliases"]
+
+
+def killed_after(host: str, order: Any, call: str, folder: Path) -> None:
+    """A process that rolls, and dies right after its first `call` to the engine."""
+    with DockerFleet(fleet(), host) as members:
+        real = getattr(members.api, call)
+
+        def fatal(*words: Any, **more: Any) -> None:
+            real(*words, **more)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(members.api, call, fatal)
+        with carried(members, folder) as worker:
+            worker.carry(ROLLOUT, "r1", order)
+
+
+def test_members_side_by_side_are_replaced_and_taken_back_to_the_exact_image_that_they_ran(yard: Yard) -> None:
+    """By digest: that the tag points elsewhere by then changes nothing."""
+    for number in range(4):
+        yard.start(f"web-{number}", "--network-alias", "web")
+    wide = {"max_parallel": 4, "max_surge": 4, "canary": 0, "budgets": [{"nodes": "100%"}]}
+    outcome = roll(yard, fleet(**wide), "two")
+    assert {yard.answer(f"web-{number}") for number in range(4)} == {"two"}
+    yard.docker("tag", "fleet-test:broken", "fleet-test:one")
+    again = roll(yard, fleet(**wide), "two", "r2", back=outcome.members)
+    assert {member.phase for member in again.members} == {Phase.OLD}
+    assert {yard.answer(f"web-{number}") for number in range(4)} == {"one"}
+    assert yard.names() == [f"web-{number}" for number in range(4)]
 
 
 def test_an_engine_that_cannot_be_reached_is_an_error_and_no_empty_fleet() -> None:

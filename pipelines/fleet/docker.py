@@ -113,10 +113,18 @@ class DockerFleet:
     def prepare(self, target: Target) -> None:
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
-            try:
-                self.api.inspect_image(target.reference)
-            except docker.errors.ImageNotFound:
+            if not self._local(target.reference):
                 self.api.pull(target.reference)
+
+    def _local(self, reference: str) -> str:
+        """What an image is called here; one whose tag has moved on is known by its digest alone. Empty: not here."""
+        for called in (reference, reference.rpartition("@")[2]):
+            try:
+                self.api.inspect_image(called)
+            except docker.errors.ImageNotFound:
+                continue
+            return called
+        return ""
 
     def create(self, key: Key, target: Target, expiry: datetime) -> None:
         """Create the new container from the old one's essence; a try that was cut short is begun anew."""
@@ -125,7 +133,8 @@ class DockerFleet:
             if self._pair(key).new:
                 self.discard(key)
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
-            body = essence.creation(old, self._image(old), target.reference, labels)
+            image = self._local(target.reference) or target.reference
+            body = essence.creation(old, self._image(old), image, labels)
             joins = essence.endpoints(old, full=key.method is Method.IN_PLACE)
             primary = dict(list(joins.items())[:1])
             body["NetworkingConfig"] = {"EndpointsConfig": primary}

@@ -62,7 +62,10 @@ class Hand:
         return await self._tried(name, lambda: self._fenced(write), PATIENT_TRIES)
 
     async def act(self, name: str, effect: Callable[[], Json], tries: int = TRIES) -> Json:
-        """Do `effect` and write down that it was done. Raises the last OutsideError, and GoneError at once."""
+        """Do `effect` and write down that it was done; an effect answers with what held it back, if anything did.
+
+        Raises the last OutsideError, and GoneError at once.
+        """
         return await self._tried(name, lambda: self._audited(name, effect), tries)
 
     async def act_when_free(self, name: str, effect: Callable[[], Json]) -> Json:
@@ -103,9 +106,10 @@ class Hand:
         return effect()
 
     def _audited(self, name: str, effect: Callable[[], Json]) -> Json:
-        answer = self._fenced(effect)
-        self.journal.audit(self.rollout, name, answer if isinstance(answer, str) else "")
-        return answer
+        held = self._fenced(effect)
+        if not held:
+            self.journal.audit(self.rollout, name)
+        return held
 
     def _unless_held(self, attempt: Callable[[], Json]) -> Json:
         stance = self.stance()

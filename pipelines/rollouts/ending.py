@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.documents import from_json, to_json
@@ -12,7 +13,7 @@ from pipelines.fleet.port import GoneError
 from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, Turns
 from pipelines.rollouts.orders import Finish, World
 from pipelines.rollouts.state import MemberState, Phase
-from pipelines.rollouts.work import Work, look, old_serves
+from pipelines.rollouts.work import LEAST_READS, Work, look, old_serves
 
 
 class Verb(StrEnum):
@@ -74,23 +75,30 @@ async def without_old(work: Work, failure: str = "") -> MemberState:
 
 async def _revived(work: Work) -> str:
     """Let the old one run under its name; why not, where that would take away what serves now."""
-    turns = Turns(work.hand.engine, HELD)
-    while held := await work.act("revive", lambda: _revive_safely(work), PATIENT_TRIES):
+    turns, bad = Turns(work.hand.engine, HELD), 0
+    while held := await work.act("revive", partial(_revive_safely, work, bad >= LEAST_READS), PATIENT_TRIES):
+        why, good = held
+        bad = bad + 1 if good is False else 0
         if turns.slept >= work.order.limits.healthy_deadline:
-            return str(held)
+            return str(why)
         await turns.next()
     return ""
 
 
-def _revive_safely(work: Work) -> str:
-    """In place the new one must stop for that: only while enough others serve, or where it is ill itself."""
+def _revive_safely(work: Work, ill: bool) -> Json:
+    """In place the new one must stop for that: only while enough others serve, or where it is `ill` for certain.
+
+    What holds it back, and how the new one looks: one bad read is no proof.
+    """
     order, fleet = work.order, work.fleet
-    if order.method is Method.IN_PLACE and look(lambda: fleet.read(work.key))[0] is not False:
+    if order.method is Method.IN_PLACE:
+        good, _ = look(lambda: fleet.read(work.key))
         left = sum(one.healthy for one in fleet.describe() if one.id != order.member)
-        if left < order.floor:
-            return f"stopping the new {order.name} now would leave {left} members serving; the floor is {order.floor}"
+        if left < order.floor and not (ill and good is False):
+            why = f"stopping the new {order.name} now would leave {left} members serving; the floor is {order.floor}"
+            return [why, good]
     fleet.revive(work.key)
-    return ""
+    return None
 
 
 async def _new_serves(work: Work) -> bool:
