@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from pipelines.rollouts.delegated import GroupWorld, roll_group
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.leave import Leave, scheduled
 from pipelines.rollouts.orders import GroupOrder, GroupsOrder
-from pipelines.rollouts.state import MemberState, Outcome, Phase, RolloutState, Stage
+from pipelines.rollouts.state import MemberState, Outcome, Phase, RolloutState, Stage, summary
 
 GROUPS, GROUP = "groups", "group"
 
@@ -82,10 +81,8 @@ async def roll_groups(world: GroupWorld, engine: Engine, argument: Json, now: Ca
         await groups.save(Stage.RESTORING, error.message, Event.FAILED, failure=str(error))
     if Stance(await groups.hand.look("look for a rollback", groups.hand.stance)) is Stance.ROLLBACK:
         await _go_back(groups)
-    counts = Counter(member.phase for member in groups.members.values())
-    summary = ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
     event = Event.FAILED if groups.state.failure else Event.ENDED
-    await groups.save(Stage.ENDED, summary, event, ended_at=await engine.now())
+    await groups.save(Stage.ENDED, summary(groups.members.values()), event, ended_at=await engine.now())
     return to_json(Outcome(groups.state, tuple(groups.members.values())))
 
 

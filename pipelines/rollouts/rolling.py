@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,7 +16,7 @@ from pipelines.rollouts.ending import Verb
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.leave import Leave, leave
 from pipelines.rollouts.orders import Finish, MemberOrder, Order, World
-from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
+from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage, summary
 from pipelines.rollouts.waves import Step
 
 MEMBER, FINISH = "member", "finish"
@@ -76,8 +75,7 @@ class Rolling:
 
     def summary(self) -> str:
         """How many members ended in which way."""
-        counts = Counter(member.phase for member in self.members.values())
-        return ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
+        return summary(self.members.values())
 
     def member_order(self, step: Step) -> MemberOrder:
         """What the flow of one member is given."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -72,3 +74,9 @@ class Outcome:
 
     state: RolloutState
     members: tuple[MemberState, ...]
+
+
+def summary(members: Iterable[MemberState]) -> str:
+    """How many members are in which phase, in words."""
+    counts = Counter(member.phase for member in members)
+    return ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
