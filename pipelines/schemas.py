@@ -26,7 +26,10 @@ from pipelines.aws import ReapLine
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
 from pipelines.machines import ExportLine
+from pipelines.rolling import AutoLine
+from pipelines.rollouts.status import StatusOutput
 from pipelines.simulating import SimulateOutput
+from pipelines.watching import HistoryLine
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -58,6 +61,9 @@ COMMANDS: dict[str, Any] = {
     "fleet.check": list[MemberLine],
     "roll.plan": RollOutput,
     "roll.start": RollOutput,
+    "roll.status": StatusOutput,
+    "roll.history": list[HistoryLine] | list[contract_report.AuditReport],
+    "roll.auto": list[AutoLine],
     "roll.simulate": SimulateOutput,
     "nightly": contract.NightlyOutput,
     "report": contract_report.ReportOutput,

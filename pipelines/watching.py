@@ -13,7 +13,8 @@ from images.documents import to_json
 from pipelines.contract import Line
 from pipelines.contract_report import AuditReport
 from pipelines.fleet.catalog import load_fleet
-from pipelines.journal import Command
+from pipelines.journal import Command, orders
+from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import Stage
 from pipelines.rollouts.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
 from pipelines.underway import View, history, newest, tell, told
@@ -46,7 +47,7 @@ def _status(seen: View) -> StatusOutput:
         fleet=seen.row.fleet,
         rollout=seen.row.id,
         replacement=plan.target.reference,
-        stage=state.stage if state else "begun",
+        stage=_stage(seen),
         wave=state.wave if state else 0,
         waves=len(plan.waves),
         note=state.note if state else "",
@@ -60,6 +61,14 @@ def _status(seen: View) -> StatusOutput:
             for one in seen.members
         ),
     )
+
+
+def _stage(seen: View) -> str:
+    """What it does; one that people have paused is paused also while a member is brought to a safe point."""
+    if seen.state is None:
+        return "begun"
+    paused = orders([given.command for given in seen.commands]).stance is Stance.PAUSE
+    return Stage.PAUSED if paused and seen.state.stage is not Stage.ENDED else seen.state.stage
 
 
 def show_status(fleet: str, *, watch: bool, as_json: bool) -> int:

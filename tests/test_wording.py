@@ -85,10 +85,12 @@ def test_a_table_may_be_called_like_a_key_in_it() -> None:
 
 
 def test_of_two_forms_the_key_is_named_without_the_form() -> None:
-    """A number or a percentage: the key is `max_unavailable` and nothing that nobody wrote."""
+    """A number or a percentage: the key is `max_unavailable` and nothing that nobody wrote; the words tell both."""
     with pytest.raises(ContentError) as error:
         parse({**FLEET, "limits": {"max_unavailable": -1}}, Fleet, "fleet.toml", name="x")
-    assert str(error.value).startswith("fleet.toml: limits.max_unavailable: must be at least 0, not -1")
+    assert str(error.value).startswith(
+        "fleet.toml: limits.max_unavailable: must be a whole number, or a percentage from 0% to 100% such as 25%, not -1"
+    )
 
 
 def patterns(schema: Any) -> set[str]:
@@ -102,8 +104,9 @@ def patterns(schema: Any) -> set[str]:
 
 
 def test_every_pattern_of_the_content_has_words() -> None:
-    """Nobody should have to read a regular expression to write a file; durations bring words of their own."""
+    """Nobody should have to read a regular expression to write a file; what our own validators check has their words."""
     found = {pattern for model, _ in CONTENT.values() for pattern in patterns(model.model_json_schema())}
     assert len(found) > 10
     told = {pattern: in_words("string_pattern_mismatch", {"pattern": pattern}, "") for pattern in found}
-    assert [pattern for pattern, words in told.items() if pattern in words] == ["^[0-9]+[smhdw]$"]
+    ours = {"^[0-9]+[smhdw]$", "^([0-9]{1,2}|100)%$", "^([01][0-9]|2[0-3]):[0-5][0-9]$"}
+    assert {pattern for pattern, words in told.items() if pattern in words} == ours

@@ -67,8 +67,11 @@ def digests(container: Json, image: Json) -> tuple[str, ...]:
 
 
 def exact(container: Json, image: Json) -> str:
-    """The reference by digest that makes the same container again: its repository's, else the engine's own id."""
-    own = repository(container["Config"]["Image"])
+    """The reference by digest that makes the same container again: its own, its repository's, else the engine's id."""
+    named = str(container["Config"]["Image"])
+    if "@" in named:
+        return named
+    own = repository(named)
     known = (str(one) for one in image.get("RepoDigests") or [])
     return next((one for one in known if one.partition("@")[0] == own), str(container["Image"]))
 

@@ -149,7 +149,7 @@ class Limits(Content):
     bake_time: Duration = Field("5m", validate_default=True, description="after the canary wave; old ones are kept")
     bake_between_waves: Duration = Field("0s", validate_default=True, description="after each other wave")
     auto_promote: bool = Field(True, description="false: after the canary's bake it waits for roll.approve")
-    auto_rollback: bool = Field(True, description="false: a failure stops the rollout and leaves all as it is")
+    auto_rollback: bool = Field(True, description="false: after a failure those that are well stay new")
     alarms: tuple[NonEmpty, ...] = Field(
         (),
         description="what pauses a rollout and rolls it back while it fires: CloudWatch alarms by name (ec2), or "
