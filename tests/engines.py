@@ -36,7 +36,7 @@ def busybox_image(api: Any, tag: str, answer: str, *changes: str, files: dict[st
     busybox = which("busybox")
     assert busybox
     tree = {"web": WEB, **(files or {})}
-    programs = ["sh", "wget", "sleep", "mkdir", "cat", "test", "false", "true"]
+    programs = ["sh", "wget", "sleep", "mkdir", "cat", "test", "false", "true", "killall"]
     archive = _tar({busybox: "bin/busybox"}, tree, {f"bin/{name}": "busybox" for name in programs})
     return _import(api, archive, tag, [f"ENV PATH=/bin ANSWER={answer}", 'CMD ["/web"]', "EXPOSE 8080", *changes])
 

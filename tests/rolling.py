@@ -10,23 +10,21 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from images.documents import from_json, to_json
-from pipelines.durable.dbos import Worker, engine_url
+from pipelines.durable.dbos import Worker
 from pipelines.fleet.docker import DockerFleet
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.port import MemberFleet
-from pipelines.rollouts.journal import Event, Orders
-from pipelines.rollouts.orders import MemberOrder, Order, World
-from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.orders import Judge, MemberOrder, World
 from pipelines.rollouts.run import ROLLOUT, flows
-from pipelines.rollouts.state import MemberState, Outcome, RolloutState
+from pipelines.rollouts.state import Outcome
+from pipelines.simulation.ledger import Ledger, SimulatedJournal
 
 MUTATING = (
     "create_container_from_config", "start", "stop", "rename", "remove_container", "update_container",
@@ -34,49 +32,26 @@ MUTATING = (
 )  # fmt: skip
 
 
-@dataclass
-class Notes:
-    """A journal in memory: nobody else wants the fleet, and nobody asks for anything but what `orders` says."""
-
-    asked: Orders = field(default_factory=Orders)
-    told: list[tuple[Event, str]] = field(default_factory=list)
-
-    def fence(self, rollout: str) -> None: ...
-    def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None: ...
-    def save(self, state: RolloutState) -> None: ...
-    def mark(self, rollout: str, member: MemberState) -> None: ...
-    def audit(self, rollout: str, action: str, detail: str = "") -> None: ...
-
-    def orders(self, rollout: str) -> Orders:
-        return self.asked
-
-    def notify(self, rollout: str, event: Event, text: str) -> None:
-        self.told.append((event, text))
-
-
-class Approves:
-    """A judge who sees nothing that has changed."""
+class Unchanged(Judge):
+    """Nothing has changed since the plan was made."""
 
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         return ""
 
-    def refuse(self, target: Target) -> None: ...
+    def refuse(self, target: Target) -> None:
+        return None
 
     def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
         return ()
 
 
-def world(members: MemberFleet) -> World:
-    """What a rollout acts through where nobody interferes."""
-    return World(members, Notes(), Approves(), lambda: datetime.now(UTC))
-
-
-def carried(members: DockerFleet, plan: Plan, folder: Path, rollout: str = "r1") -> Outcome:
-    """Carry a plan out, for real, its flows in `folder`."""
-    order = to_json(Order(rollout, plan, members.fleet.limits))
-    url = engine_url(f"sqlite:///{folder}/ledger.sqlite")
-    with Worker.launched(url, flows(lambda _fleet: world(members))) as worker:
-        return from_json(Outcome, worker.carry(ROLLOUT, rollout, order))
+@contextmanager
+def carried(members: DockerFleet, folder: Path) -> Iterator[Worker]:
+    """A process that carries rollouts of these members, kept in a folder."""
+    journal = SimulatedJournal(Ledger(holder="tests"), "tests")
+    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC))
+    with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(lambda _fleet: world)) as worker:
+        yield worker
 
 
 class Deaths:
@@ -88,7 +63,7 @@ class Deaths:
         self.step = ""
 
     def reach(self, point: str) -> None:
-        """Die here, unless we already have."""
+        """Die here, unless one before us already has."""
         if point not in self.behind:
             with self.file.open("a") as file:
                 file.write(f"{point}\n")
@@ -129,17 +104,17 @@ def main(folder: Path) -> None:
         return await tried(hand, name, deaths.before(name, attempt), tries)
 
     acting.Hand._tried = dying  # type: ignore[method-assign]
-    fleet = Fleet.model_validate(given["fleet"])
-    with DockerFleet(fleet, given["host"]) as members:
+    with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
         for call in MUTATING:
             setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
-        outcome = carried(members, from_json(Plan, given["plan"]), folder)
+        with carried(members, folder) as worker:
+            outcome = from_json(Outcome, worker.carry(ROLLOUT, "r1", given["order"]))
     (folder / "outcome.json").write_text(json.dumps(to_json(outcome)))
 
 
 def one_after_the_other(folder: Path) -> int:
     """Processes until one does not kill itself; its exit status."""
-    status = signal.SIGKILL
+    status = int(signal.SIGKILL)
     while status == signal.SIGKILL:
         child = os.fork()
         if child == 0:

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
+import json
 import socket
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import busybox_image, engine, nginx_image, requests_to
+from engines import WEB, busybox_image, engine, nginx_image, requests_to
 from fleets import fleet as fleet_with
 from fleets import judged, keeps_its_word, release
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
+from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
-from pipelines.durable.dbos import Worker
 from pipelines.fleet.docker import DockerFleet
-from pipelines.fleet.members import Member, Target
+from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.proxy import nginx_config
-from pipelines.rollouts.orders import Judge, MemberOrder, Order, World
+from pipelines.rollouts.orders import Order
 from pipelines.rollouts.plan import Plan, plan
-from pipelines.rollouts.run import ROLLOUT, flows
+from pipelines.rollouts.run import ROLLOUT
 from pipelines.rollouts.state import MemberState, Outcome, Phase
-from pipelines.simulation.ledger import Ledger, SimulatedJournal
+from tests.rolling import carried
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
+FAINT = WEB.replace("exec busybox httpd -f", "busybox httpd").rstrip() + "\nsleep 12; killall busybox; exec sleep 600\n"
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
 NOW = datetime.now(UTC)
 
@@ -68,6 +67,7 @@ class Yard:
                 "broken",
                 files={"web": "#!/bin/sh\necho 'cannot read the key'; exec sleep 600\n"},
             ),
+            "faint": busybox_image(api, "fleet-test:faint", "faint", files={"web": FAINT}),
         }
         api.create_network("fleet-test", labels={"goldsmith-test": "1"})
 
@@ -101,33 +101,11 @@ def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
         yield Yard(api, docker_host, tmp_path)
 
 
-class Unchanged(Judge):
-    """Nothing has changed since the plan was made."""
-
-    def left_alone(self, order: MemberOrder, member: Member) -> str:
-        return ""
-
-    def refuse(self, target: Target) -> None:
-        return None
-
-    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
-        return ()
-
-
 def planned(members: DockerFleet, target: Target) -> Plan:
     """All members violate."""
     found = members.describe()
     ours = [replace(judged(one.name, "expired"), member=one) for one in found]
     return plan(members.fleet, ours, target, NOW)
-
-
-@contextmanager
-def carried(members: DockerFleet, folder: Path) -> Iterator[Worker]:
-    """A process that carries rollouts of these members, kept in a folder."""
-    journal = SimulatedJournal(Ledger(holder="tests"), "tests")
-    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC))
-    with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(lambda _fleet: world)) as worker:
-        yield worker
 
 
 def roll(yard: Yard, of: Fleet, image: str, rollout: str = "r1", back: tuple[MemberState, ...] = ()) -> Outcome:
@@ -225,6 +203,22 @@ def test_behind_a_proxy_a_broken_replacement_loses_nothing_and_the_old_one_stays
     assert yard.names() == ["web-1"]
 
 
+@pytest.mark.needs("nginx")
+def test_a_replacement_that_faints_after_it_was_healthy_is_caught_by_the_bake(yard: Yard) -> None:
+    """The canary serves for a while and then answers nobody: it goes back, and hardly a request has met it."""
+    for number in range(3):
+        yard.start(f"web-{number}", "--network-alias", "web")
+    with requests_to(proxy(yard)) as stream:
+        outcome = roll(yard, fleet(bake_time="1m", min_healthy_time="1s", settle="2s"), "faint")
+        time.sleep(1)
+    assert "fell ill while it baked" in outcome.state.failure
+    assert [member.phase for member in outcome.members] == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
+    assert "faint" in stream.answers, "it did serve"
+    assert len(stream.failures) < len(stream.answers) / 1000, stream.failures[:3]
+    assert [yard.answer(f"web-{number}") for number in range(3)] == ["one"] * 3
+    assert yard.names() == ["web-0", "web-1", "web-2"]
+
+
 def proxy(yard: Yard) -> str:
     """An nginx in front of the alias web; its address, when it answers."""
     nginx_image(yard.api, "fleet-test:proxy", nginx_config("web", 8080))
@@ -280,42 +274,37 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+HASTY = {"min_healthy_time": "0s", "healthy_deadline": "2s", "bake_time": "0s", "drain": "1s", "settle": "0s"}
+IN_PLACE = {"method": "in_place", "max_unavailable": 1}
+
+
 @pytest.mark.parametrize(
-    "call", ["create_container_from_config", "start", "connect_container_to_network", "stop", "rename"]
+    ("image", "limits", "serves", "phase"),
+    [("two", {}, "two", Phase.NEW), ("broken", IN_PLACE, "one", Phase.OLD)],
+    ids=["surge", "in place, and put back"],
 )
-def test_killed_in_the_middle_the_rollout_goes_on_to_the_same_end(yard: Yard, call: str) -> None:
-    """kill -9 right after the first call of a kind to the engine: done, and not recorded."""
+def test_killed_at_every_point_it_comes_to_the_same_end(
+    yard: Yard, image: str, limits: dict[str, Any], serves: str, phase: Phase
+) -> None:
+    """kill -9 at the boundary of each step, and between each call that changes something and its record: one process
+    after the other dies at the next point, until one has none left. Nothing is lost, doubled or orphaned.
+    """
     yard.start("web-1", "--network-alias", "web")
-    target = yard.target("two")
-    with DockerFleet(fleet(), yard.host) as members:
-        order = to_json(Order("r1", planned(members, target), members.fleet.limits))
-    child = multiprocessing.get_context("spawn").Process(
-        target=killed_after, args=(yard.host, order, call, yard.folder)
-    )
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
-    with DockerFleet(fleet(), yard.host) as members, carried(members, yard.folder) as worker:
-        outcome = from_json(Outcome, worker.carry(ROLLOUT, "r1", order))
-    assert [member.phase for member in outcome.members] == [Phase.NEW]
+    of = fleet(**{**HASTY, **limits})
+    with DockerFleet(of, yard.host) as members:
+        order = to_json(Order("r1", planned(members, yard.target(image)), of.limits))
+    given = {"fleet": of.model_dump(mode="json", exclude_unset=True), "host": yard.host, "order": order}
+    (yard.folder / "run.json").write_text(json.dumps(given))
+    command([sys.executable, "-m", "tests.rolling", str(yard.folder)], cwd=ROOT, timeout=300)
+    points = (yard.folder / "died").read_text().splitlines()
+    assert len(points) == len(set(points))
+    assert sum(": after " in point for point in points) >= 7, points
+    assert sum(point.startswith("before ") for point in points) >= 12, points
+    outcome = from_json(Outcome, json.loads((yard.folder / "outcome.json").read_text()))
+    assert [member.phase for member in outcome.members] == [phase], outcome
     assert yard.names() == ["web-1"]
-    assert yard.answer("web-1") == "two"
-    networks = yard.inspect("web-1")["NetworkSettings"]["Networks"]
-    assert "web" in networks["fleet-test"]["Aliases"]
-
-
-def killed_after(host: str, order: Any, call: str, folder: Path) -> None:
-    """A process that rolls, and dies right after its first `call` to the engine."""
-    with DockerFleet(fleet(), host) as members:
-        real = getattr(members.api, call)
-
-        def fatal(*words: Any, **more: Any) -> None:
-            real(*words, **more)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(members.api, call, fatal)
-        with carried(members, folder) as worker:
-            worker.carry(ROLLOUT, "r1", order)
+    assert yard.answer("web-1") == serves
+    assert "web" in yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test"]["Aliases"]
 
 
 def test_members_side_by_side_are_replaced_and_taken_back_to_the_exact_image_that_they_ran(yard: Yard) -> None:
