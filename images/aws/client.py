@@ -19,6 +19,7 @@ __all__ = ["AwsError", "Client", "Clients", "DeniedError", "UnreachableError"]
 
 CONNECT_SECONDS = 5
 LONGEST_PAUSE = 15.0
+IAM_NAMES = {"elbv2": "elasticloadbalancing"}  # where boto3 has another name for a service
 
 
 class Client:
@@ -46,20 +47,25 @@ class Client:
         except ClientError as error:
             said = error.response.get("Error", {})
             code, message = str(said.get("Code", "unknown")), str(said.get("Message", ""))
-            raise from_code(f"{self.service}:{operation}", self.account, self.region, code, message) from None
+            raise from_code(self.permission(operation), self.account, self.region, code, message) from None
         except ParamValidationError as error:
             raise UsageError(f"{self.service}:{operation} was asked wrongly", evidence=str(error)) from None
         except (BotoCoreError, ResponseParserError) as error:
             raise self._outside(operation, error) from None
         return answer
 
+    def permission(self, operation: str) -> str:
+        """What IAM policies call the right to an operation."""
+        return f"{IAM_NAMES.get(self.service, self.service)}:{operation}"
+
     def pages(self, operation: str, key: str, **request: Any) -> Iterator[Any]:
         """All items under `key` of an operation that answers in pages."""
+        asked, given = ("Marker", "NextMarker") if self.service == "elbv2" else ("NextToken", "NextToken")
         token: str | None = None
         while True:
-            answer = self.call(operation, **request, **({"NextToken": token} if token else {}))
+            answer = self.call(operation, **request, **({asked: token} if token else {}))
             yield from answer.get(key, ())
-            token = answer.get("NextToken")
+            token = answer.get(given)
             if not token:
                 return
 

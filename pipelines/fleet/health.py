@@ -1,4 +1,4 @@
-"""Edge: one look at a container's health, from this host or inside the container."""
+"""Edge: one look at a member's health, from this host or inside the container."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ def probe(api: docker.APIClient, health: Health, container: dict[str, Any]) -> R
         return _own_check(api, container)
     if health.kind == "exec":
         return _run(api, container, list(health.command))
-    address = _address(container)
+    return ask(health, _address(container))
+
+
+def ask(health: Health, address: str) -> Read:
+    """Ask an address from this host, by tcp or http."""
     if not address:
         return Read(False, "it has no address that this host could ask")
     seconds = health.timeout.total_seconds()

@@ -7,12 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from hardening.catalog import load_policies, load_policy
-from hardening.evaluate import judge_image
-from hardening.findings import Reason
 from hardening.foundation.errors import ContentError
-from hardening.model import Enforcement, Waiver
-from hardening.policy import Policy
+from hardening.model import Waiver
 from images.artifact import Release
 from images.context import Context
 from images.documents import REVOCATION
@@ -22,8 +18,7 @@ from images.publication.registry import Manifest, Registry
 from pipelines.fleet.essence import repository
 from pipelines.fleet.members import Member, Origin, Target, newest
 from pipelines.fleet.model import Fleet
-
-NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "waiver-ended")
+from pipelines.fleet.standing import Standing
 
 
 @dataclass
@@ -37,6 +32,11 @@ class Origins:
     now: datetime
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
 
+    @cached_property
+    def standing(self) -> Standing:
+        """What the ledger and today's policy say of golden images."""
+        return Standing(self.fleet, self.context, self.waivers, self.now)
+
     def of(self, member: Member) -> Origin:
         """What is known of the image that `member` runs."""
         release = self._first(lambda digest: self._release(repository(member.image), digest), member.digests)
@@ -45,8 +45,8 @@ class Origins:
         if golden is None:
             return Origin()
         latest = self._channel(golden.name)
-        because, since = self._refused(golden)
-        return Origin(release, base, latest, self._left_at(golden, latest), because, since)
+        because, since = self.standing.refused(golden)
+        return Origin(release, base, latest, self.standing.left_at(golden, latest), because, since)
 
     def target(self) -> Target:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing."""
@@ -72,10 +72,8 @@ class Origins:
         if target.golden is None:
             return target
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self._revocation(self._dated(known) or known)
-        running = load_policy(self.context.settings.roots, self.fleet.policy).running
-        because = self._refused(golden)[0] if running.refused.enforcement is Enforcement.ENFORCE else ""
-        return replace(target, golden=golden, refused_because=because)
+        golden = self._revocation(self.standing.dated(known) or known)
+        return replace(target, golden=golden, refused_because=self.standing.forbidden(golden))
 
     def _revocation(self, release: Release) -> Release:
         """The release with a revocation that only the registry knows of."""
@@ -96,12 +94,7 @@ class Origins:
         known = self.context.ledger.release(digest)
         if known is None and (over := self.context.ledger.releases_of_content(digest)):
             known = over[0]
-        return self._dated(known or self._published(where, digest))
-
-    def _dated(self, release: Release | None) -> Release | None:
-        if release is None:
-            return None
-        return newest((release, *self.context.ledger.releases_of_content(release.content)))
+        return self.standing.dated(known or self._published(where, digest))
 
     def _published(self, where: str, digest: str) -> Release | None:
         """The release as the registry tells it, where the ledger has no line of it."""
@@ -170,38 +163,3 @@ class Origins:
         if found is None:
             return None
         return self.context.ledger.release(found.digest) or self._published(where, found.digest)
-
-    def _left_at(self, golden: Release, latest: Release | None) -> datetime | None:
-        """When the channel moved away from the content of `golden`; None where the ledger does not know."""
-        if latest is None:
-            return None
-        since = None
-        for move in reversed(self.context.ledger.moves(latest.repository, self.fleet.replacement.channel)):
-            release = self.context.ledger.release(move.digest)
-            if release and release.content == golden.content:
-                break
-            since = move.at
-        return since
-
-    def _refused(self, golden: Release) -> tuple[str, datetime | None]:
-        """Why today's policy would not publish the golden image, by what was last found in it, and since when."""
-        scan = self.context.ledger.scan(golden.content)
-        if scan is None:
-            return "", None
-        policy = self._policy_of(golden)
-        checks = self.context.ledger.checks(golden.content)
-        verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now)
-        reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
-        began = [at for reason in reasons if (at := _began(reason))]
-        return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
-
-    def _policy_of(self, golden: Release) -> Policy:
-        """The policy that the image was published by; the fleet's, where that one is no more."""
-        known = load_policies(self.context.settings.roots)
-        wanted = self.context.policy or golden.policy
-        return known[wanted] if wanted in known else load_policy(self.context.settings.roots, self.fleet.policy)
-
-
-def _began(reason: Reason) -> datetime | None:
-    """When a reason began to refuse: at its deadline, where it has one."""
-    return reason.deadline or reason.since
