@@ -9,6 +9,8 @@ from datetime import datetime
 from images.artifact import Release
 from pipelines.fleet.model import Method
 
+OLD = ".old."  # between a member's name and the rollout that keeps its old instance
+
 
 @dataclass(frozen=True)
 class Member:
@@ -34,6 +36,22 @@ class Member:
     cannot_roll: str = ""
     zone: str = ""
     exact: str = ""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A part of a fleet that could not be read, and why. `id` is as far as a member's would go: `account/region`."""
+
+    id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that a fleet's selector finds: members that we step, and what a service rolls; and what could not be read."""
+
+    members: tuple[Member, ...]
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,7 @@ class Key:
     @property
     def old_name(self) -> str:
         """What the old instance is called while it is kept."""
-        return f"{self.name}.old.{self.rollout}"
+        return f"{self.name}{OLD}{self.rollout}"
 
 
 @dataclass(frozen=True)
