@@ -1,0 +1,190 @@
+"""Auto Scaling groups are rolled by instance refreshes that we start once, watch, cancel and take back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import RefusedError
+from pipelines.fleet.autoscaling import AutoScalingFleet
+from pipelines.fleet.delegated import Group, Progress
+from pipelines.fleet.model import Limits
+from pipelines.fleet.pacing import pacing
+from tests.ec2 import Killed, Shop, fleet, killed_after, shop
+from tests.strict_aws import Fault, StrictAws
+
+ROLLOUT = "shop-1"
+LIMITS = Limits.model_validate({"canary": 1, "bake_time": "60s", "min_healthy_time": "5s", "max_surge": 2})
+
+
+@pytest.fixture
+def at(aws: StrictAws, tmp_path: Path) -> Iterator[Shop]:
+    """A shop whose ledger is closed in the end."""
+    aws.takes(launch=5, check=5, terminate=5, refresh=1)
+    made = shop(aws, tmp_path)
+    yield made
+    made.cloud.ledger.close()
+
+
+class Groups:
+    """A group of four that runs version 1 of a template, under the port."""
+
+    def __init__(self, at: Shop, version: str = "1", image: str = "") -> None:
+        self.at, self.scaling = at, at.aws.client("autoscaling")
+        data = {"ImageId": image or at.image(at.old), "InstanceType": "t3.micro"}
+        data["MetadataOptions"] = {"HttpTokens": "optional", "HttpPutResponseHopLimit": 3}  # type: ignore[assignment]
+        made = at.ec2.create_launch_template(LaunchTemplateName="shop", LaunchTemplateData=data)
+        self.template = made["LaunchTemplate"]["LaunchTemplateId"]
+        self.scaling.create_auto_scaling_group(
+            AutoScalingGroupName="shop", MinSize=0, MaxSize=10, DesiredCapacity=4, VPCZoneIdentifier=at.subnet,
+            LaunchTemplate={"LaunchTemplateId": self.template, "Version": version},
+            Tags=[{"Key": "app", "Value": "shop", "PropagateAtLaunch": True}],
+        )  # fmt: skip
+        at.settle()
+        self.port = AutoScalingFleet(fleet(), at.cloud)
+
+    @property
+    def group(self) -> Group:
+        (found,) = self.port.groups()
+        return found
+
+    def begin(self, pinned: Any = None) -> Any:
+        pinned = pinned or self.port.pin(ROLLOUT, self.group)
+        self.port.begin(ROLLOUT, self.group, self.at.target, pinned, pacing(LIMITS, 4, 4))
+        return pinned
+
+    def until(self, *wanted: Progress) -> Progress:
+        """What the refresh comes to."""
+        for _ in range(200):
+            seen = self.port.watch(ROLLOUT, self.group)
+            if seen.progress in wanted:
+                return seen.progress
+            self.at.aws.advance(5)
+        raise AssertionError(seen)
+
+    def images(self) -> set[str]:
+        self.at.settle()
+        return {self.at.shown(name)["ImageId"] for name in self.at.running()}
+
+    def setting(self) -> str:
+        (found,) = self.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+        return str(found["LaunchTemplate"]["Version"])
+
+
+def test_a_group_is_refreshed_to_a_new_version_by_number(at: Shop) -> None:
+    """The version has the pinned one's settings, the new image and IMDSv2; the group names it in the end."""
+    groups = Groups(at)
+    assert (groups.group.desired, groups.group.healthy, groups.group.cannot_roll) == (4, 4, "")
+    groups.begin()
+    assert groups.port.watch(ROLLOUT, groups.group).progress is Progress.RUNNING
+    groups.until(Progress.DONE)
+    assert (groups.images(), groups.setting()) == ({at.image(at.new)}, "2")
+    asked = {"LaunchTemplateId": groups.template, "Versions": ["2"]}
+    data = at.ec2.describe_launch_template_versions(**asked)["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    assert data["InstanceType"] == "t3.micro"
+    assert data["MetadataOptions"]["HttpTokens"] == "required"
+    assert data["MetadataOptions"]["HttpPutResponseHopLimit"] == 3
+
+
+@pytest.mark.parametrize("effects", [1, 2])
+def test_beginning_twice_begins_once(at: Shop, effects: int) -> None:
+    """Killed after the version or after the start: one version, one refresh."""
+    groups = Groups(at)
+    pinned = groups.port.pin(ROLLOUT, groups.group)
+    with pytest.raises(Killed), killed_after(effects):
+        groups.begin(pinned)
+    for _ in range(2):
+        groups.begin(pinned)
+    assert len(at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)) == 1
+    assert len(at.aws.calls("ec2", "CreateLaunchTemplateVersion", effect=True)) == 1
+
+
+def test_lost_answers_and_throttling_begin_once(at: Shop) -> None:
+    """The service takes no token for a refresh: ours is known by its version."""
+    groups = Groups(at)
+    lost = [Fault("lost", operation=name, times=1) for name in ("CreateLaunchTemplateVersion", "StartInstanceRefresh")]
+    with at.aws.faulty(*lost, Fault("throttle", probability=0.2), seed=3):
+        groups.begin()
+    assert len(at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)) == 1
+    groups.until(Progress.DONE)
+
+
+def test_a_symbolic_version_is_pinned_by_number_first(at: Shop) -> None:
+    """AWS brings nothing back to $Latest, so the group names the number that it meant."""
+    groups = Groups(at, version="$Latest")
+    groups.begin()
+    assert groups.setting() == "1"
+    groups.until(Progress.RUNNING)
+    groups.port.roll_back(ROLLOUT, groups.group, groups.port.pin(ROLLOUT, groups.group))
+    assert groups.until(Progress.ROLLED_BACK) is Progress.ROLLED_BACK
+    assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
+
+
+def test_an_image_by_parameter_is_refused_with_the_reason(at: Shop) -> None:
+    """AWS cannot go back to what a parameter said."""
+    at.aws.client("ssm").put_parameter(Name="/shop", Value=at.image(at.old), Type="String", DataType="aws:ec2:image")
+    assert "from a parameter" in Groups(at, image="resolve:ssm:/shop").group.cannot_roll
+
+
+def test_a_cancelled_refresh_stops_and_goes_on_when_begun_again(at: Shop) -> None:
+    """As pausing and resuming need; what has the new version already is left."""
+    groups = Groups(at)
+    pinned = groups.begin()
+    groups.port.cancel(ROLLOUT, groups.group)
+    groups.port.cancel(ROLLOUT, groups.group)
+    groups.until(Progress.CANCELLED)
+    groups.begin(pinned)
+    assert groups.until(Progress.DONE) is Progress.DONE
+    assert len(at.aws.calls("ec2", "CreateLaunchTemplateVersion", effect=True)) == 1
+    assert groups.images() == {at.image(at.new)}
+
+
+@pytest.mark.parametrize("when", [Progress.RUNNING, Progress.CANCELLED, Progress.DONE])
+def test_from_every_state_it_goes_back_to_the_pinned_version(at: Shop, when: Progress) -> None:
+    """While it goes on, after a cancel, and after its end; asked twice, it goes back once."""
+    groups = Groups(at)
+    pinned = groups.begin()
+    if when is Progress.CANCELLED:
+        at.aws.advance(20)
+        groups.port.cancel(ROLLOUT, groups.group)
+    groups.until(when)
+    for _ in range(2):
+        groups.port.roll_back(ROLLOUT, groups.group, pinned)
+    assert groups.until(Progress.ROLLED_BACK) is Progress.ROLLED_BACK
+    assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
+    groups.port.cancel(ROLLOUT, groups.group)
+
+
+def test_an_alarm_rolls_it_back(at: Shop) -> None:
+    """The service does so itself, and we see it."""
+    groups = Groups(at)
+    watch = at.aws.client("cloudwatch")
+    watch.put_metric_alarm(
+        AlarmName="errors", MetricName="errors", Namespace="shop", Period=60, EvaluationPeriods=1, Threshold=1,
+        ComparisonOperator="GreaterThanThreshold", Statistic="Sum",
+    )  # fmt: skip
+    pinned = groups.port.pin(ROLLOUT, groups.group)
+    pace = replace(pacing(LIMITS, 4, 4), alarms=("errors",))
+    groups.port.begin(ROLLOUT, groups.group, at.target, pinned, pace)
+    at.aws.advance(10)
+    groups.until(Progress.RUNNING)
+    watch.set_alarm_state(AlarmName="errors", StateValue="ALARM", StateReason="errors")
+    assert groups.until(Progress.ROLLED_BACK, Progress.DONE) is Progress.ROLLED_BACK
+    assert groups.images() == {at.image(at.old)}
+
+
+def test_a_group_that_somebody_changed_meanwhile_is_not_touched(at: Shop) -> None:
+    """The pinned version is what a rollback goes to: where the group has left it, the plan is void."""
+    groups = Groups(at)
+    pinned = groups.port.pin(ROLLOUT, groups.group)
+    data = {"ImageId": at.image(at.old), "InstanceType": "t3.small"}
+    at.ec2.create_launch_template_version(LaunchTemplateId=groups.template, LaunchTemplateData=data)
+    named = {"LaunchTemplateId": groups.template, "Version": "2"}
+    groups.scaling.update_auto_scaling_group(AutoScalingGroupName="shop", LaunchTemplate=named)
+    with pytest.raises(RefusedError, match="version 2"):
+        groups.begin(pinned)
+    assert not at.aws.calls("autoscaling", "StartInstanceRefresh")
