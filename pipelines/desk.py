@@ -1,4 +1,4 @@
-"""What every flow over one fleet works with: its members, how they are judged, and what the ledger learns of them."""
+"""What the flows over one fleet work with, whatever its kind: its members, where their images come from, the policy."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from hardening.catalog import load_policy, load_waivers
+from hardening.findings import Reason
 from hardening.foundation.content import find_content
+from hardening.model import Enforcement, Waiver
 from images.context import Context
-from images.publication.registry import Registry
+from pipelines.fleet.ami_origins import AmiOrigins
+from pipelines.fleet.autoscaling import AutoScalingFleet
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker import DockerFleet
-from pipelines.fleet.members import Member
-from pipelines.fleet.model import Fleet
+from pipelines.fleet.ec2 import Ec2Fleet
+from pipelines.fleet.members import Member, Origin, Seen, Target, Unread
+from pipelines.fleet.model import Fleet, FleetKind, Way
 from pipelines.fleet.origins import Origins
+from pipelines.fleet.port import MemberFleet
+from pipelines.fleet.root_volume import RootVolumeFleet
 from pipelines.rollouts.plan import plan
 from pipelines.rollouts.refusals import refuse_target
 from pipelines.rollouts.sealed import Present, Sealed, refuse_moved, seal
@@ -23,22 +30,48 @@ from pipelines.soundness import require_policy
 from pipelines.violations import Judged, judge
 
 Now = Callable[[], datetime]
+UNREAD = "unread"
+
+
+class OriginsPort(Protocol):
+    """Answers for one judging of one fleet. No answer is an error, never "unknown"."""
+
+    def of(self, member: Member) -> Origin:
+        """What is known of the image that `member` runs."""
+
+    def target(self) -> Target:
+        """What the fleet's members become, pinned. Raises ContentError where there is no such thing."""
+
+    def again(self, target: Target) -> Target:
+        """The same pinned replacement, as it is judged now."""
+
+
+class SeenFleet(MemberFleet, Protocol):
+    """A fleet that can show more than the members that we step: what services roll, and where nothing can be read."""
+
+    def seen(self) -> Seen:
+        """All that the selector finds."""
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What the flows over one fleet work with. `now` gives the date by which members are judged."""
+    """What the flows over one fleet work with. `now` gives the date by which members are judged.
+
+    `look` opens ledger, registry or cloud anew; `source` is where our own images come from. `groups` are those that a
+    service rolls, None where the kind knows none.
+    """
 
     fleet: Fleet
     context: Context
-    registry: Registry
-    members: DockerFleet
+    members: SeenFleet
     now: Now
+    source: str
+    look: Callable[[tuple[Waiver, ...], datetime], OriginsPort]
+    groups: AutoScalingFleet | None = None
 
-    def origins(self) -> Origins:
-        """A fresh look at ledger and registry: nothing is remembered from an earlier judging."""
-        waivers = load_waivers(self.context.settings.roots)
-        return Origins(self.fleet, self.context, self.registry, waivers, self.now())
+    def origins(self) -> OriginsPort:
+        """A fresh look: nothing is remembered from an earlier judging."""
+        return self.look(load_waivers(self.context.settings.roots), self.now())
 
     def judge(self, members: Sequence[Member]) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers."""
@@ -48,9 +81,9 @@ class Desk:
             load_policy(self.context.settings.roots, self.fleet.policy),
             members,
             {member.id: origins.of(member) for member in members},
-            waivers=origins.waivers,
-            now=origins.now,
-            own_registry=self.registry.address,
+            waivers=load_waivers(self.context.settings.roots),
+            now=self.now(),
+            own_registry=self.source,
         )
 
     def world(self) -> Present:
@@ -73,7 +106,7 @@ class Desk:
 
 @contextmanager
 def desk(name: str, context: Context, *, engine: Callable[[], str], now: Now) -> Iterator[Desk]:
-    """Open what a flow over the fleet `name` needs, its Docker Engine where `engine` says.
+    """Open what a flow over the fleet `name` needs; a Docker fleet's engine is where `engine` says.
 
     Raises ContentError where the fleet names no policy, before anything is asked, and OutsideError.
     """
@@ -81,18 +114,50 @@ def desk(name: str, context: Context, *, engine: Callable[[], str], now: Now) ->
     fleet = load_fleet(roots, name)
     file = find_content(roots, "pipelines/fleets", "*.toml")[name]
     require_policy(fleet, file, find_content(roots, "hardening/policies", "*.toml"))
+    if fleet.kind is FleetKind.EC2:
+        yield _at_ec2(fleet, context, now)
+        return
+    registry = context.publisher.registry
     with DockerFleet(fleet, engine()) as members:
-        yield Desk(fleet, context, context.publisher.registry, members, now)
+        yield Desk(
+            fleet, context, members, now, registry.address,
+            lambda waivers, at: Origins(fleet, context, registry, waivers, at),
+        )  # fmt: skip
+
+
+def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:
+    cloud = context.cloud
+    way = RootVolumeFleet if fleet.ec2.way is Way.ROOT_VOLUME else Ec2Fleet
+    source = f"aws/{cloud.aws.account}"
+    return Desk(
+        fleet, context, way(fleet, cloud), now, source,
+        lambda waivers, at: AmiOrigins(fleet, context, waivers, at), AutoScalingFleet(fleet, cloud),
+    )  # fmt: skip
 
 
 def check(at: Desk) -> tuple[Judged, ...]:
-    """Every member of the fleet judged; the ledger learns what runs. None at all is the caller's to say, not a pass."""
-    judged = at.judge(at.members.describe())
-    running = {one.member.name: _runs(one) for one in judged}
-    at.context.ledger.seen_fleet(at.fleet.name, running, at.now())
-    return judged
+    """All that the fleet runs judged; the ledger learns of it. None at all is the caller's to say, not a pass.
+
+    What could not be read is among it, as a violation of its own; the ledger then keeps what it last saw whole.
+    """
+    seen = at.members.seen()
+    judged = at.judge(seen.members)
+    if not seen.unread:
+        at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
+    return (*judged, *(_unread(at, one) for one in seen.unread))
 
 
 def _runs(one: Judged) -> str:
     """What must not be pruned while this member runs: the golden content inside, else the image itself."""
     return one.origin.golden.content if one.origin.golden else one.member.digests[0]
+
+
+def _unread(at: Desk, place: Unread) -> Judged:
+    """A place that could not be read, as a line among the members: whatever runs there is not compliant."""
+    member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
+    reason = Reason(
+        rule=UNREAD, subject=f"{at.fleet.name}/{place.id}", enforcement=Enforcement.ENFORCE,
+        what=f"it could not be read: {place.why}", why="what nobody can see may be anything",
+        todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
+    )  # fmt: skip
+    return Judged(member, Origin(), (reason,))

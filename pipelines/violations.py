@@ -74,7 +74,7 @@ def facts(member: Member, origin: Origin, own_registry: str = "") -> RunningFact
     seen = RunningFacts(
         known=golden is not None,
         image=_called(member, origin),
-        source=member.image,
+        source=_source(member, origin),
         own_registry=own_registry,
         seen_since=member.since,
     )
@@ -92,6 +92,12 @@ def facts(member: Member, origin: Origin, own_registry: str = "") -> RunningFact
         refused_since=origin.refused_since,
         refused_because=origin.refused_because,
     )
+
+
+def _source(member: Member, origin: Origin) -> str:
+    """Where the member's image was taken from; an AMI's id tells nothing, what it is known to be does."""
+    ami = member.image.startswith("ami-")
+    return f"{origin.release.repository}@{origin.release.digest}" if ami and origin.release else member.image
 
 
 def _called(member: Member, origin: Origin) -> str:

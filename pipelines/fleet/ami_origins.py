@@ -1,0 +1,122 @@
+"""Edge: where EC2 members' images come from, by the ledger and the images' own tags. No answer is an error.
+
+What the ledger wrote down when it made an image is believed. Where it has no line, the image's tags are, as far as its
+signed statement says the same. An image that is gone and that no line tells of is unknown, never ancient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+
+from hardening.foundation.errors import ContentError
+from hardening.model import Waiver
+from images.artifact import Release
+from images.aws import channels
+from images.aws.amis import ours_in
+from images.aws.cloud import Cloud
+from images.aws.model import Ami
+from images.aws.signing import proof_of, public_key
+from images.context import Context
+from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.standing import Standing
+
+
+@dataclass
+class AmiOrigins:
+    """Answers for one judging of one EC2 fleet; each region's images are read once."""
+
+    fleet: Fleet
+    context: Context
+    waivers: tuple[Waiver, ...]
+    now: datetime
+    _amis: dict[str, dict[str, Ami]] = field(default_factory=dict)
+    _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
+
+    @cached_property
+    def standing(self) -> Standing:
+        """What the ledger and today's policy say of golden images."""
+        return Standing(self.fleet, self.context, self.waivers, self.now)
+
+    def of(self, member: Member) -> Origin:
+        """What is known of the image that `member` runs."""
+        release = self._release(member.id.split("/")[1], member.image)
+        if release is None:
+            return Origin()
+        latest = self._latest(release.name)
+        because, since = self.standing.refused(release)
+        return Origin(release, None, latest, self.standing.left_at(release, latest), because, since)
+
+    def target(self) -> Target:
+        """What the fleet's members become: the release that the channel names at home. Raises ContentError."""
+        name, channel = self.fleet.replacement.definition or "", self.fleet.replacement.channel
+        release = self._latest(name)
+        if release is None:
+            raise ContentError(
+                f"{name} has no release in the channel {channel}",
+                file=f"pipelines/fleets/{self.fleet.name}.toml", key="replacement",
+                hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
+            )  # fmt: skip
+        return self.again(Target(f"{release.repository}@{release.digest}", release.digest, release))
+
+    def again(self, target: Target) -> Target:
+        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
+        if target.golden is None:
+            return target
+        known = self.context.ledger.release(target.golden.digest) or target.golden
+        golden = self.standing.dated(self._tagged(known)) or known
+        return Target(target.reference, target.digest, golden, self.standing.forbidden(golden))
+
+    @property
+    def _cloud(self) -> Cloud:
+        return self.context.cloud
+
+    def _release(self, region: str, image: str) -> Release | None:
+        """The release that an image is of, dated by the newest over its content."""
+        if (region, image) not in self._known:
+            found = self._written(region, image) or self._proven(region, image)
+            self._known[region, image] = self.standing.dated(self._tagged(found)) if found else None
+        return self._known[region, image]
+
+    def _written(self, region: str, image: str) -> Release | None:
+        """By the ledger's lines about what was made, those about what is gone too."""
+        lines = self.context.ledger.made(self._cloud.aws.account, region=region, kind="image", resource=image)
+        return self.context.ledger.release(lines[0].release) if lines else None
+
+    def _proven(self, region: str, image: str) -> Release | None:
+        """By the image's tags, where its signed statement agrees with them."""
+        ami = self._in(region).get(image)
+        if ami is None or ami.release is None or not proof_of(self._cloud, ami, self._public_key).holds:
+            return None
+        return ami.release
+
+    def _tagged(self, release: Release) -> Release:
+        """The release with a revocation that only its images' tags tell of."""
+        if release.revoked_at:
+            return release
+        home = self._in(self._cloud.home).values()
+        told = [one.release for one in home if one.release and one.release.digest == release.digest]
+        return told[0] if told and told[0].revoked_at else release
+
+    def _in(self, region: str) -> dict[str, Ami]:
+        """Our images of a region, by id."""
+        if region not in self._amis:
+            self._amis[region] = {ami.id: ami for ami in ours_in(self._cloud, region)}
+        return self._amis[region]
+
+    @cached_property
+    def _public_key(self) -> bytes:
+        return public_key(self._cloud)
+
+    def _latest(self, name: str) -> Release | None:
+        """What the channel of a golden image names at home. AWS is the truth about it."""
+        if name not in self._channels:
+            found = channels.at(self._cloud, self._cloud.home, name, self.fleet.replacement.channel)
+            self._channels[name] = found.release if found else None
+        return self._channels[name]
+
+    @cached_property
+    def _channels(self) -> dict[str, Release | None]:
+        return {}
