@@ -299,6 +299,17 @@ def fleet_list(c: Context, json: bool = False) -> None:
     show(fleet_lines(), FLEET_COLUMNS, as_json=json)
 
 
+@command(NAME | JSON, "name")
+def fleet_scan(c: Context, name: str, json: bool = False) -> int:
+    """Find what the fleets run, over hosts and regions, and write it into the ledger; exit code 4: not all was read."""
+    from pipelines.listing import show
+    from pipelines.scanning import SEEN_COLUMNS, exit_code, scan_fleets
+
+    lines = scan_fleets(name)
+    show(lines, SEEN_COLUMNS, as_json=json)
+    return exit_code(lines)
+
+
 @command({"fleet": "a fleet's name"} | JSON, "fleet")
 def fleet_check(c: Context, fleet: str, json: bool = False) -> int:
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
@@ -420,6 +431,16 @@ def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = Fal
     return show_simulation(simulate_rollouts(seeds, seed), as_json=json)
 
 
+@command(APPLY | JSON)
+def roll_reap(c: Context, apply: bool = False, json: bool = False) -> None:
+    """Find what rollouts launched and nothing owns any more, on Docker and EC2; remove what is due."""
+    from pipelines.aws import REAP_COLUMNS
+    from pipelines.listing import show
+    from pipelines.reaping import reap_rollouts
+
+    show(reap_rollouts(apply=apply), REAP_COLUMNS, as_json=json)
+
+
 # --- every night ----------------------------------------------------------------------------------------------------
 
 
@@ -520,10 +541,10 @@ namespace = Collection(
     ),
     _room("control", control_list, control_show, control_check),
     _room("policy", policy_show, policy_waivers, policy_export),
-    _room("fleet", fleet_list, fleet_check),
+    _room("fleet", fleet_list, fleet_scan, fleet_check),
     _room(
         "roll", roll_plan, roll_start, roll_status, roll_history, roll_pause, roll_resume, roll_approve, roll_abort,
-        roll_rollback, roll_auto, roll_simulate,
+        roll_rollback, roll_auto, roll_simulate, roll_reap,
     ),
     nightly, report, demo, setup, doctor, schema, lint, test,
 )  # fmt: skip

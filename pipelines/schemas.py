@@ -28,6 +28,7 @@ from pipelines.fleet.model import Fleet
 from pipelines.machines import ExportLine
 from pipelines.rolling import AutoLine
 from pipelines.rollouts.status import StatusOutput
+from pipelines.scanning import SeenLine
 from pipelines.simulating import SimulateOutput
 from pipelines.watching import HistoryLine
 
@@ -58,12 +59,14 @@ COMMANDS: dict[str, Any] = {
     "policy.show": list[Policy],
     "policy.waivers": list[contract.WaiverLine],
     "fleet.list": list[contract.FleetLine],
+    "fleet.scan": list[SeenLine],
     "fleet.check": list[MemberLine],
     "roll.plan": RollOutput,
     "roll.start": RollOutput,
     "roll.status": StatusOutput,
     "roll.history": list[HistoryLine] | list[contract_report.AuditReport],
     "roll.auto": list[AutoLine],
+    "roll.reap": list[ReapLine],
     "roll.simulate": SimulateOutput,
     "nightly": contract.NightlyOutput,
     "report": contract_report.ReportOutput,

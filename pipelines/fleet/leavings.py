@@ -1,0 +1,68 @@
+"""What rollouts launched and nothing owns any more: found by labels and tags, shown, removed after its lease. Pure.
+
+Everything that a rollout launches carries its name, the member's and an expiry. The expiry is void as soon as it has
+become the member; a rollout that is not over owns what it launched, whatever the expiry says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+BACK = "-back"  # a rollout's way back launches under a name of its own
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """One thing that a rollout launched, or kept, and that is no member. `held`: why it stays whatever its lease says.
+
+    `where` is the engine, or `account/region`.
+    """
+
+    where: str
+    kind: str
+    id: str
+    name: str
+    rollout: str
+    expiry: datetime | None
+    held: str = ""
+
+
+@dataclass(frozen=True)
+class Reaping:
+    """What becomes of one thing, and why."""
+
+    leaving: Leaving
+    remove: bool
+    why: str
+
+
+class Ground(Protocol):
+    """A place where rollouts launch things. One that cannot be read raises OutsideError: what is there is unknown."""
+
+    def leavings(self) -> tuple[Leaving, ...]:
+        """All that carries a rollout's name and is no member, what stands on others first."""
+
+    def remove(self, leaving: Leaving) -> None:
+        """Remove one thing, if it is still there."""
+
+
+def owner_of(rollout: str) -> str:
+    """The rollout in whose name something was launched on its way there or back."""
+    return rollout.removesuffix(BACK)
+
+
+def decide(leaving: Leaving, owned: Callable[[str], bool], now: datetime) -> Reaping | None:
+    """Whether a thing may go; None where a rollout that is not over owns it."""
+    if owned(owner_of(leaving.rollout)):
+        return None
+    if leaving.held:
+        return Reaping(leaving, False, leaving.held)
+    if leaving.expiry is None:
+        return Reaping(leaving, False, f"{leaving.rollout} launched it, and its expiry is gone: remove it by hand")
+    if now < leaving.expiry:
+        until = f"{leaving.expiry:%Y-%m-%d %H:%M} UTC"
+        return Reaping(leaving, False, f"no rollout owns it; to be removed from {until}")
+    return Reaping(leaving, True, f"{leaving.rollout} launched it and is over")

@@ -1,0 +1,124 @@
+"""What rollouts launched and nothing owns is found, shown, and removed after its lease; what serves never is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from pipelines.fleet.ec2 import Ec2Fleet
+from pipelines.fleet.leavings import Leaving, Reaping, decide
+from pipelines.fleet.leavings_ec2 import Ec2Ground
+from pipelines.fleet.model import Method
+from pipelines.fleet.root_volume import RootVolumeFleet
+from pipelines.reaping import reap
+from tests.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
+from tests.strict_aws import REGION, Fault, StrictAws
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def leaving(expiry: datetime | None, held: str = "") -> Leaving:
+    return Leaving("111111111111/eu-central-1", "instance", "i-1", "a/b/ec2/i-0", "shop-1-back", expiry, held)
+
+
+@pytest.mark.parametrize(
+    ("one", "owned", "removed", "why"),
+    [
+        (leaving(NOW - HOUR), False, True, "is over"),
+        (leaving(NOW + HOUR), False, False, "to be removed from 2027-01-01 01:00"),
+        (leaving(NOW - HOUR, "it holds data"), False, False, "it holds data"),
+        (leaving(None), False, False, "by hand"),
+    ],
+)
+def test_only_what_nobody_owns_goes_and_only_after_its_lease(
+    one: Leaving, owned: bool, removed: bool, why: str
+) -> None:
+    """What holds a person's data is shown and kept."""
+    found = decide(one, lambda name: owned, NOW)
+    assert found is not None
+    assert (found.remove, why in found.why) == (removed, True)
+
+
+def test_a_rollout_that_is_not_over_owns_what_it_launched_on_its_way_there_and_back() -> None:
+    """Whatever the expiry says."""
+    assert decide(leaving(NOW - HOUR), lambda name: name == "shop-1", NOW) is None
+
+
+@pytest.fixture
+def at(aws: StrictAws, tmp_path: Path) -> Iterator[Shop]:
+    """A shop whose ledger is closed in the end."""
+    made = shop(aws, tmp_path)
+    yield made
+    made.cloud.ledger.close()
+
+
+def reaped(at: Shop, *, days: float, apply: bool = True) -> tuple[Reaping, ...]:
+    ground = Ec2Ground(at.cloud.clients, [(at.cloud.aws.account, REGION)])
+    return reap([ground], at.cloud.ledger, at.cloud.now + timedelta(days=days), "ann", apply=apply)
+
+
+def test_an_instance_that_a_killed_rollout_launched_goes_after_its_lease(at: Shop) -> None:
+    """Shown before; the member is not touched; owned while the ledger says that the rollout is not over."""
+    port = Ec2Fleet(fleet(), at.cloud)
+    old = at.furnished(unique=False)
+    (member,) = port.describe()
+    key = key_of(member, Method.SURGE)
+    with suppress(Killed), killed_after(2):
+        port.create(key, at.target, at.cloud.now + timedelta(days=1))
+    (new,) = [name for name in at.running() if name != old]
+    at.cloud.ledger.save_rollout(key.rollout, "shop", {}, "ann", at.cloud.now)
+    assert not reaped(at, days=2)
+    at.cloud.ledger.save_rollout(key.rollout, "shop", {}, "ann", at.cloud.now, is_open=False)
+    assert [(one.leaving.id, one.remove) for one in reaped(at, days=0.5)] == [(new, False)]
+    assert [(one.leaving.id, one.remove) for one in reaped(at, days=2, apply=False)] == [(new, True)]
+    assert new in at.running()
+    assert [(one.leaving.id, one.remove) for one in reaped(at, days=2)] == [(new, True)]
+    at.settle()
+    assert at.running() == [old]
+    assert at.cloud.ledger.audit_lines()[-1].action == "reap"
+    assert not at.leftovers()
+
+
+def test_what_took_a_members_place_is_no_leaving_and_the_old_one_is_shown_and_kept(at: Shop) -> None:
+    """However old; the old one holds what it held."""
+    port = Ec2Fleet(fleet(), at.cloud)
+    old = at.furnished(unique=False)
+    (member,) = port.describe()
+    key = key_of(member, Method.SURGE)
+    port.create(key, at.target, at.cloud.now + timedelta(days=1))
+    port.start(key)
+    port.retire(key, timedelta())
+    port.swap(key)
+    at.settle()
+    (found,) = reaped(at, days=99)
+    assert (found.leaving.id, found.remove, "the old one" in found.why) == (old, False, True)
+
+
+def test_a_root_volume_that_nobody_needs_goes_and_one_to_go_back_to_stays(at: Shop) -> None:
+    """The old one while it is written on the instance; the new one once it was put out."""
+    port = RootVolumeFleet(fleet(ec2={"way": "root_volume"}), at.cloud)
+    at.furnished(unique=True, root_gib=None)
+    (member,) = port.describe()
+    key = key_of(member, Method.IN_PLACE)
+    port.create(key, at.target, at.cloud.now + timedelta(days=1))
+    port.start(key)
+    at.settle()
+    (kept,) = reaped(at, days=9)
+    assert (kept.leaving.kind, kept.remove, "go back" in kept.why) == ("volume", False, True)
+    port.revive(key)
+    (put_out,) = reaped(at, days=9)
+    assert (put_out.leaving.kind, put_out.remove) == ("volume", True)
+    port.discard(key)
+    assert not at.leftovers()
+
+
+def test_nothing_is_reaped_where_a_region_cannot_be_read(at: Shop) -> None:
+    """What is there is unknown."""
+    with at.aws.faulty(Fault("denied", operation="DescribeVolumes")), pytest.raises(OutsideError, match="nothing is"):
+        reaped(at, days=9)
