@@ -1,0 +1,151 @@
+"""Each task on EC2 fleets says which permissions it needs, and asks for no other; the documents say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.settings import ROOT
+from images.aws.client import Client
+from pipelines.fleet.ec2 import Ec2Fleet
+from pipelines.fleet.leavings_ec2 import Ec2Ground
+from pipelines.fleet.model import Method
+from pipelines.fleet.permissions import ACTIONS
+from pipelines.fleet.root_volume import RootVolumeFleet
+from pipelines.reaping import reap
+from tests.ec2 import fleet, key_of, shop
+from tests.strict_aws import REGION, StrictAws
+from tests.test_autoscaling import ROLLOUT, Groups
+from tests.test_ec2_check import Office, office, template
+
+__all__ = ["office"]
+
+FILES = ("ec2_inventory", "ec2_place", "ec2", "ec2_members", "root_volume", "autoscaling", "leavings_ec2")
+VERB = re.compile(r"(Describe|Get|Create|Delete|Modify|Run|Start|Stop|Terminate|Attach|Detach|Associate|Register"
+                  r"|Deregister|Cancel|Rollback|Update)[A-Z]")  # fmt: skip
+ASKING = {"call", "pages", "_gone", "_once", "_accepted"}
+EXPIRY = timedelta(days=1)
+
+
+@contextmanager
+def listening() -> Iterator[set[str]]:
+    """The permissions that are asked for during the block."""
+    real, asked = Client.call, set()
+
+    def call(self: Client, operation: str, **request: Any) -> dict[str, Any]:
+        asked.add(self.permission(operation))
+        return real(self, operation, **request)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Client, "call", call)
+        yield asked
+
+
+def told(asked: set[str], action: str) -> tuple[list[str], list[str]]:
+    """What is asked for and not declared, and the other way round."""
+    return sorted(asked - ACTIONS[action]), sorted(ACTIONS[action] - asked)
+
+
+def test_checking_asks_for_what_it_says(office: Office) -> None:
+    """Instances, groups, templates and an image that the ledger does not know."""
+    template(office.at)
+    office.at.register(office.at.instance(), "shop")
+    (line,) = office.at.cloud.ledger.made(office.at.cloud.aws.account, kind="image", release=office.at.old.digest)
+    office.at.cloud.ledger.record_made(line.__class__(**{**line.__dict__, "resource": "ami-0123456789abcdef0"}))
+    with listening() as asked:
+        office.check()
+    assert told(asked, "fleet.check") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("action", "way"), [("roll.start, a new instance", "instance"), ("roll.start, a new root volume", "root_volume")]
+)
+def test_replacing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path, action: str, way: str) -> None:
+    """All that a replacement may do, the way back and the clearing up."""
+    at = shop(aws, tmp_path)
+    port = (RootVolumeFleet if way == "root_volume" else Ec2Fleet)(fleet(ec2={"way": way}), at.cloud)
+    old = at.furnished(unique=True, root_gib=None)
+    at.ec2.modify_instance_attribute(InstanceId=old, SourceDestCheck={"Value": False})
+    with listening() as asked:
+        at.cloud.client("ssm")
+        (member,) = port.describe()
+        key = key_of(member, Method.IN_PLACE)
+        for back in (True, False):
+            port.prepare(at.target)
+            port.create(key, at.target, at.cloud.now + EXPIRY)
+            port.retire(key, timedelta())
+            port.start(key)
+            port.differences(key)
+            port.read(key)
+            port.log(key)
+            port.swap(key)
+            if back:
+                port.revive(key)
+                port.discard(key)
+                at.settle()
+            else:
+                port.remove_old(key)
+        port.groups() if hasattr(port, "groups") else None
+    declared = {one for one in ACTIONS[action] if not one.startswith(("autoscaling", "ec2:DescribeLaunch"))}
+    assert (sorted(asked - ACTIONS[action]), sorted(declared - asked)) == ([], [])
+    at.cloud.ledger.close()
+
+
+def test_refreshing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> None:
+    """Begun, watched, cancelled and taken back."""
+    at = shop(aws, tmp_path)
+    groups = Groups(at, version="$Latest")
+    with listening() as asked:
+        at.cloud.client("ssm")
+        pinned = groups.begin()
+        aws.advance(2)
+        groups.port.watch(ROLLOUT, groups.group)
+        groups.port.roll_back(ROLLOUT, groups.group, pinned)
+        aws.advance(2)
+        groups.port.cancel(ROLLOUT, groups.group)
+    missing = asked - ACTIONS["roll.start, an Auto Scaling group"]
+    assert (sorted(missing), {one for one in asked if one.startswith("autoscaling:Start")} != set()) == ([], True)
+    at.cloud.ledger.close()
+
+
+def test_reaping_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> None:
+    """An instance, a volume and an interface that nobody owns."""
+    at = shop(aws, tmp_path)
+    gone = at.cloud.now - EXPIRY
+    own = [{"Key": f"dev.goldsmith.{key}", "Value": value}
+           for key, value in {"rollout": "x", "member": "y", "expiry": gone.isoformat()}.items()]  # fmt: skip
+    volume = at.ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
+    card = at.ec2.create_network_interface(SubnetId=at.subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    at.ec2.create_tags(Resources=[at.instance(), volume, card], Tags=own)
+    ground = Ec2Ground(at.cloud.clients, [(at.cloud.aws.account, REGION)])
+    with listening() as asked:
+        assert len(reap([ground], at.cloud.ledger, at.cloud.now, "ann", apply=True)) == 3
+    assert told(asked, "roll.reap") == ([], [])
+    at.settle()
+    assert (at.running(), at.leftovers()) == ([], [])
+    at.cloud.ledger.close()
+
+
+def test_every_call_in_the_code_stands_in_some_actions_permissions() -> None:
+    """Those that no test meets, too."""
+    named = {permission.partition(":")[2] for permissions in ACTIONS.values() for permission in permissions}
+    found: set[str] = set()
+    for name in FILES:
+        for node in ast.walk(ast.parse((ROOT / f"pipelines/fleet/{name}.py").read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ASKING:
+                found |= {said for one in node.args if isinstance(one, ast.Constant) and VERB.match(said := one.value)}
+    assert len(found) > 25
+    assert found <= named, sorted(found - named)
+
+
+def test_the_documents_name_the_same_permissions() -> None:
+    """The table in docs/aws.md is the one in the code."""
+    rows = re.findall(r"^\| `((?:fleet|roll)\.[^`]+)` \| (.+) \|$", (ROOT / "docs/aws.md").read_text(), re.MULTILINE)
+    assert {task: frozenset(re.findall(r"`(\w+:\w+)`", cell)) for task, cell in rows} == ACTIONS
