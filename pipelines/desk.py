@@ -13,11 +13,13 @@ from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.model import Enforcement, Waiver
 from images.context import Context
+from pipelines.fleet.alarms import firing
 from pipelines.fleet.ami_origins import AmiOrigins
 from pipelines.fleet.autoscaling import AutoScalingFleet
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker import DockerFleet
 from pipelines.fleet.ec2 import Ec2Fleet
+from pipelines.fleet.ec2_inventory import places
 from pipelines.fleet.members import Member, Origin, Seen, Target, Unread
 from pipelines.fleet.model import Fleet, FleetKind, Way
 from pipelines.fleet.origins import Origins
@@ -58,7 +60,7 @@ class Desk:
     """What the flows over one fleet work with. `now` gives the date by which members are judged.
 
     `look` opens ledger, registry or cloud anew; `source` is where our own images come from. `groups` are those that a
-    service rolls, None where the kind knows none.
+    service rolls, None where the kind knows none. `firing`: those of the alarms, by name, that fire.
     """
 
     fleet: Fleet
@@ -68,6 +70,7 @@ class Desk:
     source: str
     look: Callable[[tuple[Waiver, ...], datetime], OriginsPort]
     groups: AutoScalingFleet | None = None
+    firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
 
     def origins(self) -> OriginsPort:
         """A fresh look: nothing is remembered from an earlier judging."""
@@ -132,6 +135,7 @@ def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:
     return Desk(
         fleet, context, way(fleet, cloud), now, source,
         lambda waivers, at: AmiOrigins(fleet, context, waivers, at), AutoScalingFleet(fleet, cloud),
+        lambda names: firing(cloud, places(fleet, cloud), names),
     )  # fmt: skip
 
 

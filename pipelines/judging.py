@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.desk import Desk
 
 ASK_SECONDS = 5
+ADDRESSES = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class PresentJudge:
 
     def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of the alarms that are firing; one that cannot be asked fires."""
-        return tuple(name for name in names if _fires(name))
+        named = [name for name in names if not name.startswith(ADDRESSES)]
+        fired = self.at.firing(named) if named else ()
+        return tuple(name for name in names if (name in fired if name in named else _fires(name)))
 
 
 def _fires(address: str) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
+from pipelines.fleet.alarms import firing
 from pipelines.fleet.ec2 import Ec2Fleet
 from pipelines.fleet.leavings_ec2 import Ec2Ground
 from pipelines.fleet.model import Method
@@ -27,7 +28,7 @@ from tests.test_ec2_check import Office, office, template
 
 __all__ = ["office"]
 
-FILES = ("ec2_inventory", "ec2_place", "ec2", "ec2_members", "root_volume", "autoscaling", "leavings_ec2")
+FILES = ("alarms", "ec2_inventory", "ec2_place", "ec2", "ec2_members", "root_volume", "autoscaling", "leavings_ec2")
 VERB = re.compile(r"(Describe|Get|Create|Delete|Modify|Run|Start|Stop|Terminate|Attach|Detach|Associate|Register"
                   r"|Deregister|Cancel|Rollback|Update)[A-Z]")  # fmt: skip
 ASKING = {"call", "pages", "_gone", "_once", "_accepted"}
@@ -74,7 +75,6 @@ def test_replacing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path, action:
     old = at.furnished(unique=True, root_gib=None)
     at.ec2.modify_instance_attribute(InstanceId=old, SourceDestCheck={"Value": False})
     with listening() as asked:
-        at.cloud.client("ssm")
         (member,) = port.describe()
         key = key_of(member, Method.IN_PLACE)
         for back in (True, False):
@@ -92,7 +92,7 @@ def test_replacing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path, action:
                 at.settle()
             else:
                 port.remove_old(key)
-        port.groups() if hasattr(port, "groups") else None
+        firing(at.cloud, [(at.cloud.aws.account, REGION)], ["errors"])
     declared = {one for one in ACTIONS[action] if not one.startswith(("autoscaling", "ec2:DescribeLaunch"))}
     assert (sorted(asked - ACTIONS[action]), sorted(declared - asked)) == ([], [])
     at.cloud.ledger.close()
@@ -103,7 +103,6 @@ def test_refreshing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> Non
     at = shop(aws, tmp_path)
     groups = Groups(at, version="$Latest")
     with listening() as asked:
-        at.cloud.client("ssm")
         pinned = groups.begin()
         aws.advance(2)
         groups.port.watch(ROLLOUT, groups.group)

@@ -72,9 +72,9 @@ def test_an_instance_that_a_killed_rollout_launched_goes_after_its_lease(at: Sho
     with suppress(Killed), killed_after(2):
         port.create(key, at.target, at.cloud.now + timedelta(days=1))
     (new,) = [name for name in at.running() if name != old]
-    at.cloud.ledger.save_rollout(key.rollout, "shop", {}, "ann", at.cloud.now)
+    at.cloud.ledger.begin_rollout(key.rollout, "shop", "ann", {}, at.cloud.now)
     assert not reaped(at, days=2)
-    at.cloud.ledger.save_rollout(key.rollout, "shop", {}, "ann", at.cloud.now, is_open=False)
+    at.cloud.ledger.save_rollout(key.rollout, {}, at.cloud.now, is_open=False)
     assert [(one.leaving.id, one.remove) for one in reaped(at, days=0.5)] == [(new, False)]
     assert [(one.leaving.id, one.remove) for one in reaped(at, days=2, apply=False)] == [(new, True)]
     assert new in at.running()

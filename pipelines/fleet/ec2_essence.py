@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from images.aws.tags import as_dict
@@ -72,6 +73,12 @@ class Shown:
     def primary(self) -> Json:
         """Its first network interface."""
         return next((one for one in self._interfaces() if one["Attachment"]["DeviceIndex"] == 0), {})
+
+    @property
+    def since(self) -> datetime:
+        """When it was made; the time of its launch is that of its last start."""
+        made: datetime = self.primary.get("Attachment", {}).get("AttachTime") or self.instance["LaunchTime"]
+        return made
 
     def _devices(self) -> list[Json]:
         return [one for one in self.instance.get("BlockDeviceMappings", ()) if "Ebs" in one]

@@ -36,12 +36,12 @@ class Ec2Members:
         if inventory.unread:
             shown = "\n".join(f"{one.id}: {one.why}" for one in inventory.unread)
             raise OutsideError("not every region of the fleet can be read", evidence=shown)
-        return tuple(self._members(inventory.standalone))
+        return tuple(sorted(self._members(inventory.standalone), key=lambda one: one.id))
 
     def seen(self) -> Seen:
         """The members, the instances of the fleet's groups, and the templates that others would start from."""
         inventory = self.inventory()
-        alone = tuple(self._members(inventory.standalone))
+        alone = sorted(self._members(inventory.standalone), key=lambda one: one.id)
         grouped = [self._grouped(one) for one in inventory.instances if one.group]
         templates = [self._template(one) for one in inventory.templates]
         return Seen((*alone, *grouped, *templates), inventory.unread)
@@ -49,7 +49,8 @@ class Ec2Members:
     def _grouped(self, found: Found) -> Member:
         """An instance of an Auto Scaling group, which the group replaces."""
         one = self.member(found, f"{found.account}/{found.region}/ec2/{found.shown.id}")
-        return replace(one, forced_in_place=(), cannot_roll=f"the Auto Scaling group {found.group} rolls it")
+        why = f"the Auto Scaling group {found.group} rolls it"
+        return replace(one, forced_in_place=(), cannot_roll=why, group=_group(found.account, found.region, found.group))
 
     def _template(self, found: Template) -> Member:
         """A version of a launch template, judged as what it would start."""
@@ -61,6 +62,7 @@ class Ec2Members:
             image=found.image,
             digests=(found.image,),
             cannot_roll="a launch template runs nothing itself: give it a new version",
+            group=_group(found.account, found.region, found.group) if found.group else "",
         )
 
     def find(self, member: str) -> Member | None:
@@ -70,7 +72,7 @@ class Ec2Members:
     def _members(self, found: Sequence[Found]) -> Iterator[Member]:
         """The instances as members. One that took another's place has its id, whoever else copied its tags."""
         taken: set[str] = set()
-        for one in sorted(found, key=lambda one: one.shown.instance["LaunchTime"]):
+        for one in sorted(found, key=lambda one: one.shown.since):
             own = f"{one.account}/{one.region}/ec2/{one.shown.id}"
             name = one.shown.tags.get(MEMBER, own)
             yield self.member(one, own if name in taken else name)
@@ -85,7 +87,7 @@ class Ec2Members:
             handle=shown.id,
             image=found.image,
             digests=tuple(one for one in (found.image, found.release) if one),
-            since=shown.instance["LaunchTime"],
+            since=shown.since,
             healthy=found.healthy,
             protected_until=tags.moment_in(shown.tags, self.fleet.limits.do_not_disrupt),
             forced_in_place=forced_in_place(shown, self.fleet.ec2.way),
@@ -124,6 +126,10 @@ class Ec2Members:
         if (account, region) not in self._places:
             self._places[account, region] = Place(self.cloud.clients, account, region)
         return self._places[account, region]
+
+
+def _group(account: str, region: str, name: str) -> str:
+    return f"{account}/{region}/autoscaling/{name}"
 
 
 def kept_for(old: Shown, key: Key) -> Kept:

@@ -56,7 +56,7 @@ def owner_of(rollout: str) -> str:
 
 def decide(leaving: Leaving, owned: Callable[[str], bool], now: datetime) -> Reaping | None:
     """Whether a thing may go; None where a rollout that is not over owns it."""
-    if owned(owner_of(leaving.rollout)):
+    if owned(leaving.rollout) or owned(owner_of(leaving.rollout)):
         return None
     if leaving.held:
         return Reaping(leaving, False, leaving.held)

@@ -20,7 +20,7 @@ class Member:
     digests of its unpacked layers, base first. `since` is when it was made. `protected_until` is what its
     do-not-disrupt label says. `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced
     at all. `zone` is where it stands, empty where its kind knows no zones. `exact` is the reference, by digest or id,
-    that a rollback goes to.
+    that a rollback goes to. `group` is the group whose service replaces it; empty: we step it.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Member:
     cannot_roll: str = ""
     zone: str = ""
     exact: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

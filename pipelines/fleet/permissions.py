@@ -32,6 +32,7 @@ KEEP = frozenset(
         "elasticloadbalancing:RegisterTargets",
     }
 )
+ALARMS = frozenset({"cloudwatch:DescribeAlarms"})
 MOVE = frozenset({"ec2:AttachVolume", "ec2:DetachVolume", "ec2:StartInstances", "ec2:StopInstances"})
 
 ACTIONS: dict[str, frozenset[str]] = {
@@ -40,6 +41,7 @@ ACTIONS: dict[str, frozenset[str]] = {
     | PROVE
     | KEEP
     | MOVE
+    | ALARMS
     | {
         "ec2:AssociateAddress",
         "ec2:AttachNetworkInterface",
@@ -52,6 +54,7 @@ ACTIONS: dict[str, frozenset[str]] = {
     | PROVE
     | KEEP
     | MOVE
+    | ALARMS
     | {"ec2:CreateReplaceRootVolumeTask", "ec2:DeleteVolume", "ec2:DescribeReplaceRootVolumeTasks"},
     "roll.start, an Auto Scaling group": SEE
     | PROVE
