@@ -17,7 +17,7 @@ from pipelines.fleet.pacing import pacing
 from tests.ec2 import Killed, Shop, fleet, killed_after, shop
 from tests.strict_aws import Fault, StrictAws
 
-ROLLOUT = "shop-1"
+ROLLOUT = "shop-20270101000000-123456"
 LIMITS = Limits.model_validate({"canary": 1, "bake_time": "60s", "min_healthy_time": "5s", "max_surge": 2})
 
 
@@ -137,7 +137,9 @@ def test_a_cancelled_refresh_stops_and_goes_on_when_begun_again(at: Shop) -> Non
     groups.port.cancel(ROLLOUT, groups.group)
     groups.port.cancel(ROLLOUT, groups.group)
     groups.until(Progress.CANCELLED)
-    groups.begin(pinned)
+    again = f"{ROLLOUT}-2"
+    groups.port.begin(again, groups.group, at.target, pinned, pacing(LIMITS, 4, 4))
+    assert groups.port.watch(again, groups.group).progress is Progress.RUNNING
     assert groups.until(Progress.DONE) is Progress.DONE
     assert len(at.aws.calls("ec2", "CreateLaunchTemplateVersion", effect=True)) == 1
     assert groups.images() == {at.image(at.new)}
@@ -157,6 +159,16 @@ def test_from_every_state_it_goes_back_to_the_pinned_version(at: Shop, when: Pro
     assert groups.until(Progress.ROLLED_BACK) is Progress.ROLLED_BACK
     assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
     groups.port.cancel(ROLLOUT, groups.group)
+
+
+def test_a_group_that_nothing_was_begun_with_is_where_it_was(at: Shop) -> None:
+    """Taking it back, or stopping it, is nothing to do."""
+    groups = Groups(at)
+    pinned = groups.port.pin(ROLLOUT, groups.group)
+    groups.port.cancel(ROLLOUT, groups.group)
+    groups.port.roll_back(ROLLOUT, groups.group, pinned)
+    assert groups.port.watch(ROLLOUT, groups.group).progress is Progress.ROLLED_BACK
+    assert not at.aws.calls("autoscaling", "StartInstanceRefresh")
 
 
 def test_an_alarm_rolls_it_back(at: Shop) -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from pipelines.desk import Desk, desk
+from images.documents import from_json, to_json
+from pipelines.desk import Desk, check, desk
+from pipelines.durable.dbos import Worker, engine_url
 from pipelines.fleet.alarms import firing
+from pipelines.grouping import plan_groups
 from pipelines.roll import start
+from pipelines.rollouts.delegated import GroupWorld
+from pipelines.rollouts.groups import GROUPS, group_flows
+from pipelines.rollouts.orders import GroupsOrder
 from pipelines.rollouts.state import Outcome, Phase
 from tests.cloud import DAY
 from tests.ec2 import Shop
+from tests.rolling import Approves, Notes
 from tests.strict_aws import REGION, Fault
-from tests.test_ec2_check import Office, office
+from tests.test_ec2_check import Office, office, template
 
 __all__ = ["office"]
 
@@ -101,3 +110,34 @@ def test_an_alarm_fires_where_it_says_so_and_where_nobody_can_say(office: Office
     assert firing(cloud, places, ["quiet", "loud", "absent"]) == ("loud", "absent")
     with office.at.aws.faulty(Fault("denied", operation="*Alarms*")):
         assert firing(cloud, places, ["quiet"]) == ("quiet",)
+
+
+def carried(at: Desk, order: GroupsOrder, folder: Path) -> Outcome:
+    """Carry a rollout of groups on the durable engine."""
+    assert at.groups is not None
+    world = GroupWorld(at.groups, Notes(), Approves())
+    url = engine_url(f"sqlite:///{folder}/ledger.sqlite")
+    with Worker.launched(url, group_flows(lambda _fleet: world, lambda: datetime.now(UTC))) as worker:
+        return from_json(Outcome, worker.carry(GROUPS, order.rollout, to_json(order)))
+
+
+@pytest.mark.parametrize("ill", [False, True])
+def test_a_group_is_rolled_or_brought_back(office: Office, tmp_path: Path, ill: bool) -> None:
+    """The group's own violation asks for it; an ill image is taken back by the service, and said so."""
+    at = office.at
+    template(at)
+    at.settle()
+    if ill:
+        at.aws.ail(at.image(at.new), "launch")
+        at.aws.takes(deadline=1)
+    with opened(office, "surge") as fleet:
+        order = plan_groups(fleet, check(fleet), "shop-20270101000000-123456")
+        assert [one.group.name for one in order.groups] == ["shop"]
+        (group,) = order.groups
+        quick = replace(group.pacing, checkpoint_percents=(), bake=timedelta(), checkpoint_delay=timedelta())
+        outcome = carried(fleet, replace(order, groups=(replace(group, pacing=quick),)), tmp_path)
+        assert [one.phase for one in outcome.members] == [Phase.OLD if ill else Phase.NEW], outcome
+        if not ill:
+            assert not [one for one in check(fleet) if one.violations and one.member.group]
+            assert not plan_groups(fleet, check(fleet), "again").groups
+    assert images(at) == {at.image(at.old if ill else at.new)}

@@ -6,6 +6,7 @@ finds both. Everything is by version number, never `$Latest` or `$Default`, whic
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipelines.fleet.amis import image_of
 from pipelines.fleet.delegated import Group, Pacing, Progress, Watched
 from pipelines.fleet.ec2_inventory import read_fleet, specification
 from pipelines.fleet.ec2_requests import token
+from pipelines.fleet.leavings import BACK as BACK_NAME
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.pacing import preferences
@@ -25,6 +27,7 @@ SYMBOLIC = ("$Latest", "$Default")
 GOES_ON = ("Pending", "InProgress", "Baking")
 GOING_BACK = ("MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "ScaleInProtectedInstances",
               "StandbyInstances")  # fmt: skip
+ATTEMPT = re.compile(r"-[1-9][0-9]?$")
 OVER = "ActiveInstanceRefreshNotFound"
 STANDS = {
     "Pending": Progress.RUNNING,
@@ -112,9 +115,15 @@ class AutoScalingFleet:
         self._start(place, pinned["template"], version, preferences(pacing))
 
     def watch(self, rollout: str, group: Group) -> Watched:
-        """One look at the refresh, or at the one that takes it back. Raises OutsideError where there is none."""
-        newest, back = self._newest(self._place(group.id), rollout)
+        """One look at the refresh, or at the one that takes it back; a group without a version of ours never left.
+
+        Raises OutsideError where the refresh cannot be seen yet.
+        """
+        place = self._place(group.id)
+        newest, back = self._newest(place, rollout)
         if newest is None:
+            if not self._made(place, rollout):
+                return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
             raise OutsideError(f"no instance refresh of {rollout} is known of {group.name}")
         progress = STANDS[newest["Status"]]
         stands = BACK.get(progress, progress) if back else progress
@@ -146,20 +155,25 @@ class AutoScalingFleet:
 
     def _newest(self, place: _Place, rollout: str) -> tuple[Json | None, bool]:
         """The last refresh of a rollout, and whether it is one that takes the rollout's back."""
-        named = specification(self._shown(place))
-        template = str(named["LaunchTemplateId"]) if named else ""
-        if not (made := self._versions(place, rollout, template)):
+        if not (made := self._made(place, rollout)):
             return None, False
-        version, before = made
+        template, version, before = made
         found = self._refreshes(place, template, {version, before})
         numbers = [_number(one) for one in found]
         if version not in numbers:
             return None, False
         return found[0], numbers[0] == before
 
+    def _made(self, place: _Place, rollout: str) -> tuple[str, int, int] | None:
+        """The group's template, with the version that a rollout made of it and the one before."""
+        named = specification(self._shown(place))
+        template = str(named["LaunchTemplateId"]) if named else ""
+        found = self._versions(place, rollout, template) if template else None
+        return (template, *found) if found else None
+
     def _versions(self, place: _Place, rollout: str, template: str) -> tuple[int, int] | None:
         """The version that a rollout made, and the one that it was made from; None where it made none."""
-        mine = f"{rollout} from "
+        mine = f"{stem(rollout)} from "
         pages = place.ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", LaunchTemplateId=template)
         for one in pages:
             if (said := one.get("VersionDescription", "")).startswith(mine):
@@ -174,8 +188,8 @@ class AutoScalingFleet:
             "CreateLaunchTemplateVersion",
             LaunchTemplateId=pinned["template"],
             SourceVersion=str(pinned["version"]),
-            VersionDescription=f"{rollout} from {pinned['version']}",
-            ClientToken=token(rollout, group.id, "version"),
+            VersionDescription=f"{stem(rollout)} from {pinned['version']}",
+            ClientToken=token(stem(rollout), group.id, "version"),
             LaunchTemplateData={
                 "ImageId": image_of(self.cloud, target, place.ec2.region),
                 "MetadataOptions": {**metadata, "HttpTokens": "required"},
@@ -241,6 +255,11 @@ class AutoScalingFleet:
         account, region, _, name = group.split("/", 3)
         ec2, scaling = self.cloud.client("ec2", region, account), self.cloud.client("autoscaling", region, account)
         return _Place(self.cloud, ec2, scaling, name)
+
+
+def stem(rollout: str) -> str:
+    """The rollout that made the version: resuming it, and going back later, are known under longer names."""
+    return ATTEMPT.sub("", rollout.removesuffix(BACK_NAME))
 
 
 def _desired(refresh: Json) -> Json:
