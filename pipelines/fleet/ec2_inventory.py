@@ -73,9 +73,9 @@ def places(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
             yield account, region
 
 
-def read_fleet(fleet: Fleet, cloud: Cloud) -> Inventory:
-    """Everything with the fleet's tags."""
-    parts = [_read(fleet, cloud, account, region) for account, region in places(fleet, cloud)]
+def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
+    """Everything with the fleet's tags, in all its places or in some."""
+    parts = [_read(fleet, cloud, account, region) for account, region in only or places(fleet, cloud)]
     return Inventory(
         tuple(one for part in parts for one in part.instances),
         tuple(one for part in parts for one in part.groups),

@@ -32,7 +32,9 @@ class Ec2Members:
 
     def describe(self) -> tuple[Member, ...]:
         """Every instance that runs with the fleet's tags. Raises OutsideError where a region cannot be read."""
-        inventory = self.inventory()
+        return self._described(self.inventory())
+
+    def _described(self, inventory: Inventory) -> tuple[Member, ...]:
         if inventory.unread:
             shown = "\n".join(f"{one.id}: {one.why}" for one in inventory.unread)
             raise OutsideError("not every region of the fleet can be read", evidence=shown)
@@ -67,7 +69,9 @@ class Ec2Members:
 
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
-        return next((one for one in self.describe() if one.id == member), None)
+        account, region = member.split("/")[:2]
+        there = self._described(read_fleet(self.fleet, self.cloud, (account, region)))
+        return next((one for one in there if one.id == member), None)
 
     def _members(self, found: Sequence[Found]) -> Iterator[Member]:
         """The instances as members. One that took another's place has its id, whoever else copied its tags."""
