@@ -1,0 +1,213 @@
+"""What makes an EC2 instance that instance: kept in tags, asked for again, and compared, from values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from images.aws.tags import as_dict
+from pipelines.fleet.ec2_essence import (
+    Hung,
+    Kept,
+    Registration,
+    Shown,
+    cannot_roll,
+    differences,
+    forced_in_place,
+    is_member,
+    kept_in,
+)
+from pipelines.fleet.ec2_requests import run_instances, token
+from pipelines.fleet.model import Ec2, Way
+
+GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/shop/0123456789abcdef"
+NAMES = st.text("abcdef0123456789", min_size=8, max_size=17)
+
+
+def instance(name: str = "i-old") -> dict[str, Any]:
+    """An instance with a data volume, a further interface and people's tags."""
+    return {
+        "InstanceId": name,
+        "State": {"Name": "running"},
+        "InstanceType": "t3.micro",
+        "SubnetId": "subnet-1",
+        "KeyName": "ops",
+        "IamInstanceProfile": {"Arn": "arn:aws:iam::111111111111:instance-profile/shop"},
+        "MetadataOptions": {"HttpTokens": "optional", "HttpPutResponseHopLimit": 2, "State": "applied"},
+        "Placement": {"AvailabilityZone": "eu-central-1a", "Tenancy": "default", "GroupName": ""},
+        "Monitoring": {"State": "enabled"},
+        "RootDeviceName": "/dev/xvda",
+        "BlockDeviceMappings": [
+            {"DeviceName": "/dev/xvda", "Ebs": {"VolumeId": f"vol-root-{name}", "DeleteOnTermination": True}},
+            {"DeviceName": "/dev/sdf", "Ebs": {"VolumeId": "vol-data", "DeleteOnTermination": False}},
+        ],
+        "NetworkInterfaces": [
+            {"NetworkInterfaceId": f"eni-{name}", "Groups": [{"GroupId": "sg-1"}], "Attachment": {"DeviceIndex": 0}},
+            {"NetworkInterfaceId": "eni-more", "Attachment": {"DeviceIndex": 1}},
+        ],
+        "Tags": [{"Key": "Name", "Value": "shop-1"}, {"Key": "aws:ec2launchtemplate:id", "Value": "lt-1"},
+                 {"Key": "dev.goldsmith.member", "Value": "x"}],
+    }  # fmt: skip
+
+
+def shown(found: dict[str, Any]) -> Shown:
+    """The instance with its root volume, script, Elastic IP and place in a target group."""
+    root = {"Size": 12, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250, "Tags": [{"Key": "disk", "Value": "a"}]}
+    more = {"userData": "aGVsbG8=", "instanceInitiatedShutdownBehavior": "stop", "addresses": ("eipalloc-1",),
+            "credits": "unlimited"}  # fmt: skip
+    return Shown(found, {f"vol-root-{found['InstanceId']}": root}, more, (Registration(GROUP, 80),))
+
+
+def kept(old: Shown) -> Kept:
+    return Kept("shop-1", "ami-new", "2027-01-01T00:00:00+00:00", False, old.hung())
+
+
+Break = Callable[[dict[str, Any]], Any]
+
+
+def without(key: str, name: str) -> Break:
+    """Take what hangs there off."""
+    return lambda found: found.update({key: [one for one in found[key] if name not in str(one)]})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: None, ""),
+        (lambda found: found.update(InstanceType="t3.large"), "instance type: t3.micro → t3.large"),
+        (lambda found: found.update(KeyName="other"), "key: ops → other"),
+        (lambda found: found.pop("IamInstanceProfile"), "instance profile"),
+        (lambda found: found["Tags"].append({"Key": "more", "Value": ""}), "tags"),
+        (lambda found: found["MetadataOptions"].update(HttpPutResponseHopLimit=1), "metadata options"),
+        (lambda found: found["MetadataOptions"].update(HttpTokens="required"), ""),
+        (lambda found: found["NetworkInterfaces"][0].update(Groups=[]), "security groups"),
+        (lambda found: found.update(PublicIpAddress="192.0.2.1"), "public address"),
+        (without("BlockDeviceMappings", "vol-data"), "the data volume vol-data is not at /dev/sdf"),
+        (lambda found: found["BlockDeviceMappings"][1].update(DeviceName="/dev/sdg"), "vol-data is not at /dev/sdf"),
+        (without("NetworkInterfaces", "eni-more"), "eni-more is not its number 1"),
+        (lambda found: found["BlockDeviceMappings"].append({"DeviceName": "/dev/sdh", "Ebs": {"VolumeId": "vol-x"}}),
+         "vol-x hangs on it and did not before"),
+    ],
+)  # fmt: skip
+def test_every_difference_beyond_the_image_is_told(change: Break, said: str) -> None:
+    """What is the same, or stricter, is none; the old one is stopped and holds nothing any more."""
+    old, new = instance(), deepcopy(instance("i-new"))
+    before = kept(shown(old))
+    change(new)
+    stopped = {**old, "State": {"Name": "stopped"}, "BlockDeviceMappings": old["BlockDeviceMappings"][:1]}
+    found = differences(shown(stopped), before, shown(new))
+    assert (len(found), said in "; ".join(found)) == (1 if said else 0, True)
+
+
+def test_addresses_and_registrations_that_were_lost_are_told() -> None:
+    """Each by its name."""
+    old, new = shown(instance()), shown(instance("i-new"))
+    bare = Shown(new.instance, new.volumes, {**new.attributes, "addresses": ()})
+    stopped = Shown({**old.instance, "State": {"Name": "stopped"}}, old.volumes, old.attributes)
+    found = differences(stopped, kept(old), bare)
+    assert found == ("the Elastic IP eipalloc-1 is not its own", f"it is not registered in {GROUP} at port 80")
+    assert differences(old, kept(old), bare) == ()  # they are the old one's still
+
+
+def test_what_is_asked_for_is_like_the_old_one() -> None:
+    """Metadata by IMDSv2 only; the root as large and fast, never smaller than the image; no tags of AWS or ours."""
+    image = {"ImageId": "ami-new", "RootDeviceName": "/dev/sda1",
+             "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 20}}]}  # fmt: skip
+    old = shown(instance())
+    asked = run_instances(old, kept(old), image, "token", {"dev.goldsmith.rollout": "shop-1"})
+    assert asked["MetadataOptions"] == {"HttpPutResponseHopLimit": 2, "HttpTokens": "required"}
+    assert (asked["MinCount"], asked["MaxCount"], asked["ClientToken"]) == (1, 1, "token")
+    assert asked["UserData"] == b"hello"
+    assert asked["CreditSpecification"] == {"CpuCredits": "unlimited"}
+    (root,) = asked["BlockDeviceMappings"]
+    assert root["DeviceName"] == "/dev/sda1"
+    assert root["Ebs"].items() >= {"VolumeSize": 20, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250}.items()
+    tags = {one["ResourceType"]: as_dict(one["Tags"]) for one in asked["TagSpecifications"]}
+    assert tags["instance"] == {"Name": "shop-1", "dev.goldsmith.rollout": "shop-1"}
+    assert tags["volume"] == {"disk": "a", "dev.goldsmith.rollout": "shop-1"}
+
+
+@given(
+    volumes=st.dictionaries(NAMES, st.tuples(st.sampled_from(["/dev/sdf", "xvdb"]), st.booleans()), max_size=5),
+    interfaces=st.dictionaries(NAMES, st.integers(1, 15), max_size=3),
+    addresses=st.lists(NAMES, max_size=3, unique=True).map(sorted).map(tuple),
+    ports=st.lists(st.integers(1, 65535), max_size=3, unique=True),
+    public=st.booleans(),
+)
+def test_what_is_kept_in_tags_comes_back_as_it_was(
+    volumes: dict[str, tuple[str, bool]], interfaces: dict[str, int], addresses: tuple[str, ...], ports: list[int],
+    public: bool,
+) -> None:  # fmt: skip
+    """Beside other people's tags, each within what a tag holds."""
+    hung = Hung(volumes, interfaces, addresses, tuple(Registration(GROUP, port) for port in ports))
+    written = Kept("shop-1", "ami-1", "2027-01-01T00:00:00+00:00", public, hung)
+    tags = {**written.tags(), "Name": "shop-1"}
+    assert kept_in(tags) == written
+    assert all(len(key) <= 127 and len(value) <= 255 for key, value in tags.items())
+    assert kept_in({"Name": "shop-1"}) is None
+
+
+def test_a_token_is_that_of_its_effect() -> None:
+    """The same each time; another for another rollout, member, effect, or after what was made has ended."""
+    asked = [("r", "m", "create", 0), ("s", "m", "create", 0), ("r", "n", "create", 0), ("r", "m", "root", 0),
+             ("r", "m", "create", 1)]  # fmt: skip
+    assert len({token(*one) for one in asked * 2}) == len(asked)
+    assert all(len(token(*one)) <= 64 for one in asked)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"RootDeviceType": "instance-store"}, "instance store"),
+        ({"InstanceLifecycle": "spot"}, "spot instance"),
+        ({"Operator": {"Managed": True, "Principal": "eks.example"}}, "eks.example manages it"),
+        ({"Tags": [{"Key": str(number), "Value": ""} for number in range(45)]}, "no room for the tags"),
+    ],
+)
+def test_what_cannot_be_replaced_says_why(change: dict[str, Any], said: str) -> None:
+    """Before anything is touched."""
+    why = cannot_roll(shown({**instance(), **change}), Ec2())
+    assert (bool(why), said in why) == (bool(said), True)
+
+
+def test_an_address_that_is_part_of_the_member_is_kept_by_a_root_volume_alone() -> None:
+    """Because somebody says so, because a person made the interface, or because there are further addresses."""
+    plain, made, more = instance(), instance(), instance()
+    made["NetworkInterfaces"][0].update(PrivateIpAddress="10.0.0.4")
+    made["NetworkInterfaces"][0]["Attachment"]["DeleteOnTermination"] = False
+    more["NetworkInterfaces"][0]["PrivateIpAddresses"] = [{"Primary": False, "PrivateIpAddress": "10.0.0.9"}]
+    plain["NetworkInterfaces"][0].update(PrivateIpAddress="10.0.0.4")
+    assert "10.0.0.4" in cannot_roll(shown(plain), Ec2(keep_address=True))
+    assert "10.0.0.4" in cannot_roll(shown(made), Ec2())
+    assert "10.0.0.9" in cannot_roll(shown(more), Ec2())
+    assert not any(cannot_roll(shown(one), Ec2(way=Way.ROOT_VOLUME, keep_address=True)) for one in (plain, made, more))
+
+
+def test_what_cannot_exist_twice_forces_the_old_one_to_stop_first() -> None:
+    """An Elastic IP moves between running instances, and forces nothing."""
+    assert len(forced_in_place(shown(instance()), Way.INSTANCE)) == 2
+    plain = {**instance(), "BlockDeviceMappings": [], "NetworkInterfaces": []}
+    assert forced_in_place(shown(plain), Way.INSTANCE) == ()
+    assert len(forced_in_place(shown(plain), Way.ROOT_VOLUME)) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "state", "member"),
+    [
+        ({}, "running", True),
+        ({}, "stopped", False),
+        ({"aws:autoscaling:groupName": "g"}, "running", False),
+        ({"dev.goldsmith.expiry": "2027-01-01T00:00:00Z"}, "running", False),
+    ],
+)
+def test_who_runs_in_no_group_and_is_not_being_prepared_is_a_member(
+    tags: dict[str, str], state: str, member: bool
+) -> None:
+    """A new instance is none before it has taken over."""
+    assert is_member(tags, state) is member
