@@ -48,27 +48,22 @@ class OriginsPort(Protocol):
         """The same pinned replacement, as it is judged now."""
 
 
-class SeenFleet(MemberFleet, Protocol):
-    """A fleet that can show more than the members that we step: what services roll, and where nothing can be read."""
-
-    def seen(self) -> Seen:
-        """All that the selector finds."""
-
-
 @dataclass(frozen=True)
 class Desk:
     """What the flows over one fleet work with. `now` gives the date by which members are judged.
 
-    `look` opens ledger, registry or cloud anew; `source` is where our own images come from. `groups` are those that a
-    service rolls, None where the kind knows none. `firing`: those of the alarms, by name, that fire.
+    `look` opens ledger, registry or cloud anew; `seen` is all that the selector finds, with what services roll.
+    `source` is where our own images come from. `groups` are those that a service rolls, None where the kind knows none.
+    `firing`: those of the alarms, by name, that fire.
     """
 
     fleet: Fleet
     context: Context
-    members: SeenFleet
+    members: MemberFleet
     now: Now
     source: str
     look: Callable[[tuple[Waiver, ...], datetime], OriginsPort]
+    seen: Callable[[], Seen]
     groups: AutoScalingFleet | None = None
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
 
@@ -125,16 +120,17 @@ def desk(name: str, context: Context, *, engine: Callable[[], str], now: Now) ->
         yield Desk(
             fleet, context, members, now, registry.address,
             lambda waivers, at: Origins(fleet, context, registry, waivers, at),
+            lambda: Seen(members.describe()),
         )  # fmt: skip
 
 
 def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:
     cloud = context.cloud
-    way = RootVolumeFleet if fleet.ec2.way is Way.ROOT_VOLUME else Ec2Fleet
+    members = (RootVolumeFleet if fleet.ec2.way is Way.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
     source = f"aws/{cloud.aws.account}"
     return Desk(
-        fleet, context, way(fleet, cloud), now, source,
-        lambda waivers, at: AmiOrigins(fleet, context, waivers, at), AutoScalingFleet(fleet, cloud),
+        fleet, context, members, now, source,
+        lambda waivers, at: AmiOrigins(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
         lambda names: firing(cloud, places(fleet, cloud), names),
     )  # fmt: skip
 
@@ -144,7 +140,7 @@ def check(at: Desk) -> tuple[Judged, ...]:
 
     What could not be read is among it, as a violation of its own; the ledger then keeps what it last saw whole.
     """
-    seen = at.members.seen()
+    seen = at.seen()
     judged = at.judge(seen.members)
     if not seen.unread:
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())

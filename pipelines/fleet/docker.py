@@ -16,7 +16,7 @@ from hardening.foundation.errors import OutsideError
 from pipelines.fleet import essence
 from pipelines.fleet.essence import EXPIRY, MEMBER, ROLLOUT, Json
 from pipelines.fleet.health import probe
-from pipelines.fleet.members import Key, Member, Read, Seen, Target
+from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError
 
@@ -66,10 +66,6 @@ class DockerFleet:
             everything = [found for listed in self.api.containers() if (found := self._find(listed["Id"]))]
             mine = [one for one in everything if self._selected(one)]
             return tuple(self._member(one, everything) for one in sorted(mine, key=essence.name))
-
-    def seen(self) -> Seen:
-        """Every member: an engine is read as a whole or not at all."""
-        return Seen(self.describe())
 
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now. Of the others only those are seen that share its network."""
