@@ -140,7 +140,8 @@ class Bench:
         from images.model import Bootstrap
         from images.packages.index import PackageIndex
 
-        packages = load_definitions((ROOT,))["debian-server"].definition.packages
+        # mkosi wants the stub of the unified kernel inside of the image; ours is the host's.
+        packages = (*load_definitions((ROOT,))["debian-server"].definition.packages, "systemd-boot-efi")
         self.source.mkdir()
         (self.source / "mkosi.conf").write_text(CONF.format(packages="\n".join(f"    {name}" for name in packages)))
         sources = self.source / "mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources"
