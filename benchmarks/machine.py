@@ -78,7 +78,7 @@ class Bench:
         self.state, self.content, self.source = folder / "state", folder / "content", folder / "mkosi"
         self.empty = folder / "empty"
         self.number = 0
-        self.env = {"PYTHONPATH": str(ROOT), "GOLDSMITH_CONTENT": json.dumps([])}
+        self.env = {"PYTHONPATH": str(ROOT)}
 
     def warm(self) -> None:
         """Fetch packages and, for what is built on it, make debian-server and mkosi's own cache, unmeasured."""

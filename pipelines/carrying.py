@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,10 +18,12 @@ from images.ledger import Ledger
 from images.ledger.leases import Lease
 from pipelines.desk import Desk
 from pipelines.durable.dbos import Worker, engine_url, idle
-from pipelines.durable.port import Json
+from pipelines.durable.port import Flow, Json
 from pipelines.journal import LEASE, LedgerJournal
 from pipelines.judging import PresentJudge
 from pipelines.notify import notifier
+from pipelines.rollouts.delegated import GroupWorld
+from pipelines.rollouts.groups import GROUPS, group_flows
 from pipelines.rollouts.orders import World
 from pipelines.rollouts.run import ROLLOUT, flows
 from pipelines.rollouts.state import Outcome
@@ -41,8 +43,8 @@ class SteadyClock:
         return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
-def carry_out(at: Desk, order: Json, flow: str = ROLLOUT) -> Outcome:
-    """Carry an Order (JSON) to its end, from wherever an earlier process left it.
+def carry_out(at: Desk, order: Json) -> Outcome:
+    """Carry an Order or a GroupsOrder (JSON) to its end, from wherever an earlier process left it.
 
     Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError. A rollout that failed,
     and is back as it was, is no error here: its Outcome says so.
@@ -52,9 +54,9 @@ def carry_out(at: Desk, order: Json, flow: str = ROLLOUT) -> Outcome:
     with _leased(ledger, at.fleet.name, rollout, f"{at.context.actor}:{os.getpid()}-{token_hex(3)}", url) as lease:
         if ledger.rollout(rollout) is None:
             ledger.begin_rollout(rollout, at.fleet.name, lease.owner, order, at.now())
-        world = _world(at, lease)
-        with Worker.launched(url, flows(lambda _fleet: world), kind=at.fleet.name, now=world.now) as worker:
-            return from_json(Outcome, worker.carry(flow, rollout, order))
+        now = SteadyClock(at.now()).now
+        with Worker.launched(url, _flows(at, lease, now), kind=at.fleet.name, now=now) as worker:
+            return from_json(Outcome, worker.carry(GROUPS if "groups" in order else ROLLOUT, rollout, order))
 
 
 def go_on(at: Desk) -> tuple[Outcome, ...]:
@@ -67,10 +69,15 @@ def go_on(at: Desk) -> tuple[Outcome, ...]:
     return tuple(ended)
 
 
-def _world(at: Desk, lease: Lease) -> World:
-    now = SteadyClock(at.now()).now
+def _flows(at: Desk, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
+    """What a process carries of this fleet: its members, and the groups that a service rolls."""
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
-    return World(at.members, journal, PresentJudge(at), now)
+    world = World(at.members, journal, PresentJudge(at), now)
+    members = flows(lambda _fleet: world)
+    if at.groups is None:
+        return members
+    groups = GroupWorld(at.groups, journal, world.judge)
+    return {**members, **group_flows(lambda _fleet: groups, now)}
 
 
 @contextmanager

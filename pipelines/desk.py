@@ -25,7 +25,7 @@ from pipelines.fleet.model import Fleet, FleetKind, Way
 from pipelines.fleet.origins import Origins
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.root_volume import RootVolumeFleet
-from pipelines.rollouts.plan import plan
+from pipelines.rollouts.plan import nothing, plan
 from pipelines.rollouts.refusals import refuse_target
 from pipelines.rollouts.sealed import Present, Sealed, refuse_moved, seal
 from pipelines.soundness import require_policy
@@ -91,6 +91,8 @@ class Desk:
     def plan(self, adopt: Sequence[str], *, automated: bool = False) -> Sealed:
         """What a rollout would do now, and the world it would do it in. Raises RefusedError."""
         world = self.world()
+        if not world.members and self.groups and self.groups.groups():
+            return seal(nothing(self.fleet, world.target), world, self.context.actor)
         made = plan(self.fleet, self.judge(world.members), world.target, world.now, adopt, automated=automated)
         return seal(made, world, self.context.actor, adopt)
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
+from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
 from images.build import BuildOutcome
@@ -22,14 +22,12 @@ from images.planning.plan import Action
 from images.planning.planner import Planner
 from images.publication.channels import promote
 from images.release import ReleaseOutcome, release_all
+from pipelines.auto import automated
 from pipelines.contract import NightlyLine, NightlyOutput
-from pipelines.desk import check, desk
+from pipelines.desk import desk
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.model import Approval
 from pipelines.report import write_report
-from pipelines.roll import start
 from pipelines.selection import publishable
-from pipelines.violations import Judged
 
 Failures = list[GoldsmithError]
 CHANGES = 3  # named in a summary line; image.why names them all
@@ -187,27 +185,8 @@ def fleets(
 
 def _fleet(context: Context, name: str, fleet_host: Callable[[], str]) -> tuple[str, str]:
     with desk(name, context, engine=fleet_host, now=lambda: context.now) as at:
-        judged = check(at)
-        violating = [one for one in judged if one.violations]
-        if not judged:
-            return "empty", "no member runs; nothing was judged"
-        if not violating:
-            return "compliant", f"{len(judged)} member(s) within policy"
-        if at.fleet.approval is Approval.REQUIRED:
-            approve = f"approval is required: ./goldsmith roll.start {name} --apply"
-            return "waits", f"{_told_of(violating, judged)}; {approve}"
-        plan, outcome = start(at, apply=True, automated=True)
-        if outcome is None:
-            return "skipped", "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
-        if outcome.state.failure:
-            raise RefusedError(outcome.state.failure)
-        return "rolled", f"{_told_of(violating, judged)}; {outcome.state.note}"
-
-
-def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
-    """How many violate, and what."""
-    rules = sorted({rule for one in violating for rule in one.rules})
-    return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
+        line = automated(at, apply=True)
+        return line.outcome, line.detail
 
 
 def _line(kind: str, name: str, failures: Failures, act: Callable[[], tuple[str, str]]) -> NightlyLine:

@@ -12,7 +12,8 @@ from images.documents import to_json
 from pipelines.carrying import carry_out, go_on
 from pipelines.desk import Desk, check
 from pipelines.fleet.model import Approval
-from pipelines.rollouts.orders import Order
+from pipelines.grouping import plan_groups
+from pipelines.rollouts.orders import GroupsOrder, Order
 from pipelines.rollouts.plan import Plan
 from pipelines.rollouts.sealed import Sealed
 from pipelines.rollouts.state import Outcome, Phase
@@ -43,17 +44,35 @@ def start(
     return sealed.plan, outcome
 
 
+def start_groups(at: Desk, *, apply: bool, automated: bool = False) -> tuple[GroupsOrder | None, Outcome | None]:
+    """Plan the groups of the fleet that a service rolls and, with `apply`, let it roll those that violate.
+
+    None where the fleet has none, or none violates. Raises as `start` does.
+    """
+    if at.groups is None:
+        return None, None
+    order = plan_groups(at, check(at), _new_id(at))
+    if not order.groups or not apply or (automated and at.fleet.approval is Approval.REQUIRED):
+        return (order if order.groups else None), None
+    outcome = carry_out(at, to_json(order))
+    check(at)
+    return order, outcome
+
+
 def back(at: Desk, view: View) -> Outcome:
     """Bring the members that an ended rollout has replaced back to exactly what they ran before it.
 
-    Asked for again, it finds what it has done. Raises RefusedError where nothing of it can go back.
+    Asked for again, it finds what it has done. Raises RefusedError where nothing of it can go back: groups go back
+    only while their rollout is under way, since the service forgets what a refresh was before.
     """
+    if not isinstance(view.order, Order):
+        hint = "move the channel back with ./goldsmith image.rollback NAME, then ./goldsmith roll.start"
+        raise RefusedError(f"{view.row.id} rolled groups, and is over", hint=hint)
     go_on(at)
     replaced = tuple(member for member in view.members if member.phase is Phase.NEW)
     if not replaced:
         raise RefusedError(f"{view.row.id} has no member that could go back", hint="every one is as it was")
-    order = replace(view.order, rollout=f"{view.row.id}-back", back=replaced)
-    outcome = carry_out(at, to_json(order))
+    outcome = carry_out(at, to_json(replace(view.order, rollout=f"{view.row.id}-back", back=replaced)))
     check(at)
     return outcome
 

@@ -12,26 +12,26 @@ from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from hardening.foundation.settings import load_settings
 from images.context import Context
 from images.documents import to_json
-from pipelines.contract import Line, NightlyOutput
-from pipelines.desk import Desk, check, desk
+from pipelines.auto import AutoLine, automated
+from pipelines.contract import NightlyOutput
+from pipelines.desk import check, desk
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.lines import MemberLine, RollOutput, member_lines, roll_output
-from pipelines.fleet.model import Approval
+from pipelines.fleet.lines import MemberLine, RollOutput, member_lines, roll_output, with_groups
 from pipelines.host import docker_host
 from pipelines.journal import Command
 from pipelines.listing import finish
 from pipelines.nightly import Failures, nightly
-from pipelines.notify import Message, notifier
 from pipelines.report import gather, short, write_report
-from pipelines.roll import back, start
+from pipelines.roll import back, start, start_groups
 from pipelines.rollouts.approval import read_plan, write_plan
-from pipelines.rollouts.journal import Event
 from pipelines.rollouts.sealed import Sealed
 from pipelines.rollouts.shown import (
     CALL_COLUMNS,
+    GROUP_COLUMNS,
     STEP_COLUMNS,
     WAVE_COLUMNS,
     call_rows,
+    group_rows,
     heading,
     markdown,
     step_rows,
@@ -79,7 +79,7 @@ def plan_roll(
         sealed = at.plan(adopt)
         if output:
             write_plan(sealed, Path(output))
-        return roll_output(sealed.plan), sealed
+        return with_groups(roll_output(sealed.plan), start_groups(at, apply=False)[0]), sealed
 
 
 def roll_fleet(
@@ -94,7 +94,8 @@ def roll_fleet(
     context = context or image_context()
     approved = read_plan(Path(file)) if file else None
     with desk(name, context, engine=lambda: fleet_host(context), now=clock) as at:
-        return roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
+        roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
+        return roll if roll.failure else with_groups(roll, *start_groups(at, apply=apply and not approved))
 
 
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
@@ -119,15 +120,6 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     return 3 if done.state.failure else 0
 
 
-class AutoLine(Line):
-    """`roll.auto`: one fleet. `outcome`: compliant, planned, waits (for approval), rolled, skipped, refused, failed."""
-
-    fleet: str
-    outcome: str
-    detail: str
-    rollout: str = ""
-
-
 def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], Failures]:
     """Bring the fleets that `name` means back into policy, as far as their files let an automated run.
 
@@ -138,44 +130,13 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
     failures: Failures = []
     for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
         try:
-            lines.append(_auto(fleet, context, apply=apply))
+            with desk(fleet, context, engine=lambda: fleet_host(context), now=clock) as at:
+                lines.append(automated(at, apply=apply))
         except GoldsmithError as error:
             failures.append(error)
             status = "refused" if isinstance(error, RefusedError) else "failed"
             lines.append(AutoLine(fleet=fleet, outcome=status, detail=error.message))
     return lines, failures
-
-
-def _auto(fleet: str, context: Context, *, apply: bool) -> AutoLine:
-    with desk(fleet, context, engine=lambda: fleet_host(context), now=clock) as at:
-        judged = check(at)
-        violating = sum(bool(one.violations) for one in judged)
-        if not violating:
-            return AutoLine(fleet=fleet, outcome="compliant", detail=f"{len(judged)} members within policy")
-        found = f"{violating} of {len(judged)} members violate"
-        if at.fleet.approval is Approval.REQUIRED:
-            return _ask(at, found)
-        plan, outcome = start(at, apply=apply, automated=True)
-        if outcome is None:
-            detail = f"{found}; {len(plan.steps)} would be replaced, {len(plan.skipped)} left alone"
-            return AutoLine(fleet=fleet, outcome="planned" if plan.steps else "skipped", detail=detail)
-        if outcome.state.failure:
-            raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
-        return AutoLine(fleet=fleet, outcome="rolled", detail=outcome.state.note, rollout=outcome.state.id)
-
-
-def _ask(at: Desk, found: str) -> AutoLine:
-    """Write the plan down for whoever approves it, and tell people where it lies."""
-    sealed = at.plan((), automated=True)
-    if not sealed.plan.steps:
-        return AutoLine(fleet=at.fleet.name, outcome="skipped", detail=f"{found}; all are left alone for now")
-    file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_plan(sealed, file)
-    approve = f"./goldsmith roll.start {at.fleet.name} --plan {file} --apply"
-    detail = f"{found}; approve by: {approve}"
-    notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
-    return AutoLine(fleet=at.fleet.name, outcome="waits", detail=detail)
 
 
 def show_auto(result: tuple[list[AutoLine], Failures], *, as_json: bool) -> int:
@@ -218,6 +179,7 @@ def _print_roll(roll: RollOutput) -> None:
         (WAVE_COLUMNS, wave_rows(roll)),
         (CALL_COLUMNS, call_rows(roll.calls)),
         (STEP_COLUMNS, step_rows(roll.steps)),
+        (GROUP_COLUMNS, group_rows(roll.groups)),
     ):
         if rows:
             out().print()
@@ -226,7 +188,7 @@ def _print_roll(roll: RollOutput) -> None:
         print_text(f"left alone: {skip.member}: {skip.why}")
     if roll.failure:
         say(f"it failed, and went back: {roll.failure}")
-    if roll.steps and not roll.rollout:
+    if (roll.steps or roll.groups) and not roll.rollout:
         say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet} --apply")
 
 

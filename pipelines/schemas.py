@@ -22,11 +22,11 @@ from images.model import Definition
 from images.publication.channels import Change
 from images.publication.show import Shown
 from pipelines import contract, contract_report
+from pipelines.auto import AutoLine
 from pipelines.aws import ReapLine
 from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
 from pipelines.machines import ExportLine
-from pipelines.rolling import AutoLine
 from pipelines.rollouts.status import StatusOutput
 from pipelines.scanning import SeenLine
 from pipelines.simulating import SimulateOutput

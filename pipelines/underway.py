@@ -11,8 +11,9 @@ from images.documents import from_json
 from images.ledger import AuditLine, Rollout
 from images.ledger.leases import Command as Given
 from images.ledger.leases import Lease
+from pipelines.durable.port import Json
 from pipelines.journal import FINAL, Command, orders
-from pipelines.rollouts.orders import Order
+from pipelines.rollouts.orders import GroupsOrder, Order
 from pipelines.rollouts.state import MemberState, RolloutState
 
 
@@ -25,10 +26,20 @@ class View:
 
     row: Rollout
     state: RolloutState | None
-    order: Order
+    order: Order | GroupsOrder
     members: tuple[MemberState, ...]
     lease: Lease | None
     commands: tuple[Given, ...]
+
+    @property
+    def replacement(self) -> str:
+        """What members or groups become, exactly."""
+        return self.order.plan.target.reference if isinstance(self.order, Order) else self.order.target.reference
+
+    @property
+    def waves(self) -> int:
+        """How many waves there are; each group is one."""
+        return len(self.order.plan.waves if isinstance(self.order, Order) else self.order.groups)
 
     @property
     def carried(self) -> bool:
@@ -39,15 +50,27 @@ class View:
 
 def view(context: Context, row: Rollout) -> View:
     """The rollout with all that the ledger knows of it, its members in the order of their waves."""
-    order = from_json(Order, row.order)
+    order = ordered(row.order)
     saved = context.ledger.rollout_members(row.id)
-    names = {step.member.id: step.member.name for step in order.plan.steps}
+    names = _names(order)
     members = tuple(
         from_json(MemberState, saved[member]) if member in saved else MemberState(member, name)
         for member, name in names.items()
     )
     state = from_json(RolloutState, row.state) if row.state else None
     return View(row, state, order, members, context.ledger.lease(row.fleet), context.ledger.commands(row.id))
+
+
+def ordered(order: Json) -> Order | GroupsOrder:
+    """An order as the ledger keeps it."""
+    return from_json(GroupsOrder, order) if "groups" in order else from_json(Order, order)
+
+
+def _names(order: Order | GroupsOrder) -> dict[str, str]:
+    """Members or groups by id, in the order of their waves."""
+    if isinstance(order, Order):
+        return {step.member.id: step.member.name for step in order.plan.steps}
+    return {one.group.id: one.group.name for one in order.groups}
 
 
 def newest(context: Context, fleet: str) -> View:

@@ -42,14 +42,14 @@ def status(fleet: str, context: Context | None = None) -> StatusOutput:
 
 
 def _status(seen: View) -> StatusOutput:
-    state, plan = seen.state, seen.order.plan
+    state = seen.state
     return StatusOutput(
         fleet=seen.row.fleet,
         rollout=seen.row.id,
-        replacement=plan.target.reference,
+        replacement=seen.replacement,
         stage=_stage(seen),
         wave=state.wave if state else 0,
-        waves=len(plan.waves),
+        waves=seen.waves,
         note=state.note if state else "",
         failure=state.failure if state else "",
         begun_at=seen.row.begun_at,

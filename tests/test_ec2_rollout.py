@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 
-from images.documents import from_json, to_json
+from hardening.foundation.errors import RefusedError
 from pipelines.desk import Desk, check, desk
-from pipelines.durable.dbos import Worker, engine_url
 from pipelines.fleet.alarms import firing
-from pipelines.grouping import plan_groups
-from pipelines.roll import start
-from pipelines.rollouts.delegated import GroupWorld
-from pipelines.rollouts.groups import GROUPS, group_flows
-from pipelines.rollouts.orders import GroupsOrder
+from pipelines.roll import back, start, start_groups
 from pipelines.rollouts.state import Outcome, Phase
+from pipelines.underway import newest
 from tests.cloud import DAY
 from tests.ec2 import Shop
-from tests.rolling import Approves, Notes
 from tests.strict_aws import REGION, Fault
 from tests.test_ec2_check import Office, office, template
 
@@ -112,18 +105,9 @@ def test_an_alarm_fires_where_it_says_so_and_where_nobody_can_say(office: Office
         assert firing(cloud, places, ["quiet"]) == ("quiet",)
 
 
-def carried(at: Desk, order: GroupsOrder, folder: Path) -> Outcome:
-    """Carry a rollout of groups on the durable engine."""
-    assert at.groups is not None
-    world = GroupWorld(at.groups, Notes(), Approves())
-    url = engine_url(f"sqlite:///{folder}/ledger.sqlite")
-    with Worker.launched(url, group_flows(lambda _fleet: world, lambda: datetime.now(UTC))) as worker:
-        return from_json(Outcome, worker.carry(GROUPS, order.rollout, to_json(order)))
-
-
 @pytest.mark.parametrize("ill", [False, True])
-def test_a_group_is_rolled_or_brought_back(office: Office, tmp_path: Path, ill: bool) -> None:
-    """The group's own violation asks for it; an ill image is taken back by the service, and said so."""
+def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
+    """The group's own violation asks for it; an ill image is taken back by the service, and the ledger knows."""
     at = office.at
     template(at)
     at.settle()
@@ -131,13 +115,16 @@ def test_a_group_is_rolled_or_brought_back(office: Office, tmp_path: Path, ill: 
         at.aws.ail(at.image(at.new), "launch")
         at.aws.takes(deadline=1)
     with opened(office, "surge") as fleet:
-        order = plan_groups(fleet, check(fleet), "shop-20270101000000-123456")
+        assert start(fleet, apply=True)[0].steps == ()
+        order, outcome = start_groups(fleet, apply=True)
+        assert order is not None
+        assert outcome is not None
         assert [one.group.name for one in order.groups] == ["shop"]
-        (group,) = order.groups
-        quick = replace(group.pacing, checkpoint_percents=(), bake=timedelta(), checkpoint_delay=timedelta())
-        outcome = carried(fleet, replace(order, groups=(replace(group, pacing=quick),)), tmp_path)
         assert [one.phase for one in outcome.members] == [Phase.OLD if ill else Phase.NEW], outcome
+        assert [one.phase for one in newest(fleet.context, "shop").members] == [Phase.OLD if ill else Phase.NEW]
         if not ill:
             assert not [one for one in check(fleet) if one.violations and one.member.group]
-            assert not plan_groups(fleet, check(fleet), "again").groups
+            assert start_groups(fleet, apply=True) == (None, None)
+            with pytest.raises(RefusedError, match="rolled groups, and is over"):
+                back(fleet, newest(fleet.context, "shop"))
     assert images(at) == {at.image(at.old if ill else at.new)}

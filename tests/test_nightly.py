@@ -179,7 +179,7 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
     assert lines["index trixie"]["status"] == "refreshed"
     assert "night-page 1.0 → 2.0" in lines["image n-web"]["detail"]
     assert status(lines, "fleet") == {"night-rolls": "rolled", "night-waits": "waits"}
-    assert "./goldsmith roll.start night-waits --apply" in lines["fleet night-waits"]["detail"]
+    assert "./goldsmith roll.start night-waits --plan " in lines["fleet night-waits"]["detail"]
     assert stream.failures == []
     assert (stream.answers[0], stream.answers[-1]) == ("page 1.0", "page 2.0")
     assert (town.page("night-rolls"), town.page("night-waits")) == ("page 2.0", "page 1.0")

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from hardening.findings import Reason
 from pipelines.contract import Line
+from pipelines.rollouts.orders import GroupsOrder
 from pipelines.rollouts.plan import Plan
 from pipelines.rollouts.state import Outcome
 from pipelines.rollouts.waves import Wave
@@ -74,6 +75,19 @@ class CallsLine(Line):
     seconds: int
 
 
+class GroupLine(Line):
+    """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it."""
+
+    group: str
+    desired: int
+    min_healthy_percent: int
+    max_healthy_percent: int
+    checkpoints: tuple[int, ...]
+    cannot_roll: str
+    outcome: str = ""
+    note: str = ""
+
+
 class RollOutput(Line):
     """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it went back.
 
@@ -92,6 +106,7 @@ class RollOutput(Line):
     calls: tuple[CallsLine, ...]
     waits_until: datetime | None
     waits_for: str
+    groups: tuple[GroupLine, ...] = ()
     rollout: str = ""
     failure: str = ""
 
@@ -150,6 +165,28 @@ def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
         rollout=outcome.state.id if outcome else "",
         failure=outcome.state.failure if outcome else "",
     )
+
+
+def with_groups(roll: RollOutput, order: GroupsOrder | None, outcome: Outcome | None = None) -> RollOutput:
+    """The rollout with the groups that a service rolls."""
+    if order is None:
+        return roll
+    done = {member.id: member for member in outcome.members} if outcome else {}
+    lines = tuple(
+        GroupLine(
+            group=one.group.id,
+            desired=one.group.desired,
+            min_healthy_percent=one.pacing.min_healthy_percent,
+            max_healthy_percent=one.pacing.max_healthy_percent,
+            checkpoints=one.pacing.checkpoint_percents,
+            cannot_roll=one.group.cannot_roll,
+            outcome=done[one.group.id].phase if one.group.id in done else "",
+            note=done[one.group.id].note if one.group.id in done else "",
+        )
+        for one in order.groups
+    )
+    more = {"rollout": order.rollout, "failure": outcome.state.failure} if outcome else {}
+    return roll.model_copy(update={"groups": lines, **more})
 
 
 def _wave(number: int, wave: Wave) -> WaveLine:

@@ -97,6 +97,11 @@ def plan(
     return replace(made, seconds=_seconds(made))
 
 
+def nothing(fleet: Fleet, target: Target) -> Plan:
+    """The plan for a fleet that has no members of ours to step: a service rolls all of it."""
+    return Plan(fleet.name, target, fleet.limits.method, 0, 0, (), (), 0)
+
+
 def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
     """Until when nothing may be done. Raises RefusedError where no end of that is in sight."""
     hold = may_act(fleet.limits, now)

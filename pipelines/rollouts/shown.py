@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from hardening.foundation.durations import in_short
-from pipelines.fleet.lines import CallsLine, RollOutput, StepLine, WaveLine
+from pipelines.fleet.lines import CallsLine, GroupLine, RollOutput, StepLine, WaveLine
 
 WAVE_COLUMNS = ["wave", "members", "at once", "zone", "takes", "then bakes"]
 STEP_COLUMNS = ["wave", "member", "because", "outcome"]
+GROUP_COLUMNS = ["group", "members", "healthy", "stops at", "outcome"]
 CALL_COLUMNS = ["place", "calls", "number", "last at least"]
 MOST_STEPS = 200  # in markdown: a forge takes some 60,000 characters
 
@@ -44,6 +45,20 @@ def step_rows(steps: Iterable[StepLine]) -> list[list[str]]:
     return [
         [str(step.wave), step.member.rpartition("/")[2], "; ".join(step.why), step.outcome or "planned"]
         for step in steps
+    ]
+
+
+def group_rows(groups: Iterable[GroupLine]) -> list[list[str]]:
+    """A row for each group that a service rolls."""
+    return [
+        [
+            group.group.rpartition("/")[2],
+            str(group.desired),
+            f"{group.min_healthy_percent}-{group.max_healthy_percent} %",
+            ", ".join(f"{percent} %" for percent in group.checkpoints),
+            group.outcome or group.cannot_roll or "planned",
+        ]
+        for group in groups
     ]
 
 
