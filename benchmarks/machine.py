@@ -105,7 +105,7 @@ class Bench:
 
         def tried() -> Reading:
             self._write_child()
-            argv = (str(ROOT / "goldsmith"), "image.boot", "b-child", "--control", "sshd-access", *how)
+            argv = (*INV, "image.boot", "b-child", "--control", "sshd-access", *how)
             return timed(argv, self._settings())
 
         return tried
