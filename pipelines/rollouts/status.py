@@ -11,9 +11,9 @@ from pipelines.rollouts.state import Phase, Stage
 
 COLUMNS = ["member", "state", "note"]
 MEANING = {
-    Phase.PLANNED: "waits",
+    Phase.PLANNED: "waiting",
     Phase.REPLACING: "being replaced",
-    Phase.SERVING: "new one serves, old one kept",
+    Phase.SERVING: "new serves, old kept",
     Phase.NEW: "replaced",
     Phase.OLD: "as it was",
     Phase.SKIPPED: "left alone",
@@ -23,7 +23,7 @@ STAGES = {
     Stage.ROLLING: "replacing members",
     Stage.WAITING: "waiting",
     Stage.PAUSED: "paused",
-    Stage.BAKING: "baking: the new ones are watched, the old ones kept",
+    Stage.BAKING: "baking: the new are watched, the old kept",
     Stage.APPROVAL: "waiting for approval",
     Stage.RESTORING: "going back",
     Stage.ENDED: "over",
@@ -75,7 +75,9 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     took = in_short(until - status.begun_at)
     heading = f"{status.fleet}: {status.rollout}"
     counts = Counter(member.state for member in status.members)
-    said = [heading, f"to {status.replacement}", _stage(status), progress(status)]
+    name, _, digest = status.replacement.partition("@")
+    to = f"to {name} ({digest[:19]})" if digest else f"to {name}"
+    said = [heading, to, _stage(status), progress(status)]
     said.append(", ".join(f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]))
     said.append(f"began {status.begun_at:%Y-%m-%d %H:%M} UTC, {'took' if status.ended_at else 'for'} {took}")
     said += [f"{one.actor} told it to {one.command} at {one.at:%H:%M:%S} UTC" for one in status.told]
