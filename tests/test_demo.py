@@ -83,7 +83,7 @@ def test_the_member_is_replaced_no_request_is_lost_and_nothing_stays(stage: Stag
     assert (said["failed"], said["kept_at"]) == (0, "")
     assert said["requests"] > 100
     report = Path(said["report"]).read_text()
-    for word in ("demo-web", "goldsmith-demo-web", "done", "judged by a sample"):
+    for word in ("demo-web", "goldsmith-demo-web", "replaced", "judged by a sample"):
         assert word in report
     assert stage.left(registry) == []
 

@@ -135,7 +135,10 @@ def _start(context: Context) -> str:
 def _roll(context: Context, url: str) -> Stream:
     """Replace the member under load. Raises RefusedError if the new release never answered."""
     with steady(url) as stream:
-        show_roll(roll_fleet("demo", apply=True, context=context), as_json=False)
+        roll = roll_fleet("demo", apply=True, context=context)
+        show_roll(roll, as_json=False)
+        if roll.failure:
+            raise RefusedError(f"the rollout failed: {roll.failure}")
         time.sleep(AFTERWARDS_SECONDS)
     answers = ", ".join(f"{_words(text)} {number} times" for text, number in stream.answers.items())
     say(f"{stream.sent} requests, {len(stream.failures)} failed, slowest {stream.slowest_seconds:.2f} s: {answers}")

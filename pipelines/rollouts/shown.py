@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from hardening.foundation.durations import in_short
 from pipelines.fleet.lines import CallsLine, GroupLine, RollOutput, StepLine, WaveLine
+from pipelines.rollouts.state import Phase
+from pipelines.rollouts.status import MEANING
 
 WAVE_COLUMNS = ["wave", "members", "at once", "zone", "takes", "then bakes"]
 STEP_COLUMNS = ["wave", "member", "because", "outcome"]
@@ -43,8 +45,7 @@ def wave_rows(roll: RollOutput) -> list[list[str]]:
 def step_rows(steps: Iterable[StepLine]) -> list[list[str]]:
     """A row for each member."""
     return [
-        [str(step.wave), step.member.rpartition("/")[2], "; ".join(step.why), step.outcome or "planned"]
-        for step in steps
+        [str(step.wave), step.member.rpartition("/")[2], "; ".join(step.why), _ended(step.outcome)] for step in steps
     ]
 
 
@@ -56,7 +57,7 @@ def group_rows(groups: Iterable[GroupLine]) -> list[list[str]]:
             str(group.desired),
             f"{group.min_healthy_percent}-{group.max_healthy_percent} %",
             ", ".join(f"{percent} %" for percent in group.checkpoints),
-            group.outcome or group.cannot_roll or "planned",
+            group.cannot_roll or _ended(group.outcome),
         ]
         for group in groups
     ]
@@ -83,6 +84,10 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ended(outcome: str) -> str:
+    return MEANING[Phase(outcome)] if outcome else "planned"
 
 
 def _wave(wave: WaveLine) -> list[str]:
