@@ -280,13 +280,14 @@ def test_a_build_that_is_killed_leaves_nothing(
     server: Goldsmith, fork: Goldsmith, tmp_path: Path, program: str, name: str
 ) -> None:
     """kill -9 while packages are installed or the disk is made: no process, no mount, no half layer, disk or image."""
-    house = fork.with_(definition(tmp_path / "content", "m-child", CHILD))
+    sample = server.state / "content"
+    house = fork.with_(definition(tmp_path / "content", "m-child", CHILD), sample)
     if name == "debian-server":
-        house = Goldsmith(tmp_path / "empty", NO_ENGINE)
+        house = Goldsmith(tmp_path / "empty", NO_ENGINE).with_(sample)
         house.state.mkdir()
         (house.state / "apt").symlink_to(server.state / "apt")
     before = layers(house), house.blobs(), sorted((house.state / "disks").glob("*"))
-    building = house.start("image.build", name)
+    building = house.start("image.build", name, "--policy", "machine-sample")
     kill_when(building, lambda: processes(program, str(house.state / "work")), f"{program} at work")
     assert (layers(house), house.blobs(), sorted((house.state / "disks").glob("*"))) == before
     sweep(Settings(state=house.state), lambda: NO_ENGINE)
