@@ -23,6 +23,7 @@ from pipelines.contract_report import (
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.journal import STEP
+from pipelines.rollouts.status import MEANING
 from pipelines.underway import View, history
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -105,7 +106,7 @@ def _rollouts(context: Context) -> tuple[RolloutReport, ...]:
 
 def _rollout(one: View) -> RolloutReport:
     row, state = one.row, one.state
-    steps = [StepReport(member=member.name, outcome=member.phase, note=member.note) for member in one.members]
+    steps = [StepReport(member=member.name, outcome=MEANING[member.phase], note=member.note) for member in one.members]
     return RolloutReport(
         id=row.id, fleet=row.fleet, replacement=one.replacement, started_at=row.begun_at,
         ended_at=state.ended_at if state else None, open=row.open, owner=row.owner,

@@ -248,7 +248,7 @@ def test_rollouts_are_read_from_what_was_saved(tmp_path: Path) -> None:
         NOW + DAY,
         False,
     )
-    assert rollout.steps == (StepReport(member="web-1", outcome="old", note="not healthy"),)
+    assert rollout.steps == (StepReport(member="web-1", outcome="as it was", note="not healthy"),)
     text = Page(render_html(gather(context))).text
-    for word in ("failed", "old", "not healthy", "86400 s", "here:1"):
+    for word in ("failed", "as it was", "not healthy", "86400 s", "here:1"):
         assert word in text
