@@ -28,12 +28,13 @@ def main() -> int:
     from pipelines.host import docker_host
     from tests.engines import busybox_image, engine
 
-    with engine(docker_host(load_settings(), for_builds=False)) as api:
+    host = docker_host(load_settings(), for_builds=False)
+    with engine(host) as api:
         images = {name: busybox_image(api, f"bench-rollout:{name}", name) for name in ("one", "two")}
         for number in range(MEMBERS):
             made = api.create_container("bench-rollout:one", name=f"bench-{number:02}", labels=LABELS)
             api.start(made["Id"])
-        took, ideal = rolled(api.base_url, images["two"], healthy)
+        took, ideal = rolled(host, images["two"], healthy)
     report = Report({})
     print(f"{MEMBERS} containers, {AT_ONCE} at a time: {took:.1f} s; their waves alone: {ideal:.1f} s")
     print(f"load {os.getloadavg()[0]:.1f}, min_healthy_time {healthy} s")
