@@ -64,9 +64,7 @@ def plan(
     asked for it now, so that members that are merely too old wait for their turn (`jitter`).
     Raises RefusedError naming the limit that forbids it.
     """
-    if not judged:
-        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
-        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
+    _refuse_empty(fleet, judged)
     violating = [one for one in judged if one.violations]
     if violating:
         refuse_target(fleet, target, now)
@@ -95,6 +93,12 @@ def plan(
         calls=calls(fleet, (one.member.id for one in rolled)),
     )
     return replace(made, seconds=_seconds(made))
+
+
+def _refuse_empty(fleet: Fleet, judged: Sequence[Judged]) -> None:
+    if not judged:
+        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
+        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
 
 
 def nothing(fleet: Fleet, target: Target) -> Plan:
