@@ -64,8 +64,8 @@ def image_list(c: Context, json: bool = False) -> None:
 @command(REFRESH | NAME | JSON, "name")
 def image_plan(c: Context, name: str, refresh: bool = False, json: bool = False) -> None:
     """What a build would do, and why. Builds nothing."""
-    from pipelines.flows import plan_images
     from pipelines.listing import show
+    from pipelines.releases.building import plan_images
 
     show(plan_images(name, refresh=refresh), {"image": "name", "action": "action", "why": "why"}, as_json=json)
 
@@ -75,8 +75,8 @@ def image_build(
     c: Context, name: str, policy: str = "", no_cache: bool = False, refresh: bool = False, json: bool = False
 ) -> int:
     """Build and verify what changed, and whatever it stands on; machines are booted, scanned and judged too."""
-    from pipelines.flows import build_images
     from pipelines.listing import BUILD_COLUMNS, finish, show
+    from pipelines.releases.building import build_images
 
     lines, errors = build_images(name, no_cache=no_cache, refresh=refresh, policy=policy)
     show(lines, BUILD_COLUMNS, as_json=json)
@@ -86,8 +86,8 @@ def image_build(
 @command(NAME | JSON, "name")
 def image_verify(c: Context, name: str, json: bool = False) -> int:
     """Run every control's check again on the newest artifact."""
-    from pipelines.flows import verify_images
     from pipelines.listing import show_checks
+    from pipelines.releases.building import verify_images
 
     return show_checks(verify_images(name), as_json=json)
 
@@ -107,7 +107,7 @@ def image_boot(
 ) -> int:
     """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
     from pipelines.listing import show_checks
-    from pipelines.machines import boot_image
+    from pipelines.releases.machines import boot_image
 
     return show_checks(boot_image(name, quick=quick, full=full, control=control), as_json=json)
 
@@ -116,7 +116,7 @@ def image_boot(
 def image_export(c: Context, name: str, output: str, form: str = "raw", json: bool = False) -> None:
     """Write a machine's disk to a file, for private clouds and hypervisors."""
     from pipelines.listing import show
-    from pipelines.machines import EXPORT_COLUMNS, export_image
+    from pipelines.releases.machines import EXPORT_COLUMNS, export_image
 
     show(export_image(name, form, output), EXPORT_COLUMNS, as_json=json)
 
@@ -124,7 +124,7 @@ def image_export(c: Context, name: str, output: str, form: str = "raw", json: bo
 @command({"ref": "a definition's name, or registry/name:tag or @digest"} | POLICY | JSON, "ref")
 def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> int:
     """Scan an image with every scanner, and say what the gate would answer."""
-    from pipelines.publishing import scan_image, show_scan
+    from pipelines.releases.publishing import scan_image, show_scan
 
     return show_scan(scan_image(ref, policy), as_json=json)
 
@@ -133,7 +133,7 @@ def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> in
 def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
     from pipelines.listing import finish, show
-    from pipelines.publishing import PUBLISH_COLUMNS, publish_images
+    from pipelines.releases.publishing import PUBLISH_COLUMNS, publish_images
 
     lines, errors = publish_images(name, policy)
     show(lines, PUBLISH_COLUMNS, as_json=json)
@@ -144,7 +144,7 @@ def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -
 def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Move `stable` to what `candidate` points to."""
     from pipelines.listing import finish, show
-    from pipelines.publishing import CHANNEL_COLUMNS, promote_images
+    from pipelines.releases.publishing import CHANNEL_COLUMNS, promote_images
 
     changes, errors = promote_images(name, policy)
     show(changes, CHANNEL_COLUMNS, as_json=json)
@@ -155,7 +155,7 @@ def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -
 def image_rollback(c: Context, name: str, json: bool = False) -> None:
     """Move `stable` back to the release it pointed to before."""
     from pipelines.listing import show
-    from pipelines.publishing import CHANNEL_COLUMNS, rollback_image
+    from pipelines.releases.publishing import CHANNEL_COLUMNS, rollback_image
 
     show(rollback_image(name), CHANNEL_COLUMNS, as_json=json)
 
@@ -164,7 +164,7 @@ def image_rollback(c: Context, name: str, json: bool = False) -> None:
 def image_revoke(c: Context, digest: str, reason: str, json: bool = False) -> None:
     """Take a release out of policy at once, everywhere."""
     from pipelines.listing import show
-    from pipelines.publishing import CHANNEL_COLUMNS, revoke_release
+    from pipelines.releases.publishing import CHANNEL_COLUMNS, revoke_release
 
     show(revoke_release(digest, reason), CHANNEL_COLUMNS, as_json=json)
 
@@ -172,7 +172,7 @@ def image_revoke(c: Context, digest: str, reason: str, json: bool = False) -> No
 @command({"ref": "a definition's name, or registry/name:tag or @digest"} | JSON, "ref")
 def image_show(c: Context, ref: str, json: bool = False) -> None:
     """Everything about a published image, from the registry alone."""
-    from pipelines.publishing import print_release, show_release
+    from pipelines.releases.publishing import print_release, show_release
 
     print_release(show_release(ref), as_json=json)
 
@@ -180,8 +180,8 @@ def image_show(c: Context, ref: str, json: bool = False) -> None:
 @command({"name": "a definition's name"} | JSON, "name")
 def image_why(c: Context, name: str, json: bool = False) -> None:
     """Which input changed since the last artifact, packages old → new."""
-    from pipelines.flows import why_image
     from pipelines.listing import show_why
+    from pipelines.releases.building import why_image
 
     show_why(why_image(name), as_json=json)
 
@@ -190,7 +190,7 @@ def image_why(c: Context, name: str, json: bool = False) -> None:
 def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
     """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
     from pipelines.listing import show
-    from pipelines.publishing import PRUNE_COLUMNS, prune_images
+    from pipelines.releases.publishing import PRUNE_COLUMNS, prune_images
 
     show(prune_images(apply=apply), PRUNE_COLUMNS, as_json=json)
 
@@ -198,8 +198,8 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
 @command(APPLY | JSON)
 def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
-    from pipelines.aws import REAP_COLUMNS, reap_leavings
     from pipelines.listing import show
+    from pipelines.releases.aws import REAP_COLUMNS, reap_leavings
 
     show(reap_leavings(apply=apply), REAP_COLUMNS, as_json=json)
 
@@ -208,7 +208,7 @@ def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
 def image_lock(c: Context, name: str, json: bool = False) -> None:
     """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
     from pipelines.listing import show
-    from pipelines.publishing import LOCK_COLUMNS, lock_upstreams
+    from pipelines.releases.publishing import LOCK_COLUMNS, lock_upstreams
 
     show(lock_upstreams(name), LOCK_COLUMNS, as_json=json)
 
@@ -217,7 +217,7 @@ def image_lock(c: Context, name: str, json: bool = False) -> None:
 def image_rebuild(c: Context, json: bool = False) -> None:
     """Fill the ledger again from the registry, which is the truth about what was published."""
     from pipelines.listing import show
-    from pipelines.publishing import RELEASE_COLUMNS, rebuild_ledger
+    from pipelines.releases.publishing import RELEASE_COLUMNS, rebuild_ledger
 
     show(rebuild_ledger(), RELEASE_COLUMNS, as_json=json)
 
@@ -254,8 +254,8 @@ def control_show(c: Context, name: str, json: bool = False) -> None:
 def control_check(c: Context, name: str, control: str = "", profile: str = "", json: bool = False) -> int:
     """Check an image's newest artifact, or with --profile the filesystem in a directory, against its controls."""
     from pipelines.content import check_directory
-    from pipelines.flows import verify_images
     from pipelines.listing import show_checks
+    from pipelines.releases.building import verify_images
 
     lines = check_directory(name, profile, control) if profile else verify_images(name, control=control)
     return show_checks(lines, as_json=json)
@@ -303,7 +303,7 @@ def fleet_list(c: Context, json: bool = False) -> None:
 def fleet_scan(c: Context, name: str, json: bool = False) -> int:
     """Find what the fleets run, over hosts and regions, and write it into the ledger; exit code 4: not all was read."""
     from pipelines.listing import show
-    from pipelines.scanning import SEEN_COLUMNS, exit_code, scan_fleets
+    from pipelines.roll.scanning import SEEN_COLUMNS, exit_code, scan_fleets
 
     lines = scan_fleets(name)
     show(lines, SEEN_COLUMNS, as_json=json)
@@ -313,7 +313,7 @@ def fleet_scan(c: Context, name: str, json: bool = False) -> int:
 @command({"fleet": "a fleet's name"} | JSON, "fleet")
 def fleet_check(c: Context, fleet: str, json: bool = False) -> int:
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
-    from pipelines.rolling import check_fleet, show_members
+    from pipelines.roll.commands import check_fleet, show_members
 
     return show_members(check_fleet(fleet), as_json=json)
 
@@ -333,7 +333,7 @@ def roll_plan(
     c: Context, fleet: str, adopt: list[str], output: str = "", markdown: bool = False, json: bool = False
 ) -> None:
     """What a rollout of the fleet would do: waves, steps, time, calls; or why it is refused."""
-    from pipelines.rolling import plan_roll, show_plan
+    from pipelines.roll.commands import plan_roll, show_plan
 
     show_plan(plan_roll(fleet, adopt, output), as_json=json, as_markdown=markdown)
 
@@ -350,7 +350,7 @@ def roll_start(
     c: Context, fleet: str, adopt: list[str], plan: str = "", apply: bool = False, json: bool = False
 ) -> int:
     """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
-    from pipelines.rolling import roll_fleet, show_roll
+    from pipelines.roll.commands import roll_fleet, show_roll
 
     return show_roll(roll_fleet(fleet, apply=apply, adopt=adopt, file=plan), as_json=json)
 
@@ -358,7 +358,7 @@ def roll_start(
 @command(FLEET | {"watch": "until it is over, live in a terminal"} | JSON, "fleet")
 def roll_status(c: Context, fleet: str, watch: bool = False, json: bool = False) -> int:
     """How the fleet's rollout stands: wave, members, what it waits for, who carries it."""
-    from pipelines.watching import show_status
+    from pipelines.roll.watching import show_status
 
     return show_status(fleet, watch=watch, as_json=json)
 
@@ -366,7 +366,7 @@ def roll_status(c: Context, fleet: str, watch: bool = False, json: bool = False)
 @command(FLEET | {"rollout": "what was done in this one, step by step"} | JSON, "fleet")
 def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) -> None:
     """The fleet's rollouts, the newest first."""
-    from pipelines.watching import show_history
+    from pipelines.roll.watching import show_history
 
     show_history(fleet, rollout, as_json=json)
 
@@ -374,8 +374,8 @@ def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) 
 @command(FLEET | REASON, "fleet")
 def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
     """Let the rollout begin nothing more until it is resumed; who is half replaced is brought to a safe point."""
-    from pipelines.journal import Command
-    from pipelines.watching import command
+    from pipelines.roll.journal import Command
+    from pipelines.roll.watching import command
 
     command(fleet, Command.PAUSE, reason)
 
@@ -383,8 +383,8 @@ def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
 @command(FLEET | REASON, "fleet")
 def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
     """Let a paused rollout go on."""
-    from pipelines.journal import Command
-    from pipelines.watching import command
+    from pipelines.roll.journal import Command
+    from pipelines.roll.watching import command
 
     command(fleet, Command.RESUME, reason)
 
@@ -392,8 +392,8 @@ def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
 @command(FLEET | REASON, "fleet")
 def roll_approve(c: Context, fleet: str, reason: str = "") -> None:
     """End the bake now, and promote its wave."""
-    from pipelines.journal import Command
-    from pipelines.watching import command
+    from pipelines.roll.journal import Command
+    from pipelines.roll.watching import command
 
     command(fleet, Command.APPROVE, reason)
 
@@ -401,8 +401,8 @@ def roll_approve(c: Context, fleet: str, reason: str = "") -> None:
 @command(FLEET | REASON, "fleet")
 def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
     """End the rollout: the wave under way is put back, what was promoted stays."""
-    from pipelines.journal import Command
-    from pipelines.watching import command
+    from pipelines.roll.journal import Command
+    from pipelines.roll.watching import command
 
     command(fleet, Command.ABORT, reason)
 
@@ -410,7 +410,7 @@ def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
 @command(FLEET | REASON | APPLY, "fleet")
 def roll_rollback(c: Context, fleet: str, reason: str = "", apply: bool = False) -> int:
     """Bring every member that the rollout has replaced back to exactly what it ran before."""
-    from pipelines.rolling import roll_back
+    from pipelines.roll.commands import roll_back
 
     return roll_back(fleet, reason, apply=apply)
 
@@ -418,7 +418,7 @@ def roll_rollback(c: Context, fleet: str, reason: str = "", apply: bool = False)
 @command({"name": "a fleet's name, a glob, or `all`"} | APPLY | JSON, "name")
 def roll_auto(c: Context, name: str, apply: bool = False, json: bool = False) -> int:
     """Bring fleets back into policy as their files allow, or ask for the approval that they require."""
-    from pipelines.rolling import auto_roll, show_auto
+    from pipelines.roll.commands import auto_roll, show_auto
 
     return show_auto(auto_roll(name, apply=apply), as_json=json)
 
@@ -426,7 +426,7 @@ def roll_auto(c: Context, name: str, apply: bool = False, json: bool = False) ->
 @command({"seeds": "how many rollouts", "seed": "the first seed; each stands for one rollout"} | JSON)
 def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = False) -> int:
     """Roll a fleet that does not exist, under faults drawn from seeds; exit code 1 where a promise is broken."""
-    from pipelines.simulating import show_simulation, simulate_rollouts
+    from pipelines.roll.simulating import show_simulation, simulate_rollouts
 
     return show_simulation(simulate_rollouts(seeds, seed), as_json=json)
 
@@ -434,9 +434,9 @@ def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = Fal
 @command(APPLY | JSON)
 def roll_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find what rollouts launched and nothing owns any more, on Docker and EC2; remove what is due."""
-    from pipelines.aws import REAP_COLUMNS
     from pipelines.listing import show
-    from pipelines.reaping import reap_rollouts
+    from pipelines.releases.aws import REAP_COLUMNS
+    from pipelines.roll.reaping import reap_rollouts
 
     show(reap_rollouts(apply=apply), REAP_COLUMNS, as_json=json)
 
@@ -447,7 +447,7 @@ def roll_reap(c: Context, apply: bool = False, json: bool = False) -> None:
 @command({"only": "only these images (a glob) and what they stand on; fleets are checked always"} | POLICY | JSON)
 def nightly(c: Context, policy: str = "", only: str = "all", json: bool = False) -> int:
     """Refresh, rebuild, judge, publish, check the fleets, roll what may be rolled, report. Exit code: who must act."""
-    from pipelines.rolling import run_nightly, show_nightly
+    from pipelines.nightly import run_nightly, show_nightly
 
     return show_nightly(run_nightly(policy, only), as_json=json)
 
@@ -455,7 +455,7 @@ def nightly(c: Context, policy: str = "", only: str = "all", json: bool = False)
 @command(JSON)
 def report(c: Context, json: bool = False) -> None:
     """Write the HTML report on images, dates, findings, fleets and rollouts."""
-    from pipelines.rolling import make_report
+    from pipelines.report import make_report
 
     make_report(as_json=json)
 
@@ -475,7 +475,7 @@ def demo(c: Context, keep: bool = False, json: bool = False) -> int:
 def setup(c: Context, machines: bool = False) -> None:
     """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
     from hardening.foundation.settings import load_settings
-    from pipelines.host import setup
+    from pipelines.host.provision import setup
 
     setup(load_settings(), for_machines=machines)
 
@@ -484,7 +484,7 @@ def setup(c: Context, machines: bool = False) -> None:
 def doctor(c: Context, json: bool = False) -> int:
     """What this machine has, what it lacks, and what each lack costs. Changes nothing."""
     from hardening.foundation.settings import load_settings
-    from pipelines import doctor
+    from pipelines.host import doctor
 
     lines = doctor.examine(load_settings())
     doctor.show(lines, as_json=json)
@@ -515,7 +515,7 @@ def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
     from hardening.foundation.settings import load_settings
     from pipelines.checks import LINT, pytest_command, run_checks
-    from pipelines.host import setup
+    from pipelines.host.provision import setup
     from pipelines.soundness import lint_content
 
     setup(load_settings(), for_tests=True)

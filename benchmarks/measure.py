@@ -128,7 +128,7 @@ def alternate(runs: Mapping[str, Callable[[], Reading]], times: int) -> Readings
 def settings_for(state: Path, content: Path | None = None, **more: str) -> dict[str, str]:
     """The environment of Goldsmith on a state directory of its own, with the engine that already runs."""
     from hardening.foundation.settings import load_settings
-    from pipelines.host import docker_host
+    from pipelines.host.provision import docker_host
 
     engine = docker_host(load_settings(), for_builds=True)
     return {

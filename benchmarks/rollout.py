@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--healthy", type=int, default=30, help="min_healthy_time, in seconds (default: the default)")
     healthy = parser.parse_args().healthy
     from hardening.foundation.settings import load_settings
-    from pipelines.host import docker_host
+    from pipelines.host.provision import docker_host
     from tests.engines import busybox_image, engine
 
     host = docker_host(load_settings(), for_builds=False)
@@ -45,7 +45,7 @@ def main() -> int:
 def rolled(host: str, image: str, healthy: int) -> tuple[float, float]:
     """The seconds that a rollout of all members takes, and the least that its waves ask for."""
     from images.documents import from_json, to_json
-    from pipelines.fleet.docker import DockerFleet
+    from pipelines.fleet.docker.containers import DockerFleet
     from pipelines.fleet.members import Target
     from pipelines.fleet.model import Fleet
     from pipelines.rollouts.orders import Order

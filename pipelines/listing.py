@@ -9,7 +9,7 @@ from typing import Any
 from hardening.check import broken
 from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import err, out, print_json, print_table
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.settings import load_settings
 from images.artifact import Release
 from images.build import BuildOutcome
@@ -130,6 +130,11 @@ def show_why(why: WhyOutput, *, as_json: bool) -> None:
 def short(text: str) -> str:
     """The first twelve digits of a digest, as Docker shows one; any other text as it is."""
     return text[7:19] if text.startswith("sha256:") else text
+
+
+def ended_by(error: GoldsmithError) -> str:
+    """How a line names what `error` ended."""
+    return "refused" if isinstance(error, RefusedError) else "failed"
 
 
 def finish(errors: Iterable[GoldsmithError | None]) -> int:

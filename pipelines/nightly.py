@@ -10,31 +10,34 @@ from datetime import timedelta
 from functools import partial
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.foundation.console import say
+from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
 from images.build import BuildOutcome
 from images.context import Context
+from images.documents import to_json
 from images.model import Bootstrap
 from images.planning.graph import with_ancestors
 from images.planning.plan import Action
 from images.planning.planner import Planner
 from images.publication.channels import promote
 from images.release import ReleaseOutcome, release_all
-from pipelines.auto import automated
 from pipelines.contract import NightlyLine, NightlyOutput
-from pipelines.desk import desk
 from pipelines.fleet.catalog import load_fleets
+from pipelines.listing import ended_by, finish
 from pipelines.report import write_report
+from pipelines.roll.auto import automated
+from pipelines.roll.desk import desk
 from pipelines.selection import publishable
+from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
 CHANGES = 3  # named in a summary line; image.why names them all
 ENFORCED = "enforce: "  # so begins each reason of the gate that refuses; the lines below it explain it
 
 
-def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") -> tuple[NightlyOutput, Failures]:
+def nightly(context: Context, only: str = "all") -> tuple[NightlyOutput, Failures]:
     """Run the night, as a recipe; what fails stops what stands on it and nothing else.
 
     `only` restricts it to some images, and whatever they stand on; every fleet is checked in any case.
@@ -52,7 +55,7 @@ def nightly(context: Context, fleet_host: Callable[[], str], only: str = "all") 
         lines = [
             *refresh(context, names, failures),
             *publish(context, names, released, promoted, failures),
-            *fleets(context, known, fleet_host, failures),
+            *fleets(context, known, failures),
         ]
         ended = context.now + timedelta(seconds=time.monotonic() - began)
         built = tuple(outcome.name for outcome in released if outcome.built.action is Action.BUILT)
@@ -137,7 +140,7 @@ def publish(
         GoldsmithError
     ) as error:  # none could be built, such as without an engine; the fleets are checked all the same
         failures.append(error)
-        yield _told(NightlyLine(kind="image", name="all", status=_status(error), detail=error.message, seconds=0.0))
+        yield _told(NightlyLine(kind="image", name="all", status=ended_by(error), detail=error.message, seconds=0.0))
     for outcome in released:
         if outcome.error and outcome.error not in failures:
             failures.append(outcome.error)
@@ -170,21 +173,19 @@ def _promoted(context: Context, name: str, promoted: list[str], failures: Failur
         move = promote(context.publisher, name, context.policy_of(name))
     except GoldsmithError as error:
         failures.append(error)
-        yield _told(NightlyLine(kind="channel", name=name, status=_status(error), detail=error.message, seconds=0.0))
+        yield _told(NightlyLine(kind="channel", name=name, status=ended_by(error), detail=error.message, seconds=0.0))
     else:
         promoted += [name] if move.before != move.after else []
 
 
-def fleets(
-    context: Context, names: Iterable[str], fleet_host: Callable[[], str], failures: Failures
-) -> Iterator[NightlyLine]:
+def fleets(context: Context, names: Iterable[str], failures: Failures) -> Iterator[NightlyLine]:
     """Check every fleet, and roll those whose files say that an automated run may."""
     for name in names:
-        yield _line("fleet", name, failures, partial(_fleet, context, name, fleet_host))
+        yield _line("fleet", name, failures, partial(_fleet, context, name))
 
 
-def _fleet(context: Context, name: str, fleet_host: Callable[[], str]) -> tuple[str, str]:
-    with desk(name, context, engine=fleet_host, now=lambda: context.now) as at:
+def _fleet(context: Context, name: str) -> tuple[str, str]:
+    with desk(name, context, now=lambda: context.now) as at:
         line = automated(at, apply=True)
         return line.outcome, line.detail
 
@@ -196,7 +197,7 @@ def _line(kind: str, name: str, failures: Failures, act: Callable[[], tuple[str,
         status, detail = act()
     except GoldsmithError as error:
         failures.append(error)
-        status, detail = _status(error), error.message
+        status, detail = ended_by(error), error.message
     seconds = round(time.monotonic() - began, 1)
     return _told(NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=seconds))
 
@@ -207,5 +208,19 @@ def _told(line: NightlyLine) -> NightlyLine:
     return line
 
 
-def _status(error: GoldsmithError) -> str:
-    return "refused" if error.exit_code == 3 else "failed"  # noqa: PLR2004 - the exit code of refusals
+def run_nightly(policy: str = "", only: str = "all") -> tuple[NightlyOutput, Failures]:
+    """Run the night with the settings of this machine."""
+    context = image_context(policy=policy)
+    return nightly(context, only)
+
+
+def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:
+    """Print a summary line for each image and fleet; the exit code says who must act."""
+    night, failures = result
+    if as_json:
+        print_json(to_json(night))
+    else:
+        rows = [[line.kind, line.name, line.status, line.detail] for line in night.lines]
+        print_table(["what", "name", "outcome", "detail"], rows)
+        out().print(f"\n{night.summary}\nreport: {night.report}", markup=False, soft_wrap=True)
+    return finish(failures)

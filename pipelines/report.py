@@ -9,8 +9,10 @@ from pathlib import Path
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Finding, FindingKind, Outcome
+from hardening.foundation.console import out, print_json
 from images.artifact import Artifact, Release
 from images.context import Context
+from images.documents import to_json
 from images.publication.lifecycle import status
 from pipelines.contract import NightlyOutput
 from pipelines.contract_report import (
@@ -22,9 +24,10 @@ from pipelines.contract_report import (
     StepReport,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.journal import STEP
-from pipelines.rollouts.status import MEANING
-from pipelines.underway import View, history
+from pipelines.roll.journal import STEP
+from pipelines.roll.status import MEANING
+from pipelines.roll.underway import View, history
+from pipelines.wiring import image_context
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 AUDIT_LINES = 40
@@ -166,3 +169,12 @@ def opinions(finding: Finding, image: ImageReport) -> list[tuple[str, str]]:
 def disputed(finding: Finding, image: ImageReport) -> bool:
     """Whether the scanners disagree about it."""
     return len({opinion for _, opinion in opinions(finding, image)}) > 1
+
+
+def make_report(*, as_json: bool) -> None:
+    """Write the report, or print what it would show as JSON."""
+    context = image_context()
+    if as_json:
+        print_json(to_json(gather(context)))
+    else:
+        out().print(str(write_report(context)), markup=False, soft_wrap=True)

@@ -22,15 +22,15 @@ from images.model import Definition
 from images.publication.channels import Change
 from images.publication.show import Shown
 from pipelines import contract, contract_report
-from pipelines.auto import AutoLine
-from pipelines.aws import ReapLine
-from pipelines.fleet.lines import MemberLine, RollOutput
 from pipelines.fleet.model import Fleet
-from pipelines.machines import ExportLine
-from pipelines.rollouts.status import StatusOutput
-from pipelines.scanning import SeenLine
-from pipelines.simulating import SimulateOutput
-from pipelines.watching import HistoryLine
+from pipelines.releases.aws import ReapLine
+from pipelines.releases.machines import ExportLine
+from pipelines.roll.auto import AutoLine
+from pipelines.roll.lines import MemberLine, RollOutput
+from pipelines.roll.scanning import SeenLine
+from pipelines.roll.simulating import SimulateOutput
+from pipelines.roll.status import StatusOutput
+from pipelines.roll.watching import HistoryLine
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

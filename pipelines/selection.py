@@ -7,7 +7,7 @@ from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError
 from hardening.model import Kind
 from images.context import Context
-from pipelines.host import lacking_for_machines
+from pipelines.host.provision import lacking_for_machines
 
 
 def named(context: Context, pattern: str) -> list[str]:

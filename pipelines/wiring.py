@@ -24,8 +24,8 @@ def clock() -> datetime:
 
 def image_context(settings: Settings | None = None, policy: str = "") -> Context:
     """The context of every flow over images. Raises ContentError for a `policy` that is not there."""
-    from pipelines.host import docker_host
-    from pipelines.local import registry_address
+    from pipelines.host.embedded_registry import registry_address
+    from pipelines.host.provision import docker_host
 
     known = settings or load_settings()
     if policy:
@@ -33,6 +33,13 @@ def image_context(settings: Settings | None = None, policy: str = "") -> Context
     return Context(
         known, clock(), lambda: docker_host(known, for_builds=True), lambda: registry_address(known), policy, actor()
     )
+
+
+def fleet_host(context: Context) -> str:
+    """The engine that Docker fleets run on, as DOCKER_HOST."""
+    from pipelines.host.provision import docker_host
+
+    return docker_host(context.settings, for_builds=False)
 
 
 def actor() -> str:

@@ -44,7 +44,7 @@ def _mirror_answers() -> bool:
     """Whether the archive answers that `doctor` would ask."""
     from hardening.foundation.settings import load_settings
     from images.model import Bootstrap
-    from pipelines.doctor import archive
+    from pipelines.host.doctor import archive
 
     return archive(load_settings(), Bootstrap(family="debian", suite="trixie")).present
 
@@ -90,7 +90,7 @@ def docker_host() -> str:
     if given := os.environ.get("GOLDSMITH_TEST_DOCKER") or os.environ.get("DOCKER_HOST"):
         return given
     from hardening.foundation.settings import load_settings
-    from pipelines.host import docker_host as find
+    from pipelines.host.provision import docker_host as find
 
     return find(load_settings(), for_builds=False)
 

@@ -14,7 +14,7 @@ from images.artifact import Release
 from pipelines.fleet.members import Key, Member, Origin, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError, MemberFleet
-from pipelines.violations import Judged
+from pipelines.fleet.violations import Judged
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from images.documents import from_json, to_json
 from pipelines.durable.dbos import Worker
-from pipelines.fleet.docker import DockerFleet
+from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
 from pipelines.rollouts.orders import Judge, MemberOrder, World

@@ -34,15 +34,6 @@ PURE = {
     "hardening.running",
     "hardening.waive",
     "images.artifact",
-    "images.boot.console",
-    "images.boot.merge",
-    "images.boot.model",
-    "images.boot.observations",
-    "images.boot.payload",
-    "images.boot.qemu",
-    "images.boot.sockets",
-    "images.boot.stream",
-    "images.boot.unified",
     "images.aws.deltas",
     "images.aws.errors",
     "images.aws.expiry",
@@ -52,6 +43,15 @@ PURE = {
     "images.aws.requests",
     "images.aws.statement",
     "images.aws.tags",
+    "images.boot.console",
+    "images.boot.merge",
+    "images.boot.model",
+    "images.boot.observations",
+    "images.boot.payload",
+    "images.boot.qemu",
+    "images.boot.sockets",
+    "images.boot.stream",
+    "images.boot.unified",
     "images.builders.config",
     "images.documents",
     "images.machines.blocks",
@@ -66,8 +66,8 @@ PURE = {
     "images.scanners.debsecan",
     "images.scanners.hadolint",
     "images.scanners.openscap",
-    "images.scanners.systemd_analyze",
     "images.scanners.syft",
+    "images.scanners.systemd_analyze",
     "images.scanners.trivy",
     "images.scanners.trivy_config",
     "images.scanners.trivy_disk",
@@ -80,18 +80,20 @@ PURE = {
     "pipelines.fleet.calendar",
     "pipelines.fleet.cron",
     "pipelines.fleet.delegated",
-    "pipelines.fleet.essence",
-    "pipelines.fleet.ec2_essence",
-    "pipelines.fleet.ec2_requests",
+    "pipelines.fleet.docker.essence",
+    "pipelines.fleet.docker.proxy",
+    "pipelines.fleet.ec2.essence",
+    "pipelines.fleet.ec2.pacing",
+    "pipelines.fleet.ec2.permissions",
+    "pipelines.fleet.ec2.requests",
     "pipelines.fleet.leavings",
-    "pipelines.fleet.lines",
     "pipelines.fleet.members",
     "pipelines.fleet.model",
-    "pipelines.fleet.pacing",
-    "pipelines.fleet.permissions",
     "pipelines.fleet.port",
-    "pipelines.fleet.proxy",
+    "pipelines.fleet.violations",
     "pipelines.policies",
+    "pipelines.roll.lines",
+    "pipelines.roll.shown",
     "pipelines.rollouts.acting",
     "pipelines.rollouts.back",
     "pipelines.rollouts.baking",
@@ -109,11 +111,9 @@ PURE = {
     "pipelines.rollouts.run",
     "pipelines.rollouts.schedule",
     "pipelines.rollouts.sealed",
-    "pipelines.rollouts.shown",
     "pipelines.rollouts.state",
     "pipelines.rollouts.waves",
     "pipelines.rollouts.work",
-    "pipelines.violations",
 }
 WORLD = {
     *("os", "subprocess", "socket", "shutil", "tempfile", "time", "urllib", "http", "random", "secrets", "threading"),
@@ -158,6 +158,19 @@ def test_imports_run_one_way() -> None:
         above = set(ROOMS[ROOMS.index(name.partition(".")[0]) + 1 :])
         wrong = [imported for imported in imports(tree) if within(imported, above)]
         assert not wrong, f"{name} imports {wrong}, which stands above it"
+
+
+def test_rollouts_run_one_way() -> None:
+    """Within pipelines, what rolling is made of: roll → rollouts → fleet; and durable stands on nothing of ours."""
+    floors = [f"pipelines.{room}" for room in ("fleet", "rollouts", "roll")]
+    for name, tree in modules("pipelines"):
+        for number, floor in enumerate(floors):
+            if within(name, {floor}):
+                wrong = [imported for imported in imports(tree) if within(imported, set(floors[number + 1 :]))]
+                assert not wrong, f"{name} imports {wrong}, which stands above it"
+        if within(name, {"pipelines.durable"}):
+            wrong = [i for i in imports(tree) if within(i, {"pipelines"}) and not within(i, {"pipelines.durable"})]
+            assert not wrong, f"{name} imports {wrong}: flows are its guests"
 
 
 def test_the_foundation_stands_on_nothing_of_ours() -> None:

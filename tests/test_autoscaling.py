@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.autoscaling import AutoScalingFleet
 from pipelines.fleet.delegated import Group, Progress
+from pipelines.fleet.ec2.autoscaling import AutoScalingFleet
+from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Limits
-from pipelines.fleet.pacing import pacing
 from tests.ec2 import Killed, Shop, fleet, killed_after, shop
 from tests.strict_aws import Fault, StrictAws
 

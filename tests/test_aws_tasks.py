@@ -11,7 +11,7 @@ import pytest
 from hardening.foundation.settings import Settings
 from images.aws.channels import promote
 from images.aws.cloud import Cloud
-from pipelines import local
+from pipelines.host import embedded_registry
 from tests.cloud import DAY, OTHER, at, cloud_for, disk, publish, settings_at
 from tests.loop import Answer, Goldsmith
 from tests.strict_aws import Fault, StrictAws
@@ -37,7 +37,7 @@ def inv(cloud: Cloud) -> Iterator[Goldsmith]:
     """The command line on that state, with those settings."""
     settings = {"GOLDSMITH_AWS": json.dumps(cloud.aws.model_dump(mode="json") | {"attempts": 2})}
     yield Goldsmith(cloud.settings.state_dir, f"unix://{cloud.settings.state_dir}/no.sock", settings=settings)
-    local.stop(Settings(state=cloud.settings.state_dir))
+    embedded_registry.stop(Settings(state=cloud.settings.state_dir))
 
 
 def valid(command: str, answer: Answer) -> Answer:

@@ -91,7 +91,7 @@ def night_context(tmp_path: Path) -> Context:
 
 def test_a_night_goes_on_without_definitions_that_do_not_load(tmp_path: Path) -> None:
     """Nor what stands on them: each has its line, each mistake is told once, and the exit code is its author's."""
-    night, failures = nightly(night_context(tmp_path), lambda: "", "o-[!f]*")
+    night, failures = nightly(night_context(tmp_path), "o-[!f]*")
     lines = {line.name: line for line in night.lines}
     assert lines.keys() == NIGHT.keys()
     assert {line.status for line in lines.values()} == {"failed"}
@@ -117,7 +117,7 @@ def test_a_night_builds_what_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Planner, "plan", plan)
     monkeypatch.setattr("pipelines.nightly.refresh", lambda *_: ())
-    nightly(context, lambda: "", "o-*")
+    nightly(context, "o-*")
     assert planned == ["o-fine"]
     with pytest.raises(ContentError):
         context.definitions  # noqa: B018 - it loads them
@@ -133,5 +133,5 @@ def test_a_night_without_its_rules_does_nothing(tmp_path: Path, place: str) -> N
     file.parent.mkdir(parents=True)
     file.write_text("title = unquoted")
     with pytest.raises(ContentError, match="not TOML"):
-        nightly(context, lambda: "", "o-fine")
+        nightly(context, "o-fine")
     assert not (tmp_path / "state/ledger.sqlite").exists()

@@ -266,7 +266,7 @@ def host() -> str:
     if given := os.environ.get("GOLDSMITH_TEST_DOCKER") or os.environ.get("DOCKER_HOST"):
         return given
     from hardening.foundation.settings import load_settings
-    from pipelines.host import docker_host
+    from pipelines.host.provision import docker_host
 
     return docker_host(load_settings(), for_builds=True)
 

@@ -24,7 +24,7 @@ from images.publication.referrers import attached
 from images.publication.registry import NotFoundError
 from images.publication.show import show
 from pipelines.listing import finish
-from pipelines.publishing import promote_images
+from pipelines.releases.publishing import promote_images
 from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, settings_in
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")

@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 import tasks
 from hardening.foundation.settings import ROOT, Settings
-from pipelines import local
 from pipelines.contract import DemoOutput
+from pipelines.host import embedded_registry
 from pipelines.schemas import COMMANDS, CONTENT, DIALECT, FOLDER, printed_schema, schemas, written_schema
 from tests.loop import Goldsmith
 
@@ -66,7 +66,7 @@ def test_what_is_printed_is_what_the_schema_says(command: str, tmp_path: Path) -
     try:
         answer = inv(command, *QUICK[command], "--json")
     finally:
-        local.stop(Settings(state=inv.state))
+        embedded_registry.stop(Settings(state=inv.state))
     assert answer.code == 0, answer.err
     validator(printed_schema(command)).validate(answer.json)
 

@@ -15,8 +15,8 @@ import requests
 
 from hardening.foundation.settings import Settings
 from images.engine import engine
-from pipelines import local
 from pipelines.demo import service
+from pipelines.host import embedded_registry
 from tests.loop import Goldsmith, kill_when, processes, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry")]
@@ -35,7 +35,7 @@ class Stage:
         return {str(one["Names"][0]).lstrip("/") for one in found}
 
     def registry(self) -> str:
-        return local.known_address(Settings(state=self.state))
+        return embedded_registry.known_address(Settings(state=self.state))
 
     def left(self, registry: str) -> list[object]:
         """Everything that a demo with this registry has on the machine, but its report."""
@@ -57,7 +57,7 @@ class Stage:
         service.clean(self.docker_host)
         if registry:
             service.forget_images(self.docker_host, registry)
-        local.stop(Settings(state=self.state))
+        embedded_registry.stop(Settings(state=self.state))
         shutil.rmtree(self.state, ignore_errors=True)
 
 

@@ -14,8 +14,8 @@ from hardening.foundation.errors import OutsideError
 from images.aws import channels
 from images.context import Context
 from images.ledger.cloud import GONE
-from pipelines.desk import check, desk
-from pipelines.violations import Judged
+from pipelines.fleet.violations import Judged
+from pipelines.roll.desk import check, desk
 from tests.cloud import DAY
 from tests.ec2 import NAME, Shop, shop
 from tests.strict_aws import Fault, StrictAws

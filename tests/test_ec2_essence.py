@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2_essence import (
+from pipelines.fleet.ec2.essence import (
     Hung,
     Kept,
     Registration,
@@ -22,7 +22,7 @@ from pipelines.fleet.ec2_essence import (
     is_member,
     kept_in,
 )
-from pipelines.fleet.ec2_requests import run_instances, token
+from pipelines.fleet.ec2.requests import run_instances, token
 from pipelines.fleet.model import Ec2, Way
 
 GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/shop/0123456789abcdef"

@@ -14,13 +14,13 @@ import pytest
 
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
-from pipelines.fleet.alarms import firing
-from pipelines.fleet.ec2 import Ec2Fleet
-from pipelines.fleet.leavings_ec2 import Ec2Ground
+from pipelines.fleet.ec2.alarms import firing
+from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.leavings import Ec2Ground
+from pipelines.fleet.ec2.permissions import ACTIONS
+from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.model import Method
-from pipelines.fleet.permissions import ACTIONS
-from pipelines.fleet.root_volume import RootVolumeFleet
-from pipelines.reaping import reap
+from pipelines.roll.reaping import reap
 from tests.ec2 import fleet, key_of, shop
 from tests.strict_aws import REGION, StrictAws
 from tests.test_autoscaling import ROLLOUT, Groups
@@ -28,7 +28,6 @@ from tests.test_ec2_check import Office, office, template
 
 __all__ = ["office"]
 
-FILES = ("alarms", "ec2_inventory", "ec2_place", "ec2", "ec2_members", "root_volume", "autoscaling", "leavings_ec2")
 VERB = re.compile(r"(Describe|Get|Create|Delete|Modify|Run|Start|Stop|Terminate|Attach|Detach|Associate|Register"
                   r"|Deregister|Cancel|Rollback|Update)[A-Z]")  # fmt: skip
 ASKING = {"call", "pages", "_gone", "_once", "_accepted"}
@@ -136,8 +135,8 @@ def test_every_call_in_the_code_stands_in_some_actions_permissions() -> None:
     """Those that no test meets, too."""
     named = {permission.partition(":")[2] for permissions in ACTIONS.values() for permission in permissions}
     found: set[str] = set()
-    for name in FILES:
-        for node in ast.walk(ast.parse((ROOT / f"pipelines/fleet/{name}.py").read_text())):
+    for file in (ROOT / "pipelines/fleet/ec2").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ASKING:
                 found |= {said for one in node.args if isinstance(one, ast.Constant) and VERB.match(said := one.value)}
     assert len(found) > 25

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.ec2 import Ec2Fleet
-from pipelines.fleet.ec2_essence import traits
+from pipelines.fleet.ec2.essence import traits
+from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, Target
 from pipelines.fleet.model import Method
-from pipelines.fleet.root_volume import RootVolumeFleet
 from tests.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
 from tests.strict_aws import Fault, StrictAws
 

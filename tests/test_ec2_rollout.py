@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import pytest
 
 from hardening.foundation.errors import RefusedError
-from pipelines.desk import Desk, check, desk
-from pipelines.fleet.alarms import firing
-from pipelines.roll import back, start, start_groups
+from pipelines.fleet.ec2.alarms import firing
+from pipelines.roll.desk import Desk, check, desk
+from pipelines.roll.flow import back, start, start_groups
+from pipelines.roll.underway import newest
 from pipelines.rollouts.state import Outcome, Phase
-from pipelines.underway import newest
 from tests.cloud import DAY
 from tests.ec2 import Shop
 from tests.strict_aws import REGION, Fault

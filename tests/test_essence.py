@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.fleet.essence import cannot_roll, creation, differences, endpoints, forced_in_place
+from pipelines.fleet.docker.essence import cannot_roll, creation, differences, endpoints, forced_in_place
 
 ID = "0123456789ab" + "c" * 52
 IMAGE: dict[str, Any] = {

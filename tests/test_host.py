@@ -18,11 +18,11 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import Docker, Registry, Settings
-from pipelines import doctor, host, local
 from pipelines.contract import DoctorLine
-from pipelines.daemon import Daemon
-from pipelines.host import CONTAINERD_STORE, Engine, Tool
-from pipelines.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
+from pipelines.host import doctor, embedded_registry, provision
+from pipelines.host.daemon import Daemon
+from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
+from pipelines.host.provision import CONTAINERD_STORE, Engine, Tool
 from tests.loop import until
 
 ABSENT = Tool("no-such-program", "no-such-package", "nothing")
@@ -33,14 +33,14 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     """Settings whose state lies in a folder of the test's own; what was started there is stopped."""
     made = Settings(state=tmp_path / "state")
     yield made
-    local.stop(made)
+    embedded_registry.stop(made)
     if os.geteuid() == 0:
-        host.stop(made)
+        provision.stop(made)
 
 
 def test_a_program_that_is_there_is_not_missing() -> None:
     """A tool is found by its program or its file; what is absent is listed."""
-    assert host.missing([Tool("sh", "dash", ""), ABSENT]) == [ABSENT]
+    assert provision.missing([Tool("sh", "dash", ""), ABSENT]) == [ABSENT]
 
 
 def test_a_program_that_does_not_find_its_library_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,13 +51,13 @@ def test_a_program_that_does_not_find_its_library_is_missing(tmp_path: Path, mon
     for script, missing in (('exit "${LD_BIND_NOW:+127}"', [tool]), ("exit 0", [])):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-        assert host.missing([tool]) == missing
+        assert provision.missing([tool]) == missing
     assert tool.packages == ("its-package", "libof-a-test")
 
 
 def test_apt_waits_and_recommends_nothing() -> None:
     """The install command waits for another apt, mends what is broken, and adds nothing that was not named."""
-    argv = host.apt_install(["runc"])
+    argv = provision.apt_install(["runc"])
     assert argv[:2] == ["apt-get", "install"]
     assert argv[-1] == "runc"
     assert {"--no-install-recommends", "--reinstall", "DPkg::Lock::Timeout=300"} <= set(argv)
@@ -65,22 +65,22 @@ def test_apt_waits_and_recommends_nothing() -> None:
 
 def test_where_it_may_not_install_it_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root and sudo, setup stops and names the programs and their packages."""
-    monkeypatch.setattr(host, "_as_root", lambda: None)
+    monkeypatch.setattr(provision, "_as_root", lambda: None)
     with pytest.raises(OutsideError, match="lacks no-such-program") as caught:
-        host.install([ABSENT])
+        provision.install([ABSENT])
     assert "no-such-package" in caught.value.hint
 
 
 def test_an_engine_is_told_by_its_image_store() -> None:
     """`docker info` says whether the engine has the containerd image store; an error answer describes no engine."""
     modern = {"ServerVersion": "28.0", "DriverStatus": [["driver-type", CONTAINERD_STORE]]}
-    assert host.parse_info("h", json.dumps(modern)) == Engine("h", "28.0", True)
+    assert provision.parse_info("h", json.dumps(modern)) == Engine("h", "28.0", True)
     classic = {"ServerVersion": "26.1", "DriverStatus": [["Backing Filesystem", "extfs"]]}
-    assert host.parse_info("h", json.dumps(classic)) == Engine("h", "26.1", False)
+    assert provision.parse_info("h", json.dumps(classic)) == Engine("h", "26.1", False)
     assert [Engine("h", "1", store).suits(for_builds=True) for store in (True, False)] == [True, False]
     assert Engine("h", "1", False).suits(for_builds=False)
-    assert host.parse_info("h", '{"ServerErrors": ["cannot connect"]}') is None
-    assert host.parse_info("h", "not json") is None
+    assert provision.parse_info("h", '{"ServerErrors": ["cannot connect"]}') is None
+    assert provision.parse_info("h", "not json") is None
 
 
 @pytest.mark.needs("docker")
@@ -89,7 +89,7 @@ def test_a_configured_engine_that_is_down_is_an_error(tmp_path: Path) -> None:
     down = f"unix://{tmp_path}/no.sock"
     for given in (Docker(host=down), Docker(build_host=down)):
         with pytest.raises(OutsideError, match="does not answer"):
-            host.docker_host(Settings(state=tmp_path, docker=given), for_builds=True)
+            provision.docker_host(Settings(state=tmp_path, docker=given), for_builds=True)
 
 
 def test_a_private_engine_takes_addresses_that_nobody_has() -> None:
@@ -153,37 +153,37 @@ def test_a_daemon_that_ignores_term_is_killed(tmp_path: Path) -> None:
 @pytest.mark.needs("docker-registry")
 def test_the_embedded_registry_is_started_once_and_keeps_its_port(settings: Settings) -> None:
     """However many ask at once, one registry runs; after a stop it comes back at the same address."""
-    assert not local.running(settings)
+    assert not embedded_registry.running(settings)
     with ThreadPoolExecutor(4) as pool:
-        addresses = set(pool.map(local.registry_address, [settings] * 4))
+        addresses = set(pool.map(embedded_registry.registry_address, [settings] * 4))
     (address,) = addresses
     with urllib.request.urlopen(f"http://{address.partition('/')[0]}/v2/") as answer:
         assert answer.status == 200
-    local.stop(settings)
-    assert not local.running(settings)
-    assert local.registry_address(settings) == address
+    embedded_registry.stop(settings)
+    assert not embedded_registry.running(settings)
+    assert embedded_registry.registry_address(settings) == address
 
 
 @pytest.mark.needs("docker-registry")
 def test_a_registry_that_was_killed_comes_back(settings: Settings) -> None:
     """A crash of the embedded registry costs nothing but the start."""
-    address = local.registry_address(settings)
+    address = embedded_registry.registry_address(settings)
     os.kill(Daemon("docker-registry", settings.state_dir / "registry").pid() or 0, signal.SIGKILL)
     time.sleep(0.2)
-    assert local.registry_address(settings) == address
+    assert embedded_registry.registry_address(settings) == address
 
 
 @pytest.mark.needs("docker-registry", "setpriv")
 def test_the_embedded_registry_ends_with_its_directory(settings: Settings) -> None:
     """Who deletes the state, and with it all that tells of the registry, leaves no process and no open port."""
-    local.registry_address(settings)
+    embedded_registry.registry_address(settings)
     folder = settings.state_dir / "registry"
     old = Daemon("docker-registry", folder).pid()
     shutil.rmtree(settings.state_dir)
-    local.registry_address(settings)
+    embedded_registry.registry_address(settings)
     assert Daemon("docker-registry", folder).pid() not in {None, old}, "a new one at the same path has its own"
     until(lambda: not Path(f"/proc/{old}/exe").exists(), "the end of the old one")
-    assert local.running(settings)
+    assert embedded_registry.running(settings)
 
 
 @pytest.mark.needs("docker-registry")
@@ -191,7 +191,7 @@ def test_the_embedded_registry_is_as_its_file_says(settings: Settings, monkeypat
     """The registry's program takes REGISTRY_* from the environment before its file; ours lets nothing through."""
     monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:1")
     monkeypatch.setenv("REGISTRY_AUTH", "htpasswd")
-    address = local.registry_address(settings)
+    address = embedded_registry.registry_address(settings)
     with urllib.request.urlopen(f"http://{address.partition('/')[0]}/v2/") as answer:
         assert answer.status == 200
 
@@ -199,8 +199,8 @@ def test_the_embedded_registry_is_as_its_file_says(settings: Settings, monkeypat
 def test_a_configured_registry_is_not_started(tmp_path: Path) -> None:
     """A registry of your own is taken as it is, without asking it anything."""
     own = Settings(state=tmp_path, registry=Registry(address="registry.example.com/golden"))
-    assert local.registry_address(own) == "registry.example.com/golden"
-    assert not local.running(own)
+    assert embedded_registry.registry_address(own) == "registry.example.com/golden"
+    assert not embedded_registry.running(own)
 
 
 @pytest.mark.slow
@@ -210,16 +210,16 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
 ) -> None:
     """It has the store that builds need, is started once, and leaves no bridge, rule, socket or mount when stopped."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setattr(host, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
+    monkeypatch.setattr(provision, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
     engine = PrivateEngine(settings)
     with ThreadPoolExecutor(2) as pool:
-        assert set(pool.map(lambda _: host.docker_host(settings, True), range(2))) == {engine.host}
-    found = host.probe(engine.host)
+        assert set(pool.map(lambda _: provision.docker_host(settings, True), range(2))) == {engine.host}
+    found = provision.probe(engine.host)
     assert found
     assert found.containerd_store
-    assert host.existing_engine(settings, for_builds=True) == found
+    assert provision.existing_engine(settings, for_builds=True) == found
     pool_of_addresses = engine.pool_file.read_text().strip()
-    host.stop(settings)
+    provision.stop(settings)
     assert engine.daemon.pid() is None
     assert not engine.runtime.exists()
     assert engine.bridge not in run(["ip", "link"]).stdout
@@ -232,15 +232,15 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
 def test_an_engine_whose_state_was_deleted_is_started_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers all the same, but nobody takes it; a fresh clone at the same path ends it and starts its own."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setattr(host, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
+    monkeypatch.setattr(provision, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
     engine = PrivateEngine(settings)
     engine.ensure()
     before = engine.daemon.pid()
     shutil.rmtree(settings.state_dir, ignore_errors=True)
     engine.folder.mkdir(parents=True, exist_ok=True)  # as whoever is about to start a new one makes it
-    assert host.probe(engine.host)
-    assert host.existing_engine(settings, for_builds=True) is None
-    assert host.docker_host(settings, for_builds=True) == engine.host
+    assert provision.probe(engine.host)
+    assert provision.existing_engine(settings, for_builds=True) is None
+    assert provision.docker_host(settings, for_builds=True) == engine.host
     assert engine.daemon.pid() not in {None, before}
     assert engine.data.exists()
     assert not Path(f"/proc/{before}/exe").exists()
@@ -270,6 +270,6 @@ def test_the_doctor_reports_without_starting_anything(settings: Settings, monkey
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     lines = {line.what: line for line in doctor.examine(settings)}
     assert {"python", "docker", "engine for builds", "registry", "disk", "trivy"} <= set(lines)
-    assert not local.running(settings)
+    assert not embedded_registry.running(settings)
     assert not PrivateEngine(settings).runtime.exists()
     assert all(line.costs for line in lines.values())

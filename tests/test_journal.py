@@ -13,8 +13,8 @@ from images.documents import from_json
 from images.ledger import Command as Given
 from images.ledger import Lease, Ledger
 from pipelines.durable.port import FencedError
-from pipelines.journal import LedgerJournal, orders
-from pipelines.notify import Message
+from pipelines.roll.journal import LedgerJournal, orders
+from pipelines.roll.notify import Message
 from pipelines.rollouts.journal import Event, Orders, Stance
 from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
 from tests.conftest import POSTGRES

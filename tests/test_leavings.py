@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from pipelines.fleet.ec2 import Ec2Fleet
+from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.leavings import Ec2Ground
+from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.leavings import Leaving, Reaping, decide
-from pipelines.fleet.leavings_ec2 import Ec2Ground
 from pipelines.fleet.model import Method
-from pipelines.fleet.root_volume import RootVolumeFleet
-from pipelines.reaping import reap
+from pipelines.roll.reaping import reap
 from tests.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
 from tests.strict_aws import REGION, Fault, StrictAws
 

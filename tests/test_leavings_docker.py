@@ -11,11 +11,11 @@ from fleets import fleet as fleet_with
 from fleets import release
 
 from images.ledger import Ledger
-from pipelines.fleet.docker import DockerFleet
-from pipelines.fleet.leavings_docker import DockerGround
+from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.leavings import DockerGround
 from pipelines.fleet.members import Key, Target
 from pipelines.fleet.model import Method
-from pipelines.reaping import reap
+from pipelines.roll.reaping import reap
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 

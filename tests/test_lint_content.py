@@ -12,7 +12,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
 from images.context import Context
 from pipelines.demo.flow import CONTENT as DEMO
-from pipelines.desk import desk
+from pipelines.roll.desk import desk
 from pipelines.soundness import content_problems, lint_content
 from tests.loop import CHILD, definition
 

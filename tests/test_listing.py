@@ -23,7 +23,7 @@ from images.ledger import Move
 from images.planning.plan import Action
 from pipelines.contract import BuildLine, DefinitionLine, VerifyLine
 from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show, show_checks
-from pipelines.publishing import _text
+from pipelines.releases.publishing import _text
 
 TODAY = date(2026, 6, 1)
 

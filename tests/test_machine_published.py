@@ -18,7 +18,7 @@ from images.aws.publish import publish_machine
 from images.boot import Level, boot
 from images.machines.blocks import digest_of, linear, split
 from images.planning.planner import Planner
-from pipelines import local
+from pipelines.host import embedded_registry
 from tests.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
 from tests.loop import Goldsmith, definition
 from tests.publishing import judged
@@ -50,7 +50,7 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     try:
         answer = house("image.publish", DEBIAN, "--policy", "machine-sample", "--json")
     finally:
-        local.stop(Settings(state=house.state))
+        embedded_registry.stop(Settings(state=house.state))
     assert answer.code == 0, answer.err
     config = house.store.config(content_of(house, DEBIAN))["disk"]
     wanted = split(house.store.blob(config["linear"]).read_bytes())

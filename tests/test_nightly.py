@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from hardening.foundation.settings import Settings
-from pipelines import local
-from pipelines.fleet.proxy import nginx_config
+from pipelines.fleet.docker.proxy import nginx_config
+from pipelines.host import embedded_registry
 from tests.archive import Archive
 from tests.engines import requests_to
 from tests.loop import CHILD, HEAD, Answer, Goldsmith, definition, until
@@ -80,7 +80,7 @@ class Town:
 
     def start(self) -> str:
         """A container for each fleet on what `stable` names, and a proxy before the first; its address."""
-        image = f"{local.known_address(Settings(state=self.inv.state))}/n-web:stable"
+        image = f"{embedded_registry.known_address(Settings(state=self.inv.state))}/n-web:stable"
         hardened = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")
         common = ("run", "-d", "--network", LABEL, *hardened)
         self.docker("network", "create", "--label", LABEL, LABEL)
@@ -112,9 +112,9 @@ class Town:
         for network in self.docker("network", "ls", "-q", "--filter", f"label={LABEL}").split():
             self.docker("network", "rm", network)
         settings = Settings(state=self.inv.state)
-        for image in set(self.docker("images", "-q", f"{local.known_address(settings)}/*").split()):
+        for image in set(self.docker("images", "-q", f"{embedded_registry.known_address(settings)}/*").split()):
             self.docker("rmi", "-f", image)
-        local.stop(settings)
+        embedded_registry.stop(settings)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from hardening.foundation.settings import Notify, Settings
-from pipelines.notify import Message, notifier
+from pipelines.roll.notify import Message, notifier
 from pipelines.rollouts.journal import Event
 
 MESSAGE = Message(

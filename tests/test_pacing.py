@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
+from pipelines.fleet.ec2.pacing import pacing, preferences
 from pipelines.fleet.model import Limits
-from pipelines.fleet.pacing import pacing, preferences
 
 
 def limits(**more: Any) -> Limits:

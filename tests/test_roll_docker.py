@@ -21,10 +21,10 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
 from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
-from pipelines.fleet.docker import DockerFleet
+from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.proxy import nginx_config
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.proxy import nginx_config
 from pipelines.rollouts.orders import Order
 from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.run import ROLLOUT

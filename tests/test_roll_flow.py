@@ -25,15 +25,15 @@ from images.documents import REVOCATION, Document
 from images.ledger import Ledger
 from images.publication.lifecycle import timestamp
 from images.publication.referrers import attach
-from pipelines import local
-from pipelines.desk import Desk, check, desk
-from pipelines.fleet.lines import member_lines, roll_output
 from pipelines.fleet.members import Key
-from pipelines.journal import Command
-from pipelines.publishing import prune_images
-from pipelines.roll import back, start
-from pipelines.rollouts.approval import read_plan, write_plan
-from pipelines.underway import newest, tell, view
+from pipelines.host import embedded_registry
+from pipelines.releases.publishing import prune_images
+from pipelines.roll.approval import read_plan, write_plan
+from pipelines.roll.desk import Desk, check, desk
+from pipelines.roll.flow import back, start
+from pipelines.roll.journal import Command
+from pipelines.roll.lines import member_lines, roll_output
+from pipelines.roll.underway import newest, tell, view
 from tests.loop import until
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
@@ -111,8 +111,8 @@ def place(tmp_path: Path, docker_host: str) -> Iterator[Place]:
     settings.state_dir.mkdir()
     write_fleet(settings, FLEET)
     with engine(docker_host) as api:
-        yield Place(settings, local.registry_address(settings), docker_host, api)
-    local.stop(settings)
+        yield Place(settings, embedded_registry.registry_address(settings), docker_host, api)
+    embedded_registry.stop(settings)
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_a_registry_that_cannot_be_reached_is_no_unknown_image(place: Place, con
     """Unread is not unknown."""
     old = place.publish(context, "one", days=1)
     place.run(f"{old.repository}@{old.digest}")
-    local.stop(place.settings)
+    embedded_registry.stop(place.settings)
     quick = replace(context, settings=place.settings.model_copy(update={"retry_for": timedelta(seconds=1)}))
     with closing(quick.ledger), place.desk(quick) as at, pytest.raises(OutsideError):
         check(at)

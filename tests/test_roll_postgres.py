@@ -13,10 +13,10 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
-from pipelines import carrying
-from pipelines.journal import Command
-from pipelines.roll import start
-from pipelines.underway import newest, tell
+from pipelines.roll import carrying
+from pipelines.roll.flow import start
+from pipelines.roll.journal import Command
+from pipelines.roll.underway import newest, tell
 from tests.conftest import POSTGRES
 from tests.loop import until
 from tests.postgres import Server

@@ -10,11 +10,11 @@ import pytest
 from fleets import NOW, fleet, judged, reason, target
 
 from hardening.foundation.console import out
-from pipelines.fleet.lines import RollOutput, roll_output
 from pipelines.fleet.model import Fleet
-from pipelines.rolling import show_roll
+from pipelines.roll.commands import show_roll
+from pipelines.roll.lines import RollOutput, roll_output
+from pipelines.roll.shown import heading, markdown, wave_rows
 from pipelines.rollouts.plan import plan
-from pipelines.rollouts.shown import heading, markdown, wave_rows
 
 
 def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:

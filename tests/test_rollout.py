@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
-from pipelines.fleet.essence import repository
+from pipelines.fleet.docker.essence import repository
 from pipelines.fleet.members import Origin, Target
 from pipelines.fleet.model import Method, Zones
+from pipelines.fleet.violations import Judged
 from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.schedule import caps
 from pipelines.rollouts.waves import Step
-from pipelines.violations import Judged
 
 PORT = ("it publishes host port 8080 (8080/tcp)",)
 RULES = st.sets(st.sampled_from(["expired", "unknown", "superseded", "revoked", "refused"]))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet
-from pipelines.rollouts.approval import read_plan, write_plan
+from pipelines.roll.approval import read_plan, write_plan
 from pipelines.rollouts.plan import plan
 from pipelines.rollouts.sealed import Present, Sealed, compare, opened, refuse_moved, seal, written
 

@@ -13,10 +13,10 @@ import pytest
 from hardening.foundation.errors import RefusedError, UsageError
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Target
+from pipelines.roll.simulating import output, show_simulation, simulate_rollouts
 from pipelines.rollouts import back, member
 from pipelines.rollouts.acting import Hand
 from pipelines.rollouts.state import MemberState
-from pipelines.simulating import output, show_simulation, simulate_rollouts
 from pipelines.simulation.faults import arrange
 from pipelines.simulation.scenario import Fault, Scenario, Trouble, scenario
 from pipelines.simulation.simulate import Report, play, simulate

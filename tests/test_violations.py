@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, Rule, RunningRules
 from pipelines.fleet.members import Origin, newest
-from pipelines.violations import Judged, judge
+from pipelines.fleet.violations import Judged, judge
 
 POLICY = Policy(
     name="default", title="t", owner="o", rationale="r", review_by=date(2027, 1, 1), exception_contact="security"

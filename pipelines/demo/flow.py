@@ -20,14 +20,14 @@ from images.documents import to_json
 from images.publication import channels
 from images.release import release_all
 from images.workspace import sweep
-from pipelines import local
 from pipelines.contract import DemoOutput
 from pipelines.demo import service
 from pipelines.demo.stream import Stream, steady
-from pipelines.host import docker_host
+from pipelines.host import embedded_registry
+from pipelines.host.provision import docker_host
 from pipelines.report import write_report
-from pipelines.rolling import check_fleet, fleet_host, roll_fleet, show_members, show_roll
-from pipelines.wiring import image_context
+from pipelines.roll.commands import check_fleet, roll_fleet, show_members, show_roll
+from pipelines.wiring import fleet_host, image_context
 
 CONTENT = Path(__file__).with_name("content")
 PAGE = Path("images/definitions/demo-web/files/index.html")
@@ -103,13 +103,13 @@ def own_settings(base: Settings) -> Settings:
 
 def _remove(settings: Settings) -> None:
     """Remove a demo whole, one that was kept or killed too: service, registry, what it kept, its images on engines."""
-    registry = local.known_address(settings)
+    registry = embedded_registry.known_address(settings)
     sweep(settings, lambda: settings.docker.build_host)
     for host in {settings.docker.host, settings.docker.build_host}:
         service.clean(host)
         if registry:
             service.forget_images(host, registry)
-    local.stop(settings)
+    embedded_registry.stop(settings)
     shutil.rmtree(settings.state_dir, ignore_errors=True)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hardening.foundation.errors import OutsideError
 from images.engine import engine
 from pipelines.demo.stream import wait_for
-from pipelines.fleet.proxy import nginx_config
+from pipelines.fleet.docker.proxy import nginx_config
 
 if TYPE_CHECKING:
     from docker import DockerClient

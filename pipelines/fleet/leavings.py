@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+OWN_LABELS = "dev.goldsmith."
+ROLLOUT, MEMBER, EXPIRY = (OWN_LABELS + word for word in ("rollout", "member", "expiry"))
 BACK = "-back"  # a rollout's way back launches under a name of its own
 
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.violations import Judged
 from pipelines.rollouts.cost import Calls, calls, step_time
 from pipelines.rollouts.refusals import refuse_implausible, refuse_surge, refuse_target, why_not
 from pipelines.rollouts.schedule import Cap, Hold, caps, gravest, may_act, turn
 from pipelines.rollouts.waves import Room, Step, Wave, waves
-from pipelines.violations import Judged
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.essence import repository
+from pipelines.fleet.docker.essence import repository
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet, Method
-from pipelines.violations import Judged, named
+from pipelines.fleet.violations import Judged, named
 
 
 def refuse_target(fleet: Fleet, target: Target, now: datetime) -> None:

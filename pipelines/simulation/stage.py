@@ -17,6 +17,7 @@ from pipelines.durable.memory import EPOCH, Memory, Process
 from pipelines.durable.port import Flow
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet, FleetKind
+from pipelines.fleet.violations import Judged
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.orders import Judge, MemberOrder, Order, World
 from pipelines.rollouts.plan import Plan, plan
@@ -26,7 +27,6 @@ from pipelines.simulation.estate import ID, Box, Estate
 from pipelines.simulation.fleet import SimulatedFleet
 from pipelines.simulation.ledger import Ledger, SimulatedJournal
 from pipelines.simulation.scenario import Scenario
-from pipelines.violations import Judged
 
 LEASE = 30.0
 LONGEST = timedelta(days=30).total_seconds()

@@ -1,0 +1,210 @@
+"""Edge: standalone EC2 instances as a fleet, each replaced by a new instance. Every effect finds what was done before.
+
+The new instance is found by the tags that it was launched with, the old one by its id, and what hung on the old one by
+the tags that it was given before the first change (`pipelines.fleet.ec2.essence`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hardening.foundation.errors import OutsideError
+from pipelines.fleet.ec2 import requests
+from pipelines.fleet.ec2.amis import image_of
+from pipelines.fleet.ec2.essence import (
+    KEPT,
+    RUNNING,
+    STOPPED,
+    Json,
+    Kept,
+    Shown,
+    differences,
+    kept_in,
+    own_tags,
+)
+from pipelines.fleet.ec2.members import Ec2Members, kept_for
+from pipelines.fleet.ec2.place import Place
+from pipelines.fleet.leavings import EXPIRY
+from pipelines.fleet.members import Key, Read, Target
+from pipelines.fleet.model import Method
+
+
+class Ec2Fleet(Ec2Members):
+    """The standalone instances of a fleet, each replaced by a new one."""
+
+    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+        """Write down on the old instance what hangs on it and what comes; beside it, launch the new one.
+
+        In place the new one is launched by `start`: it must not run without what it takes over.
+        """
+        place = self.place(key)
+        old = place.shown(place.need(key.old))
+        if kept_in(old.tags) is None:
+            place.refuse_protected(key.old)
+            image = image_of(self.cloud, target, place.region)
+            kept = Kept(key.rollout, image, expiry.astimezone(UTC).isoformat(), old.public, old.hung())
+            place.tag([key.old], kept.tags())
+        else:
+            kept_for(old, key)
+        if key.method is Method.SURGE:
+            self._launch(key, place)
+
+    def _launch(self, key: Key, place: Place) -> Json:
+        """The new instance, launched once."""
+        new, ended = place.launched(key.rollout, key.member)
+        if new is None:
+            old = place.shown(place.need(key.old))
+            kept = kept_for(old, key)
+            asked = requests.run_instances(
+                old, kept, place.image(kept.image), requests.token(key.rollout, key.member, "create", ended),
+                own_tags(key.rollout, key.member, kept.expiry),
+            )  # fmt: skip
+            launched: Json = place.ec2.call("RunInstances", **asked)["Instances"][0]
+            return launched
+        return new
+
+    def start(self, key: Key) -> None:
+        """The new instance runs, and has what could not exist twice, where the old one is stopped already."""
+        place = self.place(key)
+        new = self._launch(key, place)["InstanceId"]
+        self._seen(key, place)
+        place.start(new)
+        old = place.shown(place.need(key.old))
+        if not old.instance.get("SourceDestCheck", True):
+            place.ec2.call("ModifyInstanceAttribute", InstanceId=new, SourceDestCheck={"Value": False})
+        if key.method is Method.IN_PLACE:
+            kept = kept_for(old, key)
+            self._hand_over(place, kept, place.need(new))
+            place.register(new, kept.hung.registrations)
+
+    def _seen(self, key: Key, place: Place) -> None:
+        """Wait until the region shows what it has just launched."""
+        place.clients.until(lambda: place.launched(key.rollout, key.member)[0], f"the new instance of {key.name}")
+
+    def _hand_over(self, place: Place, kept: Kept, to: Json) -> None:
+        """What cannot exist twice goes to an instance."""
+        for volume, (device, _) in kept.hung.volumes.items():
+            place.move_volume(volume, device, to["InstanceId"])
+        for interface, index in kept.hung.interfaces.items():
+            place.move_interface(interface, index, to["InstanceId"])
+        for address in kept.hung.addresses:
+            place.move_address(address, Shown(to).primary["NetworkInterfaceId"])
+
+    def read(self, key: Key) -> Read:
+        """One look at the new instance."""
+        place = self.place(key)
+        new, _ = place.launched(key.rollout, key.member)
+        return Read(False, "the new instance is gone") if new is None else self.look(place, new)
+
+    def expose(self, key: Key) -> None:
+        """Register the new instance wherever the old one is."""
+        place = self.place(key)
+        new, _ = place.launched(key.rollout, key.member)
+        if new:
+            place.register(new["InstanceId"], kept_for(Shown(place.need(key.old)), key).hung.registrations)
+
+    def retire(self, key: Key, drain: timedelta) -> None:
+        """Take the old instance out of its target groups, let it drain, and stop it. Beside it, its addresses move."""
+        place = self.place(key)
+        old = place.find(key.old)
+        if old is None:
+            return
+        kept = kept_for(Shown(old), key)
+        place.deregister(key.old, kept.hung.registrations, drain)
+        if key.method is Method.SURGE:
+            new, _ = place.launched(key.rollout, key.member)
+            if new:
+                self._hand_over(place, kept, new)
+        place.stop(key.old, wait=key.method is Method.IN_PLACE)
+
+    def swap(self, key: Key) -> None:
+        """The new instance is the member: it carries no expiry any more, and its data ends with it as before."""
+        place = self.place(key)
+        new, _ = place.launched(key.rollout, key.member)
+        if new is None:
+            raise OutsideError(f"the new instance of {key.name} is gone")
+        place.untag(_parts(new), [EXPIRY])  # first: nobody may end it with the member's data
+        old = place.find(key.old)
+        if old and (volumes := kept_for(Shown(old), key).hung.volumes):
+            place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(new["InstanceId"], volumes))
+
+    def swapped(self, key: Key) -> bool:
+        """Whether the new instance runs as the member and the old one is stopped."""
+        place = self.place(key)
+        new, _ = place.launched(key.rollout, key.member)
+        old = place.find(key.old)
+        if new is None or (old and Shown(old).state in RUNNING):
+            return False
+        return Shown(new).state in RUNNING and EXPIRY not in Shown(new).tags
+
+    def remove_old(self, key: Key) -> None:
+        """Terminate the old instance."""
+        self.place(key).terminate(key.old)
+
+    def revive(self, key: Key) -> None:
+        """The old instance has back what hung on it, runs, and is registered. Raises GoneError."""
+        place = self.place(key)
+        old = place.need(key.old)
+        kept = kept_in(Shown(old).tags)
+        new, _ = place.launched(key.rollout, key.member)
+        if kept is None:
+            place.start(key.old)
+            return
+        if new:
+            self._unmake(key, place, new, kept)
+        if key.method is Method.IN_PLACE:
+            self._give_back(place, kept, key.old)
+        place.start(key.old)
+        if key.method is Method.SURGE:
+            self._hand_over(place, kept, old)
+        place.register(key.old, kept.hung.registrations)
+
+    def _give_back(self, place: Place, kept: Kept, old: str) -> None:
+        """What could not exist twice goes back to the stopped old instance before it starts."""
+        if Shown(place.need(old)).state in STOPPED:
+            place.until_state(old, "stopped")
+        self._hand_over(place, kept, place.need(old))
+        if kept.hung.volumes:
+            place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(old, kept.hung.volumes))
+
+    def _unmake(self, key: Key, place: Place, new: Json, kept: Kept) -> None:
+        """The new instance is no member any more; where it holds what is the old one's, it is stopped first."""
+        place.tag(_parts(new), {EXPIRY: kept.expiry})
+        if key.method is Method.IN_PLACE:
+            place.deregister(new["InstanceId"], kept.hung.registrations, timedelta())
+            place.stop(new["InstanceId"], wait=True)
+
+    def discard(self, key: Key) -> None:
+        """Terminate the new instance, out of its target groups first, and forget what was written about the old one."""
+        place = self.place(key)
+        new, _ = place.launched(key.rollout, key.member)
+        if new:
+            if held := Shown(new).hung().volumes:
+                raise OutsideError(f"{new['InstanceId']} holds {', '.join(held)}", hint="revive the old one first")
+            place.deregister(new["InstanceId"], place.registrations(new), timedelta())
+            place.terminate(new["InstanceId"])
+        if old := place.find(key.old):
+            place.untag([key.old], [tag for tag in Shown(old).tags if tag.startswith(KEPT)])
+
+    def differences(self, key: Key) -> tuple[str, ...]:
+        """What differs between old and new beyond the image."""
+        place = self.place(key)
+        new, _ = place.launched(key.rollout, key.member)
+        old = place.find(key.old)
+        kept = kept_in(Shown(old).tags) if old else None
+        if old is None or new is None or kept is None:
+            return ()
+        return differences(place.shown(old), kept, place.shown(new))
+
+    def log(self, key: Key) -> str:
+        """The last lines of the new instance's console."""
+        place = self.place(key)
+        new, _ = place.launched(key.rollout, key.member)
+        return place.console(new["InstanceId"]) if new else ""
+
+
+def _parts(instance: Json) -> list[str]:
+    """An instance with what was launched with it."""
+    shown = Shown(instance)
+    parts = [shown.id, shown.root, str(shown.primary.get("NetworkInterfaceId", ""))]
+    return [one for one in parts if one]

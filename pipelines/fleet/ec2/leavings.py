@@ -1,0 +1,87 @@
+"""Edge: what rollouts left in the regions of EC2 fleets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from images.aws.client import Clients
+from images.aws.tags import as_dict, moment_in
+from pipelines.fleet.ec2.essence import ENDED, KEPT, STOPPED, Json, Shown, kept_in
+from pipelines.fleet.ec2.place import Place
+from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT, Leaving
+
+
+class Ec2Ground:
+    """The regions, each with its account, in which fleets are."""
+
+    def __init__(self, clients: Clients, places: Iterable[tuple[str, str]]) -> None:
+        self.places = {f"{account}/{region}": Place(clients, account, region) for account, region in places}
+
+    def leavings(self) -> tuple[Leaving, ...]:
+        """Instances that never became a member or were kept, then volumes and interfaces that hang nowhere."""
+        return tuple(one for where, place in sorted(self.places.items()) for one in _read(where, place))
+
+    def remove(self, leaving: Leaving) -> None:
+        """Remove one thing."""
+        place = self.places[leaving.where]
+        if leaving.kind == "instance":
+            place.terminate(leaving.id)
+        elif leaving.kind == "volume":
+            place.delete_volume(leaving.id)
+        else:
+            place.delete_interface(leaving.id)
+
+
+def _read(where: str, place: Place) -> list[Leaving]:
+    try:
+        return list(_Region(where, place).everything())
+    except GoldsmithError as error:
+        hint = "what cannot be read is not taken for left over; try again"
+        raise OutsideError(f"{where} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
+
+
+class _Region:
+    """One look at a region."""
+
+    def __init__(self, where: str, place: Place) -> None:
+        self.where = where
+        self.place = place
+        self.kept: dict[str, str] = {}
+
+    def everything(self) -> Iterator[Leaving]:
+        """What is left there, what stands on others first."""
+        yield from self._kept_ones()
+        keyed = [{"Name": "tag-key", "Values": [EXPIRY]}]
+        for one in self._instances(keyed):
+            holds = ", ".join(Shown(one).hung().volumes)
+            held = f"it holds the data volumes {holds}: a person decides" if holds else ""
+            yield self._leaving("instance", one["InstanceId"], as_dict(one.get("Tags")), held)
+        free = [*keyed, {"Name": "status", "Values": ["available"]}]
+        for one in self.place.ec2.pages("DescribeVolumes", "Volumes", Filters=free):
+            by = self.kept.get(one["VolumeId"], "")
+            held = f"{by} needs it to go back" if by else ""
+            yield self._leaving("volume", one["VolumeId"], as_dict(one.get("Tags")), held)
+        for one in self.place.ec2.pages("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=free):
+            yield self._leaving("interface", one["NetworkInterfaceId"], as_dict(one.get("TagSet")))
+
+    def _kept_ones(self) -> Iterator[Leaving]:
+        """Old ones that stand stopped: they hold what they held."""
+        for one in self._instances([{"Name": "tag-key", "Values": [f"{KEPT}rollout"]}]):
+            shown = Shown(one)
+            kept = kept_in(shown.tags)
+            if kept is None:
+                continue
+            self.kept |= dict.fromkeys(kept.hung.volumes, shown.id)
+            if shown.state in STOPPED:
+                held = f"it is the old one that {kept.rollout} kept: terminate it when nobody needs it"
+                yield Leaving(self.where, "instance", shown.id, shown.id, kept.rollout, None, held)
+
+    def _instances(self, filters: list[Json]) -> Iterator[Json]:
+        for each in self.place.ec2.pages("DescribeInstances", "Reservations", Filters=filters):
+            yield from (one for one in each["Instances"] if one["State"]["Name"] not in ENDED)
+
+    def _leaving(self, kind: str, name: str, tags: dict[str, str], held: str = "") -> Leaving:
+        return Leaving(
+            self.where, kind, name, tags.get(MEMBER, ""), tags.get(ROLLOUT, ""), moment_in(tags, EXPIRY), held
+        )

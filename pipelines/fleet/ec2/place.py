@@ -1,0 +1,286 @@
+"""Edge: one region of one account, in the verbs that a replacement is made of. Each can be said again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from images.aws.client import AwsError, Clients
+from images.aws.tags import as_list
+from pipelines.fleet.ec2 import requests
+from pipelines.fleet.ec2.essence import ENDED, Json, Registration, Shown
+from pipelines.fleet.leavings import MEMBER, ROLLOUT
+from pipelines.fleet.port import GoneError
+
+ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
+PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped"}
+BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
+LOG_LINES = 10
+SETTLE = timedelta(minutes=10)  # for an instance to start or stop, or a volume to move
+
+
+class Place:
+    """One region of one account."""
+
+    def __init__(self, clients: Clients, account: str, region: str) -> None:
+        self.clients = clients
+        self.account = account
+        self.region = region
+        self.ec2 = clients.client("ec2", region, account)
+        self.balancers = clients.client("elbv2", region, account)
+
+    def find(self, instance: str) -> Json | None:
+        """The instance of that id; None once it is terminated."""
+        try:
+            answer = self.ec2.call("DescribeInstances", InstanceIds=[instance])
+        except AwsError as error:
+            if error.code == "InvalidInstanceID.NotFound":
+                return None
+            raise
+        found = [one for each in answer["Reservations"] for one in each["Instances"]]
+        return found[0] if found and found[0]["State"]["Name"] not in ENDED else None
+
+    def need(self, instance: str) -> Json:
+        """The instance of that id. Raises GoneError when it is gone."""
+        found = self.find(instance)
+        if found is None:
+            raise GoneError(f"the instance {instance} is gone from {self.region}")
+        return found
+
+    def launched(self, rollout: str, member: str) -> tuple[Json | None, int]:
+        """What a rollout launched for a member, and how many of those have ended already."""
+        wanted = {f"tag:{ROLLOUT}": rollout, f"tag:{MEMBER}": member}
+        filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+        found = [
+            one
+            for each in self.ec2.pages("DescribeInstances", "Reservations", Filters=filters)
+            for one in each["Instances"]
+        ]
+        alive = [one for one in found if one["State"]["Name"] not in ENDED]
+        return (alive[0] if alive else None), len(found) - len(alive)
+
+    def shown(self, instance: Json) -> Shown:
+        """An instance with all that hangs on it."""
+        mine = [{"Name": "attachment.instance-id", "Values": [instance["InstanceId"]]}]
+        volumes = {one["VolumeId"]: one for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=mine)}
+        registrations = self.registrations(instance)
+        return Shown(instance, volumes, self._attributes(instance), registrations)
+
+    def _attributes(self, instance: Json) -> dict[str, Any]:
+        name = instance["InstanceId"]
+        found = {key: self._attribute(name, key) for key in ATTRIBUTES}
+        first = Shown(instance).primary.get("NetworkInterfaceId", "")
+        asked = [{"Name": "network-interface-id", "Values": [first]}]
+        addresses = self.ec2.call("DescribeAddresses", Filters=asked)["Addresses"] if first else []
+        found["addresses"] = tuple(one["AllocationId"] for one in addresses)
+        if str(instance["InstanceType"]).startswith(BURSTABLE):
+            answer = self.ec2.call("DescribeInstanceCreditSpecifications", InstanceIds=[name])
+            found["credits"] = next((one["CpuCredits"] for one in answer["InstanceCreditSpecifications"]), None)
+        return found
+
+    def _attribute(self, instance: str, key: str) -> Any:
+        answer = self.ec2.call("DescribeInstanceAttribute", InstanceId=instance, Attribute=key)
+        return answer.get(key[0].upper() + key[1:], {}).get("Value")
+
+    def refuse_protected(self, instance: str) -> None:
+        """Raise RefusedError where a person has forbidden what a replacement must do in the end."""
+        for key, what in PROTECTIONS.items():
+            if self._attribute(instance, key):
+                raise RefusedError(
+                    f"{instance} is protected from being {what} ({key})",
+                    hint='take the protection off, or set ec2.way = "root_volume", which keeps the instance',
+                )
+
+    def registrations(self, instance: Json) -> tuple[Registration, ...]:
+        """Where an instance is registered, and how it is there."""
+        places = []
+        for group in self.balancers.pages("DescribeTargetGroups", "TargetGroups"):
+            if group.get("VpcId") == instance.get("VpcId") and group.get("TargetType", "instance") == "instance":
+                places += [one for name, one in self.targets(group) if name == instance["InstanceId"]]
+        return tuple(sorted(places, key=lambda one: (one.group, one.port)))
+
+    def targets(self, group: Json) -> list[tuple[str, Registration]]:
+        """Who is registered in a target group; those that are on their way out are not."""
+        arn, default = group["TargetGroupArn"], group.get("Port", 0)
+        answer = self.balancers.call("DescribeTargetHealth", TargetGroupArn=arn)
+        found = [(one["Target"], one.get("TargetHealth", {}).get("State", "")) for one in
+                 answer["TargetHealthDescriptions"]]  # fmt: skip
+        return [(target["Id"], Registration(arn, int(target.get("Port") or default), state))
+                for target, state in found if state != "draining"]  # fmt: skip
+
+    def health(self, instance: str) -> tuple[bool, str]:
+        """Whether both status checks passed, and what they say."""
+        found = self.ec2.call("DescribeInstanceStatus", InstanceIds=[instance])["InstanceStatuses"]
+        if not found:
+            return False, f"{instance} is not running"
+        said = found[0]["InstanceStatus"]["Status"], found[0]["SystemStatus"]["Status"]
+        return said == ("ok", "ok"), f"{instance}: instance check {said[0]}, system check {said[1]}"
+
+    def tag(self, resources: Iterable[str], tags: Mapping[str, str]) -> None:
+        """Write tags."""
+        self.ec2.call("CreateTags", Resources=list(resources), Tags=as_list(tags))
+
+    def untag(self, resources: Iterable[str], keys: Iterable[str]) -> None:
+        """Take tags away."""
+        if named := [{"Key": key} for key in sorted(keys)]:
+            self.ec2.call("DeleteTags", Resources=list(resources), Tags=named)
+
+    def register(self, instance: str, places: Iterable[Registration]) -> None:
+        """Into target groups."""
+        for request in requests.targets(instance, list(places)):
+            self.balancers.call("RegisterTargets", **request)
+
+    def deregister(self, instance: str, places: Iterable[Registration], drain: timedelta) -> None:
+        """Out of target groups; returns when nothing is in flight there any more, or `drain` is over."""
+        left = list(places)
+        for request in requests.targets(instance, left):
+            self.balancers.call("DeregisterTargets", **request)
+        waited = 0
+        while waited < drain.total_seconds() and any(self._draining(instance, one) for one in left):
+            self.clients.pause(1)
+            waited += 1
+
+    def _draining(self, instance: str, place: Registration) -> bool:
+        target = [{"Id": instance, "Port": place.port}]
+        answer = self.balancers.call("DescribeTargetHealth", TargetGroupArn=place.group, Targets=target)
+        return any(one.get("TargetHealth", {}).get("State") == "draining" for one in answer["TargetHealthDescriptions"])
+
+    def stop(self, instance: str, *, wait: bool) -> None:
+        """Stop an instance; with `wait`, until it is stopped and what hangs on it can be taken off."""
+        state = self.need(instance)["State"]["Name"]
+        if state in ("pending", "running"):
+            if state == "pending":
+                self.until_state(instance, "running")
+            self.ec2.call("StopInstances", InstanceIds=[instance])
+        if wait:
+            self.until_state(instance, "stopped")
+
+    def start(self, instance: str) -> None:
+        """Start an instance, and wait until it runs."""
+        if self.need(instance)["State"]["Name"] in ("stopping", "stopped"):
+            self.until_state(instance, "stopped")
+            self.ec2.call("StartInstances", InstanceIds=[instance])
+        self.until_state(instance, "running")
+
+    def until_state(self, instance: str, wanted: str) -> Json:
+        """The instance once it is in that state. Raises GoneError, or OutsideError when it does not come to it."""
+        found: Json = self.clients.until(
+            lambda: (one := self.need(instance))["State"]["Name"] == wanted and one,
+            f"{instance} to be {wanted}",
+            within=SETTLE,
+        )
+        return found
+
+    def console(self, instance: str) -> str:
+        """The last lines that an instance wrote to its console, as far as the service has them by now."""
+        output = self.ec2.call("GetConsoleOutput", InstanceId=instance).get("Output") or ""
+        return "\n".join(str(output).splitlines()[-LOG_LINES:])
+
+    def terminate(self, instance: str) -> None:
+        """End an instance for good."""
+        self._gone("TerminateInstances", InstanceIds=[instance])
+
+    def move_address(self, allocation: str, interface: str) -> None:
+        """An Elastic IP to a network interface, from wherever it is."""
+        asked = {"AllocationId": allocation, "NetworkInterfaceId": interface, "AllowReassociation": True}
+        self.ec2.call("AssociateAddress", **asked)
+
+    def move_volume(self, volume: str, device: str, instance: str) -> None:
+        """A volume to an instance, off the stopped one that it hangs on."""
+
+        def there() -> bool:
+            hung = self._attachment(volume)
+            return bool(hung.get("InstanceId") == instance and hung.get("State") != "detaching")
+
+        if not there():
+            self.take_off(volume)
+            self._once(there, "AttachVolume", VolumeId=volume, InstanceId=instance, Device=device)
+
+    def take_off(self, volume: str) -> None:
+        """A volume off the stopped instance that it hangs on."""
+
+        def off() -> bool:
+            return bool(self._attachment(volume).get("State", "detaching") == "detaching")
+
+        if not off():
+            hung = self._attachment(volume)
+            self._once(off, "DetachVolume", VolumeId=volume, InstanceId=hung["InstanceId"])
+        self.clients.until(lambda: self.volume(volume)["State"] == "available", f"{volume} to come off", within=SETTLE)
+
+    def _attachment(self, volume: str) -> Json:
+        """Where a volume hangs; empty where nowhere."""
+        hung = [one for one in self.volume(volume).get("Attachments", ()) if one.get("State") != "detached"]
+        return dict(hung[0]) if hung else {}
+
+    def detached(self, rollout: str, member: str) -> list[str]:
+        """The volumes that a rollout made or took off for a member and that hang nowhere."""
+        wanted = {f"tag:{ROLLOUT}": rollout, f"tag:{MEMBER}": member, "status": "available"}
+        filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+        return [one["VolumeId"] for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=filters)]
+
+    def delete_volume(self, volume: str) -> None:
+        """Delete a volume, if it is there."""
+        self._gone("DeleteVolume", VolumeId=volume)
+
+    def delete_interface(self, interface: str) -> None:
+        """Delete a network interface, if it is there."""
+        self._gone("DeleteNetworkInterface", NetworkInterfaceId=interface)
+
+    def _gone(self, operation: str, **request: Any) -> None:
+        """Remove something, which may be gone already."""
+        try:
+            self.ec2.call(operation, **request)
+        except AwsError as error:
+            if not error.code.endswith(".NotFound"):
+                raise
+
+    def volume(self, volume: str) -> Json:
+        """A volume as the region shows it."""
+        found: Json = self.ec2.call("DescribeVolumes", VolumeIds=[volume])["Volumes"][0]
+        return found
+
+    def move_interface(self, interface: str, index: int, instance: str) -> None:
+        """A further network interface to an instance, off the stopped one that it hangs on."""
+
+        def there() -> bool:
+            hung = self._interface(interface).get("Attachment", {})
+            return bool(hung.get("InstanceId") == instance and hung.get("Status") != "detaching")
+
+        if not there():
+            self._take_off_interface(interface)
+            asked = {"NetworkInterfaceId": interface, "InstanceId": instance, "DeviceIndex": index}
+            self._once(there, "AttachNetworkInterface", **asked)
+
+    def _take_off_interface(self, interface: str) -> None:
+        def off() -> bool:
+            return bool(self._interface(interface).get("Attachment", {}).get("Status", "detaching") == "detaching")
+
+        if not off():
+            hung = self._interface(interface)["Attachment"]
+            self._once(off, "DetachNetworkInterface", AttachmentId=hung["AttachmentId"])
+        self.clients.until(
+            lambda: self._interface(interface)["Status"] == "available", f"{interface} to come off", within=SETTLE
+        )
+
+    def _once(self, done: Callable[[], bool], operation: str, **request: Any) -> None:
+        """Ask for what the service refuses the second time: a lost answer is asked for again, and is no failure."""
+        try:
+            self.ec2.call(operation, **request)
+        except AwsError:
+            if not done():
+                raise
+
+    def _interface(self, interface: str) -> Json:
+        asked = {"NetworkInterfaceIds": [interface]}
+        found: Json = self.ec2.call("DescribeNetworkInterfaces", **asked)["NetworkInterfaces"][0]
+        return found
+
+    def image(self, image: str) -> Json:
+        """An image as this account sees it. Raises OutsideError where it does not."""
+        found = self.ec2.call("DescribeImages", ImageIds=[image], IncludeDeprecated=True)["Images"]
+        if not found:
+            raise OutsideError(f"{image} cannot be seen in {self.region} by account {self.account}")
+        shown: Json = found[0]
+        return shown

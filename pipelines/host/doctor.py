@@ -1,0 +1,176 @@
+"""`doctor`: what this machine has, what it lacks, and what each lack costs. It changes and starts nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hardening.foundation.console import print_json, print_table
+from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.process import run, which
+from hardening.foundation.settings import Settings
+from images import feeds
+from images.catalog import load_definitions
+from images.model import Bootstrap
+from images.packages import debian
+from images.packages.index import PackageIndex
+from pipelines.contract import DoctorLine
+from pipelines.host import embedded_registry, provision
+from pipelines.host.private_engine import PrivateEngine
+
+NEEDED_BYTES = 5 * 1024**3
+ANSWER_SECONDS = 10
+SCANNERS = {"trivy": "the scanner trivy", "syft": "software bills of materials", "hadolint": "checks of Dockerfiles"}
+
+
+def examine(settings: Settings) -> list[DoctorLine]:
+    """Every line of the report."""
+    return [
+        _line("python", True, platform.python_version(), "everything"),
+        _line("root", os.geteuid() == 0, f"user id {os.geteuid()}", "builds of images and a private engine"),
+        *_tools(),
+        *_engines(settings),
+        _registry(settings),
+        *(archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
+        _disk(settings),
+        *(_feed(settings, bootstrap) for bootstrap in _bootstraps(settings)),
+    ]
+
+
+def exit_code(lines: list[DoctorLine]) -> int:
+    """0 where everything essential is there, else 4."""
+    return 4 if any(line.essential and not line.present for line in lines) else 0
+
+
+def show(lines: list[DoctorLine], *, as_json: bool) -> None:
+    """The report: JSON for programs, or a table in 80 columns whose missing things say what they cost."""
+    if as_json:
+        print_json([line.model_dump() for line in lines])
+        return
+    marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "missing"}
+    rows = [[line.what, marks[line.present, line.essential], _explained(line)] for line in lines]
+    print_table(["what", "state", "detail"], rows)
+
+
+def _explained(line: DoctorLine) -> str:
+    if line.present:
+        return line.detail
+    return f"{line.detail}; without it: no {line.costs}" if line.detail else f"without it: no {line.costs}"
+
+
+def _line(what: str, present: bool, detail: str, costs: str, *, essential: bool = True) -> DoctorLine:
+    return DoctorLine(what=what, present=present, detail=detail, costs=costs, essential=essential)
+
+
+def _tools() -> Iterator[DoctorLine]:
+    versions = _package_versions([tool.package for tool in provision.TOOLS])
+    for tool in provision.TOOLS:
+        present = tool.present()
+        detail = versions.get(tool.package, "not by a package") if present else f"package {tool.package}"
+        yield _line(
+            Path(tool.name).name, present, detail, tool.costs, essential=not (tool.only_tests or tool.for_machines)
+        )
+    for name, costs in SCANNERS.items():
+        place = which(name)
+        yield _line(name, place is not None, str(place or "extra `scanners`"), costs, essential=False)
+
+
+def _package_versions(packages: list[str]) -> dict[str, str]:
+    if which("dpkg-query") is None:
+        return {}
+    done = run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages], ok=range(256))
+    return dict(
+        pair for line in done.stdout.splitlines() if len(pair := line.split(" ", 1)) == len(("name", "version"))
+    )
+
+
+def _engines(settings: Settings) -> Iterator[DoctorLine]:
+    for what, for_builds in (("engine for fleets", False), ("engine for builds", True)):
+        costs = "builds on other images" if for_builds else "Docker fleets"
+        try:
+            found = provision.existing_engine(settings, for_builds)
+        except GoldsmithError as error:
+            yield _line(what, False, str(error), costs)
+            continue
+        if found:
+            store = "containerd image store" if found.containerd_store else "classic image store"
+            yield _line(what, True, f"{found.version} ({store}) at {found.host}", costs)
+        else:
+            able = os.geteuid() == 0 and which("dockerd") is not None
+            detail = f"a private one, started when needed in {PrivateEngine(settings).folder}"
+            yield _line(what, able, detail if able else "none answers, and none can be started", costs)
+
+
+def _registry(settings: Settings) -> DoctorLine:
+    address = settings.registry.address
+    if not address:
+        state = "running" if embedded_registry.running(settings) else "started when needed"
+        present = which("docker-registry") is not None
+        return _line("registry", present, f"embedded, on loopback, {state}", "publishing")
+    scheme = "http" if settings.registry.insecure or address.startswith(("localhost", "127.")) else "https"
+    status = _status(f"{scheme}://{address.partition('/')[0]}/v2/", verify=settings.registry.ca_file)
+    return _line("registry", status.isdecimal(), f"{address}: {status}", "publishing")
+
+
+def _bootstraps(settings: Settings) -> list[Bootstrap]:
+    """One bootstrap of each suite that definitions name, or none where the definitions do not load."""
+    try:
+        definitions = load_definitions(settings.roots).values()
+    except GoldsmithError:
+        return []
+    found = {base.suite: base for item in definitions if (base := item.definition.base.bootstrap)}
+    return [found[suite] for suite in sorted(found)]
+
+
+def archive(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
+    """Whether the archive of `bootstrap`'s suite can be reached."""
+    what, costs = f"archive of {bootstrap.suite}", "builds of base images and news of updates"
+    try:
+        sources = list(debian.sources_of(PackageIndex(settings).sources(bootstrap)))
+    except GoldsmithError as error:
+        return _line(what, False, str(error), costs)
+    answers = [_reached(settings, uri, source.suites[0]) for source in sources for uri in source.uris]
+    return _line(what, bool(answers) and all(ok for ok, _ in answers), "\n".join(text for _, text in answers), costs)
+
+
+def _reached(settings: Settings, uri: str, suite: str) -> tuple[bool, str]:
+    folder = f"{uri.rstrip('/')}/{suite}" if suite.endswith("/") else f"{uri.rstrip('/')}/dists/{suite}/"
+    if uri.startswith(("file:", "copy:")):
+        present = Path(folder.partition(":")[2]).is_dir()
+        return present, f"{uri}: {'a folder' if present else 'no such folder'}"
+    status = _status(f"{folder}InRelease", proxy=settings.packages.proxy)
+    return status == "200", f"{uri}: {'answers' if status == '200' else status}"
+
+
+def _status(url: str, *, proxy: str = "", verify: Path | None = None) -> str:
+    """The HTTP status of `url`, or what went wrong."""
+    import requests
+
+    proxies = {"http": proxy, "https": proxy} if proxy else None
+    try:
+        answer = requests.head(url, timeout=ANSWER_SECONDS, proxies=proxies, verify=str(verify) if verify else True)
+    except requests.RequestException as error:
+        return f"does not answer ({type(error).__name__})"
+    return str(answer.status_code)
+
+
+def _disk(settings: Settings) -> DoctorLine:
+    folder = next(path for path in (settings.state_dir, *settings.state_dir.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1024**3:.0f} GiB free at {folder}"
+    return _line("disk", free >= NEEDED_BYTES, detail, f"room for builds ({NEEDED_BYTES // 1024**3} GiB needed)")
+
+
+def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
+    what, costs = f"advisories of {bootstrap.suite}", "answer to whether an image is vulnerable"
+    if not settings.feeds.debsecan and not settings.feeds.trivy:
+        found, missing = feeds.current(settings, bootstrap.suite, datetime.now(UTC))
+        sample = found.get("debsecan")
+        detail = f"only the {sample.source}; set feeds.debsecan" if sample else missing.get("debsecan", "")
+        return _line(what, False, detail, "publication by the default policy", essential=sample is None)
+    given = {"debsecan": settings.feeds.debsecan, "trivy": settings.feeds.trivy}
+    return _line(what, True, ", ".join(f"{name}: {place}" for name, place in given.items() if place), costs)

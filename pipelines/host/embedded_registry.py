@@ -1,0 +1,104 @@
+"""The embedded registry: the distribution's own on loopback, so that nothing needs an account. Started when needed."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from pathlib import Path
+from string import Template
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.locks import only_one
+from hardening.foundation.process import which
+from hardening.foundation.settings import Settings
+from pipelines.host.daemon import Daemon
+
+REPOSITORY = "golden"
+START_SECONDS = 60
+
+_CONFIG = Template("""version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: $data}
+  delete: {enabled: true}
+http: {addr: "127.0.0.1:$port", secret: only-on-loopback}
+""")
+
+
+def registry_address(settings: Settings) -> str:
+    """Where releases are published: the configured registry, else the embedded one, started when it does not run.
+
+    Raises OutsideError when the embedded registry cannot be started.
+    """
+    if settings.registry.address:
+        return settings.registry.address
+    folder = _folder(settings)
+    with only_one(folder / "lock", "starting the embedded registry", wait_seconds=START_SECONDS):
+        port = _port(folder)
+        if not (_daemon(folder).pid() and _answers(port)):
+            _start(folder, port)
+    return f"127.0.0.1:{port}/{REPOSITORY}"
+
+
+def known_address(settings: Settings) -> str:
+    """The address that the embedded registry has, running or not; empty where there never was one. Starts nothing."""
+    folder = _folder(settings)
+    return f"127.0.0.1:{_port(folder)}/{REPOSITORY}" if (folder / "port").exists() else ""
+
+
+def stop(settings: Settings) -> None:
+    """Stop the embedded registry, if it runs. What it stores stays."""
+    _daemon(_folder(settings)).stop()
+
+
+def running(settings: Settings) -> bool:
+    """Whether the embedded registry runs; starts nothing."""
+    return _daemon(_folder(settings)).pid() is not None
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.state_dir / "registry"
+
+
+def _daemon(folder: Path) -> Daemon:
+    return Daemon("docker-registry", folder)
+
+
+def _start(folder: Path, port: int) -> None:
+    program = which("docker-registry")
+    if program is None:
+        raise OutsideError("docker-registry is not installed", hint="run ./goldsmith setup, or set registry.address")
+    _daemon(folder).stop()
+    if _answers(port):
+        raise OutsideError(
+            f"port {port}, which the embedded registry has always used, is taken by another program",
+            hint=f"stop that program, or delete {folder / 'port'} and publish again",
+        )
+    config = folder / "config.yml"
+    config.write_text(_CONFIG.substitute(data=folder / "data", port=port))
+    argv = ["sh", str(Path(__file__).with_name("embedded-registry.sh")), str(program), str(config)]
+    _daemon(folder).start(argv, ready=lambda: _answers(port))
+
+
+def _port(folder: Path) -> int:
+    """The registry's port: free when first chosen, then kept, because references to images name it."""
+    file = folder / "port"
+    if not file.exists():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            file.write_text(f"{probe.getsockname()[1]}\n")
+    return int(file.read_text())
+
+
+def _answers(port: int) -> bool:
+    """Whether something speaks HTTP on the port."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/v2/")
+        connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    else:
+        return True
+    finally:
+        connection.close()

@@ -1,0 +1,181 @@
+"""The private Docker Engine: where the host has none, or one without the containerd image store that builds need.
+
+It shares nothing with the host's own engine: own data, socket, bridge and address pool, and it leaves the host's
+firewall alone but for rules about its own addresses. It runs in a mount namespace of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.locks import only_one
+from hardening.foundation.process import run, which
+from hardening.foundation.settings import Settings
+from pipelines.host.daemon import Daemon
+
+START_SECONDS = 90
+POOL_PREFIX = 20
+POOLS = list(IPv4Network("10.213.0.0/16").subnets(new_prefix=POOL_PREFIX))
+
+
+class PrivateEngine:
+    """The engine that belongs to one state directory."""
+
+    def __init__(self, settings: Settings) -> None:
+        name = hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8]
+        self.folder = settings.state_dir / "docker"
+        self.runtime = Path(f"/run/goldsmith-{name}")  # short: a socket's path holds 107 bytes at most (unix(7))
+        self.bridge = f"gold{name}"
+        self.host = f"unix://{self.runtime}/docker.sock"
+        self.daemon = Daemon("dockerd", self.runtime, self.folder)  # it is found again even if the state was deleted
+        self.data = self.folder / "data"
+        self.pool_file = self.folder / "addresses"
+
+    def ensure(self) -> str:
+        """Start the engine unless it runs; its DOCKER_HOST. Raises OutsideError where it may not or cannot."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with only_one(self.folder / "lock", "starting the private Docker Engine", wait_seconds=START_SECONDS):
+            if self.daemon.pid() is None or not self.data.exists():
+                self._start()
+            elif not self.answers():  # restarting it would end the containers that it runs
+                raise OutsideError(
+                    f"the private Docker Engine does not answer at {self.host}", hint=f"see {self.daemon.log}"
+                )
+        return self.host
+
+    def answers(self) -> bool:
+        """Whether the engine takes requests."""
+        return run(["docker", "--host", self.host, "version"], ok=range(256)).status == 0
+
+    def stop(self) -> None:
+        """Stop the engine and take away its bridge, rules and socket. Its images stay."""
+        self.daemon.stop()
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        links = _links()
+        for pool in {*self._kept_pool(), *(pool_of(net) for net in networks(links, self.bridge))}:
+            self._disconnect(pool, links)
+
+    def _start(self) -> None:
+        if os.geteuid() != 0:
+            raise OutsideError(
+                "no Docker Engine with the containerd image store, and only root can start a private one",
+                hint="run this as root, or set docker.build_host in goldsmith.toml",
+            )
+        if which("dockerd") is None:
+            raise OutsideError("dockerd is not installed", hint="./goldsmith setup installs it")
+        say(f"starting a private Docker Engine: data in {self.folder}, socket in {self.runtime}")
+        self.stop()
+        pool = self._pool()
+        self._connect(pool)
+        self.runtime.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "daemon.json"
+        config.write_text(json.dumps(daemon_config(pool, _filesystem(self.folder)), indent=2) + "\n")
+        self.daemon.start(self._argv(config), ready=self.answers, within=START_SECONDS)
+
+    def _argv(self, config: Path) -> list[str]:
+        return [
+            *("unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("private-engine.sh"))),
+            *("--config-file", str(config), "--host", self.host, "--pidfile", str(self.runtime / "docker.pid")),
+            *("--data-root", str(self.data), "--exec-root", str(self.runtime / "exec")),
+            *("--bridge", self.bridge),
+        ]
+
+    def _connect(self, pool: IPv4Network) -> None:
+        """Give the engine its bridge, with the pool's first network, and let the pool's addresses be forwarded."""
+        network = next(pool.subnets(new_prefix=24))
+        run(["ip", "link", "add", "name", self.bridge, "type", "bridge"])
+        run(["ip", "address", "add", f"{network[1]}/{network.prefixlen}", "dev", self.bridge])
+        run(["ip", "link", "set", self.bridge, "up"])
+        for rule in rules(pool):
+            run(["iptables", "-w", *rule], hint="the kernel or this container lacks iptables (nat, filter)")
+
+    def _pool(self) -> IPv4Network:
+        """The engine's addresses: free when first chosen, then kept, because networks that people made lie in it."""
+        pool = free_pool([*self._kept_pool(), *POOLS], _taken_networks())
+        self.pool_file.write_text(f"{pool}\n")
+        return pool
+
+    def _kept_pool(self) -> list[IPv4Network]:
+        return [IPv4Network(self.pool_file.read_text().strip())] if self.pool_file.exists() else []
+
+    def _disconnect(self, pool: IPv4Network, links: list[dict[str, Any]]) -> None:
+        """Take away the rules of the pool and every bridge with an address of it: ours and those of user networks."""
+        for rule in rules(pool):
+            run(["iptables", "-w", *_delete(rule)], ok=range(256))
+        for link in links:
+            if any(network.subnet_of(pool) for network in networks([link])):
+                run(["ip", "link", "delete", link["ifname"]], ok=range(256))
+
+
+def rules(pool: IPv4Network) -> list[list[str]]:
+    """The iptables rules for an engine that manages none: its addresses may talk among themselves and go out."""
+    source, target = ["-s", str(pool)], ["-d", str(pool)]
+    answers = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]
+    return [
+        ["-I", "FORWARD", *source, "-j", "ACCEPT"],
+        ["-I", "FORWARD", *target, *answers, "-j", "ACCEPT"],
+        ["-t", "nat", "-I", "POSTROUTING", *source, "!", "-d", str(pool), "-j", "MASQUERADE"],
+    ]
+
+
+def daemon_config(pool: IPv4Network, filesystem: str) -> dict[str, object]:
+    """Dockerd's configuration. Overlay mounts cannot stand on an overlay: there the slow, plain snapshotter serves."""
+    second_half = list(pool.subnets(prefixlen_diff=1))[1]
+    config: dict[str, object] = {
+        "features": {"containerd-snapshotter": True},
+        "iptables": False,
+        "ip6tables": False,
+        "default-address-pools": [{"base": str(second_half), "size": 24}],
+    }
+    return config | ({"storage-driver": "native"} if filesystem.startswith(("overlay", "fuse")) else {})
+
+
+def free_pool(pools: Iterable[IPv4Network], taken: Sequence[IPv4Network]) -> IPv4Network:
+    """The first of `pools` that overlaps with no network of this host. Raises OutsideError when all do."""
+    for pool in pools:
+        if not any(pool.overlaps(network) for network in taken):
+            return pool
+    raise OutsideError(
+        "no free address range for a private Docker Engine",
+        evidence=", ".join(str(pool) for pool in POOLS),
+        hint="set docker.build_host and docker.host in goldsmith.toml to an engine of your own",
+    )
+
+
+def pool_of(network: IPv4Network) -> IPv4Network:
+    """The pool that a bridge's network is the beginning of."""
+    return network.supernet(new_prefix=POOL_PREFIX)
+
+
+def networks(links: list[dict[str, Any]], name: str = "") -> list[IPv4Network]:
+    """The networks in the output of `ip -j address`: of all links, or of one."""
+    infos = [info for link in links if link["ifname"] == (name or link["ifname"]) for info in link.get("addr_info", [])]
+    return [IPv4Network(f"{info['local']}/{info['prefixlen']}", strict=False) for info in infos]
+
+
+def _taken_networks() -> list[IPv4Network]:
+    """What addresses and routes of this host use. The default route, which covers everything, does not count."""
+    routes = json.loads(run(["ip", "-j", "-4", "route"]).stdout or "[]")
+    return networks(_links()) + [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
+
+
+def _links() -> list[dict[str, Any]]:
+    links: list[dict[str, Any]] = json.loads(run(["ip", "-j", "-4", "address"]).stdout or "[]")
+    return links
+
+
+def _filesystem(folder: Path) -> str:
+    return run(["stat", "--file-system", "--format", "%T", str(folder)]).stdout.strip()
+
+
+def _delete(rule: list[str]) -> list[str]:
+    return ["-D" if part == "-I" else part for part in rule]

@@ -1,0 +1,289 @@
+"""What the host must offer: Debian packages and a Docker Engine. `setup` provides what is missing, naming it first."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import Completed, run, which
+from hardening.foundation.settings import Settings
+from pipelines.host.private_engine import PrivateEngine
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/docker", str(Path.home() / ".docker"))
+ASK_SECONDS = 60
+# Their programs are wanted, not what Debian starts at boot.
+UNWANTED_SERVICES = {"docker-registry", "nginx", "postgresql"}
+SERVICE_POLICY = """#!/bin/sh
+[ -d /run/systemd/system ] || exit 101
+case $1 in docker | docker.* | containerd*) ;; *) exit 101 ;; esac
+"""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Something that the host must have: a program or, where it begins with a slash, a file.
+
+    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. Who builds no machine images
+    does without those `for_machines`. `library`: the package of a library that it is bound to, version by version.
+    """
+
+    name: str
+    package: str
+    costs: str
+    only_tests: bool = False
+    for_machines: bool = False
+    library: str = ""
+
+    def present(self) -> bool:
+        """Whether the host has it, and its library in the version that it needs."""
+        if "/" in self.name:
+            return any(map(Path.exists, _places(self.name)))
+        return which(self.name) is not None and (not self.library or self._starts())
+
+    def _starts(self) -> bool:
+        """False where it cannot be bound to its library: some hosts hold another one than their dpkg knows of."""
+        return run([self.name, "--version"], env={"LD_BIND_NOW": "1"}, ok=range(256)).status == 0
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What is installed where it lacks."""
+        return (self.package, self.library) if self.library else (self.package,)
+
+
+TOOLS = (
+    Tool("docker", "docker-cli", "builds of children, fleets, checks of running images"),
+    Tool("dockerd", "docker.io", "a private engine where the host's cannot build"),
+    Tool("cli-plugins/docker-buildx", "docker-buildx", "builds of images on other images"),
+    Tool("containerd", "containerd", "a private engine"),
+    Tool("runc", "runc", "a private engine"),
+    Tool("iptables", "iptables", "networks of a private engine"),
+    Tool("ip", "iproute2", "networks of a private engine"),
+    Tool("mmdebstrap", "mmdebstrap", "builds of base images"),
+    Tool("/usr/share/keyrings/debian-archive-keyring", "debian-archive-keyring", "verified packages in base images"),
+    Tool("debsecan", "debsecan", "the scanner debsecan"),
+    Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
+    Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
+    Tool(
+        "systemd-repart",
+        "systemd-repart",
+        "disks of machine images",
+        for_machines=True,
+        library="libsystemd-shared",
+    ),
+    Tool("ukify", "systemd-ukify", "kernels of machine images", for_machines=True),
+    Tool("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi", "kernels of machines", for_machines=True),
+    Tool("mkfs.ext4", "e2fsprogs", "file systems of machine images", for_machines=True),
+    Tool(
+        "/usr/lib/x86_64-linux-gnu/libarchive.so.13",
+        "libarchive13t64",
+        "file systems of machine images",
+        for_machines=True,
+    ),
+    Tool("modprobe", "kmod", "checks of machines' kernel modules", for_machines=True),
+    Tool("mkfs.vfat", "dosfstools", "EFI partitions of machine images", for_machines=True),
+    Tool("mcopy", "mtools", "EFI partitions of machine images", for_machines=True),
+    Tool("sfdisk", "fdisk", "quick boot tests of machine images", for_machines=True),
+    Tool("qemu-system-x86_64", "qemu-system-x86", "boot tests of machine images", for_machines=True),
+    Tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "boot tests of machine images", for_machines=True),
+    Tool("qemu-img", "qemu-utils", "second boots of machine images, and qcow2", for_machines=True),
+    Tool("oscap", "openscap-scanner", "benchmarks of machine images", for_machines=True),
+    Tool("systemd-analyze", "systemd", "the scanner systemd-analyze, for machine images", for_machines=True),
+    Tool("mkosi", "mkosi", "machine images from mkosi configurations", only_tests=True),
+    Tool("sgdisk", "gdisk", "tests of machine images' disks", only_tests=True),
+    Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
+    Tool("faketime", "faketime", "tests of builds on another day", only_tests=True),
+    Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
+    Tool("busybox", "busybox-static", "tests of Docker fleets", only_tests=True),
+    Tool("/usr/lib/postgresql/*/bin/postgres", "postgresql", "tests on PostgreSQL", only_tests=True),
+    Tool("nginx", "nginx", "tests of replacements behind a proxy", only_tests=True),
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker Engine that answers."""
+
+    host: str
+    version: str
+    containerd_store: bool
+
+    def suits(self, for_builds: bool) -> bool:
+        """Fleets run on any engine. Builds need the containerd image store: without it layers are not reproducible."""
+        return self.containerd_store or not for_builds
+
+
+def setup(settings: Settings, *, for_tests: bool = False, for_machines: bool = False) -> None:
+    """Install what the host lacks and see that the engines run. Quick, and silent, where nothing is missing.
+
+    What machine images need is installed only with `for_machines`, what only tests need only with `for_tests`, which
+    means both.
+
+    Raises OutsideError naming what is missing where it cannot be installed.
+    """
+    wanted = (tool for tool in TOOLS if for_tests or not (tool.only_tests or (tool.for_machines and not for_machines)))
+    if lacking := missing(wanted):
+        install(lacking)
+    for for_builds in (False, True):
+        docker_host(settings, for_builds)
+
+
+def stop(settings: Settings) -> None:
+    """Stop the private engine, if one runs."""
+    PrivateEngine(settings).stop()
+
+
+def missing(tools: Iterable[Tool] = TOOLS) -> list[Tool]:
+    """The tools that this host lacks."""
+    return [tool for tool in tools if not tool.present()]
+
+
+def lacking_for_machines() -> str:
+    """What this host lacks to build machine images, in words; empty where it can."""
+    return ", ".join(Path(tool.name).name for tool in missing(tool for tool in TOOLS if tool.for_machines))
+
+
+def install(lacking: list[Tool]) -> None:
+    """Install the packages of `lacking`, each named before. Raises OutsideError where it may not or cannot."""
+    packages = sorted({package for tool in lacking for package in tool.packages})
+    prefix = _as_root()
+    if which("apt-get") is None or prefix is None:
+        raise OutsideError(
+            f"this host lacks {', '.join(tool.name for tool in lacking)}",
+            hint=f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian",
+        )
+    say(f"installing Debian packages: {' '.join(packages)}")
+    run([*prefix, "apt-get", "update", "-q"], hint="is the package mirror reachable?")
+    known = [package for package in packages if run(["apt-cache", "show", package], ok=range(256)).status == 0]
+    with _no_new_services(prefix, known):
+        run([*prefix, *apt_install(known)], env={"DEBIAN_FRONTEND": "noninteractive"})
+    if still := missing(lacking):
+        raise OutsideError(
+            f"installed {' '.join(known)}, and still lack {', '.join(tool.name for tool in still)}",
+            hint="this distribution packages them otherwise: install them by hand",
+        )
+
+
+def apt_install(packages: list[str]) -> list[str]:
+    """The command that installs `packages`, once more where they are there: something of them lacks all the same.
+
+    Nothing recommended, and waiting for another apt to finish.
+    """
+    options = ["-y", "-q", "--reinstall", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
+    return ["apt-get", "install", *options, *packages]
+
+
+def docker_host(settings: Settings, for_builds: bool) -> str:
+    """The engine, as DOCKER_HOST, that fleets run on or, with `for_builds`, that builds use.
+
+    The configured engine, else the host's own, where it suits; else a private one, started when it does not run.
+    Raises OutsideError.
+    """
+    found = existing_engine(settings, for_builds)
+    return found.host if found else PrivateEngine(settings).ensure()
+
+
+def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
+    """The engine that `docker_host` would choose, as far as one runs. Starts nothing.
+
+    Raises OutsideError where a configured engine does not answer or cannot build.
+    """
+    if for_builds and settings.docker.build_host:
+        return _fit(_answering(settings.docker.build_host))
+    configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
+    found = _answering(configured) if configured else probe(DEFAULT_HOST)
+    if found and found.suits(for_builds):
+        return found
+    private = PrivateEngine(settings)
+    # One whose data was removed under it still answers, and can do nothing: it is started anew.
+    return probe(private.host) if private.data.exists() else None
+
+
+def probe(host: str) -> Engine | None:
+    """The engine at `host`, or None where none answers. Starts nothing."""
+    socket = host.removeprefix("unix://")
+    if which("docker") is None or (socket != host and not Path(socket).exists()):
+        return None
+    return parse_info(host, _info(host).stdout)
+
+
+def parse_info(host: str, info: str) -> Engine | None:
+    """The engine that `docker info --format '{{json .}}'` describes, or None where it describes none."""
+    try:
+        value = json.loads(info)
+    except ValueError:
+        return None
+    if not value.get("ServerVersion"):
+        return None
+    store = dict(value.get("DriverStatus") or []).get("driver-type")
+    return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
+
+
+def _answering(host: str) -> Engine:
+    done = _info(host)
+    if found := parse_info(host, done.stdout):
+        return found
+    hint = "start it, or change DOCKER_HOST or docker.host and docker.build_host in goldsmith.toml"
+    raise OutsideError(f"the Docker Engine at {host} does not answer", evidence=done.stderr.strip(), hint=hint)
+
+
+def _fit(engine: Engine) -> Engine:
+    if not engine.containerd_store:
+        raise OutsideError(
+            f"the Docker Engine at {engine.host} (docker.build_host) lacks the containerd image store",
+            hint='set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty',
+        )
+    return engine
+
+
+def _info(host: str) -> Completed:
+    argv = ["docker", "--host", host, "info", "--format", "{{json .}}"]
+    return run(argv, ok=range(256), timeout=ASK_SECONDS, hint=f"is the Docker Engine at {host} healthy?")
+
+
+def _places(name: str) -> list[Path]:
+    """Where a file may be: a star is any version, keyrings end in .gpg or .pgp, plugins of Docker have many folders."""
+    if "*" in name:
+        return list(Path("/").glob(name.removeprefix("/")))
+    if name.startswith("/") and Path(name).suffix:
+        return [Path(name)]
+    if name.startswith("/"):
+        return [Path(name + ending) for ending in (".gpg", ".pgp")]
+    return [Path(folder) / name for folder in BUILDX_FOLDERS]
+
+
+def _as_root() -> list[str] | None:
+    """The prefix that makes a command run as root; None where we may not."""
+    if os.geteuid() == 0:
+        return []
+    if which("sudo") and run(["sudo", "-n", "true"], ok=range(256)).status == 0:
+        return ["sudo", "-n"]
+    return None
+
+
+@contextmanager
+def _no_new_services(prefix: list[str], packages: list[str]) -> Iterator[None]:
+    """While `packages` install, let no service start but Docker's own, and that only under an init system.
+
+    A registry open to all on port 5000 is not what anyone asked for. Debian asks /usr/sbin/policy-rc.d
+    (invoke-rc.d(8)); a host that has one of its own keeps it.
+    """
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    run([*prefix, "sh", "-c", 'printf %s "$1" >"$2" && chmod 755 "$2"', "sh", SERVICE_POLICY, str(policy)])
+    try:
+        yield
+    finally:
+        run([*prefix, "rm", "-f", str(policy)])
+        unwanted = sorted(UNWANTED_SERVICES.intersection(packages))
+        if unwanted and Path("/run/systemd/system").exists():
+            run([*prefix, "systemctl", "disable", *unwanted], ok=range(256))

@@ -1,0 +1,90 @@
+"""Automated runs: a fleet is checked, and brought back into policy as far as its file lets nobody be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hardening.foundation.errors import RefusedError
+from pipelines.contract import Line
+from pipelines.fleet.model import Approval
+from pipelines.fleet.violations import Judged
+from pipelines.roll.approval import write_plan
+from pipelines.roll.desk import Desk, check
+from pipelines.roll.flow import start, start_groups
+from pipelines.roll.notify import Message, notifier
+from pipelines.rollouts.journal import Event
+from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.state import Outcome
+
+
+class AutoLine(Line):
+    """`roll.auto`: one fleet. `outcome`: empty, compliant, planned, waits (for approval), skipped, rolled, refused,
+    failed.
+    """
+
+    fleet: str
+    outcome: str
+    detail: str
+    rollout: str = ""
+
+
+def automated(at: Desk, *, apply: bool) -> AutoLine:
+    """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
+
+    Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
+    """
+    judged = check(at)
+    violating = [one for one in judged if one.violations]
+    if not judged:
+        return _line(at, "empty", "no member runs; nothing was judged")
+    if not violating:
+        return _line(at, "compliant", f"{len(judged)} member(s) within policy")
+    found = _told_of(violating, judged)
+    if at.fleet.approval is Approval.REQUIRED:
+        return _ask(at, found, apply=apply)
+    plan, outcome = start(at, apply=apply, automated=True)
+    _refuse_failed(outcome)
+    groups, of_groups = start_groups(at, apply=apply, automated=True)
+    _refuse_failed(of_groups)
+    ended = [one for one in (outcome, of_groups) if one]
+    if ended:
+        said = "; ".join(one.state.note for one in ended)
+        return _line(at, "rolled", f"{found}; {said}", ended[-1].state.id)
+    many = len(plan.steps) + (len(groups.groups) if groups else 0)
+    return _line(at, "planned", f"{found}; {many} would be replaced") if many else _line(at, "skipped", _left(plan))
+
+
+def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
+    """Write the plan down for whoever approves it, and tell people; groups are approved by starting the rollout."""
+    sealed, groups = at.plan((), automated=True), start_groups(at, apply=False)[0]
+    if not sealed.plan.steps and not groups:
+        return _line(at, "skipped", _left(sealed.plan))
+    start_it = f"./goldsmith roll.start {at.fleet.name} --apply"
+    if apply and sealed.plan.steps and not groups:
+        file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_plan(sealed, file)
+        start_it = f"./goldsmith roll.start {at.fleet.name} --plan {file} --apply"
+    detail = f"{found}; approval is required: {start_it}"
+    if apply:
+        notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
+    return _line(at, "waits", detail)
+
+
+def _refuse_failed(outcome: Outcome | None) -> None:
+    if outcome and outcome.state.failure:
+        raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
+
+
+def _left(plan: Plan) -> str:
+    return "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
+
+
+def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
+    """How many violate, and what."""
+    rules = sorted({rule for one in violating for rule in one.rules})
+    return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
+
+
+def _line(at: Desk, outcome: str, detail: str, rollout: str = "") -> AutoLine:
+    return AutoLine(fleet=at.fleet.name, outcome=outcome, detail=detail, rollout=rollout)

@@ -1,0 +1,181 @@
+"""What the tasks on fleets call: check, plan, roll, roll back, roll by themselves; their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardening.explain import explain
+from hardening.foundation.console import out, print_json, print_table, print_text, say
+from hardening.foundation.content import select
+from hardening.foundation.errors import GoldsmithError, UsageError
+from images.context import Context
+from images.documents import to_json
+from pipelines.fleet.catalog import load_fleets
+from pipelines.listing import ended_by, finish, short
+from pipelines.roll.approval import read_plan, write_plan
+from pipelines.roll.auto import AutoLine, automated
+from pipelines.roll.desk import check, desk
+from pipelines.roll.flow import back, start, start_groups
+from pipelines.roll.journal import Command
+from pipelines.roll.lines import MemberLine, RollOutput, member_lines, roll_output, with_groups
+from pipelines.roll.shown import (
+    CALL_COLUMNS,
+    GROUP_COLUMNS,
+    STEP_COLUMNS,
+    WAVE_COLUMNS,
+    call_rows,
+    group_rows,
+    heading,
+    markdown,
+    step_rows,
+    wave_rows,
+)
+from pipelines.roll.underway import newest, tell
+from pipelines.rollouts.sealed import Sealed
+from pipelines.rollouts.state import Phase
+from pipelines.wiring import image_context
+
+
+def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
+    """Judge every member of a fleet. Raises OutsideError where the engine cannot be read: unread is not compliant."""
+    context = context or image_context()
+    with desk(name, context) as at:
+        return member_lines(check(at))
+
+
+def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
+    """Print the members with their violations; exit code 3 where one violates, or where nothing was judged."""
+    if as_json:
+        print_json(to_json(tuple(lines)))
+    elif not lines:
+        say("no member runs: nothing was judged; do the fleet's selector and labels match?")
+    for line in () if as_json else lines:
+        state = ", ".join(line.violations) or "within policy"
+        until = f", replace by {line.deadline:%Y-%m-%d %H:%M} UTC" if line.deadline else ""
+        on = f" on base {line.base}" if line.base else ""
+        out().print(f"{line.name}: {state}{until}\n  {line.release or line.image}{on}", markup=False)
+        if line.reasons:
+            out().print("  " + explain(line.reasons).replace("\n", "\n  "), markup=False)
+    return 0 if lines and not any(line.violations for line in lines) else 3
+
+
+def plan_roll(
+    name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
+) -> tuple[RollOutput, Sealed]:
+    """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
+    context = context or image_context()
+    with desk(name, context) as at:
+        sealed = at.plan(adopt)
+        if output:
+            write_plan(sealed, Path(output))
+        return with_groups(roll_output(sealed.plan), start_groups(at, apply=False)[0]), sealed
+
+
+def roll_fleet(
+    name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", context: Context | None = None
+) -> RollOutput:
+    """Plan a rollout, or take the plan in `file`, and, with `apply`, carry it out.
+
+    Raises UsageError where both `file` and `adopt` are given, RefusedError when it may not, or was rolled back.
+    """
+    if file and adopt:
+        raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
+    context = context or image_context()
+    approved = read_plan(Path(file)) if file else None
+    with desk(name, context) as at:
+        roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
+        return roll if roll.failure else with_groups(roll, *start_groups(at, apply=apply and not approved))
+
+
+def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
+    """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
+
+    One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
+    """
+    context = context or image_context()
+    seen = newest(context, fleet)
+    replaced = [[member.name, member.pinned] for member in seen.members if member.phase is Phase.NEW]
+    if not apply:
+        print_table(["member", "goes back to"], replaced)
+        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet} --apply")
+        return 0
+    if seen.row.open:
+        tell(context, fleet, Command.ROLLBACK, reason)
+        say(f"{seen.row.id} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it")
+        return 0
+    with desk(fleet, context) as at:
+        done = back(at, seen)
+    print_table(["member", "outcome", "note"], [[one.name, one.phase, one.note] for one in done.members])
+    return 3 if done.state.failure else 0
+
+
+def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
+    """Bring the fleets that `name` means back into policy, as far as their files let an automated run.
+
+    One that fails stops no other. Raises ContentError where no fleet has this name.
+    """
+    context = context or image_context()
+    lines: list[AutoLine] = []
+    failures: list[GoldsmithError] = []
+    for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
+        try:
+            with desk(fleet, context) as at:
+                lines.append(automated(at, apply=apply))
+        except GoldsmithError as error:
+            failures.append(error)
+            lines.append(AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message))
+    return lines, failures
+
+
+def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: bool) -> int:
+    """Print a line for each fleet; the exit code says who must act."""
+    lines, failures = result
+    if as_json:
+        print_json(to_json(tuple(lines)))
+    else:
+        print_table(["fleet", "outcome", "detail"], [[one.fleet, one.outcome, one.detail] for one in lines])
+    return finish(failures)
+
+
+def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool) -> None:
+    """Print a plan for people, for programs, or for whoever approves it."""
+    roll, sealed = planned
+    if as_markdown:
+        out().print(
+            markdown(roll, sealed.made_by, f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"),
+            markup=False,
+            soft_wrap=True,
+            end="",
+        )
+    else:
+        show_roll(roll, as_json=as_json)
+
+
+def show_roll(roll: RollOutput, *, as_json: bool) -> int:
+    """Print a rollout, planned or done; exit code 3 where it failed."""
+    if as_json:
+        print_json(to_json(roll))
+    else:
+        _print_roll(roll)
+    return 3 if roll.failure else 0
+
+
+def _print_roll(roll: RollOutput) -> None:
+    out().print(f"{roll.fleet}: to {short(roll.replacement)}", markup=False, soft_wrap=True)
+    print_text("\n".join(heading(roll)))
+    for columns, rows in (
+        (WAVE_COLUMNS, wave_rows(roll)),
+        (CALL_COLUMNS, call_rows(roll.calls)),
+        (STEP_COLUMNS, step_rows(roll.steps)),
+        (GROUP_COLUMNS, group_rows(roll.groups)),
+    ):
+        if rows:
+            out().print()
+            print_table(columns, rows)
+    for skip in roll.skipped:
+        print_text(f"left alone: {skip.member}: {skip.why}")
+    if roll.failure:
+        say(f"it failed, and went back: {roll.failure}")
+    if (roll.steps or roll.groups) and not roll.rollout:
+        say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet} --apply")

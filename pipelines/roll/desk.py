@@ -1,0 +1,166 @@
+"""What the flows over one fleet work with, whatever its kind: its members, where their images come from, the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.findings import Reason
+from hardening.foundation.content import find_content
+from hardening.model import Enforcement, Waiver
+from images.context import Context
+from pipelines.fleet.catalog import load_fleet
+from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.origins import Origins
+from pipelines.fleet.ec2.alarms import firing
+from pipelines.fleet.ec2.autoscaling import AutoScalingFleet
+from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.inventory import places
+from pipelines.fleet.ec2.origins import AmiOrigins
+from pipelines.fleet.ec2.root_volume import RootVolumeFleet
+from pipelines.fleet.members import Member, Origin, Seen, Target, Unread
+from pipelines.fleet.model import Fleet, FleetKind, Way
+from pipelines.fleet.port import MemberFleet
+from pipelines.fleet.violations import Judged, judge
+from pipelines.rollouts.plan import nothing, plan
+from pipelines.rollouts.refusals import refuse_target
+from pipelines.rollouts.sealed import Present, Sealed, refuse_moved, seal
+from pipelines.soundness import require_policy
+from pipelines.wiring import clock, fleet_host
+
+Now = Callable[[], datetime]
+UNREAD = "unread"
+
+
+class OriginsPort(Protocol):
+    """Answers for one judging of one fleet. No answer is an error, never "unknown"."""
+
+    def of(self, member: Member) -> Origin:
+        """What is known of the image that `member` runs."""
+
+    def target(self) -> Target:
+        """What the fleet's members become, pinned. Raises ContentError where there is no such thing."""
+
+    def again(self, target: Target) -> Target:
+        """The same pinned replacement, as it is judged now."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the flows over one fleet work with. `now` gives the date by which members are judged.
+
+    `look` opens ledger, registry or cloud anew; `seen` is all that the selector finds, with what services roll.
+    `source` is where our own images come from. `groups` are those that a service rolls, None where the kind knows none.
+    `firing`: those of the alarms, by name, that fire.
+    """
+
+    fleet: Fleet
+    context: Context
+    members: MemberFleet
+    now: Now
+    source: str
+    look: Callable[[tuple[Waiver, ...], datetime], OriginsPort]
+    seen: Callable[[], Seen]
+    groups: AutoScalingFleet | None = None
+    firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
+
+    def origins(self) -> OriginsPort:
+        """A fresh look: nothing is remembered from an earlier judging."""
+        return self.look(load_waivers(self.context.settings.roots), self.now())
+
+    def judge(self, members: Sequence[Member]) -> tuple[Judged, ...]:
+        """The members judged by today's policy and waivers."""
+        origins = self.origins()
+        return judge(
+            self.fleet.name,
+            load_policy(self.context.settings.roots, self.fleet.policy),
+            members,
+            {member.id: origins.of(member) for member in members},
+            waivers=load_waivers(self.context.settings.roots),
+            now=self.now(),
+            own_registry=self.source,
+        )
+
+    def world(self) -> Present:
+        """The fleet as it is now."""
+        return Present(self.fleet, self.members.describe(), self.origins().target(), self.now())
+
+    def plan(self, adopt: Sequence[str], *, automated: bool = False) -> Sealed:
+        """What a rollout would do now, and the world it would do it in. Raises RefusedError."""
+        world = self.world()
+        if not world.members and self.groups and self.groups.groups():
+            return seal(nothing(self.fleet, world.target), world, self.context.actor)
+        made = plan(self.fleet, self.judge(world.members), world.target, world.now, adopt, automated=automated)
+        return seal(made, world, self.context.actor, adopt)
+
+    def same(self, sealed: Sealed) -> Sealed:
+        """An approved plan, if the world is still the one that was approved. Raises RefusedError with what differs."""
+        world = self.world()
+        refuse_moved(sealed, world)
+        refuse_target(self.fleet, world.target, world.now)
+        return sealed
+
+
+@contextmanager
+def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None, now: Now = clock) -> Iterator[Desk]:
+    """Open what a flow over the fleet `name` needs; a Docker fleet's engine is the host's, or where `engine` says.
+
+    Raises ContentError where the fleet names no policy, before anything is asked, and OutsideError.
+    """
+    roots = context.settings.roots
+    fleet = load_fleet(roots, name)
+    file = find_content(roots, "pipelines/fleets", "*.toml")[name]
+    require_policy(fleet, file, find_content(roots, "hardening/policies", "*.toml"))
+    if fleet.kind is FleetKind.EC2:
+        yield _at_ec2(fleet, context, now)
+        return
+    registry = context.publisher.registry
+    with DockerFleet(fleet, engine() if engine else fleet_host(context)) as members:
+        yield Desk(
+            fleet, context, members, now, registry.address,
+            lambda waivers, at: Origins(fleet, context, registry, waivers, at),
+            lambda: Seen(members.describe()),
+        )  # fmt: skip
+
+
+def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:
+    cloud = context.cloud
+    members = (RootVolumeFleet if fleet.ec2.way is Way.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
+    source = f"aws/{cloud.aws.account}"
+    return Desk(
+        fleet, context, members, now, source,
+        lambda waivers, at: AmiOrigins(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
+        lambda names: firing(cloud, places(fleet, cloud), names),
+    )  # fmt: skip
+
+
+def check(at: Desk) -> tuple[Judged, ...]:
+    """All that the fleet runs judged; the ledger learns of it. None at all is the caller's to say, not a pass.
+
+    What could not be read is among it, as a violation of its own; the ledger then keeps what it last saw whole.
+    """
+    seen = at.seen()
+    judged = at.judge(seen.members)
+    if not seen.unread:
+        at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
+    return (*judged, *(_unread(at, one) for one in seen.unread))
+
+
+def _runs(one: Judged) -> str:
+    """What must not be pruned while this member runs: the golden content inside, else the image itself."""
+    return one.origin.golden.content if one.origin.golden else one.member.digests[0]
+
+
+def _unread(at: Desk, place: Unread) -> Judged:
+    """A place that could not be read, as a line among the members: whatever runs there is not compliant."""
+    member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
+    reason = Reason(
+        rule=UNREAD, subject=f"{at.fleet.name}/{place.id}", enforcement=Enforcement.ENFORCE,
+        what=f"it could not be read: {place.why}", why="what nobody can see may be anything",
+        todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
+    )  # fmt: skip
+    return Judged(member, Origin(), (reason,))

@@ -1,0 +1,83 @@
+"""The flow of a rollout: what an earlier process left is carried to its end, then planned anew and carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from secrets import token_hex
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import RefusedError
+from images.documents import to_json
+from pipelines.fleet.model import Approval
+from pipelines.roll.carrying import carry_out, go_on
+from pipelines.roll.desk import Desk, check
+from pipelines.roll.grouping import plan_groups
+from pipelines.roll.underway import View
+from pipelines.rollouts.orders import GroupsOrder, Order
+from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.sealed import Sealed
+from pipelines.rollouts.state import Outcome, Phase
+
+
+def start(
+    at: Desk, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False, approved: Sealed | None = None
+) -> tuple[Plan, Outcome | None]:
+    """Plan the fleet's rollout and, with `apply`, carry it out; an automated run does so only if the fleet says so.
+
+    `approved`: exactly that plan is carried out, or refused with what has moved since. What an earlier run left
+    unfinished is carried to its end first. Raises RefusedError when a limit forbids the rollout or somebody else rolls
+    the fleet, and OutsideError. A rollout that failed and is back as it was has an Outcome that says so.
+    """
+    act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
+    if not act:
+        for row in at.context.ledger.open_rollouts(at.fleet.name):
+            say(f"the rollout {row.id} is not over; --apply goes on with it where its process is dead")
+        return (at.same(approved) if approved else at.plan(adopt, automated=automated)).plan, None
+    go_on(at)
+    sealed = at.same(approved) if approved else at.plan(adopt, automated=automated)
+    if not sealed.plan.waves:
+        return sealed.plan, None
+    order = Order(_new_id(at), sealed.plan, at.fleet.limits, sealed.adopt)
+    outcome = carry_out(at, to_json(order))
+    check(at)
+    return sealed.plan, outcome
+
+
+def start_groups(at: Desk, *, apply: bool, automated: bool = False) -> tuple[GroupsOrder | None, Outcome | None]:
+    """Plan the groups of the fleet that a service rolls and, with `apply`, let it roll those that violate.
+
+    None where the fleet has none, or none violates. Raises as `start` does.
+    """
+    if at.groups is None:
+        return None, None
+    order = plan_groups(at, check(at), _new_id(at))
+    if not order.groups or not apply or (automated and at.fleet.approval is Approval.REQUIRED):
+        return (order if order.groups else None), None
+    outcome = carry_out(at, to_json(order))
+    check(at)
+    return order, outcome
+
+
+def back(at: Desk, view: View) -> Outcome:
+    """Bring the members that an ended rollout has replaced back to exactly what they ran before it.
+
+    Asked for again, it finds what it has done. Raises RefusedError where nothing of it can go back: groups go back
+    only while their rollout is under way, since the service forgets what a refresh was before.
+    """
+    if not isinstance(view.order, Order):
+        hint = "move the channel back with ./goldsmith image.rollback NAME, then ./goldsmith roll.start"
+        raise RefusedError(f"{view.row.id} rolled groups, and is over", hint=hint)
+    go_on(at)
+    replaced = tuple(member for member in view.members if member.phase is Phase.NEW)
+    if not replaced:
+        raise RefusedError(f"{view.row.id} has no member that could go back", hint="every one is as it was")
+    outcome = carry_out(at, to_json(replace(view.order, rollout=f"{view.row.id}-back", back=replaced)))
+    check(at)
+    return outcome
+
+
+def _new_id(at: Desk) -> str:
+    """A rollout's name, which no other ever had: its labels say which containers are its own, also to be removed."""
+    made = f"{at.fleet.name}-{at.now():%Y%m%d%H%M%S}-{token_hex(3)}"
+    return _new_id(at) if at.context.ledger.rollout(made) else made

@@ -1,0 +1,201 @@
+"""What `fleet.check`, `roll.plan` and `roll.start` print with `--json`, made from what the flows return. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from hardening.findings import Reason
+from pipelines.contract import Line
+from pipelines.fleet.violations import Judged, named
+from pipelines.rollouts.orders import GroupsOrder
+from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.state import Outcome
+from pipelines.rollouts.waves import Wave
+
+
+class MemberLine(Line):
+    """`fleet.check`: one member. `violations` are the reasons to replace it; `reasons` all, recorded and waived too."""
+
+    member: str
+    name: str
+    image: str
+    release: str
+    base: str
+    expires_at: datetime | None
+    healthy: bool
+    violations: tuple[str, ...]
+    deadline: datetime | None
+    reasons: tuple[Reason, ...]
+
+
+class StepLine(Line):
+    """One member that would be, or was, replaced, and why; `outcome` is empty in a plan.
+
+    `rule`: which of its reasons the budgets count. `seconds`: what it takes at least.
+    """
+
+    member: str
+    wave: int
+    why: tuple[str, ...]
+    zone: str
+    rule: str
+    seconds: int
+    outcome: str = ""
+    note: str = ""
+
+
+class SkipLine(Line):
+    """One member that violates and is left alone, and why."""
+
+    member: str
+    why: str
+
+
+class WaveLine(Line):
+    """One wave: so many members, `parallel` at a time, with the bake after them. The canary wave waits for approval
+    where `auto_promote` is off.
+    """
+
+    wave: int
+    canary: bool
+    members: int
+    parallel: int
+    zones: tuple[str, ...]
+    seconds: int
+    bake_seconds: int
+
+
+class CallsLine(Line):
+    """How many calls of one kind a rollout makes in an account and region, and how long they last at least."""
+
+    place: str
+    calls_of: str
+    calls: int
+    seconds: int
+
+
+class GroupLine(Line):
+    """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it."""
+
+    group: str
+    desired: int
+    min_healthy_percent: int
+    max_healthy_percent: int
+    checkpoints: tuple[int, ...]
+    cannot_roll: str
+    outcome: str = ""
+    note: str = ""
+
+
+class RollOutput(Line):
+    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it went back.
+
+    `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that.
+    """
+
+    fleet: str
+    replacement: str
+    method: str
+    desired: int
+    floor: int
+    seconds: int
+    steps: tuple[StepLine, ...]
+    skipped: tuple[SkipLine, ...]
+    waves: tuple[WaveLine, ...]
+    calls: tuple[CallsLine, ...]
+    waits_until: datetime | None
+    waits_for: str
+    groups: tuple[GroupLine, ...] = ()
+    rollout: str = ""
+    failure: str = ""
+
+
+def member_lines(judged: Sequence[Judged]) -> list[MemberLine]:
+    """One line for each member."""
+    return [_member(one) for one in judged]
+
+
+def _member(one: Judged) -> MemberLine:
+    origin, member = one.origin, one.member
+    return MemberLine(
+        member=member.id,
+        name=member.name,
+        image=member.image,
+        release=named(origin.release) if origin.release else "",
+        base=named(origin.base) if origin.base else "",
+        expires_at=origin.golden.expires_at if origin.golden else None,
+        healthy=member.healthy,
+        violations=tuple(sorted(one.rules)),
+        deadline=one.deadline,
+        reasons=one.reasons,
+    )
+
+
+def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
+    """A plan, with what became of each step where it was carried out."""
+    done = {member.id: member for member in outcome.members} if outcome else {}
+    steps = [
+        StepLine(
+            member=step.member.id,
+            wave=number,
+            why=step.why,
+            zone=step.member.zone,
+            rule=step.rule,
+            seconds=step.seconds,
+            outcome=done[step.member.id].phase if step.member.id in done else "",
+            note=done[step.member.id].note if step.member.id in done else "",
+        )
+        for number, wave in enumerate(plan.waves, start=1)
+        for step in wave.steps
+    ]
+    return RollOutput(
+        fleet=plan.fleet,
+        replacement=plan.target.reference,
+        method=plan.method,
+        desired=plan.desired,
+        floor=plan.floor,
+        seconds=plan.seconds,
+        steps=tuple(steps),
+        skipped=tuple(SkipLine(member=skip.member, why=skip.why) for skip in plan.skipped),
+        waves=tuple(_wave(number, wave) for number, wave in enumerate(plan.waves, start=1)),
+        calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
+        waits_until=plan.hold.until if plan.hold else None,
+        waits_for=plan.hold.why if plan.hold else "",
+        rollout=outcome.state.id if outcome else "",
+        failure=outcome.state.failure if outcome else "",
+    )
+
+
+def with_groups(roll: RollOutput, order: GroupsOrder | None, outcome: Outcome | None = None) -> RollOutput:
+    """The rollout with the groups that a service rolls."""
+    if order is None:
+        return roll
+    done = {member.id: member for member in outcome.members} if outcome else {}
+    lines = tuple(
+        GroupLine(
+            group=one.group.id,
+            desired=one.group.desired,
+            min_healthy_percent=one.pacing.min_healthy_percent,
+            max_healthy_percent=one.pacing.max_healthy_percent,
+            checkpoints=one.pacing.checkpoint_percents,
+            cannot_roll=one.group.cannot_roll,
+            outcome=done[one.group.id].phase if one.group.id in done else "",
+            note=done[one.group.id].note if one.group.id in done else "",
+        )
+        for one in order.groups
+    )
+    more = {"rollout": order.rollout, "failure": outcome.state.failure} if outcome else {}
+    return roll.model_copy(update={"groups": lines, **more})
+
+
+def _wave(number: int, wave: Wave) -> WaveLine:
+    return WaveLine(
+        wave=number,
+        canary=wave.canary,
+        members=len(wave.steps),
+        parallel=wave.parallel,
+        zones=tuple(sorted({step.member.zone for step in wave.steps} - {""})),
+        seconds=wave.seconds,
+        bake_seconds=int(wave.bake.total_seconds()),
+    )

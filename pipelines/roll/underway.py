@@ -1,0 +1,119 @@
+"""Rollouts seen and told from outside, by the ledger: how one stands, what was, and what people tell it. Edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from hardening.foundation.errors import RefusedError
+from images.context import Context
+from images.documents import from_json
+from images.ledger import AuditLine, Rollout
+from images.ledger.leases import Command as Given
+from images.ledger.leases import Lease
+from pipelines.durable.port import Json
+from pipelines.roll.journal import FINAL, Command, orders
+from pipelines.rollouts.orders import GroupsOrder, Order
+from pipelines.rollouts.state import MemberState, RolloutState
+
+
+@dataclass(frozen=True)
+class View:
+    """A rollout as the ledger shows it. `state` is None before its first step; `lease`: who has the fleet by now.
+
+    `commands`: what people told it, in that order.
+    """
+
+    row: Rollout
+    state: RolloutState | None
+    order: Order | GroupsOrder
+    members: tuple[MemberState, ...]
+    lease: Lease | None
+    commands: tuple[Given, ...]
+
+    @property
+    def replacement(self) -> str:
+        """What members or groups become, exactly."""
+        return self.order.plan.target.reference if isinstance(self.order, Order) else self.order.target.reference
+
+    @property
+    def waves(self) -> int:
+        """How many waves there are; each group is one."""
+        return len(self.order.plan.waves if isinstance(self.order, Order) else self.order.groups)
+
+    @property
+    def carried(self) -> bool:
+        """Whether a process holds the lease for this rollout."""
+        held = self.lease
+        return held is not None and held.rollout == self.row.id and held.until > datetime.now(UTC)
+
+
+def view(context: Context, row: Rollout) -> View:
+    """The rollout with all that the ledger knows of it, its members in the order of their waves."""
+    order = ordered(row.order)
+    saved = context.ledger.rollout_members(row.id)
+    names = _names(order)
+    members = tuple(
+        from_json(MemberState, saved[member]) if member in saved else MemberState(member, name)
+        for member, name in names.items()
+    )
+    state = from_json(RolloutState, row.state) if row.state else None
+    return View(row, state, order, members, context.ledger.lease(row.fleet), context.ledger.commands(row.id))
+
+
+def ordered(order: Json) -> Order | GroupsOrder:
+    """An order as the ledger keeps it."""
+    return from_json(GroupsOrder, order) if "groups" in order else from_json(Order, order)
+
+
+def _names(order: Order | GroupsOrder) -> dict[str, str]:
+    """Members or groups by id, in the order of their waves."""
+    if isinstance(order, Order):
+        return {step.member.id: step.member.name for step in order.plan.steps}
+    return {one.group.id: one.group.name for one in order.groups}
+
+
+def newest(context: Context, fleet: str) -> View:
+    """The fleet's rollout that is under way, else its last one. Raises RefusedError where there was none."""
+    rows = context.ledger.rollouts(fleet)
+    if not rows:
+        hint = f"./goldsmith roll.plan {fleet} shows what one would do"
+        raise RefusedError(f"{fleet} has not been rolled by this ledger", hint=hint)
+    return view(context, next((row for row in rows if row.open), rows[-1]))
+
+
+def history(context: Context, fleet: str) -> tuple[View, ...]:
+    """Every rollout of the fleet, the newest first."""
+    return tuple(view(context, row) for row in reversed(context.ledger.rollouts(fleet)))
+
+
+def told(context: Context, rollout: str) -> tuple[AuditLine, ...]:
+    """What was done in a rollout, by whom, the oldest first. Raises RefusedError where there was none."""
+    if context.ledger.rollout(rollout) is None:
+        raise RefusedError(f"the ledger knows no rollout {rollout}", hint="./goldsmith roll.history FLEET lists them")
+    return context.ledger.audit_lines(subject=rollout, limit=100_000)
+
+
+def tell(context: Context, fleet: str, command: Command, reason: str = "") -> View:
+    """Tell the fleet's rollout that is under way something, and wake it.
+
+    Raises RefusedError where none is under way, or where it has already been told something final.
+    """
+    rows = context.ledger.open_rollouts(fleet)
+    if not rows:
+        hint = f"./goldsmith roll.history {fleet} shows those that are over"
+        raise RefusedError(f"no rollout of {fleet} is under way", hint=hint)
+    rollout = rows[0].id
+    stance = orders([given.command for given in context.ledger.commands(rollout)]).stance
+    if stance in FINAL.values():
+        raise RefusedError(f"{rollout} was already told to {stance}", hint=f"./goldsmith roll.status {fleet}")
+    context.ledger.give_command(Given(rollout, command, context.actor, datetime.now(UTC)), reason)
+    _wake(context, fleet, rollout)
+    return view(context, rows[0])
+
+
+def _wake(context: Context, fleet: str, rollout: str) -> None:
+    from pipelines.durable.dbos import Window, engine_url
+
+    with Window.on(engine_url(context.settings.database_url, fleet)) as window:
+        window.wake(rollout)

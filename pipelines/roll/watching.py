@@ -1,0 +1,185 @@
+"""What the tasks on rollouts under way call and print: status, live or once; history; and what people tell one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from hardening.foundation.console import out, print_json, print_table, print_text, say
+from images.context import Context
+from images.documents import to_json
+from pipelines.contract import Line
+from pipelines.contract_report import AuditReport
+from pipelines.fleet.catalog import load_fleet
+from pipelines.roll.journal import Command, orders
+from pipelines.roll.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
+from pipelines.roll.underway import View, history, newest, tell, told
+from pipelines.rollouts.journal import Stance
+from pipelines.rollouts.state import Stage
+from pipelines.wiring import image_context
+
+SECONDS = 1.0
+
+
+class HistoryLine(Line):
+    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way."""
+
+    rollout: str
+    replacement: str
+    begun_at: datetime
+    ended_at: datetime | None
+    members: int
+    outcome: str
+
+
+def status(fleet: str, context: Context | None = None) -> StatusOutput:
+    """How the fleet's rollout stands, or how the last one ended. Raises ContentError, RefusedError where none was."""
+    context = context or image_context()
+    load_fleet(context.settings.roots, fleet)
+    return _status(newest(context, fleet))
+
+
+def _status(seen: View) -> StatusOutput:
+    state = seen.state
+    return StatusOutput(
+        fleet=seen.row.fleet,
+        rollout=seen.row.id,
+        replacement=seen.replacement,
+        stage=_stage(seen),
+        wave=state.wave if state else 0,
+        waves=seen.waves,
+        note=state.note if state else "",
+        failure=state.failure if state else "",
+        begun_at=seen.row.begun_at,
+        ended_at=state.ended_at if state else None,
+        carried_by=seen.lease.owner if seen.lease and seen.carried else "",
+        told=tuple(ToldLine(command=one.command, actor=one.actor, at=one.at) for one in seen.commands),
+        members=tuple(
+            MemberStatus(member=one.id, name=one.name, state=one.phase, note=one.note or one.failure)
+            for one in seen.members
+        ),
+    )
+
+
+def _stage(seen: View) -> str:
+    """What it does; one that people have paused is paused also while a member is brought to a safe point."""
+    if seen.state is None:
+        return "begun"
+    paused = orders([given.command for given in seen.commands]).stance is Stance.PAUSE
+    return Stage.PAUSED if paused and seen.state.stage is not Stage.ENDED else seen.state.stage
+
+
+def show_status(fleet: str, *, watch: bool, as_json: bool) -> int:
+    """Print how the rollout stands; with `watch` until it is over, live in a terminal. Exit code 3 where it failed."""
+    context = image_context()
+    seen = status(fleet, context)
+    if watch and not as_json:
+        seen = _watched(fleet, context, seen)
+    elif as_json:
+        print_json(to_json(seen))
+    else:
+        _print(seen)
+    return 3 if seen.failure else 0
+
+
+def _print(seen: StatusOutput) -> None:
+    print_text("\n".join(lines(seen, datetime.now(UTC))))
+    out().print()
+    print_table(COLUMNS, rows(seen))
+
+
+def _watched(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
+    """Show it anew each second until it is over; where output is no terminal, a line whenever something has changed."""
+    if not sys.stdout.isatty():
+        return _followed(fleet, context, seen)
+    from rich.console import Group
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    def drawn(now: StatusOutput) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in COLUMNS:
+            table.add_column(column, overflow="fold")
+        for row in rows(now):
+            table.add_row(*map(Text, row))
+        return Group(Text("\n".join([*lines(now, datetime.now(UTC)), ""])), table)
+
+    with Live(drawn(seen), console=out(), auto_refresh=False, vertical_overflow="crop") as live:
+        while seen.stage != Stage.ENDED:
+            time.sleep(SECONDS)
+            seen = status(fleet, context)
+            live.update(drawn(seen), refresh=True)
+    return seen
+
+
+def _followed(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
+    _print(seen)
+    while seen.stage != Stage.ENDED:
+        time.sleep(SECONDS)
+        before, seen = seen, status(fleet, context)
+        for line in changes(before, seen):
+            out().print(line, markup=False, soft_wrap=True)
+    return seen
+
+
+def changes(before: StatusOutput, after: StatusOutput) -> Iterable[str]:
+    """What has changed from one look to the next, a line for each."""
+    stamp = f"{datetime.now(UTC):%H:%M:%S}"
+    known = {member.member: member for member in before.members}
+    for member, row in zip(after.members, rows(after), strict=True):
+        if member != known.get(member.member):
+            yield f"{stamp} {row[0]}: {row[1]}{f': {row[2]}' if row[2] else ''}"
+    if (before.stage, before.wave) != (after.stage, after.wave):
+        yield f"{stamp} {lines(after, datetime.now(UTC))[2]}"
+
+
+def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
+    """Print the fleet's rollouts, the newest first; with `rollout`, what was done in that one."""
+    context = image_context()
+    load_fleet(context.settings.roots, fleet)
+    if rollout:
+        _show_steps(context, rollout, as_json=as_json)
+        return
+    found = [_history(one) for one in history(context, fleet)]
+    if as_json:
+        print_json(to_json(tuple(found)))
+        return
+    cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), one.outcome] for one in found]
+    print_table(["began (UTC)", "rollout", "members", "outcome"], cells)
+
+
+def _history(one: View) -> HistoryLine:
+    seen = _status(one)
+    return HistoryLine(
+        rollout=seen.rollout,
+        replacement=seen.replacement,
+        begun_at=seen.begun_at,
+        ended_at=seen.ended_at,
+        members=len(seen.members),
+        outcome=lines(seen, seen.begun_at)[2],
+    )
+
+
+def _show_steps(context: Context, rollout: str, *, as_json: bool) -> None:
+    steps = [
+        AuditReport(at=line.at, actor=line.actor, action=line.action, subject=line.subject, detail=line.detail)
+        for line in told(context, rollout)
+    ]
+    if as_json:
+        print_json(to_json(tuple(steps)))
+        return
+    cells = [[f"{one.at:%H:%M:%S}", one.actor, one.action.removeprefix("step: "), one.detail] for one in steps]
+    print_table(["at (UTC)", "by", "did", "detail"], cells)
+
+
+def command(fleet: str, what: Command, reason: str = "") -> None:
+    """Tell the fleet's rollout that is under way something. Raises RefusedError where none is."""
+    context = image_context()
+    load_fleet(context.settings.roots, fleet)
+    seen = tell(context, fleet, what, reason)
+    say(f"{seen.row.id} was told to {what}")
+    if not seen.carried:
+        say(f"nobody carries it at the moment: ./goldsmith roll.start {fleet} --apply goes on with it, and obeys")
