@@ -103,6 +103,13 @@ def test_what_is_wrong_with_a_limit_is_told_with_its_key(tmp_path: Path, line: s
     assert said in str(error.value)
 
 
+def test_commands_around_draining_belong_to_containers(tmp_path: Path) -> None:
+    """Nobody would run them in an instance."""
+    text = WEB.replace('"docker"', '"ec2"') + '\n[limits]\nafter_drain = ["/usr/bin/join"]\n'
+    with pytest.raises(ContentError, match="a fleet of kind docker has them"):
+        load_fleet([written(tmp_path, text)], "web")
+
+
 def test_a_window_takes_times_with_and_without_quotes(tmp_path: Path) -> None:
     """TOML has times of its own."""
     text = f'{WEB}\n[[limits.windows]]\nstart = 22:00:00\nend = "05:00"\n'

@@ -23,8 +23,8 @@ from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
 from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.docker.proxy import nginx_config
-from pipelines.fleet.members import Target
-from pipelines.fleet.model import Fleet
+from pipelines.fleet.members import Key, Target
+from pipelines.fleet.model import Fleet, Method
 from pipelines.rollouts.orders import Order
 from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.run import ROLLOUT
@@ -35,6 +35,7 @@ pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
 FAINT = WEB.replace("exec busybox httpd -f", "busybox httpd").rstrip() + "\nsleep 12; killall busybox; exec sleep 600\n"
+IN_PLACE = {"method": "in_place", "max_unavailable": 1}
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
 NOW = datetime.now(UTC)
 
@@ -267,6 +268,57 @@ def test_in_place_a_broken_replacement_gives_the_port_back(yard: Yard) -> None:
     assert set(stream.answers) == {"one"}
 
 
+def says(what: str) -> list[str]:
+    """A command that writes down who says it; /log outlives the containers."""
+    return ["sh", "-c", f'echo "$ANSWER {what}" >> /log/story']
+
+
+@pytest.mark.parametrize(
+    ("image", "limits", "story"),
+    [
+        ("two", {}, ["one leaves", "two serves"]),
+        (
+            "broken",
+            {"method": "in_place", "max_unavailable": 1, "healthy_deadline": "2s"},
+            ["one leaves", "one serves"],
+        ),
+    ],
+    ids=["replaced", "put back"],
+)
+def test_commands_run_before_a_container_drains_and_in_the_one_that_serves_then(
+    yard: Yard, tmp_path: Path, image: str, limits: dict[str, Any], story: list[str]
+) -> None:
+    """Such as to leave a load balancer that nobody else tells, and to come back to it."""
+    yard.start("web-1", "--volume", f"{tmp_path}:/log")
+    commands = {"before_drain": says("leaves"), "after_drain": says("serves"), "shared_mounts": ["/log"]}
+    roll(yard, fleet(**commands, **limits), image)
+    assert (tmp_path / "story").read_text().splitlines() == story
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["sh", "-c", "echo no way; exit 3"], "ended with 3: no way"), (["sleep", "60"], "did not end within 1 s")],
+)
+def test_a_command_before_draining_that_fails_leaves_the_old_one_serving(
+    yard: Yard, command: list[str], said: str
+) -> None:
+    """Nothing was stopped; the failure names the setting and what the command said."""
+    old = yard.start("web-1")
+    with DockerFleet(fleet(before_drain=command, drain="1s"), yard.host) as members:
+        (one,) = members.describe()
+        with pytest.raises(OutsideError, match=f"before_drain in web-1: .*{said}"):
+            members.retire(Key("r1", one.id, one.name, old, Method.SURGE), timedelta(seconds=1))
+    assert yard.answer("web-1") == "one"
+
+
+def test_a_health_command_that_does_not_end_is_a_bad_read(yard: Yard) -> None:
+    """It cannot hold a rollout up beyond its deadline."""
+    yard.start("web-1")
+    of = fleet(health={"kind": "exec", "command": ["sleep", "60"], "timeout": "1s"})
+    with DockerFleet(of, yard.host) as members:
+        assert [one.healthy for one in members.describe()] == [False]
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as listener:
@@ -275,7 +327,6 @@ def free_port() -> int:
 
 
 HASTY = {"min_healthy_time": "0s", "healthy_deadline": "2s", "bake_time": "0s", "drain": "1s", "settle": "0s"}
-IN_PLACE = {"method": "in_place", "max_unavailable": 1}
 
 
 @pytest.mark.parametrize(

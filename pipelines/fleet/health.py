@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from select import select
 from typing import TYPE_CHECKING, Any
 
 from pipelines.fleet.members import Read
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     import docker
 
 BAD_STATUS = 400
+SHOWN = 200  # bytes of what a command printed last
+ENGINES_OWN = 30.0  # seconds: what the engine gives a health check that names no timeout
 
 
 def probe(api: docker.APIClient, health: Health, container: dict[str, Any]) -> Read:
@@ -22,7 +28,7 @@ def probe(api: docker.APIClient, health: Health, container: dict[str, Any]) -> R
     if health.kind == "docker":
         return _own_check(api, container)
     if health.kind == "exec":
-        return _run(api, container, list(health.command))
+        return inside(api, container, list(health.command), health.timeout.total_seconds())
     return ask(health, _address(container))
 
 
@@ -46,14 +52,32 @@ def _own_check(api: docker.APIClient, container: dict[str, Any]) -> Read:
         return Read(False, f"{health['Status']}: {str(last.get('Output', '')).strip() or 'not checked yet'}")
     kind, *words = container["Config"]["Healthcheck"]["Test"]
     shell = container["Config"].get("Shell") or ["/bin/sh", "-c"]
-    return _run(api, container, [*shell, *words] if kind == "CMD-SHELL" else words)
+    seconds = (container["Config"]["Healthcheck"].get("Timeout") or 0) / 1e9 or ENGINES_OWN
+    return inside(api, container, [*shell, *words] if kind == "CMD-SHELL" else words, seconds)
 
 
-def _run(api: docker.APIClient, container: dict[str, Any], command: list[str]) -> Read:
+def inside(api: docker.APIClient, container: dict[str, Any], command: list[str], seconds: float) -> Read:
+    """Run a command in a container: good where it ends with 0 within `seconds`. One that does not end runs on there."""
+    from docker.utils import socket as sockets
+
     run = api.exec_create(container["Id"], command)
-    output = api.exec_start(run["Id"]).decode(errors="replace").strip()
+    output, until = b"", time.monotonic() + seconds
+    stream: Any = api.exec_start(run["Id"], socket=True)
+    with closing(getattr(stream, "_sock", stream)), closing(stream):  # the socket, and the file over it
+        frames: Iterator[tuple[int, bytes]] = sockets.frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]
+        while select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
+            if (frame := next(frames, None)) is None:
+                break
+            output = (output + frame[1])[-SHOWN:]
+        else:
+            return Read(False, f"{command[0]} did not end within {seconds:g} s{_said(output)}")
     status = api.exec_inspect(run["Id"])["ExitCode"]
-    return Read(status == 0, f"{command[0]} ended with {status}{': ' + output[-200:] if output else ''}")
+    return Read(status == 0, f"{command[0]} ended with {status}{_said(output)}")
+
+
+def _said(output: bytes) -> str:
+    text = output.decode(errors="replace").strip()
+    return f": {text}" if text else ""
 
 
 def _address(container: dict[str, Any]) -> str:

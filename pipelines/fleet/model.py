@@ -131,6 +131,13 @@ class Limits(Content):
         "10%", description="part of a violation's grace over which automated runs spread members of the same age"
     )
     drain: Duration = Field("30s", validate_default=True, description="for the old one to finish what it has begun")
+    before_drain: tuple[NonEmpty, ...] = Field(
+        (),
+        description="command in the old container before it stops; must end with 0 within drain, each time",
+    )
+    after_drain: tuple[NonEmpty, ...] = Field(
+        (), description="command in the container that then serves under the name, be it the new one or the old again"
+    )
     settle: Duration = Field(
         "2s",
         validate_default=True,
@@ -222,6 +229,8 @@ class Fleet(Content):
             raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
         if self.health.kind in (("docker", "exec") if cloud else ("ec2",)):
             raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")
+        if cloud and (self.limits.before_drain or self.limits.after_drain):
+            raise ValueError("limits.before_drain and after_drain run in containers: a fleet of kind docker has them")
         if cloud and self.replacement.tag:
             raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
         names = [alarm for alarm in self.limits.alarms if not alarm.startswith(("http://", "https://"))]

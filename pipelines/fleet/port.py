@@ -46,9 +46,6 @@ class MemberFleet(Protocol):
     def swap(self, key: Key) -> None:
         """The old instance's name goes to the new one."""
 
-    def swapped(self, key: Key) -> bool:
-        """True when the new instance runs under the member's name and the old one is stopped."""
-
     def remove_old(self, key: Key) -> None:
         """Remove the old instance for good."""
 

@@ -126,10 +126,6 @@ class SimulatedFleet(MemberFleet):
         self._free(key.name, new)
         new.name, new.exposed = key.name, True
 
-    def swapped(self, key: Key) -> bool:
-        new, old = self._new(key), self._old(key)
-        return bool(new and new.name == key.name and new.running and not (old and old.running))
-
     def remove_old(self, key: Key) -> None:
         self._effect("remove the old", key, lambda: self._remove_old(key))
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import docker
 import docker.errors
-import requests.exceptions
 
 from hardening.foundation.errors import OutsideError
 from pipelines.fleet.docker import essence
 from pipelines.fleet.docker.essence import Json
-from pipelines.fleet.health import probe
+from pipelines.fleet.docker.outside import outside
+from pipelines.fleet.health import inside, probe
 from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
@@ -24,17 +22,6 @@ from pipelines.fleet.port import GoneError
 ENGINE_TIMEOUT = 120
 LOG_LINES = 10
 RUNNING = ("running", "restarting", "paused")
-
-
-@contextmanager
-def outside(what: str, engine: str) -> Iterator[None]:
-    """Every failure of the engine or of the way to it is an OutsideError that says what was tried."""
-    try:
-        yield
-    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        reason = getattr(error, "explanation", None) or error
-        hint = "is the engine running? ./goldsmith doctor" if not isinstance(error, docker.errors.APIError) else ""
-        raise OutsideError(f"{what} on the Docker Engine {engine} failed: {reason}", hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -193,8 +180,11 @@ class DockerFleet:
             old = self._find(key.old)
             if old is None:
                 return
+            running = old["State"]["Status"] in RUNNING
+            if running:
+                self._command("before_drain", old)
             self.api.update_container(old["Id"], restart_policy={"Name": "no"})
-            if old["State"]["Status"] in RUNNING:
+            if running:
                 self.api.stop(old["Id"], timeout=max(1, int(drain.total_seconds())))
 
     def swap(self, key: Key) -> None:
@@ -203,18 +193,20 @@ class DockerFleet:
             pair = self._pair(key)
             if pair.old:
                 self._rename(pair.old, key.old_name)
-            self._rename(self._need(key.new_name, key.name) if pair.new is None else pair.new, key.name)
+            new = self._need(key.new_name, key.name) if pair.new is None else pair.new
+            self._command("after_drain", new)
+            self._rename(new, key.name)
+
+    def _command(self, which: Literal["before_drain", "after_drain"], container: Json) -> None:
+        """Run what the fleet's file asks for at this moment. Raises OutsideError where that does not end with 0."""
+        limits = self.fleet.limits
+        command = limits.before_drain if which == "before_drain" else limits.after_drain
+        if command and not (seen := inside(self.api, container, list(command), limits.drain.total_seconds())).good:
+            raise OutsideError(f"limits.{which} in {essence.name(container)}: {seen.text}")
 
     def _rename(self, container: Json, wanted: str) -> None:
         if essence.name(container) != wanted:
             self.api.rename(container["Id"], wanted)
-
-    def swapped(self, key: Key) -> bool:
-        """Whether the new container runs under the member's name and the old one does not run."""
-        pair = self._pair(key)
-        if pair.new is None or (pair.old and pair.old["State"]["Status"] in RUNNING):
-            return False
-        return essence.name(pair.new) == key.name and pair.new["State"]["Status"] in RUNNING
 
     def remove_old(self, key: Key) -> None:
         """Remove the old container. Its volumes stay: the new one has them."""
@@ -235,6 +227,7 @@ class DockerFleet:
             self._rename(old, key.name)
             if old["State"]["Status"] not in RUNNING:
                 self.api.start(old["Id"])
+            self._command("after_drain", old)
 
     def discard(self, key: Key) -> None:
         """Remove the new container, with the volumes that were made for it alone."""

@@ -9,7 +9,8 @@ import docker.errors
 
 from images.aws.tags import moment_in
 from pipelines.fleet.docker import essence
-from pipelines.fleet.docker.containers import ENGINE_TIMEOUT, outside
+from pipelines.fleet.docker.containers import ENGINE_TIMEOUT
+from pipelines.fleet.docker.outside import outside
 from pipelines.fleet.leavings import EXPIRY, ROLLOUT, Leaving
 from pipelines.fleet.members import OLD
 

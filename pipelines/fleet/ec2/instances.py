@@ -13,7 +13,6 @@ from pipelines.fleet.ec2 import requests
 from pipelines.fleet.ec2.amis import image_of
 from pipelines.fleet.ec2.essence import (
     KEPT,
-    RUNNING,
     STOPPED,
     Json,
     Kept,
@@ -127,15 +126,6 @@ class Ec2Fleet(Ec2Members):
         old = place.find(key.old)
         if old and (volumes := kept_for(Shown(old), key).hung.volumes):
             place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(new["InstanceId"], volumes))
-
-    def swapped(self, key: Key) -> bool:
-        """Whether the new instance runs as the member and the old one is stopped."""
-        place = self.place(key)
-        new, _ = place.launched(key.rollout, key.member)
-        old = place.find(key.old)
-        if new is None or (old and Shown(old).state in RUNNING):
-            return False
-        return Shown(new).state in RUNNING and EXPIRY not in Shown(new).tags
 
     def remove_old(self, key: Key) -> None:
         """Terminate the old instance."""

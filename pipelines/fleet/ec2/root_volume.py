@@ -113,11 +113,6 @@ class RootVolumeFleet(Ec2Members):
         place = self.place(key)
         place.tag([key.old], {ROLLOUT: key.rollout, MEMBER: key.member})
 
-    def swapped(self, key: Key) -> bool:
-        """Whether the instance runs as this rollout left it."""
-        found = self.place(key).find(key.old)
-        return bool(found and Shown(found).state in RUNNING and Shown(found).tags.get(ROLLOUT) == key.rollout)
-
     def remove_old(self, key: Key) -> None:
         """Delete the old root volume, and what was written about it."""
         place = self.place(key)
