@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from pipelines.rollouts.orders import Order
 from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.run import ROLLOUT
 from pipelines.rollouts.state import MemberState, Outcome, Phase
+from tests.loop import until
 from tests.rolling import carried
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
@@ -232,6 +234,29 @@ def proxy(yard: Yard) -> str:
             time.sleep(0.1)
     assert stream.answers, (stream.failures[-1:], yard.docker("logs", "fleet-test-proxy"))
     return stream.url
+
+
+DEAF = "#!/bin/sh\ntrap '' TERM\nbusybox httpd -p 8080 -h /tmp\nwhile :; do sleep 1; done\n"
+
+
+def test_a_new_one_that_is_removed_by_hand_while_the_old_one_drains_costs_nobody_the_member(yard: Yard) -> None:
+    """The old one is stopped by then: it has to run again, under its name, and the rollout has failed."""
+    busybox_image(yard.api, "fleet-test:deaf", "one", files={"web": DEAF})
+    old = yard.start("web-1", image="fleet-test:deaf")
+
+    def remove_the_new() -> None:
+        until(lambda: yard.inspect("web-1")["HostConfig"]["RestartPolicy"]["Name"] == "no", "the old one to be stopped")
+        yard.docker("rm", "--force", "web-1.r1")
+
+    yard.docker("update", "--restart", "always", old)
+    with ThreadPoolExecutor(1) as hands:
+        removed = hands.submit(remove_the_new)
+        outcome = roll(yard, fleet(health={"kind": "tcp", "port": 8080}, drain="5s"), "two")
+        removed.result()
+    assert [member.phase for member in outcome.members] == [Phase.OLD]
+    assert "the new container of web-1 is gone" in outcome.state.failure
+    assert yard.names() == ["web-1"]
+    assert (yard.inspect("web-1")["Id"], yard.inspect("web-1")["State"]["Status"]) == (old, "running")
 
 
 def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) -> None:

@@ -152,7 +152,7 @@ class DockerFleet:
     def expose(self, key: Key) -> None:
         """Give the new container the old one's aliases. The engine adds them only on connecting, so it joins again."""
         with outside(f"giving {key.new_name} the names of {key.name}", self.engine):
-            old, new = self._need(key.old, key.name), self._need(key.new_name, key.new_name)
+            old, new = self._need(key.old, key.name), self._made(key)
             for network, endpoint in essence.endpoints(old, full=True).items():
                 joined = (new["NetworkSettings"].get("Networks") or {}).get(network)
                 if endpoint and set(endpoint["Aliases"]) - set((joined or {}).get("Aliases") or []):
@@ -190,10 +190,9 @@ class DockerFleet:
     def swap(self, key: Key) -> None:
         """The old container steps aside, the new one takes the name."""
         with outside(f"renaming {key.new_name} to {key.name}", self.engine):
-            pair = self._pair(key)
+            pair, new = self._pair(key), self._made(key)
             if pair.old:
                 self._rename(pair.old, key.old_name)
-            new = self._need(key.new_name, key.name) if pair.new is None else pair.new
             self._command("after_drain", new)
             self._rename(new, key.name)
 
@@ -271,6 +270,13 @@ class DockerFleet:
         if found is None:
             raise GoneError(f"the container {called} ({container[:12]}) is gone from {self.engine}")
         return found
+
+    def _made(self, key: Key) -> Json:
+        """The new container. One that is gone is no GoneError: the old one is there, and has to serve again."""
+        new = self._pair(key).new
+        if new is None:
+            raise OutsideError(f"the new container of {key.name} is gone from {self.engine}")
+        return new
 
     def _image(self, container: Json) -> Json:
         """The image that a container was made from; empty when it has been removed from the engine since."""
