@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
 from pipelines.rollouts.orders import MemberOrder
-from pipelines.rollouts.schedule import allowed, may_act
+from pipelines.rollouts.schedule import caps, may_act
 from pipelines.rollouts.state import Stage
 
 LONGEST_SLEEP = timedelta(minutes=10)
@@ -42,12 +43,13 @@ def scheduled(limits: Limits, now: datetime) -> Leave | None:
 
 def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: datetime) -> Leave:
     """How many of `orders`, in their order, the budgets of this moment let be replaced side by side."""
-    taken: dict[str, int] = {}
+    holding, taken = caps(limits, desired, now), Counter[str]()
     for number, order in enumerate(orders):
-        taken[order.rule] = taken.get(order.rule, 0) + 1
-        if taken[order.rule] > allowed(limits, desired, [order.rule], now):
+        bound = [cap for cap in holding if cap.binds(order.rule)]
+        if any(taken[cap.name] >= cap.most for cap in bound):
             why = f"the budgets of this moment allow nobody more who is {order.rule}"
             return Leave(number, Stage.WAITING, why, 0 if number else LONGEST_SLEEP.total_seconds())
+        taken.update(cap.name for cap in bound)
     return Leave(len(orders))
 
 
