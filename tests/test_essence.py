@@ -45,6 +45,14 @@ def test_what_the_image_sets_is_left_to_the_next_image() -> None:
     assert body["Image"] == "r/web@sha256:2"
 
 
+def test_a_name_that_an_id_happens_to_begin_with_is_a_name_all_the_same() -> None:
+    """`db`, `be` and `fe` are names of services and hexadecimal: only the engine's own twelve characters are not."""
+    of = container({"Hostname": "db"}, Id="db" + ID[2:])
+    of["NetworkSettings"]["Networks"]["shop"]["Aliases"] = ["db", "db" + ID[2:12]]
+    assert creation(of, IMAGE, "r/web@sha256:2", {})["Hostname"] == "db"
+    assert endpoints(of, full=True)["shop"]["Aliases"] == ["db", "web-1"]
+
+
 @pytest.mark.parametrize(
     ("config", "carried"),
     [

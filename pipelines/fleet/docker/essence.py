@@ -80,7 +80,7 @@ def hostname(container: Json) -> str:
     """The host name that was given; the engine's own choice, the short id, is no choice of anyone's."""
     given: str = container["Config"].get("Hostname") or ""
     shared = (container["HostConfig"].get("NetworkMode") or "").startswith(("host", "container:"))
-    return "" if shared or container["Id"].startswith(given) else given
+    return "" if shared or given == short_id(container) else given
 
 
 def env(container: Json, defaults: Json) -> list[str]:
@@ -167,9 +167,12 @@ def networks(container: Json) -> dict[str, Json]:
 
 def aliases(container: Json, endpoint: Json) -> set[str]:
     """The aliases that were given: neither the container's short id nor its name, which the engine adds by itself."""
-    return {alias for alias in endpoint.get("Aliases") or [] if not container["Id"].startswith(alias)} - {
-        name(container)
-    }
+    return {*(endpoint.get("Aliases") or ())} - {short_id(container), name(container)}
+
+
+def short_id(container: Json) -> str:
+    """What the engine calls a container that was given no host name: no shorter, for `db` may begin an id as well."""
+    return str(container["Id"])[:12]
 
 
 def name(container: Json) -> str:
