@@ -31,7 +31,7 @@ from pipelines.roll.shown import (
     step_rows,
     wave_rows,
 )
-from pipelines.roll.underway import newest, tell
+from pipelines.roll.underway import newest, require_known, tell
 from pipelines.rollouts.sealed import Sealed
 from pipelines.rollouts.state import Phase
 from pipelines.wiring import image_context
@@ -94,6 +94,7 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
     """
     context = context or image_context()
+    require_known(context, fleet)
     seen = newest(context, fleet)
     replaced = [[member.name, member.pinned] for member in seen.members if member.phase is Phase.NEW]
     if not apply:

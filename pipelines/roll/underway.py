@@ -12,6 +12,7 @@ from images.ledger import AuditLine, Rollout
 from images.ledger.leases import Command as Given
 from images.ledger.leases import Lease
 from pipelines.durable.port import Json
+from pipelines.fleet.catalog import load_fleet
 from pipelines.roll.journal import FINAL, Command, orders
 from pipelines.rollouts.orders import GroupsOrder, Order
 from pipelines.rollouts.state import MemberState, RolloutState
@@ -71,6 +72,14 @@ def _names(order: Order | GroupsOrder) -> dict[str, str]:
     if isinstance(order, Order):
         return {step.member.id: step.member.name for step in order.plan.steps}
     return {one.group.id: one.group.name for one in order.groups}
+
+
+def require_known(context: Context, fleet: str) -> None:
+    """Raise ContentError for a name that is no fleet's. What was rolled is known by that, whatever its file says now:
+    content that is broken or gone must not keep anybody from an abort.
+    """
+    if not context.ledger.rollouts(fleet):
+        load_fleet(context.settings.roots, fleet)
 
 
 def newest(context: Context, fleet: str) -> View:

@@ -12,10 +12,9 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.contract import Line
 from pipelines.contract_report import AuditReport
-from pipelines.fleet.catalog import load_fleet
 from pipelines.roll.journal import Command, orders
 from pipelines.roll.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
-from pipelines.roll.underway import View, history, newest, tell, told
+from pipelines.roll.underway import View, history, newest, require_known, tell, told
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import Stage
 from pipelines.wiring import image_context
@@ -37,7 +36,7 @@ class HistoryLine(Line):
 def status(fleet: str, context: Context | None = None) -> StatusOutput:
     """How the fleet's rollout stands, or how the last one ended. Raises ContentError, RefusedError where none was."""
     context = context or image_context()
-    load_fleet(context.settings.roots, fleet)
+    require_known(context, fleet)
     return _status(newest(context, fleet))
 
 
@@ -139,7 +138,7 @@ def changes(before: StatusOutput, after: StatusOutput) -> Iterable[str]:
 def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
     """Print the fleet's rollouts, the newest first; with `rollout`, what was done in that one."""
     context = image_context()
-    load_fleet(context.settings.roots, fleet)
+    require_known(context, fleet)
     if rollout:
         _show_steps(context, rollout, as_json=as_json)
         return
@@ -178,7 +177,7 @@ def _show_steps(context: Context, rollout: str, *, as_json: bool) -> None:
 def command(fleet: str, what: Command, reason: str = "") -> None:
     """Tell the fleet's rollout that is under way something. Raises RefusedError where none is."""
     context = image_context()
-    load_fleet(context.settings.roots, fleet)
+    require_known(context, fleet)
     seen = tell(context, fleet, what, reason)
     say(f"{seen.row.id} was told to {what}")
     if not seen.carried:
