@@ -16,7 +16,7 @@ import pytest
 import requests
 from engines import busybox_image, engine
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError, UsageError
 from hardening.foundation.process import run as command_of
 from hardening.foundation.settings import Settings
 from images.artifact import Release
@@ -356,6 +356,24 @@ def test_a_rollout_that_is_over_goes_back_to_exactly_what_ran_before(place: Plac
         with pytest.raises(RefusedError, match="no member that could go back"):
             back(at, newest(context, "fleet-test"))
     assert place.answers() == ["one"]
+
+
+def test_a_rollout_that_can_never_end_does_not_keep_the_fleet_for_ever(place: Place, context: Context) -> None:
+    """What broke off is told as over, once, and then the fleet is rolled as if it had not been."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    place.publish(context, "two", days=1)
+    with place.desk(context) as at:
+        approved = at.plan(())
+        waves = tuple(replace(wave, parallel=0) for wave in approved.plan.waves)
+        with pytest.raises(UsageError, match="broke off: IndexError"):
+            start(at, apply=True, approved=replace(approved, plan=replace(approved.plan, waves=waves)))
+        seen = newest(context, "fleet-test")
+        assert (seen.row.open, seen.state and seen.state.stage) == (False, "ended")
+        outcome = start(at, apply=True)[1]
+    assert outcome
+    assert [member.phase for member in outcome.members] == ["new"]
+    assert context.ledger.lease("fleet-test") is None
 
 
 def stage(context: Context) -> str:

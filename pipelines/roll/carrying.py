@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import OutsideError, RefusedError
-from images.documents import from_json
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
+from images.documents import from_json, to_json
 from images.ledger import Ledger
 from images.ledger.leases import Lease
 from pipelines.durable.dbos import Worker, engine_url, idle
@@ -22,11 +22,12 @@ from pipelines.roll.desk import Desk
 from pipelines.roll.journal import LEASE, LedgerJournal
 from pipelines.roll.judging import PresentJudge
 from pipelines.roll.notify import notifier
+from pipelines.roll.underway import view
 from pipelines.rollouts.delegated import GroupWorld
 from pipelines.rollouts.groups import GROUPS, group_flows
 from pipelines.rollouts.orders import World
 from pipelines.rollouts.run import ROLLOUT, flows
-from pipelines.rollouts.state import Outcome
+from pipelines.rollouts.state import Outcome, RolloutState, Stage
 
 RENEW_SECONDS = 10.0
 
@@ -56,7 +57,30 @@ def carry_out(at: Desk, order: Json) -> Outcome:
             ledger.begin_rollout(rollout, at.fleet.name, lease.owner, order, at.now())
         now = SteadyClock(at.now()).now
         with Worker.launched(url, _flows(at, lease, now), kind=at.fleet.name, now=now) as worker:
-            return from_json(Outcome, worker.carry(GROUPS if "groups" in order else ROLLOUT, rollout, order))
+            try:
+                return from_json(Outcome, worker.carry(GROUPS if "groups" in order else ROLLOUT, rollout, order))
+            except Exception as error:
+                if worker.broke_off(rollout):
+                    raise _broken_off(at, rollout, error) from error
+                raise
+
+
+def _broken_off(at: Desk, rollout: str, error: Exception) -> GoldsmithError:
+    """Write down that a rollout is over which can never be carried to its end, so that the fleet can be rolled anew."""
+    row = at.context.ledger.rollout(rollout)
+    said = f"{rollout} broke off: {error.message if isinstance(error, GoldsmithError) else error}"
+    if row and row.open:
+        target = view(at.context, row).replacement
+        state = from_json(RolloutState, row.state) if row.state else None
+        begun = state or RolloutState(rollout, row.fleet, target, row.begun_at, 0)
+        ended = replace(begun, stage=Stage.ENDED, note=said, failure=said, ended_at=at.now())
+        at.context.ledger.save_rollout(rollout, to_json(ended), at.now(), is_open=False)
+        at.context.ledger.audit(at.now(), at.context.actor, "roll", row.fleet, said)
+    hint = (
+        f"./goldsmith roll.status {at.fleet.name} shows how far each member came, ./goldsmith roll.reap what is left; "
+        f"then ./goldsmith roll.start {at.fleet.name} plans anew"
+    )
+    return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
 
 
 def go_on(at: Desk) -> tuple[Outcome, ...]:

@@ -56,6 +56,11 @@ class Inbox:
         if foreign:
             DBOS.resume_workflows(foreign, queue_name=self._worker)
 
+    def abandon(self, flow_id: str) -> None:
+        """End the flow and all that it started, as far as they are not over."""
+        found = (flow for flow in self._under_way(flow_id) if within(flow, flow_id))
+        DBOS.cancel_workflows([flow.workflow_id for flow in found])
+
     def _under_way(self, prefix: str | None = None) -> list[WorkflowStatus]:
         return DBOS.list_workflows(
             status=["PENDING", "ENQUEUED"],

@@ -35,6 +35,7 @@ Flows = Mapping[str, Flow]
 Body = Callable[[Json], Coroutine[Any, Any, Json]]
 
 LEAVE_SECONDS = 60
+BROKEN = ("ERROR", "CANCELLED")
 VERSION = "1"  # a flow whose steps changed places needs another, and is carried to its end by the old one
 
 
@@ -105,6 +106,14 @@ class Worker:
             raise UsageError(f"{flow_id} is the id of another flow", evidence=str(conflict)) from None
         with _endings(flow_id):  # asked of the database, as another process may be the one that ends it
             return DBOS.retrieve_workflow(flow_id).get_result(polling_interval_sec=POLL_SECONDS)
+
+    def broke_off(self, flow_id: str) -> bool:
+        """Whether the flow has ended for good without an answer; what it had started then ends as well."""
+        found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
+        broken = bool(found) and found[0].status in BROKEN
+        if broken:
+            self._inbox.abandon(flow_id)
+        return broken
 
     def drain(self) -> None:
         """Wait until this process carries no flow."""
