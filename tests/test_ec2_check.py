@@ -127,9 +127,9 @@ def test_groups_and_templates_are_judged_too(office: Office) -> None:
     assert {one.member.group for one in judged.values()} == {group.id, ""}
 
 
-def template(at: Shop) -> None:
+def template(at: Shop, **more: Any) -> None:
     """A group from a template, and a tagged template that nobody uses."""
-    data = {"ImageId": at.image(at.old), "InstanceType": "t3.micro"}
+    data = {"ImageId": at.image(at.old), "InstanceType": "t3.micro", **more}
     made = at.ec2.create_launch_template(LaunchTemplateName="shop", LaunchTemplateData=data)["LaunchTemplate"]
     at.aws.client("autoscaling").create_auto_scaling_group(
         AutoScalingGroupName="shop", MinSize=0, MaxSize=3, DesiredCapacity=1, VPCZoneIdentifier=at.subnet,

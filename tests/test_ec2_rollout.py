@@ -17,7 +17,7 @@ from pipelines.rollouts.state import Outcome, Phase
 from tests.cloud import DAY
 from tests.ec2 import Shop
 from tests.strict_aws import REGION, Fault
-from tests.test_ec2_check import Office, office, template
+from tests.test_ec2_check import Office, image, office, template
 
 __all__ = ["office"]
 
@@ -128,3 +128,31 @@ def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
             with pytest.raises(RefusedError, match="rolled groups, and is over"):
                 back(fleet, newest(fleet.context, "shop"))
     assert images(at) == {at.image(at.old if ill else at.new)}
+
+
+def test_a_group_that_runs_what_nobody_knows_is_taken_over_only_by_name(office: Office) -> None:
+    """As a standalone instance is."""
+    at = office.at
+    template(at, ImageId=image(at.aws, "foreign"))
+    at.settle()
+    with opened(office, "surge") as fleet:
+        with pytest.raises(RefusedError, match="are unknown, more than max_violating_fraction"):
+            start_groups(fleet, apply=True)
+        order, _ = start_groups(fleet, apply=False, adopt=["shop"])
+    assert order is not None
+    assert [one.group.cannot_roll for one in order.groups] == [""]
+
+
+def test_a_group_of_which_something_asks_not_to_be_disrupted_is_left_alone(office: Office) -> None:
+    """The service knows nothing of the tag, and would replace all of it."""
+    at = office.at
+    template(at)
+    at.settle()
+    with opened(office, "surge") as fleet:
+        tag = {"Key": fleet.fleet.limits.do_not_disrupt, "Value": "2100-01-01T00:00:00Z"}
+        at.ec2.create_tags(Resources=at.running(), Tags=[tag])
+        _, outcome = start_groups(fleet, apply=True)
+    assert outcome is not None
+    assert [one.phase for one in outcome.members] == [Phase.SKIPPED]
+    assert "asks not to be disrupted until 2100-01-01" in outcome.members[0].note
+    assert images(at) == {at.image(at.old)}

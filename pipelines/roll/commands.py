@@ -69,7 +69,7 @@ def plan_roll(
         sealed = at.plan(adopt)
         if output:
             write_plan(sealed, Path(output))
-        return with_groups(roll_output(sealed.plan), start_groups(at, apply=False)[0]), sealed
+        return with_groups(roll_output(sealed.plan), start_groups(at, apply=False, adopt=adopt)[0]), sealed
 
 
 def roll_fleet(
@@ -85,7 +85,7 @@ def roll_fleet(
     approved = read_plan(Path(file)) if file else None
     with desk(name, context) as at:
         roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
-        return roll if roll.failure else with_groups(roll, *start_groups(at, apply=apply and not approved))
+        return roll if roll.failure else with_groups(roll, *start_groups(at, apply=apply and not approved, adopt=adopt))
 
 
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:

@@ -44,14 +44,16 @@ def start(
     return sealed.plan, outcome
 
 
-def start_groups(at: Desk, *, apply: bool, automated: bool = False) -> tuple[GroupsOrder | None, Outcome | None]:
+def start_groups(
+    at: Desk, *, apply: bool, automated: bool = False, adopt: Sequence[str] = ()
+) -> tuple[GroupsOrder | None, Outcome | None]:
     """Plan the groups of the fleet that a service rolls and, with `apply`, let it roll those that violate.
 
     None where the fleet has none, or none violates. Raises as `start` does.
     """
     if at.groups is None:
         return None, None
-    order = plan_groups(at, check(at), _new_id(at))
+    order = plan_groups(at, check(at), _new_id(at), adopt)
     if not order.groups or not apply or (automated and at.fleet.approval is Approval.REQUIRED):
         return (order if order.groups else None), None
     outcome = carry_out(at, to_json(order))
