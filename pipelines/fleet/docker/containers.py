@@ -291,9 +291,9 @@ class DockerFleet:
 
 
 def _moment(text: str) -> datetime | None:
-    """A date with time; a text that is none protects nobody."""
+    """A date with time, in UTC; a text that is none protects nobody."""
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
