@@ -74,6 +74,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
     ("line", "key", "said"),
     [
         ('[limits]\nmax_surge = "120%"', "limits.max_surge", "from 0% to 100%"),
+        ('[limits]\nmax_surge = "00%"', "limits.max_surge", "from 0% to 100%"),
+        ('[limits]\nmin_soak = "99999999d"', "limits.min_soak", "at most 36525 days"),
+        (
+            '[[limits.freezes]]\nfirst_day = 2027-01-01\nlast_day = 9999-12-31\nreason = "ever"',
+            "limits.freezes[0]",
+            "no clock reaches so far",
+        ),
         ("[limits]\nmax_unavailable = true", "limits.max_unavailable", "a whole number"),
         ("[limits]\nmax_surge = 0", "limits", "in_place"),
         ("[limits]\nmax_parallel = 0", "limits.max_parallel", "at least 1"),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+LONGEST = timedelta(days=36525)  # a hundred years: any date that it is added to is still a date
 _Written = Annotated[str, Field(pattern=r"^[0-9]+[smhdw]$", examples=["30s", "5m", "12h", "7d"])]
 
 
@@ -20,9 +21,12 @@ def duration(text: Any) -> Any:
     if not match:
         raise ValueError(f"a duration is a number and a unit, such as 30s, 5m, 12h, 7d or 2w, not {text!r}")
     try:
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        span = timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
-        raise ValueError(f"a duration is shorter than {timedelta.max.days} days, not {text!r}") from None
+        span = timedelta.max
+    if span > LONGEST:
+        raise ValueError(f"a duration is at most {LONGEST.days} days, not {text!r}")
+    return span
 
 
 def shown(span: timedelta) -> str:

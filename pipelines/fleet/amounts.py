@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-_PERCENT = r"^([0-9]{1,2}|100)%$"
+_PERCENT = r"^([1-9]?[0-9]|100)%$"
 _Number = Annotated[int, Field(ge=0)]
 _Written = Annotated[str, Field(pattern=_PERCENT, examples=["10%", "100%"])]
 

@@ -108,6 +108,8 @@ class Freeze(Content):
     def _forwards(self) -> Freeze:
         if self.last_day < self.first_day:
             raise ValueError(f"last_day {self.last_day} is before first_day {self.first_day}")
+        if self.first_day.year == date.min.year or self.last_day.year == date.max.year:
+            raise ValueError("no clock reaches so far: a freeze begins after the year 1 and ends before 9999")
         return self
 
     @property
