@@ -565,6 +565,8 @@ class _Program(Program):
             if not hint.startswith("did"):  # all names would be more than a reader wants
                 hint = f"./goldsmith {f'{within.name} --help' if within else '--list'} shows what there is"
             raise ParseError(f"{error}\n  hint: {hint}", error.context) from None
+        except ValueError as error:  # what Invoke makes a number of
+            raise ParseError(f"no whole number: {str(error).rpartition(': ')[2]}", None) from None
 
     def print_version(self) -> None:
         import tomllib

@@ -93,6 +93,7 @@ def test_a_circle_is_shown(empty: Goldsmith, tmp_path: Path) -> None:
         (("setup", "image.bild", "all"), "did you mean image.build"),
         (("image.plan", "all", "--jsno"), "No idea what '--jsno' is!\n  hint: did you mean --json"),
         (("image.plan",), "hint: ./goldsmith image.plan --help shows"),
+        (("roll.simulate", "--seeds", "many"), "no whole number: 'many'"),
         (("xyzzy",), "hint: ./goldsmith --list shows"),
     ],
 )

@@ -71,7 +71,13 @@ def test_every_changed_byte_of_the_plan_is_found() -> None:
             opened(json.dumps(changed), "plan.json")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"form": "x", "digest": "", "sealed": {}}'])
+NO_PLANS = [
+    "", "[]", "{}", "null", '{"form": "x", "digest": "", "sealed": {}}', "[" * 200_000,
+    '{"form": "x", "digest": "", "sealed": "\\ud800"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_PLANS, ids=range(len(NO_PLANS)))
 def test_what_is_no_plan_is_told_so(text: str) -> None:
     """With the file's name."""
     with pytest.raises(ContentError, match=r"plan\.json"):

@@ -76,11 +76,12 @@ def opened(text: str, file: str) -> Sealed:
     try:
         found = json.loads(text)
         form, digest, body = found["form"], found["digest"], found["sealed"]
-    except (ValueError, KeyError, TypeError):
+        actual = digest_of(body)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ContentError("no rollout's plan", file=file, hint="./goldsmith roll.plan FLEET --output FILE") from None
     if form != FORM:
         raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="plan anew")
-    if digest_of(body) != digest:
+    if actual != digest:
         raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="plan anew")
     try:
         return from_json(Sealed, body)
