@@ -25,7 +25,8 @@ from images.documents import REVOCATION, Document
 from images.ledger import Ledger
 from images.publication.lifecycle import timestamp
 from images.publication.referrers import attach
-from pipelines.fleet.members import Key
+from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.members import Key, Target
 from pipelines.host import embedded_registry
 from pipelines.releases.publishing import prune_images
 from pipelines.roll.approval import read_plan, write_plan
@@ -355,6 +356,29 @@ def test_a_rollout_that_is_over_goes_back_to_exactly_what_ran_before(place: Plac
         assert member_lines(check(at))[0].image.endswith(old.digest), "its tag has moved on; Docker knows it by digest"
         with pytest.raises(RefusedError, match="no member that could go back"):
             back(at, newest(context, "fleet-test"))
+    assert place.answers() == ["one"]
+
+
+def test_a_member_that_could_not_go_back_goes_back_when_it_is_asked_for_again(
+    place: Place, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it ran could not be fetched for a while: the member is a person's, and that person has the same command."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    place.run(f"{old.repository}@{old.digest}")
+    place.publish(context, "two", days=1)
+
+    def refuses(_fleet: DockerFleet, target: Target) -> None:
+        raise RefusedError(f"{target.reference} is away")
+
+    with place.desk(context) as at:
+        start(at, apply=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(DockerFleet, "prepare", refuses)
+            first = back(at, newest(context, "fleet-test"))
+        assert [member.phase for member in first.members] == ["failed"]
+        assert place.answers() == ["two"]
+        again = back(at, newest(context, "fleet-test"))
+    assert [member.phase for member in again.members] == ["old"], again
     assert place.answers() == ["one"]
 
 

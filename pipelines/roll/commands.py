@@ -16,7 +16,7 @@ from pipelines.listing import ended_by, finish, short
 from pipelines.roll.approval import read_plan, write_plan
 from pipelines.roll.auto import AutoLine, automated
 from pipelines.roll.desk import check, desk
-from pipelines.roll.flow import back, start, start_groups
+from pipelines.roll.flow import back, can_go_back, start, start_groups
 from pipelines.roll.journal import Command
 from pipelines.roll.lines import MemberLine, RollOutput, member_lines, roll_output, with_groups
 from pipelines.roll.shown import (
@@ -33,7 +33,6 @@ from pipelines.roll.shown import (
 )
 from pipelines.roll.underway import newest, require_known, tell
 from pipelines.rollouts.sealed import Sealed
-from pipelines.rollouts.state import Phase
 from pipelines.wiring import image_context
 
 
@@ -96,7 +95,7 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     context = context or image_context()
     require_known(context, fleet)
     seen = newest(context, fleet)
-    replaced = [[member.name, member.pinned] for member in seen.members if member.phase is Phase.NEW]
+    replaced = [[member.name, member.pinned] for member in can_go_back(seen)]
     if not apply:
         print_table(["member", "goes back to"], replaced)
         say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet} --apply")

@@ -17,7 +17,7 @@ from pipelines.roll.underway import View
 from pipelines.rollouts.orders import GroupsOrder, Order
 from pipelines.rollouts.plan import Plan
 from pipelines.rollouts.sealed import Sealed
-from pipelines.rollouts.state import Outcome, Phase
+from pipelines.rollouts.state import MemberState, Outcome, Phase
 
 
 def start(
@@ -71,12 +71,17 @@ def back(at: Desk, view: View) -> Outcome:
         hint = "move the channel back with ./goldsmith image.rollback NAME, then ./goldsmith roll.start"
         raise RefusedError(f"{view.row.id} rolled groups, and is over", hint=hint)
     go_on(at)
-    replaced = tuple(member for member in view.members if member.phase is Phase.NEW)
+    replaced = can_go_back(view)
     if not replaced:
         raise RefusedError(f"{view.row.id} has no member that could go back", hint="every one is as it was")
     outcome = carry_out(at, to_json(replace(view.order, rollout=f"{view.row.id}-back", back=replaced)))
     check(at)
     return outcome
+
+
+def can_go_back(view: View) -> tuple[MemberState, ...]:
+    """The members that run the new version, and those that may: what could not go back is tried again."""
+    return tuple(one for one in view.members if one.phase is Phase.NEW or (one.phase is Phase.FAILED and one.pinned))
 
 
 def _new_id(at: Desk) -> str:

@@ -20,7 +20,9 @@ async def go_back(rolling: Rolling) -> None:
 
     One that cannot go back is reported, and the others go on. An abort stops it where it is.
     """
-    promoted = [member for member in reversed(rolling.members.values()) if member.phase is Phase.NEW]
+    named = {member.id for member in rolling.order.back}  # also those that could not go back when it was first tried
+    members = reversed(rolling.members.values())
+    promoted = [member for member in members if member.phase is Phase.NEW or member.id in named]
     await rolling.save(Stage.RESTORING, f"going back with {len(promoted)} members")
     going = replace(rolling.hand, back=True)
     rolling.hand = going
