@@ -240,12 +240,17 @@ DEAF = "#!/bin/sh\ntrap '' TERM\nbusybox httpd -p 8080 -h /tmp\nwhile :; do slee
 
 
 def test_a_new_one_that_is_removed_by_hand_while_the_old_one_drains_costs_nobody_the_member(yard: Yard) -> None:
-    """The old one is stopped by then: it has to run again, under its name, and the rollout has failed."""
+    """The old one is stopped by then: it has to run again, under its name and whenever it ends, and the rollout has
+    failed.
+    """
     busybox_image(yard.api, "fleet-test:deaf", "one", files={"web": DEAF})
     old = yard.start("web-1", image="fleet-test:deaf")
 
+    def policy() -> str:
+        return str(yard.inspect("web-1")["HostConfig"]["RestartPolicy"]["Name"])
+
     def remove_the_new() -> None:
-        until(lambda: yard.inspect("web-1")["HostConfig"]["RestartPolicy"]["Name"] == "no", "the old one to be stopped")
+        until(lambda: policy() == "unless-stopped", "the old one to be stopped")
         yard.docker("rm", "--force", "web-1.r1")
 
     yard.docker("update", "--restart", "always", old)
@@ -257,6 +262,7 @@ def test_a_new_one_that_is_removed_by_hand_while_the_old_one_drains_costs_nobody
     assert "the new container of web-1 is gone" in outcome.state.failure
     assert yard.names() == ["web-1"]
     assert (yard.inspect("web-1")["Id"], yard.inspect("web-1")["State"]["Status"]) == (old, "running")
+    assert policy() == "unless-stopped"
 
 
 def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) -> None:

@@ -183,7 +183,7 @@ class DockerFleet:
             running = old["State"]["Status"] in RUNNING
             if running:
                 self._command("before_drain", old)
-            self.api.update_container(old["Id"], restart_policy={"Name": "no"})
+            self.api.update_container(old["Id"], restart_policy={"Name": essence.at_rest(old)})
             if running:
                 self.api.stop(old["Id"], timeout=max(1, int(drain.total_seconds())))
 

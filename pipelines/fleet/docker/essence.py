@@ -128,6 +128,16 @@ def host_config(container: Json) -> Json:
     return host
 
 
+def at_rest(container: Json) -> str:
+    """The restart policy, as near to the container's own as there is, by which the engine leaves it stopped.
+
+    Its own comes back from the new container, and that one may be gone by then.
+    """
+    return (
+        "unless-stopped" if container["HostConfig"]["RestartPolicy"]["Name"] in ("always", "unless-stopped") else "no"
+    )
+
+
 def _binds(host: Json) -> Iterable[tuple[str, str]]:
     """Source and target of every bind; a bind without a source is a volume without a name."""
     for bind in host.get("Binds") or []:
