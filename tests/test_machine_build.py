@@ -6,15 +6,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
+from hardening.catalog import load_policy
+from hardening.evaluate import judge_image
+from hardening.explain import explain
 from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
+from hardening.model import Kind
+from images.boot import Level
 from images.build import _Builder
 from images.builders import build, machine
 from images.feeds.sample import debsecan_format
@@ -23,6 +29,9 @@ from images.machines.mounts import private_mounts
 from images.machines.raw import digests_of
 from images.planning.plan import Action
 from images.planning.planner import Planner
+from images.scan import ScanTarget, scan
+from images.scanners import SCANNERS
+from images.verify import verify
 from images.workspace import sweep
 from tests.loop import Goldsmith, definition, kill_when, processes, until
 from tests.servers import NO_ENGINE, Workshop, fingerprint
@@ -113,6 +122,38 @@ def test_a_machine_is_kept_once_it_was_booted_scanned_and_judged(server: Goldsmi
     assert {"root=LABEL=root", "panic=30"} <= set(config["command_line"].split())
     assert "login:" in (server.state / "logs/debian-server.console.log").read_text()
     assert server.leftovers() == []
+
+
+@pytest.mark.needs("oscap")
+@pytest.mark.parametrize(
+    ("name", "live"), [("bastion", ()), ("container-host", ("container-daemon", "firewall", "sysctl-network"))]
+)
+def test_a_child_holds_the_benchmark_of_the_policy_for_machines(
+    fork: Goldsmith, name: str, live: tuple[str, ...]
+) -> None:
+    """Measured on its tree; container-host is booted once too, for what Docker must not undo.
+
+    Nobody is asked about its packages here, and that alone refuses it.
+    """
+    shop = Workshop(fork)
+    with shop.job(name) as job:
+        built = build(job)
+        target = ScanTarget(
+            name, None, built.tree, packages=built.packages, kind=Kind.MACHINE, digest=built.digest,
+            created=built.config["created"], benchmark="cis_level1_server",
+        )  # fmt: skip
+        result = scan(target, shop.context.settings, {"openscap": SCANNERS["openscap"]})
+        checks = verify(
+            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest, store=job.store,
+            work=job.work, docker_host="", level=Level.QUICK,
+        ) if live else ()  # fmt: skip
+    verdict = judge_image(
+        load_policy((ROOT,), "machine"), name, checks or None, result.reports, result.findings, (), datetime.now(UTC)
+    )
+    assert [reason.rule for reason in verdict.refusals] == ["judges"], explain(verdict.refusals)
+    assert "explanation-stale" not in {reason.rule for reason in verdict.reasons}
+    booted = {check.control for check in checks if "in the booted machine: pass" in check.evidence}
+    assert booted >= set(live)
 
 
 def test_nothing_changed_builds_nothing(server: Goldsmith) -> None:
