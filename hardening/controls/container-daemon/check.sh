@@ -43,6 +43,9 @@ bad=$(
     members=$(awk -F: '$1 == "docker" {print $4}' etc/group)
     [ -z "$members" ] || echo "as good as root, by group docker: $members"
     enabled docker.service
+    # An interface that software made has a kind; networkd takes one that it manages out of the bridge it was put into.
+    find etc/systemd/network -name '*.network' -exec grep -l '^Type=ether$' {} + | xargs -r grep -L '^Kind=!' |
+        sed "s,.*,/& takes containers' interfaces out of their bridges: it matches any kind,"
 )
 if [ -n "$bad" ]; then
     echo "$bad"
