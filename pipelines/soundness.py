@@ -45,10 +45,13 @@ def content_problems(roots: Sequence[Path], today: date) -> tuple[ContentError, 
     problems.of(_check_definitions, Soundness(roots, today, definitions), names, problems)
     fleets = find_content(roots, "pipelines/fleets", "*.toml")
     policies = find_content(roots, "hardening/policies", "*.toml")
+    told = list[Fleet]()
     for name, file in fleets.items():
         if fleet := problems.of(partial(load_toml, file, Fleet, name=name)):
             problems.of(require_policy, fleet, file, policies)
             problems.of(_require_replacement, fleet, file, names)
+            problems.of(_require_apart, fleet, file, told)
+            told.append(fleet)
     known = {*what_can_be_waived(roots), *(f"{scanner}-evaluated" for scanner in SCANNERS), *BOOT_TITLES}
     for file, waiver in load_waiver_files(roots, problems).items():
         problems.of(_require_waiver, file, waiver, known)
@@ -83,6 +86,19 @@ def _require_replacement(fleet: Fleet, file: Path, definitions: Collection[str])
     if wanted and wanted not in definitions:
         hint = nearest(wanted, definitions)
         raise ContentError(f"{wanted} is not a definition", file=file, key="replacement.definition", hint=hint)
+
+
+def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
+    """Raises ContentError where every member of one fleet is another's too: both would replace it."""
+    for other in others:
+        less, more = sorted((fleet.selector.items(), other.selector.items()), key=len)
+        places = [(fleet.ec2.regions, other.ec2.regions), (fleet.ec2.accounts, other.ec2.accounts)]
+        elsewhere = any(ours and theirs and not {*ours} & {*theirs} for ours, theirs in places)
+        if fleet.kind is other.kind and less <= more and not elsewhere:
+            raise ContentError(
+                f"it selects what the fleet {other.name} selects", file=file, key="selector",
+                hint="a member belongs to one fleet: give one of them a label that the other's members do not have",
+            )  # fmt: skip
 
 
 def _require_waiver(file: Path, waiver: Waiver, known: set[str]) -> None:

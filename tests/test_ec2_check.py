@@ -14,10 +14,11 @@ from hardening.foundation.errors import OutsideError
 from images.aws import channels
 from images.context import Context
 from images.ledger.cloud import GONE
+from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.violations import Judged
 from pipelines.roll.desk import check, desk
 from tests.cloud import DAY
-from tests.ec2 import NAME, Shop, shop
+from tests.ec2 import NAME, Shop, fleet, shop
 from tests.strict_aws import Fault, StrictAws
 from tests.strict_aws.making import image, snapshot
 
@@ -168,7 +169,7 @@ def test_a_region_that_cannot_be_read_is_told_and_never_compliant(office: Office
 
 
 def test_a_member_that_asks_not_to_be_disrupted_says_until_when(office: Office) -> None:
-    """By a tag with a date; a date that is none protects nobody."""
+    """By a tag with a date; with one that is none it is left alone until somebody mends it."""
     at = office.at
     until = office.context.now + timedelta(days=3)
     key = "dev.goldsmith.do-not-disrupt-until"
@@ -176,3 +177,12 @@ def test_a_member_that_asks_not_to_be_disrupted_says_until_when(office: Office) 
     free = at.instance(tags={"app": "shop", key: "forever"})
     judged = office.check()
     assert (judged[kept].member.protected_until, judged[free].member.protected_until) == (until, None)
+    assert (judged[kept].member.cannot_roll, "no date with time" in judged[free].member.cannot_roll) == ("", True)
+
+
+def test_a_selector_is_meant_to_the_letter(office: Office) -> None:
+    """A filter of EC2 reads * as anything."""
+    office.at.instance(tags={"app": "shop"})
+    wild = office.at.instance(tags={"app": "sh*"})
+    members = Ec2Fleet(fleet(selector={"app": "sh*"}), office.at.cloud)
+    assert [one.handle for one in members.describe()] == [wild]

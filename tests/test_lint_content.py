@@ -26,6 +26,7 @@ CONTROL = {
 PROFILE = 'title = "T"\nowner = "us"\n'
 POLICY = PROFILE + 'rationale = "r"\nreview_by = 2027-01-01\nexception_contact = "us"\n'
 FLEET = PROFILE + 'kind = "docker"\nselector = { a = "b" }\n'
+OTHER = FLEET.replace('"b"', '"c"')
 WAIVER = """
 controls = ["no-setuid"]
 subjects = ["l-one"]
@@ -89,10 +90,14 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
             "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "hadolnt-evaluated"),
             "controls: nothing is named hadolnt-evaluated\n  hint: did you mean hadolint-evaluated",
         ),
-        ("pipelines/fleets/l-other.toml", FLEET + 'policy = "l-polic"\n' + TO, "policy: no policy is named l-polic"),
+        ("pipelines/fleets/l-other.toml", OTHER + 'policy = "l-polic"\n' + TO, "policy: no policy is named l-polic"),
         (
-            "pipelines/fleets/l-other.toml", FLEET + TO.replace("l-one", "l-on"),
+            "pipelines/fleets/l-other.toml", OTHER + TO.replace("l-one", "l-on"),
             "replacement.definition: l-on is not a definition\n  hint: did you mean l-one",
+        ),
+        (
+            "pipelines/fleets/l-other.toml", FLEET.replace('"b"', '"b", c = "d"') + 'policy = "l-policy"\n' + TO,
+            "selector: it selects what the fleet l-fleet selects",
         ),
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-on"), "base.golden: l-on is not a def"),
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-two"), "in a circle: l-two"),

@@ -413,17 +413,31 @@ def test_members_are_what_runs_with_the_labels(yard: Yard) -> None:
     """With every digest of their image, what forbids two of them, and until when they are not to be disrupted."""
     yard.start("web-1", "--volume", "/data", "--label", "dev.goldsmith.do-not-disrupt-until=2100-01-01T00:00:00Z")
     yard.docker("run", "-d", "--name", "web-2", *LABELS, "--rm", "fleet-test:one")
+    yard.start("web-4", "--label", "dev.goldsmith.do-not-disrupt-until=xmas")
     yard.docker("run", "-d", "--name", "other", "--label", "goldsmith-test=1", "fleet-test:one")
     yard.docker("create", "--name", "web-3", *LABELS, "fleet-test:one")
     with DockerFleet(fleet(), yard.host) as members:
-        first, second = members.describe()
-    assert (first.name, second.name) == ("web-1", "web-2")
+        first, second, third = members.describe()
+    assert (first.name, second.name, third.name) == ("web-1", "web-2", "web-4")
     assert first.id.endswith("/local/docker/web-1")
     assert yard.images["one"] in first.digests
     assert first.layers
     assert first.protected_until == datetime(2100, 1, 1, tzinfo=UTC)
     assert "it writes to" in first.forced_in_place[0]
     assert "--rm" in second.cannot_roll
+    assert "no date with time, such as 2027-01-31T12:00Z: xmas" in third.cannot_roll
+
+
+def test_a_member_that_another_rollout_has_in_hand_is_left_to_that(yard: Yard) -> None:
+    """Two fleets may select one container, and each has a lease of its own."""
+    yard.start("web-1")
+    with DockerFleet(fleet(), yard.host) as members:
+        (one,) = members.describe()
+        key = Key("ra", one.id, one.name, one.handle, Method.SURGE)
+        members.create(key, yard.target("two"), NOW)
+        with pytest.raises(RefusedError, match="web-1 is being replaced by ra already"):
+            members.create(replace(key, rollout="rb"), yard.target("two"), NOW)
+    assert yard.names() == ["web-1", "web-1.ra"]
 
 
 def test_the_port_keeps_its_word(yard: Yard) -> None:

@@ -102,7 +102,7 @@ def _http(url: str, seconds: float) -> Read:
     session = requests.Session()
     session.trust_env = False  # a proxy for the outside must not stand between us and a container
     try:
-        with session, session.get(url, timeout=seconds, allow_redirects=False) as answer:
+        with session, session.get(url, timeout=seconds, allow_redirects=False, stream=True) as answer:
             return Read(answer.status_code < BAD_STATUS, f"{url} answered {answer.status_code}")
     except requests.exceptions.RequestException as error:
         return Read(False, f"{url}: {error}")

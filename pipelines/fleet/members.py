@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from images.artifact import Release
 from pipelines.fleet.model import Method
@@ -140,3 +140,17 @@ class Read:
 
     good: bool
     text: str
+
+
+def protection(label: str, labels: Mapping[str, str]) -> tuple[datetime | None, str]:
+    """Until when its own label protects a member, and what is wrong with a label that is no date with time.
+
+    Whoever wrote one wants to be left alone: until somebody mends it, that is what happens.
+    """
+    if label not in labels:
+        return None, ""
+    try:
+        until = datetime.fromisoformat(labels[label])
+    except ValueError:
+        return None, f"its label {label} is no date with time, such as 2027-01-31T12:00Z: {labels[label]}"
+    return (until if until.tzinfo else until.replace(tzinfo=UTC)), ""

@@ -9,13 +9,13 @@ from typing import Any, Literal, Self
 import docker
 import docker.errors
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import essence
 from pipelines.fleet.docker.essence import Json
 from pipelines.fleet.docker.outside import outside
 from pipelines.fleet.health import inside, probe
 from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
-from pipelines.fleet.members import Key, Member, Read, Target
+from pipelines.fleet.members import Key, Member, Read, Target, protection
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError
 
@@ -74,7 +74,7 @@ class DockerFleet:
     def _member(self, container: Json, everything: list[Json]) -> Member:
         image = self._image(container)
         named = essence.name(container)
-        until = (container["Config"].get("Labels") or {}).get(self.fleet.limits.do_not_disrupt)
+        until, wrong = protection(self.fleet.limits.do_not_disrupt, container["Config"].get("Labels") or {})
         return Member(
             id=f"{self.account}/local/docker/{named}",
             name=named,
@@ -82,11 +82,11 @@ class DockerFleet:
             image=container["Config"]["Image"],
             digests=essence.digests(container, image),
             layers=tuple((image.get("RootFS") or {}).get("Layers") or ()),
-            since=_moment(container["Created"][:19] + "+00:00"),
+            since=datetime.fromisoformat(container["Created"][:19] + "+00:00"),
             healthy=self._serves(container),
-            protected_until=_moment(until) if until else None,
+            protected_until=until,
             forced_in_place=essence.forced_in_place(container, self.fleet.limits.shared_mounts),
-            cannot_roll=essence.cannot_roll(container, everything),
+            cannot_roll=essence.cannot_roll(container, everything) or wrong,
             exact=essence.exact(container, image),
         )
 
@@ -118,6 +118,7 @@ class DockerFleet:
         """Create the new container from the old one's essence; a try that was cut short is begun anew."""
         with outside(f"creating {key.new_name}", self.engine):
             old = self._need(key.old, key.name)
+            self._refuse_another(key)
             if self._pair(key).new:
                 self.discard(key)
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
@@ -129,6 +130,15 @@ class DockerFleet:
             self.api.create_container_from_config(body, key.new_name)
             for network, endpoint in list(joins.items())[1:]:
                 self._connect(key.new_name, network, endpoint)
+
+    def _refuse_another(self, key: Key) -> None:
+        """Fleets may overlap, and each has its own lease: a member that another rollout has in hand is left to that."""
+        listed = self.api.containers(all=True, filters={"label": f"{MEMBER}={key.member}"})
+        for one in listed:
+            rollout = one["Labels"].get(ROLLOUT, "")
+            if rollout != key.rollout and one["Names"][0] == f"/{key.name}.{rollout}":
+                hint = "where two fleets select it, ./goldsmith lint says so; ./goldsmith roll.reap finds what is left"
+                raise RefusedError(f"{key.name} is being replaced by {rollout} already", hint=hint)
 
     def start(self, key: Key) -> None:
         """Start the new container."""
@@ -288,12 +298,3 @@ class DockerFleet:
             if found["Id"] == container["Image"]:
                 return found
         return {}
-
-
-def _moment(text: str) -> datetime | None:
-    """A date with time, in UTC; a text that is none protects nobody."""
-    try:
-        at = datetime.fromisoformat(text)
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -13,6 +13,7 @@ from hardening.foundation.errors import GoldsmithError
 from images.aws.amis import ours_in
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
+from images.aws.tags import as_dict
 from pipelines.fleet.ec2.essence import Json, Shown, is_member
 from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.members import Unread
@@ -103,11 +104,16 @@ class _Reading:
     def _selected(self) -> list[Json]:
         return [{"Name": f"tag:{key}", "Values": [value]} for key, value in sorted(self.fleet.selector.items())]
 
+    def _exactly(self, one: Json) -> bool:
+        """Whether the tags are the selector's to the letter: in a filter, EC2 reads * and ? as wildcards."""
+        tags = as_dict(one.get("Tags", ()))
+        return all(tags.get(key) == value for key, value in self.fleet.selector.items())
+
     def instances(self) -> Iterator[Found]:
         """The instances of the selector that run, with how they are."""
         running = {"Name": "instance-state-name", "Values": ["pending", "running"]}
         pages = self.place.ec2.pages("DescribeInstances", "Reservations", Filters=[*self._selected(), running])
-        found = {one["InstanceId"]: one for each in pages for one in each["Instances"]}
+        found = {one["InstanceId"]: one for each in pages for one in each["Instances"] if self._exactly(one)}
         if not found:
             return
         volumes = dict(self._volumes(found))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from hardening.foundation.errors import OutsideError
-from images.aws import tags
 from images.aws.cloud import Cloud
 from pipelines.fleet.ec2.amis import image_of, is_image
 from pipelines.fleet.ec2.essence import KEPT, Json, Kept, Shown, cannot_roll, forced_in_place, kept_in
@@ -14,7 +13,7 @@ from pipelines.fleet.ec2.inventory import Found, Inventory, Template, places, re
 from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.health import ask
 from pipelines.fleet.leavings import MEMBER
-from pipelines.fleet.members import Key, Member, Read, Seen, Target
+from pipelines.fleet.members import Key, Member, Read, Seen, Target, protection
 from pipelines.fleet.model import Fleet
 
 
@@ -85,6 +84,7 @@ class Ec2Members:
     def member(self, found: Found, name: str) -> Member:
         """An instance as the engine knows it, under the id `name`."""
         shown = found.shown
+        until, wrong = protection(self.fleet.limits.do_not_disrupt, shown.tags)
         return Member(
             id=name,
             name=shown.id,
@@ -93,9 +93,9 @@ class Ec2Members:
             digests=tuple(one for one in (found.image, found.release) if one),
             since=shown.since,
             healthy=found.healthy,
-            protected_until=tags.moment_in(shown.tags, self.fleet.limits.do_not_disrupt),
+            protected_until=until,
             forced_in_place=forced_in_place(shown, self.fleet.ec2.way),
-            cannot_roll=cannot_roll(shown, self.fleet.ec2),
+            cannot_roll=cannot_roll(shown, self.fleet.ec2) or wrong,
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
         )
