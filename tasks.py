@@ -7,6 +7,7 @@ Imports stand inside the tasks, so that listing them is quick.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -113,7 +114,7 @@ def image_boot(
 
 
 @command({"name": "a machine's name", "output": "the file to write", "form": "raw or qcow2"} | JSON, "name")
-def image_export(c: Context, name: str, output: str, form: str = "raw", json: bool = False) -> None:
+def image_export(c: Context, name: str, output: str = "", form: str = "raw", json: bool = False) -> None:
     """Write a machine's disk to a file, for private clouds and hypervisors."""
     from pipelines.listing import show
     from pipelines.releases.machines import EXPORT_COLUMNS, export_image
@@ -564,7 +565,8 @@ class _Program(Program):
             hint = nearest(typed, within.flags if within else self.collection.task_names)
             if not hint.startswith("did"):  # all names would be more than a reader wants
                 hint = f"./goldsmith {f'{within.name} --help' if within else '--list'} shows what there is"
-            raise ParseError(f"{error}\n  hint: {hint}", error.context) from None
+            said = re.sub(r"^Flag <Argument: ([\w-]+).*> needed value and .*", r"--\1 needs a value", str(error))
+            raise ParseError(f"{said}\n  hint: {hint}", error.context) from None
         except ValueError as error:  # what Invoke makes a number of
             raise ParseError(f"no whole number: {str(error).rpartition(': ')[2]}", None) from None
 

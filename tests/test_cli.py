@@ -95,6 +95,8 @@ def test_a_circle_is_shown(empty: Goldsmith, tmp_path: Path) -> None:
         (("image.plan",), "hint: ./goldsmith image.plan --help shows"),
         (("roll.simulate", "--seeds", "many"), "no whole number: 'many'"),
         (("xyzzy",), "hint: ./goldsmith --list shows"),
+        (("image.plan", "--name"), "--name needs a value\n  hint: ./goldsmith image.plan --help shows"),
+        (("image.export", "debian-server"), "--output says which file to write\n  hint: --output debian-server.raw"),
     ],
 )
 def test_a_mistyped_task_or_flag_is_answered_with_the_nearest(

@@ -7,7 +7,7 @@ from pathlib import Path
 from hardening.catalog import load_waivers
 from hardening.foundation.console import say
 from hardening.foundation.content import select
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.process import run
 from images.artifact import Artifact
 from images.attempt import attempt
@@ -37,11 +37,13 @@ class ExportLine(Line):
 def export_image(name: str, form: str, output: str, context: Context | None = None) -> list[ExportLine]:
     """Write the disk of the newest artifact of `name` to the file `output`, whole or not at all.
 
-    Raises ContentError for another format, a container, or a place that is no file's.
+    Raises UsageError without `output`, ContentError for another format, a container, or a place that is no file's.
     """
     context = context or image_context()
     if form not in FORMATS:
-        raise ContentError(f"no format is named {form}", key="--format", hint=f"there are {' and '.join(FORMATS)}")
+        raise ContentError(f"no format is named {form}", key="--form", hint=f"there are {' and '.join(FORMATS)}")
+    if not output:
+        raise UsageError("--output says which file to write", hint=f"--output {name}.{form}")
     target = Path(output).absolute()
     if target.is_dir() or not target.parent.is_dir():
         why = "is a folder" if target.is_dir() else "would stand in a folder that is not there"
