@@ -162,7 +162,7 @@ def image_rollback(c: Context, name: str, json: bool = False) -> None:
 
 
 @command({"digest": "the release's sha256:…", "reason": "why, for everyone who meets it"} | JSON, "digest")
-def image_revoke(c: Context, digest: str, reason: str, json: bool = False) -> None:
+def image_revoke(c: Context, digest: str, reason: str = "", json: bool = False) -> None:
     """Take a release out of policy at once, everywhere."""
     from pipelines.listing import show
     from pipelines.releases.publishing import CHANNEL_COLUMNS, revoke_release

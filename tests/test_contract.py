@@ -51,6 +51,15 @@ def test_every_command_with_json_has_a_schema() -> None:
     assert with_json == set(COMMANDS)
 
 
+@pytest.mark.parametrize("command", tasks.namespace.task_names)
+def test_what_must_be_given_stands_without_a_flag_or_has_a_default(command: str) -> None:
+    """Invoke asks only for what is positional; where nothing else was typed, a task would meet None."""
+    task = tasks.namespace[command]
+    _, *arguments = inspect.signature(task.body).parameters.values()
+    needed = {one.name for one in arguments if one.default is one.empty}
+    assert needed <= {*task.positional, *task.iterable}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_printed_schema_is_closed(command: str) -> None:
     """It says what it is of, and is valid by its own dialect."""
