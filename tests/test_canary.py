@@ -100,4 +100,4 @@ def test_the_sample_that_ships_finds_the_canary_and_passes_current_trixie_only_b
     _, default = gate(CURRENT, {}, tmp_path / "default")
     assert not default.allowed
     assert "feeds.debsecan" in default.refusals[0].todo
-    assert 'policy = "demo"' in default.refusals[0].todo
+    assert "--policy demo" in default.refusals[0].todo

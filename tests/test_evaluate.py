@@ -151,7 +151,7 @@ def test_the_sample_counts_only_where_the_policy_says_so_and_otherwise_tells_the
     assert not refused.allowed
     assert "sample of 2026-11-01, which this policy does not accept" in refused.refusals[0].what
     assert "feeds.debsecan (or feeds.trivy) in goldsmith.toml" in refused.refusals[0].todo
-    assert 'policy = "demo"' in refused.refusals[0].todo
+    assert "--policy demo" in refused.refusals[0].todo
     assert judged(by=load_policy((ROOT,), "demo"), reports=sampled).allowed
 
 
