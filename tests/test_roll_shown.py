@@ -49,6 +49,7 @@ def test_a_plan_with_long_names_and_reasons_stays_within_80_columns(capsys: pyte
     out.cache_clear()
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
     assert "canary" in printed
+    assert re.search(r"to r\.example/\S+ \(sha256:[0-9a-f]{12}\)$", printed.splitlines()[0])
 
 
 def test_markdown_takes_what_others_wrote_as_plain_text() -> None:

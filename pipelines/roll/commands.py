@@ -12,7 +12,7 @@ from hardening.foundation.errors import GoldsmithError, UsageError
 from images.context import Context
 from images.documents import to_json
 from pipelines.fleet.catalog import load_fleets
-from pipelines.listing import ended_by, finish, short
+from pipelines.listing import ended_by, finish
 from pipelines.roll.approval import read_plan, write_plan
 from pipelines.roll.auto import AutoLine, automated
 from pipelines.roll.desk import check, desk
@@ -31,6 +31,7 @@ from pipelines.roll.shown import (
     step_rows,
     wave_rows,
 )
+from pipelines.roll.status import towards
 from pipelines.roll.underway import newest, require_known, tell
 from pipelines.rollouts.sealed import Sealed
 from pipelines.wiring import image_context
@@ -162,7 +163,7 @@ def show_roll(roll: RollOutput, *, as_json: bool) -> int:
 
 
 def _print_roll(roll: RollOutput) -> None:
-    out().print(f"{roll.fleet}: to {short(roll.replacement)}", markup=False, soft_wrap=True)
+    out().print(f"{roll.fleet}: {towards(roll.replacement)}", markup=False, soft_wrap=True)
     print_text("\n".join(heading(roll)))
     for columns, rows in (
         (WAVE_COLUMNS, wave_rows(roll)),

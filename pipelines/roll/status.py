@@ -75,9 +75,7 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     took = in_short(until - status.begun_at)
     heading = f"{status.fleet}: {status.rollout}"
     counts = Counter(member.state for member in status.members)
-    name, _, digest = status.replacement.partition("@")
-    to = f"to {name} ({digest[:19]})" if digest else f"to {name}"
-    said = [heading, to, _stage(status), progress(status)]
+    said = [heading, towards(status.replacement), _stage(status), progress(status)]
     said.append(", ".join(f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]))
     said.append(f"began {status.begun_at:%Y-%m-%d %H:%M} UTC, {'took' if status.ended_at else 'for'} {took}")
     said += [f"{one.actor} told it to {one.command} at {one.at:%H:%M:%S} UTC" for one in status.told]
@@ -85,6 +83,12 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
         again = f"nobody carries it; ./goldsmith roll.start {status.fleet} --apply goes on"
         said.append(f"carried by {status.carried_by}" if status.carried_by else again)
     return said
+
+
+def towards(replacement: str) -> str:
+    """What members become, with the head of its digest."""
+    name, _, digest = replacement.partition("@")
+    return f"to {name} ({digest[:19]})" if digest else f"to {name}"
 
 
 def progress(status: StatusOutput) -> str:
