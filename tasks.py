@@ -336,7 +336,7 @@ def roll_plan(
     """What a rollout of the fleet would do: waves, steps, time, calls; or why it is refused."""
     from pipelines.roll.commands import plan_roll, show_plan
 
-    show_plan(plan_roll(fleet, adopt, output), as_json=json, as_markdown=markdown)
+    show_plan(plan_roll(fleet, adopt, output), as_json=json, as_markdown=markdown, file=output)
 
 
 @command(
@@ -353,7 +353,7 @@ def roll_start(
     """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
     from pipelines.roll.commands import roll_fleet, show_roll
 
-    return show_roll(roll_fleet(fleet, apply=apply, adopt=adopt, file=plan), as_json=json)
+    return show_roll(roll_fleet(fleet, apply=apply, adopt=adopt, file=plan), as_json=json, file=plan)
 
 
 @command(FLEET | {"watch": "until it is over, live in a terminal"} | JSON, "fleet")

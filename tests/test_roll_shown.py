@@ -67,3 +67,15 @@ def test_markdown_of_a_huge_fleet_stays_short_enough_for_a_forge() -> None:
     text = markdown(planned(3000), "ana@host")
     assert len(text) < 60_000
     assert "And 2800 more, in the plan's file." in text
+
+
+def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan of a file is not carried out without it; where nobody violates, there is nothing to type."""
+    nobody = roll_output(plan(fleet(), [judged("web-1")], target(), NOW))
+    for roll, file, said in (
+        (planned(), "", "roll.start web --apply"),
+        (planned(), "plan.json", "roll.start web --plan plan.json --apply"),
+        (nobody, "", "nobody is to be replaced; ./goldsmith fleet.check web shows why"),
+    ):
+        show_roll(roll, as_json=False, file=file)
+        assert said in capsys.readouterr().err

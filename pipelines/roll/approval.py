@@ -16,7 +16,7 @@ def write_plan(sealed: Sealed, file: Path) -> None:
     except OSError as error:
         raise OutsideError(f"{file} cannot be written: {error.strerror}") from None
     until = f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"
-    say(f"written: {file}, good until {until}: ./goldsmith roll.start {sealed.plan.fleet} --plan {file} --apply")
+    say(f"written: {file}, good until {until}")
 
 
 def read_plan(file: Path) -> Sealed:
@@ -24,7 +24,8 @@ def read_plan(file: Path) -> Sealed:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ContentError(f"cannot be read: {error.strerror}", file=file) from None
+        hint = "./goldsmith roll.plan FLEET --output FILE writes one"
+        raise ContentError(f"cannot be read: {error.strerror}", file=file, hint=hint) from None
     except UnicodeDecodeError:
         raise ContentError("no rollout's plan", file=file) from None
     return opened(text, str(file))

@@ -139,7 +139,7 @@ def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: b
     return finish(failures)
 
 
-def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool) -> None:
+def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
     """Print a plan for people, for programs, or for whoever approves it."""
     roll, sealed = planned
     if as_markdown:
@@ -150,19 +150,19 @@ def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown:
             end="",
         )
     else:
-        show_roll(roll, as_json=as_json)
+        show_roll(roll, as_json=as_json, file=file)
 
 
-def show_roll(roll: RollOutput, *, as_json: bool) -> int:
-    """Print a rollout, planned or done; exit code 3 where it failed."""
+def show_roll(roll: RollOutput, *, as_json: bool, file: str = "") -> int:
+    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed."""
     if as_json:
         print_json(to_json(roll))
     else:
-        _print_roll(roll)
+        _print_roll(roll, file)
     return 3 if roll.failure else 0
 
 
-def _print_roll(roll: RollOutput) -> None:
+def _print_roll(roll: RollOutput, file: str) -> None:
     out().print(f"{roll.fleet}: {towards(roll.replacement)}", markup=False, soft_wrap=True)
     print_text("\n".join(heading(roll)))
     for columns, rows in (
@@ -178,5 +178,10 @@ def _print_roll(roll: RollOutput) -> None:
         print_text(f"left alone: {skip.member}: {skip.why}")
     if roll.failure:
         say(f"it failed, and went back: {roll.failure}")
-    if (roll.steps or roll.groups) and not roll.rollout:
-        say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet} --apply")
+    if roll.rollout:
+        return
+    if roll.steps or roll.groups:
+        plan = f" --plan {file}" if file else ""
+        say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet}{plan} --apply")
+    else:
+        say(f"nobody is to be replaced; ./goldsmith fleet.check {roll.fleet} shows why")
