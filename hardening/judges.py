@@ -67,7 +67,7 @@ def _judges_todo(sample: bool) -> str:
         "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address or a directory with current data, "
         "or GOLDSMITH_FEEDS__DEBSECAN in the environment, and run again"
     )
-    trial = '; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships'
+    trial = "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships"
     return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"
 
 
