@@ -291,6 +291,18 @@ def test_a_socket_is_judged_by_who_reaches_it(line_: str, outcome: Outcome) -> N
     assert judge_sockets(f"kernel 0\n{line_}\n", ["22/tcp"])[0] is outcome
 
 
+def test_a_socket_that_ss_has_no_holder_of_yet_is_asked_for_again(tmp_path: Path) -> None:
+    """A DHCP client that opens its socket while ss looks is no door; what nobody is ever found to hold stays one."""
+    listening = GUEST[GUEST.index("listening() {") : GUEST.index("identity() {")]
+    late = """[ ! -e seen ] || held='users:(("systemd-network",pid=1,fd=1))'; touch seen"""
+    for holder, outcome in ((late, Outcome.PASS), (":", Outcome.FAIL)):
+        ss = f'ss() {{ held=; {holder}; echo "udp UNCONN 0 0 10.0.2.15:68 0.0.0.0:* $held"; }}'
+        told = f"{ss}\nsleep() {{ :; }}\n{listening}\nlistening"
+        said = subprocess.run(["sh", "-c", told], capture_output=True, check=True, text=True, cwd=tmp_path).stdout
+        _, *sockets = said.splitlines()
+        assert judge_sockets("\n".join(["kernel 0", *sockets]), ["22/tcp"])[0] is outcome
+
+
 def test_listeners_that_ss_does_not_show_are_no_pass() -> None:
     """The kernel counts five, ss shows four, or nobody counted."""
     assert judge_sockets(f"kernel 5\n{SS}", ["22/tcp", "5355/udp"])[0] is Outcome.ERROR

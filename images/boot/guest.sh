@@ -66,8 +66,13 @@ failed_units() { # how many units there are; which failed or were started again 
 }
 
 listening() { # every socket that listens; the kernel's own count of TCP listeners shows whether all are seen
-    echo "kernel $(awk '$4 == "0A"' /proc/net/tcp /proc/net/tcp6 | wc -l)"
-    ss -Hltnup
+    for _ in 1 2 3; do # ss looks for the holders before the sockets: one opened in between, as by DHCP, has none yet
+        kernel=$(awk '$4 == "0A"' /proc/net/tcp /proc/net/tcp6 | wc -l)
+        sockets=$(ss -Hltnup) || return
+        echo "$sockets" | grep -qv 'users:' || break
+        sleep 1
+    done
+    printf 'kernel %s\n%s\n' "$kernel" "$sockets"
 }
 
 identity() { # what a machine makes for itself at its first boot, and which boot this is
