@@ -156,7 +156,7 @@ def test_digests_are_short_everywhere() -> None:
 def test_the_image_table_tells_status_dates_and_who_runs_it() -> None:
     """And that nobody is known to, where nobody is."""
     text = Page(render_html(report(image(), image("base", running=())))).text
-    for word in ("web", "current", "by default", "2026-11-24", "2026-12-24", "shop/web-1", "nobody known"):
+    for word in ("web", "current", "by default", "2026-11-24", "2026-12-24", "shop/web-1", "nobody yet"):
         assert word in text
 
 
@@ -224,7 +224,7 @@ def test_the_report_tells_what_the_ledger_knows(tmp_path: Path) -> None:
     assert next(line for line in found.images if line.name == "python-runtime").status == "unpublished"
     path = write_report(context)
     assert path == tmp_path / "reports/report-20261125-120000.html"
-    assert "superseded" in path.read_text()
+    assert "a newer one is out" in path.read_text()
 
 
 def test_rollouts_are_read_from_what_was_saved(tmp_path: Path) -> None:
