@@ -20,5 +20,6 @@ def load_fleet(roots: Sequence[Path], name: str) -> Fleet:
     """The fleet `name`. Raises ContentError that suggests the nearest names."""
     fleets = load_fleets(roots)
     if name not in fleets:
-        raise ContentError(f"no fleet is called {name}", hint=nearest(name, fleets))
+        hint = nearest(name, fleets) if fleets else "none is defined yet; CONTRIBUTING.md shows how to add one"
+        raise ContentError(f"no fleet is called {name}", hint=hint)
     return fleets[name]
