@@ -170,7 +170,7 @@ def find_content(roots: Sequence[Path], room: str, pattern: str) -> dict[str, Pa
 
 
 def select(pattern: str, known: Iterable[str], what: str) -> list[str]:
-    """The names that `pattern` means: `all`, a glob, or one name. Raises ContentError with the nearest names, if any."""
+    """The names that `pattern` means: `all`, a glob, or one name. Raises ContentError with the nearest."""
     names = sorted(known)
     if not names:
         raise ContentError(f"no {what} is defined", hint="CONTRIBUTING.md shows how to add one")

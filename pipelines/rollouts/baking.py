@@ -96,7 +96,8 @@ async def _show(rolling: Rolling, stance: Stance, span: timedelta, *, asks: bool
     if stance is Stance.PAUSE:
         stage, note, event = Stage.PAUSED, "paused", Event.PAUSED
     elif asks:
-        stage, note, event = Stage.APPROVAL, "the canary has baked; approve it with roll.approve", Event.APPROVAL
+        approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
+        stage, note, event = Stage.APPROVAL, f"the canary has baked; {approve} lets it go on", Event.APPROVAL
     else:
         stage, note, event = Stage.BAKING, f"baking for {shown(span)}", None
     if rolling.state.stage is not stage:
