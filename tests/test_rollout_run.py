@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +14,12 @@ import pytest
 from images.documents import from_json, to_json
 from pipelines.durable.execution import Row as FlowRow
 from pipelines.durable.memory import EPOCH
+from pipelines.durable.records import BugError
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.orders import Order
+from pipelines.rollouts.rolling import Rolling
 from pipelines.rollouts.run import ROLLOUT
-from pipelines.rollouts.state import Outcome, Phase, Stage
+from pipelines.rollouts.state import MemberState, Outcome, Phase, Stage
 from pipelines.rollouts.work import Row
 from pipelines.simulation.estate import ID
 from pipelines.simulation.faults import arrange
@@ -178,6 +182,33 @@ def test_without_auto_rollback_only_the_bad_member_goes_back() -> None:
     outcome = run.play()
     assert phases(outcome) == [Phase.NEW, Phase.OLD, Phase.PLANNED]
     assert outcome.state.failure
+
+
+class Breaking:
+    """An engine, and a child of it, that one member's flow breaks by a fault of ours; the others answer."""
+
+    def __init__(self, key: str = "") -> None:
+        self.key = key
+
+    async def child(self, key: str, flow: str, argument: Any) -> Breaking:
+        return Breaking(key)
+
+    async def result(self) -> Any:
+        if self.key == "m1":
+            raise BugError("KeyError: 'colour'")
+        return to_json(MemberState(self.key, self.key, Phase.NEW))
+
+
+def test_a_fault_of_ours_in_one_members_flow_is_that_members_failure() -> None:
+    """The others are heard, so that they can be put back."""
+    run = Run()
+    world: Any = SimpleNamespace(journal=run.ledger)
+    engine: Any = Breaking()
+    rolling = Rolling(world, engine, Order(ID, run.plan, run.fleet.limits), EPOCH)
+    rolling.members = {name: MemberState(name, name) for name in ("m1", "m2")}
+    asyncio.run(rolling.children("member", [(name, name, None) for name in ("m1", "m2")]))
+    states = [(one.phase, one.failure) for one in rolling.members.values()]
+    assert states == [(Phase.FAILED, "KeyError: 'colour'"), (Phase.NEW, "")]
 
 
 @pytest.mark.parametrize("trouble", [Trouble.PROTECTED, Trouble.VANISHES, Trouble.FIXED])

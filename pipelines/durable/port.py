@@ -27,7 +27,7 @@ class Child(Protocol):
     """A flow that another flow started."""
 
     async def result(self) -> Json:
-        """Wait for its end: what it returned. Raises the GoldsmithError that ended it."""
+        """Wait for its end: what it returned. Raises the GoldsmithError that ended it, BugError for any other."""
 
 
 class Engine(Protocol):

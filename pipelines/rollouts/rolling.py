@@ -10,6 +10,7 @@ from typing import Any
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
+from pipelines.durable.records import BugError
 from pipelines.fleet.model import Method
 from pipelines.rollouts.acting import HELD, Hand, Turns
 from pipelines.rollouts.ending import Verb
@@ -122,7 +123,7 @@ class Rolling:
         for member, child in started:
             try:
                 self.keep(from_json(MemberState, await child.result()))
-            except GoldsmithError as error:
+            except (GoldsmithError, BugError) as error:  # a fault of ours leaves nobody else alone
                 self.keep(replace(self.members[member], phase=Phase.FAILED, failure=str(error)))
 
     # -- leave to act -------------------------------------------------------------------------------------------------
