@@ -10,8 +10,12 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.ec2.alarms import firing
+from pipelines.roll.approval import read_plan
+from pipelines.roll.auto import automated
 from pipelines.roll.desk import Desk, check, desk
 from pipelines.roll.flow import back, start, start_groups
+from pipelines.roll.lines import roll_output, with_groups
+from pipelines.roll.shown import markdown
 from pipelines.roll.underway import newest
 from pipelines.rollouts.state import Outcome, Phase
 from tests.cloud import DAY
@@ -156,3 +160,34 @@ def test_a_group_of_which_something_asks_not_to_be_disrupted_is_left_alone(offic
     assert [one.phase for one in outcome.members] == [Phase.SKIPPED]
     assert "asks not to be disrupted until 2100-01-01" in outcome.members[0].note
     assert images(at) == {at.image(at.old)}
+
+
+def test_an_approved_plan_of_a_group_rolls_it_or_names_what_has_moved(office: Office) -> None:
+    """`roll.auto` writes it down and rolls nothing; one member more, and it is void; rolled, it is void as well."""
+    at, scaling = office.at, office.at.aws.client("autoscaling")
+    template(at)
+    at.settle()
+    office.file.write_text(office.file.read_text().replace("[ec2]", 'approval = "required"\n[ec2]'))
+    with opened(office, "surge") as fleet:
+        line = automated(fleet, apply=True)
+        file = office.context.settings.state_dir / "plans" / "shop.json"
+        assert (line.outcome, str(file) in line.detail, images(at)) == ("waits", True, {at.image(at.old)})
+        approved = read_plan(file)
+        assert approved.groups is not None
+        said = with_groups(roll_output(approved.plan), approved.groups)
+        assert f"| shop | 1 | {approved.groups_seen[0].runs} |" in markdown(said, "ann")
+        scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=2)
+        with pytest.raises(RefusedError) as error:
+            start(fleet, apply=True, approved=approved)
+        assert error.value.evidence.endswith("shop was to have 1 members and is to have 2")
+        scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=1)
+        assert start(fleet, apply=True, approved=approved)[1] is None
+        order, outcome = start_groups(fleet, apply=True, approved=approved)
+        assert outcome is not None
+        assert [one.phase for one in outcome.members] == [Phase.NEW], outcome
+        assert order is not None
+        assert (order.rollout, order.groups[0].pacing) == (outcome.state.id, approved.groups.groups[0].pacing)
+        with pytest.raises(RefusedError) as error:
+            start_groups(fleet, apply=True, approved=approved)
+        assert "starts from" in error.value.evidence
+    assert images(at) == {at.image(at.new)}

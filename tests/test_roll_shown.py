@@ -10,11 +10,14 @@ import pytest
 from fleets import NOW, fleet, judged, reason, target
 
 from hardening.foundation.console import out
+from pipelines.fleet.delegated import Group
+from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Fleet
 from pipelines.roll.commands import show_roll
-from pipelines.roll.lines import RollOutput, roll_output
+from pipelines.roll.lines import RollOutput, roll_output, with_groups
 from pipelines.roll.shown import heading, markdown, wave_rows
-from pipelines.rollouts.plan import plan
+from pipelines.rollouts.orders import GroupOrder, GroupsOrder
+from pipelines.rollouts.plan import nothing, plan
 
 
 def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:
@@ -79,3 +82,15 @@ def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureF
     ):
         show_roll(roll, as_json=False, file=file)
         assert said in capsys.readouterr().err
+
+
+def test_the_groups_that_a_service_rolls_stand_in_what_is_approved() -> None:
+    """In markdown with what they run and where they stop; of a fleet of groups alone nothing is said about members."""
+    of = fleet(canary=1)
+    group = Group("123456789012/eu-central-1/autoscaling/shop|1", "shop|1", 4, 4, "", "lt-1 version 3")
+    order = GroupOrder("", "web", group, target(), pacing(of.limits, 4, 4), of.limits)
+    groups = GroupsOrder("", "web", target(), of.limits, (order,))
+    text = markdown(with_groups(roll_output(nothing(of, target())), groups), "ana@host")
+    assert "| shop\\|1 | 4 | lt-1 version 3 | 100-125 % | 25 %, 100 % | planned |" in text
+    assert "- 1 group that a service rolls" in text
+    assert "serving" not in text

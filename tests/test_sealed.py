@@ -15,11 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
+from hardening.foundation.hashing import digest_of
+from pipelines.fleet.delegated import Group
+from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet
 from pipelines.roll.approval import read_plan, write_plan
+from pipelines.rollouts.orders import GroupOrder, GroupsOrder, named
 from pipelines.rollouts.plan import plan
-from pipelines.rollouts.sealed import Present, Sealed, compare, opened, refuse_moved, seal, written
+from pipelines.rollouts.sealed import (
+    Present,
+    Sealed,
+    compare,
+    opened,
+    refuse_moved,
+    refuse_moved_groups,
+    seal,
+    written,
+)
 
 KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
 MEMBERS = [one.member for one in KNOWN]
@@ -136,3 +149,65 @@ def test_the_file_is_written_and_read_at_the_edge(tmp_path: Path) -> None:
         write_plan(made, tmp_path / "nowhere" / "plan.json")
     with pytest.raises(ContentError, match="cannot be read"):
         read_plan(tmp_path / "other.json")
+
+
+GROUPS = [Group(f"123456789012/eu-central-1/autoscaling/{name}", name, 4, 4, "", "lt-1 version 1") for name in "ab"]
+
+
+def with_groups(seen: Sequence[Group] = GROUPS) -> Present:
+    return replace(world(), groups=seen)
+
+
+def sealed_groups() -> Sealed:
+    """A plan in which a service is to roll the first of two groups, and the second is within policy."""
+    order = GroupOrder("", "web", GROUPS[0], target(), pacing(fleet().limits, 4, 4), fleet().limits)
+    groups = GroupsOrder("", "web", target(), fleet().limits, (order,))
+    return seal(plan(fleet(), KNOWN, target(), NOW), with_groups(), "ana@host", groups=groups)
+
+
+def test_the_groups_that_a_service_rolls_survive_the_file_exactly() -> None:
+    """With their pace, and what they run and how many they are; a name they get when somebody starts them."""
+    found = opened(written(sealed_groups()), "plan.json")
+    assert found == sealed_groups()
+    assert compare(found, with_groups()) == ()
+    assert found.groups is not None
+    begun = named(found.groups, "r7")
+    assert (begun.rollout, begun.groups[0].rollout) == ("r7", "r7")
+    assert named(begun, "") == found.groups
+
+
+def test_a_plan_of_before_there_were_groups_is_read_and_refused_where_there_are() -> None:
+    """It says nothing of them, so nobody has approved them."""
+    old = json.loads(written(sealed()))
+    for key in ("groups", "groups_seen"):
+        del old["sealed"][key]
+    found = opened(json.dumps(old | {"digest": digest_of(old["sealed"])}), "plan.json")
+    assert compare(found, with_groups(GROUPS[:1])) == (f"{GROUPS[0].id} is new",)
+
+
+REGROUPED = [
+    (GROUPS[1:], "is gone"),
+    ([*GROUPS, replace(GROUPS[0], id="another")], "another is new"),
+    ([replace(GROUPS[0], desired=5), GROUPS[1]], "was to have 4 members and is to have 5"),
+    ([GROUPS[0], replace(GROUPS[1], runs="lt-1 version 2")], "started from lt-1 version 1 and starts from lt-1 vers"),
+    ([replace(GROUPS[0], cannot_roll="is mixed by now"), GROUPS[1]], "is mixed by now"),
+]
+
+
+@pytest.mark.parametrize(("seen", "said"), REGROUPED)
+def test_groups_that_have_moved_are_refused_with_what_differs(seen: list[Group], said: str) -> None:
+    """Those within policy too: what the plan leaves alone was approved as well. Who is ill is judged later."""
+    (line,) = compare(sealed_groups(), with_groups(seen))
+    assert said in line
+    with pytest.raises(RefusedError, match="no longer fits"):
+        refuse_moved_groups(sealed_groups(), with_groups(seen))
+    refuse_moved_groups(sealed_groups(), with_groups([replace(one, healthy=1) for one in GROUPS]))
+
+
+def test_the_groups_are_asked_again_when_the_members_are_done() -> None:
+    """Members that were made anew are the rollout's own doing; a replacement that has moved is not."""
+    rolled = [replace(one, handle="new") for one in MEMBERS]
+    refuse_moved_groups(sealed_groups(), replace(with_groups(), members=rolled))
+    with pytest.raises(RefusedError) as error:
+        refuse_moved_groups(sealed_groups(), replace(with_groups(), target=target(8)))
+    assert "the replacement was" in error.value.evidence

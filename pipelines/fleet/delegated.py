@@ -28,7 +28,8 @@ class Progress(StrEnum):
 class Group:
     """One group that a service rolls. `id` is `account/region/kind/name`; `desired` its members.
 
-    `cannot_roll` says why the service could not bring it back or may not touch it; empty when it can be rolled.
+    `cannot_roll` says why the service could not bring it back or may not touch it; empty when it can be rolled. `runs`
+    is the exact version that it starts members from.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Group:
     desired: int
     healthy: int
     cannot_roll: str = ""
+    runs: str = ""
 
 
 @dataclass(frozen=True)

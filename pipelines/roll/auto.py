@@ -10,7 +10,7 @@ from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import Judged
 from pipelines.roll.approval import write_plan
 from pipelines.roll.desk import Desk, check
-from pipelines.roll.flow import start, start_groups
+from pipelines.roll.flow import plan_all, start, start_groups
 from pipelines.roll.notify import Message, notifier
 from pipelines.rollouts.journal import Event
 from pipelines.rollouts.plan import Plan
@@ -55,12 +55,12 @@ def automated(at: Desk, *, apply: bool) -> AutoLine:
 
 
 def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
-    """Write the plan down for whoever approves it, and tell people; groups are approved by starting the rollout."""
-    sealed, groups = at.plan((), automated=True), start_groups(at, apply=False)[0]
-    if not sealed.plan.steps and not groups:
+    """Write the plan down for whoever approves it, and tell people."""
+    sealed = plan_all(at, automated=True)
+    if not sealed.plan.steps and not sealed.groups:
         return _line(at, "skipped", _left(sealed.plan))
     start_it = f"./goldsmith roll.start {at.fleet.name} --apply"
-    if apply and sealed.plan.steps and not groups:
+    if apply:
         file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_plan(sealed, file)

@@ -16,7 +16,7 @@ from pipelines.listing import ended_by, finish
 from pipelines.roll.approval import read_plan, write_plan
 from pipelines.roll.auto import AutoLine, automated
 from pipelines.roll.desk import check, desk
-from pipelines.roll.flow import back, can_go_back, start, start_groups
+from pipelines.roll.flow import back, can_go_back, plan_all, start, start_groups
 from pipelines.roll.journal import Command
 from pipelines.roll.lines import MemberLine, RollOutput, member_lines, roll_output, with_groups
 from pipelines.roll.shown import (
@@ -66,10 +66,10 @@ def plan_roll(
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
     context = context or image_context()
     with desk(name, context) as at:
-        sealed = at.plan(adopt)
+        sealed = plan_all(at, adopt)
         if output:
             write_plan(sealed, Path(output))
-        return with_groups(roll_output(sealed.plan), start_groups(at, apply=False, adopt=adopt)[0]), sealed
+        return with_groups(roll_output(sealed.plan), sealed.groups), sealed
 
 
 def roll_fleet(
@@ -85,7 +85,9 @@ def roll_fleet(
     approved = read_plan(Path(file)) if file else None
     with desk(name, context) as at:
         roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
-        return roll if roll.failure else with_groups(roll, *start_groups(at, apply=apply and not approved, adopt=adopt))
+        if roll.failure:
+            return roll
+        return with_groups(roll, *start_groups(at, apply=apply, adopt=adopt, approved=approved))
 
 
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:

@@ -87,12 +87,13 @@ class Desk:
 
     def world(self) -> Present:
         """The fleet as it is now."""
-        return Present(self.fleet, self.members.describe(), self.origins().target(), self.now())
+        groups = self.groups.groups() if self.groups else ()
+        return Present(self.fleet, self.members.describe(), self.origins().target(), self.now(), groups)
 
     def plan(self, adopt: Sequence[str], *, automated: bool = False) -> Sealed:
-        """What a rollout would do now, and the world it would do it in. Raises RefusedError."""
+        """What a rollout of the members would do now, and the world it would do it in. Raises RefusedError."""
         world = self.world()
-        if not world.members and self.groups and self.groups.groups():
+        if not world.members and world.groups:
             return seal(nothing(self.fleet, world.target), world, self.context.actor)
         made = plan(self.fleet, self.judge(world.members), world.target, world.now, adopt, automated=automated)
         return seal(made, world, self.context.actor, adopt)

@@ -12,9 +12,9 @@ from images.documents import to_json
 from pipelines.fleet.model import Approval
 from pipelines.roll.carrying import carry_out, go_on
 from pipelines.roll.desk import Desk, check
-from pipelines.roll.grouping import plan_groups
+from pipelines.roll.grouping import plan_groups, same_groups
 from pipelines.roll.underway import View
-from pipelines.rollouts.orders import GroupsOrder, Order
+from pipelines.rollouts.orders import GroupsOrder, Order, named
 from pipelines.rollouts.plan import Plan
 from pipelines.rollouts.sealed import Sealed
 from pipelines.rollouts.state import MemberState, Outcome, Phase
@@ -44,18 +44,29 @@ def start(
     return sealed.plan, outcome
 
 
+def plan_all(at: Desk, adopt: Sequence[str] = (), *, automated: bool = False) -> Sealed:
+    """What a rollout would do now, of members and of groups that a service rolls, for whoever approves it.
+
+    Raises RefusedError and OutsideError.
+    """
+    groups = plan_groups(at, check(at), adopt) if at.groups else None
+    return replace(at.plan(adopt, automated=automated), groups=groups)
+
+
 def start_groups(
-    at: Desk, *, apply: bool, automated: bool = False, adopt: Sequence[str] = ()
+    at: Desk, *, apply: bool, automated: bool = False, adopt: Sequence[str] = (), approved: Sealed | None = None
 ) -> tuple[GroupsOrder | None, Outcome | None]:
     """Plan the groups of the fleet that a service rolls and, with `apply`, let it roll those that violate.
 
-    None where the fleet has none, or none violates. Raises as `start` does.
+    `approved`: exactly its groups are rolled, or refused with what has moved since. None where the fleet has none, or
+    none violates. Raises as `start` does.
     """
     if at.groups is None:
         return None, None
-    order = plan_groups(at, check(at), _new_id(at), adopt)
-    if not order.groups or not apply or (automated and at.fleet.approval is Approval.REQUIRED):
-        return (order if order.groups else None), None
+    order = same_groups(at, approved, check(at)) if approved else plan_groups(at, check(at), adopt)
+    if order is None or not apply or (automated and at.fleet.approval is Approval.REQUIRED):
+        return order, None
+    order = named(order, _new_id(at))
     outcome = carry_out(at, to_json(order))
     check(at)
     return order, outcome

@@ -14,10 +14,11 @@ from pipelines.roll.desk import Desk
 from pipelines.rollouts.orders import GroupOrder, GroupsOrder
 from pipelines.rollouts.refusals import refuse_implausible, refuse_target, why_not
 from pipelines.rollouts.schedule import allowed
+from pipelines.rollouts.sealed import Sealed, refuse_moved_groups
 
 
-def plan_groups(at: Desk, judged: Sequence[Judged], rollout: str, adopt: Sequence[str] = ()) -> GroupsOrder:
-    """The order that brings every violating group to the replacement; without one it names none.
+def plan_groups(at: Desk, judged: Sequence[Judged], adopt: Sequence[str] = ()) -> GroupsOrder | None:
+    """The order, still without a name, that brings every violating group to the replacement; None where none violates.
 
     `adopt`: groups with an unknown or another image that are taken over on purpose. Raises RefusedError where the
     replacement may not run, where the inventory is implausible, or where a group's limits cannot be said to the
@@ -26,26 +27,44 @@ def plan_groups(at: Desk, judged: Sequence[Judged], rollout: str, adopt: Sequenc
     rules = violating(judged)
     target, now = at.origins().target(), at.now()
     every = at.groups.groups() if at.groups else ()
-    inside = {group.id: [_within(one, group) for one in judged if one.member.group == group.id] for group in every}
     groups = [one for one in every if one.id in rules]
-    if groups:
-        refuse_target(at.fleet, target, now)
-        refuse_implausible(at.fleet, [one for those in inside.values() for one in those], adopt)
-    left = {group.id: _left_alone(at, inside[group.id], target, adopt) for group in groups}
-    groups = [replace(group, cannot_roll=group.cannot_roll or left[group.id]) for group in groups]
-    orders = tuple(_order(at, rollout, group, target, rules[group.id]) for group in groups)
-    return GroupsOrder(rollout, at.fleet.name, target, at.fleet.limits, orders)
+    if not groups:
+        return None
+    refuse_target(at.fleet, target, now)
+    refuse_implausible(at.fleet, [one for group in every for one in _inside(judged, group)], adopt)
+    groups = [_judged(at, group, judged, target, adopt) for group in groups]
+    orders = tuple(_order(at, group, target, rules[group.id]) for group in groups)
+    return GroupsOrder("", at.fleet.name, target, at.fleet.limits, orders)
 
 
-def _within(one: Judged, group: Group) -> Judged:
+def same_groups(at: Desk, sealed: Sealed, judged: Sequence[Judged]) -> GroupsOrder | None:
+    """The groups of an approved plan, if all are still as they were. Raises RefusedError with what differs.
+
+    One of which something must be left alone by now is so as a whole.
+    """
+    if sealed.groups is None:
+        return None
+    world = at.world()
+    refuse_moved_groups(sealed, world)
+    refuse_target(at.fleet, world.target, world.now)
+    orders = tuple(
+        replace(one, group=_judged(at, one.group, judged, world.target, sealed.adopt)) for one in sealed.groups.groups
+    )
+    return replace(sealed.groups, groups=orders)
+
+
+def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
     """What is in a group, judged as if it were the group: by that name people take it over."""
-    return replace(one, member=replace(one.member, name=group.name, cannot_roll=""))
+    found = [one for one in judged if one.member.group == group.id]
+    return [replace(one, member=replace(one.member, name=group.name, cannot_roll="")) for one in found]
 
 
-def _left_alone(at: Desk, inside: Sequence[Judged], target: Target, adopt: Sequence[str]) -> str:
-    """Why a group is left alone, for one thing in it that must be: the service replaces all of it."""
-    found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in inside if one.violations)
-    return next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
+def _judged(at: Desk, group: Group, judged: Iterable[Judged], target: Target, adopt: Sequence[str]) -> Group:
+    """The group, with why it is left alone, for one thing in it that must be: the service replaces all of it."""
+    violating = [one for one in _inside(judged, group) if one.violations]
+    found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in violating)
+    left = next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
+    return replace(group, cannot_roll=group.cannot_roll or left)
 
 
 def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
@@ -57,9 +76,9 @@ def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _order(at: Desk, rollout: str, group: Group, target: Target, rules: frozenset[str]) -> GroupOrder:
+def _order(at: Desk, group: Group, target: Target, rules: frozenset[str]) -> GroupOrder:
     limits = at.fleet.limits
     most = allowed(limits, group.desired, sorted(rules), at.now())
     if not most and group.desired:
         raise RefusedError(f"the budgets of this moment allow nobody of {group.name}", hint="see limits.budgets")
-    return GroupOrder(rollout, at.fleet.name, group, target, pacing(limits, group.desired, most), limits)
+    return GroupOrder("", at.fleet.name, group, target, pacing(limits, group.desired, most), limits)

@@ -76,7 +76,10 @@ class CallsLine(Line):
 
 
 class GroupLine(Line):
-    """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it."""
+    """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it.
+
+    `runs`: the exact version that it starts members from before.
+    """
 
     group: str
     desired: int
@@ -84,6 +87,7 @@ class GroupLine(Line):
     max_healthy_percent: int
     checkpoints: tuple[int, ...]
     cannot_roll: str
+    runs: str
     outcome: str = ""
     note: str = ""
 
@@ -180,6 +184,7 @@ def with_groups(roll: RollOutput, order: GroupsOrder | None, outcome: Outcome | 
             max_healthy_percent=one.pacing.max_healthy_percent,
             checkpoints=one.pacing.checkpoint_percents,
             cannot_roll=one.group.cannot_roll,
+            runs=one.group.runs,
             outcome=done[one.group.id].phase if one.group.id in done else "",
             note=done[one.group.id].note if one.group.id in done else "",
         )

@@ -12,17 +12,19 @@ from pipelines.rollouts.state import Phase
 
 WAVE_COLUMNS = ["wave", "members", "at once", "zone", "takes", "then bakes"]
 STEP_COLUMNS = ["wave", "member", "because", "outcome"]
-GROUP_COLUMNS = ["group", "members", "healthy", "stops at", "outcome"]
+GROUP_COLUMNS = ["group", "members", "runs", "healthy", "stops at", "outcome"]
 CALL_COLUMNS = ["place", "calls", "number", "last at least"]
 MOST_STEPS = 200  # in markdown: a forge takes some 60,000 characters
 
 
 def heading(roll: RollOutput) -> list[str]:
     """What it is about, in a few lines."""
-    lines = [f"{roll.method}, never below {roll.floor} of {roll.desired} serving"]
+    lines = [f"{roll.method}, never below {roll.floor} of {roll.desired} serving"] if roll.desired else []
     if roll.steps:
         many, waves = _many(len(roll.steps), "member"), _many(len(roll.waves), "wave")
         lines.append(f"{many} in {waves}, in {_span(roll.seconds)} or more")
+    if roll.groups:
+        lines.append(f"{_many(len(roll.groups), 'group')} that a service rolls, one after the other")
     if roll.waits_until:
         lines.append(f"nothing is done before {roll.waits_until:%Y-%m-%d %H:%M} UTC: {roll.waits_for}")
     return lines
@@ -55,6 +57,7 @@ def group_rows(groups: Iterable[GroupLine]) -> list[list[str]]:
         [
             group.group.rpartition("/")[2],
             str(group.desired),
+            group.runs,
             f"{group.min_healthy_percent}-{group.max_healthy_percent} %",
             ", ".join(f"{percent} %" for percent in group.checkpoints),
             group.cannot_roll or _ended(group.outcome),
@@ -78,6 +81,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         _table(WAVE_COLUMNS, wave_rows(roll)),
         _folded("Members", _table(STEP_COLUMNS[:3], [row[:3] for row in step_rows(roll.steps[:MOST_STEPS])])),
         f"And {len(roll.steps) - MOST_STEPS} more, in the plan's file." if len(roll.steps) > MOST_STEPS else "",
+        _table(GROUP_COLUMNS, group_rows(roll.groups)),
         _folded("Calls", _table(CALL_COLUMNS, call_rows(roll.calls))),
         _folded(
             "Left alone", _table(["member", "why"], [[skip.member, skip.why] for skip in roll.skipped[:MOST_STEPS]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Protocol
 
@@ -95,6 +95,11 @@ class GroupsOrder:
     target: Target
     limits: Written
     groups: tuple[GroupOrder, ...]
+
+
+def named(order: GroupsOrder, rollout: str) -> GroupsOrder:
+    """The order under a rollout's name: an approved one gets it at its start, since no name is used twice."""
+    return replace(order, rollout=rollout, groups=tuple(replace(one, rollout=rollout) for one in order.groups))
 
 
 class Judge(Protocol):

@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.documents import from_json, to_json
+from pipelines.fleet.delegated import Group
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
+from pipelines.rollouts.orders import GroupsOrder
 from pipelines.rollouts.plan import Plan
 
 FORM = "goldsmith.rollout-plan/1"
@@ -30,7 +32,8 @@ SHOWN = 10
 class Sealed:
     """A plan and the world that it was made in. `fleet` is the fleet's file, `members` the handle of each member's id.
 
-    `adopt`: which unknown members it takes over on purpose.
+    `adopt`: which unknown members it takes over on purpose. `groups`: which groups a service is to roll, and at what
+    pace, its `rollout` to be named by whoever starts it; None where none is. `groups_seen`: every group of the fleet.
     """
 
     plan: Plan
@@ -40,6 +43,8 @@ class Sealed:
     made_at: datetime
     made_by: str
     expires_at: datetime
+    groups: GroupsOrder | None = None
+    groups_seen: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,10 @@ class Present:
     members: Sequence[Member]
     target: Target
     now: datetime
+    groups: Sequence[Group] = ()
 
 
-def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = ()) -> Sealed:
+def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), groups: GroupsOrder | None = None) -> Sealed:
     """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
     return Sealed(
         plan=plan,
@@ -62,6 +68,8 @@ def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = ()) -> Seal
         made_at=world.now,
         made_by=by,
         expires_at=world.now + VALID_FOR,
+        groups=groups,
+        groups_seen=tuple(world.groups),
     )
 
 
@@ -91,7 +99,15 @@ def opened(text: str, file: str) -> Sealed:
 
 def refuse_moved(sealed: Sealed, present: Present) -> None:
     """Raise RefusedError where the world is not the one that was approved, with all that differs."""
-    reasons = compare(sealed, present)
+    _refuse(sealed, present, compare(sealed, present))
+
+
+def refuse_moved_groups(sealed: Sealed, present: Present) -> None:
+    """The same for what a service rolls alone: by then the members that the plan steps are others."""
+    _refuse(sealed, present, (*_moved(sealed.plan.target, present.target), *_regrouped(sealed, present)))
+
+
+def _refuse(sealed: Sealed, present: Present, reasons: Sequence[str]) -> None:
     if reasons:
         raise RefusedError(
             f"the approved plan of {sealed.made_at:%Y-%m-%d %H:%M} UTC by {sealed.made_by} no longer fits",
@@ -107,6 +123,7 @@ def compare(sealed: Sealed, present: Present) -> tuple[str, ...]:
         *_differing(sealed.fleet, present.fleet.model_dump(mode="json")),
         *_moved(sealed.plan.target, present.target),
         *_changed(sealed.members, _handles(present.members)),
+        *_regrouped(sealed, present),
     )
 
 
@@ -137,6 +154,21 @@ def _changed(planned: Mapping[str, str], present: Mapping[str, str]) -> Iterator
     yield from _some(sorted(present.keys() - planned.keys()), "is new")
     both = sorted(planned.keys() & present.keys())
     yield from _some([member for member in both if planned[member] != present[member]], "was made anew since")
+
+
+def _regrouped(sealed: Sealed, present: Present) -> Iterator[str]:
+    """Groups that are gone, new, of another size, or that start from something else."""
+    planned, now = ({one.id: one for one in groups} for groups in (sealed.groups_seen, present.groups))
+    yield from _some(sorted(planned.keys() - now.keys()), "is gone")
+    yield from _some(sorted(now.keys() - planned.keys()), "is new")
+    for name in sorted(planned.keys() & now.keys()):
+        before, after = planned[name], now[name]
+        if before.desired != after.desired:
+            yield f"{name} was to have {before.desired} members and is to have {after.desired}"
+        if before.runs != after.runs:
+            yield f"{name} started from {before.runs} and starts from {after.runs}"
+        if before.cannot_roll != after.cannot_roll:
+            yield f"{name} {after.cannot_roll or 'could not be rolled, and can be now'}"
 
 
 def _some(members: Sequence[str], what: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ finds both. Everything is by version number, never `$Latest` or `$Default`, whic
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hardening.foundation.errors import OutsideError, RefusedError
@@ -74,22 +74,14 @@ class AutoScalingFleet:
         good = [one for one in shown.get("Instances", ())
                 if (one["LifecycleState"], one["HealthStatus"]) == ("InService", "Healthy")]  # fmt: skip
         which = f"{account}/{region}/autoscaling/{name}"
-        return Group(which, name, int(shown["DesiredCapacity"]), len(good), self._cannot_roll(which, shown))
-
-    def _cannot_roll(self, which: str, shown: Json) -> str:
-        """Why AWS could not bring the group back, or may not roll it."""
-        if shown.get("MixedInstancesPolicy"):
-            return "it has a mixed instances policy, whose other templates an image cannot be given to"
+        group = Group(which, name, int(shown["DesiredCapacity"]), len(good))
         named = specification(shown)
         if named is None:
-            return "it starts from a launch configuration, which has no versions: give it a launch template"
+            why = "it starts from a launch configuration, which has no versions: give it a launch template"
+            return replace(group, cannot_roll=why, runs=str(shown.get("LaunchConfigurationName", "")))
         found = self._version(self._place(which), named["LaunchTemplateId"], str(named.get("Version", "$Default")))
-        if str(found["LaunchTemplateData"].get("ImageId", "")).startswith("resolve:ssm:"):
-            return (
-                f"version {found['VersionNumber']} of its launch template takes the image from a parameter, so that "
-                "AWS could not go back to it: give the group a version with an image's id"
-            )
-        return ""
+        runs = f"{found['LaunchTemplateId']} version {found['VersionNumber']}"
+        return replace(group, cannot_roll=_cannot_roll(shown, found), runs=runs)
 
     def pin(self, rollout: str, group: Group) -> Json:  # noqa: ARG002 - the port says it
         """The version of the launch template that the group runs now, by number."""
@@ -255,6 +247,18 @@ class AutoScalingFleet:
         account, region, _, name = group.split("/", 3)
         ec2, scaling = self.cloud.client("ec2", region, account), self.cloud.client("autoscaling", region, account)
         return _Place(self.cloud, ec2, scaling, name)
+
+
+def _cannot_roll(group: Json, version: Json) -> str:
+    """Why AWS could not bring the group back, or may not roll it."""
+    if group.get("MixedInstancesPolicy"):
+        return "it has a mixed instances policy, whose other templates an image cannot be given to"
+    if str(version["LaunchTemplateData"].get("ImageId", "")).startswith("resolve:ssm:"):
+        return (
+            f"version {version['VersionNumber']} of its launch template takes the image from a parameter, so that "
+            "AWS could not go back to it: give the group a version with an image's id"
+        )
+    return ""
 
 
 def stem(rollout: str) -> str:
