@@ -106,6 +106,7 @@ PURE = {
     "pipelines.rollouts.member",
     "pipelines.rollouts.orders",
     "pipelines.rollouts.plan",
+    "pipelines.rollouts.proving",
     "pipelines.rollouts.refusals",
     "pipelines.rollouts.rolling",
     "pipelines.rollouts.run",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,10 +59,10 @@ class Groups:
         self.port.begin(ROLLOUT, self.group, self.at.target, pinned, pacing(LIMITS, 4, 4))
         return pinned
 
-    def until(self, *wanted: Progress) -> Progress:
+    def until(self, *wanted: Progress, rollout: str = ROLLOUT) -> Progress:
         """What the refresh comes to."""
         for _ in range(200):
-            seen = self.port.watch(ROLLOUT, self.group)
+            seen = self.port.watch(rollout, self.group)
             if seen.progress in wanted:
                 return seen.progress
             self.at.aws.advance(5)
@@ -69,6 +71,12 @@ class Groups:
     def images(self) -> set[str]:
         self.at.settle()
         return {self.at.shown(name)["ImageId"] for name in self.at.running()}
+
+    def versions(self) -> dict[str, int]:
+        """How many members in service there are of each version."""
+        (found,) = self.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+        serving = [one for one in found["Instances"] if one["LifecycleState"] == "InService"]
+        return dict(Counter(one["LaunchTemplate"]["Version"] for one in serving))
 
     def setting(self) -> str:
         (found,) = self.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
@@ -200,3 +208,113 @@ def test_a_group_that_somebody_changed_meanwhile_is_not_touched(at: Shop) -> Non
     with pytest.raises(RefusedError, match="version 2"):
         groups.begin(pinned)
     assert not at.aws.calls("autoscaling", "StartInstanceRefresh")
+
+
+ASKS = pacing(LIMITS, 4, 4)
+REST = f"{ROLLOUT}-rest"
+
+
+def with_canary(at: Shop) -> tuple[Groups, Any]:
+    """A group one of whose four members is new, and that is held at what it ran."""
+    groups = Groups(at)
+    pinned = groups.port.pin(ROLLOUT, groups.group)
+    for _ in range(2):
+        groups.port.begin(ROLLOUT, groups.group, at.target, pinned, ASKS.canary)
+    groups.until(Progress.DONE)
+    assert (groups.setting(), groups.versions()) == ("2", {"1": 3, "2": 1}), "a canary's success is the group's setting"
+    for _ in range(2):
+        groups.port.hold(ROLLOUT, groups.group, pinned)
+    assert groups.setting() == "1"
+    return groups, pinned
+
+
+def test_a_canary_is_one_refresh_and_the_rest_another(at: Shop) -> None:
+    """What scales out between them is of the version before; asked twice, each is begun once."""
+    groups, pinned = with_canary(at)
+    groups.scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=5)
+    at.settle()
+    assert groups.versions() == {"1": 4, "2": 1}
+    for _ in range(2):
+        groups.port.begin(REST, groups.group, at.target, pinned, ASKS.rest)
+    assert groups.until(Progress.DONE, rollout=REST) is Progress.DONE
+    at.settle()
+    assert (groups.versions(), groups.setting()) == ({"2": 5}, "2")
+    assert len(at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)) == 2
+    assert len(at.aws.calls("ec2", "CreateLaunchTemplateVersion", effect=True)) == 1
+
+
+@pytest.mark.parametrize("rest", ["not begun", "asked back", "fails"])
+def test_a_canary_goes_back_whatever_its_rest_does(at: Shop, rest: str) -> None:
+    """AWS's rollback of the rest leaves the canary, which is told, and taken back by a refresh to the pinned number."""
+    groups, pinned = with_canary(at)
+    if rest != "not begun":
+        if rest == "fails":
+            at.aws.ail(at.image(at.new), "launch")
+            at.aws.takes(launch=5, check=5, terminate=5, refresh=1, deadline=60)
+        groups.port.begin(REST, groups.group, at.target, pinned, ASKS.rest)
+        at.aws.advance(30)
+        if rest == "asked back":
+            groups.port.roll_back(REST, groups.group, pinned)
+        groups.until(Progress.CANCELLED, rollout=REST)
+        assert "still runs the new version" in groups.port.watch(REST, groups.group).text
+        assert at.image(at.new) in groups.images()
+    for _ in range(2):
+        groups.port.roll_back(REST, groups.group, pinned)
+    assert groups.until(Progress.ROLLED_BACK, rollout=REST) is Progress.ROLLED_BACK
+    assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
+    last = groups.scaling.describe_instance_refreshes(AutoScalingGroupName="shop")["InstanceRefreshes"][0]
+    assert last["DesiredConfiguration"]["LaunchTemplate"]["Version"] == "1"
+
+
+@pytest.mark.parametrize("late", [ROLLOUT, f"{ROLLOUT}-back", f"{ROLLOUT}-back-back"])
+def test_a_rollout_that_is_over_finds_its_way_back_under_a_later_name(at: Shop, late: str) -> None:
+    """By the number that was pinned, though newer versions came since."""
+    groups = Groups(at)
+    pinned = groups.begin()
+    groups.until(Progress.DONE)
+    at.ec2.create_launch_template_version(
+        LaunchTemplateId=groups.template, SourceVersion="2", LaunchTemplateData={"InstanceType": "t3.small"}
+    )
+    assert groups.port.way_back(late, groups.group, pinned) == ""
+    lost = Fault("lost", operation="StartInstanceRefresh", times=1)
+    with at.aws.faulty(lost):
+        groups.port.roll_back(late, groups.group, pinned)
+    assert groups.until(Progress.ROLLED_BACK, rollout=late) is Progress.ROLLED_BACK
+    assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
+    assert len(at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("version", "version 1 of its launch template, which shop ran before, is gone"),
+        ("deregistered", "is deregistered or disabled"),
+        ("disabled", "is deregistered or disabled"),
+        ("number", "version 3 by now, which somebody else has given it"),
+        ("template", "another launch template by now"),
+    ],
+)
+def test_where_there_is_no_way_back_nothing_is_begun(at: Shop, what: str, said: str) -> None:
+    """The version or its image is gone, or somebody else has changed the group since: it says which."""
+    groups = Groups(at)
+    pinned = groups.begin()
+    groups.until(Progress.DONE)
+    data = {"ImageId": at.image(at.new), "InstanceType": "t3.micro"}
+    named = {"LaunchTemplateId": groups.template, "Version": "3"}
+    if what == "version":
+        at.ec2.modify_launch_template(LaunchTemplateId=groups.template, DefaultVersion="2")
+        at.ec2.delete_launch_template_versions(LaunchTemplateId=groups.template, Versions=["1"])
+    elif what in ("deregistered", "disabled"):
+        change = at.ec2.deregister_image if what == "deregistered" else at.ec2.disable_image
+        change(ImageId=at.image(at.old))
+    else:
+        at.ec2.create_launch_template_version(LaunchTemplateId=groups.template, LaunchTemplateData=data)
+        if what == "template":
+            made = at.ec2.create_launch_template(LaunchTemplateName="other", LaunchTemplateData=data)
+            named = {"LaunchTemplateId": made["LaunchTemplate"]["LaunchTemplateId"], "Version": "1"}
+        groups.scaling.update_auto_scaling_group(AutoScalingGroupName="shop", LaunchTemplate=named)
+    assert said in groups.port.way_back(f"{ROLLOUT}-back", groups.group, pinned)
+    if what != "template":  # of another template the rollout knows nothing: the flow has asked for the way back before
+        with pytest.raises(RefusedError, match=re.escape(said)):
+            groups.port.roll_back(f"{ROLLOUT}-back", groups.group, pinned)
+    assert len(at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)) == 1

@@ -30,7 +30,7 @@ __all__ = ["office"]
 
 VERB = re.compile(r"(Describe|Get|Create|Delete|Modify|Run|Start|Stop|Terminate|Attach|Detach|Associate|Register"
                   r"|Deregister|Cancel|Rollback|Update)[A-Z]")  # fmt: skip
-ASKING = {"call", "pages", "_gone", "_once", "_accepted"}
+ASKING = {"call", "pages", "_gone", "_once", "accepted"}
 EXPIRY = timedelta(days=1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,80 +13,20 @@ from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
 from pipelines.durable.execution import Fate
 from pipelines.durable.memory import Memory, Process
-from pipelines.fleet.delegated import DelegatedFleet, Group, Pacing, Progress, Watched
+from pipelines.fleet.delegated import Group
+from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Target
 from pipelines.rollouts.delegated import GroupWorld
 from pipelines.rollouts.groups import GROUPS, group_flows
-from pipelines.rollouts.journal import Stance
-from pipelines.rollouts.orders import GroupOrder, GroupsOrder, Judge, MemberOrder
+from pipelines.rollouts.journal import Event, Stance
+from pipelines.rollouts.orders import GroupOrder, GroupsOrder, Judge, MemberOrder, going_back
 from pipelines.rollouts.state import Outcome, Phase, Stage
+from pipelines.simulation.groups import SimulatedGroups, State
 from pipelines.simulation.ledger import Ledger, SimulatedJournal
 
-PACE = Pacing(90, 110, (), timedelta(), timedelta(), timedelta(), (), auto_rollback=True)
-MINUTES = 600.0
-SECOND_GROUP = "123456789012/eu-central-1/asg/two"
-
-
-@dataclass
-class Rolling:
-    """One rolling of the service: done after MINUTES, unless something else comes first."""
-
-    began: float
-    ended: Progress | None = None
-    back_at: float | None = None
-
-
-class Service(DelegatedFleet):
-    """Groups that a service rolls over virtual time. Each effect may lose its answer; each is idempotent by rollout."""
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
-        self.running: dict[str, str] = {}
-        self.rollings: dict[tuple[str, str], Rolling] = {}
-        self.asked: list[str] = []
-        self.lost: set[int] = set()
-        self.fails: set[str] = set()
-        self.stands_still = False
-
-    def groups(self) -> tuple[Group, ...]:
-        return ()
-
-    def pin(self, rollout: str, group: Group) -> Any:
-        return {"version": f"old-{group.name}"}
-
-    def begin(self, rollout: str, group: Group, target: Target, pinned: Any, pacing: Pacing) -> None:
-        if (rollout, group.id) not in self.rollings:
-            self.rollings[rollout, group.id] = Rolling(self.memory.time)
-        self._asked(f"begin {rollout} {group.name}")
-
-    def watch(self, rollout: str, group: Group) -> Watched:
-        rolling = self.rollings[rollout, group.id]
-        age = self.memory.time - rolling.began
-        if rolling.back_at is not None:
-            back = self.memory.time - rolling.back_at > MINUTES / 2
-            return Watched(Progress.ROLLED_BACK if back else Progress.ROLLING_BACK)
-        if rolling.ended:
-            return Watched(rolling.ended, int(100 * min(1, age / MINUTES)))
-        if group.name in self.fails and age > MINUTES / 2:
-            return Watched(Progress.FAILED, 50, "instances are unhealthy")
-        if age >= MINUTES and not self.stands_still:
-            return Watched(Progress.DONE, 100)
-        return Watched(Progress.RUNNING, 10 if self.stands_still else int(100 * age / MINUTES))
-
-    def cancel(self, rollout: str, group: Group) -> None:
-        rolling = self.rollings[rollout, group.id]
-        rolling.ended = rolling.ended or Progress.CANCELLED
-        self._asked(f"cancel {rollout} {group.name}")
-
-    def roll_back(self, rollout: str, group: Group, pinned: Any) -> None:
-        rolling = self.rollings[rollout, group.id]
-        rolling.back_at = self.memory.time if rolling.back_at is None else rolling.back_at
-        self._asked(f"roll back {rollout} {group.name} to {pinned['version']}")
-
-    def _asked(self, what: str) -> None:
-        self.asked.append(what)
-        if len(self.asked) in self.lost:
-            raise OutsideError("no answer came")
+MINUTES = 600.0  # of ten members, one after the other
+NEW, OLD = target().digest, "old-one"
+ASKS = {"auto_promote": False, "canary": 2, "bake_time": "10m"}
 
 
 @dataclass
@@ -107,20 +46,29 @@ class Alarms(Judge):
 
 
 class Play:
-    """A rollout of two groups by the service."""
+    """A rollout of two groups of ten by the service; a process may die at any step, and effects may lose answers."""
 
-    def __init__(self, *, dies_at: int = 0, cannot: str = "", **limits: Any) -> None:
+    def __init__(self, *, dies_at: int = 0, lost: Sequence[int] = (), cannot: str = "", **limits: Any) -> None:
         self.steps = 0
         self.dies_at = dies_at
         self.memory = Memory(self._fate)
-        self.service = Service(self.memory)
+        groups = [Group(f"123456789012/eu-central-1/asg/{name}", name, 10, 10, cannot) for name in ("one", "two")]
+        self.service = SimulatedGroups(lambda: self.memory.time, groups)
+        self.service.effect = lambda: self._answer(lost)
         self.ledger = Ledger()
         self.judge = Alarms()
-        kept = fleet(**limits).limits
-        groups = [Group(f"123456789012/eu-central-1/asg/{name}", name, 10, 10, cannot) for name in ("one", "two")]
-        orders = tuple(GroupOrder("r1", "web", group, target(), PACE, kept) for group in groups)
-        self.order = GroupsOrder("r1", "web", target(), kept, orders)
+        self.limits = fleet(**limits).limits
+        pace = pacing(self.limits, 10, 10)
+        orders = tuple(GroupOrder("r1", "web", group, target(), pace, self.limits) for group in groups)
+        self.order = GroupsOrder("r1", "web", target(), self.limits, orders)
         self.process = self._process("first")
+
+    def state(self, name: str) -> State:
+        return next(one for one in self.service.states.values() if one.group.name == name)
+
+    def _answer(self, lost: Sequence[int]) -> None:
+        if len(self.service.asked) in lost:
+            raise OutsideError("no answer came")
 
     def _process(self, name: str) -> Process:
         self.ledger.holder = name
@@ -136,22 +84,42 @@ class Play:
 
         def say() -> None:
             self.ledger.stance = stance
-            for row in list(self.memory.rows.values()):
-                self.memory.wake(row.id)
+            self._wake()
 
         self.memory.at(at, say)
+
+    def approves(self, at: float) -> None:
+        """A person approves at a moment."""
+
+        def approve() -> None:
+            self.ledger.approvals += 1
+            self._wake()
+
+        self.memory.at(at, approve)
+
+    def _wake(self) -> None:
+        for row in list(self.memory.rows.values()):
+            self.memory.wake(row.id)
 
     def at(self, seconds: float, happen: Callable[[], None]) -> None:
         self.memory.at(seconds, happen)
 
-    def play(self) -> Outcome:
-        row = self.process.start(GROUPS, "r1", to_json(self.order))
-        self.memory.run(1e6, lambda: row.ended or not self.process.alive)
+    def sees(self, *moments: float) -> list[tuple[Stage, str]]:
+        """What `roll.status` shows at these moments, as soon as the rollout was played."""
+        seen: list[tuple[Stage, str]] = []
+        for at in moments:
+            self.at(at, lambda: seen.append((self.ledger.state.stage, self.ledger.state.note)))  # type: ignore[union-attr]
+        return seen
+
+    def play(self, order: GroupsOrder | None = None) -> Outcome:
+        order = order or self.order
+        row = self.process.start(GROUPS, order.rollout, to_json(order))
+        self.memory.run(self.memory.time + 1e6, lambda: row.ended or not self.process.alive)
         if not self.process.alive:
             self.process = self._process("second")
             self.process.recover()
-            self.memory.run(2e6, lambda: row.ended)
-        self.memory.close()
+            self.memory.run(self.memory.time + 2e6, lambda: row.ended)
+        assert row.ended, self.ledger.state
         return from_json(Outcome, row.result)
 
 
@@ -176,17 +144,18 @@ def test_a_group_that_could_not_be_brought_back_is_left_alone() -> None:
 def test_a_group_that_fails_goes_back_to_its_pin_and_the_next_one_is_not_begun() -> None:
     """By the exact version."""
     play = Play()
-    play.service.fails = {"one"}
+    play.state("one").fails_at = 5
     outcome = play.play()
     assert phases(outcome) == [Phase.OLD, Phase.PLANNED]
     assert "instances are unhealthy" in outcome.state.failure
-    assert play.service.asked == ["begin r1 one", "roll back r1 one to old-one"]
+    assert play.service.asked == ["begin r1 one"]
+    assert play.service.runs("one") == [OLD] * 10
 
 
 def test_without_auto_rollback_a_group_that_fails_is_reported_as_it_is() -> None:
     """Nothing else is done to it."""
     play = Play(auto_rollback=False)
-    play.service.fails = {"one"}
+    play.state("one").fails_at = 5
     assert phases(play.play()) == [Phase.FAILED, Phase.PLANNED]
     assert play.service.asked == ["begin r1 one"]
 
@@ -234,7 +203,7 @@ def test_an_alarm_of_ours_rolls_back() -> None:
 def test_a_group_that_stands_still_is_brought_back_after_the_progress_deadline() -> None:
     """Half an hour at ten percent is no progress."""
     play = Play()
-    play.service.stands_still = True
+    play.state("one").stands_at = 1
     outcome = play.play()
     assert phases(outcome)[0] is Phase.OLD
     assert "stood at 10 %" in outcome.state.failure
@@ -242,10 +211,9 @@ def test_a_group_that_stands_still_is_brought_back_after_the_progress_deadline()
 
 def test_a_lost_answer_begins_once() -> None:
     """The repeated call finds the first."""
-    play = Play()
-    play.service.lost = {1}
+    play = Play(lost=[1])
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
-    assert len(play.service.rollings) == 2
+    assert [len(one.refreshes) for one in play.service.states.values()] == [1, 1]
 
 
 def test_killed_after_any_step_it_comes_to_the_same_end() -> None:
@@ -255,7 +223,7 @@ def test_killed_after_any_step_it_comes_to_the_same_end() -> None:
     for number in range(1, calm.steps):
         play = Play(dies_at=number)
         assert phases(play.play()) == [Phase.NEW, Phase.NEW], number
-        assert len(play.service.rollings) == 2
+        assert [len(one.refreshes) for one in play.service.states.values()] == [1, 1]
 
 
 def test_a_freeze_is_waited_out_between_groups() -> None:
@@ -266,3 +234,191 @@ def test_a_freeze_is_waited_out_between_groups() -> None:
     play.at(100, lambda: seen.append(play.ledger.state.stage) if play.ledger.state else None)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
     assert seen == [Stage.WAITING]
+
+
+# -- the canary that a person approves ---------------------------------------------------------------------------------
+
+
+def test_a_canary_is_rolled_alone_and_the_rest_when_a_person_has_approved_it() -> None:
+    """Two of ten; then it bakes and waits, told to whoever looks; what scales out meanwhile is of the old version."""
+    play = Play(**ASKS)
+    seen = play.sees(100, 400, 1000, 5000)
+    held: list[tuple[str, list[str]]] = []
+    play.at(5000, lambda: held.append((play.state("one").starts_from, list(play.service.runs("one")))))
+    play.approves(6000)
+    play.approves(12000)
+    assert phases(play.play()) == [Phase.NEW, Phase.NEW]
+    assert [stage for stage, _ in seen] == [Stage.ROLLING, Stage.BAKING, Stage.APPROVAL, Stage.APPROVAL]
+    assert "the canary of one has baked; approve it with roll.approve" in seen[2][1]
+    assert held == [(OLD, [NEW] * 2 + [OLD] * 8)]
+    assert play.service.asked[:3] == ["begin r1 one", "hold r1 one", "begin r1-rest one"]
+    assert play.service.runs("one") == play.service.runs("two") == [NEW] * 10
+    assert play.ledger.events.count(Event.APPROVAL) == 2
+
+
+def test_an_approval_ends_the_bake() -> None:
+    """One given before the canary was there counts for nothing, as nobody could have seen it."""
+    play = Play(**ASKS)
+    play.approves(10)
+    play.approves(300)
+    play.approves(1300)
+    play.play()
+    begun = {one.attempt: one.began for one in play.state("one").refreshes}
+    assert 300 <= begun["r1-rest"] < 310
+
+
+def test_a_canary_as_large_as_the_group_is_approved_too() -> None:
+    """And there is no rest."""
+    play = Play(**{**ASKS, "canary": 10})
+    seen = play.sees(5000)
+    play.approves(6000)
+    play.approves(12000)
+    assert phases(play.play()) == [Phase.NEW, Phase.NEW]
+    assert play.service.asked == ["begin r1 one", "begin r1 two"]
+    assert seen[0][0] is Stage.APPROVAL
+
+
+@pytest.mark.parametrize("at", [200.0, 4000.0])
+def test_a_rollback_during_the_bake_or_the_wait_brings_the_canary_back(at: float) -> None:
+    """The canary's own refresh was successful by then, so that it takes another one, to the pin."""
+    play = Play(**ASKS)
+    play.says(at, Stance.ROLLBACK)
+    outcome = play.play()
+    assert phases(outcome) == [Phase.OLD, Phase.PLANNED]
+    assert play.service.asked[-1] == "roll back r1 one to old-one"
+    assert (play.service.runs("one"), play.state("one").starts_from) == ([OLD] * 10, OLD)
+
+
+def test_an_abort_during_the_wait_leaves_the_canary_and_says_so() -> None:
+    """Within two seconds; a rollback of what is over then brings it back."""
+    play = Play(**ASKS)
+    play.says(4000, Stance.ABORT)
+    outcome = play.play()
+    assert play.memory.time < 4002
+    assert phases(outcome) == [Phase.FAILED, Phase.PLANNED]
+    assert "its canary, 20 % of it, runs the new version" in outcome.members[0].note
+    assert play.ledger.members[outcome.members[0].id].phase is Phase.FAILED
+    play.ledger.stance = Stance.GO
+    order = going_back(play.order, "r1-back", {outcome.members[0].id: outcome.members[0].pinned})
+    assert phases(play.play(order)) == [Phase.OLD]
+    assert play.service.runs("one") == [OLD] * 10
+
+
+def test_an_abort_that_comes_too_late_for_the_canary_does_not_call_the_group_new() -> None:
+    """The service was done before it was asked to cancel."""
+    play = Play(**ASKS)
+    play.service.cancel = lambda *_: None  # type: ignore[method-assign]
+    play.says(60, Stance.ABORT)
+    outcome = play.play()
+    assert phases(outcome) == [Phase.FAILED, Phase.PLANNED]
+    assert "part of the group runs the new version" in outcome.members[0].failure
+
+
+def test_a_pause_during_the_bake_lets_no_time_pass() -> None:
+    """Ten minutes are ten minutes without it; an approval meanwhile counts when it goes on."""
+    play = Play(**ASKS)
+    play.says(200, Stance.PAUSE)
+    play.says(5000, Stance.GO)
+    seen = play.sees(4900, 5400, 5600, 8000)
+    play.says(6000, Stance.PAUSE)
+    play.approves(7000)
+    play.says(9000, Stance.GO)
+    play.approves(20000)
+    assert phases(play.play()) == [Phase.NEW, Phase.NEW]
+    assert [stage for stage, _ in seen] == [Stage.PAUSED, Stage.BAKING, Stage.APPROVAL, Stage.PAUSED]
+    assert play.state("one").refreshes[1].began > 9000
+
+
+@pytest.mark.parametrize("auto_rollback", [True, False])
+def test_an_alarm_during_the_wait_brings_the_canary_back(auto_rollback: bool) -> None:
+    """Unless the fleet wants none of that: then it says that the canary is new."""
+    play = Play(**ASKS, alarms=["http://alarm.example"], auto_rollback=auto_rollback)
+    play.at(4000, lambda: play.judge.firing.append("http://alarm.example"))
+    outcome = play.play()
+    assert phases(outcome) == [Phase.OLD if auto_rollback else Phase.FAILED, Phase.PLANNED]
+    assert "http://alarm.example" in outcome.state.failure
+    assert play.service.runs("one").count(NEW) == (0 if auto_rollback else 2)
+
+
+def test_a_rest_that_fails_takes_the_canary_back_too() -> None:
+    """The service takes back what its last refresh had replaced, and nothing else: the canary needs one of ours."""
+    play = Play(**ASKS)
+    play.at(5000, lambda: setattr(play.state("one"), "fails_at", 3))
+    play.approves(6000)
+    outcome = play.play()
+    assert phases(outcome) == [Phase.OLD, Phase.PLANNED]
+    assert play.service.runs("one") == [OLD] * 10
+    assert "instances are unhealthy" in outcome.state.failure
+
+
+def test_what_was_paused_and_then_fails_is_taken_back_whole() -> None:
+    """The refresh before the pause has left members too."""
+    play = Play()
+    play.says(250, Stance.PAUSE)
+    play.says(1000, Stance.GO)
+    play.at(900, lambda: setattr(play.state("one"), "fails_at", 3))
+    assert phases(play.play()) == [Phase.OLD, Phase.PLANNED]
+    assert play.service.runs("one") == [OLD] * 10
+
+
+@pytest.mark.parametrize("lost", [(), (1, 2, 3, 4, 6)])
+@pytest.mark.parametrize("way", ["approved", "rolled back"])
+def test_killed_after_any_step_of_a_canary_it_comes_to_the_same_end(way: str, lost: tuple[int, ...]) -> None:
+    """The wait is durable, and nothing is begun twice; answers may be lost as well."""
+
+    def played(dies_at: int) -> Play:
+        play = Play(dies_at=dies_at, lost=lost, **ASKS)
+        play.approves(3000)
+        if way == "approved":
+            play.approves(6000)
+        else:
+            play.says(6000, Stance.ROLLBACK)
+        ended = phases(play.play())
+        assert ended == ([Phase.NEW] * 2 if way == "approved" else [Phase.OLD] * 2), dies_at
+        runs = {*play.service.runs("one"), *play.service.runs("two")}
+        assert runs == ({NEW} if way == "approved" else {OLD, "old-two"}), dies_at
+        return play
+
+    calm = played(0)
+    for number in range(1, calm.steps, 1 if not lost else 3):
+        played(number)
+
+
+# -- back, when it is over ---------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_that_is_over_goes_back_the_last_group_first() -> None:
+    """By one refresh for each, to what was pinned, as a rollout of its own."""
+    play = Play()
+    done = play.play()
+    order = going_back(play.order, "r1-back", {one.id: one.pinned for one in done.members})
+    outcome = play.play(order)
+    assert (outcome.state.id, outcome.state.failure, phases(outcome)) == ("r1-back", "", [Phase.OLD, Phase.OLD])
+    assert play.service.asked[2:] == ["roll back r1-back two to old-two", "roll back r1-back one to old-one"]
+    assert (play.service.runs("one"), play.service.runs("two")) == ([OLD] * 10, ["old-two"] * 10)
+
+
+def test_a_group_whose_version_is_gone_is_left_and_the_others_go_back() -> None:
+    """With the reason."""
+    play = Play()
+    done = play.play()
+    play.state("two").gone = "version 1 is gone"
+    outcome = play.play(going_back(play.order, "r1-back", {one.id: one.pinned for one in done.members}))
+    assert phases(outcome) == [Phase.OLD, Phase.FAILED]
+    assert "it was left as it is: version 1 is gone" in outcome.members[1].note
+    assert outcome.state.failure == "version 1 is gone"
+    assert play.service.runs("two") == [NEW] * 10
+
+
+def test_going_back_killed_after_any_step_comes_to_the_same_end() -> None:
+    """Nothing is begun twice."""
+    calm = Play()
+    done = calm.play()
+    before = calm.steps
+    order = going_back(calm.order, "r1-back", {one.id: one.pinned for one in done.members})
+    calm.play(order)
+    for number in range(before + 1, calm.steps):
+        play = Play(dies_at=number)
+        play.play()
+        assert phases(play.play(order)) == [Phase.OLD, Phase.OLD], number
+        assert [len(one.refreshes) for one in play.service.states.values()] == [2, 2], number

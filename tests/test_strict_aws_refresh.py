@@ -176,6 +176,27 @@ def test_checkpoints_pause_the_refresh(aws: StrictAws, scaling: Any) -> None:
     group.until("Successful")
 
 
+def test_a_last_checkpoint_below_a_hundred_ends_the_refresh_there(aws: StrictAws, scaling: Any) -> None:
+    """Successful, the rest let be, and the group's settings are new.
+
+    A second refresh, skipping what matches, replaces the rest; rolled back, it leaves what the first one has replaced.
+    """
+    group = Group(aws)
+    group.start(**SURGE, CheckpointPercentages=[25], CheckpointDelay=0, InstanceWarmup=0)
+    group.until("Successful")
+    group.pass_time(15)
+    assert (group.refresh()["PercentageComplete"], group.versions()) == (25, {"1": 3, "2": 1})
+    assert group.shown()["LaunchTemplate"]["Version"] == "2"
+    named = {"LaunchTemplateId": group.template, "Version": "1"}
+    scaling.update_auto_scaling_group(AutoScalingGroupName="g", LaunchTemplate=named)
+    group.start(**SURGE, SkipMatching=True, InstanceWarmup=0)
+    group.pass_time(30)
+    scaling.rollback_instance_refresh(AutoScalingGroupName="g")
+    group.until("RollbackSuccessful")
+    group.pass_time(15)
+    assert group.versions() == {"1": 3, "2": 1}
+
+
 def test_matching_members_are_skipped(aws: StrictAws, scaling: Any) -> None:
     """A second refresh to the same version is successful at once and replaces nothing; without skipping it does."""
     group = Group(aws)

@@ -5,7 +5,7 @@ Auto Scaling groups now; the seam must fit EKS node groups and ECS services. Eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
@@ -53,6 +53,21 @@ class Pacing:
     alarms: tuple[str, ...]
     auto_rollback: bool
 
+    @property
+    def canary(self) -> Pacing:
+        """The canary alone: the service's rolling ends at the first checkpoint, and the bake is ours to watch."""
+        return replace(
+            self,
+            checkpoint_percents=self.checkpoint_percents[:1],
+            checkpoint_delay=timedelta(),
+            bake=timedelta(),
+        )
+
+    @property
+    def rest(self) -> Pacing:
+        """All that the canary has left."""
+        return replace(self, checkpoint_percents=(), checkpoint_delay=timedelta())
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -74,7 +89,12 @@ class DelegatedFleet(Protocol):
         """What the group runs now, as exact versions (JSON): what a rollback goes to. Changes nothing."""
 
     def begin(self, rollout: str, group: Group, target: Target, pinned: Any, pacing: Pacing) -> None:
-        """Ask the service to roll the group to `target`; a repeated call finds the first."""
+        """Ask the service to roll the group to `target`; a repeated call finds the first. Raises RefusedError where the
+        group has left what was pinned.
+        """
+
+    def hold(self, rollout: str, group: Group, pinned: Any) -> None:
+        """Let whatever the group starts from now on run what was pinned: its canary is done, its rest is not begun."""
 
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look."""
@@ -82,5 +102,10 @@ class DelegatedFleet(Protocol):
     def cancel(self, rollout: str, group: Group) -> None:
         """Ask the service to stop where it is; returns when the request is accepted."""
 
+    def way_back(self, rollout: str, group: Group, pinned: Any) -> str:
+        """Why the group cannot go back to what was pinned: that is gone, or it runs somebody else's. Empty: it can."""
+
     def roll_back(self, rollout: str, group: Group, pinned: Any) -> None:
-        """Ask the service to bring the group back to what was pinned; returns when the request is accepted."""
+        """Ask the service to bring the group back to what was pinned; returns when the request is accepted. Raises
+        RefusedError where there is no way back.
+        """

@@ -13,11 +13,12 @@ from pipelines.durable.port import Engine, Json
 from pipelines.fleet.delegated import DelegatedFleet, Progress, Watched
 from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, StoppedError, Turns
 from pipelines.rollouts.journal import Journal, Stance
-from pipelines.rollouts.orders import GroupOrder, Judge
+from pipelines.rollouts.orders import GroupOrder, Judge, Part
 from pipelines.rollouts.state import MemberState, Phase
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
 BETWEEN_LOOKS = timedelta(seconds=5)
+WAYS_BACK = 2  # the service's own, and one of ours for what that leaves
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ class GroupWork:
         self.hand = hand
         self.world = world
         self.order = order
-        self.state = MemberState(order.group.id, order.group.name)
+        self.state = MemberState(order.group.id, order.group.name, pinned=order.pinned)
         self.attempts = 0
 
     @property
     def attempt(self) -> str:
         """The domain key of the service's present rolling."""
-        return self.order.rollout if self.attempts <= 1 else f"{self.order.rollout}-{self.attempts}"
+        stem = f"{self.order.rollout}-rest" if self.order.part is Part.REST else self.order.rollout
+        return stem if self.attempts <= 1 else f"{stem}-{self.attempts}"
 
     @property
     def pinned(self) -> Json:
@@ -65,13 +67,11 @@ class GroupWork:
 
 
 async def roll_group(world: GroupWorld, engine: Engine, argument: Json) -> Json:
-    """Let the service roll one group as its GroupOrder says; the MemberState that it reached."""
+    """Let the service roll one group as its GroupOrder says; the MemberState that it reached, SERVING for a canary."""
     order = from_json(GroupOrder, argument)
-    work = GroupWork(Hand(engine, world.journal, order.rollout, bool(order.back)), world, order)
-    if order.back:
-        work.state = replace(work.state, pinned=order.back)
-        return to_json(await _brought_back(work, ""))
-    return to_json(await _rolled(work))
+    back = order.part is Part.BACK
+    work = GroupWork(Hand(engine, world.journal, order.rollout, back), world, order)
+    return to_json(await (_gone_back(work) if back else _rolled(work)))
 
 
 async def _rolled(work: GroupWork) -> MemberState:
@@ -79,21 +79,41 @@ async def _rolled(work: GroupWork) -> MemberState:
     group = work.order.group
     if group.cannot_roll:
         return await work.end(Phase.SKIPPED, group.cannot_roll)
-    try:
-        pinned = await work.hand.look_when_free(f"pin {group.name}", lambda: _pin(work))
-    except StoppedError as stopped:
-        return await work.end(Phase.SKIPPED, stopped.message)
-    except GoldsmithError as error:
-        return await work.end(Phase.OLD, failure=str(error))
-    work.state = replace(work.state, pinned=json.dumps(pinned))
+    if work.order.part is not Part.REST and (ended := await _unpinned(work)):
+        return ended  # the canary's pin is the rest's as well: what that finds is new in part
     try:
         while not await _attempted(work):
             pass
+        if work.order.part is Part.CANARY:
+            return await _serving(work)
     except StoppedError as stopped:
         return await _stopped(work, stopped.message)
     except GoldsmithError as error:
         return await _brought_back(work, str(error))
     return await work.end(Phase.NEW)
+
+
+async def _unpinned(work: GroupWork) -> MemberState | None:
+    """Pin what the group runs; its end, where that does not come about."""
+    try:
+        pinned = await work.hand.look_when_free(f"pin {work.order.group.name}", lambda: _pin(work))
+    except StoppedError as stopped:
+        return await work.end(Phase.SKIPPED, stopped.message)
+    except GoldsmithError as error:
+        return await work.end(Phase.OLD, failure=str(error))
+    work.state = replace(work.state, pinned=json.dumps(pinned))
+    return None
+
+
+async def _serving(work: GroupWork) -> MemberState:
+    """The canary is new; until a person has approved it, nothing else of the group becomes so."""
+    if work.order.whole:
+        return await work.end(Phase.SERVING, "all of it runs the new version")
+    group = work.order.group
+    hold = work.world.fleet.hold
+    await work.hand.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.pinned), PATIENT_TRIES)
+    percent = work.order.pacing.checkpoint_percents[0]
+    return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
 
 def _pin(work: GroupWork) -> Json:
@@ -127,7 +147,8 @@ async def _attempted(work: GroupWork) -> bool:
 def _begin(work: GroupWork) -> None:
     order = work.order
     work.save(Phase.REPLACING)
-    work.world.fleet.begin(work.attempt, order.group, order.target, work.pinned, order.pacing)
+    pacing = {Part.CANARY: order.pacing.canary, Part.REST: order.pacing.rest}.get(order.part, order.pacing)
+    work.world.fleet.begin(work.attempt, order.group, order.target, work.pinned, pacing)
 
 
 async def _look(work: GroupWork, *, judged: bool = True) -> tuple[Watched, Stance]:
@@ -135,13 +156,18 @@ async def _look(work: GroupWork, *, judged: bool = True) -> tuple[Watched, Stanc
 
     def look() -> Json:
         if judged:
-            work.world.judge.refuse(work.order.target)
-            if firing := work.world.judge.alarms(work.order.limits.alarms):
-                raise TurnError(f"an alarm is firing: {', '.join(firing)}")
+            refuse_turn(work.world.judge, work.order)
         return [to_json(work.world.fleet.watch(work.attempt, work.order.group)), work.hand.stance()]
 
     seen, stance = await work.hand.look(f"watch {work.order.group.name}", look, PATIENT_TRIES)
     return from_json(Watched, seen), Stance(stance)
+
+
+def refuse_turn(judge: Judge, order: GroupOrder) -> None:
+    """Raise RefusedError where the group must not go on to the new version; for use inside a step."""
+    judge.refuse(order.target)
+    if firing := judge.alarms(order.limits.alarms):
+        raise TurnError(f"an alarm is firing: {', '.join(firing)}")
 
 
 async def _cancelled(work: GroupWork) -> Watched:
@@ -171,7 +197,7 @@ async def _stopped(work: GroupWork, why: str) -> MemberState:
         seen = await _cancelled(work)
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, why, str(error))
-    if seen.progress is Progress.DONE:
+    if seen.progress is Progress.DONE and (work.order.part is not Part.CANARY or work.order.whole):
         return await work.end(Phase.NEW, f"{why}, when it was done")
     said = f"{why} at {seen.percent} %: part of the group runs the new version"
     return await work.end(Phase.FAILED, said, said)
@@ -183,15 +209,34 @@ async def _brought_back(work: GroupWork, failure: str) -> MemberState:
         return await work.end(Phase.FAILED, "auto_rollback is off: it was left as it is", failure)
     group = work.order.group
     try:
-        if (await _look(work, judged=False))[0].progress not in (Progress.ROLLING_BACK, Progress.ROLLED_BACK):
-            await work.hand.act(f"roll back {group.name}", lambda: _roll_back(work), PATIENT_TRIES)
-        seen = await _over(work)
+        seen = (await _look(work, judged=False))[0]
+        for _ in range(WAYS_BACK):
+            if seen.progress is Progress.ROLLED_BACK:
+                break
+            if seen.progress is not Progress.ROLLING_BACK:
+                await work.hand.act(f"roll back {group.name}", lambda: _roll_back(work), PATIENT_TRIES)
+            seen = await _over(work)
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, f"it could not be brought back: {error.message}", failure or str(error))
     if seen.progress is Progress.ROLLED_BACK:
         return await work.end(Phase.OLD, f"it went back to {work.state.pinned}", failure)
     said = f"it did not come back: the service reports {seen.progress}: {seen.text}"
     return await work.end(Phase.FAILED, said, failure or said)
+
+
+async def _gone_back(work: GroupWork) -> MemberState:
+    """A group that was done, or left in part, goes back, unless what it ran is gone or it is somebody else's by now."""
+    group = work.order.group
+    try:
+        way_back = work.world.fleet.way_back
+        why = await work.hand.look_when_free(
+            f"find the way back of {group.name}", lambda: way_back(work.attempt, group, work.pinned)
+        )
+    except GoldsmithError as error:
+        return await work.end(Phase.FAILED, f"it was left as it is: {error.message}", str(error))
+    if why:
+        return await work.end(Phase.FAILED, f"it was left as it is: {why}", why)
+    return await _brought_back(work, "")
 
 
 def _roll_back(work: GroupWork) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Flow, Json
-from pipelines.rollouts.acting import HELD, Hand, Turns
+from pipelines.rollouts.acting import HELD, Hand, StoppedError, Turns
 from pipelines.rollouts.delegated import GroupWorld, roll_group
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.leave import Leave, scheduled
-from pipelines.rollouts.orders import GroupOrder, GroupsOrder
+from pipelines.rollouts.orders import GroupOrder, GroupsOrder, Part
+from pipelines.rollouts.proving import proved
 from pipelines.rollouts.state import MemberState, Outcome, Phase, RolloutState, Stage, summary
 
 GROUPS, GROUP = "groups", "group"
@@ -28,25 +29,31 @@ def group_flows(world_of: Callable[[str], GroupWorld], now: Callable[[], datetim
     }
 
 
-class _Groups:
+class Groups:
     """A rollout of groups under way."""
 
     def __init__(self, world: GroupWorld, engine: Engine, order: GroupsOrder, started_at: datetime) -> None:
-        self.hand = Hand(engine, world.journal, order.rollout)
+        self.back = any(one.part is Part.BACK for one in order.groups)
+        self.hand = Hand(engine, world.journal, order.rollout, self.back)
+        self.world = world
         self.journal = world.journal
         self.order = order
         target = order.target.reference
         self.state = RolloutState(order.rollout, order.fleet, target, started_at, len(order.groups))
-        self.members = {one.group.id: MemberState(one.group.id, one.group.name) for one in order.groups}
+        self.members = {one.group.id: _member(one) for one in order.groups}
 
     async def begin(self) -> None:
+        """Write the rollout down."""
+        to = "what they ran before" if self.back else self.state.target
+
         def write() -> None:
             self.journal.begin(self.state, tuple(self.members.values()))
-            self.journal.notify(self.order.rollout, Event.STARTED, f"{len(self.members)} groups to {self.state.target}")
+            self.journal.notify(self.order.rollout, Event.STARTED, f"{len(self.members)} groups to {to}")
 
         await self.hand.note("begin", write)
 
     async def save(self, stage: Stage, note: str = "", event: Event | None = None, **changes: Any) -> None:
+        """Write down how far it is; with `event` people are told."""
         self.state = replace(self.state, stage=stage, note=note, **changes)
 
         def write() -> None:
@@ -56,8 +63,14 @@ class _Groups:
 
         await self.hand.note(f"{stage} {self.state.wave}", write)
 
+    async def mark(self, member: MemberState) -> MemberState:
+        """Write down and remember what became of a group."""
+        self.members[member.id] = member
+        await self.hand.note(f"{member.phase} {member.name}", lambda: self.journal.mark(self.order.rollout, member))
+        return member
+
     async def child(self, key: str, order: GroupOrder) -> MemberState:
-        """Roll one group, and remember what became of it."""
+        """Roll one group, or a part of it, and remember what became of it."""
         try:
             done = from_json(MemberState, await (await self.hand.engine.child(key, GROUP, to_json(order))).result())
         except GoldsmithError as error:
@@ -68,26 +81,69 @@ class _Groups:
 
 async def roll_groups(world: GroupWorld, engine: Engine, argument: Json, now: Callable[[], datetime]) -> Json:
     """Carry a GroupsOrder out; the Outcome, with a group in the place of a member."""
-    groups = _Groups(world, engine, from_json(GroupsOrder, argument), await engine.now())
+    groups = Groups(world, engine, from_json(GroupsOrder, argument), await engine.now())
     await groups.begin()
-    try:
-        for number, order in enumerate(groups.order.groups, start=1):
-            await _leave(groups, now)
-            await groups.save(Stage.ROLLING, wave=number)
-            done = await groups.child(order.group.id, order)
-            if done.failure:
-                raise RefusedError(done.failure)
-    except GoldsmithError as error:
-        await groups.save(Stage.RESTORING, error.message, Event.FAILED, failure=str(error))
-    if Stance(await groups.hand.look("look for a rollback", groups.hand.stance)) is Stance.ROLLBACK:
+    if not groups.back:
+        try:
+            for number, order in enumerate(groups.order.groups, start=1):
+                await _leave(groups, now)
+                await groups.save(Stage.ROLLING, wave=number)
+                if failure := (await _roll(groups, order, now)).failure:
+                    raise RefusedError(failure)
+        except GoldsmithError as error:
+            await groups.save(Stage.RESTORING, error.message, Event.FAILED, failure=str(error))
+    if groups.back or Stance(await groups.hand.look("look for a rollback", groups.hand.stance)) is Stance.ROLLBACK:
         await _go_back(groups)
     event = Event.FAILED if groups.state.failure else Event.ENDED
     await groups.save(Stage.ENDED, summary(groups.members.values()), event, ended_at=await engine.now())
     return to_json(Outcome(groups.state, tuple(groups.members.values())))
 
 
-async def _leave(groups: _Groups, now: Callable[[], datetime]) -> None:
-    """Wait until people and windows let the next group begin. Raises StoppedError and RefusedError."""
+async def _roll(groups: Groups, order: GroupOrder, now: Callable[[], datetime]) -> MemberState:
+    """Roll a group; where a person has to approve its canary, that first, and the rest afterwards.
+
+    Raises StoppedError where the canary is to go back with everything else.
+    """
+    if not order.asks or order.group.cannot_roll:
+        return await groups.child(order.group.id, order)
+    canary = await groups.child(f"canary/{order.group.id}", replace(order, part=Part.CANARY))
+    if canary.phase is not Phase.SERVING:
+        return canary
+    rest = replace(order, part=Part.REST, pinned=canary.pinned)
+    try:
+        await proved(groups.hand, groups.world.judge, order, groups.save)
+        if order.whole:
+            return await groups.mark(replace(canary, phase=Phase.NEW, note=""))
+        await _leave(groups, now)
+    except StoppedError as stopped:
+        return await _stopped(groups, canary, stopped.message)
+    except GoldsmithError as error:
+        return await _refused(groups, rest, canary, error)
+    await groups.save(Stage.ROLLING)
+    return await groups.child(order.group.id, rest)
+
+
+async def _stopped(groups: Groups, canary: MemberState, why: str) -> MemberState:
+    """A rollback finds the canary where it is, and brings it back; an abort leaves it there, and says so."""
+    if why.endswith(Stance.ROLLBACK):
+        raise StoppedError(why)
+    said = f"{why} after its canary: {canary.note}"
+    return await groups.mark(replace(canary, phase=Phase.FAILED, note=said, failure=said))
+
+
+async def _refused(groups: Groups, order: GroupOrder, canary: MemberState, error: GoldsmithError) -> MemberState:
+    """The canary must not stay: it goes back, unless auto_rollback is off."""
+    failure = str(error)
+    if not order.limits.auto_rollback:
+        said = f"auto_rollback is off: {canary.note}"
+        return await groups.mark(replace(canary, phase=Phase.FAILED, note=said, failure=failure))
+    await groups.save(Stage.RESTORING, error.message)
+    done = await groups.child(f"back/{order.group.id}", replace(order, part=Part.BACK))
+    return await groups.mark(replace(done, failure=done.failure or failure))
+
+
+async def _leave(groups: Groups, now: Callable[[], datetime]) -> None:
+    """Wait until people and windows let the next part begin. Raises StoppedError and RefusedError."""
     turns = Turns(groups.hand.engine, HELD)
 
     def ask() -> Json:
@@ -106,10 +162,19 @@ async def _leave(groups: _Groups, now: Callable[[], datetime]) -> None:
         await groups.hand.engine.wait(timedelta(seconds=held.seconds))
 
 
-async def _go_back(groups: _Groups) -> None:
-    """Bring every group that runs the new version back to its pin, the last first."""
+async def _go_back(groups: Groups) -> None:
+    """Bring every group that runs the new version, or a canary of it, back to its pin, the last first.
+
+    An order to go BACK names its groups; one of them that cannot, does not hold up the others.
+    """
     await groups.save(Stage.RESTORING, "going back")
     for order in reversed(groups.order.groups):
         member = groups.members[order.group.id]
-        if member.phase is Phase.NEW:
-            await groups.child(f"back/{order.group.id}", replace(order, back=member.pinned))
+        if groups.back or member.phase in (Phase.NEW, Phase.SERVING):
+            done = await groups.child(f"back/{order.group.id}", replace(order, part=Part.BACK, pinned=member.pinned))
+            if done.failure and groups.back:
+                await groups.save(Stage.RESTORING, done.note, failure=done.failure)
+
+
+def _member(order: GroupOrder) -> MemberState:
+    return MemberState(order.group.id, order.group.name, pinned=order.pinned)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Protocol
 
 from pydantic import PlainSerializer
@@ -73,9 +74,21 @@ class Finish:
     note: str = ""
 
 
+class Part(StrEnum):
+    """What of a group is to be rolled; BACK: all of it, to what was pinned."""
+
+    ALL = "all"
+    CANARY = "canary"
+    REST = "rest"
+    BACK = "back"
+
+
 @dataclass(frozen=True)
 class GroupOrder:
-    """One group that a service rolls, and the pace that it is asked for; `back`: the pin that it goes back to."""
+    """One group that a service rolls, and the pace that it is asked for.
+
+    `pinned` (JSON): what it ran before, as soon as that is known.
+    """
 
     rollout: str
     fleet: str
@@ -83,12 +96,23 @@ class GroupOrder:
     target: Target
     pacing: Pacing
     limits: Written
-    back: str = ""
+    part: Part = Part.ALL
+    pinned: str = ""
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person has to approve the canary; of a group that is no larger, that is all of it."""
+        return not self.limits.auto_promote and self.limits.canary > 0 and self.group.desired > 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the canary is all of the group."""
+        return not self.pacing.checkpoint_percents
 
 
 @dataclass(frozen=True)
 class GroupsOrder:
-    """A rollout of groups, one after the other."""
+    """A rollout of groups, one after the other; those that are to go BACK do so, and that is all, the last first."""
 
     rollout: str
     fleet: str
@@ -100,6 +124,14 @@ class GroupsOrder:
 def named(order: GroupsOrder, rollout: str) -> GroupsOrder:
     """The order under a rollout's name: an approved one gets it at its start, since no name is used twice."""
     return replace(order, rollout=rollout, groups=tuple(replace(one, rollout=rollout) for one in order.groups))
+
+
+def going_back(order: GroupsOrder, rollout: str, pins: Mapping[str, str]) -> GroupsOrder:
+    """The order under which the groups that `pins` names, of a rollout that is over, go back to what they ran."""
+    back = tuple(
+        replace(one, part=Part.BACK, pinned=pins[one.group.id]) for one in order.groups if one.group.id in pins
+    )
+    return named(replace(order, groups=back), rollout)
 
 
 class Judge(Protocol):

@@ -54,6 +54,7 @@ def mend() -> None:
     from moto.autoscaling import models
     from moto.ec2.models.elastic_block_store import VolumeAttachment
     from moto.ec2.models.instances import Instance
+    from moto.ec2.models.launch_templates import LaunchTemplate
     from moto.elbv2.models import FakeTargetGroup
 
     group, member, backend = models.FakeAutoScalingGroup, models.InstanceState, models.AutoScalingBackend
@@ -69,6 +70,7 @@ def mend() -> None:
     )
     member.launch_template = property(lambda self: version.shown() if (version := started_from(self)) else None)
     backend.update_attached_target_groups = attach
+    LaunchTemplate.get_version, LaunchTemplate.create_version = numbered, numbering
     VolumeAttachment.delete_on_termination = property(
         lambda self: self.instance.block_device_mapping[self.device].delete_on_termination
     )
@@ -76,6 +78,27 @@ def mend() -> None:
     FakeTargetGroup.register = lambda self, asked: self.targets.update(
         {one["Id"]: {"Id": one["Id"], "Port": one.get("Port", self.port)} for one in asked}
     )  # who may be registered is for the rule to say
+
+
+def numbered(self: Any, wanted: Any) -> Any:
+    """A template's version by its number, which is no place in a list: versions may have been deleted."""
+    from moto.ec2.exceptions import InvalidLaunchTemplateVersionNotFound
+
+    symbols = {"$latest": self.versions[-1].number, "$default": self.default_version_number}
+    number = symbols.get(str(wanted).lower(), wanted)
+    found = [one for one in self.versions if str(one.number) == str(number)]
+    if not found:
+        raise InvalidLaunchTemplateVersionNotFound(template_id=self.id, version=wanted)
+    return found[0]
+
+
+def numbering(self: Any, data: dict[str, Any], description: str) -> Any:
+    """A new version has the next number: none is given twice."""
+    from moto.ec2.models.launch_templates import LaunchTemplateVersion
+
+    number = self.versions[-1].number + 1 if self.versions else 1
+    self.versions.append(LaunchTemplateVersion(self, number, data, description))
+    return self.versions[-1]
 
 
 def started_from(member: Any) -> Version | None:

@@ -153,6 +153,25 @@ def create_launch_template_version(world: World, call: Call) -> Any:
     return {"LaunchTemplateVersion": {**made, "LaunchTemplateData": {**base, **params["LaunchTemplateData"]}}}
 
 
+def delete_launch_template_versions(world: World, call: Call) -> Any:
+    """Any but the default one, which is told as not deleted; whoever names a deleted one is told that it is not there.
+
+    Source: the API reference of DeleteLaunchTemplateVersions.
+    """
+    template = tags.backend(call.account, call.region).launch_templates[call.params["LaunchTemplateId"]]
+    asked = {int(one) for one in call.params["Versions"]}
+    kept = asked & {template.default_version_number}
+    template.versions = [one for one in template.versions if one.number not in asked - kept]
+    shown = {"LaunchTemplateId": template.id, "LaunchTemplateName": template.name}
+    refused = {"Code": "unexpectedError", "Message": "The default version cannot be deleted"}
+    return {
+        "SuccessfullyDeletedLaunchTemplateVersions": [{**shown, "VersionNumber": one} for one in sorted(asked - kept)],
+        "UnsuccessfullyDeletedLaunchTemplateVersions": [
+            {**shown, "VersionNumber": one, "ResponseError": refused} for one in sorted(kept)
+        ],
+    }
+
+
 def put_group(world: World, call: Call) -> Any:
     """A group whose template, version and image are there. Auto Scaling says ValidationError for all of it."""
     params = call.params
@@ -179,6 +198,7 @@ RULES = {
     "CreateImage": create_image,
     "CreateLaunchTemplate": create_launch_template,
     "CreateLaunchTemplateVersion": create_launch_template_version,
+    "DeleteLaunchTemplateVersions": delete_launch_template_versions,
 }
 GROUPS = {
     "CreateAutoScalingGroup": put_group,

@@ -156,7 +156,13 @@ def go_on(world: World, refresh: Refresh, late: bool) -> None:
 
 
 def paused(world: World, refresh: Refresh) -> bool:
-    """Whether it waits at a checkpoint; where the last one is not at 100, the rest is let be after it."""
+    """Whether it waits at a checkpoint; where the last one is not at 100, the rest is let be after it.
+
+    "The percentage of the Auto Scaling group that needs to be successfully replaced is indicated by the last value
+    shown in the CheckpointPercentages array. The operation doesn't transition to Successful until this percentage of
+    the group is replaced successfully" (EC2 Auto Scaling User Guide, "Add checkpoints to an instance refresh").
+    Undocumented: whether the delay is waited for at the last one too. The longer of the two readings was taken.
+    """
     points = refresh.preferences.get("CheckpointPercentages", [])
     if refresh.status == "RollbackInProgress" or refresh.point >= len(points) or refresh.done < goal(refresh):
         return False
@@ -232,7 +238,11 @@ def complete(world: World, refresh: Refresh) -> None:
 
 
 def succeed(world: World, refresh: Refresh) -> None:
-    """The desired configuration becomes the group's."""
+    """The desired configuration becomes the group's, also where the last checkpoint was not at 100.
+
+    "Once the instance refresh succeeds, Amazon EC2 Auto Scaling updates the settings of the Auto Scaling group to
+    reflect the new desired configuration" (API reference, StartInstanceRefresh).
+    """
     group, desired = refresh.group, refresh.desired
     if refresh.new is not None and desired:
         mixed = desired.get("MixedInstancesPolicy")
@@ -265,7 +275,10 @@ def withdraw(world: World, refresh: Refresh) -> None:
 
 
 def roll_back(world: World, refresh: Refresh, why: str) -> None:
-    """What came with the refresh is replaced by what the group's settings say."""
+    """What came with the refresh, and not with an earlier one, is replaced by what the group's settings say.
+
+    It "replaces any instances that were replaced during the instance refresh" (API reference, RollbackInstanceRefresh).
+    """
     withdraw(world, refresh)
     refresh.rollback = {
         "RollbackReason": why,
