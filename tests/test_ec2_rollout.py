@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,10 +16,12 @@ from pipelines.roll.approval import read_plan
 from pipelines.roll.auto import automated
 from pipelines.roll.desk import Desk, check, desk
 from pipelines.roll.flow import back, start, start_groups
+from pipelines.roll.journal import Command
 from pipelines.roll.lines import roll_output, with_groups
 from pipelines.roll.shown import markdown
-from pipelines.roll.underway import newest
-from pipelines.rollouts.state import Outcome, Phase
+from pipelines.roll.underway import newest, tell
+from pipelines.roll.watching import _status
+from pipelines.rollouts.state import Outcome, Phase, Stage
 from tests.cloud import DAY
 from tests.ec2 import Shop
 from tests.strict_aws import REGION, Fault
@@ -40,6 +44,7 @@ WAYS = {
     "in_place": 'method = "in_place"\nmax_unavailable = 1\n',
     "root_volume": 'method = "in_place"\nmax_unavailable = 1\n',
 }
+ASKS = "auto_promote = false\n"
 
 
 @contextmanager
@@ -48,7 +53,7 @@ def opened(office: Office, way: str) -> Iterator[Desk]:
     home = 'regions = ["eu-central-1"]'
     text = office.file.read_text().replace('regions = ["eu-central-1", "us-east-1"]', home)
     text += 'way = "root_volume"\n' if way == "root_volume" else ""
-    office.file.write_text(text + LIMITS.replace("[limits]\n", f"[limits]\n{WAYS[way]}"))
+    office.file.write_text(text + LIMITS.replace("[limits]\n", f"[limits]\n{WAYS.get(way, ASKS)}"))
     later = office.context.now + 2 * DAY - datetime.now(UTC)
     with desk("shop", office.context, engine=lambda: "", now=lambda: datetime.now(UTC) + later) as at:
         yield at
@@ -129,9 +134,56 @@ def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
         if not ill:
             assert not [one for one in check(fleet) if one.violations and one.member.group]
             assert start_groups(fleet, apply=True) == (None, None)
-            with pytest.raises(RefusedError, match="rolled groups, and is over"):
+            done = back(fleet, newest(fleet.context, "shop"))
+            assert (done.state.id, done.state.failure) == (f"{outcome.state.id}-back", "")
+            assert [one.phase for one in done.members] == [Phase.OLD], done
+            with pytest.raises(RefusedError, match="nothing that could go back"):
                 back(fleet, newest(fleet.context, "shop"))
-    assert images(at) == {at.image(at.old if ill else at.new)}
+    assert images(at) == {at.image(at.old)}
+
+
+def test_a_group_whose_image_is_gone_does_not_go_back(office: Office) -> None:
+    """Refused before a rollout is begun for it, with the reason."""
+    at = office.at
+    template(at)
+    at.settle()
+    with opened(office, "surge") as fleet:
+        start_groups(fleet, apply=True)
+        at.ec2.deregister_image(ImageId=at.image(at.old))
+        with pytest.raises(RefusedError, match="no group can go back") as error:
+            back(fleet, newest(fleet.context, "shop"))
+        assert "is deregistered or disabled" in error.value.evidence
+        assert len(fleet.context.ledger.rollouts("shop")) == 1
+    assert images(at) == {at.image(at.new)}
+
+
+def test_a_canary_waits_for_a_person_on_the_durable_engine(office: Office) -> None:
+    """`roll.status` says so; after `roll.approve` the rest is rolled."""
+    at, scaling = office.at, office.at.aws.client("autoscaling")
+    template(at)
+    scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=2)
+    at.settle()
+    seen: list[tuple[str, set[str]]] = []
+
+    def approve() -> None:
+        for _ in range(600):
+            time.sleep(0.1)
+            if office.context.ledger.open_rollouts("shop"):
+                now = _status(newest(office.context, "shop"))
+                if now.stage == Stage.APPROVAL:
+                    seen.append((now.members[0].note, images(at)))
+                    tell(office.context, "shop", Command.APPROVE)
+                    return
+
+    with opened(office, "asks") as fleet:
+        person = threading.Thread(target=approve)
+        person.start()
+        _, outcome = start_groups(fleet, apply=True)
+        person.join()
+        assert outcome is not None
+        assert [one.phase for one in outcome.members] == [Phase.NEW], outcome
+    assert seen == [("its canary, 50 % of it, runs the new version", {at.image(at.old), at.image(at.new)})]
+    assert images(at) == {at.image(at.new)}
 
 
 def test_a_group_that_runs_what_nobody_knows_is_taken_over_only_by_name(office: Office) -> None:

@@ -9,12 +9,13 @@ from secrets import token_hex
 from hardening.foundation.console import say
 from hardening.foundation.errors import RefusedError
 from images.documents import to_json
+from pipelines.fleet.leavings import BACK
 from pipelines.fleet.model import Approval
 from pipelines.roll.carrying import carry_out, go_on
 from pipelines.roll.desk import Desk, check
-from pipelines.roll.grouping import plan_groups, same_groups
+from pipelines.roll.grouping import plan_groups, refuse_no_way_back, same_groups
 from pipelines.roll.underway import View
-from pipelines.rollouts.orders import GroupsOrder, Order, named
+from pipelines.rollouts.orders import GroupsOrder, Order, going_back, named
 from pipelines.rollouts.plan import Plan
 from pipelines.rollouts.sealed import Sealed
 from pipelines.rollouts.state import MemberState, Outcome, Phase
@@ -75,17 +76,20 @@ def start_groups(
 def back(at: Desk, view: View) -> Outcome:
     """Bring the members that an ended rollout has replaced back to exactly what they ran before it.
 
-    Asked for again, it finds what it has done. Raises RefusedError where nothing of it can go back: groups go back
-    only while their rollout is under way, since the service forgets what a refresh was before.
+    Asked for again, it finds what it has done. Raises RefusedError where nothing of it can go back.
     """
-    if not isinstance(view.order, Order):
-        hint = "move the channel back with ./goldsmith image.rollback NAME, then ./goldsmith roll.start"
-        raise RefusedError(f"{view.row.id} rolled groups, and is over", hint=hint)
     go_on(at)
+    rollout = f"{view.row.id}{BACK}"
     replaced = can_go_back(view)
     if not replaced:
-        raise RefusedError(f"{view.row.id} has no member that could go back", hint="every one is as it was")
-    outcome = carry_out(at, to_json(replace(view.order, rollout=f"{view.row.id}-back", back=replaced)))
+        raise RefusedError(f"{view.row.id} has nothing that could go back", hint="all of it is as it was")
+    if isinstance(view.order, Order):
+        outcome = carry_out(at, to_json(replace(view.order, rollout=rollout, back=replaced)))
+    else:
+        pins = {member.id: member.pinned for member in replaced}
+        order = going_back(view.order, rollout, pins)
+        refuse_no_way_back(at, order)
+        outcome = carry_out(at, to_json(order))
     check(at)
     return outcome
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -65,6 +66,17 @@ def _judged(at: Desk, group: Group, judged: Iterable[Judged], target: Target, ad
     found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in violating)
     left = next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
     return replace(group, cannot_roll=group.cannot_roll or left)
+
+
+def refuse_no_way_back(at: Desk, order: GroupsOrder) -> None:
+    """Raise RefusedError where none of the groups can go back, before anything is begun, with the reason of each."""
+    port = at.groups
+    if port is None:
+        raise RefusedError(f"{at.fleet.name} is no fleet with groups any more", hint="its file was changed since")
+    reasons = [port.way_back(one.rollout, one.group, json.loads(one.pinned)) for one in order.groups]
+    if all(reasons):
+        hint = "move the channel back with ./goldsmith image.rollback NAME, then ./goldsmith roll.start"
+        raise RefusedError("no group can go back to what it ran before", evidence="\n".join(reasons), hint=hint)
 
 
 def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
