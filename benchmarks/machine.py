@@ -87,7 +87,7 @@ class Bench:
         (self.empty / "apt").symlink_to(self.state / "apt")
         self._write_mkosi()
         self.mkosi()
-        timed(self._mkosi_command("--incremental=yes"), self._path(), self.source)
+        timed(self._mkosi_command("yes"), self._path(), self.source)
 
     def cold(self) -> Reading:
         """debian-server without any tree that is there, to its disk."""
@@ -112,12 +112,12 @@ class Bench:
 
     def mkosi(self) -> Reading:
         """The peer: the same packages, from its package cache, to a disk with a unified kernel."""
-        return timed(self._mkosi_command("--incremental=no"), self._path(), self.source)
+        return timed(self._mkosi_command("no"), self._path(), self.source)
 
     def incremental(self) -> Reading:
         """The peer from its cached tree, with one file changed."""
         self._write_extra()
-        return timed(self._mkosi_command("--incremental=yes"), self._path(), self.source)
+        return timed(self._mkosi_command("yes"), self._path(), self.source)
 
     def _build(self, state: Path, name: str, *content: str) -> Reading:
         return timed((sys.executable, "-c", BUILD, str(state), name, *content), self.env)
@@ -159,10 +159,12 @@ class Bench:
     def _mkosi_command(self, incremental: str) -> tuple[str, ...]:
         cache = self.source.parent / "cache"
         cache.mkdir(exist_ok=True)
+        # Trees of their own for both: --force without --incremental removes those that --incremental has cached.
         return (
-            "mkosi", "--force", "--format=disk", "--output=disk", incremental,  f"--package-cache-directory={cache}",
+            "mkosi", "--force", "--format=disk", "--output=disk", f"--incremental={incremental}",
+            f"--package-cache-directory={cache}",
             f"--output-directory={self._made('output')}", f"--workspace-directory={self._made('room')}",
-            f"--cache-directory={self._made('trees')}", "--sector-size=512", "build",
+            f"--cache-directory={self._made(f'trees-{incremental}')}", "--sector-size=512", "build",
         )  # fmt: skip
 
     def _made(self, name: str) -> Path:
