@@ -18,8 +18,9 @@ LINT = (
 
 
 def pytest_command(only: str) -> tuple[str, ...]:
-    """The tests on two workers; a file's tests stay together, so that what its fixtures build is built once."""
-    return ("pytest", "-q", "-n", "2", "--dist", "loadfile", *(("-k", only) if only else ()))
+    """The tests on three workers, shared among them as tests/conftest.py says; many wait more than they compute."""
+    shared = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
+    return ("pytest", "-q", *shared, *(("-k", only) if only else ()))
 
 
 def run_checks(commands: Iterable[tuple[str, ...]]) -> int:

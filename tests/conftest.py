@@ -49,6 +49,22 @@ def _mirror_answers() -> bool:
     return archive(load_settings(), Bootstrap(family="debian", suite="trixie")).present
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """How workers share the tests: a file's stay together, so that its fixtures build once, as do those of all files
+    that take turns at one engine. The long ones begin first, so that no worker is left with one in the end.
+    """
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: (_group(item) != "engine", item.path not in long))
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    return str(marker.args[0]) if marker else ""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):

@@ -116,6 +116,7 @@ def main(url: str, folder: str, flow: str, flow_id: str) -> None:
     """Carry a flow to its end, from here or from where another process left it."""
     from pipelines.durable.dbos import Worker
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell gives what it starts with & none
     argument: Json = MEMBERS if flow == "rollout" else 4
     with Worker.launched(url, flows(World(Path(folder)))) as worker:
         try:

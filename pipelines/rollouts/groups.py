@@ -10,6 +10,7 @@ from typing import Any
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Flow, Json
+from pipelines.durable.records import BugError
 from pipelines.rollouts.acting import HELD, Hand, StoppedError, Turns
 from pipelines.rollouts.delegated import GroupWorld, roll_group
 from pipelines.rollouts.journal import Event, Stance
@@ -73,7 +74,7 @@ class Groups:
         """Roll one group, or a part of it, and remember what became of it."""
         try:
             done = from_json(MemberState, await (await self.hand.engine.child(key, GROUP, to_json(order))).result())
-        except GoldsmithError as error:
+        except (GoldsmithError, BugError) as error:
             done = replace(self.members[order.group.id], phase=Phase.FAILED, failure=str(error))
         self.members[order.group.id] = done
         return done
