@@ -18,6 +18,7 @@ from pipelines.fleet.members import Origin, Target
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
 from pipelines.rollouts.plan import Plan, plan
+from pipelines.rollouts.refusals import refuse_nobody
 from pipelines.rollouts.schedule import caps
 from pipelines.rollouts.waves import Step
 
@@ -376,3 +377,10 @@ def test_an_automated_run_leaves_members_that_are_merely_old_to_their_turn() -> 
 def test_a_registrys_port_is_no_tag(reference: str, expected: str) -> None:
     """Repositories are compared without tag and digest."""
     assert repository(reference) == expected
+
+
+def test_who_is_taken_over_has_to_be_there() -> None:
+    """A slip in a name would leave the member that was meant as it is, and say nothing."""
+    refuse_nobody(["all", "web-*", "web-2"], ["web-1", "web-2"])
+    with pytest.raises(RefusedError, match="--adopt wbe-1: nobody is called so"):
+        refuse_nobody(["web-1", "wbe-1"], ["web-1", "web-2"])

@@ -5,13 +5,16 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from images.context import Context
-from pipelines.roll.underway import require_known
+from pipelines.roll.underway import refuse_unasked, require_known
+from pipelines.rollouts.state import RolloutState, Stage
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -32,3 +35,15 @@ def test_content_that_is_broken_keeps_nobody_from_a_rollout_under_way(tmp_path: 
         (fleets / "other.toml").unlink()
         with pytest.raises(ContentError, match="no fleet is called shpo"):
             require_known(context, "shpo")
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage: Stage) -> None:
+    """Given before, it would be written down and have no effect."""
+    state = RolloutState("r1", "shop", "shop:2", NOW, 1, stage)
+    seen: Any = SimpleNamespace(row=SimpleNamespace(id="r1", fleet="shop"), state=state)
+    if stage in ("baking", "approval", "paused"):
+        return refuse_unasked(seen)
+    with pytest.raises(RefusedError, match=f"r1 is {stage}: nothing of it waits for approval yet"):
+        refuse_unasked(seen)
+    return None

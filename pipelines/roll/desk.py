@@ -27,7 +27,7 @@ from pipelines.fleet.model import Fleet, FleetKind, Way
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.violations import Judged, judge
 from pipelines.rollouts.plan import nothing, plan
-from pipelines.rollouts.refusals import refuse_target
+from pipelines.rollouts.refusals import refuse_nobody, refuse_target
 from pipelines.rollouts.sealed import Present, Sealed, refuse_moved, seal
 from pipelines.soundness import require_policy
 from pipelines.wiring import clock, fleet_host
@@ -93,6 +93,7 @@ class Desk:
     def plan(self, adopt: Sequence[str], *, automated: bool = False) -> Sealed:
         """What a rollout of the members would do now, and the world it would do it in. Raises RefusedError."""
         world = self.world()
+        refuse_nobody(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         if not world.members and world.groups:
             return seal(nothing(self.fleet, world.target), world, self.context.actor)
         made = plan(self.fleet, self.judge(world.members), world.target, world.now, adopt, automated=automated)

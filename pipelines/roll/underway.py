@@ -15,7 +15,7 @@ from pipelines.durable.port import Json
 from pipelines.fleet.catalog import load_fleet
 from pipelines.roll.journal import FINAL, Command, orders
 from pipelines.rollouts.orders import GroupsOrder, Order
-from pipelines.rollouts.state import MemberState, RolloutState
+from pipelines.rollouts.state import MemberState, RolloutState, Stage
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def told(context: Context, rollout: str) -> tuple[AuditLine, ...]:
 def tell(context: Context, fleet: str, command: Command, reason: str = "") -> View:
     """Tell the fleet's rollout that is under way something, and wake it.
 
-    Raises RefusedError where none is under way, or where it has already been told something final.
+    Raises RefusedError where none is under way, where it has already been told something final, or where nothing waits
+    for the approval that is given.
     """
     rows = context.ledger.open_rollouts(fleet)
     if not rows:
@@ -116,9 +117,19 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
     stance = orders([given.command for given in context.ledger.commands(rollout)]).stance
     if stance in FINAL.values():
         raise RefusedError(f"{rollout} was already told to {stance}", hint=f"./goldsmith roll.status {fleet}")
+    if command is Command.APPROVE:
+        refuse_unasked(view(context, rows[0]))
     context.ledger.give_command(Given(rollout, command, context.actor, datetime.now(UTC)), reason)
     _wake(context, fleet, rollout)
     return view(context, rows[0])
+
+
+def refuse_unasked(seen: View) -> None:
+    """Raise RefusedError where nothing bakes: an approval counts from then on, and an earlier one would be lost."""
+    stage = seen.state.stage if seen.state else Stage.ROLLING
+    if stage not in (Stage.BAKING, Stage.APPROVAL, Stage.PAUSED):
+        hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
+        raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)
 
 
 def _wake(context: Context, fleet: str, rollout: str) -> None:

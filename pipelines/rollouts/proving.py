@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 from hardening.foundation.durations import shown
 from pipelines.durable.port import Json
@@ -38,7 +37,7 @@ async def proved(hand: Hand, judge: Judge, order: GroupOrder, save: Save) -> Non
         if stance is Stance.GO and approvals > before:
             return
         over = turns.slept >= span
-        shows = _shown(name, stance, span, over=over)
+        shows = _shown(order, stance, over=over)
         if shows[0] is not stage:
             stage = shows[0]
             await save(*shows)
@@ -46,10 +45,12 @@ async def proved(hand: Hand, judge: Judge, order: GroupOrder, save: Save) -> Non
             await turns.next(counts=not over)
 
 
-def _shown(name: str, stance: Stance, span: timedelta, *, over: bool) -> tuple[Stage, str, Event | None]:
+def _shown(order: GroupOrder, stance: Stance, *, over: bool) -> tuple[Stage, str, Event | None]:
     """What people see that the rollout waits for."""
+    name, span = order.group.name, order.limits.bake_time
     if stance is Stance.PAUSE:
         return Stage.PAUSED, "paused", Event.PAUSED
     if over:
-        return Stage.APPROVAL, f"the canary of {name} has baked; approve it with roll.approve", Event.APPROVAL
+        approve = f"./goldsmith roll.approve {order.fleet}"
+        return Stage.APPROVAL, f"the canary of {name} has baked; approve it: {approve}", Event.APPROVAL
     return Stage.BAKING, f"the canary of {name} bakes for {shown(span)}", None

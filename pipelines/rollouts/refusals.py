@@ -64,6 +64,15 @@ def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[s
             )
 
 
+def refuse_nobody(adopt: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse to take over members that are not there: a slip would leave those that were meant as they are."""
+    for glob in adopt:
+        if glob != "all" and not any(fnmatchcase(name, glob) for name in names):
+            raise RefusedError(
+                f"--adopt {glob}: nobody is called so", hint="./goldsmith fleet.scan FLEET lists who is there"
+            )
+
+
 def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
     return any(glob == "all" or fnmatchcase(one.member.name, glob) for glob in adopt)
 
