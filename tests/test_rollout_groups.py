@@ -249,7 +249,7 @@ def test_a_canary_is_rolled_alone_and_the_rest_when_a_person_has_approved_it() -
     play.approves(12000)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
     assert [stage for stage, _ in seen] == [Stage.ROLLING, Stage.BAKING, Stage.APPROVAL, Stage.APPROVAL]
-    assert "the canary of one has baked; approve it: ./goldsmith roll.approve " in seen[2][1]
+    assert "the canary of one has baked; ./goldsmith roll.approve " in seen[2][1]
     assert held == [(OLD, [NEW] * 2 + [OLD] * 8)]
     assert play.service.asked[:3] == ["begin r1 one", "hold r1 one", "begin r1-rest one"]
     assert play.service.runs("one") == play.service.runs("two") == [NEW] * 10

@@ -52,5 +52,5 @@ def _shown(order: GroupOrder, stance: Stance, *, over: bool) -> tuple[Stage, str
         return Stage.PAUSED, "paused", Event.PAUSED
     if over:
         approve = f"./goldsmith roll.approve {order.fleet}"
-        return Stage.APPROVAL, f"the canary of {name} has baked; approve it: {approve}", Event.APPROVAL
+        return Stage.APPROVAL, f"the canary of {name} has baked; {approve} lets it go on", Event.APPROVAL
     return Stage.BAKING, f"the canary of {name} bakes for {shown(span)}", None
