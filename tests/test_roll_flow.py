@@ -127,7 +127,9 @@ def context(place: Place) -> Iterator[Context]:
         yield made
 
 
-def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(place: Place, context: Context) -> None:
+def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(
+    place: Place, context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The loop of a fleet, and after it there is nothing to do."""
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
@@ -138,7 +140,9 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(place: 
         planned, state = start(at, apply=False)
         assert (state, len(planned.steps)) == (None, 1)
         assert start(at, apply=True, automated=True)[1] is None, "the fleet's approval is required"
+        assert "--watch" not in capsys.readouterr().err
         done = roll_output(*start(at, apply=True))
+        assert "./goldsmith roll.status fleet-test --watch shows it" in capsys.readouterr().err
         assert [step.outcome for step in done.steps] == ["new"]
         assert done.replacement == f"{new.repository}@{new.digest}"
         line = member_lines(check(at))[0]

@@ -55,6 +55,7 @@ def carry_out(at: Desk, order: Json) -> Outcome:
     with _leased(ledger, at.fleet.name, rollout, f"{at.context.actor}:{os.getpid()}-{token_hex(3)}", url) as lease:
         if ledger.rollout(rollout) is None:
             ledger.begin_rollout(rollout, at.fleet.name, lease.owner, order, at.now())
+        say(f"{rollout} is carried from here; ./goldsmith roll.status {at.fleet.name} --watch shows it")
         now = SteadyClock(at.now()).now
         with Worker.launched(url, _flows(at, lease, now), kind=at.fleet.name, now=now) as worker:
             try:

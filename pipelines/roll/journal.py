@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from hardening.foundation.console import say
 from hardening.foundation.retrying import retrying
 from images.documents import to_json
 from images.ledger import Ledger
 from images.ledger.leases import Lease
 from pipelines.durable.port import FencedError
 from pipelines.roll.notify import Message
+from pipelines.roll.status import doing
 from pipelines.rollouts.journal import Event, Orders, Stance
 from pipelines.rollouts.state import MemberState, RolloutState, Stage
 
@@ -76,16 +78,17 @@ class LedgerJournal:
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
         """Write down a rollout with all its members."""
-        self.save(state)
+        self._write(state)
         for member in members:
             self.mark(state.id, member)
 
     def save(self, state: RolloutState) -> None:
-        """Write down how far the rollout is; its end is an audit line too."""
-        over = state.stage is Stage.ENDED
-        _patiently(lambda: self.ledger.save_rollout(state.id, to_json(state), self.now(), is_open=not over))
-        if over:
+        """Write down how far the rollout is, and say it; its end is an audit line too, and its caller's to say."""
+        self._write(state)
+        if state.stage is Stage.ENDED:
             self._audit("roll", state.fleet, state.failure or f"{state.id}: {state.note}")
+        else:
+            say(f"{state.fleet}: {doing(state.stage, state.wave, state.waves, state.note)}")
 
     def mark(self, rollout: str, member: MemberState) -> None:
         """Write down how far one member is."""
@@ -94,6 +97,10 @@ class LedgerJournal:
     def audit(self, rollout: str, action: str, detail: str = "") -> None:
         """Write down that something was done."""
         self._audit(f"{STEP}{action}", rollout, detail)
+
+    def _write(self, state: RolloutState) -> None:
+        is_open = state.stage is not Stage.ENDED
+        _patiently(lambda: self.ledger.save_rollout(state.id, to_json(state), self.now(), is_open=is_open))
 
     def _audit(self, action: str, subject: str, detail: str) -> None:
         _patiently(lambda: self.ledger.audit(self.now(), self.actor, action, subject, detail))

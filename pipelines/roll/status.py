@@ -85,6 +85,13 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     return said
 
 
+def doing(stage: str, wave: int, waves: int, note: str) -> str:
+    """What a rollout under way does, in which wave, and what it waits for."""
+    words = STAGES.get(Stage(stage), stage) if stage in set(Stage) else "about to begin"
+    place = f"wave {wave} of {waves}: " if wave else ""
+    return f"{place}{words}{f' ({note})' if note and note != stage else ''}"
+
+
 def towards(replacement: str) -> str:
     """What members become, with the head of its digest."""
     name, _, digest = replacement.partition("@")
@@ -106,7 +113,4 @@ def rows(status: StatusOutput) -> list[list[str]]:
 def _stage(status: StatusOutput) -> str:
     if status.stage == Stage.ENDED:
         return f"failed: {status.failure.splitlines()[0]}" if status.failure else f"over: {status.note}"
-    words = STAGES.get(Stage(status.stage), status.stage) if status.stage in set(Stage) else "about to begin"
-    wave = f"wave {status.wave} of {status.waves}: " if status.wave else ""
-    note = f" ({status.note})" if status.note and status.note != status.stage else ""
-    return f"{wave}{words}{note}"
+    return doing(status.stage, status.wave, status.waves, status.note)
