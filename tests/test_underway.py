@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,28 @@ import pytest
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from images.context import Context
-from pipelines.roll.underway import refuse_unasked, require_known
+from images.documents import to_json
+from images.ledger import Lease
+from pipelines.durable.dbos import engine_url
+from pipelines.durable.dbos.database import locks
+from pipelines.roll.underway import newest, refuse_unasked, require_known
+from pipelines.rollouts.orders import Order
+from pipelines.rollouts.plan import plan
 from pipelines.rollouts.state import RolloutState, Stage
+from tests.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    """A ledger that has a rollout of one member under way."""
+    context = Context(Settings(state=tmp_path), NOW, str, str)
+    at = target(expires_at=NOW + timedelta(days=60))
+    order = Order("r1", plan(fleet(), [judged("web-1", "expired")], at, NOW), fleet().limits)
+    with closing(context.ledger):
+        context.ledger.begin_rollout("r1", "shop", "ann:1", to_json(order), NOW)
+        yield context
 
 
 def test_content_that_is_broken_keeps_nobody_from_a_rollout_under_way(tmp_path: Path) -> None:
@@ -47,3 +66,26 @@ def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage:
     with pytest.raises(RefusedError, match=f"r1 is {stage}: nothing of it waits for approval yet"):
         refuse_unasked(seen)
     return None
+
+
+def test_a_carrier_that_has_died_carries_nothing(context: Context) -> None:
+    """Its lease lasts on for a minute; its lock on the engine has gone with it."""
+    lease = Lease("shop", "ann:1", "r1", datetime.now(UTC) + timedelta(minutes=1))
+    url = engine_url(context.settings.database_url, "shop")
+    assert not newest(context, "shop").carried
+    with locks(url, "worker"):
+        assert not newest(context, "shop").carried, "the engine is at work for nobody's lease"
+        context.ledger.acquire_lease(lease, datetime.now(UTC))
+        assert newest(context, "shop").carried
+    assert not newest(context, "shop").carried
+    assert newest(context, "shop").lease == lease
+
+
+def test_where_no_lock_can_be_asked_the_lease_tells(context: Context) -> None:
+    """As on PostgreSQL, or where the lock is another user's."""
+    lease = Lease("shop", "ann:1", "r1", datetime.now(UTC) + timedelta(minutes=1))
+    context.ledger.acquire_lease(lease, datetime.now(UTC))
+    (context.settings.state_dir / "engine-shop.sqlite.lock").mkdir()
+    assert newest(context, "shop").carried
+    context.ledger.renew_lease(Lease("shop", "ann:1", "r1", datetime.now(UTC)))
+    assert not newest(context, "shop").carried

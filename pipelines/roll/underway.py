@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
 from images.ledger import AuditLine, Rollout
@@ -22,7 +22,7 @@ from pipelines.rollouts.state import MemberState, RolloutState, Stage
 class View:
     """A rollout as the ledger shows it. `state` is None before its first step; `lease`: who has the fleet by now.
 
-    `commands`: what people told it, in that order.
+    `commands`: what people told it, in that order. `carried`: whether a process holds the lease for it, and lives.
     """
 
     row: Rollout
@@ -31,6 +31,7 @@ class View:
     members: tuple[MemberState, ...]
     lease: Lease | None
     commands: tuple[Given, ...]
+    carried: bool
 
     @property
     def replacement(self) -> str:
@@ -41,12 +42,6 @@ class View:
     def waves(self) -> int:
         """How many waves there are; each group is one."""
         return len(self.order.plan.waves if isinstance(self.order, Order) else self.order.groups)
-
-    @property
-    def carried(self) -> bool:
-        """Whether a process holds the lease for this rollout."""
-        held = self.lease
-        return held is not None and held.rollout == self.row.id and held.until > datetime.now(UTC)
 
 
 def view(context: Context, row: Rollout) -> View:
@@ -59,7 +54,21 @@ def view(context: Context, row: Rollout) -> View:
         for member, name in names.items()
     )
     state = from_json(RolloutState, row.state) if row.state else None
-    return View(row, state, order, members, context.ledger.lease(row.fleet), context.ledger.commands(row.id))
+    lease = context.ledger.lease(row.fleet)
+    carried = lease is not None and lease.rollout == row.id and _lives(context, lease)
+    return View(row, state, order, members, lease, context.ledger.commands(row.id), carried)
+
+
+def _lives(context: Context, lease: Lease) -> bool:
+    """Whether a lease's owner is alive: by the engine's lock, which dies with it; by the lease where none tells."""
+    if lease.until <= datetime.now(UTC):
+        return False
+    from pipelines.durable.dbos import engine_url, idle
+
+    try:
+        return not idle(engine_url(context.settings.database_url, lease.fleet))
+    except OutsideError:  # another user's lock
+        return True
 
 
 def ordered(order: Json) -> Order | GroupsOrder:

@@ -17,7 +17,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError, UsageError
 from hardening.foundation.locks import only_one
 from pipelines.durable.records import decode, encode
-from pipelines.durable.workers import Locks, alone, session
+from pipelines.durable.workers import LOOK_SECONDS, Locks, alone, session
 
 SCHEMA = "goldsmith_engine"  # of PostgreSQL, beside the ledger's tables
 ATTEMPTS = 20  # how many deaths of its process a flow survives; one that kills them must not kill all
@@ -98,7 +98,7 @@ def locks(url: str, own: str) -> Iterator[Locks]:
     """Hold the lock of the worker `own`. Raises RefusedError while another process has the SQLite file."""
     location = make_url(url)
     if location.get_backend_name() == "sqlite":
-        with alone(_file(location)) as alone_locks:
+        with alone(_file(location), wait_seconds=LOOK_SECONDS) as alone_locks:  # `idle` holds it for a moment
             yield alone_locks
     else:
         with session(url, own) as session_locks:
@@ -108,6 +108,7 @@ def locks(url: str, own: str) -> Iterator[Locks]:
 @contextmanager
 def configured(url: str, own: str, version: str) -> Iterator[None]:
     """DBOS with our settings: no telemetry, no control plane, records of our own."""
+    prepare(url)  # under the worker's lock, which is taken first: until then whoever looks takes it for dead
     with quiet():
         DBOS(
             config={

@@ -23,7 +23,6 @@ from pipelines.durable.dbos.database import (
     failing_as_outside,
     given_up,
     locks,
-    prepare,
 )
 from pipelines.durable.dbos.inbox import Inbox
 from pipelines.durable.port import Child, Engine, FencedError, Flow, Json
@@ -73,7 +72,6 @@ class Worker:
 
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
-        prepare(url)
         version = f"{version} {kind}".strip()
         name = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
         with locks(url, name) as held, _own_loop() as loop, configured(url, name, version):
