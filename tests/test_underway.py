@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,12 @@ from images.documents import to_json
 from images.ledger import Lease
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
+from pipelines.roll.status import StatusOutput, lines
 from pipelines.roll.underway import newest, refuse_unasked, require_known
+from pipelines.roll.watching import status
 from pipelines.rollouts.orders import Order
 from pipelines.rollouts.plan import plan
-from pipelines.rollouts.state import RolloutState, Stage
+from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
 from tests.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -29,10 +32,12 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    """A ledger that has a rollout of one member under way."""
+    """A ledger that has a rollout of two members under way."""
     context = Context(Settings(state=tmp_path), NOW, str, str)
     at = target(expires_at=NOW + timedelta(days=60))
-    order = Order("r1", plan(fleet(), [judged("web-1", "expired")], at, NOW), fleet().limits)
+    order = Order(
+        "r1", plan(fleet(), [judged("web-1", "expired"), judged("web-2", "expired")], at, NOW), fleet().limits
+    )
     with closing(context.ledger):
         context.ledger.begin_rollout("r1", "shop", "ann:1", to_json(order), NOW)
         yield context
@@ -89,3 +94,32 @@ def test_where_no_lock_can_be_asked_the_lease_tells(context: Context) -> None:
     assert newest(context, "shop").carried
     context.ledger.renew_lease(Lease("shop", "ann:1", "r1", datetime.now(UTC)))
     assert not newest(context, "shop").carried
+
+
+def test_a_rollout_that_goes_back_is_done_where_members_are_back(context: Context) -> None:
+    """It comes from the replacement; who still runs that is left to do, who was never replaced is none of it."""
+    seen = newest(context, "shop")
+    replaced = replace(seen.members[0], phase=Phase.NEW, pinned="r.example/nginx@sha256:old")
+    going_back(context, replaced)
+
+    def shown() -> list[str]:
+        found = status("shop", context)
+        assert isinstance(found, StatusOutput)
+        return lines(found, NOW)
+
+    assert shown()[1].startswith("back from r.example/nginx (sha256:")
+    assert shown()[3].endswith(" 0 of 1")
+    context.ledger.save_member("r1-back", replaced.id, to_json(replace(replaced, phase=Phase.OLD)))
+    assert shown()[3].endswith(" 1 of 1")
+
+
+def going_back(context: Context, *members: MemberState) -> None:
+    """The rollout is over, and these members go back."""
+    order = newest(context, "shop").order
+    assert isinstance(order, Order)
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    context.ledger.begin_rollout(
+        "r1-back", "shop", "ann:1", to_json(replace(order, rollout="r1-back", back=members)), NOW
+    )
+    for one in members:
+        context.ledger.save_member("r1-back", one.id, to_json(one))

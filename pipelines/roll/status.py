@@ -28,7 +28,8 @@ STAGES = {
     Stage.RESTORING: "going back",
     Stage.ENDED: "over",
 }
-FINISHED = (Phase.NEW, Phase.OLD, Phase.SKIPPED, Phase.FAILED)
+BACK = (Phase.OLD, Phase.SKIPPED, Phase.FAILED)
+FINISHED = (Phase.NEW, *BACK)
 BAR = 40
 
 
@@ -51,12 +52,13 @@ class ToldLine(Line):
 
 class StatusOutput(Line):
     """`roll.status`: one rollout. `stage` is `begun` before its first step; `carried_by` is empty where no process
-    carries it, `failure` where it goes well.
+    carries it, `failure` where it goes well. `back`: members go back from the replacement to what they ran before.
     """
 
     fleet: str
     rollout: str
     replacement: str
+    back: bool
     stage: str
     wave: int
     waves: int
@@ -75,7 +77,7 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     took = in_short(until - status.begun_at)
     heading = f"{status.fleet}: {status.rollout}"
     counts = Counter(member.state for member in status.members)
-    said = [heading, towards(status.replacement), _stage(status), progress(status)]
+    said = [heading, towards(status.replacement, back=status.back), _stage(status), progress(status)]
     said.append(", ".join(f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]))
     said.append(f"began {status.begun_at:%Y-%m-%d %H:%M} UTC, {'took' if status.ended_at else 'for'} {took}")
     said += [f"{one.actor} told it to {one.command} at {one.at:%H:%M:%S} UTC" for one in status.told]
@@ -92,15 +94,17 @@ def doing(stage: str, wave: int, waves: int, note: str) -> str:
     return f"{place}{words}{f' ({note})' if note and note != stage else ''}"
 
 
-def towards(replacement: str) -> str:
-    """What members become, with the head of its digest."""
+def towards(replacement: str, *, back: bool = False) -> str:
+    """What members become, or go `back` from, with the head of its digest."""
     name, _, digest = replacement.partition("@")
-    return f"to {name} ({digest[:19]})" if digest else f"to {name}"
+    way = "back from" if back else "to"
+    return f"{way} {name} ({digest[:19]})" if digest else f"{way} {name}"
 
 
 def progress(status: StatusOutput) -> str:
     """A bar of the members that are done with."""
-    done, total = sum(member.state in FINISHED for member in status.members), len(status.members)
+    finished = BACK if status.back else FINISHED
+    done, total = sum(member.state in finished for member in status.members), len(status.members)
     filled = BAR * done // total if total else BAR
     return f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {total}"
 

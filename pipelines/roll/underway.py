@@ -39,6 +39,11 @@ class View:
         return self.order.plan.target.reference if isinstance(self.order, Order) else self.order.target.reference
 
     @property
+    def back(self) -> bool:
+        """Whether it brings members back from that to what they ran."""
+        return isinstance(self.order, Order) and bool(self.order.back)
+
+    @property
     def waves(self) -> int:
         """How many waves there are; each group is one."""
         return len(self.order.plan.waves if isinstance(self.order, Order) else self.order.groups)
@@ -77,9 +82,11 @@ def ordered(order: Json) -> Order | GroupsOrder:
 
 
 def _names(order: Order | GroupsOrder) -> dict[str, str]:
-    """Members or groups by id, in the order of their waves."""
+    """Members or groups by id, in the order of their waves; of a way back those that go it."""
     if isinstance(order, Order):
-        return {step.member.id: step.member.name for step in order.plan.steps}
+        going = {one.id for one in order.back}
+        named = {step.member.id: step.member.name for step in order.plan.steps}
+        return {member: name for member, name in named.items() if member in going or not going}
     return {one.group.id: one.group.name for one in order.groups}
 
 

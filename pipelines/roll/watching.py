@@ -46,6 +46,7 @@ def _status(seen: View) -> StatusOutput:
         fleet=seen.row.fleet,
         rollout=seen.row.id,
         replacement=seen.replacement,
+        back=seen.back,
         stage=_stage(seen),
         wave=state.wave if state else 0,
         waves=seen.waves,
