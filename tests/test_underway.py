@@ -19,6 +19,7 @@ from images.documents import to_json
 from images.ledger import Lease
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
+from pipelines.roll.commands import roll_back
 from pipelines.roll.status import StatusOutput, lines
 from pipelines.roll.underway import newest, refuse_unasked, require_known
 from pipelines.roll.watching import status
@@ -123,3 +124,19 @@ def going_back(context: Context, *members: MemberState) -> None:
     )
     for one in members:
         context.ledger.save_member("r1-back", one.id, to_json(one))
+
+
+def test_a_rollback_names_whom_it_would_bring_back(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under way also whose old one is kept; where nobody of one that is over can go back, it offers nothing."""
+    serving = replace(newest(context, "shop").members[0], phase=Phase.SERVING, pinned="r.example/nginx@sha256:old")
+    context.ledger.save_member("r1", serving.id, to_json(serving))
+    assert roll_back("shop", "", apply=False, context=context) == 0
+    shown = capsys.readouterr()
+    assert "r.example/nginx@sha256:old" in shown.out
+    assert "roll.rollback shop --apply" in shown.err
+    going_back(context, replace(serving, phase=Phase.OLD))
+    context.ledger.save_rollout("r1-back", None, NOW, is_open=False)
+    for apply in (False, True):
+        with pytest.raises(RefusedError, match="r1-back has no member that could go back"):
+            roll_back("shop", "", apply=apply, context=context)
+    assert capsys.readouterr() == ("", "")

@@ -16,7 +16,7 @@ from pipelines.listing import ended_by, finish
 from pipelines.roll.approval import read_plan, write_plan
 from pipelines.roll.auto import AutoLine, automated
 from pipelines.roll.desk import check, desk
-from pipelines.roll.flow import back, can_go_back, plan_all, start, start_groups
+from pipelines.roll.flow import back, can_go_back, order_back, plan_all, start, start_groups
 from pipelines.roll.journal import Command
 from pipelines.roll.lines import MemberLine, RollOutput, member_lines, roll_output, with_groups
 from pipelines.roll.shown import (
@@ -94,10 +94,13 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
 
     One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
+    Raises RefusedError where nothing of one that is over can go back.
     """
     context = context or image_context()
     require_known(context, fleet)
     seen = newest(context, fleet)
+    if not seen.row.open:
+        order_back(seen)
     replaced = [[member.name, member.pinned] for member in can_go_back(seen)]
     if not apply:
         print_table(["member", "goes back to"], replaced)

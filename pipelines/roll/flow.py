@@ -76,27 +76,34 @@ def start_groups(
 def back(at: Desk, view: View) -> Outcome:
     """Bring the members that an ended rollout has replaced back to exactly what they ran before it.
 
-    Asked for again, it finds what it has done. Raises RefusedError where nothing of it can go back.
+    Asked for again, it finds what it has done. Raises RefusedError as `order_back` does, and where a group has no way.
     """
+    order = order_back(view)
     go_on(at)
-    rollout = f"{view.row.id}{BACK}"
-    replaced = can_go_back(view)
-    if not replaced:
-        raise RefusedError(f"{view.row.id} has nothing that could go back", hint="all of it is as it was")
-    if isinstance(view.order, Order):
-        outcome = carry_out(at, to_json(replace(view.order, rollout=rollout, back=replaced)))
-    else:
-        pins = {member.id: member.pinned for member in replaced}
-        order = going_back(view.order, rollout, pins)
+    if isinstance(order, GroupsOrder):
         refuse_no_way_back(at, order)
-        outcome = carry_out(at, to_json(order))
+    outcome = carry_out(at, to_json(order))
     check(at)
     return outcome
 
 
+def order_back(view: View) -> Order | GroupsOrder:
+    """The order that brings back what an ended rollout has replaced. Raises RefusedError where nothing can go back."""
+    rollout, replaced = f"{view.row.id}{BACK}", can_go_back(view)
+    if not replaced:
+        raise RefusedError(f"{view.row.id} has nothing that could go back", hint="all of it is as it was")
+    if isinstance(view.order, Order):
+        return replace(view.order, rollout=rollout, back=replaced)
+    return going_back(view.order, rollout, {member.id: member.pinned for member in replaced})
+
+
 def can_go_back(view: View) -> tuple[MemberState, ...]:
-    """The members that run the new version, and those that may: what could not go back is tried again."""
-    return tuple(one for one in view.members if one.phase is Phase.NEW or (one.phase is Phase.FAILED and one.pinned))
+    """The members that run the new version, and those that may: what could not go back is tried again.
+
+    Of a rollout under way also those of which the old one is kept: their wave is put back.
+    """
+    runs_new = (Phase.NEW, Phase.SERVING) if view.row.open else (Phase.NEW,)
+    return tuple(one for one in view.members if one.phase in runs_new or (one.phase is Phase.FAILED and one.pinned))
 
 
 def _new_id(at: Desk) -> str:
