@@ -51,11 +51,14 @@ class StepReport(Line):
 
 
 class RolloutReport(Line):
-    """`report`: one rollout as it was last saved. `failure` is empty where it went well."""
+    """`report`: one rollout as it was last saved. `failure` is empty where it went well; `back` where members went back
+    from the replacement to what they ran before.
+    """
 
     id: str
     fleet: str
     replacement: str
+    back: bool
     started_at: datetime
     ended_at: datetime | None
     open: bool

@@ -106,8 +106,8 @@ def everything(text: str) -> ReportOutput:
         report=text,
     )
     rollout = RolloutReport(
-        id=text, fleet=text, replacement=text, started_at=NOW, ended_at=NOW, open=False, owner=text, failure=text,
-        steps=(StepReport(member=text, outcome=text, note=text),),
+        id=text, fleet=text, replacement=text, back=False, started_at=NOW, ended_at=NOW, open=False, owner=text,
+        failure=text, steps=(StepReport(member=text, outcome=text, note=text),),
     )  # fmt: skip
     own = image(
         text, allowed=False, policy=text, reasons=(reason,), scanners=(scan,), findings=(found,), running=(text,)
@@ -184,6 +184,15 @@ def test_a_sample_is_called_a_sample(sample: bool) -> None:
     assert ("judged by a sample" in text) == ("not known to be good" in text) == sample
 
 
+@pytest.mark.parametrize("status", ["current", "warn", "expired", "revoked", "unknown"])
+def test_members_that_must_not_run_on_are_counted_in_red(status: str) -> None:
+    """What the ledger knows for certain; a newer release alone is for the fleet's policy to say."""
+    member = MemberReport(member="shop/web-1", digest=DIGEST, image="web", status=status, newest=False)
+    many, tone = (0, "") if status in ("current", "warn") else (1, "bad")
+    tile = f'<b class="{tone}">{many}</b>members expired, revoked or unknown'
+    assert tile in render_html(report(image(), members=(member,)))
+
+
 def test_an_empty_report_says_what_to_type() -> None:
     """Where nothing has happened yet."""
     text = Page(render_html(report())).text
@@ -252,3 +261,16 @@ def test_rollouts_are_read_from_what_was_saved(tmp_path: Path) -> None:
     text = Page(render_html(gather(context))).text
     for word in ("failed", "as it was", "not healthy", "86400 s", "here:1"):
         assert word in text
+    assert "back" not in text[text.index("Rollouts") :]
+
+
+def test_a_way_back_is_no_rollout_to_what_it_comes_from() -> None:
+    """It is titled as what it is, and being as it was is what it is for."""
+    steps = (StepReport(member="web-1", outcome="as it was", note=""),)
+    made = everything("x").rollouts[0].model_copy(update={"fleet": "shop", "steps": steps})
+    there, back = (render_html(report(rollouts=(made.model_copy(update={"back": way}),))) for way in (False, True))
+    assert "shop brought back, 2026" in back
+    assert "back from x, by" in back
+    assert '<span class="badge good">as it was' in back
+    assert '<span class="badge warn">as it was' in there
+    assert "brought back" not in there
