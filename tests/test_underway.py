@@ -21,7 +21,7 @@ from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
 from pipelines.roll.commands import roll_back
 from pipelines.roll.status import StatusOutput, lines
-from pipelines.roll.underway import newest, refuse_unasked, require_known
+from pipelines.roll.underway import newest, refuse_unasked, require_known, told
 from pipelines.roll.watching import status
 from pipelines.rollouts.orders import Order
 from pipelines.rollouts.plan import plan
@@ -140,3 +140,13 @@ def test_a_rollback_names_whom_it_would_bring_back(context: Context, capsys: pyt
         with pytest.raises(RefusedError, match="r1-back has nothing that could go back"):
             roll_back("shop", "", apply=apply, context=context)
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_history_of_a_fleet_is_none_of_another(context: Context) -> None:
+    """Whoever takes a rollout for another fleet's is told whose it is."""
+    context.ledger.audit(NOW, "ann", "step: swap web-1", "r1")
+    assert [line.action for line in told(context, "shop", "r1")] == ["step: swap web-1"]
+    for fleet_name, rollout, whose in (("web", "r1", "shop"), ("shop", "r2", "shop")):
+        with pytest.raises(RefusedError, match=f"no rollout {rollout} of {fleet_name}") as refused:
+            told(context, fleet_name, rollout)
+        assert f"roll.history {whose} lists" in str(refused.value.hint)

@@ -112,10 +112,12 @@ def history(context: Context, fleet: str) -> tuple[View, ...]:
     return tuple(view(context, row) for row in reversed(context.ledger.rollouts(fleet)))
 
 
-def told(context: Context, rollout: str) -> tuple[AuditLine, ...]:
-    """What was done in a rollout, by whom, the oldest first. Raises RefusedError where there was none."""
-    if context.ledger.rollout(rollout) is None:
-        raise RefusedError(f"the ledger knows no rollout {rollout}", hint="./goldsmith roll.history FLEET lists them")
+def told(context: Context, fleet: str, rollout: str) -> tuple[AuditLine, ...]:
+    """What was done in a rollout of the fleet, by whom, the oldest first. Raises RefusedError where there was none."""
+    row = context.ledger.rollout(rollout)
+    if row is None or row.fleet != fleet:
+        hint = f"./goldsmith roll.history {row.fleet if row else fleet} lists {'it' if row else 'those that it knows'}"
+        raise RefusedError(f"the ledger knows no rollout {rollout} of {fleet}", hint=hint)
     return context.ledger.audit_lines(subject=rollout, limit=100_000)
 
 

@@ -141,7 +141,7 @@ def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
     context = image_context()
     require_known(context, fleet)
     if rollout:
-        _show_steps(context, rollout, as_json=as_json)
+        _show_steps(context, fleet, rollout, as_json=as_json)
         return
     found = [_history(one) for one in history(context, fleet)]
     if as_json:
@@ -163,10 +163,10 @@ def _history(one: View) -> HistoryLine:
     )
 
 
-def _show_steps(context: Context, rollout: str, *, as_json: bool) -> None:
+def _show_steps(context: Context, fleet: str, rollout: str, *, as_json: bool) -> None:
     steps = [
         AuditReport(at=line.at, actor=line.actor, action=line.action, subject=line.subject, detail=line.detail)
-        for line in told(context, rollout)
+        for line in told(context, fleet, rollout)
     ]
     if as_json:
         print_json(to_json(tuple(steps)))
