@@ -19,11 +19,14 @@ from images.documents import to_json
 from images.ledger import Lease
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
+from pipelines.fleet.delegated import Group
+from pipelines.fleet.ec2.pacing import pacing
 from pipelines.roll.commands import roll_back
 from pipelines.roll.status import StatusOutput, lines
 from pipelines.roll.underway import newest, refuse_unasked, require_known, told
 from pipelines.roll.watching import status
-from pipelines.rollouts.orders import Order
+from pipelines.rollouts.orders import GroupOrder, GroupsOrder, Order
+from pipelines.rollouts.orders import going_back as groups_back
 from pipelines.rollouts.plan import plan
 from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
 from tests.fleets import fleet, judged, target
@@ -112,6 +115,19 @@ def test_a_rollout_that_goes_back_is_done_where_members_are_back(context: Contex
     assert shown()[3].endswith(" 0 of 1")
     context.ledger.save_member("r1-back", replaced.id, to_json(replace(replaced, phase=Phase.OLD)))
     assert shown()[3].endswith(" 1 of 1")
+
+
+def test_groups_that_go_back_are_told_so_too(context: Context) -> None:
+    """Their order says it group by group."""
+    limits = fleet().limits
+    group = Group("123456789012/eu-central-1/autoscaling/shop", "shop", 4, 4)
+    order = GroupOrder("g1", "shop", group, target(), pacing(limits, 4, 4), limits)
+    there = GroupsOrder("g1", "shop", target(), limits, (order,))
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    for number, one in enumerate((there, groups_back(there, "g1-back", {group.id: ""}))):
+        context.ledger.begin_rollout(one.rollout, "shop", "ann:1", to_json(one), NOW)
+        assert newest(context, "shop").back == bool(number)
+        context.ledger.save_rollout(one.rollout, None, NOW, is_open=False)
 
 
 def going_back(context: Context, *members: MemberState) -> None:

@@ -14,7 +14,7 @@ from images.ledger.leases import Lease
 from pipelines.durable.port import Json
 from pipelines.fleet.catalog import load_fleet
 from pipelines.roll.journal import FINAL, Command, orders
-from pipelines.rollouts.orders import GroupsOrder, Order
+from pipelines.rollouts.orders import GroupsOrder, Order, Part
 from pipelines.rollouts.state import MemberState, RolloutState, Stage
 
 
@@ -40,8 +40,9 @@ class View:
 
     @property
     def back(self) -> bool:
-        """Whether it brings members back from that to what they ran."""
-        return isinstance(self.order, Order) and bool(self.order.back)
+        """Whether it brings members or groups back from that to what they ran."""
+        order = self.order
+        return bool(order.back) if isinstance(order, Order) else any(one.part is Part.BACK for one in order.groups)
 
     @property
     def waves(self) -> int:
