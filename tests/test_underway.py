@@ -130,6 +130,12 @@ def test_groups_that_go_back_are_told_so_too(context: Context) -> None:
         context.ledger.save_rollout(one.rollout, None, NOW, is_open=False)
 
 
+def test_what_a_group_ran_before_is_told_in_words() -> None:
+    """Its pin is JSON; a member's is the reference of an image."""
+    assert MemberState("a", "a", pinned='{"template": "lt-1", "version": 3}').before == "template lt-1, version 3"
+    assert MemberState("b", "b", pinned="r/nginx@sha256:old").before == "r/nginx@sha256:old"
+
+
 def going_back(context: Context, *members: MemberState) -> None:
     """The rollout is over, and these members go back."""
     order = newest(context, "shop").order

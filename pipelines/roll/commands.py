@@ -101,7 +101,7 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     seen = newest(context, fleet)
     if not seen.row.open:
         order_back(seen)
-    replaced = [[member.name, member.pinned] for member in can_go_back(seen)]
+    replaced = [[member.name, member.before] for member in can_go_back(seen)]
     if not apply:
         print_table(["member", "goes back to"], replaced)
         say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet} --apply")

@@ -219,7 +219,7 @@ async def _brought_back(work: GroupWork, failure: str) -> MemberState:
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, f"it could not be brought back: {error.message}", failure or str(error))
     if seen.progress is Progress.ROLLED_BACK:
-        return await work.end(Phase.OLD, f"it went back to {work.state.pinned}", failure)
+        return await work.end(Phase.OLD, f"it went back to {work.state.before}", failure)
     said = f"it did not come back: the service reports {seen.progress}: {seen.text}"
     return await work.end(Phase.FAILED, said, failure or said)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,6 +51,13 @@ class MemberState:
     pinned: str = ""
     note: str = ""
     failure: str = ""
+
+    @property
+    def before(self) -> str:
+        """What it ran before, in words: a group's pin is JSON, such as of a launch template and its version."""
+        if not self.pinned.startswith("{"):
+            return self.pinned
+        return ", ".join(f"{name} {value}" for name, value in json.loads(self.pinned).items())
 
 
 @dataclass(frozen=True)
