@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.errors import ContentError, RefusedError, UsageError
 from images import documents
 from images.artifact import Release
 from images.context import Context
@@ -185,7 +185,7 @@ def test_what_is_not_there_is_said(to: Publisher) -> None:
     with pytest.raises(ContentError, match="no release has the digest"):
         locate(to, "sha256:" + "0" * 64, ["web"])
     one = published(to, "one", 0)
-    with pytest.raises(ContentError, match="needs a reason"):
+    with pytest.raises(UsageError, match="needs a reason"):
         revoke(to, f"{one.repository}@{one.digest}", " ")
 
 

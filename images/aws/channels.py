@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.errors import ContentError, RefusedError, UsageError
 from images.artifact import Release
 from images.aws import requests, tags
 from images.aws.amis import SOON, deprecate, image, put_tags
@@ -84,7 +84,7 @@ def rollback(cloud: Cloud, name: str, channel: str = "stable") -> Change:
 def revoke(cloud: Cloud, digest: str, reason: str) -> tuple[Change, ...]:
     """Take a release, and every release over the same content, out of policy; channels leave it where they can."""
     if not reason.strip():
-        raise ContentError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
+        raise UsageError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
     release = cloud.ledger.release(digest)
     if release is None:
         raise ContentError(f"the ledger knows no release {digest}", hint="./goldsmith image.rebuild fills it from AWS")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hardening.findings import Verdict
-from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.errors import RefusedError, UsageError
 from images import documents
 from images.artifact import Release
 from images.documents import Document
@@ -65,7 +65,7 @@ def revoke(to: Publisher, reference: str, reason: str, *, apply: bool = True) ->
     What is wrong is inside the content, so every release over the same content goes with it.
     """
     if not reason.strip():
-        raise ContentError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
+        raise UsageError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
     release = release_at(to.registry, reference, to.prefix)
     known = {known.digest: known for known in to.ledger.releases_of_content(release.content)}
     of_content = {**known, release.digest: release}

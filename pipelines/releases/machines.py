@@ -37,17 +37,17 @@ class ExportLine(Line):
 def export_image(name: str, form: str, output: str, context: Context | None = None) -> list[ExportLine]:
     """Write the disk of the newest artifact of `name` to the file `output`, whole or not at all.
 
-    Raises UsageError without `output`, ContentError for another format, a container, or a place that is no file's.
+    Raises UsageError without `output`, for a place that is no file's or another format, ContentError for a container.
     """
     context = context or image_context()
     if form not in FORMATS:
-        raise ContentError(f"no format is named {form}", key="--form", hint=f"there are {' and '.join(FORMATS)}")
+        raise UsageError(f"--form: no format is named {form}", hint=f"there are {' and '.join(FORMATS)}")
     if not output:
         raise UsageError("--output says which file to write", hint=f"--output {name}.{form}")
     target = Path(output).absolute()
     if target.is_dir() or not target.parent.is_dir():
         why = "is a folder" if target.is_dir() else "would stand in a folder that is not there"
-        raise ContentError(f"{output} {why}", key="--output", hint=f"give a file, such as {name}.{form}")
+        raise UsageError(f"--output: {output} {why}", hint=f"give a file, such as {name}.{form}")
     artifact, disk = _machine(context, name)
     say(f"{name}: writing {target}")
     with room_on(target.parent):
@@ -88,10 +88,10 @@ def boot_image(
     """Boot `name` as it stands now and check it: as it ships, quickly without firmware, or with a cloud's answer.
 
     Where it has changed since it was built, it is built for this boot alone. With `control`, only that one is asked.
-    Raises ContentError where both other ways are asked for at once, for a container, or an unknown control.
+    Raises UsageError where both other ways are asked for at once, ContentError for a container or an unknown control.
     """
     if quick and full:
-        raise ContentError("give --quick or --full, not both", key="--quick")
+        raise UsageError("give --quick or --full, not both")
     context = context or image_context()
     only = _machine_name(context, name)
     level = Level.QUICK if quick else Level.FULL if full else Level.RELEASE
