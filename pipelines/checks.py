@@ -18,8 +18,10 @@ LINT = (
 
 
 def pytest_command(only: str) -> tuple[str, ...]:
-    """The tests on three workers, shared among them as tests/conftest.py says; many wait more than they compute."""
-    shared = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
+    """The tests on three workers, for many wait more than they compute. A file's tests stay together, so that what its
+    fixtures build is built once; tests/conftest.py gives the files their order.
+    """
+    shared = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
     return ("pytest", "-q", *shared, *(("-k", only) if only else ()))
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
+AT_ONE_ENGINE = ("test_roll_docker", "test_roll_flow", "test_leavings_docker")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -50,19 +51,17 @@ def _mirror_answers() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """How workers share the tests: a file's stay together, so that its fixtures build once, as do those of all files
-    that take turns at one engine. The long ones begin first, so that no worker is left with one in the end.
+    """The order in which workers take files: long ones first, so that no worker is left with one in the end; of those
+    that take turns at one engine, the longest at the beginning and the others after all long ones, so that none waits.
     """
     long = {item.path for item in items if item.get_closest_marker("slow")}
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: (_group(item) != "engine", item.path not in long))
 
+    def rank(item: pytest.Item) -> int:
+        if item.path.stem in AT_ONE_ENGINE:
+            return 2 if AT_ONE_ENGINE.index(item.path.stem) else 0
+        return 1 if item.path in long else 3
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    return str(marker.args[0]) if marker else ""
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -17,7 +17,7 @@ from pipelines.fleet.members import Key, Target
 from pipelines.fleet.model import Method
 from pipelines.roll.reaping import reap
 
-pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow, pytest.mark.xdist_group("engine")]
+pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)

@@ -33,7 +33,7 @@ from pipelines.rollouts.state import MemberState, Outcome, Phase
 from tests.loop import until
 from tests.rolling import carried
 
-pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow, pytest.mark.xdist_group("engine")]
+pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
 FAINT = WEB.replace("exec busybox httpd -f", "busybox httpd").rstrip() + "\nsleep 12; killall busybox; exec sleep 600\n"

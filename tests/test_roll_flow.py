@@ -37,11 +37,7 @@ from pipelines.roll.lines import member_lines, roll_output
 from pipelines.roll.underway import newest, tell, view
 from tests.loop import until
 
-pytestmark = [
-    pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"),
-    pytest.mark.slow,
-    pytest.mark.xdist_group("engine"),
-]
+pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 FLEET = """
