@@ -34,6 +34,10 @@ class Inbox:
         """Who has flows of our version that are not over, dead or alive."""
         return {_holder(flow) for flow in self._under_way()}
 
+    def holds(self) -> bool:
+        """Whether this worker has flows that are not over."""
+        return self._worker in self.holders()
+
     def inherit(self, dead: str) -> None:
         """Take what a dead worker left, but for flows that too many workers have died of: those end.
 

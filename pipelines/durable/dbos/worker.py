@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,7 @@ T = TypeVar("T")
 Flows = Mapping[str, Flow]
 Body = Callable[[Json], Coroutine[Any, Any, Json]]
 
+RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next process does
 LEAVE_SECONDS = 60
 BROKEN = ("ERROR", "CANCELLED")
 VERSION = "1"  # a flow whose steps changed places needs another, and is carried to its end by the old one
@@ -114,9 +116,13 @@ class Worker:
         return broken
 
     def drain(self) -> None:
-        """Wait until this process carries no flow."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._carried)
+        """Wait until this process carries no flow, and the end of each is recorded, which takes a moment more."""
+        for _ in range(RECORDING_LOOKS):
+            with self._changed:
+                self._changed.wait_for(lambda: not self._carried)
+            if not self._inbox.holds():
+                return
+            time.sleep(POLL_SECONDS)
 
     def _leave(self) -> None:
         """Let no step begin any more, and those that act end; one that does not is left as a dead process leaves it."""
