@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +24,7 @@ from hardening.foundation.errors import (
 )
 from hardening.foundation.settings import ROOT
 from pipelines.durable.dbos import Look, State, Window, Worker, engine_url
-from pipelines.durable.memory import Memory
+from pipelines.durable.memory import EPOCH, Memory
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.durable.records import BugError
 from tests.conftest import POSTGRES
@@ -131,6 +134,15 @@ def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server
         (world.folder / "go").touch()
         assert heir.wait(60) == 0
         assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
+
+
+def test_a_worker_that_drains_waits_for_the_record_of_what_it_carried() -> None:
+    """A flow that has ended is recorded a moment later: leaving in between would leave it to the next process."""
+    looks = iter([True, True, False])
+    inbox: Any = SimpleNamespace(holds=lambda: next(looks))
+    with closing(asyncio.new_event_loop()) as loop:
+        Worker(inbox, {}, loop, lambda: EPOCH).drain()
+    assert next(looks, None) is None
 
 
 @pytest.mark.needs(POSTGRES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -107,11 +108,9 @@ class DockerFleet:
     def _local(self, reference: str) -> str:
         """What an image is called here; one whose tag has moved on is known by its digest alone. Empty: not here."""
         for called in (reference, reference.rpartition("@")[2]):
-            try:
+            with suppress(docker.errors.ImageNotFound):
                 self.api.inspect_image(called)
-            except docker.errors.ImageNotFound:
-                continue
-            return called
+                return called
         return ""
 
     def create(self, key: Key, target: Target, expiry: datetime) -> None:
@@ -190,11 +189,11 @@ class DockerFleet:
             old = self._find(key.old)
             if old is None:
                 return
-            running = old["State"]["Status"] in RUNNING
-            if running:
+            status = old["State"]["Status"]
+            if status == "running":  # nothing can be run in one that is paused or restarts
                 self._command("before_drain", old)
             self.api.update_container(old["Id"], restart_policy={"Name": essence.at_rest(old)})
-            if running:
+            if status in RUNNING:
                 self.api.stop(old["Id"], timeout=max(1, int(drain.total_seconds())))
 
     def swap(self, key: Key) -> None:
@@ -269,11 +268,9 @@ class DockerFleet:
             return Pair(self._find(key.old), self._find(new) if new else None)
 
     def _find(self, container: str) -> Json | None:
-        try:
-            found: Json = self.api.inspect_container(container)
-        except docker.errors.NotFound:
-            return None
-        return found
+        with suppress(docker.errors.NotFound):
+            return dict(self.api.inspect_container(container))
+        return None
 
     def _need(self, container: str, called: str) -> Json:
         found = self._find(container)
