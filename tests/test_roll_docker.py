@@ -342,11 +342,14 @@ def test_a_command_before_draining_that_fails_leaves_the_old_one_serving(
     assert yard.answer("web-1") == "one"
 
 
-def test_an_old_one_in_which_nothing_can_be_run_is_replaced_without_its_command(yard: Yard) -> None:
-    """One that restarts for ever serves nobody: its command before draining must not keep it."""
-    old = yard.start("web-1", "--restart", "always", words=("false",))
-    until(lambda: yard.inspect("web-1")["State"]["Status"] == "restarting", "the container to fail")
-    with DockerFleet(fleet(before_drain=["true"], drain="1s"), yard.host) as members:
+@pytest.mark.parametrize(("life", "status"), [("0", "restarting"), ("3", "running")])
+def test_an_old_one_in_which_nothing_can_be_run_is_replaced_without_its_command(
+    yard: Yard, life: str, status: str
+) -> None:
+    """One that restarts for ever serves nobody, and takes the command down with it: that must not keep it."""
+    old = yard.start("web-1", "--restart", "always", words=("sh", "-c", f"sleep {life}; false"))
+    until(lambda: yard.inspect("web-1")["State"]["Status"] == status, f"the container to be {status}")
+    with DockerFleet(fleet(before_drain=["sleep", "10"], drain="20s"), yard.host) as members:
         key = Key("r1", f"{members.account}/local/docker/web-1", "web-1", old, Method.SURGE)
         members.retire(key, timedelta(seconds=1))
     assert yard.inspect("web-1")["State"]["Status"] == "exited"

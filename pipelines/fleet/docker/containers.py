@@ -5,16 +5,17 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import docker
 import docker.errors
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import essence
+from pipelines.fleet.docker.drain import after_drain, before_drain
 from pipelines.fleet.docker.essence import Json
 from pipelines.fleet.docker.outside import outside
-from pipelines.fleet.health import inside, probe
+from pipelines.fleet.health import probe
 from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.members import Key, Member, Read, Target, protection
 from pipelines.fleet.model import Fleet, Method
@@ -189,11 +190,9 @@ class DockerFleet:
             old = self._find(key.old)
             if old is None:
                 return
-            status = old["State"]["Status"]
-            if status == "running":  # nothing can be run in one that is paused or restarts
-                self._command("before_drain", old)
+            before_drain(self.api, self.fleet.limits, old)
             self.api.update_container(old["Id"], restart_policy={"Name": essence.at_rest(old)})
-            if status in RUNNING:
+            if old["State"]["Status"] in RUNNING:
                 self.api.stop(old["Id"], timeout=max(1, int(drain.total_seconds())))
 
     def swap(self, key: Key) -> None:
@@ -202,15 +201,8 @@ class DockerFleet:
             pair, new = self._pair(key), self._made(key)
             if pair.old:
                 self._rename(pair.old, key.old_name)
-            self._command("after_drain", new)
+            after_drain(self.api, self.fleet.limits, new)
             self._rename(new, key.name)
-
-    def _command(self, which: Literal["before_drain", "after_drain"], container: Json) -> None:
-        """Run what the fleet's file asks for at this moment. Raises OutsideError where that does not end with 0."""
-        limits = self.fleet.limits
-        command = limits.before_drain if which == "before_drain" else limits.after_drain
-        if command and not (seen := inside(self.api, container, list(command), limits.drain.total_seconds())).good:
-            raise OutsideError(f"limits.{which} in {essence.name(container)}: {seen.text}")
 
     def _rename(self, container: Json, wanted: str) -> None:
         if essence.name(container) != wanted:
@@ -235,7 +227,7 @@ class DockerFleet:
             self._rename(old, key.name)
             if old["State"]["Status"] not in RUNNING:
                 self.api.start(old["Id"])
-            self._command("after_drain", old)
+            after_drain(self.api, self.fleet.limits, old)
 
     def discard(self, key: Key) -> None:
         """Remove the new container, with the volumes that were made for it alone."""
