@@ -36,6 +36,7 @@ SURGE, IN_PLACE, ROOT = "surge", "in_place", "root_volume"
 WAYS = [SURGE, IN_PLACE, ROOT]
 STEPS = {SURGE: 6, IN_PLACE: 5, ROOT: 5}
 LEAST_DEATHS = 6
+PATIENT = timedelta(minutes=10)  # effects wait by themselves here: the emulator's clock moves meanwhile
 Port = Ec2Fleet | RootVolumeFleet
 Act = Callable[[Any, Key], Any]
 
@@ -43,8 +44,8 @@ Act = Callable[[Any, Key], Any]
 def port_of(at: Shop, way: str) -> Port:
     """The fleet's port; root volumes are as large as the image's, which EC2 asks for."""
     if way == ROOT:
-        return RootVolumeFleet(fleet(ec2={"way": "root_volume"}, limits={"method": "in_place"}), at.cloud)
-    return Ec2Fleet(fleet(), at.cloud)
+        return RootVolumeFleet(fleet(ec2={"way": "root_volume"}, limits={"method": "in_place"}), at.cloud, PATIENT)
+    return Ec2Fleet(fleet(), at.cloud, PATIENT)
 
 
 def member_of(at: Shop, port: Port, way: str) -> Key:

@@ -99,6 +99,35 @@ def test_an_image_that_is_ill_leaves_the_fleet_as_it_was(office: Office, way: st
     assert not at.leftovers()
 
 
+@pytest.mark.parametrize("way", list(WAYS))
+def test_an_abort_does_not_wait_for_a_machine_that_never_starts(office: Office, way: str) -> None:
+    """Time stands still at AWS: only a rollout that asks again and again, and listens meanwhile, comes to its end."""
+    at = office.at
+    made = at.furnished(unique=way != "surge", root_gib=None if way == "root_volume" else 12)
+    last = {"surge": "RunInstances", "in_place": "StopInstances", "root_volume": "CreateReplaceRootVolumeTask"}[way]
+    before = len(at.aws.calls("ec2", last))
+
+    def abort() -> None:
+        for _ in range(600):
+            time.sleep(0.1)
+            if len(at.aws.calls("ec2", last)) > before:
+                tell(office.context, "shop", Command.ABORT)
+                at.cloud.clients.pause = at.aws.advance
+                return
+
+    with opened(office, way) as fleet:
+        at.aws.freeze()
+        at.cloud.clients.pause = time.sleep
+        person = threading.Thread(target=abort)
+        person.start()
+        outcome = rolled(fleet)
+        person.join()
+        assert [one.phase for one in outcome.members] == [Phase.OLD], outcome
+        assert "stopped by abort" in outcome.members[0].note
+        assert [(one.handle, one.image) for one in fleet.members.describe()] == [(made, at.image(at.old))]
+    assert not at.leftovers()
+
+
 def test_an_alarm_fires_where_it_says_so_and_where_nobody_can_say(office: Office) -> None:
     """One that is nowhere, and all of them when they cannot be asked."""
     cloud, places = office.at.cloud, [(office.at.cloud.aws.account, REGION)]

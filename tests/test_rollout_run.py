@@ -15,6 +15,9 @@ from images.documents import from_json, to_json
 from pipelines.durable.execution import Row as FlowRow
 from pipelines.durable.memory import EPOCH
 from pipelines.durable.records import BugError
+from pipelines.fleet.members import Key
+from pipelines.fleet.port import UnderwayError
+from pipelines.rollouts.acting import HELD
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.orders import Order
 from pipelines.rollouts.rolling import Rolling
@@ -23,6 +26,7 @@ from pipelines.rollouts.state import MemberState, Outcome, Phase, Stage
 from pipelines.rollouts.work import Row
 from pipelines.simulation.estate import ID
 from pipelines.simulation.faults import arrange
+from pipelines.simulation.fleet import SimulatedFleet
 from pipelines.simulation.promises import kept, watch
 from pipelines.simulation.scenario import Fault, Scenario, Trouble
 from pipelines.simulation.stage import TARGET, Simulation, name_of
@@ -118,6 +122,43 @@ def test_the_order_of_effects_is_the_whole_point() -> None:
         "swap",
         "remove the old",
     ]
+
+
+@pytest.mark.parametrize(("limits", "start"), [({}, 2), (IN_PLACE, 3)], ids=["surge", "in place"])
+def test_a_new_one_that_takes_its_time_to_start_is_waited_for_and_an_abort_is_not_kept_waiting(
+    limits: dict[str, Any], start: int
+) -> None:
+    """The wait is the flow's and not the step's: a person who stops it is heard before the machine runs."""
+    slow = Fault(Trouble.TAKES_TIME, start, amount=20)
+    run = Run(limits, slow)
+    assert phases(run.play()) == [Phase.NEW] * 3
+    assert run.ended_at > 20 * HELD.total_seconds()
+    stopped = Run(limits, slow, Fault(Trouble.ABORT, 10))
+    assert phases(stopped.play()) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
+    assert f"start {name_of(0)}" not in stopped.ledger.audited
+    assert stopped.images() == stopped.pinned
+
+
+def test_an_old_one_that_drains_is_given_what_is_left_of_its_time_and_a_new_one_that_falls_ill_spares_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever has the drain's whole time again and again would never stop; nobody stops for an ill one."""
+    given: list[float] = []
+
+    def drains(fleet: SimulatedFleet, key: Key, drain: timedelta) -> None:
+        given.append(drain.total_seconds())
+        if drain > timedelta():
+            raise UnderwayError(f"waiting for {key.name} to be drained")
+        real(fleet, key, drain)
+
+    real = SimulatedFleet.retire
+    monkeypatch.setattr(SimulatedFleet, "retire", drains)
+    assert phases(Run({"drain": "20s"}, members=1).play()) == [Phase.NEW]
+    assert (given[0], len(given)) == (20, 11)
+    assert given == sorted(given, reverse=True)
+    ill = Run({"drain": "5m"}, Fault(Trouble.FALLS_ILL, 100, amount=1e6), members=1)
+    assert phases(ill.play()) == [Phase.OLD]
+    assert f"retire {name_of(0)}" not in ill.ledger.audited
 
 
 def test_the_old_one_is_kept_until_the_bake_has_passed() -> None:

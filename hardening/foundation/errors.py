@@ -71,7 +71,7 @@ class OutsideError(GoldsmithError):
 
 
 class LateError(OutsideError):
-    """A command did not finish in its time, and was ended."""
+    """A command, which was ended, or something else that was waited for did not finish in its time."""
 
 
 class Problems:

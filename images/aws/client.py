@@ -11,7 +11,7 @@ from datetime import timedelta
 from threading import Lock
 from typing import Any
 
-from hardening.foundation.errors import ContentError, OutsideError, UsageError
+from hardening.foundation.errors import ContentError, LateError, OutsideError, UsageError
 from hardening.foundation.settings import Aws
 from images.aws.errors import AwsError, DeniedError, UnreachableError, from_code
 
@@ -106,13 +106,13 @@ class Clients:
     def until(self, done: Callable[[], Any], what: str, *, within: timedelta | None = None) -> Any:
         """What `done` returns once it is true, asked again with growing pauses.
 
-        Raises OutsideError after `within`, by default `aws.wait_for`.
+        Raises LateError after `within`, by default `aws.wait_for`.
         """
         waited, pause = 0.0, 0.2
         while not (found := done()):
             if waited > (within or self.settings.wait_for).total_seconds():
                 hint = "the next run goes on where this one stopped"
-                raise OutsideError(f"{what} did not come to its end", hint=hint)
+                raise LateError(f"{what} did not come to its end", hint=hint)
             self.pause(pause)
             waited, pause = waited + pause, min(pause * 1.5, LONGEST_PAUSE)
         return found

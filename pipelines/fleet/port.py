@@ -13,8 +13,16 @@ class GoneError(OutsideError):
     """The old instance is no longer there: trying again helps nobody."""
 
 
+class UnderwayError(OutsideError):
+    """What was asked for has begun and takes its time: asked again, it goes on where it is."""
+
+
 class MemberFleet(Protocol):
-    """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none"."""
+    """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none".
+
+    An effect that has to wait for longer than a moment raises UnderwayError, so that a person can stop the rollout
+    meanwhile.
+    """
 
     def describe(self) -> tuple[Member, ...]:
         """Every member that runs now; instances that a rollout has not yet given a member's name are none."""
@@ -41,7 +49,10 @@ class MemberFleet(Protocol):
         """Let the new instance be found under the member's names, beside the old one. Raises GoneError."""
 
     def retire(self, key: Key, drain: timedelta) -> None:
-        """Stop the old instance, which has `drain` to finish what it has begun, and keep it; gone is stopped, too."""
+        """Stop the old instance, which has `drain` to finish what it has begun, and keep it; gone is stopped, too.
+
+        Asked again, it is given what is left of `drain`.
+        """
 
     def swap(self, key: Key) -> None:
         """The old instance's name goes to the new one."""

@@ -8,11 +8,12 @@ from datetime import timedelta
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.durable.port import Engine, Json
-from pipelines.fleet.port import GoneError
+from pipelines.fleet.port import GoneError, UnderwayError
 from pipelines.rollouts.journal import Journal, Stance
 
 TRIES = 6  # half a minute
 PATIENT_TRIES = 40  # a quarter of an hour: what puts a member back must not give up because an engine restarts
+UNDERWAY = timedelta(minutes=15)  # for what has begun to come to its end: a machine to start, a volume to move
 SHORTEST = timedelta(milliseconds=200)
 LONGEST = timedelta(seconds=30)
 HELD = timedelta(seconds=2)
@@ -72,6 +73,10 @@ class Hand:
         """`act`, but not while the rollout is paused. Raises StoppedError when it was stopped."""
         return await self._when_free(name, lambda: self._audited(name, effect))
 
+    async def act_until_stopped(self, name: str, effect: Callable[[], Json]) -> Json:
+        """`act`, that a pause does not hold. Raises StoppedError when the rollout was stopped."""
+        return await self._tried(name, lambda: self._audited(name, lambda: self._unless_stopped(effect)), TRIES)
+
     async def look_when_free(self, name: str, read: Callable[[], Json]) -> Json:
         """`look` in the same way: what is seen is what is acted upon."""
         return await self._when_free(name, lambda: self._fenced(read))
@@ -117,12 +122,26 @@ class Hand:
             return [stance, None]
         return ["", attempt()]
 
+    def _unless_stopped(self, effect: Callable[[], Json]) -> Json:
+        stance = self.stance()
+        if self.stops(stance):
+            raise StoppedError(f"stopped by {stance}")
+        return effect()
+
     async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
-        for turn in range(tries - 1):
+        """One step after the other, until it is done: what fails is tried again so often, what is under way so long."""
+        failed, turns = 0, Turns(self.engine, HELD)
+        while True:
             try:
                 return await self.engine.step(name, attempt)
             except GoneError:
                 raise
+            except UnderwayError:
+                if turns.slept >= UNDERWAY:
+                    raise
+                await turns.next()
             except OutsideError:
-                await self.engine.wait(min(LONGEST, timedelta(seconds=2**turn)))
-        return await self.engine.step(name, attempt)
+                failed += 1
+                if failed >= tries:
+                    raise
+                await self.engine.wait(min(LONGEST, timedelta(seconds=2 ** (failed - 1))))

@@ -13,8 +13,8 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
-from pipelines.fleet.port import GoneError
-from pipelines.rollouts.acting import HELD, Hand, StoppedError, Turns
+from pipelines.fleet.port import GoneError, UnderwayError
+from pipelines.rollouts.acting import HELD, UNDERWAY, Hand, StoppedError, Turns
 from pipelines.rollouts.ending import restore, without_old
 from pipelines.rollouts.orders import MemberOrder, World
 from pipelines.rollouts.state import MemberState, Phase
@@ -91,7 +91,8 @@ async def _in_place(work: Work) -> None:
     await work.free("create", lambda: _create(work))
     await _compare(work)
     await _retire(work)
-    await work.act("start", lambda: work.fleet.start(work.key))
+    start = f"start {work.order.name}"
+    await work.hand.act_until_stopped(start, lambda: work.fleet.start(work.key))
     await prove(work, work.order.limits.min_healthy_time)
     await _swap(work)
 
@@ -112,26 +113,32 @@ async def _compare(work: Work) -> None:
 
 async def _retire(work: Work) -> None:
     """Stop the old one as soon as that costs nobody anything. Raises RefusedError after progress_deadline."""
-    turns = Turns(work.hand.engine, HELD)
-    while held := await work.free("retire", lambda: _retire_safely(work)):
-        if turns.slept >= work.order.limits.progress_deadline:
+    limits = work.order.limits
+    turns, drains = Turns(work.hand.engine, HELD), Turns(work.hand.engine, HELD)
+    while answer := await work.free("retire", lambda: _retire_safely(work, limits.drain - drains.slept)):
+        held, underway = answer
+        if turns.slept >= limits.progress_deadline or drains.slept >= limits.drain + UNDERWAY:
             raise RefusedError(held, hint="something else is unhealthy: mend it first")
-        await turns.next()
-        if work.order.method is Method.SURGE:
-            await prove(work, work.order.limits.min_healthy_time)
+        await (drains if underway else turns).next()
+        if not underway and work.order.method is Method.SURGE:
+            await prove(work, limits.min_healthy_time)
 
 
-def _retire_safely(work: Work) -> str:
-    """Stop the old one; where that is not safe at this moment, say why."""
+def _retire_safely(work: Work, drain: timedelta) -> Json:
+    """Stop the old one; where that is not safe at this moment, or takes its time, say why and which of the two."""
     order, fleet = work.order, work.fleet
     if order.method is Method.IN_PLACE:
         held = below_floor(fleet.describe(), order.member, order.floor)
     else:
         seen = fleet.read(work.key)
         held = "" if seen.good else f"the new one fell ill: {seen.text}"
-    if not held:
-        fleet.retire(work.key, order.limits.drain)
-    return held
+    if held:
+        return [held, False]
+    try:
+        fleet.retire(work.key, drain)
+    except UnderwayError as error:
+        return [error.message, True]
+    return None
 
 
 async def _swap(work: Work) -> None:

@@ -68,7 +68,7 @@ class Box:
 
 @dataclass
 class Estate:
-    """All instances. `throttled`, `lost` and `bad_reads` are the numbers of the effects and looks that meet that."""
+    """All instances. `throttled`, `lost`, `underway`, `bad_reads`: numbers of the effects and looks that meet that."""
 
     memory: Memory
     ledger: Ledger
@@ -78,6 +78,7 @@ class Estate:
     newborn: Callable[[Box], None] = lambda _box: None
     dark_until: float = -1.0
     throttled: set[int] = field(default_factory=set)
+    underway: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
     bad_reads: set[int] = field(default_factory=set)
     unlaunched: set[str] = field(default_factory=set)

@@ -34,6 +34,10 @@ def _throttled(stage: Simulation, fault: Fault) -> None:
     stage.estate.throttled.update(range(int(fault.at), int(fault.at + fault.amount)))
 
 
+def _takes_time(stage: Simulation, fault: Fault) -> None:
+    stage.estate.underway.update(range(int(fault.at), int(fault.at + fault.amount)))
+
+
 def _lost(stage: Simulation, fault: Fault) -> None:
     stage.estate.lost.add(int(fault.at))
 
@@ -47,6 +51,7 @@ COUNTED: dict[Trouble, Callable[[Simulation, Fault], None]] = {
     Trouble.DIES_AFTER: partial(_dies, "after"),
     Trouble.THROTTLED: _throttled,
     Trouble.LOST_ANSWER: _lost,
+    Trouble.TAKES_TIME: _takes_time,
     Trouble.BAD_READ: _bad_read,
 }
 

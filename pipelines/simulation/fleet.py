@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from hardening.foundation.errors import OutsideError
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Method
-from pipelines.fleet.port import GoneError, MemberFleet
+from pipelines.fleet.port import GoneError, MemberFleet, UnderwayError
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import Phase
 from pipelines.simulation.estate import ID, KEPT_READS, Box, Estate, ViolationError
@@ -184,6 +184,8 @@ class SimulatedFleet(MemberFleet):
         after = estate.capacity()
         if after < before and after < estate.floor:
             raise ViolationError("capacity", f"{action} {key.name} left {after} serving; the floor is {estate.floor}")
+        if number in estate.underway:
+            raise UnderwayError(f"{action} is under way")
         if number in estate.lost:
             raise OutsideError("no answer came")
 

@@ -20,6 +20,7 @@ class Trouble(StrEnum):
     DIES_AFTER = "dies after a step"
     THROTTLED = "throttled"
     LOST_ANSWER = "lost answer"
+    TAKES_TIME = "takes its time"
     BAD_READ = "bad read"
     NO_LAUNCH = "no launch"
     DARK = "dark"
@@ -41,7 +42,10 @@ class Trouble(StrEnum):
     APPROVE = "approve"
 
 
-COUNTED = (Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.THROTTLED, Trouble.LOST_ANSWER, Trouble.BAD_READ)
+COUNTED = (
+    *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.THROTTLED, Trouble.LOST_ANSWER, Trouble.TAKES_TIME),
+    Trouble.BAD_READ,
+)
 COMMANDS = {Trouble.PAUSE, Trouble.ABORT, Trouble.ROLLBACK, Trouble.APPROVE}
 
 
@@ -108,6 +112,7 @@ _MIX: tuple[Trouble, ...] = (*Trouble, Trouble.DIES_BEFORE, Trouble.DIES_AFTER, 
 _WHOLE = (Trouble.NEVER_HEALTHY, Trouble.FALLS_ILL, Trouble.FLAPS, Trouble.NO_LAUNCH)
 _AMOUNT: dict[Trouble, Callable[[Random], float]] = {
     Trouble.THROTTLED: lambda dice: dice.choice((1, 3, 10)),
+    Trouble.TAKES_TIME: lambda dice: dice.choice((1, 5, 40)),
     Trouble.DARK: lambda dice: dice.choice((5, 60, 600)),
     Trouble.STALLED: lambda dice: dice.choice((5, 20, 60, 300)),
     Trouble.FALLS_ILL: lambda dice: dice.choice((20, 60, 200, 100_000)),

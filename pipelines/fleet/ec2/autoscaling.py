@@ -21,6 +21,7 @@ from pipelines.fleet.ec2.scaling_group import GOES_ON, SYMBOLIC, ScalingGroup, n
 from pipelines.fleet.leavings import BACK as BACK_NAME
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.port import UnderwayError
 
 Json = dict[str, Any]
 GOING_BACK = ("MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "ScaleInProtectedInstances",
@@ -188,7 +189,8 @@ class AutoScalingFleet:
             return
         if stands in GOES_ON and at.accepted("RollbackInstanceRefresh"):
             return
-        at.cloud.clients.until(lambda: self._is_over(at, rollout), f"the refresh of {group.name} to end")
+        if not self._is_over(at, rollout):
+            raise UnderwayError(f"waiting for the refresh of {group.name} to end")
         if why := self.way_back(rollout, group, pinned):
             raise RefusedError(why, hint="nothing was done; build and roll what shall run instead")
         kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}

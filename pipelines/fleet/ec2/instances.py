@@ -78,7 +78,7 @@ class Ec2Fleet(Ec2Members):
 
     def _seen(self, key: Key, place: Place) -> None:
         """Wait until the region shows what it has just launched."""
-        place.clients.until(lambda: place.launched(key.rollout, key.member)[0], f"the new instance of {key.name}")
+        place.until(lambda: place.launched(key.rollout, key.member)[0], f"the new instance of {key.name}")
 
     def _hand_over(self, place: Place, kept: Kept, to: Json) -> None:
         """What cannot exist twice goes to an instance."""

@@ -6,26 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import LateError, OutsideError, RefusedError
 from images.aws.client import AwsError, Clients
 from images.aws.tags import as_list
 from pipelines.fleet.ec2 import requests
 from pipelines.fleet.ec2.essence import ENDED, Json, Registration, Shown
 from pipelines.fleet.leavings import MEMBER, ROLLOUT
-from pipelines.fleet.port import GoneError
+from pipelines.fleet.port import GoneError, UnderwayError
 
 ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
 PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped"}
 BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
 LOG_LINES = 10
-SETTLE = timedelta(minutes=10)  # for an instance to start or stop, or a volume to move
+MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
 class Place:
-    """One region of one account."""
+    """One region of one account. What takes longer than `patience` there is an UnderwayError, to be asked for again."""
 
-    def __init__(self, clients: Clients, account: str, region: str) -> None:
+    def __init__(self, clients: Clients, account: str, region: str, patience: timedelta = MOMENT) -> None:
         self.clients = clients
+        self.patience = patience
         self.account = account
         self.region = region
         self.ec2 = clients.client("ec2", region, account)
@@ -137,10 +138,8 @@ class Place:
         left = list(places)
         for request in requests.targets(instance, left):
             self.balancers.call("DeregisterTargets", **request)
-        waited = 0
-        while waited < drain.total_seconds() and any(self._draining(instance, one) for one in left):
-            self.clients.pause(1)
-            waited += 1
+        if drain > timedelta():
+            self.until(lambda: not any(self._draining(instance, one) for one in left), f"{instance} to be drained")
 
     def _draining(self, instance: str, place: Registration) -> bool:
         target = [{"Id": instance, "Port": place.port}]
@@ -165,13 +164,18 @@ class Place:
         self.until_state(instance, "running")
 
     def until_state(self, instance: str, wanted: str) -> Json:
-        """The instance once it is in that state. Raises GoneError, or OutsideError when it does not come to it."""
-        found: Json = self.clients.until(
-            lambda: (one := self.need(instance))["State"]["Name"] == wanted and one,
-            f"{instance} to be {wanted}",
-            within=SETTLE,
+        """The instance once it is in that state. Raises GoneError, and UnderwayError while it is on its way."""
+        found: Json = self.until(
+            lambda: (one := self.need(instance))["State"]["Name"] == wanted and one, f"{instance} to be {wanted}"
         )
         return found
+
+    def until(self, done: Callable[[], Any], what: str) -> Any:
+        """What `done` returns once it is true. Raises UnderwayError when that takes longer than a moment."""
+        try:
+            return self.clients.until(done, what, within=self.patience)
+        except LateError:
+            raise UnderwayError(f"waiting for {what}") from None
 
     def console(self, instance: str) -> str:
         """The last lines that an instance wrote to its console, as far as the service has them by now."""
@@ -207,7 +211,7 @@ class Place:
         if not off():
             hung = self._attachment(volume)
             self._once(off, "DetachVolume", VolumeId=volume, InstanceId=hung["InstanceId"])
-        self.clients.until(lambda: self.volume(volume)["State"] == "available", f"{volume} to come off", within=SETTLE)
+        self.until(lambda: self.volume(volume)["State"] == "available", f"{volume} to come off")
 
     def _attachment(self, volume: str) -> Json:
         """Where a volume hangs; empty where nowhere."""
@@ -260,9 +264,7 @@ class Place:
         if not off():
             hung = self._interface(interface)["Attachment"]
             self._once(off, "DetachNetworkInterface", AttachmentId=hung["AttachmentId"])
-        self.clients.until(
-            lambda: self._interface(interface)["Status"] == "available", f"{interface} to come off", within=SETTLE
-        )
+        self.until(lambda: self._interface(interface)["Status"] == "available", f"{interface} to come off")
 
     def _once(self, done: Callable[[], bool], operation: str, **request: Any) -> None:
         """Ask for what the service refuses the second time: a lost answer is asked for again, and is no failure."""

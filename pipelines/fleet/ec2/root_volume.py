@@ -25,7 +25,7 @@ from pipelines.fleet.ec2.essence import (
     root_traits,
 )
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
-from pipelines.fleet.ec2.place import SETTLE, Place
+from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.members import Key, Read, Target
 
@@ -86,7 +86,7 @@ class RootVolumeFleet(Ec2Members):
             tasks = self._tasks(key, place)
             return tasks and tasks[-1]["TaskState"] not in UNDER_WAY and tasks[-1]
 
-        found: Json = place.clients.until(last, what, within=SETTLE)
+        found: Json = place.until(last, what)
         return found
 
     def _tasks(self, key: Key, place: Place) -> list[Json]:
