@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,12 +81,22 @@ def advisories() -> Path:
     return SHARED / "data"
 
 
+@contextmanager
+def _shared(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A state directory that all workers share, for one of them at a time."""
+    base = factory.getbasetemp()
+    state = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(state.with_suffix(".lock")):
+        yield state
+
+
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmith:
-    """The shipped catalog, built once through the command line. Not to be changed: tests `fork` it."""
+    """The shipped catalog, built once for all workers through the command line. Not to be changed: tests `fork` it."""
     from tests.loop import build_all
 
-    return build_all(tmp_path_factory.mktemp("house"), docker_host)
+    with _shared(tmp_path_factory, "house") as state:
+        return build_all(state, docker_host)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
     """debian-server, built once for all workers through the command line. Not to be changed: tests `fork` it."""
     from tests.servers import build_server
 
-    base = tmp_path_factory.getbasetemp()
-    state = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "server"
-    with FileLock(state.with_suffix(".lock")):
+    with _shared(tmp_path_factory, "server") as state:
         return build_server(state)
 
 

@@ -18,11 +18,10 @@ from images.machines.mounts import private_mounts
 from images.planning.planner import Planner
 from images.store.oci import Store
 from images.workspace import workspace
-from tests.loop import Goldsmith
+from tests.loop import DONE, Goldsmith
 
 READY = "GOLDSMITH_TEST_SERVER"
 """Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
-DONE = "built"  # stands in a state whose debian-server is whole
 SAMPLE = "accept_sample = true\n"
 NO_ENGINE = "unix:///nonexistent/docker.sock"  # machines need none
 

@@ -108,6 +108,8 @@ def test_a_machine_is_kept_once_it_was_booted_scanned_and_judged(server: Goldsmi
     checks = {check.control: check for check in server.ledger.checks(content)}
     for name in ("boot-completed", "boot-failed-units", "boot-listening", "boot-second"):
         assert checks[name].outcome is Outcome.PASS, checks[name].evidence
+    kept = checks["boot-second"].evidence.partition("its own: ")[2].split(", ")
+    assert {"/etc/ssh/ssh_host_ed25519_key.pub", "machine-id"} <= set(kept)
     assert any("in the booted machine: pass" in check.evidence for check in checks.values())
     scan = server.ledger.scan(content)
     assert scan
@@ -120,7 +122,8 @@ def test_a_machine_is_kept_once_it_was_booted_scanned_and_judged(server: Goldsmi
     assert disk.stat().st_size == config["disk"]["size_bytes"]
     assert config["listens"] == ["22/tcp"]
     assert {"root=LABEL=root", "panic=30"} <= set(config["command_line"].split())
-    assert "login:" in (server.state / "logs/debian-server.console.log").read_text()
+    log = (server.state / "logs/debian-server.console.log").read_text()
+    assert ("login:" in log, log.count("Linux version"), "efi: EFI" in log) == (True, 3, True)
     assert server.leftovers() == []
 
 

@@ -16,6 +16,7 @@ from images.artifact import Artifact
 from images.aws.cloud import Cloud
 from images.aws.publish import publish_machine
 from images.boot import Level, boot
+from images.disk import file_digest
 from images.machines.blocks import digest_of, linear, split
 from images.planning.planner import Planner
 from pipelines.host import embedded_registry
@@ -94,6 +95,7 @@ def test_the_qcow2_of_a_built_image_boots(server: Goldsmith, tmp_path: Path) -> 
     file = tmp_path / "server.qcow2"
     answer = server("image.export", DEBIAN, "--form", "qcow2", "--output", str(file))
     assert answer.code == 0, answer.err
+    before = file_digest(file)
     work = tmp_path / "boot"
     work.mkdir()
     overlay = replace(
@@ -103,3 +105,4 @@ def test_the_qcow2_of_a_built_image_boots(server: Goldsmith, tmp_path: Path) -> 
     assert {result.control: result.outcome for result in report.results} == dict.fromkeys(
         ("boot-completed", "boot-failed-units", "boot-listening"), Outcome.PASS
     )
+    assert file_digest(file) == before
