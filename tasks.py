@@ -8,6 +8,7 @@ Imports stand inside the tasks, so that listing them is quick.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -36,6 +37,7 @@ def command(
     def wrap(body: Callable[..., Any]) -> Any:
         @wraps(body)
         def run(*args: Any, **kwargs: Any) -> None:
+            sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us anew
             from hardening.foundation.errors import GoldsmithError
 
             try:
