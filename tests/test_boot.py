@@ -303,6 +303,16 @@ def test_a_socket_that_ss_has_no_holder_of_yet_is_asked_for_again(tmp_path: Path
         assert judge_sockets("\n".join(["kernel 0", *sockets]), ["22/tcp"])[0] is outcome
 
 
+@pytest.mark.parametrize("shown", [":", """echo 'tcp LISTEN 0 9 *:22 *:* users:(("sshd",pid=1,fd=3))'"""])
+def test_a_machine_waits_for_no_holder_where_no_socket_lacks_one(tmp_path: Path, shown: str) -> None:
+    """Least of all where nothing listens: it is asked once, and does not sleep."""
+    listening = GUEST[GUEST.index("listening() {") : GUEST.index("identity() {")]
+    told = f"ss() {{ echo ss >>done; {shown}; }}\nsleep() {{ echo sleep >>done; }}\n{listening}\nlistening"
+    said = subprocess.run(["sh", "-c", told], capture_output=True, check=True, text=True, cwd=tmp_path).stdout
+    assert (tmp_path / "done").read_text().split() == ["ss"]
+    assert said.startswith("kernel ")
+
+
 def test_listeners_that_ss_does_not_show_are_no_pass() -> None:
     """The kernel counts five, ss shows four, or nobody counted."""
     assert judge_sockets(f"kernel 5\n{SS}", ["22/tcp", "5355/udp"])[0] is Outcome.ERROR

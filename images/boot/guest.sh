@@ -69,7 +69,7 @@ listening() { # every socket that listens; the kernel's own count of TCP listene
     for _ in 1 2 3; do # ss looks for the holders before the sockets: one opened in between, as by DHCP, has none yet
         kernel=$(awk '$4 == "0A"' /proc/net/tcp /proc/net/tcp6 | wc -l)
         sockets=$(ss -Hltnup) || return
-        echo "$sockets" | grep -qv 'users:' || break
+        [ -n "$(echo "$sockets" | grep -v 'users:')" ] || break # also where nothing listens: an empty line is no socket
         sleep 1
     done
     printf 'kernel %s\n%s\n' "$kernel" "$sockets"
