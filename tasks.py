@@ -115,13 +115,24 @@ def image_boot(
     return show_checks(boot_image(name, quick=quick, full=full, control=control), as_json=json)
 
 
-@command({"name": "a machine's name", "output": "the file to write", "form": "raw or qcow2"} | JSON, "name")
-def image_export(c: Context, name: str, output: str = "", form: str = "raw", json: bool = False) -> None:
-    """Write a machine's disk to a file, for private clouds and hypervisors."""
+@command(
+    {
+        "name": "a machine's name",
+        "output": "the file to write",
+        "form": "raw or qcow2",
+        "force": "also where the file is there already, in its place",
+    }
+    | JSON,
+    "name",
+)
+def image_export(
+    c: Context, name: str, output: str = "", form: str = "raw", force: bool = False, json: bool = False
+) -> None:
+    """Write a machine's disk to a file that is not there yet, for private clouds and hypervisors."""
     from pipelines.listing import show
     from pipelines.releases.machines import EXPORT_COLUMNS, export_image
 
-    show(export_image(name, form, output), EXPORT_COLUMNS, as_json=json)
+    show(export_image(name, form, output, force=force), EXPORT_COLUMNS, as_json=json)
 
 
 @command({"ref": "a definition's name, or registry/name:tag or @digest"} | POLICY | JSON, "ref")

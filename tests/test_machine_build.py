@@ -33,6 +33,7 @@ from images.scan import ScanTarget, scan
 from images.scanners import SCANNERS
 from images.verify import verify
 from images.workspace import sweep
+from pipelines.releases.machines import export_image
 from tests.loop import Goldsmith, definition, kill_when, processes, until
 from tests.servers import NO_ENGINE, Workshop, fingerprint
 from tests.test_build_flow import TOMORROW
@@ -411,6 +412,7 @@ def test_an_exported_disk_is_the_disk(server: Goldsmith, exported: dict[str, Pat
         (("debian-server", "--form", "vmdk", "--output", "x"), 1, "--form: no format is named vmdk"),
         (("debian-server", "--output", "/nonexistent/x.raw"), 1, "--output: /nonexistent/x.raw would stand"),
         (("debian-server", "--output", "/tmp"), 1, "--output: /tmp is a folder"),
+        (("debian-server", "--output", "/dev/null", "--force"), 1, "--output: /dev/null is no file"),
         (("debian-base", "--output", "x"), 2, "kind: debian-base is a container, which has no disk"),
         (("debian-serve", "--output", "x"), 2, "did you mean debian-server"),
         (("bastion", "--output", "x"), 2, "bastion has not been built on this machine"),
@@ -423,6 +425,39 @@ def test_an_export_that_cannot_be_is_refused(
     answer = server("image.export", *arguments, "--json")
     assert answer.code == code
     assert said in " ".join(answer.err.split())
+
+
+def test_an_export_writes_over_nothing_unless_it_is_told_to(server: Goldsmith, tmp_path: Path) -> None:
+    """Not over a file, and not over a link that leads nowhere; the hint names the flag. What is there stays whole."""
+    disk, link = tmp_path / "disk.qcow2", tmp_path / "link.qcow2"
+    disk.write_text("of somebody else")
+    link.symlink_to(tmp_path / "nowhere")
+    for file in (disk, link):
+        answer = server("image.export", "debian-server", "--form", "qcow2", "--output", str(file), "--json")
+        assert answer.code == 1, answer.err
+        assert f"--output: {file} is there already hint: --force" in " ".join(answer.err.split())
+    assert disk.read_text() == "of somebody else"
+    assert {path.name for path in tmp_path.iterdir()} == {"disk.qcow2", "link.qcow2"}
+
+    answer = server("image.export", "debian-server", "--form", "qcow2", "--output", str(disk), "--force", "--json")
+    assert answer.code == 0, answer.err
+    assert disk.stat().st_size == answer.json[0]["size_bytes"]
+    run(["qemu-img", "check", str(disk)])
+    assert {path.name for path in tmp_path.iterdir()} == {"disk.qcow2", "link.qcow2"}
+
+
+def test_a_forced_export_that_fails_leaves_what_was_there(server: Goldsmith, tmp_path: Path) -> None:
+    """It writes beside it and takes its place at the end, so that a full disk costs nobody the old one."""
+    shop = Workshop(server)
+    with private_mounts():
+        run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(tmp_path)])
+        for form in ("raw", "qcow2"):
+            disk = tmp_path / f"disk.{form}"
+            disk.write_text("the one before")
+            with pytest.raises(OutsideError):
+                export_image("debian-server", form, str(disk), force=True, context=shop.context)
+            assert disk.read_text() == "the one before"
+        assert {path.name for path in tmp_path.iterdir()} == {"disk.raw", "disk.qcow2"}
 
 
 def test_mounts_of_a_build_are_seen_by_nobody_else(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hardening.catalog import load_waivers
@@ -34,10 +35,13 @@ class ExportLine(Line):
     size_bytes: int
 
 
-def export_image(name: str, form: str, output: str, context: Context | None = None) -> list[ExportLine]:
+def export_image(
+    name: str, form: str, output: str, *, force: bool = False, context: Context | None = None
+) -> list[ExportLine]:
     """Write the disk of the newest artifact of `name` to the file `output`, whole or not at all.
 
-    Raises UsageError without `output`, for a place that is no file's or another format, ContentError for a container.
+    Raises UsageError without `output`, for a place that is no file's, for a file that is there already unless `force`,
+    and for another format, ContentError for a container.
     """
     context = context or image_context()
     if form not in FORMATS:
@@ -45,15 +49,28 @@ def export_image(name: str, form: str, output: str, context: Context | None = No
     if not output:
         raise UsageError("--output says which file to write", hint=f"--output {name}.{form}")
     target = Path(output).absolute()
-    if target.is_dir() or not target.parent.is_dir():
-        why = "is a folder" if target.is_dir() else "would stand in a folder that is not there"
-        raise UsageError(f"--output: {output} {why}", hint=f"give a file, such as {name}.{form}")
+    _refuse_place(target, output, f"{name}.{form}", force=force)
     artifact, disk = _machine(context, name)
     say(f"{name}: writing {target}")
     with room_on(target.parent):
         _copy(disk, target) if form == "raw" else convert_to_qcow2(disk, target)
     size = target.stat().st_size
     return [ExportLine(name=name, digest=artifact.digest, format=form, file=str(target), size_bytes=size)]
+
+
+def _refuse_place(target: Path, output: str, example: str, *, force: bool) -> None:
+    """Raises UsageError where no file can be, and where one is that nobody said to write over."""
+    why = ""
+    if target.is_dir():
+        why = "is a folder"
+    elif not target.parent.is_dir():
+        why = "would stand in a folder that is not there"
+    elif target.exists() and not target.is_file():
+        why = "is no file, and what is written to it would take its place"
+    if why:
+        raise UsageError(f"--output: {output} {why}", hint=f"give a file, such as {example}")
+    if os.path.lexists(target) and not force:
+        raise UsageError(f"--output: {output} is there already", hint="--force puts the new disk in its place")
 
 
 def _machine(context: Context, name: str) -> tuple[Artifact, Path]:
