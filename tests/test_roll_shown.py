@@ -16,6 +16,7 @@ from pipelines.fleet.model import Fleet
 from pipelines.roll.commands import show_roll
 from pipelines.roll.lines import RollOutput, roll_output, with_groups
 from pipelines.roll.shown import heading, markdown, wave_rows
+from pipelines.roll.watching import HistoryLine, print_history
 from pipelines.rollouts.orders import GroupOrder, GroupsOrder
 from pipelines.rollouts.plan import nothing, plan
 
@@ -53,6 +54,46 @@ def test_a_plan_with_long_names_and_reasons_stays_within_80_columns(capsys: pyte
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
     assert "canary" in printed
     assert re.search(r"to r\.example/\S+ \(sha256:[0-9a-f]{12}\)$", printed.splitlines()[0])
+
+
+OUTCOME = "failed: frontend-proxy-1 did not become healthy within 5m, its old one serves again"
+
+
+def history_of(rollout: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of a history of two rollouts with one id."""
+    line = HistoryLine(
+        rollout=rollout, replacement="r.example/web@sha256:1", begun_at=NOW, ended_at=NOW, members=12, outcome=OUTCOME
+    )
+    out.cache_clear()
+    print_history([line, line.model_copy(update={"outcome": "over: all replaced"})])
+    out.cache_clear()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    return lines
+
+
+@pytest.mark.parametrize("name", ["web", "frontend-proxy", "a-fleet-of-23-character"])
+def test_the_id_of_a_rollout_is_not_broken_in_its_history(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Who copies it out of a terminal of 80 columns has all of it: what stands beside it folds."""
+    rollout = f"{name}-20261125221427-54ef21-back"
+    assert sum(rollout in line.split() for line in history_of(rollout, capsys)) == 2
+
+
+def test_beside_a_usual_id_the_date_is_not_broken_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the outcome is all there, folded."""
+    rollout = "frontend-proxy-20261125221427-54ef21-back"
+    header, *lines = history_of(rollout, capsys)
+    assert sum(line.startswith(f"{NOW:%Y-%m-%d %H:%M}  {rollout}  12 ") for line in lines) == 2
+    told = "".join(line[header.index("outcome") :] for line in lines)
+    assert "".join(told.split()).startswith("".join(OUTCOME.split()))
+
+
+def test_an_id_too_long_for_80_columns_folds_and_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its pieces are all there."""
+    rollout = f"{'f' * 40}-20261125221427-54ef21-back"
+    header, *lines = history_of(rollout, capsys)
+    at = header.index("rollout")
+    assert "".join(line[at:].split()[0] for line in lines if line[at] != " ") == 2 * rollout
 
 
 def test_markdown_takes_what_others_wrote_as_plain_text() -> None:

@@ -6,11 +6,18 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+
+LEAST_WIDTH = 8
+"""What a column of a table must have to be read, in characters."""
+GAP = 2
+"""How far Rich sets columns apart."""
 
 
 @cache
@@ -47,11 +54,27 @@ def print_text(text: str) -> None:
         out().print(folded, markup=False, soft_wrap=True)
 
 
-def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -> None:
-    """A table that fits 80 columns: long cells fold, none is cut."""
+def print_table(columns: list[str], rows: list[list[str]], *, title: str = "", whole: Sequence[str] = ()) -> None:
+    """A table that fits 80 columns: long cells fold, none is cut. Those of the columns `whole` do not fold, the first
+    named before the others, as long as enough room is left for what stands beside them.
+    """
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    unfolded = _unfolded(columns, rows, whole, out().width)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in unfolded)
     for row in rows:
         table.add_row(*row)
     out().print(table, markup=False) if rows else say("nothing to show")
+
+
+def _unfolded(columns: list[str], rows: list[list[str]], whole: Sequence[str], width: int) -> set[str]:
+    """Those of `whole` that can stand in one piece and leave `LEAST_WIDTH` to each other column."""
+    found: set[str] = set()
+    left = width - GAP * (len(columns) - 1) - LEAST_WIDTH * len(columns)
+    for column in whole:
+        at = columns.index(column)
+        left -= max(cell_len(cell) for cell in (column, *(row[at] for row in rows))) - LEAST_WIDTH
+        if left < 0:
+            break
+        found.add(column)
+    return found

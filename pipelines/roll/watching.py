@@ -147,8 +147,13 @@ def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
     if as_json:
         print_json(to_json(tuple(found)))
         return
+    print_history(found)
+
+
+def print_history(found: Iterable[HistoryLine]) -> None:
+    """A row for each rollout; its id stays in one piece, for whoever copies it into the next command."""
     cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), one.outcome] for one in found]
-    print_table(["began (UTC)", "rollout", "members", "outcome"], cells)
+    print_table(["began (UTC)", "rollout", "members", "outcome"], cells, whole=("rollout", "began (UTC)"))
 
 
 def _history(one: View) -> HistoryLine:
