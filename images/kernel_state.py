@@ -1,4 +1,4 @@
-"""What a machine's tree sets at boot, as a /proc for programs that ask before it has booted: parameters, root's PATH.
+"""What a tree sets at boot, as a /proc for programs that ask before it has booted: parameters, mounts, root's PATH.
 
 What the kernel has by default is left out. Whether the booted machine really has them, the boot gate asks that machine.
 """
@@ -6,14 +6,22 @@ What the kernel has by default is left out. Whether the booted machine really ha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from hardening.foundation.process import run
 
+UNITS = "systemd/system"
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name, for a list of mounts
+SYSTEMD = "usr/lib/systemd/systemd"
+RESTRICTS = ("ro", "nosuid", "nodev", "noexec")
+"""The options of a mount that keep something from being done in it."""
+
 
 def write(tree: Path, target: Path) -> Path:
     """Lay out in the folder `target`, which it returns: `sys` with what the sysctl.d of `tree` sets, as systemd reads
-    it; and `environ`, the environment that a login as root gets there, as /proc shows a process's own.
+    it; `environ`, the environment that a login as root gets there, as /proc shows a process's own; and `mounted`, a
+    line with folder and options for each of its `mounts`.
     """
     (target / "sys").mkdir(parents=True)
     (target / "environ").write_text(root_path(tree / "etc/login.defs"))
@@ -22,7 +30,91 @@ def write(tree: Path, target: Path) -> Path:
         file = target / "sys" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{value}\n")
+    lines = [f"{folder} {','.join(options) or 'rw'}\n" for folder, options in sorted(mounts(tree).items())]
+    (target / "mounted").write_text("".join(lines))
     return target
+
+
+def mounts(tree: Path) -> dict[str, tuple[str, ...]]:
+    """Which folders the tree makes a mount of at boot, of memory or onto themselves, each with what of `RESTRICTS` it
+    has: by units that local-fs.target wants, and by fstab. What depends on the machine's disks is passed over, and so
+    is a folder that is a link, which systemd leaves alone.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    if (tree / SYSTEMD).is_file():  # it mounts this before it reads anything; fstab's options come over it
+        found[SHARED_MEMORY] = ("nosuid", "nodev")
+    for name in _wanted(tree):
+        argv = ["systemd-analyze", f"--root={tree}", "--no-pager", "cat-config", f"{UNITS}/{name}"]
+        said = unit_mount(run(argv, env={"LC_ALL": "C"}).stdout)
+        found |= _mount(said.get("Where", ""), said.get("Type", ""), said.get("Options", ""))
+    for folder, kind, options in _fstab(tree / "etc/fstab"):
+        found.pop(folder, None)  # also where a disk is in its place
+        found |= _mount(folder, kind, options)
+    return {folder: options for folder, options in found.items() if not _is_linked(tree, folder)}
+
+
+def unit_mount(text: str) -> dict[str, str]:
+    """What `[Mount]` of a unit with all its drop-ins comes to: the last value of each key. Pure."""
+    found: dict[str, str] = {}
+    section = ""
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"\s*(\[.*\])\s*|# /.*", line):
+            section = heading[1] or ""
+        elif section == "[Mount]" and (match := re.fullmatch(r"\s*([A-Za-z]+)\s*=\s*(.*?)\s*", line)):
+            found[match[1]] = match[2]
+    return found
+
+
+def restricts(options: Iterable[str]) -> tuple[str, ...]:
+    """Which of `RESTRICTS` these options of a mount come to; a later one takes an earlier one back. Pure."""
+    kept: dict[str, None] = {}
+    for option in options:
+        opposite = "ro" if option == "rw" else f"no{option}"
+        if option in RESTRICTS:
+            kept[option] = None
+        elif option == "defaults":
+            kept.clear()
+        else:
+            kept.pop(opposite, None)
+    return tuple(kept)
+
+
+def _mount(folder: str, kind: str, options: str) -> dict[str, tuple[str, ...]]:
+    given = options.split(",")
+    plain = re.fullmatch(r"(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+", folder)
+    return {folder: restricts(given)} if plain and (kind == "tmpfs" or "bind" in given) else {}
+
+
+def _fstab(file: Path) -> list[tuple[str, str, str]]:
+    """Folder, type and options of each line of an fstab that is mounted at boot."""
+    text = file.read_text(errors="replace") if file.is_file() and not file.is_symlink() else ""
+    found = []
+    for line in text.splitlines():
+        match line.split():
+            case [what, folder, kind, options, *_] if not what.startswith("#") and "noauto" not in options.split(","):
+                found.append((folder, kind, options))
+    return found
+
+
+def _wanted(tree: Path) -> list[str]:
+    """The names of the mount units that local-fs.target wants, without those that are masked."""
+    links = {
+        link.name: link
+        for folder in ("usr/lib", "etc")
+        for link in (tree / folder / UNITS / "local-fs.target.wants").glob("*.mount")
+    }
+    return sorted(
+        name for name, link in links.items() if not _is_masked(link) and not _is_masked(tree / "etc" / UNITS / name)
+    )
+
+
+def _is_masked(link: Path) -> bool:
+    return link.is_symlink() and str(link.readlink()) == "/dev/null"
+
+
+def _is_linked(tree: Path, folder: str) -> bool:
+    path = tree / folder.lstrip("/")
+    return any(part.is_symlink() for part in (path, *path.parents) if part != tree and tree in part.parents)
 
 
 def parameters(text: str) -> dict[str, str]:

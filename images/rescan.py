@@ -68,6 +68,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _own_code() -> str:
     modules = [
         *Path(str(own.__file__)).parent.glob("*.py"),
+        *Path(str(own.__file__)).parent.glob("*.sh"),
         Path(findings.__file__),
         Path(__file__).with_name("scan.py"),
         Path(__file__).with_name("services.py"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images.kernel_state import parameters, root_path, write
+from images.kernel_state import mounts, parameters, restricts, root_path, unit_mount, write
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,95 @@ def test_a_link_to_the_hosts_settings_gives_no_path(tmp_path: Path) -> None:
     assert root_path(tmp_path / "login.defs") == ""
     (tmp_path / "login.defs").symlink_to("/etc/login.defs")
     assert root_path(tmp_path / "login.defs") == ""
+
+
+TMP = (
+    "[Unit]\nConditionPathIsSymbolicLink=!/tmp\n[Mount]\nWhat=tmpfs\nWhere=/tmp\nType=tmpfs\nOptions=mode=1777,nosuid\n"
+)
+HOME = "[Mount]\nWhat=/home\nWhere=/home\nType=none\nOptions=bind,nosuid,nodev\n"
+DATA = "[Mount]\nWhat=/dev/disk/by-label/data\nWhere=/data\nType=ext4\nOptions=nosuid\n"
+UNITS = {"usr/lib": {"tmp.mount": TMP}, "etc": {"home.mount": HOME, "data.mount": DATA}}
+
+
+@pytest.fixture
+def mounting(tmp_path: Path) -> Path:
+    """A tree whose units mount /tmp, /home and a disk of its own."""
+    for top, units in UNITS.items():
+        folder = tmp_path / "tree" / top / "systemd/system"
+        (folder / "local-fs.target.wants").mkdir(parents=True)
+        for name, text in units.items():
+            (folder / name).write_text(text)
+            (folder / "local-fs.target.wants" / name).symlink_to(f"../{name}")
+    return tmp_path / "tree"
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_what_units_mount_at_boot_is_known_with_its_options(mounting: Path, tmp_path: Path) -> None:
+    """Memory and folders onto themselves, with drop-ins; a disk that not every machine has is left out."""
+    assert mounts(mounting) == {"/tmp": ("nosuid",), "/home": ("nosuid", "nodev")}
+    drop_ins = mounting / "etc/systemd/system/tmp.mount.d"
+    drop_ins.mkdir()
+    (drop_ins / "a.conf").write_text("[Mount]\nOptions=mode=1777,nodev,noexec,size=50%%\n")
+    assert mounts(mounting)["/tmp"] == ("nodev", "noexec")
+    made = write(mounting, tmp_path / "proc") / "mounted"
+    assert made.read_text() == "/home nosuid,nodev\n/tmp nodev,noexec\n"
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_what_is_not_mounted_at_boot_is_no_mount(mounting: Path) -> None:
+    """A masked unit, one that fstab stands for, one that nothing wants, and a folder that is a link, which tmp.mount
+    leaves as it is.
+    """
+    (mounting / "etc/systemd/system/home.mount").unlink()
+    (mounting / "etc/systemd/system/home.mount").symlink_to("/dev/null")
+    assert mounts(mounting) == {"/tmp": ("nosuid",)}
+    (mounting / "etc/fstab").write_text("LABEL=scratch /tmp ext4 rw 0 2\n")
+    assert mounts(mounting) == {}
+    (mounting / "etc/fstab").unlink()
+    (mounting / "var/tmp").mkdir(parents=True)
+    (mounting / "tmp").symlink_to("var/tmp")
+    assert mounts(mounting) == {}
+    (mounting / "tmp").unlink()
+    (mounting / "usr/lib/systemd/system/local-fs.target.wants/tmp.mount").unlink()
+    assert mounts(mounting) == {}
+
+
+def test_shared_memory_is_mounted_by_systemd_and_fstab_says_how(tmp_path: Path) -> None:
+    """A later line counts; what waits for somebody, a disk, and a comment are no mount at boot."""
+    (tmp_path / "usr/lib/systemd").mkdir(parents=True)
+    assert mounts(tmp_path) == {}
+    (tmp_path / "usr/lib/systemd/systemd").touch()
+    assert mounts(tmp_path) == {"/dev/shm": ("nosuid", "nodev")}
+    (tmp_path / "etc").mkdir()
+    lines = [
+        "LABEL=root / ext4 nosuid 0 1",
+        "tmpfs /dev/shm tmpfs rw,nosuid,nodev,noexec 0 0",
+        "# tmpfs /a tmpfs nosuid 0 0",
+        "tmpfs /b tmpfs noauto,nosuid 0 0",
+        "/c /c none bind,ro 0 0",
+        "tmpfs /../d tmpfs nosuid 0 0",
+    ]
+    (tmp_path / "etc/fstab").write_text("\n".join(lines))
+    assert mounts(tmp_path) == {"/dev/shm": ("nosuid", "nodev", "noexec"), "/c": ("ro",)}
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("mode=1777,nosuid,nodev", ("nosuid", "nodev")),
+        ("noexec,exec", ()),
+        ("exec,noexec", ("noexec",)),
+        ("ro,rw,nodev", ("nodev",)),
+        ("nosuid,defaults", ()),
+        ("", ()),
+    ],
+)
+def test_a_later_option_takes_an_earlier_one_back(options: str, found: tuple[str, ...]) -> None:
+    """As mount(8) reads them."""
+    assert restricts(options.split(",")) == found
+
+
+def test_only_the_section_of_the_mount_says_what_is_mounted() -> None:
+    """And a drop-in begins without one."""
+    text = "# /a.mount\n[Mount]\nWhere = /a\n[Unit]\nWhere=/b\n\n# /a.mount.d/x.conf\nWhere=/c\n[Mount]\nOptions=ro\n"
+    assert unit_mount(text) == {"Where": "/a", "Options": "ro"}

@@ -52,6 +52,8 @@ def by(*names: str, target: ScanTarget, settings: Settings) -> dict[str, ScanRep
 
 FROM_TREE = {"sshd_disable_root_login", "package_sudo_installed", "sysctl_kernel_dmesg_restrict", "root_path_no_dot"}
 
+MOUNTS = {"partition_for_tmp", "partition_for_dev_shm"}
+
 
 def installed(package: str) -> str:
     """The paragraph of a dpkg status file that says so."""
@@ -67,15 +69,21 @@ def test_the_benchmark_judges_the_tree_and_not_the_host(settings: Settings, tmp_
     broken = {finding.id for finding in report.findings}
     assert report.outcome is Outcome.FAIL
     assert report.evaluated > 100
-    assert FROM_TREE | {"partition_for_tmp"} <= broken
+    assert broken >= FROM_TREE | MOUNTS
     (target.tree / "etc/ssh/sshd_config").write_text("PermitRootLogin no\n")
     (target.tree / "etc/login.defs").write_text("ENV_SUPATH PATH=/usr/sbin:/usr/bin\n")
     (target.tree / "etc/sysctl.d").mkdir()
     (target.tree / "etc/sysctl.d/50.conf").write_text("kernel.dmesg_restrict = 1\n")
     (target.tree / "var/lib/dpkg/status").write_text(f"{server}\n{installed('sudo')}\n")
+    for folder in ("dev", "tmp"):
+        (target.tree / folder).mkdir(exist_ok=True)
+    (target.tree / "etc/fstab").write_text("tmpfs /tmp tmpfs nosuid 0 0\ntmpfs /dev/shm tmpfs nosuid 0 0\n")
     mended = by("openscap", target=target, settings=settings)["openscap"]
-    assert not FROM_TREE & {finding.id for finding in mended.findings}
-    assert not list((target.tree / "proc").iterdir())
+    left = {finding.id for finding in mended.findings}
+    assert not (FROM_TREE | MOUNTS) & left
+    assert {"mount_option_tmp_nodev", "mount_option_tmp_noexec"} <= left - broken
+    assert "mount_option_tmp_nosuid" not in left
+    assert not [*(target.tree / "proc").iterdir(), *(target.tree / "dev").iterdir()]
     assert mended.score > report.score
 
 

@@ -2,13 +2,15 @@
 
 It ends with status 0 over content for another release, having found every rule not applicable: what counts is how many
 rules it evaluated. The tree is read by OSCAP_PROBE_ROOT (`man oscap`, offline mode): nothing in it is run, and what
-only a running system knows (active units, mounts) is left undecided or does not hold; the boot gate looks at that.
-Of the kernel it sees the parameters that the tree sets, and of its own environment the PATH that root has there
-(`images.kernel_state`), in place of the tree's empty /proc.
+only a running system knows (active units) is left undecided or does not hold; the boot gate looks at that. In place of
+the tree's empty /proc it sees the parameters that the tree sets, what it mounts, and as its own environment the PATH
+that root has there (`images.kernel_state`, openscap.sh).
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 from hardening.benchmark import JUDGE
@@ -20,8 +22,7 @@ NAME = JUDGE
 STREAMS = {"bookworm": "ssg-debian12-ds.xml", "trixie": "ssg-debian13-ds.xml"}  # content by suite
 ANSWER = "openscap.xml"
 PROC = "openscap-proc"
-# In a mount namespace of its own, which ends with it. oscap reads its own environment under its process id.
-WITHIN = 'mkdir "$1/$$" && mv "$1/environ" "$1/$$/" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
+WITHIN = Path(__file__).with_suffix(".sh")
 XCCDF = {"": "http://checklists.nist.gov/xccdf/1.2"}
 RULE, PROFILE = "xccdf_org.ssgproject.content_rule_", "xccdf_org.ssgproject.content_profile_"
 PASSED, BROKEN = "pass", "fail"
@@ -36,8 +37,8 @@ def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
 
 
 def within(target: ScanTarget, inputs: ScanInputs) -> list[str]:
-    """What it is run by: for it alone, the parameters that the tree sets lie where the kernel will have them."""
-    return ["unshare", "--mount", "sh", "-c", WITHIN, "sh", str(inputs.work / PROC), str(target.tree / "proc")]
+    """What it is run by: for it alone, what the tree sets and mounts at boot lies where the kernel will have it."""
+    return ["unshare", "--mount", "sh", str(WITHIN), str(inputs.work / PROC), str(target.tree), sys.executable]
 
 
 def environment(target: ScanTarget) -> dict[str, str]:
