@@ -115,6 +115,7 @@ PURE = {
     "pipelines.rollouts.state",
     "pipelines.rollouts.waves",
     "pipelines.rollouts.work",
+    "pipelines.rollouts.writing",
 }
 WORLD = {
     *("os", "subprocess", "socket", "shutil", "tempfile", "time", "urllib", "http", "random", "secrets", "threading"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from hardening.foundation.errors import GoldsmithError
 from pipelines.fleet.members import Target
@@ -56,13 +55,7 @@ async def _settle(rolling: Rolling, orders: list[MemberOrder], before: list[Memb
     pairs = [(order, member) for order, member in serving if member.phase is Phase.SERVING]
     await rolling.finish(Verb.PROMOTE, pairs)
     for member in before:
-        called = _called(member, rolling.members[member.id])
-        rolling.keep(called)
-        await rolling.hand.note(f"{called.phase} {called.name}", partial(_mark, rolling, called))
-
-
-def _mark(rolling: Rolling, member: MemberState) -> None:
-    rolling.world.journal.mark(rolling.order.rollout, member)
+        await rolling.mark(_called(member, rolling.members[member.id]))
 
 
 def _called(before: MemberState, after: MemberState) -> MemberState:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Flow, Json
-from pipelines.durable.records import BugError
 from pipelines.rollouts.acting import HELD, Hand, StoppedError, Turns
 from pipelines.rollouts.delegated import GroupWorld, roll_group
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.leave import Leave, scheduled
 from pipelines.rollouts.orders import GroupOrder, GroupsOrder, Part
 from pipelines.rollouts.proving import proved
-from pipelines.rollouts.state import MemberState, Outcome, Phase, RolloutState, Stage, summary
+from pipelines.rollouts.state import MemberState, Outcome, Phase, RolloutState, Stage
+from pipelines.rollouts.writing import Rollout
 
 GROUPS, GROUP = "groups", "group"
 
@@ -30,60 +29,27 @@ def group_flows(world_of: Callable[[str], GroupWorld], now: Callable[[], datetim
     }
 
 
-class Groups:
+class Groups(Rollout):
     """A rollout of groups under way."""
 
     def __init__(self, world: GroupWorld, engine: Engine, order: GroupsOrder, started_at: datetime) -> None:
         self.back = any(one.part is Part.BACK for one in order.groups)
-        self.hand = Hand(engine, world.journal, order.rollout, self.back)
-        self.world = world
-        self.journal = world.journal
-        self.order = order
         target = order.target.reference
-        self.state = RolloutState(order.rollout, order.fleet, target, started_at, len(order.groups))
-        self.members = {one.group.id: _member(one) for one in order.groups}
-
-    async def begin(self) -> None:
-        """Write the rollout down."""
-        to = "what they ran before" if self.back else self.state.target
-
-        def write() -> None:
-            self.journal.begin(self.state, tuple(self.members.values()))
-            self.journal.notify(self.order.rollout, Event.STARTED, f"{len(self.members)} groups to {to}")
-
-        await self.hand.note("begin", write)
-
-    async def save(self, stage: Stage, note: str = "", event: Event | None = None, **changes: Any) -> None:
-        """Write down how far it is; with `event` people are told."""
-        self.state = replace(self.state, stage=stage, note=note, **changes)
-
-        def write() -> None:
-            self.journal.save(self.state)
-            if event:
-                self.journal.notify(self.order.rollout, event, note or self.state.failure)
-
-        await self.hand.note(f"{stage} {self.state.wave}", write)
-
-    async def mark(self, member: MemberState) -> MemberState:
-        """Write down and remember what became of a group."""
-        self.members[member.id] = member
-        await self.hand.note(f"{member.phase} {member.name}", lambda: self.journal.mark(self.order.rollout, member))
-        return member
+        state = RolloutState(order.rollout, order.fleet, target, started_at, len(order.groups))
+        super().__init__(Hand(engine, world.journal, order.rollout, self.back), state, map(_member, order.groups))
+        self.world = world
+        self.order = order
 
     async def child(self, key: str, order: GroupOrder) -> MemberState:
         """Roll one group, or a part of it, and remember what became of it."""
-        try:
-            done = from_json(MemberState, await (await self.hand.engine.child(key, GROUP, to_json(order))).result())
-        except (GoldsmithError, BugError) as error:
-            done = replace(self.members[order.group.id], phase=Phase.FAILED, failure=str(error))
-        self.members[order.group.id] = done
-        return done
+        return await self.await_end(order.group.id, await self.hand.engine.child(key, GROUP, to_json(order)))
 
 
 async def roll_groups(world: GroupWorld, engine: Engine, argument: Json, now: Callable[[], datetime]) -> Json:
     """Carry a GroupsOrder out; the Outcome, with a group in the place of a member."""
     groups = Groups(world, engine, from_json(GroupsOrder, argument), await engine.now())
-    await groups.begin()
+    to = "what they ran before" if groups.back else groups.state.target
+    await groups.begin(f"{len(groups.members)} groups to {to}")
     if not groups.back:
         try:
             for number, order in enumerate(groups.order.groups, start=1):
@@ -96,7 +62,7 @@ async def roll_groups(world: GroupWorld, engine: Engine, argument: Json, now: Ca
     if groups.back or Stance(await groups.hand.look("look for a rollback", groups.hand.stance)) is Stance.ROLLBACK:
         await _go_back(groups)
     event = Event.FAILED if groups.state.failure else Event.ENDED
-    await groups.save(Stage.ENDED, summary(groups.members.values()), event, ended_at=await engine.now())
+    await groups.save(Stage.ENDED, groups.summary(), event, ended_at=await engine.now())
     return to_json(Outcome(groups.state, tuple(groups.members.values())))
 
 

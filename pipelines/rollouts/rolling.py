@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.errors import RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
-from pipelines.durable.records import BugError
 from pipelines.fleet.model import Method
 from pipelines.rollouts.acting import HELD, Hand, Turns
 from pipelines.rollouts.ending import Verb
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.leave import Leave, leave
 from pipelines.rollouts.orders import Finish, MemberOrder, Order, World
-from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage, summary
+from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
 from pipelines.rollouts.waves import Step
+from pipelines.rollouts.writing import Rollout
 
 MEMBER, FINISH = "member", "finish"
 Pairs = Sequence[tuple[MemberOrder, MemberState]]
@@ -32,51 +30,21 @@ class AlarmError(RefusedError):
     """An alarm that the fleet names is firing."""
 
 
-class Rolling:
+class Rolling(Rollout):
     """One rollout: its orders, its state, and the state of each member."""
 
     def __init__(self, world: World, engine: Engine, order: Order, started_at: datetime) -> None:
         plan = order.plan
-        self.hand = Hand(engine, world.journal, order.rollout)
+        state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, len(plan.waves))
+        planned = (MemberState(step.member.id, step.member.name) for step in plan.steps)
+        super().__init__(Hand(engine, world.journal, order.rollout), state, order.back or planned)
         self.world = world
         self.order = order
-        self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, len(plan.waves))
-        planned = (MemberState(step.member.id, step.member.name) for step in plan.steps)
-        self.members = {member.id: member for member in order.back or planned}
-
-    async def begin(self) -> None:
-        """Write down the rollout and who belongs to it."""
-        journal = self.world.journal
-
-        def write() -> None:
-            journal.begin(self.state, tuple(self.members.values()))
-            journal.notify(self.order.rollout, Event.STARTED, f"{len(self.members)} members to {self.state.target}")
-
-        await self.hand.note("begin", write)
-
-    async def save(self, stage: Stage, note: str = "", event: Event | None = None, **changes: Any) -> None:
-        """Write down what the rollout does now, and tell people where they want to know."""
-        self.state = replace(self.state, stage=stage, note=note, **changes)
-
-        def write() -> None:
-            self.world.journal.save(self.state)
-            if event:
-                self.world.journal.notify(self.order.rollout, event, note or self.state.failure)
-
-        await self.hand.note(f"{stage} {self.state.wave}", write)
-
-    def keep(self, member: MemberState) -> None:
-        """Remember how far a member is."""
-        self.members[member.id] = member
 
     def pairs(self) -> list[tuple[MemberOrder, MemberState]]:
         """The members whose new instance serves beside an old one that is kept."""
         found = [(step, self.members[step.member.id]) for step in self.order.plan.steps]
         return [(self.member_order(step), member) for step, member in found if member.phase is Phase.SERVING]
-
-    def summary(self) -> str:
-        """How many members ended in which way."""
-        return summary(self.members.values())
 
     def member_order(self, step: Step) -> MemberOrder:
         """What the flow of one member is given."""
@@ -118,13 +86,10 @@ class Rolling:
             await self.children(FINISH, [_finish(verb, order, member, note) for order, member in batch])
 
     async def children(self, flow: str, batch: Sequence[tuple[str, str, Json]]) -> None:
-        """Start flows side by side, (key, member, argument), and await them all. An error is the member's failure."""
+        """Start flows side by side, (key, member, argument), and await them all."""
         started = [(member, await self.hand.engine.child(key, flow, argument)) for key, member, argument in batch]
         for member, child in started:
-            try:
-                self.keep(from_json(MemberState, await child.result()))
-            except (GoldsmithError, BugError) as error:  # a fault of ours leaves nobody else alone
-                self.keep(replace(self.members[member], phase=Phase.FAILED, failure=str(error)))
+            await self.await_end(member, child)
 
     # -- leave to act -------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def flows(world_of: Callable[[str], World]) -> Mapping[str, Flow]:
 async def roll(world: World, engine: Engine, argument: Json) -> Json:
     """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
     rolling = Rolling(world, engine, from_json(Order, argument), await engine.now())
-    await rolling.begin()
+    await rolling.begin(f"{len(rolling.members)} members to {rolling.state.target}")
     if not rolling.order.back:
         await _all_waves(rolling)
     if rolling.order.back or await _wants_back(rolling):
