@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.ec2.alarms import firing
+from pipelines.fleet.members import Member
+from pipelines.fleet.violations import Judged
 from pipelines.roll.approval import read_plan
 from pipelines.roll.auto import automated
 from pipelines.roll.desk import Desk, check, desk
-from pipelines.roll.flow import back, start, start_groups
+from pipelines.roll.flow import back, plan_all, start, start_groups
 from pipelines.roll.journal import Command
 from pipelines.roll.lines import roll_output, with_groups
 from pipelines.roll.shown import markdown
@@ -241,6 +244,32 @@ def test_a_group_of_which_something_asks_not_to_be_disrupted_is_left_alone(offic
     assert [one.phase for one in outcome.members] == [Phase.SKIPPED]
     assert "asks not to be disrupted until 2100-01-01" in outcome.members[0].note
     assert images(at) == {at.image(at.old)}
+
+
+def test_a_plan_judges_each_member_once(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged for the groups holds for those that we step as well; who has changed meanwhile is judged anew."""
+    at = office.at
+    template(at)
+    at.instance()
+    at.settle()
+    judge, asked = Desk.judge, list[str]()
+
+    def counted(desk: Desk, members: Sequence[Member]) -> tuple[Judged, ...]:
+        asked.extend(member.id for member in members)
+        return judge(desk, members)
+
+    with opened(office, "surge") as fleet:
+        alone, before = fleet.plan(()), check(fleet)
+        monkeypatch.setattr(Desk, "judge", counted)
+        both = plan_all(fleet)
+        assert both.groups is not None
+        assert (both.plan, len(both.plan.steps)) == (alone.plan, 1)
+        assert sorted(asked) == sorted({one.member.id for one in before})
+        asked.clear()
+        stepped = both.plan.steps[0].member
+        was = [replace(one, member=replace(one.member, healthy=not one.member.healthy)) for one in before]
+        assert fleet.plan((), judged=was).plan == alone.plan
+        assert asked == [stepped.id]
 
 
 def test_an_approved_plan_of_a_group_rolls_it_or_names_what_has_moved(office: Office) -> None:

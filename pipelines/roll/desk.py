@@ -90,14 +90,25 @@ class Desk:
         groups = self.groups.groups() if self.groups else ()
         return Present(self.fleet, self.members.describe(), self.origins().target(), self.now(), groups)
 
-    def plan(self, adopt: Sequence[str], *, automated: bool = False) -> Sealed:
-        """What a rollout of the members would do now, and the world it would do it in. Raises RefusedError."""
+    def plan(self, adopt: Sequence[str], *, automated: bool = False, judged: Sequence[Judged] = ()) -> Sealed:
+        """What a rollout of the members would do now, and the world it would do it in. Raises RefusedError.
+
+        `judged`: judgements that were just made, and need not be made again.
+        """
         world = self.world()
         refuse_nobody(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         if not world.members and world.groups:
             return seal(nothing(self.fleet, world.target), world, self.context.actor)
-        made = plan(self.fleet, self.judge(world.members), world.target, world.now, adopt, automated=automated)
+        judged = self._judged(world.members, judged)
+        made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated)
         return seal(made, world, self.context.actor, adopt)
+
+    def _judged(self, members: Sequence[Member], before: Sequence[Judged]) -> tuple[Judged, ...]:
+        """The members judged; one that was so before, and is exactly as it was, stays judged as it was."""
+        known = {one.member: one for one in before}
+        new = [member for member in members if member not in known]
+        found = [*(known[member] for member in members if member in known), *(self.judge(new) if new else ())]
+        return tuple(sorted(found, key=lambda one: one.member.id))
 
     def same(self, sealed: Sealed) -> Sealed:
         """An approved plan, if the world is still the one that was approved. Raises RefusedError with what differs."""

@@ -50,8 +50,9 @@ def plan_all(at: Desk, adopt: Sequence[str] = (), *, automated: bool = False) ->
 
     Raises RefusedError and OutsideError.
     """
-    groups = plan_groups(at, check(at), adopt) if at.groups else None
-    return replace(at.plan(adopt, automated=automated), groups=groups)
+    judged = check(at) if at.groups else ()
+    groups = plan_groups(at, judged, adopt) if at.groups else None
+    return replace(at.plan(adopt, automated=automated, judged=judged), groups=groups)
 
 
 def start_groups(
