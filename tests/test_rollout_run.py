@@ -18,6 +18,7 @@ from pipelines.durable.records import BugError
 from pipelines.fleet.members import Key
 from pipelines.fleet.port import UnderwayError
 from pipelines.rollouts.acting import HELD
+from pipelines.rollouts.back import UNFINISHED
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.orders import Order
 from pipelines.rollouts.rolling import Rolling
@@ -326,6 +327,16 @@ def test_a_rollback_takes_promoted_members_to_what_was_pinned_before_their_first
     assert any("it went back to" in member.note for member in outcome.members)
     assert run.images() == run.pinned
     assert run.least == 10
+
+
+def test_a_rollback_that_cannot_go_on_leaves_nobody_half_way() -> None:
+    """A member vanishes meanwhile, so that nobody more may be taken away: each of the others is old or new."""
+    limits = WIDE | IN_PLACE | {"bake_time": "0s", "min_healthy_time": "10s"}
+    run = Run(limits, Fault(Trouble.ROLLBACK, 100), Fault(Trouble.VANISHES, 120, member=0), members=6)
+    outcome = run.play()
+    assert outcome.state.failure.startswith(UNFINISHED)
+    assert {Phase.NEW, Phase.OLD} < set(phases(outcome))
+    assert len(run.estate.boxes) == 5
 
 
 def test_a_canary_waits_for_approval_where_the_fleet_wants_it() -> None:

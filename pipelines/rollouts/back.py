@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hardening.foundation.errors import GoldsmithError
@@ -21,18 +22,16 @@ async def go_back(rolling: Rolling) -> None:
     """
     named = {member.id for member in rolling.order.back}  # also those that could not go back when it was first tried
     members = reversed(rolling.members.values())
-    promoted = [member for member in members if member.phase is Phase.NEW or member.id in named]
-    await rolling.save(Stage.RESTORING, f"going back with {len(promoted)} members")
-    going = replace(rolling.hand, back=True)
-    rolling.hand = going
+    left = [member for member in members if member.phase is Phase.NEW or member.id in named]
+    await rolling.save(Stage.RESTORING, f"going back with {len(left)} members")
+    rolling.hand = replace(rolling.hand, back=True)
     steps = {step.member.id: step for step in rolling.order.plan.steps}
-    width = rolling.order.limits.max_parallel
+    orders = [_order(rolling, rolling.member_order(steps[member.id]), member) for member in left]
     try:
-        for start in range(0, len(promoted), width):
-            batch = promoted[start : start + width]
-            orders = [_order(rolling, rolling.member_order(steps[member.id]), member) for member in batch]
-            await rolling.replace_all(orders, width)
-            await _settle(rolling, orders, batch)
+        while left:
+            done = await rolling.replace_some(orders, rolling.order.limits.max_parallel)
+            await _settle(rolling, done, left[: len(done)])
+            orders, left = orders[len(done) :], left[len(done) :]
     except GoldsmithError as error:
         said = f"{UNFINISHED}: {error}"
         await rolling.save(Stage.RESTORING, said, failure=said)
@@ -49,7 +48,7 @@ def pinned(member: MemberState) -> Target:
     return Target(member.pinned, member.pinned.rpartition("@")[2], None)
 
 
-async def _settle(rolling: Rolling, orders: list[MemberOrder], before: list[MemberState]) -> None:
+async def _settle(rolling: Rolling, orders: Sequence[MemberOrder], before: Sequence[MemberState]) -> None:
     """Remove what the rollout had made, and say of each member what it runs by now."""
     serving = [(order, rolling.members[order.member]) for order in orders]
     pairs = [(order, member) for order, member in serving if member.phase is Phase.SERVING]

@@ -69,13 +69,18 @@ class Rolling(Rollout):
         """Replace members, so many at a time, as there is leave. Raises BrokenError after a batch that failed."""
         left = list(orders)
         while left:
-            batch = left[: await self.leave(left[:parallel])]
+            batch = await self.replace_some(left, parallel)
             left = left[len(batch) :]
-            prefix = "back/" if batch[0].back else ""
-            await self.children(MEMBER, [(prefix + order.member, order.member, to_json(order)) for order in batch])
             failed = [self.members[order.member] for order in batch if self.members[order.member].failure]
-            if failed and not batch[0].back:
+            if failed:
                 raise BrokenError("\n".join(member.failure for member in failed))
+
+    async def replace_some(self, orders: Sequence[MemberOrder], parallel: int) -> Sequence[MemberOrder]:
+        """Replace the first of the members side by side, as many of `parallel` as there is leave for; who they were."""
+        batch = orders[: await self.leave(orders[:parallel])]
+        prefix = "back/" if batch[0].back else ""
+        await self.children(MEMBER, [(prefix + order.member, order.member, to_json(order)) for order in batch])
+        return batch
 
     async def finish(self, verb: Verb, pairs: Pairs, note: str = "") -> None:
         """Promote or restore pairs of old and new; one at a time where that takes a member away."""
