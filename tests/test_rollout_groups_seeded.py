@@ -20,8 +20,8 @@ from pipelines.rollouts.groups import GROUPS
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.orders import Part
 from pipelines.rollouts.state import Outcome, Phase
-from pipelines.simulation.estate import ViolationError
 from pipelines.simulation.groups import SimulatedGroups
+from pipelines.simulation.ledger import ViolationError
 
 SEEDS = range(250)
 WORDS = (Stance.PAUSE, Stance.ABORT, Stance.ROLLBACK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -14,8 +15,10 @@ from hardening.foundation.errors import RefusedError, UsageError
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Target
 from pipelines.roll.simulating import output, show_simulation, simulate_rollouts
-from pipelines.rollouts import back, member
-from pipelines.rollouts.acting import Hand
+from pipelines.rollouts import back, ending, leave, member, run, work
+from pipelines.rollouts.acting import PATIENT_TRIES, Hand, Turns
+from pipelines.rollouts.leave import Leave
+from pipelines.rollouts.rolling import Rolling
 from pipelines.rollouts.state import MemberState
 from pipelines.simulation.faults import arrange
 from pipelines.simulation.scenario import Fault, Scenario, Trouble, scenario
@@ -91,16 +94,109 @@ def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hand, "_fenced", fenced)
 
 
-@pytest.mark.parametrize(
-    ("plant", "promise"),
-    [
-        (no_proof, "proved before terminated"),
-        (no_key, "no effect twice"),
-        (to_the_latest, "rollback reaches the pinned version"),
-        (no_fence, "one rollout at a time"),
-    ],
-    ids=["terminate before healthy", "missing idempotency key", "rollback to latest", "lost lock"],
-)
+def no_fence_for_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is only written down is written by whoever has slept through its lease, too."""
+
+    async def note(hand: Hand, name: str, write: Callable[[], Json]) -> Json:
+        return await hand.look(name, write, PATIENT_TRIES)
+
+    monkeypatch.setattr(Hand, "note", note)
+
+
+def no_look_at_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever had leave stops the old one, though another member has fallen ill meanwhile."""
+    monkeypatch.setattr(member, "below_floor", lambda *_: "")
+
+
+def no_floor_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many members are begun in place as the plan had foreseen, whoever is ill by then."""
+    monkeypatch.setattr(leave, "above_floor", lambda orders, _members: Leave(len(orders)))
+
+
+def no_budgets_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budgets are those of the moment at which it was planned."""
+    monkeypatch.setattr(leave, "budgeted", lambda _limits, _desired, orders, _now: Leave(len(orders)))
+
+
+def no_last_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member is replaced as it was planned, though it has been protected since."""
+    monkeypatch.setattr(member, "_left_alone", lambda _work, _member: "")
+
+
+def half_a_bake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old ones are removed early."""
+    real = run.bake
+
+    async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
+        await real(rolling, span / 2, asks=asks)
+
+    monkeypatch.setattr(run, "bake", bake)
+
+
+def no_approval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canary goes on by itself, whoever wants to be asked."""
+    real = run.bake
+
+    async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
+        await real(rolling, span, asks=False)
+
+    monkeypatch.setattr(run, "bake", bake)
+
+
+def paused_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wave bakes on while the rollout is paused."""
+    real = Turns.next
+
+    async def following(turns: Turns, *, counts: bool = True) -> timedelta:
+        return await real(turns)
+
+    monkeypatch.setattr(Turns, "next", following)
+
+
+def deaf_while_proving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody who waits for an instance to become healthy hears that the rollout was stopped."""
+    real = work._watched
+
+    async def watched(one: work.Work, which: str, row: work.Row, *, obeys: bool) -> work.Row:
+        return await real(one, which, row, obeys=False)
+
+    monkeypatch.setattr(work, "_watched", watched)
+
+
+def one_good_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look is enough."""
+    monkeypatch.setattr(work.Row, "proved", property(lambda row: row.count > 0))
+
+
+def new_discarded_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the old one to serve again."""
+
+    async def old_serves(_work: work.Work) -> bool:
+        return True
+
+    monkeypatch.setattr(ending, "old_serves", old_serves)
+
+
+PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
+    no_proof: "proved before terminated",
+    one_good_read: "proved before terminated",
+    no_key: "no effect twice",
+    to_the_latest: "rollback reaches the pinned version",
+    no_fence: "one rollout at a time",
+    no_fence_for_notes: "one rollout at a time",
+    no_look_at_the_floor: "capacity",
+    new_discarded_first: "capacity",
+    no_floor_in_leave: "nothing begins without leave",
+    no_budgets_in_leave: "nothing begins without leave",
+    no_last_judgement: "judged again before replaced",
+    half_a_bake: "baked before promoted",
+    no_approval: "baked before promoted",
+    paused_time_counts: "baked before promoted",
+    deaf_while_proving: "people are obeyed",
+}
+
+
+@pytest.mark.parametrize(("plant", "promise"), PLANTED.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_a_planted_bug_is_found_within_a_thousand_seeds(
     monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None], promise: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,20 +17,12 @@ KEPT_READS = 64
 Look = tuple[float, float, str, bool]
 
 
-class ViolationError(Exception):
-    """A promise was broken: which one, and how."""
-
-    def __init__(self, promise: str, how: str) -> None:
-        super().__init__(f"{promise}: {how}")
-        self.promise = promise
-
-
 @dataclass
 class Box:
     """One instance, known by `handle`. `label` is that of the rollout that launched it.
 
     `ill` are spells in seconds of its life; every `flaps`th look at it is bad; `reads` are looks at it: made at, told
-    at, by whom, good.
+    at, by whom, good. `named_at`: when it got the member's name, also without the time in which the rollout was paused.
     """
 
     handle: str
@@ -46,6 +39,8 @@ class Box:
     flaps: int = 0
     reads: list[Look] = field(default_factory=list)
     protected_until: datetime | None = None
+    protected_at: float = math.inf
+    named_at: tuple[float, float] = (0.0, 0.0)
 
     def well(self, now: float) -> bool:
         """Whether it serves whoever asks it."""
@@ -68,7 +63,10 @@ class Box:
 
 @dataclass
 class Estate:
-    """All instances. `throttled`, `lost`, `underway`, `bad_reads`: numbers of the effects and looks that meet that."""
+    """All instances. `throttled`, `lost`, `underway`, `bad_reads`: numbers of the effects and looks that meet that.
+
+    `neighbours`: what happens to another member than that of the effect with this number.
+    """
 
     memory: Memory
     ledger: Ledger
@@ -81,6 +79,7 @@ class Estate:
     underway: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
     bad_reads: set[int] = field(default_factory=set)
+    neighbours: dict[int, Callable[[str], None]] = field(default_factory=dict)
     unlaunched: set[str] = field(default_factory=set)
     launches: dict[str, str] = field(default_factory=dict)
     done: Counter[tuple[str, str, str]] = field(default_factory=Counter)

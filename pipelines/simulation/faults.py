@@ -42,6 +42,16 @@ def _lost(stage: Simulation, fault: Fault) -> None:
     stage.estate.lost.add(int(fault.at))
 
 
+def _another_ill(stage: Simulation, fault: Fault) -> None:
+    stage.estate.neighbours[int(fault.at)] = partial(_beside, stage, fault)
+
+
+def _beside(stage: Simulation, fault: Fault, acted: str) -> None:
+    """While one member is acted upon, another one falls ill."""
+    other = fault.member if name_of(fault.member) != acted else (fault.member + 1) % stage.scenario.members
+    _old_ill(stage, replace(fault, member=other))
+
+
 def _bad_read(stage: Simulation, fault: Fault) -> None:
     stage.estate.bad_reads.add(int(fault.at))
 
@@ -53,6 +63,7 @@ COUNTED: dict[Trouble, Callable[[Simulation, Fault], None]] = {
     Trouble.LOST_ANSWER: _lost,
     Trouble.TAKES_TIME: _takes_time,
     Trouble.BAD_READ: _bad_read,
+    Trouble.ANOTHER_ILL: _another_ill,
 }
 
 
@@ -118,7 +129,7 @@ def _vanishes(stage: Simulation, fault: Fault) -> None:
 
 def _protected(stage: Simulation, fault: Fault) -> None:
     if box := _named(stage, fault):
-        box.protected_until = FOREVER
+        box.protected_until, box.protected_at = FOREVER, stage.memory.time
 
 
 def _fixed(stage: Simulation, fault: Fault) -> None:

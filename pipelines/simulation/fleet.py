@@ -11,7 +11,9 @@ from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, MemberFleet, UnderwayError
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import Phase
-from pipelines.simulation.estate import ID, KEPT_READS, Box, Estate, ViolationError
+from pipelines.simulation.estate import ID, KEPT_READS, Box, Estate
+from pipelines.simulation.ledger import ViolationError
+from pipelines.simulation.witness import Witness
 
 REVIVED_AFTER = 3.0
 
@@ -19,8 +21,9 @@ REVIVED_AFTER = 3.0
 class SimulatedFleet(MemberFleet):
     """What the process named `process` sees of the estate, and does to it."""
 
-    def __init__(self, estate: Estate, process: str) -> None:
+    def __init__(self, estate: Estate, witness: Witness, process: str) -> None:
         self.estate = estate
+        self.witness = witness
         self.process = process
 
     def describe(self) -> tuple[Member, ...]:
@@ -53,7 +56,8 @@ class SimulatedFleet(MemberFleet):
     def _create(self, key: Key, target: Target) -> None:
         """Launch once for a token: a call that comes again finds what the first one launched."""
         estate = self.estate
-        if self._old(key) is None:
+        old = self._old(key)
+        if old is None:
             raise GoneError(f"{key.name} is gone")
         if key.member in estate.unlaunched:
             raise OutsideError("there is no capacity for another instance")
@@ -65,6 +69,8 @@ class SimulatedFleet(MemberFleet):
         if estate.launched(key.rollout, key.member):
             raise ViolationError("no effect twice", f"{key.name} was launched twice")
         self._once("create", key)
+        if key.rollout == ID:
+            self.witness.begins(key, old)
         exposed = key.method is Method.IN_PLACE
         handle = estate.launches[key.token] = f"new-{len(estate.launches) + 1}"
         box = Box(handle, key.new_name, key.member, target.digest, target.reference, False, exposed, key.rollout)
@@ -82,7 +88,11 @@ class SimulatedFleet(MemberFleet):
             new.running, new.started = True, self.estate.memory.time
 
     def read(self, key: Key) -> Read:
-        return self._read(self._new(key))
+        new = self._new(key)
+        seen = self._read(new)
+        if key.rollout == ID and key.method is Method.SURGE and new and new.name != key.name:
+            self.witness.looks_at(key, self.process)
+        return seen
 
     def read_old(self, key: Key) -> Read:
         return self._read(self._old(key))
@@ -124,6 +134,8 @@ class SimulatedFleet(MemberFleet):
         if old:
             old.name = key.old_name
         self._free(key.name, new)
+        if new.name != key.name:
+            new.named_at = self.estate.memory.time, self.witness.unpaused()
         new.name, new.exposed = key.name, True
 
     def remove_old(self, key: Key) -> None:
@@ -132,6 +144,8 @@ class SimulatedFleet(MemberFleet):
     def _remove_old(self, key: Key) -> None:
         if self._old(key):
             self._proved(key)
+            if key.rollout == ID:
+                self.witness.promotes(key, self._need_new(key))
             self._once("remove the old", key)
             del self.estate.boxes[key.old]
 
@@ -184,6 +198,8 @@ class SimulatedFleet(MemberFleet):
         after = estate.capacity()
         if after < before and after < estate.floor:
             raise ViolationError("capacity", f"{action} {key.name} left {after} serving; the floor is {estate.floor}")
+        if number in estate.neighbours:
+            estate.neighbours[number](key.member)
         if number in estate.underway:
             raise UnderwayError(f"{action} is under way")
         if number in estate.lost:

@@ -14,7 +14,7 @@ from typing import Any
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.delegated import DelegatedFleet, Group, Pacing, Progress, Watched
 from pipelines.fleet.members import Target
-from pipelines.simulation.estate import ViolationError
+from pipelines.simulation.ledger import ViolationError
 
 ALL = 100
 EACH = timedelta(minutes=1).total_seconds()  # a member's replacement; its way back takes half of that

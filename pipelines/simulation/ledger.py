@@ -10,6 +10,14 @@ from pipelines.rollouts.journal import Event, Journal, Orders, Stance
 from pipelines.rollouts.state import MemberState, RolloutState
 
 
+class ViolationError(Exception):
+    """A promise was broken: which one, and how."""
+
+    def __init__(self, promise: str, how: str) -> None:
+        super().__init__(f"{promise}: {how}")
+        self.promise = promise
+
+
 @dataclass
 class Ledger:
     """What all processes share. `holder` is the process whose lease holds."""
@@ -45,13 +53,16 @@ class SimulatedJournal(Journal):
         return Orders(self.ledger.stance, self.ledger.approvals)
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
+        self._held("begin")
         self.ledger.state = state
         self.ledger.members = {member.id: member for member in members} | self.ledger.members
 
     def save(self, state: RolloutState) -> None:
+        self._held(f"save {state.stage}")
         self.ledger.state = state
 
     def mark(self, rollout: str, member: MemberState) -> None:
+        self._held(f"mark {member.name}")
         self.ledger.members[member.id] = member
 
     def audit(self, rollout: str, action: str, detail: str = "") -> None:
@@ -59,3 +70,7 @@ class SimulatedJournal(Journal):
 
     def notify(self, rollout: str, event: Event, text: str) -> None:
         self.ledger.events.append(event)
+
+    def _held(self, what: str) -> None:
+        if self.ledger.holder != self.process:
+            raise ViolationError("one rollout at a time", f"{self.process} wrote {what!r} without the lease")

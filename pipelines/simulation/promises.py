@@ -7,7 +7,8 @@ from pipelines.durable.execution import Row
 from pipelines.rollouts.back import UNFINISHED
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import MemberState, Outcome, Phase
-from pipelines.simulation.estate import Box, ViolationError
+from pipelines.simulation.estate import Box
+from pipelines.simulation.ledger import ViolationError
 from pipelines.simulation.stage import TARGET, Simulation
 
 OWNED = (Phase.REPLACING, Phase.SERVING, Phase.NEW, Phase.OLD, Phase.FAILED)

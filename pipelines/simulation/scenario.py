@@ -11,6 +11,7 @@ from typing import Any
 EVERYBODY = -1
 MEMBERS = 20
 RARELY, OFTEN = 0.2, 0.6
+EARLY, LATE = 50, 250  # steps, effects or reads; by the first most members still run what they did
 
 
 class Trouble(StrEnum):
@@ -29,6 +30,7 @@ class Trouble(StrEnum):
     FALLS_ILL = "falls ill"
     FLAPS = "flaps"
     OLD_ILL = "old ill"
+    ANOTHER_ILL = "another ill"
     VANISHES = "vanishes"
     PROTECTED = "protected"
     FIXED = "fixed"
@@ -44,7 +46,7 @@ class Trouble(StrEnum):
 
 COUNTED = (
     *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.THROTTLED, Trouble.LOST_ANSWER, Trouble.TAKES_TIME),
-    Trouble.BAD_READ,
+    *(Trouble.BAD_READ, Trouble.ANOTHER_ILL),
 )
 COMMANDS = {Trouble.PAUSE, Trouble.ABORT, Trouble.ROLLBACK, Trouble.APPROVE}
 
@@ -96,7 +98,7 @@ def _limits(dice: Random) -> dict[str, Any]:
         "max_unavailable": dice.choice((1, 2, "10%", "25%")) if in_place else dice.choice((0, 0, 1)),
         "max_surge": dice.choice((1, 4, "50%")),
         "max_parallel": dice.choice((1, 2, 4, 5, 10)),
-        "budgets": [{"nodes": dice.choice(("10%", "50%", "100%"))}],
+        "budgets": [{"nodes": dice.choice(("10%", "50%", "100%"))}, *_now_and_then(dice)],
         "canary": dice.choice((0, 1, 1, 2, 3)),
         "min_healthy_time": dice.choice(("10s", "30s")),
         "healthy_deadline": "3m",
@@ -108,7 +110,16 @@ def _limits(dice: Random) -> dict[str, Any]:
     }
 
 
-_MIX: tuple[Trouble, ...] = (*Trouble, Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.LOST_ANSWER, Trouble.STALLED)
+def _now_and_then(dice: Random) -> list[dict[str, Any]]:
+    """A budget that is tighter at times; no jump of the clock changes at which."""
+    if dice.random() >= RARELY:
+        return []
+    schedule = dice.choice(("*/10 * * * *", "3-59/10 * * * *"))
+    return [{"nodes": dice.choice((0, 1)), "schedule": schedule, "duration": "4m"}]
+
+
+_AGAIN = (Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.LOST_ANSWER, Trouble.STALLED, Trouble.ANOTHER_ILL)
+_MIX: tuple[Trouble, ...] = (*Trouble, *_AGAIN)
 _WHOLE = (Trouble.NEVER_HEALTHY, Trouble.FALLS_ILL, Trouble.FLAPS, Trouble.NO_LAUNCH)
 _AMOUNT: dict[Trouble, Callable[[Random], float]] = {
     Trouble.THROTTLED: lambda dice: dice.choice((1, 3, 10)),
@@ -117,6 +128,7 @@ _AMOUNT: dict[Trouble, Callable[[Random], float]] = {
     Trouble.STALLED: lambda dice: dice.choice((5, 20, 60, 300)),
     Trouble.FALLS_ILL: lambda dice: dice.choice((20, 60, 200, 100_000)),
     Trouble.OLD_ILL: lambda dice: dice.choice((30, 300, 100_000)),
+    Trouble.ANOTHER_ILL: lambda dice: dice.choice((30, 300, 100_000)),
     Trouble.CLOCK_JUMPS: lambda dice: dice.choice((-86_400, -600, 600, 86_400)),
     Trouble.PAUSE: lambda dice: dice.choice((10, 300, 5_000)),
     Trouble.ALARM: lambda dice: dice.choice((10, 300)),
@@ -124,7 +136,8 @@ _AMOUNT: dict[Trouble, Callable[[Random], float]] = {
 
 
 def _fault(dice: Random, trouble: Trouble) -> Fault:
-    at = float(dice.randrange(250)) if trouble in COUNTED else _moment(dice)
+    most = EARLY if trouble is Trouble.ANOTHER_ILL else LATE
+    at = float(dice.randrange(most)) if trouble in COUNTED else _moment(dice)
     member = EVERYBODY if trouble in _WHOLE and dice.random() < RARELY else dice.randrange(MEMBERS)
     return Fault(trouble, at, member, _AMOUNT[trouble](dice) if trouble in _AMOUNT else 0.0)
 

@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from hardening.foundation.errors import RefusedError
-from pipelines.simulation.estate import ViolationError
 from pipelines.simulation.faults import arrange
+from pipelines.simulation.ledger import ViolationError
 from pipelines.simulation.promises import kept, watch
 from pipelines.simulation.scenario import Fault, Scenario, scenario
 from pipelines.simulation.stage import Simulation
@@ -116,7 +116,7 @@ def _smaller(played: Scenario) -> Iterator[Scenario]:
             yield replace(played, members=members)
     for number in range(len(played.faults)):
         yield replace(played, faults=_without(played.faults, number))
-    for key in ("bake_between_waves", "bake_time", "canary", "max_parallel"):
+    for key in ("bake_between_waves", "bake_time", "budgets", "canary", "max_parallel"):
         if key in played.limits:
             yield replace(played, limits={name: value for name, value in played.limits.items() if name != key})
 

@@ -27,12 +27,14 @@ from pipelines.simulation.estate import ID, Box, Estate
 from pipelines.simulation.fleet import SimulatedFleet
 from pipelines.simulation.ledger import Ledger, SimulatedJournal
 from pipelines.simulation.scenario import Scenario
+from pipelines.simulation.witness import Witness
 
 LEASE = 30.0
 LONGEST = timedelta(days=30).total_seconds()
 AFTERWARDS = 1000.0
 APPROVES_EVERY = 400.0
 SECOND = 1.0
+LEAVE = "ask for leave"  # the step of a rollout
 FOREVER = datetime.max.replace(tzinfo=UTC)
 NAME = "simulated"
 
@@ -86,11 +88,13 @@ class Simulation:
         self.estate = Estate(self.memory, self.ledger, self.plan.floor, min_healthy)
         self.estate.boxes = {box.handle: box for box in map(_old, range(scenario.members))}
         self.estate.newborn = self._newborn
+        self.witness = Witness(self.estate, self.fleet.limits, self.plan)
         self.pinned = {box.member: box.exact for box in self.estate.boxes.values()}
         self.deaths: dict[int, str] = {}
         self.births: list[Callable[[Box], None]] = []
         self.meddled: set[str] = set()
         self.refused = 0
+        self.step = ""
         self.steps = 0
         self.events = 0
         self.stopped_at: float | None = None
@@ -126,11 +130,19 @@ class Simulation:
         return self.memory.process(name, self._flows(name))
 
     def _flows(self, process: str) -> Mapping[str, Flow]:
-        fleet, journal = SimulatedFleet(self.estate, process), SimulatedJournal(self.ledger, process)
-        world = World(fleet, journal, self.judge, self.memory.now)
+        fleet = SimulatedFleet(self.estate, self.witness, process)
+        journal = SimulatedJournal(self.ledger, process)
+        world = World(fleet, journal, self.judge, partial(self._now, process))
         return flows(lambda _fleet: world)
 
-    def _fate(self, _flow: str, _name: str) -> Fate:
+    def _now(self, process: str) -> datetime:
+        """The wall clock; a process that asks for leave looks at it once all else is known."""
+        if self.step == LEAVE and process == self.ledger.holder:
+            self.witness.asks(forbidden=self.judge.revoked or self.judge.firing)
+        return self.memory.now()
+
+    def _fate(self, _flow: str, name: str) -> Fate:
+        self.step = name
         self.steps += 1
         seconds = self.dice.random() * self.scenario.slowness
         dies = self.deaths.pop(self.steps, "")
@@ -163,6 +175,7 @@ class Simulation:
         """What a person says; abort and rollback are final."""
         if self.ledger.stance in (Stance.GO, Stance.PAUSE):
             self.ledger.stance = stance
+            self.witness.hears(stance)
             if stance in (Stance.ABORT, Stance.ROLLBACK):
                 self.stopped_at = self.memory.time
         self.wake()
@@ -170,6 +183,7 @@ class Simulation:
     def approve(self) -> None:
         """A person approves."""
         self.ledger.approvals += 1
+        self.witness.approved_at = self.memory.time
         self.wake()
 
     def wake(self) -> None:
