@@ -23,7 +23,7 @@ from hardening.foundation.errors import (
     UsageError,
 )
 from hardening.foundation.settings import ROOT
-from pipelines.durable.dbos import Look, State, Window, Worker, engine_url
+from pipelines.durable.dbos import Look, State, Window, Worker, engine_url, inbox
 from pipelines.durable.memory import EPOCH, Memory
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.durable.records import BugError
@@ -327,6 +327,21 @@ def test_flows_of_another_version_are_left_alone(url: str, world: World) -> None
         assert worker.carry("member", "other", "a") == "a is new"
         assert window.look("r1") == Look(State.OPEN, PUBLISHED)
     assert started(url, world, "rollout", "r1").wait(60) == 0
+
+
+def test_flows_are_not_given_up_for_deaths_of_another_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, world: World
+) -> None:
+    """However often a process of another version comes and goes, it takes nothing of theirs and counts no death."""
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    monkeypatch.setattr(inbox, "ATTEMPTS", 1)
+    (world.folder / "deaths").write_text("promote before")
+    assert started(url, world, "rollout", "r1").wait(60) == -9
+    for _ in range(2):
+        with Worker.launched(url, flows(world), version="2"):
+            pass
+    with Worker.launched(url, flows(world)) as worker:
+        assert worker.carry("rollout", "r1", MEMBERS) == RESULT
 
 
 def test_nobody_is_called_home(tmp_path: Path, world: World) -> None:
