@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -235,6 +235,46 @@ def test_hours_that_come_again_out_of_order_are_found_too() -> None:
     both = cron("59 1,2 * * *")
     moments = [datetime(2027, 10, 31, hour, 59, tzinfo=UTC) for hour in range(3)]
     assert [both.last(ZoneInfo("Antarctica/Troll"), at, timedelta(minutes=1)) for at in moments] == moments
+
+
+def test_a_time_that_is_leapt_over_comes_later_and_not_earlier_too() -> None:
+    """On 28 March 2027 there is no 02:30 in Berlin: it comes at 03:30, and nothing begins at 01:30."""
+    night = limits(budgets=[{"nodes": 1, "schedule": "30 2 * * *", "duration": "3h", "zone": "Europe/Berlin"}])
+    held = [bool(caps(night, 9, berlin(f"2027-03-28 {clock}"))) for clock in ("01:30", "01:59", "03:29", "03:30")]
+    assert held == [False, False, False, True]
+
+
+@given(
+    hours=st.sets(st.integers(0, 5), min_size=1, max_size=3),
+    minutes=st.sets(st.integers(0, 59), min_size=1, max_size=2),
+    change=st.sampled_from(["2027-03-28", "2027-10-31", "2027-04-04", "2027-10-03", "2027-03-14", "2027-11-07"]),
+    after=st.integers(-120, 24 * 60),
+    zone=st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Antarctica/Troll"]),
+)
+def test_a_schedule_is_what_the_clock_shows(
+    hours: set[int], minutes: set[int], change: str, after: int, zone: str
+) -> None:
+    """Around the days on which clocks are set, it began last when the clock last showed one of its times."""
+    text, place = f"{numbers(minutes)} {numbers(hours)} * * *", ZoneInfo(zone)
+    at = datetime.fromisoformat(change).replace(tzinfo=UTC) + timedelta(minutes=after)
+    days = [at.astimezone(place).date() - timedelta(days=number) for number in range(3)]
+    clocks = [time(hour, minute) for hour in hours for minute in minutes]
+    shown = {moment for day in days for clock in clocks for moment in shown_at(datetime.combine(day, clock), place)}
+    expected = max((moment for moment in shown if at - timedelta(days=1) < moment <= at), default=None)
+    assert cron(text).last(place, at, timedelta(days=1)) == expected
+
+
+def numbers(found: set[int]) -> str:
+    return ",".join(map(str, sorted(found)))
+
+
+def shown_at(wall: datetime, zone: ZoneInfo) -> list[datetime]:
+    """The moments at which the clock shows `wall`: whatever it is set by, by the offset of some hour near to it."""
+    near = [wall.replace(tzinfo=UTC) + timedelta(hours=hour) for hour in range(-24, 25)]
+    offsets = {moment.astimezone(zone).utcoffset() or timedelta() for moment in near}
+    moments = [(wall - offset).replace(tzinfo=UTC) for offset in offsets]
+    found = [moment for moment in moments if moment.astimezone(zone).replace(tzinfo=None) == wall]
+    return found or [max(moments)]
 
 
 def test_a_budget_of_nobody_that_begins_anew_before_it_ends_has_no_end_in_sight() -> None:

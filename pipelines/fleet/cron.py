@@ -54,15 +54,17 @@ class Cron:
     def _last_on(self, day: date, zone: ZoneInfo, at: datetime) -> datetime | None:
         best: datetime | None = None
         for hour in sorted(self.hours, reverse=True):
-            if best and _utc(day, hour, 59, zone, fold=1) <= best:
-                break
-            moments = (_utc(day, hour, minute, zone, fold=fold) for minute in self.minutes for fold in (0, 1))
+            if best and _shown(day, hour, 59, zone)[-1] <= best:
+                continue
+            moments = (moment for minute in self.minutes for moment in _shown(day, hour, minute, zone))
             best = max((moment for moment in (*moments, best) if moment and moment <= at), default=None)
         return best
 
 
-def _utc(day: date, hour: int, minute: int, zone: ZoneInfo, *, fold: int) -> datetime:
-    return datetime.combine(day, time(hour, minute, fold=fold), zone).astimezone(UTC)
+def _shown(day: date, hour: int, minute: int, zone: ZoneInfo) -> tuple[datetime, ...]:
+    """When the clock shows that, in UTC: twice where it is set back; what it leaps over, as much later."""
+    first, again = (datetime.combine(day, time(hour, minute, fold=fold), zone).astimezone(UTC) for fold in (0, 1))
+    return (first, again) if again > first else (first,)
 
 
 def cron(text: str) -> Cron:
