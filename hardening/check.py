@@ -6,13 +6,12 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hardening.findings import NOTHING_TO_LOOK_AT, CheckResult, ImageFacts, Outcome
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import Completed, run
+from hardening.foundation.process import Completed, run, threads
 from hardening.outcomes import TIME_LIMIT_SECONDS, outcome_of, result_of
 from hardening.render import Check, Overlay
 
@@ -30,7 +29,7 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
         return tuple(result_of(check, Outcome.ERROR, reason) for check in overlay.checks)
     with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as folder:
         env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
-        with ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1)) as pool:
+        with threads(2 * (os.cpu_count() or 1)) as pool:
             return tuple(pool.map(lambda check: _run(check, env), overlay.checks))
 
 

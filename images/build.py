@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from hardening.check import broken
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.process import threads
 from hardening.waive import how_to_ask
 from images.artifact import Artifact
 from images.boot.observations import TITLES as BOOT_TITLES
@@ -68,7 +69,7 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
     builder = _Builder(context, planner)
     graph = sorter({name: context.parents[name] for name in sound})
     outcomes: dict[str, BuildOutcome] = {}
-    with ThreadPoolExecutor(context.settings.parallel) as pool:
+    with threads(context.settings.parallel) as pool:
         running: dict[Future[BuildOutcome], str] = {}
         while graph.is_active():
             for name in sorted(graph.get_ready()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import process
 from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.process import threads
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import feeds, kernel_state
@@ -56,7 +56,7 @@ def scan(
     exploited = feeds.exploited(settings, now)
     entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
     still, bill_stands = _still(known, entered)
-    with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, ThreadPoolExecutor() as pool:
+    with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, threads() as pool:
         inputs = _inputs(target, Path(work), suite, data, missing)
         (inputs.work / "Dockerfile").write_text(trivy_config.dockerfile(image))
         bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)

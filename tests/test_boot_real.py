@@ -132,6 +132,27 @@ def test_a_qemu_that_fails_says_nothing_of_the_image(blank: Path, tmp_path: Path
     assert "no-such-disk" in error.value.evidence
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_machine_whose_qemu_crashes_begins_once_more_unless_it_was_to_go_on(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """QEMU breaks its own assertions now and then. A disk that a machine has written to half shows no second boot."""
+    plan = gate._plan(blank, overlay(), Level.RELEASE, tmp_path)
+    kept = tmp_path / "kept.qcow2"
+    kept.touch()
+    task = vm.Task("boot", replace(plan.disk, overlay=kept, first=first), plan.level, plan.errand)
+    argvs: list[list[str]] = []
+
+    def crashing(machine: qemu.Machine) -> list[str]:
+        argvs.append([str(machine.disk)])
+        return ["sh", "-c", "kill -ABRT $$"]
+
+    monkeypatch.setattr(vm.qemu, "command", crashing, raising=True)
+    with pytest.raises(OutsideError, match="QEMU ended with status -6"):
+        vm.run_boot(task, tmp_path / "boot", ["tcg"])
+    assert len(argvs) == (2 if first else 1)
+
+
 def test_a_host_without_qemu_is_told_what_to_install(
     blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,3 +79,28 @@ def test_a_bound_command_dies_with_whoever_is_killed_even_if_it_is_silent() -> N
     running.send_signal(signal.SIGKILL)
     running.wait()
     until(lambda: not processes(mark), "its end", 5)
+
+
+def test_whoever_tells_us_to_stop_waits_for_no_command_of_a_thread_and_its_cleaning_up_is_done(tmp_path: Path) -> None:
+    """Ctrl-C: what runs is ended with all that it started, the next in the queue never begins, nothing is recorded."""
+    mark = f"sleep 6{os.getpid()}"
+    program = f"""
+from hardening.foundation.process import run, threads
+def work(number):
+    try:
+        run(["sh", "-c", "{mark} & wait"])
+    except Exception:
+        open("{tmp_path}/recorded", "w")
+    finally:
+        run(["touch", f"{tmp_path}/cleaned{{number}}"])
+with threads(1) as pool:
+    for each in [pool.submit(work, number) for number in (1, 2)]:
+        each.result()
+"""
+    running = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
+    until(lambda: [line for line in processes(mark) if line.startswith("sleep")], "its start")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate()
+    assert b"KeyboardInterrupt" in said
+    assert processes(mark) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cleaned1"]

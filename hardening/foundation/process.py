@@ -6,9 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import IO, cast
 from hardening.foundation.errors import LateError, OutsideError
 
 LAST_LINES = 20
+_running: set[subprocess.Popen[str]] = set()
+_stopped: set[subprocess.Popen[str]] = set()
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,29 @@ def dies_with_us(argv: Sequence[str]) -> list[str]:
     One that is absent stays as it is, so that it is named and not what should have started it.
     """
     return ["setpriv", "--pdeathsig", "KILL", *argv] if shutil.which(argv[0]) else list(argv)
+
+
+@contextmanager
+def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Threads for work that runs commands. Whoever tells us to stop (Ctrl-C) does not wait for these commands: each is
+    ended, which in its thread is a KeyboardInterrupt too, and what is cleaned up after it runs undisturbed.
+    """
+    with ThreadPoolExecutor(most) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if threading.current_thread() is threading.main_thread():
+                _stop_running()
+            raise
+
+
+def _stop_running() -> None:
+    """End every command that runs at this moment."""
+    for child in tuple(_running):
+        _stopped.add(child)
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def which(program: str) -> Path | None:
@@ -152,7 +179,7 @@ def _started(
 ) -> subprocess.Popen[str]:
     """The running child, first of a process group of its own. Raises OutsideError where the program is absent."""
     try:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             list(argv),
             cwd=cwd,
             env={**os.environ, **(env or {})},
@@ -166,12 +193,14 @@ def _started(
     except FileNotFoundError:
         hint = hint or "./goldsmith doctor shows what is missing"
         raise OutsideError(f"{argv[0]} is not installed", hint=hint) from None
+    _running.add(child)
+    return child
 
 
 def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | None, hint: str) -> tuple[str, str]:
     """What the child printed until its end; whatever keeps us from waiting for that ends its whole group."""
     try:
-        return child.communicate(stdin, timeout=timeout)
+        told = child.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired:
         _kill_group(child)
         argv = cast(list[str], child.args)
@@ -179,10 +208,16 @@ def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | Non
     except BaseException:
         _kill_group(child)
         raise
+    _running.discard(child)
+    if child in _stopped:
+        _stopped.discard(child)
+        raise KeyboardInterrupt
+    return told
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:
     """End the child and all it started; wait for it, so that nothing of it is left running."""
+    _running.discard(child)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import threads
 from hardening.render import Overlay
 from images.boot import observations
 from images.boot.accelerator import accelerators, require_qemu
@@ -90,7 +90,7 @@ def _second(plan: Plan, disk: Disk, first: Boot) -> tuple[CheckResult, list[Boot
     errand = Errand(cloud_init=plan.errand.cloud_init)
     # From here on with what has just worked: a boot that breaks off and is tried again would be no second one.
     machines = {"second boot": disk, "first boot of another machine": replace(plan.disk, uuid=a_uuid())}
-    with ThreadPoolExecutor(max_workers=len(machines)) as pool:
+    with threads(len(machines)) as pool:
         made = [pool.submit(_boot, plan, title, one, errand, [first.accelerator]) for title, one in machines.items()]
     again, other = (boot.result() for boot in made)
     return observations.second(first, again, other), [again, other]

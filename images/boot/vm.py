@@ -21,6 +21,10 @@ GUEST = Path(__file__).with_name("guest.sh")
 NO_ROOT = "Unable to mount root fs"
 
 
+class CrashedError(OutsideError):
+    """A signal ended QEMU."""
+
+
 @dataclass(frozen=True)
 class Disk:
     """A disk to boot, and as which machine: `uuid` is the same whenever that one boots again.
@@ -72,11 +76,21 @@ def run_boot(task: Task, work: Path, among: Sequence[str]) -> Boot:
 
 def _once(task: Task, work: Path, accelerator: str) -> Boot:
     """Boot under one accelerator; a kernel that finds no root without its initrd gets it after all."""
-    boot = _attempt(task, work, accelerator)
+    boot = _attempt_again(task, work, accelerator)
     direct = task.disk.direct
     if direct and direct.spare and NO_ROOT in boot.console:
-        return _attempt(replace(task, disk=replace(task.disk, direct=direct.spare)), work / "initrd", accelerator)
+        return _attempt_again(replace(task, disk=replace(task.disk, direct=direct.spare)), work / "initrd", accelerator)
     return boot
+
+
+def _attempt_again(task: Task, work: Path, accelerator: str) -> Boot:
+    """A machine whose QEMU crashes, as QEMU does now and then, begins once more, unless it was to go on with a disk."""
+    try:
+        return _attempt(task, work, accelerator)
+    except CrashedError:
+        if task.disk.overlay and not task.disk.first:
+            raise
+        return _attempt(task, work.with_name(f"{work.name}-again"), accelerator)
 
 
 def _attempt(task: Task, work: Path, accelerator: str) -> Boot:
@@ -99,7 +113,7 @@ def _runs_late(machine: qemu.Machine, work: Path, seconds: int) -> bool:
         return True
     if done.status:
         said = [done.stderr.strip()[-2000:], tail(_console(machine))]
-        raise OutsideError(
+        raise (CrashedError if done.status < 0 else OutsideError)(
             f"QEMU ended with status {done.status}", evidence="\n".join(filter(None, said)),
             hint="this is QEMU's failure, not the image's",
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 import docker
@@ -12,6 +13,8 @@ from pipelines.fleet.docker import essence
 from pipelines.fleet.docker.essence import Json
 from pipelines.fleet.health import inside
 from pipelines.fleet.model import Limits
+
+LOOKS = 5
 
 
 def before_drain(api: docker.APIClient, limits: Limits, old: Json) -> None:
@@ -25,7 +28,7 @@ def before_drain(api: docker.APIClient, limits: Limits, old: Json) -> None:
     try:
         _run(api, limits, "before_drain", old)
     except (OutsideError, docker.errors.APIError):
-        if _runs_since(api, old["Id"], state["StartedAt"]):
+        if _runs_on(api, old["Id"], state["StartedAt"]):
             raise
 
 
@@ -40,10 +43,14 @@ def _run(api: docker.APIClient, limits: Limits, which: Literal["before_drain", "
         raise OutsideError(f"limits.{which} in {essence.name(container)}: {seen.text}")
 
 
-def _runs_since(api: docker.APIClient, container: str, started: str) -> bool:
-    """Whether it is the same process that runs still."""
-    try:
-        state = api.inspect_container(container)["State"]
-    except docker.errors.NotFound:
-        return False
-    return (state["Status"], state["StartedAt"]) == ("running", started)
+def _runs_on(api: docker.APIClient, container: str, started: str) -> bool:
+    """Whether it is the same process that runs still, and a second later too: the engine tells of an end a bit late."""
+    for look in range(LOOKS):
+        time.sleep(min(look, 1) / LOOKS)
+        try:
+            state = api.inspect_container(container)["State"]
+        except docker.errors.NotFound:
+            return False
+        if (state["Status"], state["StartedAt"]) != ("running", started):
+            return False
+    return True
