@@ -129,12 +129,20 @@ FILE_CALLS = {"read_text", "write_text", "read_bytes", "write_bytes", "mkdir", "
 HEAVY = {"boto3", "dbos", "docker", "psycopg", "sqlalchemy", "jinja2", "requests", "pydantic", "moto"}
 
 
-def modules(*rooms: str) -> Iterator[tuple[str, ast.Module]]:
-    """Every module of the rooms, by dotted name."""
+def sources(*rooms: str) -> Iterator[tuple[str, Path]]:
+    """The file of every module of the rooms, by dotted name."""
     for room in rooms:
         files = [ROOT / f"{room}.py"] if room == "tasks" else sorted((ROOT / room).rglob("*.py"))
-        for file in files:
-            yield dotted(file), ast.parse(file.read_text(), filename=str(file))
+        yield from ((dotted(file), file) for file in files)
+
+
+def modules(*rooms: str) -> Iterator[tuple[str, ast.Module]]:
+    """Every module of the rooms, by dotted name."""
+    return ((name, parsed(file)) for name, file in sources(*rooms))
+
+
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(), filename=str(file))
 
 
 def dotted(file: Path) -> str:
@@ -185,14 +193,14 @@ def test_the_foundation_stands_on_nothing_of_ours() -> None:
 
 def test_every_pure_module_exists() -> None:
     """The list of pure modules names modules that are there."""
-    known = {name for name, _ in modules(*ROOMS)}
+    known = {name for name, _ in sources(*ROOMS)}
     assert known >= PURE, f"not there: {sorted(PURE - known)}"
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_a_pure_module_touches_no_world(module: str) -> None:
     """A module that decides imports no I/O, opens no file and reads no clock."""
-    tree = dict(modules(module.partition(".")[0]))[module]
+    tree = parsed(dict(sources(module.partition(".")[0]))[module])
     wrong = [name for name in imports(tree) if within(name, WORLD) and not within(name, HARMLESS)]
     assert not wrong, f"{module} imports {wrong}"
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
