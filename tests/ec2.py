@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from images.aws.client import Client
 from images.aws.cloud import Cloud
 from pipelines.fleet.members import Key, Member, Target
 from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.port import MemberFleet, UnderwayError
+from pipelines.rollouts.acting import HELD
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import REGION, StrictAws
 
@@ -165,6 +168,28 @@ def shop(aws: StrictAws, folder: Path) -> Shop:
 def key_of(member: Member, method: Method) -> Key:
     """The key of a member's replacement."""
     return Key("shop-1", member.id, member.name, member.handle, method)
+
+
+class Asked:
+    """A port of which what is under way is asked for again after a turn, for as long as it makes way."""
+
+    def __init__(self, port: MemberFleet, aws: StrictAws) -> None:
+        self._port = port
+        self._aws = aws
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._port, name)
+
+        def asked(*given: Any) -> Any:
+            for _ in range(100):
+                try:
+                    return method(*given)
+                except UnderwayError:
+                    self._aws.advance(HELD.total_seconds())
+                    given = tuple(one - HELD if isinstance(one, timedelta) else one for one in given)  # of a drain
+            raise AssertionError(f"{name} did not come to its end")
+
+        return asked if callable(method) else method
 
 
 class Killed(BaseException):

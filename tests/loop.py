@@ -23,6 +23,7 @@ from images.store.oci import DISKS, TREES, Store
 from images.workspace import WORK_LABEL
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
+HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
 DONE = "built"  # stands in a state that a fixture has built whole
 SILENT = HEAD + 'user = "65532:65532"\nsmoke = ["true"]\n[base]\ngolden = "debian-base"\n'
 CHILD = SILENT.replace("[base]", 'healthcheck = { none_because = "a test runs nothing by itself" }\n[base]')
@@ -78,7 +79,9 @@ class Goldsmith:
 
     def start(self, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Start `./goldsmith` with `arguments`, and do not wait; `output` may be a pipe."""
-        return subprocess.Popen([*inv(), *arguments], cwd=ROOT, env=self.environment, stdout=output, stderr=output)
+        return subprocess.Popen(
+            [*HEARS, *inv(), *arguments], cwd=ROOT, env=self.environment, stdout=output, stderr=output
+        )
 
     def with_(self, *content: Path, **settings: str) -> Goldsmith:
         """The same state, seen with more content roots and settings (`GOLDSMITH_` is put before their names)."""

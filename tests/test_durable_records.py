@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import ContentError, GoldsmithError, LateError, OutsideError, RefusedError, UsageError
+from images.aws.errors import AwsError, DeniedError, UnreachableError
 from pipelines.durable.records import BugError, decode, encode, recorded
 
 JSON = st.recursive(
@@ -30,6 +31,20 @@ def test_a_failure_comes_back(kind: type[GoldsmithError], message: str, evidence
     """Its class, message, evidence and hint."""
     back = recorded(kind(message, evidence=evidence, hint=hint))
     assert (type(back), back.message, back.evidence, back.hint) == (kind, message, evidence, hint)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        AwsError("ec2:RunInstances", "eu-central-1", "InsufficientInstanceCapacity", "not now"),
+        DeniedError("ec2:RunInstances", "1", "eu-central-1", "no"),
+        UnreachableError("ec2", "eu-central-1", "timed out"),
+    ],
+)
+def test_a_failure_that_makes_its_own_message_comes_back(failure: GoldsmithError) -> None:
+    """Its class asks for other things than a message: none of them is recorded."""
+    back = recorded(failure)
+    assert (type(back), str(back)) == (type(failure), str(failure))
 
 
 def test_a_failure_of_a_class_that_is_gone_is_one_of_its_family() -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pipelines.fleet.ec2.permissions import ACTIONS
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.model import Method
 from pipelines.roll.reaping import reap
-from tests.ec2 import fleet, key_of, shop
+from tests.ec2 import Asked, fleet, key_of, shop
 from tests.strict_aws import REGION, StrictAws
 from tests.test_autoscaling import ROLLOUT, Groups
 from tests.test_ec2_check import Office, office, template
@@ -70,13 +71,14 @@ def test_checking_asks_for_what_it_says(office: Office) -> None:
 def test_replacing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path, action: str, way: str) -> None:
     """All that a replacement may do, the way back and the clearing up."""
     at = shop(aws, tmp_path)
-    port = (RootVolumeFleet if way == "root_volume" else Ec2Fleet)(fleet(ec2={"way": way}), at.cloud)
+    port: Any = Asked((RootVolumeFleet if way == "root_volume" else Ec2Fleet)(fleet(ec2={"way": way}), at.cloud), aws)
     old = at.furnished(unique=True, root_gib=None)
     at.ec2.modify_instance_attribute(InstanceId=old, SourceDestCheck={"Value": False})
     with listening() as asked:
         (member,) = port.describe()
         key = key_of(member, Method.IN_PLACE)
         for back in (True, False):
+            key = replace(key, rollout=f"shop-{back}")
             port.prepare(at.target)
             port.create(key, at.target, at.cloud.now + EXPIRY)
             port.retire(key, timedelta())

@@ -17,7 +17,7 @@ from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, Target
 from pipelines.fleet.model import Method
-from tests.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
+from tests.ec2 import Asked, Killed, Shop, fleet, key_of, killed_after, shop
 from tests.strict_aws import Fault, StrictAws
 
 DRAIN = timedelta(seconds=5)
@@ -36,16 +36,16 @@ SURGE, IN_PLACE, ROOT = "surge", "in_place", "root_volume"
 WAYS = [SURGE, IN_PLACE, ROOT]
 STEPS = {SURGE: 6, IN_PLACE: 5, ROOT: 5}
 LEAST_DEATHS = 6
-PATIENT = timedelta(minutes=10)  # effects wait by themselves here: the emulator's clock moves meanwhile
-Port = Ec2Fleet | RootVolumeFleet
+Port = Any  # Ec2Fleet or RootVolumeFleet, asked as a flow asks them
 Act = Callable[[Any, Key], Any]
 
 
 def port_of(at: Shop, way: str) -> Port:
     """The fleet's port; root volumes are as large as the image's, which EC2 asks for."""
     if way == ROOT:
-        return RootVolumeFleet(fleet(ec2={"way": "root_volume"}, limits={"method": "in_place"}), at.cloud, PATIENT)
-    return Ec2Fleet(fleet(), at.cloud, PATIENT)
+        root = RootVolumeFleet(fleet(ec2={"way": "root_volume"}, limits={"method": "in_place"}), at.cloud)
+        return Asked(root, at.aws)
+    return Asked(Ec2Fleet(fleet(), at.cloud), at.aws)
 
 
 def member_of(at: Shop, port: Port, way: str) -> Key:

@@ -102,6 +102,33 @@ def test_an_image_that_is_ill_leaves_the_fleet_as_it_was(office: Office, way: st
     assert not at.leftovers()
 
 
+@pytest.mark.parametrize("way", ["surge", "in_place"])
+def test_what_aws_refuses_in_the_middle_leaves_the_fleet_as_it_was(office: Office, way: str) -> None:
+    """The failure is told by the name of the permission, and the old one serves again."""
+    at = office.at
+    made = at.instance()
+    with opened(office, way) as fleet, at.aws.faulty(Fault("denied", operation="RunInstances")):
+        outcome = rolled(fleet)
+        assert [one.phase for one in outcome.members] == [Phase.OLD], outcome
+        assert "AWS denies ec2:RunInstances" in outcome.state.failure
+        assert [(one.handle, one.healthy) for one in fleet.members.describe()] == [(made, True)]
+    assert not at.leftovers()
+
+
+def test_an_image_whose_machines_end_at_once_is_launched_once(office: Office) -> None:
+    """It is the image's fault: each further launch would cost, and end like the first."""
+    at = office.at
+    made = at.instance()
+    at.aws.ail(at.image(at.new), "launch")
+    before = len(at.aws.calls("ec2", "RunInstances", effect=True))
+    with opened(office, "surge") as fleet:
+        outcome = rolled(fleet)
+    assert [one.phase for one in outcome.members] == [Phase.OLD], outcome
+    assert "ended while it started" in outcome.state.failure
+    assert len(at.aws.calls("ec2", "RunInstances", effect=True)) - before == 1
+    assert at.running() == [made]
+
+
 @pytest.mark.parametrize("way", list(WAYS))
 def test_an_abort_does_not_wait_for_a_machine_that_never_starts(office: Office, way: str) -> None:
     """Time stands still at AWS: only a rollout that asks again and again, and listens meanwhile, comes to its end."""

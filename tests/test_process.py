@@ -13,7 +13,7 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import pipe_to, run
 from hardening.foundation.settings import ROOT
-from tests.loop import processes, until
+from tests.loop import HEARS, processes, until
 
 
 def test_a_command_gets_its_input_and_environment_and_tells_what_it_printed(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ with threads(1) as pool:
     for each in [pool.submit(work, number) for number in (1, 2)]:
         each.result()
 """
-    running = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
+    running = subprocess.Popen([*HEARS, sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
     until(lambda: [line for line in processes(mark) if line.startswith("sleep")], "its start")
     running.send_signal(signal.SIGINT)
     _, said = running.communicate()

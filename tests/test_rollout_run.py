@@ -162,6 +162,48 @@ def test_an_old_one_that_drains_is_given_what_is_left_of_its_time_and_a_new_one_
     assert f"retire {name_of(0)}" not in ill.ledger.audited
 
 
+def test_in_place_what_has_begun_to_stop_goes_on_to_its_next_safe_point_though_somebody_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It serves nobody meanwhile; a pause that held it there would cost a member for as long as it lasts."""
+    asked: list[str] = []
+
+    def stops(fleet: SimulatedFleet, key: Key, drain: timedelta) -> None:
+        real(fleet, key, drain)
+        asked.append(key.name)
+        if asked.count(key.name) < 10:
+            raise UnderwayError(f"waiting for {key.name} to be stopped")
+
+    real = SimulatedFleet.retire
+    monkeypatch.setattr(SimulatedFleet, "retire", stops)
+    run, serving = Run(IN_PLACE, Fault(Trouble.PAUSE, 10, amount=5_000)), []
+    run.memory.at(9, lambda: serving.append(run.estate.capacity()))
+    run.memory.at(1_000, lambda: serving.append(run.estate.capacity()))
+    assert phases(run.play()) == [Phase.NEW] * 3
+    assert serving == [2, 3]
+
+
+def test_what_makes_no_way_has_failed_and_what_goes_on_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three waits of eight minutes, each for something else, are no failure; one for the same thing is, in the end."""
+
+    def starts(fleet: SimulatedFleet, key: Key) -> None:
+        if (now := fleet.estate.memory.time) < 3 * 480:
+            raise UnderwayError(f"waiting for part {now // 480}")
+        real(fleet, key)
+
+    def never(fleet: SimulatedFleet, key: Key) -> None:
+        raise UnderwayError("waiting for ever")
+
+    real = SimulatedFleet.start
+    monkeypatch.setattr(SimulatedFleet, "start", starts)
+    assert phases(Run(members=1).play()) == [Phase.NEW]
+    monkeypatch.setattr(SimulatedFleet, "start", never)
+    run = Run(members=1)
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD]
+    assert "waiting for ever" in outcome.state.failure
+
+
 def test_the_old_one_is_kept_until_the_bake_has_passed() -> None:
     """A canary that falls ill while it bakes is put back to exactly what was there; nobody else is touched."""
     run = Run({}, Fault(Trouble.FALLS_ILL, 200, amount=1e6))

@@ -99,14 +99,19 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
             yield pool
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            if threading.current_thread() is threading.main_thread():
+            while threading.current_thread() is threading.main_thread():
                 _stop_running()
+                with suppress(KeyboardInterrupt):  # said again: what runs by now ends too
+                    pool.shutdown()
+                    break
             raise
 
 
 def _stop_running() -> None:
     """End every command that runs at this moment."""
     for child in tuple(_running):
+        if child.returncode is not None:
+            continue
         _stopped.add(child)
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -218,6 +223,7 @@ def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | Non
 def _kill_group(child: subprocess.Popen[str]) -> None:
     """End the child and all it started; wait for it, so that nothing of it is left running."""
     _running.discard(child)
+    _stopped.discard(child)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hardening.foundation.errors import GoldsmithError
 from pipelines.durable.port import FencedError, Json
+from pipelines.durable.records import recorded
 
 if TYPE_CHECKING:
     from pipelines.durable.memory import Process
@@ -164,7 +165,7 @@ class Run:
         try:
             answer = json.loads(json.dumps(act()))
         except GoldsmithError as error:
-            failed = error
+            failed = recorded(error)
         except FencedError:
             return self.drop()
         if self.stray:

@@ -34,7 +34,9 @@ def decode(text: str) -> Any:
     if "failed" in record:
         known = {kind.__name__: kind for kind in _families(GoldsmithError)}
         kind = next(known[name] for name in record["failed"] if name in known)
-        return kind(record["message"], evidence=record["evidence"], hint=record["hint"])
+        failure = kind.__new__(kind)  # narrower ones make their messages themselves, of what is not recorded
+        GoldsmithError.__init__(failure, record["message"], evidence=record["evidence"], hint=record["hint"])
+        return failure
     return BugError(record["bug"]) if "bug" in record else record["value"]
 
 

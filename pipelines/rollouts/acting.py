@@ -13,7 +13,7 @@ from pipelines.rollouts.journal import Journal, Stance
 
 TRIES = 6  # half a minute
 PATIENT_TRIES = 40  # a quarter of an hour: what puts a member back must not give up because an engine restarts
-UNDERWAY = timedelta(minutes=15)  # for what has begun to come to its end: a machine to start, a volume to move
+UNDERWAY = timedelta(minutes=10)  # for what has begun to come to its end: a machine to start, a volume to move
 SHORTEST = timedelta(milliseconds=200)
 LONGEST = timedelta(seconds=30)
 HELD = timedelta(seconds=2)
@@ -129,19 +129,22 @@ class Hand:
         return effect()
 
     async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
-        """One step after the other, until it is done: what fails is tried again so often, what is under way so long."""
-        failed, turns = 0, Turns(self.engine, HELD)
+        """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
+        as long as UNDERWAY, that is a failure, and of failures there may be so many as there are `tries`.
+        """
+        failed, waiting, turns = 0, "", Turns(self.engine, HELD)
         while True:
             try:
                 return await self.engine.step(name, attempt)
             except GoneError:
                 raise
-            except UnderwayError:
-                if turns.slept >= UNDERWAY:
-                    raise
-                await turns.next()
-            except OutsideError:
-                failed += 1
+            except OutsideError as error:
+                if isinstance(error, UnderwayError) and not (error.message == waiting and turns.slept >= UNDERWAY):
+                    if error.message != waiting:
+                        waiting, turns = error.message, Turns(self.engine, HELD)
+                    await turns.next()
+                    continue
+                waiting, failed = "", failed + 1
                 if failed >= tries:
                     raise
                 await self.engine.wait(min(LONGEST, timedelta(seconds=2 ** (failed - 1))))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
@@ -91,8 +92,7 @@ async def _in_place(work: Work) -> None:
     await work.free("create", lambda: _create(work))
     await _compare(work)
     await _retire(work)
-    start = f"start {work.order.name}"
-    await work.hand.act_until_stopped(start, lambda: work.fleet.start(work.key))
+    await work.until_stopped("start", lambda: work.fleet.start(work.key))
     await prove(work, work.order.limits.min_healthy_time)
     await _swap(work)
 
@@ -113,21 +113,28 @@ async def _compare(work: Work) -> None:
 
 async def _retire(work: Work) -> None:
     """Stop the old one as soon as that costs nobody anything. Raises RefusedError after progress_deadline."""
-    limits = work.order.limits
+    limits, in_place = work.order.limits, work.order.method is Method.IN_PLACE
     turns, drains = Turns(work.hand.engine, HELD), Turns(work.hand.engine, HELD)
-    while answer := await work.free("retire", lambda: _retire_safely(work, limits.drain - drains.slept)):
+    asks, begun = work.free, False
+    while answer := await asks("retire", partial(_retire_safely, work, limits.drain - drains.slept, begun)):
         held, underway = answer
-        if turns.slept >= limits.progress_deadline or drains.slept >= limits.drain + UNDERWAY:
+        if underway and in_place:  # it serves nobody by now: to wait for a pause's end would only cost more
+            asks, begun = work.until_stopped, True
+        if turns.slept >= limits.progress_deadline:
             raise RefusedError(held, hint="something else is unhealthy: mend it first")
+        if drains.slept >= limits.drain + UNDERWAY:
+            raise RefusedError(held, hint="it takes too long: look at the old one")
         await (drains if underway else turns).next()
-        if not underway and work.order.method is Method.SURGE:
+        if not underway and not in_place:
             await prove(work, limits.min_healthy_time)
 
 
-def _retire_safely(work: Work, drain: timedelta) -> Json:
+def _retire_safely(work: Work, drain: timedelta, begun: bool) -> Json:
     """Stop the old one; where that is not safe at this moment, or takes its time, say why and which of the two."""
     order, fleet = work.order, work.fleet
-    if order.method is Method.IN_PLACE:
+    if begun:
+        held = ""
+    elif order.method is Method.IN_PLACE:
         held = below_floor(fleet.describe(), order.member, order.floor)
     else:
         seen = fleet.read(work.key)

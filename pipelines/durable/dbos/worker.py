@@ -37,7 +37,7 @@ Body = Callable[[Json], Coroutine[Any, Any, Json]]
 RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next process does
 LEAVE_SECONDS = 60
 BROKEN = ("ERROR", "CANCELLED")
-VERSION = "1"  # a flow whose steps changed places needs another, and is carried to its end by the old one
+VERSION = "2"  # a flow whose steps changed places needs another, and is carried to its end by the old one
 
 
 class Worker:

@@ -26,6 +26,7 @@ from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.leavings import EXPIRY
 from pipelines.fleet.members import Key, Read, Target
 from pipelines.fleet.model import Method
+from pipelines.fleet.port import GoneError
 
 
 class Ec2Fleet(Ec2Members):
@@ -65,9 +66,7 @@ class Ec2Fleet(Ec2Members):
     def start(self, key: Key) -> None:
         """The new instance runs, and has what could not exist twice, where the old one is stopped already."""
         place = self.place(key)
-        new = self._launch(key, place)["InstanceId"]
-        self._seen(key, place)
-        place.start(new)
+        new = self._begun(key, place)
         old = place.shown(place.need(key.old))
         if not old.instance.get("SourceDestCheck", True):
             place.ec2.call("ModifyInstanceAttribute", InstanceId=new, SourceDestCheck={"Value": False})
@@ -76,9 +75,18 @@ class Ec2Fleet(Ec2Members):
             self._hand_over(place, kept, place.need(new))
             place.register(new, kept.hung.registrations)
 
-    def _seen(self, key: Key, place: Place) -> None:
-        """Wait until the region shows what it has just launched."""
+    def _begun(self, key: Key, place: Place) -> str:
+        """The new instance, once it runs. One that has ended is not launched again: the next would end, too."""
+        new, ended = place.launched(key.rollout, key.member)
+        if new is None and ended:
+            raise OutsideError(f"the new instance of {key.name} ended while it started")
+        name = str((new or self._launch(key, place))["InstanceId"])
         place.until(lambda: place.launched(key.rollout, key.member)[0], f"the new instance of {key.name}")
+        try:
+            place.start(name)
+        except GoneError:  # which means the old one
+            raise OutsideError(f"the new instance of {key.name} ended while it started") from None
+        return name
 
     def _hand_over(self, place: Place, kept: Kept, to: Json) -> None:
         """What cannot exist twice goes to an instance."""

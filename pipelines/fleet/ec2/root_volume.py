@@ -28,6 +28,7 @@ from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.members import Key, Read, Target
+from pipelines.fleet.port import UnderwayError
 
 UNDER_WAY = ("pending", "in-progress", "failing")
 
@@ -57,21 +58,20 @@ class RootVolumeFleet(Ec2Members):
     def start(self, key: Key) -> None:
         """Replace the root volume, wait until that is done, and register the instance again."""
         place = self.place(key)
+        kept = kept_for(Shown(place.need(key.old)), key)
+        self._replace(key, place, kept)
         shown = Shown(place.need(key.old))
-        kept = kept_for(shown, key)
-        if shown.root in kept.hung.volumes:
-            self._replace(key, place, kept)
-            shown = Shown(place.need(key.old))
+        if shown.root in ("", *kept.hung.volumes):
+            raise UnderwayError(f"waiting for {key.old} to show its new root volume")
         place.tag([*kept.hung.volumes], own_tags(key.rollout, key.member, kept.expiry))
         was = place.volume(next(iter(kept.hung.volumes)))
         place.tag([shown.root], {**persons_tags(was.get("Tags")), ROLLOUT: key.rollout, MEMBER: key.member})
         place.register(key.old, kept.hung.registrations)
 
     def _replace(self, key: Key, place: Place, kept: Kept) -> None:
-        """One task that replaces it, begun once; another only when the last one has ended without success."""
-        tasks = self._tasks(key, place)
-        if not any(one["TaskState"] in UNDER_WAY for one in tasks):
-            token = requests.token(key.rollout, key.member, "root", len(tasks))
+        """One task that replaces it, begun once, and looked at before the instance is: that shows it a bit later."""
+        if not self._tasks(key, place):
+            token = requests.token(key.rollout, key.member, "root", 0)
             own = own_tags(key.rollout, key.member, kept.expiry)
             place.ec2.call("CreateReplaceRootVolumeTask", **requests.replace_root(key.old, kept.image, token, own))
         ended = self._ended(key, place)
