@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
 
 from hardening.foundation.errors import OutsideError
 from images.aws.cloud import Cloud
 from pipelines.fleet.ec2.amis import image_of, is_image
 from pipelines.fleet.ec2.essence import KEPT, Json, Kept, Shown, cannot_roll, forced_in_place, kept_in
 from pipelines.fleet.ec2.inventory import Found, Inventory, Template, places, read_fleet
-from pipelines.fleet.ec2.place import MOMENT, Place
+from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.health import ask
 from pipelines.fleet.leavings import MEMBER
 from pipelines.fleet.members import Key, Member, Read, Seen, Target, protection
@@ -21,10 +20,9 @@ from pipelines.fleet.model import Fleet
 class Ec2Members:
     """The standalone instances of `fleet`, in every region and account that it names."""
 
-    def __init__(self, fleet: Fleet, cloud: Cloud, patience: timedelta = MOMENT) -> None:
+    def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
         self.fleet = fleet
         self.cloud = cloud
-        self.patience = patience
         self._places: dict[tuple[str, str], Place] = {}
 
     def inventory(self) -> Inventory:
@@ -130,7 +128,7 @@ class Ec2Members:
         """The region that a member is in."""
         account, region = key.member.split("/")[:2]
         if (account, region) not in self._places:
-            self._places[account, region] = Place(self.cloud.clients, account, region, self.patience)
+            self._places[account, region] = Place(self.cloud.clients, account, region)
         return self._places[account, region]
 
 

@@ -22,11 +22,10 @@ MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
 class Place:
-    """One region of one account. What takes longer than `patience` there is an UnderwayError, to be asked for again."""
+    """One region of one account. What takes longer than a moment there is an UnderwayError, to be asked for again."""
 
-    def __init__(self, clients: Clients, account: str, region: str, patience: timedelta = MOMENT) -> None:
+    def __init__(self, clients: Clients, account: str, region: str) -> None:
         self.clients = clients
-        self.patience = patience
         self.account = account
         self.region = region
         self.ec2 = clients.client("ec2", region, account)
@@ -173,7 +172,7 @@ class Place:
     def until(self, done: Callable[[], Any], what: str) -> Any:
         """What `done` returns once it is true. Raises UnderwayError when that takes longer than a moment."""
         try:
-            return self.clients.until(done, what, within=self.patience)
+            return self.clients.until(done, what, within=MOMENT)
         except LateError:
             raise UnderwayError(f"waiting for {what}") from None
 
