@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from hardening.findings import CheckResult, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
-from images.boot import observations, qemu, unified
+from images.boot import observations, qemu, unified, vm
 from images.boot.console import plain, tail
 from images.boot.merge import WORST_FIRST, merge_live
 from images.boot.model import Level, limits
@@ -99,6 +101,16 @@ def test_the_command_boots_what_ships_and_changes_nothing() -> None:
         "-drive if=pflash,format=raw,file=/usr/share/OVMF/OVMF_VARS_4M.fd,unit=1,snapshot=on "
         "-smbios type=11,value=a=b -fw_cfg name=opt/x,file=/w/x"
     )
+
+
+@pytest.mark.parametrize("start", ["ec2e1916-9099", "45e12aec-dcd1"])
+def test_a_machine_of_the_gate_is_never_taken_for_one_of_amazons(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By chance one in two thousand was: cloud-init looked for Amazon's metadata until the boot was ended."""
+    drawn = UUID(f"{start}-4caf-bd21-012345abcdef")
+    monkeypatch.setattr(vm, "uuid4", lambda: drawn)
+    given_ = vm.a_uuid()
+    assert UUID(given_).node == drawn.node
+    assert not re.match("ec2|.{4}2.ec", given_)
 
 
 def test_the_quick_level_starts_the_kernel_itself() -> None:
