@@ -10,6 +10,7 @@ from images.boot.payload import PORT
 PROGRAM = "qemu-system-x86_64"
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 FIRMWARE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+BOARD = "q35,sata=off,smbus=off"  # clouds give their machines neither, and drivers for them take a second to load
 PROBE_PORT, PROBE_STATUS = 0xF4, 33
 
 
@@ -47,7 +48,7 @@ class Machine:
 def command(machine: Machine) -> list[str]:
     """The argv that boots `machine`: no default devices, no display, no way out, and a reset ends it."""
     return [
-        *(PROGRAM, "-machine", "q35", *_accelerator(machine.accelerator), "-smp", "2", "-m", "1024"),
+        *(PROGRAM, "-machine", BOARD, *_accelerator(machine.accelerator), "-smp", "2", "-m", "1024"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-uuid", machine.uuid),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-chardev", f"file,id=console,path={_value(machine.console)}", "-serial", "chardev:console"),

@@ -19,13 +19,13 @@ from images.builders.job import BuildJob, Built
 from images.disk import file_digest, require_free, room_on
 from images.machines import layers, trees
 from images.machines.disk import DiskSpec, assemble
+from images.machines.kernel import STUB, SYSTEM_PATH
 from images.machines.mounts import overlay, unmount
 from images.machines.record import keep_disk, write_manifest
 from images.model import Machine
 from images.packages import debian
 
 VERSION = "2"  # changes whenever the same tree would become another disk
-STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 # What has a say in the bytes of a disk, and how it tells its version; without an option: by the program itself.
 TOOLS = {"systemd-repart": "--version", "ukify": "--version", "mkfs.ext4": "-V", "mcopy": "--version", "mkfs.vfat": ""}
 
@@ -92,7 +92,7 @@ def _version(name: str, flag: str) -> str:
     program = which(name)
     if program is None or not flag:
         return _of(program)
-    done = run([str(program), flag], ok=range(256))
+    done = run([str(program), flag], ok=range(256), env={"PATH": SYSTEM_PATH})
     found = re.search(r"\d+\.[\w.~+-]+|\d{3} \([^)]+\)", f"{done.stdout}{done.stderr}")
     return found[0] if found else "unknown"
 

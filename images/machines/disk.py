@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hardening.foundation.process import dies_with_us, run
+from hardening.foundation.process import dies_with_us, run, threads
 from images.disk import room_on
 from images.machines import filesystem, kernel
 
@@ -47,10 +47,11 @@ def assemble(tree: Path, spec: DiskSpec, work: Path, epoch: int) -> Path:
     Raises OutsideError where a tool is absent, the tree has no kernel, or the disk that holds `work` is full.
     """
     disk = work / "disk.raw"
-    with room_on(work):
+    with room_on(work), threads(1) as beside:
+        program = beside.submit(kernel.unified_kernel, tree, spec.command_line, work)
         contents = filesystem.Contents(tree)
         size = root_bytes(contents.size_bytes, spec.minimum_bytes)
-        stage = _system_partition(kernel.unified_kernel(tree, spec.command_line, work), work / "esp", epoch)
+        stage = _system_partition(program.result(), work / "esp", epoch)
         root = _partition(disk, stage, size, work / "repart.d", epoch)
         filesystem.write(contents, root, epoch, work)
         run(["fallocate", "--dig-holes", str(disk)])
