@@ -305,8 +305,11 @@ def plant(root: Path) -> None:
 def test_a_control_that_was_changed_is_tried_in_a_machine_that_is_kept_nowhere(
     server: Goldsmith, fork: Goldsmith, tmp_path: Path
 ) -> None:
-    """`image.boot --quick --control`: built as it stands now, booted, asked for that one control; no artifact of it."""
-    house = fork.with_(definition(tmp_path / "content", "m-child", CHILD + OTHER_GROUP))
+    """`image.boot --quick --control`: built as it stands now, booted, asked for that one control; no artifact of it.
+
+    At level 2 of the benchmark, so that a machine of that boots too.
+    """
+    house = fork.with_(definition(tmp_path / "content", "m-child", CHILD.replace("level1", "level2") + OTHER_GROUP))
     before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
     answer = house("image.boot", "m-child", "--quick", "--control", "sshd-access", "--json")
     assert answer.code == 0, answer.err
