@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.retrying import retrying
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -27,3 +29,20 @@ def engine(docker_host: str) -> DockerClient:
             hint="./goldsmith setup starts one; ./goldsmith doctor shows which is used",
         ) from None
     return client
+
+
+def images_named(docker_host: str, pattern: str) -> list[dict[str, Any]]:
+    """The engine's images whose names match `pattern`, such as `*/trial/*`, as its API describes them.
+
+    Asked again where the engine misses one of its images, of whatever name: somebody is removing that one just then.
+    Raises OutsideError where it still does after 20 seconds.
+    """
+    from docker.errors import NotFound
+
+    def listed() -> list[dict[str, Any]]:
+        try:
+            return list(engine(docker_host).api.images(filters={"reference": pattern}))
+        except NotFound as error:
+            raise OutsideError(f"{docker_host} could not list its images", evidence=str(error)) from None
+
+    return retrying(listed, within=timedelta(seconds=20))

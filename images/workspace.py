@@ -70,14 +70,14 @@ def _sweep_engine(docker_host: str, work_id: str) -> None:
     """Remove the containers and image names that a dead run left on the engine."""
     from docker.errors import DockerException
 
-    from images.engine import engine
+    from images.engine import engine, images_named
 
     # The plain listings: those of whole objects ask for each one again, and fail where one has gone in between.
     api = engine(docker_host).api
     try:
         for container in api.containers(all=True, filters={"label": f"{WORK_LABEL}={work_id}"}):
             api.remove_container(container["Id"], force=True, v=True)
-        for image in api.images(filters={"reference": f"*/trial/{work_id}"}):
+        for image in images_named(docker_host, f"*/trial/{work_id}"):
             for tag in image["RepoTags"] or []:
                 api.remove_image(tag, force=True)
     except DockerException as error:

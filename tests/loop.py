@@ -173,13 +173,13 @@ def kill_when(
 
 def on_engine(docker_host: str, names: Iterable[str]) -> list[str]:
     """What the workspaces `names` have on the engine: trial containers and images."""
-    from images.engine import engine
+    from images.engine import engine, images_named
 
     api = engine(docker_host).api
     wanted = set(names)
     containers = api.containers(all=True, filters={"label": WORK_LABEL})
     mine = [c["Id"] for c in containers if c["Labels"][WORK_LABEL] in wanted]
-    images = api.images(filters={"reference": "goldsmith.invalid/trial/*"})
+    images = images_named(docker_host, "goldsmith.invalid/trial/*")
     tags = [tag for image in images for tag in image["RepoTags"] or []]
     return [*mine, *(tag for tag in tags if tag.split("/")[2].partition(":")[0] in wanted)]
 

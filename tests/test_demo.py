@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from hardening.foundation.settings import Settings
-from images.engine import engine
+from images.engine import engine, images_named
 from pipelines.contract import DemoOutput
 from pipelines.demo import service
 from pipelines.demo.flow import _close
@@ -42,7 +42,7 @@ class Stage:
         """Everything that a demo with this registry has on the machine, but its report."""
         client = engine(self.docker_host)
         networks = client.networks.list(filters={"label": service.LABEL})
-        images = client.images.list(filters={"reference": f"{registry}/*"})
+        images = images_named(self.docker_host, f"{registry}/*")
         return [
             *self.running(), *networks, *images, *processes("docker-registry", str(self.state)),
             *([self.state] if self.state.exists() else []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import OutsideError
-from images.engine import engine
+from images.engine import engine, images_named
 from pipelines.demo.stream import wait_for
 from pipelines.fleet.docker.proxy import nginx_config
 
@@ -73,6 +73,5 @@ def clean(docker_host: str) -> None:
 
 def forget_images(docker_host: str, registry: str) -> None:
     """Remove the images that the demo's registry gave to the engine."""
-    client = engine(docker_host)
-    for image in client.images.list(filters={"reference": f"{registry}/*"}):
-        client.images.remove(str(image.id), force=True)
+    for image in images_named(docker_host, f"{registry}/*"):
+        engine(docker_host).images.remove(image["Id"], force=True)
