@@ -35,7 +35,7 @@ def images_named(docker_host: str, pattern: str) -> list[dict[str, Any]]:
     """The engine's images whose names match `pattern`, such as `*/trial/*`, as its API describes them.
 
     Asked again where the engine misses one of its images, of whatever name: somebody is removing that one just then.
-    Raises OutsideError where it still does after 20 seconds.
+    Raises OutsideError where it goes on doing so.
     """
     from docker.errors import NotFound
 

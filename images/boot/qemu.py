@@ -10,7 +10,7 @@ from images.boot.payload import PORT
 PROGRAM = "qemu-system-x86_64"
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 FIRMWARE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
-BOARD = "q35,sata=off,smbus=off"  # clouds give their machines neither, and drivers for them take a second to load
+BOARD = "q35,sata=off,smbus=off"  # clouds give their machines neither, and their drivers take up to a second to load
 PROBE_PORT, PROBE_STATUS = 0xF4, 33
 
 
