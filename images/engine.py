@@ -39,9 +39,11 @@ def images_named(docker_host: str, pattern: str) -> list[dict[str, Any]]:
     """
     from docker.errors import NotFound
 
+    api = engine(docker_host).api
+
     def listed() -> list[dict[str, Any]]:
         try:
-            return list(engine(docker_host).api.images(filters={"reference": pattern}))
+            return list(api.images(filters={"reference": pattern}))
         except NotFound as error:
             raise OutsideError(f"{docker_host} could not list its images", evidence=str(error)) from None
 

@@ -15,6 +15,7 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
+from images.builders import machine
 from images.machines import blocks, disk, filesystem, kernel, layout, raw
 from images.machines.disk import DiskSpec, assemble
 from images.machines.layout import Item, Padding
@@ -291,6 +292,16 @@ def test_a_missing_tool_is_named_with_its_package(
     with pytest.raises(OutsideError, match=f"{tool} is not installed") as error:
         made(folder / "tree", tmp_path / "work")
     assert "package" in error.value.hint
+
+
+def test_the_version_of_ukify_is_known_whichever_python_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a Python program, and one that cannot run would be "unknown" in the inputs of every machine."""
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert re.match(r"\d{3} \(", machine._version("ukify", machine.TOOLS["ukify"]))
 
 
 @pytest.mark.slow

@@ -97,6 +97,7 @@ def test_a_machine_of_mkosi_is_planned_again_when_the_archive_has_moved(tmp_path
     assert (first.input_digest, first.inputs) == (again.input_digest, again.inputs)
     now = datetime.now(UTC)
     kept = Artifact("m-mkosi", "linux/amd64", first.input_digest, "sha256:0", first.inputs, (), now, now, 1)
+    assert first.inputs["archive"].startswith("sha256:")
     moved = {**first.inputs, "archive": "sha256:of tomorrow"}
     assert list(map(str, changes_between(kept, moved, ()))) == ["archive changed"]
 

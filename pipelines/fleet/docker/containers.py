@@ -193,10 +193,10 @@ class DockerFleet:
             before_drain(self.api, self.fleet.limits, old)
             if old["State"]["Status"] in RUNNING:
                 self.api.stop(old["Id"], timeout=max(1, int(drain.total_seconds())))
-            self._restart(old, {"Name": essence.at_rest(old)})
+            self._set_restart_policy(old, {"Name": essence.at_rest(old)})
 
-    def _restart(self, container: Json, policy: Json) -> None:
-        """Give it the restart policy. The engine refuses for one that ends just then: better stopped before."""
+    def _set_restart_policy(self, container: Json, policy: Json) -> None:
+        """The engine refuses this for a container that ends just then: better stopped before."""
         if container["HostConfig"]["RestartPolicy"]["Name"] != policy["Name"]:
             self.api.update_container(container["Id"], restart_policy=policy)
 
@@ -228,7 +228,7 @@ class DockerFleet:
                 self._rename(new, key.new_name)
                 if key.method is Method.IN_PLACE:
                     self.api.stop(new["Id"], timeout=1)
-                self._restart(old, new["HostConfig"]["RestartPolicy"])
+                self._set_restart_policy(old, new["HostConfig"]["RestartPolicy"])
             self._rename(old, key.name)
             if old["State"]["Status"] not in RUNNING:
                 self.api.start(old["Id"])
