@@ -24,7 +24,7 @@ from pipelines.host.private_engine import PrivateEngine
 from pipelines.host.state import keep_private
 from tests.loop import Goldsmith, definition, until
 
-# Prints each path of standard input that whoever runs it can read, write or execute.
+# Prints each path of standard input that its user can read, write or execute.
 ALLOWED = (
     'while IFS= read -r path; do if [ -r "$path" ] || [ -w "$path" ] || [ -x "$path" ]; then echo "$path"; fi; done'
 )
