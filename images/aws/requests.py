@@ -25,11 +25,14 @@ IDLE_MINUTES = 120  # after so long without a block, the service itself gives a 
 def start_snapshot(
     machine: Machine, token: str, tags: Mapping[str, str], *, parent: Parent | None, key: str
 ) -> dict[str, Any]:
-    """A snapshot to write blocks into: on `parent`, else encrypted by `key`, else (no key) plain."""
+    """A snapshot to write blocks into: on `parent`, else encrypted by `key`, else (no key) plain.
+
+    Its description, which nobody can change later, holds the token: EC2 shows no snapshot's own.
+    """
     request: dict[str, Any] = {
         "VolumeSize": machine.volume_gib,
         "ClientToken": token,
-        "Description": f"{machine.name} {machine.linear}",
+        "Description": f"{machine.name} {machine.linear} {token}",
         "Tags": as_list(tags),
         "Timeout": IDLE_MINUTES,
     }
