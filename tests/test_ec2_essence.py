@@ -11,21 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2.essence import (
-    Hung,
-    Kept,
-    Registration,
-    Shown,
-    cannot_roll,
-    differences,
-    forced_in_place,
-    is_member,
-    kept_in,
-)
+from pipelines.fleet.ec2.comparison import differences
+from pipelines.fleet.ec2.essence import Hung, Kept, Registration, Shown, is_member, kept_in
+from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.requests import run_instances, token
 from pipelines.fleet.model import Ec2, Way
 
 GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/shop/0123456789abcdef"
+COMES = {"BootMode": "uefi", "TpmSupport": "v2.0", "EnaSupport": True, "Encrypted": True}
+TYPE = {
+    "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]}, "SupportedBootModes": ["legacy-bios", "uefi"],
+    "NitroTpmSupport": "supported", "NetworkInfo": {"EnaSupport": "required"},
+    "VCpuInfo": {"DefaultCores": 1, "DefaultThreadsPerCore": 2},
+}  # fmt: skip
 NAMES = st.text("abcdef0123456789", min_size=8, max_size=17)
 
 
@@ -39,6 +37,10 @@ def instance(name: str = "i-old") -> dict[str, Any]:
         "KeyName": "ops",
         "IamInstanceProfile": {"Arn": "arn:aws:iam::111111111111:instance-profile/shop"},
         "MetadataOptions": {"HttpTokens": "optional", "HttpPutResponseHopLimit": 2, "State": "applied"},
+        "Architecture": "x86_64",
+        "CurrentInstanceBootMode": "uefi",
+        "EnaSupport": True,
+        "CpuOptions": {"CoreCount": 1, "ThreadsPerCore": 2},
         "Placement": {"AvailabilityZone": "eu-central-1a", "Tenancy": "default", "GroupName": ""},
         "Monitoring": {"State": "enabled"},
         "RootDeviceName": "/dev/xvda",
@@ -60,7 +62,7 @@ def shown(found: dict[str, Any]) -> Shown:
     root = {"Size": 12, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250, "Tags": [{"Key": "disk", "Value": "a"}]}
     more = {"userData": "aGVsbG8=", "instanceInitiatedShutdownBehavior": "stop", "addresses": ("eipalloc-1",),
             "credits": "unlimited"}  # fmt: skip
-    return Shown(found, {f"vol-root-{found['InstanceId']}": root}, more, (Registration(GROUP, 80),))
+    return Shown(found, {f"vol-root-{found['InstanceId']}": root}, more, (Registration(GROUP, 80),), TYPE)
 
 
 def kept(old: Shown) -> Kept:
@@ -172,7 +174,7 @@ def test_a_token_is_that_of_its_effect() -> None:
 )
 def test_what_cannot_be_replaced_says_why(change: dict[str, Any], said: str) -> None:
     """Before anything is touched."""
-    why = cannot_roll(shown({**instance(), **change}), Ec2())
+    why = cannot_roll(shown({**instance(), **change}), Ec2(), COMES)
     assert (bool(why), said in why) == (bool(said), True)
 
 
@@ -183,10 +185,10 @@ def test_an_address_that_is_part_of_the_member_is_kept_by_a_root_volume_alone() 
     made["NetworkInterfaces"][0]["Attachment"]["DeleteOnTermination"] = False
     more["NetworkInterfaces"][0]["PrivateIpAddresses"] = [{"Primary": False, "PrivateIpAddress": "10.0.0.9"}]
     plain["NetworkInterfaces"][0].update(PrivateIpAddress="10.0.0.4")
-    assert "10.0.0.4" in cannot_roll(shown(plain), Ec2(keep_address=True))
-    assert "10.0.0.4" in cannot_roll(shown(made), Ec2())
-    assert "10.0.0.9" in cannot_roll(shown(more), Ec2())
-    assert not any(cannot_roll(shown(one), Ec2(way=Way.ROOT_VOLUME, keep_address=True)) for one in (plain, made, more))
+    assert "10.0.0.4" in cannot_roll(shown(plain), Ec2(keep_address=True), COMES)
+    assert "10.0.0.4" in cannot_roll(shown(made), Ec2(), COMES)
+    assert "10.0.0.9" in cannot_roll(shown(more), Ec2(), COMES)
+    assert not any(cannot_roll(shown(one), Ec2(way=Way.ROOT_VOLUME, keep_address=True), COMES) for one in (plain, made, more))
 
 
 def test_what_cannot_exist_twice_forces_the_old_one_to_stop_first() -> None:
