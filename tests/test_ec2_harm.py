@@ -98,6 +98,8 @@ def test_an_adoption_that_was_taken_back_is_unknown_again(at: Shop) -> None:
     assert (member.image.startswith("snap-"), at.new.digest in member.digests) == (True, False)
     at.ec2.deregister_image(ImageId=at.image(at.new))
     assert port.describe()[0].image == member.image
+    with pytest.raises(OutsideError, match="what ran before is no image"):
+        port.prepare(Target(member.exact, member.exact, None))
 
 
 def test_the_way_back_of_a_root_volume_stops_nothing(at: Shop) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from images.aws.client import Clients
@@ -17,16 +17,18 @@ class Balancers:
         self.targets = clients.client("elbv2", region, account)
         self.classics = clients.client("elb", region, account)
 
-    def registered(self) -> Iterator[Registered]:
-        """Who is registered in some target group; those that are on their way out are not."""
+    def registered(self, vpcs: Collection[str]) -> Iterator[Registered]:
+        """Who is registered in some target group of these networks; those that are on their way out are not."""
         for group in self.targets.pages("DescribeTargetGroups", "TargetGroups"):
+            if group.get("VpcId") not in vpcs:
+                continue
             arn, default = group["TargetGroupArn"], group.get("Port", 0)
             answer = self.targets.call("DescribeTargetHealth", TargetGroupArn=arn)
             for one in answer["TargetHealthDescriptions"]:
                 state = one.get("TargetHealth", {}).get("State", "")
                 if state != "draining":
                     port = int(one["Target"].get("Port") or default)
-                    yield Registered(group.get("VpcId", ""), one["Target"]["Id"], Registration(arn, port, state))
+                    yield Registered(group["VpcId"], one["Target"]["Id"], Registration(arn, port, state))
 
     def classic(self) -> dict[str, tuple[str, ...]]:
         """The names of the Classic Load Balancers that an instance is registered in, by its id."""

@@ -117,7 +117,8 @@ class _Reading:
         if not found:
             return
         volumes = dict(self._volumes(found))
-        checked, registered = set(self._checked(found)), list(self.place.balancers.registered())
+        networks = {str(one.get("VpcId")) for one in found.values()}
+        checked, registered = set(self._checked(found)), list(self.place.balancers.registered(networks))
         types, classic, images = self.place.types(found.values()), self.place.balancers.classic(), self._images()
         for name, one in sorted(found.items()):
             places = of_instance(one, registered)

@@ -111,6 +111,11 @@ class Ec2Members:
         """See that a release is there in every region. Raises RefusedError where it is not what was signed."""
         if is_image(target):
             return
+        if target.reference.startswith(("snap-", "vol-")):
+            raise OutsideError(
+                f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known",
+                hint="make an image of that snapshot or volume, and launch the member from it",
+            )
         for region in dict.fromkeys(region for _, region in places(self.fleet, self.cloud)):
             image_of(self.cloud, target, region)
 

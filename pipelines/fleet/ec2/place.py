@@ -98,7 +98,7 @@ class Place:
 
     def registrations(self, instance: Json) -> tuple[Registration, ...]:
         """Where an instance is registered, by its id or its addresses, and how it is there."""
-        return of_instance(instance, self.balancers.registered())
+        return of_instance(instance, self.balancers.registered({instance.get("VpcId", "")}))
 
     def types(self, instances: Iterable[Json]) -> dict[str, Json]:
         """What the instance types of instances support, by name."""
