@@ -64,6 +64,10 @@ def complete_snapshot(snapshot: str, written: Sequence[int], digests: bytes) -> 
     }
 
 
+# How every image of ours starts: UEFI with a TPM, ENA, metadata by IMDSv2 only.
+BOOT = {"BootMode": "uefi", "TpmSupport": "v2.0", "ImdsSupport": "v2.0", "EnaSupport": True}
+
+
 def register_image(machine: Machine, name: str, snapshot: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """An image over a snapshot: UEFI with a TPM, ENA, metadata by IMDSv2 only, a gp3 root."""
     root = {"SnapshotId": snapshot, "VolumeType": "gp3", "DeleteOnTermination": True}
@@ -72,10 +76,7 @@ def register_image(machine: Machine, name: str, snapshot: str, tags: Mapping[str
         "Description": f"{machine.name} {machine.linear}",
         "Architecture": ARCHITECTURES[machine.architecture],
         "VirtualizationType": "hvm",
-        "BootMode": "uefi",
-        "TpmSupport": "v2.0",
-        "ImdsSupport": "v2.0",
-        "EnaSupport": True,
+        **BOOT,
         "RootDeviceName": ROOT_DEVICE,
         "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": root}],
         "TagSpecifications": [_tagged("image", tags)],
