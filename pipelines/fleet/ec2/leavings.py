@@ -19,7 +19,7 @@ class Ec2Ground:
         self.places = {f"{account}/{region}": Place(clients, account, region) for account, region in places}
 
     def leavings(self) -> tuple[Leaving, ...]:
-        """Instances that never became a member or were kept, then volumes and interfaces that hang nowhere."""
+        """Instances that never became a member or were kept, then volumes that hang nowhere."""
         return tuple(one for where, place in sorted(self.places.items()) for one in _read(where, place))
 
     def remove(self, leaving: Leaving) -> None:
@@ -27,10 +27,8 @@ class Ec2Ground:
         place = self.places[leaving.where]
         if leaving.kind == "instance":
             place.terminate(leaving.id)
-        elif leaving.kind == "volume":
-            place.delete_volume(leaving.id)
         else:
-            place.delete_interface(leaving.id)
+            place.delete_volume(leaving.id)
 
 
 def _read(where: str, place: Place) -> list[Leaving]:
@@ -54,16 +52,12 @@ class _Region:
         yield from self._kept_ones()
         keyed = [{"Name": "tag-key", "Values": [EXPIRY]}]
         for one in self._instances(keyed):
-            holds = ", ".join(Shown(one).hung().volumes)
-            held = f"it holds the data volumes {holds}: a person decides" if holds else ""
-            yield self._leaving("instance", one["InstanceId"], as_dict(one.get("Tags")), held)
+            yield self._leaving("instance", one["InstanceId"], as_dict(one.get("Tags")), _held(one))
         free = [*keyed, {"Name": "status", "Values": ["available"]}]
         for one in self.place.ec2.pages("DescribeVolumes", "Volumes", Filters=free):
-            by = self.kept.get(one["VolumeId"], "")
-            held = f"{by} needs it to go back" if by else ""
+            by, known = self.kept.get(one["VolumeId"], ""), one["VolumeId"] in self.ours
+            held = f"{by} needs it to go back" if by else "" if known else NOT_OURS
             yield self._leaving("volume", one["VolumeId"], as_dict(one.get("Tags")), held)
-        for one in self.place.ec2.pages("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=free):
-            yield self._leaving("interface", one["NetworkInterfaceId"], as_dict(one.get("TagSet")))
 
     def _kept_ones(self) -> Iterator[Leaving]:
         """Old ones that stand stopped: they hold what they held."""
