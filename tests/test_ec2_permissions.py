@@ -16,10 +16,12 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
+from images.ledger import Made
 from pipelines.fleet.ec2.alarms import firing
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.leavings import Ec2Ground
 from pipelines.fleet.ec2.permissions import ACTIONS
+from pipelines.fleet.ec2.requests import token
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Method
@@ -135,21 +137,24 @@ def test_refreshing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> Non
 
 
 def test_reaping_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> None:
-    """An instance, a volume and an interface that nobody owns."""
+    """An instance and a volume of a rollout that is over."""
     at = shop(aws, tmp_path)
+    ledger, account = at.cloud.ledger, at.cloud.aws.account
     gone = at.cloud.now - EXPIRY
     own = [{"Key": f"dev.goldsmith.{key}", "Value": value}
            for key, value in {"rollout": "x", "member": "y", "expiry": gone.isoformat()}.items()]  # fmt: skip
     volume = at.ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
-    card = at.ec2.create_network_interface(SubnetId=at.subnet)["NetworkInterface"]["NetworkInterfaceId"]
-    at.ec2.create_tags(Resources=[at.instance(), volume, card], Tags=own)
-    ground = Ec2Ground(at.cloud.clients, [(at.cloud.aws.account, REGION)])
+    at.ec2.create_tags(Resources=[at.instance(ClientToken=token("x", "y", "create")), volume], Tags=own)
+    ledger.begin_rollout("x", "shop", "ann", {}, at.cloud.now)
+    ledger.save_rollout("x", {}, at.cloud.now, is_open=False)
+    ledger.record_made(Made(account, REGION, "volume", volume, "y", "", "", at.cloud.now, volume))
+    ground = Ec2Ground(at.cloud.clients, [(account, REGION)], ledger)
     with listening() as asked:
-        assert len(reap([ground], at.cloud.ledger, at.cloud.now, "ann", apply=True)) == 3
+        assert len(reap([ground], ledger, at.cloud.now, "ann", apply=True)) == 2
     assert told(asked, "roll.reap") == ([], [])
     at.settle()
     assert (at.running(), at.leftovers()) == ([], [])
-    at.cloud.ledger.close()
+    ledger.close()
 
 
 def test_every_call_in_the_code_stands_in_some_actions_permissions() -> None:

@@ -37,7 +37,7 @@ def _in_region(cloud: Cloud, region: str) -> list[Reaping]:
     except GoldsmithError as error:
         hint = "what cannot be read is not taken for left over; try again"
         raise OutsideError(f"{region} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
-    lines = cloud.made(region=region)
+    lines = [line for line in cloud.made(region=region) if line.kind in REMOVERS]
     # A run that was killed before it knew the id has written down by which token it would make the thing.
     known = {(line.kind, one): _state(cloud, line) for line in lines for one in (line.resource or line.token,)}
     decided = [

@@ -28,7 +28,7 @@ def grounds(context: Context, engine: Callable[[], str]) -> tuple[Ground, ...]:
     machines = [one for one in fleets if one.kind is FleetKind.EC2]
     if machines:
         where = dict.fromkeys(place for fleet in machines for place in places(fleet, context.cloud))
-        found.append(Ec2Ground(context.cloud.clients, where))
+        found.append(Ec2Ground(context.cloud.clients, where, context.ledger))
     return tuple(found)
 
 

@@ -77,10 +77,8 @@ ACTIONS: dict[str, frozenset[str]] = {
     },
     "roll.reap": frozenset(
         {
-            "ec2:DeleteNetworkInterface",
             "ec2:DeleteVolume",
             "ec2:DescribeInstances",
-            "ec2:DescribeNetworkInterfaces",
             "ec2:DescribeVolumes",
             "ec2:TerminateInstances",
         }

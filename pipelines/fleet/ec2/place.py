@@ -12,6 +12,7 @@ from images.aws.tags import as_list
 from pipelines.fleet.ec2.balancers import Balancers, of_instance
 from pipelines.fleet.ec2.essence import ENDED, Json, Registration, Shown
 from pipelines.fleet.ec2.moving import Moving
+from pipelines.fleet.ec2.requests import is_launched
 from pipelines.fleet.leavings import MEMBER, ROLLOUT
 from pipelines.fleet.port import GoneError, UnderwayError
 
@@ -52,7 +53,10 @@ class Place:
         return found
 
     def launched(self, rollout: str, member: str) -> tuple[Json | None, int]:
-        """What a rollout launched for a member, and how many of those have ended already."""
+        """What a rollout launched for a member, and how many of those have ended already.
+
+        Its tags find it, and the token that it was launched by proves it: a tag can be put on any instance.
+        """
         wanted = {f"tag:{ROLLOUT}": rollout, f"tag:{MEMBER}": member}
         filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
         found = [
@@ -60,6 +64,7 @@ class Place:
             for each in self.ec2.pages("DescribeInstances", "Reservations", Filters=filters)
             for one in each["Instances"]
         ]
+        found = [one for one in found if is_launched(one, rollout, member, len(found))]
         alive = [one for one in found if one["State"]["Name"] not in ENDED]
         return (alive[0] if alive else None), len(found) - len(alive)
 
@@ -195,10 +200,6 @@ class Place:
     def delete_volume(self, volume: str) -> None:
         """Delete a volume, if it is there."""
         self._gone("DeleteVolume", VolumeId=volume)
-
-    def delete_interface(self, interface: str) -> None:
-        """Delete a network interface, if it is there."""
-        self._gone("DeleteNetworkInterface", NetworkInterfaceId=interface)
 
     def _gone(self, operation: str, **request: Any) -> None:
         """Remove something, which may be gone already."""

@@ -20,6 +20,12 @@ def token(rollout: str, member: str, action: str, tried: int = 0) -> str:
     return digest_of([rollout, member, action, tried]).removeprefix("sha256:")
 
 
+def is_launched(instance: Json, rollout: str, member: str, tries: int) -> bool:
+    """Whether an instance was launched by one of the first `tries` tokens of a rollout for a member."""
+    tokens = {token(rollout, member, "create", tried) for tried in range(tries + 1)}
+    return instance.get("ClientToken") in tokens
+
+
 def run_instances(old: Shown, kept: Kept, image: Json, client_token: str, own: Mapping[str, str]) -> Json:
     """One instance like `old` from another image. Metadata by IMDSv2 only, whatever the old one allowed."""
     instance = old.instance

@@ -11,6 +11,7 @@ from typing import Any
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.tags import as_dict
+from images.ledger import Made
 from pipelines.fleet.ec2 import requests
 from pipelines.fleet.ec2.amis import image_of
 from pipelines.fleet.ec2.comparison import changed, root_traits
@@ -26,6 +27,7 @@ from pipelines.fleet.ec2.essence import (
     own_tags,
     persons_tags,
 )
+from pipelines.fleet.ec2.leavings import volumes_of
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.place import Place
@@ -76,6 +78,7 @@ class RootVolumeFleet(Ec2Members):
         shown = Shown(place.need(key.old))
         if shown.root in ("", *kept.hung.volumes):
             raise UnderwayError(f"waiting for {key.old} to show its new root volume")
+        self._note(key, place, *kept.hung.volumes, shown.root)
         place.tag([*kept.hung.volumes], own_tags(key.rollout, key.member, kept.expiry))
         was = place.volume(next(iter(kept.hung.volumes)))
         place.tag([shown.root], {**persons_tags(was.get("Tags")), ROLLOUT: key.rollout, MEMBER: key.member})
@@ -168,6 +171,7 @@ class RootVolumeFleet(Ec2Members):
         if not shown.root:
             self._attach(key, place, kept)
             return
+        self._note(key, place, shown.root)
         place.tag([shown.root], own_tags(key.rollout, key.member, kept.expiry))
         place.start(key.old)  # only the root volume of what runs is replaced
         tasks = self._tasks(key, place, back=True)
@@ -177,6 +181,13 @@ class RootVolumeFleet(Ec2Members):
         self._succeeded(key, place, back=True)
         if Shown(place.need(key.old)).root not in kept.hung.volumes:
             raise UnderwayError(f"waiting for {key.old} to show its old root volume")
+
+    def _note(self, key: Key, place: Place, *volumes: str) -> None:
+        """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""
+        for volume in volumes:
+            self.cloud.ledger.record_made(
+                Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
+            )
 
     def _attach(self, key: Key, place: Place, kept: Kept) -> None:
         """A task left the instance without any root volume: it stops, and gets its own again, if a stop costs nothing.
@@ -203,8 +214,9 @@ class RootVolumeFleet(Ec2Members):
         if found and kept and Shown(found).root not in kept.hung.volumes:
             raise OutsideError(f"{key.old} has not got back its root volume", hint="revive the old one first")
         old = kept.hung.volumes if kept else {}
+        ours = volumes_of(self.cloud.ledger, place)  # a tag can be put on any volume
         for volume in place.detached(key.rollout, key.member):
-            if volume not in old:
+            if volume in ours and volume not in old:
                 place.delete_volume(volume)
         if found and kept:
             place.untag(old, [ROLLOUT, MEMBER, EXPIRY])
