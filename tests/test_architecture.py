@@ -59,6 +59,7 @@ PURE = {
     "images.machines.layout",
     "images.model",
     "images.packages.debian",
+    "images.packages.grammar",
     "images.planning.graph",
     "images.planning.plan",
     "images.publication.lifecycle",

@@ -17,7 +17,7 @@ from images.builders.job import BuildJob, Built
 from images.catalog import files_of, mode_of
 from images.disk import room_on
 from images.model import Definition
-from images.packages.index import write_repository
+from images.packages.pool import write_repository
 from images.store import layers
 from images.store.merge import Merged
 
