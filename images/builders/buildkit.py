@@ -77,7 +77,7 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     for copied in job.definition.files:
         target = context / dockerfile.FILES / copied.path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(steps.file_content(job.definition, job.definition_folder, copied.source))
+        steps.put_file(job.definition, job.definition_folder, copied.source, target)
     written = job.work / "Dockerfile"
     packages = tuple(p.name for p in job.packages)
     written.write_text(dockerfile_of(job.definition, job.definition_folder, packages, base_digest, epoch))
