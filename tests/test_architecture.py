@@ -54,6 +54,7 @@ PURE = {
     "images.boot.stream",
     "images.boot.unified",
     "images.builders.config",
+    "images.configuration",
     "images.documents",
     "images.machines.blocks",
     "images.machines.initrd",
