@@ -22,6 +22,7 @@ PURE = {
     "hardening.evaluate",
     "hardening.explain",
     "hardening.findings",
+    "hardening.foundation.archives",
     "hardening.foundation.durations",
     "hardening.foundation.errors",
     "hardening.foundation.hashing",

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from hardening.foundation import archives
 from hardening.foundation.content import explain, read_toml
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.errors import ContentError
@@ -52,6 +53,8 @@ class Packages(_Section):
     extra_sources: tuple[Path, ...] = Field(
         (), description="more deb822 source files to plan and build from; images themselves do not hold them"
     )
+
+    _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(archives.plain))
 
 
 class Docker(_Section):

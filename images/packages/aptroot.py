@@ -1,4 +1,4 @@
-"""The private apt root: its configuration and sources. Of the host's own apt only archive addresses and proxy count."""
+"""The private apt root: its configuration and sources. Of the host's own apt only addresses, proxy and logins count."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from hardening.foundation.archives import LOGIN_HINT, has_login, without_login
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import Settings
@@ -26,7 +27,7 @@ def sources_of(settings: Settings, bootstrap: Bootstrap) -> str:
     """The deb822 text for planning on this host: keyrings by their path here, and the extra sources of the settings."""
     found = _archives(settings, bootstrap)
     own = [source.text(source.signed_by or str(_keyring(settings))) for source in found]
-    return "\n".join([*own, *(_read(path) for path in settings.packages.extra_sources)])
+    return "\n".join([*own, *(_extra(path) for path in settings.packages.extra_sources)])
 
 
 def addresses(settings: Settings, bootstrap: Bootstrap) -> tuple[str, ...]:
@@ -53,6 +54,8 @@ def _config(root: Path, scratch: Path, architecture: str) -> str:
     return f"""Dir "{root}";
 Dir::Etc "{scratch}/etc";
 Dir::Etc::parts "{scratch}/etc/apt.conf.d";
+Dir::Etc::netrc "{HOST}/auth.conf";
+Dir::Etc::netrcparts "{HOST}/auth.conf.d";
 Dir::State "{root}/var/lib/apt";
 Dir::State::status "{scratch}/status";
 Dir::State::extended_states "{scratch}/extended_states";
@@ -78,8 +81,15 @@ def _proxy(settings: Settings) -> str:
 @lru_cache
 def _host_proxy() -> str:
     """The host's own apt proxy lines."""
-    dump = run(["apt-config", "dump", "Acquire"]).stdout
-    return "".join(f"{line}\n" for line in dump.splitlines() if re.match(r"Acquire::https?::Proxy", line))
+    return proxy_lines(run(["apt-config", "dump", "Acquire"]).stdout)
+
+
+def proxy_lines(dump: str) -> str:
+    """The proxies in what `apt-config dump` says. Raises ContentError where one holds a login."""
+    lines = [line for line in dump.splitlines() if re.match(r"Acquire::https?::Proxy", line)]
+    if any(map(has_login, lines)):
+        raise ContentError("the proxy of this host's apt has a login in its address", file=HOST, hint=LOGIN_HINT)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _archives(settings: Settings, bootstrap: Bootstrap) -> tuple[Source, ...]:
@@ -100,6 +110,9 @@ def _archives(settings: Settings, bootstrap: Bootstrap) -> tuple[Source, ...]:
             hint="this host's apt does not use that suite: set packages.mirror and packages.security_mirror "
             "in goldsmith.toml",
         )
+    for uri in (uri for source in host for uri in source.uris if has_login(uri)):
+        where = f"an address of this host's apt with a login in it: {without_login(uri)}"
+        raise ContentError(f"{where}; images would hold it", file=HOST, hint=LOGIN_HINT)
     return host
 
 
@@ -134,8 +147,12 @@ def _signed_by_inside(settings: Settings, source: Source) -> str:
     return debian.armored(_read_bytes(keyring))
 
 
-def _read(path: Path) -> str:
-    return _read_bytes(path).decode()
+def _extra(path: Path) -> str:
+    """The text of one of `packages.extra_sources`. Raises ContentError where an address in it holds a login."""
+    text = _read_bytes(path).decode()
+    if any(re.search(r":/*[^/\s]*@", line) for line in text.splitlines() if not line.startswith("#")):
+        raise ContentError("an address with a login in it", file=path, key="packages.extra_sources", hint=LOGIN_HINT)
+    return text
 
 
 def _read_bytes(path: Path) -> bytes:
