@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from signal import SIGXFSZ
 
 from hardening.foundation.archives import LOGIN_HINT, has_login, without_login
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import run, which
 from hardening.foundation.settings import Settings
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.debian import Source
 
 HOST = Path("/etc/apt")
+UNVERIFIED = "var/lib/apt/lists/partial"  # below the root: what apt fetched of an index and did not accept yet
+LONGEST_SECONDS = 1800.0  # of one call of apt; a mirror may answer, and send nothing
+LARGEST_INDEX = 512 << 20  # bytes that apt writes to one file of an index; Debian's main has 55 million
+MOST_MEMORY = 1 << 30  # bytes of addresses that one program of apt may take
 
 
 def sources_text(settings: Settings, bootstrap: Bootstrap) -> str:
@@ -39,7 +45,7 @@ def configure(settings: Settings, bootstrap: Bootstrap, root: Path, scratch: Pat
     """Lay out the root and write its apt.conf into `scratch`; returns the file, for APT_CONFIG."""
     for name in ("etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d", "etc/sources.list.d"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
-    for name in ("var/lib/apt/lists/partial", "var/cache/apt"):
+    for name in (UNVERIFIED, "var/cache/apt"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (scratch / "archives/partial").mkdir(parents=True)
     (scratch / "etc/sources.list.d/goldsmith.sources").write_text(sources_of(settings, bootstrap))
@@ -76,6 +82,18 @@ def _proxy(settings: Settings) -> str:
             f'Acquire::http::Proxy "{settings.packages.proxy}";\nAcquire::https::Proxy "{settings.packages.proxy}";\n'
         )
     return _host_proxy()
+
+
+def limited(argv: Sequence[str]) -> list[str]:
+    """`argv`, a program of apt that fetches an index, so that what it unpacks fills neither disk nor memory."""
+    return ["prlimit", f"--fsize={LARGEST_INDEX}", f"--as={MOST_MEMORY}", *argv] if which(argv[0]) else list(argv)
+
+
+def too_large(stderr: str) -> str:
+    """What to say where apt, under `limited`, was ended for a file's size; else nothing."""
+    if f"received signal {int(SIGXFSZ)}" not in stderr:
+        return ""
+    return f"a file of it is larger than {LARGEST_INDEX} bytes (limit LARGEST_INDEX): ask whose archive that is"
 
 
 @lru_cache

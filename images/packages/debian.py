@@ -116,11 +116,17 @@ def armored(keyring: bytes) -> str:
 
 
 def parse_uris(text: str) -> dict[str, str]:
-    """`name=version` → SHA256 for each package that `apt-get --print-uris` would fetch."""
+    """`name=version` → SHA256 for each package that `apt-get --print-uris` would fetch.
+
+    Raises OutsideError for one whose name is not of Debian's form: it would be missing in silence.
+    """
     wanted = {}
-    for line in text.splitlines():
-        if match := re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9-]+)\.deb \d+ SHA256:(\S+)", line):
-            wanted[f"{match[1]}={unquote(match[2])}"] = match[4]
+    for line in (line for line in text.splitlines() if line.startswith("'")):
+        match = re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9-]+)\.deb \d+ SHA256:(\S+)", line)
+        version = unquote(match[2]) if match else ""
+        if match is None or not grammar.matches(grammar.VERSION, version):
+            raise OutsideError(f"apt names a file that is no package of Debian's form: {line[:400]!r}")
+        wanted[f"{match[1]}={version}"] = match[4]
     return wanted
 
 

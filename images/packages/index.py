@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -173,12 +174,16 @@ class PackageIndex:
 
     def _update(self, bootstrap: Bootstrap) -> None:
         with self._apt(bootstrap) as apt:
-            done = apt(["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"], (0, 100))
+            argv = aptroot.limited(["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"])
+            done = apt(argv, (0, 100))
         if done.status:
+            # What was fetched and not verified, from wherever the mirror sent us, does not stay.
+            shutil.rmtree(self._root(bootstrap) / aptroot.UNVERIFIED, ignore_errors=True)
             raise OutsideError(
                 f"the package index of {bootstrap.suite} could not be fetched",
                 evidence="\n".join(line for line in done.stderr.splitlines() if line.strip())[-2000:],
-                hint="check the network, settings packages.mirror and packages.proxy, and that the keyring is current",
+                hint=aptroot.too_large(done.stderr)
+                or "check the network, settings packages.mirror and packages.proxy, and that the keyring is current",
             )
         (self._root(bootstrap) / "fetched").touch()
 
@@ -209,7 +214,8 @@ class PackageIndex:
             env = {"APT_CONFIG": str(config), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
             def apt(argv: list[str], ok: tuple[int, ...], cwd: Path | None = None) -> Completed:
-                return run(argv, env=env, ok=ok, cwd=cwd, hint="apt answers from the index under the state directory")
+                hint = "apt answers from the index under the state directory"
+                return run(argv, env=env, ok=ok, cwd=cwd, timeout=aptroot.LONGEST_SECONDS, hint=hint)
 
             yield apt
 
