@@ -10,9 +10,9 @@ import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
-from images.builders import buildkit, dockerfile
+from images.builders import BuildJob, build, buildkit, dockerfile
 from images.store.oci import Store
-from tests.building import definition
+from tests.building import NOTHING, definition
 from tests.hostile import Hostile, hostile
 from tests.test_builders import GOLDEN, STEPS, rendered
 
@@ -170,8 +170,13 @@ def test_a_base_that_runs_steps_in_its_children_is_refused(tmp_path: Path) -> No
     store = Store(tmp_path / "store")
     config = {"architecture": "amd64", "os": "linux", "config": {"OnBuild": ["ADD http://example.com/x /x"]}}
     digest = store.write_image({**config, "rootfs": {"type": "layers", "diff_ids": []}}, []).digest
+    job = BuildJob(
+        name="x", definition=definition(GOLDEN), definition_folder=tmp_path, platform="linux/amd64", overlay=NOTHING,
+        packages=(), debs={}, stanzas="", sources="", parent=digest, upstream=None, work=tmp_path / "work", store=store,
+    )  # fmt: skip
+    (tmp_path / "work").mkdir()
     with pytest.raises(OutsideError, match="ONBUILD") as error:
-        buildkit.require_plain(store, digest)
+        build(job)
     assert "http://example.com/x" in error.value.evidence
     plain = store.write_image({**config, "config": {}, "rootfs": {"type": "layers", "diff_ids": []}}, []).digest
     buildkit.require_plain(store, plain)
