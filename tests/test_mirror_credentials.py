@@ -64,6 +64,14 @@ def test_an_address_is_one_word(address: str) -> None:
     Packages(proxy="DIRECT", mirror="file:/srv/archive", security_mirror="http://[::1]:3142/deb/debian-security")
 
 
+def test_a_suite_is_one_word_too() -> None:
+    """It stands in the same lines, and takes nothing but the name of the release."""
+    for wrong in ("x y", "x\nURIs: y", "{suite.__class__}", "{0}", ""):
+        with pytest.raises(ValueError, match="suites"):
+            Packages(suites=(wrong,))
+    Packages(suites=("{suite}", "{suite}-updates", "./", "stable/updates", "trixie"))
+
+
 def test_no_source_of_the_settings_holds_a_login(tmp_path: Path) -> None:
     """Of `extra_sources` the file is named."""
     extra = tmp_path / "extra.sources"

@@ -40,6 +40,11 @@ class Registry(_Section):
     insecure: bool = Field(False, description="speak plain HTTP; loopback addresses always do")
 
 
+ArchiveSuite = Annotated[
+    str, matching(r"^([A-Za-z0-9._/+~-]|\{suite\})+$", 'a suite such as "{suite}-updates", or a folder such as "./"')
+]
+
+
 class Packages(_Section):
     """Where packages come from. Empty values are taken from the host's own apt configuration."""
 
@@ -47,7 +52,7 @@ class Packages(_Section):
     security_mirror: str = Field("", description="base address of the security archive; empty: the host's own")
     proxy: str = Field("", description="http proxy for the mirror; empty: the host's apt proxy")
     keyring: Path | None = Field(None, description="keyring that signs the archive; empty: the distribution's")
-    suites: tuple[str, ...] = Field(
+    suites: tuple[ArchiveSuite, ...] = Field(
         ("{suite}", "{suite}-updates"), description="suites of `mirror`; one that ends in / is a flat repository"
     )
     extra_sources: tuple[Path, ...] = Field(
