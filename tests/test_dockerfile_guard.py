@@ -133,6 +133,7 @@ def test_nothing_is_added_from_the_network(name: str, engine: str, tmp_path: Pat
         ("ARG A=1\nRUN echo $A", ""),
         ("ADD a-@example.com:x/y.git /x", "ADD from the network"),
         ("ADD 'x' /x", "ADD of 'x'"),
+        ("ADD " + "[" * 20_000 + '"x"', "ADD of "),
         ("COPY --from=$A /x /x", "COPY takes files from $A"),
         ("RUN --mount=type=bind,from=$A,target=/x true", "RUN takes files from $A"),
         ("RUN --mount=type=cache,target=/x true", "RUN --mount=type=cache"),

@@ -192,7 +192,7 @@ def _added(words: str) -> str:
     """Why ADD may not take `words`: it fetches addresses, also those that variables, quotes and escapes make up."""
     try:
         listed = json.loads(words) if words.startswith("[") else words.split()
-    except ValueError:
+    except (ValueError, RecursionError):
         listed = words.split()
     for word in map(str, listed):
         if ":" in word or "@" in word:
