@@ -23,6 +23,7 @@ PURE = {
     "hardening.explain",
     "hardening.findings",
     "hardening.foundation.durations",
+    "hardening.foundation.environment",
     "hardening.foundation.errors",
     "hardening.foundation.hashing",
     "hardening.foundation.wording",

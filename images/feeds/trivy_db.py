@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from hardening.foundation import process
+from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.retrying import retrying
 
@@ -49,7 +50,8 @@ def _download(directory: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     program = process.which("trivy") or "trivy"
     argv = [str(program), "image", "--download-db-only", f"--cache-dir={fresh}", "--config=", "--quiet"]
-    process.run(argv, timeout=TIMEOUT_SECONDS, hint="feeds.trivy can also name a directory with trivy's cache")
+    hint = "feeds.trivy can also name a directory with trivy's cache"
+    process.run(argv, passes=REGISTRY, timeout=TIMEOUT_SECONDS, hint=hint)
     if not (fresh / "db" / "trivy.db").is_file():
         raise OutsideError("trivy downloaded no database")
     if directory.exists():

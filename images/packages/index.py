@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
@@ -186,7 +187,10 @@ class PackageIndex:
             env = {"APT_CONFIG": str(config), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
             def apt(argv: list[str], ok: tuple[int, ...], cwd: Path | None = None) -> Completed:
-                return run(argv, env=env, ok=ok, cwd=cwd, hint="apt answers from the index under the state directory")
+                return run(
+                    argv, env=env, passes=NETWORK, ok=ok, cwd=cwd,
+                    hint="apt answers from the index under the state directory",
+                )  # fmt: skip
 
             yield apt
 
