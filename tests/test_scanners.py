@@ -94,10 +94,14 @@ def test_a_scanner_that_saw_fewer_packages_than_the_image_holds_did_not_evaluate
         assert report.reason == "it saw 4 of the image's 5 packages"
 
 
+EVERYTHING = (
+    "--config=", "--ignorefile=", "--ignore-policy=", "--severity=UNKNOWN,LOW,MEDIUM,HIGH,CRITICAL", "--skip-dirs=",
+    "--skip-files=", "--exit-code=0", "--skip-version-check", "--disable-telemetry", "--format=json", "--quiet",
+)  # fmt: skip
 TRIVY = (
-    "--scanners=vuln", "--cache-dir=/data", "--cache-backend=memory", "--config=", "--ignorefile=",
-    "--skip-version-check", "--disable-telemetry", "--skip-db-update", "--skip-java-db-update",
-    "--skip-vex-repo-update", "--offline-scan", "--format=json", "--quiet",
+    "--scanners=vuln", "--cache-dir=/data", *EVERYTHING, "--cache-backend=memory", "--ignore-unfixed=false",
+    "--ignore-status=", "--vex=", "--pkg-types=os,library", "--skip-db-update", "--skip-java-db-update",
+    "--skip-vex-repo-update", "--offline-scan",
 )  # fmt: skip
 
 

@@ -83,13 +83,15 @@ def failed(done: Completed, hint: str = "") -> OutsideError:
     )
 
 
-def bound(argv: Sequence[str]) -> list[str]:
+def bound(argv: Sequence[str], *apart: str) -> list[str]:
     """`argv` so that it dies with us, even by kill -9, and takes its mounts and grandchildren along.
 
     setpriv's parent-death signal ends unshare, whose --kill-child ends PID 1 of the new namespace and so everything
-    in it; the mounts live in a namespace of their own and go with it. Needs root.
+    in it; the mounts live in a namespace of their own and go with it. `apart` are options of unshare for more
+    namespaces. Needs root, or one of users among them.
     """
-    return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", *argv]
+    alone = ["unshare", *apart, "--mount", "--pid", "--fork", "--kill-child=KILL"]
+    return ["setpriv", "--pdeathsig", "KILL", *alone, *argv]
 
 
 def dies_with_us(argv: Sequence[str]) -> list[str]:
