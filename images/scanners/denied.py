@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -31,6 +32,7 @@ DENIED = (
         date(2026, 3, 19),
     ),
 )
+_asking = threading.Lock()
 
 
 def refuse_denied(program: Path) -> None:
@@ -50,8 +52,13 @@ def why_denied(program: str, version: str) -> str:
     return f"version {version} was {denied.reason}; denied since {denied.since}" if denied else ""
 
 
+def _version(program: Path, size: int, modified: int) -> str:
+    with _asking:  # several scanners may be the same program, and begin at the same moment
+        return _told(program, size, modified)
+
+
 @cache
-def _version(program: Path, _size: int, _modified: int) -> str:
+def _told(program: Path, _size: int, _modified: int) -> str:
     """The version that `program` tells, asked once for each file. It is a stranger's, so it is shut in for that too."""
     with tempfile.TemporaryDirectory(prefix="goldsmith-version-") as folder:
         (work := Path(folder) / "work").mkdir()
