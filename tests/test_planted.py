@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
 from hardening.foundation.settings import Settings
+from images.publication.login import login_file
 from pipelines.host import embedded_registry
 from tests.loop import HEAD, Answer, Goldsmith, definition
 from tests.postgres import Server
@@ -106,7 +107,9 @@ def rows_with(url: str) -> list[str]:
 
 
 def docker(host: str, *words: str) -> str:
-    return subprocess.run(["docker", "-H", host, *words], check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(["docker", "-H", host, *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -139,7 +142,9 @@ def test_what_is_planted_in_the_environment_is_found_nowhere_after_the_whole_loo
     with watched() as lines:
         assert do("image.build", "planted", "--json").code == 0, answers[-1].err
         assert do("image.publish", "planted", "--policy", "demo", "--json").code == 0, answers[-1].err
-        image = f"{embedded_registry.known_address(Settings(state=planted.state))}/planted:candidate"
+        own = Settings(state=planted.state)
+        image, login = f"{embedded_registry.known_address(own)}/planted:candidate", str(login_file(own).parent)
+        docker(planted.docker_host, "--config", login, "pull", image)
         docker(planted.docker_host, "run", "-d", "--network", "none", "--label", f"{LABEL}=yes", image)
         assert do("fleet.check", "planted", "--json").code in (0, 3), answers[-1].err
         for words in (("image.scan", "planted", "--policy", "demo"), ("image.rebuild",), ("report",), ("doctor",)):
