@@ -88,13 +88,13 @@ def test_it_writes_nowhere_but_to_its_own_folder(tmp_path: Path) -> None:
     """Not into the image, nor the program, nor any folder of the host, nor the kernel's settings."""
     (image := tmp_path / "image").mkdir()
     (image / "file").write_text("as it was")
-    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    # Of the host's own files it is only asked whether it could: a broken defence must not break who runs the tests.
     tries = [
         f"echo bad >{image}/file", f"touch {image}/new", f"rm -f {image}/file", f"chmod 777 {image}/file",
-        f"echo bad >{tmp_path}/planted", "echo bad >/usr/planted", "echo bad >/etc/passwd", "echo bad >$0",
-        "echo '|/tmp/bad' >/proc/sys/kernel/core_pattern", f"mount -o remount,bind,rw {image}", f"umount {image}",
+        f"echo bad >{tmp_path}/planted", "[ -w /usr ]", "[ -w /usr/bin/env ]", "[ -w /etc/passwd ]", "echo bad >$0",
+        "[ -w /proc/sys/kernel/core_pattern ]", f"mount -o remount,bind,rw {image}", f"umount {image}",
         "mknod $HOME/disk b 254 0", "chroot / true", "unshare --mount true", "nsenter -t 1 -m true",
-        f"ln {image}/file $HOME/link", f"kill -9 {os.getpid()}",
+        f"ln {image}/file $HOME/link", f"kill -0 {os.getpid()}",
     ]  # fmt: skip
     said = say(tmp_path, "\n".join(f"if {{ {one}; }} 2>/dev/null; then echo '{one}'; fi" for one in tries), image)
     done = [line for line in said.splitlines() if "planted" not in line]  # a root of memory takes it, and is gone
@@ -102,7 +102,6 @@ def test_it_writes_nowhere_but_to_its_own_folder(tmp_path: Path) -> None:
     assert [file.name for file in image.iterdir()] == ["file"]
     assert (image / "file").read_text() == "as it was"
     assert not (tmp_path / "planted").exists()
-    assert Path("/proc/sys/kernel/core_pattern").read_text() == before
 
 
 def test_it_reaches_nobody(tmp_path: Path) -> None:
