@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
+from images.feeds import trivy_db
 from images.feeds.sample import debsecan_format
 from images.scan import scan
 from images.scanners import SCANNERS, confinement, denied
@@ -312,6 +313,16 @@ def test_a_version_that_is_denied_does_not_scan(
     one = scan(target, settings, {"trivy-secret": SCANNERS["trivy-secret"]}, now=NOW).reports[0]
     assert reason in one.reason
     assert one.outcome is (Outcome.ERROR if reason else Outcome.NOT_EVALUATED)  # NOT_EVALUATED: it opened no layer
+
+
+def test_a_version_that_is_denied_downloads_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the network it could do more harm than in a scan."""
+    script = f'[ "$1" = --version ] && echo "Version: 0.69.5" && exit\ntouch {tmp_path}/ran'
+    trivy = program(tmp_path / "bin", script, "trivy")
+    monkeypatch.setattr("images.feeds.trivy_db.process.which", lambda _name: trivy)
+    with pytest.raises(OutsideError, match=r"is refused: version 0\.69\.5 was published by whoever took over"):
+        trivy_db.keep_current(tmp_path / "data", NOW, timedelta(0))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_every_denied_version_has_its_reason_and_its_date() -> None:
