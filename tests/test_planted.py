@@ -37,7 +37,7 @@ kind = "docker"
 policy = "demo"
 selector = {{ "{LABEL}" = "yes" }}
 replacement = {{ definition = "planted" }}
-health = {{ kind = "running" }}
+health = {{ kind = "exec", command = ["true"] }}
 """
 
 
@@ -65,7 +65,7 @@ def watched() -> Iterator[set[str]]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.01):
+        while not over.wait(0.05):
             for file in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
                     line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -150,7 +150,8 @@ def test_what_is_planted_in_the_environment_is_found_nowhere_after_the_whole_loo
         for words in (("image.scan", "planted", "--policy", "demo"), ("image.rebuild",), ("report",), ("doctor",)):
             do(*words)
     url = str(planted.environment["GOLDSMITH_DATABASE"])
-    answers.append(planted.with_(database=url.replace("127.0.0.1:", "127.0.0.1:1"))("image.list"))
+    nowhere = make_url(url).set(port=1).render_as_string(hide_password=False)
+    answers.append(planted.with_(database=nowhere)("image.list"))
     assert answers[-1].code == 4
     [artifact] = planted_ledger(url).artifacts("planted")
     tree = planted.store.unpack(artifact.digest, tmp_path / "tree")
