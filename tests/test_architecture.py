@@ -24,6 +24,7 @@ PURE = {
     "hardening.findings",
     "hardening.foundation.archives",
     "hardening.foundation.durations",
+    "hardening.foundation.environment",
     "hardening.foundation.errors",
     "hardening.foundation.hashing",
     "hardening.foundation.templating",

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from hardening.foundation.environment import ENGINE
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.overlay import materialise
 from images.builders import dockerfile, steps
@@ -136,7 +137,7 @@ def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
     env = {"DOCKER_HOST": job.docker_host} if job.docker_host else {}
     hint = "a step of its Dockerfile failed, or the engine: ./goldsmith doctor shows which one builds"
     try:
-        steps.run_bound(job, command(job, base_digest, written, output), env, hint)
+        steps.run_bound(job, command(job, base_digest, written, output), env, hint, ENGINE)
     except OutsideError as error:
         if STEP_FAILED not in error.evidence:
             raise

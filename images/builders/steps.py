@@ -104,10 +104,13 @@ def render(path: Path, values: dict[str, Any]) -> str:
         raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None
 
 
-def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str) -> None:
-    """Run the tool that builds `job`; it and its mounts die with us. Raises OutsideError that names the image."""
+def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str, passes: Sequence[str] = ()) -> None:
+    """Run the tool that builds `job`; it and its mounts die with us. `env` and `passes`: as of `process.run`.
+
+    Raises OutsideError that names the image.
+    """
     try:
-        run(bound(argv), env=env, hint=hint)
+        run(bound(argv), env=env, passes=passes, hint=hint)
     except OutsideError as error:
         tool = argv[0]
         raise OutsideError(f"{tool} could not build {job.name}", evidence=error.evidence, hint=hint) from None

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
@@ -214,8 +215,10 @@ class PackageIndex:
             env = {"APT_CONFIG": str(config), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
             def apt(argv: list[str], ok: tuple[int, ...], cwd: Path | None = None) -> Completed:
-                hint = "apt answers from the index under the state directory"
-                return run(argv, env=env, ok=ok, cwd=cwd, timeout=aptroot.LONGEST_SECONDS, hint=hint)
+                return run(
+                    argv, env=env, passes=NETWORK, ok=ok, cwd=cwd, timeout=aptroot.LONGEST_SECONDS,
+                    hint="apt answers from the index under the state directory",
+                )  # fmt: skip
 
             yield apt
 

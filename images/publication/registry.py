@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation import process
+from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, nearest
 from hardening.foundation.hashing import canonical, digest
 from hardening.foundation.retrying import retrying
@@ -178,7 +179,7 @@ class Registry:
         return done
 
     def _attempt(self, argv: Sequence[str]) -> process.Completed:
-        done = process.run(argv, ok=range(256), timeout=TIMEOUT_SECONDS, hint="apt-get install skopeo")
+        done = process.run(argv, passes=REGISTRY, ok=range(256), timeout=TIMEOUT_SECONDS, hint="apt-get install skopeo")
         if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
             raise explain(done, self.address)
         return done

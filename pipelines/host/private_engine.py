@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation.console import say
+from hardening.foundation.environment import ENGINE, NETWORK
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import run, which
@@ -36,7 +37,8 @@ class PrivateEngine:
         self.runtime = Path(f"/run/goldsmith-{name}")  # short: a socket's path holds 107 bytes at most (unix(7))
         self.bridge = f"gold{name}"
         self.host = f"unix://{self.runtime}/docker.sock"
-        self.daemon = Daemon("dockerd", self.runtime, self.folder)  # it is found again even if the state was deleted
+        # In /run it is found again even if the state was deleted.
+        self.daemon = Daemon("dockerd", self.runtime, self.folder, NETWORK)
         self.data = self.folder / "data"
         self.pool_file = self.folder / "addresses"
         self.pid_file = self.runtime / "docker.pid"
@@ -55,7 +57,7 @@ class PrivateEngine:
 
     def answers(self) -> bool:
         """Whether the engine takes requests."""
-        return run(["docker", "--host", self.host, "version"], ok=range(256)).status == 0
+        return run(["docker", "--host", self.host, "version"], passes=ENGINE, ok=range(256)).status == 0
 
     def stop(self) -> None:
         """Stop the engine and take away its bridge, rules and socket. Its images stay."""
