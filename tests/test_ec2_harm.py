@@ -224,7 +224,7 @@ def test_a_way_back_that_failed_is_tried_again(at: Shop) -> None:
 
 
 def test_a_volume_is_never_detached_from_a_stranger(at: Shop) -> None:
-    """Somebody moved it meanwhile: the replacement fails with both names, the way back too, and it stays there."""
+    """A person moved it meanwhile: the replacement fails with both names, the way back too, and it stays there."""
     old, stranger = at.instance(), at.instance(tags={"app": "other"})
     data = volume(at, old)
     port = anew(at)

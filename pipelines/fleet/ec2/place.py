@@ -124,7 +124,7 @@ class Place:
         answer = self.ec2.call(
             "DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=[task["ReplaceRootVolumeTaskId"]]
         )
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])  # every answer of AWS has it
         return now - datetime.fromisoformat(answer["ReplaceRootVolumeTasks"][0]["CompleteTime"])
 
     def tag(self, resources: Iterable[str], tags: Mapping[str, str]) -> None:

@@ -174,7 +174,7 @@ class RootVolumeFleet(Ec2Members):
         place.register(key.old, kept.hung.registrations)
 
     def _put_back(self, key: Key, place: Place, shown: Shown, kept: Kept) -> None:
-        """The old root volume takes the place of the new one, which is marked for whoever clears up."""
+        """The old root volume takes the place of the new one, which is marked for the reaper."""
         place.deregister(key.old, kept.hung.registrations, timedelta())
         if not shown.root:
             self._attach(key, place, kept)
