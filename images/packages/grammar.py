@@ -35,7 +35,7 @@ FIELDS = {
 FIELD = re.compile(r"[!\"$-,.-9;-~][!-9;-~]*")  # begins with neither # nor -
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SHOWN = 120
-HINT = "who made that archive or image? it is none of Debian's form, and nothing of it is used"
+HINT = "the archive or image does not follow Debian's format: use another one"
 
 
 def matches(pattern: str, value: str) -> bool:
