@@ -15,6 +15,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import canonical
 from images.artifact import Descriptor
 from images.disk import link_or_copy, room_on
+from images.modes import image_modes
 from images.store import layers
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -207,6 +208,7 @@ class Store:
             (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
         return directory
 
+    @image_modes()
     def unpack(self, digest: str, directory: Path) -> Path:
         """The filesystem of the content manifest `digest`, in `directory`: owners, modes, links and all. Needs root."""
         with room_on(directory):
