@@ -15,13 +15,13 @@ from images import documents
 from images.artifact import Release
 from images.context import Context
 from images.ledger import Move
+from images.publication.answers import NotFoundError
 from images.publication.channels import Change, promote, revoke, rollback, trail
 from images.publication.lifecycle import Status
 from images.publication.publish import release
 from images.publication.published import Publisher, channels_of, locate, release_at
 from images.publication.rebuild import rebuild
 from images.publication.referrers import attached
-from images.publication.registry import NotFoundError
 from images.publication.show import show
 from pipelines.listing import finish
 from pipelines.releases.publishing import promote_images

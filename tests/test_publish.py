@@ -17,13 +17,13 @@ from hardening.foundation.hashing import canonical
 from images import documents
 from images.documents import Document
 from images.ledger import ScanRecord
+from images.publication.answers import NotFoundError
 from images.publication.channels import revoke
 from images.publication.lifecycle import Status
 from images.publication.publish import release
 from images.publication.published import Publisher, channels_of, release_at, releases_in
 from images.publication.rebuild import rebuild
 from images.publication.referrers import attach, attached
-from images.publication.registry import NotFoundError
 from images.publication.show import show
 from tests.publishing import (
     DAY,

@@ -13,8 +13,9 @@ from images.artifact import Release
 from images.documents import REVOCATION
 from images.ledger import Ledger
 from images.publication import lifecycle
+from images.publication.answers import NotFoundError
 from images.publication.referrers import attached, latest
-from images.publication.registry import Manifest, NotFoundError, Registry, split
+from images.publication.registry import Manifest, Registry, split
 from images.store.oci import Store
 
 CHANNELS = ("candidate", "stable")
