@@ -262,5 +262,5 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 def _strict(address: str, settings: Settings) -> Registry:
     """A registry on loopback that is treated like one elsewhere."""
     registry = Registry(address, settings)
-    registry._plain = False
+    registry._plain = lambda _reference: False  # type: ignore[method-assign]
     return registry

@@ -23,8 +23,9 @@ from hardening.foundation.hashing import digest, hex_of
 from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.documents import Document
+from images.foreign import loaded, parsed
 from images.publication.registry import Registry, write_layout
-from images.publication.wire import Image, Index, Listed, Referring, loaded, parsed
+from images.publication.wire import Image, Index, Listed, Referring
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.workspace import workspace
 

@@ -19,13 +19,14 @@ from hardening.foundation.hashing import canonical, digest, hex_of
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
+from images.foreign import loaded, parsed
 from images.publication.answers import NO_PLAIN_HTTP, PERMANENT, NotFoundError, explain
-from images.publication.wire import Config, Image, Index, Noted, child_for, loaded, parsed
+from images.publication.wire import Config, Image, Index, Noted, child_for
 
 REF_NAME = "org.opencontainers.image.ref.name"
 COPY_SECONDS, ASK_SECONDS = 1800, 120
-LARGEST_DOCUMENT = 128 << 20  # bytes of one attached document
-MEMORY = 1 << 30  # bytes of skopeo's own: what a registry sends is bounded, and so is what becomes of it
+LARGEST_DOCUMENT = 32 << 20  # bytes of one attached document
+MEMORY = 256 << 20  # bytes that skopeo may take while it reads; what it needs for an image is 50 MB
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 
@@ -153,7 +154,7 @@ class Registry:
     def _ask(self, verb: str, reference: str, *options: str) -> str:
         """What skopeo prints about one reference."""
         argv = [verb, *options, *self._tls(reference, ""), f"docker://{reference}"]
-        return self._skopeo(argv, (reference,), ASK_SECONDS)
+        return self._skopeo(argv, (reference,), ASK_SECONDS, LARGEST_DOCUMENT if verb != "delete" else 0)
 
     def _copy(self, options: Sequence[str], source: str, destination: str, largest: int = 0) -> None:
         sides = {"src-": source, "dest-": destination}
@@ -174,13 +175,13 @@ class Registry:
         return is_loopback(reference) or (asked.insecure and _host(reference) == _host(asked.address))
 
     def _skopeo(self, argv: Sequence[str], references: Sequence[str], seconds: float, largest: int = 0) -> str:
-        """What skopeo prints. A file that it writes may have `largest` bytes; 0: any number."""
-        sizes = [f"--fsize={largest}"] if largest else []
-        limited = ["prlimit", f"--data={MEMORY}", *sizes, "skopeo", *argv]
+        """What skopeo prints. With `largest`, its memory is bounded, and no file that it writes has more bytes."""
+        bounded = ["prlimit", f"--data={MEMORY}", f"--fsize={largest}"] if largest and process.which("skopeo") else []
+        command = [*bounded, "skopeo", *argv]
         plain = any(map(self._plain, references))
         env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), NO_PLAIN_HTTP)
         address = _address(references[0], self.address)
-        done = retrying(lambda: _attempt(limited, env, seconds, address), within=self.settings.retry_for)
+        done = retrying(lambda: _attempt(command, env, seconds, address), within=self.settings.retry_for)
         if done.status:
             raise explain(done.stderr, address)
         return done.stdout

@@ -1,20 +1,27 @@
-"""The JSON that registries give, parsed: what does not fit the format is one clear error, never a KeyError. Pure."""
+"""The JSON that registries give, as models: `images.foreign` parses it. Pure."""
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from hardening.foundation.errors import MalformedError
 from hardening.foundation.hashing import DIGEST
 
 LARGEST_SIZE = 1 << 50
-Model = TypeVar("Model", bound=BaseModel)
+
+
+def _words(given: Any) -> Any:
+    """Annotations, which may be null; given up at the first that is not text."""
+    if isinstance(given, dict) and not all(isinstance(value, str) for value in given.values()):
+        raise ValueError("an annotation is not text")
+    return given or {}
+
+
 Digest = Annotated[str, Field(pattern=DIGEST)]
-Annotations = Annotated[dict[str, str], BeforeValidator(lambda given: given or {})]
+Annotations = Annotated[dict[str, str], BeforeValidator(_words)]
 
 
 class _Foreign(BaseModel):
@@ -85,37 +92,6 @@ class Noted(_Foreign):
     """Anything that carries annotations."""
 
     annotations: Annotations = {}
-
-
-def parsed(kind: type[Model], data: Any, what: str) -> Model:
-    """`data` as a value of that kind. Raises MalformedError, which says of `what` where it does not fit."""
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise malformed(what, error) from None
-
-
-def loaded(text: str | bytes, what: str) -> dict[str, Any]:
-    """The JSON object that a text is. Raises MalformedError for anything else."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise malformed(what, error) from None
-    if not isinstance(found, dict):
-        raise malformed(what, ValueError("it is not a JSON object"))
-    return found
-
-
-def malformed(what: str, error: Exception) -> MalformedError:
-    """The error for an answer that is not what its format says; a ValidationError is told in short."""
-    told = str(error)[:200]
-    if isinstance(error, ValidationError):
-        lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]]
-        told = "; ".join(lines)
-    return MalformedError(
-        f"{what} is malformed: {told}",
-        hint="who can write to that repository? remove what is malformed there, and publish again",
-    )
 
 
 def child_for(index: Index, platform: str, what: str) -> Listed:
