@@ -18,6 +18,7 @@ from images.aws.show import show_machine
 from images.aws.signing import parameter
 from images.publication.lifecycle import Status
 from tests.cloud import DAY, HOME, OTHER, at, cloud_for, disk, publish, settings_at
+from tests.publishing import gate
 from tests.strict_aws import StrictAws
 
 NAME = "debian-server"
@@ -39,7 +40,7 @@ def published(cloud: Cloud, day: int) -> Release:
 def promoted(cloud: Cloud, day: int) -> Release:
     """A release that became stable on its day."""
     made = published(cloud, day)
-    promote(at(cloud, cloud.now + day * DAY), NAME, "default")
+    promote(at(cloud, cloud.now + day * DAY), NAME, "default", gate())
     return made
 
 
@@ -59,7 +60,7 @@ def test_promotion_and_rollback_move_every_region(aws: StrictAws, cloud: Cloud) 
     later = at(cloud, cloud.now + 3 * DAY)
     assert pointing(cloud, "stable") == {three.digest}
     assert pointing(cloud, "stable-previous") == {two.digest}
-    assert promote(later, NAME, "default").note == "already there"
+    assert promote(later, NAME, "default", gate()).note == "already there"
     assert rollback(later, NAME).after == two.digest
     assert pointing(cloud, "stable") == {two.digest}
     assert rollback(later, NAME).after == one.digest
@@ -73,15 +74,15 @@ def test_promotion_and_rollback_move_every_region(aws: StrictAws, cloud: Cloud) 
 def test_what_may_not_become_stable_is_refused(aws: StrictAws, cloud: Cloud) -> None:
     """By another policy, after its end, revoked, or never published."""
     with pytest.raises(ContentError, match="nothing is published as /goldsmith/debian-server/candidate"):
-        promote(cloud, NAME, "default")
+        promote(cloud, NAME, "default", gate())
     release = published(cloud, 1)
     with pytest.raises(RefusedError, match="judged by the policy default, and the policy strict decides"):
-        promote(cloud, NAME, "strict")
+        promote(cloud, NAME, "strict", gate(policy="strict"))
     with pytest.raises(RefusedError, match="expired on"):
-        promote(at(cloud, cloud.now + 40 * DAY), NAME, "default")
+        promote(at(cloud, cloud.now + 40 * DAY), NAME, "default", gate())
     revoke(cloud, release.digest, "a back door")
     with pytest.raises(RefusedError, match="was revoked: a back door"):
-        promote(cloud, NAME, "default")
+        promote(cloud, NAME, "default", gate())
 
 
 def test_a_revoked_release_is_left_by_its_channels_and_marked_everywhere(aws: StrictAws, cloud: Cloud) -> None:
@@ -133,7 +134,7 @@ def test_a_tag_that_was_changed_is_shown_as_such_and_stops_the_promotion(aws: St
         assert not shown.proven
         assert shown.problems == (f"the tag {full} says {bad}; signed was {good}",)
         with pytest.raises(RefusedError, match="not what was signed"):
-            promote(cloud, NAME, "default")
+            promote(cloud, NAME, "default", gate())
         ec2.create_tags(Resources=[image], Tags=[{"Key": full, "Value": good}])
     assert show_machine(cloud, NAME).proven
 

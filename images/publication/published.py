@@ -17,6 +17,7 @@ from images.publication import lifecycle
 from images.publication.answers import NotFoundError
 from images.publication.referrers import attached, latest
 from images.publication.registry import Manifest, Registry, split
+from images.publication.revocations import revoked
 from images.store.oci import Store
 
 CHANNELS = ("candidate", "stable")
@@ -39,6 +40,15 @@ class Publisher:
     def prefix(self) -> str:
         """Our own annotations' prefix."""
         return self.registry.settings.annotation_prefix
+
+    def revoked(self, release: Release) -> Release:
+        """The release, revoked where ledger or registry say so of it or of what it stands on. Raises OutsideError."""
+        return revoked(self.ledger, release, self.revocation)
+
+    def revocation(self, repository: str, digest: str) -> tuple[datetime, str] | None:
+        """When and why something in our registry was revoked, as that tells it."""
+        ours = repository.startswith(f"{self.registry.address}/")
+        return revocation_of(self.registry, repository, digest, self.prefix) if ours else None
 
     def note(self, action: str, subject: str, detail: str = "") -> None:
         """Write an audit line."""
@@ -148,5 +158,5 @@ def _told(said: Mapping[str, str], prefix: str, what: str) -> tuple[datetime, st
     except (KeyError, ValueError) as error:
         raise MalformedError(
             f"the revocation of {what} is malformed: {error}",
-            hint="it counts as no pass: ./goldsmith image.revoke says it again, or remove it from the registry",
+            hint="it counts as no pass: remove it from the registry, and let ./goldsmith image.revoke say it well",
         ) from None
