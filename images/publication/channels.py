@@ -46,6 +46,11 @@ def promote(to: Publisher, name: str, policy: str, gate: Gate, *, apply: bool = 
     """
     repository = to.registry.repository(name)
     chosen = to.revoked(release_at(to.registry, f"{repository}:candidate", to.prefix))
+    if chosen.name != name:
+        raise RefusedError(
+            f"what {repository}:candidate points to calls itself {chosen.name}",
+            hint=f"who can write to that repository? ./goldsmith image.publish {name} publishes a right one",
+        )
     refuse_ended(chosen, to.now)
     _refuse_carried(to, chosen, policy)
     refuse_judged(chosen, gate(chosen), policy)

@@ -28,6 +28,7 @@ COPY_SECONDS, ASK_SECONDS = 1800, 120
 LARGEST_DOCUMENT = 32 << 20  # bytes of one attached document
 MEMORY = 256 << 20  # bytes that skopeo may take while it reads; what it needs for an image is 50 MB
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,9 @@ class Registry:
         return True
 
     def _ask(self, verb: str, reference: str, *options: str) -> str:
-        """What skopeo prints about one reference."""
+        """What skopeo prints about one reference. Raises MalformedError for what is no repository's name."""
+        if not REPOSITORY.fullmatch(split(reference)[0]):
+            raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
         argv = [verb, *options, *self._tls(reference, ""), f"docker://{reference}"]
         return self._skopeo(argv, (reference,), ASK_SECONDS, LARGEST_DOCUMENT if verb != "delete" else 0)
 
