@@ -16,7 +16,6 @@ from images import documents, promotion
 from images.artifact import Release
 from images.context import Context
 from images.documents import Document
-from images.ledger import Move
 from images.promotion import gate as gate_of
 from images.publication.channels import promote, revoke, rollback
 from images.publication.publish import release
@@ -26,7 +25,6 @@ from images.publication.referrers import attach, detach_all
 from images.publication.registry import Registry
 from images.revoked import revoked_parent
 from tests.publishing import (
-    CHECK,
     DAY,
     NOW,
     at,
@@ -235,9 +233,7 @@ def test_today_counts_and_what_a_registry_told_does_not(context: Context, monkey
     context.store.blob(artifact.digest).unlink()
     assert ask(made) == yes
     context.ledger.record_verdict(artifact.digest, replace(yes, judged_at=NOW - 8 * DAY))
-    with pytest.raises(
-        RefusedError, match="was last judged on 2026-11-17, longer ago than the 7d of the policy default"
-    ):
+    with pytest.raises(RefusedError, match="was last judged on 2026-11-17, longer ago than the 7d of the policy"):
         ask(made)
     unjudged = replace(made, content=f"sha256:{2:064x}")
     context.ledger.record_verdict(unjudged.content, yes, told=True)
@@ -286,10 +282,8 @@ def test_one_malformed_image_costs_a_rebuild_one_image(machine: Other, capsys: p
     told = other.ledger.verdict(good.content, told=True)
     assert told
     assert told.allowed
-    assert to.ledger.checks(good.content) == () != (CHECK,)
     assert [move.reason for move in other.ledger.moves(good.repository, "candidate")] == ["rebuild"]
     assert not other.ledger.moves(bad.repository, "candidate")
-    assert isinstance(other.ledger.moves(good.repository, "candidate")[0], Move)
 
 
 def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) -> None:
