@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+import images.release
 from hardening.findings import Verdict
 from hardening.foundation.errors import MalformedError, OutsideError, RefusedError
 from images import documents, promotion
 from images.artifact import Release
+from images.build import BuildOutcome
 from images.context import Context
 from images.documents import Document
+from images.planning.plan import Action
 from images.promotion import gate as gate_of
 from images.publication.channels import promote, revoke, rollback
 from images.publication.publish import release
@@ -24,6 +27,7 @@ from images.publication.rebuild import rebuild
 from images.publication.referrers import attach, detach_all
 from images.publication.registry import Registry
 from images.revoked import revoked_parent
+from pipelines import nightly
 from tests.publishing import (
     DAY,
     NOW,
@@ -301,3 +305,33 @@ def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) 
     _, (error,) = rebuild(to, ["web"])
     assert "the provenance of" in str(error)
     assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) is None
+
+
+def test_one_malformed_image_costs_the_night_one_image(
+    machine: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line says what is wrong; the other is published and becomes stable."""
+    to, names = machine(), ["debian-base", "python-runtime"]
+    context = Context(settings_in(tmp_path / "night"), NOW, lambda: "", lambda: to.registry.address, lenient=True)
+    with closing(context.ledger):
+        made = {name: built(context.store, name, name) for name in names}
+        for name in names:
+            loaded = context.definitions[name]
+            automatic = loaded.definition.model_copy(update={"promote": "auto"})
+            context.definitions[name] = replace(loaded, definition=automatic)
+        first = release(context.publisher, made["debian-base"], definition("debian-base", **LIVES), judged()).release
+        content = to.registry.get(f"{first.repository}@{first.content}").descriptor
+        attach(to.registry, first.repository, content, [Document(documents.REVOCATION, b"", {"when": "now"})])
+        outcomes = [BuildOutcome(name, Action.BUILT, one.digest) for name, one in made.items()]
+        monkeypatch.setattr(images.release, "build", lambda *_: outcomes)
+        monkeypatch.setattr(images.release, "latest", lambda _, name: made[name])
+        verdicts = {name: replace(judged().verdict, subject=name) for name in names}
+        monkeypatch.setattr(images.release, "judge", lambda _, one, __: replace(judged(), verdict=verdicts[one.name]))
+        monkeypatch.setitem(context.__dict__, "parents", dict.fromkeys(names))
+        promoted, failures = list[str](), nightly.Failures()
+        lines = {line.name: line for line in nightly.publish(context, names, [], promoted, failures)}
+    assert lines["debian-base"].status == "failed"
+    assert "the revocation of" in lines["debian-base"].detail
+    assert lines["python-runtime"].status == "published"
+    assert promoted == ["python-runtime"]
+    assert [type(error) for error in failures] == [MalformedError]
