@@ -395,7 +395,7 @@ def test_insecure_concerns_the_configured_registry_alone(tmp_path: Path) -> None
     """An upstream image, or a fleet's tag, of another registry is still asked by HTTPS and must prove itself."""
     settings = Settings(state=tmp_path, registry={"address": "own.example:5000/golden", "insecure": True})  # type: ignore[arg-type]
     for registry in (Registry("own.example:5000/golden", settings), Registry("other.example", settings)):
-        assert registry._tls("own.example:5000/golden/web:one", "src-") == ["--src-tls-verify=false"]
-        assert registry._tls("other.example/web:one", "") == []
-        assert registry._tls("own.example/web:one", "") == []
-        assert registry._tls("127.0.0.1:5000/web:one", "") == ["--tls-verify=false"]
+        assert registry._access("own.example:5000/golden/web:one", "src-") == ["--src-tls-verify=false"]
+        assert registry._access("other.example/web:one", "") == []
+        assert registry._access("own.example/web:one", "") == []
+        assert registry._access("127.0.0.1:5000/web:one", "") == ["--tls-verify=false"]

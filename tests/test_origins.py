@@ -167,4 +167,4 @@ def test_a_member_on_a_revoked_base_is_revoked(place: Place) -> None:
 
 def test_the_registry_of_a_tag_is_asked_as_what_it_is(place: Place) -> None:
     """A fleet's tag in another registry is asked by HTTPS, though our own is on loopback."""
-    assert Registry(place.stage.server.authority, place.stage.settings)._tls("other.example/web:one", "") == []
+    assert Registry(place.stage.server.authority, place.stage.settings)._access("other.example/web:one", "") == []

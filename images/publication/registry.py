@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation import process
+from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from hardening.foundation.hashing import canonical, digest, hex_of
 from hardening.foundation.retrying import retrying
@@ -21,6 +22,7 @@ from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
 from images.foreign import loaded, parsed
 from images.publication.answers import NO_PLAIN_HTTP, PERMANENT, NotFoundError, explain
+from images.publication.login import authfile
 from images.publication.wire import Config, Image, Index, Noted, child_for
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -156,21 +158,23 @@ class Registry:
         """What skopeo prints about one reference. Raises MalformedError for what is no repository's name."""
         if not REPOSITORY.fullmatch(split(reference)[0]):
             raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
-        argv = [verb, *options, *self._tls(reference, ""), f"docker://{reference}"]
+        argv = [verb, *options, *self._access(reference, ""), f"docker://{reference}"]
         return self._skopeo(argv, (reference,), ASK_SECONDS, LARGEST_DOCUMENT if verb != "delete" else 0)
 
     def _copy(self, options: Sequence[str], source: str, destination: str, largest: int = 0) -> None:
         sides = {"src-": source, "dest-": destination}
         references = {side: told.removeprefix("docker://") for side, told in sides.items() if "docker://" in told}
-        tls = [option for side, reference in references.items() for option in self._tls(reference, side)]
-        argv = ["copy", "--quiet", "--preserve-digests", *options, *tls, source, destination]
+        access = [option for side, reference in references.items() for option in self._access(reference, side)]
+        argv = ["copy", "--quiet", "--preserve-digests", *options, *access, source, destination]
         self._skopeo(argv, tuple(references.values()), COPY_SECONDS, largest)
 
-    def _tls(self, reference: str, side: str) -> list[str]:
-        """The options that say how one side of a command is trusted."""
+    def _access(self, reference: str, side: str) -> list[str]:
+        """The options that say how one side of a command is trusted, and with which login it is reached."""
         directory = self._certificates()
         plain = [f"--{side}tls-verify=false"] if self._plain(reference) else []
-        return plain + ([f"--{side}cert-dir={directory}"] if directory else [])
+        own = authfile(self.settings, reference)
+        login = [f"--{side}authfile={own}"] if own else []
+        return [*login, *plain, *([f"--{side}cert-dir={directory}"] if directory else [])]
 
     def _plain(self, reference: str) -> bool:
         """Whether plain HTTP is spoken: on loopback, and where the settings say so with the configured registry."""
@@ -206,7 +210,7 @@ class Registry:
 
 def _attempt(argv: Sequence[str], env: Mapping[str, str], seconds: float, address: str) -> process.Completed:
     """One run; raises OutsideError for what may be over the next time."""
-    done = process.run(argv, ok=range(256), env=env, timeout=seconds, hint="apt-get install skopeo")
+    done = process.run(argv, passes=REGISTRY, ok=range(256), env=env, timeout=seconds, hint="apt-get install skopeo")
     if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
         raise explain(done.stderr, address)
     return done
