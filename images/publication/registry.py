@@ -30,7 +30,7 @@ COPY_SECONDS, ASK_SECONDS = 1800, 120
 LARGEST_DOCUMENT = 32 << 20  # bytes of one attached document
 MEMORY = 256 << 20  # bytes that skopeo may take while it reads; what it needs for an image is 50 MB
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)+", re.ASCII)
+REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
