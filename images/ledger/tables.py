@@ -81,7 +81,7 @@ artifacts = Table(
     UniqueConstraint("name", "platform", "input_digest"),
 )
 
-# One row for what was last said of a content: `kind` is checks, scan or verdict.
+# One row for what was last said of a content: `kind` is checks, scan or verdict; `told-…` where a registry said it.
 judgements = Table(
     "judgements",
     metadata,

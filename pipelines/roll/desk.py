@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -12,6 +12,7 @@ from typing import Protocol
 from hardening.catalog import load_policy, load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
+from hardening.foundation.errors import MalformedError
 from hardening.model import Enforcement, Waiver
 from images.context import Context
 from images.publication.login import auth_config
@@ -76,16 +77,22 @@ class Desk:
 
     def judge(self, members: Sequence[Member]) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers."""
-        origins = self.origins()
-        return judge(
+        origins, known, unread = self.origins(), dict[str, Origin](), list[Judged]()
+        for member in members:
+            try:
+                known[member.id] = origins.of(member)
+            except MalformedError as error:  # one image's; a registry that cannot be asked concerns all of them
+                unread.append(_unread(self, Unread(member.id, error.message), member))
+        judged = judge(
             self.fleet.name,
             load_policy(self.context.settings.roots, self.fleet.policy),
-            members,
-            {member.id: origins.of(member) for member in members},
+            [member for member in members if member.id in known],
+            known,
             waivers=load_waivers(self.context.settings.roots),
             now=self.now(),
             own_registry=self.source,
         )
+        return tuple(sorted((*judged, *unread), key=lambda one: one.member.id))
 
     def world(self) -> Present:
         """The fleet as it is now."""
@@ -161,7 +168,7 @@ def check(at: Desk) -> tuple[Judged, ...]:
     """
     seen = at.seen()
     judged = at.judge(seen.members)
-    if not seen.unread:
+    if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
     return (*judged, *(_unread(at, one) for one in seen.unread))
 
@@ -171,11 +178,14 @@ def _runs(one: Judged) -> str:
     return one.origin.golden.content if one.origin.golden else one.member.digests[0]
 
 
-def _unread(at: Desk, place: Unread) -> Judged:
-    """A place that could not be read, as a line among the members: whatever runs there is not compliant."""
-    member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
+def _unread(at: Desk, place: Unread, known: Member | None = None) -> Judged:
+    """A place, or a member's image, that could not be read, as a line among the members: it is not compliant."""
+    if known:
+        member = replace(known, cannot_roll=known.cannot_roll or place.why)
+    else:
+        member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
     reason = Reason(
-        rule=UNREAD, subject=f"{at.fleet.name}/{place.id}", enforcement=Enforcement.ENFORCE,
+        rule=UNREAD, subject=f"{at.fleet.name}/{known.name if known else place.id}", enforcement=Enforcement.ENFORCE,
         what=f"it could not be read: {place.why}", why="what nobody can see may be anything",
         todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
     )  # fmt: skip
