@@ -112,7 +112,9 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
         return 0
     with desk(fleet, context) as at:
         done = back(at, seen)
-    print_table(["member", "outcome", "note"], [[one.name, one.phase, one.note] for one in done.members])
+    print_table(["member", "outcome", "note"], [[one.name, one.phase, one.note or one.failure] for one in done.members])
+    if done.state.failure:
+        say(f"it failed: {done.state.failure}")
     return 3 if done.state.failure else 0
 
 

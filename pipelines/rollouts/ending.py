@@ -12,7 +12,7 @@ from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
 from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, Turns
 from pipelines.rollouts.orders import Finish, World
-from pipelines.rollouts.state import MemberState, Phase
+from pipelines.rollouts.state import GONE, MemberState, Phase
 from pipelines.rollouts.work import LEAST_READS, Work, look, old_serves
 
 
@@ -70,7 +70,7 @@ async def without_old(work: Work, failure: str = "") -> MemberState:
     except GoldsmithError as error:
         said = f"the old one vanished, and then: {error.message}"
         return await work.end(Phase.FAILED, said, failure or said)
-    return await work.end(Phase.FAILED if failure else Phase.SKIPPED, "it is gone", failure)
+    return await work.end(Phase.FAILED if failure else Phase.SKIPPED, GONE, failure)
 
 
 async def _revived(work: Work) -> str:

@@ -40,6 +40,12 @@ class Rolling(Rollout):
         super().__init__(Hand(engine, world.journal, order.rollout), state, order.back or planned)
         self.world = world
         self.order = order
+        self.wave: Sequence[Step] = ()
+
+    def new(self) -> Pairs:
+        """The members of the present wave that run the new version, also those whose old one has vanished."""
+        found = [(self.member_order(step), self.members[step.member.id]) for step in self.wave]
+        return [pair for pair in found if pair[1].phase in (Phase.SERVING, Phase.NEW)]
 
     def pairs(self) -> list[tuple[MemberOrder, MemberState]]:
         """The members whose new instance serves beside an old one that is kept."""
