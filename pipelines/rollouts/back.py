@@ -44,7 +44,7 @@ async def go_back(rolling: Rolling) -> None:
 async def _tell_who_is_left(rolling: Rolling, before: Mapping[str, MemberState], stopped: str) -> None:
     """Fail the rollout with each member that does not run again what it ran before, and why."""
     left = [member for member in map(rolling.members.__getitem__, before) if member.phase is not Phase.OLD]
-    causes = [f"{one.name}: {one.note or one.failure}" for one in left if one != before[one.id]]
+    causes = [f"{one.name}: {_cause(one)}" for one in left if one != before[one.id]]
     if left or stopped:
         waiting = [one.name for one in left if one == before[one.id]]
         causes += [f"{', '.join(waiting)}: {stopped or 'not reached'}"] if waiting else []
@@ -82,6 +82,10 @@ def _called(before: MemberState, after: MemberState) -> MemberState:
         return replace(before, note=_noted(before, after, NOT_TAKEN))
     note = _noted(before, after, COULD_NOT)
     return replace(before, phase=Phase.FAILED, note=note, failure=after.failure or note)
+
+
+def _cause(member: MemberState) -> str:
+    return member.note if member.failure in member.note else f"{member.note}: {member.failure}"
 
 
 def _noted(before: MemberState, after: MemberState, said: str) -> str:
