@@ -144,6 +144,27 @@ def test_who_runs_its_old_version_already_is_back() -> None:
     assert run.images() == before
 
 
+def test_a_new_one_that_vanishes_right_before_its_old_one_goes_gives_the_old_one_back() -> None:
+    """As a person's or another tool's `up -d` may remove it: the member serves on, and the rollout has failed."""
+    run = Run({"bake_time": "0s"})
+
+    def vanished() -> None:
+        del run.estate.boxes[run.estate.members()[name_of(0)].handle]
+
+    run.memory.at(run_until(Run({"bake_time": "0s"}), f"remove the old {name_of(0)}") - 0.01, vanished)
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
+    assert "the new one was not healthy" in outcome.state.failure
+    assert run.images() == run.pinned
+
+
+def run_until(run: Run, line: str) -> float:
+    """When a calm run audits this line."""
+    run.play()
+    number = run.ledger.audited.index(line)
+    return next(time for time, effects, _ in run.seen if effects > number)
+
+
 # -- a smaller fleet --------------------------------------------------------------------------------------------------
 
 

@@ -77,9 +77,12 @@ class Rolling(Rollout):
         while left:
             batch = await self.replace_some(left, parallel)
             left = left[len(batch) :]
-            failed = [self.members[order.member] for order in batch if self.members[order.member].failure]
-            if failed:
-                raise BrokenError("\n".join(member.failure for member in failed))
+            self.refuse_broken([order.member for order in batch])
+
+    def refuse_broken(self, members: Sequence[str]) -> None:
+        """Raise BrokenError where one of the members failed."""
+        if failed := [self.members[member].failure for member in members if self.members[member].failure]:
+            raise BrokenError("\n".join(failed))
 
     async def replace_some(self, orders: Sequence[MemberOrder], parallel: int) -> Sequence[MemberOrder]:
         """Replace the first of the members side by side, as many of `parallel` as there is leave for; who they were."""

@@ -66,6 +66,7 @@ async def _wave(rolling: Rolling, number: int, wave: Wave) -> bool:
     await rolling.replace_all([rolling.member_order(step) for step in wave.steps], wave.parallel)
     await bake(rolling, wave.bake, asks=wave.canary and not rolling.order.limits.auto_promote)
     await rolling.finish(Verb.PROMOTE, rolling.pairs())
+    rolling.refuse_broken([step.member.id for step in wave.steps])
     return bool(rolling.new())
 
 

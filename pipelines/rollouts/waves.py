@@ -129,7 +129,7 @@ def waves(steps: Sequence[Step], room: Room) -> tuple[Wave, ...]:
 def canary_of(wave: Wave, limits: Limits) -> tuple[Wave, ...]:
     """The wave with a canary of its own before the rest of it: the canary wave before it has proved nothing."""
     first, rest = wave.steps[: limits.canary], wave.steps[limits.canary :]
-    canary = Wave(first, limits.bake_time, min(wave.parallel, len(first)), canary=True)
+    canary = Wave(first, max(limits.bake_time, wave.bake), min(wave.parallel, len(first)), canary=True)
     return (canary, replace(wave, steps=rest)) if rest else (canary,)
 
 

@@ -9,9 +9,10 @@ from random import Random
 from typing import Any
 
 EVERYBODY = -1
+SOON = (2.0, 90.0)  # seconds: before the canary is judged, or while it is replaced
 MEMBERS = 20
 RARELY, HALF, OFTEN = 0.2, 0.5, 0.6
-SOON, EARLY, LATE = 90.0, 50, 250  # steps, effects or reads; by the first most members still run what they did
+EARLY, LATE = 50, 250  # steps, effects or reads; by the first most members still run what they did
 
 
 class Trouble(StrEnum):
@@ -151,7 +152,7 @@ def _fault(dice: Random, trouble: Trouble) -> Fault:
     at = float(dice.randrange(most)) if trouble in COUNTED else _moment(dice)
     member = EVERYBODY if trouble in _WHOLE and dice.random() < RARELY else dice.randrange(MEMBERS)
     if trouble in _OF_CANARIES and dice.random() < HALF:
-        at, member = round(dice.uniform(0, SOON), 1), 0
+        at, member = round(dice.uniform(0, dice.choice(SOON)), 1), 0
     return Fault(trouble, at, member, _AMOUNT[trouble](dice) if trouble in _AMOUNT else 0.0)
 
 
