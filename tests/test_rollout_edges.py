@@ -17,6 +17,8 @@ from hardening.foundation.errors import RefusedError
 from pipelines import nightly
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
+from pipelines.roll.commands import show_members
+from pipelines.roll.lines import member_lines
 from pipelines.rollouts import ending, member
 from pipelines.rollouts.leave import leave
 from pipelines.rollouts.orders import MemberOrder
@@ -66,6 +68,29 @@ def test_what_goes_back_waits_for_no_window_and_no_budget(back: bool, room: int)
     shut = [order(back=back, windows=SHUT)] * 2
     spent = [order(back=back, budgets=[{"nodes": "100%"}, {"nodes": 0, "reasons": ["expired"]}])] * 2
     assert [leave(orders, 10, (), NOON).room for orders in (shut, spent)] == [room, room]
+
+
+DEAD = "it has exited; start it, or remove it"
+
+
+def test_a_dead_member_counts_for_the_floor_and_is_told_of() -> None:
+    """It is a member that serves nobody: taking another one away would leave one of three."""
+    known = [judged("web-1", "expired"), judged("web-2"), judged("web-3", "expired", healthy=False, cannot_roll=DEAD)]
+    in_place = fleet(method="in_place", max_unavailable=1)
+    with pytest.raises(RefusedError, match="leaves 1 of 3 members serving"):
+        plan(in_place, known, target(), NOW)
+    made = plan(fleet(), known, target(), NOW)
+    assert (made.desired, made.floor) == (3, 3)
+    assert [(skip.member, skip.why) for skip in made.skipped] == [(known[2].member.id, DEAD)]
+
+
+def test_a_member_that_is_not_healthy_is_shown_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Within policy is not all that a person wants to know."""
+    lines = member_lines([judged("web-1"), judged("web-2", healthy=False)])
+    assert show_members(lines, as_json=False) == 0
+    shown = capsys.readouterr().out
+    assert "web-1: within policy\n" in shown
+    assert "web-2: within policy, not healthy\n" in shown
 
 
 # -- schedule ---------------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
         say("no member runs: nothing was judged; do the fleet's selector and labels match?")
     for line in () if as_json else lines:
         state = ", ".join(line.violations) or "within policy"
+        state += "" if line.healthy else ", not healthy"
         until = f", replace by {line.deadline:%Y-%m-%d %H:%M} UTC" if line.deadline else ""
         on = f" on base {line.base}" if line.base else ""
         out().print(f"{line.name}: {state}{until}\n  {line.release or line.image}{on}", markup=False)
