@@ -71,9 +71,10 @@ def _judge(work: Work) -> Json:
 
 def _left_alone(work: Work, member: Member) -> str:
     if work.order.back:
-        if work.order.target.digest in member.digests:
-            return BACK_ALREADY
-        return "" if work.order.replaces in member.digests else "somebody else has changed it since"
+        if work.order.replaces in member.digests:
+            return ""
+        back = work.order.target.digest in member.digests
+        return BACK_ALREADY if back else "somebody else has changed it since"
     return work.world.judge.left_alone(work.order, member)
 
 
