@@ -210,15 +210,6 @@ def no_bake_without_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rolling, "new", Rolling.pairs)
 
 
-def no_word_of_who_did_not_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A way back that did not come about ends as if it had."""
-
-    async def silent(*_: Any) -> None:
-        return None
-
-    monkeypatch.setattr(back, "_tell_who_is_left", silent)
-
-
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     no_proof: "proved before terminated",
     one_good_read: "proved before terminated",
@@ -240,7 +231,6 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     no_lock_of_the_file: "who lost its lease ends",
     no_canary_passed_on: "a canary comes first",
     no_bake_without_an_old_one: "a canary comes first",
-    no_word_of_who_did_not_go_back: "rollback reaches the pinned version",
 }
 
 

@@ -12,6 +12,7 @@ EVERYBODY = -1
 SOON = (2.0, 90.0)  # seconds: before the canary is judged, or while it is replaced
 MEMBERS = 20
 RARELY, HALF, OFTEN = 0.2, 0.5, 0.6
+MUCH_LATER = 1200.0
 EARLY, LATE = 50, 250  # steps, effects or reads; by the first most members still run what they did
 
 
@@ -151,6 +152,8 @@ def _fault(dice: Random, trouble: Trouble) -> Fault:
     most = EARLY if trouble is Trouble.ANOTHER_ILL else LATE
     at = float(dice.randrange(most)) if trouble in COUNTED else _moment(dice)
     member = EVERYBODY if trouble in _WHOLE and dice.random() < RARELY else dice.randrange(MEMBERS)
+    if trouble is Trouble.ROLLBACK:  # most is to be brought back once members were promoted
+        at = round(dice.uniform(0, MUCH_LATER), 1)
     if trouble in _OF_CANARIES and dice.random() < HALF:
         at, member = round(dice.uniform(0, dice.choice(SOON)), 1), 0
     return Fault(trouble, at, member, _AMOUNT[trouble](dice) if trouble in _AMOUNT else 0.0)
