@@ -114,6 +114,13 @@ class Registry:
         kind = data.get("mediaType") or data.get("schemaVersion", "")
         return Manifest(found, str(kind), len(text.encode()), data)
 
+    def configuration(self, reference: str) -> dict[str, Any]:
+        """The configuration of the image at `reference`, as it was pushed: `--raw` keeps what OCI knows no word for,
+        such as a health check. Raises NotFoundError.
+        """
+        operands = [f"docker://{reference}"]
+        return dict(json.loads(self._skopeo(["inspect", "--config", "--raw"], operands, "tls-verify").stdout))
+
     def get(self, reference: str) -> Manifest:
         """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""
         if found := self.find(reference):

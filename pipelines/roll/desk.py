@@ -15,6 +15,7 @@ from hardening.model import Enforcement, Waiver
 from images.context import Context
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.origins import Origins
 from pipelines.fleet.ec2.alarms import firing
 from pipelines.fleet.ec2.autoscaling import AutoScalingFleet
@@ -132,12 +133,19 @@ def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None
         yield _at_ec2(fleet, context, now)
         return
     registry = context.publisher.registry
-    with DockerFleet(fleet, engine() if engine else fleet_host(context)) as members:
+    host = engine() if engine else fleet_host(context)
+    with DockerFleet(fleet, host, registered(registry, fleet), lambda: _last_seen(fleet, context)) as members:
         yield Desk(
             fleet, context, members, now, registry.address,
             lambda waivers, at: Origins(fleet, context, registry, waivers, at),
             lambda: Seen(members.describe()),
         )  # fmt: skip
+
+
+def _last_seen(fleet: Fleet, context: Context) -> set[str]:
+    """The names of the members that the fleet was last seen with."""
+    seen = (one.partition("/") for members in context.ledger.running_digests().values() for one in members)
+    return {member for name, _, member in seen if name == fleet.name}
 
 
 def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:
