@@ -67,15 +67,16 @@ class Apart:
         """The copy first, while there is one: what is made of it is complete only when it is gone."""
         labels = [f"{KEPT}={key.rollout}", f"{MEMBER}={key.member}"]
         listed = self._api.containers(all=True, filters={"label": labels})
-        found = [one for entry in listed if (one := find(self._api, entry["Id"]))]
+        found = [one for entry in listed if entry["Id"] != key.old and (one := find(self._api, entry["Id"]))]
         return sorted(found, key=lambda one: not is_copy(one))
 
     def leave(self, key: Key) -> None:
         """Keep a copy of the old container in its place; a try that was cut short is begun anew."""
-        original = find(self._api, key.old)
+        kept = self._kept(key)
+        original = find(self._api, key.old) or next((one for one in kept if not is_copy(one)), None)
         if original is None:
             return
-        for unfinished in self._kept(key):
+        for unfinished in filter(is_copy, kept):
             self._api.remove_container(unfinished["Id"], force=True)
         labels = compose.apart({**_labels(original), KEPT: key.rollout, MEMBER: key.member})
         self._again(original, key.old_name, labels, essence.endpoints(original, full=True))
