@@ -285,13 +285,20 @@ def test_a_stop_timeout_of_its_own_that_is_longer_than_drain_is_honoured(yard: Y
     assert (tmp_path / "end").read_text() == "done\n"
 
 
-def test_a_health_command_that_the_engine_cannot_run_is_a_bad_read_of_one_member(yard: Yard) -> None:
-    """The others are still described."""
+def test_a_member_that_ends_while_it_is_probed_is_a_bad_read_of_one_member(yard: Yard) -> None:
+    """The engine refuses to run the command then; the others are still described."""
     yard.start("web-1")
-    yard.start("web-2", "--workdir", "/tmp/work")
-    yard.docker("exec", "web-2", "busybox", "rmdir", "/tmp/work")
+    second = yard.start("web-2")
     with DockerFleet(fleet(health={"kind": "exec", "command": ["true"]}), yard.host) as members:
-        assert [one.healthy for one in members.describe()] == [True, False]
+        create = members.api.exec_create
+
+        def late(container: str, *words: Any) -> Any:
+            if container == second:
+                yard.docker("kill", second)
+            return create(container, *words)
+
+        members.api.exec_create = late
+        assert [(one.name, one.healthy) for one in members.describe()] == [("web-1", True), ("web-2", False)]
 
 
 def test_a_member_costs_the_engine_few_calls(yard: Yard) -> None:

@@ -24,7 +24,11 @@ from pipelines.rollouts.state import MemberState, Outcome
 from tests.rolling import carried
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
-FAINT = WEB.replace("exec busybox httpd -f", "busybox httpd").rstrip() + "\nsleep 12; killall busybox; exec sleep 600\n"
+# It serves until it is told to faint; an answer that it has begun comes to its end.
+FAINT = WEB.replace(
+    "exec busybox httpd -f -p 8080 -h /tmp/www",
+    "busybox httpd -f -p 8080 -h /tmp/www &\nuntil test -e /tmp/faint; do sleep 1; done\nkill $!; exec sleep 600",
+)
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
 NOW = datetime.now(UTC)
 
