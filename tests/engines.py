@@ -27,7 +27,9 @@ WEB = """#!/bin/sh
 # Answers every request with $ANSWER; TERM lets what has begun come to its end.
 mkdir -p /tmp/www && echo "$ANSWER" > /tmp/www/index.html
 echo "listening as $ANSWER"
-exec busybox httpd -f -p 8080 -h /tmp/www
+busybox httpd -f -p 8080 -h /tmp/www &
+trap 'kill $!; sleep 0.5; exit 0' TERM
+wait
 """
 PATIENCE = 60  # seconds: a busy machine answers late, and that is no lost request
 

@@ -25,10 +25,7 @@ from tests.rolling import carried
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
 # It serves until it is told to faint; an answer that it has begun comes to its end.
-FAINT = WEB.replace(
-    "exec busybox httpd -f -p 8080 -h /tmp/www",
-    "busybox httpd -f -p 8080 -h /tmp/www &\nuntil test -e /tmp/faint; do sleep 1; done\nkill $!; exec sleep 600",
-)
+FAINT = WEB.replace("\nwait\n", "\nuntil test -e /tmp/faint; do sleep 1; done\nkill $!; exec sleep 600\n")
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
 NOW = datetime.now(UTC)
 
