@@ -19,6 +19,7 @@ from pipelines.fleet.docker.looks import Looks
 from pipelines.fleet.health import inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.together import AT_ONCE
 
 IMAGE = "sha256:" + "1" * 64
 
@@ -163,9 +164,9 @@ def test_each_look_after_the_first_is_one_call(api: Engine) -> None:
 
 def test_members_are_probed_side_by_side(api: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that hang cost the time of one: each of these probes ends when all of them have begun."""
-    for number in range(inventory.PROBES):
+    for number in range(AT_ONCE):
         api.run(f"web-{number}")
-    begun = Barrier(inventory.PROBES, timeout=30)
+    begun = Barrier(AT_ONCE, timeout=30)
 
     def hangs(*_: Any) -> Read:
         begun.wait()

@@ -16,7 +16,7 @@ from pipelines.fleet.docker.drain import after_drain, before_drain
 from pipelines.fleet.docker.essence import RUNNING
 from pipelines.fleet.docker.given import Json
 from pipelines.fleet.docker.images import Configuration, Images
-from pipelines.fleet.docker.inventory import PROBES, Inventory
+from pipelines.fleet.docker.inventory import Inventory
 from pipelines.fleet.docker.looks import Looks, as_inspected
 from pipelines.fleet.docker.making import Apart, connect, find, is_copy, make
 from pipelines.fleet.docker.outside import outside
@@ -25,6 +25,7 @@ from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError
+from pipelines.fleet.together import AT_ONCE
 
 ENGINE_TIMEOUT = 120
 LOG_LINES = 10
@@ -48,7 +49,7 @@ class DockerFleet:
         self.engine = engine
         with outside("connecting", engine):
             self.api: Any = docker.APIClient(
-                base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=PROBES
+                base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=AT_ONCE
             )
             self.account = str(self.api.info()["Name"])
         self._images = Images(self.api, configuration)

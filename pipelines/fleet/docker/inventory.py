@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from hardening.foundation.errors import RefusedError
@@ -17,8 +17,8 @@ from pipelines.fleet.health import probe
 from pipelines.fleet.leavings import ROLLOUT
 from pipelines.fleet.members import OLD, Member, protection
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.together import together
 
-PROBES = 16  # at the same time
 CHECKED = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 ENDED = ("exited", "dead")
 
@@ -44,8 +44,7 @@ class Inventory:
         self._images.retry()
         everything = self._everything()
         mine = [one for one in everything if only in ("", essence.name(one)) and self._is_member(one)]
-        with ThreadPoolExecutor(PROBES) as pool:
-            return tuple(pool.map(lambda one: self._member(one, everything), sorted(mine, key=essence.name)))
+        return tuple(together([partial(self._member, one, everything) for one in sorted(mine, key=essence.name)]))
 
     def _everything(self) -> list[Json]:
         """All containers, those that do not run as well, as `inspect` shows them."""
