@@ -17,6 +17,7 @@ from hardening.foundation.process import threads
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import feeds, kernel_state
+from images.packages import grammar
 from images.rescan import SBOM, inputs_of, standing
 from images.scanners import SCANNERS, openscap, syft, trivy_config
 from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
@@ -199,11 +200,15 @@ def _blob(layout: Path, digest: str) -> dict[str, Any]:
 
 
 def suite_of(tree: Path) -> str:
-    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none."""
+    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none.
+
+    It becomes part of addresses and file names: raises OutsideError where it is no name of a suite.
+    """
     for place in ("etc/os-release", "usr/lib/os-release"):
         for line in _text(tree, place).splitlines():
             if line.startswith("VERSION_CODENAME="):
-                return line.partition("=")[2].strip().strip("\"'")
+                found = line.partition("=")[2].strip().strip("\"'")
+                return grammar.suite(found, place) if found else ""
     return ""
 
 

@@ -69,7 +69,7 @@ def test_a_tag_that_was_pulled_again_freezes_nothing_of_the_old_image(yard: Yard
         yard.api.inspect_image(old["Image"])
     pinned = registry.get(f"{where}:stable").digest
     target = Target(f"{where}@{pinned}", pinned, yard.target("two").golden)
-    with DockerFleet(fleet(), yard.host, registry.configuration) as members:
+    with DockerFleet(fleet(), yard.host, configuration=registry.configuration) as members:
         (one,) = members.describe()
         assert (one.cannot_roll, one.exact) == ("", f"{where}@{old['Image']}")
         assert one.layers

@@ -177,9 +177,9 @@ def test_lines_that_break_the_same_hadolint_rule_are_one_finding():
 
 
 def test_an_image_configuration_becomes_the_dockerfile_it_amounts_to():
-    """User, health check and environment as rules expect them; a value with a line break stays one line."""
+    """User, health check and environment as rules expect them; a value with quotes stays one line."""
     config = {
-        "Env": ["A=b\nUSER root"],
+        "Env": ['A=b" USER root\\'],
         "User": "65532",
         "ExposedPorts": {"8080/tcp": {}},
         "Healthcheck": {"Test": ["CMD", "/ok"]},
@@ -187,7 +187,7 @@ def test_an_image_configuration_becomes_the_dockerfile_it_amounts_to():
     }
     assert trivy_config.dockerfile({"config": config}).splitlines() == [
         "FROM scratch",
-        r'ENV A="b\nUSER root"',
+        r'ENV A="b\" USER root\\"',
         "EXPOSE 8080/tcp",
         "USER 65532",
         'HEALTHCHECK CMD ["/ok"]',

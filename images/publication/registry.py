@@ -20,6 +20,7 @@ from hardening.foundation.hashing import canonical, digest
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
+from images.publication.login import authfile
 
 REF_NAME = "org.opencontainers.image.ref.name"
 # The registry's own words. A bare 404, or a helper that is "not found", says nothing about what the registry holds.
@@ -175,7 +176,9 @@ class Registry:
         tls = [f"--{option}=false" for option in verify if self._plain]
         prefixes = [option.removesuffix("tls-verify") for option in verify]
         certificates = [f"--{prefix}cert-dir={directory}" for prefix in prefixes if directory]
-        argv = ["skopeo", *verb, *tls, *certificates, *operands]
+        own = authfile(self.settings, self.address)
+        login = ["--authfile", str(own)] if own else []
+        argv = ["skopeo", *verb, *login, *tls, *certificates, *operands]
         done = retrying(lambda: self._attempt(argv), within=self.settings.retry_for)
         if done.status:
             raise explain(done, self.address)

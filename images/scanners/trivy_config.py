@@ -12,6 +12,7 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
+from images.configuration import require_lines
 from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severity
 from images.scanners.trivy import results
 
@@ -37,7 +38,11 @@ def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
 
 
 def dockerfile(image_config: Mapping[str, Any]) -> str:
-    """The Dockerfile that an OCI image configuration amounts to; no value can break out of its line."""
+    """The Dockerfile that an OCI image configuration amounts to; no value can break out of its line.
+
+    Raises OutsideError where one tries to.
+    """
+    require_lines(image_config, "the image")
     config = image_config.get("config") or {}
     lines = ["FROM scratch"]
     for entry in config.get("Env") or []:

@@ -68,6 +68,7 @@ TOOLS = (
     Tool("ip", "iproute2", "networks of a private engine"),
     Tool("mmdebstrap", "mmdebstrap", "builds of base images"),
     Tool("/usr/share/keyrings/debian-archive-keyring", "debian-archive-keyring", "verified packages in base images"),
+    Tool("getcap", "libcap2-bin", "the control no-file-capabilities, and so every build"),
     Tool("debsecan", "debsecan", "the scanner debsecan"),
     Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
     Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from hardening.catalog import load_policy, load_waivers
@@ -13,6 +14,7 @@ from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.model import Enforcement, Waiver
 from images.context import Context
+from images.publication.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.docker.images import registered
@@ -134,7 +136,8 @@ def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None
         return
     registry = context.publisher.registry
     host = engine() if engine else fleet_host(context)
-    with DockerFleet(fleet, host, registered(registry, fleet), lambda: _last_seen(fleet, context)) as members:
+    login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
+    with DockerFleet(fleet, host, login, registered(registry, fleet), seen) as members:
         yield Desk(
             fleet, context, members, now, registry.address,
             lambda waivers, at: Origins(fleet, context, registry, waivers, at),

@@ -15,7 +15,7 @@ from pipelines.fleet.docker import compose, essence
 from pipelines.fleet.docker.drain import after_drain, before_drain
 from pipelines.fleet.docker.essence import RUNNING
 from pipelines.fleet.docker.given import Json
-from pipelines.fleet.docker.images import Configuration, Images
+from pipelines.fleet.docker.images import Configuration, Images, Login
 from pipelines.fleet.docker.inventory import Inventory
 from pipelines.fleet.docker.looks import Looks, as_inspected
 from pipelines.fleet.docker.making import Apart, connect, find, is_copy, make
@@ -34,6 +34,7 @@ LOG_LINES = 10
 class DockerFleet:
     """The members of `fleet` on the engine at `engine`. Close it, or use it as a context.
 
+    `login` gives the user name and password to pull a reference with, or None for those of docker's own files.
     `configuration` asks a registry for what an image sets by default, where the engine forgot it; `recorded` names the
     members that the fleet was last seen with.
     """
@@ -42,6 +43,7 @@ class DockerFleet:
         self,
         fleet: Fleet,
         engine: str,
+        login: Login = lambda _reference: None,
         configuration: Configuration = lambda _reference: None,
         recorded: Callable[[], Collection[str]] = tuple,
     ) -> None:
@@ -52,7 +54,7 @@ class DockerFleet:
                 base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=AT_ONCE
             )
             self.account = str(self.api.info()["Name"])
-        self._images = Images(self.api, configuration)
+        self._images = Images(self.api, configuration, login)
         self._inventory = Inventory(self.api, fleet, self.account, self._images, recorded)
         self._looks = Looks(self.api)
         self._apart = Apart(self.api, self._images)
@@ -79,8 +81,7 @@ class DockerFleet:
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
             self._images.forget(target.reference)
-            if self._images.here(target.reference) is None:
-                self.api.pull(target.reference)
+            self._images.fetch(target.reference)
 
     def create(self, key: Key, target: Target, expiry: datetime) -> None:
         """Create the new container from the old one's essence; a try that was cut short is begun anew."""

@@ -16,6 +16,7 @@ from pipelines.fleet.docker.given import Json
 from pipelines.fleet.model import Fleet
 
 Configuration = Callable[[str], Json | None]  # what a registry says of an image, by its reference with digest
+Login = Callable[[str], dict[str, str] | None]
 
 
 class Images:
@@ -25,8 +26,9 @@ class Images:
     that were made from it run on. What their image set by default is then in the registry alone.
     """
 
-    def __init__(self, api: Any, configuration: Configuration) -> None:
+    def __init__(self, api: Any, configuration: Configuration, login: Login = lambda _reference: None) -> None:
         self._api = api
+        self._login = login
         self._configuration = configuration
         self._known: dict[str, Json] = {}
         self._refused: dict[str, RefusedError] = {}
@@ -84,6 +86,11 @@ class Images:
                     self._here[reference] = {**self._api.inspect_image(called), "Called": called}
                     break
         return self._here.get(reference)
+
+    def fetch(self, reference: str) -> None:
+        """Pull an image, unless it is here."""
+        if self.here(reference) is None:
+            self._api.pull(reference, auth_config=self._login(reference))
 
     def forget(self, reference: str) -> None:
         """Ask again for what was here: it may have been removed."""

@@ -96,8 +96,7 @@ class Apart:
     def _again(self, container: Json, name: str, labels: Mapping[str, str], joins: Mapping[str, Json]) -> None:
         image = self._images.of(container)
         exact = essence.exact(container, image)
-        if self._images.here(exact) is None:
-            self._api.pull(exact)
+        self._images.fetch(exact)
         named = container["Config"]["Image"]
         reference = named if self._images.stands_for(named, container["Image"]) else exact
         body = essence.creation(container, image, reference, {})
