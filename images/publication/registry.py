@@ -97,12 +97,22 @@ class Registry:
         kind = data.get("mediaType") or data.get("schemaVersion", "")
         return Manifest(found, str(kind), len(text.encode()), data)
 
+    def configuration(self, reference: str) -> dict[str, Any]:
+        """The configuration of the image at `reference`, as it was pushed: `--raw` keeps what OCI knows no word for,
+        such as a health check. Of an index, that of the child for our platform. Raises NotFoundError, MalformedError.
+        """
+        repository, found = split(reference)[0], self.get(reference)
+        if found.is_index:
+            reference = f"{repository}@{found.content(self.settings.platform)}"
+            found = self.get(reference)
+        config, what = found.image.config.digest, f"the configuration of {reference}"
+        text = self._ask("inspect", reference, "--config", "--raw")
+        _as_asked(text, config, what)
+        return loaded(text, what)
+
     def diff_ids(self, reference: str) -> tuple[str, ...]:
         """The unpacked layers of the image at `reference`, lowest first. Raises NotFoundError, MalformedError."""
-        config = self.get(reference).image.config.digest
-        text = self._ask("inspect", reference, "--config", "--raw")
-        _as_asked(text, config, f"the configuration of {reference}")
-        return parsed(Config, loaded(text, config), f"the configuration of {reference}").rootfs.diff_ids
+        return parsed(Config, self.configuration(reference), f"the configuration of {reference}").rootfs.diff_ids
 
     def get(self, reference: str) -> Manifest:
         """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""

@@ -16,6 +16,8 @@ from images.ledger import Holder, Lease
 from pipelines.durable.dbos import Worker
 from pipelines.durable.port import Flow, Json
 from pipelines.durable.workers import LostError
+from pipelines.fleet.model import FleetKind
+from pipelines.fleet.together import together
 from pipelines.roll.desk import Desk
 from pipelines.roll.journal import LedgerJournal
 from pipelines.roll.judging import PresentJudge
@@ -24,7 +26,7 @@ from pipelines.roll.notify import notifier
 from pipelines.roll.underway import view
 from pipelines.rollouts.delegated import GroupWorld
 from pipelines.rollouts.groups import GROUPS, group_flows
-from pipelines.rollouts.orders import World
+from pipelines.rollouts.orders import World, one_by_one
 from pipelines.rollouts.run import ROLLOUT, flows
 from pipelines.rollouts.state import Outcome, RolloutState, Stage
 
@@ -100,7 +102,8 @@ def go_on(at: Desk) -> tuple[Outcome, ...]:
 def _flows(at: Desk, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
     """What a process carries of this fleet: its members, and the groups that a service rolls."""
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
-    world = World(at.members, journal, PresentJudge(at), now)
+    many = together if at.fleet.kind is FleetKind.DOCKER else one_by_one
+    world = World(at.members, journal, PresentJudge(at), now, many)
     members = flows(lambda _fleet: world)
     if at.groups is None:
         return members

@@ -83,8 +83,9 @@ def _watch(rolling: Rolling, keys: dict[str, Key], judged: bool) -> Json:
     if judged:
         rolling.refuse()
     orders = rolling.world.journal.orders(rolling.order.rollout)
-    fleet = rolling.world.fleet
-    return [orders.stance, orders.approvals, {member: look(partial(fleet.read, key)) for member, key in keys.items()}]
+    fleet, together = rolling.world.fleet, rolling.world.together
+    reads = together([partial(look, partial(fleet.read, key)) for key in keys.values()])
+    return [orders.stance, orders.approvals, dict(zip(keys, reads, strict=True))]
 
 
 def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
