@@ -25,6 +25,7 @@ PURE = {
     "hardening.foundation.durations",
     "hardening.foundation.errors",
     "hardening.foundation.hashing",
+    "hardening.foundation.limits",
     "hardening.foundation.wording",
     "hardening.judges",
     "hardening.model",
