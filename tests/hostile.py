@@ -11,7 +11,7 @@
         ...
         assert [one.path for one in server.asked] == ["/trixie"]
 
-Nothing sleeps and no clock is read: what is held back is held until the test steps it or the server closes.
+What is held back is held until the test steps it or the server closes. Only `slowly` lets time pass.
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ class Reply:
         """Called when the server closes: nothing is held back here."""
 
 
+class Raw(Reply):
+    """Bytes as they go over the line, status line and headers included: for an answer that is not even HTTP."""
+
+
 class Drip(Reply):
     """Sends one part of the body for each `step()`, and goes on waiting after the last until the server closes."""
 
@@ -94,6 +98,14 @@ class Drip(Reply):
     def release(self) -> None:
         self._closed.set()
         self._steps.release(1 << 20)
+
+
+def slowly(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """`parts`, a twentieth of a second apart: no single read is late, all of them together are."""
+    never = threading.Event()
+    for part in parts:
+        yield part
+        never.wait(0.05)
 
 
 def redirect(target: str, status: int = 302) -> Reply:
@@ -162,6 +174,11 @@ class Hostile:
         self._replies.append(reply)
         handler.close_connection = True
         try:
+            if isinstance(reply, Raw):
+                for part in reply.parts():
+                    handler.wfile.write(part)
+                    handler.wfile.flush()
+                return
             handler.send_response(reply.status)
             for name, value in {"Connection": "close", **reply.headers}.items():
                 handler.send_header(name, value)

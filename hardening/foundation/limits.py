@@ -43,7 +43,8 @@ class Limit:
 
 
 FEED_BYTES = Limit("feed.bytes", 64 * MIB)
-FEED_TEXT = Limit("feed.text", 512 * MIB, "bytes after decompression")
+FEED_TEXT = Limit("feed.text", 64 * MIB, "bytes after decompression")
+FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
 FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
 FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
 
