@@ -27,6 +27,7 @@ PURE = {
     "hardening.foundation.errors",
     "hardening.foundation.hashing",
     "hardening.foundation.limits",
+    "hardening.foundation.text",
     "hardening.foundation.wording",
     "hardening.judges",
     "hardening.model",
