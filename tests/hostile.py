@@ -201,6 +201,8 @@ class Hostile:
         """End all answers that are held back, and the server."""
         for reply in self._replies:
             reply.release()
+        if not self._thread.is_alive():
+            return
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -231,8 +232,8 @@ def test_the_name_of_a_suite_is_no_path(suite: str, server: h.Hostile, tmp_path:
     "reply",
     [
         lambda: h.Drip([]),
-        lambda: h.Reply(h.slowly(bytes([one]) for one in GOOD), claim=len(GOOD)),
-        lambda: h.Raw(h.slowly(itertools.chain([b"HTTP/1.0 200 OK\r\n"], [b"X: y\r\n"] * 60, [b"\r\n" + GOOD]))),
+        lambda: h.Reply(h.slowly([GOOD[:1]] * 30), claim=30),
+        lambda: h.Raw(h.slowly(itertools.chain([b"HTTP/1.0 200 OK\r\n"], [b"X: y\r\n"] * 30, [b"\r\n", b"late"]))),
     ],
     ids=["nothing comes", "bytes drip", "headers drip"],
 )
@@ -246,7 +247,11 @@ def test_a_slow_answer_ends_at_the_deadline_of_the_whole(
     feed = refreshed(tmp_path, server, NOW + HOUR)
     assert "exceeds the limit feed.seconds" in feed.note
     assert (feed.date, feed.sha256) == (good.date, good.sha256)
+    server.close()
+    for thread in [thread for thread in threading.enumerate() if thread.name == transfer.NAME]:
+        thread.join()
     assert sorted(path.name for path in feed.directory.iterdir()) == [".trixie.lock", "trixie", "trixie.kept.json"]
+    assert (feed.directory / "trixie").read_bytes() == GOOD
 
 
 # What it takes, measured: a run of its own through the flow that every scan takes

@@ -91,14 +91,15 @@ def _ask(
     asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
     fresh = _beside(directory / name)
     try:
-        answer = transfer(address, {key: value for key, value in asked.items() if value}, fresh)
+        with fresh.open("wb") as file:
+            answer = transfer(address, {key: value for key, value in asked.items() if value}, file)
+            file.flush()
+            os.fsync(file.fileno())
         if answer.status == NOT_MODIFIED and kept:
             return _confirm(directory, name, replace(kept, confirmed=now.isoformat()))
         if answer.status != OK:
             raise OutsideError(f"{address} answered {answer.status}")
         found = _succeeding(fresh, directory / name if kept else None, look)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
         fresh.replace(directory / name)
     finally:
         fresh.unlink(missing_ok=True)

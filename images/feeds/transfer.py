@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 READ_SECONDS = 60
 """How long one read may wait. FEED_SECONDS limits the whole."""
 OK = 200
+NAME = "feed transfer"
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -33,12 +33,15 @@ class Answer:
 
 
 class _Getting:
-    """A transfer in a thread of its own, which is left alone once it is late: a read that waits cannot be ended."""
+    """A transfer in a thread of its own, which is left alone once it is late: a read that waits cannot be ended.
 
-    def __init__(self, address: str, headers: dict[str, str], into: Path) -> None:
+    `file` is open and its owner's: what a late thread still brings goes into a file that has no name any more.
+    """
+
+    def __init__(self, address: str, headers: dict[str, str], file: IO[bytes]) -> None:
         self.address = address
         self.headers = {"Accept-Encoding": "identity", **headers}
-        self.into = into
+        self.file = file
         self.late = threading.Event()
         self.answer: Answer | None = None
         self.error: BaseException | None = None
@@ -75,28 +78,27 @@ class _Getting:
         if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
             raise OutsideError(f"{self.address} answered with the Content-Encoding {packed}, which was not asked for")
         FEED_BYTES.require(int(answer.headers.get("Content-Length", 0)), self.address)
-        with self.into.open("wb") as file:
-            sha256 = self._write(answer, file)
+        sha256 = self._write(answer)
         return Answer(OK, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""), sha256)
 
-    def _write(self, answer: requests.Response, file: IO[bytes]) -> str:
+    def _write(self, answer: requests.Response) -> str:
         seen, meter = hashlib.sha256(), Meter(FEED_BYTES, self.address)
         for part in answer.iter_content(CHUNK):
             meter.add(len(part))
             if self.late.is_set():
                 break
             seen.update(part)
-            file.write(part)
+            self.file.write(part)
         return f"sha256:{seen.hexdigest()}"
 
 
-def transfer(address: str, headers: dict[str, str], into: Path) -> Answer:
-    """Write what `address` gives to the file `into`. Raises OutsideError for what is refused or fails, LateError when
+def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
+    """Write what `address` gives to the open `file`. Raises OutsideError for what is refused or fails, LateError when
     all of it, with its redirects, takes longer than FEED_SECONDS.
     """
     require_safe(address)
-    getting = _Getting(address, headers, into)
-    thread = threading.Thread(target=getting.run, daemon=True)
+    getting = _Getting(address, headers, file)
+    thread = threading.Thread(target=getting.run, name=NAME, daemon=True)
     thread.start()
     thread.join(FEED_SECONDS.most)
     if thread.is_alive():
