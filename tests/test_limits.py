@@ -16,6 +16,7 @@ import zstandard
 from hardening.foundation import limits
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
+from images.builders import steps
 from images.store import layers
 from images.store.merge import Merged
 from images.store.oci import LAYER, Store
@@ -216,6 +217,27 @@ def test_hard_links_that_lead_in_a_circle_end(tmp_path: Path) -> None:
         pytest.raises(OutsideError, match="leads to itself"),
     ):
         list(merged.entries())
+
+
+@pytest.mark.needs("dpkg-deb")
+def test_a_package_is_weighed_before_it_is_unpacked(tmp_path: Path) -> None:
+    """One that unpacks to much more than it carries is refused by the limit's name; one of usual size is not."""
+    tree = tmp_path / "tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+    )
+    (tree / "small").write_text("text")
+    for name, size in (("small", 1), ("bomb", limits.LAYER_RATIO_FROM)):
+        with (tree / name).open("wb") as file:
+            file.truncate(size)
+        deb = tmp_path / f"{name}.deb"
+        subprocess.run(["dpkg-deb", "-Zzstd", "--build", str(tree), str(deb)], check=True, capture_output=True)
+    steps.weigh([tmp_path / "small.deb"])
+    code = "from images.builders import steps; steps.weigh([path])"
+    said, peak = measured(code, tmp_path / "bomb.deb", tmp_path)
+    assert "the package bomb.deb exceeds the limit layer.ratio" in said
+    assert peak < MOST_MEMORY
 
 
 JSON: dict[str, tuple[str, Callable[[], bytes]]] = {

@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from hardening.foundation import process
-from hardening.foundation.addresses import is_loopback
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, nearest
 from hardening.foundation.hashing import canonical, digest
 from hardening.foundation.retrying import retrying
@@ -228,3 +228,13 @@ def split(reference: str) -> tuple[str, str]:
     head, slash, last = reference.rpartition("/")
     name, _, tag = last.partition(":")
     return f"{head}{slash}{name}", tag
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a registry address is on this machine, where plain HTTP is spoken."""
+    host = address.partition("/")[0]
+    host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -10,22 +10,18 @@ import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import (
     CHUNK,
-    LAYER_RATIO,
-    LAYER_RATIO_FROM,
     LAYER_WINDOW,
     SMALL_FILE,
     Counted,
-    Meter,
     read_all,
 )
-from images.store.tars import ATTRIBUTE, Allowance, Tar
+from images.store.tars import ATTRIBUTE, Allowance, Tar, ratio
 from images.store.within import Within
 
 # Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
@@ -139,8 +135,7 @@ def opened(path: Path, media_type: str, allowance: Allowance | None = None) -> I
     import zstandard
 
     what = f"the layer {path.name[:12]}"
-    most = max(LAYER_RATIO_FROM, LAYER_RATIO.most * path.stat().st_size)
-    meters = (Meter(replace(LAYER_RATIO, most=most), what), (allowance or Allowance(what)).bytes)
+    meters = (ratio(path.stat().st_size, what), (allowance or Allowance(what)).bytes)
     with path.open("rb") as file:
         if media_type.endswith("zstd"):
             unpacker = zstandard.ZstdDecompressor(max_window_size=LAYER_WINDOW.most)

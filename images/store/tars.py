@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import (
+    CHUNK,
     IMAGE_BYTES,
     IMAGE_MEMBERS,
     LAYER_DEPTH,
@@ -19,6 +23,9 @@ from hardening.foundation.limits import (
     LAYER_MEMBERS,
     LAYER_NAMES,
     LAYER_PATH,
+    LAYER_RATIO,
+    LAYER_RATIO_FROM,
+    Counted,
     Meter,
 )
 
@@ -147,3 +154,18 @@ class Tar(tarfile.TarFile):
         for key, value in info.pax_headers.items():
             self.kept.names.add(len(key) + len(value) + OVERHEAD)
         LAYER_DEPTH.require(info.name.count("/"), f"a path in {self.what}")
+
+
+@contextmanager
+def members(stream: IO[bytes], what: str, packed_size: int, allowance: Allowance | None = None) -> Iterator[Tar]:
+    """The members of an uncompressed tar stream, whose packed form has `packed_size` bytes, one after the other."""
+    allowance = allowance or Allowance(what)
+    counted = Counted(stream, ratio(packed_size, what), allowance.bytes)
+    with Tar.open(fileobj=counted, mode="r|", bufsize=CHUNK, what=what, allowance=allowance) as tar:  # type: ignore[call-overload]
+        yield tar
+
+
+def ratio(packed_size: int, what: str) -> Meter:
+    """Counts what unpacks from `packed_size` bytes."""
+    most = max(LAYER_RATIO_FROM, LAYER_RATIO.most * packed_size)
+    return Meter(replace(LAYER_RATIO, most=most, of="bytes, a multiple of the packed size"), what)
