@@ -23,11 +23,16 @@ def clock() -> datetime:
 
 
 def image_context(settings: Settings | None = None, policy: str = "") -> Context:
-    """The context of every flow over images. Raises ContentError for a `policy` that is not there."""
+    """The context of every flow over images.
+
+    Raises ContentError for a `policy` that is not there, and OutsideError where the state is another user's.
+    """
     from pipelines.host.embedded_registry import registry_address
     from pipelines.host.provision import docker_host
+    from pipelines.host.state import keep_private
 
     known = settings or load_settings()
+    keep_private(known.state_dir)
     if policy:
         load_policy(known.roots, policy)  # before anything is built or scanned for it
     return Context(

@@ -93,7 +93,7 @@ def _walked(aws: StrictAws, cloud: Cloud, asked: dict[str, set[str]]) -> None:
 
 
 def _reaped(aws: StrictAws, cloud: Cloud, asked: dict[str, set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image, a volume and an instance that nobody owns."""
+    """An image that a killed run left, a volume and an instance with our tags."""
     now = on(aws, cloud, 140)
     with monkeypatch.context() as patched:
         patched.setattr(Client, "call", dying("Sign", 0, after=True))

@@ -24,6 +24,7 @@ from images.context import Context
 from images.documents import REVOCATION, Document
 from images.ledger import Ledger
 from images.publication.lifecycle import timestamp
+from images.publication.login import auth_config
 from images.publication.referrers import attach
 from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.members import Key, Target
@@ -71,6 +72,9 @@ class Place:
         settings = self.settings.model_copy(update={"docker": docker})
         return Context(settings, NOW, lambda: self.host, lambda: self.address)
 
+    def login(self) -> dict[str, str] | None:
+        return auth_config(self.settings, self.address)
+
     def desk(self, context: Context) -> Any:
         return desk("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
 
@@ -79,7 +83,7 @@ class Place:
         repository = f"{self.address}/fleet-test"
         busybox_image(self.api, f"fleet-test:{answer}", answer)
         self.api.tag(f"fleet-test:{answer}", repository, channel)
-        lines = list(self.api.push(repository, channel, stream=True, decode=True))
+        lines = list(self.api.push(repository, channel, stream=True, decode=True, auth_config=self.login()))
         assert not [line for line in lines if "error" in line], lines
         pushed = context.publisher.registry.get(f"{repository}:{channel}").digest
         at = NOW - timedelta(days=days)
@@ -277,10 +281,12 @@ def test_an_application_that_names_its_base_is_known_by_it(place: Place, context
     manifest = context.publisher.registry.get(f"{other.repository}@{other.digest}").data
     named = {**manifest, "annotations": {"org.opencontainers.image.base.digest": base.digest}}
     url = f"http://{place.address.replace('/', '/v2/', 1)}/fleet-test/manifests/app"
-    with requests.put(url, json=named, headers={"Content-Type": str(manifest["mediaType"])}, timeout=10) as answer:
+    login = place.login() or {}
+    kind, auth = {"Content-Type": str(manifest["mediaType"])}, (login["username"], login["password"])
+    with requests.put(url, json=named, headers=kind, auth=auth, timeout=10) as answer:
         assert answer.status_code == 201, answer.text
     app = f"{other.repository}:app"
-    place.api.pull(app)
+    place.api.pull(app, auth_config=place.login())
     place.run(app)
     with place.desk(context) as at:
         line = member_lines(check(at))[0]

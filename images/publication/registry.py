@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation import process
+from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, nearest
 from hardening.foundation.hashing import canonical, digest
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
+from images.publication.login import authfile
 
 REF_NAME = "org.opencontainers.image.ref.name"
 # The registry's own words. A bare 404, or a helper that is "not found", says nothing about what the registry holds.
@@ -168,14 +170,16 @@ class Registry:
         tls = [f"--{option}=false" for option in verify if self._plain]
         prefixes = [option.removesuffix("tls-verify") for option in verify]
         certificates = [f"--{prefix}cert-dir={directory}" for prefix in prefixes if directory]
-        argv = ["skopeo", *verb, *tls, *certificates, *operands]
+        own = authfile(self.settings, self.address)
+        login = ["--authfile", str(own)] if own else []
+        argv = ["skopeo", *verb, *login, *tls, *certificates, *operands]
         done = retrying(lambda: self._attempt(argv), within=self.settings.retry_for)
         if done.status:
             raise explain(done, self.address)
         return done
 
     def _attempt(self, argv: Sequence[str]) -> process.Completed:
-        done = process.run(argv, ok=range(256), timeout=TIMEOUT_SECONDS, hint="apt-get install skopeo")
+        done = process.run(argv, passes=REGISTRY, ok=range(256), timeout=TIMEOUT_SECONDS, hint="apt-get install skopeo")
         if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
             raise explain(done, self.address)
         return done

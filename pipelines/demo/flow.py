@@ -127,6 +127,7 @@ def _start(context: Context) -> str:
     registry = context.registry_address()
     return service.start(
         fleet_host(context),
+        context.settings,
         proxy_image=f"{registry}/nginx-unprivileged:stable",
         web_image=f"{registry}/demo-web:stable",
     )

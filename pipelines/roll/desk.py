@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from hardening.catalog import load_policy, load_waivers
@@ -13,6 +14,7 @@ from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.model import Enforcement, Waiver
 from images.context import Context
+from images.publication.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.docker.origins import Origins
@@ -132,7 +134,8 @@ def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None
         yield _at_ec2(fleet, context, now)
         return
     registry = context.publisher.registry
-    with DockerFleet(fleet, engine() if engine else fleet_host(context)) as members:
+    login = partial(auth_config, context.settings)
+    with DockerFleet(fleet, engine() if engine else fleet_host(context), login) as members:
         yield Desk(
             fleet, context, members, now, registry.address,
             lambda waivers, at: Origins(fleet, context, registry, waivers, at),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from pipelines.fleet.port import GoneError
 
 ENGINE_TIMEOUT = 120
 LOG_LINES = 10
+Login = Callable[[str], dict[str, str] | None]
 RUNNING = ("running", "restarting", "paused")
 
 
@@ -35,11 +37,15 @@ class Pair:
 
 
 class DockerFleet:
-    """The members of `fleet` on the engine at `engine`. Close it, or use it as a context."""
+    """The members of `fleet` on the engine at `engine`. Close it, or use it as a context.
 
-    def __init__(self, fleet: Fleet, engine: str) -> None:
+    `login` gives the user name and password to pull a reference with, or None for those of docker's own files.
+    """
+
+    def __init__(self, fleet: Fleet, engine: str, login: Login = lambda _: None) -> None:
         self.fleet = fleet
         self.engine = engine
+        self.login = login
         with outside("connecting", engine):
             self.api: Any = docker.APIClient(base_url=engine, version="auto", timeout=ENGINE_TIMEOUT)
             self.account = str(self.api.info()["Name"])
@@ -104,7 +110,7 @@ class DockerFleet:
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
             if not self._local(target.reference):
-                self.api.pull(target.reference)
+                self.api.pull(target.reference, auth_config=self.login(target.reference))
 
     def _local(self, reference: str) -> str:
         """What an image is called here; one whose tag has moved on is known by its digest alone. Empty: not here."""
