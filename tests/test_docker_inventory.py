@@ -200,7 +200,7 @@ def test_a_probe_that_the_engine_cannot_run_in_one_container_is_a_bad_read() -> 
 
 
 @pytest.mark.usefixtures("well")
-def test_an_image_that_nobody_knows_any_more_refuses_its_members_alone(api: Engine) -> None:
+def test_an_image_without_a_record_refuses_its_members_alone(api: Engine) -> None:
     """What it set by default would count as set by the user, and be kept for ever."""
     api.run("web-1")
     api.run("web-2", image="sha256:2")
