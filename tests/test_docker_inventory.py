@@ -222,6 +222,8 @@ def test_what_the_engine_forgot_is_asked_of_the_registry_once(api: Engine) -> No
     for _ in range(2):
         assert images.of(one)["Config"] == {"User": "app"}
     assert images.of(one)["RepoDigests"] == asked == ["r.example/web@sha256:2"]
+    copy = {**one, "Config": {"Image": "mirror.example/web:1"}}
+    assert images.of(copy)["RepoDigests"] == ["mirror.example/web@sha256:2"], "the same image from elsewhere"
 
 
 def test_a_registry_that_cannot_be_reached_is_asked_once_for_each_look(api: Engine) -> None:

@@ -38,7 +38,7 @@ class Images:
 
     def of(self, container: Json) -> Json:
         """The image that a container was made from. Raises RefusedError where that cannot be found out."""
-        wanted = str(container["Image"])
+        wanted = _exact(container)
         with self._lock:
             if wanted in self._refused:
                 raise self._refused[wanted]
@@ -63,7 +63,7 @@ class Images:
         return None
 
     def _from_registry(self, container: Json) -> Json:
-        exact = f"{repository(container['Config']['Image'])}@{container['Image']}"
+        exact = _exact(container)
         why = "no registry that we deal with has it"
         try:
             if found := self._configuration(exact):
@@ -72,12 +72,12 @@ class Images:
                 return {"Id": container["Image"], "RepoDigests": [exact], **record}
         except GoldsmithError as error:
             why = error.message
-        self._refused[container["Image"]] = RefusedError(
+        self._refused[exact] = RefusedError(
             f"the engine has no record of the image {exact} any more, and {why}: what was set for the container and "
             "what its image set cannot be told apart",
             hint=f"docker pull {exact} brings the record back",
         )
-        raise self._refused[container["Image"]]
+        raise self._refused[exact]
 
     def here(self, reference: str) -> Json | None:
         """An image by its pinned reference; one whose tag has moved on is known by its digest alone. None: not here."""
@@ -96,6 +96,11 @@ class Images:
     def forget(self, reference: str) -> None:
         """Ask again for what was here: it may have been removed."""
         self._here.pop(reference, None)
+
+
+def _exact(container: Json) -> str:
+    """The image of a container by the digest that the engine knows it by, in the repository that it was taken from."""
+    return f"{repository(container['Config']['Image'])}@{container['Image']}"
 
 
 def registered(registry: Registry, fleet: Fleet) -> Configuration:
