@@ -97,12 +97,21 @@ class Registry:
         kind = data.get("mediaType") or data.get("schemaVersion", "")
         return Manifest(found, str(kind), len(text.encode()), data)
 
+    def configuration(self, reference: str) -> dict[str, Any]:
+        """The configuration of what an engine runs of the image at `reference`, as it was pushed, and hashed.
+
+        `--raw` keeps what OCI knows no word for, such as a health check. Raises NotFoundError, MalformedError.
+        """
+        found, what = self.get(reference), f"the configuration of {reference}"
+        exact = f"{split(reference)[0]}@{found.content(self.settings.platform)}"
+        image = self.get(exact).image if found.is_index else found.image
+        text = self._ask("inspect", exact, "--config", "--raw")
+        _as_asked(text, image.config.digest, what)
+        return loaded(text, what)
+
     def diff_ids(self, reference: str) -> tuple[str, ...]:
-        """The unpacked layers of the image at `reference`, lowest first. Raises NotFoundError, MalformedError."""
-        config = self.get(reference).image.config.digest
-        text = self._ask("inspect", reference, "--config", "--raw")
-        _as_asked(text, config, f"the configuration of {reference}")
-        return parsed(Config, loaded(text, config), f"the configuration of {reference}").rootfs.diff_ids
+        """The unpacked layers of what an engine runs of the image, lowest first. Raises as `configuration` does."""
+        return parsed(Config, self.configuration(reference), f"the configuration of {reference}").rootfs.diff_ids
 
     def get(self, reference: str) -> Manifest:
         """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""
