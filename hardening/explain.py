@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hardening.findings import Reason
+from hardening.foundation.text import one_line
 
 NAMED = 6
 
@@ -23,12 +24,12 @@ def explain(reasons: Sequence[Reason]) -> str:
 
 def _block(group: list[Reason]) -> str:
     first = group[0]
-    lines = [f"{first.enforcement}: {first.what}"]
+    lines = [f"{first.enforcement}: {one_line(first.what)}"]
     if group[1:]:
         rules = [reason.rule for reason in group[1:]]
         more = f" and {len(rules) - NAMED} more" if rules[NAMED:] else ""
-        lines.append(f"  the same for: {', '.join(rules[:NAMED])}{more}")
-    lines += [f"  why: {first.why}", f"  do:  {first.todo}"]
+        lines.append(f"  the same for: {one_line(', '.join(rules[:NAMED]))}{more}")
+    lines += [f"  why: {one_line(first.why)}", f"  do:  {one_line(first.todo)}"]
     if first.waived_by:
         lines.append(f"  waived by {first.waived_by}")
     return "\n".join(lines)

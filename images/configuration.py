@@ -16,15 +16,20 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def require_lines(image: Mapping[str, Any], whose: str) -> None:
     """Raises OutsideError where a value that is one line by its nature is not, or a variable has no name."""
     for key, text in _lines(image.get("config") or {}):
-        if not isinstance(text, str):
-            raise OutsideError(f"{whose}: {key} in its configuration is not text: {text!r}"[:400])
-        if CONTROL.search(text):
+        wrong = _wrong(key, text)
+        if wrong:
             raise OutsideError(
-                f"{whose}: {key} in its configuration holds a control character: {text[:200]!r}",
+                f"{whose}: {key} in its configuration {wrong}: {text!r}"[:400],
                 hint="the image was made to confuse what reads it, or by mistake: take another one",
             )
-        if key == "Env" and not re.match(r"[^=\s]+=", text):
-            raise OutsideError(f"{whose}: Env in its configuration holds no NAME=value: {text[:200]!r}")
+
+
+def _wrong(key: str, text: Any) -> str:
+    if not isinstance(text, str):
+        return "is not text"
+    if CONTROL.search(text):
+        return "holds a control character"
+    return "is no NAME=value" if key == "Env" and not re.match(r"[^=\s]+=", text) else ""
 
 
 def _lines(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

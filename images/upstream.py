@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from hardening.foundation.content import Content, load_toml
+from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
@@ -157,7 +157,7 @@ class Upstream:
 
 
 def _load(file: Path) -> LockFile:
-    return load_toml(file, LockFile)
+    return load_toml(require_inside(file, file.parent), LockFile)
 
 
 def _platform(item: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def show_control_of(name: str, *, as_json: bool) -> None:
         "Files": f"  {detail.folder}",
     }
     for heading, text in parts.items():
-        out().print(heading, style="bold", markup=False)
+        out().print(heading, style="bold")
         print_text(text.strip("\n") + "\n\n")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hardening.check import broken
 from hardening.findings import CheckResult, Outcome
-from hardening.foundation.console import err, out, print_json, print_table
+from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.settings import load_settings
 from images.artifact import Release
@@ -37,7 +37,7 @@ def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool) -> Non
     print_table(list(columns), [[_cell(getattr(row, field)) for field in columns.values()] for row in lines])
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Cell:
     if value in (None, ""):
         return "-"
     if isinstance(value, datetime):
@@ -45,7 +45,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, tuple | list):
-        return "\n".join(str(item) for item in value)
+        return [str(item) for item in value]
     return short(str(value))
 
 
@@ -100,7 +100,7 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     if as_json:
         print_json(to_json(tuple(lines)))
     for line in () if as_json else lines:
-        rows = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
+        rows: list[list[Cell]] = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
         print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
     refused = [check for line in lines if not line.passed for check in refusals(line.checks)]
     if error := broken(refused, load_settings().roots):
@@ -108,10 +108,10 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     return 0 if all(line.passed for line in lines) else 3
 
 
-def _evidence(result: CheckResult) -> str:
+def _evidence(result: CheckResult) -> list[str]:
     """The evidence in full; of what passed, as much as shows that something was looked at."""
     lines = result.evidence.strip().splitlines()
-    return "\n".join(lines[:1] if result.outcome is Outcome.PASS else lines)
+    return lines[:1] if result.outcome is Outcome.PASS else lines
 
 
 def show_why(why: WhyOutput, *, as_json: bool) -> None:
@@ -122,9 +122,9 @@ def show_why(why: WhyOutput, *, as_json: bool) -> None:
     at = why.last_built_at
     last = f"last built {at:%Y-%m-%d %H:%M} UTC as {short(why.last_digest)}" if at else "never built"
     for text in (f"{why.name}: {last}", f"would now be: {why.would}"):
-        out().print(text, markup=False)
+        out().print(text)
     rows = [[change.kind, change.name, short(change.old)[:40], short(change.new)[:40]] for change in why.changes]
-    print_table(["input", "name", "old", "new"], rows) if rows else out().print("\n".join(why.why), markup=False)
+    print_table(["input", "name", "old", "new"], rows) if rows else print_text(why.why)
 
 
 def short(text: str) -> str:
@@ -141,5 +141,5 @@ def finish(errors: Iterable[GoldsmithError | None]) -> int:
     """Print each distinct error on standard error; the exit code: the highest of their families, 0 without any."""
     distinct = {str(error): error for error in errors if error is not None}
     for text in distinct:
-        err().print(text, markup=False, style="red")
+        err().print(text, style="red")
     return max((error.exit_code for error in distinct.values()), default=0)

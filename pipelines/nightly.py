@@ -233,7 +233,7 @@ def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> in
     if as_json:
         print_json(to_json(night))
     else:
-        rows = [[line.kind, line.name, line.status, line.detail] for line in night.lines]
+        rows = [[line.kind, line.name, line.status, line.detail.splitlines()] for line in night.lines]
         print_table(["what", "name", "outcome", "detail"], rows)
-        out().print(f"\n{night.summary}\nreport: {night.report}", markup=False, soft_wrap=True)
+        out().print(f"\n{night.summary}\nreport: {night.report}", soft_wrap=True)
     return finish(failures)

@@ -10,6 +10,7 @@ from pathlib import Path
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Finding, FindingKind, Outcome, Verdict
 from hardening.foundation.console import out, print_json
+from hardening.foundation.text import visible
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
@@ -140,12 +141,19 @@ def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
 
 
 def render_html(report: ReportOutput) -> str:
-    """The page as text; everything in it is escaped, and nothing is fetched. Pure but for reading its template."""
+    """The page as text; all in it is escaped and visible, and nothing is fetched. Pure but for reading its template."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen
+    )
     environment.filters |= {"position": position, "short": short, "opinions": opinions, "disputed": disputed}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report, days=SCALE_DAYS)
+
+
+def _seen(value: object) -> object:
+    """What the page shows of a value: strangers' text with all that is not seen made visible."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def position(moment: datetime, now: datetime, days: int = SCALE_DAYS) -> float:
@@ -184,4 +192,4 @@ def make_report(*, as_json: bool) -> None:
     if as_json:
         print_json(to_json(gather(context)))
     else:
-        out().print(str(write_report(context)), markup=False, soft_wrap=True)
+        out().print(str(write_report(context)), soft_wrap=True)

@@ -30,7 +30,7 @@ def lint_content() -> int:
     roots = load_settings().roots
     found = content_problems(roots, clock().date())
     for error in found:
-        err().print(str(error), markup=False, style="red")
+        err().print(str(error), style="red")
     say(f"content of {', '.join(map(str, roots))}: {f'{len(found)} wrong' if found else 'sound'}")
     return 2 if found else 0
 

@@ -11,6 +11,7 @@ from hardening.catalog import load_policy
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings, load_settings
 from images.context import Context
+from images.modes import keep_private_by_default
 
 
 def clock() -> datetime:
@@ -32,6 +33,7 @@ def image_context(settings: Settings | None = None, policy: str = "") -> Context
     from pipelines.host.state import keep_private
 
     known = settings or load_settings()
+    keep_private_by_default()
     keep_private(known.state_dir)
     if policy:
         load_policy(known.roots, policy)  # before anything is built or scanned for it

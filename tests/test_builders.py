@@ -210,6 +210,21 @@ def test_a_static_image_is_its_packages_and_nothing_else(own: PackageIndex, tmp_
 
 
 @pytest.mark.needs("root", "apt-get", "gpg")
+@pytest.mark.parametrize("mask", [0o027, 0o077])
+def test_the_mask_of_whoever_builds_does_not_reach_the_image(own: PackageIndex, tmp_path: Path, mask: int) -> None:
+    """Hardened hosts give root a mask that would leave an image's files unreadable, and another digest."""
+    usual = build(static_job(own, tmp_path / "usual"))
+    before = os.umask(mask)
+    try:
+        built = build(static_job(own, tmp_path / "strict"))
+        assert os.umask(mask) == mask, "given back"
+    finally:
+        os.umask(before)
+    assert built.digest == usual.digest
+    assert (built.tree / "var/lib/dpkg/status").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.needs("root", "apt-get", "gpg")
 def test_the_same_inputs_give_the_same_image_later(own: PackageIndex, tmp_path: Path) -> None:
     """Two builds, seconds apart, in other directories and stores."""
     first = build(static_job(own, tmp_path / "one"))

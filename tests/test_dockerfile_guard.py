@@ -111,7 +111,7 @@ def test_no_doubtful_beginning_gets_past_our_first_line(engine: str, tmp_path: P
 
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_a_doubtful_beginning_is_refused(name: str, tmp_path: Path) -> None:
-    """A directive, a byte order mark or a character that no eye sees."""
+    """A directive, a byte order mark or an invisible character."""
     assert rendered(GOLDEN, DOUBTFUL[name] + END, tmp_path)
 
 

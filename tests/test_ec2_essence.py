@@ -222,7 +222,7 @@ def test_what_a_new_instance_would_not_have_is_refused_by_its_name(change: Chang
 
 
 def test_addresses_that_are_registered_beside_the_first_stay() -> None:
-    """A newer address that a target group names, or that somebody says is part of the member."""
+    """A newer address that a target group names, or that the fleet says is part of the member."""
     newer = {**CARD, "Ipv6Addresses": [{"Ipv6Address": "fd00::4"}]}
     old = shown({**instance(), "NetworkInterfaces": [newer]})
     named = replace(old, registrations=(Registration(GROUP, 80, "", "fd00::4"),))

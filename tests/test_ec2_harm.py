@@ -169,6 +169,22 @@ def test_a_smaller_image_takes_a_larger_root(at: Shop) -> None:
     assert [one["Size"] for one in found] == [12]
 
 
+def test_status_checks_of_the_time_before_the_reboot_are_not_believed(at: Shop) -> None:
+    """They run once a minute; where a target group or a probe speaks for the member, nothing needs to be waited for."""
+    at.instance()
+    at.aws.freeze()
+    at.cloud.clients.pause = at.aws.advance
+    port = within(at)
+    key = in_place(port)
+    replaced(at, port, key)
+    at.aws.advance(30)
+    seen = port.read(key)
+    assert (seen.good, "before its reboot" in seen.text) == (False, True)
+    assert port.read_old(key).good
+    at.aws.advance(91)
+    assert port.read(key).good
+
+
 @pytest.mark.parametrize("costly", [False, True])
 def test_an_instance_that_lost_its_root_gets_it_back_where_a_stop_costs_nothing(at: Shop, costly: bool) -> None:
     """`failing-detached` is waited for; after `failed-detached` it stops and starts, or a person is told what to do."""
@@ -208,7 +224,7 @@ def test_a_way_back_that_failed_is_tried_again(at: Shop) -> None:
 
 
 def test_a_volume_is_never_detached_from_a_stranger(at: Shop) -> None:
-    """Somebody moved it meanwhile: the replacement fails with both names, the way back too, and it stays there."""
+    """A person moved it meanwhile: the replacement fails with both names, the way back too, and it stays there."""
     old, stranger = at.instance(), at.instance(tags={"app": "other"})
     data = volume(at, old)
     port = anew(at)

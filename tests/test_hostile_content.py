@@ -14,11 +14,13 @@ import pytest
 from hardening.catalog import load_controls, load_profile
 from hardening.foundation.content import load_toml
 from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import ROOT
+from hardening.foundation.settings import ROOT, Settings
 from images.builders import steps
 from images.catalog import load_definitions
 from images.model import Definition
-from images.upstream import LockFile
+from images.packages.index import write_atomically
+from images.store.oci import Store
+from images.upstream import LOCK, LockFile, Upstream
 from pipelines.soundness import content_problems
 from tests.building import definition
 from tests.loop import CHILD
@@ -252,6 +254,18 @@ def test_what_becomes_a_path_or_a_line_is_checked(text: str) -> None:
     """Before it reaches a file, a Dockerfile or an address."""
     with pytest.raises(ContentError):
         definition(text)
+
+
+def test_the_lock_file_is_no_link_out_of_its_root(tmp_path: Path) -> None:
+    """Neither when it is read nor, by whatever name it is first written, when a tag is pinned."""
+    (tmp_path / "root" / LOCK).parent.mkdir(parents=True)
+    (tmp_path / "outside").write_text("")
+    (tmp_path / "root" / LOCK).symlink_to(tmp_path / "outside")
+    upstream = Upstream(Settings(state=tmp_path / "state", content=(tmp_path / "root",)), Store(tmp_path / "store"))
+    with pytest.raises(ContentError, match="a link out of"):
+        upstream.locked("r.example.com/a:1")
+    write_atomically(tmp_path / "root" / LOCK, "# pins\n")
+    assert (tmp_path / "outside").read_text() == ""
 
 
 def test_a_pin_that_is_no_digest_is_refused(tmp_path: Path) -> None:

@@ -88,6 +88,15 @@ def test_the_state_directory_of_another_user_is_refused(public: Path) -> None:
     assert not list(state.iterdir())
 
 
+def test_what_a_command_writes_is_its_users_alone(public: Path) -> None:
+    """Also inside the state directory, should that be opened one day."""
+    state = public / "state"
+    assert Goldsmith(state, "unix:///absent")("image.list", "--json").code == 0
+    modes = {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in tree(state)}
+    assert (state / "ledger.sqlite").exists()
+    assert modes == {0}
+
+
 @pytest.mark.slow
 @pytest.mark.needs("root", "mirror", "mmdebstrap", "docker", "dockerd", "docker-registry", "su")
 def test_nobody_sees_nothing_of_a_build_an_engine_a_registry_and_a_ledger(house: Goldsmith, public: Path) -> None:

@@ -153,6 +153,23 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(
     assert context.ledger.open_rollouts() == ()
 
 
+def test_a_member_that_has_died_is_missed_by_the_check(place: Place, context: Context) -> None:
+    """The ledger knows that it was a member; no restart policy brings it back."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    for name in ("web-1", "web-2"):
+        place.run(f"{old.repository}@{old.digest}", name)
+    with place.desk(context) as at:
+        assert [line.healthy for line in member_lines(check(at))] == [True, True]
+        place.api.kill("web-2")
+        for _ in range(2):
+            seen = [(line.name, line.healthy) for line in member_lines(check(at))]
+            assert seen == [("web-1", True), ("web-2", False)]
+        place.publish(context, "two", days=1)
+        planned, _ = start(at, apply=False)
+        assert (planned.desired, planned.floor, [step.member.name for step in planned.steps]) == (2, 2, ["web-1"])
+        assert [skip.why for skip in planned.skipped] == ["it does not run (exited): start it, or remove it"]
+
+
 def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_moved(
     place: Place, context: Context, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -84,6 +86,19 @@ def test_a_root_volume_is_replaced_by_that_of_an_image(aws: StrictAws, ec2: Any)
     assert (volume(ec2, first)["State"], volume(ec2, second)["State"]) == ("available", "in-use")
     assert (before.pop("ImageId"), after.pop("ImageId")) == (old, new)
     assert {key for key in before if before[key] != after[key]} == {"BlockDeviceMappings"}
+
+
+def test_an_answer_says_when_it_was_given(aws: StrictAws, ec2: Any) -> None:
+    """By the service's own clock, as HTTP has it (RFC 9110, Date): how long ago a task ended can be told."""
+    number = running(aws, ec2, image(aws))
+    name = begin(ec2, number)
+    assert done(aws, ec2, name) == "succeeded"
+    aws.freeze()
+    aws.advance(1000)
+    told = ec2.describe_replace_root_volume_tasks()
+    ended = datetime.fromisoformat(told["ReplaceRootVolumeTasks"][0]["CompleteTime"])
+    now = parsedate_to_datetime(told["ResponseMetadata"]["HTTPHeaders"]["date"])
+    assert 1000 <= (now - ended).total_seconds() < 1100
 
 
 def test_the_replaced_root_volume_is_deleted_where_asked(aws: StrictAws, ec2: Any) -> None:

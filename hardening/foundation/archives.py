@@ -1,4 +1,4 @@
-"""What the address of a package archive, or of a proxy to it, may be: it becomes a line of apt's own. Pure."""
+"""What the address of a package archive or of a proxy may be: it becomes a line of apt's configuration. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What people see: progress and logs on standard error, results on standard output. Plain where nobody watches."""
+"""What people see: progress and logs on standard error, results on standard output. Plain where nobody watches.
+
+Whatever is printed may hold text of strangers. It is never read as Rich's markup or emoji codes, and what a terminal
+would obey is made visible, for everything that goes through these consoles.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from hardening.foundation.text import hanging, one_line, visible
 
 LEAST_WIDTH = 8
 """What a column of a table must have to be read, in characters."""
@@ -20,22 +27,37 @@ GAP = 2
 """How far Rich sets columns apart."""
 
 
+Cell = str | Sequence[str]
+"""What stands in a cell: one line of text, or several lines."""
+
+
+class _Careful(Console):
+    """A console that takes text as text. Rich makes every string, cells and titles too, printable by `render_str`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """`text` with all that is not seen made visible."""
+        return super().render_str(visible(text), **options)
+
+
 @cache
 def err() -> Console:
     """The console for progress and logs: standard error; in CI and in pipes without colours and movement."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, no_color=not sys.stderr.isatty() or None)
+    return _Careful(stderr=True, soft_wrap=True, no_color=not sys.stderr.isatty() or None)
 
 
 @cache
 def out() -> Console:
     """The console for results: standard output, 80 columns wide where it is not a terminal."""
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "80"))
-    return Console(highlight=False, width=width, no_color=not sys.stdout.isatty() or None)
+    return _Careful(width=width, no_color=not sys.stdout.isatty() or None)
 
 
 def say(text: str) -> None:
-    """One line of progress."""
-    err().print(text, markup=False)
+    """One line of progress; where it has more lines, they are indented."""
+    err().print(hanging(text))
 
 
 def print_json(value: Any) -> None:
@@ -43,28 +65,51 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
 
 
-def print_text(text: str) -> None:
-    """`text` on standard output, folded at words; what an indented line goes on with hangs two columns further in."""
-    for line in text.splitlines():
+def print_text(text: str | Iterable[str]) -> None:
+    """`text`, or lines, on standard output, folded at words; what an indented line goes on with hangs two columns
+    further in.
+    """
+    for line in text.split("\n") if isinstance(text, str) else map(one_line, text):
         indent = " " * (len(line) - len(line.lstrip()))
-        hanging = f"{indent}  " if indent else ""
+        further = f"{indent}  " if indent else ""
         folded = textwrap.fill(
-            line, out().width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+            visible(line), out().width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False
         )
-        out().print(folded, markup=False, soft_wrap=True)
+        out().print(folded, soft_wrap=True)
 
 
-def print_table(columns: list[str], rows: list[list[str]], *, title: str = "", whole: Sequence[str] = ()) -> None:
+def print_rule(text: str) -> None:
+    """A line across standard output that begins with `text`."""
+    out().rule(Text(one_line(text), style="bold"), align="left")
+
+
+def print_table(
+    columns: list[str], rows: Sequence[Sequence[Cell]], *, title: str = "", whole: Sequence[str] = ()
+) -> None:
     """A table that fits 80 columns: long cells fold, none is cut. Those of the columns `whole` do not fold, the first
     named before the others, as long as enough room is left for what stands beside them.
     """
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    unfolded = _unfolded(columns, rows, whole, out().width)
-    for column in columns:
+    out().print(table_of(columns, rows, title=title, whole=whole)) if rows else say("nothing to show")
+
+
+def table_of(
+    columns: list[str], rows: Sequence[Sequence[Cell]], *, title: str = "", whole: Sequence[str] = ()
+) -> Table:
+    """The table that `print_table` prints."""
+    table = Table(title=one_line(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    headings = [one_line(column) for column in columns]
+    unfolded = _unfolded(headings, cells, whole, out().width)
+    for column in headings:
         table.add_column(column, overflow="fold", no_wrap=column in unfolded)
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
-    out().print(table, markup=False) if rows else say("nothing to show")
+    return table
+
+
+def _cell(cell: Cell) -> str:
+    """The text of a cell. A newline within a line of it is not ours, and would forge another line."""
+    return one_line(cell) if isinstance(cell, str) else "\n".join(map(one_line, cell))
 
 
 def _unfolded(columns: list[str], rows: list[list[str]], whole: Sequence[str], width: int) -> set[str]:

@@ -62,8 +62,8 @@ def read_small(path: Path) -> str:
 
 
 def require_inside(path: Path, folder: Path) -> Path:
-    """`path`, which is in `folder` also once links are followed. Raises ContentError where a link leads out of it."""
-    if not path.resolve().is_relative_to(folder.resolve()):
+    """`path`, which is in `folder` also where it is a link. Raises ContentError for a link that leads out of it."""
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         hint = "content is what stands in its root: copy the file there"
         raise ContentError(f"a link out of {folder}, to {path.resolve()}", file=path, hint=hint)
     return path
@@ -189,7 +189,8 @@ def find_content(roots: Sequence[Path], room: str, pattern: str) -> dict[str, Pa
     for root, path in ((one, path) for one in roots for path in sorted((one / room).glob(pattern))):
         if path.is_dir() != pattern.endswith("/") or path.name.startswith((".", "_")):
             continue
-        require_inside(path, root)
+        for place in (path, *path.parents[: len(Path(room).parts)]):
+            require_inside(place, root)
         if path.stem in found:
             raise ContentError(
                 f"{path.stem} is already defined in {found[path.stem]}", file=path,

@@ -31,7 +31,7 @@ class GoldsmithError(Exception):
         self.evidence = evidence
 
     def __str__(self) -> str:
-        parts = [self.message]
+        parts = [self.message.replace("\n", "\n  ")]  # what is indented cannot be taken for a line of its own
         if self.evidence:
             parts.append("\n".join(f"  | {line}" for line in self.evidence.splitlines()))
         if self.hint:

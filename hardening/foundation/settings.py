@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from hardening.foundation import archives
+from hardening.foundation.addresses import is_safe
 from hardening.foundation.content import explain, read_toml
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.errors import ContentError
@@ -82,6 +83,16 @@ class Feeds(_Section):
     openscap: str = Field(
         "", description="directory with ssg-debian13-ds.xml and its like; empty: one pinned package from the mirror"
     )
+
+    @field_validator("debsecan", "kev")
+    @classmethod
+    def _safe(cls, place: str) -> str:
+        if "://" in place and not is_safe(place):
+            raise ValueError(
+                f"{place} is no https:// address without a password in it; http:// is for this machine itself, "
+                "and a login belongs into ~/.netrc"
+            )
+        return place
 
 
 class Notify(_Section):

@@ -22,6 +22,7 @@ from images.packages.pool import write_repository
 from images.store import layers
 from images.store.merge import Merged
 from images.store.oci import Store
+from images.store.tars import Allowance
 
 STEP_FAILED = "did not complete successfully"  # BuildKit's words for a step that ended with another status than 0
 
@@ -153,10 +154,10 @@ def _beyond(output: Path, parent: list[str]) -> list[Path]:
     found = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())["rootfs"]["diff_ids"]
     if found[: len(parent)] != parent:
         raise OutsideError("BuildKit did not build on the layers it was given", evidence="\n".join(found))
-    paths = []
+    paths, allowance = [], Allowance("what the build's steps changed")
     for item in manifest["layers"][len(parent) :]:
         path = output / f"{item['digest'][7:]}.tar"
-        with layers.opened(blobs / item["digest"][7:], item["mediaType"]) as plain, path.open("wb") as file:
+        with layers.opened(blobs / item["digest"][7:], item["mediaType"], allowance) as plain, path.open("wb") as file:
             shutil.copyfileobj(plain, file, 1 << 20)
         paths.append(path)
     return paths

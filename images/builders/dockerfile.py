@@ -112,7 +112,7 @@ def _unreadable(text: str) -> str:
     """Why we and BuildKit might read `text` differently; empty where nothing speaks for that."""
     plain = text.replace("\r\n", "\n")
     if strange := next((char for char in plain if char not in "\n\t" and not char.isprintable()), ""):
-        return f"the character {strange!r}, which nobody sees: take it out"
+        return f"the invisible character {strange!r}: take it out"
     lines = plain.split("\n")
     begin = itertools.takewhile(lambda line: not line.strip() or line.lstrip().startswith(("#", "//")), lines)
     if plain.startswith("#!") or plain.lstrip().startswith("{") or any(map(DIRECTIVE.match, begin)):

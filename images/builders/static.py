@@ -30,6 +30,7 @@ def build(job: BuildJob) -> Built:
     epoch = steps.epoch_of(job)
     tree = steps.fresh(job.work / "tree")
     with room_on(job.work):
+        steps.weigh(job.debs.values())
         for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
             run(["dpkg-deb", "--extract", str(require_whole(package, job.debs[package])), str(tree)])
         tree.chmod(0o755)

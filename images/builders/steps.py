@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hardening.foundation.content import read_small
 from hardening.foundation.errors import ContentError, OutsideError, nearest
@@ -49,6 +49,22 @@ def newest_member(deb: Path) -> int:
             length = int(header[48:58])
             position += 60 + length + length % 2
     return newest
+
+
+def weigh(debs: Iterable[Path]) -> None:
+    """Look through packages that dpkg is about to unpack. Raises OutsideError for one that is over a layer's limits."""
+    from hardening.foundation.process import pipe_from
+    from images.store import tars
+
+    for deb in debs:
+        what = f"the package {deb.name}"
+
+        def count(stream: IO[bytes], what: str = what, size: int = deb.stat().st_size) -> None:
+            with tars.members(stream, what, size) as tar:
+                for _ in tar:
+                    pass
+
+        pipe_from(["dpkg-deb", "--fsys-tarfile", str(deb)], count)
 
 
 def put_files(job: BuildJob, tree: Path) -> None:

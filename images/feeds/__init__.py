@@ -6,20 +6,20 @@ asks now. An address that fails never takes away the last good copy: its age sho
 
 from __future__ import annotations
 
-import json
-import zlib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.hashing import digest
 from hardening.foundation.settings import ROOT, Settings
-from images.feeds import download, openscap, sample, trivy_db
+from images.disk import file_digest
+from images.feeds import dates, debsecan, download, kev, openscap, sample, trivy_db
 from images.scanners.base import Feed
 
 CHECK_AFTER = timedelta(hours=1)
+SUITE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 SAMPLE = Path(__file__).parent / "sample"
 
 
@@ -58,39 +58,19 @@ def _gather(
 
 def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -> Feed:
     place, kept = settings.feeds.debsecan, settings.state_dir / "feeds"
+    if not SUITE.fullmatch(suite):
+        raise OutsideError(f"there is no data for {suite!r}, which is no name of a suite")
     if not place:
         return sample.compile_sample(SAMPLE, suite, kept / "sample")
     if _is_address(place):
         address = f"{place.rstrip('/')}/{suite}"
-        return _described(
-            download.fetch(address, kept / "debsecan", suite, settings, now, after, check=check_debsecan), suite
-        )
+        return download.fetch(address, kept / "debsecan", suite, settings, now, after, look=debsecan.facts)
     directory = ROOT / place
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
-    dated = _metadata_date(directory / "metadata.json", "date") or _modified(directory / suite)
-    return _described(Feed(directory, dated, f"directory {directory}"), suite)
-
-
-def _described(feed: Feed, suite: str) -> Feed:
-    """`feed` with its digest, after a look inside: data without a single vulnerability is no data."""
-    raw = (feed.directory / suite).read_bytes()
-    check_debsecan(raw)
-    return Feed(feed.directory, feed.date, feed.source, digest(raw), feed.note)
-
-
-def check_debsecan(raw: bytes) -> None:
-    """Raises OutsideError where `raw` is no debsecan data, was cut short, or names no vulnerability."""
-    try:
-        unpacked = zlib.decompressobj()
-        text = (unpacked.decompress(raw) + unpacked.flush()).decode()
-    except (zlib.error, UnicodeDecodeError):
-        raise OutsideError("the debsecan data is not zlib-compressed text") from None
-    head, _, rest = text.partition("\n\n")
-    if not unpacked.eof or head.partition("\n")[0] != "VERSION 1":
-        raise OutsideError("the debsecan data is cut short or of an unknown format")
-    if not rest.partition("\n\n")[0].strip():
-        raise OutsideError("the debsecan data names no vulnerability")
+    debsecan.facts(directory / suite)
+    dated = dates.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
+    return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
 
 
 def _trivy(settings: Settings, now: datetime) -> Feed:
@@ -102,7 +82,7 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
     database = directory / "db" / "trivy.db"
     if not database.is_file() or not database.stat().st_size:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
-    dated = _metadata_date(directory / "db" / "metadata.json", "UpdatedAt")
+    dated = dates.in_file(directory / "db" / "metadata.json", "UpdatedAt")
     source = "downloaded by trivy" if place == "download" else f"directory {directory}"
     return Feed(directory, dated, source, note=note, stamps=_stamps(directory))
 
@@ -131,39 +111,18 @@ def exploited(settings: Settings, now: datetime) -> Exploited:
         return Exploited()
     if _is_address(place):
         kept = settings.state_dir / "feeds" / "kev"
-        feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, check=_kev)
-        file = kept / "kev.json"
-    else:
-        file = ROOT / place
-        feed = Feed(file.parent, None, f"file {file}")
+        feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, look=kev.facts)
+        return Exploited(kev.ids(kept / "kev.json"), feed)
+    file = ROOT / place
     try:
-        ids, dated = _kev(file.read_bytes()), _metadata_date(file, "dateReleased") or feed.date or _modified(file)
+        dated = kev.facts(file).date or _modified(file)
+        return Exploited(kev.ids(file), Feed(file.parent, dated, f"file {file}"))
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
-    return Exploited(ids, replace(feed, date=dated))
-
-
-def _kev(raw: bytes) -> frozenset[str]:
-    try:
-        data = json.loads(raw)
-        ids = frozenset(item["cveID"] for item in (data["vulnerabilities"] if isinstance(data, dict) else data))
-    except (ValueError, KeyError, TypeError):
-        raise OutsideError("the list of exploited vulnerabilities is not CISA's JSON") from None
-    if not ids:
-        raise OutsideError("the list of exploited vulnerabilities is empty")
-    return ids
 
 
 def _is_address(place: str) -> bool:
     return place.startswith(("http://", "https://"))
-
-
-def _metadata_date(path: Path, key: str) -> datetime | None:
-    try:
-        dated = datetime.fromisoformat(json.loads(path.read_text())[key])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return dated if dated.tzinfo else dated.replace(tzinfo=UTC)
 
 
 def _modified(path: Path) -> datetime:

@@ -5,30 +5,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.hashing import digest
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
+from images.disk import file_digest
+from images.feeds import dates
+from images.feeds.facts import Facts, require_succession
+from images.feeds.transfer import OK, transfer
 from images.scanners.base import Feed
 
-if TYPE_CHECKING:
-    import requests
-
-TIMEOUT_SECONDS = 60
+NOT_MODIFIED = 304
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known of the last good copy: where from, its validators, own date, digest, when last confirmed."""
+    """What is known of the last good copy: where from, its validators, date, digest, when last confirmed.
+
+    `date` is what the data states of itself, else the server's Last-Modified; empty where neither names one: the copy
+    is then of an unknown date, which no policy accepts.
+    """
 
     address: str
     etag: str
@@ -46,11 +48,12 @@ def fetch(
     now: datetime,
     after: timedelta,
     *,
-    check: Callable[[bytes], object],
+    look: Callable[[Path], Facts],
 ) -> Feed:
     """The data at `address` as `directory/name`; asked for again when not confirmed for `after`.
 
-    `check` raises OutsideError for what must not replace the last good copy, and only where there is none, so do we.
+    `look` says what is in the data and raises OutsideError for what is none. Data that is none, or that shrank or lost
+    a canary, does not replace the last good copy; only where there is no copy, we raise OutsideError too.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / f".{name}.lock"):
@@ -58,7 +61,7 @@ def fetch(
         if kept and now - datetime.fromisoformat(kept.confirmed) < after:
             return _feed(directory, kept)
         try:
-            kept = retrying(lambda: _ask(kept, address, directory, name, now, check), within=settings.retry_for)
+            kept = retrying(lambda: _ask(kept, address, directory, name, now, look), within=settings.retry_for)
         except OutsideError as error:
             if kept is None:
                 raise
@@ -68,69 +71,65 @@ def fetch(
 
 
 def _feed(directory: Path, kept: Kept, note: str = "") -> Feed:
-    return Feed(directory, datetime.fromisoformat(kept.date), kept.address, kept.sha256, note)
+    date = datetime.fromisoformat(kept.date) if kept.date else None
+    return Feed(directory, date, kept.address, kept.sha256, note)
 
 
 def _kept(directory: Path, name: str, address: str) -> Kept | None:
     """The last good copy, if it came from this address and is still, byte for byte, what was kept."""
     try:
         kept = Kept(**json.loads((directory / f"{name}.kept.json").read_text()))
-        whole = digest((directory / name).read_bytes()) == kept.sha256
+        whole = f"sha256:{file_digest(directory / name)}" == kept.sha256
     except (OSError, ValueError, TypeError):
         return None
     return kept if whole and kept.address == address else None
 
 
 def _ask(
-    kept: Kept | None,
-    address: str,
-    directory: Path,
-    name: str,
-    now: datetime,
-    check: Callable[[bytes], object],
+    kept: Kept | None, address: str, directory: Path, name: str, now: datetime, look: Callable[[Path], Facts]
 ) -> Kept:
-    import requests
-
     asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
+    fresh = _beside(directory / name)
     try:
-        answer = requests.get(
-            address,
-            headers={key: value for key, value in asked.items() if value},
-            timeout=TIMEOUT_SECONDS,
-        )
-    except requests.RequestException as error:
-        raise OutsideError(f"{address} could not be read: {type(error).__name__}") from None
-    if answer.status_code == requests.codes.not_modified and kept:
-        return _keep(directory, name, None, Kept(**{**asdict(kept), "confirmed": now.isoformat()}))
-    if answer.status_code != requests.codes.ok:
-        raise OutsideError(f"{address} answered {answer.status_code}")
-    check(answer.content)
-    return _keep(directory, name, answer.content, _described(address, answer, now))
+        with fresh.open("wb") as file:
+            answer = transfer(address, {key: value for key, value in asked.items() if value}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if answer.status == NOT_MODIFIED and kept:
+            return _confirm(directory, name, replace(kept, confirmed=now.isoformat()))
+        if answer.status != OK:
+            raise OutsideError(f"{address} answered {answer.status}")
+        found = _succeeding(fresh, directory / name if kept else None, look)
+        fresh.replace(directory / name)
+    finally:
+        fresh.unlink(missing_ok=True)
+    date = found.date or dates.in_header(answer.modified)
+    dated = date.isoformat() if date else ""
+    return _confirm(directory, name, Kept(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat()))
 
 
-def _described(address: str, answer: requests.Response, now: datetime) -> Kept:
-    """The copy's own date is the server's Last-Modified; a server that gives none vouches for today."""
-    modified = answer.headers.get("Last-Modified", "")
-    try:
-        date = parsedate_to_datetime(modified).astimezone(UTC) if modified else now
-    except ValueError:
-        date = now
-    sha256 = digest(answer.content)
-    return Kept(address, answer.headers.get("ETag", ""), modified, date.isoformat(), sha256, now.isoformat())
+def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -> Facts:
+    """What is in the `fresh` data. Raises OutsideError where it must not replace the `good` data, if there is any."""
+    found = look(fresh)
+    if good:
+        try:
+            require_succession(look(good), found)
+        except OutsideError as error:
+            raise OutsideError(f"{error.message}; remove {good} to accept it") from None
+    return found
 
 
-def _keep(directory: Path, name: str, content: bytes | None, kept: Kept) -> Kept:
-    if content is not None:
-        _replace(directory / name, content)
-    _replace(directory / f"{name}.kept.json", json.dumps(asdict(kept), indent=2).encode())
+def _confirm(directory: Path, name: str, kept: Kept) -> Kept:
+    """Write down what is known of the copy that lies there."""
+    note = directory / f"{name}.kept.json"
+    with _beside(note).open("wb") as file:
+        file.write(json.dumps(asdict(kept), indent=2).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    _beside(note).replace(note)
     return kept
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a reader or a crash never meets half a file."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+def _beside(path: Path) -> Path:
+    """Where what becomes `path` is written first, so that a reader or a crash never meets half a file."""
+    return path.with_name(f".{path.name}.new")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,8 @@ from hardening.foundation import process
 from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.retrying import retrying
+from images.feeds import dates
+from images.feeds.facts import Facts, require_succession
 from images.scanners.denied import refuse_denied
 
 TIMEOUT_SECONDS = 900
@@ -37,11 +38,7 @@ def keep_current(directory: Path, now: datetime, within: timedelta) -> str:
 
 
 def _next_update(directory: Path) -> datetime:
-    try:
-        due = datetime.fromisoformat(json.loads((directory / "db" / "metadata.json").read_text())["NextUpdate"])
-    except (OSError, ValueError, KeyError):
-        return datetime.min.replace(tzinfo=UTC)
-    return due
+    return dates.in_file(directory / "db" / "metadata.json", "NextUpdate") or datetime.min.replace(tzinfo=UTC)
 
 
 def _download(directory: Path) -> None:
@@ -57,7 +54,14 @@ def _download(directory: Path) -> None:
     process.run(argv, passes=REGISTRY, timeout=TIMEOUT_SECONDS, hint=hint)
     if not (fresh / "db" / "trivy.db").is_file():
         raise OutsideError("trivy downloaded no database")
+    if (directory / "db" / "trivy.db").is_file():
+        require_succession(_facts(directory), _facts(fresh))
     if directory.exists():
         directory.rename(old)
     fresh.rename(directory)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _facts(directory: Path) -> Facts:
+    """Its size stands for the entries of a database that only trivy reads."""
+    return Facts((directory / "db" / "trivy.db").stat().st_size)

@@ -48,7 +48,9 @@ def fields(stanza: str) -> dict[str, str]:
     seen: set[str] = set()
     key = ""
     if found := grammar.CONTROL.search(stanza):
-        raise OutsideError(f"a package entry holds the control character {found[0]!r}", evidence=_shown(stanza))
+        raise OutsideError(
+            f"an entry holds the control character {found[0]!r}", evidence=_shown(stanza), hint=grammar.HINT
+        )
     for line in stanza.strip("\n").split("\n"):
         if line.startswith("#"):
             continue
@@ -57,9 +59,11 @@ def fields(stanza: str) -> dict[str, str]:
             continue
         key, colon, value = line.partition(":")
         if not colon or not grammar.FIELD.fullmatch(key):
-            raise OutsideError(f"a package entry holds a line that is no field: {line!r}", evidence=_shown(stanza))
+            raise OutsideError(
+                f"an entry holds a line that is no field: {line[:200]!r}", evidence=_shown(stanza), hint=grammar.HINT
+            )
         if key.lower() in seen:
-            raise OutsideError(f"a package entry says {key} twice", evidence=_shown(stanza))
+            raise OutsideError(f"an entry says {key} twice", evidence=_shown(stanza), hint=grammar.HINT)
         seen.add(key.lower())
         values[key] = value.strip()
     return values
@@ -125,7 +129,9 @@ def parse_uris(text: str) -> dict[str, str]:
         match = re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9-]+)\.deb \d+ SHA256:(\S+)", line)
         version = unquote(match[2]) if match else ""
         if match is None or not grammar.matches(grammar.VERSION, version):
-            raise OutsideError(f"apt names a file that is no package of Debian's form: {line[:400]!r}")
+            raise OutsideError(
+                f"apt names a file that is no package of Debian's form: {line[:400]!r}", hint=grammar.HINT
+            )
         wanted[f"{match[1]}={version}"] = match[4]
     return wanted
 

@@ -35,6 +35,7 @@ FIELDS = {
 FIELD = re.compile(r"[!\"$-,.-9;-~][!-9;-~]*")  # begins with neither # nor -
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SHOWN = 120
+HINT = "the archive or image does not follow Debian's format: use another one"
 
 
 def matches(pattern: str, value: str) -> bool:
@@ -49,13 +50,15 @@ def require(fields: Mapping[str, str], *needed: str) -> None:
     """
     for key, pattern in FIELDS.items():
         if key in fields and not matches(pattern, fields[key]):
-            raise OutsideError(f"{key} of a package is not what Debian allows: {fields[key][:SHOWN]!r}")
+            raise OutsideError(f"{key} of a package is not what Debian allows: {fields[key][:SHOWN]!r}", hint=HINT)
         if key in needed and key not in fields:
-            raise OutsideError(f"an entry of a package has no {key}", evidence=repr(dict(fields))[: 4 * SHOWN])
+            raise OutsideError(f"a package's entry has no {key}", evidence=repr(dict(fields))[: 4 * SHOWN], hint=HINT)
 
 
 def suite(name: str, where: str) -> str:
     """The VERSION_CODENAME `name`, which an os-release at `where` holds. Raises OutsideError where it is no name."""
     if not matches(SUITE, name):
-        raise OutsideError(f"{where}: VERSION_CODENAME in its os-release is no name of a release: {name[:SHOWN]!r}")
+        raise OutsideError(
+            f"{where}: VERSION_CODENAME in its os-release is no name of a release: {name[:SHOWN]!r}", hint=HINT
+        )
     return name

@@ -288,8 +288,9 @@ def _read(resolution: Path) -> list[Package]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write by a temporary name, so that nobody ever reads half a file."""
+    """Write by a temporary name that leads nowhere else, so that half a file is never read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    with temporary.open("x") as file:
+        file.write(text)
     temporary.replace(path)

@@ -11,15 +11,23 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import (
+    CHUNK,
+    LAYER_WINDOW,
+    SMALL_FILE,
+    Counted,
+    read_all,
+)
+from images.store.tars import ATTRIBUTE, Allowance, Tar, ratio
+from images.store.within import Within
 
 # Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
 LEVEL, THREADS = 3, 2
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
-ATTRIBUTE = "SCHILY.xattr."
 
 # tarfile copies what it holds back at every write: large buffers are slower than none. It has no say in the bytes.
 BUFFER = 1 << 15
@@ -120,41 +128,56 @@ def _attributes(path: str) -> dict[str, str]:
 
 
 @contextmanager
-def opened(path: Path, media_type: str) -> Iterator[IO[bytes]]:
-    """The uncompressed tar stream of a layer."""
+def opened(path: Path, media_type: str, allowance: Allowance | None = None) -> Iterator[IO[bytes]]:
+    """The uncompressed tar stream of a layer. What it yields is counted: its reader meets OutsideError at a limit."""
     import gzip
 
     import zstandard
 
+    what = f"the layer {path.name[:12]}"
+    meters = (ratio(path.stat().st_size, what), (allowance or Allowance(what)).bytes)
     with path.open("rb") as file:
         if media_type.endswith("zstd"):
-            with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as stream:
-                yield stream
+            unpacker = zstandard.ZstdDecompressor(max_window_size=LAYER_WINDOW.most)
+            with unpacker.stream_reader(file, read_across_frames=True) as stream:
+                yield cast(IO[bytes], Counted(stream, *meters))
         elif media_type.endswith("gzip"):
             with gzip.open(file) as unzipped:
-                yield unzipped  # type: ignore[misc]
+                yield cast(IO[bytes], Counted(cast(IO[bytes], unzipped), *meters))
         else:
-            yield file
+            yield cast(IO[bytes], Counted(file, *meters))
 
 
-def unpack(path: Path, media_type: str, root: Path) -> None:
+@contextmanager
+def reading(path: Path, media_type: str, allowance: Allowance | None = None) -> Iterator[Tar]:
+    """The members of a layer, met one after the other. Raises OutsideError for one that is damaged or over a limit."""
+    what = f"the layer {path.name[:12]}"
+    allowance = allowance or Allowance(what)
+    with (
+        _readable(path),
+        opened(path, media_type, allowance) as stream,
+        Tar.open(fileobj=stream, mode="r|", bufsize=CHUNK, what=what, allowance=allowance) as tar,  # type: ignore[call-overload]
+    ):
+        yield tar
+
+
+def unpack(path: Path, media_type: str, root: Path, allowance: Allowance | None = None) -> None:
     """Apply a layer to `root` as a container runtime does. Links in it never lead out of `root`.
 
-    Raises OutsideError for a layer that is damaged or climbs out.
+    Raises OutsideError for a layer that is damaged, climbs out, or takes more than `allowance` has left.
     """
-    within = _Within(root)
-    fresh: set[Path] = set()
-    folders: dict[Path, tarfile.TarInfo] = {}
-    with _readable(path), opened(path, media_type) as stream:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
-            for info in tar:
-                target = within.place(info.name)
-                if info.isdir():
-                    folders[target] = info
-                _apply(tar, info, target, within, fresh)
-        for folder, info in folders.items():
-            if within.holds(folder):
-                os.utime(folder, (info.mtime, info.mtime))
+    within = Within(root)
+    fresh: set[str] = set()
+    folders: dict[str, float] = {}
+    with reading(path, media_type, allowance) as tar:
+        for info in tar:
+            target = within.place(info.name)
+            if info.isdir():
+                folders[str(target)] = info.mtime
+            _apply(tar, info, target, within, fresh)
+        for name, mtime in folders.items():
+            if within.holds(Path(name)):
+                os.utime(name, (mtime, mtime))
 
 
 @contextmanager
@@ -166,17 +189,26 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error, zstandard.ZstdError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+        tarfile.TarError,
+        zlib.error,
+        zstandard.ZstdError,
+    ) as error:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise OutsideError(f"the layer {path.name[:12]} cannot be unpacked: {error}") from None
 
 
-def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: _Within, fresh: set[Path]) -> None:
+def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: Within, fresh: set[str]) -> None:
     """Apply one entry; `fresh` is what this layer itself has brought, which its own opaque marks do not remove."""
     if target.name == OPAQUE:
         for child in target.parent.iterdir():
-            if child not in fresh:
+            if str(child) not in fresh:
                 within.remove(child)
         return
     if target.name.startswith(WHITEOUT):
@@ -186,7 +218,7 @@ def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: _W
         return
     if not info.isdir() or target.is_symlink() or not target.is_dir():
         within.remove(target)
-    fresh.update((target, *target.parents))
+    fresh.update((str(target), *map(str, within.above(target))))
     target.parent.mkdir(parents=True, exist_ok=True)
     if info.islnk():
         os.link(within.place(info.linkname), target, follow_symlinks=False)
@@ -224,76 +256,25 @@ def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
 
 
 def read_file(path: Path, media_type: str, name: str) -> bytes | None:
-    """The content of the regular file `name` in a layer; None where the layer does not hold it."""
-    with (
-        _readable(path),
-        opened(path, media_type) as stream,
-        tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar,
-    ):
+    """The content of the regular file `name` in a layer; None where the layer does not hold it.
+
+    Of a name that stands twice, the later one counts, as it does for a container runtime.
+    """
+    found = None
+    with reading(path, media_type) as tar:
         for info in tar:
-            if info.isreg() and info.name.removeprefix("./") == name:
-                content = tar.extractfile(info)
-                return content.read() if content else None
-    return None
+            if info.name.removeprefix("./") == name:
+                content = tar.extractfile(info) if info.isreg() else None
+                found = read_all(content, SMALL_FILE, f"{name} in {tar.what}") if content else None
+    return found
 
 
 def inside(root: Path, name: str) -> Path:
     """Where `name` lies below `root`, links of the image followed as the image itself would."""
-    return _Within(root).place(name)
+    return Within(root).place(name)
 
 
 def own(path: Path, uid: int, gid: int, mode: int) -> None:
     """Give `path` its numeric owner and then its mode, which a change of owner would cut."""
     os.chown(path, uid, gid)
     path.chmod(mode)
-
-
-class _Within:
-    """Paths below `root` as a process whose root directory it is would see them: no link and no `..` leads out."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.known: dict[str, Path] = {"": root}
-
-    def place(self, name: str) -> Path:
-        """Where `name` belongs; links among its parents are followed inside, its last part is not."""
-        parts = [part for part in name.split("/") if part not in {"", "."}]
-        if not parts:
-            return self.root
-        if parts[-1] == "..":
-            raise OutsideError(f"a layer holds the path {name}, which climbs out of its directory")
-        return self._folder("/".join(parts[:-1])) / parts[-1]
-
-    def _folder(self, name: str) -> Path:
-        if name not in self.known:
-            self.known[name] = self._resolve(self.root, name.split("/"), 40)
-        return self.known[name]
-
-    def _resolve(self, at: Path, parts: list[str], links_left: int) -> Path:
-        for index, part in enumerate(parts):
-            if part in {"", "."}:
-                continue
-            if part == "..":
-                at = at.parent if at != self.root else at
-                continue
-            step = at / part
-            if step.is_symlink():
-                if not links_left:
-                    raise OutsideError(f"a layer holds a loop of links at {part}")
-                target = str(step.readlink())
-                start = self.root if target.startswith("/") else at
-                return self._resolve(start, [*target.split("/"), *parts[index + 1 :]], links_left - 1)
-            at = step
-        return at
-
-    def holds(self, folder: Path) -> bool:
-        """Whether `folder`, placed before, is a directory still, reached by no link that was put there since."""
-        return folder.is_dir() and folder.resolve() == self.root.resolve() / folder.relative_to(self.root)
-
-    def remove(self, path: Path) -> None:
-        """Remove what is at `path`, if anything."""
-        if path.is_symlink() or not path.is_dir():
-            path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(path)
-        self.known = {"": self.root}

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from images.store.layers import ATTRIBUTE, OPAQUE, WHITEOUT, Entry
+from hardening.foundation.errors import OutsideError
+from images.store.layers import OPAQUE, WHITEOUT, Entry
+from images.store.tars import ATTRIBUTE, Allowance, Kept, Tar
 
 
 class Merged:
@@ -19,11 +21,20 @@ class Merged:
     """
 
     def __init__(self, paths: list[Path], in_parent: Callable[[str], bool], ours: Callable[[str], bool]) -> None:
-        self.tars = [tarfile.open(path, "r:") for path in paths]  # noqa: SIM115 - closed on exit
+        what = "what the build's steps changed"
+        allowance, kept = Allowance(what), Kept(what)
+        self.tars = [Tar.open(path, "r:", what=what, allowance=allowance, kept=kept) for path in paths]  # type: ignore[call-overload]
         self.in_parent = in_parent
         self.chosen: dict[str, tuple[int, tarfile.TarInfo]] = {}
         self.removed: set[str] = set()
         self.opaque: set[str] = set()
+        try:
+            self._read(ours)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _read(self, ours: Callable[[str], bool]) -> None:
         for number, tar in enumerate(self.tars):
             for info in tar:
                 name = info.name.removeprefix("./").strip("/")
@@ -74,8 +85,7 @@ class Merged:
     def _entry(self, name: str, number: int, info: tarfile.TarInfo, firsts: dict[tuple[int, str], str]) -> Entry:
         """The entry for `name`; of files that are links of each other, the first in order carries the content."""
         tar = self.tars[number]
-        while info.islnk():
-            info = tar.getmember(info.linkname)
+        info = _linked(tar, info)
         clean = tarfile.TarInfo(name)
         for field in ("mode", "uid", "gid", "mtime", "type", "linkname", "size"):
             setattr(clean, field, getattr(info, field))
@@ -99,6 +109,17 @@ class Merged:
     def __exit__(self, *_: object) -> None:
         for tar in self.tars:
             tar.close()
+
+
+def _linked(tar: tarfile.TarFile, info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The file that `info` is a hard link to, or `info` itself. Raises OutsideError for links that lead in a circle."""
+    met = set()
+    while info.islnk():
+        if info.linkname in met:
+            raise OutsideError(f"the hard link {info.name} leads to itself")
+        met.add(info.linkname)
+        info = tar.getmember(info.linkname)
+    return info
 
 
 def _opener(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:

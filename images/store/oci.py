@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,9 +12,12 @@ from typing import IO, Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import canonical, hex_of
+from hardening.foundation.limits import IMAGE_LAYERS, JSON_BYTES, parse_json, read_all
 from images.artifact import Descriptor
 from images.disk import link_or_copy, room_on
+from images.modes import image_modes
 from images.store import layers
+from images.store.tars import Allowance
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -74,7 +76,8 @@ class Store:
     def read_json(self, digest: str) -> Any:
         """The JSON blob `digest`. Raises OutsideError when the store does not hold it."""
         try:
-            return json.loads(self.blob(digest).read_bytes())
+            with self.blob(digest).open("rb") as file:
+                return parse_json(read_all(file, JSON_BYTES, digest), digest)
         except FileNotFoundError:
             raise OutsideError(
                 f"{digest} is not in the store {self.path}", hint="build it again with --no-cache, or fetch it"
@@ -207,12 +210,19 @@ class Store:
             (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
         return directory
 
+    @image_modes()
     def unpack(self, digest: str, directory: Path) -> Path:
-        """The filesystem of the content manifest `digest`, in `directory`: owners, modes, links and all. Needs root."""
+        """The filesystem of the content manifest `digest`, in `directory`: owners, modes, links and all. Needs root.
+
+        Raises OutsideError, which names the limit, for an image that takes too much.
+        """
         with room_on(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            for layer in self.layers_of(digest):
-                layers.unpack(self.blob(layer.digest), layer.media_type, directory)
+            allowance = Allowance(f"the image {digest}")
+            found = self.layers_of(digest)
+            IMAGE_LAYERS.require(len(found), allowance.bytes.what)
+            for layer in found:
+                layers.unpack(self.blob(layer.digest), layer.media_type, directory, allowance)
         return directory
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from hardening.foundation.console import out, print_json, say
+from hardening.foundation.console import out, print_json, print_rule, say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Docker, Registry, Settings, load_settings
@@ -165,7 +165,7 @@ def _keep_report(context: Context, base: Settings) -> Path:
 
 
 def _title(number: int, text: str) -> None:
-    out().rule(f"[bold]{number}. {text}", align="left")
+    print_rule(f"{number}. {text}")
 
 
 def _close(shown: DemoOutput) -> None:
@@ -184,4 +184,4 @@ def _close(shown: DemoOutput) -> None:
         "  ./goldsmith control.list              what hardens an image, and what it costs",
         "  ./goldsmith doctor                    what this machine lacks for real work",
     ]
-    out().print("\n".join(lines), markup=False, soft_wrap=True)
+    out().print("\n".join(lines), soft_wrap=True)

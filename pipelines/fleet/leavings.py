@@ -15,6 +15,8 @@ from typing import Protocol
 
 OWN_LABELS = "dev.goldsmith."
 ROLLOUT, MEMBER, EXPIRY = (OWN_LABELS + word for word in ("rollout", "member", "expiry"))
+KEPT = f"{OWN_LABELS}kept"  # the rollout that keeps a copy of a member's old container
+KEPT_LABELS = f"{OWN_LABELS}kept-labels"  # the labels that the copy does without, as JSON
 BACK = "-back"  # a rollout's way back launches under a name of its own
 
 

@@ -52,7 +52,7 @@ def show(lines: list[DoctorLine], *, as_json: bool) -> None:
         print_json([line.model_dump() for line in lines])
         return
     marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "missing"}
-    rows = [[line.what, marks[line.present, line.essential], _explained(line)] for line in lines]
+    rows = [[line.what, marks[line.present, line.essential], _explained(line).splitlines()] for line in lines]
     print_table(["what", "state", "detail"], rows)
 
 

@@ -9,7 +9,7 @@ from hardening.catalog import load_policy, load_waivers
 from hardening.evaluate import judge_image
 from hardening.explain import explain
 from hardening.findings import Finding, FindingKind, ScanReport
-from hardening.foundation.console import out, print_json, print_table, say
+from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws import channels as machine_channels
@@ -121,8 +121,8 @@ def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
             ["finding", "package", "installed", "fixed", "who says what"],
             [[f.id, f.package, f.installed, f.fixed or _no_fix(f), _opinions(f.scanners)] for f in scan.findings],
         )
-    out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}", markup=False)
-    out().print(explain(scan.reasons), markup=False)
+    out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
+    out().print(explain(scan.reasons))
     return 0 if scan.allowed else 3
 
 
@@ -135,8 +135,8 @@ def _no_fix(finding: Finding) -> str:
     return "no fix yet" if finding.kind is FindingKind.VULNERABILITY else ""
 
 
-def _opinions(scanners: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"{who}: {severity}" for who, severity in scanners)
+def _opinions(scanners: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{who}: {severity}" for who, severity in scanners]
 
 
 def promote_images(
@@ -202,13 +202,13 @@ def print_release(shown: Shown | ShownMachine, *, as_json: bool) -> None:
     print_table(["", shown.ref], rows)
 
 
-def _text(value: object) -> str:
+def _text(value: object) -> Cell:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M} UTC"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {number}" for key, number in value.items())
     if isinstance(value, tuple):
-        return "\n".join(_line(item) for item in value)
+        return [_line(item) for item in value]
     return str(value)
 
 

@@ -9,6 +9,7 @@ from hardening.explain import explain
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, UsageError
+from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
 from pipelines.fleet.catalog import load_fleets
@@ -52,11 +53,13 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
         say("no member runs: nothing was judged; do the fleet's selector and labels match?")
     for line in () if as_json else lines:
         state = ", ".join(line.violations) or "within policy"
+        state += "" if line.healthy else ", not healthy"
         until = f", replace by {line.deadline:%Y-%m-%d %H:%M} UTC" if line.deadline else ""
         on = f" on base {line.base}" if line.base else ""
-        out().print(f"{line.name}: {state}{until}\n  {line.release or line.image}{on}", markup=False)
+        for text in (f"{line.name}: {state}{until}", f"  {line.release or line.image}{on}"):
+            out().print(one_line(text))
         if line.reasons:
-            out().print("  " + explain(line.reasons).replace("\n", "\n  "), markup=False)
+            out().print("  " + explain(line.reasons).replace("\n", "\n  "))
     return 0 if lines and not any(line.violations for line in lines) else 3
 
 
@@ -112,7 +115,10 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
         return 0
     with desk(fleet, context) as at:
         done = back(at, seen)
-    print_table(["member", "outcome", "note"], [[one.name, one.phase, one.note] for one in done.members])
+    rows = [[one.name, one.phase, (one.note or one.failure).splitlines()] for one in done.members]
+    print_table(["member", "outcome", "note"], rows)
+    if done.state.failure:
+        say(f"it failed: {done.state.failure}")
     return 3 if done.state.failure else 0
 
 
@@ -140,7 +146,9 @@ def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: b
     if as_json:
         print_json(to_json(tuple(lines)))
     else:
-        print_table(["fleet", "outcome", "detail"], [[one.fleet, one.outcome, one.detail] for one in lines])
+        print_table(
+            ["fleet", "outcome", "detail"], [[one.fleet, one.outcome, one.detail.splitlines()] for one in lines]
+        )
     return finish(failures)
 
 
@@ -150,7 +158,6 @@ def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown:
     if as_markdown:
         out().print(
             markdown(roll, sealed.made_by, f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"),
-            markup=False,
             soft_wrap=True,
             end="",
         )
@@ -168,8 +175,8 @@ def show_roll(roll: RollOutput, *, as_json: bool, file: str = "") -> int:
 
 
 def _print_roll(roll: RollOutput, file: str) -> None:
-    out().print(f"{roll.fleet}: {towards(roll.replacement)}", markup=False, soft_wrap=True)
-    print_text("\n".join(heading(roll)))
+    out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
+    print_text(heading(roll))
     for columns, rows in (
         (WAVE_COLUMNS, wave_rows(roll)),
         (CALL_COLUMNS, call_rows(roll.calls)),
@@ -180,7 +187,7 @@ def _print_roll(roll: RollOutput, file: str) -> None:
             out().print()
             print_table(columns, rows)
     for skip in roll.skipped:
-        print_text(f"left alone: {skip.member}: {skip.why}")
+        print_text([f"left alone: {skip.member}: {skip.why}"])
     if roll.failure:
         say(f"it failed, and went back: {roll.failure}")
     if roll.rollout:

@@ -18,6 +18,7 @@ from images.context import Context
 from images.publication.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.origins import Origins
 from pipelines.fleet.ec2.alarms import firing
 from pipelines.fleet.ec2.autoscaling import AutoScalingFleet
@@ -141,13 +142,20 @@ def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None
         yield _at_ec2(fleet, context, now)
         return
     registry = context.publisher.registry
-    login = partial(auth_config, context.settings)
-    with DockerFleet(fleet, engine() if engine else fleet_host(context), login) as members:
+    host = engine() if engine else fleet_host(context)
+    login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
+    with DockerFleet(fleet, host, login, registered(registry, fleet), seen) as members:
         yield Desk(
             fleet, context, members, now, registry.address,
             lambda waivers, at: Origins(fleet, context, registry, waivers, at),
             lambda: Seen(members.describe()),
         )  # fmt: skip
+
+
+def _last_seen(fleet: Fleet, context: Context) -> set[str]:
+    """The names of the members that the fleet was last seen with."""
+    seen = (one.partition("/") for members in context.ledger.running_digests().values() for one in members)
+    return {member for name, _, member in seen if name == fleet.name}
 
 
 def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:

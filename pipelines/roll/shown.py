@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
+from hardening.foundation import text
 from hardening.foundation.durations import in_short
 from pipelines.roll.lines import CallsLine, GroupLine, RollOutput, StepLine, WaveLine
 from pipelines.roll.status import MEANING
@@ -27,7 +28,7 @@ def heading(roll: RollOutput) -> list[str]:
         lines.append(f"{_many(len(roll.groups), 'group')} that a service rolls, one after the other")
     if roll.waits_until:
         lines.append(f"nothing is done before {roll.waits_until:%Y-%m-%d %H:%M} UTC: {roll.waits_for}")
-    return lines
+    return [*lines, *roll.afterwards]
 
 
 def wave_rows(roll: RollOutput) -> list[list[str]]:
@@ -74,10 +75,10 @@ def call_rows(calls: Iterable[CallsLine]) -> list[list[str]]:
 def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
     """The plan as somebody approves it: what, in which order, how long, what it asks of others, who is left alone."""
     parts = [
-        f"## Rollout of {_plain(roll.fleet)}",
-        f"To `{roll.replacement}`, planned by {_plain(made_by)}."
+        f"## Rollout of {text.markdown(roll.fleet)}",
+        f"To {text.markdown_code(roll.replacement)}, planned by {text.markdown(made_by)}."
         + (f" Good until {valid_until}." if valid_until else ""),
-        "\n".join(f"- {_plain(line)}" for line in heading(roll)),
+        "\n".join(f"- {text.markdown(line)}" for line in heading(roll)),
         _table(WAVE_COLUMNS, wave_rows(roll)),
         _folded("Members", _table(STEP_COLUMNS[:3], [row[:3] for row in step_rows(roll.steps[:MOST_STEPS])])),
         f"And {len(roll.steps) - MOST_STEPS} more, in the plan's file." if len(roll.steps) > MOST_STEPS else "",
@@ -111,15 +112,8 @@ def _many(number: int, what: str) -> str:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table; empty without rows."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines) if rows else ""
+    return "\n".join(f"| {' | '.join(map(text.markdown, line))} |" for line in lines) if rows else ""
 
 
 def _folded(title: str, table: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if table else ""
-
-
-def _plain(text: str) -> str:
-    """Text that markdown takes as it is: a label or reason must not become a link, a heading, a cell or HTML."""
-    for sign in "\\`*_[]<>|#":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())

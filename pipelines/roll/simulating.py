@@ -60,9 +60,9 @@ def show_simulation(done: SimulateOutput, *, as_json: bool) -> int:
     else:
         last = done.first_seed + done.rollouts - 1
         print_table(["members ended", "how many"], [[phase, str(number)] for phase, number in done.members.items()])
-        out().print(f"{done.rollouts} rollouts, seeds {done.first_seed} to {last}: {done.events} events", markup=False)
+        out().print(f"{done.rollouts} rollouts, seeds {done.first_seed} to {last}: {done.events} events")
         for one in done.broken:
             again = f"./goldsmith roll.simulate --seeds 1 --seed {one.seed}"
-            out().print(f"broken: {one.how}\n  smallest: {one.smallest}\n  again: {again}", markup=False)
-        out().print(f"{len(done.broken)} broke a promise", markup=False)
+            out().print(f"broken: {one.how}\n  smallest: {one.smallest}\n  again: {again}")
+        out().print(f"{len(done.broken)} broke a promise")
     return 1 if done.broken else 0

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from hardening.foundation.console import out, print_json, print_table, print_text, say
+from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say, table_of
+from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
 from pipelines.contract import Line
@@ -85,9 +86,14 @@ def show_status(fleet: str, *, watch: bool, as_json: bool) -> int:
 
 
 def _print(seen: StatusOutput) -> None:
-    print_text("\n".join(lines(seen, datetime.now(UTC))))
+    print_text(lines(seen, datetime.now(UTC)))
     out().print()
-    print_table(COLUMNS, rows(seen))
+    print_table(COLUMNS, _cells(seen))
+
+
+def _cells(seen: StatusOutput) -> list[list[Cell]]:
+    """The rows of members; a note may have several lines."""
+    return [[*row, note.splitlines()] for *row, note in rows(seen)]
 
 
 def _watched(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
@@ -96,16 +102,9 @@ def _watched(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
         return _followed(fleet, context, seen)
     from rich.console import Group
     from rich.live import Live
-    from rich.table import Table
-    from rich.text import Text
 
     def drawn(now: StatusOutput) -> Group:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in COLUMNS:
-            table.add_column(column, overflow="fold")
-        for row in rows(now):
-            table.add_row(*map(Text, row))
-        return Group(Text("\n".join([*lines(now, datetime.now(UTC)), ""])), table)
+        return Group(*map(one_line, lines(now, datetime.now(UTC))), "", table_of(COLUMNS, _cells(now)))
 
     with Live(drawn(seen), console=out(), auto_refresh=False, vertical_overflow="crop") as live:
         while seen.stage != Stage.ENDED:
@@ -121,7 +120,7 @@ def _followed(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
         time.sleep(SECONDS)
         before, seen = seen, status(fleet, context)
         for line in changes(before, seen):
-            out().print(line, markup=False, soft_wrap=True)
+            out().print(one_line(line), soft_wrap=True)
     return seen
 
 

@@ -133,7 +133,7 @@ def holds(instance: Any, address: str) -> bool:
 def checked(world: World, target: Target, name: str, instance: Any) -> tuple[str, str]:
     """What the health checks of a registered target find; `instance` is None for an address of no instance.
 
-    Nobody tells a group of addresses that an instance has stopped: nothing answers there.
+    A group of addresses is not told that an instance has stopped: its health checks fail.
     """
     state = instance.state if instance is not None else "running"
     if state not in {"pending", "running"} and name != instance.id:

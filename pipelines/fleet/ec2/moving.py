@@ -1,4 +1,4 @@
-"""Edge: what cannot exist twice moves between the instances of one replacement, and is taken from nobody else."""
+"""Edge: what cannot exist twice moves between the instances of one replacement, and never off any other instance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Moving:
             self._once(there, "AttachVolume", VolumeId=volume, InstanceId=to, Device=device)
 
     def _take_off(self, volume: str) -> None:
-        """A volume off the members. One with Multi-Attach stays with everybody else that it hangs on."""
+        """Take a volume off the members. One with Multi-Attach stays attached to every other instance."""
         found = self._volume(volume)
         strangers = [one["InstanceId"] for one in self._attached(volume) if one["InstanceId"] not in self.members]
         if strangers and not found.get("MultiAttachEnabled"):
@@ -85,7 +85,7 @@ class Moving:
         return found
 
     def address(self, allocation: str, interface: str) -> None:
-        """An Elastic IP to an interface of one of the members. Raises OutsideError where somebody else has it."""
+        """An Elastic IP to an interface of one of the members. Raises OutsideError for a stranger's."""
         (found,) = self.ec2.call("DescribeAddresses", AllocationIds=[allocation])["Addresses"]
         if found.get("NetworkInterfaceId") == interface:
             return
@@ -108,5 +108,5 @@ class Moving:
 def _elsewhere(name: str, holder: str) -> OutsideError:
     return OutsideError(
         f"{name} is attached to {holder}, which is not part of this replacement, and stays there",
-        hint=f"somebody has moved it meanwhile: detach it from {holder} and try again, or roll without it",
+        hint=f"a person has moved it meanwhile: detach it from {holder} and try again, or roll without it",
     )

@@ -41,8 +41,8 @@ def _obstacles(shown: Shown, how: Ec2) -> Iterator[str]:
         yield f"{instance['Operator'].get('Principal', 'a service')} manages it"
     if shown.classic:
         yield (
-            f"it is registered in the Classic Load Balancer {', '.join(shown.classic)}, which says of nobody that "
-            "its requests have ended: register it in a target group instead"
+            f"it is registered in the Classic Load Balancer {', '.join(shown.classic)}, which does not report when the "
+            "requests of a member have ended: register it in a target group instead"
         )
     if how.way is Way.INSTANCE:
         yield from _not_carried(shown, how)
@@ -127,7 +127,7 @@ def _no_way_back(shown: Shown, image: Json) -> Iterator[str]:
         yield f"it boots by {now} and the image by {then}, which would stay when its old disk comes back: {ANEW}"
     if instance.get("EnaSupport") and image.get("EnaSupport") is False:
         yield f"it has ENA switched on, which the image does not support: {ANEW}"
-    if instance.get("EnaSupport") is False and image.get("EnaSupport"):
+    if not instance.get("EnaSupport") and image.get("EnaSupport"):
         yield f"the image would switch ENA on, which would stay when its old disk comes back: {ANEW}"
     if instance.get("TpmSupport") and image.get("TpmSupport", "") is None:
         yield f"it has a NitroTPM, which the image does not support: {ANEW}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
@@ -122,6 +123,14 @@ class Place:
             return False, f"{instance} is not running"
         said = found[0]["InstanceStatus"]["Status"], found[0]["SystemStatus"]["Status"]
         return said == ("ok", "ok"), f"{instance}: instance check {said[0]}, system check {said[1]}"
+
+    def age(self, task: Json) -> timedelta:
+        """How long ago a task that replaces a root volume ended, by the service's own clock."""
+        answer = self.ec2.call(
+            "DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=[task["ReplaceRootVolumeTaskId"]]
+        )
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])  # every answer of AWS has it
+        return now - datetime.fromisoformat(answer["ReplaceRootVolumeTasks"][0]["CompleteTime"])
 
     def tag(self, resources: Iterable[str], tags: Mapping[str, str]) -> None:
         """Write tags."""

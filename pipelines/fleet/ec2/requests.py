@@ -60,9 +60,10 @@ def _options(old: Shown) -> Json:
     instance, usual, cores = old.instance, options({}), old.type.get("VCpuInfo", {})
     chosen = options(instance)
     plain = {"CoreCount": cores.get("DefaultCores"), "ThreadsPerCore": cores.get("DefaultThreadsPerCore")}
+    cpu = {key: value for key, value in instance.get("CpuOptions", {}).items() if value != "disabled"}
     target = instance.get("CapacityReservationSpecification", {}).get("CapacityReservationTarget")
     found = {
-        "CPU options": ("CpuOptions", instance.get("CpuOptions")),
+        "CPU options": ("CpuOptions", cpu),
         "enclave": ("EnclaveOptions", {"Enabled": True}),
         "hibernation": ("HibernationOptions", {"Configured": True}),
         "capacity reservation": ("CapacityReservationSpecification", {"CapacityReservationTarget": target} if target
@@ -73,7 +74,7 @@ def _options(old: Shown) -> Json:
         "bandwidth weighting": ("NetworkPerformanceOptions", {"BandwidthWeighting": chosen["bandwidth weighting"]}),
     }  # fmt: skip
     differs = [name for name in found if chosen[name] != usual[name]]
-    return {found[name][0]: found[name][1] for name in differs if name != "CPU options" or chosen[name] != plain}
+    return {found[name][0]: found[name][1] for name in differs if name != "CPU options" or cpu != plain}
 
 
 def _interface(old: Shown, kept: Kept) -> Json:

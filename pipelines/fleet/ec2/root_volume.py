@@ -38,6 +38,7 @@ from pipelines.fleet.port import UnderwayError
 
 UNDER_WAY = ("pending", "in-progress", "failing", "failing-detached")
 FAILED = ("failed", "failed-detached")
+CHECKED = timedelta(minutes=2)  # EC2 User Guide, "Status checks": they run every minute
 
 
 class RootVolumeFleet(Ec2Members):
@@ -125,7 +126,17 @@ class RootVolumeFleet(Ec2Members):
         kept = kept_in(Shown(found).tags) if found else None
         if found and kept and Shown(found).root in kept.hung.volumes:
             return Read(False, f"{key.old} still has its old root volume")
-        return self.read_old(key)
+        seen = self.read_old(key)
+        if seen.good and found and self._stale(key, place, found):
+            return Read(False, f"the status checks of {key.old} may be from before its reboot: they run once a minute")
+        return seen
+
+    def _stale(self, key: Key, place: Place, instance: Json) -> bool:
+        """Whether only status checks speak for an instance, and did so before it rebooted, by the service's clock."""
+        if self.fleet.health.kind != "ec2" or any(one.state == "healthy" for one in place.registrations(instance)):
+            return False
+        ended = [one for one in self._tasks(key, place) if one.get("CompleteTime")]
+        return bool(ended) and place.age(ended[-1]) < CHECKED
 
     def expose(self, key: Key) -> None:
         """Nothing: `start` registers the instance again."""
@@ -166,7 +177,7 @@ class RootVolumeFleet(Ec2Members):
         place.register(key.old, kept.hung.registrations)
 
     def _put_back(self, key: Key, place: Place, shown: Shown, kept: Kept) -> None:
-        """The old root volume takes the place of the new one, which is marked for whoever clears up."""
+        """The old root volume takes the place of the new one, which is marked for the reaper."""
         place.deregister(key.old, kept.hung.registrations, timedelta())
         if not shown.root:
             self._attach(key, place, kept)

@@ -1,0 +1,143 @@
+"""The most that is accepted from outside, each limit with the name that its error carries; and what counts by them.
+
+What a feed, a registry, a mirror or a base image sends may be written by a stranger: a few bytes that unpack to
+gigabytes, a million members, names without end. All of it is read piece by piece, counted, and refused at the limit.
+Together the limits keep the memory that any such input takes under 300 MB (tests/test_limits.py measures it). Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import IO, Any
+
+from hardening.foundation.errors import OutsideError
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+CHUNK = MIB
+"""How much is read at a time, in bytes."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit: its name, the most that is accepted, and of what."""
+
+    name: str
+    most: int
+    of: str = "bytes"
+
+    def __str__(self) -> str:
+        return f"the limit {self.name} ({self.most:,} {self.of})"
+
+    def require(self, amount: int, what: str) -> None:
+        """Raises OutsideError, which names the limit, where `what` has or is more than it accepts."""
+        if amount > self.most:
+            raise self.exceeded(what)
+
+    def exceeded(self, what: str) -> OutsideError:
+        """The error for `what`, which is over the limit."""
+        return OutsideError(
+            f"{what} exceeds {self}",
+            hint="use another source; where it is right as it is, raise the limit in hardening/foundation/limits.py",
+        )
+
+
+FEED_BYTES = Limit("feed.bytes", 64 * MIB)
+FEED_TEXT = Limit("feed.text", 64 * MIB, "bytes after decompression")
+FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
+FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
+FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
+
+JSON_BYTES = Limit("json.bytes", 4 * MIB)  # what registries accept as a manifest
+JSON_DEPTH = Limit("json.depth", 64, "levels of lists and objects in each other")
+SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as os-release or dpkg's status")
+DOCUMENT_BYTES = Limit("document.bytes", 64 * MIB, "bytes of an attached document such as an SBOM")
+
+IMAGE_BYTES = Limit("image.bytes", 16 * GIB, "bytes of all layers after decompression")
+IMAGE_MEMBERS = Limit("image.members", 1_000_000, "members of all layers")
+IMAGE_LAYERS = Limit("image.layers", 128, "layers")
+LAYER_MEMBERS = Limit("layer.members", 200_000, "members")
+LAYER_NAMES = Limit("layer.names", 32 * MIB, "bytes of all paths and link targets together")
+LAYER_PATH = Limit("layer.path", 4096, "bytes of one path or link target")
+LAYER_DEPTH = Limit("layer.depth", 128, "directories in each other")
+LAYER_HEADER = Limit("layer.header", 64 * KIB, "bytes of extended headers for one member")
+LAYER_WINDOW = Limit("layer.window", 64 * MIB, "bytes of the decompressor's window")
+LAYER_RATIO = Limit("layer.ratio", 250, "times the compressed size")
+LAYER_RATIO_FROM = 256 * MIB
+"""Up to this many bytes any ratio is accepted: a small layer of zeros is harmless."""
+
+
+class Meter:
+    """Counts what `what` takes by one limit."""
+
+    def __init__(self, limit: Limit, what: str) -> None:
+        self.limit = limit
+        self.what = what
+        self.used = 0
+
+    def add(self, amount: int) -> None:
+        """Count `amount` more. Raises OutsideError, which names the limit, where that is too much."""
+        self.used += amount
+        self.limit.require(self.used, self.what)
+
+
+class Counted:
+    """A binary stream whose bytes the meters count while it is read. It never reads more at once than CHUNK."""
+
+    def __init__(self, stream: IO[bytes], *meters: Meter) -> None:
+        self._stream = stream
+        self._meters = meters
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes, and at most CHUNK."""
+        data = self._stream.read(CHUNK if size < 0 else min(size, CHUNK))
+        for meter in self._meters:
+            meter.add(len(data))
+        return data
+
+
+def read_all(stream: IO[bytes], limit: Limit, what: str) -> bytes:
+    """All that `stream` still holds. Raises OutsideError, which names the limit, where that is too much."""
+    parts: list[bytes] = []
+    counted = Counted(stream, Meter(limit, what))
+    while part := counted.read():
+        parts.append(part)
+    return b"".join(parts)
+
+
+def parse_json(data: bytes | str, what: str, limit: Limit = JSON_BYTES) -> Any:
+    """The JSON value in `data`. Raises OutsideError for what is none, too large, too deep, or names a key twice."""
+    limit.require(len(data), what)
+    try:
+        value = json.loads(data, object_pairs_hook=_once)
+    except RecursionError:
+        raise JSON_DEPTH.exceeded(what) from None
+    except ValueError as error:
+        raise OutsideError(f"{what} is not JSON: {error}") from None
+    _require_shallow(value, what)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of `pairs`. A key that stands twice means one thing to us and may mean another to the next reader."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name!r} stands twice")
+        found[name] = value
+    return found
+
+
+def _require_shallow(value: Any, what: str) -> None:
+    """Raises OutsideError where lists and objects lie too deep in each other for the code that walks them."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(JSON_DEPTH.most):
+        level = [
+            item
+            for one in level
+            for item in (one.values() if isinstance(one, dict) else one)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise JSON_DEPTH.exceeded(what)

@@ -1,0 +1,55 @@
+"""Text from outside as people may safely see it: strangers write titles, labels, tags, names and evidence. Pure.
+
+A terminal obeys control characters: they clear lines, forge links and titles, and turn the order of letters around.
+`visible` is applied where text is printed (`console`, and the HTML and markdown of reports), so that nothing is missed.
+"""
+
+from __future__ import annotations
+
+import re
+
+UNSEEN = re.compile(
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but for tab and newline, DEL, C1: escape sequences, titles, links (OSC 8)
+    "\xad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # what takes no room, or looks like a space
+    "\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f"  # zero width, and marks that turn the direction of text
+    "\u2028\u2029\ufeff\ufff0-\ufffb"  # other ends of lines, and what only annotates
+    "\ud800-\udfff"  # bytes that were no text, which cannot be printed
+    "\U000e0000-\U000e0fff"  # tags: whole hidden messages
+    "]"
+)
+
+
+def visible(text: str) -> str:
+    """`text` with each character that is not seen, or that changes how others are seen, written as its escape.
+
+    Tabs and newlines stay; `one_line` is for where a newline would forge a line of ours.
+    """
+    return UNSEEN.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """The same on one line: newlines and tabs are written as their escapes too."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def hanging(text: str) -> str:
+    """The same with further lines indented, so that none of them looks like a line of its own."""
+    return visible(text).replace("\n", "\n  ")
+
+
+def markdown(text: str) -> str:
+    """`text` on one line as markdown shows it: nothing in it becomes a link, a heading, a cell, a mention or HTML."""
+    plain = " ".join(visible(text).split())
+    escaped = re.sub(r"([\\`*_\[\]<>|#~&@!])", r"\\\1", plain)
+    return escaped.replace("://", "\\://").replace("www.", "www\\.")
+
+
+def markdown_code(text: str) -> str:
+    """`text` on one line as code in markdown, which ends at no backtick of its own and in no cell."""
+    return f"`{' '.join(visible(text).split()).replace('`', chr(39)).replace('|', '/')}`"
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # noqa: PLR2004

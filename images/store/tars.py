@@ -1,0 +1,171 @@
+"""Tars that strangers made: read one member at a time, within the limits, none of them in a form that hides its size.
+
+The standard library's tarfile keeps every member that it has met, reads extended headers of any size whole, and lets
+records of one overlap, so that 64 KB of header become a gigabyte; `Tar` refuses that.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import IO, Any
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import (
+    CHUNK,
+    IMAGE_BYTES,
+    IMAGE_MEMBERS,
+    LAYER_DEPTH,
+    LAYER_HEADER,
+    LAYER_MEMBERS,
+    LAYER_NAMES,
+    LAYER_PATH,
+    LAYER_RATIO,
+    LAYER_RATIO_FROM,
+    Counted,
+    Meter,
+)
+
+ATTRIBUTE = "SCHILY.xattr."
+PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *PAX)
+RECORD = re.compile(rb"(\d{1,6}) [^=\n]{1,256}=")
+DIGITS = re.compile(rb"\d{256}")  # tarfile's own expressions take a time that grows with the square of such a run
+OVERHEAD = 100
+"""About how many bytes of memory a kept attribute takes besides its name and value."""
+
+
+class Allowance:
+    """What the tars of one image (`what`) may still take, all of them together."""
+
+    def __init__(self, what: str) -> None:
+        self.bytes = Meter(IMAGE_BYTES, what)
+        self.members = Meter(IMAGE_MEMBERS, what)
+
+
+class Kept:
+    """What the memory of one reader may still take: members and their names, of one tar or of several at once."""
+
+    def __init__(self, what: str) -> None:
+        self.members = Meter(LAYER_MEMBERS, what)
+        self.names = Meter(LAYER_NAMES, what)
+
+
+class _Again:
+    """A file whose next read gives `data`, which was read from it already."""
+
+    def __init__(self, data: bytes, file: IO[bytes]) -> None:
+        self.data = data
+        self.file = file
+        self.tell = file.tell
+        self.seek = file.seek
+
+    def read(self, size: int) -> bytes:
+        """`data` once, then what the file has."""
+        data, self.data = self.data, b""
+        return data or self.file.read(size)
+
+
+class _Member(tarfile.TarInfo):
+    """A member's header. `_proc_member` is where tarfile lets subclasses in."""
+
+    __slots__ = ()
+
+    def _proc_member(self, tar: Tar) -> tarfile.TarInfo:
+        """Count extended headers before they are read, and refuse sparse files in every form."""
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tar.sparse(self.name)
+        if self.type not in EXTENDED:
+            return self._usual(tar)
+        tar.headers.add(self.size + tarfile.BLOCKSIZE)
+        if self.type not in PAX:
+            return self._usual(tar)
+        file: Any = tar.fileobj
+        block = file.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        tar.require_records(block[: self.size])
+        tar.fileobj = _Again(block, file)
+        try:
+            return self._usual(tar)
+        finally:
+            tar.fileobj = file
+
+    def _usual(self, tar: Tar) -> tarfile.TarInfo:
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return found
+
+
+class Tar(tarfile.TarFile):
+    """A tar of `what` whose members are counted as they are met. They are forgotten again unless `kept` is given."""
+
+    tarinfo = _Member
+    fileobj: Any
+    members: list[tarfile.TarInfo]
+
+    def __init__(self, *arguments: Any, what: str, allowance: Allowance, kept: Kept | None = None, **more: Any) -> None:
+        self.what = what
+        self.forgets = kept is None
+        self.kept = kept or Kept(what)
+        self.headers = Meter(LAYER_HEADER, what)
+        self.of_image = allowance.members
+        super().__init__(*arguments, **more)
+
+    def sparse(self, name: str) -> OutsideError:
+        """The error for a sparse member."""
+        return OutsideError(f"{self.what} holds the sparse file {name!r}, which would unpack to more than it carries")
+
+    def require_records(self, header: bytes) -> None:
+        """Raises OutsideError where the pax `header` is no row of records, or describes a sparse file."""
+        position, size = 0, len(header.rstrip(b"\0"))
+        while position < size:
+            found = RECORD.match(header, position)
+            end = position + int(found[1]) if found else 0
+            if not found or not found.end() < end <= size or header[end - 1] != ord("\n"):
+                raise OutsideError(f"{self.what} holds a damaged extended header")
+            if found[0].partition(b" ")[2].startswith(b"GNU.sparse."):
+                raise self.sparse(found[0].decode(errors="replace"))
+            position = end
+        if DIGITS.search(header):
+            raise OutsideError(f"{self.what} holds an extended header with a number of more than 256 digits")
+
+    def next(self) -> tarfile.TarInfo | None:
+        """The next member, or None at the end. Raises OutsideError for a member that is over a limit."""
+        if self.firstmember is not None:  # type: ignore[attr-defined]
+            return super().next()  # met and counted before
+        self.headers.used = sum(len(key) + len(value) for key, value in self.pax_headers.items())
+        info = super().next()
+        if info is not None:
+            self._count(info)
+        if self.forgets:
+            self.members = []
+        return info
+
+    def _count(self, info: tarfile.TarInfo) -> None:
+        """Count a member, and drop of it what no reader of ours wants."""
+        self.of_image.add(1)
+        self.kept.members.add(1)
+        info.uname = info.gname = ""
+        info.pax_headers = {key: value for key, value in info.pax_headers.items() if key.startswith(ATTRIBUTE)}
+        for name in (info.name, info.linkname):
+            LAYER_PATH.require(len(name), f"a path in {self.what}")
+            self.kept.names.add(len(name))
+        for key, value in info.pax_headers.items():
+            self.kept.names.add(len(key) + len(value) + OVERHEAD)
+        LAYER_DEPTH.require(info.name.count("/"), f"a path in {self.what}")
+
+
+@contextmanager
+def members(stream: IO[bytes], what: str, packed_size: int, allowance: Allowance | None = None) -> Iterator[Tar]:
+    """The members of an uncompressed tar stream, whose packed form has `packed_size` bytes, one after the other."""
+    allowance = allowance or Allowance(what)
+    counted = Counted(stream, ratio(packed_size, what), allowance.bytes)
+    with Tar.open(fileobj=counted, mode="r|", bufsize=CHUNK, what=what, allowance=allowance) as tar:  # type: ignore[call-overload]
+        yield tar
+
+
+def ratio(packed_size: int, what: str) -> Meter:
+    """Counts what unpacks from `packed_size` bytes."""
+    most = max(LAYER_RATIO_FROM, LAYER_RATIO.most * packed_size)
+    return Meter(replace(LAYER_RATIO, most=most, of="bytes, a multiple of the packed size"), what)
