@@ -33,6 +33,9 @@ def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(docker_host
         of = fleet_with().model_copy(update={"selector": {"app": "leavings-test"}})
         ledger, ground = Ledger.open(f"sqlite:///{tmp_path}/ledger"), DockerGround(docker_host)
 
+        ledger.begin_rollout("left-1", of.name, "ann", {}, NOW)
+        ledger.save_rollout("left-1", {}, NOW, is_open=False)
+
         def reaped(after: timedelta) -> list[tuple[str, bool]]:
             done = reap([ground], ledger, NOW + after, "ann", apply=True)
             return [(one.leaving.name, one.remove) for one in done if one.leaving.name.startswith("left-")]
