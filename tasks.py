@@ -61,7 +61,7 @@ def image_list(c: Context, json: bool = False) -> None:
     from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show
     from pipelines.wiring import image_context
 
-    show(definition_lines(image_context()), DEFINITION_COLUMNS, as_json=json)
+    show(definition_lines(image_context(looks=True)), DEFINITION_COLUMNS, as_json=json)
 
 
 @command(REFRESH | NAME | JSON, "name")

@@ -173,7 +173,7 @@ def disputed(finding: Finding, image: ImageReport) -> bool:
 
 def make_report(*, as_json: bool) -> None:
     """Write the report, or print what it would show as JSON."""
-    context = image_context()
+    context = image_context(looks=True)
     if as_json:
         print_json(to_json(gather(context)))
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.errors import RefusedError, UsageError
 from images import documents
@@ -38,6 +39,8 @@ def promote(to: Publisher, name: str, policy: str, *, apply: bool = True) -> Cha
     Raises RefusedError when that release is revoked, has expired, or its verdict refuses it, is missing, or is by
     another policy than `policy`: what was let through for a trial does not become `stable` by the way.
     """
+    settings = to.registry.settings
+    require_may_publish(settings.roots, settings.judging, policy)
     repository = to.registry.repository(name)
     chosen = release_at(to.registry, f"{repository}:candidate", to.prefix)
     _fit(to, chosen, policy)

@@ -39,7 +39,7 @@ from pipelines.wiring import image_context
 
 def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
     """Judge every member of a fleet. Raises OutsideError where the engine cannot be read: unread is not compliant."""
-    context = context or image_context()
+    context = context or image_context(looks=True)
     with desk(name, context) as at:
         return member_lines(check(at))
 
@@ -64,7 +64,7 @@ def plan_roll(
     name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
 ) -> tuple[RollOutput, Sealed]:
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
-    context = context or image_context()
+    context = context or image_context(looks=True)
     with desk(name, context) as at:
         sealed = plan_all(at, adopt)
         if output:
@@ -81,7 +81,7 @@ def roll_fleet(
     """
     if file and adopt:
         raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
-    context = context or image_context()
+    context = context or image_context(looks=not apply)
     approved = read_plan(Path(file)) if file else None
     with desk(name, context) as at:
         roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
@@ -96,7 +96,7 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
     Raises RefusedError where nothing of one that is over can go back.
     """
-    context = context or image_context()
+    context = context or image_context(looks=not apply)
     require_known(context, fleet)
     seen = newest(context, fleet)
     if not seen.row.open:
@@ -121,7 +121,7 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
 
     One that fails stops no other. Raises ContentError where no fleet has this name.
     """
-    context = context or image_context()
+    context = context or image_context(looks=not apply)
     lines: list[AutoLine] = []
     failures: list[GoldsmithError] = []
     for fleet in select(name, load_fleets(context.settings.roots), "fleet"):

@@ -35,7 +35,7 @@ class HistoryLine(Line):
 
 def status(fleet: str, context: Context | None = None) -> StatusOutput:
     """How the fleet's rollout stands, or how the last one ended. Raises ContentError, RefusedError where none was."""
-    context = context or image_context()
+    context = context or image_context(looks=True)
     require_known(context, fleet)
     return _status(newest(context, fleet))
 
@@ -73,7 +73,7 @@ def _stage(seen: View) -> str:
 
 def show_status(fleet: str, *, watch: bool, as_json: bool) -> int:
     """Print how the rollout stands; with `watch` until it is over, live in a terminal. Exit code 3 where it failed."""
-    context = image_context()
+    context = image_context(looks=True)
     seen = status(fleet, context)
     if watch and not as_json:
         seen = _watched(fleet, context, seen)
@@ -138,7 +138,7 @@ def changes(before: StatusOutput, after: StatusOutput) -> Iterable[str]:
 
 def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
     """Print the fleet's rollouts, the newest first; with `rollout`, what was done in that one."""
-    context = image_context()
+    context = image_context(looks=True)
     require_known(context, fleet)
     if rollout:
         _show_steps(context, fleet, rollout, as_json=as_json)
