@@ -113,6 +113,7 @@ def _rollout(one: View) -> RolloutReport:
     return RolloutReport(
         id=row.id, fleet=row.fleet, replacement=one.replacement, back=one.back, started_at=row.begun_at,
         ended_at=state.ended_at if state else None, open=row.open, owner=row.owner,
+        approved_by=one.plan.approved_by if one.plan else "",
         failure=state.failure if state else "", steps=tuple(steps),
     )  # fmt: skip
 

@@ -137,14 +137,14 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(
         assert (state, len(planned.steps)) == (None, 1)
         assert start(at, apply=True, automated=True)[1] is None, "the fleet's approval is required"
         assert "--watch" not in capsys.readouterr().err
-        done = roll_output(*start(at, apply=True))
+        done = roll_output(*start(at, apply=True, as_owner=True))
         assert "./goldsmith roll.status fleet-test --watch shows it" in capsys.readouterr().err
         assert [step.outcome for step in done.steps] == ["new"]
         assert done.replacement == f"{new.repository}@{new.digest}"
         line = member_lines(check(at))[0]
         assert line.violations == ()
         assert line.image == done.replacement
-        assert start(at, apply=True)[0].steps == ()
+        assert start(at, apply=True, as_owner=True)[0].steps == ()
     assert context.ledger.running_digests() == {new.digest: ("fleet-test/web-1",)}
     assert context.ledger.open_rollouts() == ()
 
@@ -175,10 +175,10 @@ def test_two_rollouts_of_the_same_moment_do_not_meet(place: Place, context: Cont
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=2)
     with place.desk(context) as at:
-        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["new"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True)).steps] == ["new"]
         new = place.publish(context, "three", days=1)
         context.ledger.record_release(replace(context.ledger.releases("fleet-test")[1], expires_at=NOW - DAY))
-        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["new"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True)).steps] == ["new"]
         assert member_lines(check(at))[0].image == f"{new.repository}@{new.digest}"
     assert len({row.id for row in context.ledger.rollouts("fleet-test")}) == 2
 
@@ -200,7 +200,7 @@ def test_a_target_that_is_revoked_during_a_rollout_reaches_no_other_member(
             revoke(context, new, known_to)
 
         at.members.remove_old = then_revoke
-        _, outcome = start(at, apply=True)
+        _, outcome = start(at, apply=True, as_owner=True)
         assert outcome
         assert "is revoked: a hole" in outcome.state.failure
         images = [line.image.partition("@")[2] for line in member_lines(check(at))]
@@ -245,8 +245,8 @@ def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Con
     with place.desk(context) as at:
         assert set(member_lines(check(at))[0].violations) == {"unknown", "approved_source"}
         with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
-            start(at, apply=True)
-        assert [step.outcome for step in roll_output(*start(at, apply=True, adopt=["web-1"])).steps] == ["new"]
+            start(at, apply=True, as_owner=True)
+        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True, adopt=["web-1"])).steps] == ["new"]
 
 
 def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Place, context: Context) -> None:
@@ -329,7 +329,7 @@ def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
     child.start()
     until(lambda: stage(context) == "baking", "the bake", seconds=60)
     with place.desk(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
     for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
         assert tell(context, "fleet-test", said, "to see").carried
         until(lambda becomes=becomes: stage(context) == becomes, becomes, seconds=10)
@@ -353,7 +353,7 @@ def test_a_rollout_that_is_over_goes_back_to_exactly_what_ran_before(place: Plac
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
     with place.desk(context) as at:
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
         place.publish(context, "three", days=0)
         outcome = back(at, newest(context, "fleet-test"))
         assert [member.phase for member in outcome.members] == ["old"]
@@ -375,7 +375,7 @@ def test_a_member_that_could_not_go_back_goes_back_when_it_is_asked_for_again(
         raise RefusedError(f"{target.reference} is away")
 
     with place.desk(context) as at:
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
         with monkeypatch.context() as patched:
             patched.setattr(DockerFleet, "prepare", refuses)
             first = back(at, newest(context, "fleet-test"))
@@ -398,7 +398,7 @@ def test_a_rollout_that_can_never_end_does_not_keep_the_fleet_for_ever(place: Pl
             start(at, apply=True, approved=replace(approved, plan=replace(approved.plan, waves=waves)))
         seen = newest(context, "fleet-test")
         assert (seen.row.open, seen.state and seen.state.stage) == (False, "ended")
-        outcome = start(at, apply=True)[1]
+        outcome = start(at, apply=True, as_owner=True)[1]
     assert outcome
     assert [member.phase for member in outcome.members] == ["new"]
     assert context.ledger.lease("fleet-test") is None
@@ -415,7 +415,7 @@ def rolls(settings: Settings, address: str, host: str) -> None:
     """A process that rolls."""
     context = Context(settings, NOW, lambda: host, lambda: address)
     with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
 
 
 def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Context) -> None:
@@ -431,7 +431,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
     assert child.exitcode == -signal.SIGKILL
     assert len(context.ledger.open_rollouts("fleet-test")) == 1
     with place.desk(context) as at:
-        planned, outcome = start(at, apply=True)
+        planned, outcome = start(at, apply=True, as_owner=True)
         assert (planned.steps, outcome) == ((), None), "what was left is finished, and nothing else violates"
         assert member_lines(check(at))[0].violations == ()
     found = place.api.containers(all=True, filters={"label": "app=fleet-test"})
@@ -445,7 +445,7 @@ def killed_at_stop(settings: Settings, address: str, host: str) -> None:
     context = Context(settings, NOW, lambda: host, lambda: address)
     with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
         fatal(at)
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
 
 
 def fatal(at: Desk) -> None:

@@ -13,7 +13,7 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.fleet.catalog import load_fleets
 from pipelines.listing import ended_by, finish
-from pipelines.roll.approval import read_plan, write_plan
+from pipelines.roll.approval import approve_plan, file_plan, read_plan
 from pipelines.roll.auto import AutoLine, automated
 from pipelines.roll.desk import check, desk
 from pipelines.roll.flow import back, can_go_back, order_back, plan_all, start, start_groups
@@ -68,26 +68,34 @@ def plan_roll(
     with desk(name, context) as at:
         sealed = plan_all(at, adopt)
         if output:
-            write_plan(sealed, Path(output))
+            file_plan(context, sealed, Path(output))
         return with_groups(roll_output(sealed.plan), sealed.groups), sealed
 
 
 def roll_fleet(
-    name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", context: Context | None = None
-) -> RollOutput:
+    name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", as_owner: bool = False,
+    context: Context | None = None,
+) -> RollOutput:  # fmt: skip
     """Plan a rollout, or take the plan in `file`, and, with `apply`, carry it out.
 
-    Raises UsageError where both `file` and `adopt` are given, RefusedError when it may not, or was rolled back.
+    `as_owner`: nobody else has approved it, and the audit says so. Raises UsageError where both `file` and `adopt` are
+    given, RefusedError when it may not, or was rolled back.
     """
     if file and adopt:
         raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
     context = context or image_context(looks=not apply)
     approved = read_plan(Path(file)) if file else None
     with desk(name, context) as at:
-        roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
+        roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner))
         if roll.failure:
             return roll
-        return with_groups(roll, *start_groups(at, apply=apply, adopt=adopt, approved=approved))
+        groups = start_groups(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner, also=roll.rollout)
+        return with_groups(roll, *groups)
+
+
+def approve(fleet: str, file: str, reason: str = "", context: Context | None = None) -> None:
+    """Approve the plan in `file`, as somebody else than who made it. Raises RefusedError where that is not so."""
+    approve_plan(context or image_context(), fleet, Path(file), reason)
 
 
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:

@@ -23,7 +23,10 @@ SECONDS = 1.0
 
 
 class HistoryLine(Line):
-    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way."""
+    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way.
+
+    `plan` is the digest of the plan that it was begun by, where one was made or approved for it.
+    """
 
     rollout: str
     replacement: str
@@ -31,6 +34,10 @@ class HistoryLine(Line):
     ended_at: datetime | None
     members: int
     outcome: str
+    plan: str = ""
+    made_by: str = ""
+    approved_by: str = ""
+    approved_at: datetime | None = None
 
 
 def status(fleet: str, context: Context | None = None) -> StatusOutput:
@@ -152,8 +159,12 @@ def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
 
 def print_history(found: Iterable[HistoryLine]) -> None:
     """A row for each rollout; its id stays in one piece, for whoever copies it into the next command."""
-    cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), one.outcome] for one in found]
-    print_table(["began (UTC)", "rollout", "members", "outcome"], cells, whole=("rollout", "began (UTC)"))
+    cells = [
+        [f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), one.outcome, one.approved_by] for one in found
+    ]
+    print_table(
+        ["began (UTC)", "rollout", "members", "outcome", "approved by"], cells, whole=("rollout", "began (UTC)")
+    )
 
 
 def _history(one: View) -> HistoryLine:
@@ -165,6 +176,10 @@ def _history(one: View) -> HistoryLine:
         ended_at=seen.ended_at,
         members=len(seen.members),
         outcome=lines(seen, seen.begun_at)[2],
+        plan=one.plan.digest if one.plan else "",
+        made_by=one.plan.made_by if one.plan else "",
+        approved_by=one.plan.approved_by if one.plan else "",
+        approved_at=one.plan.approved_at if one.plan else None,
     )
 
 
