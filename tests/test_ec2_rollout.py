@@ -15,7 +15,7 @@ from hardening.foundation.errors import RefusedError
 from pipelines.fleet.ec2.alarms import firing
 from pipelines.fleet.members import Member
 from pipelines.fleet.violations import Judged
-from pipelines.roll.approval import read_plan
+from pipelines.roll.approval import approve_plan, read_plan
 from pipelines.roll.auto import automated
 from pipelines.roll.desk import Desk, check, desk
 from pipelines.roll.flow import back, plan_all, start, start_groups
@@ -319,6 +319,15 @@ def test_an_approved_plan_of_a_group_rolls_it_or_names_what_has_moved(office: Of
         assert error.value.evidence.endswith("shop was to have 1 members and is to have 2")
         scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=1)
         assert start(fleet, apply=True, approved=approved)[1] is None
+        with pytest.raises(RefusedError, match="no second person has approved this plan"):
+            start_groups(fleet, apply=True, approved=approved)
+        approve_plan(replace(office.context, actor="bob@host"), "shop", file)
+        assert approved.groups is not None
+        pace = replace(approved.groups.groups[0].pacing, min_healthy_percent=0)
+        hasty = replace(approved.groups, groups=(replace(approved.groups.groups[0], pacing=pace),))
+        with pytest.raises(RefusedError) as error:
+            start_groups(fleet, apply=True, approved=replace(approved, groups=hasty))
+        assert "shop is to be rolled at another pace by the plan" in error.value.evidence
         order, outcome = start_groups(fleet, apply=True, approved=approved)
         assert outcome is not None
         assert [one.phase for one in outcome.members] == [Phase.NEW], outcome

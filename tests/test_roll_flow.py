@@ -21,7 +21,7 @@ from hardening.foundation.process import run as command_of
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.context import Context
-from images.documents import REVOCATION, Document
+from images.documents import REVOCATION, Document, to_json
 from images.ledger import Ledger
 from images.publication.lifecycle import timestamp
 from images.publication.referrers import attach
@@ -29,12 +29,16 @@ from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.members import Key, Target
 from pipelines.host import embedded_registry
 from pipelines.releases.publishing import prune_images
-from pipelines.roll.approval import read_plan, write_plan
+from pipelines.roll.approval import approve_plan, file_plan, read_plan
+from pipelines.roll.carrying import carry_out
 from pipelines.roll.desk import Desk, check, desk
 from pipelines.roll.flow import back, start
 from pipelines.roll.journal import Command
 from pipelines.roll.lines import member_lines, roll_output
-from pipelines.roll.underway import newest, tell, view
+from pipelines.roll.underway import history, newest, tell, view
+from pipelines.roll.watching import _history
+from pipelines.rollouts.orders import Order
+from pipelines.rollouts.sealed import digest
 from tests.loop import until
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
@@ -152,13 +156,22 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(
 def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_moved(
     place: Place, context: Context, tmp_path: Path
 ) -> None:
-    """First another member appears; without it the plan that was approved rolls."""
+    """First another member appears; without it the plan rolls once a second person has approved it, and only once."""
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
     with place.desk(context) as at:
-        write_plan(at.plan(()), tmp_path / "plan.json")
+        with pytest.raises(RefusedError, match="the fleet fleet-test asks for an approval"):
+            start(at, apply=True)
+        file_plan(context, at.plan(()), tmp_path / "plan.json")
         approved = read_plan(tmp_path / "plan.json")
+        with pytest.raises(RefusedError, match="no second person has approved this plan"):
+            start(at, apply=True, approved=approved)
+        approve_plan(replace(context, actor="bob@host"), "fleet-test", tmp_path / "plan.json")
+        forged = replace(approved, plan=replace(approved.plan, floor=0))
+        with pytest.raises(RefusedError) as refused:
+            start(at, apply=True, approved=forged)
+        assert "floor is 0 in the plan, and 1 by the fleet's file" in refused.value.evidence
         place.run("fleet-test:one", "web-2")
         with pytest.raises(RefusedError, match="web-2 is new"):
             start(at, apply=True, approved=approved)
@@ -166,6 +179,8 @@ def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_
         planned, state = start(at, apply=True, approved=approved)
         assert planned == approved.plan
         assert state is not None
+        (line,) = [_history(one) for one in history(context, "fleet-test")]
+        assert (line.rollout, line.approved_by, line.plan) == (state.state.id, "bob@host", digest(approved))
         assert [member.phase for member in state.members] == ["new"]
 
 
@@ -246,7 +261,9 @@ def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Con
         assert set(member_lines(check(at))[0].violations) == {"unknown", "approved_source"}
         with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
             start(at, apply=True, as_owner=True)
-        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True, adopt=["web-1"])).steps] == ["new"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True, adopt=["web-1"])).steps] == [
+            "new"
+        ]
 
 
 def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Place, context: Context) -> None:
@@ -392,10 +409,10 @@ def test_a_rollout_that_can_never_end_does_not_keep_the_fleet_for_ever(place: Pl
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
     with place.desk(context) as at:
-        approved = at.plan(())
-        waves = tuple(replace(wave, parallel=0) for wave in approved.plan.waves)
+        made = at.plan(()).plan
+        broken = replace(made, waves=tuple(replace(wave, parallel=0) for wave in made.waves))
         with pytest.raises(UsageError, match="broke off: IndexError"):
-            start(at, apply=True, approved=replace(approved, plan=replace(approved.plan, waves=waves)))
+            carry_out(at, to_json(Order("fleet-test-0", broken, at.fleet.limits)))
         seen = newest(context, "fleet-test")
         assert (seen.row.open, seen.state and seen.state.stage) == (False, "ended")
         outcome = start(at, apply=True, as_owner=True)[1]

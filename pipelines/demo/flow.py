@@ -178,7 +178,7 @@ def _close(shown: DemoOutput) -> None:
         "",
         "Next:",
         "  ./goldsmith image.plan all            what would be built here, and why",
-        "  ./goldsmith image.publish all --policy demo",
+        "  ./goldsmith image.build all --policy demo",
         "  ./goldsmith control.list              what hardens an image, and what it costs",
         "  ./goldsmith doctor                    what this machine lacks for real work",
     ]

@@ -131,7 +131,7 @@ def _require_approved(context: Context, fleet: str, sealed: Sealed, *, planned: 
         raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_how(fleet))
     known = _known(context, sealed, fleet)
     if known.approved_at is None or person(known.approved_by) == person(known.made_by):
-        raise RefusedError(f"nobody but {known.made_by} has approved this plan", hint=_how(fleet))
+        raise RefusedError(f"no second person has approved this plan, made by {known.made_by}", hint=_how(fleet))
 
 
 def _known(context: Context, sealed: Sealed, fleet: str) -> PlanLine:

@@ -78,8 +78,8 @@ def roll_fleet(
 ) -> RollOutput:  # fmt: skip
     """Plan a rollout, or take the plan in `file`, and, with `apply`, carry it out.
 
-    `as_owner`: nobody else has approved it, and the audit says so. Raises UsageError where both `file` and `adopt` are
-    given, RefusedError when it may not, or was rolled back.
+    `as_owner`: it begins without a second person's approval, and the audit says so. Raises UsageError where both `file`
+    and `adopt` are given, RefusedError when it may not, or was rolled back.
     """
     if file and adopt:
         raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")

@@ -30,8 +30,8 @@ def start(
 
     `approved`: exactly that plan is carried out, or refused with what has moved since. Where the fleet asks for an
     approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is carried to
-    its end first. Raises RefusedError when a limit forbids the rollout, nobody has approved it, or somebody else rolls
-    the fleet, and OutsideError. A rollout that failed and is back as it was has an Outcome that says so.
+    its end first. Raises RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls the
+    fleet, and OutsideError. A rollout that failed and is back as it was has an Outcome that says so.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
     if not act:

@@ -159,12 +159,13 @@ def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
 
 def print_history(found: Iterable[HistoryLine]) -> None:
     """A row for each rollout; its id stays in one piece, for whoever copies it into the next command."""
-    cells = [
-        [f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), one.outcome, one.approved_by] for one in found
-    ]
-    print_table(
-        ["began (UTC)", "rollout", "members", "outcome", "approved by"], cells, whole=("rollout", "began (UTC)")
-    )
+    cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), _ended(one)] for one in found]
+    print_table(["began (UTC)", "rollout", "members", "outcome"], cells, whole=("rollout", "began (UTC)"))
+
+
+def _ended(one: HistoryLine) -> str:
+    """How it ended, and who approved it."""
+    return f"{one.outcome}; approved by {one.approved_by}" if one.approved_by else one.outcome
 
 
 def _history(one: View) -> HistoryLine:
