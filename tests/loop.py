@@ -67,7 +67,8 @@ class Goldsmith:
             "GOLDSMITH_DOCKER__HOST": self.docker_host,
             "GOLDSMITH_CONTENT": json.dumps([str(root) for root in self.content]),
             "GOLDSMITH_JUDGING__ROOTS": json.dumps([str(root) for root in self.content]),
-            "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo", "machine-sample"]',  # releases of a test's own registry
+            # what a test's own registry may hold
+            "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo", "machine-sample"]',
             "GOLDSMITH_JUDGING__FLOOR": "",
             "GOLDSMITH_RETRY_FOR": "1s",
             "GOLDSMITH_KINDS": '["container"]',  # machines are built once, for the tests that ask for one

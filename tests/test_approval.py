@@ -164,6 +164,17 @@ def test_a_fleet_that_asks_nobody_uses_each_plan_once_all_the_same(ledger: Ledge
         begin(ledger, sealed(), "r3", of=free)
 
 
+def test_of_two_starts_at_once_one_uses_the_plan(ledger: Ledger, tmp_path: Path) -> None:
+    """Both have seen it unused: the database lets one of them have it, and approves it once."""
+    made, _ = filed(ledger, tmp_path)
+    name = digest(made)
+    assert [ledger.approve_plan(name, actor, NOW) for actor in ("bob", "carl")] == [True, False]
+    assert [ledger.use_plan(name, rollout) for rollout in ("r1", "r2")] == [True, False]
+    assert not ledger.use_plan("sha256:unknown", "r3")
+    ledger.return_plan(name, "r2")
+    assert ledger.plan_of("r1") is not None
+
+
 FORGED = [
     ({"floor": 0}, "floor is 0 in the plan, and 4 by the fleet's file"),
     ({"desired": 9}, "desired is 9 in the plan, and 4 by the fleet's file"),

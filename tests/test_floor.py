@@ -152,3 +152,22 @@ def test_a_content_root_adds_rules_only_where_the_settings_name_it(
 def test_the_defaults_are_strict() -> None:
     """Two policies may publish, the floor is the default's, and no further root adds rules."""
     assert Settings().judging == Judging(policies=("default", "machine"), floor="default", roots=())
+
+
+def test_of_two_windows_that_are_as_strict_the_one_that_ends_first_gives_the_deadline() -> None:
+    """Whoever reads the later date would be refused before it."""
+    given_windows = [
+        {"severity": "high", "within": "7d"}, {"severity": "low", "exploited": True, "within": "1d"},
+        {"severity": "medium", "within": "3d"},
+    ]  # fmt: skip
+    [reason] = judged(finding(exploited=True, fix_known_since=NOW), by=policy(vulnerabilities=given_windows)).reasons
+    assert reason.deadline == NOW + timedelta(days=1)
+
+
+def test_a_windows_grace_is_added_to_its_time() -> None:
+    """Within both there is a warning, after both a refusal."""
+    waits = policy(vulnerabilities=[{"severity": "high", "within": "1d", "grace": "2d"}])
+    for days, allowed in ((2, True), (3, False)):
+        verdict = judged(finding(fix_known_since=NOW - timedelta(days=days)), by=waits)
+        assert verdict.allowed is allowed
+        assert verdict.reasons[0].deadline == NOW + timedelta(days=3 - days)

@@ -40,7 +40,7 @@ def test_the_audit_names_the_user_of_the_process_whatever_the_environment_says(m
     for odd in ("mallory", "0", "", "-1", "9" * 40):
         monkeypatch.setenv("SUDO_UID", odd)
         assert "mallory" not in actor()
-    monkeypatch.setenv("SUDO_UID", "0")
+    monkeypatch.setenv("SUDO_UID", str(pwd.getpwnam("bin").pw_uid))
     monkeypatch.setattr(os, "getuid", lambda: daemon.pw_uid)
     assert actor() == f"daemon@{host}"
 
