@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from hardening.foundation.content import explain, read_toml
+from hardening.foundation.content import explain, find_content, read_toml
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.errors import ContentError
 from hardening.foundation.wording import matching
@@ -247,7 +247,7 @@ def _refuse_rules(settings: Settings, file: Path) -> None:
             where = _blamed_variable(("judging", "roots")) or file
             raise ContentError(f"{root} is not among `content`", file=where, key=f"judging.roots[{number}]")
     for root in content:
-        found = next((path for room in RULES for path in sorted((root / room).glob("*.toml"))), None)
+        found = next((path for room in RULES for path in find_content([root], room, "*.toml").values()), None)
         if found and root not in named:
             hint = f'if {root} may add policies, waivers and fleets, name it: [judging] roots = ["{root}"]'
             raise ContentError("the settings let this content root add none of these", file=found, hint=hint)

@@ -64,7 +64,7 @@ def plan_roll(
     name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
 ) -> tuple[RollOutput, Sealed]:
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
-    context = context or image_context(looks=True)
+    context = context or image_context(looks=not output)
     with desk(name, context) as at:
         sealed = plan_all(at, adopt)
         if output:

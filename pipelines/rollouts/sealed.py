@@ -126,7 +126,7 @@ def refuse_moved_groups(sealed: Sealed, present: Present) -> None:
 def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
     """Raise RefusedError where the fleet's file and members, planned `again`, do not give the plan of the file.
 
-    A file's own floor, waves and members are thus never more than what was approved to be compared with.
+    What runs is the plan made again; what the file says of floor, waves and members is only compared with it.
     """
     _refuse(sealed, present, tuple(_replanned(sealed.plan, again)))
 
