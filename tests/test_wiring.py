@@ -77,6 +77,8 @@ ACTS: list[tuple[str, Callable[[], object]]] = [
     ("roll.start", lambda: commands.roll_fleet("web", apply=True)),
     ("roll.rollback", lambda: commands.roll_back("web", "why", apply=True)),
     ("roll.auto", lambda: commands.auto_roll("all", apply=True)),
+    ("roll.plan --output", lambda: commands.plan_roll("web", output="plan.json")),
+    ("roll.approve --plan", lambda: commands.approve("web", "plan.json")),
     ("roll.approve", lambda: watching.command("web", Command.APPROVE)),
 ]
 

@@ -12,6 +12,7 @@ from hardening.foundation.errors import GoldsmithError, UsageError
 from images.context import Context
 from images.documents import to_json
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.model import Approval
 from pipelines.listing import ended_by, finish
 from pipelines.roll.approval import approve_plan, file_plan, read_plan
 from pipelines.roll.auto import AutoLine, automated
@@ -164,6 +165,9 @@ def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown:
         )
     else:
         show_roll(roll, as_json=as_json, file=file)
+        if sealed.fleet["approval"] == Approval.REQUIRED and (roll.steps or roll.groups) and not as_json:
+            told = file or "FILE (roll.plan --output FILE writes it)"
+            say(f"before that somebody else approves it: ./goldsmith roll.approve {roll.fleet} --plan {told}")
 
 
 def show_roll(roll: RollOutput, *, as_json: bool, file: str = "") -> int:
