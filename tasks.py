@@ -165,13 +165,13 @@ def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -
     return finish(errors)
 
 
-@command({"name": "a definition's name"} | JSON, "name")
-def image_rollback(c: Context, name: str, json: bool = False) -> None:
+@command({"name": "a definition's name", "reason": "why, where that release is expired or revoked"} | JSON, "name")
+def image_rollback(c: Context, name: str, reason: str = "", json: bool = False) -> None:
     """Move `stable` back to the release it pointed to before."""
     from pipelines.listing import show
     from pipelines.releases.publishing import CHANNEL_COLUMNS, rollback_image
 
-    show(rollback_image(name), CHANNEL_COLUMNS, as_json=json)
+    show(rollback_image(name, reason), CHANNEL_COLUMNS, as_json=json)
 
 
 @command({"digest": "the release's sha256:…", "reason": "why, for everyone who meets it"} | JSON, "digest")
@@ -228,12 +228,14 @@ def image_lock(c: Context, name: str, json: bool = False) -> None:
 
 
 @command(JSON)
-def image_rebuild(c: Context, json: bool = False) -> None:
+def image_rebuild(c: Context, json: bool = False) -> int:
     """Fill the ledger again from the registry, which is the truth about what was published."""
-    from pipelines.listing import show
+    from pipelines.listing import finish, show
     from pipelines.releases.publishing import RELEASE_COLUMNS, rebuild_ledger
 
-    show(rebuild_ledger(), RELEASE_COLUMNS, as_json=json)
+    lines, errors = rebuild_ledger()
+    show(lines, RELEASE_COLUMNS, as_json=json)
+    return finish(errors)
 
 
 # --- controls and policies ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hardening.floor import weaknesses
-from hardening.foundation.content import find_content, load_toml
+from hardening.foundation.content import find_content, load_toml, read_small, require_inside
 from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.settings import Judging
 from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
@@ -128,6 +128,8 @@ def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None
 
 def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> LoadedControl:
     """The control in `folder`; its scripts begin with the `functions` that it names. Raises as `load_controls`."""
+    for path in folder.rglob("*"):
+        require_inside(path, folder)
     control = load_toml(folder / "control.toml", Control, id=name)
     for part in ("check.sh", "cases.toml"):
         if not (folder / part).is_file():
@@ -138,13 +140,13 @@ def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> Load
         if function not in functions:
             hint = nearest(function, functions)
             raise ContentError(f"no such file of functions: {function}", file=folder / "control.toml", hint=hint)
-    head = "".join(functions[function].read_text() for function in control.functions)
+    head = "".join(read_small(functions[function]) for function in control.functions)
     apply = folder / "apply.sh"
     return LoadedControl(
         control=control,
         folder=folder,
-        apply=head + apply.read_text() if apply.exists() else None,
-        check=head + (folder / "check.sh").read_text(),
+        apply=head + read_small(apply) if apply.exists() else None,
+        check=head + read_small(folder / "check.sh"),
         templates=_templates(control, folder),
     )
 
@@ -163,7 +165,7 @@ def _templates(control: Control, folder: Path) -> dict[str, str]:
         )
     if spare := sorted(present - declared):
         raise ContentError("not declared in control.toml", file=files / spare[0], hint="add a [[files]] table for it")
-    return {source: (files / source).read_text() for source in sorted(declared)}
+    return {source: read_small(files / source) for source in sorted(declared)}
 
 
 def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -> Profile:

@@ -136,13 +136,17 @@ class Reason:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer. Allowed means: at least one judge evaluated, and no enforced reason stands unwaived."""
+    """The gate's answer. Allowed means: at least one judge evaluated, and no enforced reason stands unwaived.
+
+    `content` is the digest of what was judged, where the verdict is kept apart from it.
+    """
 
     subject: str
     policy: str
     judged_at: datetime
     allowed: bool
     reasons: tuple[Reason, ...]
+    content: str = ""
 
     @property
     def refusals(self) -> tuple[Reason, ...]:

@@ -13,7 +13,7 @@ from hardening.foundation.hashing import digest_of
 from hardening.model import Control, Enforcement, LoadedControl, Profile, ProfileEntry, Severity
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from hardening.foundation.templating import Sandbox
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,14 @@ def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any] | No
     """The template with `values`; without any it is read only."""
     from jinja2 import TemplateError
 
+    from hardening.foundation import templating
+
+    text = loaded.templates[source]
     try:
-        template = _jinja().from_string(loaded.templates[source])
-        return "" if values is None else template.render(**values)
+        if values is None:
+            templating.check(text, _sandbox())
+            return ""
+        return templating.render(text, values, _sandbox())
     except TemplateError as error:
         number = getattr(error, "lineno", None)
         line = f" (line {number})" if number else ""
@@ -186,11 +191,10 @@ def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any] | No
 
 
 @cache
-def _jinja() -> Environment:
-    from jinja2 import Environment, StrictUndefined
+def _sandbox() -> Sandbox:
+    from hardening.foundation.templating import Sandbox
 
-    # Configuration files, not HTML: nothing to escape.
-    return Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)  # noqa: S701
+    return Sandbox(trim_blocks=True)
 
 
 def _variable(param: str) -> str:

@@ -31,6 +31,7 @@ from images.machines.mounts import private_mounts
 from images.planning.graph import sorter, with_ancestors
 from images.planning.plan import Action, BuildPlan
 from images.planning.planner import Planner
+from images.revoked import revoked_parent
 from images.store.oci import Store
 from images.verify import console_log, refusals, verify, waived
 from images.workspace import sweep, workspace
@@ -143,6 +144,8 @@ class _Builder:
         require_tools(definition)
         if definition.is_machine and (no := self._unjudged(name)):
             return BuildOutcome(name, Action.REFUSED, "", plan.input_digest, tuple(no.evidence.splitlines()), error=no)
+        if no := self._on_revoked(plan):
+            return BuildOutcome(name, Action.REFUSED, "", plan.input_digest, (no.message,), error=no)
         say(f"{name}: building, because {plan.why[0]}{more}")
         with workspace(self.context.settings) as work:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
@@ -200,6 +203,12 @@ class _Builder:
         return BuildOutcome(
             plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
         )
+
+    def _on_revoked(self, plan: BuildPlan) -> RefusedError | None:
+        """Why nothing may be built on the parent of an image; None where nothing revoked stands under it."""
+        parent = self.context.parents[plan.name]
+        found = revoked_parent(self.context, parent, str(plan.inputs["parent"])) if parent else None
+        return self._told(plan.name, found) if found else None
 
     def _unjudged(self, name: str) -> RefusedError | None:
         """Why nobody here could judge the machine `name`, which takes minutes to build; None where somebody can."""

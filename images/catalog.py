@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hardening.foundation.content import find_content, load_toml
+from hardening.foundation.content import find_content, load_toml, require_inside
 from hardening.foundation.errors import ContentError
 from images.disk import file_digest
 from images.model import Definition
 from images.planning.graph import Parents, order, with_ancestors
+
+LARGEST_FILE = 1 << 30  # bytes of a file that goes into an image with its definition
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,15 @@ def _below(name: str, parents: Parents, unread: Mapping[str, ContentError]) -> C
 
 def load_definition(name: str, folder: Path) -> LoadedDefinition:
     """The definition in `folder`. Raises ContentError naming file and key."""
-    return LoadedDefinition(load_toml(folder / "image.toml", Definition, name=name), folder)
+    file = require_inside(folder / "image.toml", folder)
+    return LoadedDefinition(load_toml(file, Definition, name=name), folder)
 
 
 def files_of(folder: Path) -> dict[str, Path]:
     """Everything in a definition's folder that may go into an image (image.toml and folders aside), by relative path.
 
-    Raises ContentError for what is neither file nor link, and for links that lead nowhere or out of the folder: they
-    would carry files of this host into images, unseen by the input digest.
+    Raises ContentError for what is neither file nor link, for a file larger than LARGEST_FILE, and for links that lead
+    nowhere or out of the folder: they would carry files of this host into images, unseen by the input digest.
     """
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     found = {
@@ -80,6 +83,8 @@ def files_of(folder: Path) -> dict[str, Path]:
             _require_inside(path, folder)
         elif not path.is_file():
             raise ContentError("neither a file nor a link", file=path)
+        if path.stat().st_size > LARGEST_FILE:
+            raise ContentError(f"larger than {LARGEST_FILE} bytes (limit LARGEST_FILE)", file=path)
     return found
 
 

@@ -6,7 +6,6 @@ content manifest. Dated ones (scan, verdict, lifecycle, revocation) belong to on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter
 
 from hardening.foundation.hashing import canonical
+from images.foreign import read_as
 
 Value = TypeVar("Value")
 
@@ -60,5 +60,5 @@ def to_bytes(value: Any) -> bytes:
 
 
 def from_bytes(kind: type[Value], data: bytes) -> Value:
-    """The value whose `to_bytes` is `data`."""
-    return from_json(kind, json.loads(data))
+    """The value whose `to_bytes` is `data`. Raises MalformedError for anything else: others may have written it."""
+    return read_as(kind, data, f"an attached document ({kind})")

@@ -28,7 +28,7 @@ from images.machines import trees
 from images.machines.mounts import private_mounts
 from images.planning.planner import Planner
 from images.scan import ScanResult, ScanTarget, at_best, scan, unchanged
-from images.verify import enforced_by, verify
+from images.verify import enforced_by, verify, without_result
 from images.workspace import workspace
 
 
@@ -106,7 +106,7 @@ def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
 def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: bool = False) -> Judgement:
     """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict.
 
-    Where the ledger holds no checks of it, such as after it was filled again from the registry, it is verified again.
+    Where the ledger lacks a result of a control, such as of one that its profile got since, it is verified again.
     What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
     """
     checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
@@ -125,9 +125,12 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
 def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
     """What the controls said of the artifact, each enforced as its profile says today."""
     overlay = Planner(context).overlay(context.definitions[artifact.name])
-    if known := context.ledger.checks(artifact.digest):
+    known = context.ledger.checks(artifact.digest)
+    lacks = without_result(known, overlay)
+    if known and not lacks:
         return enforced_by(known, overlay)
-    say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since nothing tells how that ended")
+    of = f" of {', '.join(lacks[:3])}{', …' if lacks[3:] else ''}" if known else ""
+    say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since no result{of} is known")
     made = _verified(context, artifact, overlay)
     context.ledger.record_checks(artifact.digest, made, context.now)
     return made

@@ -11,18 +11,27 @@ from hardening.foundation.content import Content, MisplacedError
 from hardening.foundation.durations import Duration
 from hardening.foundation.wording import matching
 from hardening.model import Kind, Mode, Name, NonEmpty, Owner
+from images.packages import grammar
 
 Platform = Annotated[str, matching(r"^linux/(amd64|arm64)$", "linux/amd64 or linux/arm64")]
 
 # Values reach apt, Dockerfiles and paths of the host: nothing of them may be an option there, or a line of its own.
-# At the end of a package's name apt takes a `-` for "remove it".
 PackageName = Annotated[
-    str, matching(r"^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$", "a package's name alone: small letters, digits and + - .")
+    str, matching(f"^{grammar.WANTED_NAME}$", "a package's name alone: small letters, digits and + - .")
 ]
-Suite = Annotated[str, matching(r"^[a-z0-9][a-z0-9.-]*$", "a suite's name such as trixie")]
-Component = Annotated[str, matching(r"^[a-z0-9][a-z0-9-]*$", "a name of small letters, digits and dashes")]
+Suite = Annotated[str, matching(f"^{grammar.SUITE}$", "a suite's name such as trixie")]
+Component = Annotated[str, matching(f"^{grammar.COMPONENT}$", "a name of small letters, digits and dashes")]
 _IN_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
 Line = Annotated[str, matching(rf"^{_IN_LINE}*$", "one line, without control characters")]
+# What registries take: https://pkg.go.dev/github.com/distribution/reference
+_PART = "[A-Za-z0-9][A-Za-z0-9._-]*"
+Reference = Annotated[
+    str,
+    matching(
+        rf"^({_PART}|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{{64}})?$",
+        "the name of an image in a registry such as registry.example.com/debian:13",
+    ),
+]
 AbsolutePath = Annotated[str, matching(rf"^/{_IN_LINE}+$", "an absolute path, beginning with /")]
 Variable = Annotated[str, matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name: letters, digits and _")]
 Port = Annotated[str, matching(r"^[0-9]{1,5}(/(tcp|udp|sctp))?$", 'a port such as "8080/tcp"')]
@@ -51,7 +60,7 @@ class Base(Content):
     """What the image stands on: exactly one of the three."""
 
     bootstrap: Bootstrap | None = None
-    image: NonEmpty | None = Field(None, description="upstream image by tag; its digest stands in images.lock.toml")
+    image: Reference | None = Field(None, description="upstream image by tag; its digest stands in images.lock.toml")
     golden: Name | None = Field(None, description="another definition")
 
     @model_validator(mode="after")
@@ -155,9 +164,11 @@ class Definition(Content):
     smoke: tuple[str, ...] = Field(
         (), description="command that must end with 0 with a read-only root and no capabilities"
     )
-    tmpfs: tuple[str, ...] = Field((), description="directories the image needs writable when its root is read-only")
+    tmpfs: tuple[AbsolutePath, ...] = Field(
+        (), description="directories the image needs writable when its root is read-only"
+    )
     lifecycle: Lifecycle = Lifecycle()
-    labels: dict[str, str] = {}
+    labels: dict[Line, Line] = {}
     machine: Machine | None = None
 
     @field_validator(*CONTAINER_ONLY)

@@ -6,7 +6,6 @@ out anew each time, so that data grown old counts as old.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,6 @@ from images import scanners as own
 from images.scanners.base import Feed, Scanner
 
 SBOM = "sbom"
-SETTINGS = ("TRIVY_", "SYFT_", "HADOLINT_", "OSCAP_")  # how the scanners' own settings begin in the environment
 
 
 def inputs_of(
@@ -27,11 +25,10 @@ def inputs_of(
 ) -> dict[str, str]:
     """By scanner, and under `sbom`: the digest of all that enters its report.
 
-    That is the image (`subject` names everything in it), the program, the data or why there is none, our own code
-    around it, and the settings that it takes from the environment.
+    That is the image (`subject` names everything in it), the program, the data or why there is none, and our own code
+    around it. Of the environment a scanner sees nothing.
     """
-    settings = sorted(item for item in os.environ.items() if item[0].startswith(SETTINGS))
-    common = [subject, _own_code(), settings]
+    common = [subject, _own_code()]
     found = {
         name: digest_of(
             [*common, name, _program(scanner.program), _data(data.get(scanner.data)), missing.get(scanner.data, "")]

@@ -17,13 +17,15 @@ from hardening.foundation.process import threads
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import feeds, kernel_state
+from images.packages import grammar
 from images.rescan import SBOM, inputs_of, standing
-from images.scanners import SCANNERS, openscap, syft, trivy_config
+from images.scanners import SCANNERS, openscap, syft
 from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
+from images.scanners.confinement import read_answer, run_confined
+from images.scanners.denied import refuse_denied
 from images.services import services_of
 
 __all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]
-TIMEOUT_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,7 @@ def scan(
     entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
     still, bill_stands = _still(known, entered)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, threads() as pool:
-        inputs = _inputs(target, Path(work), suite, data, missing)
-        (inputs.work / "Dockerfile").write_text(trivy_config.dockerfile(image))
+        inputs = replace(_inputs(target, Path(work), suite, data, missing), image=image)
         bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)
         runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
         reports = [*still.values(), *(run.result() for run in runs)]
@@ -142,6 +143,7 @@ def _inputs(target: ScanTarget, work: Path, suite: str, data: dict[str, Feed], m
     return ScanInputs(
         work, suite, _text(target.tree, "var/lib/dpkg/status"), data, missing,
         services=services_of(target.tree) if machine else (), mounts=_text(target.tree, "proc/mounts"),
+        dockerfile=target.dockerfile.read_text(errors="replace") if target.dockerfile else "",
     )  # fmt: skip
 
 
@@ -153,13 +155,19 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
     lacks = scanner.lacks(target, inputs) or ("" if program else f"{scanner.program} is not installed")
     if lacks:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
+    inputs = replace(inputs, work=inputs.work / scanner.name)
     try:
+        refuse_denied(Path(str(program)))
+        inputs.work.mkdir()
+        for name, text in scanner.files(target, inputs).items():
+            (inputs.work / name).write_text(text)
         if scanner.name == openscap.NAME:
             kernel_state.write(target.tree, inputs.work / openscap.PROC)
-        argv = [*scanner.within(target, inputs), str(program), *scanner.command(target, inputs)[1:]]
-        environment = scanner.environment(target)
-        done = process.run(argv, cwd=inputs.work, env=environment, ok=scanner.ok, timeout=TIMEOUT_SECONDS)
-        answer = (inputs.work / scanner.answer).read_text() if scanner.answer else done.stdout
+        said = run_confined(
+            [str(program), *scanner.command(target, inputs)[1:]], reads=_reads(target, feed), work=inputs.work,
+            env=scanner.environment(target), within=scanner.within(target, inputs), ok=scanner.ok,
+        )  # fmt: skip
+        answer = read_answer(inputs.work / scanner.answer) if scanner.answer else said
         return scanner.parse(answer, target, inputs)
     except GoldsmithError as error:
         return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
@@ -172,11 +180,18 @@ def _sbom(target: ScanTarget, work: Path) -> bytes:
     program = process.which("syft")
     if not program:
         raise OutsideError("syft is not installed", hint="./goldsmith doctor shows what is missing")
-    config = work / "syft.yaml"
+    refuse_denied(program)
+    own = work / SBOM
+    own.mkdir()
+    config = own / "syft.yaml"
     config.touch()
     argv = [str(program), *syft.command(target, config)[1:]]
-    done = process.run(argv, cwd=work, env=syft.ENVIRONMENT, timeout=TIMEOUT_SECONDS)
-    return syft.normalise(done.stdout, target)
+    return syft.normalise(run_confined(argv, reads=_reads(target), work=own, env=syft.ENVIRONMENT), target)
+
+
+def _reads(target: ScanTarget, feed: Feed | None = None) -> list[Path | None]:
+    """What a scanner of `target` that judges by `feed` gets to see."""
+    return [target.tree, target.layout, target.disk, feed.directory if feed else None]
 
 
 def image_config(layout: Path) -> tuple[dict[str, Any], str]:
@@ -199,11 +214,15 @@ def _blob(layout: Path, digest: str) -> dict[str, Any]:
 
 
 def suite_of(tree: Path) -> str:
-    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none."""
+    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none.
+
+    It becomes part of addresses and file names: raises OutsideError where it is no name of a suite.
+    """
     for place in ("etc/os-release", "usr/lib/os-release"):
         for line in _text(tree, place).splitlines():
             if line.startswith("VERSION_CODENAME="):
-                return line.partition("=")[2].strip().strip("\"'")
+                found = line.partition("=")[2].strip().strip("\"'")
+                return grammar.suite(found, place) if found else ""
     return ""
 
 

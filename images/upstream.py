@@ -5,28 +5,30 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
-from hardening.foundation.content import Content, load_toml
+from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Settings
+from hardening.foundation.wording import matching
 from images.artifact import Package
 from images.disk import room_on
 from images.model import Bootstrap
-from images.packages import debian
+from images.packages import grammar
 from images.packages.index import PackageIndex, write_atomically
 from images.publication.registry import Manifest, Registry, split
 from images.store import layers
 from images.store.oci import CONFIG, MANIFEST, Store
 
 LOCK = Path("images/definitions/images.lock.toml")
+Digest = Annotated[str, matching(f"^{grammar.DIGEST}$", "a digest: sha256: and 64 hexadecimal digits")]
 
 
 class Pin(Content):
     """What a tag stood for when it was locked: the digest of all of it, and of the manifest of each platform."""
 
-    digest: str
-    platforms: dict[str, str]
+    digest: Digest
+    platforms: dict[str, Digest]
 
 
 class LockFile(Content):
@@ -90,17 +92,24 @@ class Upstream:
             self._import(Path(directory), digest)
 
     def bootstrap(self, reference: str) -> Bootstrap:
-        """The distribution of the image: its children's packages come from there. ContentError if not Debian."""
+        """The distribution of the image: its children's packages come from there. ContentError if not Debian.
+
+        Raises OutsideError where its name of the release is none.
+        """
         release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(self.fetch(reference), "usr/lib/os-release")))
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
-        return Bootstrap(family="debian", suite=release["VERSION_CODENAME"])
+        return Bootstrap(family="debian", suite=grammar.suite(release["VERSION_CODENAME"], reference))
 
     def packages(self, reference: str) -> tuple[Package, ...]:
-        """What is installed in the image, by its own dpkg status."""
-        status = self._text(self.fetch(reference), "var/lib/dpkg/status")
-        self.index.remember(debian.stanzas(status))
-        return debian.installed(status)
+        """What is installed in the image, by its own dpkg status. Raises OutsideError where that is none."""
+        digest = self.fetch(reference)
+        try:
+            return self.index.told_by(digest, self._text(digest, "var/lib/dpkg/status"))
+        except OutsideError as error:
+            where = f"{reference}: var/lib/dpkg/status in the image: {error.message}"
+            hint = "the image was made by something else than dpkg: build on another one"
+            raise OutsideError(where, evidence=error.evidence, hint=hint) from None
 
     def _platforms(self, reference: str, found: Manifest) -> dict[str, str]:
         """Platform → digest of the manifest: those of an index, or the one that a single manifest is for."""
@@ -140,12 +149,15 @@ class Upstream:
             found = [layers.read_file(self.store.blob(layer.digest), layer.media_type, name)
                      for layer in self.store.layers_of(digest)]  # fmt: skip
             texts = [text for text in found if text is not None]
-            write_atomically(kept, texts[-1].decode() if texts else "")
+            try:
+                write_atomically(kept, texts[-1].decode() if texts else "")
+            except UnicodeDecodeError as error:
+                raise OutsideError(f"{name} of the image {digest} is not UTF-8 text: {error}") from None
         return kept.read_text()
 
 
 def _load(file: Path) -> LockFile:
-    return load_toml(file, LockFile)
+    return load_toml(require_inside(file, file.parent), LockFile)
 
 
 def _platform(item: dict[str, Any]) -> str:

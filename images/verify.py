@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
@@ -11,6 +12,7 @@ from typing import Any
 from hardening.check import run_checks
 from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.model import Enforcement, Waiver
+from hardening.outcomes import result_of
 from hardening.render import Overlay
 from hardening.waive import about_check, waived_by
 from images.boot import Level, boot, merge_live
@@ -60,11 +62,12 @@ def verify(
     if definition.is_machine:
         log = console_log(store, definition.name)
         disk = store.disk(config["disk"]["linear"])
-        return verify_machine(
+        told = verify_machine(
             overlay, tree=tree, config=config, disk=disk, work=work, log=log, level=level, twice=twice
         )
+        return every(told, overlay)
     run = run_hardened(definition, digest, store, work, docker_host) if definition.smoke else None
-    return run_checks(overlay, tree, facts_of(definition, config, run))
+    return every(run_checks(overlay, tree, facts_of(definition, config, run)), overlay)
 
 
 def verify_machine(
@@ -106,6 +109,19 @@ def waived(results: Iterable[CheckResult], subject: str, waivers: Sequence[Waive
     refusing = [result.control for result in refusals(results)]
     found = ((control, waived_by(waivers, about_check(control), subject, today)) for control in refusing)
     return tuple(f"{control} is waived by {by.id} until {by.expires}" for control, by in found if by)
+
+
+def without_result(results: Iterable[CheckResult], overlay: Overlay) -> tuple[str, ...]:
+    """The controls of `overlay` that do not have exactly one of the results: none of them is known to hold. Pure."""
+    found = Counter(result.control for result in results)
+    return tuple(check.control for check in overlay.checks if found[check.control] != 1)
+
+
+def every(results: Sequence[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:
+    """The results, and one for each control of `overlay` without one: it was not evaluated. Pure."""
+    known = {result.control for result in results}
+    lost = [check for check in overlay.checks if check.control not in known]
+    return (*results, *(result_of(check, Outcome.NOT_EVALUATED, "its check told no result") for check in lost))
 
 
 def enforced_by(results: Iterable[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:

@@ -10,10 +10,12 @@ from datetime import timedelta
 from functools import partial
 
 from hardening.catalog import load_policies, load_waivers
+from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
+from images.artifact import Release
 from images.build import BuildOutcome
 from images.context import Context
 from images.documents import to_json
@@ -21,6 +23,7 @@ from images.model import Bootstrap
 from images.planning.graph import with_ancestors
 from images.planning.plan import Action
 from images.planning.planner import Planner
+from images.promotion import gate
 from images.publication.channels import promote
 from images.release import ReleaseOutcome, release_all
 from pipelines.contract import NightlyLine, NightlyOutput
@@ -146,7 +149,7 @@ def publish(
             failures.append(outcome.error)
         yield _told(_image_line(outcome))
         if outcome.error is None and context.definitions[outcome.name].definition.promote == "auto":
-            yield from _promoted(context, outcome.name, promoted, failures)
+            yield from _promoted(context, outcome, promoted, failures)
 
 
 def _image_line(outcome: ReleaseOutcome) -> NightlyLine:
@@ -167,15 +170,25 @@ def _shortly(reasons: Sequence[str]) -> str:
     return "; ".join(reasons[:CHANGES]) + more
 
 
-def _promoted(context: Context, name: str, promoted: list[str], failures: Failures) -> Iterator[NightlyLine]:
+def _promoted(
+    context: Context, outcome: ReleaseOutcome, promoted: list[str], failures: Failures
+) -> Iterator[NightlyLine]:
     """Move `stable`. A line where that could not be: else the image's own line has told it all."""
+    name, policy = outcome.name, context.policy_of(outcome.name)
     try:
-        move = promote(context.publisher, name, context.policy_of(name))
+        move = promote(context.publisher, name, policy, partial(_of_tonight, context, outcome))
     except GoldsmithError as error:
         failures.append(error)
         yield _told(NightlyLine(kind="channel", name=name, status=ended_by(error), detail=error.message, seconds=0.0))
     else:
         promoted += [name] if move.before != move.after else []
+
+
+def _of_tonight(context: Context, outcome: ReleaseOutcome, release: Release) -> Verdict:
+    """The gate's answer over the release's content: tonight's own, where that is what was judged."""
+    if outcome.verdict and outcome.content == release.content:
+        return outcome.verdict
+    return gate(context, context.policy_of(outcome.name))(release)
 
 
 def fleets(context: Context, names: Iterable[str], failures: Failures) -> Iterator[NightlyLine]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.findings import Finding, FindingKind, Outcome
+from hardening.findings import Finding, FindingKind, Outcome, Verdict
 from hardening.foundation.console import out, print_json
 from images.artifact import Artifact, Release
 from images.context import Context
@@ -58,7 +58,8 @@ def _image(context: Context, name: str, running: Running) -> ImageReport:
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
     release = next((r for r in context.ledger.releases(name) if not r.pruned_at), None)
     scan = context.ledger.scan(artifact.digest) if artifact else None
-    verdict = context.ledger.verdict(artifact.digest) if artifact else None
+    own = context.ledger.verdict(artifact.digest) if artifact else None
+    verdict = own or (_told(context, artifact) if artifact else None)
     return ImageReport(
         name=name,
         content=artifact.digest if artifact else "",
@@ -71,12 +72,18 @@ def _image(context: Context, name: str, running: Running) -> ImageReport:
         expires_at=release.expires_at if release else None,
         policy=verdict.policy if verdict else "",
         judged_at=verdict.judged_at if verdict else None,
-        allowed=verdict.allowed if verdict else None,
+        allowed=own.allowed if own else None,
         reasons=verdict.reasons if verdict else (),
         scanners=scan.reports if scan else (),
         findings=scan.findings if scan else (),
         running=_users(artifact, release, running),
     )
+
+
+def _told(context: Context, artifact: Artifact) -> Verdict | None:
+    """The verdict that a registry tells of, marked as such."""
+    told = context.ledger.verdict(artifact.digest, told=True)
+    return replace(told, policy=f"{told.policy} (as the registry tells, not judged here)") if told else None
 
 
 def _users(artifact: Artifact | None, release: Release | None, running: Running) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from hardening.catalog import load_policy
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings, load_settings
 from images.context import Context
+from images.modes import keep_private_by_default
 
 MOVED = "GOLDSMITH_NOW"
 REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it was made for rehearsing
@@ -26,17 +27,21 @@ def clock() -> datetime:
 
 
 def image_context(settings: Settings | None = None, policy: str = "", *, looks: bool = False) -> Context:
-    """The context of every flow over images. Raises ContentError for a `policy` that is not there.
+    """The context of every flow over images.
 
     `looks`: the flow only looks and plans, so that its clock may be moved. Raises RefusedError for any other flow whose
-    clock is moved outside a rehearsal.
+    clock is moved outside a rehearsal, ContentError for a `policy` that is not there, and OutsideError where the state
+    is another user's.
     """
     from pipelines.host.embedded_registry import registry_address
     from pipelines.host.provision import docker_host
+    from pipelines.host.state import keep_private
 
     known = settings or load_settings()
     if not looks:
         _refuse_moved_clock(known)
+    keep_private_by_default()
+    keep_private(known.state_dir)
     if policy:
         load_policy(known.roots, policy)  # before anything is built or scanned for it
     return Context(

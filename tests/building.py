@@ -26,11 +26,11 @@ def definition(text: str, name: str = "example", **more: Any) -> Definition:
 def job(
     index: PackageIndex, store: Store, wanted: Definition, folder: Path, work: Path, *,
     base: Built | None = None, bootstrap: Bootstrap | None = None, overlay: Overlay = NOTHING, docker_host: str = "",
-    inherited: tuple[Package, ...] = (),
+    inherited: tuple[Package, ...] = (), image: str = "",
 ) -> BuildJob:  # fmt: skip
     """The job that the flow would make of a definition."""
     distribution = wanted.base.bootstrap or bootstrap or Bootstrap(family="debian", suite="trixie")
-    packages = index.resolve(distribution, wanted.packages, base.packages if base else inherited)
+    packages = index.resolve(distribution, wanted.packages, base.packages if base else inherited, image)
     work.mkdir(parents=True)
     return BuildJob(
         name=wanted.name,

@@ -117,7 +117,8 @@ def definition(name: str = "debian-server", **more: Any) -> Definition:
 
 def publish(cloud: Cloud, blocks: list[bytes], name: str = "debian-server", **more: Any) -> Published:
     """Build from these blocks and publish what was built."""
-    judgement = judged(cloud.now)
+    said = judged(cloud.now)
+    judgement = replace(said, verdict=replace(said.verdict, subject=name))
     artifact = built(cloud, blocks, name)
     cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
     return publish_machine(cloud, artifact, definition(name), judgement, **more)

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from tests.loop import Goldsmith
     from tests.postgres import Server
     from tests.strict_aws import StrictAws
+    from tests.yards import Yard
 
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
-AT_ONE_ENGINE = ("test_roll_docker", "test_roll_flow", "test_leavings_docker")
+AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_leavings_docker")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -117,6 +118,14 @@ def docker_host() -> str:
     from pipelines.host.provision import docker_host as find
 
     return find(load_settings(), for_builds=False)
+
+
+@pytest.fixture
+def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
+    """A Docker Engine with what tests of rollouts start their containers from."""
+    from yards import yards
+
+    yield from yards(docker_host, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import re
 import tarfile
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,8 +27,11 @@ WEB = """#!/bin/sh
 # Answers every request with $ANSWER; TERM lets what has begun come to its end.
 mkdir -p /tmp/www && echo "$ANSWER" > /tmp/www/index.html
 echo "listening as $ANSWER"
-exec busybox httpd -f -p 8080 -h /tmp/www
+busybox httpd -f -p 8080 -h /tmp/www &
+trap 'kill $!; sleep 0.5; exit 0' TERM
+wait
 """
+PATIENCE = 60  # seconds: a busy machine answers late, and that is no lost request
 
 
 def busybox_image(api: Any, tag: str, answer: str, *changes: str, files: dict[str, str] | None = None) -> str:
@@ -103,10 +106,10 @@ class Stream:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while not self._stop.is_set():
             try:
-                with opener.open(self.url, timeout=5) as answer:
+                with opener.open(self.url, timeout=PATIENCE) as answer:
                     self.answers.append(answer.read().decode().strip())
-            except (OSError, urllib.error.URLError) as error:
-                self.failures.append(str(error))
+            except (OSError, http.client.HTTPException) as error:  # an answer that was cut short is no OSError
+                self.failures.append(repr(error))
             time.sleep(0.005)
 
 
@@ -122,7 +125,7 @@ def requests_to(url: str, threads: int = 2) -> Iterator[Stream]:
     finally:
         stream._stop.set()
         for worker in workers:
-            worker.join(10)
+            worker.join(PATIENCE + 10)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from typing import Any
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict
 from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Kind, Severity
-from images.artifact import Artifact, Descriptor, Package
+from images.artifact import Artifact, Descriptor, Package, Release
 from images.judge import Judgement
 from images.ledger import Ledger
 from images.model import Definition
@@ -100,6 +100,12 @@ def judged(now: datetime = NOW, *, allowed: bool = True) -> Judgement:
     """What checks, scanners and the gate said."""
     verdict = Verdict("web", "default", now, allowed, ())
     return Judgement(verdict, (CHECK,), ScanResult((REPORT,), (FINDING,), SBOM))
+
+
+def gate(now: datetime = NOW, **more: Any) -> Callable[[Release], Verdict]:
+    """What the gate says today of whatever is promoted: allowed, unless `more` says otherwise."""
+    given: dict[str, Any] = {"policy": "default", "judged_at": now, "allowed": True, "reasons": ()} | more
+    return lambda release: Verdict(release.name, **given)
 
 
 def at(to: Publisher, now: datetime) -> Publisher:

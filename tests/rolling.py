@@ -21,6 +21,7 @@ from pipelines.durable.dbos import Worker
 from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.together import together
 from pipelines.rollouts.orders import Judge, MemberOrder, World
 from pipelines.rollouts.run import ROLLOUT, flows
 from pipelines.rollouts.state import Outcome
@@ -49,7 +50,7 @@ class Unchanged(Judge):
 def carried(members: DockerFleet, folder: Path) -> Iterator[Worker]:
     """A process that carries rollouts of these members, kept in a folder."""
     journal = SimulatedJournal(Ledger(holder="tests"), "tests")
-    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC))
+    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC), together)
     with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(lambda _fleet: world)) as worker:
         yield worker
 

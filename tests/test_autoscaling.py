@@ -15,6 +15,7 @@ from hardening.foundation.errors import RefusedError
 from pipelines.fleet.delegated import Group, Progress
 from pipelines.fleet.ec2.autoscaling import AutoScalingFleet
 from pipelines.fleet.ec2.pacing import pacing
+from pipelines.fleet.ec2.scaling_group import owner_of
 from pipelines.fleet.model import Limits
 from tests.ec2 import Killed, Shop, fleet, killed_after, shop
 from tests.strict_aws import Fault, StrictAws
@@ -28,6 +29,7 @@ def at(aws: StrictAws, tmp_path: Path) -> Iterator[Shop]:
     """A shop whose ledger is closed in the end."""
     aws.takes(launch=5, check=5, terminate=5, refresh=1)
     made = shop(aws, tmp_path)
+    aws.freeze()  # how far a refresh is must not depend on how long a call took
     yield made
     made.cloud.ledger.close()
 
@@ -318,3 +320,59 @@ def test_where_there_is_no_way_back_nothing_is_begun(at: Shop, what: str, said: 
         with pytest.raises(RefusedError, match=re.escape(said)):
             groups.port.roll_back(f"{ROLLOUT}-back", groups.group, pinned)
     assert len(at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)) == 1
+
+
+def test_groups_that_share_a_template_keep_their_own_settings(at: Shop) -> None:
+    """One runs version 1 (t3.micro), one version 2 (m5.large): each gets a version made of its own."""
+    groups = Groups(at)
+    data = {"ImageId": at.image(at.old), "InstanceType": "m5.large"}
+    at.ec2.create_launch_template_version(LaunchTemplateId=groups.template, LaunchTemplateData=data)
+    groups.scaling.create_auto_scaling_group(
+        AutoScalingGroupName="shop-large", MinSize=0, MaxSize=4, DesiredCapacity=1, VPCZoneIdentifier=at.subnet,
+        LaunchTemplate={"LaunchTemplateId": groups.template, "Version": "2"},
+        Tags=[{"Key": "app", "Value": "shop", "PropagateAtLaunch": True}],
+    )  # fmt: skip
+    at.settle()
+    both = {group.name: group for group in groups.port.groups()}
+    pinned = {name: groups.port.pin(ROLLOUT, group) for name, group in both.items()}
+    for name, group in both.items():
+        groups.port.begin(ROLLOUT, group, at.target, pinned[name], pacing(LIMITS, group.desired, group.desired))
+    found = at.ec2.describe_launch_template_versions(LaunchTemplateId=groups.template)["LaunchTemplateVersions"]
+    made = {one["VersionNumber"]: one["LaunchTemplateData"]["InstanceType"] for one in found}
+    assert made == {1: "t3.micro", 2: "m5.large", 3: "t3.micro", 4: "m5.large"}
+    asked = at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)
+    assert {
+        one["params"]["AutoScalingGroupName"]: one["params"]["DesiredConfiguration"]["LaunchTemplate"]["Version"]
+        for one in asked
+    } == {"shop": "3", "shop-large": "4"}
+    for name, group in both.items():
+        groups.port.begin(ROLLOUT, group, at.target, pinned[name], pacing(LIMITS, group.desired, group.desired))
+    assert len(at.aws.calls("autoscaling", "StartInstanceRefresh", effect=True)) == 2, "each found its own"
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "said"),
+    [
+        ("eks:nodegroup-name", "workers", "belongs to EKS: set the node group's"),
+        ("kubernetes.io/cluster/prod", "owned", "belongs to EKS"),
+        ("AmazonECSManaged", "", "belongs to an ECS capacity provider: drain the container instances"),
+        ("aws:cloudformation:stack-name", "shop", "belongs to CloudFormation: let the stack take the image"),
+        ("managed-by", "Terraform", "belongs to Terraform: let it take the image"),
+    ],
+)
+def test_a_group_that_another_tool_owns_is_refused_with_a_way_to_go_on(
+    at: Shop, tag: str, value: str, said: str
+) -> None:
+    """It would set the template back, or lose what runs on the instances."""
+    groups = Groups(at)
+    owned = {"Key": tag, "Value": value, "PropagateAtLaunch": True}
+    owned |= {"ResourceId": "shop", "ResourceType": "auto-scaling-group"}
+    groups.scaling.create_or_update_tags(Tags=[owned])
+    assert said in groups.group.cannot_roll
+
+
+def test_a_tool_that_leaves_the_template_to_us_is_said_by_a_tag() -> None:
+    """Not so where pods and tasks would be lost."""
+    assert owner_of({"managed-by": "terraform", "dev.goldsmith.roll": "yes"}) == ""
+    assert "EKS" in owner_of({"eks:cluster-name": "prod", "dev.goldsmith.roll": "yes"})
+    assert owner_of({"app": "shop", "created-by": "ann"}) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from images.aws.show import show_machine
 from images.aws.signing import parameter
 from images.publication.lifecycle import Status
 from tests.cloud import DAY, HOME, OTHER, at, cloud_for, disk, publish, settings_at
+from tests.publishing import gate
 from tests.strict_aws import StrictAws
 
 NAME = "debian-server"
@@ -39,7 +41,7 @@ def published(cloud: Cloud, day: int) -> Release:
 def promoted(cloud: Cloud, day: int) -> Release:
     """A release that became stable on its day."""
     made = published(cloud, day)
-    promote(at(cloud, cloud.now + day * DAY), NAME, "default")
+    promote(at(cloud, cloud.now + day * DAY), NAME, "default", gate())
     return made
 
 
@@ -59,7 +61,7 @@ def test_promotion_and_rollback_move_every_region(aws: StrictAws, cloud: Cloud) 
     later = at(cloud, cloud.now + 3 * DAY)
     assert pointing(cloud, "stable") == {three.digest}
     assert pointing(cloud, "stable-previous") == {two.digest}
-    assert promote(later, NAME, "default").note == "already there"
+    assert promote(later, NAME, "default", gate()).note == "already there"
     assert rollback(later, NAME).after == two.digest
     assert pointing(cloud, "stable") == {two.digest}
     assert rollback(later, NAME).after == one.digest
@@ -73,17 +75,17 @@ def test_promotion_and_rollback_move_every_region(aws: StrictAws, cloud: Cloud) 
 def test_what_may_not_become_stable_is_refused(aws: StrictAws, cloud: Cloud) -> None:
     """By another policy, after its end, revoked, or never published."""
     with pytest.raises(ContentError, match="nothing is published as /goldsmith/debian-server/candidate"):
-        promote(cloud, NAME, "default")
+        promote(cloud, NAME, "default", gate())
     release = published(cloud, 1)
     with pytest.raises(RefusedError, match="judged by the policy default, and the policy machine decides"):
-        promote(cloud, NAME, "machine")
+        promote(cloud, NAME, "machine", gate(policy="machine"))
     with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
-        promote(cloud, NAME, "demo")
+        promote(cloud, NAME, "demo", gate(policy="demo"))
     with pytest.raises(RefusedError, match="expired on"):
-        promote(at(cloud, cloud.now + 40 * DAY), NAME, "default")
+        promote(at(cloud, cloud.now + 40 * DAY), NAME, "default", gate())
     revoke(cloud, release.digest, "a back door")
     with pytest.raises(RefusedError, match="was revoked: a back door"):
-        promote(cloud, NAME, "default")
+        promote(cloud, NAME, "default", gate())
 
 
 def test_a_revoked_release_is_left_by_its_channels_and_marked_everywhere(aws: StrictAws, cloud: Cloud) -> None:
@@ -100,6 +102,42 @@ def test_a_revoked_release_is_left_by_its_channels_and_marked_everywhere(aws: St
     with pytest.raises(RefusedError, match="revoked: bad key; nothing was published"):
         publish(at(cloud, cloud.now + 3 * DAY), disk(seed=2))
     assert revoke(later, one.digest, "bad too")[0].note.startswith("no earlier release")
+
+
+def test_a_newer_refusal_stops_the_promotion(aws: StrictAws, cloud: Cloud) -> None:
+    """That it was signed says that it was let through once; today's answer counts, and must be about it."""
+    published(cloud, 1)
+    for answer, words in (
+        (gate(allowed=False), "is refused by policy default"),
+        (lambda one: replace(gate()(one), subject="other"), "its verdict is about other"),
+    ):
+        with pytest.raises(RefusedError, match=words):
+            promote(cloud, NAME, "default", answer)
+    assert not parameter(cloud, HOME, channel_name(cloud, NAME, "stable"))
+
+
+def test_a_rollback_to_what_is_over_needs_a_reason(aws: StrictAws, cloud: Cloud) -> None:
+    """An expired release, and a revoked one where there is no other."""
+    one, _ = promoted(cloud, 1), promoted(cloud, 2)
+    with pytest.raises(RefusedError, match=r"(?s)which expired on .*--reason"):
+        rollback(at(cloud, cloud.now + 31 * DAY + DAY / 2), NAME)
+    later = at(cloud, cloud.now + 3 * DAY)
+    revoke(later, one.digest, "bad")
+    with pytest.raises(RefusedError, match=r"(?s)which was revoked: bad.*--reason"):
+        rollback(later, NAME)
+    assert rollback(later, NAME, reason="two loses data").after == one.digest
+    assert "two loses data" in [line.detail for line in cloud.ledger.audit_lines() if line.action == "rollback"]
+
+
+def test_a_machine_on_a_revoked_one_goes_with_it(aws: StrictAws, cloud: Cloud) -> None:
+    """In the ledger and in its images' tags; it is neither promoted nor published again."""
+    base, child = published(cloud, 1), publish(cloud, disk(seed=9), "container-host").release
+    cloud.ledger.record_release(replace(child, base_name=base.repository, base_digest=base.content))
+    changes = revoke(cloud, base.digest, "a back door")
+    assert {change.name for change in changes} == {NAME, "container-host"}
+    assert cloud.ledger.release(child.digest).revoked_reason == f"its base {NAME} was revoked: a back door"  # type: ignore[union-attr]
+    with pytest.raises(RefusedError, match="its base debian-server was revoked: a back door"):
+        promote(cloud, "container-host", "default", gate())
 
 
 def test_a_published_image_is_shown_from_aws_alone(aws: StrictAws, cloud: Cloud) -> None:
@@ -135,7 +173,7 @@ def test_a_tag_that_was_changed_is_shown_as_such_and_stops_the_promotion(aws: St
         assert not shown.proven
         assert shown.problems == (f"the tag {full} says {bad}; signed was {good}",)
         with pytest.raises(RefusedError, match="not what was signed"):
-            promote(cloud, NAME, "default")
+            promote(cloud, NAME, "default", gate())
         ec2.create_tags(Resources=[image], Tags=[{"Key": full, "Value": good}])
     assert show_machine(cloud, NAME).proven
 

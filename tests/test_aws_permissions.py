@@ -22,6 +22,7 @@ from images.aws.rebuild import rebuild_machines
 from images.aws.show import show_machine
 from images.aws.walk import walk
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
+from tests.publishing import gate
 from tests.strict_aws import StrictAws
 from tests.test_aws_faults import OTHER, Killed, dying
 from tests.test_aws_walk import on
@@ -58,14 +59,14 @@ def test_each_task_asks_for_what_it_says_and_for_nothing_else(
     later = at(cloud, cloud.now + DAY)
     asked: dict[str, set[str]] = {task: set() for task in TASKS}
     asked["image.publish"] |= asked_by(lambda: publish(cloud, disk()))
-    asked["image.promote"] |= asked_by(lambda: promote(cloud, NAME, "default"))
+    asked["image.promote"] |= asked_by(lambda: promote(cloud, NAME, "default", gate()))
     with monkeypatch.context() as patched:  # what it puts away of a killed run needs permissions too
         patched.setattr(Client, "call", dying("Sign", 0, after=True))
         with pytest.raises(Killed):
             publish(cloud, disk(seed=4))
     two = []
     asked["image.publish"] |= asked_by(lambda: two.append(publish(later, disk(seed=2)).release))
-    promote(later, NAME, "default")
+    promote(later, NAME, "default", gate())
     asked["image.show"] |= asked_by(lambda: show_machine(later, NAME))
     asked["image.rollback"] |= asked_by(lambda: rollback(later, NAME))
     asked["image.revoke"] |= asked_by(lambda: revoke(later, two[0].digest, "bad"))
@@ -93,7 +94,7 @@ def _walked(aws: StrictAws, cloud: Cloud, asked: dict[str, set[str]]) -> None:
 
 
 def _reaped(aws: StrictAws, cloud: Cloud, asked: dict[str, set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image, a volume and an instance that nobody owns."""
+    """An image that a killed run left, a volume and an instance with our tags."""
     now = on(aws, cloud, 140)
     with monkeypatch.context() as patched:
         patched.setattr(Client, "call", dying("Sign", 0, after=True))

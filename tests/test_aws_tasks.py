@@ -14,6 +14,7 @@ from images.aws.cloud import Cloud
 from pipelines.host import embedded_registry
 from tests.cloud import DAY, OTHER, at, cloud_for, disk, publish, settings_at
 from tests.loop import Answer, Goldsmith
+from tests.publishing import gate
 from tests.strict_aws import Fault, StrictAws
 from tests.test_contract import printed_schema, validator
 
@@ -27,7 +28,7 @@ def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
     for day in (-2, -1):
         then = at(made, made.now + day * DAY)
         publish(then, disk(seed=day))
-        promote(then, NAME, "default")
+        promote(then, NAME, "default", gate())
     yield made
     made.ledger.close()
 

@@ -349,25 +349,25 @@ def test_what_a_killed_run_left_is_shown_and_removed_after_its_day(
     assert reap(late, apply=True) == ()
 
 
-def test_volumes_and_instances_with_our_tags_are_found_too(aws: StrictAws, cloud: Cloud) -> None:
-    """Without a line in the ledger they go after their day; a stranger's never."""
+def test_tags_alone_let_nothing_go(aws: StrictAws, cloud: Cloud) -> None:
+    """Whoever may tag could have production removed: what has our tags and no line of ours is shown, and stays."""
     ec2, day = aws.client("ec2"), f"{cloud.now + DAY:%Y-%m-%dT%H:%M:%SZ}"
     tags = [{"Key": "dev.goldsmith.name", "Value": NAME}, {"Key": "dev.goldsmith.reap-after", "Value": day}]
     zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
-    volume = ec2.create_volume(
-        AvailabilityZone=zone, Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}]
-    )
-    ec2.create_volume(AvailabilityZone=zone, Size=1)
-    instance = run(aws, image_of(cloud), TagSpecifications=[{"ResourceType": "instance", "Tags": tags}])
-    stranger = run(aws, image_of(cloud))
-    found = reap(on(aws, cloud, 2), apply=True)
-    assert {one.found.id for one in found if one.remove} == {volume["VolumeId"], instance}
-    aws.advance(60)  # for what is shutting down to be down
-    states = {
-        i["InstanceId"]: i["State"]["Name"] for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]
-    }
-    assert (states[instance], states[stranger]) == ("terminated", "running")
-    assert volume["VolumeId"] not in {one["VolumeId"] for one in ec2.describe_volumes()["Volumes"]}
+    image = other_image(aws)
+    volume = ec2.create_volume(AvailabilityZone=zone, Size=1)["VolumeId"]
+    snapshot = ec2.create_snapshot(VolumeId=volume, Description="backup of the shop")["SnapshotId"]
+    instance = run(aws, image)
+    ec2.create_tags(Resources=[volume, snapshot, instance, image], Tags=tags)
+    found = reap(on(aws, cloud, 300), apply=True)
+    assert {one.found.id for one in found} >= {volume, snapshot, instance, image}
+    assert not [one for one in found if one.remove]
+    assert all("no line in this ledger" in one.why for one in found)
+    (shown,) = [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]
+    assert shown["State"]["Name"] == "running"
+    assert volume in {one["VolumeId"] for one in ec2.describe_volumes()["Volumes"]}
+    assert snapshot in aws.snapshots()
+    assert image in aws.images()
 
 
 def test_what_is_left_over_and_in_use_stays(aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

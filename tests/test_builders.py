@@ -202,11 +202,26 @@ def test_a_static_image_is_its_packages_and_nothing_else(own: PackageIndex, tmp_
     """No shell, no apt; scanners read the packages from dpkg's status; the authorities are one file."""
     built = build(static_job(own, tmp_path))
     assert [package.name for package in built.packages] == ["base-files", "ca-certificates"]
-    assert debian.installed((built.tree / "var/lib/dpkg/status").read_text())[0].version == "1.0"
+    assert {p.version for p in debian.installed((built.tree / "var/lib/dpkg/status").read_text())} == {"1.0"}
     assert (built.tree / "etc/ssl/certs/ca-certificates.crt").read_text() == "A\nB\n"
     assert not list(built.tree.glob("etc/apt*"))
     assert (built.tree / "etc/shadow").stat().st_mode & 0o777 == 0o640
     assert built.created.timestamp() == 1_700_000_000
+
+
+@pytest.mark.needs("root", "apt-get", "gpg")
+@pytest.mark.parametrize("mask", [0o027, 0o077])
+def test_the_mask_of_whoever_builds_does_not_reach_the_image(own: PackageIndex, tmp_path: Path, mask: int) -> None:
+    """Hardened hosts give root a mask that would leave an image's files unreadable, and another digest."""
+    usual = build(static_job(own, tmp_path / "usual"))
+    before = os.umask(mask)
+    try:
+        built = build(static_job(own, tmp_path / "strict"))
+        assert os.umask(mask) == mask, "given back"
+    finally:
+        os.umask(before)
+    assert built.digest == usual.digest
+    assert (built.tree / "var/lib/dpkg/status").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.needs("root", "apt-get", "gpg")
@@ -389,10 +404,19 @@ def test_an_image_stands_on_an_upstream_tag(
         upstream.fetch(reference)
     wanted = definition(f'packages = ["netbase"]\nbase = {{ image = "{reference}" }}')
     installed = upstream.packages(reference)
-    packages = real.resolve(upstream.bootstrap(reference), wanted.packages, installed)
+    packages = real.resolve(upstream.bootstrap(reference), wanted.packages, installed, upstream.locked(reference))
     assert [package.name for package in packages] == ["netbase"]
     folder = tmp_path / "root/images"
-    plain = job(real, upstream.store, wanted, folder, tmp_path / "work", docker_host=host, inherited=installed)
+    plain = job(
+        real,
+        upstream.store,
+        wanted,
+        folder,
+        tmp_path / "work",
+        docker_host=host,
+        inherited=installed,
+        image=upstream.locked(reference),
+    )
     child = build(dataclasses.replace(plain, upstream=upstream.locked(reference)))
     assert {p.name for p in child.packages} == {p.name for p in built.packages} | {"netbase"}
     assert child.config["rootfs"]["diff_ids"][:-1] == store.config(built.digest)["rootfs"]["diff_ids"]

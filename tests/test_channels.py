@@ -16,17 +16,18 @@ from images import documents
 from images.artifact import Release
 from images.context import Context
 from images.ledger import Move
+from images.publication.answers import NotFoundError
 from images.publication.channels import Change, promote, revoke, rollback, trail
 from images.publication.lifecycle import Status
 from images.publication.publish import release
 from images.publication.published import Publisher, channels_of, locate, release_at
 from images.publication.rebuild import rebuild
 from images.publication.referrers import attached
-from images.publication.registry import NotFoundError, Registry
+from images.publication.registry import Registry
 from images.publication.show import show
 from pipelines.listing import finish
 from pipelines.releases.publishing import promote_images
-from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, settings_in
+from tests.publishing import DAY, NOW, at, built, definition, gate, judged, publisher, running_registry, settings_in
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
 LIVES = {"lifecycle": {"expires_after": "100d"}}
@@ -49,7 +50,7 @@ def published(to: Publisher, text: str, day: int) -> Release:
 def promoted(to: Publisher, text: str, day: int) -> Release:
     """A release of `web` that became stable on its day."""
     made = published(to, text, day)
-    promote(at(to, NOW + day * DAY), "web", "default")
+    promote(at(to, NOW + day * DAY), "web", "default", gate())
     return made
 
 
@@ -71,8 +72,12 @@ def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
     with running_registry(tmp_path / "registry") as address:
         context = Context(settings_in(tmp_path / "state"), NOW, lambda: "", lambda: address)
         with closing(context.ledger):
-            artifact = built(context.store, "python-runtime")
-            release(context.publisher, artifact, definition("python-runtime", **LIVES), judged())
+            made = built(context.store, "python-runtime")
+            verdict = replace(judged().verdict, subject="python-runtime")
+            judgement = replace(judged(), verdict=verdict)
+            release(context.publisher, made, definition("python-runtime", **LIVES), judgement)
+            context.store.blob(made.digest).unlink()  # as after garbage was collected: what was said last counts
+            context.ledger.record_verdict(made.digest, verdict)
             changes, errors = promote_images("all", context=context)
     assert [change.name for change in changes] == ["python-runtime"]
     containers = [loaded for loaded in context.definitions.values() if not loaded.definition.is_machine]
@@ -85,10 +90,10 @@ def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
 def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: Publisher) -> None:
     """Asked again there is nothing to do, and it says so; a plan moves nothing."""
     one = published(to, "one", 0)
-    assert promote(to, "web", "default", apply=False) == Change("web", "stable", "", one.digest, applied=False)
+    assert promote(to, "web", "default", gate(), apply=False) == Change("web", "stable", "", one.digest, applied=False)
     assert "stable" not in pointing(to)
-    assert promote(to, "web", "default") == Change("web", "stable", "", one.digest, applied=True)
-    assert promote(to, "web", "default").note == "already there"
+    assert promote(to, "web", "default", gate()) == Change("web", "stable", "", one.digest, applied=True)
+    assert promote(to, "web", "default", gate()).note == "already there"
     assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
     assert show(to.registry, "web", to.prefix, NOW).channels == ("candidate", "stable")
 
@@ -154,7 +159,7 @@ def test_a_revoked_release_with_nothing_before_it_is_reported(to: Publisher) -> 
     assert [change.applied for change in changes] == [False, False]
     assert "still points to the revoked one" in changes[0].note
     with pytest.raises(RefusedError, match="was revoked: bad"):
-        promote(to, "web", "default")
+        promote(to, "web", "default", gate())
 
 
 @needs_registry
@@ -171,7 +176,7 @@ def test_what_has_expired_is_not_promoted(to: Publisher) -> None:
     """The hint says how to get a fresh date."""
     published(to, "one", 0)
     with pytest.raises(RefusedError, match=r"expired on 2027-03-05"):
-        promote(at(to, NOW + 101 * DAY), "web", "default")
+        promote(at(to, NOW + 101 * DAY), "web", "default", gate())
 
 
 @needs_registry
@@ -184,18 +189,18 @@ def test_what_another_policy_let_through_becomes_stable_only_by_name(to: Publish
     strict, to = to, trusting(to, "default", "demo")
     one = release(to, built(to.store, text="one"), definition(**LIVES), lenient).release
     with pytest.raises(RefusedError, match=r"(?s)judged by the policy demo.*image.promote web --policy demo"):
-        promote(to, "web", "default")
+        promote(to, "web", "default", gate())
     assert "stable" not in pointing(to)
     with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
-        promote(strict, "web", "demo")
-    assert promote(to, "web", "demo").after == one.digest
+        promote(strict, "web", "demo", gate(policy="demo"))
+    assert promote(to, "web", "demo", gate(policy="demo")).after == one.digest
 
 
 @needs_registry
 def test_what_is_not_there_is_said(to: Publisher) -> None:
     """No candidate, no such digest, no reason."""
     with pytest.raises(NotFoundError, match="nothing is published"):
-        promote(to, "web", "default")
+        promote(to, "web", "default", gate())
     with pytest.raises(ContentError, match="no release has the digest"):
         locate(to, "sha256:" + "0" * 64, ["web"])
     one = published(to, "one", 0)

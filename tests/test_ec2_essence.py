@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,21 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2.essence import (
-    Hung,
-    Kept,
-    Registration,
-    Shown,
-    cannot_roll,
-    differences,
-    forced_in_place,
-    is_member,
-    kept_in,
-)
+from pipelines.fleet.ec2.comparison import differences
+from pipelines.fleet.ec2.essence import Hung, Kept, Registration, Shown, is_member, kept_in
+from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place, lost_by_stop, unfit
 from pipelines.fleet.ec2.requests import run_instances, token
 from pipelines.fleet.model import Ec2, Way
 
 GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/shop/0123456789abcdef"
+COMES = {"BootMode": "uefi", "TpmSupport": "v2.0", "EnaSupport": True, "Encrypted": True}
+TYPE = {
+    "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]}, "SupportedBootModes": ["legacy-bios", "uefi"],
+    "NitroTpmSupport": "supported", "NetworkInfo": {"EnaSupport": "required"},
+    "VCpuInfo": {"DefaultCores": 1, "DefaultThreadsPerCore": 2},
+}  # fmt: skip
 NAMES = st.text("abcdef0123456789", min_size=8, max_size=17)
 
 
@@ -39,6 +38,10 @@ def instance(name: str = "i-old") -> dict[str, Any]:
         "KeyName": "ops",
         "IamInstanceProfile": {"Arn": "arn:aws:iam::111111111111:instance-profile/shop"},
         "MetadataOptions": {"HttpTokens": "optional", "HttpPutResponseHopLimit": 2, "State": "applied"},
+        "Architecture": "x86_64",
+        "CurrentInstanceBootMode": "uefi",
+        "EnaSupport": True,
+        "CpuOptions": {"CoreCount": 1, "ThreadsPerCore": 2},
         "Placement": {"AvailabilityZone": "eu-central-1a", "Tenancy": "default", "GroupName": ""},
         "Monitoring": {"State": "enabled"},
         "RootDeviceName": "/dev/xvda",
@@ -60,7 +63,7 @@ def shown(found: dict[str, Any]) -> Shown:
     root = {"Size": 12, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250, "Tags": [{"Key": "disk", "Value": "a"}]}
     more = {"userData": "aGVsbG8=", "instanceInitiatedShutdownBehavior": "stop", "addresses": ("eipalloc-1",),
             "credits": "unlimited"}  # fmt: skip
-    return Shown(found, {f"vol-root-{found['InstanceId']}": root}, more, (Registration(GROUP, 80),))
+    return Shown(found, {f"vol-root-{found['InstanceId']}": root}, more, (Registration(GROUP, 80),), TYPE)
 
 
 def kept(old: Shown) -> Kept:
@@ -138,13 +141,16 @@ def test_what_is_asked_for_is_like_the_old_one() -> None:
     addresses=st.lists(NAMES, max_size=3, unique=True).map(sorted).map(tuple),
     ports=st.lists(st.integers(1, 65535), max_size=3, unique=True),
     public=st.booleans(),
+    address=st.sampled_from(["", "first", "fd00::4"]),
+    card=st.integers(0, 3),
 )
 def test_what_is_kept_in_tags_comes_back_as_it_was(
     volumes: dict[str, tuple[str, bool]], interfaces: dict[str, int], addresses: tuple[str, ...], ports: list[int],
-    public: bool,
+    public: bool, address: str, card: int,
 ) -> None:  # fmt: skip
     """Beside other people's tags, each within what a tag holds."""
-    hung = Hung(volumes, interfaces, addresses, tuple(Registration(GROUP, port) for port in ports))
+    places = tuple(Registration(GROUP, port, "", address) for port in ports)
+    hung = Hung(volumes, interfaces, addresses, places, dict.fromkeys(interfaces, card) if card else {})
     written = Kept("shop-1", "ami-1", "2027-01-01T00:00:00+00:00", public, hung)
     tags = {**written.tags(), "Name": "shop-1"}
     assert kept_in(tags) == written
@@ -172,7 +178,7 @@ def test_a_token_is_that_of_its_effect() -> None:
 )
 def test_what_cannot_be_replaced_says_why(change: dict[str, Any], said: str) -> None:
     """Before anything is touched."""
-    why = cannot_roll(shown({**instance(), **change}), Ec2())
+    why = cannot_roll(shown({**instance(), **change}), Ec2(), COMES)
     assert (bool(why), said in why) == (bool(said), True)
 
 
@@ -183,10 +189,85 @@ def test_an_address_that_is_part_of_the_member_is_kept_by_a_root_volume_alone() 
     made["NetworkInterfaces"][0]["Attachment"]["DeleteOnTermination"] = False
     more["NetworkInterfaces"][0]["PrivateIpAddresses"] = [{"Primary": False, "PrivateIpAddress": "10.0.0.9"}]
     plain["NetworkInterfaces"][0].update(PrivateIpAddress="10.0.0.4")
-    assert "10.0.0.4" in cannot_roll(shown(plain), Ec2(keep_address=True))
-    assert "10.0.0.4" in cannot_roll(shown(made), Ec2())
-    assert "10.0.0.9" in cannot_roll(shown(more), Ec2())
-    assert not any(cannot_roll(shown(one), Ec2(way=Way.ROOT_VOLUME, keep_address=True)) for one in (plain, made, more))
+    assert "10.0.0.4" in cannot_roll(shown(plain), Ec2(keep_address=True), COMES)
+    assert "10.0.0.4" in cannot_roll(shown(made), Ec2(), COMES)
+    assert "10.0.0.9" in cannot_roll(shown(more), Ec2(), COMES)
+    within = Ec2(way=Way.ROOT_VOLUME, keep_address=True)
+    assert not any(cannot_roll(shown(one), within, COMES) for one in (plain, made, more))
+
+
+Change = dict[str, Any]
+CARD = {"NetworkInterfaceId": "eni-i-old", "Attachment": {"DeviceIndex": 0}}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({}, {"InstanceStorageSupported": True}, "t3.micro has an instance store"),
+        ({"NetworkInterfaces": [{**CARD, "Ipv4Prefixes": [{"Ipv4Prefix": "10.0.0.16/28"}]}]}, {}, "10.0.0.16/28"),
+        ({"NetworkInterfaces": [{**CARD, "Ipv6Prefixes": [{"Ipv6Prefix": "fd00::/80"}]}]}, {}, "fd00::/80"),
+        ({"NetworkInterfaces": [{**CARD, "InterfaceType": "trunk"}]}, {}, "of the type trunk"),
+        ({"NetworkInterfaces": [CARD, {"NetworkInterfaceId": "eni-2", "InterfaceType": "efa",
+                                       "Attachment": {"DeviceIndex": 1}}]}, {}, "eni-2 is of the type efa"),
+        ({"MaintenanceOptions": {"RebootMigration": "disabled"}}, {}, "RebootMigration"),
+    ],
+)  # fmt: skip
+def test_what_a_new_instance_would_not_have_is_refused_by_its_name(change: Change, kind: Change, said: str) -> None:
+    """And points to root_volume, which keeps it."""
+    old = shown({**instance(), **change})
+    old = replace(old, type={**TYPE, **kind})
+    assert said in (why := cannot_roll(old, Ec2(), COMES))
+    assert "root_volume" in why
+    assert not cannot_roll(old, Ec2(way=Way.ROOT_VOLUME), COMES)
+
+
+def test_addresses_that_are_registered_beside_the_first_stay() -> None:
+    """A newer address that a target group names, or that the fleet says is part of the member."""
+    newer = {**CARD, "Ipv6Addresses": [{"Ipv6Address": "fd00::4"}]}
+    old = shown({**instance(), "NetworkInterfaces": [newer]})
+    named = replace(old, registrations=(Registration(GROUP, 80, "", "fd00::4"),))
+    assert not cannot_roll(old, Ec2(), COMES)
+    assert "fd00::4" in cannot_roll(named, Ec2(), COMES)
+    assert "fd00::4" in cannot_roll(old, Ec2(keep_address=True), COMES)
+
+
+@pytest.mark.parametrize(
+    ("change", "comes", "kind", "said"),
+    [
+        ({"CurrentInstanceBootMode": "legacy-bios"}, {}, {}, "boots by legacy-bios and the image by uefi"),
+        ({"CurrentInstanceBootMode": None, "BootMode": "uefi-preferred"}, {}, {}, ""),
+        ({"CurrentInstanceBootMode": None}, {}, {}, "boots by legacy-bios"),
+        ({}, {"BootMode": "uefi-preferred"}, {}, ""),
+        ({}, {"BootMode": None}, {}, "by uefi and the image by legacy-bios"),
+        ({"ProductCodes": [{"ProductCodeId": "pc-1"}]}, {}, {}, "product code pc-1"),
+        ({}, {"Architecture": "arm64"}, {}, "the image of arm64"),
+        ({}, {"EnaSupport": False}, {"NetworkInfo": {"EnaSupport": "supported"}}, "ENA switched on"),
+        ({"EnaSupport": False}, {}, {}, "would switch ENA on"),
+        ({"TpmSupport": "v2.0"}, {"TpmSupport": None}, {}, "NitroTPM"),
+        ({}, {}, {"BareMetal": True}, "bare metal"),
+        ({}, {}, {"SupportedBootModes": ["legacy-bios"]}, "does not boot by uefi"),
+        ({}, {}, {"NitroTpmSupport": "unsupported"}, "has no NitroTPM"),
+    ],
+)
+def test_an_image_that_could_not_be_taken_back_is_unfit(change: Change, comes: Change, kind: Change, said: str) -> None:
+    """EC2 refuses it, or would not undo it: said before anything is drained."""
+    old = replace(shown({**instance(), **change}), type={**TYPE, **kind})
+    why = unfit(old, {**COMES, **comes}, Way.ROOT_VOLUME)
+    assert (bool(why), said in why) == (bool(said), True)
+
+
+def test_a_place_in_a_capacity_reservation_exists_once() -> None:
+    """The old one stops first, or there is no room for the new one."""
+    held = {"CapacityReservationSpecification": {"CapacityReservationTarget": {"CapacityReservationId": "cr-1"}}}
+    old = shown({**instance(), **held, "BlockDeviceMappings": [], "NetworkInterfaces": []})
+    assert forced_in_place(old, Way.INSTANCE) == ("the place in the capacity reservation cr-1",)
+
+
+def test_a_stop_says_what_it_costs() -> None:
+    """An automatic address, an instance store, a Spot instance; an Elastic IP stays."""
+    old = shown({**instance(), "PublicIpAddress": "192.0.2.1", "InstanceLifecycle": "spot"})
+    assert len(lost_by_stop(replace(old, type={"InstanceStorageSupported": True}))) == 2
+    assert len(lost_by_stop(replace(old, attributes={}))) == 2
 
 
 def test_what_cannot_exist_twice_forces_the_old_one_to_stop_first() -> None:

@@ -13,17 +13,22 @@ from typing import Any
 
 import pytest
 
+from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
+from images.ledger import Made
 from pipelines.fleet.ec2.alarms import firing
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.leavings import Ec2Ground
 from pipelines.fleet.ec2.permissions import ACTIONS
+from pipelines.fleet.ec2.requests import token
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
+from pipelines.fleet.members import Target
 from pipelines.fleet.model import Method
 from pipelines.roll.reaping import reap
-from tests.ec2 import Asked, fleet, key_of, shop
+from tests.ec2 import Asked, Shop, fleet, key_of, shop
 from tests.strict_aws import REGION, StrictAws
+from tests.strict_aws.making import image
 from tests.test_autoscaling import ROLLOUT, Groups
 from tests.test_ec2_check import Office, office, template
 
@@ -73,7 +78,8 @@ def test_replacing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path, action:
     at = shop(aws, tmp_path)
     port: Any = Asked((RootVolumeFleet if way == "root_volume" else Ec2Fleet)(fleet(ec2={"way": way}), at.cloud), aws)
     old = at.furnished(unique=True, root_gib=None)
-    at.ec2.modify_instance_attribute(InstanceId=old, SourceDestCheck={"Value": False})
+    first = at.shown(old)["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    at.ec2.modify_network_interface_attribute(NetworkInterfaceId=first, SourceDestCheck={"Value": False})
     with listening() as asked:
         (member,) = port.describe()
         key = key_of(member, Method.IN_PLACE)
@@ -93,10 +99,25 @@ def test_replacing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path, action:
                 at.settle()
             else:
                 port.remove_old(key)
+        if way == "root_volume":
+            detached(at, port)
         firing(at.cloud, [(at.cloud.aws.account, REGION)], ["errors"])
     declared = {one for one in ACTIONS[action] if not one.startswith(("autoscaling", "ec2:DescribeLaunch"))}
     assert (sorted(asked - ACTIONS[action]), sorted(declared - asked)) == ([], [])
     at.cloud.ledger.close()
+
+
+def detached(at: Shop, port: Any) -> None:
+    """A root volume in the clear, by an image in the clear, whose replacement fails and leaves the instance none."""
+    new = image(at.aws, "new")
+    at.aws.ail(new, "root-detached")
+    old = at.instance(ImageId=image(at.aws, "old"))
+    (member,) = [one for one in port.describe() if one.handle == old]
+    key = key_of(member, Method.IN_PLACE)
+    port.create(key, Target(new, "", None), at.cloud.now + EXPIRY)
+    with pytest.raises(OutsideError):
+        port.start(key)
+    port.revive(key)
 
 
 def test_refreshing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> None:
@@ -116,21 +137,24 @@ def test_refreshing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> Non
 
 
 def test_reaping_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> None:
-    """An instance, a volume and an interface that nobody owns."""
+    """An instance and a volume of a rollout that is over."""
     at = shop(aws, tmp_path)
+    ledger, account = at.cloud.ledger, at.cloud.aws.account
     gone = at.cloud.now - EXPIRY
     own = [{"Key": f"dev.goldsmith.{key}", "Value": value}
            for key, value in {"rollout": "x", "member": "y", "expiry": gone.isoformat()}.items()]  # fmt: skip
     volume = at.ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
-    card = at.ec2.create_network_interface(SubnetId=at.subnet)["NetworkInterface"]["NetworkInterfaceId"]
-    at.ec2.create_tags(Resources=[at.instance(), volume, card], Tags=own)
-    ground = Ec2Ground(at.cloud.clients, [(at.cloud.aws.account, REGION)])
+    at.ec2.create_tags(Resources=[at.instance(ClientToken=token("x", "y", "create")), volume], Tags=own)
+    ledger.begin_rollout("x", "shop", "ann", {}, at.cloud.now)
+    ledger.save_rollout("x", {}, at.cloud.now, is_open=False)
+    ledger.record_made(Made(account, REGION, "volume", volume, "y", "", "", at.cloud.now, volume))
+    ground = Ec2Ground(at.cloud.clients, [(account, REGION)], ledger)
     with listening() as asked:
-        assert len(reap([ground], at.cloud.ledger, at.cloud.now, "ann", apply=True)) == 3
+        assert len(reap([ground], ledger, at.cloud.now, "ann", apply=True)) == 2
     assert told(asked, "roll.reap") == ([], [])
     at.settle()
     assert (at.running(), at.leftovers()) == ([], [])
-    at.cloud.ledger.close()
+    ledger.close()
 
 
 def test_every_call_in_the_code_stands_in_some_actions_permissions() -> None:

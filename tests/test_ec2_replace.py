@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.ec2.essence import traits
+from pipelines.fleet.ec2.comparison import traits
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, Target
@@ -41,7 +41,7 @@ Act = Callable[[Any, Key], Any]
 
 
 def port_of(at: Shop, way: str) -> Port:
-    """The fleet's port; root volumes are as large as the image's, which EC2 asks for."""
+    """The fleet's port."""
     if way == ROOT:
         root = RootVolumeFleet(fleet(ec2={"way": "root_volume"}, limits={"method": "in_place"}), at.cloud)
         return Asked(root, at.aws)
@@ -272,15 +272,6 @@ def test_an_address_that_a_person_chose_cannot_leave_its_instance(at: Shop) -> N
     at.instance(SubnetId=None, NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": card}])
     assert "root_volume" in port_of(at, SURGE).describe()[0].cannot_roll
     assert not port_of(at, ROOT).describe()[0].cannot_roll
-
-
-def test_a_root_volume_is_not_replaced_by_a_smaller_one(at: Shop) -> None:
-    """EC2 refuses it, so nothing is touched."""
-    at.furnished(unique=False)
-    port = port_of(at, ROOT)
-    (member,) = port.describe()
-    with pytest.raises(RefusedError, match="12 GiB"):
-        port.create(key_of(member, Method.IN_PLACE), at.target, at.cloud.now + EXPIRY)
 
 
 def test_what_fails_in_a_new_root_volume_leaves_the_old_one(at: Shop) -> None:

@@ -79,6 +79,8 @@ def test_a_fleet_of_machines_is_rolled_to_the_channels_image(office: Office, way
     """Canary, bake, and the rest; everything about each member stays, and nothing is left over."""
     at = office.at
     made = [at.furnished(unique=way != "surge", root_gib=None if way == "root_volume" else 12), at.instance()]
+    if way == "root_volume":  # what only status checks speak for is waited for
+        at.register(made[1], "second")
     with opened(office, way) as fleet, at.aws.faulty(Fault("throttle", probability=0.1), seed=1):
         outcome = rolled(fleet)
         assert {one.phase for one in outcome.members} == {Phase.NEW}, outcome

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from pipelines.fleet.docker.essence import cannot_roll, creation, differences, endpoints, forced_in_place
+from pipelines.fleet.docker import compose
+from pipelines.fleet.docker.essence import (
+    cannot_roll,
+    creation,
+    differences,
+    endpoints,
+    exact,
+    forced_in_place,
+    stop_timeout,
+)
 
 ID = "0123456789ab" + "c" * 52
 IMAGE: dict[str, Any] = {
@@ -129,3 +139,135 @@ def test_a_difference_beyond_the_image_is_reported() -> None:
     other = container({"Env": ["PATH=/bin", "NEW=1", "B=2"]}, {"Memory": 32})
     assert differences(old, IMAGE, same, newer, "web-1") == ()
     assert differences(old, IMAGE, other, newer, "web-1") == ("env A: 1 → -", "env B: - → 2", "host Memory: 64 → 32")
+
+
+CHECK = {"Test": ["CMD", "old"], "Interval": 7, "Retries": 3}
+
+
+@pytest.mark.parametrize(
+    ("check", "carried"),
+    [
+        (CHECK, None),
+        ({**CHECK, "Interval": 9}, {"Interval": 9}),
+        ({**CHECK, "Test": ["NONE"]}, {"Test": ["NONE"]}),
+        ({**CHECK, "StartPeriod": 5, "Retries": 1}, {"StartPeriod": 5, "Retries": 1}),
+        (None, None),
+    ],
+)
+def test_of_a_health_check_the_fields_that_were_given_are_carried(
+    check: dict[str, Any] | None, carried: dict[str, Any] | None
+) -> None:
+    """The engine merges it field by field: an interval of one's own must not keep the old image's test for ever."""
+    image = {"Config": {**IMAGE["Config"], "Healthcheck": CHECK}}
+    assert creation(container({"Healthcheck": check}), image, "r/web:2", {}).get("Healthcheck") == carried
+
+
+def test_a_health_check_that_follows_the_new_image_is_no_difference() -> None:
+    """Only the field that was given has to be the same."""
+    images = [{"Config": {**IMAGE["Config"], "Healthcheck": {**CHECK, "Test": ["CMD", test]}}} for test in "ab"]
+    old, new, lost = (
+        container({"Healthcheck": {**CHECK, "Test": ["CMD", test], "Interval": interval}})
+        for test, interval in (("a", 9), ("b", 9), ("b", 7))
+    )
+    assert differences(old, images[0], new, images[1], "web-1") == ()
+    assert differences(old, images[0], lost, images[1], "web-1") == ("health Interval: 9 → 7",)
+
+
+def test_a_host_name_is_not_carried_into_a_network_of_another() -> None:
+    """The engine refuses one in the host's network or in another container's, and shows the other's there."""
+    for mode in ("host", f"container:{ID}"):
+        assert creation(container({"Hostname": "shop"}, {"NetworkMode": mode}), IMAGE, "r/web:2", {})["Hostname"] == ""
+
+
+def test_a_volume_without_a_name_that_is_only_read_stays_so() -> None:
+    """Its mode is a part of the bind."""
+    volume = {"Type": "volume", "Name": "f00", "Source": "/x", "Destination": "/data", "RW": False}
+    body = creation(container(Mounts=[volume]), IMAGE, "r/web:2", {})
+    assert body["HostConfig"]["Binds"] == ["f00:/data:ro"]
+
+
+def test_what_a_rollback_goes_to_is_named_by_the_containers_own_repository() -> None:
+    """An image may stand in several; an image that stands in none is named by its id, a pinned one as it was."""
+    known = {"RepoDigests": ["mirror/web@sha256:9", "r/web@sha256:1"]}
+    assert exact(container(Image="sha256:0"), known) == "r/web@sha256:1"
+    assert exact(container(Image="sha256:0"), {"RepoDigests": ["mirror/web@sha256:9"]}) == "sha256:0"
+    assert exact(container({"Image": "r/web@sha256:7"}, Image="sha256:0"), known) == "r/web@sha256:7"
+
+
+def test_one_that_the_engine_removes_by_itself_is_left_alone() -> None:
+    """With volumes or without."""
+    volume = {"Type": "volume", "Name": "f00", "Destination": "/data", "RW": True}
+    assert "--rm" in cannot_roll(container(host={"AutoRemove": True}), [])
+    assert "--rm" in cannot_roll(container(host={"AutoRemove": True}, Mounts=[volume]), [])
+
+
+def test_a_container_that_others_link_to_is_left_alone() -> None:
+    """A link of the default network names this one container: what replaces it would not be found."""
+    client = {**container(host={"Links": ["/web-1:/client/db"]}), "Id": "f" * 64, "Name": "/client"}
+    other = {**container(host={"Links": ["/web-10:/other/db"]}), "Id": "e" * 64, "Name": "/other"}
+    assert "client links to it" in cannot_roll(container(), [container(), client])
+    assert cannot_roll(container(), [container(), other]) == ""
+
+
+def test_its_own_links_are_carried_and_no_difference() -> None:
+    """The engine shows them with the name of the container that has them."""
+    old, new = (container(host={"Links": [f"/db:/{name}/db"]}, Name=f"/{name}") for name in ("web-1", "web-1.r1"))
+    assert differences(old, IMAGE, new, IMAGE, "web-1") == ()
+    assert differences(old, IMAGE, container(), IMAGE, "web-1") == ("links: ['db:db'] → -",)
+
+
+@pytest.mark.parametrize(("status", "said"), [("paused", "it is paused"), ("exited", "it does not run (exited)")])
+def test_one_that_does_not_go_on_by_itself_is_left_alone(status: str, said: str) -> None:
+    """Replacing it would end what it holds, or bring back what somebody has stopped."""
+    assert said in cannot_roll(container(State={"Status": status}), [])
+    assert cannot_roll(container(State={"Status": "restarting"}), []) == ""
+
+
+def test_a_mac_address_that_was_asked_for_is_kept_in_place() -> None:
+    """The engine's own choice is the engine's to make again."""
+    asked = container({"MacAddress": "02:42:ac:11:00:77"})
+    assert forced_in_place(asked, ()) == ("it has the MAC address 02:42:ac:11:00:77",)
+    assert endpoints(asked, full=True)["shop"]["MacAddress"] == "02:42:ac:11:00:77"
+    assert endpoints(asked, full=False) == {"shop": {}}
+    assert "MacAddress" not in endpoints(container(), full=True)["shop"]
+    bridged = container({"MacAddress": "02:42:ac:11:00:77"}, {"NetworkMode": "default"})
+    bridged["NetworkSettings"] = {"Networks": {"bridge": {}}}
+    assert endpoints(bridged, full=True) == {"bridge": {"MacAddress": "02:42:ac:11:00:77"}}
+    assert differences(asked, IMAGE, container(), IMAGE, "web-1") == ("mac address: 02:42:ac:11:00:77 → -",)
+
+
+@pytest.mark.parametrize(("own", "seconds"), [(None, 30), (10, 30), (90, 90), (-1, 1800)])
+def test_a_stop_timeout_of_its_own_is_honoured_where_it_is_longer(own: int | None, seconds: int) -> None:
+    """`drain` is the least that a member gets; for ever is as long as a rollout may stand still."""
+    of = container({"StopTimeout": own})
+    assert stop_timeout(of, timedelta(seconds=30), timedelta(minutes=30)) == seconds
+
+
+SHOP = {f"com.docker.compose.{key}": key for key in ("project", "service", "config-hash", "container-number")}
+
+
+def test_labels_of_compose_follow_the_new_image() -> None:
+    """The image's id is what `docker compose up` compares; what belongs to the one container is not carried."""
+    old = {**SHOP, "com.docker.compose.image": "sha256:1", "com.docker.compose.replace": "abc", "tier": "front"}
+    labels = creation(container({"Labels": old}), IMAGE, "r/web:2", compose.of_image(old, "sha256:2"))["Labels"]
+    assert labels == {**SHOP, "com.docker.compose.image": "sha256:2", "tier": "front"}
+    assert compose.of_image({"tier": "front"}, "sha256:2") == {}
+    images = [container({"Labels": {**SHOP, "com.docker.compose.image": image}}) for image in ("1", "2")]
+    assert differences(images[0], IMAGE, images[1], IMAGE, "web-1") == ()
+
+
+def test_an_old_one_leaves_its_project_and_comes_back() -> None:
+    """While it is kept, compose does not see it."""
+    labels = {**SHOP, "tier": "front"}
+    apart = compose.apart(labels)
+    assert not [key for key in apart if key.startswith("com.docker")]
+    assert apart["tier"] == "front"
+    assert compose.together(apart) == labels
+
+
+def test_a_service_is_named_by_its_file() -> None:
+    """Where compose wrote it down."""
+    assert compose.defined_in({"tier": "front"}) == ""
+    assert compose.defined_in(SHOP) == "the service service of the compose project project"
+    file = {"com.docker.compose.project.config_files": "/srv/compose.yaml"}
+    assert compose.defined_in({**SHOP, **file}) == "the service service in /srv/compose.yaml"

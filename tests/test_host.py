@@ -6,23 +6,28 @@ import json
 import os
 import shutil
 import signal
+import stat
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
+import docker
 import pytest
+import requests
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import Docker, Registry, Settings
+from images.publication.login import auth_config, login_file
 from pipelines.contract import DoctorLine
 from pipelines.host import doctor, embedded_registry, provision
 from pipelines.host.daemon import Daemon
 from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
 from pipelines.host.provision import CONTAINERD_STORE, Engine, Tool
+from tests.engines import busybox_image
 from tests.loop import until
 
 ABSENT = Tool("no-such-program", "no-such-package", "nothing")
@@ -104,6 +109,7 @@ def test_a_private_engine_leaves_the_hosts_firewall_alone() -> None:
     config = daemon_config(POOLS[0], "ext2/ext3")
     assert config["iptables"] is False
     assert "storage-driver" not in config
+    assert config["group"] == "root", "the host's docker group may not use it"
     assert all(str(POOLS[0]) in rule for rule in rules(POOLS[0]))
 
 
@@ -157,8 +163,7 @@ def test_the_embedded_registry_is_started_once_and_keeps_its_port(settings: Sett
     with ThreadPoolExecutor(4) as pool:
         addresses = set(pool.map(embedded_registry.registry_address, [settings] * 4))
     (address,) = addresses
-    with urllib.request.urlopen(f"http://{address.partition('/')[0]}/v2/") as answer:
-        assert answer.status == 200
+    assert _asked(address, auth_config(settings, address)) == 200
     embedded_registry.stop(settings)
     assert not embedded_registry.running(settings)
     assert embedded_registry.registry_address(settings) == address
@@ -190,10 +195,49 @@ def test_the_embedded_registry_ends_with_its_directory(settings: Settings) -> No
 def test_the_embedded_registry_is_as_its_file_says(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry's program takes REGISTRY_* from the environment before its file; ours lets nothing through."""
     monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:1")
-    monkeypatch.setenv("REGISTRY_AUTH", "htpasswd")
+    monkeypatch.setenv("REGISTRY_AUTH", "none")
     address = embedded_registry.registry_address(settings)
-    with urllib.request.urlopen(f"http://{address.partition('/')[0]}/v2/") as answer:
-        assert answer.status == 200
+    assert _asked(address, auth_config(settings, address)) == 200
+    assert _asked(address, None) == 401
+
+
+@pytest.mark.needs("docker-registry")
+def test_the_embedded_registry_answers_its_owner_alone(settings: Settings) -> None:
+    """Without the password that its owner's file holds it shows and takes nothing; the password outlives a restart."""
+    address = embedded_registry.registry_address(settings)
+    login = auth_config(settings, f"{address}/image:stable")
+    assert login
+    assert _asked(address, login) == 200
+    assert _asked(address, login | {"password": "guessed"}) == 401
+    assert _asked(address, None, "GET", "/v2/_catalog") == 401
+    assert _asked(address, None, "POST", "/v2/golden/planted/blobs/uploads/") == 401
+    assert stat.filemode(login_file(settings).stat().st_mode) == "-rw-------"
+    assert auth_config(settings, "127.0.0.1:1/image:stable") is None, "another registry is not told"
+    embedded_registry.stop(settings)
+    assert _asked(embedded_registry.registry_address(settings), login) == 200
+
+
+@pytest.mark.needs("docker-registry")
+def test_an_open_registry_of_an_older_version_is_closed(settings: Settings) -> None:
+    """One that still runs without a login is started again with one, at the same address."""
+    address = embedded_registry.registry_address(settings)
+    embedded_registry.stop(settings)
+    folder = settings.state_dir / "registry"
+    config = folder / "config.yml"
+    config.write_text(config.read_text().partition("auth:")[0])
+    argv = ["docker-registry", "serve", str(config)]
+    Daemon("docker-registry", folder).start(argv, ready=lambda: _asked(address, None) == 200)
+    assert embedded_registry.registry_address(settings) == address
+    assert _asked(address, None) == 401
+
+
+def _asked(address: str, login: dict[str, str] | None, method: str = "GET", path: str = "/v2/") -> int | None:
+    """The status that the registry answers a request with; None where nothing listens."""
+    auth = (login["username"], login["password"]) if login else None
+    try:
+        return requests.request(method, f"http://{address.partition('/')[0]}{path}", auth=auth, timeout=20).status_code
+    except requests.ConnectionError:
+        return None
 
 
 def test_a_configured_registry_is_not_started(tmp_path: Path) -> None:
@@ -225,6 +269,27 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
     assert engine.bridge not in run(["ip", "link"]).stdout
     assert pool_of_addresses not in run(["iptables-save"]).stdout
     assert str(settings.state_dir) not in Path("/proc/mounts").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables", "busybox")
+def test_a_private_engine_that_crashed_brings_its_containers_back(settings: Settings) -> None:
+    """Its shims outlive a killed dockerd. The next start finds them: what must run runs, and all can be started."""
+    engine = PrivateEngine(settings)
+    api: Any = docker.APIClient(base_url=engine.ensure(), version="auto")
+    busybox_image(api, "crash-test:one", "one")
+    always = api.create_host_config(restart_policy={"Name": "always"})
+    for name, host_config in (("always", always), ("once", None)):
+        api.create_container("crash-test:one", name=name, host_config=host_config)
+        api.start(name)
+    os.kill(engine.daemon.pid() or 0, signal.SIGKILL)
+    until(lambda: engine.daemon.pid() is None, "the end of dockerd")
+    assert engine.ensure() == engine.host
+    until(lambda: api.inspect_container("always")["State"]["Running"], "the container that always runs")
+    api.start("once")
+    said = run(["docker", "--host", engine.host, "exec", "always", "wget", "-qO-", "http://127.0.0.1:8080/"]).stdout
+    assert said.strip() == "one"
+    api.close()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from images.documents import from_json
 from images.ledger import Command as Given
-from images.ledger import Lease, Ledger
+from images.ledger import Holder, Ledger
 from pipelines.durable.port import FencedError
 from pipelines.roll.journal import LedgerJournal, orders
 from pipelines.roll.notify import Message
@@ -21,14 +21,14 @@ from tests.conftest import POSTGRES
 from tests.postgres import Server
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+ENDED = timedelta(seconds=-1)
 STATE = RolloutState("r1", "shop", "web@sha256:new", NOW, waves=2)
 MEMBERS = (MemberState("docker/a", "a"), MemberState("docker/b", "b"))
 
 
 def journal_on(ledger: Ledger, said: list[Message]) -> LedgerJournal:
     """The journal of a process that holds the fleet, with a rollout begun."""
-    lease = Lease("shop", "host-a:1", "r1", datetime.now(UTC) + timedelta(days=1))
-    ledger.acquire_lease(lease, NOW)
+    lease = ledger.acquire_lease(Holder("shop", "host-a:1", "r1"), timedelta(days=1))
     ledger.begin_rollout("r1", "shop", lease.owner, {}, NOW)
     return LedgerJournal(ledger, lease, "ann", lambda: NOW, said.append)
 
@@ -125,15 +125,19 @@ def test_what_another_process_commands_is_seen_at_once(journal: LedgerJournal, l
 def test_who_lost_the_fleet_is_fenced(journal: LedgerJournal, ledger: Ledger) -> None:
     """Before an effect, not after it; a lease that ended while nobody took it is renewed."""
     journal.fence("r1")
-    assert ledger.renew_lease(replace(journal.lease, until=NOW))
+    assert ledger.renew_lease(journal.lease, ENDED)
     journal.fence("r1")
-    present = ledger.lease("shop")
-    assert present
-    assert present.until > datetime.now(UTC)
-    ledger.release_lease(present)
-    ledger.acquire_lease(replace(present, owner="host-b:2"), NOW)
+    assert ledger.lease_lasts(journal.lease) is True
+    assert ledger.renew_lease(journal.lease, ENDED)
+    ledger.acquire_lease(replace(journal.lease, owner="host-b:2"), timedelta(days=1))
     with pytest.raises(FencedError):
         journal.fence("r1")
+
+
+def test_a_lease_for_one_rollout_lets_nothing_of_another_be_done(journal: LedgerJournal) -> None:
+    """What a process takes over from a dead one waits until its own rollout is carried."""
+    with pytest.raises(FencedError):
+        journal.fence("r2")
 
 
 def test_effects_are_audited_and_people_are_told(journal: LedgerJournal, ledger: Ledger, said: list[Message]) -> None:

@@ -13,7 +13,7 @@ from hardening.foundation.errors import OutsideError
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.leavings import Ec2Ground
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.leavings import Leaving, Reaping, decide
+from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT, Leaving, Reaping, Standing, decide
 from pipelines.fleet.model import Method
 from pipelines.roll.reaping import reap
 from tests.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
@@ -28,26 +28,38 @@ def leaving(expiry: datetime | None, held: str = "") -> Leaving:
 
 
 @pytest.mark.parametrize(
-    ("one", "owned", "removed", "why"),
+    ("one", "removed", "why"),
     [
-        (leaving(NOW - HOUR), False, True, "is over"),
-        (leaving(NOW + HOUR), False, False, "to be removed from 2027-01-01 01:00"),
-        (leaving(NOW - HOUR, "it holds data"), False, False, "it holds data"),
-        (leaving(None), False, False, "by hand"),
+        (leaving(NOW - HOUR), True, "is over"),
+        (leaving(NOW + HOUR), False, "to be removed from 2027-01-01 01:00"),
+        (leaving(NOW - HOUR, "it holds data"), False, "it holds data"),
+        (leaving(None), False, "by hand"),
     ],
 )
-def test_only_what_nobody_owns_goes_and_only_after_its_lease(
-    one: Leaving, owned: bool, removed: bool, why: str
-) -> None:
+def test_only_what_nobody_owns_goes_and_only_after_its_lease(one: Leaving, removed: bool, why: str) -> None:
     """What holds a person's data is shown and kept."""
-    found = decide(one, lambda name: owned, NOW)
+    found = decide(one, lambda name: Standing.OVER, NOW)
     assert found is not None
     assert (found.remove, why in found.why) == (removed, True)
 
 
+def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() -> None:
+    """They may be anyone's; a rollout that went back is known under its first name too."""
+    found = decide(leaving(NOW - HOUR), lambda name: Standing.UNKNOWN, NOW)
+    assert found is not None
+    assert (found.remove, "knows no rollout shop-1-back" in found.why) == (False, True)
+    by_first_name = decide(
+        leaving(NOW - HOUR), lambda name: Standing.OVER if name == "shop-1" else Standing.UNKNOWN, NOW
+    )
+    assert by_first_name is not None
+    assert by_first_name.remove
+
+
 def test_a_rollout_that_is_not_over_owns_what_it_launched_on_its_way_there_and_back() -> None:
     """Whatever the expiry says."""
-    assert decide(leaving(NOW - HOUR), lambda name: name == "shop-1", NOW) is None
+    assert (
+        decide(leaving(NOW - HOUR), lambda name: Standing.OPEN if name == "shop-1" else Standing.UNKNOWN, NOW) is None
+    )
 
 
 @pytest.fixture
@@ -59,7 +71,7 @@ def at(aws: StrictAws, tmp_path: Path) -> Iterator[Shop]:
 
 
 def reaped(at: Shop, *, days: float, apply: bool = True) -> tuple[Reaping, ...]:
-    ground = Ec2Ground(at.cloud.clients, [(at.cloud.aws.account, REGION)])
+    ground = Ec2Ground(at.cloud.clients, [(at.cloud.aws.account, REGION)], at.cloud.ledger)
     return reap([ground], at.cloud.ledger, at.cloud.now + timedelta(days=days), "ann", apply=apply)
 
 
@@ -109,6 +121,8 @@ def test_a_root_volume_that_nobody_needs_goes_and_one_to_go_back_to_stays(at: Sh
     port.create(key, at.target, at.cloud.now + timedelta(days=1))
     port.start(key)
     at.settle()
+    at.cloud.ledger.begin_rollout(key.rollout, "shop", "ann", {}, at.cloud.now)
+    at.cloud.ledger.save_rollout(key.rollout, {}, at.cloud.now, is_open=False)
     (kept,) = reaped(at, days=9)
     assert (kept.leaving.kind, kept.remove, "go back" in kept.why) == ("volume", False, True)
     port.revive(key)
@@ -122,3 +136,44 @@ def test_nothing_is_reaped_where_a_region_cannot_be_read(at: Shop) -> None:
     """What is there is unknown."""
     with at.aws.faulty(Fault("denied", operation="DescribeVolumes")), pytest.raises(OutsideError, match="nothing is"):
         reaped(at, days=9)
+
+
+def test_tags_on_an_instance_and_a_volume_of_production_let_nothing_go(at: Shop) -> None:
+    """Somebody who may tag writes all of a dead rollout's tags onto a member and a disk: both are shown, and stay."""
+    old = at.furnished(unique=False)
+    rollout = "shop-20270101000000-123456"
+    at.cloud.ledger.begin_rollout(rollout, "shop", "ann", {}, at.cloud.now)
+    at.cloud.ledger.save_rollout(rollout, {}, at.cloud.now, is_open=False)
+    zone = at.ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+    disk = at.ec2.create_volume(AvailabilityZone=zone, Size=1)["VolumeId"]
+    due = f"{at.cloud.now:%Y-%m-%dT%H:%M:%SZ}"
+    said = {ROLLOUT: rollout, MEMBER: "a/b/ec2/i-0", EXPIRY: due}
+    at.ec2.create_tags(Resources=[old, disk], Tags=[{"Key": key, "Value": value} for key, value in said.items()])
+    at.settle()
+    found = {one.leaving.id: one for one in reaped(at, days=99)}
+    assert (found[old].remove, "not launched by this rollout's token" in found[old].why) == (False, True)
+    assert (found[disk].remove, "no line in this ledger" in found[disk].why) == (False, True)
+    assert old in at.running()
+    assert disk in {one["VolumeId"] for one in at.ec2.describe_volumes()["Volumes"]}
+
+
+def test_a_stranger_with_a_rollouts_tags_is_not_taken_for_what_it_launched(at: Shop) -> None:
+    """Neither started, registered nor ended: the rollout launches its own, and going back ends that one alone."""
+    port = Ec2Fleet(fleet(), at.cloud)
+    at.furnished(unique=False)
+    (member,) = port.describe()
+    key = key_of(member, Method.SURGE)
+    image = at.image(at.old)
+    stranger = at.ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, InstanceType="t3.micro", SubnetId=at.subnet)
+    name = stranger["Instances"][0]["InstanceId"]
+    said = {ROLLOUT: key.rollout, MEMBER: key.member}
+    at.ec2.create_tags(Resources=[name], Tags=[{"Key": tag, "Value": value} for tag, value in said.items()])
+    at.settle()
+    port.create(key, at.target, at.cloud.now + timedelta(days=1))
+    port.start(key)
+    assert len(at.running()) == 3
+    port.revive(key)
+    port.discard(key)
+    at.settle()
+    assert name in at.running()
+    assert len(at.running()) == 2

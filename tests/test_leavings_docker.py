@@ -50,4 +50,7 @@ def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(docker_host
             members.swap(key)
             assert reaped(9 * HOUR) == [(key.old_name, False)]
             assert [one.handle != key.old for one in members.describe()] == [True]
+            copy = {**labels, "dev.goldsmith.kept": "left-8"}
+            api.create_container("leavings-test:one", name="left-db.old.left-8", labels=copy)
+            assert reaped(9 * HOUR) == [("left-db.old.left-8", False), (key.old_name, False)]
         ledger.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.errors import OutsideError, UsageError
+from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
-from images.ledger import Begun, Command, Lease, Ledger, Move, ScanRecord
+from images.ledger import Begun, Command, Holder, Ledger, Move, ScanRecord
+from tests.conftest import POSTGRES
+from tests.postgres import Server
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -174,52 +178,86 @@ def test_a_rollout_is_saved_over_itself_until_it_is_over(ledger: Ledger) -> None
     assert ledger.rollout("r2") is None
 
 
-LEASE = Lease("shop", "host-a", "r1", NOW + DAY)
+OURS = Holder("shop", "host-a", "r1")
+THEIRS = Holder("shop", "host-b", "r2")
+ENDED = timedelta(seconds=-1)  # a lease that ends as soon as it is had
 
 
 def test_a_fleet_has_one_owner_until_its_lease_ends(ledger: Ledger) -> None:
     """A second owner is told who has it and until when; after the end it gets the fleet, and the first has lost it."""
-    theirs = Lease("shop", "host-b", "r2", NOW + 3 * DAY)
     assert ledger.lease("shop") is None
-    assert ledger.acquire_lease(LEASE, NOW) == LEASE
-    assert ledger.acquire_lease(theirs, NOW) == ledger.lease("shop") == LEASE
-    assert ledger.acquire_lease(theirs, NOW + DAY) == ledger.lease("shop") == theirs
-    assert not ledger.renew_lease(LEASE)
-    assert ledger.acquire_lease(replace(LEASE, fleet="bank"), NOW).fleet == "bank"
+    ours = ledger.acquire_lease(OURS, DAY)
+    assert (ours.owner, ledger.lease_lasts(OURS)) == ("host-a", True)
+    assert ledger.acquire_lease(THEIRS, DAY) == ledger.lease("shop") == ours
+    assert ledger.renew_lease(OURS, ENDED)
+    assert ledger.lease_lasts(OURS) is False
+    theirs = ledger.acquire_lease(THEIRS, 3 * DAY)
+    assert theirs == ledger.lease("shop")
+    assert theirs.owner == "host-b"
+    assert ledger.lease_lasts(OURS) is None
+    assert not ledger.renew_lease(OURS, DAY)
+    assert ledger.acquire_lease(replace(OURS, fleet="bank"), DAY).fleet == "bank"
 
 
 def test_an_owner_renews_its_lease_and_gives_it_back(ledger: Ledger) -> None:
     """Also one that ended, as long as nobody took it; giving back what another has by now takes nothing from it."""
-    later = replace(LEASE, until=NOW + 5 * DAY)
-    assert not ledger.renew_lease(LEASE)
-    ledger.acquire_lease(LEASE, NOW)
-    assert ledger.renew_lease(later)
-    assert ledger.lease("shop") == later
-    assert ledger.acquire_lease(LEASE, NOW) == LEASE
-    for foreign in (replace(LEASE, owner="host-b"), replace(LEASE, rollout="r2")):
+    assert not ledger.renew_lease(OURS, DAY)
+    first = ledger.acquire_lease(OURS, DAY)
+    assert ledger.renew_lease(OURS, 5 * DAY)
+    later = ledger.lease("shop")
+    assert later
+    assert later.until > first.until + 3 * DAY
+    assert ledger.renew_lease(OURS, ENDED)
+    assert ledger.renew_lease(OURS, DAY)
+    stands = ledger.acquire_lease(OURS, DAY)
+    assert stands.owner == "host-a"
+    for foreign in (replace(OURS, owner="host-b"), replace(OURS, rollout="r2")):
         ledger.release_lease(foreign)
-        assert ledger.lease("shop") == LEASE
-    ledger.release_lease(LEASE)
+        assert ledger.lease("shop") == stands
+    ledger.release_lease(stands)
     assert ledger.lease("shop") is None
 
 
 def test_an_owner_does_not_get_a_fleet_for_a_second_rollout_beside_the_first(ledger: Ledger) -> None:
     """One rollout per fleet, whoever asks."""
-    ledger.acquire_lease(LEASE, NOW)
-    assert ledger.acquire_lease(replace(LEASE, rollout="r2"), NOW) == LEASE
-    assert not ledger.renew_lease(replace(LEASE, rollout="r2"))
+    first = ledger.acquire_lease(OURS, DAY)
+    assert ledger.acquire_lease(replace(OURS, rollout="r2"), DAY) == first
+    assert not ledger.renew_lease(replace(OURS, rollout="r2"), DAY)
 
 
-@pytest.mark.parametrize("held", [(), (replace(LEASE, owner="dead", until=NOW),)], ids=["free", "ended"])
-def test_of_many_who_want_a_fleet_at_once_one_gets_it(ledger: Ledger, held: tuple[Lease, ...]) -> None:
+@pytest.mark.parametrize("held", [(), (replace(OURS, owner="dead"),)], ids=["free", "ended"])
+def test_of_many_who_want_a_fleet_at_once_one_gets_it(ledger: Ledger, held: tuple[Holder, ...]) -> None:
     """Whether it is nobody's or a dead owner's: everyone is told the same owner."""
-    for lease in held:
-        ledger.acquire_lease(lease, NOW - DAY)
-    wanted = [replace(LEASE, owner=f"host-{n}") for n in range(12)]
+    for dead in held:
+        ledger.acquire_lease(dead, ENDED)
+    wanted = [replace(OURS, owner=f"host-{n}") for n in range(12)]
     with ThreadPoolExecutor(12) as pool:
-        told = list(pool.map(lambda lease: ledger.acquire_lease(lease, NOW), wanted))
-    assert len(set(told)) == 1
+        told = list(pool.map(lambda one: ledger.acquire_lease(one, DAY), wanted))
+    assert len({lease.owner for lease in told}) == 1
     assert told[0] == ledger.lease("shop")
+
+
+def test_a_lease_is_dated_by_the_database_and_by_no_client(ledger: Ledger) -> None:
+    """B7: the database's moment, in UTC; a test's own clock says only whether it is near."""
+    before = ledger.now()
+    lease = ledger.acquire_lease(OURS, DAY)
+    assert before + DAY <= lease.until <= ledger.now() + DAY
+    assert abs(before - datetime.now(UTC)) < timedelta(minutes=30), "not some other time zone's"
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_process_that_is_suspended_in_a_transaction_locks_nobody_out_for_long(running_postgres: Server) -> None:
+    """The server ends the session of one that says nothing more in the middle of a transaction."""
+    with closing(Ledger.open(running_postgres.new_database())) as ledger, ledger._begin() as connection:
+        assert connection.exec_driver_sql("show idle_in_transaction_session_timeout").scalar() == "30s"
+
+
+def test_no_module_about_leases_reads_a_clock_of_its_own() -> None:
+    """B7: an operator's clock that is two hours ahead would end other people's leases."""
+    for module in ("images/ledger/leases.py", "pipelines/roll/leasing.py", "pipelines/roll/carrying.py"):
+        text = (ROOT / module).read_text()
+        assert "datetime.now" not in text, module
+        assert "time.time" not in text, module
 
 
 def test_the_newest_command_stands_and_each_is_audited(ledger: Ledger) -> None:

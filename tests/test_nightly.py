@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from hardening.foundation.settings import Settings
+from images.publication.login import login_file
 from pipelines.fleet.docker.proxy import nginx_config
 from pipelines.host import embedded_registry
 from tests.archive import Archive
@@ -73,9 +74,9 @@ class Town:
         return answer, {f"{line['kind']} {line['name']}": line for line in answer.json["lines"]}
 
     def docker(self, *words: str) -> str:
-        done = subprocess.run(
-            ["docker", "-H", self.docker_host, *words], check=True, capture_output=True, text=True
-        )  # fmt: skip
+        login = login_file(Settings(state=self.inv.state)).parent
+        argv = ["docker", "--config", str(login), "-H", self.docker_host, *words]
+        done = subprocess.run(argv, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     def start(self) -> str:

@@ -295,7 +295,7 @@ def test_a_blob_is_there_whole_or_not_at_all(store: Store) -> None:
 def test_a_missing_blob_says_what_to_do(store: Store) -> None:
     """Not a traceback."""
     with pytest.raises(OutsideError, match="is not in the store"):
-        store.read_json("sha256:00")
+        store.read_json(f"sha256:{0:064x}")
 
 
 @pytest.mark.parametrize(

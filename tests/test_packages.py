@@ -12,12 +12,14 @@ from images.artifact import Package
 from images.disk import file_digest
 from images.model import Bootstrap
 from images.packages import aptroot, debian
-from images.packages.index import PackageIndex, write_repository
+from images.packages.index import PackageIndex
+from images.packages.pool import write_repository
 from tests.archive import Archive
 
 TRIXIE = Bootstrap(family="debian", suite="trixie")
 STATIC = Bootstrap(family="debian", suite="trixie", variant="static")
-STANZA = """\
+SHA256 = "abc0" * 16
+STANZA = f"""\
 Package: libx
 Source: x-source (1.0)
 Version: 1:2.0+b1
@@ -27,7 +29,7 @@ Depends: libc6,
 Description: something
 Filename: pool/main/x/libx_2.0_amd64.deb
 Size: 7
-SHA256: abc"""
+SHA256: {SHA256}"""
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def names(packages: tuple[Package, ...]) -> list[str]:
 
 def test_a_stanza_becomes_a_package_with_its_source() -> None:
     """Name, version with epoch, architecture, hash, and the source without its version."""
-    assert debian.package_of(STANZA) == Package("libx", "1:2.0+b1", "amd64", "abc", "x-source")
+    assert debian.package_of(STANZA) == Package("libx", "1:2.0+b1", "amd64", SHA256, "x-source")
 
 
 def test_an_installed_stanza_says_so_and_forgets_the_archive() -> None:
@@ -63,19 +65,21 @@ def test_an_installed_stanza_says_so_and_forgets_the_archive() -> None:
     assert "Filename" not in text
     assert "SHA256" not in text
     assert "\n libz\n" in text
-    assert debian.installed(text) == (Package("libx", "1:2.0+b1", "amd64", "", "x-source"),)
+    assert list(debian.installed(text)) == [Package("libx", "1:2.0+b1", "amd64", "", "x-source")]
 
 
 def test_only_what_is_installed_counts() -> None:
     """A package that was removed but left its configuration is not installed."""
     removed = debian.as_installed(STANZA).replace("install ok installed", "deinstall ok config-files")
-    assert debian.installed(removed) == ()
+    assert debian.installed(removed) == {}
+    held = debian.as_installed(STANZA).replace("install ok installed", "hold ok installed")
+    assert len(debian.installed(held)) == 1
 
 
 def test_uris_become_names_with_versions() -> None:
     """The epoch's colon, which file names escape, is read back."""
     line = "'http://mirror.example.com/x_1%3a2-1_amd64.deb' x_1%3a2-1_amd64.deb 10 SHA256:aa"
-    assert debian.parse_uris(f"Reading…\n{line}\n") == ["x=1:2-1"]
+    assert debian.parse_uris(f"Reading…\n{line}\n") == {"x=1:2-1": "aa"}
 
 
 def test_the_hosts_sources_are_narrowed_to_the_suite() -> None:

@@ -18,8 +18,9 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Registry as RegistrySettings
 from hardening.foundation.settings import Settings
 from images.documents import Document
+from images.publication.answers import NotFoundError
 from images.publication.referrers import SETTLE_SECONDS, _write_index, attach, attached, detach_all, latest, read
-from images.publication.registry import NotFoundError, Registry, is_loopback, split
+from images.publication.registry import Registry, is_loopback, split
 from images.store.oci import Store
 from tests.publishing import built, running_registry, settings_in, stored
 
@@ -261,5 +262,5 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 def _strict(address: str, settings: Settings) -> Registry:
     """A registry on loopback that is treated like one elsewhere."""
     registry = Registry(address, settings)
-    registry._plain = False
+    registry._plain = lambda _reference: False  # type: ignore[method-assign]
     return registry

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from hardening.evaluate import judge_image
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.settings import ROOT, Feeds, Settings
 from hardening.model import Severity
+from images import rescan
 from images.feeds.sample import debsecan_format
 from images.rescan import SBOM, inputs_of, standing
-from images.scan import ScanResult, scan, unchanged
+from images.scan import ScanResult, at_best, scan, unchanged
 from images.scanners import SCANNERS
 from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, report
 from tests.publishing import CHECK
@@ -52,10 +54,8 @@ def test_other_data_is_another_scan(feed: Feed | None) -> None:
     assert after[SBOM] == before[SBOM]
 
 
-def test_another_image_reason_program_or_setting_is_another_scan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A program is another one when its file is."""
+def test_another_image_reason_or_program_is_another_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program is another one when its file is; what the environment says reaches no scanner."""
     program = tmp_path / "my-scanner"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -68,10 +68,38 @@ def test_another_image_reason_program_or_setting_is_another_scan(
     program.write_text("#!/bin/sh\nexit 0\n")
     seen.append(inputs_of("image", mine, {}, {})["mine"])
     monkeypatch.setenv("TRIVY_SEVERITY", "CRITICAL")
-    seen.append(inputs_of("image", mine, {}, {})["mine"])
+    assert inputs_of("image", mine, {}, {})["mine"] == seen[-1]
     program.unlink()
     seen.append(inputs_of("image", mine, {}, {})["mine"])
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("module", ["images.scanners.confinement", "images.scanners.denied", "hardening.findings"])
+def test_our_own_code_around_a_scanner_is_an_input(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How it is shut in, which versions are denied, and what a finding is: another text of it is another scan."""
+    read, changed = Path.read_bytes, import_module(module).__file__
+
+    def reads(path: Path) -> bytes:
+        return read(path) + (b"# changed" if str(path) == changed else b"")
+
+    before = rescan._own_code.__wrapped__()
+    monkeypatch.setattr(Path, "read_bytes", reads)
+    assert rescan._own_code.__wrapped__() != before
+
+
+def test_a_judge_without_a_program_evaluates_nothing_at_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And one without data; that is known before there is an image."""
+    settings = Settings(state=tmp_path, feeds=Feeds(trivy=str(tmp_path)))
+    monkeypatch.setattr("images.scan.feeds.current", lambda *_, **__: ({"debsecan": FEED}, {}))
+    monkeypatch.setattr("images.scan.process.which", lambda name: Path("/usr/bin") / name)
+    with_programs = {r.scanner: (r.outcome, r.reason) for r in at_best(settings, "trixie", NOW)}
+    monkeypatch.setattr("images.scan.process.which", lambda _name: None)
+    without = {r.scanner: (r.outcome, r.reason) for r in at_best(settings, "trixie", NOW)}
+    assert with_programs["debsecan"] == (Outcome.PASS, "")
+    assert with_programs["trivy"] == (Outcome.NOT_EVALUATED, "it has no data")
+    assert without["debsecan"] == (Outcome.NOT_EVALUATED, "debsecan is not installed")
 
 
 def test_an_error_never_stands() -> None:
@@ -115,14 +143,15 @@ class Clinic:
 
     def _scanner(self, name: str) -> Scanner:
         def command(_target: ScanTarget, _inputs: ScanInputs) -> list[str]:
-            return ["touch", str(self.folder / f"ran-{name}")]
+            (self.folder / f"ran-{name}").touch()  # the scanner itself can write to no place of ours
+            return ["true"]
 
         def parse(_out: str, _target: ScanTarget, inputs: ScanInputs) -> ScanReport:
             opinion = ((name, Severity.LOW),)
             found = Finding(FindingKind.VULNERABILITY, "CVE-2026-0001", "openssl", "1", "", Severity.LOW, opinion)
             return report(name, FindingKind.VULNERABILITY, [found], 1, "", feed=inputs.feeds.get(name))
 
-        return Scanner(name, FindingKind.VULNERABILITY, "touch", command, parse)
+        return Scanner(name, FindingKind.VULNERABILITY, "true", command, parse)
 
 
 @pytest.fixture

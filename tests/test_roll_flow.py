@@ -24,6 +24,7 @@ from images.context import Context
 from images.documents import REVOCATION, Document, to_json
 from images.ledger import Ledger
 from images.publication.lifecycle import timestamp
+from images.publication.login import auth_config
 from images.publication.referrers import attach
 from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.members import Key, Target
@@ -75,6 +76,9 @@ class Place:
         settings = self.settings.model_copy(update={"docker": docker})
         return Context(settings, NOW, lambda: self.host, lambda: self.address)
 
+    def login(self) -> dict[str, str] | None:
+        return auth_config(self.settings, self.address)
+
     def desk(self, context: Context) -> Any:
         return desk("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
 
@@ -83,7 +87,7 @@ class Place:
         repository = f"{self.address}/fleet-test"
         busybox_image(self.api, f"fleet-test:{answer}", answer)
         self.api.tag(f"fleet-test:{answer}", repository, channel)
-        lines = list(self.api.push(repository, channel, stream=True, decode=True))
+        lines = list(self.api.push(repository, channel, stream=True, decode=True, auth_config=self.login()))
         assert not [line for line in lines if "error" in line], lines
         pushed = context.publisher.registry.get(f"{repository}:{channel}").digest
         at = NOW - timedelta(days=days)
@@ -151,6 +155,23 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(
         assert start(at, apply=True, as_owner=True)[0].steps == ()
     assert context.ledger.running_digests() == {new.digest: ("fleet-test/web-1",)}
     assert context.ledger.open_rollouts() == ()
+
+
+def test_a_member_that_has_died_is_missed_by_the_check(place: Place, context: Context) -> None:
+    """The ledger knows that it was a member; no restart policy brings it back."""
+    old = place.publish(context, "one", days=40, ends=-1)
+    for name in ("web-1", "web-2"):
+        place.run(f"{old.repository}@{old.digest}", name)
+    with place.desk(context) as at:
+        assert [line.healthy for line in member_lines(check(at))] == [True, True]
+        place.api.kill("web-2")
+        for _ in range(2):
+            seen = [(line.name, line.healthy) for line in member_lines(check(at))]
+            assert seen == [("web-1", True), ("web-2", False)]
+        place.publish(context, "two", days=1)
+        planned, _ = start(at, apply=False)
+        assert (planned.desired, planned.floor, [step.member.name for step in planned.steps]) == (2, 2, ["web-1"])
+        assert [skip.why for skip in planned.skipped] == ["it does not run (exited): start it, or remove it"]
 
 
 def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_moved(
@@ -287,21 +308,24 @@ def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Pl
     assert (planned.steps, "application image" in planned.skipped[0].why) == ((), True)
 
 
-def test_an_application_that_names_its_base_is_known_by_it(place: Place, context: Context) -> None:
-    """The annotation base.digest, in an image that shares no layer with its base."""
+def test_an_application_that_names_a_base_and_holds_none_of_it_is_unknown(place: Place, context: Context) -> None:
+    """The annotation base.digest, in an image that shares no layer with that base: anybody can write that."""
     base = place.publish(context, "one", days=40)
     other = place.publish(context, "two", days=1, channel="other")
     manifest = context.publisher.registry.get(f"{other.repository}@{other.digest}").data
     named = {**manifest, "annotations": {"org.opencontainers.image.base.digest": base.digest}}
     url = f"http://{place.address.replace('/', '/v2/', 1)}/fleet-test/manifests/app"
-    with requests.put(url, json=named, headers={"Content-Type": str(manifest["mediaType"])}, timeout=10) as answer:
+    login = place.login() or {}
+    kind, auth = {"Content-Type": str(manifest["mediaType"])}, (login["username"], login["password"])
+    with requests.put(url, json=named, headers=kind, auth=auth, timeout=10) as answer:
         assert answer.status_code == 201, answer.text
     app = f"{other.repository}:app"
-    place.api.pull(app)
+    place.api.pull(app, auth_config=place.login())
     place.run(app)
     with place.desk(context) as at:
         line = member_lines(check(at))[0]
-    assert (line.release, line.base[:10]) == ("", "fleet-test")
+    assert (line.release, line.base) == ("", "")
+    assert "unknown" in line.violations
 
 
 def test_nothing_that_matches_is_said(place: Place, context: Context) -> None:

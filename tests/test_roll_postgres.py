@@ -13,7 +13,7 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
-from pipelines.roll import carrying
+from pipelines.roll import leasing
 from pipelines.roll.flow import start
 from pipelines.roll.journal import Command
 from pipelines.roll.underway import newest, tell
@@ -74,6 +74,6 @@ def process(place: Place) -> multiprocessing.process.BaseProcess:
 
 def rolls_on_short_leases(settings: Settings, address: str, host: str) -> None:
     """As `rolls`, with a lease that ends ten seconds after its owner's last sign of life."""
-    carrying.LEASE = timedelta(seconds=10)
-    carrying.RENEW_SECONDS = 1.0
+    leasing.LEASE = timedelta(seconds=10)
+    leasing.RENEW_SECONDS = 1.0
     rolls(settings, address, host)

@@ -43,6 +43,16 @@ def test_the_heading_says_how_much_how_long_and_from_when() -> None:
     ]
 
 
+def test_the_heading_says_which_compose_file_must_name_the_new_image() -> None:
+    """Each service once: `docker compose up` would bring the old image back."""
+    of = {"defined_in": "the service web in /srv/shop/compose.yaml"}
+    shown = planned(2, **of)
+    assert heading(shown)[2:] == [
+        f"the service web in /srv/shop/compose.yaml must name {shown.replacement}, or compose brings the old image back"
+    ]
+    assert heading(planned(2))[2:] == []
+
+
 def test_a_plan_with_long_names_and_reasons_stays_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     """Folded, not cut."""
     out.cache_clear()

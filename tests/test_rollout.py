@@ -170,6 +170,24 @@ def test_surge_of_what_cannot_exist_twice_is_refused() -> None:
     assert "in_place" in error.value.hint
 
 
+def test_a_member_that_cannot_stand_beside_its_replacement_is_left_alone_and_the_others_surge() -> None:
+    """One published port is no reason to keep the whole fleet on an expired image."""
+    members = [judged("web-1", "expired"), judged("web-2", "expired", forced_in_place=PORT), judged("web-3")]
+    planned = plan(fleet(), members, target(), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-1"]
+    assert [(skip.member.rpartition("/")[2], "host port 8080" in skip.why) for skip in planned.skipped] == [
+        ("web-2", True)
+    ]
+
+
+def test_a_surge_is_not_refused_for_a_member_that_is_left_alone_anyway() -> None:
+    """Its port is not what stands in the way."""
+    both = judged("web-2", "expired", forced_in_place=PORT, cannot_roll="it was started with --rm")
+    assert [skip.why for skip in plan(fleet(), [judged("web-1"), both], target(), NOW).skipped] == [
+        "it was started with --rm"
+    ]
+
+
 def test_an_ill_member_uses_up_what_may_be_unavailable() -> None:
     """Three wanted, one may be missing, one is: no healthy one may be stopped."""
     members = [judged("web-1", "expired"), judged("web-2", healthy=False), judged("web-3")]

@@ -30,7 +30,7 @@ from pipelines.simulation.faults import arrange
 from pipelines.simulation.fleet import SimulatedFleet
 from pipelines.simulation.promises import kept, watch
 from pipelines.simulation.scenario import Fault, Scenario, Trouble
-from pipelines.simulation.stage import TARGET, Simulation, name_of
+from pipelines.simulation.stage import LEASE, TARGET, Simulation, name_of
 
 IN_PLACE = {"method": "in_place", "max_unavailable": 1}
 WIDE = {"max_parallel": 5, "max_surge": 5, "budgets": [{"nodes": "100%"}]}
@@ -39,8 +39,10 @@ WIDE = {"max_parallel": 5, "max_surge": 5, "budgets": [{"nodes": "100%"}]}
 class Run(Simulation):
     """A rollout of three members, or more, that has been played, and what was seen of it after every event."""
 
-    def __init__(self, limits: dict[str, Any] | None = None, *faults: Fault, members: int = 3) -> None:
-        super().__init__(Scenario(1, members, limits or {}, faults=faults))
+    def __init__(
+        self, limits: dict[str, Any] | None = None, *faults: Fault, members: int = 3, shared: bool = True
+    ) -> None:
+        super().__init__(Scenario(1, members, limits or {}, faults=faults, shared=shared))
         self.least = members
         self.seen: list[tuple[float, int, Stage | None]] = []
         self.each_event = self._look
@@ -431,6 +433,25 @@ def test_killed_at_every_step_before_and_after_its_effect_it_comes_to_the_same_e
             run = Run(small, fault, members=2)
             assert phases(run.play()) == [Phase.NEW] * 2, fault
             assert run.images() == calm.images()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["on a server", "in a file"])
+@pytest.mark.parametrize("limits", [{}, IN_PLACE], ids=["surge", "in place"])
+def test_asleep_at_every_step_before_and_after_its_effect_it_comes_to_the_same_end(
+    limits: dict[str, Any], shared: bool
+) -> None:
+    """For less than a lease and for longer; on a server another one goes on meanwhile, and the sleeper ends."""
+    small = limits | {"bake_time": "10s", "min_healthy_time": "3s"}
+    calm = Run(small, members=2)
+    calm.play()
+    for number in range(1, calm.steps):
+        for trouble in (Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER):
+            for span in (20, 70):
+                run = Run(small, Fault(trouble, number, amount=span), members=2, shared=shared)
+                assert phases(run.play()) == [Phase.NEW] * 2, (trouble, number, span)
+                assert run.images() == calm.images()
+                lives = [process.alive for process in run.processes]
+                assert lives == ([False, True] if shared and span > LEASE else [True]), (trouble, number, span)
 
 
 def test_whoever_lost_the_lease_does_nothing_more() -> None:

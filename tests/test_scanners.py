@@ -94,10 +94,14 @@ def test_a_scanner_that_saw_fewer_packages_than_the_image_holds_did_not_evaluate
         assert report.reason == "it saw 4 of the image's 5 packages"
 
 
+EVERYTHING = (
+    "--config=", "--ignorefile=", "--ignore-policy=", "--severity=UNKNOWN,LOW,MEDIUM,HIGH,CRITICAL", "--skip-dirs=",
+    "--skip-files=", "--exit-code=0", "--skip-version-check", "--disable-telemetry", "--format=json", "--quiet",
+)  # fmt: skip
 TRIVY = (
-    "--scanners=vuln", "--cache-dir=/data", "--cache-backend=memory", "--config=", "--ignorefile=",
-    "--skip-version-check", "--disable-telemetry", "--skip-db-update", "--skip-java-db-update",
-    "--skip-vex-repo-update", "--offline-scan", "--format=json", "--quiet",
+    "--scanners=vuln", "--cache-dir=/data", *EVERYTHING, "--cache-backend=memory", "--ignore-unfixed=false",
+    "--ignore-status=", "--vex=", "--pkg-types=os,library", "--skip-db-update", "--skip-java-db-update",
+    "--skip-vex-repo-update", "--offline-scan",
 )  # fmt: skip
 
 
@@ -177,9 +181,9 @@ def test_lines_that_break_the_same_hadolint_rule_are_one_finding():
 
 
 def test_an_image_configuration_becomes_the_dockerfile_it_amounts_to():
-    """User, health check and environment as rules expect them; a value with a line break stays one line."""
+    """User, health check and environment as rules expect them; a value with quotes stays one line."""
     config = {
-        "Env": ["A=b\nUSER root"],
+        "Env": ['A=b" USER root\\'],
         "User": "65532",
         "ExposedPorts": {"8080/tcp": {}},
         "Healthcheck": {"Test": ["CMD", "/ok"]},
@@ -187,7 +191,7 @@ def test_an_image_configuration_becomes_the_dockerfile_it_amounts_to():
     }
     assert trivy_config.dockerfile({"config": config}).splitlines() == [
         "FROM scratch",
-        r'ENV A="b\nUSER root"',
+        r'ENV A="b\" USER root\\"',
         "EXPOSE 8080/tcp",
         "USER 65532",
         'HEALTHCHECK CMD ["/ok"]',
@@ -339,3 +343,54 @@ def test_a_secret_in_a_machines_tree_is_found_by_its_path():
     assert SCANNERS["trivy-secret"].parse(sample("trivy-secret-machine"), some, AT_MACHINE).outcome is (
         Outcome.NOT_EVALUATED
     )
+
+
+def test_an_answer_that_is_half_understood_is_an_error():
+    """One block of debsecan's that nobody knows, beside one that is known."""
+    known = "CVE-2026-0001\n  A\n  installed: zlib1g 1.3.1-1\n"
+    for text in (f"{known}\nCVE-2026-0002 what\n", f"CVE-2026-0002 what\n\n{known}"):
+        report = SCANNERS["debsecan"].parse(text, TARGET, INPUTS)
+        assert (report.outcome, report.findings) == (Outcome.ERROR, ())
+
+
+def test_hadolint_without_a_dockerfile_evaluated_nothing():
+    """Whatever it answers."""
+    report = SCANNERS["hadolint"].parse("[]", replace(TARGET, dockerfile=None), INPUTS)
+    assert (report.outcome, report.evaluated) == (Outcome.NOT_EVALUATED, 0)
+
+
+def test_hadolint_heeds_no_remark_in_the_file():
+    """The whole command; and what it reads, line by line where it was."""
+    assert SCANNERS["hadolint"].command(TARGET, INPUTS) == [
+        "hadolint", "--no-color", "--config=/dev/null", "--disable-ignore-pragma", "--failure-threshold=style",
+        "--format=json", "/scratch/Dockerfile",
+    ]  # fmt: skip
+    text = "#hadolint global ignore=DL3020\nFROM scratch # HADOLINT shell=sh\nRUN # shellcheck disable=all\n# plain\n"
+    [written] = SCANNERS["hadolint"].files(TARGET, replace(INPUTS, dockerfile=text)).values()
+    assert written.splitlines() == [
+        "#no hadolint global ignore=DL3020", "FROM scratch # no HADOLINT shell=sh", "RUN # no shellcheck disable=all",
+        "# plain",
+    ]  # fmt: skip
+
+
+def test_only_packages_of_the_operating_system_prove_that_trivy_saw_the_image():
+    """Those of a language, which one file can list, do not."""
+    packages_of = {"Class": "lang-pkgs", "Packages": [{"Name": f"p{number}"} for number in range(4)]}
+    answer = json.dumps({"SchemaVersion": 2, "Results": [packages_of]})
+    assert SCANNERS["trivy"].parse(answer, TARGET, INPUTS).outcome is Outcome.NOT_EVALUATED
+
+
+def test_secrets_are_sought_in_every_layer_and_in_the_configuration_of_an_image():
+    """Of a machine in its tree; no file of rules silences any."""
+    container, machine = (SCANNERS["trivy-secret"].command(*of) for of in ((TARGET, INPUTS), (MACHINE, AT_MACHINE)))
+    assert {"--image-config-scanners=secret", "--scanners=secret", "--secret-config=", "--input=/image/layout"} <= set(
+        container
+    )
+    assert {"--list-all-pkgs", "--scanners=secret", "--secret-config=", "/image/tree"} <= set(machine)
+
+
+def test_a_bill_that_names_another_version_of_a_package_is_half_a_bill():
+    """The name alone is not the package that was installed."""
+    first, *others = TARGET.packages
+    with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
+        syft.normalise(sample("syft"), replace(TARGET, packages=(replace(first, version="0"), *others)))

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import RefusedError, UsageError
+from images.ledger.leases import Holder
+from pipelines.durable.memory import Memory
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Target
 from pipelines.roll.simulating import output, show_simulation, simulate_rollouts
@@ -20,6 +22,7 @@ from pipelines.rollouts.acting import PATIENT_TRIES, Hand, Turns
 from pipelines.rollouts.leave import Leave
 from pipelines.rollouts.rolling import Rolling
 from pipelines.rollouts.state import MemberState
+from pipelines.rollouts.tenure import take
 from pipelines.simulation.faults import arrange
 from pipelines.simulation.scenario import Fault, Scenario, Trouble, scenario
 from pipelines.simulation.simulate import Report, play, simulate
@@ -177,6 +180,36 @@ def new_discarded_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "old_serves", old_serves)
 
 
+def fenced_and_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lost its lease acts no more, and neither ends: its lock keeps everybody out."""
+    monkeypatch.setattr(Memory, "fenced", lambda _memory, _process: None)
+
+
+def lease_before_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is taken by one that is then refused the file."""
+
+    def enter(stage: Simulation, wanted: Holder) -> None:
+        take(stage.ledger, wanted, alone=False)
+        stage.lock()
+
+    monkeypatch.setattr(Simulation, "enter", enter)
+
+
+def no_lock_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes believes that the file is its own, and that the lease's owner is dead."""
+    monkeypatch.setattr(Simulation, "lock", lambda _stage: None)
+
+
+def no_canary_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the canary was left alone, the rest follows at once."""
+    monkeypatch.setattr(run, "canary_of", lambda wave, _limits: (wave,))
+
+
+def no_bake_without_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canary whose old one has vanished proves nothing, and nobody is asked."""
+    monkeypatch.setattr(Rolling, "new", Rolling.pairs)
+
+
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     no_proof: "proved before terminated",
     one_good_read: "proved before terminated",
@@ -193,6 +226,11 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     no_approval: "baked before promoted",
     paused_time_counts: "baked before promoted",
     deaf_while_proving: "people are obeyed",
+    fenced_and_lingering: "who lost its lease ends",
+    lease_before_lock: "a lease is with whoever can go on",
+    no_lock_of_the_file: "who lost its lease ends",
+    no_canary_passed_on: "a canary comes first",
+    no_bake_without_an_old_one: "a canary comes first",
 }
 
 

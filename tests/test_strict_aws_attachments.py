@@ -83,6 +83,63 @@ def test_a_volume_fits_zone_device_and_state(aws: StrictAws, ec2: Any) -> None:
         ec2.attach_volume(VolumeId=near, InstanceId=started["InstanceId"], Device="/dev/sdf")
 
 
+def test_a_multi_attach_volume_hangs_on_several(aws: StrictAws, ec2: Any) -> None:
+    """EBS User Guide, "Attach an EBS volume to multiple EC2 instances"; API reference of DetachVolume: which one."""
+    first, second = running(aws, ec2, 2, Placement={"AvailabilityZone": ZONE})
+    how = {"AvailabilityZone": ZONE, "Size": 4, "VolumeType": "io2", "Iops": 100, "MultiAttachEnabled": True}
+    volume = ec2.create_volume(**how)["VolumeId"]
+    for number in (first, second):
+        ec2.attach_volume(VolumeId=volume, InstanceId=number, Device="/dev/sdf")
+    aws.advance(10)
+    assert states(ec2, volume) == ("in-use", ["attached", "attached"])
+    for number in (first, second):
+        (found,) = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [number]},
+                                                 {"Name": "size", "Values": ["4"]}])["Volumes"]  # fmt: skip
+        assert [one["InstanceId"] for one in found["Attachments"]] == [first, second]
+    with refused("VolumeInUse"):
+        ec2.attach_volume(VolumeId=volume, InstanceId=first, Device="/dev/sdg")
+    with refused("MissingParameter"):
+        ec2.detach_volume(VolumeId=volume)
+    ec2.detach_volume(VolumeId=volume, InstanceId=first)
+    aws.advance(10)
+    (left,) = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["Attachments"]
+    assert (left["InstanceId"], len(instance(ec2, first)["BlockDeviceMappings"])) == (second, 1)
+
+
+def test_of_several_interfaces_one_must_be_named(aws: StrictAws, ec2: Any) -> None:
+    """API reference of ModifyInstanceAttribute and AssociateAddress; the check is that of the primary interface."""
+    (number,) = running(aws, ec2, SubnetId=subnet(ec2))
+    ec2.modify_instance_attribute(InstanceId=number, SourceDestCheck={"Value": False})
+    assert instance(ec2, number)["SourceDestCheck"] is False
+    nic = ec2.create_network_interface(SubnetId=subnet(ec2))["NetworkInterface"]["NetworkInterfaceId"]
+    ec2.attach_network_interface(NetworkInterfaceId=nic, InstanceId=number, DeviceIndex=1)
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    with refused("InvalidInstanceID"):
+        ec2.modify_instance_attribute(InstanceId=number, SourceDestCheck={"Value": True})
+    with refused("InvalidInstanceID"):
+        ec2.modify_instance_attribute(InstanceId=number, Groups=["sg-1"])
+    with refused("InvalidInstanceID"):
+        ec2.associate_address(AllocationId=address, InstanceId=number)
+    primary = instance(ec2, number)["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    ec2.associate_address(AllocationId=address, NetworkInterfaceId=primary)
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=primary, SourceDestCheck={"Value": True})
+    assert instance(ec2, number)["SourceDestCheck"] is True
+
+
+def test_an_efa_comes_to_a_stopped_instance_only(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Elastic Fabric Adapter": attached and detached while it is stopped; its card is kept."""
+    (number,) = running(aws, ec2, SubnetId=subnet(ec2))
+    made = ec2.create_network_interface(SubnetId=subnet(ec2), InterfaceType="efa")["NetworkInterface"]
+    asked = {"NetworkInterfaceId": made["NetworkInterfaceId"], "InstanceId": number, "DeviceIndex": 1}
+    with refused("IncorrectState"):
+        ec2.attach_network_interface(**asked)
+    ec2.stop_instances(InstanceIds=[number])
+    aws.advance(10)
+    ec2.attach_network_interface(**asked, NetworkCardIndex=1)
+    attached = instance(ec2, number)["NetworkInterfaces"][1]
+    assert (attached["InterfaceType"], attached["Attachment"]["NetworkCardIndex"]) == ("efa", 1)
+
+
 def test_the_root_volume_leaves_a_stopped_instance_only(aws: StrictAws, ec2: Any) -> None:
     """And without it the instance does not start."""
     (number,) = running(aws, ec2)
@@ -270,6 +327,37 @@ def test_a_target_drains_when_it_goes(aws: StrictAws, ec2: Any, targets: str) ->
     elb.deregister_targets(**asked)
     aws.advance(5)
     assert health(aws, targets) == []
+
+
+def test_an_address_as_a_target_says_nothing_of_its_instance(aws: StrictAws, ec2: Any, targets: str) -> None:
+    """ELB User Guide, target type ip: it stays registered when the instance has stopped or ended."""
+    (number,), elb = running(aws, ec2), aws.client("elbv2")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    made = elb.create_target_group(Name="ip", Protocol="HTTP", Port=80, VpcId=vpc, TargetType="ip")["TargetGroups"][0]
+    arn, address = made["TargetGroupArn"], instance(ec2, number)["PrivateIpAddress"]
+    balancer = elb.describe_load_balancers()["LoadBalancers"][0]["LoadBalancerArn"]
+    forward = [{"Type": "forward", "TargetGroupArn": arn}]
+    elb.create_listener(LoadBalancerArn=balancer, Protocol="HTTP", Port=81, DefaultActions=forward)
+    elb.register_targets(TargetGroupArn=arn, Targets=[{"Id": address}])
+    aws.advance(10)
+    assert health(aws, arn) == ["healthy"]
+    ec2.stop_instances(InstanceIds=[number])
+    aws.advance(10)
+    assert health(aws, arn) == ["unhealthy"]
+    end(aws, ec2, number)
+    assert len(health(aws, arn)) == 1
+
+
+def test_classic_load_balancers_are_another_interface(aws: StrictAws, ec2: Any) -> None:
+    """Told by the version of the request: API reference of Elastic Load Balancing, 2012-06-01."""
+    (number,), classic = running(aws, ec2), aws.client("elb")
+    listener = {"Protocol": "HTTP", "LoadBalancerPort": 80, "InstancePort": 80}
+    classic.create_load_balancer(LoadBalancerName="old", Listeners=[listener], AvailabilityZones=[ZONE])
+    asked = {"LoadBalancerName": "old", "Instances": [{"InstanceId": number}]}
+    classic.register_instances_with_load_balancer(**asked)
+    (found,) = classic.describe_load_balancers()["LoadBalancerDescriptions"]
+    assert found["Instances"] == [{"InstanceId": number}]
+    assert aws.client("elbv2").describe_load_balancers()["LoadBalancers"] == []
 
 
 def test_what_does_not_run_is_no_target(aws: StrictAws, ec2: Any, targets: str) -> None:

@@ -256,3 +256,54 @@ def test_a_template_version_is_based_on_another(aws: StrictAws, ec2: Any) -> Non
     assert kept == {1: "t3.micro", 2: "t3.micro", 3: None}
     with refused("InvalidLaunchTemplateId.VersionNotFound"):
         ec2.create_launch_template_version(**asked, SourceVersion="9")
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "code"),
+    [
+        ("t3.micro", {"Architecture": "arm64"}, "InvalidParameterValue"),
+        ("t2.micro", {"TpmSupport": None}, "UnsupportedOperation"),
+        ("m5.metal", {}, "UnsupportedOperation"),
+        ("t3.micro", {"EnaSupport": None}, "InvalidParameterCombination"),
+        ("t4g.micro", {"BootMode": "uefi"}, "InvalidParameterValue"),
+    ],
+)
+def test_a_type_starts_only_what_it_supports(
+    aws: StrictAws, ec2: Any, kind: str, how: dict[str, Any], code: str
+) -> None:
+    """Architecture, boot mode, NitroTPM, ENA. EC2 User Guide: boot modes, NitroTPM, enhanced networking."""
+    with refused(code):
+        run(ec2, image(aws, **how), InstanceType=kind)
+    assert not ec2.describe_instances()["Reservations"]
+
+
+def test_what_a_launch_chose_is_shown(aws: StrictAws, ec2: Any) -> None:
+    """As DescribeInstances does by botocore's model of Instance, with the service's defaults where nothing was said."""
+    usual = instance(ec2, running(aws, ec2, InstanceType="m5.large"))
+    assert (usual["CpuOptions"], usual["EnclaveOptions"]) == ({"CoreCount": 1, "ThreadsPerCore": 2}, {"Enabled": False})
+    assert usual["CapacityReservationSpecification"] == {"CapacityReservationPreference": "open"}
+    assert (usual["MaintenanceOptions"], usual["HibernationOptions"]) == (
+        {"AutoRecovery": "default"},
+        {"Configured": False},
+    )
+    asked: dict[str, Any] = {
+        "CpuOptions": {"CoreCount": 1, "ThreadsPerCore": 1},
+        "EnclaveOptions": {"Enabled": True},
+        "HibernationOptions": {"Configured": True},
+        "CapacityReservationSpecification": {"CapacityReservationTarget": {"CapacityReservationId": "cr-1"}},
+        "MaintenanceOptions": {"AutoRecovery": "disabled"},
+        "PrivateDnsNameOptions": {"HostnameType": "resource-name", "EnableResourceNameDnsARecord": True},
+    }
+    licence = {"LicenseConfigurationArn": "arn:aws:license-manager:eu-central-1:111111111111:license-configuration:x"}
+    shown = instance(ec2, running(aws, ec2, InstanceType="m5.large", LicenseSpecifications=[licence], **asked))
+    assert {name: shown[name] for name in asked} == asked
+    assert shown["Licenses"] == [licence]
+
+
+def test_a_one_time_spot_instance_cannot_stop(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Stop a Spot Instance": only of a persistent request; it can reboot."""
+    number = running(aws, ec2, InstanceMarketOptions={"MarketType": "spot"})
+    assert instance(ec2, number)["InstanceLifecycle"] == "spot"
+    with refused("UnsupportedOperation"):
+        ec2.stop_instances(InstanceIds=[number])
+    ec2.reboot_instances(InstanceIds=[number])

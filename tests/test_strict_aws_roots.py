@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -17,8 +19,8 @@ def ec2(aws: StrictAws) -> Any:
     return aws.client("ec2")
 
 
-def running(aws: StrictAws, ec2: Any, name: str) -> str:
-    number = str(ec2.run_instances(ImageId=name, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"])
+def running(aws: StrictAws, ec2: Any, name: str, **how: Any) -> str:
+    number = str(ec2.run_instances(ImageId=name, MinCount=1, MaxCount=1, **how)["Instances"][0]["InstanceId"])
     for _ in range(2):
         aws.advance(11)
         ec2.describe_instances()
@@ -56,7 +58,7 @@ def checked(ec2: Any, number: str) -> str:
 
 def done(aws: StrictAws, ec2: Any, name: str) -> str:
     """The state that the task ends in."""
-    for _ in range(2):
+    for _ in range(3):
         aws.advance(10)
         state = str(task(ec2, name)["TaskState"])
     return state
@@ -84,6 +86,19 @@ def test_a_root_volume_is_replaced_by_that_of_an_image(aws: StrictAws, ec2: Any)
     assert (volume(ec2, first)["State"], volume(ec2, second)["State"]) == ("available", "in-use")
     assert (before.pop("ImageId"), after.pop("ImageId")) == (old, new)
     assert {key for key in before if before[key] != after[key]} == {"BlockDeviceMappings"}
+
+
+def test_an_answer_says_when_it_was_given(aws: StrictAws, ec2: Any) -> None:
+    """By the service's own clock, as HTTP has it (RFC 9110, Date): how long ago a task ended can be told."""
+    number = running(aws, ec2, image(aws))
+    name = begin(ec2, number)
+    assert done(aws, ec2, name) == "succeeded"
+    aws.freeze()
+    aws.advance(1000)
+    told = ec2.describe_replace_root_volume_tasks()
+    ended = datetime.fromisoformat(told["ReplaceRootVolumeTasks"][0]["CompleteTime"])
+    now = parsedate_to_datetime(told["ResponseMetadata"]["HTTPHeaders"]["date"])
+    assert 1000 <= (now - ended).total_seconds() < 1100
 
 
 def test_the_replaced_root_volume_is_deleted_where_asked(aws: StrictAws, ec2: Any) -> None:
@@ -131,14 +146,115 @@ def test_a_volume_elsewhere_or_less_safe_becomes_no_root(aws: StrictAws, ec2: An
 
 
 def test_an_image_must_fit_the_instance(aws: StrictAws, ec2: Any) -> None:
-    """Another architecture, a smaller root and an absent image are refused; nothing has changed."""
-    number = running(aws, ec2, image(aws, snapshot=snapshot(aws, VolumeSize=2)))
-    for wrong in (image(aws, "arm", Architecture="arm64"), image(aws, "small")):
+    """Another architecture, one without ENA or NitroTPM, and an absent image are refused; nothing has changed."""
+    number = running(aws, ec2, image(aws))
+    without = {"ena": {"EnaSupport": None}, "tpm": {"TpmSupport": None}, "arm": {"Architecture": "arm64"}}
+    for wrong in [image(aws, name, **how) for name, how in without.items()]:
         with refused("InvalidParameterValue"):
             begin(ec2, number, ImageId=wrong)
     with refused("InvalidAMIID.NotFound"):
         begin(ec2, number, ImageId="ami-0123456789abcdef0")
     assert not ec2.describe_replace_root_volume_tasks()["ReplaceRootVolumeTasks"]
+
+
+def test_the_larger_of_both_sizes_is_the_new_roots(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Replace a root volume", considerations for using an AMI: a smaller image is no hindrance."""
+    number = running(aws, ec2, image(aws, snapshot=snapshot(aws, VolumeSize=2)))
+    assert done(aws, ec2, begin(ec2, number, ImageId=image(aws, "small"))) == "succeeded"
+    assert volume(ec2, root(ec2, number))["Size"] == 2
+    big = image(aws, "big", snapshot=snapshot(aws, VolumeSize=3))
+    assert done(aws, ec2, begin(ec2, number, ImageId=big)) == "succeeded"
+    assert volume(ec2, root(ec2, number))["Size"] == 3
+
+
+def test_an_encrypted_root_keeps_its_key(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Encryption outcomes": the original's key, else the key of the own image, else the default."""
+    keys = [aws.client("kms").create_key()["KeyMetadata"]["Arn"] for _ in range(2)]
+    ours = [image(aws, f"key-{n}", snapshot=snapshot(aws, Encrypted=True, KmsKeyArn=key)) for n, key in enumerate(keys)]
+    number = running(aws, ec2, image(aws, "clear"))
+    for name in (*ours, image(aws, "clear-again")):
+        assert done(aws, ec2, begin(ec2, number, ImageId=name)) == "succeeded"
+        assert volume(ec2, root(ec2, number))["KmsKeyId"] == keys[0]
+
+
+def test_encryption_by_default_encrypts_the_new_root(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Encryption outcomes": whatever image and old root are; then there is no way back by volume."""
+    number = running(aws, ec2, image(aws))
+    first = root(ec2, number)
+    ec2.enable_ebs_encryption_by_default()
+    assert done(aws, ec2, begin(ec2, number, ImageId=image(aws, "new"))) == "succeeded"
+    assert volume(ec2, root(ec2, number))["Encrypted"] is True
+    with refused("InvalidParameterValue"):
+        begin(ec2, number, VolumeId=first)
+
+
+def test_an_images_boot_mode_stays_with_the_instance(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Replace the root volume using an AMI": it is propagated; a kept volume changes nothing of it.
+
+    What does not boot so is impaired, and stays so after a stop and a start.
+    """
+    number = running(aws, ec2, image(aws, BootMode="legacy-bios", TpmSupport=None), InstanceType="t3.micro")
+    first, before = root(ec2, number), instance(ec2, number)
+    assert (before["BootMode"], before["CurrentInstanceBootMode"]) == ("legacy-bios", "legacy-bios")
+    assert (before.get("TpmSupport"), before["EnaSupport"]) == (None, True)
+    assert done(aws, ec2, begin(ec2, number, ImageId=image(aws, "new"))) == "succeeded"
+    after = instance(ec2, number)
+    assert (after["BootMode"], after["CurrentInstanceBootMode"], after["TpmSupport"]) == ("uefi", "uefi", "v2.0")
+    assert checked(ec2, number) == "ok"
+    assert done(aws, ec2, begin(ec2, number, VolumeId=first)) == "succeeded"
+    assert (instance(ec2, number)["CurrentInstanceBootMode"], checked(ec2, number)) == ("uefi", "impaired")
+    ec2.stop_instances(InstanceIds=[number])
+    aws.advance(10)
+    ec2.start_instances(InstanceIds=[number])
+    for _ in range(2):
+        aws.advance(11)
+        ec2.describe_instances()
+    assert checked(ec2, number) == "impaired"
+
+
+def test_a_type_that_lacks_the_boot_mode_gets_no_such_root(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Replace the root volume using an AMI": the request fails."""
+    how = {"BootMode": None, "TpmSupport": None, "EnaSupport": None}
+    number = running(aws, ec2, image(aws, **how), InstanceType="t2.micro")
+    with refused("UnsupportedOperation"):
+        begin(ec2, number, ImageId=image(aws, "new"))
+
+
+def test_the_root_of_bare_metal_is_not_replaced(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Replace a root volume", requirements: virtualized types and Mac alone."""
+    number = running(aws, ec2, image(aws, BootMode="legacy-bios", TpmSupport=None), InstanceType="m5.metal")
+    with refused("UnsupportedOperation"):
+        begin(ec2, number)
+
+
+def test_whether_the_root_ends_does_not_go_over_to_a_kept_volume(aws: StrictAws, ec2: Any) -> None:
+    """EC2 User Guide, "Replace the root volume using an existing Amazon EBS volume"; to that of an image it does."""
+    number = running(aws, ec2, image(aws))
+    first = root(ec2, number)
+    assert done(aws, ec2, begin(ec2, number, ImageId=image(aws, "new"))) == "succeeded"
+    assert instance(ec2, number)["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"] is True
+    assert done(aws, ec2, begin(ec2, number, VolumeId=first)) == "succeeded"
+    assert instance(ec2, number)["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"] is False
+
+
+def test_a_task_may_fail_and_leave_no_root(aws: StrictAws, ec2: Any) -> None:
+    """API reference, ReplaceRootVolumeTask, TaskState: failing-detached, failed-detached; what is left is stopping."""
+    new = image(aws, "new")
+    number = running(aws, ec2, image(aws))
+    first = root(ec2, number)
+    aws.ail(new, "root-detached")
+    name, states = begin(ec2, number, ImageId=new), []
+    for _ in range(3):
+        aws.advance(10)
+        states.append(task(ec2, name)["TaskState"])
+    assert states == ["in-progress", "failing-detached", "failed-detached"]
+    assert (instance(ec2, number)["BlockDeviceMappings"], volume(ec2, first)["State"]) == ([], "available")
+    with refused("IncorrectInstanceState"):
+        begin(ec2, number, VolumeId=first)
+    ec2.stop_instances(InstanceIds=[number])
+    aws.advance(10)
+    ec2.attach_volume(VolumeId=first, InstanceId=number, Device="/dev/xvda")
+    ec2.start_instances(InstanceIds=[number])
 
 
 def test_a_failed_task_leaves_the_old_root(aws: StrictAws, ec2: Any) -> None:

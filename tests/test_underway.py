@@ -16,7 +16,7 @@ from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
-from images.ledger import Lease
+from images.ledger import Holder
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
 from pipelines.fleet.delegated import Group
@@ -32,6 +32,8 @@ from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
 from tests.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+ANN = Holder("shop", "ann:1", "r1")
+ENDED = timedelta(seconds=-1)
 
 
 @pytest.fixture
@@ -79,24 +81,29 @@ def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage:
 
 def test_a_carrier_that_has_died_carries_nothing(context: Context) -> None:
     """Its lease lasts on for a minute; its lock on the engine has gone with it."""
-    lease = Lease("shop", "ann:1", "r1", datetime.now(UTC) + timedelta(minutes=1))
     url = engine_url(context.settings.database_url, "shop")
     assert not newest(context, "shop").carried
     with locks(url, "worker"):
         assert not newest(context, "shop").carried, "the engine is at work for nobody's lease"
-        context.ledger.acquire_lease(lease, datetime.now(UTC))
+        lease = context.ledger.acquire_lease(ANN, timedelta(minutes=1))
         assert newest(context, "shop").carried
     assert not newest(context, "shop").carried
     assert newest(context, "shop").lease == lease
 
 
+def test_a_carrier_that_sleeps_through_its_lease_carries_the_rollout_still(context: Context) -> None:
+    """It has its lock, and goes on when it wakes; on a SQLite file nobody else can meanwhile."""
+    context.ledger.acquire_lease(ANN, ENDED)
+    with locks(engine_url(context.settings.database_url, "shop"), "worker"):
+        assert newest(context, "shop").carried
+
+
 def test_where_no_lock_can_be_asked_the_lease_tells(context: Context) -> None:
     """As on PostgreSQL, or where the lock is another user's."""
-    lease = Lease("shop", "ann:1", "r1", datetime.now(UTC) + timedelta(minutes=1))
-    context.ledger.acquire_lease(lease, datetime.now(UTC))
+    context.ledger.acquire_lease(ANN, timedelta(minutes=1))
     (context.settings.state_dir / "engine-shop.sqlite.lock").mkdir()
     assert newest(context, "shop").carried
-    context.ledger.renew_lease(Lease("shop", "ann:1", "r1", datetime.now(UTC)))
+    context.ledger.renew_lease(ANN, ENDED)
     assert not newest(context, "shop").carried
 
 

@@ -88,7 +88,7 @@ def debian(**more: str) -> dict[str, str]:
 
 def test_the_lock_file_reads_back(tmp_path: Path) -> None:
     """What is written is TOML with the very pins."""
-    pin = Pin(digest="sha256:1", platforms={"linux/amd64": "sha256:2"})
+    pin = Pin(digest="sha256:" + "1" * 64, platforms={"linux/amd64": "sha256:" + "2" * 64})
     (tmp_path / "lock.toml").write_text(render_lock({"r.example.com/a:1": pin, "b:2": pin}))
     assert read_toml(tmp_path / "lock.toml")["images"]["r.example.com/a:1"] == pin.model_dump()
 
@@ -129,7 +129,7 @@ def test_an_upstream_image_tells_what_it_is(upstream: Upstream, registry: str, t
     assert upstream.bootstrap(reference).suite == "trixie"
     (libc,) = upstream.packages(reference)
     assert (libc.name, libc.version, libc.source) == ("libc6", "2.41-12", "glibc")
-    assert "Version: 2.41-12" in upstream.index.stanzas([libc])
+    assert libc.sha256 == ""
     tree = upstream.store.unpack(digest, tmp_path / "tree")
     assert (tree / "var/lib/dpkg/status").read_text() == STATUS
 

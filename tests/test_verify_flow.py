@@ -128,14 +128,15 @@ def test_verify_checks_the_newest_artifact_again(house: Goldsmith) -> None:
     assert house.leftovers() == []
 
 
-def test_an_image_of_which_no_checks_are_known_is_verified_before_it_is_judged(
-    house: Goldsmith, tmp_path: Path
+@pytest.mark.parametrize("left", [0, -1])
+def test_an_image_of_which_a_check_is_not_known_is_verified_before_it_is_judged(
+    left: int, house: Goldsmith, tmp_path: Path
 ) -> None:
-    """Neither refused for what nobody knows nor passed unseen; the next time the ledger knows."""
+    """None of them or all but one: neither refused nor passed unseen; the next time the ledger knows."""
     inv = house.fork(tmp_path / "state")
     [artifact] = inv.ledger.artifacts("debian-static")
     known = inv.ledger.checks(artifact.digest)
-    inv.ledger.record_checks(artifact.digest, (), artifact.built_at)
+    inv.ledger.record_checks(artifact.digest, known[:left], artifact.built_at)
     words = ("image.scan", "debian-static", "--policy", "demo", "--json")
     first, second = inv(*words), inv(*words)
     assert (first.code, second.code) == (0, 0), first.err
@@ -160,6 +161,10 @@ def test_an_image_that_no_longer_holds_its_profile_is_told(house: Goldsmith, tmp
     [broken] = [check for check in line["checks"] if check["outcome"] == "fail"]
     assert (line["passed"], broken["control"]) == (False, "no-shell")
     assert "bash" in broken["evidence"]
+    judged = inv("image.scan", "v-own", "--policy", "demo", "--json")  # what the ledger knows lacks that control
+    assert (judged.code, [r["rule"] for r in judged.json["reasons"] if r["enforcement"] == "enforce"]) == (
+        3, ["no-shell"]
+    )  # fmt: skip
 
 
 def test_a_program_that_cannot_run_locked_down_is_refused(house: Goldsmith, tmp_path: Path) -> None:

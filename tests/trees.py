@@ -109,15 +109,22 @@ def bootstrap(tree: Path, packages: tuple[str, ...]) -> None:
         options.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
     env = {"INITRD": "No"}  # no test boots this tree, and an initial file system takes its time
     run(["mmdebstrap", *options, suite.partition("=")[2], str(tree), *sources], env=env, timeout=600)
+    (tree / "etc/dpkg/dpkg.cfg.d/99mmdebstrap").unlink(missing_ok=True)  # as the builder does
 
 
 def unpack(package: str, tree: Path) -> None:
-    """Add the files of one package to a tree, and none of what it depends on."""
+    """Add the files of one package to a tree, with dpkg's list of them, and none of what it depends on."""
     folder = tree.parent / "packages"
     folder.mkdir(mode=0o777)
     run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package], cwd=folder, timeout=300)
     for archive in folder.glob("*.deb"):
         run(["dpkg-deb", "-x", str(archive), str(tree)])
+        listed = [
+            line.split(maxsplit=5)[5].partition(" -> ")[0]
+            for line in run(["dpkg-deb", "-c", str(archive)]).stdout.splitlines()
+        ]
+        paths = [path.removeprefix(".").rstrip("/") or "/." for path in listed]
+        (tree / f"var/lib/dpkg/info/{package}.list").write_text("".join(f"{path}\n" for path in paths))
 
 
 def unpack_static(base: Path, static: Path) -> None:

@@ -40,9 +40,38 @@ def load_toml(path: Path, model: type[Model], **extra: Any) -> Model:
     return parse(read_toml(path), model, path, **extra)
 
 
+LONGEST_TEXT = 1 << 20  # bytes of a file that people write: TOML, scripts, templates
+
+
+def read_small(path: Path) -> str:
+    """The text of a file that people wrote. Raises ContentError where it is too long, no file, or not UTF-8."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would wait for ever
+            raise ContentError("neither a file nor a link to one", file=path)
+        with path.open("rb") as file:
+            data = file.read(LONGEST_TEXT + 1)
+        if len(data) > LONGEST_TEXT:
+            raise ContentError(f"longer than {LONGEST_TEXT} bytes (limit LONGEST_TEXT)", file=path)
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ContentError(f"not UTF-8 text: {error}", file=path) from None
+    except FileNotFoundError:
+        raise ContentError("no such file", file=path) from None
+    except OSError as error:
+        raise ContentError(f"cannot be read: {error.strerror}", file=path) from None
+
+
+def require_inside(path: Path, folder: Path) -> Path:
+    """`path`, which is in `folder` also where it is a link. Raises ContentError for a link that leads out of it."""
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        hint = "content is what stands in its root: copy the file there"
+        raise ContentError(f"a link out of {folder}, to {path.resolve()}", file=path, hint=hint)
+    return path
+
+
 @lru_cache(maxsize=4096)
 def _parsed(path: Path, _stamp: tuple[int, int]) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return tomllib.loads(read_small(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -56,7 +85,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ContentError(f"cannot be read: {error.strerror}", file=path) from None
     except RecursionError:
         raise ContentError("nested too deeply", file=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ContentError(
             f"not TOML: {error}", file=path, hint="strings need quotes; tables look like [name]"
         ) from None
@@ -157,9 +186,11 @@ def find_content(roots: Sequence[Path], room: str, pattern: str) -> dict[str, Pa
     content is added by a root, never silently replaced.
     """
     found: dict[str, Path] = {}
-    for path in (path for root in roots for path in sorted((root / room).glob(pattern))):
+    for root, path in ((one, path) for one in roots for path in sorted((one / room).glob(pattern))):
         if path.is_dir() != pattern.endswith("/") or path.name.startswith((".", "_")):
             continue
+        for place in (path, *path.parents[: len(Path(room).parts)]):
+            require_inside(place, root)
         if path.stem in found:
             raise ContentError(
                 f"{path.stem} is already defined in {found[path.stem]}", file=path,

@@ -5,7 +5,8 @@ GoldsmithError
 ├── ContentError     2  a definition, control, profile, policy, waiver, fleet or setting is wrong
 ├── RefusedError     3  a policy, gate or limit says no
 └── OutsideError     4  the world failed: mirror, registry, Docker, disk, a tool
-    └── LateError       a command did not finish in its time
+    ├── LateError       a command did not finish in its time
+    └── MalformedError  an answer is not what its format says: it concerns one image, and no other
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class OutsideError(GoldsmithError):
 
 class LateError(OutsideError):
     """A command, which was ended, or something else that was waited for did not finish in its time."""
+
+
+class MalformedError(OutsideError):
+    """An answer from outside is not what its format says. It concerns the image that was asked for, and no other."""
 
 
 class Problems:

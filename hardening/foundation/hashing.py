@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
+
+from hardening.foundation.errors import MalformedError
+
+DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 
 def canonical(value: Any) -> bytes:
@@ -20,3 +25,12 @@ def digest(data: bytes | str) -> str:
 def digest_of(value: Any) -> str:
     """The digest of a JSON value in canonical form."""
     return digest(canonical(value))
+
+
+def hex_of(digest: str) -> str:
+    """The hex of a digest, which may then name a file. Raises MalformedError for anything else, such as a path."""
+    if not re.fullmatch(DIGEST, digest):
+        raise MalformedError(
+            f"{digest[:100]!r} is not a digest", hint="a digest is sha256: and 64 hexadecimal digits; who sent it?"
+        )
+    return digest.removeprefix("sha256:")

@@ -1,4 +1,7 @@
-"""The one module that starts subprocesses. Commands are argument lists, never shell strings, and hold no secrets."""
+"""The one module that starts subprocesses. Commands are argument lists, never shell strings, and hold no secrets.
+
+A child sees the variables of our environment that `hardening.foundation.environment` lists, and no other.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, cast
 
+from hardening.foundation.environment import allowed
 from hardening.foundation.errors import LateError, OutsideError
 
 LAST_LINES = 20
@@ -39,18 +43,22 @@ def run(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    passes: Sequence[str] = (),
     stdin: str | None = None,
     timeout: float | None = None,
     ok: Sequence[int] = (0,),
     hint: str = "",
 ) -> Completed:
-    """Run `argv` to its end; `env` is added to the present environment. The whole process group ends with us.
+    """Run `argv` to its end. The whole process group ends with us.
+
+    It sees the plain variables of our environment, those that `passes` names (such as `NETWORK`), and `env`.
 
     Raises OutsideError, carrying the last lines it printed, when the exit status is not in `ok` or the program is
     absent; LateError when `timeout` (seconds) passes.
     """
     start = time.monotonic()
-    child = _started(argv, cwd, env, subprocess.DEVNULL if stdin is None else subprocess.PIPE, hint)
+    given = {**allowed(os.environ, passes), **(env or {})}
+    child = _started(argv, cwd, given, subprocess.DEVNULL if stdin is None else subprocess.PIPE, hint)
     stdout, stderr = _ended(child, stdin, timeout, hint)
     done = Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start)
     if done.status not in ok:
@@ -59,7 +67,10 @@ def run(
 
 
 def follow(argv: Sequence[str], *, cwd: Path) -> int:
-    """Run `argv`, which prints for itself while it runs and gets no input; its exit status."""
+    """Run `argv`, which prints for itself while it runs and gets no input; its exit status.
+
+    It sees our whole environment: this runs the project's own tests, which are told by variables what to test against.
+    """
     return subprocess.run(list(argv), cwd=cwd, stdin=subprocess.DEVNULL, check=False).returncode
 
 
@@ -72,13 +83,15 @@ def failed(done: Completed, hint: str = "") -> OutsideError:
     )
 
 
-def bound(argv: Sequence[str]) -> list[str]:
+def bound(argv: Sequence[str], *apart: str) -> list[str]:
     """`argv` so that it dies with us, even by kill -9, and takes its mounts and grandchildren along.
 
     setpriv's parent-death signal ends unshare, whose --kill-child ends PID 1 of the new namespace and so everything
-    in it; the mounts live in a namespace of their own and go with it. Needs root.
+    in it; the mounts live in a namespace of their own and go with it. `apart` are options of unshare for more
+    namespaces. Needs root, or one of users among them.
     """
-    return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", *argv]
+    alone = ["unshare", *apart, "--mount", "--pid", "--fork", "--kill-child=KILL"]
+    return ["setpriv", "--pdeathsig", "KILL", *alone, *argv]
 
 
 def dies_with_us(argv: Sequence[str]) -> list[str]:
@@ -126,12 +139,12 @@ def which(program: str) -> Path | None:
     return Path(found) if found else None
 
 
-def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
+def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, passes: Sequence[str] = ()) -> int:
     """Start a long-lived daemon that outlives us, its output appended to `log`; returns its process id."""
     with log.open("ab") as sink:
         child = subprocess.Popen(
             list(argv),
-            env={**os.environ, **(env or {})},
+            env={**allowed(os.environ, passes), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -146,8 +159,9 @@ def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object]) -> No
 
     Raises OutsideError when the command fails, after `consume` has returned.
     """
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        list(argv), env=allowed(os.environ), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
     ) as child:
         stdout, stderr_pipe = cast(IO[bytes], child.stdout), cast(IO[bytes], child.stderr)
         consume(stdout)
@@ -165,7 +179,7 @@ def pipe_to(
     ends with us, and when `produce` fails.
     """
     start = time.monotonic()
-    child = _started(argv, None, env, subprocess.PIPE, hint)
+    child = _started(argv, None, {**allowed(os.environ), **(env or {})}, subprocess.PIPE, hint)
     stdin = cast(TextIOWrapper, child.stdin)
     try:
         with suppress(BrokenPipeError), stdin:
@@ -180,14 +194,14 @@ def pipe_to(
 
 
 def _started(
-    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, stdin: int, hint: str
+    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], stdin: int, hint: str
 ) -> subprocess.Popen[str]:
     """The running child, first of a process group of its own. Raises OutsideError where the program is absent."""
     try:
         child = subprocess.Popen(
             list(argv),
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            env=env,
             text=True,
             errors="replace",
             start_new_session=True,

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from hardening.foundation import archives
 from hardening.foundation.content import explain, find_content, read_toml
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.errors import ContentError
@@ -39,6 +40,11 @@ class Registry(_Section):
     insecure: bool = Field(False, description="speak plain HTTP; loopback addresses always do")
 
 
+ArchiveSuite = Annotated[
+    str, matching(r"^([A-Za-z0-9._/+~-]|\{suite\})+$", 'a suite such as "{suite}-updates", or a folder such as "./"')
+]
+
+
 class Packages(_Section):
     """Where packages come from. Empty values are taken from the host's own apt configuration."""
 
@@ -46,12 +52,14 @@ class Packages(_Section):
     security_mirror: str = Field("", description="base address of the security archive; empty: the host's own")
     proxy: str = Field("", description="http proxy for the mirror; empty: the host's apt proxy")
     keyring: Path | None = Field(None, description="keyring that signs the archive; empty: the distribution's")
-    suites: tuple[str, ...] = Field(
+    suites: tuple[ArchiveSuite, ...] = Field(
         ("{suite}", "{suite}-updates"), description="suites of `mirror`; one that ends in / is a flat repository"
     )
     extra_sources: tuple[Path, ...] = Field(
         (), description="more deb822 source files to plan and build from; images themselves do not hold them"
     )
+
+    _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(archives.plain))
 
 
 class Docker(_Section):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from hardening.catalog import require_may_publish
@@ -18,8 +18,17 @@ from images.aws.model import Ami
 from images.aws.signing import parameter, proof_of, public_key
 from images.ledger import Move
 from images.ledger.cloud import STANDING
-from images.publication.channels import Change, trail
+from images.publication.channels import (
+    Change,
+    Gate,
+    chosen_back,
+    refuse_ended,
+    refuse_judged,
+    trail,
+    worse,
+)
 from images.publication.published import CHANNELS, PREVIOUS
+from images.publication.revocations import revoked, with_children
 
 
 def channel_name(cloud: Cloud, name: str, channel: str) -> str:
@@ -59,40 +68,46 @@ def point(cloud: Cloud, release: Release, amis: Iterable[Ami], channel: str, rea
     return left
 
 
-def promote(cloud: Cloud, name: str, policy: str) -> Change:
+def promote(cloud: Cloud, name: str, policy: str, gate: Gate) -> Change:
     """Let `stable` name what `candidate` names, in every region.
 
-    Raises RefusedError when that release is revoked, has expired, was judged by another policy, or its signed statement
-    does not hold.
+    Raises RefusedError when that release is revoked, has expired, was judged by another policy, `gate` refuses it
+    today, or its signed statement does not hold.
     """
     require_may_publish(cloud.settings.roots, cloud.settings.judging, policy)
-    chosen = release_at(cloud, name, "candidate")
+    chosen = revoked(cloud.ledger, release_at(cloud, name, "candidate"))
     _fit(cloud, chosen, policy)
+    refuse_judged(chosen, gate(chosen), policy)
     return _move(cloud, chosen, "stable", "promote")
 
 
-def rollback(cloud: Cloud, name: str, channel: str = "stable") -> Change:
-    """Let a channel name the release that it named before, in every region; never a revoked one."""
-    earlier = _earlier(cloud, name, channel, frozenset())
-    if earlier is None:
-        raise RefusedError(
-            f"{name} has no earlier release that {channel} could go back to",
-            hint="build and publish a good one, then ./goldsmith image.promote",
-        )
-    note = "this release has expired" if earlier.expires_at <= cloud.now else ""
-    return replace(_back(cloud, earlier, channel, "rollback"), note=note)
+def rollback(cloud: Cloud, name: str, channel: str = "stable", *, reason: str = "") -> Change:
+    """Let a channel name the release that it named before, in every region; a revoked one only where there is no other.
+
+    Raises RefusedError when there is none, or it is expired or revoked and no `reason` says why it is better.
+    """
+    chosen = chosen_back(_earlier(cloud, name, channel), name, channel, cloud.now, reason)
+    if reason:
+        cloud.note("rollback", f"{chosen.repository}:{channel}", reason)
+    note = worse(chosen, cloud.now)
+    return replace(_back(cloud, chosen, channel, "rollback"), note=note and f"this release {note}")
 
 
 def revoke(cloud: Cloud, digest: str, reason: str) -> tuple[Change, ...]:
-    """Take a release, and every release over the same content, out of policy; channels leave it where they can."""
+    """Take a release, all over the same content and all built on it out of policy; channels leave them if they can."""
     if not reason.strip():
         raise UsageError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
     release = cloud.ledger.release(digest)
     if release is None:
         raise ContentError(f"the ledger knows no release {digest}", hint="./goldsmith image.rebuild fills it from AWS")
-    for one in cloud.ledger.releases_of_content(release.content):
-        _revoke_one(cloud, one, reason)
-    moved = (_leave(cloud, release, channel) for channel in CHANNELS)
+    over = {one.digest: one for one in cloud.ledger.releases_of_content(release.content)}
+    every = [one for one in with_children(cloud.ledger, over).values() if one.repository == cloud.repository(one.name)]
+    for one in every:
+        same = one.content == release.content
+        _revoke_one(cloud, one, reason if same else f"its base {release.name} was revoked: {reason}")
+    gone = {digest for one in every for digest in (one.digest, one.content)}
+    names = sorted({one.name for one in every}, key=lambda name: (name != release.name, name))
+    moved = (_leave(cloud, name, gone, channel) for name in names for channel in CHANNELS)
     return tuple(change for change in moved if change)
 
 
@@ -146,35 +161,35 @@ def _back(cloud: Cloud, earlier: Release, channel: str, reason: str) -> Change:
     return _move(cloud, earlier, channel, reason, below[-1] if below else earlier.digest)
 
 
-def _earlier(cloud: Cloud, name: str, channel: str, without: frozenset[str]) -> Release | None:
-    """The nearest release before the present one whose image still stands and is not revoked."""
+def _earlier(cloud: Cloud, name: str, channel: str, without: Collection[str] = ()) -> list[Release]:
+    """The releases before the present one whose image still stands, the nearest first, each as it stands today."""
     repository = cloud.repository(name)
     present = at(cloud, cloud.home, name, channel)
     now = present.release.digest if present and present.release else ""
     history = trail(cloud.ledger.moves(repository, channel))
     before = history[: history.index(now)] if now in history else history
-    for digest in reversed(before):
-        release = cloud.ledger.release(digest)
-        if release and digest not in without and not release.revoked_at and _stands(cloud, release):
-            return release
-    return None
+    known = (cloud.ledger.release(digest) for digest in reversed(before) if digest not in without)
+    shown = (_shown(cloud, release) for release in known if release)
+    return [revoked(cloud.ledger, release) for release in shown if release]
 
 
-def _stands(cloud: Cloud, release: Release) -> bool:
+def _shown(cloud: Cloud, release: Release) -> Release | None:
+    """The release as its image at home shows it, with a revocation that only tags tell of; None without an image."""
     usable = [ami for ami in images_of(cloud, release) if ami.region == cloud.home and ami.state == "available"]
-    return any(ami.release and not ami.release.revoked_at for ami in usable)
+    told = next((ami.release for ami in usable if ami.release), None)
+    return replace(release, revoked_at=release.revoked_at or told.revoked_at,
+                   revoked_reason=release.revoked_reason or told.revoked_reason) if told else None  # fmt: skip
 
 
-def _leave(cloud: Cloud, revoked: Release, channel: str) -> Change | None:
-    """Move a channel off revoked content; where there is nothing to go back to, say so and leave it."""
-    found = at(cloud, cloud.home, revoked.name, channel)
-    if not found or not found.release or found.release.content != revoked.content:
+def _leave(cloud: Cloud, name: str, gone: set[str], channel: str) -> Change | None:
+    """Move a channel off revoked releases; where there is nothing to go back to, say so and leave it."""
+    found = at(cloud, cloud.home, name, channel)
+    if not found or not found.release or not gone & {found.release.digest, found.release.content}:
         return None
-    over = frozenset(known.digest for known in cloud.ledger.releases_of_content(revoked.content))
-    if earlier := _earlier(cloud, revoked.name, channel, over):
+    if earlier := next((one for one in _earlier(cloud, name, channel, gone) if not one.revoked_at), None):
         return _back(cloud, earlier, channel, "revoke")
     note = "no earlier release to go back to: it still names the revoked one; publish a good one"
-    return Change(revoked.name, channel, found.release.digest, found.release.digest, applied=False, note=note)
+    return Change(name, channel, found.release.digest, found.release.digest, applied=False, note=note)
 
 
 def _revoke_one(cloud: Cloud, release: Release, reason: str) -> None:
@@ -190,12 +205,9 @@ def _revoke_one(cloud: Cloud, release: Release, reason: str) -> None:
 
 def _fit(cloud: Cloud, release: Release, policy: str) -> None:
     """Raise RefusedError unless the release may become stable."""
+    refuse_ended(release, cloud.now)
     shown = f"{release.name} {release.digest[:19]}"
     publish = f"./goldsmith image.publish {release.name}"
-    if release.revoked_at:
-        raise RefusedError(f"{shown} was revoked: {release.revoked_reason}", hint="publish another one first")
-    if release.expires_at <= cloud.now:
-        raise RefusedError(f"{shown} expired on {release.expires_at:%Y-%m-%d}", hint=f"{publish} re-dates it")
     if release.policy != policy:
         raise RefusedError(
             f"{shown} was judged by the policy {release.policy}, and the policy {policy} decides on stable",

@@ -19,7 +19,7 @@ __all__ = ["AwsError", "Client", "Clients", "DeniedError", "UnreachableError"]
 
 CONNECT_SECONDS = 5
 LONGEST_PAUSE = 15.0
-IAM_NAMES = {"elbv2": "elasticloadbalancing"}  # where boto3 has another name for a service
+IAM_NAMES = dict.fromkeys(("elb", "elbv2"), "elasticloadbalancing")  # where boto3 has another name for a service
 
 
 class Client:
@@ -60,7 +60,7 @@ class Client:
 
     def pages(self, operation: str, key: str, **request: Any) -> Iterator[Any]:
         """All items under `key` of an operation that answers in pages."""
-        asked, given = ("Marker", "NextMarker") if self.service == "elbv2" else ("NextToken", "NextToken")
+        asked, given = ("Marker", "NextMarker") if self.service in IAM_NAMES else ("NextToken", "NextToken")
         token: str | None = None
         while True:
             answer = self.call(operation, **request, **({asked: token} if token else {}))

@@ -1,7 +1,7 @@
-"""What killed runs left: things that carry our tags and that no line of the ledger owns. Pure.
+"""What killed runs left: things that carry our tags and that a line of the ledger says a run began. Pure.
 
 Everything that a publication makes is tagged with the day from which it may be removed; the tag goes when all is done.
-What carries our tags without that day was published, if need be by another ledger, and is nothing to reap.
+Anyone who may tag can write such a tag onto anything. So a tag shows a thing, and only a line of the ledger lets it go.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Found:
-    """One thing with our tags: a snapshot, a volume, an instance or an image. `reap_after` as its tag says."""
+    """One thing with our tags: a snapshot, a volume, an instance or an image. `reap_after` as its tag says.
+
+    `token` is what it was made by and keeps for good: an image's name, the last word of a snapshot's description.
+    """
 
     account: str
     region: str
@@ -21,6 +24,7 @@ class Found:
     id: str
     name: str
     reap_after: datetime | None
+    token: str = ""
 
     @property
     def where(self) -> str:
@@ -46,10 +50,11 @@ def decide(found: Found, *, state: str, users: Sequence[str], now: datetime) -> 
         return None
     if found.reap_after is None:
         return Reaping(found, False, "published, and not in this ledger: ./goldsmith image.rebuild reads it in")
+    if not state:
+        return Reaping(found, False, "it has our tags and no line in this ledger: remove it by hand if it is yours")
     if now < found.reap_after:
         until = f"{found.reap_after:%Y-%m-%d %H:%M} UTC"
-        what = "a run began it: the next one may go on with it" if state else "no line in the ledger owns it"
-        return Reaping(found, False, f"{what}; to be removed from {until}")
+        return Reaping(found, False, f"a run began it: the next one may go on with it; to be removed from {until}")
     if users:
         return Reaping(found, False, f"{users[0]} still names it")
-    return Reaping(found, True, "a killed run left it" if state else "no line in the ledger owns it")
+    return Reaping(found, True, "a killed run left it")

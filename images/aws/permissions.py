@@ -66,8 +66,6 @@ TASKS: dict[str, frozenset[str]] = {
         "ec2:DescribeImages",
         "ec2:DescribeSnapshots",
         "ec2:DescribeVolumes",
-        "ec2:TerminateInstances",
-        "ec2:DeleteVolume",
     },
 }
 

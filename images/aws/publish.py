@@ -34,7 +34,8 @@ from images.ledger import Begun, Made
 from images.ledger.cloud import GONE, STANDING
 from images.model import Definition
 from images.publication import lifecycle
-from images.publication.publish import TAKEN_UP_WITHIN, Published, refuse
+from images.publication.publish import TAKEN_UP_WITHIN, Published, refuse, refuse_revoked
+from images.publication.revocations import revoked
 
 COPIES_AT_ONCE = 20  # EC2's limit of snapshot copies under way to one region
 
@@ -49,7 +50,7 @@ def publish_machine(
     that `preflight` asks.
     """
     require_may_publish(cloud.settings.roots, cloud.settings.judging, judgement.verdict.policy)
-    refuse(cloud.ledger, cloud.now, artifact, definition, judgement)
+    refuse(cloud.now, definition, judgement)
     note_on_public_access(preflight(cloud))
     with only_one(cloud.settings.state_dir / f"aws-{definition.name}.lock", f"publishing {definition.name}"):
         return _publish(cloud, artifact, definition, judgement, redate=redate)
@@ -60,6 +61,7 @@ def _publish(
 ) -> Published:
     machine = machine_of(cloud.store, cloud.settings, artifact)
     draft = _draft(cloud, artifact, machine, definition, judgement.verdict.policy)
+    refuse_revoked(revoked(cloud.ledger, draft))
     begun = _take_up(cloud, draft, machine, definition)
     standing = None if begun or redate else _standing(cloud, draft, machine, definition)
     chosen = begun or standing or draft

@@ -1,4 +1,4 @@
-"""The reaper: finds in every region what killed runs left, shows it, and on request removes what is due."""
+"""The reaper: finds in every region what carries our tags, shows it, and on request removes what killed runs left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws import tags
 from images.aws.amis import image, ours_in
-from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
 from images.aws.leavings import Found, Reaping, decide
 from images.aws.removal import forget, remove_image, remove_snapshot
@@ -22,7 +21,7 @@ ENDED = {"terminated", "shutting-down"}
 
 
 def reap(cloud: Cloud, *, apply: bool) -> tuple[Reaping, ...]:
-    """Every thing with our tags that no line of the ledger owns, and what becomes of it.
+    """Every thing with our tags that is no release of this ledger, and what becomes of it.
 
     Raises OutsideError where a region cannot be read: what stands there is unknown.
     """
@@ -38,12 +37,18 @@ def _in_region(cloud: Cloud, region: str) -> list[Reaping]:
     except GoldsmithError as error:
         hint = "what cannot be read is not taken for left over; try again"
         raise OutsideError(f"{region} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
-    lines = {line.resource: _state(cloud, line) for line in cloud.made(region=region)}
+    lines = [line for line in cloud.made(region=region) if line.kind in REMOVERS]
+    # A run that was killed before it knew the id has written down by which token it would make the thing.
+    known = {(line.kind, one): _state(cloud, line) for line in lines for one in (line.resource or line.token,)}
     decided = [
-        decide(one, state=lines.get(one.id, ""), users=users.get(one.id, ()), now=cloud.now)
+        decide(one, state=_known(known, one), users=users.get(one.id, ()), now=cloud.now)
         for one in sorted(found, key=lambda one: (ORDER.index(one.kind), one.id))
     ]
     return [reaping for reaping in decided if reaping]
+
+
+def _known(known: dict[tuple[str, str], str], found: Found) -> str:
+    return known.get((found.kind, found.id)) or known.get((found.kind, found.token), "")
 
 
 def _state(cloud: Cloud, line: Made) -> str:
@@ -67,13 +72,14 @@ def _found(cloud: Cloud, region: str) -> Iterator[Found]:
         yield _as_found(cloud, region, "snapshot", one["SnapshotId"], one)
     for ami in ours_in(cloud, region):
         due = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.REAP_AFTER}")
-        yield Found(cloud.aws.account, region, "image", ami.id, ami.name, due)
+        yield Found(cloud.aws.account, region, "image", ami.id, ami.name, due, ami.name)
 
 
 def _as_found(cloud: Cloud, region: str, kind: str, resource: str, shown: dict[str, Any]) -> Found:
     said = tags.as_dict(shown.get("Tags"))
     due = tags.moment_in(said, f"{cloud.prefix}{tags.REAP_AFTER}")
-    return Found(cloud.aws.account, region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due)
+    token = shown.get("Description", "").rpartition(" ")[2] if kind == "snapshot" else ""
+    return Found(cloud.aws.account, region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due, token)
 
 
 def _done(cloud: Cloud, reaping: Reaping) -> Reaping:
@@ -99,25 +105,5 @@ def _snapshot(cloud: Cloud, found: Found) -> None:
     remove_snapshot(cloud, found.region, found.id)
 
 
-def _instance(cloud: Cloud, found: Found) -> None:
-    _gone(cloud.client("ec2", found.region), "TerminateInstances", InstanceIds=[found.id])
-
-
-def _volume(cloud: Cloud, found: Found) -> None:
-    _gone(cloud.client("ec2", found.region), "DeleteVolume", VolumeId=found.id)
-
-
-def _gone(ec2: Client, operation: str, **request: Any) -> None:
-    try:
-        ec2.call(operation, **request)
-    except AwsError as error:
-        if not error.code.endswith(".NotFound"):
-            raise
-
-
-REMOVERS: dict[str, Callable[[Cloud, Found], None]] = {
-    "instance": _instance,
-    "volume": _volume,
-    "image": _image,
-    "snapshot": _snapshot,
-}
+REMOVERS: dict[str, Callable[[Cloud, Found], None]] = {"image": _image, "snapshot": _snapshot}
+"""What a publication makes, and so what is removed. Instances and volumes with our tags are shown only."""

@@ -25,11 +25,14 @@ IDLE_MINUTES = 120  # after so long without a block, the service itself gives a 
 def start_snapshot(
     machine: Machine, token: str, tags: Mapping[str, str], *, parent: Parent | None, key: str
 ) -> dict[str, Any]:
-    """A snapshot to write blocks into: on `parent`, else encrypted by `key`, else (no key) plain."""
+    """A snapshot to write blocks into: on `parent`, else encrypted by `key`, else (no key) plain.
+
+    Its description, which nobody can change later, holds the token: EC2 shows no snapshot's own.
+    """
     request: dict[str, Any] = {
         "VolumeSize": machine.volume_gib,
         "ClientToken": token,
-        "Description": f"{machine.name} {machine.linear}",
+        "Description": f"{machine.name} {machine.linear} {token}",
         "Tags": as_list(tags),
         "Timeout": IDLE_MINUTES,
     }
@@ -61,6 +64,10 @@ def complete_snapshot(snapshot: str, written: Sequence[int], digests: bytes) -> 
     }
 
 
+# How every image of ours starts: UEFI with a TPM, ENA, metadata by IMDSv2 only.
+BOOT = {"BootMode": "uefi", "TpmSupport": "v2.0", "ImdsSupport": "v2.0", "EnaSupport": True}
+
+
 def register_image(machine: Machine, name: str, snapshot: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """An image over a snapshot: UEFI with a TPM, ENA, metadata by IMDSv2 only, a gp3 root."""
     root = {"SnapshotId": snapshot, "VolumeType": "gp3", "DeleteOnTermination": True}
@@ -69,10 +76,7 @@ def register_image(machine: Machine, name: str, snapshot: str, tags: Mapping[str
         "Description": f"{machine.name} {machine.linear}",
         "Architecture": ARCHITECTURES[machine.architecture],
         "VirtualizationType": "hvm",
-        "BootMode": "uefi",
-        "TpmSupport": "v2.0",
-        "ImdsSupport": "v2.0",
-        "EnaSupport": True,
+        **BOOT,
         "RootDeviceName": ROOT_DEVICE,
         "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": root}],
         "TagSpecifications": [_tagged("image", tags)],

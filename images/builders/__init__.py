@@ -11,6 +11,7 @@ from hardening.foundation.errors import OutsideError
 from images.builders import steps
 from images.builders.job import BuildJob, Built
 from images.model import Definition
+from images.modes import image_modes
 
 __all__ = [
     "BUILDERS",
@@ -37,7 +38,8 @@ def build(job: BuildJob) -> Built:
     name = builder_of(job.definition)
     if name != "static":
         require_platform(job.platform)
-    return BUILDERS[name](job)
+    with image_modes():
+        return BUILDERS[name](job)
 
 
 def builder_of(definition: Definition) -> str:

@@ -10,7 +10,7 @@ from images.builders import steps
 from images.builders.job import BuildJob, Built
 from images.disk import fits_in_memory, room_on
 from images.packages import debian
-from images.packages.index import write_repository
+from images.packages.pool import write_repository
 from images.store import layers
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from hardening.foundation.environment import ENGINE
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.overlay import materialise
 from images.builders import dockerfile, steps
@@ -17,9 +18,10 @@ from images.builders.job import BuildJob, Built
 from images.catalog import files_of, mode_of
 from images.disk import room_on
 from images.model import Definition
-from images.packages.index import write_repository
+from images.packages.pool import write_repository
 from images.store import layers
 from images.store.merge import Merged
+from images.store.oci import Store
 
 STEP_FAILED = "did not complete successfully"  # BuildKit's words for a step that ended with another status than 0
 
@@ -54,8 +56,19 @@ def _require_shell(job: BuildJob, tree: Path) -> None:
         )
 
 
+def require_plain(store: Store, base_digest: str) -> None:
+    """Raises OutsideError where the base's configuration has steps (ONBUILD) that BuildKit runs in every child."""
+    if steps_of_base := (store.config(base_digest).get("config") or {}).get("OnBuild"):
+        raise OutsideError(
+            f"the base {base_digest} brings steps of its own (ONBUILD), which no plan knows",
+            evidence="\n".join(map(repr, steps_of_base)),
+            hint="build on another image, or on a copy of it without them",
+        )
+
+
 def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     """Lay out the build contexts (base, debs, overlay, the definition's folder) in `work`; returns the Dockerfile."""
+    require_plain(job.store, base_digest)
     job.store.layout_for(base_digest, job.work / "base")
     write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)
     shutil.copy(steps.HERE / "install.sh", job.work / "debs")
@@ -65,7 +78,7 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     for copied in job.definition.files:
         target = context / dockerfile.FILES / copied.path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(steps.file_content(job.definition, job.definition_folder, copied.source))
+        steps.put_file(job.definition, job.definition_folder, copied.source, target)
     written = job.work / "Dockerfile"
     packages = tuple(p.name for p in job.packages)
     written.write_text(dockerfile_of(job.definition, job.definition_folder, packages, base_digest, epoch))
@@ -97,7 +110,7 @@ def dockerfile_of(definition: Definition, folder: Path, packages: tuple[str, ...
     if problem := dockerfile.problem(text, values):
         hint = "the comment at the top of images/builders/Dockerfile.j2 says how"
         raise ContentError(problem, file=template, hint=hint)
-    return text
+    return dockerfile.HEADER + text
 
 
 def command(job: BuildJob, base_digest: str, written: Path, output: Path) -> list[str]:
@@ -124,7 +137,7 @@ def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
     env = {"DOCKER_HOST": job.docker_host} if job.docker_host else {}
     hint = "a step of its Dockerfile failed, or the engine: ./goldsmith doctor shows which one builds"
     try:
-        steps.run_bound(job, command(job, base_digest, written, output), env, hint)
+        steps.run_bound(job, command(job, base_digest, written, output), env, hint, ENGINE)
     except OutsideError as error:
         if STEP_FAILED not in error.evidence:
             raise

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from images.configuration import require_lines
 from images.model import Definition, Healthcheck
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -16,8 +17,10 @@ def image_config(
 ) -> dict[str, Any]:
     """The OCI configuration: the base's, with what the definition says over it. No label carries a date.
 
-    `diff_ids` are the new layers' uncompressed digests, `step` is what the history says of them.
+    `diff_ids` are the new layers' uncompressed digests, `step` is what the history says of them. Raises OutsideError
+    where a line of the base's is none.
     """
+    require_lines(base or {}, "the base")
     created = stamp(epoch)
     inherited: dict[str, Any] = base or {"config": {}, "rootfs": {"diff_ids": []}}
     history = [*inherited.get("history", []), *({"created": created, "created_by": step} for _ in diff_ids)]

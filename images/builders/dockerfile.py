@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -14,7 +15,17 @@ MOUNT = "/run/goldsmith"
 # Where the definition's files stand in the build context, rendered and under their own paths.
 FILES = ".goldsmith-files"
 CONTEXTS = ("debs", "overlay")  # what else a build is given by name
+# The first line of what BuildKit reads. It looks for directives (`# syntax=`, which names another frontend to fetch and
+# run, `# escape=`, `# check=`) in the lines before the first that is none, so that it finds none below this one.
+HEADER = "# Rendered by Goldsmith: no directive counts below this line.\n"
+DIRECTIVE = re.compile(r"\s*(#|//)\s*(syntax|escape|check)\s*=", re.IGNORECASE)
+ALLOWED = ("ADD", "ARG", "COPY", "FROM", "RUN", "USER", "WORKDIR")
+MOUNTS = ("bind", "tmpfs")  # a cache would bring in what an earlier build left
 OWNED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "VOLUME")
+FORBIDDEN = {
+    **{word: f"{word} belongs in image.toml" for word in OWNED},
+    "SHELL": "SHELL would run Goldsmith's own steps otherwise than they are written",
+}
 
 
 def base_name(definition: Definition, digest: str) -> str:
@@ -76,8 +87,8 @@ def _settings(definition: Definition) -> str:
 
 def problem(text: str, given: dict[str, Any]) -> str:
     """What is wrong with a rendered Dockerfile; empty when nothing is."""
-    if re.match(r"\s*(\{|(#.*\n|//.*\n|\s)*?(#|//)\s*(syntax|escape)\s*=)", text, re.IGNORECASE):
-        return "a syntax or escape directive changes how the rest is read"
+    if wrong := _unreadable(text):
+        return wrong
     found = instructions(text)
     [hardening] = instructions(given["harden"])
     if hardening not in found:
@@ -97,6 +108,20 @@ def problem(text: str, given: dict[str, Any]) -> str:
     return ""
 
 
+def _unreadable(text: str) -> str:
+    """Why we and BuildKit might read `text` differently; empty where nothing speaks for that."""
+    plain = text.replace("\r\n", "\n")
+    if strange := next((char for char in plain if char not in "\n\t" and not char.isprintable()), ""):
+        return f"the invisible character {strange!r}: take it out"
+    lines = plain.split("\n")
+    begin = itertools.takewhile(lambda line: not line.strip() or line.lstrip().startswith(("#", "//")), lines)
+    if plain.startswith("#!") or plain.lstrip().startswith("{") or any(map(DIRECTIVE.match, begin)):
+        return "a directive (syntax, escape, check) changes how the rest is read"
+    if any(re.search(r"\\\\[ \t]*$", line) for line in lines):
+        return "a line ends in two backslashes: programs differ in whether the next one belongs to it"
+    return ""
+
+
 def instructions(text: str) -> list[tuple[str, str]]:
     """The instructions of a Dockerfile as BuildKit reads them: (word in capitals, the rest), continued lines joined."""
     plain = text.replace("\r\n", "\n").split("\n")
@@ -108,13 +133,13 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 def _refused(word: str, rest: str, base: str) -> str:
     """Why an instruction may not stand in a definition's own steps; empty where it may."""
-    if word in OWNED:
-        return f"{word} belongs in image.toml"
-    if word == "SHELL":
-        return "SHELL would run Goldsmith's own steps otherwise than they are written"
+    if word not in ALLOWED:
+        return FORBIDDEN.get(word, f"{word} is none of the instructions that a step may be: {', '.join(ALLOWED)}")
     if word == "FROM" and rest.partition(" ")[0] != base:
         return f"FROM {rest} is not the planned base: {{{{ base }}}}"
-    if word in {"RUN", "COPY", "ADD"} and re.search(r"(^|\s)\d*<<-?[^<\s]", rest):
+    if word == "FROM" and (taken := {*CONTEXTS, base} & set(_names(rest, 0))):
+        return f"FROM … AS {taken.pop()}: that is the name of a context of Goldsmith's own"
+    if word in {"RUN", "COPY", "ADD"} and re.search(r"<<-?[^<\s]", rest):
         return (
             f"{word} with a here-document: write a file into the definition's folder and COPY it, or join lines by \\"
         )
@@ -127,24 +152,51 @@ def _names(rest: str, number: int) -> tuple[str, ...]:
     return (str(number), named[1].lower()) if named else (str(number),)
 
 
+def _flags(rest: str) -> str:
+    """The flags that an instruction begins with."""
+    found = re.match(r"(?:--\S+ ?)*", rest)
+    return found[0] if found else ""
+
+
 def _from_elsewhere(word: str, rest: str, planned: Collection[str]) -> str:
     """Why a step may not take files from where it does; empty where that was planned."""
-    flags = re.match(r"(?:--\S+ ?)*", rest)
+    flags = _flags(rest)
     if word not in {"RUN", "COPY", "ADD"} or not flags:
         return ""
-    if re.search(r"[\"'\\]", flags[0]):
+    if re.search(r"[\"'\\]", flags):
         return f"{word} with quotes in its flags: write them plainly"
-    places = re.findall(r"(?:--|[=,])from=([^\s,]*)", flags[0], re.IGNORECASE)
+    places = re.findall(r"(?:--|[=,])from=([^\s,]*)", flags, re.IGNORECASE)
     if place := next((place for place in places if place.lower() not in planned), ""):
         return f"{word} takes files from {place}, which is neither an earlier stage nor {{{{ base }}}}: nothing pins it"
     return ""
 
 
 def _from_network(word: str, rest: str) -> str:
-    """Why an instruction that asks for the network may not stand; empty where it does not ask."""
-    network = re.match(r"(?:--\S+ )*?--network=(\S+)", rest) if word == "RUN" else None
-    if network and network[1] != "none":
-        return f"RUN --network={network[1]}: steps have no network, an image is made of what was planned"
-    if word == "ADD" and re.search(r"\w+://|\w@[\w.-]+:", rest):
-        return "ADD from the network: an image is made of what was planned"
+    """Why an instruction may not stand that asks for the network or another thing that was not planned; else empty."""
+    flags = _flags(rest)
+    if word == "ADD":
+        return _added(rest.removeprefix(flags))
+    if word != "RUN":
+        return ""
+    if asked := [one for one in re.findall(r"--network=(\S*)", flags) if one != "none"]:
+        return f"RUN --network={asked[0]}: steps have no network, an image is made of what was planned"
+    kinds = re.findall(r"[=,]type=([^\s,]*)", flags, re.IGNORECASE)
+    if kind := next((kind for kind in kinds if kind not in MOUNTS), ""):
+        return f"RUN --mount=type={kind}: an image is made of what was planned; a mount is {' or '.join(MOUNTS)}"
+    if flag := next((one for one in flags.split() if not one.startswith(("--mount=", "--network="))), ""):
+        return f"RUN {flag}: a step has no flag but --mount and --network"
+    return ""
+
+
+def _added(words: str) -> str:
+    """Why ADD may not take `words`: it fetches addresses, also those that variables, quotes and escapes make up."""
+    try:
+        listed = json.loads(words) if words.startswith("[") else words.split()
+    except (ValueError, RecursionError):
+        listed = words.split()
+    for word in map(str, listed):
+        if ":" in word or "@" in word:
+            return "ADD from the network: an image is made of what was planned"
+        if re.search(r"[$\\'\"`]", word):
+            return f"ADD of {word}: write the path plainly, without variables, quotes and escapes"
     return ""

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from hardening.foundation.console import say
+from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.process import run, which
@@ -85,7 +86,7 @@ def _make(job: BuildJob, layer: Path) -> None:
     say(f"{job.name}: mkosi {version()} installs what its configuration says")
     for name in ("output", "work", "cache"):
         (job.work / "mkosi" / name).mkdir(parents=True)
-    steps.run_bound(job, command(job, _source(job)), {"PATH": SYSTEM_PATH}, HINT)
+    steps.run_bound(job, command(job, _source(job)), {"PATH": SYSTEM_PATH}, HINT, NETWORK)
     tree = (job.work / "mkosi/output/tree").rename(layer / "tree")
     bootstrap = job.definition.base.bootstrap
     (tree / f"etc/apt/sources.list.d/{bootstrap.suite if bootstrap else ''}.sources").unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from images.builders import steps
 from images.builders.job import BuildJob, Built
 from images.disk import room_on
 from images.packages import debian
+from images.packages.pool import require_whole
 from images.store import layers
 
 # What base-passwd's configuration would have made, cut down to what a process needs.
@@ -30,7 +31,7 @@ def build(job: BuildJob) -> Built:
     tree = steps.fresh(job.work / "tree")
     with room_on(job.work):
         for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
-            run(["dpkg-deb", "--extract", str(job.debs[package]), str(tree)])
+            run(["dpkg-deb", "--extract", str(require_whole(package, job.debs[package])), str(tree)])
         tree.chmod(0o755)
         _links(tree)
         _status(job, tree)

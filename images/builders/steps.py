@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hardening.foundation.content import read_small
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.process import bound, run, which
 from images.artifact import Descriptor, Package
@@ -56,44 +57,60 @@ def put_files(job: BuildJob, tree: Path) -> None:
         target = layers.inside(tree, copied.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # a link would lead the text elsewhere
-        target.write_bytes(file_content(job.definition, job.definition_folder, copied.source))
+        put_file(job.definition, job.definition_folder, copied.source, target)
         uid, gid = copied.owner.split(":")
         layers.own(target, int(uid), int(gid), int(copied.mode, 8))
 
 
-def file_content(definition: Definition, folder: Path, source: str) -> bytes:
-    """A file of the definition's folder; `.j2` is rendered first, with `definition`. Raises ContentError."""
+def put_file(definition: Definition, folder: Path, source: str, target: Path) -> None:
+    """Write a file of the definition's folder as `target`; `.j2` is rendered first, with `definition`.
+
+    Raises ContentError.
+    """
+    path = _file_of(folder, source)
+    if path.suffix == ".j2":
+        target.write_text(render(path, {"definition": definition}))
+    else:
+        shutil.copyfile(path, target)
+
+
+def require_file(definition: Definition, folder: Path, source: str) -> None:
+    """Raises ContentError where `put_file` would."""
+    path = _file_of(folder, source)
+    if path.suffix == ".j2":
+        render(path, {"definition": definition})
+
+
+def _file_of(folder: Path, source: str) -> Path:
     path = (folder / source).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise ContentError(
             f"{source} is no file of the definition's folder", file=folder / "image.toml", key="files.source",
             hint=nearest(source, files_of(folder)),
         )  # fmt: skip
-    if path.suffix != ".j2":
-        return path.read_bytes()
-    return render(path, {"definition": definition}).encode()
+    return path
 
 
 def render(path: Path, values: dict[str, Any]) -> str:
     """A template with `values`; it may extend the templates shipped here. Raises ContentError naming the line."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+    from jinja2 import FileSystemLoader, TemplateError, TemplateSyntaxError
 
-    # Dockerfiles and configuration, not HTML: nothing to escape.
-    loader = FileSystemLoader([HERE])
-    environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    from hardening.foundation import templating
+
     try:
-        return environment.from_string(path.read_text("utf-8")).render(**values)
-    except UnicodeDecodeError as error:
-        raise ContentError(f"not UTF-8 text: {error}", file=path) from None
+        return templating.render(read_small(path), values, templating.Sandbox(FileSystemLoader([HERE])))
     except TemplateError as error:
         line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
         raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None
 
 
-def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str) -> None:
-    """Run the tool that builds `job`; it and its mounts die with us. Raises OutsideError that names the image."""
+def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str, passes: Sequence[str] = ()) -> None:
+    """Run the tool that builds `job`; it and its mounts die with us. `env` and `passes`: as of `process.run`.
+
+    Raises OutsideError that names the image.
+    """
     try:
-        run(bound(argv), env=env, hint=hint)
+        run(bound(argv), env=env, passes=passes, hint=hint)
     except OutsideError as error:
         tool = argv[0]
         raise OutsideError(f"{tool} could not build {job.name}", evidence=error.evidence, hint=hint) from None
@@ -107,7 +124,7 @@ def clean(tree: Path, epoch: int) -> None:
 def installed_in(tree: Path) -> tuple[Package, ...]:
     """What the dpkg status of a tree says is installed."""
     status = layers.inside(tree, "var/lib/dpkg/status")
-    return debian.installed(status.read_text()) if status.is_file() else ()
+    return tuple(debian.installed(status.read_text(errors="replace"))) if status.is_file() else ()
 
 
 def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Package, ...]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from hardening.foundation import process
+from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.retrying import retrying
+from images.scanners.denied import refuse_denied
 
 TIMEOUT_SECONDS = 900
 
@@ -47,9 +49,12 @@ def _download(directory: Path) -> None:
     fresh, old = directory.with_name(f"{directory.name}.new"), directory.with_name(f"{directory.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    program = process.which("trivy") or "trivy"
+    program = process.which("trivy") or Path("trivy")
+    if program.is_file():  # with the network it may do more than while it scans
+        refuse_denied(program)
     argv = [str(program), "image", "--download-db-only", f"--cache-dir={fresh}", "--config=", "--quiet"]
-    process.run(argv, timeout=TIMEOUT_SECONDS, hint="feeds.trivy can also name a directory with trivy's cache")
+    hint = "feeds.trivy can also name a directory with trivy's cache"
+    process.run(argv, passes=REGISTRY, timeout=TIMEOUT_SECONDS, hint=hint)
     if not (fresh / "db" / "trivy.db").is_file():
         raise OutsideError("trivy downloaded no database")
     if directory.exists():

@@ -16,6 +16,8 @@ from images.documents import from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database
 
+TOLD = "told-"
+
 
 @dataclass(frozen=True)
 class ScanRecord:
@@ -57,9 +59,9 @@ class Artifacts(Database):
         """All artifacts (of one definition), the newest first."""
         return self._artifacts(*([t.artifacts.c.name == name] if name else []))
 
-    def record_checks(self, digest: str, checks: tuple[CheckResult, ...], at: datetime) -> None:
-        """Keep the results of the controls' checks of a content."""
-        self._judge(digest, "checks", at, to_json(checks))
+    def record_checks(self, digest: str, checks: tuple[CheckResult, ...], at: datetime, *, told: bool = False) -> None:
+        """Keep the results of the controls' checks of a content. `told`: by a registry, which proves nothing."""
+        self._judge(digest, f"{TOLD if told else ''}checks", at, to_json(checks))
 
     def checks(self, digest: str) -> tuple[CheckResult, ...]:
         """The last results of the controls' checks; empty when there are none."""
@@ -75,13 +77,13 @@ class Artifacts(Database):
         value = self._judgement(digest, "scan")
         return from_json(ScanRecord, value) if value is not None else None
 
-    def record_verdict(self, digest: str, verdict: Verdict) -> None:
-        """Keep the gate's answer about a content."""
-        self._judge(digest, "verdict", verdict.judged_at, to_json(verdict))
+    def record_verdict(self, digest: str, verdict: Verdict, *, told: bool = False) -> None:
+        """Keep the gate's answer about a content. `told`: as a registry tells it, which lets nothing through."""
+        self._judge(digest, f"{TOLD if told else ''}verdict", verdict.judged_at, to_json(verdict))
 
-    def verdict(self, digest: str) -> Verdict | None:
-        """The gate's last answer about a content."""
-        value = self._judgement(digest, "verdict")
+    def verdict(self, digest: str, *, told: bool = False) -> Verdict | None:
+        """The gate's last answer about a content, made on a machine of this ledger; or `told` by a registry."""
+        value = self._judgement(digest, f"{TOLD if told else ''}verdict")
         return from_json(Verdict, value) if value is not None else None
 
     def first_seen(self, vulnerability: str, package: str, now: datetime) -> datetime:

@@ -17,6 +17,8 @@ from hardening.foundation.locks import only_one
 from images.ledger import tables as t
 
 BUSY_SECONDS = 60
+# A process that is suspended between two statements must not lock others out of a row for as long as it sleeps.
+IDLE = "-c idle_in_transaction_session_timeout=30s"
 
 
 class Database:
@@ -101,7 +103,9 @@ def _engine_of(url: str) -> tuple[URL, Engine | None]:
         location = make_url(url)
         if location.get_backend_name() == "sqlite" and location.database:
             return location, None
-        return location, create_engine(location, pool_pre_ping=True)  # a server that was restarted costs no call
+        options = {"options": IDLE} if location.get_driver_name().startswith("psycopg") else {}
+        # With a ping, a server that was restarted costs no call.
+        return location, create_engine(location, pool_pre_ping=True, connect_args=options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ContentError(
             f"no database can be reached this way: {error}", key="database",

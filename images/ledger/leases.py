@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -13,12 +13,18 @@ from images.ledger.database import Database
 
 
 @dataclass(frozen=True)
-class Lease:
-    """A fleet is its owner's, for one rollout; after `until` anyone may take it."""
+class Holder:
+    """Who wants a fleet, or has it, for which rollout."""
 
     fleet: str
     owner: str
     rollout: str
+
+
+@dataclass(frozen=True)
+class Lease(Holder):
+    """A fleet is its owner's, for one rollout; after `until`, by the database's clock, anyone may take it."""
+
     until: datetime
 
 
@@ -33,35 +39,41 @@ class Command:
 
 
 class Leases(Database):
-    """The ledger's lines about leases and commands. Whether a lease has ended is for the clock of who asks."""
+    """The ledger's lines about leases and commands. Whether a lease has ended is for the database's clock alone."""
 
-    def acquire_lease(self, wanted: Lease, now: datetime) -> Lease:
+    def now(self) -> datetime:
+        """What the database's clock shows: the server's, or of a SQLite file the machine's."""
+        return self._rows(select(t.Now()))[0][0]  # type: ignore[no-any-return]
+
+    def acquire_lease(self, wanted: Holder, lasting: timedelta) -> Lease:
         """Take a fleet that is nobody's, whose lease has ended, or that is ours for this rollout already.
 
-        Returns the lease that stands: `wanted`, or the one of who has the fleet. Of many at once one gets it.
+        Returns the lease that stands: ours, or the one of who has the fleet. Of many at once one gets it.
         """
-        table = t.leases
-        ended = table.c.until <= now
-        ours = and_(table.c.owner == wanted.owner, table.c.rollout == wanted.rollout)
-        if self._set_lease(wanted, or_(ended, ours)):
-            return wanted
+        table, now = t.leases, self.now()
+        lease = Lease(wanted.fleet, wanted.owner, wanted.rollout, now + lasting)
+        if self._set_lease(lease, or_(table.c.until <= now, _ours(wanted))):
+            return lease
         try:
-            self._insert(table, {**_row(wanted), "fleet": wanted.fleet})
+            self._insert(table, {**_row(lease), "fleet": lease.fleet})
         except IntegrityError:  # somebody has it
-            return self.lease(wanted.fleet) or self.acquire_lease(wanted, now)
-        return wanted
+            return self.lease(wanted.fleet) or self.acquire_lease(wanted, lasting)
+        return lease
 
-    def renew_lease(self, wanted: Lease) -> bool:
+    def renew_lease(self, held: Holder, lasting: timedelta) -> bool:
         """Move our lease's end; False where the fleet is no longer ours. One that ended untaken is still ours."""
-        table = t.leases
-        return self._set_lease(wanted, and_(table.c.owner == wanted.owner, table.c.rollout == wanted.rollout))
+        return self._set_lease(Lease(held.fleet, held.owner, held.rollout, self.now() + lasting), _ours(held))
 
-    def release_lease(self, held: Lease) -> None:
+    def release_lease(self, held: Holder) -> None:
         """Give the fleet back, where it is still ours for this rollout."""
-        table = t.leases
-        ours = (table.c.fleet == held.fleet, table.c.owner == held.owner, table.c.rollout == held.rollout)
         with self._begin() as connection:
-            connection.execute(delete(table).where(*ours))
+            connection.execute(delete(t.leases).where(t.leases.c.fleet == held.fleet, _ours(held)))
+
+    def lease_lasts(self, held: Holder) -> bool | None:
+        """Whether our lease lasts; False where it has ended and was not taken, None where the fleet is not ours."""
+        lasts = (t.leases.c.until > t.Now()).label("lasts")
+        rows = self._rows(select(lasts).where(t.leases.c.fleet == held.fleet, _ours(held)))
+        return bool(rows[0].lasts) if rows else None
 
     def lease(self, fleet: str) -> Lease | None:
         """Who has the fleet, also where the lease has ended."""
@@ -86,6 +98,10 @@ class Leases(Database):
         change = update(t.leases).where(t.leases.c.fleet == wanted.fleet, allowed).values(**_row(wanted))
         with self._begin() as connection:
             return connection.execute(change).rowcount == 1
+
+
+def _ours(holder: Holder) -> ColumnElement[bool]:
+    return and_(t.leases.c.owner == holder.owner, t.leases.c.rollout == holder.rollout)
 
 
 def _row(lease: Lease) -> dict[str, str | datetime]:

@@ -20,6 +20,9 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 VERSION = 3
 
@@ -41,6 +44,23 @@ class UtcTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """From the database."""
         return value and value.replace(tzinfo=UTC)
+
+
+class Now(FunctionElement[datetime]):
+    """The moment by the database's clock, in SQL: no client's clock has a say in it."""
+
+    type = UtcTime()
+    inherit_cache = True
+
+
+@compiles(Now)
+def _server_now(_element: Now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "timezone('utc', clock_timestamp())"
+
+
+@compiles(Now, "sqlite")
+def _machine_now(_element: Now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 metadata = MetaData()
@@ -81,7 +101,7 @@ artifacts = Table(
     UniqueConstraint("name", "platform", "input_digest"),
 )
 
-# One row for what was last said of a content: `kind` is checks, scan or verdict.
+# One row for what was last said of a content: `kind` is checks, scan or verdict; `told-…` where a registry said it.
 judgements = Table(
     "judgements",
     metadata,

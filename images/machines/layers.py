@@ -17,7 +17,7 @@ from images.builders import bootstrap, steps
 from images.builders.job import BuildJob
 from images.machines import trees
 from images.machines.mounts import overlay, unmount
-from images.packages.index import write_repository
+from images.packages.pool import write_repository
 
 HERE = Path(__file__).parent
 VERSION = "4"  # changes whenever the same packages would become another tree

@@ -1,19 +1,26 @@
-"""The private apt root: its configuration and sources. Of the host's own apt only archive addresses and proxy count."""
+"""The private apt root: its configuration and sources. Of the host's own apt only addresses, proxy and logins count."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from signal import SIGXFSZ
 
+from hardening.foundation.archives import LOGIN_HINT, has_login, without_login
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import run, which
 from hardening.foundation.settings import Settings
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.debian import Source
 
 HOST = Path("/etc/apt")
+UNVERIFIED = "var/lib/apt/lists/partial"  # below the root: what apt fetched of an index and did not accept yet
+LONGEST_SECONDS = 1800.0  # of one call of apt; a mirror may answer, and send nothing
+LARGEST_INDEX = 512 << 20  # bytes that apt writes to one file of an index; Debian's main has 55 million
+MOST_MEMORY = 1 << 30  # bytes of addresses that one program of apt may take
 
 
 def sources_text(settings: Settings, bootstrap: Bootstrap) -> str:
@@ -26,7 +33,7 @@ def sources_of(settings: Settings, bootstrap: Bootstrap) -> str:
     """The deb822 text for planning on this host: keyrings by their path here, and the extra sources of the settings."""
     found = _archives(settings, bootstrap)
     own = [source.text(source.signed_by or str(_keyring(settings))) for source in found]
-    return "\n".join([*own, *(_read(path) for path in settings.packages.extra_sources)])
+    return "\n".join([*own, *(_extra(path) for path in settings.packages.extra_sources)])
 
 
 def addresses(settings: Settings, bootstrap: Bootstrap) -> tuple[str, ...]:
@@ -38,7 +45,7 @@ def configure(settings: Settings, bootstrap: Bootstrap, root: Path, scratch: Pat
     """Lay out the root and write its apt.conf into `scratch`; returns the file, for APT_CONFIG."""
     for name in ("etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d", "etc/sources.list.d"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
-    for name in ("var/lib/apt/lists/partial", "var/cache/apt"):
+    for name in (UNVERIFIED, "var/cache/apt"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (scratch / "archives/partial").mkdir(parents=True)
     (scratch / "etc/sources.list.d/goldsmith.sources").write_text(sources_of(settings, bootstrap))
@@ -53,6 +60,8 @@ def _config(root: Path, scratch: Path, architecture: str) -> str:
     return f"""Dir "{root}";
 Dir::Etc "{scratch}/etc";
 Dir::Etc::parts "{scratch}/etc/apt.conf.d";
+Dir::Etc::netrc "{HOST}/auth.conf";
+Dir::Etc::netrcparts "{HOST}/auth.conf.d";
 Dir::State "{root}/var/lib/apt";
 Dir::State::status "{scratch}/status";
 Dir::State::extended_states "{scratch}/extended_states";
@@ -75,11 +84,30 @@ def _proxy(settings: Settings) -> str:
     return _host_proxy()
 
 
+def limited(argv: Sequence[str]) -> list[str]:
+    """`argv`, a program of apt that fetches an index, so that what it unpacks fills neither disk nor memory."""
+    return ["prlimit", f"--fsize={LARGEST_INDEX}", f"--as={MOST_MEMORY}", *argv] if which(argv[0]) else list(argv)
+
+
+def too_large(stderr: str) -> str:
+    """What to say where apt, under `limited`, was ended for a file's size; else nothing."""
+    if f"received signal {int(SIGXFSZ)}" not in stderr:
+        return ""
+    return f"a file of it is larger than {LARGEST_INDEX} bytes (limit LARGEST_INDEX): ask whose archive that is"
+
+
 @lru_cache
 def _host_proxy() -> str:
     """The host's own apt proxy lines."""
-    dump = run(["apt-config", "dump", "Acquire"]).stdout
-    return "".join(f"{line}\n" for line in dump.splitlines() if re.match(r"Acquire::https?::Proxy", line))
+    return proxy_lines(run(["apt-config", "dump", "Acquire"]).stdout)
+
+
+def proxy_lines(dump: str) -> str:
+    """The proxies in what `apt-config dump` says. Raises ContentError where one holds a login."""
+    lines = [line for line in dump.splitlines() if re.match(r"Acquire::https?::Proxy", line)]
+    if any(map(has_login, lines)):
+        raise ContentError("the proxy of this host's apt has a login in its address", file=HOST, hint=LOGIN_HINT)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _archives(settings: Settings, bootstrap: Bootstrap) -> tuple[Source, ...]:
@@ -100,6 +128,9 @@ def _archives(settings: Settings, bootstrap: Bootstrap) -> tuple[Source, ...]:
             hint="this host's apt does not use that suite: set packages.mirror and packages.security_mirror "
             "in goldsmith.toml",
         )
+    for uri in (uri for source in host for uri in source.uris if has_login(uri)):
+        where = f"an address of this host's apt with a login in it: {without_login(uri)}"
+        raise ContentError(f"{where}; images would hold it", file=HOST, hint=LOGIN_HINT)
     return host
 
 
@@ -134,8 +165,12 @@ def _signed_by_inside(settings: Settings, source: Source) -> str:
     return debian.armored(_read_bytes(keyring))
 
 
-def _read(path: Path) -> str:
-    return _read_bytes(path).decode()
+def _extra(path: Path) -> str:
+    """The text of one of `packages.extra_sources`. Raises ContentError where an address in it holds a login."""
+    text = _read_bytes(path).decode()
+    if any(re.search(r":/*[^/\s]*@", line) for line in text.splitlines() if not line.startswith("#")):
+        raise ContentError("an address with a login in it", file=path, key="packages.extra_sources", hint=LOGIN_HINT)
+    return text
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
+from hardening.foundation.errors import OutsideError
 from images.artifact import Package
+from images.packages import grammar
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.pgp"
 
@@ -37,23 +39,44 @@ def stanzas(text: str) -> Iterator[str]:
 
 
 def fields(stanza: str) -> dict[str, str]:
-    """The fields of one paragraph; continuation lines stay in their value, comment lines do not."""
+    """The fields of one paragraph; continuation lines stay in their value, comment lines do not.
+
+    Raises OutsideError for a field that stands there twice, in whatever case, and for a line that is no field: programs
+    differ in what they make of these.
+    """
     values: dict[str, str] = {}
+    seen: set[str] = set()
     key = ""
-    for line in stanza.splitlines():
+    if found := grammar.CONTROL.search(stanza):
+        raise OutsideError(
+            f"an entry holds the control character {found[0]!r}", evidence=_shown(stanza), hint=grammar.HINT
+        )
+    for line in stanza.strip("\n").split("\n"):
         if line.startswith("#"):
             continue
-        if line[:1] in " \t" and key:
+        if line[:1] in (" ", "\t") and key:
             values[key] += "\n" + line
-        elif ":" in line:
-            key, _, value = line.partition(":")
-            values[key] = value.strip()
+            continue
+        key, colon, value = line.partition(":")
+        if not colon or not grammar.FIELD.fullmatch(key):
+            raise OutsideError(
+                f"an entry holds a line that is no field: {line[:200]!r}", evidence=_shown(stanza), hint=grammar.HINT
+            )
+        if key.lower() in seen:
+            raise OutsideError(f"an entry says {key} twice", evidence=_shown(stanza), hint=grammar.HINT)
+        seen.add(key.lower())
+        values[key] = value.strip()
     return values
+
+
+def _shown(stanza: str) -> str:
+    """The beginning of an entry, as evidence: whatever it holds cannot act on a terminal."""
+    return "\n".join(repr(line)[1:-1] for line in stanza[:400].split("\n"))
 
 
 def sources_of(text: str) -> Iterator[Source]:
     """The enabled, signed sources of a deb822 `.sources` file."""
-    for stanza in stanzas(text):
+    for stanza in stanzas(text.replace("\r\n", "\n")):
         found = {key.lower(): value for key, value in fields(stanza).items()}
         enabled = found.get("enabled", "yes").lower() in {"yes", "true", "1"}
         trusted = found.get("trusted", "no").lower() in {"yes", "true", "1"}
@@ -96,46 +119,70 @@ def armored(keyring: bytes) -> str:
     return "\n" + "\n".join(f" {line.strip() or '.'}" for line in lines)
 
 
-def parse_uris(text: str) -> list[str]:
-    """`name=version` for each package that `apt-get --print-uris` would fetch."""
-    wanted = []
-    for line in text.splitlines():
-        if match := re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9]+)\.deb \d+", line):
-            wanted.append(f"{match[1]}={unquote(match[2])}")
+def parse_uris(text: str) -> dict[str, str]:
+    """`name=version` → SHA256 for each package that `apt-get --print-uris` would fetch.
+
+    Raises OutsideError for one whose name is not of Debian's form: it would be missing in silence.
+    """
+    wanted = {}
+    for line in (line for line in text.splitlines() if line.startswith("'")):
+        match = re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9-]+)\.deb \d+ SHA256:(\S+)", line)
+        version = unquote(match[2]) if match else ""
+        if match is None or not grammar.matches(grammar.VERSION, version):
+            raise OutsideError(
+                f"apt names a file that is no package of Debian's form: {line[:400]!r}", hint=grammar.HINT
+            )
+        wanted[f"{match[1]}={version}"] = match[4]
     return wanted
 
 
 def package_of(stanza: str) -> Package:
-    """The package that an index stanza describes."""
+    """The package that an entry of an archive's index describes. Raises OutsideError where it is not Debian's form."""
     found = fields(stanza)
+    grammar.require(found, "Package", "Version", "Architecture", "SHA256")
+    return _package(found, found["SHA256"])
+
+
+def _package(found: dict[str, str], sha256: str) -> Package:
     source = found.get("Source", found["Package"]).split(" ")[0]
-    return Package(found["Package"], found["Version"], found["Architecture"], found.get("SHA256", ""), source)
+    return Package(found["Package"], found["Version"], found["Architecture"], sha256, source)
 
 
 def as_installed(stanza: str) -> str:
     """An index stanza as dpkg's status holds it once installed: without what only an archive knows."""
-    archive_only = r"(Filename|Size|MD5sum|SHA1|SHA256|SHA512|Description-md5|Status|Tag):"
+    archive_only = r"(?i)(Filename|Size|MD5sum|SHA1|SHA256|SHA512|Description-md5|Status|Tag):"
     kept: list[str] = []
     skipping = False
-    for line in stanza.splitlines():
-        if line[:1] not in " \t":
+    for line in stanza.split("\n"):
+        if line[:1] not in (" ", "\t"):
             skipping = bool(re.match(archive_only, line))
         if not skipping:
             kept.append(line)
     return "\n".join([kept[0], "Status: install ok installed", *kept[1:]])
 
 
-def installed(status: str) -> tuple[Package, ...]:
-    """The packages that a dpkg status says are installed, in order of name."""
-    found = (package_of(stanza) for stanza in stanzas(status) if "\nStatus: install ok installed" in stanza)
-    return tuple(sorted(found))
+def installed(status: str) -> dict[Package, str]:
+    """The packages that a dpkg status says are installed, in order of name, each with its entry.
+
+    None has a hash: a status is what a system says of itself, and no archive signed it. Raises OutsideError where an
+    entry is not Debian's form.
+    """
+    found: dict[Package, str] = {}
+    for stanza in stanzas(status):
+        told = fields(stanza)
+        if told.get("Status", "").split()[2:] == ["installed"]:
+            grammar.require(told, "Package", "Version", "Architecture")
+            found[_package(told, "")] = stanza
+    return dict(sorted(found.items()))
 
 
 def repository_stanza(stanza: str, filename: str) -> str:
     """An index stanza that points at `filename`."""
-    return re.sub(r"(?m)^Filename:.*$", f"Filename: {filename}", stanza)
+    return re.sub(r"(?im)^Filename:.*$", f"Filename: {filename}", stanza)
 
 
 def pool_name(package: Package) -> str:
-    """The file name of a .deb as apt writes it."""
+    """The file name of a .deb as apt writes it. Raises OutsideError where its parts are none that Debian allows."""
+    parts = {"Package": package.name, "Version": package.version, "Architecture": package.architecture}
+    grammar.require(parts)
     return f"{package.name}_{package.version.replace(':', '%3a')}_{package.architecture}.deb"

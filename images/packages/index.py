@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
@@ -18,9 +20,9 @@ from hardening.foundation.process import Completed, failed, run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Package
-from images.disk import file_digest, link_or_copy, room_on
+from images.disk import file_digest, room_on
 from images.model import Bootstrap
-from images.packages import aptroot, debian
+from images.packages import aptroot, debian, grammar, pool
 
 HELPER = "/usr/lib/apt/apt-helper"
 MINBASE = ("?essential", "?priority(required)", "apt")
@@ -37,7 +39,7 @@ class PackageIndex:
         self.settings = settings
         self.home = settings.state_dir / "apt"
         self.architecture = settings.platform.removeprefix("linux/")
-        self._answers: dict[tuple[Bootstrap, tuple[str, ...], tuple[Package, ...]], tuple[Package, ...]] = {}
+        self._answers: dict[tuple[Bootstrap, tuple[str, ...], tuple[Package, ...], str], tuple[Package, ...]] = {}
 
     def sources(self, bootstrap: Bootstrap) -> str:
         """The deb822 text that an image of this distribution holds. Raises ContentError when no archive is known."""
@@ -57,47 +59,60 @@ class PackageIndex:
         return digest_of([aptroot.sources_of(self.settings, bootstrap), [file_digest(path) for path in releases]])
 
     def resolve(
-        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...] = ()
+        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...] = (), image: str = ""
     ) -> tuple[Package, ...]:
         """The packages that installing `wanted` on top of `installed` adds, as apt resolves it, in order of name.
 
         Nothing installed: the base set of the bootstrap's variant is added; a static one gets exactly `wanted`.
+        `image` is the digest of the upstream image that told (`told_by`) what those without a hash are.
         Raises ContentError for a name that the index does not have, or that cannot be installed.
         """
-        asked = (bootstrap, wanted, installed)
+        asked = (bootstrap, wanted, installed, image)
         if asked not in self._answers:
-            self._answers[asked] = self._answer(bootstrap, wanted, installed)
+            self._answers[asked] = self._answer(*asked)
         return self._answers[asked]
 
     def _answer(
-        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...]
+        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...], image: str
     ) -> tuple[Package, ...]:
         """The resolution kept on disk for this state of the index, else apt's."""
         request = [self.state(bootstrap), sorted(wanted), [vars(p) for p in sorted(installed)], bootstrap.variant]
-        cached = self._root(bootstrap) / "resolved" / digest_of(request).removeprefix("sha256:")
-        if not cached.exists() or not all(self._stanza_path(package).exists() for package in _read(cached)):
-            found = self._resolve(bootstrap, wanted, installed)
-            self.remember(found)
-            write_atomically(cached, json.dumps([asdict(debian.package_of(stanza)) for stanza in found]))
+        cached = self._root(bootstrap) / "resolved" / digest_of([*request, image]).removeprefix("sha256:")
+        if not cached.exists() or not all(self._entry_path(package).exists() for package in _read(cached)):
+            found = self._resolve(bootstrap, wanted, installed, image)
+            for package, stanza in found.items():
+                write_atomically(self._entry_path(package), stanza)
+            write_atomically(cached, json.dumps([asdict(package) for package in found]))
         return tuple(sorted(_read(cached)))
 
     def stanzas(self, packages: Iterable[Package]) -> str:
         """The index entries of packages that were resolved before, as a Packages file holds them."""
-        return "\n\n".join(self._stanza(package) for package in packages) + "\n"
+        return "\n\n".join(self._entry(package) for package in packages) + "\n"
 
-    def remember(self, stanzas: Iterable[str]) -> None:
-        """Keep stanzas, so that packages stay describable after the index has moved on; also an upstream image's."""
-        for stanza in stanzas:
-            write_atomically(self._stanza_path(debian.package_of(stanza)), stanza)
+    def told_by(self, image: str, status: str) -> tuple[Package, ...]:
+        """What the upstream image with the digest `image` has installed, by its own dpkg status.
+
+        Its entries are kept under its digest alone: they tell apt what is there, for its children, and stand for no
+        package of an archive. Raises OutsideError where an entry is not Debian's form.
+        """
+        found = debian.installed(status)
+        for package, stanza in found.items():
+            path = self._told_path(image, package)
+            if not path.exists():
+                write_atomically(path, stanza)
+        return tuple(found)
 
     def download(self, bootstrap: Bootstrap, packages: Iterable[Package]) -> dict[Package, Path]:
-        """The verified .debs of `packages`; only what the pool lacks is fetched. Raises OutsideError."""
-        pool = {package: self._pool_path(package) for package in packages}
-        missing = [package for package, path in pool.items() if not path.exists()]
+        """The verified .debs of `packages`; only what the pool lacks, or holds otherwise, is fetched.
+
+        Raises OutsideError.
+        """
+        paths = {package: self._pool_path(package) for package in packages}
+        missing = [package for package, path in paths.items() if not pool.is_whole(package, path)]
         if missing:
             with room_on(self.home):
                 retrying(lambda: self._download(bootstrap, missing), within=self.settings.retry_for)
-        return pool
+        return paths
 
     def fetch(self, bootstrap: Bootstrap, path: str, sha256: str, target: Path) -> None:
         """The file at `path` of the archive, which need stand in no index of this suite, as `target`; verified.
@@ -109,17 +124,20 @@ class PackageIndex:
             for address in aptroot.addresses(self.settings, bootstrap):
                 argv = [HELPER, "-o", "Acquire::Retries=2", "download-file", f"{address}/{path}", str(target)]
                 done = apt([*argv, f"SHA256:{sha256}"], (0, 100))
-                if done.status == 0:
+                if done.status == 0 and file_digest(target) == sha256:
                     return
                 refused.append(done.stderr.strip() or done.stdout.strip())
         raise OutsideError(f"no archive has {path} (sha256 {sha256[:12]}…)", evidence="\n".join(refused)[-2000:])
 
-    def _resolve(self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...]) -> list[str]:
+    def _resolve(
+        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...], image: str
+    ) -> dict[Package, str]:
+        """Package → index entry of what apt would fetch. Raises OutsideError where the two are not the same package."""
         static = bootstrap.variant == "static"
         names = wanted if static or installed else (*MINBASE, *wanted)
         if not names:
-            return []
-        status = "\n\n".join(debian.as_installed(self._stanza(package)) for package in installed)
+            return {}
+        status = "\n\n".join(debian.as_installed(self._described(package, image)) for package in installed)
         verb = ["download"] if static else ["-y", "--no-remove", "install"]
         with self._apt(bootstrap, status) as apt:
             done = apt(
@@ -127,9 +145,16 @@ class PackageIndex:
             )
             if done.status:
                 raise self._unresolved(bootstrap, done, apt)
-            found = debian.parse_uris(done.stdout)
-            shown = apt(["apt-cache", "show", "--no-all-versions", "--", *found], (0,)).stdout if found else ""
-        return list(debian.stanzas(shown))
+            fetched = debian.parse_uris(done.stdout)
+            shown = apt(["apt-cache", "show", "--no-all-versions", "--", *fetched], (0,)).stdout if fetched else ""
+        found = {debian.package_of(stanza): stanza for stanza in debian.stanzas(shown)}
+        if {f"{package.name}={package.version}": package.sha256 for package in found} != fetched:
+            names_of = sorted(fetched.items() ^ {(f"{p.name}={p.version}", p.sha256) for p in found})
+            raise OutsideError(
+                f"apt would fetch other packages than it describes: {', '.join(name for name, _ in names_of[:5])}",
+                hint="refresh the index and plan again; a base image may describe a package otherwise than the archive",
+            )
+        return found
 
     def _unresolved(self, bootstrap: Bootstrap, done: Completed, apt: Apt) -> ContentError:
         unknown = re.search(
@@ -150,12 +175,16 @@ class PackageIndex:
 
     def _update(self, bootstrap: Bootstrap) -> None:
         with self._apt(bootstrap) as apt:
-            done = apt(["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"], (0, 100))
+            argv = aptroot.limited(["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"])
+            done = apt(argv, (0, 100))
         if done.status:
+            # What was fetched and not verified, from wherever the mirror sent us, does not stay.
+            shutil.rmtree(self._root(bootstrap) / aptroot.UNVERIFIED, ignore_errors=True)
             raise OutsideError(
                 f"the package index of {bootstrap.suite} could not be fetched",
                 evidence="\n".join(line for line in done.stderr.splitlines() if line.strip())[-2000:],
-                hint="check the network, settings packages.mirror and packages.proxy, and that the keyring is current",
+                hint=aptroot.too_large(done.stderr)
+                or "check the network, settings packages.mirror and packages.proxy, and that the keyring is current",
             )
         (self._root(bootstrap) / "fetched").touch()
 
@@ -168,7 +197,7 @@ class PackageIndex:
 
     def _adopt(self, package: Package, file: Path) -> None:
         """Move a fetched .deb into the pool, if it is the very one that was resolved."""
-        if not file.exists() or file_digest(file) != package.sha256:
+        if not pool.is_whole(package, file):
             raise OutsideError(
                 f"the mirror's {package.name} {package.version} is not the file that was planned",
                 hint="the archive changed in between: refresh the index and plan again",
@@ -186,7 +215,10 @@ class PackageIndex:
             env = {"APT_CONFIG": str(config), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
             def apt(argv: list[str], ok: tuple[int, ...], cwd: Path | None = None) -> Completed:
-                return run(argv, env=env, ok=ok, cwd=cwd, hint="apt answers from the index under the state directory")
+                return run(
+                    argv, env=env, passes=NETWORK, ok=ok, cwd=cwd, timeout=aptroot.LONGEST_SECONDS,
+                    hint="apt answers from the index under the state directory",
+                )  # fmt: skip
 
             yield apt
 
@@ -203,40 +235,52 @@ class PackageIndex:
         root.mkdir(parents=True, exist_ok=True)
         return root
 
-    def _stanza(self, package: Package) -> str:
+    def _entry(self, package: Package) -> str:
+        """The kept index entry of `package`. Raises OutsideError where none is kept, or it describes another one."""
         try:
-            return self._stanza_path(package).read_text()
+            stanza = self._entry_path(package).read_text()
         except FileNotFoundError:
             raise OutsideError(
                 f"{package.name} {package.version} was never resolved on this machine",
                 hint="build what it belongs to with --no-cache",
             ) from None
+        found = debian.package_of(stanza)
+        if (found.name, found.version, found.sha256) != (package.name, package.version, package.sha256):
+            raise OutsideError(
+                f"the kept entry of {package.name} {package.version} describes {found.name} {found.version}",
+                hint=f"remove {self._entry_path(package)} and plan again",
+            )
+        return stanza
 
-    def _stanza_path(self, package: Package) -> Path:
-        return self.home / "stanzas" / (package.sha256 or "upstream") / debian.pool_name(package)
+    def _described(self, package: Package, image: str) -> str:
+        """What apt is told of an installed package: the archive's entry, or what the upstream `image` said of it."""
+        told = self._told_path(image, package) if image and not package.sha256 else None
+        return told.read_text() if told and told.exists() else self._entry(package)
+
+    def _entry_path(self, package: Package) -> Path:
+        return self.home / "entries" / _hash_of(package) / debian.pool_name(package)
 
     def _pool_path(self, package: Package) -> Path:
-        return self.home / "pool" / package.sha256 / debian.pool_name(package)
+        return self.home / "pool" / _hash_of(package) / debian.pool_name(package)
+
+    def _told_path(self, image: str, package: Package) -> Path:
+        if not grammar.matches(grammar.DIGEST, image):
+            raise OutsideError(f"{image!r} is not the digest of an image")
+        return self.home / "told" / image.removeprefix("sha256:") / debian.pool_name(package)
+
+
+def _hash_of(package: Package) -> str:
+    """The hash that an archive signed for `package`. Raises OutsideError where it has none."""
+    if not package.sha256:
+        raise OutsideError(
+            f"{package.name} {package.version} was never resolved on this machine: no archive told its hash",
+            hint="it is known from an upstream image alone; build what it belongs to with --no-cache",
+        )
+    grammar.require({"SHA256": package.sha256})
+    return package.sha256
 
 
 Apt = Callable[..., Completed]
-
-
-def write_repository(directory: Path, suite: str, packages: dict[Package, Path], stanzas: str) -> None:
-    """A package repository of exactly these .debs, hard-linked, for tools that must see nothing else and no network."""
-    directory.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for stanza in debian.stanzas(stanzas):
-        name = debian.pool_name(debian.package_of(stanza)).replace("%3a", "_")
-        entries.append(debian.repository_stanza(stanza, f"./{name}"))
-    for package, path in packages.items():
-        link_or_copy(path, directory / debian.pool_name(package).replace("%3a", "_"))
-    (directory / "Packages").write_text("\n\n".join(entries) + "\n")
-    digest, size = file_digest(directory / "Packages"), (directory / "Packages").stat().st_size
-    (directory / "Release").write_text(
-        f"Origin: goldsmith\nSuite: {suite}\nCodename: {suite}\nArchitectures: amd64 arm64 all\n"
-        f"Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {digest} {size} Packages\n"
-    )
 
 
 def _read(resolution: Path) -> list[Package]:
@@ -244,8 +288,9 @@ def _read(resolution: Path) -> list[Package]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write by a temporary name, so that nobody ever reads half a file."""
+    """Write by a temporary name that leads nowhere else, so that half a file is never read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    with temporary.open("x") as file:
+        file.write(text)
     temporary.replace(path)

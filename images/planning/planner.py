@@ -139,7 +139,15 @@ class Planner:
         inherited = self._inherited(loaded)
         if inherited and not loaded.definition.packages:
             return ()
-        return self.context.index.resolve(self.bootstrap(loaded), loaded.definition.packages, inherited)
+        upstream = self._upstream_digest(loaded)
+        return self.context.index.resolve(self.bootstrap(loaded), loaded.definition.packages, inherited, upstream)
+
+    def _upstream_digest(self, loaded: LoadedDefinition) -> str:
+        """The digest of the upstream image below `loaded`, which alone describes its own packages; else nothing."""
+        base = loaded.definition.base
+        if base.golden:
+            return self._upstream_digest(self.context.definitions[base.golden])
+        return self.upstream.locked(base.image) if base.image else ""
 
     def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
         if inputs["parent"] == PENDING:

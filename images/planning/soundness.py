@@ -81,7 +81,7 @@ class Soundness:
         """Every file that it copies is there, every template renders, and the Dockerfile holds nothing it may not."""
         definition, folder = loaded.definition, loaded.folder
         for copied in definition.files:
-            steps.file_content(definition, folder, copied.source)
+            steps.require_file(definition, folder, copied.source)
         self._require_mkosi(loaded)
         own = folder / "Dockerfile.j2"
         if "Dockerfile.j2" not in files_of(folder):

@@ -18,7 +18,7 @@ from images import documents
 from images.artifact import Artifact, Descriptor, Release
 from images.documents import Document
 from images.judge import Judgement
-from images.ledger import Begun, Ledger
+from images.ledger import Begun
 from images.model import Definition
 from images.publication import lifecycle
 from images.publication.channels import point
@@ -52,8 +52,9 @@ def release(
     """
     settings = to.registry.settings
     require_may_publish(settings.roots, settings.judging, judgement.verdict.policy)
-    refuse(to.ledger, to.now, artifact, definition, judgement)
+    refuse(to.now, definition, judgement)
     draft = _draft(to, artifact, definition, judgement.verdict.policy)
+    refuse_revoked(to.revoked(draft))
     begun = _take_up(to, draft, artifact, definition)
     standing = None if begun or redate else _standing(to, draft, definition)
     chosen = begun.release if begun else standing or draft
@@ -96,12 +97,12 @@ def release_documents(chosen: Release, judgement: Judgement) -> Documents:
     }
     return (
         Document(documents.SCAN, canonical(scan)),
-        Document(documents.VERDICT, documents.to_bytes(judgement.verdict)),
+        Document(documents.VERDICT, documents.to_bytes(replace(judgement.verdict, content=chosen.content))),
         Document(documents.LIFECYCLE, b"", {lifecycle.END_OF_LIFE: f"{chosen.expires_at:%Y-%m-%d}"}),
     )
 
 
-def refuse(ledger: Ledger, now: datetime, artifact: Artifact, definition: Definition, judgement: Judgement) -> None:
+def refuse(now: datetime, definition: Definition, judgement: Judgement) -> None:
     """Raise RefusedError unless the image may be published today."""
     if not judgement.verdict.allowed:
         raise RefusedError(
@@ -109,16 +110,19 @@ def refuse(ledger: Ledger, now: datetime, artifact: Artifact, definition: Defini
             evidence="\n".join(f"{reason.rule}: {reason.what}" for reason in judgement.verdict.refusals),
             hint="fix what is listed, or ask for a waiver as the policy says",
         )
-    for known in ledger.releases_of_content(artifact.digest):
-        if known.name == definition.name and known.revoked_at:
-            raise RefusedError(
-                f"the content of {definition.name} was revoked: {known.revoked_reason}; nothing was published",
-                hint="change what is wrong inside it; a new date would only hide it",
-            )
     if lifecycle.dates(definition.lifecycle, now).expires_at <= now:
         raise RefusedError(
             f"{definition.name} was supported until {definition.lifecycle.support_until}; nothing was published",
             hint="move lifecycle.support_until in its image.toml, or retire the definition",
+        )
+
+
+def refuse_revoked(draft: Release) -> None:
+    """Raise RefusedError where what would be published holds what was revoked, under whatever name and date."""
+    if draft.revoked_at:
+        raise RefusedError(
+            f"the content of {draft.name} was revoked: {draft.revoked_reason}; nothing was published",
+            hint="change what is wrong inside it; a new date would only hide it",
         )
 
 

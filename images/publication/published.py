@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.errors import ContentError, MalformedError, nearest
+from hardening.foundation.hashing import DIGEST
 from images.artifact import Release
 from images.documents import REVOCATION
 from images.ledger import Ledger
 from images.publication import lifecycle
+from images.publication.answers import NotFoundError
 from images.publication.referrers import attached, latest
-from images.publication.registry import Manifest, NotFoundError, Registry, split
+from images.publication.registry import Manifest, Registry, split
+from images.publication.revocations import revoked
 from images.store.oci import Store
 
 CHANNELS = ("candidate", "stable")
 PREVIOUS = "-previous"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
 READERS = 8
 
@@ -38,6 +40,15 @@ class Publisher:
     def prefix(self) -> str:
         """Our own annotations' prefix."""
         return self.registry.settings.annotation_prefix
+
+    def revoked(self, release: Release) -> Release:
+        """The release, revoked where ledger or registry say so of it or of what it stands on. Raises OutsideError."""
+        return revoked(self.ledger, release, self.revocation)
+
+    def revocation(self, repository: str, digest: str) -> tuple[datetime, str] | None:
+        """When and why something in our registry was revoked, as that tells it."""
+        ours = repository.startswith(f"{self.registry.address}/")
+        return revocation_of(self.registry, repository, digest, self.prefix) if ours else None
 
     def note(self, action: str, subject: str, detail: str = "") -> None:
         """Write an audit line."""
@@ -84,7 +95,7 @@ def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ..
 
 def locate(to: Publisher, digest: str, names: Iterable[str]) -> str:
     """The full reference of a release known only by its digest. Raises ContentError where there is none."""
-    if not DIGEST.fullmatch(digest):
+    if not re.fullmatch(DIGEST, digest):
         hint = "sha256: and 64 hexadecimal digits, as ./goldsmith image.show prints it"
         raise ContentError(f"{digest} is no digest", hint=hint)
     if known := to.ledger.release(digest):
@@ -116,13 +127,36 @@ def _release_or_none(registry: Registry, reference: str, prefix: str) -> Release
 
 
 def _release(registry: Registry, repository: str, manifest: Manifest, prefix: str) -> Release:
-    children = manifest.data.get("manifests") or [{"digest": manifest.digest}]
+    content = manifest.content(registry.settings.platform)
     release = lifecycle.parse_annotations(
-        manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=children[0]["digest"]
+        manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
     )
-    revocation = latest(attached(registry, repository, manifest.digest), REVOCATION)
-    if not revocation:
-        return release
-    said = revocation.annotations
-    at = lifecycle.moment(said[f"{prefix}revoked-at"])
-    return replace(release, revoked_at=at, revoked_reason=said.get(f"{prefix}revoked-reason", ""))
+    return revoked_in(registry, release, prefix)
+
+
+def revoked_in(registry: Registry, release: Release, prefix: str) -> Release:
+    """The release with a revocation that its registry holds, of the release or of what is inside.
+
+    Raises MalformedError where one is there that cannot be read.
+    """
+    for subject in dict.fromkeys((release.digest, release.content)):
+        if said := revocation_of(registry, release.repository, subject, prefix):
+            at, reason = said
+            return replace(release, revoked_at=at, revoked_reason=reason)
+    return release
+
+
+def revocation_of(registry: Registry, repository: str, subject: str, prefix: str) -> tuple[datetime, str] | None:
+    """When and why what has the digest `subject` was revoked, as the repository tells it."""
+    revocation = latest(attached(registry, repository, subject), REVOCATION)
+    return _told(revocation.annotations, prefix, f"{repository}@{subject}") if revocation else None
+
+
+def _told(said: Mapping[str, str], prefix: str, what: str) -> tuple[datetime, str]:
+    try:
+        return lifecycle.moment(said[f"{prefix}revoked-at"]), said.get(f"{prefix}revoked-reason", "")
+    except (KeyError, ValueError) as error:
+        raise MalformedError(
+            f"the revocation of {what} is malformed: {error}",
+            hint="it counts as no pass: remove it from the registry, and let ./goldsmith image.revoke say it well",
+        ) from None

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from time import sleep
 from typing import Any, TypeVar
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import MalformedError, OutsideError
+from hardening.foundation.hashing import digest, hex_of
 from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.documents import Document
+from images.foreign import loaded, parsed
 from images.publication.registry import Registry, write_layout
+from images.publication.wire import Image, Index, Listed, Referring
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.workspace import workspace
 
@@ -56,13 +59,14 @@ class Referrer:
 
 def tag_of(subject: str) -> str:
     """The tag of the index that lists what refers to the digest `subject`."""
-    return subject.replace(":", "-")
+    return f"sha256-{hex_of(subject)}"
 
 
 def attached(registry: Registry, repository: str, subject: str) -> tuple[Referrer, ...]:
-    """What refers to `subject`, the oldest first."""
-    found = registry.find(f"{repository}:{tag_of(subject)}")
-    return tuple(_referrer(line) for line in found.data["manifests"]) if found else ()
+    """What refers to `subject`, the oldest first. Raises MalformedError where the list of it cannot be read."""
+    reference = f"{repository}:{tag_of(subject)}"
+    found = registry.find(reference)
+    return tuple(_referrer(line) for line in parsed(Index, found.data, reference).manifests) if found else ()
 
 
 def latest(referrers: Sequence[Referrer], artifact_type: str, **annotations: str) -> Referrer | None:
@@ -74,12 +78,19 @@ def latest(referrers: Sequence[Referrer], artifact_type: str, **annotations: str
 
 
 def read(registry: Registry, repository: str, referrer: Referrer) -> bytes:
-    """The bytes of an attached document."""
+    """The bytes of an attached document, hashed. Raises MalformedError where it is not what was listed."""
+    name = referrer.descriptor.digest
+    what = f"{repository}@{name}"
     with workspace(registry.settings) as directory:
-        name = referrer.descriptor.digest
-        registry.pull(f"{repository}@{name}", directory, name.removeprefix("sha256:"))
+        registry.pull(what, directory, hex_of(name))
         store = Store(directory)
-        return store.blob(store.read_json(name)["layers"][0]["digest"]).read_bytes()
+        manifest = parsed(Image, loaded(store.blob(name).read_bytes(), what), what)
+        if len(manifest.layers) != 1:
+            raise MalformedError(f"{what} holds {len(manifest.layers)} documents, and one is expected")
+        data = store.blob(manifest.layers[0].digest).read_bytes()
+    if digest(data) != manifest.layers[0].digest:
+        raise MalformedError(f"{what} holds other bytes than it says", hint="is something between us and the registry?")
+    return data
 
 
 def attach(
@@ -115,9 +126,17 @@ def attach(
 def detach_all(registry: Registry, repository: str, subject: str) -> None:
     """Remove everything that refers to `subject`, and the index that lists it. What is gone already is skipped."""
     if listing := registry.find(f"{repository}:{tag_of(subject)}"):
-        for line in listing.data["manifests"]:
-            registry.delete(repository, line["digest"])
+        for line in attached(registry, repository, subject):
+            if _refers(registry, repository, line.descriptor.digest, subject):
+                registry.delete(repository, line.descriptor.digest)
         registry.delete(repository, listing.digest)
+
+
+def _refers(registry: Registry, repository: str, manifest_digest: str, subject: str) -> bool:
+    """Whether a manifest says itself that it refers to `subject`: a list alone gives nothing away to be removed."""
+    found = registry.find(f"{repository}@{manifest_digest}")
+    referring = parsed(Referring, found.data, manifest_digest).subject if found else None
+    return referring is not None and referring.digest == subject
 
 
 def _missing(wanted: Sequence[Said], present: Sequence[Referrer]) -> list[Said]:
@@ -130,7 +149,7 @@ def _push(registry: Registry, repository: str, store: Store, made: Sequence[Refe
     layout = write_layout(store.path, [referrer.descriptor for referrer in made])
     for referrer in made:
         name = referrer.descriptor.digest
-        registry.push(layout, name.removeprefix("sha256:"), f"{repository}@{name}")
+        registry.push(layout, hex_of(name), f"{repository}@{name}")
 
 
 def _write_index(registry: Registry, repository: str, subject: str, store: Store, listed: Sequence[Referrer]) -> None:
@@ -139,7 +158,7 @@ def _write_index(registry: Registry, repository: str, subject: str, store: Store
     index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
     layout = write_layout(store.path, [index])
     tag = f"{repository}:{tag_of(subject)}"
-    registry.push(layout, index.digest.removeprefix("sha256:"), tag, index_only=True)
+    registry.push(layout, hex_of(index.digest), tag, index_only=True)
 
 
 def _settle(registry: Registry) -> None:
@@ -165,6 +184,5 @@ def _manifest(store: Store, subject: Descriptor, document: Document) -> Referrer
     return Referrer(store.put_json(manifest, MANIFEST), document.artifact_type, document.annotations)
 
 
-def _referrer(line: dict[str, Any]) -> Referrer:
-    descriptor = Descriptor(line["mediaType"], line["digest"], line["size"])
-    return Referrer(descriptor, line.get("artifactType", ""), line.get("annotations") or {})
+def _referrer(line: Listed) -> Referrer:
+    return Referrer(Descriptor(line.media_type, line.digest, line.size), line.artifact_type, line.annotations)

@@ -6,62 +6,31 @@ A refused connection or a server's failure is tried again within the settings' t
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from hardening.foundation import process
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, nearest
-from hardening.foundation.hashing import canonical, digest
+from hardening.foundation.environment import REGISTRY
+from hardening.foundation.errors import ContentError, MalformedError, nearest
+from hardening.foundation.hashing import canonical, digest, hex_of
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
+from images.foreign import loaded, parsed
+from images.publication.answers import NO_PLAIN_HTTP, PERMANENT, NotFoundError, explain
+from images.publication.login import authfile
+from images.publication.wire import Config, Image, Index, Noted, child_for
 
 REF_NAME = "org.opencontainers.image.ref.name"
-# The registry's own words. A bare 404, or a helper that is "not found", says nothing about what the registry holds.
-MISSING = re.compile(r"manifest unknown|name unknown|repository name not known|unknown: artifact \S+ not found", re.I)
-CREDENTIALS = re.compile(r"getting credentials|docker-credential-", re.I)
-DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|invalid username", re.I)
-STRANGER = re.compile(r"status\W*(code)?\W*404", re.I)
-CERTIFICATE = re.compile(r"x509|certificate|HTTP response to HTTPS", re.I)
-FULL = re.compile(r"no space left|disk quota", re.I)
-PERMANENT = (FULL, CREDENTIALS, DENIED, CERTIFICATE, MISSING, STRANGER)
-ANSWERS = (
-    (FULL, "a disk is full", "free space on the registry's or on this machine"),
-    (
-        CREDENTIALS,
-        "the login for the registry {} cannot be read",
-        "install the credential helper that your login names, or log in anew: docker login {}",
-    ),
-    (
-        DENIED,
-        "the registry {} does not allow it",
-        "log in with `docker login {}`; a credential helper keeps the password",
-    ),
-    (
-        CERTIFICATE,
-        "the registry {} cannot be trusted",
-        "set registry.ca_file to the private CA's PEM, or registry.insecure for plain HTTP",
-    ),
-    (
-        STRANGER,
-        "{} answers 404, and not in a registry's words",
-        "is registry.address right? What answers there, such as a proxy or a website, is no registry",
-    ),
-)
-UNREACHABLE = [
-    "the registry {} cannot be reached or failed",
-    "is the registry up, and registry.address right? ./goldsmith doctor",
-]
-TIMEOUT_SECONDS = 1800
-
-
-class NotFoundError(ContentError):
-    """What was asked for is not in the registry."""
+COPY_SECONDS, ASK_SECONDS = 1800, 120
+LARGEST_DOCUMENT = 32 << 20  # bytes of one attached document
+MEMORY = 256 << 20  # bytes that skopeo may take while it reads; what it needs for an image is 50 MB
+TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -80,13 +49,27 @@ class Manifest:
 
     @property
     def annotations(self) -> dict[str, str]:
-        """Its annotations."""
-        return dict(self.data.get("annotations") or {})
+        """Its annotations. Raises MalformedError, as all below do."""
+        return parsed(Noted, self.data, self.digest).annotations
 
     @property
     def is_index(self) -> bool:
         """Whether it is an index over manifests."""
         return "manifests" in self.data
+
+    @property
+    def index(self) -> Index:
+        """What it lists."""
+        return parsed(Index, self.data, self.digest)
+
+    @property
+    def image(self) -> Image:
+        """What it is made of."""
+        return parsed(Image, self.data, self.digest)
+
+    def content(self, platform: str) -> str:
+        """The digest of what an engine of the platform runs: the one child for it, or the manifest itself."""
+        return child_for(self.index, platform, self.digest).digest if self.is_index else self.digest
 
 
 class Registry:
@@ -95,24 +78,41 @@ class Registry:
     def __init__(self, address: str, settings: Settings) -> None:
         self.address = address.rstrip("/")
         self.settings = settings
-        self._plain = settings.registry.insecure or is_loopback(self.address)
 
     def repository(self, name: str) -> str:
         """The repository of a definition."""
         return f"{self.address}/{name}"
 
     def find(self, reference: str) -> Manifest | None:
-        """The manifest at `reference`, or None where there is none."""
+        """The manifest at `reference`, or None where there is none. Raises OutsideError for one of another digest."""
+        wanted = reference.partition("@")[2]
+        if wanted:
+            hex_of(wanted)
         try:
-            text = self._skopeo(["inspect", "--raw"], [f"docker://{reference}"], "tls-verify").stdout
+            text = self._ask("inspect", reference, "--raw")
         except NotFoundError:
             return None
-        data = json.loads(text)
-        found = digest(text)
-        if "@" in reference and found != reference.partition("@")[2]:
-            raise OutsideError(f"the registry gave {found} for {reference}", hint="is something between us and it?")
+        found = _as_asked(text, wanted, reference)
+        data = loaded(text, reference)
         kind = data.get("mediaType") or data.get("schemaVersion", "")
         return Manifest(found, str(kind), len(text.encode()), data)
+
+    def configuration(self, reference: str) -> dict[str, Any]:
+        """The configuration of the image at `reference`, as it was pushed: `--raw` keeps what OCI knows no word for,
+        such as a health check. Of an index, that of the child for our platform. Raises NotFoundError, MalformedError.
+        """
+        repository, found = split(reference)[0], self.get(reference)
+        if found.is_index:
+            reference = f"{repository}@{found.content(self.settings.platform)}"
+            found = self.get(reference)
+        config, what = found.image.config.digest, f"the configuration of {reference}"
+        text = self._ask("inspect", reference, "--config", "--raw")
+        _as_asked(text, config, what)
+        return loaded(text, what)
+
+    def diff_ids(self, reference: str) -> tuple[str, ...]:
+        """The unpacked layers of the image at `reference`, lowest first. Raises NotFoundError, MalformedError."""
+        return parsed(Config, self.configuration(reference), f"the configuration of {reference}").rootfs.diff_ids
 
     def get(self, reference: str) -> Manifest:
         """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""
@@ -128,57 +128,80 @@ class Registry:
     def tags(self, repository: str) -> tuple[str, ...]:
         """The repository's tags, sorted; none where it does not exist."""
         try:
-            text = self._skopeo(["list-tags"], [f"docker://{repository}"], "tls-verify").stdout
+            text = self._ask("list-tags", repository)
         except NotFoundError:
             return ()
-        return tuple(sorted(json.loads(text)["Tags"] or ()))
+        return tuple(sorted(tag for tag in loaded(text, repository).get("Tags") or () if TAG.fullmatch(str(tag))))
 
     def push(self, layout: Path, source: str, destination: str, *, index_only: bool = False) -> None:
         """Copy what the layout names `source` to `destination`, bytes unchanged. An index's children go with it."""
         children = ["--multi-arch", "index-only"] if index_only else ["--all"]
-        self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}", "dest-tls-verify")
+        self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}")
 
-    def pull(self, reference: str, layout: Path, name: str) -> None:
-        """Copy `reference` and its children into the OCI layout under `name`."""
-        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", "src-tls-verify")
+    def pull(self, reference: str, layout: Path, name: str, largest: int = LARGEST_DOCUMENT) -> None:
+        """Copy `reference` and its children into the OCI layout under `name`; no blob may be larger than `largest`."""
+        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=largest)
 
     def download(self, reference: str, directory: Path) -> None:
-        """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged."""
-        self._copy([], f"docker://{reference}", f"dir:{directory}", "src-tls-verify")
+        """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
+
+        Raises OutsideError where a blob is larger than the manifest says.
+        """
+        image = self.get(reference).image
+        largest = max(part.size for part in (image.config, *image.layers))
+        self._copy([], f"docker://{reference}", f"dir:{directory}", largest=max(largest, 4 << 20))
 
     def tag(self, repository: str, index_digest: str, tag: str) -> None:
         """Let `tag` point at an index that is in the repository."""
         source, destination = f"docker://{repository}@{index_digest}", f"docker://{repository}:{tag}"
-        self._copy(["--multi-arch", "index-only"], source, destination, "src-tls-verify", "dest-tls-verify")
+        self._copy(["--multi-arch", "index-only"], source, destination)
 
     def delete(self, repository: str, manifest_digest: str) -> bool:
         """Remove a manifest, and the tags that point to it; False when it was not there."""
         reference = f"{repository}@{manifest_digest}"
         if self.find(reference) is None:  # asked first: a deletion's own 404 does not tell whose it is
             return False
-        self._skopeo(["delete"], [f"docker://{reference}"], "tls-verify")
+        self._ask("delete", reference)
         return True
 
-    def _copy(self, options: Sequence[str], source: str, destination: str, *verify: str) -> None:
-        self._skopeo(["copy", "--quiet", "--preserve-digests", *options], [source, destination], *verify)
+    def _ask(self, verb: str, reference: str, *options: str) -> str:
+        """What skopeo prints about one reference. Raises MalformedError for what is no repository's name."""
+        if not REPOSITORY.fullmatch(split(reference)[0]):
+            raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
+        argv = [verb, *options, *self._access(reference, ""), f"docker://{reference}"]
+        return self._skopeo(argv, (reference,), ASK_SECONDS, LARGEST_DOCUMENT if verb != "delete" else 0)
 
-    def _skopeo(self, verb: Sequence[str], operands: Sequence[str], *verify: str) -> process.Completed:
-        """Run skopeo; `verify` names its TLS options, which depend on the verb."""
+    def _copy(self, options: Sequence[str], source: str, destination: str, largest: int = 0) -> None:
+        sides = {"src-": source, "dest-": destination}
+        references = {side: told.removeprefix("docker://") for side, told in sides.items() if "docker://" in told}
+        access = [option for side, reference in references.items() for option in self._access(reference, side)]
+        argv = ["copy", "--quiet", "--preserve-digests", *options, *access, source, destination]
+        self._skopeo(argv, tuple(references.values()), COPY_SECONDS, largest)
+
+    def _access(self, reference: str, side: str) -> list[str]:
+        """The options that say how one side of a command is trusted, and with which login it is reached."""
         directory = self._certificates()
-        tls = [f"--{option}=false" for option in verify if self._plain]
-        prefixes = [option.removesuffix("tls-verify") for option in verify]
-        certificates = [f"--{prefix}cert-dir={directory}" for prefix in prefixes if directory]
-        argv = ["skopeo", *verb, *tls, *certificates, *operands]
-        done = retrying(lambda: self._attempt(argv), within=self.settings.retry_for)
-        if done.status:
-            raise explain(done, self.address)
-        return done
+        plain = [f"--{side}tls-verify=false"] if self._plain(reference) else []
+        own = authfile(self.settings, reference)
+        login = [f"--{side}authfile={own}"] if own else []
+        return [*login, *plain, *([f"--{side}cert-dir={directory}"] if directory else [])]
 
-    def _attempt(self, argv: Sequence[str]) -> process.Completed:
-        done = process.run(argv, ok=range(256), timeout=TIMEOUT_SECONDS, hint="apt-get install skopeo")
-        if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
-            raise explain(done, self.address)
-        return done
+    def _plain(self, reference: str) -> bool:
+        """Whether plain HTTP is spoken: on loopback, and where the settings say so with the configured registry."""
+        asked = self.settings.registry
+        return is_loopback(reference) or (asked.insecure and _host(reference) == _host(asked.address))
+
+    def _skopeo(self, argv: Sequence[str], references: Sequence[str], seconds: float, largest: int = 0) -> str:
+        """What skopeo prints. With `largest`, its memory is bounded, and no file that it writes has more bytes."""
+        bounded = ["prlimit", f"--data={MEMORY}", f"--fsize={largest}"] if largest and process.which("skopeo") else []
+        command = [*bounded, "skopeo", *argv]
+        plain = any(map(self._plain, references))
+        env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), NO_PLAIN_HTTP)
+        address = _address(references[0], self.address)
+        done = retrying(lambda: _attempt(command, env, seconds, address), within=self.settings.retry_for)
+        if done.status:
+            raise explain(done.stderr, address)
+        return done.stdout
 
     def _certificates(self) -> Path | None:
         """A directory that holds the private CA under the name skopeo wants, if there is one."""
@@ -195,13 +218,30 @@ class Registry:
         return directory
 
 
-def explain(done: process.Completed, address: str) -> GoldsmithError:
-    """What a failed skopeo means for the person who reads it."""
-    evidence, host = done.stderr.strip()[-1000:], address.partition("/")[0]
-    if MISSING.search(evidence):
-        return NotFoundError("not in the registry", evidence=evidence)
-    what, hint = next((answer for reason, *answer in ANSWERS if reason.search(evidence)), UNREACHABLE)
-    return OutsideError(what.format(address), hint=hint.format(host), evidence=evidence)
+def _attempt(argv: Sequence[str], env: Mapping[str, str], seconds: float, address: str) -> process.Completed:
+    """One run; raises OutsideError for what may be over the next time."""
+    done = process.run(argv, passes=REGISTRY, ok=range(256), env=env, timeout=seconds, hint="apt-get install skopeo")
+    if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
+        raise explain(done.stderr, address)
+    return done
+
+
+def _as_asked(text: str, wanted: str, what: str) -> str:
+    """The digest of what a registry gave. Raises OutsideError where another one was wanted."""
+    found = digest(text)
+    if wanted and found != wanted:
+        raise MalformedError(f"the registry gave {found} for {what}", hint="is something between us and it?")
+    return found
+
+
+def _host(reference: str) -> str:
+    """The host, with its port, of an address or reference."""
+    return reference.partition("/")[0]
+
+
+def _address(reference: str, own: str) -> str:
+    """How the registry of a reference is called: our own by its whole address."""
+    return own if _host(reference) == _host(own) else _host(reference)
 
 
 def write_layout(directory: Path, roots: Sequence[Descriptor]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection
 from datetime import datetime
@@ -14,6 +13,7 @@ from hardening.findings import CheckResult, Outcome, Reason, Verdict
 from images import documents
 from images.artifact import Artifact
 from images.documents import from_bytes
+from images.foreign import loaded
 from images.ledger import ScanRecord
 from images.publication import lifecycle
 from images.publication.lifecycle import Status
@@ -140,7 +140,7 @@ class Papers:
     def sbom(self) -> dict[str, Any]:
         """The SBOM (CycloneDX)."""
         data = self._read(latest(self._of_content, documents.SBOM))
-        return dict(json.loads(data)) if data else {}
+        return loaded(data, "the attached SBOM") if data else {}
 
     def _read(self, referrer: Referrer | None) -> bytes:
         return read(self._registry, self._repository, referrer) if referrer else b""
@@ -163,7 +163,8 @@ def _judged(papers: Papers) -> dict[str, Any]:
 def _built(papers: Papers) -> dict[str, Any]:
     artifact = papers.artifact
     components = papers.sbom.get("components", ())
-    listed = sum(1 for component in components if component.get("purl", "").startswith("pkg:deb/"))
+    purls = [one.get("purl") for one in components if isinstance(one, dict)] if isinstance(components, list) else []
+    listed = sum(1 for purl in purls if str(purl).startswith("pkg:deb/"))
     return {
         "packages_count": len(artifact.packages) if artifact else listed,
         "size_bytes": artifact.size_bytes if artifact else 0,

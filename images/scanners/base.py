@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.model import Kind, Severity
@@ -59,7 +60,8 @@ class ScanInputs:
     """What scanners need besides the target: a private work directory, the suite, the data, and what the tree says.
 
     That is its dpkg `status`; `services`, the units that it starts at boot and keeps running; and `mounts`, the text of
-    its proc/mounts, which must be empty: where the host's is mounted, the host would be judged.
+    its proc/mounts, which must be empty: where the host's is mounted, the host would be judged. Of a container, `image`
+    is its OCI configuration, and `dockerfile` the text of the Dockerfile that made it, if one did.
     `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why.
     """
 
@@ -70,6 +72,8 @@ class ScanInputs:
     missing: dict[str, str]
     services: tuple[str, ...] = ()
     mounts: str = ""
+    image: Mapping[str, Any] = field(default_factory=dict)
+    dockerfile: str = ""
 
 
 def _always(_target: ScanTarget, _inputs: ScanInputs) -> str:
@@ -82,8 +86,9 @@ class Scanner:
 
     `kinds` are the images that it is for, and `spares` says why there is nothing of its kind in this one (no
     Dockerfile): not a gap, no finding. `ok` are the exit statuses that mean "it did its work". `answer` is the file of
-    the work directory that it writes its answer to, where that is not its standard output; `environment` is added;
-    `within` is the command that runs it, if one does. `feed` names the data of another scanner that it judges by.
+    the work directory that it writes its answer to, where that is not its standard output; `files` are put there for
+    it, by name; `environment` is all that it sees beside where it is (`confinement`); `within` is the command that runs
+    it, if one does. `feed` names the data of another scanner that it judges by.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Scanner:
     spares: Callable[[ScanTarget], str] = lambda _target: ""
     ok: tuple[int, ...] = (0,)
     answer: str = ""
+    files: Callable[[ScanTarget, ScanInputs], dict[str, str]] = lambda _target, _inputs: {}
     environment: Callable[[ScanTarget], dict[str, str]] = lambda _target: {}
     within: Callable[[ScanTarget, ScanInputs], list[str]] = lambda _target, _inputs: []
     feed: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
@@ -11,9 +12,21 @@ from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severi
 NAME = "hadolint"
 
 
-def command(target: ScanTarget, _inputs: ScanInputs) -> list[str]:
-    """The argv; no configuration file of the host's or the checkout's may silence a rule."""
-    return ["hadolint", "--no-color", "--config=/dev/null", "--format=json", str(target.dockerfile)]
+def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """The argv; no configuration file of the host's or the checkout's may silence a rule, and no remark in the file."""
+    return [
+        "hadolint", "--no-color", "--config=/dev/null", "--disable-ignore-pragma", "--failure-threshold=style",
+        "--format=json", str(inputs.work / "Dockerfile"),
+    ]  # fmt: skip
+
+
+def without_remarks(dockerfile: str) -> str:
+    """The Dockerfile with every remark to hadolint or ShellCheck made a plain comment; lines stay where they are.
+
+    `--disable-ignore-pragma` leaves two kinds: `# hadolint shell=…` says that steps are for another shell, which ends
+    all checks of theirs, and `# shellcheck disable=…` in a step is ShellCheck's own.
+    """
+    return re.sub(r"(?i)#(\s*)(hadolint|shellcheck)\b", r"#\1no \2", dockerfile)
 
 
 def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
@@ -49,4 +62,5 @@ SCANNER = Scanner(
     kinds=(Kind.CONTAINER,),
     spares=lambda target: "" if target.dockerfile else "no Dockerfile made it",
     ok=(0, 1),
+    files=lambda _target, inputs: {"Dockerfile": without_remarks(inputs.dockerfile)},
 )

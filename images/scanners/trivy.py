@@ -13,19 +13,32 @@ from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severi
 NAME = "trivy"
 
 
-QUIET = (
-    "--cache-backend=memory",
+# Whatever could keep a finding out of the answer has its value here: no file of the host's and no default decides it.
+EVERYTHING = (
     "--config=",
     "--ignorefile=",
+    "--ignore-policy=",
+    "--severity=UNKNOWN,LOW,MEDIUM,HIGH,CRITICAL",
+    "--skip-dirs=",
+    "--skip-files=",
+    "--exit-code=0",
     "--skip-version-check",
     "--disable-telemetry",
+    "--format=json",
+    "--quiet",
+)
+QUIET = (
+    *EVERYTHING,
+    "--cache-backend=memory",
+    "--ignore-unfixed=false",
+    "--ignore-status=",
+    "--vex=",
+    "--pkg-types=os,library",
     "--skip-db-update",
     "--skip-java-db-update",
     "--skip-vex-repo-update",
     "--offline-scan",
-    "--format=json",
-    "--quiet",
-)  # no download, no host configuration, nothing kept between runs
+)  # no download, nothing kept between runs
 
 
 def base_command(target: ScanTarget, cache: Path, scanners: str) -> list[str]:

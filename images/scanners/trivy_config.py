@@ -12,32 +12,32 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
+from images.configuration import require_lines
 from images.scanners.base import ScanInputs, Scanner, ScanTarget, report, severity
-from images.scanners.trivy import results
+from images.scanners.trivy import EVERYTHING, results
 
 NAME = "trivy-config"
 NO_HEALTHCHECK = "DS-0026"  # https://avd.aquasec.com/misconfig/ds-0026
 
 
 def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
-    """The argv over the Dockerfile in the work directory, which `dockerfile` has written."""
+    """The argv over the Dockerfile in the work directory."""
     return [
         "trivy",
         "config",
-        "--config=",
-        "--ignorefile=",
         f"--cache-dir={inputs.work / NAME}",
-        "--skip-version-check",
-        "--disable-telemetry",
+        *EVERYTHING,
         "--skip-check-update",
-        "--format=json",
-        "--quiet",
         str(inputs.work / "Dockerfile"),
     ]
 
 
 def dockerfile(image_config: Mapping[str, Any]) -> str:
-    """The Dockerfile that an OCI image configuration amounts to; no value can break out of its line."""
+    """The Dockerfile that an OCI image configuration amounts to; no value can break out of its line.
+
+    Raises OutsideError where one tries to.
+    """
+    require_lines(image_config, "the image")
     config = image_config.get("config") or {}
     lines = ["FROM scratch"]
     for entry in config.get("Env") or []:
@@ -84,4 +84,12 @@ def _finding(item: dict[str, Any]) -> Finding:
     )
 
 
-SCANNER = Scanner(NAME, FindingKind.MISCONFIGURATION, "trivy", command, parse, kinds=(Kind.CONTAINER,))
+SCANNER = Scanner(
+    NAME,
+    FindingKind.MISCONFIGURATION,
+    "trivy",
+    command,
+    parse,
+    kinds=(Kind.CONTAINER,),
+    files=lambda _target, inputs: {"Dockerfile": dockerfile(inputs.image)},
+)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.hashing import canonical
+from hardening.foundation.hashing import canonical, hex_of
 from images.artifact import Descriptor
 from images.disk import link_or_copy, room_on
+from images.modes import image_modes
 from images.store import layers
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -41,12 +42,12 @@ class Store:
         self.partial = path / "partial"
 
     def blob(self, digest: str) -> Path:
-        """Where the blob `digest` lies, or would."""
+        """Where the blob `digest` lies, or would. Raises MalformedError for what is not a digest."""
         own = self._own(digest)
         return own if self.below is None or own.exists() else self.below.blob(digest)
 
     def _own(self, digest: str) -> Path:
-        return self.blobs / digest.removeprefix("sha256:")
+        return self.blobs / hex_of(digest)
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
@@ -136,7 +137,7 @@ class Store:
     def whole(self, digest: str) -> bool:
         """Whether the image `digest` is there, and if it is a machine, its disk and its tree too."""
         disk = self.disk_of(digest) if self.has(digest) else None
-        tree = self.place(TREES, digest.removeprefix("sha256:"))
+        tree = self.place(TREES, hex_of(digest))
         return self.has(digest) and (disk is None or (disk.exists() and tree.exists()))
 
     def adopt(self, other: Store, digest: str) -> None:
@@ -144,7 +145,7 @@ class Store:
         self.blobs.mkdir(parents=True, exist_ok=True)
         for sort in (DISKS, TREES):
             self._take(other.path.parent / sort, self.path.parent / sort)
-        last = digest.removeprefix("sha256:")
+        last = hex_of(digest)
         for blob in sorted(other.blobs.iterdir(), key=lambda blob: blob.name == last):
             blob.replace(self.blobs / blob.name)
 
@@ -194,7 +195,7 @@ class Store:
             (directory / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             manifest = self.read_json(digest)
             for name in (digest, *(blob["digest"] for blob in [manifest["config"], *manifest["layers"]])):
-                link_or_copy(self.blob(name), directory / "blobs" / "sha256" / name.removeprefix("sha256:"))
+                link_or_copy(self.blob(name), directory / "blobs" / "sha256" / hex_of(name))
             entry = {
                 "mediaType": manifest.get("mediaType", MANIFEST),
                 "digest": digest,
@@ -207,6 +208,7 @@ class Store:
             (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
         return directory
 
+    @image_modes()
     def unpack(self, digest: str, directory: Path) -> Path:
         """The filesystem of the content manifest `digest`, in `directory`: owners, modes, links and all. Needs root."""
         with room_on(directory):
@@ -218,7 +220,7 @@ class Store:
 
 def disk_name(linear: str) -> str:
     """The file name of the raw disk with the linear digest `linear`."""
-    return f"{linear.removeprefix('sha256:')}.raw"
+    return f"{hex_of(linear)}.raw"
 
 
 def as_json(descriptor: Descriptor) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Docker, Judging, Registry, Settings, load_settings
 from images.context import Context
 from images.documents import to_json
+from images.promotion import gate
 from images.publication import channels
 from images.release import release_all
 from images.workspace import sweep
@@ -120,7 +121,8 @@ def _publish(context: Context) -> None:
         if outcome.error:
             raise outcome.error
         say(f"{outcome.name}: {outcome.built.action}, {outcome.action}, expires {outcome.expires_at:%Y-%m-%d}")
-        channels.promote(context.publisher, outcome.name, context.policy_of(outcome.name))
+        policy = context.policy_of(outcome.name)
+        channels.promote(context.publisher, outcome.name, policy, gate(context, policy))
 
 
 def _start(context: Context) -> str:
@@ -128,6 +130,7 @@ def _start(context: Context) -> str:
     registry = context.registry_address()
     return service.start(
         fleet_host(context),
+        context.settings,
         proxy_image=f"{registry}/nginx-unprivileged:stable",
         web_image=f"{registry}/demo-web:stable",
     )

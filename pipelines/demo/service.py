@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.settings import Settings
 from images.engine import engine, images_named
+from images.publication.login import auth_config
 from pipelines.demo.stream import wait_for
 from pipelines.fleet.docker.proxy import nginx_config
 
@@ -24,13 +26,15 @@ HARDENED: dict[str, Any] = {
 }
 
 
-def start(docker_host: str, proxy_image: str, web_image: str) -> str:
+def start(docker_host: str, settings: Settings, proxy_image: str, web_image: str) -> str:
     """Start the service behind its proxy, both hardened; returns the address that answers.
 
     Raises OutsideError when it does not answer.
     """
     client = engine(docker_host)
     client.networks.create(NETWORK, driver="bridge", labels={LABEL: ""})
+    for image in (web_image, proxy_image):
+        client.images.pull(image, auth_config=auth_config(settings, image))
     _web(client, web_image)
     proxy = _proxy(client, proxy_image)
     published = proxy.attrs["NetworkSettings"]["Ports"]["8080/tcp"][0]["HostPort"]
@@ -43,7 +47,6 @@ def start(docker_host: str, proxy_image: str, web_image: str) -> str:
 
 def _web(client: DockerClient, image: str) -> None:
     """The member of the fleet."""
-    client.images.pull(image)
     container = client.containers.create(image, name=WEB, labels={LABEL: "", "dev.goldsmith.fleet": "demo"}, **HARDENED)
     client.networks.get(NETWORK).connect(container, aliases=["web"])
     container.start()
@@ -51,7 +54,6 @@ def _web(client: DockerClient, image: str) -> None:
 
 def _proxy(client: DockerClient, image: str) -> Container:
     """The proxy; its configuration is an argument, so that nothing is mounted from this machine."""
-    client.images.pull(image)
     script = 'printf %s "$CONFIG" >/tmp/nginx.conf; exec nginx -e stderr -c /tmp/nginx.conf -g "daemon off;"'
     container = client.containers.create(
         image, ["-c", script], entrypoint=["sh"], name=PROXY, labels={LABEL: ""}, network=NETWORK,

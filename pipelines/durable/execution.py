@@ -21,10 +21,14 @@ Answer = tuple[str, Json, "GoldsmithError | None"]
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of one step: how many seconds it takes, and whether its process dies `before` or `after` the act."""
+    """What becomes of one step: how many seconds it takes, and whether its process dies `before` or `after` the act.
+
+    `sleeps`: the process is suspended right before the act, until its `stalled_until`.
+    """
 
     seconds: float = 0.0
     dies: str = ""
+    sleeps: bool = False
 
 
 CALM = Fate()
@@ -132,7 +136,7 @@ class Run:
         except GoldsmithError as error:
             self._end(None, error)
         except FencedError:
-            self.drop()
+            self._fenced()
         else:
             asked.begin()
 
@@ -157,9 +161,17 @@ class Run:
         return self._next >= len(self.row.answers) and self._unrecorded is None
 
     def _act(self, name: str, act: Callable[[], Any]) -> None:
+        self.memory.asking = self.process
         fate = self.memory.fate(self.id, name)
         if fate.dies == "before":
             return self.memory.kill(self.process)
+        if fate.sleeps:
+            return self.memory.at(0, lambda: self._do(name, act, fate), self.process)
+        return self._do(name, act, fate)
+
+    def _do(self, name: str, act: Callable[[], Any], fate: Fate) -> None:
+        if self._flow is None:
+            return None
         answer, failed = None, None
         self.memory.acting = fate
         try:
@@ -167,12 +179,17 @@ class Run:
         except GoldsmithError as error:
             failed = recorded(error)
         except FencedError:
-            return self.drop()
+            return self._fenced()
         if self.stray:
             return self.drop()
         if fate.dies == "after":
             return self.memory.kill(self.process)
         return self.memory.at(fate.seconds, lambda: self._done(name, answer, failed), self.process)
+
+    def _fenced(self) -> None:
+        """The work is another process's by now: this one ends, as the real one does."""
+        self.drop()
+        self.memory.fenced(self.process)
 
     def _done(self, name: str, answer: Json, failed: GoldsmithError | None) -> None:
         if self._flow is not None:

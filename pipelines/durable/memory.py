@@ -53,7 +53,8 @@ class Process:
 class Memory:
     """The rows of all flows, and the one queue of events that every process hangs on. Times are seconds from 0.
 
-    `fate` is asked before each step, by flow and name; `acting` is that of the step which acts at the moment. `watch`
+    `fate` is asked before each step, by flow and name; `acting` is that of the step which acts at the moment,
+    `asking` the process that asked last. `watch`
     is called after every event.
     """
 
@@ -64,6 +65,7 @@ class Memory:
         self.time = 0.0
         self.jumped = timedelta()
         self.acting = CALM
+        self.asking: Process | None = None
         self.fate = fate
         self.watch = watch
         self._order = count()
@@ -92,6 +94,10 @@ class Memory:
         for row in self.rows.values():
             if row.runner and row.runner.process is process:
                 row.runner.drop()
+
+    def fenced(self, process: Process) -> None:
+        """End a process that may do nothing more, and with it its locks."""
+        self.kill(process)
 
     def began(self, run: Run) -> None:
         """Remember an execution, to be closed in the end."""

@@ -23,10 +23,18 @@ LOOK_SECONDS = 1.0
 SPACE = 0x60_1D  # of the two numbers that name an advisory lock, the one that is ours
 
 
+class LostError(OutsideError):
+    """A process may do nothing more with a flow: another one owns the work by now."""
+
+
 class Locks(Protocol):
-    """Who holds which worker's lock. `looks`: how many in a row must find a lock free."""
+    """Who holds which worker's lock. `looks`: how many in a row must find a lock free.
+
+    `alone`: no other living process can carry flows from this database.
+    """
 
     looks: int
+    alone: bool
 
     def keep(self) -> None:
         """Hold our own lock, again where it was lost. Raises OutsideError while nobody can know who lives."""
@@ -39,6 +47,7 @@ class AloneLocks:
     """The locks of a state that one process has to itself: whoever else worked on it is dead."""
 
     looks = 1
+    alone = True
 
     def keep(self) -> None:
         """Nothing to do: the file's lock is held."""
@@ -61,6 +70,7 @@ class SessionLocks:
     """PostgreSQL's session advisory locks: the server frees them when the process, its machine or the line is gone."""
 
     looks = 4
+    alone = False
 
     def __init__(self, engine: Engine, worker: str) -> None:
         self._engine = engine

@@ -57,7 +57,21 @@ def _own_check(api: docker.APIClient, container: dict[str, Any]) -> Read:
 
 
 def inside(api: docker.APIClient, container: dict[str, Any], command: list[str], seconds: float) -> Read:
-    """Run a command in a container: good where it ends with 0 within `seconds`. One that does not end runs on there."""
+    """Run a command in a container: good where it ends with 0 within `seconds`. One that does not end runs on there.
+
+    Where the engine cannot run it in this one container, that is a bad read of this one, and no failure of the engine.
+    """
+    import docker.errors
+    from docker.utils.socket import SocketError
+    from requests.exceptions import ReadTimeout
+
+    try:
+        return _run(api, container, command, seconds)
+    except (docker.errors.APIError, SocketError, ReadTimeout, ConnectionError) as error:
+        return Read(False, f"{command[0]} could not be run: {getattr(error, 'explanation', None) or error}")
+
+
+def _run(api: docker.APIClient, container: dict[str, Any], command: list[str], seconds: float) -> Read:
     from docker.utils import socket as sockets
 
     run = api.exec_create(container["Id"], command)

@@ -1,7 +1,8 @@
 """What rollouts launched and nothing owns any more: found by labels and tags, shown, removed after its lease. Pure.
 
 Everything that a rollout launches carries its name, the member's and an expiry. The expiry is void as soon as it has
-become the member; a rollout that is not over owns what it launched, whatever the expiry says.
+become the member; a rollout that is not over owns what it launched, whatever the expiry says. Anyone who may tag can
+write all of that onto anything: a rollout that the ledger does not know removes nothing.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Protocol
 
 OWN_LABELS = "dev.goldsmith."
 ROLLOUT, MEMBER, EXPIRY = (OWN_LABELS + word for word in ("rollout", "member", "expiry"))
+KEPT = f"{OWN_LABELS}kept"  # the rollout that keeps a copy of a member's old container
+KEPT_LABELS = f"{OWN_LABELS}kept-labels"  # the labels that the copy does without, as JSON
 BACK = "-back"  # a rollout's way back launches under a name of its own
 
 
@@ -41,6 +45,14 @@ class Reaping:
     why: str
 
 
+class Standing(Enum):
+    """What the ledger says of a rollout."""
+
+    OPEN = "open"
+    OVER = "over"
+    UNKNOWN = "unknown"
+
+
 class Ground(Protocol):
     """A place where rollouts launch things. One that cannot be read raises OutsideError: what is there is unknown."""
 
@@ -56,12 +68,15 @@ def owner_of(rollout: str) -> str:
     return rollout.removesuffix(BACK)
 
 
-def decide(leaving: Leaving, owned: Callable[[str], bool], now: datetime) -> Reaping | None:
-    """Whether a thing may go; None where a rollout that is not over owns it."""
-    if owned(leaving.rollout) or owned(owner_of(leaving.rollout)):
+def decide(leaving: Leaving, standing: Callable[[str], Standing], now: datetime) -> Reaping | None:
+    """Whether a thing may go; None where a rollout that is not over owns it. `standing` asks the ledger."""
+    said = {standing(leaving.rollout), standing(owner_of(leaving.rollout))}
+    if Standing.OPEN in said:
         return None
     if leaving.held:
         return Reaping(leaving, False, leaving.held)
+    if Standing.OVER not in said:
+        return Reaping(leaving, False, f"this ledger knows no rollout {leaving.rollout}: its tags may be anyone's")
     if leaving.expiry is None:
         return Reaping(leaving, False, f"{leaving.rollout} launched it, and its expiry is gone: remove it by hand")
     if now < leaving.expiry:

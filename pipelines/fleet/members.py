@@ -20,7 +20,8 @@ class Member:
     digests of its unpacked layers, base first. `since` is when it was made. `protected_until` is what its
     do-not-disrupt label says. `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced
     at all. `zone` is where it stands, empty where its kind knows no zones. `exact` is the reference, by digest or id,
-    that a rollback goes to. `group` is the group whose service replaces it; empty: we step it.
+    that a rollback goes to. `group` is the group whose service replaces it; empty: we step it. `defined_in` is what
+    else defines it and would undo the replacement, unless it names the new image as well.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Member:
     zone: str = ""
     exact: str = ""
     group: str = ""
+    defined_in: str = ""
 
 
 @dataclass(frozen=True)

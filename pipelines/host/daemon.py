@@ -18,11 +18,15 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Daemon:
-    """One daemon, known by a file with its process id and start time (ids are used again after a reboot)."""
+    """One daemon, known by a file with its process id and start time (ids are used again after a reboot).
+
+    `passes`: the variables of our environment that it sees beside the plain ones.
+    """
 
     name: str
     folder: Path
     log_folder: Path | None = None
+    passes: tuple[str, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -44,7 +48,7 @@ class Daemon:
     def start(self, argv: Sequence[str], *, ready: Callable[[], bool], within: float = 30) -> None:
         """Start it and wait until `ready()`. Raises OutsideError with its last lines when it ends or is late."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        pid = spawn(argv, log=self.log)
+        pid = spawn(argv, log=self.log, passes=self.passes)
         self._file.write_text(f"{pid} {_started(pid)}\n")
         deadline = time.monotonic() + within
         while not ready():

@@ -143,6 +143,8 @@ def _reached(settings: Settings, uri: str, suite: str) -> tuple[bool, str]:
         present = Path(folder.partition(":")[2]).is_dir()
         return present, f"{uri}: {'a folder' if present else 'no such folder'}"
     status = _status(f"{folder}InRelease", proxy=settings.packages.proxy)
+    if status == "401":
+        return True, f"{uri}: answers, and asks for a login (apt's auth.conf.d)"
     return status == "200", f"{uri}: {'answers' if status == '200' else status}"
 
 

@@ -1,8 +1,12 @@
-"""The embedded registry: the distribution's own on loopback, so that nothing needs an account. Started when needed."""
+"""The embedded registry: the distribution's own on loopback, for its owner alone. Started when needed.
+
+Its password is made on the first start and kept in the state directory (images/publication/login.py).
+"""
 
 from __future__ import annotations
 
 import http.client
+import secrets
 import socket
 from pathlib import Path
 from string import Template
@@ -11,10 +15,12 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import which
 from hardening.foundation.settings import Settings
+from images.publication.login import USER, login_file, write_login
 from pipelines.host.daemon import Daemon
 
 REPOSITORY = "golden"
 START_SECONDS = 60
+UNAUTHORIZED = 401
 
 _CONFIG = Template("""version: 0.1
 log: {level: warn, accesslog: {disabled: true}}
@@ -22,6 +28,7 @@ storage:
   filesystem: {rootdirectory: $data}
   delete: {enabled: true}
 http: {addr: "127.0.0.1:$port", secret: only-on-loopback}
+auth: {htpasswd: {realm: goldsmith, path: $passwords}}
 """)
 
 
@@ -35,8 +42,8 @@ def registry_address(settings: Settings) -> str:
     folder = _folder(settings)
     with only_one(folder / "lock", "starting the embedded registry", wait_seconds=START_SECONDS):
         port = _port(folder)
-        if not (_daemon(folder).pid() and _answers(port)):
-            _start(folder, port)
+        if not (_daemon(folder).pid() and _status(port) == UNAUTHORIZED and login_file(settings).exists()):
+            _start(settings, folder, port)
     return f"127.0.0.1:{port}/{REPOSITORY}"
 
 
@@ -64,20 +71,21 @@ def _daemon(folder: Path) -> Daemon:
     return Daemon("docker-registry", folder)
 
 
-def _start(folder: Path, port: int) -> None:
+def _start(settings: Settings, folder: Path, port: int) -> None:
     program = which("docker-registry")
     if program is None:
         raise OutsideError("docker-registry is not installed", hint="run ./goldsmith setup, or set registry.address")
     _daemon(folder).stop()
-    if _answers(port):
+    if _status(port) is not None:
         raise OutsideError(
             f"port {port}, which the embedded registry has always used, is taken by another program",
             hint=f"stop that program, or delete {folder / 'port'} and publish again",
         )
     config = folder / "config.yml"
-    config.write_text(_CONFIG.substitute(data=folder / "data", port=port))
+    passwords = _passwords(settings, folder, port)
+    config.write_text(_CONFIG.substitute(data=folder / "data", port=port, passwords=passwords))
     argv = ["sh", str(Path(__file__).with_name("embedded-registry.sh")), str(program), str(config)]
-    _daemon(folder).start(argv, ready=lambda: _answers(port))
+    _daemon(folder).start(argv, ready=lambda: _status(port) == UNAUTHORIZED)
 
 
 def _port(folder: Path) -> int:
@@ -90,15 +98,29 @@ def _port(folder: Path) -> int:
     return int(file.read_text())
 
 
-def _answers(port: int) -> bool:
-    """Whether something speaks HTTP on the port."""
+def _passwords(settings: Settings, folder: Path, port: int) -> Path:
+    """The registry's own file of passwords, which are random: each start that finds no login makes a new one."""
+    import bcrypt
+
+    file = folder / "htpasswd"
+    if not (file.exists() and login_file(settings).exists()):
+        password = secrets.token_urlsafe(32)
+        cheap = bcrypt.gensalt(rounds=4)  # each request pays for it, and 256 random bits cannot be guessed anyway
+        file.write_bytes(USER.encode() + b":" + bcrypt.hashpw(password.encode(), cheap) + b"\n")
+        write_login(settings, f"127.0.0.1:{port}", password)
+    return file
+
+
+def _status(port: int) -> int | None:
+    """What a request without a login is answered on the port; None where nothing there speaks HTTP."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/v2/")
-        connection.getresponse().read()
+        answer = connection.getresponse()
+        answer.read()
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     else:
-        return True
+        return answer.status
     finally:
         connection.close()

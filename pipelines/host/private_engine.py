@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation.console import say
+from hardening.foundation.environment import ENGINE, NETWORK
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import run, which
@@ -36,9 +37,11 @@ class PrivateEngine:
         self.runtime = Path(f"/run/goldsmith-{name}")  # short: a socket's path holds 107 bytes at most (unix(7))
         self.bridge = f"gold{name}"
         self.host = f"unix://{self.runtime}/docker.sock"
-        self.daemon = Daemon("dockerd", self.runtime, self.folder)  # it is found again even if the state was deleted
+        # In /run it is found again even if the state was deleted.
+        self.daemon = Daemon("dockerd", self.runtime, self.folder, NETWORK)
         self.data = self.folder / "data"
         self.pool_file = self.folder / "addresses"
+        self.pid_file = self.runtime / "docker.pid"
 
     def ensure(self) -> str:
         """Start the engine unless it runs; its DOCKER_HOST. Raises OutsideError where it may not or cannot."""
@@ -54,7 +57,7 @@ class PrivateEngine:
 
     def answers(self) -> bool:
         """Whether the engine takes requests."""
-        return run(["docker", "--host", self.host, "version"], ok=range(256)).status == 0
+        return run(["docker", "--host", self.host, "version"], passes=ENGINE, ok=range(256)).status == 0
 
     def stop(self) -> None:
         """Stop the engine and take away its bridge, rules and socket. Its images stay."""
@@ -73,18 +76,27 @@ class PrivateEngine:
         if which("dockerd") is None:
             raise OutsideError("dockerd is not installed", hint="./goldsmith setup installs it")
         say(f"starting a private Docker Engine: data in {self.folder}, socket in {self.runtime}")
-        self.stop()
-        pool = self._pool()
-        self._connect(pool)
-        self.runtime.mkdir(parents=True, exist_ok=True)
+        if self._crashed():  # its shims still hold containers: what they need stays, and dockerd ends or restarts them
+            (pool,) = self._kept_pool()
+            self.pid_file.unlink(missing_ok=True)
+        else:
+            self.stop()
+            pool = self._pool()
+            self._connect(pool)
+            self.runtime.mkdir(mode=0o700, parents=True)
         config = self.folder / "daemon.json"
         config.write_text(json.dumps(daemon_config(pool, _filesystem(self.folder)), indent=2) + "\n")
         self.daemon.start(self._argv(config), ready=self.answers, within=START_SECONDS)
 
+    def _crashed(self) -> bool:
+        """Whether dockerd died without stopping: its data, run directory and bridge are all still there."""
+        here = self.data.exists() and (self.runtime / "exec").exists() and self.pool_file.exists()
+        return here and self.daemon.pid() is None and any(link["ifname"] == self.bridge for link in _links())
+
     def _argv(self, config: Path) -> list[str]:
         return [
             *("unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("private-engine.sh"))),
-            *("--config-file", str(config), "--host", self.host, "--pidfile", str(self.runtime / "docker.pid")),
+            *("--config-file", str(config), "--host", self.host, "--pidfile", str(self.pid_file)),
             *("--data-root", str(self.data), "--exec-root", str(self.runtime / "exec")),
             *("--bridge", self.bridge),
         ]
@@ -134,6 +146,7 @@ def daemon_config(pool: IPv4Network, filesystem: str) -> dict[str, object]:
         "features": {"containerd-snapshotter": True},
         "iptables": False,
         "ip6tables": False,
+        "group": "root",  # a host's docker group may use the host's engine, not this one
         "default-address-pools": [{"base": str(second_half), "size": 24}],
     }
     return config | ({"storage-driver": "native"} if filesystem.startswith(("overlay", "fuse")) else {})

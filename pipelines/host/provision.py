@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hardening.foundation.console import say
+from hardening.foundation.environment import ENGINE, NETWORK
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import Completed, run, which
 from hardening.foundation.settings import Settings
@@ -68,6 +69,7 @@ TOOLS = (
     Tool("ip", "iproute2", "networks of a private engine"),
     Tool("mmdebstrap", "mmdebstrap", "builds of base images"),
     Tool("/usr/share/keyrings/debian-archive-keyring", "debian-archive-keyring", "verified packages in base images"),
+    Tool("getcap", "libcap2-bin", "the control no-file-capabilities, and so every build"),
     Tool("debsecan", "debsecan", "the scanner debsecan"),
     Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
     Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
@@ -160,10 +162,10 @@ def install(lacking: list[Tool]) -> None:
             hint=f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian",
         )
     say(f"installing Debian packages: {' '.join(packages)}")
-    run([*prefix, "apt-get", "update", "-q"], hint="is the package mirror reachable?")
+    run([*prefix, "apt-get", "update", "-q"], passes=NETWORK, hint="is the package mirror reachable?")
     known = [package for package in packages if run(["apt-cache", "show", package], ok=range(256)).status == 0]
     with _no_new_services(prefix, known):
-        run([*prefix, *apt_install(known)], env={"DEBIAN_FRONTEND": "noninteractive"})
+        run([*prefix, *apt_install(known)], env={"DEBIAN_FRONTEND": "noninteractive"}, passes=NETWORK)
     if still := missing(lacking):
         raise OutsideError(
             f"installed {' '.join(known)}, and still lack {', '.join(tool.name for tool in still)}",
@@ -245,7 +247,8 @@ def _fit(engine: Engine) -> Engine:
 
 def _info(host: str) -> Completed:
     argv = ["docker", "--host", host, "info", "--format", "{{json .}}"]
-    return run(argv, ok=range(256), timeout=ASK_SECONDS, hint=f"is the Docker Engine at {host} healthy?")
+    hint = f"is the Docker Engine at {host} healthy?"
+    return run(argv, passes=ENGINE, ok=range(256), timeout=ASK_SECONDS, hint=hint)
 
 
 def _places(name: str) -> list[Path]:

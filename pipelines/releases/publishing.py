@@ -17,6 +17,7 @@ from images.aws.show import ShownAmi, ShownMachine
 from images.context import Context
 from images.documents import to_json
 from images.judge import judge, latest, scan_content
+from images.promotion import gate
 from images.publication import channels
 from images.publication.channels import Change
 from images.publication.prune import prune
@@ -141,7 +142,7 @@ def _opinions(scanners: Iterable[tuple[str, str]]) -> str:
 def promote_images(
     pattern: str, policy: str = "", context: Context | None = None
 ) -> tuple[list[Change], list[GoldsmithError]]:
-    """Move `stable` to what `candidate` points to, judged by the definition's own policy or the one that is named.
+    """Move `stable` to what `candidate` points to, judged again by the definition's own policy or the one named.
 
     One that cannot be moved stops no other: what moved, and what went wrong.
     """
@@ -156,18 +157,19 @@ def promote_images(
 
 
 def _promote(context: Context, name: str) -> Change:
+    policy = context.policy_of(name)
     if is_machine(context, name):
-        return machine_channels.promote(context.cloud, name, context.policy_of(name))
-    return channels.promote(context.publisher, name, context.policy_of(name))
+        return machine_channels.promote(context.cloud, name, policy, gate(context, policy))
+    return channels.promote(context.publisher, name, policy, gate(context, policy))
 
 
-def rollback_image(name: str) -> list[Change]:
-    """Move `stable` back to the release it pointed to before."""
+def rollback_image(name: str, reason: str = "") -> list[Change]:
+    """Move `stable` back to the release it pointed to before; `reason` lets it be an expired or revoked one."""
     context = image_context()
     only = select(name, context.definitions, "image")[0]
     if is_machine(context, only):
-        return [machine_channels.rollback(context.cloud, only)]
-    return [channels.rollback(context.publisher, only)]
+        return [machine_channels.rollback(context.cloud, only, reason=reason)]
+    return [channels.rollback(context.publisher, only, reason=reason)]
 
 
 def revoke_release(ref: str, reason: str) -> list[Change]:
@@ -274,11 +276,13 @@ def lock_upstreams(pattern: str) -> list[LockLine]:
     ]
 
 
-def rebuild_ledger() -> list[ReleaseLine]:
-    """Fill the ledger from the registry and AWS; the releases that were found there."""
-    context = image_context()
+def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], list[GoldsmithError]]:
+    """Fill the ledger from the registry and AWS: the releases that were found there, and what could not be read."""
+    context = context or image_context()
     containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
-    return [
+    releases, errors = rebuild(context.publisher, containers)
+    lines = [
         ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
-        for found in (*rebuild(context.publisher, containers), *rebuild_from_aws(context))
+        for found in (*releases, *rebuild_from_aws(context))
     ]
+    return lines, list(errors)

@@ -53,6 +53,7 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
         say("no member runs: nothing was judged; do the fleet's selector and labels match?")
     for line in () if as_json else lines:
         state = ", ".join(line.violations) or "within policy"
+        state += "" if line.healthy else ", not healthy"
         until = f", replace by {line.deadline:%Y-%m-%d %H:%M} UTC" if line.deadline else ""
         on = f" on base {line.base}" if line.base else ""
         out().print(f"{line.name}: {state}{until}\n  {line.release or line.image}{on}", markup=False)
@@ -121,7 +122,9 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
         return 0
     with desk(fleet, context) as at:
         done = back(at, seen)
-    print_table(["member", "outcome", "note"], [[one.name, one.phase, one.note] for one in done.members])
+    print_table(["member", "outcome", "note"], [[one.name, one.phase, one.note or one.failure] for one in done.members])
+    if done.state.failure:
+        say(f"it failed: {done.state.failure}")
     return 3 if done.state.failure else 0
 
 

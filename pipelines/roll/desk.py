@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
+from hardening.foundation.errors import MalformedError
 from hardening.model import Enforcement, Waiver
 from images.context import Context
+from images.publication.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.origins import Origins
 from pipelines.fleet.ec2.alarms import firing
 from pipelines.fleet.ec2.autoscaling import AutoScalingFleet
@@ -74,17 +78,23 @@ class Desk:
 
     def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers, as of now or of an earlier moment."""
-        now = when or self.now()
+        now, known, unread = when or self.now(), dict[str, Origin](), list[Judged]()
         origins = self.look(load_waivers(self.context.settings.roots), now)
-        return judge(
+        for member in members:
+            try:
+                known[member.id] = origins.of(member)
+            except MalformedError as error:  # one image's; a registry that cannot be asked concerns all of them
+                unread.append(_unread(self, Unread(member.id, error.message), member))
+        judged = judge(
             self.fleet.name,
             load_policy(self.context.settings.roots, self.fleet.policy),
-            members,
-            {member.id: origins.of(member) for member in members},
+            [member for member in members if member.id in known],
+            known,
             waivers=load_waivers(self.context.settings.roots),
             now=now,
             own_registry=self.source,
         )
+        return tuple(sorted((*judged, *unread), key=lambda one: one.member.id))
 
     def world(self) -> Present:
         """The fleet as it is now."""
@@ -145,12 +155,20 @@ def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None
         yield _at_ec2(fleet, context, now)
         return
     registry = context.publisher.registry
-    with DockerFleet(fleet, engine() if engine else fleet_host(context)) as members:
+    host = engine() if engine else fleet_host(context)
+    login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
+    with DockerFleet(fleet, host, login, registered(registry, fleet), seen) as members:
         yield Desk(
             fleet, context, members, now, registry.address,
             lambda waivers, at: Origins(fleet, context, registry, waivers, at),
             lambda: Seen(members.describe()),
         )  # fmt: skip
+
+
+def _last_seen(fleet: Fleet, context: Context) -> set[str]:
+    """The names of the members that the fleet was last seen with."""
+    seen = (one.partition("/") for members in context.ledger.running_digests().values() for one in members)
+    return {member for name, _, member in seen if name == fleet.name}
 
 
 def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:
@@ -171,7 +189,7 @@ def check(at: Desk) -> tuple[Judged, ...]:
     """
     seen = at.seen()
     judged = at.judge(seen.members)
-    if not seen.unread:
+    if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
     return (*judged, *(_unread(at, one) for one in seen.unread))
 
@@ -181,11 +199,14 @@ def _runs(one: Judged) -> str:
     return one.origin.golden.content if one.origin.golden else one.member.digests[0]
 
 
-def _unread(at: Desk, place: Unread) -> Judged:
-    """A place that could not be read, as a line among the members: whatever runs there is not compliant."""
-    member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
+def _unread(at: Desk, place: Unread, known: Member | None = None) -> Judged:
+    """A place, or a member's image, that could not be read, as a line among the members: it is not compliant."""
+    if known:
+        member = replace(known, cannot_roll=known.cannot_roll or place.why)
+    else:
+        member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
     reason = Reason(
-        rule=UNREAD, subject=f"{at.fleet.name}/{place.id}", enforcement=Enforcement.ENFORCE,
+        rule=UNREAD, subject=f"{at.fleet.name}/{known.name if known else place.id}", enforcement=Enforcement.ENFORCE,
         what=f"it could not be read: {place.why}", why="what nobody can see may be anything",
         todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
@@ -18,9 +18,9 @@ from pipelines.roll.notify import Message
 from pipelines.roll.status import doing
 from pipelines.rollouts.journal import Event, Orders, Stance
 from pipelines.rollouts.state import MemberState, RolloutState, Stage
+from pipelines.rollouts.tenure import LEASE
 
 T = TypeVar("T")
-LEASE = timedelta(seconds=60)
 PATIENCE = timedelta(minutes=10)  # the engine waits for a database without end; one broken for good must be told of
 STEP = "step: "  # how the audit calls what a rollout did to one member
 
@@ -62,15 +62,11 @@ class LedgerJournal:
 
     def fence(self, rollout: str) -> None:
         """Raises FencedError when this process does not hold the lease of the rollout's fleet any more."""
-        present, now = _patiently(lambda: self.ledger.lease(self.lease.fleet)), datetime.now(UTC)
-        ours = present is not None and (present.owner, present.rollout) == (self.lease.owner, rollout)
+        ours = replace(self.lease, rollout=rollout)
+        lasts = _patiently(lambda: self.ledger.lease_lasts(ours))
         # One that has just ended may be taken at any moment: it must be ours again before anything is done.
-        if not ours or (present and present.until <= now and not _patiently(lambda: self.renew(now))):
+        if lasts is None or not (lasts or _patiently(lambda: self.ledger.renew_lease(ours, LEASE))):
             raise FencedError
-
-    def renew(self, now: datetime) -> bool:
-        """Move the lease's end; False where another one has the fleet."""
-        return self.ledger.renew_lease(replace(self.lease, until=now + LEASE))
 
     def orders(self, rollout: str) -> Orders:
         """What people have asked of the rollout."""

@@ -95,7 +95,8 @@ class GroupLine(Line):
 class RollOutput(Line):
     """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it went back.
 
-    `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that.
+    `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
+    person has to change elsewhere, lest that undo it.
     """
 
     fleet: str
@@ -110,6 +111,7 @@ class RollOutput(Line):
     calls: tuple[CallsLine, ...]
     waits_until: datetime | None
     waits_for: str
+    afterwards: tuple[str, ...] = ()
     groups: tuple[GroupLine, ...] = ()
     rollout: str = ""
     failure: str = ""
@@ -166,9 +168,16 @@ def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
         calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
         waits_until=plan.hold.until if plan.hold else None,
         waits_for=plan.hold.why if plan.hold else "",
+        afterwards=_afterwards(plan),
         rollout=outcome.state.id if outcome else "",
         failure=outcome.state.failure if outcome else "",
     )
+
+
+def _afterwards(plan: Plan) -> tuple[str, ...]:
+    """What else defines the members that are replaced, and must name the new image."""
+    defined = sorted({step.member.defined_in for step in plan.steps} - {""})
+    return tuple(f"{one} must name {plan.target.reference}, or compose brings the old image back" for one in defined)
 
 
 def with_groups(roll: RollOutput, order: GroupsOrder | None, outcome: Outcome | None = None) -> RollOutput:

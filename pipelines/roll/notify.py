@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import requests
 
 from hardening.foundation.console import say
+from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.retrying import retrying
@@ -53,7 +54,7 @@ def _program(settings: Settings) -> Callable[[str], None] | None:
     argv = settings.notify.command
 
     def tell(text: str) -> None:
-        run(argv, stdin=text, timeout=SECONDS)
+        run(argv, passes=NETWORK, stdin=text, timeout=SECONDS)
 
     return tell if argv else None
 

@@ -13,7 +13,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker.leavings import DockerGround
 from pipelines.fleet.ec2.inventory import places
 from pipelines.fleet.ec2.leavings import Ec2Ground
-from pipelines.fleet.leavings import Ground, Reaping, decide
+from pipelines.fleet.leavings import Ground, Reaping, Standing, decide
 from pipelines.fleet.model import FleetKind
 from pipelines.releases.aws import ReapLine
 from pipelines.wiring import clock, fleet_host, image_context
@@ -28,7 +28,7 @@ def grounds(context: Context, engine: Callable[[], str]) -> tuple[Ground, ...]:
     machines = [one for one in fleets if one.kind is FleetKind.EC2]
     if machines:
         where = dict.fromkeys(place for fleet in machines for place in places(fleet, context.cloud))
-        found.append(Ec2Ground(context.cloud.clients, where))
+        found.append(Ec2Ground(context.cloud.clients, where, context.ledger))
     return tuple(found)
 
 
@@ -38,14 +38,16 @@ def reap(over: Iterable[Ground], ledger: Ledger, now: datetime, actor: str, *, a
         (ground, reaping)
         for ground in over
         for leaving in ground.leavings()
-        if (reaping := decide(leaving, lambda name: _open(ledger, name), now))
+        if (reaping := decide(leaving, lambda name: _standing(ledger, name), now))
     ]
     return tuple(_done(ground, reaping, ledger, now, actor) if apply else reaping for ground, reaping in found)
 
 
-def _open(ledger: Ledger, rollout: str) -> bool:
+def _standing(ledger: Ledger, rollout: str) -> Standing:
     known = ledger.rollout(rollout)
-    return known is not None and known.open
+    if known is None:
+        return Standing.UNKNOWN
+    return Standing.OPEN if known.open else Standing.OVER
 
 
 def _done(ground: Ground, reaping: Reaping, ledger: Ledger, now: datetime, actor: str) -> Reaping:

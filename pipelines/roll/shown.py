@@ -27,7 +27,7 @@ def heading(roll: RollOutput) -> list[str]:
         lines.append(f"{_many(len(roll.groups), 'group')} that a service rolls, one after the other")
     if roll.waits_until:
         lines.append(f"nothing is done before {roll.waits_until:%Y-%m-%d %H:%M} UTC: {roll.waits_for}")
-    return lines
+    return [*lines, *roll.afterwards]
 
 
 def wave_rows(roll: RollOutput) -> list[list[str]]:

@@ -69,15 +69,16 @@ def view(context: Context, row: Rollout) -> View:
 
 
 def _lives(context: Context, lease: Lease) -> bool:
-    """Whether a lease's owner is alive: by the engine's lock, which dies with it; by the lease where none tells."""
-    if lease.until <= datetime.now(UTC):
-        return False
-    from pipelines.durable.dbos import engine_url, idle
+    """Whether a lease's owner is alive: by the engine's lock, which dies with it and not before, also while it sleeps;
+    by the lease where no lock tells.
+    """
+    from pipelines.durable.dbos import engaged, engine_url
 
     try:
-        return not idle(engine_url(context.settings.database_url, lease.fleet))
+        lives = engaged(engine_url(context.settings.database_url, lease.fleet))
     except OutsideError:  # another user's lock
-        return True
+        lives = None
+    return lease.until > context.ledger.now() if lives is None else lives
 
 
 def ordered(order: Json) -> Order | GroupsOrder:

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hardening.foundation.errors import GoldsmithError
 from pipelines.fleet.members import Target
 from pipelines.rollouts.ending import Verb
+from pipelines.rollouts.member import BACK_ALREADY
 from pipelines.rollouts.orders import MemberOrder
 from pipelines.rollouts.rolling import Rolling
 from pipelines.rollouts.state import MemberState, Phase, Stage
 
 UNFINISHED = "not all went back"
+NOT_TAKEN, COULD_NOT = "it was not taken back", "it could not go back"
 
 
 async def go_back(rolling: Rolling) -> None:
     """Replace every promoted member by what was pinned before its first change, the last first.
 
-    One that cannot go back is reported, and the others go on. An abort stops it where it is.
+    One that cannot go back fails the rollout, with the cause, and the others go on. An abort stops it where it is.
     """
     named = {member.id for member in rolling.order.back}  # also those that could not go back when it was first tried
     members = reversed(rolling.members.values())
     left = [member for member in members if member.phase is Phase.NEW or member.id in named]
     await rolling.save(Stage.RESTORING, f"going back with {len(left)} members")
     rolling.hand = replace(rolling.hand, back=True)
+    before = {member.id: member for member in left}
     steps = {step.member.id: step for step in rolling.order.plan.steps}
     orders = [_order(rolling, rolling.member_order(steps[member.id]), member) for member in left]
+    stopped = ""
     try:
-        while left:
+        while orders:
             done = await rolling.replace_some(orders, rolling.order.limits.max_parallel)
-            await _settle(rolling, done, left[: len(done)])
-            orders, left = orders[len(done) :], left[len(done) :]
+            await _settle(rolling, done, [before[order.member] for order in done])
+            orders = orders[len(done) :]
     except GoldsmithError as error:
-        said = f"{UNFINISHED}: {error}"
+        stopped = str(error)
+    await _tell_who_is_left(rolling, before, stopped)
+
+
+async def _tell_who_is_left(rolling: Rolling, before: Mapping[str, MemberState], stopped: str) -> None:
+    """Fail the rollout with each member that does not run again what it ran before, and why."""
+    left = [member for member in map(rolling.members.__getitem__, before) if member.phase is not Phase.OLD]
+    causes = [f"{one.name}: {_cause(one)}" for one in left if one != before[one.id]]
+    if left or stopped:
+        waiting = [one.name for one in left if one == before[one.id]]
+        causes += [f"{', '.join(waiting)}: {stopped or 'not reached'}"] if waiting else []
+        said = f"{UNFINISHED}: " + "\n".join(causes or [stopped])
         await rolling.save(Stage.RESTORING, said, failure=said)
 
 
@@ -61,10 +76,16 @@ def _called(before: MemberState, after: MemberState) -> MemberState:
     """A member's end in the words of the rollout: what is new for the way back is the old version."""
     if after.phase is Phase.NEW:
         return replace(before, phase=Phase.OLD, note=_noted(before, after, f"it went back to {before.pinned}"))
+    if after.phase is Phase.SKIPPED and after.note == BACK_ALREADY:
+        return replace(before, phase=Phase.OLD, note=_noted(before, after, ""))
     if after.phase is Phase.SKIPPED:
-        return replace(before, note=_noted(before, after, "it was not taken back"))
-    note = _noted(before, after, "it could not go back")
+        return replace(before, note=_noted(before, after, NOT_TAKEN))
+    note = _noted(before, after, COULD_NOT)
     return replace(before, phase=Phase.FAILED, note=note, failure=after.failure or note)
+
+
+def _cause(member: MemberState) -> str:
+    return member.note if member.failure in member.note else f"{member.note}: {member.failure}"
 
 
 def _noted(before: MemberState, after: MemberState, said: str) -> str:

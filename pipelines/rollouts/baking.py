@@ -12,7 +12,7 @@ from pipelines.durable.port import Json
 from pipelines.fleet.members import Key
 from pipelines.rollouts.acting import LONGEST, Turns, UnhealthyError
 from pipelines.rollouts.journal import Event, Stance
-from pipelines.rollouts.rolling import Rolling
+from pipelines.rollouts.rolling import Pairs, Rolling
 from pipelines.rollouts.state import Stage
 from pipelines.rollouts.work import LEAST_READS, Row, look
 
@@ -33,20 +33,24 @@ async def settle(rolling: Rolling) -> None:
     Raises IllError and StoppedError.
     """
     proof = rolling.order.limits.min_healthy_time
-    await _watched(rolling, timedelta(), Row(proof, LEAST_READS, proof), asks=False, judged=False)
+    await _watched(rolling, rolling.pairs(), timedelta(), Row(proof, LEAST_READS, proof), asks=False, judged=False)
 
 
 async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
-    """Watch the members that serve for `span`, and until a person approves where it `asks`; one look at least.
+    """Watch the wave's new members for `span`, and until a person approves where it `asks`; one look at least.
+
+    Also those whose old one has vanished: they are new, and prove the version as well as any.
 
     An approval ends it early, a pause lets no time pass. Raises IllError, StoppedError, AlarmError and RefusedError.
     """
     proved_before = Row(timedelta(), 1, rolling.order.limits.min_healthy_time)
-    await _watched(rolling, span, proved_before, asks=asks, judged=True)
+    await _watched(rolling, rolling.new(), span, proved_before, asks=asks, judged=True)
 
 
-async def _watched(rolling: Rolling, span: timedelta, row_of_each: Row, *, asks: bool, judged: bool) -> None:
-    keys = {member.id: order.key(member.old) for order, member in rolling.pairs()}
+async def _watched(
+    rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: Row, *, asks: bool, judged: bool
+) -> None:
+    keys = {member.id: order.key(member.old) for order, member in pairs}
     if not keys:
         return
     turns = Turns(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
@@ -79,8 +83,9 @@ def _watch(rolling: Rolling, keys: dict[str, Key], judged: bool) -> Json:
     if judged:
         rolling.refuse()
     orders = rolling.world.journal.orders(rolling.order.rollout)
-    fleet = rolling.world.fleet
-    return [orders.stance, orders.approvals, {member: look(partial(fleet.read, key)) for member, key in keys.items()}]
+    fleet, together = rolling.world.fleet, rolling.world.together
+    reads = together([partial(look, partial(fleet.read, key)) for key in keys.values()])
+    return [orders.stance, orders.approvals, dict(zip(keys, reads, strict=True))]
 
 
 def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:

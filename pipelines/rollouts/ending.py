@@ -12,8 +12,8 @@ from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
 from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, Turns
 from pipelines.rollouts.orders import Finish, World
-from pipelines.rollouts.state import MemberState, Phase
-from pipelines.rollouts.work import LEAST_READS, Work, look, old_serves
+from pipelines.rollouts.state import GONE, MemberState, Phase
+from pipelines.rollouts.work import LEAST_READS, Work, look, old_serves, prove
 
 
 class Verb(StrEnum):
@@ -33,12 +33,24 @@ async def finish_member(world: World, engine: Engine, argument: Json) -> Json:
 
 
 async def promote(work: Work) -> MemberState:
-    """Remove the old instance for good."""
+    """Remove the old instance for good; where the new one is not good any more, that goes, and the old one serves."""
     try:
-        await work.act("remove the old", lambda: work.fleet.remove_old(work.key), PATIENT_TRIES)
+        while await work.act("remove the old", lambda: _remove_safely(work), PATIENT_TRIES):
+            await prove(work, work.order.limits.min_healthy_time)
     except OutsideError as error:
         return await work.end(Phase.NEW, f"the old one is still there: {error.message}")
+    except GoldsmithError as error:
+        return await restore(work, failure=str(error))
     return await work.end(Phase.NEW)
+
+
+def _remove_safely(work: Work) -> Json:
+    """Remove the old one; what is seen of the new one where that is not good: somebody may just have removed it."""
+    seen = work.fleet.read(work.key)
+    if not seen.good:
+        return seen.text
+    work.fleet.remove_old(work.key)
+    return None
 
 
 async def restore(work: Work, note: str = "", failure: str = "") -> MemberState:
@@ -70,7 +82,7 @@ async def without_old(work: Work, failure: str = "") -> MemberState:
     except GoldsmithError as error:
         said = f"the old one vanished, and then: {error.message}"
         return await work.end(Phase.FAILED, said, failure or said)
-    return await work.end(Phase.FAILED if failure else Phase.SKIPPED, "it is gone", failure)
+    return await work.end(Phase.FAILED if failure else Phase.SKIPPED, GONE, failure)
 
 
 async def _revived(work: Work) -> str:

@@ -139,7 +139,7 @@ async def _go_back(groups: Groups) -> None:
         member = groups.members[order.group.id]
         if groups.back or member.phase in (Phase.NEW, Phase.SERVING):
             done = await groups.child(f"back/{order.group.id}", replace(order, part=Part.BACK, pinned=member.pinned))
-            if done.failure and groups.back:
+            if done.failure:
                 await groups.save(Stage.RESTORING, done.note, failure=done.failure)
 
 

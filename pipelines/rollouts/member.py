@@ -18,10 +18,11 @@ from pipelines.fleet.port import GoneError, UnderwayError
 from pipelines.rollouts.acting import HELD, UNDERWAY, Hand, StoppedError, Turns
 from pipelines.rollouts.ending import restore, without_old
 from pipelines.rollouts.orders import MemberOrder, World
-from pipelines.rollouts.state import MemberState, Phase
+from pipelines.rollouts.state import GONE, MemberState, Phase
 from pipelines.rollouts.work import Work, below_floor, prove
 
 LAUNCHED_FOR = timedelta(days=1)
+BACK_ALREADY = "it runs what it is to go back to"
 
 
 async def replace_member(world: World, engine: Engine, argument: Json) -> Json:
@@ -60,7 +61,7 @@ def _judge(work: Work) -> Json:
     """Why the member is left alone after all, else the very instance and what it runs, pinned."""
     order, world = work.order, work.world
     member = world.fleet.find(order.member)
-    why = "it is gone" if member is None else _left_alone(work, member)
+    why = GONE if member is None else _left_alone(work, member)
     if why or member is None:
         return [why, "", ""]
     if not order.back:
@@ -70,7 +71,10 @@ def _judge(work: Work) -> Json:
 
 def _left_alone(work: Work, member: Member) -> str:
     if work.order.back:
-        return "" if work.order.replaces in member.digests else "somebody else has changed it since"
+        if work.order.replaces in member.digests:
+            return ""
+        back = work.order.target.digest in member.digests
+        return BACK_ALREADY if back else "somebody else has changed it since"
     return work.world.judge.left_alone(work.order, member)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Protocol
 
 from pydantic import PlainSerializer
 
+from pipelines.durable.port import Json
 from pipelines.fleet.delegated import Group, Pacing
 from pipelines.fleet.members import Key, Member, Target
 from pipelines.fleet.model import Limits, Method
@@ -147,11 +148,20 @@ class Judge(Protocol):
         """Those of the alarms that are firing."""
 
 
+def one_by_one(questions: Sequence[Callable[[], Json]]) -> list[Json]:
+    """The answers in the questions' order."""
+    return [ask() for ask in questions]
+
+
 @dataclass(frozen=True)
 class World:
-    """What a process acts through. Nothing of it is touched outside of a step."""
+    """What a process acts through. Nothing of it is touched outside of a step.
+
+    `together` asks many members at once, where the fleet bears that.
+    """
 
     fleet: MemberFleet
     journal: Journal
     judge: Judge
     now: Callable[[], datetime]
+    together: Callable[[Sequence[Callable[[], Json]]], list[Json]] = one_by_one

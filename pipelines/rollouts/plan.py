@@ -78,7 +78,7 @@ def plan(
         for one in violating
     }
     rolled = [one for one in violating if not fates[one.member.id]]
-    refuse_surge(fleet, rolled)
+    refuse_surge(fleet, violating, fates)
     room = Room(fleet.limits, len(judged), sum(one.member.healthy for one in judged), budgets)
     made = Plan(
         fleet=fleet.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 
@@ -91,8 +91,16 @@ def why_not(fleet: Fleet, one: Judged, target: Target, now: datetime, adopt: Seq
         return reason
     if member.protected_until and now < member.protected_until:
         overdue = deadline is not None and now >= deadline + fleet.limits.termination_grace
-        return "" if overdue else f"it asks not to be disrupted until {member.protected_until:%Y-%m-%d %H:%M} UTC"
-    return ""
+        if not overdue:
+            return f"it asks not to be disrupted until {member.protected_until:%Y-%m-%d %H:%M} UTC"
+    return _not_beside(fleet, one)
+
+
+def _not_beside(fleet: Fleet, one: Judged) -> str:
+    """Why a member cannot stand beside its replacement, in a fleet that surges."""
+    if fleet.limits.method is not Method.SURGE or not one.member.forced_in_place:
+        return ""
+    return f"method surge needs old and new side by side, and {', '.join(one.member.forced_in_place)}"
 
 
 def _another_golden(one: Judged, target: Target, adopt: Sequence[str]) -> str:
@@ -110,12 +118,15 @@ def _another_golden(one: Judged, target: Target, adopt: Sequence[str]) -> str:
     return ""
 
 
-def refuse_surge(fleet: Fleet, rolled: Sequence[Judged]) -> None:
-    """Refuse old and new side by side where a member holds what cannot exist twice, naming it."""
-    forced = [f"{one.member.name}: {what}" for one in rolled for what in one.member.forced_in_place]
-    if forced and fleet.limits.method is Method.SURGE:
+def refuse_surge(fleet: Fleet, violating: Sequence[Judged], fates: Mapping[str, str]) -> None:
+    """Refuse a surge where all that is left to roll are members that hold what cannot exist twice, naming it.
+
+    `fates`: why each one is left alone, by id; empty for one that is rolled.
+    """
+    forced = [one for one in violating if (why := _not_beside(fleet, one)) and fates[one.member.id] == why]
+    if forced and all(fates.values()):
         raise RefusedError(
             "method surge needs old and new side by side, and this cannot exist twice",
-            evidence="\n".join(forced),
+            evidence="\n".join(f"{one.member.name}: {what}" for one in forced for what in one.member.forced_in_place),
             hint='set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
         )

@@ -40,6 +40,12 @@ class Rolling(Rollout):
         super().__init__(Hand(engine, world.journal, order.rollout), state, order.back or planned)
         self.world = world
         self.order = order
+        self.wave: Sequence[Step] = ()
+
+    def new(self) -> Pairs:
+        """The members of the present wave that run the new version, also those whose old one has vanished."""
+        found = [(self.member_order(step), self.members[step.member.id]) for step in self.wave]
+        return [pair for pair in found if pair[1].phase in (Phase.SERVING, Phase.NEW)]
 
     def pairs(self) -> list[tuple[MemberOrder, MemberState]]:
         """The members whose new instance serves beside an old one that is kept."""
@@ -71,9 +77,12 @@ class Rolling(Rollout):
         while left:
             batch = await self.replace_some(left, parallel)
             left = left[len(batch) :]
-            failed = [self.members[order.member] for order in batch if self.members[order.member].failure]
-            if failed:
-                raise BrokenError("\n".join(member.failure for member in failed))
+            self.refuse_broken([order.member for order in batch])
+
+    def refuse_broken(self, members: Sequence[str]) -> None:
+        """Raise BrokenError where one of the members failed."""
+        if failed := [self.members[member].failure for member in members if self.members[member].failure]:
+            raise BrokenError("\n".join(failed))
 
     async def replace_some(self, orders: Sequence[MemberOrder], parallel: int) -> Sequence[MemberOrder]:
         """Replace the first of the members side by side, as many of `parallel` as there is leave for; who they were."""

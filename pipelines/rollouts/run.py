@@ -10,13 +10,14 @@ from pipelines.durable.port import Engine, Flow, Json
 from pipelines.rollouts.acting import StoppedError
 from pipelines.rollouts.back import go_back
 from pipelines.rollouts.baking import IllError, bake, settle
+from pipelines.rollouts.census import count_at_first, refuse_fewer
 from pipelines.rollouts.ending import Verb, finish_member
 from pipelines.rollouts.journal import Event, Stance
 from pipelines.rollouts.member import replace_member
 from pipelines.rollouts.orders import Order, World
 from pipelines.rollouts.rolling import FINISH, MEMBER, Pairs, Rolling
 from pipelines.rollouts.state import Outcome, Stage
-from pipelines.rollouts.waves import Wave
+from pipelines.rollouts.waves import Wave, canary_of
 
 ROLLOUT = "rollout"
 
@@ -34,10 +35,12 @@ async def roll(world: World, engine: Engine, argument: Json) -> Json:
     """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
     rolling = Rolling(world, engine, from_json(Order, argument), await engine.now())
     await rolling.begin(f"{len(rolling.members)} members to {rolling.state.target}")
+    before = await count_at_first(rolling)
     if not rolling.order.back:
         await _all_waves(rolling)
     if rolling.order.back or await _wants_back(rolling):
         await go_back(rolling)
+    await refuse_fewer(rolling, before)
     return to_json(await _end(rolling))
 
 
@@ -45,18 +48,26 @@ async def _all_waves(rolling: Rolling) -> None:
     try:
         target = rolling.order.plan.target
         await rolling.hand.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
-        for number, wave in enumerate(rolling.order.plan.waves, start=1):
-            await _wave(rolling, number, wave)
+        waves = list(enumerate(rolling.order.plan.waves, start=1))
+        while waves:
+            number, wave = waves.pop(0)
+            proved = await _wave(rolling, number, wave)
+            if wave.canary and not proved and waves:  # each was left alone: the next ones are the canary
+                number, following = waves.pop(0)
+                waves[:0] = [(number, part) for part in canary_of(following, rolling.order.limits)]
     except GoldsmithError as error:
         await _fail(rolling, error)
 
 
-async def _wave(rolling: Rolling, number: int, wave: Wave) -> None:
-    """Replace the members of a wave, let it bake, and only then remove the old ones."""
+async def _wave(rolling: Rolling, number: int, wave: Wave) -> bool:
+    """Replace the members of a wave, let it bake, and only then remove the old ones; whether any of it is new."""
+    rolling.wave = wave.steps
     await rolling.save(Stage.ROLLING, wave=number)
     await rolling.replace_all([rolling.member_order(step) for step in wave.steps], wave.parallel)
     await bake(rolling, wave.bake, asks=wave.canary and not rolling.order.limits.auto_promote)
     await rolling.finish(Verb.PROMOTE, rolling.pairs())
+    rolling.refuse_broken([step.member.id for step in wave.steps])
+    return bool(rolling.new())
 
 
 async def _fail(rolling: Rolling, error: GoldsmithError) -> None:

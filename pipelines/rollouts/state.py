@@ -25,6 +25,9 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
+GONE = "it is gone"  # why a member is SKIPPED that somebody else has removed
+
+
 class Stage(StrEnum):
     """What the rollout as a whole is doing."""
 

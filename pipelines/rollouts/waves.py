@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from hardening.foundation.errors import RefusedError
@@ -124,6 +124,13 @@ def waves(steps: Sequence[Step], room: Room) -> tuple[Wave, ...]:
     for batch in _batches(rest, room, room.most, serving):
         made.append(Wave(tuple(batch.steps), limits.bake_between_waves, len(batch.steps)))
     return tuple(made)
+
+
+def canary_of(wave: Wave, limits: Limits) -> tuple[Wave, ...]:
+    """The wave with a canary of its own before the rest of it: the canary wave before it has proved nothing."""
+    first, rest = wave.steps[: limits.canary], wave.steps[limits.canary :]
+    canary = Wave(first, max(limits.bake_time, wave.bake), min(wave.parallel, len(first)), canary=True)
+    return (canary, replace(wave, steps=rest)) if rest else (canary,)
 
 
 def _canary(steps: Sequence[Step], room: Room) -> list[_Batch]:

@@ -10,7 +10,7 @@ from functools import partial
 from pipelines.rollouts.journal import Stance
 from pipelines.simulation.estate import ID, Box
 from pipelines.simulation.scenario import EVERYBODY, Fault, Trouble
-from pipelines.simulation.stage import FOREVER, LEASE, TARGET, Simulation, name_of
+from pipelines.simulation.stage import FOREVER, TARGET, Simulation, name_of
 
 FOR_EVER = 1e9
 
@@ -28,6 +28,10 @@ def arrange(stage: Simulation) -> None:
 
 def _dies(when: str, stage: Simulation, fault: Fault) -> None:
     stage.deaths[int(fault.at)] = when
+
+
+def _sleeps(when: str, stage: Simulation, fault: Fault) -> None:
+    stage.sleeps[int(fault.at)] = (when, fault.amount)
 
 
 def _throttled(stage: Simulation, fault: Fault) -> None:
@@ -59,6 +63,8 @@ def _bad_read(stage: Simulation, fault: Fault) -> None:
 COUNTED: dict[Trouble, Callable[[Simulation, Fault], None]] = {
     Trouble.DIES_BEFORE: partial(_dies, "before"),
     Trouble.DIES_AFTER: partial(_dies, "after"),
+    Trouble.SLEEPS_BEFORE: partial(_sleeps, "before"),
+    Trouble.SLEEPS_AFTER: partial(_sleeps, "after"),
     Trouble.THROTTLED: _throttled,
     Trouble.LOST_ANSWER: _lost,
     Trouble.TAKES_TIME: _takes_time,
@@ -102,12 +108,8 @@ def _dark(stage: Simulation, fault: Fault) -> None:
 
 
 def _stalled(stage: Simulation, fault: Fault) -> None:
-    """The process sleeps; when that outlasts its lease, another one goes on, and this one wakes up all the same."""
-    process = stage.process
-    if process.alive:
-        process.stalled_until = stage.memory.time + fault.amount
-        if fault.amount > LEASE:
-            stage.lapses(process)
+    """The process sleeps, and wakes up, whoever has gone on meanwhile."""
+    stage.falls_asleep(stage.process, fault.amount)
 
 
 def _named(stage: Simulation, fault: Fault) -> Box | None:

@@ -136,6 +136,7 @@ class SimulatedFleet(MemberFleet):
         self._free(key.name, new)
         if new.name != key.name:
             new.named_at = self.estate.memory.time, self.witness.unpaused()
+            self.witness.names(new)
         new.name, new.exposed = key.name, True
 
     def remove_old(self, key: Key) -> None:

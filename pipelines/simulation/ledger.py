@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
+from images.ledger.leases import Holder, Lease
 from pipelines.durable.port import FencedError
 from pipelines.rollouts.journal import Event, Journal, Orders, Stance
 from pipelines.rollouts.state import MemberState, RolloutState
@@ -20,9 +23,14 @@ class ViolationError(Exception):
 
 @dataclass
 class Ledger:
-    """What all processes share. `holder` is the process whose lease holds."""
+    """What all processes share. `holder` is the process that has the lease, which ends at `until` by the one `clock`.
+
+    Whoever is awake renews its lease in time: its end is a moment only once its holder sleeps or is dead.
+    """
 
     holder: str = ""
+    until: float = math.inf
+    clock: Callable[[], float] = lambda: 0.0
     stance: Stance = Stance.GO
     approvals: int = 0
     state: RolloutState | None = None
@@ -30,12 +38,23 @@ class Ledger:
     audited: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
-    def acquire(self, process: str) -> bool:
-        """Take the lease, where nobody has it. A dead holder's is taken over by its successor."""
-        if self.holder:
+    def acquire_lease(self, wanted: Holder, lasting: timedelta) -> Lease:
+        """Take the lease, where nobody has it or it has ended; the one that stands."""
+        if self.holder in ("", wanted.owner) or self.until <= self.clock():
+            self.holder, self.until = wanted.owner, math.inf
+        return Lease(wanted.fleet, self.holder, wanted.rollout, datetime.max.replace(tzinfo=UTC))
+
+    def renew_lease(self, held: Holder, lasting: timedelta) -> bool:
+        """Let our lease last again; False where another one has it."""
+        if self.holder != held.owner:
             return False
-        self.holder = process
+        self.until = math.inf
         return True
+
+    def release_lease(self, held: Holder) -> None:
+        """Give the lease back, where it is still ours."""
+        if self.holder == held.owner:
+            self.holder = ""
 
 
 class SimulatedJournal(Journal):
@@ -48,6 +67,8 @@ class SimulatedJournal(Journal):
     def fence(self, rollout: str) -> None:
         if self.ledger.holder != self.process:
             raise FencedError(f"{self.ledger.holder} goes on with {rollout}")
+        if self.ledger.until <= self.ledger.clock():
+            self.ledger.until = math.inf  # it was not taken meanwhile: ours again
 
     def orders(self, rollout: str) -> Orders:
         return Orders(self.ledger.stance, self.ledger.approvals)

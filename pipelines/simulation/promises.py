@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from images.documents import from_json
 from pipelines.durable.execution import Row
-from pipelines.rollouts.back import UNFINISHED
+from pipelines.rollouts.back import COULD_NOT, NOT_TAKEN, UNFINISHED
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.state import MemberState, Outcome, Phase
 from pipelines.simulation.estate import Box
 from pipelines.simulation.ledger import ViolationError
-from pipelines.simulation.stage import TARGET, Simulation
+from pipelines.simulation.stage import RENEW, TARGET, Simulation
 
 OWNED = (Phase.REPLACING, Phase.SERVING, Phase.NEW, Phase.OLD, Phase.FAILED)
 IN_TIME = 120.0
+ENDS_WITHIN = 3 * RENEW
 
 
 def watch(stage: Simulation) -> None:
-    """After every event: whatever was launched is owned by a line of the ledger."""
+    """After every event: whatever was launched is owned by a line of the ledger; who lost its lease ends soon."""
     members = stage.ledger.members
     for box in stage.estate.boxes.values():
         if box.label and members[box.member].phase not in OWNED:
             raise ViolationError("nothing launched is unowned", f"{box.name}: {members[box.member].phase}")
+    for process in stage.processes:
+        if process.alive and process.name in stage.lost:
+            awake = stage.memory.time - max(stage.lost[process.name], process.stalled_until)
+            if awake > ENDS_WITHIN:
+                raise ViolationError("who lost its lease ends", f"{process.name} is awake for {awake:g}s, and lives")
 
 
 def kept(stage: Simulation, row: Row) -> Outcome:
@@ -33,6 +39,7 @@ def kept(stage: Simulation, row: Row) -> Outcome:
     for member in outcome.members:
         _member(stage, member)
     _went_back(stage, outcome)
+    _told(outcome)
     return outcome
 
 
@@ -58,6 +65,13 @@ def _runs(stage: Simulation, member: MemberState, named: list[Box]) -> None:
     if found != [wanted]:
         promise = "rollback reaches the pinned version" if member.phase is Phase.OLD else "each member ends"
         raise ViolationError(promise, f"{member.name} is called {member.phase} and runs {found}")
+
+
+def _told(outcome: Outcome) -> None:
+    """A way back that did not come about for somebody is a failure that says so."""
+    left = [one.name for one in outcome.members if NOT_TAKEN in one.note or COULD_NOT in one.note]
+    if left and not outcome.state.failure.startswith(UNFINISHED):
+        raise ViolationError("rollback reaches the pinned version", f"{left[0]} was not taken back, and nobody is told")
 
 
 def _went_back(stage: Simulation, outcome: Outcome) -> None:

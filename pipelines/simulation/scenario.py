@@ -9,8 +9,10 @@ from random import Random
 from typing import Any
 
 EVERYBODY = -1
+SOON = (2.0, 90.0)  # seconds: before the canary is judged, or while it is replaced
 MEMBERS = 20
-RARELY, OFTEN = 0.2, 0.6
+RARELY, HALF, OFTEN = 0.2, 0.5, 0.6
+MUCH_LATER = 1200.0
 EARLY, LATE = 50, 250  # steps, effects or reads; by the first most members still run what they did
 
 
@@ -19,6 +21,8 @@ class Trouble(StrEnum):
 
     DIES_BEFORE = "dies before a step"
     DIES_AFTER = "dies after a step"
+    SLEEPS_BEFORE = "sleeps before a step"
+    SLEEPS_AFTER = "sleeps after a step"
     THROTTLED = "throttled"
     LOST_ANSWER = "lost answer"
     TAKES_TIME = "takes its time"
@@ -45,8 +49,8 @@ class Trouble(StrEnum):
 
 
 COUNTED = (
-    *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.THROTTLED, Trouble.LOST_ANSWER, Trouble.TAKES_TIME),
-    *(Trouble.BAD_READ, Trouble.ANOTHER_ILL),
+    *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER),
+    *(Trouble.THROTTLED, Trouble.LOST_ANSWER, Trouble.TAKES_TIME, Trouble.BAD_READ, Trouble.ANOTHER_ILL),
 )
 COMMANDS = {Trouble.PAUSE, Trouble.ABORT, Trouble.ROLLBACK, Trouble.APPROVE}
 
@@ -70,25 +74,29 @@ class Fault:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One simulated rollout, all of it."""
+    """One simulated rollout, all of it. `shared`: processes share a server, where the lease alone says who may act;
+    else a file, whose lock lives and sleeps with its process.
+    """
 
     seed: int
     members: int = MEMBERS
     limits: dict[str, Any] = field(default_factory=dict)
     slowness: float = 0.5
     faults: tuple[Fault, ...] = ()
+    shared: bool = True
 
     def __str__(self) -> str:
         limits = ", ".join(f"{key} {value}" for key, value in self.limits.items())
         faults = "; ".join(str(fault) for fault in self.faults) or "no fault"
-        return f"seed {self.seed}: {self.members} members; {limits}; {faults}"
+        kept = "on a server" if self.shared else "in a file"
+        return f"seed {self.seed}: {self.members} members; {kept}; {limits}; {faults}"
 
 
 def scenario(seed: int) -> Scenario:
     """The scenario of a seed, always the same."""
     dice = Random(seed)
     faults = tuple(_fault(dice, dice.choice(_MIX)) for _ in range(dice.choice((0, 1, 2, 3, 4, 6, 8))))
-    return Scenario(seed, MEMBERS, _limits(dice), dice.choice((0.05, 0.5, 2.0)), faults)
+    return Scenario(seed, MEMBERS, _limits(dice), dice.choice((0.05, 0.5, 2.0)), faults, dice.random() < HALF)
 
 
 def _limits(dice: Random) -> dict[str, Any]:
@@ -118,14 +126,19 @@ def _now_and_then(dice: Random) -> list[dict[str, Any]]:
     return [{"nodes": dice.choice((0, 1)), "schedule": schedule, "duration": "4m"}]
 
 
-_AGAIN = (Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.LOST_ANSWER, Trouble.STALLED, Trouble.ANOTHER_ILL)
+_AGAIN = (
+    *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.LOST_ANSWER, Trouble.STALLED, Trouble.ANOTHER_ILL),
+    *(Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER, Trouble.VANISHES, Trouble.VANISHES),
+)
 _MIX: tuple[Trouble, ...] = (*Trouble, *_AGAIN)
+_SLEEPS = (Trouble.STALLED, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER)
+_OF_CANARIES = (Trouble.VANISHES, Trouble.PROTECTED, Trouble.FIXED)
 _WHOLE = (Trouble.NEVER_HEALTHY, Trouble.FALLS_ILL, Trouble.FLAPS, Trouble.NO_LAUNCH)
 _AMOUNT: dict[Trouble, Callable[[Random], float]] = {
     Trouble.THROTTLED: lambda dice: dice.choice((1, 3, 10)),
     Trouble.TAKES_TIME: lambda dice: dice.choice((1, 5, 40)),
     Trouble.DARK: lambda dice: dice.choice((5, 60, 600)),
-    Trouble.STALLED: lambda dice: dice.choice((5, 20, 60, 300)),
+    **dict.fromkeys(_SLEEPS, lambda dice: dice.choice((5, 20, 60, 300))),
     Trouble.FALLS_ILL: lambda dice: dice.choice((20, 60, 200, 100_000)),
     Trouble.OLD_ILL: lambda dice: dice.choice((30, 300, 100_000)),
     Trouble.ANOTHER_ILL: lambda dice: dice.choice((30, 300, 100_000)),
@@ -139,6 +152,10 @@ def _fault(dice: Random, trouble: Trouble) -> Fault:
     most = EARLY if trouble is Trouble.ANOTHER_ILL else LATE
     at = float(dice.randrange(most)) if trouble in COUNTED else _moment(dice)
     member = EVERYBODY if trouble in _WHOLE and dice.random() < RARELY else dice.randrange(MEMBERS)
+    if trouble is Trouble.ROLLBACK:  # most is to be brought back once members were promoted
+        at = round(dice.uniform(0, MUCH_LATER), 1)
+    if trouble in _OF_CANARIES and dice.random() < HALF:
+        at, member = round(dice.uniform(0, dice.choice(SOON)), 1), 0
     return Fault(trouble, at, member, _AMOUNT[trouble](dice) if trouble in _AMOUNT else 0.0)
 
 

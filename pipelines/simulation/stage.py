@@ -12,6 +12,7 @@ from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
 from images.artifact import Release
 from images.documents import to_json
+from images.ledger.leases import Holder
 from pipelines.durable.execution import Fate, Row
 from pipelines.durable.memory import EPOCH, Memory, Process
 from pipelines.durable.port import Flow
@@ -23,13 +24,14 @@ from pipelines.rollouts.orders import Judge, MemberOrder, Order, World
 from pipelines.rollouts.plan import Plan, plan
 from pipelines.rollouts.run import ROLLOUT, flows
 from pipelines.rollouts.state import Stage
+from pipelines.rollouts.tenure import renew, take
 from pipelines.simulation.estate import ID, Box, Estate
 from pipelines.simulation.fleet import SimulatedFleet
-from pipelines.simulation.ledger import Ledger, SimulatedJournal
+from pipelines.simulation.ledger import Ledger, SimulatedJournal, ViolationError
 from pipelines.simulation.scenario import Scenario
 from pipelines.simulation.witness import Witness
 
-LEASE = 30.0
+LEASE, RENEW = 30.0, 10.0
 LONGEST = timedelta(days=30).total_seconds()
 AFTERWARDS = 1000.0
 APPROVES_EVERY = 400.0
@@ -81,7 +83,7 @@ class Simulation:
         self.dice = Random(scenario.seed + 1)
         self.fleet = _fleet(scenario)
         self.memory = Memory(self._fate, self.watched)
-        self.ledger = Ledger()
+        self.ledger = Ledger(clock=lambda: self.memory.time)
         self.judge = SimulatedJudge()
         self.plan = _plan(self.fleet, scenario.members)
         min_healthy = self.fleet.limits.min_healthy_time.total_seconds()
@@ -91,6 +93,7 @@ class Simulation:
         self.witness = Witness(self.estate, self.fleet.limits, self.plan)
         self.pinned = {box.member: box.exact for box in self.estate.boxes.values()}
         self.deaths: dict[int, str] = {}
+        self.sleeps: dict[int, tuple[str, float]] = {}
         self.births: list[Callable[[Box], None]] = []
         self.meddled: set[str] = set()
         self.refused = 0
@@ -100,6 +103,9 @@ class Simulation:
         self.stopped_at: float | None = None
         self.ended_at = 0.0
         self.each_event: Callable[[], None] = lambda: None
+        self.lapsed: dict[str, float] = {}
+        self.lost: dict[str, float] = {}
+        self.processes: list[Process] = []
         self.process = self._process()
         self.row: Row | None = None
 
@@ -125,9 +131,28 @@ class Simulation:
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _process(self) -> Process:
-        name = f"process {self.steps}"
-        self.ledger.holder = name
-        return self.memory.process(name, self._flows(name))
+        """A new process, which holds the fleet. Raises RefusedError where another one does."""
+        name = f"process {self.steps}.{len(self.processes)}"
+        before = self.ledger.holder
+        try:
+            self.enter(Holder(NAME, name, ID))
+        except RefusedError:
+            if self.ledger.holder != before:
+                how = f"{name} cannot go on, and has taken the lease of {before}"
+                raise ViolationError("a lease is with whoever can go on", how) from None
+            raise
+        self.processes.append(self.memory.process(name, self._flows(name)))
+        return self.processes[-1]
+
+    def enter(self, wanted: Holder) -> None:
+        """Hold the fleet in the order of a real process: the lock, then the lease. Raises RefusedError."""
+        self.lock()
+        take(self.ledger, wanted, alone=not self.scenario.shared)
+
+    def lock(self) -> None:
+        """Take the lock of the engine's file. Raises RefusedError while a process lives that has it."""
+        if not self.scenario.shared and any(process.alive for process in self.processes):
+            raise RefusedError("another process has the file")
 
     def _flows(self, process: str) -> Mapping[str, Flow]:
         fleet = SimulatedFleet(self.estate, self.witness, process)
@@ -145,29 +170,51 @@ class Simulation:
         self.step = name
         self.steps += 1
         seconds = self.dice.random() * self.scenario.slowness
-        dies = self.deaths.pop(self.steps, "")
+        when, span = self.sleeps.pop(self.steps, ("", 0.0))
+        dies, process = self.deaths.pop(self.steps, ""), self.memory.asking or self.process
         if dies:
-            self.lapses(self.process)
-        return Fate(seconds + SECOND if dies else seconds, dies)
+            self.lapses(process)
+        elif when:
+            self.falls_asleep(process, span)
+        return Fate(seconds + SECOND if dies else seconds, dies, when == "before")
+
+    def falls_asleep(self, process: Process, span: float) -> None:
+        """The process is suspended, and finds out when it wakes up whether its lease has outlived that."""
+        if process.alive:
+            process.stalled_until = max(process.stalled_until, self.memory.time + span)
+            self.lapses(process)
+            self.memory.at(span + self.dice.random() * RENEW, partial(self._renews, process), process)
+
+    def _renews(self, process: Process) -> None:
+        renew(self.ledger, Holder(NAME, process.name, ID), partial(self.memory.fenced, process))
 
     def lapses(self, process: Process) -> None:
         """The process renews its lease no more: when that has ended, another one takes over."""
-        self.memory.at(LEASE + self.dice.random(), partial(self._take_over, process, self.memory.time))
+        if process.name == self.ledger.holder:
+            self.ledger.until = min(self.ledger.until, self.memory.time + LEASE)
+        self.lapsed[process.name] = self.memory.time
+        self.memory.at(LEASE + self.dice.random(), partial(self._take_over, process))
 
-    def _take_over(self, from_process: Process, since: float) -> None:
+    def _take_over(self, from_process: Process) -> None:
         gone = not from_process.alive or from_process.stalled_until > self.memory.time
-        if gone and self.process is from_process:
-            self.estate.forget_looks(from_process.name, since)
-            self.process = self._process()
-            self.process.recover()
+        if gone and self.process is from_process and not self._goes_on():
+            self.memory.at(LEASE, partial(self._take_over, from_process))
+
+    def _goes_on(self) -> bool:
+        """Another process goes on with the rollout, if it may."""
+        try:
+            heir = self._process()
+        except RefusedError:
+            return False
+        before, self.process = self.process.name, heir
+        self.lost[before] = self.memory.time
+        self.estate.forget_looks(before, self.lapsed.get(before, self.memory.time))
+        heir.recover()
+        return True
 
     def rival(self) -> None:
-        """Somebody else starts a rollout of this fleet: refused while a lease holds."""
-        if self.ledger.acquire("rival"):
-            order = to_json(Order("r2", self.plan, self.fleet.limits))
-            self.memory.process("rival", self._flows("rival")).start(ROLLOUT, "r2", order)
-        else:
-            self.refused += 1
+        """Somebody else starts a rollout of this fleet: refused while a process holds it."""
+        self.refused += not self._goes_on()
 
     # -- people -------------------------------------------------------------------------------------------------------
 

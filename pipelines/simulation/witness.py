@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -11,9 +12,11 @@ from pipelines.fleet.model import Limits, Method
 from pipelines.rollouts.journal import Stance
 from pipelines.rollouts.plan import Plan
 from pipelines.rollouts.schedule import allowed
+from pipelines.rollouts.state import Phase
 from pipelines.simulation.estate import Box, Estate
 from pipelines.simulation.ledger import ViolationError
 
+CHANGED = (Phase.REPLACING, Phase.SERVING, Phase.NEW)
 STOPS = (Stance.ABORT, Stance.ROLLBACK)
 LOOKS_AFTER_STOP = 3  # one that was due, and those by which the way back is chosen
 
@@ -30,7 +33,9 @@ class Asked:
 
 @dataclass
 class Witness:
-    """What was seen of the one rollout; `begun` are the members begun since it asked for leave."""
+    """What was seen of the one rollout; `begun` are the members begun since it asked for leave; `first_new`: when the
+    first new instance got a member's name, also without the time in which the rollout was paused.
+    """
 
     estate: Estate
     limits: Limits
@@ -41,6 +46,7 @@ class Witness:
     paused_at: float | None = None
     paused_for: float = 0.0
     looks: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first_new: tuple[float, float] | None = None
 
     def asks(self, *, forbidden: bool) -> None:
         """The rollout asks for leave now."""
@@ -67,6 +73,7 @@ class Witness:
 
     def begins(self, key: Key, old: Box) -> None:
         """A member is touched for the first time. Raises ViolationError where nobody gave leave for that."""
+        self._after_canary(key)
         leave = self.leave
         if leave is None or leave.forbidden:
             raise ViolationError("nothing begins without leave", f"create {key.name}")
@@ -80,6 +87,23 @@ class Witness:
         if key.method is Method.IN_PLACE and key.member in leave.serving and left < self.plan.floor:
             how = f"create {key.name} where {left} are left serving; the floor is {self.plan.floor}"
             raise ViolationError("nothing begins without leave", how)
+
+    def names(self, new: Box) -> None:
+        """A new instance has got its member's name."""
+        self.first_new = self.first_new or new.named_at
+
+    def _after_canary(self, key: Key) -> None:
+        """Beyond so many as the canaries are, nothing begins before one of them has baked, and was approved."""
+        members = self.estate.ledger.members
+        new = [one for one in members.values() if one.phase in CHANGED and one.id != key.member]
+        if len(new) < self.limits.canary or not self.limits.canary:
+            return
+        named = self.first_new or (math.inf, math.inf)
+        if self.approved_at >= named[0]:
+            return
+        baked = self.unpaused() - named[1] >= self.limits.bake_time.total_seconds()
+        if not (baked and self.limits.auto_promote):
+            raise ViolationError("a canary comes first", f"create {key.name} before a canary had baked or was approved")
 
     def promotes(self, key: Key, new: Box) -> None:
         """The old instance is removed for good. Raises ViolationError before its wave has baked, or was approved."""

@@ -1,4 +1,7 @@
-"""Volumes, interfaces and Elastic addresses belong to one instance at a time; attaching and detaching take a while."""
+"""Volumes, interfaces and Elastic addresses belong to one instance at a time; attaching and detaching take a while.
+
+Multi-Attach volumes hang on several (EBS User Guide, "Attach an EBS volume to multiple EC2 instances").
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def attach_volume(world: World, call: Call) -> dict[str, Any]:
     params, backend = call.params, tags.backend(call.account, call.region)
     volume = volume_of(backend, params["VolumeId"])
     (instance,) = lifecycle.found(backend, params["InstanceId"])
-    if volume.attachment is not None:
+    if volume.attachments and (not volume.multi_attach_enabled or on(volume, instance.id)):
         raise AwsError("VolumeInUse", f"{volume.id} is already attached to an instance")
     if instance.state not in {"running", "stopped"}:
         raise AwsError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
@@ -41,10 +44,23 @@ def attach_volume(world: World, call: Call) -> dict[str, Any]:
         raise AwsError("InvalidVolume.ZoneMismatch", f"The volume '{volume.id}' is not in the zone of {instance.id}")
     if params["Device"] in instance.block_device_mapping:
         raise bad_value(f"Invalid value '{params['Device']}' for unixDevice. The attachment point is already in use")
+    first = volume.attachment
     attachment = backend.attach_volume(volume.id, instance.id, params["Device"])
+    if first is not None:  # moto knows one
+        volume.attachment, volume.further = first, [*further(volume), attachment]
     attachment.status = "attaching"
     world.after("attach", partial(attached, attachment))
     return shown(attachment)
+
+
+def further(volume: Any) -> list[Any]:
+    """The attachments of a Multi-Attach volume beside the first."""
+    return list(getattr(volume, "further", []))
+
+
+def on(volume: Any, instance: str) -> Any:
+    """The attachment of a volume to an instance; None where it is not attached to it."""
+    return next((one for one in volume.attachments if one.instance.id == instance), None)
 
 
 def attached(attachment: Any) -> None:
@@ -56,9 +72,11 @@ def detach_volume(world: World, call: Call) -> dict[str, Any]:
     """From what it is attached to; never the root of an instance that is not stopped."""
     params, backend = call.params, tags.backend(call.account, call.region)
     volume = volume_of(backend, params["VolumeId"])
-    attachment = volume.attachment
-    if attachment is None:
+    if not volume.attachments:
         raise AwsError("IncorrectState", f"Volume '{volume.id}' is in the 'available' state.")
+    if volume.multi_attach_enabled and "InstanceId" not in params:
+        raise AwsError("MissingParameter", "An instance ID must be given for a Multi-Attach enabled volume")
+    attachment = on(volume, params.get("InstanceId", "")) or volume.attachments[0]
     instance = attachment.instance
     real = {"InstanceId": instance.id, "Device": attachment.device}
     if any(params.get(name, value) != value for name, value in real.items()):
@@ -72,8 +90,13 @@ def detach_volume(world: World, call: Call) -> dict[str, Any]:
 
 
 def detached(backend: Any, attachment: Any) -> None:
-    if attachment.volume.attachment is attachment:
-        backend.detach_volume(attachment.volume.id, attachment.instance.id, attachment.device)
+    volume = attachment.volume
+    if attachment not in volume.attachments:
+        return
+    left = [one for one in volume.attachments if one is not attachment]
+    volume.attachment = attachment
+    backend.detach_volume(volume.id, attachment.instance.id, attachment.device)
+    volume.attachment, volume.further = (left[0] if left else None), left[1:]
 
 
 def attach_interface(world: World, call: Call) -> Answer:
@@ -88,9 +111,16 @@ def attach_interface(world: World, call: Call) -> Answer:
     if params["DeviceIndex"] in instance.nics:
         index = params["DeviceIndex"]
         raise bad_value(f"Instance '{instance.id}' already has an interface attached at device index '{index}'.")
+    efa(nic, instance)
     answer = call.forward()
-    nic.delete_on_termination = False
+    nic.delete_on_termination, nic.network_card_index = False, params.get("NetworkCardIndex", 0)
     return answer
+
+
+def efa(nic: Any, instance: Any) -> None:
+    """Raise AwsError where an EFA comes to, or leaves, what is not stopped: EC2 User Guide, Elastic Fabric Adapter."""
+    if nic.interface_type.startswith("efa") and instance.state != "stopped":
+        raise AwsError("IncorrectState", f"Instance '{instance.id}' must be stopped to attach or detach {nic.id}.")
 
 
 def detach_interface(world: World, call: Call) -> dict[str, Any]:
@@ -101,6 +131,7 @@ def detach_interface(world: World, call: Call) -> dict[str, Any]:
         raise AwsError("InvalidAttachmentID.NotFound", f"The attachment '{name}' does not exist")
     if nic.device_index == 0:
         raise AwsError("OperationNotPermitted", "The network interface at device index 0 cannot be detached.")
+    efa(nic, nic.instance)
     nic.instance.detach_eni(nic)
     return {}
 
@@ -110,24 +141,31 @@ def delete_interface(world: World, call: Call) -> None:
 
 
 def modify_interface(world: World, call: Call) -> Any:
-    """DeleteOnTermination of an attachment; all else is moto's."""
+    """DeleteOnTermination of an attachment, the source/destination check; all else is moto's."""
+    nic = launching.interface(tags.backend(call.account, call.region), call.params["NetworkInterfaceId"])
+    if "SourceDestCheck" in call.params:
+        return checked(nic, call.params["SourceDestCheck"]["Value"])
     asked = call.params.get("Attachment")
     if asked is None:
         return None
-    nic = launching.interface(tags.backend(call.account, call.region), call.params["NetworkInterfaceId"])
     if nic.attachment_id is None or nic.attachment_id != asked.get("AttachmentId"):
         raise AwsError("InvalidAttachmentID.NotFound", f"The attachment '{asked.get('AttachmentId')}' does not exist")
     nic.delete_on_termination = asked.get("DeleteOnTermination", nic.delete_on_termination)
     return {}
 
 
-def create_interface(world: World, call: Call) -> None:
-    """Its addresses must be free in the subnet."""
+def create_interface(world: World, call: Call) -> Answer:
+    """Its addresses must be free in the subnet; it is of the type that was asked for."""
     params, backend = call.params, tags.backend(call.account, call.region)
     asked = [params.get("PrivateIpAddress"), *(one["PrivateIpAddress"] for one in params.get("PrivateIpAddresses", []))]
     for address in asked:
         if address and launching.taken(backend, params["SubnetId"], address):
             raise AwsError("InvalidIPAddress.InUse", f"The IP address {address} is in use")
+    known = set(backend.enis)
+    answer = call.forward()
+    for name in set(backend.enis) - known:
+        backend.enis[name].interface_type = params.get("InterfaceType", "interface")
+    return answer
 
 
 def associate(world: World, call: Call) -> dict[str, Any]:
@@ -169,7 +207,36 @@ def wanted(backend: Any, params: dict[str, Any]) -> Any:
     if instance.state not in {"running", "stopped", "stopping"}:
         said = f"The {instance.state} instance '{instance.id}' is not in a valid state for this operation."
         raise AwsError("InvalidInstanceID", said)
+    one_interface(instance)
     return instance.nics[0]
+
+
+def one_interface(instance: Any) -> None:
+    """Raise AwsError where what is asked for an instance is meant for one of several interfaces."""
+    if len(instance.nics) > 1:
+        said = f"There are multiple interfaces attached to instance '{instance.id}'. Please specify an interface ID"
+        raise AwsError("InvalidInstanceID", f"{said} for the operation instead.")
+
+
+def modify_instance(world: World, call: Call) -> Any:
+    """Security groups and the source/destination check belong to interfaces: of several, EC2 wants to know which.
+
+    Source: the API reference of ModifyInstanceAttribute, which points to ModifyNetworkInterfaceAttribute for both.
+    """
+    (instance,) = lifecycle.found(tags.backend(call.account, call.region), call.params["InstanceId"])
+    if {"Groups", "SourceDestCheck"} & call.params.keys():
+        one_interface(instance)
+    if "SourceDestCheck" in call.params:
+        return checked(instance.nics[0], call.params["SourceDestCheck"]["Value"])
+    return None
+
+
+def checked(nic: Any, on: bool) -> dict[str, Any]:
+    """The source/destination check is the interface's; DescribeInstances shows that of the primary one."""
+    nic.source_dest_check = on
+    if nic.instance is not None and nic.device_index == 0:
+        nic.instance.source_dest_check = on
+    return {}
 
 
 def release(world: World, call: Call) -> None:
@@ -186,6 +253,7 @@ RULES = {
     "AttachNetworkInterface": attach_interface,
     "DetachNetworkInterface": detach_interface,
     "DeleteNetworkInterface": delete_interface,
+    "ModifyInstanceAttribute": modify_instance,
     "ModifyNetworkInterfaceAttribute": modify_interface,
     "AssociateAddress": associate,
     "ReleaseAddress": release,

@@ -49,10 +49,14 @@ def own_version(group: Any) -> Version | None:
     )
 
 
+ATTACHED_TO = "attachment.instance-id"
+
+
 def mend() -> None:
     """Put right what moto does wrong inside, in groups and at launches, where no rule in front of it could."""
     from moto.autoscaling import models
-    from moto.ec2.models.elastic_block_store import VolumeAttachment
+    from moto.ec2.models.elastic_block_store import EBSBackend, Volume, VolumeAttachment
+    from moto.ec2.models.elastic_network_interfaces import Attachment, NetworkInterface
     from moto.ec2.models.instances import Instance
     from moto.ec2.models.launch_templates import LaunchTemplate
     from moto.elbv2.models import FakeTargetGroup
@@ -74,10 +78,32 @@ def mend() -> None:
     VolumeAttachment.delete_on_termination = property(
         lambda self: self.instance.block_device_mapping[self.device].delete_on_termination
     )
+    Volume.attachments = property(
+        lambda self: [one for one in (self.attachment, *getattr(self, "further", [])) if one is not None]
+    )
+    listed = EBSBackend.describe_volumes
+    EBSBackend.describe_volumes = lambda self, volume_ids=None, filters=None: on_any(
+        listed(self, volume_ids, {key: one for key, one in (filters or {}).items() if key != ATTACHED_TO}),
+        (filters or {}).get(ATTACHED_TO),
+    )
+    NetworkInterface.attachment = property(lambda self: carded(Attachment(self), self) if self.attachment_id else None)
     Instance.setup_defaults = Instance.add_block_device = lambda *given, **more: None  # `volumes` gives them theirs
     FakeTargetGroup.register = lambda self, asked: self.targets.update(
         {one["Id"]: {"Id": one["Id"], "Port": one.get("Port", self.port)} for one in asked}
     )  # who may be registered is for the rule to say
+
+
+def on_any(volumes: list[Any], instances: list[str] | None) -> list[Any]:
+    """The volumes that are attached to one of these instances; to moto a volume is attached once."""
+    if instances is None:
+        return volumes
+    return [volume for volume in volumes if any(one.instance.id in instances for one in volume.attachments)]
+
+
+def carded(attachment: Any, nic: Any) -> Any:
+    """An interface's attachment with the network card that it was put on."""
+    attachment.network_card_index = getattr(nic, "network_card_index", 0)
+    return attachment
 
 
 def numbered(self: Any, wanted: Any) -> Any:

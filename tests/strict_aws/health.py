@@ -119,13 +119,25 @@ def state_of(world: World, backend: Any, group: Any, key: Key) -> tuple[str, str
         return "draining", "Target.DeregistrationInProgress"
     if not group.load_balancer_arns:
         return "unused", "Target.NotInUse"
-    instance = next((one for one in lifecycle.everyone(backend) if one.id == key[0]), None)
+    instance = next((one for one in lifecycle.everyone(backend) if key[0] == one.id or holds(one, key[0])), None)
     return checked(world, target, key[0], instance)
 
 
+def holds(instance: Any, address: str) -> bool:
+    """Whether a private address is an instance's that has not ended."""
+    if instance.state in {"shutting-down", "terminated"}:
+        return False
+    return any(address == one["PrivateIpAddress"] for nic in instance.nics.values() for one in nic.private_ip_addresses)
+
+
 def checked(world: World, target: Target, name: str, instance: Any) -> tuple[str, str]:
-    """What the health checks of a registered target find; `instance` is None for an address."""
+    """What the health checks of a registered target find; `instance` is None for an address of no instance.
+
+    A group of addresses is not told that an instance has stopped: its health checks fail.
+    """
     state = instance.state if instance is not None else "running"
+    if state not in {"pending", "running"} and name != instance.id:
+        return "unhealthy", "Target.FailedHealthChecks"
     if state not in {"pending", "running"}:
         return "unused", "Target.InvalidState"
     if state == "pending" or not passed(world, target):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from tests.strict_aws import groups, images, launching, lifecycle, registering, snapshots, tags, volumes
+from tests.strict_aws import groups, images, launching, lifecycle, registering, snapshots, tags, types, volumes
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Answer, Call
 from tests.strict_aws.world import Image, World, new_id
@@ -33,6 +33,7 @@ def run_instances(world: World, call: Call) -> Any:
     data = template_data(call, params["LaunchTemplate"]) if "LaunchTemplate" in params else {}
     image = launchable(world, call, params.get("ImageId") or data.get("ImageId"))
     launching.check(call, data)
+    types.check(image.shown, types.named(params.get("InstanceType") or data.get("InstanceType", "")))
     volumes.check(world, call, volumes.devices(image, *launching.asked_devices(params, data)))
     form = dict(parse_qsl(call.body.decode(), keep_blank_values=True))
     form = {**form, "MinCount": str(params["MaxCount"]), "ImageId": image.id}  # moto makes MinCount

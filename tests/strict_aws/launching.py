@@ -8,6 +8,27 @@ from tests.strict_aws import tags
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Call
 
+# What DescribeInstances shows where a launch says nothing of it, and how moto's instances call it.
+OPTIONS: dict[str, Any] = {
+    "CapacityReservationSpecification": {"CapacityReservationPreference": "open"},
+    "CpuOptions": None,
+    "EnclaveOptions": {"Enabled": False},
+    "HibernationOptions": {"Configured": False},
+    "LicenseSpecifications": [],
+    "MaintenanceOptions": {"AutoRecovery": "default"},
+    "NetworkPerformanceOptions": {"BandwidthWeighting": "default"},
+    "PrivateDnsNameOptions": {"HostnameType": "ip-name", "EnableResourceNameDnsARecord": False},
+}
+MEMBERS = {
+    "CapacityReservationSpecification": "capacity_reservation_specification",
+    "CpuOptions": "cpu_options",
+    "EnclaveOptions": "enclave_options",
+    "HibernationOptions": "hibernation_options",
+    "LicenseSpecifications": "licenses",
+    "MaintenanceOptions": "maintenance_options",
+    "NetworkPerformanceOptions": "network_performance_options",
+    "PrivateDnsNameOptions": "private_dns_name_options",
+}
 TAGGABLE = ("instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu")
 
 
@@ -57,6 +78,9 @@ def fit(backend: Any, instance: Any, params: dict[str, Any], data: dict[str, Any
     from moto.ec2.models.instances import MetadataOptions
 
     asked = {**data, **params}
+    instance.typed = bool(asked.get("InstanceType"))
+    for name, usual in OPTIONS.items():
+        setattr(instance, MEMBERS[name], asked.get(name, usual))
     instance.disable_api_termination = flag(asked.get("DisableApiTermination"))
     instance.disable_api_stop = flag(asked.get("DisableApiStop"))
     if options := asked.get("MetadataOptions"):
@@ -65,6 +89,8 @@ def fit(backend: Any, instance: Any, params: dict[str, Any], data: dict[str, Any
     for index, nic in instance.nics.items():
         given = kept.get(index, {})
         nic.delete_on_termination = given.get("DeleteOnTermination", "NetworkInterfaceId" not in given)
+        nic.interface_type = given.get("InterfaceType", nic.interface_type)
+        nic.network_card_index = given.get("NetworkCardIndex", 0)
     instance.asked_devices = asked_devices(params, data)
     instance.asked_tags = [*data.get("TagSpecifications", []), *params.get("TagSpecifications", [])]
     if profile := data.get("IamInstanceProfile", {}) if "IamInstanceProfile" not in params else {}:

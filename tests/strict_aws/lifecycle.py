@@ -87,7 +87,18 @@ def status_of(world: World, instance: Any, kind: str) -> str:
         return "not-applicable"
     if instance.checked is None:
         return "initializing"
-    return "impaired" if ails(world, kind, instance) else "ok"
+    return "impaired" if ails(world, kind, instance) or (kind == "status" and not boots(instance)) else "ok"
+
+
+def boots(instance: Any) -> bool:
+    """Whether its root volume is there and boots as the instance does; one of unknown make does."""
+    held = instance.block_device_mapping.get(instance.root_device_name)
+    if held is None:
+        return False
+    return getattr(instance.ec2_backend.volumes[held.volume_id], "boots", None) in (
+        None,
+        getattr(instance, "current_instance_boot_mode", None),
+    )
 
 
 def shown_status(world: World, instance: Any) -> dict[str, Any]:
@@ -169,6 +180,10 @@ def stop(world: World, call: Call) -> dict[str, Any]:
         if instance.disable_api_stop is True:
             said = f"The instance '{instance.id}' may not be stopped. Modify its 'disableApiStop' instance attribute"
             raise AwsError("OperationNotPermitted", said)
+
+        if instance.lifecycle == "spot":
+            said = f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time request."
+            raise AwsError("UnsupportedOperation", said)
 
     def act(instance: Any) -> None:
         if instance.state == "running":

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from tests.strict_aws import encryption, lifecycle, listing, snapshots, tags
+from tests.strict_aws import encryption, lifecycle, listing, snapshots, tags, types
 from tests.strict_aws.errors import AwsError, bad_value
 from tests.strict_aws.instances import launchable, once
 from tests.strict_aws.listing import member
 from tests.strict_aws.wire import Call
 from tests.strict_aws.world import Image, Snapshot, World, new_id
 
+# Source of the rules here: EC2 User Guide, "Replace the root volume for an Amazon EC2 instance without stopping it".
 ENDED = {"succeeded", "failed", "failed-detached"}
 FILTERS = {"instance-id": member("InstanceId"), "replace-root-volume-task-id": member("ReplaceRootVolumeTaskId")}
 WIDTH = "%Y-%m-%dT%H:%M:%SZ"
@@ -54,7 +55,7 @@ def create(world: World, call: Call) -> dict[str, Any]:
     volume = usable(backend, instance, params["VolumeId"]) if "VolumeId" in params else None
     image, source = (None, None) if volume else wanted(world, call, instance)
     fits(instance, image)
-    key = encryption.for_volume(world, call, {"SnapshotId": source.id}) if source else None
+    key = key_of(world, call, instance, source) if source else None
     drop, place = bool(params.get("DeleteReplacedRootVolume")), (call.account, call.region)
     task = Task(new_id("replacevol"), place, instance, source, key, image, volume, drop)
     task.shown = described(world, task)
@@ -66,8 +67,10 @@ def create(world: World, call: Call) -> dict[str, Any]:
 
 def ready(world: World, instance: Any) -> None:
     """Raise AwsError where the instance does not run or another task is in hand."""
-    if instance.state != "running":
-        raise AwsError("IncorrectInstanceState", f"The instance '{instance.id}' is not in the 'running' state.")
+    if instance.state != "running" or instance.root_device_name not in instance.block_device_mapping:
+        raise AwsError("IncorrectInstanceState", f"The instance '{instance.id}' is not 'running' with a root volume.")
+    if types.of(instance).get("BareMetal") and not instance.instance_type.startswith("mac"):
+        raise AwsError("UnsupportedOperation", f"The root volume of {instance.instance_type} cannot be replaced")
     busy = [task.id for task in world.roots.values() if task.instance is instance and task.state not in ENDED]
     if busy:
         said = f"The instance '{instance.id}' has a root volume replacement in progress: {busy[0]}"
@@ -131,16 +134,31 @@ def of_lineage(world: World, call: Call, instance: Any, name: str) -> Snapshot:
     return found
 
 
+def key_of(world: World, call: Call, instance: Any, source: Snapshot) -> str | None:
+    """By the table "Encryption outcomes": an encrypted root keeps its key; a foreign snapshot's key does not follow."""
+    old = current(instance)
+    if old.encrypted:
+        return str(old.kms_key_id)
+    if source.key and source.owner == call.account:
+        return source.key
+    on = source.key or world.accounts[call.account, call.region].encrypt
+    return encryption.default_key(world, call) if on else None
+
+
 def fits(instance: Any, image: Image | None) -> None:
-    """Raise AwsError for an image whose key features are not the instance's, or that is smaller."""
+    """Raise AwsError for an image whose key features are not the instance's. Its size does not matter."""
     if image is None:
         return
+    shown = image.shown
     for name, has in (("Architecture", instance.architecture), ("VirtualizationType", instance.virtualization_type)):
-        if image.shown[name] != has:
-            raise bad_value(f"{name} of {image.id} is {image.shown[name]}, that of {instance.id} {has}")
-    size = int(root_of(image)["VolumeSize"])
-    if size < int(current(instance).size):
-        raise bad_value(f"The root volume of {image.id} is smaller ({size} GiB) than that of {instance.id}")
+        if shown[name] != has:
+            raise bad_value(f"{name} of {image.id} is {shown[name]}, that of {instance.id} {has}")
+    if shown.get("ProductCodes", []) != instance.product_codes:
+        raise bad_value(f"{image.id} and {instance.id} have not the same product codes")
+    for name, has in (("EnaSupport", instance.ena_support), ("TpmSupport", instance.tpm_support)):
+        if has and not shown.get(name):
+            raise bad_value(f"{instance.id} has {name}, and {image.id} has not")
+    types.check_mode(shown, types.of(instance))
 
 
 def swap(world: World, backend: Any, task: Task) -> None:
@@ -151,40 +169,62 @@ def swap(world: World, backend: Any, task: Task) -> None:
 
 
 def swapped(world: World, backend: Any, task: Task) -> None:
-    """The new volume is the root, or the old one still when something ails."""
-    instance = task.instance
-    failed = instance.state != "running" or world.ailments.strike("root", task.names(), world.now(), world.now())
-    if failed:
-        lifecycle.check(world, instance)
-        finish(world, task, "failed")
+    """The new volume is the root, or the old one still when something ails, or none at all."""
+    instance, now = task.instance, world.now()
+    lost = world.ailments.strike("root-detached", task.names(), now, now)
+    if lost or instance.state != "running" or world.ailments.strike("root", task.names(), now, now):
+        if lost:
+            backend.detach_volume(current(instance).id, instance.id, instance.root_device_name)
+        task.shown["TaskState"] = "failing-detached" if lost else "failing"
+        world.after("root", partial(failed, world, task, "failed-detached" if lost else "failed"))
         return
     exchange(backend, task)
     if task.image is not None:
-        instance.image_id, task.image.launched = task.image.id, world.now()
-        instance.boot_mode = task.image.shown.get("BootMode", instance.boot_mode)
-    instance.began = world.now()
+        changed(instance, task.image.shown)
+        instance.image_id, task.image.launched = task.image.id, now
+    instance.began = now
     lifecycle.check(world, instance)
     finish(world, task, "succeeded")
 
 
+def failed(world: World, task: Task, state: str) -> None:
+    """The instance has rebooted, with the root volume that it had or with none."""
+    lifecycle.check(world, task.instance)
+    finish(world, task, state)
+
+
+def changed(instance: Any, image: dict[str, Any]) -> None:
+    """An image's boot mode becomes the instance's, and ENA and NitroTPM are switched on; nothing is switched off."""
+    instance.boot_mode = image.get("BootMode")
+    instance.current_instance_boot_mode = types.boots(image, types.of(instance))
+    instance.ena_support = instance.ena_support or bool(image.get("EnaSupport"))
+    instance.tpm_support = instance.tpm_support or image.get("TpmSupport")
+    root = current(instance)
+    root.boots = instance.current_instance_boot_mode
+
+
 def exchange(backend: Any, task: Task) -> None:
-    """Put a new volume into the place of the old one, which stays detached unless it is to be dropped."""
+    """Put a new volume into the place of the old one, which stays detached unless it is to be dropped.
+
+    Whether the root ends with the instance does not go over to a volume that was there before.
+    """
     instance, device = task.instance, task.instance.root_device_name
-    old, stays = current(instance), instance.block_device_mapping[device].delete_on_termination
+    old, ends = current(instance), instance.block_device_mapping[device].delete_on_termination
     new = task.volume or restored(backend, task, old)
     backend.detach_volume(old.id, instance.id, device)
-    backend.attach_volume(new.id, instance.id, device, stays)
+    backend.attach_volume(new.id, instance.id, device, ends and task.volume is None)
     instance.past_roots = [*getattr(instance, "past_roots", []), old]
     if task.drop:
         backend.delete_volume(old.id)
 
 
 def restored(backend: Any, task: Task, old: Any) -> Any:
-    """A new volume of the task's snapshot: of the old one's type and, but for an image's, size."""
+    """A new volume of the task's snapshot: of the old one's type, and as large as the larger of the two."""
     assert task.source is not None
-    size = root_of(task.image)["VolumeSize"] if task.image else max(int(old.size), task.source.size_gib)
-    new = backend.create_volume(size=size, zone_name=old.zone.name, volume_type=old.volume_type)
+    wanted = int(root_of(task.image)["VolumeSize"]) if task.image else task.source.size_gib
+    new = backend.create_volume(size=max(int(old.size), wanted), zone_name=old.zone.name, volume_type=old.volume_type)
     new.snapshot_id, new.encrypted, new.kms_key_id = task.source.id, task.key is not None, task.key
+    new.boots = getattr(old, "boots", None)
     return new
 
 

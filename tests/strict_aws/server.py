@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ def make_server(port: int = 0) -> Any:
     from tests.strict_aws.front import Front
 
     class Quiet(MotoRequestHandler):
-        """Writes no line for each request, which the journal has."""
+        """Writes no line for each request, which the journal has; the Date of an answer is the emulator's time."""
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return format_datetime(self.server.app.world.clock.now(), usegmt=True)
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             pass

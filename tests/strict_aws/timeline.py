@@ -28,6 +28,7 @@ AILMENTS = {
     "system": "the system status check is impaired",
     "target": "the target is unhealthy in its target groups",
     "root": "replacing the root volume with it fails",
+    "root-detached": "replacing the root volume with it fails, and leaves the instance without one",
 }
 
 

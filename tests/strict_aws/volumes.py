@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from tests.strict_aws import encryption, snapshots, tags
+from tests.strict_aws import encryption, snapshots, tags, types
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.wire import Answer, Call
 from tests.strict_aws.world import Image, Place, World
@@ -89,9 +89,12 @@ def of_instance(world: World, backend: Any, instance: Any, image: Image, asked: 
     """Give an instance that moto just started, without any volume, those that its image and its request say."""
     shown = image.shown
     instance.root_device_name, instance.architecture = shown["RootDeviceName"], shown["Architecture"]
-    instance.virtualization_type, instance.boot_mode = shown["VirtualizationType"], shown.get("BootMode")
+    instance.virtualization_type = shown["VirtualizationType"]
+    types.equip(instance, shown)
     for name, ebs in devices(image, *asked).items():
         volume = made(world, backend, instance, ebs)
+        if name == instance.root_device_name:
+            volume.boots = instance.current_instance_boot_mode
         ends = ebs.get("DeleteOnTermination", name == instance.root_device_name)
         backend.attach_volume(volume.id, instance.id, name, str(ends).lower() == "true")
 

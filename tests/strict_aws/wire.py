@@ -26,7 +26,9 @@ SERVICES = {
     "sts": "sts",
     "autoscaling": "autoscaling",
     "elasticloadbalancing": "elbv2",
+    "elasticloadbalancing 2012-06-01": "elb",  # Classic Load Balancers: the same signature, told by their version
 }
+CLASSIC = b"Version=2012-06-01"
 SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request")
 CONTENT = {"ec2": "text/xml;charset=UTF-8", "query": "text/xml", "json": "application/x-amz-json-1.1"}
 
@@ -81,6 +83,7 @@ def identify(request: Any) -> Call:
     body = request.get_data(cache=False)
     found = SCOPE.search(request.headers.get("Authorization", ""))
     key, region, signing = found.groups() if found else ("", "us-east-1", "")
+    signing = f"{signing} 2012-06-01" if signing == "elasticloadbalancing" and CLASSIC in body else signing
     account = key if re.fullmatch(r"\d{12}", key) else get_account_id_from(key)
     service = SERVICES.get(signing, signing)
     model = service_model(service) if signing in SERVICES else None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from dbos import DBOS, Serializer, WorkflowStatus
+from dbos import DBOS, Serializer
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -68,16 +72,19 @@ def engine_url(database: str, name: str = "all") -> str:
     return url.render_as_string(hide_password=False)
 
 
-def idle(url: str) -> bool:
-    """Whether for certain no process carries flows of this database; of a PostgreSQL nobody can tell."""
+def engaged(url: str) -> bool | None:
+    """Whether a living process carries flows of this database, also one that sleeps; None where only a lease tells.
+
+    That is so of a PostgreSQL, which several share. Raises OutsideError where the lock is another user's.
+    """
     location = make_url(url)
     if location.get_backend_name() != "sqlite":
-        return False
+        return None
     try:
         with alone(_file(location)):
-            return True
+            return False
     except RefusedError:
-        return False
+        return True
 
 
 def prepare(url: str) -> None:
@@ -98,11 +105,30 @@ def locks(url: str, own: str) -> Iterator[Locks]:
     """Hold the lock of the worker `own`. Raises RefusedError while another process has the SQLite file."""
     location = make_url(url)
     if location.get_backend_name() == "sqlite":
-        with alone(_file(location), wait_seconds=LOOK_SECONDS) as alone_locks:  # `idle` holds it for a moment
+        with alone(_file(location), wait_seconds=LOOK_SECONDS) as alone_locks:  # `engaged` holds it for a moment
             yield alone_locks
     else:
         with session(url, own) as session_locks:
             yield session_locks
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's name, and its lock in the engine's database at `url`."""
+
+    url: str
+    name: str
+    locks: Locks
+
+
+@contextmanager
+def claimed(url: str) -> Iterator[Claim]:
+    """Hold a new worker's lock, before anything is carried. Raises RefusedError while another process has the SQLite
+    file, OutsideError where the database fails.
+    """
+    name = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
+    with locks(url, name) as held:
+        yield Claim(url, name, held)
 
 
 @contextmanager
@@ -153,9 +179,9 @@ def failing_as_outside(url: str) -> Iterator[None]:
         ) from failure
 
 
-def within(one: WorkflowStatus, flow_id: str) -> bool:
-    """Whether it is the flow with this id, or one that it started."""
-    return f"{one.workflow_id}/".startswith(f"{flow_id}/")
+def within(flow_id: str, stem: str) -> bool:
+    """Whether it is the flow `stem`, or one that this started."""
+    return f"{flow_id}/".startswith(f"{stem}/")
 
 
 def given_up(flow_id: str) -> OutsideError:

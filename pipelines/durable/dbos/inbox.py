@@ -55,14 +55,14 @@ class Inbox:
 
     def take(self, flow_id: str) -> None:
         """Take the flow and all that it started from whoever has them."""
-        found = (flow for flow in self._under_way(flow_id) if within(flow, flow_id))
+        found = (flow for flow in self._under_way(flow_id) if within(flow.workflow_id, flow_id))
         foreign = [flow.workflow_id for flow in found if _holder(flow) != self._worker]
         if foreign:
             DBOS.resume_workflows(foreign, queue_name=self._worker)
 
     def abandon(self, flow_id: str) -> None:
         """End the flow and all that it started, as far as they are not over."""
-        found = (flow for flow in self._under_way(flow_id) if within(flow, flow_id))
+        found = (flow for flow in self._under_way(flow_id) if within(flow.workflow_id, flow_id))
         DBOS.cancel_workflows([flow.workflow_id for flow in found])
 
     def _under_way(self, prefix: str | None = None) -> list[WorkflowStatus]:

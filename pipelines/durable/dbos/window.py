@@ -70,7 +70,7 @@ class Window:
         found = self._client.list_workflows(
             workflow_id_prefix=flow_id, status=UNDER_WAY, load_input=False, load_output=False
         )
-        names = [one.workflow_id for one in found if within(one, flow_id)]
+        names = [one.workflow_id for one in found if within(one.workflow_id, flow_id)]
         self._client.send_bulk([SendMessage(name, True, WAKE) for name in names])
         return len(names)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, error
 
@@ -20,15 +19,17 @@ from pipelines.durable.dbos.database import (
     POLL_SECONDS,
     PROGRESS,
     WAKE,
+    Claim,
+    claimed,
     configured,
     failing_as_outside,
     given_up,
-    locks,
+    within,
 )
 from pipelines.durable.dbos.inbox import Inbox
 from pipelines.durable.port import Child, Engine, FencedError, Flow, Json
 from pipelines.durable.records import recorded
-from pipelines.durable.workers import Reaper
+from pipelines.durable.workers import LostError, Reaper
 
 T = TypeVar("T")
 Flows = Mapping[str, Flow]
@@ -36,8 +37,9 @@ Body = Callable[[Json], Coroutine[Any, Any, Json]]
 
 RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next process does
 LEAVE_SECONDS = 60
+LOST_SECONDS = 5  # who lost the work waits no longer for what it had begun: others wait for its locks
 BROKEN = ("ERROR", "CANCELLED")
-VERSION = "2"  # a flow whose steps changed places needs another, and is carried to its end by the old one
+VERSION = "3"  # a flow whose steps changed places needs another, and is carried to its end by the old one
 
 
 class Worker:
@@ -53,20 +55,24 @@ class Worker:
         self._carried = 0
         self._acting = 0
         self._leaving = False
+        self._lost: Future[None] = Future()
+        self._fenced: set[str] = set()
+        self._own = ""
         self._changed = threading.Condition()
 
     @classmethod
     @contextmanager
     def launched(
         cls,
-        url: str,
+        where: str | Claim,
         flows: Flows,
         *,
         kind: str = "",
         version: str = VERSION,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Iterator[Worker]:
-        """Carry `flows` from the engine's database at `url` while the block runs, those of dead processes included.
+        """Carry `flows` from the engine's database, by its URL or our claim there, while the block runs; those of dead
+        processes included.
 
         A block that ends well drains first: what this process carries runs to its end. One that an exception ends
         leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or
@@ -75,14 +81,14 @@ class Worker:
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
         version = f"{version} {kind}".strip()
-        name = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
-        with locks(url, name) as held, _own_loop() as loop, configured(url, name, version):
-            inbox = Inbox(name, version)
+        claim = claimed(where) if isinstance(where, str) else nullcontext(where)
+        with claim as ours, _own_loop() as loop, configured(ours.url, ours.name, version):
+            inbox = Inbox(ours.name, version)
             worker = cls(inbox, flows, loop, now)
-            with failing_as_outside(url):
+            with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
                 inbox.open()
-            with Reaper(name, held, inbox.holders, inbox.inherit).at_work():
+            with Reaper(ours.name, ours.locks, inbox.holders, inbox.inherit).at_work():
                 try:
                     yield worker
                     worker.drain()
@@ -97,15 +103,37 @@ class Worker:
         What another process carries of it is taken over: who calls this has made sure that it may, as by a lease.
 
         Raises the GoldsmithError that ended it, OutsideError for one that was given up, UsageError where another flow
-        has this id.
+        has this id, LostError as soon as this process may do nothing more with it.
         """
+        with self._changed:
+            self._own = flow_id
+            if any(within(one, flow_id) for one in self._fenced):
+                self.lose()
         self._inbox.take(flow_id)
         try:
             asyncio.run_coroutine_threadsafe(self.start(flow, flow_id, argument), self._loop).result()
         except error.DBOSConflictingWorkflowError as conflict:
             raise UsageError(f"{flow_id} is the id of another flow", evidence=str(conflict)) from None
-        with _endings(flow_id):  # asked of the database, as another process may be the one that ends it
-            return DBOS.retrieve_workflow(flow_id).get_result(polling_interval_sec=POLL_SECONDS)
+        answer = asyncio.run_coroutine_threadsafe(_answer(flow_id), self._loop)
+        wait_for([answer, self._lost], return_when=FIRST_COMPLETED)
+        if self._lost.done():
+            answer.cancel()
+            raise LostError(f"{flow_id} is no longer this process's: another one may carry it by now")
+        with _endings(flow_id):
+            return answer.result()
+
+    def lose(self) -> None:
+        """Tell whoever waits for what this process carries that it may do nothing more; from any thread."""
+        with suppress(InvalidStateError):  # it was told already
+            self._lost.set_result(None)
+
+    def fenced(self, flow_id: str) -> None:
+        """A step of this flow may not act. What stands on it can never end here."""
+        with self._changed:
+            self._fenced.add(flow_id)
+            own = bool(self._own) and within(flow_id, self._own)
+        if own:
+            self.lose()
 
     def broke_off(self, flow_id: str) -> bool:
         """Whether the flow has ended for good without an answer; what it had started then ends as well."""
@@ -128,7 +156,8 @@ class Worker:
         """Let no step begin any more, and those that act end; one that does not is left as a dead process leaves it."""
         with self._changed:
             self._leaving = True
-            self._changed.wait_for(lambda: not self._acting, timeout=LEAVE_SECONDS)
+            seconds = LOST_SECONDS if self._lost.done() else LEAVE_SECONDS
+            self._changed.wait_for(lambda: not self._acting, timeout=seconds)
 
     def _registered(self, name: str, flow: Flow) -> Body:
         async def body(argument: Json) -> Json:
@@ -187,7 +216,9 @@ class _Engine(Engine):
 
         try:
             return await self._worker.act(lambda: DBOS.run_step_async({"name": name}, acted))
-        except FencedError:  # DBOS drops an execution that has lost its flow, and waits for what its owner makes of it
+        except FencedError:
+            self._worker.fenced(self.id)
+            # DBOS drops an execution that has lost its flow, and waits for what its owner makes of it.
             raise error.DBOSWorkflowConflictIDError(self.id) from None
 
     async def wait(self, span: timedelta) -> bool:
@@ -239,6 +270,12 @@ async def _forget_all() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _answer(flow_id: str) -> Json:
+    """What a flow answers; asked of the database, as another process may be the one that ends it."""
+    handle: WorkflowHandleAsync[Json] = await DBOS.retrieve_workflow_async(flow_id)
+    return await handle.get_result(polling_interval_sec=POLL_SECONDS)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -11,38 +11,53 @@ import docker
 import docker.errors
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.docker import essence
+from pipelines.fleet.docker import compose, essence
 from pipelines.fleet.docker.drain import after_drain, before_drain
-from pipelines.fleet.docker.essence import Json
+from pipelines.fleet.docker.essence import RUNNING
+from pipelines.fleet.docker.given import Json
+from pipelines.fleet.docker.images import Configuration, Images, Login
+from pipelines.fleet.docker.inventory import Inventory
+from pipelines.fleet.docker.looks import Looks, as_inspected
+from pipelines.fleet.docker.making import Apart, connect, find, is_copy, make
 from pipelines.fleet.docker.outside import outside
 from pipelines.fleet.health import probe
 from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
-from pipelines.fleet.members import Key, Member, Read, Target, protection
+from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError
+from pipelines.fleet.together import AT_ONCE
 
 ENGINE_TIMEOUT = 120
 LOG_LINES = 10
-RUNNING = ("running", "restarting", "paused")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The old and the new container of a step, as the engine shows them; None: there is none."""
-
-    old: Json | None
-    new: Json | None
 
 
 class DockerFleet:
-    """The members of `fleet` on the engine at `engine`. Close it, or use it as a context."""
+    """The members of `fleet` on the engine at `engine`. Close it, or use it as a context.
 
-    def __init__(self, fleet: Fleet, engine: str) -> None:
+    `login` gives the user name and password to pull a reference with, or None for those of docker's own files.
+    `configuration` asks a registry for what an image sets by default, where the engine forgot it; `recorded` names the
+    members that the fleet was last seen with.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        engine: str,
+        login: Login = lambda _reference: None,
+        configuration: Configuration = lambda _reference: None,
+        recorded: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self.fleet = fleet
         self.engine = engine
         with outside("connecting", engine):
-            self.api: Any = docker.APIClient(base_url=engine, version="auto", timeout=ENGINE_TIMEOUT)
+            self.api: Any = docker.APIClient(
+                base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=AT_ONCE
+            )
             self.account = str(self.api.info()["Name"])
+        self._images = Images(self.api, configuration, login)
+        self._inventory = Inventory(self.api, fleet, self.account, self._images, recorded)
+        self._looks = Looks(self.api)
+        self._apart = Apart(self.api, self._images)
 
     def __enter__(self) -> Self:
         return self
@@ -51,148 +66,98 @@ class DockerFleet:
         self.api.close()
 
     def describe(self) -> tuple[Member, ...]:
-        """Every container that runs with the fleet's labels; those that a rollout is still preparing are none."""
+        """Every container with the fleet's labels that runs or should run; those that a rollout is still preparing, and
+        the old ones that it keeps, are none.
+        """
         with outside("listing containers", self.engine):
-            everything = [found for listed in self.api.containers() if (found := self._find(listed["Id"]))]
-            mine = [one for one in everything if self._selected(one)]
-            return tuple(self._member(one, everything) for one in sorted(mine, key=essence.name))
+            return self._inventory.members()
 
     def find(self, member: str) -> Member | None:
-        """The member with this id, if it runs now. Of the others only those are seen that share its network."""
+        """The member with this id, if it runs now or should."""
         with outside("looking for a container", self.engine):
-            found = self._find(member.rpartition("/")[2])
-            if found is None or not self._selected(found):
-                return None
-            one = self._member(found, [{**listed, "Name": listed["Names"][0]} for listed in self.api.containers()])
-            return one if one.id == member else None
-
-    def _selected(self, container: Json) -> bool:
-        labels = container["Config"].get("Labels") or {}
-        rollout = labels.get(ROLLOUT)
-        preparing = rollout is not None and essence.name(container).endswith(f".{rollout}")
-        chosen = all(labels.get(key) == value for key, value in self.fleet.selector.items())
-        return chosen and not preparing and container["State"]["Status"] in RUNNING
-
-    def _member(self, container: Json, everything: list[Json]) -> Member:
-        image = self._image(container)
-        named = essence.name(container)
-        until, wrong = protection(self.fleet.limits.do_not_disrupt, container["Config"].get("Labels") or {})
-        return Member(
-            id=f"{self.account}/local/docker/{named}",
-            name=named,
-            handle=container["Id"],
-            image=container["Config"]["Image"],
-            digests=essence.digests(container, image),
-            layers=tuple((image.get("RootFS") or {}).get("Layers") or ()),
-            since=datetime.fromisoformat(container["Created"][:19] + "+00:00"),
-            healthy=self._serves(container),
-            protected_until=until,
-            forced_in_place=essence.forced_in_place(container, self.fleet.limits.shared_mounts),
-            cannot_roll=essence.cannot_roll(container, everything) or wrong,
-            exact=essence.exact(container, image),
-        )
-
-    def _serves(self, container: Json) -> bool:
-        """Whether the container serves right now, as far as one look can tell."""
-        if self.fleet.health.kind != "docker":
-            return probe(self.api, self.fleet.health, container).good
-        state = container["State"]
-        status = (state.get("Health") or {}).get("Status", "healthy")
-        return bool(state["Status"] == "running" and status == "healthy")
+            return next((one for one in self._inventory.members(member.rpartition("/")[2]) if one.id == member), None)
 
     def prepare(self, target: Target) -> None:
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
-            if not self._local(target.reference):
-                self.api.pull(target.reference)
-
-    def _local(self, reference: str) -> str:
-        """What an image is called here; one whose tag has moved on is known by its digest alone. Empty: not here."""
-        for called in (reference, reference.rpartition("@")[2]):
-            with suppress(docker.errors.ImageNotFound):
-                self.api.inspect_image(called)
-                return called
-        return ""
+            self._images.forget(target.reference)
+            self._images.fetch(target.reference)
 
     def create(self, key: Key, target: Target, expiry: datetime) -> None:
         """Create the new container from the old one's essence; a try that was cut short is begun anew."""
-        with outside(f"creating {key.new_name}", self.engine):
-            old = self._need(key.old, key.name)
-            self._refuse_another(key)
-            if self._pair(key).new:
-                self.discard(key)
+        with outside(f"creating {key.new_name}", self.engine), self._changed():
+            old = self._need(key)
+            self._discard_ours(key)
+            image = self._images.here(target.reference) or {}
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
-            image = self._local(target.reference) or target.reference
-            body = essence.creation(old, self._image(old), image, labels)
-            joins = essence.endpoints(old, full=key.method is Method.IN_PLACE)
-            primary = dict(list(joins.items())[:1])
-            body["NetworkingConfig"] = {"EndpointsConfig": primary}
-            self.api.create_container_from_config(body, key.new_name)
-            for network, endpoint in list(joins.items())[1:]:
-                self._connect(key.new_name, network, endpoint)
+            labels |= compose.of_image(old["Config"].get("Labels") or {}, image.get("Id", ""))
+            body = essence.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
+            try:
+                make(self.api, body, key.new_name, essence.endpoints(old, full=key.method is Method.IN_PLACE))
+            except docker.errors.NotFound:
+                self._images.forget(target.reference)
+                raise
 
-    def _refuse_another(self, key: Key) -> None:
-        """Fleets may overlap, and each has its own lease: a member that another rollout has in hand is left to that."""
+    def _discard_ours(self, key: Key) -> None:
+        """Remove what an earlier try has made of it.
+
+        Fleets may overlap, and each has its own lease: a member that another rollout has in hand is left to that.
+        """
         listed = self.api.containers(all=True, filters={"label": f"{MEMBER}={key.member}"})
         for one in listed:
             rollout = one["Labels"].get(ROLLOUT, "")
             if rollout != key.rollout and one["Names"][0] == f"/{key.name}.{rollout}":
                 hint = "where two fleets select it, ./goldsmith lint says so; ./goldsmith roll.reap finds what is left"
                 raise RefusedError(f"{key.name} is being replaced by {rollout} already", hint=hint)
+        if any(one["Labels"].get(ROLLOUT) == key.rollout and one["Id"] != key.old for one in listed):
+            self.discard(key)
 
     def start(self, key: Key) -> None:
         """Start the new container."""
-        with outside(f"starting {key.new_name}", self.engine):
+        with outside(f"starting {key.new_name}", self.engine), self._changed():
             self.api.start(key.new_name)
 
     def read(self, key: Key) -> Read:
         """One look at the new container's health."""
-        return self._read(self._pair(key).new)
+        with outside("reading the health", self.engine):
+            new = self._looks.new(key)
+            if new and (new["State"] != "running" or self.fleet.health.kind == "docker"):
+                return self._read(find(self.api, new["Id"]))
+            return self._read(as_inspected(new) if new else None)
 
     def read_old(self, key: Key) -> Read:
         """One look at the old container's health."""
-        return self._read(self._pair(key).old)
+        with outside("reading the health", self.engine):
+            return self._read(self._apart.old(key))
 
     def _read(self, container: Json | None) -> Read:
-        if container is None:
-            return Read(False, "the container is gone")
-        with outside("reading the health", self.engine):
-            return probe(self.api, self.fleet.health, container)
+        return probe(self.api, self.fleet.health, container) if container else Read(False, "the container is gone")
 
     def expose(self, key: Key) -> None:
         """Give the new container the old one's aliases. The engine adds them only on connecting, so it joins again."""
-        with outside(f"giving {key.new_name} the names of {key.name}", self.engine):
-            old, new = self._need(key.old, key.name), self._made(key)
-            for network, endpoint in essence.endpoints(old, full=True).items():
+        with outside(f"giving {key.new_name} the names of {key.name}", self.engine), self._changed():
+            endpoints = essence.endpoints(self._need(key), full=True)
+            named = {network: endpoint for network, endpoint in endpoints.items() if endpoint.get("Aliases")}
+            new = self._inspect_new(key) if named else {}
+            for network, endpoint in named.items():
                 joined = (new["NetworkSettings"].get("Networks") or {}).get(network)
-                if endpoint and set(endpoint["Aliases"]) - set((joined or {}).get("Aliases") or []):
+                if set(endpoint["Aliases"]) - set((joined or {}).get("Aliases") or []):
                     if joined is not None:
                         self.api.disconnect_container_from_network(new["Id"], network)
-                    self._connect(new["Id"], network, endpoint)
-
-    def _connect(self, container: str, network: str, endpoint: Json) -> None:
-        """Join a network as `endpoint` says."""
-        asked = endpoint.get("IPAMConfig") or {}
-        self.api.connect_container_to_network(
-            container,
-            network,
-            aliases=endpoint.get("Aliases"),
-            ipv4_address=asked.get("IPv4Address"),
-            ipv6_address=asked.get("IPv6Address"),
-            link_local_ips=asked.get("LinkLocalIPs"),
-            links=[tuple(link.split(":", 1)) for link in endpoint.get("Links") or []] or None,
-            driver_opt=endpoint.get("DriverOpts"),
-        )
+                    connect(self.api, new["Id"], network, endpoint)
 
     def retire(self, key: Key, drain: timedelta) -> None:
-        """Stop the old container for good: the engine must not start it again by itself."""
-        with outside(f"stopping {key.name}", self.engine):
-            old = self._find(key.old)
+        """Stop the old container for good: the engine must not start it again by itself.
+
+        It has `drain`, or the stop timeout of its own where that is longer.
+        """
+        with outside(f"stopping {key.name}", self.engine), self._changed():
+            old = self._apart.old(key)
             if old is None:
                 return
             before_drain(self.api, self.fleet.limits, old)
             if old["State"]["Status"] in RUNNING:
-                self.api.stop(old["Id"], timeout=max(1, int(drain.total_seconds())))
+                self.api.stop(old["Id"], timeout=essence.stop_timeout(old, drain, self.fleet.limits.progress_deadline))
             self._set_restart_policy(old, {"Name": essence.at_rest(old)})
 
     def _set_restart_policy(self, container: Json, policy: Json) -> None:
@@ -202,93 +167,111 @@ class DockerFleet:
 
     def swap(self, key: Key) -> None:
         """The old container steps aside, the new one takes the name."""
-        with outside(f"renaming {key.new_name} to {key.name}", self.engine):
-            pair, new = self._pair(key), self._made(key)
-            if pair.old:
-                self._rename(pair.old, key.old_name)
-            after_drain(self.api, self.fleet.limits, new)
-            self._rename(new, key.name)
+        with outside(f"renaming {key.new_name} to {key.name}", self.engine), self._changed():
+            new = self._made(key)
+            if compose.PROJECT in new["Labels"]:
+                self._apart.leave(key)
+            else:
+                self._rename(key.old, key.old_name)
+            if self.fleet.limits.after_drain:
+                after_drain(self.api, self.fleet.limits, self._inspect_new(key))
+            if not self._rename(new["Id"], key.name):
+                raise self._new_is_gone(key)
 
-    def _rename(self, container: Json, wanted: str) -> None:
-        if essence.name(container) != wanted:
-            self.api.rename(container["Id"], wanted)
+    def _rename(self, container: str, wanted: str) -> bool:
+        """Give a container another name, unless it has it already; False where the container is gone."""
+        try:
+            self.api.rename(container, wanted)
+        except docker.errors.APIError:
+            found = find(self.api, container)
+            if found and essence.name(found) != wanted:
+                raise
+            return found is not None
+        return True
 
     def remove_old(self, key: Key) -> None:
         """Remove the old container. Its volumes stay: the new one has them."""
         with outside(f"removing {key.old_name}", self.engine):
-            old = self._pair(key).old
-            if old:
-                self.api.remove_container(old["Id"], force=True)
+            if not self._remove(key.old) and (old := self._apart.old(key)):
+                self._remove(old["Id"])
+
+    def _remove(self, container: str, **options: bool) -> bool:
+        """Remove a container; False where it is gone already."""
+        with suppress(docker.errors.NotFound):
+            self.api.remove_container(container, force=True, **options)
+            return True
+        return False
 
     def revive(self, key: Key) -> None:
         """The old container gets back its name and restart policy, and runs."""
-        with outside(f"restoring {key.name}", self.engine):
-            old, new = self._need(key.old, key.name), self._pair(key).new
+        with outside(f"restoring {key.name}", self.engine), self._changed():
+            old, new = self._need(key), self._new(key)
             if new:
-                self._rename(new, key.new_name)
+                self._rename(new["Id"], key.new_name)
                 if key.method is Method.IN_PLACE:
                     self.api.stop(new["Id"], timeout=1)
+            if is_copy(old):
+                old = self._apart.rejoin(old, key)
+            if new:
                 self._set_restart_policy(old, new["HostConfig"]["RestartPolicy"])
-            self._rename(old, key.name)
+            self._rename(old["Id"], key.name)
             if old["State"]["Status"] not in RUNNING:
                 self.api.start(old["Id"])
             after_drain(self.api, self.fleet.limits, old)
 
     def discard(self, key: Key) -> None:
         """Remove the new container, with the volumes that were made for it alone."""
-        with outside(f"removing {key.new_name}", self.engine):
-            new = self._pair(key).new
-            if new:
-                self.api.remove_container(new["Id"], force=True, v=True)
+        with outside(f"removing {key.new_name}", self.engine), self._changed():
+            if new := self._new(key):
+                self._remove(new["Id"], v=True)
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image."""
         with outside("comparing", self.engine):
-            pair = self._pair(key)
-            if pair.old is None or pair.new is None:
+            old, new = self._apart.old(key), self._new(key)
+            if old is None or new is None:
                 return ()
-            images = self._image(pair.old), self._image(pair.new)
-            return essence.differences(pair.old, images[0], pair.new, images[1], key.name)
+            return essence.differences(old, self._images.of(old), new, self._images.of(new), key.name)
 
     def log(self, key: Key) -> str:
         """The last lines that the new container printed."""
         with outside("reading the log", self.engine):
-            new = self._pair(key).new
+            new = self._looks.new(key)
             return str(self.api.logs(new["Id"], tail=LOG_LINES), "utf-8", "replace") if new else ""
 
-    def _pair(self, key: Key) -> Pair:
-        """The step's containers: the old one by its id, the new one by its labels; the old one is never the new one."""
-        with outside(f"looking for the containers of {key.name}", self.engine):
-            labels = [f"{ROLLOUT}={key.rollout}", f"{MEMBER}={key.member}"]
-            listed = self.api.containers(all=True, filters={"label": labels})
-            new = next((found["Id"] for found in listed if found["Id"] != key.old), None)
-            return Pair(self._find(key.old), self._find(new) if new else None)
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Containers are changed in here: whoever looks next looks anew."""
+        self._looks.forget()
+        try:
+            yield
+        finally:
+            self._looks.forget()
 
-    def _find(self, container: str) -> Json | None:
-        with suppress(docker.errors.NotFound):
-            return dict(self.api.inspect_container(container))
-        return None
-
-    def _need(self, container: str, called: str) -> Json:
-        found = self._find(container)
+    def _need(self, key: Key) -> Json:
+        """The old container."""
+        found = self._apart.old(key)
         if found is None:
-            raise GoneError(f"the container {called} ({container[:12]}) is gone from {self.engine}")
+            raise GoneError(f"the container {key.name} ({key.old[:12]}) is gone from {self.engine}")
         return found
 
+    def _new(self, key: Key) -> Json | None:
+        """The new container, if there is one."""
+        new = self._looks.new(key)
+        return find(self.api, new["Id"]) if new else None
+
     def _made(self, key: Key) -> Json:
-        """The new container. One that is gone is no GoneError: the old one is there, and has to serve again."""
-        new = self._pair(key).new
+        """The new container as the engine lists it. One that is gone is no GoneError: the old one has to serve."""
+        new = self._looks.new(key)
         if new is None:
-            raise OutsideError(f"the new container of {key.name} is gone from {self.engine}")
+            raise self._new_is_gone(key)
         return new
 
-    def _image(self, container: Json) -> Json:
-        """The image that a container was made from; empty when it has been removed from the engine since."""
-        for reference in (container["Image"], container["Config"]["Image"]):
-            try:
-                found: dict[str, Any] = self.api.inspect_image(reference)
-            except docker.errors.NotFound:
-                continue
-            if found["Id"] == container["Image"]:
-                return found
-        return {}
+    def _inspect_new(self, key: Key) -> Json:
+        new = find(self.api, self._made(key)["Id"])
+        if new is None:
+            raise self._new_is_gone(key)
+        return new
+
+    def _new_is_gone(self, key: Key) -> OutsideError:
+        return OutsideError(f"the new container of {key.name} is gone from {self.engine}")

@@ -10,7 +10,7 @@ import docker.errors
 
 from hardening.foundation.errors import OutsideError
 from pipelines.fleet.docker import essence
-from pipelines.fleet.docker.essence import Json
+from pipelines.fleet.docker.given import Json
 from pipelines.fleet.health import inside
 from pipelines.fleet.model import Limits
 

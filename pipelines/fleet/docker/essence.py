@@ -7,25 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any
 
-from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
+from pipelines.fleet.docker.given import Json, command, env, explicit, own_labels, subtract
 
-Json = dict[str, Any]
-CONFIG_KEYS = (
-    "User",
-    "WorkingDir",
-    "Healthcheck",
-    "StopSignal",
-    "StopTimeout",
-    "Domainname",
-    "Tty",
-    "OpenStdin",
-    "StdinOnce",
-)
+RUNNING = ("running", "restarting", "paused")
 BUILT_IN_NETWORKS = ("bridge", "host", "none", "default")
 # What the engine writes into HostConfig by itself, and what `mounts` compares better.
-HOST_KEYS_ASIDE = ("Binds", "Mounts", "ContainerIDFile", "ConsoleSize", "NetworkMode")
+HOST_KEYS_ASIDE = ("Binds", "Mounts", "ContainerIDFile", "ConsoleSize", "NetworkMode", "Links")
 
 
 def creation(container: Json, image: Json, reference: str, labels: Mapping[str, str]) -> Json:
@@ -34,9 +24,8 @@ def creation(container: Json, image: Json, reference: str, labels: Mapping[str, 
     `container` and `image` are the present ones as the engine's API shows them.
     """
     defaults = image.get("Config") or {}
-    config = {key: value for key, value in explicit(container, image).items() if key in CONFIG_KEYS}
     return {
-        **config,
+        **explicit(container, image),
         "Image": reference,
         "Hostname": hostname(container),
         "Env": env(container, defaults),
@@ -45,13 +34,6 @@ def creation(container: Json, image: Json, reference: str, labels: Mapping[str, 
         "ExposedPorts": subtract(container["Config"].get("ExposedPorts"), defaults.get("ExposedPorts")),
         "HostConfig": host_config(container),
     }
-
-
-def explicit(container: Json, image: Json) -> Json:
-    """The configuration keys that differ from the image's defaults."""
-    defaults = image.get("Config") or {}
-    config = container["Config"]
-    return {key: config[key] for key in CONFIG_KEYS if config.get(key) and config[key] != defaults.get(key)}
 
 
 def repository(reference: str) -> str:
@@ -83,34 +65,6 @@ def hostname(container: Json) -> str:
     return "" if shared or given == short_id(container) else given
 
 
-def env(container: Json, defaults: Json) -> list[str]:
-    """The environment that was given beyond the image's."""
-    known = set(defaults.get("Env") or [])
-    return [entry for entry in container["Config"].get("Env") or [] if entry not in known]
-
-
-def own_labels(container: Json, defaults: Json) -> dict[str, str]:
-    """The labels that were given beyond the image's, without those of earlier rollouts."""
-    known = defaults.get("Labels") or {}
-    labels: dict[str, str] = container["Config"].get("Labels") or {}
-    return {
-        key: value for key, value in labels.items() if known.get(key) != value and key not in (ROLLOUT, MEMBER, EXPIRY)
-    }
-
-
-def command(container: Json, defaults: Json) -> Json:
-    """Entrypoint and command where they were given. An entrypoint of one's own drops the image's command with it."""
-    config = container["Config"]
-    if config.get("Entrypoint") != defaults.get("Entrypoint"):
-        return {"Entrypoint": config.get("Entrypoint") or [""], "Cmd": config.get("Cmd")}
-    return {"Cmd": config["Cmd"]} if config.get("Cmd") and config["Cmd"] != defaults.get("Cmd") else {}
-
-
-def subtract(given: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None) -> Json:
-    """The entries that the defaults do not have."""
-    return {key: value for key, value in (given or {}).items() if key not in (defaults or {})}
-
-
 def host_config(container: Json) -> Json:
     """The host's side of the container, whole; volumes without a name are carried by the name the engine gave them."""
     host: Json = deepcopy(container["HostConfig"])
@@ -138,6 +92,14 @@ def at_rest(container: Json) -> str:
     )
 
 
+def stop_timeout(container: Json, drain: timedelta, longest: timedelta) -> int:
+    """How many seconds a container has to end: `drain`, or its own time where that is longer; -1 there means for ever,
+    which is no longer than `longest`.
+    """
+    own = container["Config"].get("StopTimeout") or 0
+    return max(1, int(drain.total_seconds()), int(longest.total_seconds()) if own < 0 else own)
+
+
 def _binds(host: Json) -> Iterable[tuple[str, str]]:
     """Source and target of every bind; a bind without a source is a volume without a name."""
     for bind in host.get("Binds") or []:
@@ -152,13 +114,17 @@ def endpoints(container: Json, *, full: bool) -> dict[str, Json]:
     The member's own name is an alias too: it is never without an answer while the names change hands.
     """
     return {
-        network: _endpoint(container, endpoint) if full and network not in BUILT_IN_NETWORKS else {}
+        network: _endpoint(container, network, endpoint) if full else {}
         for network, endpoint in networks(container).items()
     }
 
 
-def _endpoint(container: Json, endpoint: Json) -> Json:
+def _endpoint(container: Json, network: str, endpoint: Json) -> Json:
+    asked = {"MacAddress": mac(container)} if mac(container) and network == next(iter(networks(container))) else {}
+    if network in BUILT_IN_NETWORKS:
+        return asked
     return {
+        **asked,
         "Aliases": sorted({*aliases(container, endpoint), name(container)}),
         "IPAMConfig": endpoint.get("IPAMConfig") or {},
         "Links": endpoint.get("Links"),
@@ -196,6 +162,11 @@ def address(endpoint: Json) -> str:
     return asked.get("IPv4Address") or asked.get("IPv6Address") or ""
 
 
+def mac(container: Json) -> str:
+    """The MAC address that was asked for, of the primary network; empty when the engine chose."""
+    return container["Config"].get("MacAddress") or ""
+
+
 def differences(old: Json, old_image: Json, new: Json, new_image: Json, name_: str) -> tuple[str, ...]:
     """What differs between two containers beyond their images, as `what: old → new` lines; `name_` is the member's."""
     before, after = _flat(old, old_image, name_), _flat(new, new_image, name_)
@@ -207,8 +178,10 @@ def differences(old: Json, old_image: Json, new: Json, new_image: Json, name_: s
 
 def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:
     defaults = image.get("Config") or {}
-    found: dict[str, Any] = {f"config {key}": value for key, value in explicit(container, image).items()}
-    found["hostname"] = hostname(container)
+    given = explicit(container, image)
+    found: dict[str, Any] = {f"health {key}": value for key, value in given.pop("Healthcheck", {}).items()}
+    found |= {f"config {key}": value for key, value in given.items()}
+    found |= {"hostname": hostname(container), "mac address": mac(container), "links": links(container)}
     found |= {f"env {key}": value for key, _, value in (e.partition("=") for e in env(container, defaults))}
     found |= {f"label {key}": value for key, value in own_labels(container, defaults).items()}
     found |= {f"command {key}": value for key, value in command(container, defaults).items() if value}
@@ -248,18 +221,35 @@ def forced_in_place(container: Json, shared_mounts: Iterable[str]) -> tuple[str,
         for mount in container.get("Mounts") or []
         if mount["RW"] and mount["Type"] in ("volume", "bind") and mount["Destination"] not in set(shared_mounts)
     ]
+    macs = [f"it has the MAC address {mac(container)}"] if mac(container) else []
     host_network = ["it uses the host's network"] if host.get("NetworkMode") == "host" else []
-    return (*ports, *addresses, *host_network, *mounts)
+    return (*ports, *addresses, *macs, *host_network, *mounts)
+
+
+def links(container: Json) -> list[str]:
+    """What a container on the default network links to, as `target:alias`; the engine adds its own name to them."""
+    return sorted(
+        f"{target.lstrip('/')}:{alias.rpartition('/')[2]}"
+        for target, _, alias in (link.partition(":") for link in container["HostConfig"].get("Links") or [])
+    )
 
 
 def cannot_roll(container: Json, others: Iterable[Json]) -> str:
-    """Why this container cannot be replaced without loss; empty when it can."""
+    """Why this container cannot be replaced without loss; empty when it can. `others`: those that do not run, too."""
     if container["HostConfig"].get("AutoRemove"):
         return (
             "it was started with --rm: the engine would remove it as soon as it stops, and there would be no way back"
         )
+    status = (container.get("State") or {}).get("Status", "running")
+    if status == "paused":
+        return "it is paused, and what it holds in memory would be lost: unpause it first"
+    if status not in RUNNING:
+        return f"it does not run ({status}): start it, or remove it"
+    own = (container["Id"], name(container))
     for other in others:
         modes = [other["HostConfig"].get(key) or "" for key in ("NetworkMode", "IpcMode", "PidMode")]
-        if any(mode in (f"container:{container['Id']}", f"container:{name(container)}") for mode in modes):
+        if any(mode in {f"container:{one}" for one in own} for mode in modes):
             return f"the container {name(other)} lives in its namespaces"
+        if any(link.partition(":")[0] in own for link in links(other)):
+            return f"the container {name(other)} links to it (--link), which holds for this one container alone"
     return ""

@@ -11,7 +11,7 @@ from images.aws.tags import moment_in
 from pipelines.fleet.docker import essence
 from pipelines.fleet.docker.containers import ENGINE_TIMEOUT
 from pipelines.fleet.docker.outside import outside
-from pipelines.fleet.leavings import EXPIRY, ROLLOUT, Leaving
+from pipelines.fleet.leavings import EXPIRY, KEPT, ROLLOUT, Leaving
 from pipelines.fleet.members import OLD
 
 
@@ -36,7 +36,7 @@ class DockerGround:
         labels, name = container["Config"].get("Labels") or {}, essence.name(container)
         rollout = labels.get(ROLLOUT, "")
         member, old, kept_for = name.rpartition(OLD)
-        if old and took_over.get(member) == kept_for:
+        if old and kept_for in (took_over.get(member), labels.get(KEPT)):
             held = f"it is the old one that {kept_for} kept, with all that is in it: docker rm {name} removes it"
             return Leaving(self.name, "container", container["Id"], name, kept_for, None, held)
         if rollout and name.endswith(f".{rollout}"):

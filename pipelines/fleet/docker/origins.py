@@ -11,10 +11,10 @@ from hardening.foundation.errors import ContentError
 from hardening.model import Waiver
 from images.artifact import Release
 from images.context import Context
-from images.documents import REVOCATION
-from images.publication.lifecycle import OCI, moment, parse_annotations
-from images.publication.referrers import attached, latest
+from images.publication.lifecycle import OCI, parse_annotations
+from images.publication.published import revocation_of
 from images.publication.registry import Manifest, Registry
+from images.publication.revocations import revoked
 from pipelines.fleet.docker.essence import repository
 from pipelines.fleet.members import Member, Origin, Target, newest
 from pipelines.fleet.model import Fleet
@@ -31,6 +31,7 @@ class Origins:
     waivers: tuple[Waiver, ...]
     now: datetime
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    _revocations: dict[tuple[str, str], tuple[datetime, str] | None] = field(default_factory=dict)
 
     @cached_property
     def standing(self) -> Standing:
@@ -44,6 +45,8 @@ class Origins:
         golden = release or base
         if golden is None:
             return Origin()
+        told = self._revoked(golden)
+        release, base, golden = (told if release else None), (told if base else None), told
         latest = self._channel(golden.name)
         because, since = self.standing.refused(golden)
         return Origin(release, base, latest, self.standing.left_at(golden, latest), because, since)
@@ -52,7 +55,7 @@ class Origins:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing."""
         if tag := self.fleet.replacement.tag:
             found = self.registry.get(tag)
-            image = Member("", "", "", tag, (found.digest,))
+            image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
             golden = self._release(repository(tag), found.digest) or self._base(image)
             return self.again(Target(f"{repository(tag)}@{found.digest}", found.digest, golden))
         name = self.fleet.replacement.definition or ""
@@ -72,19 +75,21 @@ class Origins:
         if target.golden is None:
             return target
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self._revocation(self.standing.dated(known) or known)
+        golden = self._revoked(self.standing.dated(known) or known)
         return replace(target, golden=golden, refused_because=self.standing.forbidden(golden))
 
-    def _revocation(self, release: Release) -> Release:
-        """The release with a revocation that only the registry knows of."""
-        if release.revoked_at or not self._ours(release.repository):
-            return release
-        said = latest(attached(self.registry, release.repository, release.digest), REVOCATION)
-        if said is None:
-            return release
-        prefix = self.context.settings.annotation_prefix
-        reason = said.annotations.get(f"{prefix}revoked-reason", "")
-        return replace(release, revoked_at=moment(said.annotations[f"{prefix}revoked-at"]), revoked_reason=reason)
+    def _revoked(self, golden: Release) -> Release:
+        """The golden image, revoked where ledger or registry say so of it, its content, or what it stands on."""
+        return revoked(self.context.ledger, golden, self._revocation)
+
+    def _revocation(self, where: str, digest: str) -> tuple[datetime, str] | None:
+        """What a registry that we deal with says of a digest; asked once."""
+        if not self._ours(where):
+            return None
+        if (where, digest) not in self._revocations:
+            prefix = self.context.settings.annotation_prefix
+            self._revocations[where, digest] = revocation_of(self.registry, where, digest, prefix)
+        return self._revocations[where, digest]
 
     def _first(self, ask: Callable[[str], Release | None], digests: tuple[str, ...]) -> Release | None:
         return next((found for digest in digests if (found := ask(digest))), None)
@@ -99,16 +104,12 @@ class Origins:
     def _published(self, where: str, digest: str) -> Release | None:
         """The release as the registry tells it, where the ledger has no line of it."""
         found = self._manifest(where, digest)
-        if found is None or not found.is_index or not found.data["manifests"]:
+        prefix = self.context.settings.annotation_prefix
+        if found is None or not found.is_index or f"{prefix}expires-at" not in found.annotations:
             return None
+        content = found.content(self.context.settings.platform)  # what the engine will run, and no other
         try:
-            return parse_annotations(
-                found.annotations,
-                self.context.settings.annotation_prefix,
-                repository=where,
-                digest=digest,
-                content=found.data["manifests"][0]["digest"],
-            )
+            return parse_annotations(found.annotations, prefix, repository=where, digest=digest, content=content)
         except ContentError:
             return None
 
@@ -127,21 +128,36 @@ class Origins:
         return where.startswith(f"{self.registry.address}/") or bool(tag and where == repository(tag))
 
     def _base(self, member: Member) -> Release | None:
-        """The golden image that an application image says it stands on, or whose layers it begins with."""
+        """The golden image that an application image stands on: its layers begin with the golden content's.
+
+        What the image says of itself helps to find it, and proves nothing.
+        """
         where = repository(member.image)
-        named = self._first(lambda digest: self._named_base(where, digest), member.digests)
+        named = self._first(lambda digest: self._named_base(where, digest, member.layers), member.digests)
         return named or self._layered_base(member.layers)
 
-    def _named_base(self, where: str, digest: str) -> Release | None:
-        """By the annotation `base.digest` of the image's index or manifest."""
+    def _named_base(self, where: str, digest: str, layers: tuple[str, ...]) -> Release | None:
+        """By the annotation `base.digest` of the image's index or manifest, where the layers agree."""
         found = self._manifest(where, digest)
-        inner = found.data["manifests"][0]["digest"] if found and found.data.get("manifests") else ""
+        inner = found.content(self.context.settings.platform) if found and found.is_index else ""
         for manifest in (found, self._manifest(where, inner) if inner else None):
             base = manifest.annotations.get(f"{OCI}base.digest", "") if manifest else ""
             name = manifest.annotations.get(f"{OCI}base.name", "") if manifest else ""
-            if base and (release := self._release(repository(name) if name else where, base)):
+            release = self._release(repository(name) if name else where, base) if base else None
+            if release and (own := self._layers_of(release)) and layers[: len(own)] == own:
                 return release
         return None
+
+    def _layers_of(self, release: Release) -> tuple[str, ...]:
+        """The unpacked layers of a golden content, from the store or its registry; none where both have lost it."""
+        return self._golden_layers.get(release.content) or self._layers(release.repository, release.content)
+
+    def _layers(self, where: str, digest: str) -> tuple[str, ...]:
+        """The unpacked layers of what an engine runs of an image in a registry; none where it is not there."""
+        found = self._manifest(where, digest)
+        if found is None:
+            return ()
+        return self.registry.diff_ids(f"{where}@{found.content(self.context.settings.platform)}")
 
     def _layered_base(self, layers: tuple[str, ...]) -> Release | None:
         """By its layers: the golden content with the most layers that the image begins with."""

@@ -1,7 +1,8 @@
 """Edge: Auto Scaling groups as a fleet that the service rolls: an instance refresh to a version of a launch template.
 
-A rollout's version carries its name in the description, and its refresh is the one to that version: a repeated call
-finds both. Everything is by version number, never `$Latest` or `$Default`, which AWS could not bring back.
+A rollout's version carries its name and the group's in the description, for groups may share a template; its refresh is
+the one to that version: a repeated call finds both. Everything is by version number, never `$Latest` or `$Default`,
+which AWS could not bring back.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.cloud import Cloud
+from images.aws.tags import as_dict
 from pipelines.fleet.delegated import Group, Pacing, Progress, Watched
 from pipelines.fleet.ec2.amis import image_of
 from pipelines.fleet.ec2.inventory import read_fleet, specification
 from pipelines.fleet.ec2.pacing import preferences
 from pipelines.fleet.ec2.requests import token
-from pipelines.fleet.ec2.scaling_group import GOES_ON, SYMBOLIC, ScalingGroup, number, reach
+from pipelines.fleet.ec2.scaling_group import GOES_ON, SYMBOLIC, ScalingGroup, number, owner_of, reach
 from pipelines.fleet.leavings import BACK as BACK_NAME
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
@@ -207,7 +209,7 @@ class AutoScalingFleet:
 
     def _made(self, at: ScalingGroup, rollout: str, template: str) -> _Made | None:
         """The version that a rollout made, the one before, and its refreshes; None where it made none."""
-        mine = f"{stem(rollout)} from "
+        mine = f"{_mark(rollout, at)} from "
         for one in at.versions(template):
             if (said := one.get("VersionDescription", "")).startswith(mine):
                 version, before = int(one["VersionNumber"]), int(said.removeprefix(mine))
@@ -222,7 +224,7 @@ class AutoScalingFleet:
             "CreateLaunchTemplateVersion",
             LaunchTemplateId=pinned["template"],
             SourceVersion=str(pinned["version"]),
-            VersionDescription=f"{stem(rollout)} from {pinned['version']}",
+            VersionDescription=f"{_mark(rollout, at)} from {pinned['version']}",
             ClientToken=token(stem(rollout), group.id, "version"),
             LaunchTemplateData={
                 "ImageId": image_of(self.cloud, target, at.region),
@@ -244,8 +246,15 @@ class AutoScalingFleet:
             at.start_from(pinned["template"], int(pinned["version"]))
 
 
+def _mark(rollout: str, at: ScalingGroup) -> str:
+    """How the version that a rollout makes for one group is known. A group's whole name may not fit into it."""
+    return f"{stem(rollout)} for {token(at.name, '', 'version')[:12]}"
+
+
 def _cannot_roll(group: Json, version: Json) -> str:
     """Why AWS could not bring the group back, or may not roll it."""
+    if owner := owner_of(as_dict(group.get("Tags"))):
+        return owner
     if group.get("MixedInstancesPolicy"):
         return "it has a mixed instances policy, whose other templates an image cannot be given to"
     if str(version["LaunchTemplateData"].get("ImageId", "")).startswith("resolve:ssm:"):

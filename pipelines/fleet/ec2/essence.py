@@ -6,19 +6,18 @@ tags before the first change: whoever goes on after a crash, or goes back, reads
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from images.aws.tags import as_dict
 from pipelines.fleet.leavings import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT
-from pipelines.fleet.model import Ec2, Way
 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"
 TAGS_AT_MOST = 50
-GP3 = {"Iops": 3000, "Throughput": 125}  # MiB/s
+FIRST = "first"  # as a registration's address: the first interface's first one, which another instance has anew
 RUNNING = ("pending", "running")
 STOPPED = ("stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
@@ -27,21 +26,39 @@ SETTINGS = ("HttpPutResponseHopLimit", "HttpEndpoint", "HttpProtocolIpv6", "Inst
 
 @dataclass(frozen=True)
 class Registration:
-    """A place in a target group. `state` as it was last seen; it says nothing of who is registered."""
+    """A place in a target group. `state` as it was last seen; it says nothing of who is registered.
+
+    `address`: how it is registered; empty: by the instance's id.
+    """
 
     group: str
     port: int
     state: str = field(default="", compare=False)
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A target, by an instance's id or by an address of a network, in its place."""
+
+    vpc: str
+    target: str
+    place: Registration
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An instance with what hangs on it. `volumes` are by id; `attributes` as DescribeInstanceAttribute calls them."""
+    """An instance with what hangs on it. `volumes` are by id; `attributes` as DescribeInstanceAttribute calls them.
+
+    `type` is its instance type as DescribeInstanceTypes shows it; `classic` the Classic Load Balancers that it is in.
+    """
 
     instance: Json
     volumes: Mapping[str, Json] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     registrations: tuple[Registration, ...] = ()
+    type: Mapping[str, Any] = field(default_factory=dict)
+    classic: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -71,8 +88,32 @@ class Shown:
 
     @property
     def primary(self) -> Json:
-        """Its first network interface."""
-        return next((one for one in self._interfaces() if one["Attachment"]["DeviceIndex"] == 0), {})
+        """Its first network interface; each network card has one of index 0."""
+        return next((one for one in self._interfaces() if not one["Attachment"]["DeviceIndex"] and not _card(one)), {})
+
+    @property
+    def further(self) -> list[Json]:
+        """Its other network interfaces."""
+        return [one for one in self._interfaces() if one["Attachment"]["DeviceIndex"] or _card(one)]
+
+    @property
+    def checked(self) -> bool:
+        """Whether the first interface drops what is neither from nor to it."""
+        return bool(self.primary.get("SourceDestCheck", self.instance.get("SourceDestCheck", True)))
+
+    @property
+    def root_ends(self) -> bool:
+        """Whether its root volume ends with it."""
+        name = self.instance.get("RootDeviceName")
+        return all(one["Ebs"].get("DeleteOnTermination", True) for one in self._devices() if one["DeviceName"] == name)
+
+    def addresses(self) -> Iterator[tuple[str, str]]:
+        """Its private addresses, each with what it is called in a registration."""
+        for one in self._interfaces():
+            first = one.get("PrivateIpAddress") if one == self.primary else ""
+            named = [two["PrivateIpAddress"] for two in one.get("PrivateIpAddresses", ())]
+            named += [two["Ipv6Address"] for two in one.get("Ipv6Addresses", ())]
+            yield from ((name, FIRST if name == first else name) for name in named)
 
     @property
     def since(self) -> datetime:
@@ -94,11 +135,8 @@ class Shown:
                 one["Ebs"]["VolumeId"]: (one["DeviceName"], bool(one["Ebs"].get("DeleteOnTermination")))
                 for one in devices
             },
-            interfaces={
-                one["NetworkInterfaceId"]: int(one["Attachment"]["DeviceIndex"])
-                for one in self._interfaces()
-                if one["Attachment"]["DeviceIndex"]
-            },
+            interfaces={one["NetworkInterfaceId"]: int(one["Attachment"]["DeviceIndex"]) for one in self.further},
+            cards={one["NetworkInterfaceId"]: card for one in self.further if (card := _card(one))},
             addresses=tuple(sorted(self.attributes.get("addresses", ()))),
             registrations=self.registrations,
         )
@@ -108,13 +146,15 @@ class Shown:
 class Hung:
     """Volumes by id, with device and whether they end with the instance; interfaces by id, with their index.
 
-    `addresses` are the allocations of Elastic IPs on the first interface.
+    `addresses` are the allocations of Elastic IPs on the first interface; `cards` the network cards of interfaces that
+    are not on the first one.
     """
 
     volumes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     interfaces: Mapping[str, int] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     registrations: tuple[Registration, ...] = ()
+    cards: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,10 +177,10 @@ class Kept:
         for number, (name, (device, ends)) in enumerate(sorted(self.hung.volumes.items())):
             values.append((f"volume-{number}", f"{name} {device} {'ends' if ends else 'stays'}"))
         for number, (name, index) in enumerate(sorted(self.hung.interfaces.items())):
-            values.append((f"interface-{number}", f"{name} {index}"))
+            values.append((f"interface-{number}", f"{name} {index} {self.hung.cards.get(name, 0)}"))
         values += [(f"address-{number}", name) for number, name in enumerate(self.hung.addresses)]
         for number, one in enumerate(self.hung.registrations):
-            values.append((f"target-{number}", f"{one.group} {one.port}"))
+            values.append((f"target-{number}", f"{one.group} {one.port} {one.address}".rstrip()))
         return {f"{KEPT}{key}": value for key, value in values}
 
 
@@ -158,9 +198,12 @@ def kept_in(tags: Mapping[str, str]) -> Kept | None:
         said["rollout"], said["image"], said["expiry"], said["public"] == "yes",
         Hung(
             volumes={name: (device, ends == "ends") for name, device, ends in rows["volume"]},
-            interfaces={name: int(index) for name, index in rows["interface"]},
+            interfaces={name: int(index) for name, index, *_ in rows["interface"]},
+            cards={name: int(card[0]) for name, _, *card in rows["interface"] if card and card[0] != "0"},
             addresses=tuple(name for (name,) in rows["address"]),
-            registrations=tuple(Registration(group, int(port)) for group, port in rows["target"]),
+            registrations=tuple(
+                Registration(group, int(port), "", *address) for group, port, *address in rows["target"]
+            ),
         ),
     )  # fmt: skip
 
@@ -176,106 +219,11 @@ def is_member(tags: Mapping[str, str], state: str) -> bool:
     return state in RUNNING and "aws:autoscaling:groupName" not in tags and EXPIRY not in tags
 
 
-def forced_in_place(shown: Shown, way: Way) -> tuple[str, ...]:
-    """What of an instance cannot exist twice; an Elastic IP moves between running instances and forces nothing."""
-    if way is Way.ROOT_VOLUME:
-        return ("its root volume is replaced in place, which reboots it",)
-    hung = shown.hung()
-    volumes = [f"the data volume {name} at {device}" for name, (device, _) in sorted(hung.volumes.items())]
-    return (*volumes, *(f"the network interface {name}" for name in sorted(hung.interfaces)))
-
-
-def cannot_roll(shown: Shown, how: Ec2) -> str:
-    """Why an instance cannot be replaced at all; empty when it can."""
-    instance = shown.instance
-    if instance.get("RootDeviceType", "ebs") != "ebs":
-        return "its root device is an instance store, which does not outlive a stop"
-    if instance.get("InstanceLifecycle") and how.way is Way.INSTANCE:
-        return f"it is a {instance['InstanceLifecycle']} instance, which cannot be kept stopped"
-    if instance.get("Operator", {}).get("Managed"):
-        return f"{instance['Operator'].get('Principal', 'a service')} manages it"
-    if how.way is Way.ROOT_VOLUME:
-        return ""
-    if address := _kept_address(shown, how):
-        return (
-            f"the private address {address} belongs to its first interface, which cannot leave it while it is kept: "
-            'set ec2.way = "root_volume"'
-        )
-    taken = len(shown.tags) + len(Kept("", "", "", False, shown.hung()).tags())
-    return "" if taken <= TAGS_AT_MOST else f"it has no room for the tags that a replacement needs: {taken} of 50"
-
-
-def _kept_address(shown: Shown, how: Ec2) -> str:
-    """A private address of the first interface that is part of the member; empty where there is none.
-
-    An interface that outlives its instance was made by a person, for its address.
-    """
-    primary = shown.primary
-    further = [one["PrivateIpAddress"] for one in primary.get("PrivateIpAddresses", ()) if not one.get("Primary")]
-    made = primary.get("Attachment", {}).get("DeleteOnTermination") is False
-    own = str(primary.get("PrivateIpAddress", "")) if how.keep_address or made else ""
-    return own or ", ".join(further)
-
-
-def differences(old: Shown, kept: Kept, new: Shown) -> tuple[str, ...]:
-    """What differs beyond the image, one line each. What is on its way to the new one counts as its own."""
-    was, now = {**traits(old), "public address": kept.public}, traits(new)
-    found = [f"{name}: {was[name]} → {now[name]}" for name in was if was[name] != now[name]]
-    return (*found, *_missing(old, kept.hung, new))
-
-
-def _missing(old: Shown, wanted: Hung, new: Shown) -> list[str]:
-    """What hung on the old one and does not on the new; while the old one runs it may still be there."""
-    has, had = new.hung(), old.hung() if old.state in RUNNING else Hung()
-    lines = []
-    for name, (device, _) in sorted(wanted.volumes.items()):
-        if device not in {held.volumes[name][0] for held in (has, had) if name in held.volumes}:
-            lines.append(f"the data volume {name} is not at {device}")
-    for name, index in sorted(wanted.interfaces.items()):
-        if index not in {held.interfaces[name] for held in (has, had) if name in held.interfaces}:
-            lines.append(f"the network interface {name} is not its number {index}")
-    lines += [f"the Elastic IP {name} is not its own" for name in wanted.addresses
-              if name not in (*has.addresses, *had.addresses)]  # fmt: skip
-    lines += [f"it is not registered in {one.group} at port {one.port}" for one in wanted.registrations
-              if one not in (*has.registrations, *had.registrations)]  # fmt: skip
-    more = sorted({*has.volumes, *has.interfaces} - {*wanted.volumes, *wanted.interfaces})
-    return lines + [f"{name} hangs on it and did not before" for name in more]
-
-
-def traits(shown: Shown) -> dict[str, Any]:
-    """Everything that people chose and that a region can give twice, by what they call it."""
-    instance, placement = shown.instance, shown.instance.get("Placement", {})
-    metadata = instance.get("MetadataOptions", {})
-    root = shown.volumes.get(shown.root, {})
-    return {
-        "instance type": instance.get("InstanceType"),
-        "subnet": instance.get("SubnetId"),
-        "security groups": sorted(one["GroupId"] for one in shown.primary.get("Groups", ())),
-        "instance profile": instance.get("IamInstanceProfile", {}).get("Arn"),
-        "key": instance.get("KeyName"),
-        "user data": shown.attributes.get("userData"),
-        "tags": persons_tags(instance.get("Tags")),
-        "metadata options": {key: metadata.get(key) for key in SETTINGS},
-        "placement": {key: placement.get(key) or None for key in ("AvailabilityZone", "Tenancy", "GroupName")},
-        "EBS optimised": bool(instance.get("EbsOptimized")),
-        "detailed monitoring": instance.get("Monitoring", {}).get("State") in ("enabled", "pending"),
-        "source/destination check": instance.get("SourceDestCheck", True),
-        "shutdown behaviour": shown.attributes.get("instanceInitiatedShutdownBehavior"),
-        "CPU credits": shown.attributes.get("credits"),
-        "public address": shown.public,
-        **root_traits(root),
-    }
-
-
-def root_traits(volume: Json) -> dict[str, Any]:
-    """What people chose of a root volume; a gp3 volume has its baseline where nothing is said."""
-    least = GP3 if volume.get("VolumeType") == "gp3" else {}
-    return {
-        "root volume": {key: volume.get(key) or least.get(key) for key in ("Size", "VolumeType", "Iops", "Throughput")},
-        "tags of the root volume": persons_tags(volume.get("Tags")),
-    }
-
-
 def own_tags(rollout: str, member: str, expiry: str) -> dict[str, str]:
     """What everything that a rollout launches carries from its first moment."""
     return {ROLLOUT: rollout, MEMBER: member, EXPIRY: expiry}
+
+
+def _card(interface: Json) -> int:
+    """The network card that an interface is on."""
+    return int(interface["Attachment"].get("NetworkCardIndex") or 0)

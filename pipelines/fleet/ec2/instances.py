@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.ec2 import requests
 from pipelines.fleet.ec2.amis import image_of
+from pipelines.fleet.ec2.comparison import differences
 from pipelines.fleet.ec2.essence import (
     KEPT,
     STOPPED,
     Json,
     Kept,
     Shown,
-    differences,
     kept_in,
     own_tags,
 )
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
+from pipelines.fleet.ec2.obstacles import essentials, unfit
 from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.leavings import EXPIRY
 from pipelines.fleet.members import Key, Read, Target
-from pipelines.fleet.model import Method
+from pipelines.fleet.model import Method, Way
 from pipelines.fleet.port import GoneError
 
 
@@ -42,6 +43,8 @@ class Ec2Fleet(Ec2Members):
         if kept_in(old.tags) is None:
             place.refuse_protected(key.old)
             image = image_of(self.cloud, target, place.region)
+            if why := unfit(old, essentials(place.image(image)), Way.INSTANCE):
+                raise RefusedError(f"{key.old} cannot become {image}: {why}")
             kept = Kept(key.rollout, image, expiry.astimezone(UTC).isoformat(), old.public, old.hung())
             place.tag([key.old], kept.tags())
         else:
@@ -67,12 +70,14 @@ class Ec2Fleet(Ec2Members):
         """The new instance runs, and has what could not exist twice, where the old one is stopped already."""
         place = self.place(key)
         new = self._begun(key, place)
-        old = place.shown(place.need(key.old))
-        if not old.instance.get("SourceDestCheck", True):
-            place.ec2.call("ModifyInstanceAttribute", InstanceId=new, SourceDestCheck={"Value": False})
+        old = Shown(place.need(key.old))
+        if not old.checked:
+            first = Shown(place.need(new)).primary["NetworkInterfaceId"]  # a further one may be there: it is named
+            off = {"NetworkInterfaceId": first, "SourceDestCheck": {"Value": False}}
+            place.ec2.call("ModifyNetworkInterfaceAttribute", **off)
         if key.method is Method.IN_PLACE:
             kept = kept_for(old, key)
-            self._hand_over(place, kept, place.need(new))
+            self._hand_over(place, kept, place.need(new), key.old)
             place.register(new, kept.hung.registrations)
 
     def _begun(self, key: Key, place: Place) -> str:
@@ -88,14 +93,15 @@ class Ec2Fleet(Ec2Members):
             raise OutsideError(f"the new instance of {key.name} ended while it started") from None
         return name
 
-    def _hand_over(self, place: Place, kept: Kept, to: Json) -> None:
-        """What cannot exist twice goes to an instance."""
-        for volume, (device, _) in kept.hung.volumes.items():
-            place.move_volume(volume, device, to["InstanceId"])
-        for interface, index in kept.hung.interfaces.items():
-            place.move_interface(interface, index, to["InstanceId"])
-        for address in kept.hung.addresses:
-            place.move_address(address, Shown(to).primary["NetworkInterfaceId"])
+    def _hand_over(self, place: Place, kept: Kept, to: Json, *off: str) -> None:
+        """What cannot exist twice goes to an instance, off the other one."""
+        moving, hung, name = place.moving(to["InstanceId"], *off), kept.hung, to["InstanceId"]
+        for volume, (device, _) in hung.volumes.items():
+            moving.volume(volume, device, name)
+        for interface, index in hung.interfaces.items():
+            moving.interface(interface, index, hung.cards.get(interface, 0), name)
+        for address in hung.addresses:
+            moving.address(address, Shown(to).primary["NetworkInterfaceId"])
 
     def read(self, key: Key) -> Read:
         """One look at the new instance."""
@@ -121,7 +127,7 @@ class Ec2Fleet(Ec2Members):
         if key.method is Method.SURGE:
             new, _ = place.launched(key.rollout, key.member)
             if new:
-                self._hand_over(place, kept, new)
+                self._hand_over(place, kept, new, key.old)
         place.stop(key.old, wait=key.method is Method.IN_PLACE)
 
     def swap(self, key: Key) -> None:
@@ -150,18 +156,19 @@ class Ec2Fleet(Ec2Members):
             return
         if new:
             self._unmake(key, place, new, kept)
+        off = [new["InstanceId"]] if new else []
         if key.method is Method.IN_PLACE:
-            self._give_back(place, kept, key.old)
+            self._give_back(place, kept, key.old, *off)
         place.start(key.old)
         if key.method is Method.SURGE:
-            self._hand_over(place, kept, old)
+            self._hand_over(place, kept, old, *off)
         place.register(key.old, kept.hung.registrations)
 
-    def _give_back(self, place: Place, kept: Kept, old: str) -> None:
+    def _give_back(self, place: Place, kept: Kept, old: str, *off: str) -> None:
         """What could not exist twice goes back to the stopped old instance before it starts."""
         if Shown(place.need(old)).state in STOPPED:
             place.until_state(old, "stopped")
-        self._hand_over(place, kept, place.need(old))
+        self._hand_over(place, kept, place.need(old), *off)
         if kept.hung.volumes:
             place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(old, kept.hung.volumes))
 
@@ -180,6 +187,9 @@ class Ec2Fleet(Ec2Members):
             if held := Shown(new).hung().volumes:
                 raise OutsideError(f"{new['InstanceId']} holds {', '.join(held)}", hint="revive the old one first")
             place.deregister(new["InstanceId"], place.registrations(new), timedelta())
+            if not Shown(new).root_ends:
+                ends = {Shown(new).root: (new["RootDeviceName"], True)}
+                place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(new["InstanceId"], ends))
             place.terminate(new["InstanceId"])
         if old := place.find(key.old):
             place.untag([key.old], [tag for tag in Shown(old).tags if tag.startswith(KEPT)])

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from hardening.foundation.errors import GoldsmithError
 from images.aws.amis import ours_in
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.tags import as_dict
+from images.ledger import Made
+from pipelines.fleet.ec2.balancers import of_instance
 from pipelines.fleet.ec2.essence import Json, Shown, is_member
-from pipelines.fleet.ec2.place import Place
+from pipelines.fleet.ec2.place import Place, portions
 from pipelines.fleet.members import Unread
 from pipelines.fleet.model import Fleet
 
-AT_ONCE = 100
 GROUP = "aws:autoscaling:groupName"
 
 
@@ -117,35 +117,56 @@ class _Reading:
         if not found:
             return
         volumes = dict(self._volumes(found))
-        good = set(self._checked(found)) - set(self._out_of_service())
-        images = self._images()
+        networks = {str(one.get("VpcId")) for one in found.values()}
+        checked, registered = set(self._checked(found)), list(self.place.balancers.registered(networks))
+        types, classic, images = self.place.types(found.values()), self.place.balancers.classic(), self._images()
         for name, one in sorted(found.items()):
-            shown = Shown(one, volumes)
-            root = volumes.get(shown.root, {}).get("SnapshotId", "")
-            image = _image_of(one["ImageId"], root, images)
+            places = of_instance(one, registered)
+            shown = Shown(one, volumes, {}, places, types.get(one["InstanceType"], {}), classic.get(name, ()))
+            image = self._image_of(shown, images)
             known = images[image].release if image in images else None
+            serves = all(place.state in ("healthy", "unused") for place in places)
             yield Found(
-                self.place.account, self.place.region, shown, image, known.digest if known else "", name in good,
-                shown.tags.get(GROUP, ""),
+                self.place.account, self.place.region, shown, image, known.digest if known else "",
+                name in checked and serves, shown.tags.get(GROUP, ""),
             )  # fmt: skip
 
+    def _image_of(self, shown: Shown, images: Mapping[str, Ami]) -> str:
+        """The image that a root volume is made of, by its snapshot: a volume that was put back tells more than the id.
+
+        Where none of our images has that snapshot, it is the snapshot itself, or the volume: nothing is known of those.
+        """
+        said, root = str(shown.instance["ImageId"]), shown.volumes.get(shown.root, {}).get("SnapshotId", "")
+        if root and root in self._snapshots_of(said, images):
+            return said
+        if root and (made := next((image for image, ami in images.items() if root in ami.snapshots), "")):
+            return made
+        foreign = said not in images and not self._made(said)
+        return said if foreign else root or shown.root or f"the disk of {shown.id}"
+
+    def _snapshots_of(self, image: str, images: Mapping[str, Ami]) -> set[str]:
+        """The snapshots of an image of ours, by the ledger where it is gone."""
+        if image in images:
+            return set(images[image].snapshots)
+        return {str(name) for line in self._made(image) for name in line.details.get("snapshots", ())}
+
+    def _made(self, image: str) -> tuple[Made, ...]:
+        """The ledger's lines about an image that we made here, those about what is gone too."""
+        here = {"region": self.place.region, "kind": "image", "resource": image}
+        return self.cloud.ledger.made(self.cloud.aws.account, **here)
+
     def _volumes(self, found: Iterable[str]) -> Iterator[tuple[str, Json]]:
-        for some in _portions(found):
+        for some in portions(found):
             mine = [{"Name": "attachment.instance-id", "Values": some}]
             for one in self.place.ec2.pages("DescribeVolumes", "Volumes", Filters=mine):
                 yield one["VolumeId"], one
 
     def _checked(self, found: Iterable[str]) -> Iterator[str]:
         """The instances whose status checks passed."""
-        for some in _portions(found):
+        for some in portions(found):
             for one in self.place.ec2.call("DescribeInstanceStatus", InstanceIds=some)["InstanceStatuses"]:
                 if one["InstanceStatus"]["Status"] == one["SystemStatus"]["Status"] == "ok":
                     yield one["InstanceId"]
-
-    def _out_of_service(self) -> Iterator[str]:
-        """Who is registered in some target group and gets no requests from it."""
-        for group in self.place.balancers.pages("DescribeTargetGroups", "TargetGroups"):
-            yield from (name for name, one in self.place.targets(group) if one.state not in ("healthy", "unused"))
 
     def _images(self) -> dict[str, Ami]:
         """Our images of the region, by id."""
@@ -181,16 +202,3 @@ def specification(group: Json) -> Json | None:
     policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
     found: Json | None = group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")
     return found
-
-
-def _image_of(said: str, root: str, images: Mapping[str, Ami]) -> str:
-    """The image whose snapshot the root volume is made of: a root volume that was put back tells more than the id."""
-    if not root or said not in images or root in images[said].snapshots:
-        return said
-    return next((image for image, ami in images.items() if root in ami.snapshots), said)
-
-
-def _portions(found: Iterable[str]) -> Iterator[list[Any]]:
-    names = sorted(found)
-    for start in range(0, len(names), AT_ONCE):
-        yield names[start : start + AT_ONCE]

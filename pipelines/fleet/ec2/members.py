@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from hardening.foundation.errors import OutsideError
 from images.aws.cloud import Cloud
+from images.aws.requests import BOOT
 from pipelines.fleet.ec2.amis import image_of, is_image
-from pipelines.fleet.ec2.essence import KEPT, Json, Kept, Shown, cannot_roll, forced_in_place, kept_in
+from pipelines.fleet.ec2.essence import KEPT, Json, Kept, Shown, kept_in
 from pipelines.fleet.ec2.inventory import Found, Inventory, Template, places, read_fleet
+from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.health import ask
 from pipelines.fleet.leavings import MEMBER
@@ -95,15 +97,25 @@ class Ec2Members:
             healthy=found.healthy,
             protected_until=until,
             forced_in_place=forced_in_place(shown, self.fleet.ec2.way),
-            cannot_roll=cannot_roll(shown, self.fleet.ec2) or wrong,
+            cannot_roll=cannot_roll(shown, self.fleet.ec2, self._coming) or wrong,
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
         )
+
+    @property
+    def _coming(self) -> Json:
+        """What is known of every image of ours before one is chosen."""
+        return {**BOOT, "Encrypted": self.cloud.aws.encrypted}
 
     def prepare(self, target: Target) -> None:
         """See that a release is there in every region. Raises RefusedError where it is not what was signed."""
         if is_image(target):
             return
+        if target.reference.startswith(("snap-", "vol-")):
+            raise OutsideError(
+                f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known",
+                hint="make an image of that snapshot or volume, and launch the member from it",
+            )
         for region in dict.fromkeys(region for _, region in places(self.fleet, self.cloud)):
             image_of(self.cloud, target, region)
 

@@ -6,7 +6,7 @@ signed statement says the same. An image that is gone and that no line tells of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.signing import proof_of, public_key
 from images.context import Context
+from images.publication.revocations import revoked
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.standing import Standing
@@ -93,12 +94,13 @@ class AmiOrigins:
         return ami.release
 
     def _tagged(self, release: Release) -> Release:
-        """The release with a revocation that only its images' tags tell of."""
-        if release.revoked_at:
-            return release
+        """The release, revoked where tags of its content's images say so, or the ledger of what it holds."""
         home = self._in(self._cloud.home).values()
-        told = [one.release for one in home if one.release and one.release.digest == release.digest]
-        return told[0] if told and told[0].revoked_at else release
+        told = [one.release for one in home if one.release and one.release.content == release.content]
+        said = next((one for one in told if one.revoked_at), None)
+        if said and not release.revoked_at:
+            return replace(release, revoked_at=said.revoked_at, revoked_reason=said.revoked_reason)
+        return revoked(self.context.ledger, release)
 
     def _in(self, region: str) -> dict[str, Ami]:
         """Our images of a region, by id."""

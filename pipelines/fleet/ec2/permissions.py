@@ -10,10 +10,12 @@ SEE = frozenset(
         "autoscaling:DescribeAutoScalingGroups",
         "ec2:DescribeImages",
         "ec2:DescribeInstanceStatus",
+        "ec2:DescribeInstanceTypes",
         "ec2:DescribeInstances",
         "ec2:DescribeLaunchTemplateVersions",
         "ec2:DescribeLaunchTemplates",
         "ec2:DescribeVolumes",
+        "elasticloadbalancing:DescribeLoadBalancers",
         "elasticloadbalancing:DescribeTargetGroups",
         "elasticloadbalancing:DescribeTargetHealth",
     }
@@ -33,7 +35,7 @@ KEEP = frozenset(
     }
 )
 ALARMS = frozenset({"cloudwatch:DescribeAlarms"})
-MOVE = frozenset({"ec2:AttachVolume", "ec2:DetachVolume", "ec2:StartInstances", "ec2:StopInstances"})
+MOVE = frozenset({"ec2:AttachVolume", "ec2:StartInstances", "ec2:StopInstances"})
 
 ACTIONS: dict[str, frozenset[str]] = {
     "fleet.check": SEE | PROVE,
@@ -47,6 +49,8 @@ ACTIONS: dict[str, frozenset[str]] = {
         "ec2:AttachNetworkInterface",
         "ec2:DescribeNetworkInterfaces",
         "ec2:DetachNetworkInterface",
+        "ec2:DetachVolume",
+        "ec2:ModifyNetworkInterfaceAttribute",
         "ec2:RunInstances",
         "ec2:TerminateInstances",
     },
@@ -55,7 +59,12 @@ ACTIONS: dict[str, frozenset[str]] = {
     | KEEP
     | MOVE
     | ALARMS
-    | {"ec2:CreateReplaceRootVolumeTask", "ec2:DeleteVolume", "ec2:DescribeReplaceRootVolumeTasks"},
+    | {
+        "ec2:CreateReplaceRootVolumeTask",
+        "ec2:DeleteVolume",
+        "ec2:DescribeReplaceRootVolumeTasks",
+        "ec2:GetEbsEncryptionByDefault",
+    },
     "roll.start, an Auto Scaling group": SEE
     | PROVE
     | {
@@ -68,10 +77,8 @@ ACTIONS: dict[str, frozenset[str]] = {
     },
     "roll.reap": frozenset(
         {
-            "ec2:DeleteNetworkInterface",
             "ec2:DeleteVolume",
             "ec2:DescribeInstances",
-            "ec2:DescribeNetworkInterfaces",
             "ec2:DescribeVolumes",
             "ec2:TerminateInstances",
         }

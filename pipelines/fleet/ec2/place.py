@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
 from images.aws.client import AwsError, Clients
 from images.aws.tags import as_list
-from pipelines.fleet.ec2 import requests
+from pipelines.fleet.ec2.balancers import Balancers, of_instance
 from pipelines.fleet.ec2.essence import ENDED, Json, Registration, Shown
+from pipelines.fleet.ec2.moving import Moving
+from pipelines.fleet.ec2.requests import is_launched
 from pipelines.fleet.leavings import MEMBER, ROLLOUT
 from pipelines.fleet.port import GoneError, UnderwayError
 
@@ -18,6 +21,7 @@ ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
 PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped"}
 BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
 LOG_LINES = 10
+AT_ONCE = 100
 MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
@@ -29,7 +33,7 @@ class Place:
         self.account = account
         self.region = region
         self.ec2 = clients.client("ec2", region, account)
-        self.balancers = clients.client("elbv2", region, account)
+        self.balancers = Balancers(clients, account, region)
 
     def find(self, instance: str) -> Json | None:
         """The instance of that id; None once it is terminated."""
@@ -50,7 +54,10 @@ class Place:
         return found
 
     def launched(self, rollout: str, member: str) -> tuple[Json | None, int]:
-        """What a rollout launched for a member, and how many of those have ended already."""
+        """What a rollout launched for a member, and how many of those have ended already.
+
+        Its tags find it, and the token that it was launched by proves it: a tag can be put on any instance.
+        """
         wanted = {f"tag:{ROLLOUT}": rollout, f"tag:{MEMBER}": member}
         filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
         found = [
@@ -58,6 +65,7 @@ class Place:
             for each in self.ec2.pages("DescribeInstances", "Reservations", Filters=filters)
             for one in each["Instances"]
         ]
+        found = [one for one in found if is_launched(one, rollout, member, len(found))]
         alive = [one for one in found if one["State"]["Name"] not in ENDED]
         return (alive[0] if alive else None), len(found) - len(alive)
 
@@ -65,12 +73,12 @@ class Place:
         """An instance with all that hangs on it."""
         mine = [{"Name": "attachment.instance-id", "Values": [instance["InstanceId"]]}]
         volumes = {one["VolumeId"]: one for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=mine)}
-        registrations = self.registrations(instance)
-        return Shown(instance, volumes, self._attributes(instance), registrations)
+        kind = self.types([instance])[instance["InstanceType"]]
+        return Shown(instance, volumes, self._attributes(instance), self.registrations(instance), kind)
 
     def _attributes(self, instance: Json) -> dict[str, Any]:
         name = instance["InstanceId"]
-        found = {key: self._attribute(name, key) for key in ATTRIBUTES}
+        found = {key: self.attribute(name, key) for key in ATTRIBUTES}
         first = Shown(instance).primary.get("NetworkInterfaceId", "")
         asked = [{"Name": "network-interface-id", "Values": [first]}]
         addresses = self.ec2.call("DescribeAddresses", Filters=asked)["Addresses"] if first else []
@@ -80,35 +88,33 @@ class Place:
             found["credits"] = next((one["CpuCredits"] for one in answer["InstanceCreditSpecifications"]), None)
         return found
 
-    def _attribute(self, instance: str, key: str) -> Any:
+    def attribute(self, instance: str, key: str) -> Any:
+        """An attribute of an instance that it does not show of itself."""
         answer = self.ec2.call("DescribeInstanceAttribute", InstanceId=instance, Attribute=key)
         return answer.get(key[0].upper() + key[1:], {}).get("Value")
 
     def refuse_protected(self, instance: str) -> None:
         """Raise RefusedError where a person has forbidden what a replacement must do in the end."""
         for key, what in PROTECTIONS.items():
-            if self._attribute(instance, key):
+            if self.attribute(instance, key):
                 raise RefusedError(
                     f"{instance} is protected from being {what} ({key})",
                     hint='take the protection off, or set ec2.way = "root_volume", which keeps the instance',
                 )
 
     def registrations(self, instance: Json) -> tuple[Registration, ...]:
-        """Where an instance is registered, and how it is there."""
-        places = []
-        for group in self.balancers.pages("DescribeTargetGroups", "TargetGroups"):
-            if group.get("VpcId") == instance.get("VpcId") and group.get("TargetType", "instance") == "instance":
-                places += [one for name, one in self.targets(group) if name == instance["InstanceId"]]
-        return tuple(sorted(places, key=lambda one: (one.group, one.port)))
+        """Where an instance is registered, by its id or its addresses, and how it is there."""
+        return of_instance(instance, self.balancers.registered({instance.get("VpcId", "")}))
 
-    def targets(self, group: Json) -> list[tuple[str, Registration]]:
-        """Who is registered in a target group; those that are on their way out are not."""
-        arn, default = group["TargetGroupArn"], group.get("Port", 0)
-        answer = self.balancers.call("DescribeTargetHealth", TargetGroupArn=arn)
-        found = [(one["Target"], one.get("TargetHealth", {}).get("State", "")) for one in
-                 answer["TargetHealthDescriptions"]]  # fmt: skip
-        return [(target["Id"], Registration(arn, int(target.get("Port") or default), state))
-                for target, state in found if state != "draining"]  # fmt: skip
+    def types(self, instances: Iterable[Json]) -> dict[str, Json]:
+        """What the instance types of instances support, by name."""
+        names = sorted({str(one["InstanceType"]) for one in instances})
+        found = [self.ec2.call("DescribeInstanceTypes", InstanceTypes=some) for some in portions(names)]
+        return {one["InstanceType"]: one for answer in found for one in answer["InstanceTypes"]}
+
+    def encrypts(self) -> bool:
+        """Whether every new volume is encrypted here, whatever it is made of."""
+        return bool(self.ec2.call("GetEbsEncryptionByDefault")["EbsEncryptionByDefault"])
 
     def health(self, instance: str) -> tuple[bool, str]:
         """Whether both status checks passed, and what they say."""
@@ -117,6 +123,14 @@ class Place:
             return False, f"{instance} is not running"
         said = found[0]["InstanceStatus"]["Status"], found[0]["SystemStatus"]["Status"]
         return said == ("ok", "ok"), f"{instance}: instance check {said[0]}, system check {said[1]}"
+
+    def age(self, task: Json) -> timedelta:
+        """How long ago a task that replaces a root volume ended, by the service's own clock."""
+        answer = self.ec2.call(
+            "DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=[task["ReplaceRootVolumeTaskId"]]
+        )
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])  # every answer of AWS has it
+        return now - datetime.fromisoformat(answer["ReplaceRootVolumeTasks"][0]["CompleteTime"])
 
     def tag(self, resources: Iterable[str], tags: Mapping[str, str]) -> None:
         """Write tags."""
@@ -129,21 +143,18 @@ class Place:
 
     def register(self, instance: str, places: Iterable[Registration]) -> None:
         """Into target groups."""
-        for request in requests.targets(instance, list(places)):
-            self.balancers.call("RegisterTargets", **request)
+        if named := list(places):
+            self.balancers.register(self.need(instance), named)
 
     def deregister(self, instance: str, places: Iterable[Registration], drain: timedelta) -> None:
         """Out of target groups; returns when nothing is in flight there any more, or `drain` is over."""
-        left = list(places)
-        for request in requests.targets(instance, left):
-            self.balancers.call("DeregisterTargets", **request)
+        if not (left := list(places)):
+            return
+        found = self.need(instance)
+        self.balancers.deregister(found, left)
         if drain > timedelta():
-            self.until(lambda: not any(self._draining(instance, one) for one in left), f"{instance} to be drained")
-
-    def _draining(self, instance: str, place: Registration) -> bool:
-        target = [{"Id": instance, "Port": place.port}]
-        answer = self.balancers.call("DescribeTargetHealth", TargetGroupArn=place.group, Targets=target)
-        return any(one.get("TargetHealth", {}).get("State") == "draining" for one in answer["TargetHealthDescriptions"])
+            draining = self.balancers.draining
+            self.until(lambda: not any(draining(found, one) for one in left), f"{instance} to be drained")
 
     def stop(self, instance: str, *, wait: bool) -> None:
         """Stop an instance; with `wait`, until it is stopped and what hangs on it can be taken off."""
@@ -185,37 +196,9 @@ class Place:
         """End an instance for good."""
         self._gone("TerminateInstances", InstanceIds=[instance])
 
-    def move_address(self, allocation: str, interface: str) -> None:
-        """An Elastic IP to a network interface, from wherever it is."""
-        asked = {"AllocationId": allocation, "NetworkInterfaceId": interface, "AllowReassociation": True}
-        self.ec2.call("AssociateAddress", **asked)
-
-    def move_volume(self, volume: str, device: str, instance: str) -> None:
-        """A volume to an instance, off the stopped one that it hangs on."""
-
-        def there() -> bool:
-            hung = self._attachment(volume)
-            return bool(hung.get("InstanceId") == instance and hung.get("State") != "detaching")
-
-        if not there():
-            self.take_off(volume)
-            self._once(there, "AttachVolume", VolumeId=volume, InstanceId=instance, Device=device)
-
-    def take_off(self, volume: str) -> None:
-        """A volume off the stopped instance that it hangs on."""
-
-        def off() -> bool:
-            return bool(self._attachment(volume).get("State", "detaching") == "detaching")
-
-        if not off():
-            hung = self._attachment(volume)
-            self._once(off, "DetachVolume", VolumeId=volume, InstanceId=hung["InstanceId"])
-        self.until(lambda: self.volume(volume)["State"] == "available", f"{volume} to come off")
-
-    def _attachment(self, volume: str) -> Json:
-        """Where a volume hangs; empty where nowhere."""
-        hung = [one for one in self.volume(volume).get("Attachments", ()) if one.get("State") != "detached"]
-        return dict(hung[0]) if hung else {}
+    def moving(self, *members: str) -> Moving:
+        """What moves between these instances."""
+        return Moving(self.ec2, self.until, *members)
 
     def detached(self, rollout: str, member: str) -> list[str]:
         """The volumes that a rollout made or took off for a member and that hang nowhere."""
@@ -226,10 +209,6 @@ class Place:
     def delete_volume(self, volume: str) -> None:
         """Delete a volume, if it is there."""
         self._gone("DeleteVolume", VolumeId=volume)
-
-    def delete_interface(self, interface: str) -> None:
-        """Delete a network interface, if it is there."""
-        self._gone("DeleteNetworkInterface", NetworkInterfaceId=interface)
 
     def _gone(self, operation: str, **request: Any) -> None:
         """Remove something, which may be gone already."""
@@ -244,40 +223,6 @@ class Place:
         found: Json = self.ec2.call("DescribeVolumes", VolumeIds=[volume])["Volumes"][0]
         return found
 
-    def move_interface(self, interface: str, index: int, instance: str) -> None:
-        """A further network interface to an instance, off the stopped one that it hangs on."""
-
-        def there() -> bool:
-            hung = self._interface(interface).get("Attachment", {})
-            return bool(hung.get("InstanceId") == instance and hung.get("Status") != "detaching")
-
-        if not there():
-            self._take_off_interface(interface)
-            asked = {"NetworkInterfaceId": interface, "InstanceId": instance, "DeviceIndex": index}
-            self._once(there, "AttachNetworkInterface", **asked)
-
-    def _take_off_interface(self, interface: str) -> None:
-        def off() -> bool:
-            return bool(self._interface(interface).get("Attachment", {}).get("Status", "detaching") == "detaching")
-
-        if not off():
-            hung = self._interface(interface)["Attachment"]
-            self._once(off, "DetachNetworkInterface", AttachmentId=hung["AttachmentId"])
-        self.until(lambda: self._interface(interface)["Status"] == "available", f"{interface} to come off")
-
-    def _once(self, done: Callable[[], bool], operation: str, **request: Any) -> None:
-        """Ask for what the service refuses the second time: a lost answer is asked for again, and is no failure."""
-        try:
-            self.ec2.call(operation, **request)
-        except AwsError:
-            if not done():
-                raise
-
-    def _interface(self, interface: str) -> Json:
-        asked = {"NetworkInterfaceIds": [interface]}
-        found: Json = self.ec2.call("DescribeNetworkInterfaces", **asked)["NetworkInterfaces"][0]
-        return found
-
     def image(self, image: str) -> Json:
         """An image as this account sees it. Raises OutsideError where it does not."""
         found = self.ec2.call("DescribeImages", ImageIds=[image], IncludeDeprecated=True)["Images"]
@@ -285,3 +230,10 @@ class Place:
             raise OutsideError(f"{image} cannot be seen in {self.region} by account {self.account}")
         shown: Json = found[0]
         return shown
+
+
+def portions(found: Iterable[str]) -> Iterator[list[str]]:
+    """As many names as one call takes, in order."""
+    names = sorted(found)
+    for start in range(0, len(names), AT_ONCE):
+        yield names[start : start + AT_ONCE]

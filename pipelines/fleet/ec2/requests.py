@@ -8,7 +8,8 @@ from typing import Any
 
 from hardening.foundation.hashing import digest_of
 from images.aws.tags import as_list
-from pipelines.fleet.ec2.essence import SETTINGS, Json, Kept, Registration, Shown, persons_tags
+from pipelines.fleet.ec2.comparison import options
+from pipelines.fleet.ec2.essence import FIRST, SETTINGS, Json, Kept, Registration, Shown, persons_tags
 
 PLACEMENT = ("AvailabilityZone", "Tenancy", "GroupName", "PartitionNumber", "HostId", "HostResourceGroupArn")
 WITH_IOPS = ("gp3", "io1", "io2")
@@ -17,6 +18,12 @@ WITH_IOPS = ("gp3", "io1", "io2")
 def token(rollout: str, member: str, action: str, tried: int = 0) -> str:
     """The ClientToken of an effect, by its domain key; `tried` counts what was made by it and is gone."""
     return digest_of([rollout, member, action, tried]).removeprefix("sha256:")
+
+
+def is_launched(instance: Json, rollout: str, member: str, tries: int) -> bool:
+    """Whether an instance was launched by one of the first `tries` tokens of a rollout for a member."""
+    tokens = {token(rollout, member, "create", tried) for tried in range(tries + 1)}
+    return instance.get("ClientToken") in tokens
 
 
 def run_instances(old: Shown, kept: Kept, image: Json, client_token: str, own: Mapping[str, str]) -> Json:
@@ -45,7 +52,29 @@ def run_instances(old: Shown, kept: Kept, image: Json, client_token: str, own: M
         asked["UserData"] = b64decode(script)  # the client encodes it again
     if kind := old.attributes.get("credits"):
         asked["CreditSpecification"] = {"CpuCredits": kind}
-    return asked
+    return {**asked, **_options(old)}
+
+
+def _options(old: Shown) -> Json:
+    """What the old one's launch chose beside the service's defaults. Some types refuse even to be told theirs."""
+    instance, usual, cores = old.instance, options({}), old.type.get("VCpuInfo", {})
+    chosen = options(instance)
+    plain = {"CoreCount": cores.get("DefaultCores"), "ThreadsPerCore": cores.get("DefaultThreadsPerCore")}
+    cpu = {key: value for key, value in instance.get("CpuOptions", {}).items() if value != "disabled"}
+    target = instance.get("CapacityReservationSpecification", {}).get("CapacityReservationTarget")
+    found = {
+        "CPU options": ("CpuOptions", cpu),
+        "enclave": ("EnclaveOptions", {"Enabled": True}),
+        "hibernation": ("HibernationOptions", {"Configured": True}),
+        "capacity reservation": ("CapacityReservationSpecification", {"CapacityReservationTarget": target} if target
+                                 else {"CapacityReservationPreference": chosen["capacity reservation"]}),
+        "licences": ("LicenseSpecifications", [{"LicenseConfigurationArn": arn} for arn in chosen["licences"]]),
+        "recovery": ("MaintenanceOptions", {"AutoRecovery": chosen["recovery"]}),
+        "private DNS options": ("PrivateDnsNameOptions", instance.get("PrivateDnsNameOptions")),
+        "bandwidth weighting": ("NetworkPerformanceOptions", {"BandwidthWeighting": chosen["bandwidth weighting"]}),
+    }  # fmt: skip
+    differs = [name for name in found if chosen[name] != usual[name]]
+    return {found[name][0]: found[name][1] for name in differs if name != "CPU options" or cpu != plain}
 
 
 def _interface(old: Shown, kept: Kept) -> Json:
@@ -57,20 +86,27 @@ def _interface(old: Shown, kept: Kept) -> Json:
         "DeleteOnTermination": True,
         "AssociatePublicIpAddress": kept.public,
     }
-    count = len(old.primary.get("Ipv6Addresses", ()))
-    return {**asked, "Ipv6AddressCount": count} if count else asked
+    newer = old.primary.get("Ipv6Addresses", ())
+    if newer:
+        asked["Ipv6AddressCount"] = len(newer)
+    if any(one.get("IsPrimaryIpv6") for one in newer):
+        asked["PrimaryIpv6"] = True
+    kind = old.primary.get("InterfaceType", "interface")
+    return asked if kind == "interface" else {**asked, "InterfaceType": kind}
 
 
 def _root(old: Shown, image: Json) -> Json:
-    """The root volume: as large and fast as the old one's, never smaller than the image."""
+    """The root volume: as large and fast as the old one's, never smaller than the image; by the same key."""
     volume, device = old.volumes.get(old.root, {}), image["RootDeviceName"]
     least = next(one["Ebs"].get("VolumeSize", 0) for one in image["BlockDeviceMappings"] if one["DeviceName"] == device)
     kind = volume.get("VolumeType", "gp3")
     ebs: Json = {
         "VolumeSize": max(int(volume.get("Size", 0)), int(least)),
         "VolumeType": kind,
-        "DeleteOnTermination": True,
+        "DeleteOnTermination": old.root_ends,
     }
+    if volume.get("Encrypted"):
+        ebs.update(Encrypted=True, KmsKeyId=volume["KmsKeyId"])
     if kind in WITH_IOPS and volume.get("Iops"):
         ebs["Iops"] = volume["Iops"]
     if kind == "gp3" and volume.get("Throughput"):
@@ -94,22 +130,23 @@ def _tagged(old: Shown, own: Mapping[str, str]) -> list[Json]:
     return [{"ResourceType": kind, "Tags": as_list({**tags, **own})} for kind, tags in given.items()]
 
 
-def replace_root(instance: str, image: str, client_token: str, own: Mapping[str, str]) -> Json:
-    """A new root volume from an image; the old one stays, detached."""
+def replace_root(instance: str, source: Mapping[str, str], client_token: str, own: Mapping[str, str]) -> Json:
+    """A new root volume from an image, or a volume that was there before; the present one stays, detached."""
     return {
         "InstanceId": instance,
-        "ImageId": image,
+        **source,
         "ClientToken": client_token,
         "DeleteReplacedRootVolume": False,
         "TagSpecifications": [{"ResourceType": "replace-root-volume-task", "Tags": as_list(own)}],
     }
 
 
-def targets(instance: str, places: Sequence[Registration]) -> list[Json]:
+def targets(instance: Json, places: Sequence[Registration]) -> list[Json]:
     """RegisterTargets or DeregisterTargets, one request for each target group."""
     groups: dict[str, list[Json]] = {}
     for place in places:
-        groups.setdefault(place.group, []).append({"Id": instance, "Port": place.port})
+        names = {"": instance["InstanceId"], FIRST: instance.get("PrivateIpAddress", "")}
+        groups.setdefault(place.group, []).append({"Id": names.get(place.address, place.address), "Port": place.port})
     return [{"TargetGroupArn": group, "Targets": chosen} for group, chosen in sorted(groups.items())]
 
 

@@ -1,6 +1,7 @@
 """Edge: standalone EC2 instances as a fleet, each given a new root volume in place. All else about them never moves.
 
-The old root volume is kept, detached: going back puts it into its place again, while the instance is stopped.
+The old root volume is kept, detached. Going back replaces the new one by it, which reboots the instance: it is never
+stopped, which would take its automatic address and the data of an instance store, and which protection or Spot forbid.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from typing import Any
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.tags import as_dict
+from images.ledger import Made
 from pipelines.fleet.ec2 import requests
 from pipelines.fleet.ec2.amis import image_of
+from pipelines.fleet.ec2.comparison import changed, root_traits
 from pipelines.fleet.ec2.essence import (
     KEPT,
     RUNNING,
+    STOPPED,
     Hung,
     Json,
     Kept,
@@ -22,15 +26,19 @@ from pipelines.fleet.ec2.essence import (
     kept_in,
     own_tags,
     persons_tags,
-    root_traits,
 )
+from pipelines.fleet.ec2.leavings import volumes_of
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
+from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.place import Place
 from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.members import Key, Read, Target
+from pipelines.fleet.model import Way
 from pipelines.fleet.port import UnderwayError
 
-UNDER_WAY = ("pending", "in-progress", "failing")
+UNDER_WAY = ("pending", "in-progress", "failing", "failing-detached")
+FAILED = ("failed", "failed-detached")
+CHECKED = timedelta(minutes=2)  # EC2 User Guide, "Status checks": they run every minute
 
 
 class RootVolumeFleet(Ec2Members):
@@ -44,10 +52,18 @@ class RootVolumeFleet(Ec2Members):
             kept_for(shown, key)
             return
         image = place.image(image_of(self.cloud, target, place.region))
-        _refuse_smaller(shown, image)
+        self._refuse_unfit(place, shown, image)
         held = Hung(volumes=_root_of(shown), registrations=shown.registrations)
         until = expiry.astimezone(UTC).isoformat()
         place.tag([key.old], Kept(key.rollout, image["ImageId"], until, shown.public, held).tags())
+
+    def _refuse_unfit(self, place: Place, shown: Shown, image: Json) -> None:
+        """Raise RefusedError, before anything is drained, for what EC2 refuses or what could not go back."""
+        comes, was = essentials(image), shown.volumes[shown.root]
+        if not was.get("Encrypted") and not comes["Encrypted"]:
+            comes["Encrypted"] = place.encrypts()
+        if why := unfit(shown, comes, Way.ROOT_VOLUME):
+            raise RefusedError(f"{shown.id} cannot get the root volume of {image['ImageId']}: {why}")
 
     def retire(self, key: Key, drain: timedelta) -> None:
         """Take the instance out of its target groups and let it drain; it is still what it was."""
@@ -63,6 +79,7 @@ class RootVolumeFleet(Ec2Members):
         shown = Shown(place.need(key.old))
         if shown.root in ("", *kept.hung.volumes):
             raise UnderwayError(f"waiting for {key.old} to show its new root volume")
+        self._note(key, place, *kept.hung.volumes, shown.root)
         place.tag([*kept.hung.volumes], own_tags(key.rollout, key.member, kept.expiry))
         was = place.volume(next(iter(kept.hung.volumes)))
         place.tag([shown.root], {**persons_tags(was.get("Tags")), ROLLOUT: key.rollout, MEMBER: key.member})
@@ -71,30 +88,36 @@ class RootVolumeFleet(Ec2Members):
     def _replace(self, key: Key, place: Place, kept: Kept) -> None:
         """One task that replaces it, begun once, and looked at before the instance is: that shows it a bit later."""
         if not self._tasks(key, place):
-            token = requests.token(key.rollout, key.member, "root", 0)
-            own = own_tags(key.rollout, key.member, kept.expiry)
-            place.ec2.call("CreateReplaceRootVolumeTask", **requests.replace_root(key.old, kept.image, token, own))
-        ended = self._ended(key, place)
+            self._ask(key, place, {"ImageId": kept.image}, requests.token(key.rollout, key.member, "root", 0), kept)
+        self._succeeded(key, place)
+
+    def _ask(self, key: Key, place: Place, source: dict[str, str], token: str, kept: Kept) -> None:
+        own = own_tags(key.rollout, key.member, kept.expiry)
+        place.ec2.call("CreateReplaceRootVolumeTask", **requests.replace_root(key.old, source, token, own))
+
+    def _succeeded(self, key: Key, place: Place, *, back: bool = False) -> None:
+        """Wait for the last task. Raises OutsideError where it failed."""
+        ended = self._ended(key, place, back=back)
         if ended["TaskState"] != "succeeded":
             raise OutsideError(f"the root volume of {key.old} could not be replaced: {ended['TaskState']}")
 
-    def _ended(self, key: Key, place: Place) -> Json:
+    def _ended(self, key: Key, place: Place, *, back: bool) -> Json:
         """The last task once it has ended."""
         what = f"the root volume of {key.old} to be replaced"
 
         def last() -> Any:
-            tasks = self._tasks(key, place)
+            tasks = self._tasks(key, place, back=back)
             return tasks and tasks[-1]["TaskState"] not in UNDER_WAY and tasks[-1]
 
         found: Json = place.until(last, what)
         return found
 
-    def _tasks(self, key: Key, place: Place) -> list[Json]:
-        """The tasks of this replacement, the oldest first."""
+    def _tasks(self, key: Key, place: Place, *, back: bool = False) -> list[Json]:
+        """The tasks of this replacement or, by a volume and no image, of its way back, the oldest first."""
         mine = [{"Name": "instance-id", "Values": [key.old]}]
         found = place.ec2.pages("DescribeReplaceRootVolumeTasks", "ReplaceRootVolumeTasks", Filters=mine)
         own = [one for one in found if as_dict(one.get("Tags")).get(ROLLOUT) == key.rollout]
-        return sorted(own, key=lambda one: str(one["StartTime"]))
+        return sorted((one for one in own if back != bool(one.get("ImageId"))), key=lambda one: str(one["StartTime"]))
 
     def read(self, key: Key) -> Read:
         """One look at the instance, with its new root volume."""
@@ -103,7 +126,17 @@ class RootVolumeFleet(Ec2Members):
         kept = kept_in(Shown(found).tags) if found else None
         if found and kept and Shown(found).root in kept.hung.volumes:
             return Read(False, f"{key.old} still has its old root volume")
-        return self.read_old(key)
+        seen = self.read_old(key)
+        if seen.good and found and self._stale(key, place, found):
+            return Read(False, f"the status checks of {key.old} may be from before its reboot: they run once a minute")
+        return seen
+
+    def _stale(self, key: Key, place: Place, instance: Json) -> bool:
+        """Whether only status checks speak for an instance, and did so before it rebooted, by the service's clock."""
+        if self.fleet.health.kind != "ec2" or any(one.state == "healthy" for one in place.registrations(instance)):
+            return False
+        ended = [one for one in self._tasks(key, place) if one.get("CompleteTime")]
+        return bool(ended) and place.age(ended[-1]) < CHECKED
 
     def expose(self, key: Key) -> None:
         """Nothing: `start` registers the instance again."""
@@ -135,7 +168,7 @@ class RootVolumeFleet(Ec2Members):
             place.start(key.old)
             return
         if self._tasks(key, place) and shown.state in RUNNING:
-            self._ended(key, place)
+            self._ended(key, place, back=False)
             shown = Shown(place.need(key.old))
         if shown.root not in kept.hung.volumes:
             self._put_back(key, place, shown, kept)
@@ -144,15 +177,45 @@ class RootVolumeFleet(Ec2Members):
         place.register(key.old, kept.hung.registrations)
 
     def _put_back(self, key: Key, place: Place, shown: Shown, kept: Kept) -> None:
-        """Stop the instance and give it its old root volume; the new one is marked for whoever clears up."""
-        if shown.root:
-            place.tag([shown.root], own_tags(key.rollout, key.member, kept.expiry))
+        """The old root volume takes the place of the new one, which is marked for the reaper."""
         place.deregister(key.old, kept.hung.registrations, timedelta())
+        if not shown.root:
+            self._attach(key, place, kept)
+            return
+        self._note(key, place, shown.root)
+        place.tag([shown.root], own_tags(key.rollout, key.member, kept.expiry))
+        place.start(key.old)  # only the root volume of what runs is replaced
+        tasks = self._tasks(key, place, back=True)
+        if not tasks or tasks[-1]["TaskState"] in FAILED:
+            volume, token = next(iter(kept.hung.volumes)), requests.token(key.rollout, key.member, "back", len(tasks))
+            self._ask(key, place, {"VolumeId": volume}, token, kept)
+        self._succeeded(key, place, back=True)
+        if Shown(place.need(key.old)).root not in kept.hung.volumes:
+            raise UnderwayError(f"waiting for {key.old} to show its old root volume")
+
+    def _note(self, key: Key, place: Place, *volumes: str) -> None:
+        """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""
+        for volume in volumes:
+            self.cloud.ledger.record_made(
+                Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
+            )
+
+    def _attach(self, key: Key, place: Place, kept: Kept) -> None:
+        """A task left the instance without any root volume: it stops, and gets its own again, if a stop costs nothing.
+
+        Raises OutsideError where it would: then a person decides.
+        """
+        (volume, (device, _)), *_ = kept.hung.volumes.items()
+        if Shown(place.need(key.old)).state not in STOPPED:
+            shown = place.shown(place.need(key.old))
+            protected = ["its protection from being stopped"] if place.attribute(key.old, "disableApiStop") else []
+            if lost := [*lost_by_stop(shown), *protected]:
+                raise OutsideError(
+                    f"{key.old} has no root volume, and to stop it would cost {', '.join(lost)}",
+                    hint=f"stop it, attach {volume} at {device}, start it, and roll back again",
+                )
         place.stop(key.old, wait=True)
-        if shown.root:
-            place.take_off(shown.root)
-        for volume, (device, _) in kept.hung.volumes.items():
-            place.move_volume(volume, device, key.old)
+        place.moving(key.old).volume(volume, device, key.old)
 
     def discard(self, key: Key) -> None:
         """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`."""
@@ -162,8 +225,9 @@ class RootVolumeFleet(Ec2Members):
         if found and kept and Shown(found).root not in kept.hung.volumes:
             raise OutsideError(f"{key.old} has not got back its root volume", hint="revive the old one first")
         old = kept.hung.volumes if kept else {}
+        ours = volumes_of(self.cloud.ledger, place)  # a tag can be put on any volume
         for volume in place.detached(key.rollout, key.member):
-            if volume not in old:
+            if volume in ours and volume not in old:
                 place.delete_volume(volume)
         if found and kept:
             place.untag(old, [ROLLOUT, MEMBER, EXPIRY])
@@ -178,7 +242,7 @@ class RootVolumeFleet(Ec2Members):
             return ()
         was = root_traits(place.volume(next(iter(kept.hung.volumes))))
         now = root_traits(place.volume(Shown(found).root))
-        return tuple(f"{name}: {was[name]} → {now[name]}" for name in was if was[name] != now[name])
+        return tuple(changed(was, now))
 
     def log(self, key: Key) -> str:
         """The last lines of the instance's console."""
@@ -195,15 +259,3 @@ def _root_of(shown: Shown) -> dict[str, tuple[str, bool]]:
     name = shown.instance["RootDeviceName"]
     ebs = next(one["Ebs"] for one in shown.instance["BlockDeviceMappings"] if one["DeviceName"] == name)
     return {ebs["VolumeId"]: (name, bool(ebs.get("DeleteOnTermination")))}
-
-
-def _refuse_smaller(shown: Shown, image: Json) -> None:
-    """EC2 puts no smaller volume into a root's place."""
-    device, has = image["RootDeviceName"], int(shown.volumes[shown.root]["Size"])
-    size = next(one["Ebs"]["VolumeSize"] for one in image["BlockDeviceMappings"] if one["DeviceName"] == device)
-    if int(size) < has:
-        raise RefusedError(
-            f"the root volume of {shown.id} has {has} GiB and that of {image['ImageId']} {size}: it cannot be replaced "
-            "by a smaller one",
-            hint='build the image with a disk as large, or set ec2.way = "instance"',
-        )

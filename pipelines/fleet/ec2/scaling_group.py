@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hardening.foundation.errors import OutsideError
@@ -10,12 +13,50 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from pipelines.fleet.delegated import Group
 from pipelines.fleet.ec2.inventory import specification
+from pipelines.fleet.leavings import OWN_LABELS
 
 Json = dict[str, Any]
 SYMBOLIC = ("$Latest", "$Default")
 GOES_ON = ("Pending", "InProgress", "Baking")
 ALL = 100  # percent
 OVER = "ActiveInstanceRefreshNotFound"
+ROLL_ANYWAY = f"{OWN_LABELS}roll"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Another tool that sets a group's launch template: the tag that it leaves, and its own way to a new image.
+
+    `yields`: it can be told to leave the template to us. `name` may hold the tag's `{value}`.
+    """
+
+    name: str
+    tag: str
+    instead: str
+    value: str = ".*"
+    yields: bool = True
+
+
+OWNERS = (
+    Owner(
+        "EKS", r"eks:.*|k8s\.io/cluster-autoscaler/.*|kubernetes\.io/cluster/.*",
+        "set the node group's launch template version by UpdateNodegroupVersion, which drains its pods", yields=False,
+    ),
+    Owner(
+        "an ECS capacity provider", "AmazonECSManaged",
+        "drain the container instances by ECS, and let the capacity provider start new ones", yields=False,
+    ),
+    Owner("Elastic Beanstalk", "elasticbeanstalk:environment-.*", "set the environment's option ImageId", yields=False),
+    Owner(
+        "CloudFormation", "aws:cloudformation:stack-.*",
+        "let the stack take the image from the channel's parameter, and update it",
+    ),
+    Owner(
+        "{value}", "(?i)(managed|created)[-_ ]?by|provisioner",
+        "let it take the image from the channel's parameter, and apply it",
+        value="(?i).*(terraform|opentofu|pulumi|crossplane).*",
+    ),
+)  # fmt: skip
 
 
 class ScalingGroup:
@@ -101,6 +142,25 @@ class ScalingGroup:
         """Its refreshes to these versions of a template, the newest first."""
         found = self.scaling.pages("DescribeInstanceRefreshes", "InstanceRefreshes", AutoScalingGroupName=self.name)
         return [one for one in found if number(one) in versions and _desired(one).get("LaunchTemplateId") == template]
+
+
+def owner_of(tags: Mapping[str, str]) -> str:
+    """Why a group with these tags is another tool's to roll, and how to go on; empty where no tool owns it.
+
+    Such a tool would set the template back, or lose what runs on the instances. The tag `dev.goldsmith.roll=yes` says
+    that one which can yield ignores changes of the template.
+    """
+    for owner in OWNERS:
+        for key, value in tags.items():
+            if not (re.fullmatch(owner.tag, key) and re.fullmatch(owner.value, value)):
+                continue
+            if owner.yields and tags.get(ROLL_ANYWAY) == "yes":
+                continue
+            way = (
+                f"; or let it ignore the group's template, and tag the group {ROLL_ANYWAY}=yes" if owner.yields else ""
+            )
+            return f"its tag {key} says that it belongs to {owner.name.format(value=value)}: {owner.instead}{way}"
+    return ""
 
 
 def reach(preferences: Json) -> int:

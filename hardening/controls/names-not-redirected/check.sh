@@ -1,0 +1,26 @@
+set -eu
+cd "$ROOT"
+[ -d etc ] || { echo "no /etc: nothing to look at"; exit 1; }
+bad=$(
+    if [ -f etc/hosts ] && [ ! -L etc/hosts ]; then
+        sed -e 's/#.*//' -e 's/[[:space:]]\{1,\}/ /g' -e 's/^ //' -e 's/ $//' etc/hosts | while IFS= read -r line; do
+            # A machine's own name stands beside a loopback address; every other name there would be cut off.
+            case $line in
+                '' | '127.0.0.1 localhost' | '127.0.0.1 localhost.localdomain localhost' | '127.0.1.1 '* | '::1 localhost'* | '::1 ip6-localhost'* | \
+                    'fe00::'* | 'fe00:: '* | 'ff00::'* | 'ff02::'*) continue ;;
+            esac
+            printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "$line" || echo "/etc/hosts: $line"
+        done
+    fi
+    if [ -f etc/resolv.conf ] && [ ! -L etc/resolv.conf ]; then grep -nE '^[[:space:]]*nameserver' etc/resolv.conf | sed 's#^#/etc/resolv.conf:#' || true; fi
+    if [ -f etc/nsswitch.conf ] && [ ! -L etc/nsswitch.conf ]; then
+        sed -e 's/#.*//' -e 's/\[[^]]*\]//g' -ne 's/^[a-z_]*:[[:space:]]*//p' etc/nsswitch.conf | tr -s ' \t' '\n' | sort -u | while IFS= read -r module; do
+            [ -z "$module" ] || printf '%s\n' "$PARAM_MODULES" | grep -qxF -e "$module" || echo "/etc/nsswitch.conf: the module $module"
+        done
+    fi
+)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "hosts, resolver and name services name nobody of their own"

@@ -1,0 +1,23 @@
+set -eu
+cd "$ROOT"
+for file in etc/passwd etc/group; do
+    [ -s $file ] && [ ! -L $file ] || { echo "/$file is missing: nothing to look at"; exit 1; }
+done
+bad=$(
+    for file in $(find etc/sudoers etc/sudoers.d usr/local/etc/sudoers usr/local/etc/sudoers.d -xdev ! -type d 2>/dev/null | sort); do
+        [ ! -L "$file" ] || { echo "/$file is a link"; continue; }
+        sed -e ':a' -e '/\\$/{N;s/\\\n//;ba' -e '}' "$file" | grep -nE '^[^#]*(NOPASSWD|!authenticate)' | sed "s#^#/$file:#" || true
+    done
+    find etc/doas.conf etc/doas.d usr/local/etc/doas.conf -xdev -type f -exec grep -nHE '^[^#]*permit.*nopass' -- {} + 2>/dev/null | sed 's#^#/#' || true
+    find etc/polkit-1/rules.d usr/local/share/polkit-1/rules.d -xdev -type f -exec grep -nHE 'Result\.YES' -- {} + 2>/dev/null | sed 's#^#/#' || true
+    awk -F: '$1 != "root" && $3 ~ /^0+$/ {print "/etc/passwd: " $1 " has root'"'"'s number"}' etc/passwd
+    awk -F: '$1 != "root" && $3 ~ /^0+$/ {print "/etc/group: " $1 " has root'"'"'s number"}' etc/group
+    awk -F: -v groups="$PARAM_GROUPS" '
+        BEGIN {split(groups, names, "\n"); for (i in names) barred[names[i]] = 1}
+        $1 in barred && $4 != "" {print "/etc/group: " $1 " has the members " $4}' etc/group
+)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "$(wc -l < etc/passwd) accounts, and no rule that makes one of them root"

@@ -1,0 +1,77 @@
+# What a package brought counts as its own, configuration files too: dpkg's lists name both.
+set -eu
+cd "$ROOT"
+files=$(find . -xdev -type f | wc -l)
+[ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+find var/lib/dpkg/info -maxdepth 1 -type f -name '*.list' -exec cat -- {} + 2>/dev/null |
+    sed -E -e 's#^/##' -e 's#^(bin|sbin|lib|lib64)/#usr/\1/#' | sort -u > "$folder/packaged"
+
+# not_packaged WHAT PLACE…: files in these places that no package brought.
+not_packaged() {
+    what=$1
+    shift
+    for place; do
+        [ -e "$place" ] || [ -L "$place" ] || continue
+        find "$place" -xdev ! -type d -size +0 -printf '%p\n'
+    done | sort -u | grep -vxF -f "$folder/packaged" | sed "s#^.*\$#/&: $what#" || true
+}
+
+# lines WHAT PATTERN PLACE…: lines of these places that match, but for comments.
+lines() {
+    what=$1 pattern=$2
+    shift 2
+    for place; do
+        [ -e "$place" ] || continue
+        find "$place" -xdev -type f -exec grep -lIE -e "$pattern" -- {} + 2>/dev/null || true
+    done | sort -u | sed "s#^.*\$#/&: $what#"
+}
+
+found=$(
+    if [ -s etc/ld.so.preload ] || [ -L etc/ld.so.preload ]; then echo "/etc/ld.so.preload: is loaded into every program"; fi
+    not_packaged "adds folders in which libraries are found" etc/ld.so.conf.d
+    for home in root home/* etc/skel; do
+        for name in .bashrc .bash_profile .bash_login .bash_logout .profile .zshrc .zshenv .kshrc .pam_environment .config/fish \
+            .config/systemd .config/autostart .xinitrc .xsessionrc .ssh/rc .ssh/config .gitconfig .vimrc .inputrc .npmrc .pythonrc.py; do
+            [ -e "$home/$name" ] || [ -L "$home/$name" ] || continue
+            # A copy of what packages give to new accounts is theirs.
+            ! cmp -s -- "$home/$name" "etc/skel/$name" || [ "$home" = etc/skel ] || continue
+            ! cmp -s -- "$home/$name" "usr/share/base-files/dot$name" || continue
+            not_packaged "runs when somebody logs in" "$home/$name"
+        done
+    done
+    not_packaged "runs in every login shell" etc/profile.d
+    not_packaged "runs as part of apt" etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d
+    lines "runs programs as part of apt" '^[^/#]*(Pre-Invoke|Post-Invoke(-Success)?|Pre-Install-Pkgs|pre-invoke|post-invoke|status-logger)' etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d |
+        while IFS= read -r line; do name=${line%%:*}; grep -qxF -e "${name#/}" "$folder/packaged" || echo "$line"; done
+    lines "runs a program at every login" '^[^#]*pam_(exec|script|python|perl)\.so' etc/pam.d
+    lines "lets everybody in" '^[[:space:]]*-?auth[[:space:]]+(sufficient|\[[^]]*success=(done|ok|end)[^]]*\])[[:space:]]+pam_permit\.so' etc/pam.d
+    not_packaged "is a module that logins load" usr/lib/security usr/lib/x86_64-linux-gnu/security usr/lib/aarch64-linux-gnu/security
+    find usr/lib usr/local/lib opt -xdev \( -path '*/python*/*.pth' -o -name sitecustomize.py -o -name usercustomize.py -o -name 'sitecustomize.p[lm]' \) \
+        -size +0 -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | while IFS= read -r file; do
+        case $file in *.pth) grep -qE '^[[:space:]]*import[[:space:]]' -- "$file" || continue ;; esac
+        echo "/$file: runs with every program of that language"
+    done
+    not_packaged "runs when a device appears" etc/udev/rules.d
+    lines "runs a program when a module loads" '^[[:space:]]*install[[:space:]]+[^[:space:]]+[[:space:]]+/?' etc/modprobe.d | while IFS= read -r line; do
+        name=${line%%: *}
+        ! grep -E '^[[:space:]]*install[[:space:]]' -- "${name#/}" | grep -qvE '^[[:space:]]*install[[:space:]]+[^[:space:]]+[[:space:]]+(/usr)?/bin/(false|true)[[:space:]]*$' || echo "$line"
+    done
+    not_packaged "is a kind of program that the kernel starts by another" etc/binfmt.d
+    not_packaged "runs at boot" etc/rc.local etc/init.d etc/network/if-up.d etc/network/if-pre-up.d etc/NetworkManager/dispatcher.d \
+        etc/networkd-dispatcher etc/dhcp/dhclient-enter-hooks.d etc/dhcp/dhclient-exit-hooks.d usr/lib/systemd/system-generators \
+        etc/systemd/system-generators usr/local/lib/systemd/system-generators usr/lib/systemd/system-shutdown usr/lib/systemd/system-sleep \
+        etc/update-motd.d etc/kernel/postinst.d etc/initramfs-tools/hooks etc/initramfs-tools/scripts
+    lines "runs a program in the place of a connection" '^[[:space:]]*(ProxyCommand|LocalCommand|KnownHostsCommand|PKCS11Provider)[[:space:]=]' etc/ssh/ssh_config etc/ssh/ssh_config.d
+    lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
+)
+bad=$(printf '%s\n' "$found" | while IFS= read -r line; do
+    [ -n "$line" ] || continue
+    printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%: *}" || echo "$line"
+done)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "$files files, and every hook is a package's own"

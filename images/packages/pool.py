@@ -1,0 +1,50 @@
+"""Files of packages on this machine: each is hashed before it is used, whoever put it there. Edge: reads and links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hardening.foundation.errors import OutsideError
+from images.artifact import Package
+from images.disk import file_digest, link_or_copy
+from images.packages import debian
+
+
+def is_whole(package: Package, path: Path) -> bool:
+    """Whether `path` is the very .deb of `package`."""
+    return path.is_file() and file_digest(path) == package.sha256
+
+
+def require_whole(package: Package, path: Path, hint: str = "build again: a changed file is fetched anew") -> Path:
+    """`path`, which is the very .deb of `package`. Raises OutsideError where it is another file, or absent."""
+    if not is_whole(package, path):
+        raise OutsideError(f"{path.name} is not the file that was planned (sha256 {package.sha256[:12]}…)", hint=hint)
+    return path
+
+
+def write_repository(directory: Path, suite: str, packages: Mapping[Package, Path], stanzas: str) -> None:
+    """A package repository of exactly these .debs, hard-linked, for tools that must see nothing else and no network.
+
+    Raises OutsideError where a file is not its package's, or `stanzas` describe others than `packages`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for stanza in debian.stanzas(stanzas):
+        package = debian.package_of(stanza)
+        if package not in packages:
+            raise OutsideError(f"an entry for {package.name} {package.version}, which was not planned")
+        entries.append(debian.repository_stanza(stanza, f"./{_file_name(package)}"))
+    for package, path in packages.items():
+        link_or_copy(require_whole(package, path), directory / _file_name(package))
+    (directory / "Packages").write_text("\n\n".join(entries) + "\n")
+    digest, size = file_digest(directory / "Packages"), (directory / "Packages").stat().st_size
+    (directory / "Release").write_text(
+        f"Origin: goldsmith\nSuite: {suite}\nCodename: {suite}\nArchitectures: amd64 arm64 all\n"
+        f"Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {digest} {size} Packages\n"
+    )
+
+
+def _file_name(package: Package) -> str:
+    """The name of a .deb in a repository, where apt would take `%3a` for an escape."""
+    return debian.pool_name(package).replace("%3a", "_")

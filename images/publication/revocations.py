@@ -1,0 +1,92 @@
+"""Who says that a release is revoked: ledger and registry, of it, of its content, and of all that it stands on.
+
+Whoever says so wins. A revocation is about what is inside, and a child holds its base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from images.artifact import Release
+from images.ledger import Ledger
+
+Told = tuple[datetime, str]
+Ask = Callable[[str, str], Told | None]
+"""What a registry says of a digest in a repository: when and why it was revoked. Raises OutsideError: unasked is not
+unrevoked."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A release, or something that it stands on: what it is called, where it is published, and its digests."""
+
+    name: str
+    repository: str
+    digests: tuple[str, ...]
+
+
+def nothing(_repository: str, _digest: str) -> Told | None:
+    """The registry that is not asked: where the ledger alone decides, or AWS's tags say the rest."""
+    return None
+
+
+def revoked(ledger: Ledger, release: Release, ask: Ask = nothing) -> Release:
+    """The release, revoked where ledger or registry say so of it, of its content, or of a base of it."""
+    if release.revoked_at:
+        return release
+    own = Link(release.name, release.repository, tuple(dict.fromkeys((release.digest, release.content))))
+    if said := _said(ledger, own, ask):
+        at, reason = said
+    elif found := revoked_base(ledger, release.base_name, release.base_digest, ask):
+        base, (at, why) = found
+        reason = f"its base {base.name} was revoked: {why}"
+    else:
+        return release
+    return replace(release, revoked_at=at, revoked_reason=reason)
+
+
+def revoked_base(ledger: Ledger, repository: str, digest: str, ask: Ask = nothing) -> tuple[Link, Told] | None:
+    """The first base from this one on that is revoked, and what was said of it."""
+    for link in bases(ledger, repository, digest):
+        if said := _said(ledger, link, ask):
+            return link, said
+    return None
+
+
+def bases(ledger: Ledger, repository: str, digest: str) -> Iterator[Link]:
+    """What stands under something, from this base on, as far as the ledger knows."""
+    seen = set[str]()
+    while digest and digest not in seen:
+        seen.add(digest)
+        yield Link(repository.rpartition("/")[2], repository, (digest,))
+        under = ((one.base_name, one.base_digest) for one in over(ledger, digest) if one.base_digest)
+        repository, digest = next(under, ("", ""))
+
+
+def over(ledger: Ledger, digest: str) -> tuple[Release, ...]:
+    """The releases that a digest means: the release's own, or those over the content."""
+    known = ledger.release(digest)
+    return (*((known,) if known else ()), *ledger.releases_of_content(digest))
+
+
+def with_children(ledger: Ledger, releases: dict[str, Release]) -> dict[str, Release]:
+    """These releases, and all that stand on them as far as the ledger knows, by digest."""
+    known, found = ledger.releases(), dict(releases)
+    while True:
+        inside = {digest for one in found.values() for digest in (one.digest, one.content)}
+        more = [one for one in known if one.base_digest in inside and one.digest not in found]
+        if not more:
+            return found
+        found.update((one.digest, one) for one in more)
+
+
+def _said(ledger: Ledger, link: Link, ask: Ask) -> Told | None:
+    for digest in link.digests:
+        known = next((one for one in over(ledger, digest) if one.revoked_at), None)
+        if known and known.revoked_at:
+            return known.revoked_at, known.revoked_reason
+        if said := ask(link.repository, digest):
+            return said
+    return None

@@ -1,0 +1,125 @@
+"""Edge: which containers of an engine are a fleet's members, and how each one is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from hardening.foundation.errors import RefusedError
+from pipelines.fleet.docker import compose, essence
+from pipelines.fleet.docker.given import Json
+from pipelines.fleet.docker.images import Images
+from pipelines.fleet.docker.making import find
+from pipelines.fleet.health import probe
+from pipelines.fleet.leavings import ROLLOUT
+from pipelines.fleet.members import OLD, Member, protection
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.together import together
+
+CHECKED = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
+ENDED = ("exited", "dead")
+
+
+class Inventory:
+    """The containers of one engine. What never changes of a container is asked once, the rest in one list.
+
+    `recorded`: the names of the members that the fleet was last seen with.
+    """
+
+    def __init__(
+        self, api: Any, fleet: Fleet, account: str, images: Images, recorded: Callable[[], Collection[str]]
+    ) -> None:
+        self._api = api
+        self._fleet = fleet
+        self._account = account
+        self._images = images
+        self._recorded = recorded
+        self._seen: dict[str, Json] = {}
+
+    def members(self, only: str = "") -> tuple[Member, ...]:
+        """Every member, or the one with this name. Each is asked how it is at the same time as the others."""
+        self._images.retry()
+        everything = self._everything()
+        mine = [one for one in everything if only in ("", essence.name(one)) and self._is_member(one)]
+        return tuple(together([partial(self._member, one, everything) for one in sorted(mine, key=essence.name)]))
+
+    def _everything(self) -> list[Json]:
+        """All containers, those that do not run as well, as `inspect` shows them."""
+        listed = self._api.containers(all=True)
+        seen = {one["Id"]: self._seen.get(one["Id"]) or find(self._api, one["Id"]) for one in listed}
+        self._seen = {container: found for container, found in seen.items() if found}
+        return [_at_present(found, one) for one in listed if (found := self._seen.get(one["Id"]))]
+
+    def _is_member(self, container: Json) -> bool:
+        """Whether it carries the fleet's labels, is no rollout's work in progress, and runs or should run."""
+        labels, name = _labels(container), essence.name(container)
+        rollout = labels.get(ROLLOUT)
+        preparing = rollout is not None and name.endswith(f".{rollout}")
+        if preparing or any(labels.get(key) != value for key, value in self._fleet.selector.items()):
+            return False
+        status = container["State"]["Status"]
+        return status in essence.RUNNING or (status in ENDED and OLD not in name and self._should_run(container))
+
+    def _should_run(self, container: Json) -> bool:
+        """Whether one that has ended should run: by its restart policy, or because we know it as a member.
+
+        What ended well and has no policy, such as a job that is done, was meant to end.
+        """
+        found = find(self._api, container["Id"])
+        if found is None:
+            return False
+        policy = found["HostConfig"]["RestartPolicy"]["Name"]
+        if policy in ("always", "unless-stopped") or ROLLOUT in _labels(found):
+            return True
+        failed = found["State"].get("ExitCode") != 0
+        return failed and (policy == "on-failure" or essence.name(found) in self._recorded())
+
+    def _member(self, container: Json, everything: list[Json]) -> Member:
+        named, labels = essence.name(container), _labels(container)
+        until, wrong = protection(self._fleet.limits.do_not_disrupt, labels)
+        image, unknown = self._image(container)
+        return Member(
+            id=f"{self._account}/local/docker/{named}",
+            name=named,
+            handle=container["Id"],
+            image=container["Config"]["Image"],
+            digests=essence.digests(container, image),
+            layers=tuple((image.get("RootFS") or {}).get("Layers") or ()),
+            since=datetime.fromisoformat(container["Created"][:19] + "+00:00"),
+            healthy=self._serves(container),
+            protected_until=until,
+            forced_in_place=essence.forced_in_place(container, self._fleet.limits.shared_mounts),
+            cannot_roll=essence.cannot_roll(container, everything) or unknown or wrong,
+            exact=essence.exact(container, image),
+            defined_in=compose.defined_in(labels),
+        )
+
+    def _image(self, container: Json) -> tuple[Json, str]:
+        """The image, or why it is not known."""
+        try:
+            return self._images.of(container), ""
+        except RefusedError as error:
+            return {}, f"{error.message}: {error.hint}"
+
+    def _serves(self, container: Json) -> bool:
+        """Whether the container serves right now, as far as one look can tell."""
+        if self._fleet.health.kind != "docker":
+            return probe(self._api, self._fleet.health, container).good
+        state = container["State"]
+        return bool(state["Status"] == "running" and state["Health"] == "healthy")
+
+
+def _at_present(inspected: Json, listed: Json) -> Json:
+    """What was once inspected, with what may have changed since: the name, how it runs, and its networks."""
+    own = next((name for name in listed["Names"] if name.count("/") == 1), inspected["Name"])
+    check = CHECKED.search(listed["Status"])
+    state = {"Status": listed["State"], "Health": check.group(1) if check else "healthy"}
+    networks = {**inspected["NetworkSettings"], **listed["NetworkSettings"]}
+    return {**inspected, "Name": own, "State": state, "NetworkSettings": networks}
+
+
+def _labels(container: Json) -> dict[str, str]:
+    return container["Config"].get("Labels") or {}
