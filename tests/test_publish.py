@@ -118,9 +118,9 @@ def test_other_dates_or_another_policy_make_another_release(to: Publisher) -> No
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
     shorter = release(to, artifact, definition(lifecycle={"expires_after": "5d"}), judged()).release
-    strictly = replace(judged(), verdict=replace(judged().verdict, policy="strict"))
+    strictly = replace(judged(), verdict=replace(judged().verdict, policy="machine"))
     stricter = release(to, artifact, definition(), strictly).release
-    assert stricter.policy == "strict"
+    assert stricter.policy == "machine"
     assert len({first.digest, shorter.digest, stricter.digest}) == 3
 
 
