@@ -61,7 +61,7 @@ def image_list(c: Context, json: bool = False) -> None:
     from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show
     from pipelines.wiring import image_context
 
-    show(definition_lines(image_context()), DEFINITION_COLUMNS, as_json=json)
+    show(definition_lines(image_context(looks=True)), DEFINITION_COLUMNS, as_json=json)
 
 
 @command(REFRESH | NAME | JSON, "name")
@@ -355,7 +355,11 @@ def roll_plan(
 
 
 @command(
-    {"fleet": "a fleet's name", "plan": "carry out exactly the plan in this file, or refuse where the world has moved"}
+    {
+        "fleet": "a fleet's name",
+        "plan": "carry out exactly the plan in this file, or refuse where the world has moved",
+        "approve-as-owner": "do without a second person's approval, which the audit shows",
+    }
     | ADOPT
     | APPLY
     | JSON,
@@ -363,12 +367,15 @@ def roll_plan(
     iterable=["adopt"],
 )
 def roll_start(
-    c: Context, fleet: str, adopt: list[str], plan: str = "", apply: bool = False, json: bool = False
-) -> int:
+    c: Context, fleet: str, adopt: list[str], plan: str = "", approve_as_owner: bool = False,
+    apply: bool = False, json: bool = False,
+) -> int:  # fmt: skip
     """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
     from pipelines.roll.commands import roll_fleet, show_roll
 
-    return show_roll(roll_fleet(fleet, apply=apply, adopt=adopt, file=plan), as_json=json, file=plan)
+    return show_roll(
+        roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner), as_json=json, file=plan
+    )
 
 
 @command(FLEET | {"watch": "until it is over, live in a terminal"} | JSON, "fleet")
@@ -405,13 +412,17 @@ def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
     command(fleet, Command.RESUME, reason)
 
 
-@command(FLEET | REASON, "fleet")
-def roll_approve(c: Context, fleet: str, reason: str = "") -> None:
-    """End the bake now, and promote its wave."""
+@command(FLEET | {"plan": "approve the plan in this file, which somebody else made"} | REASON, "fleet")
+def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> None:
+    """End the bake now, and promote its wave; with --plan, approve a plan that is not begun yet."""
+    from pipelines.roll.commands import approve
     from pipelines.roll.journal import Command
     from pipelines.roll.watching import command
 
-    command(fleet, Command.APPROVE, reason)
+    if plan:
+        approve(fleet, plan, reason)
+    else:
+        command(fleet, Command.APPROVE, reason)
 
 
 @command(FLEET | REASON, "fleet")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from hardening.benchmark import SCORE
+from hardening.floor import weaknesses
 from hardening.foundation.content import find_content, load_toml, read_small, require_inside
-from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.errors import ContentError, RefusedError, nearest
+from hardening.foundation.settings import Judging
 from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
-from hardening.policy import Policy, RunningRules
+from hardening.policy import Policy
+from hardening.rules import RUNNING, WAIVABLE
 
 __all__ = [
     "LoadedControl",
@@ -21,10 +23,11 @@ __all__ = [
     "load_profile",
     "load_profiles",
     "load_waivers",
-    "what_can_be_waived",
+    "require_known",
+    "require_may_publish",
+    "subjects_of",
+    "within_root",
 ]
-
-RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 
 
 def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
@@ -70,30 +73,57 @@ def load_policy(roots: Sequence[Path], name: str) -> Policy:
     return load_toml(files[name], Policy, name=name)
 
 
+def require_may_publish(roots: Sequence[Path], judging: Judging, name: str) -> None:
+    """Raise RefusedError unless the verdict of the policy `name` may let a release be published or promoted."""
+    file = find_content(roots, "hardening/policies", "*.toml").get(name, "")
+    if name not in judging.policies:
+        raise RefusedError(
+            f"the policy {name} may judge, but not publish: judging.policies names {', '.join(judging.policies)}",
+            hint=f"leave --policy out; or, for trying out with a registry of its own, name {name} in judging.policies "
+            "in goldsmith.toml, with a judging.floor that is no stricter",
+        )
+    floor = load_policy(roots, judging.floor) if judging.floor else None
+    if weak := weaknesses(load_policy(roots, name), floor):
+        than = f"weaker than the policy {floor.name}, which is judging.floor" if floor else "not enough to publish by"
+        raise RefusedError(f"the policy {name} is {than}", evidence="\n".join(weak), hint=f"see {file}")
+
+
 def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:
-    """Every waiver of the content roots, expired ones too, sorted by id."""
+    """Every waiver of the content roots, expired ones too, sorted by id.
+
+    Those of the first root, the checkout, reach every subject; those of another root only that root's own.
+    """
     files = find_content(roots, "hardening/waivers", "*.toml")
     waivers = {file: load_toml(file, Waiver, id=name) for name, file in files.items()}
-    if any(waiver.controls for waiver in waivers.values()):
-        known = what_can_be_waived(roots)
-        for file, waiver in waivers.items():
-            _refuse_unknown(file, waiver, known)
-    return tuple(waivers.values())
+    known = find_content(roots, "hardening/controls", "*/") if any(w.controls for w in waivers.values()) else {}
+    for file, waiver in waivers.items():
+        require_known(file, waiver, known)
+    return tuple(within_root(file, waiver, roots) for file, waiver in waivers.items())
 
 
-def what_can_be_waived(roots: Sequence[Path]) -> set[str]:
-    """What `controls` of a waiver may name: controls, running rules and the benchmark's score.
-
-    `<scanner>-evaluated` comes with the scanners, `boot-…` with what a booted machine shows.
-    """
-    return {*find_content(roots, "hardening/controls", "*/"), *RUNNING, SCORE}
+def within_root(file: Path, waiver: Waiver, roots: Sequence[Path]) -> Waiver:
+    """The waiver in `file`, for as far as the root that holds it may speak."""
+    root = next(root for root in roots if file.parent == root / "hardening/waivers")
+    return waiver if root == roots[0] else waiver.within(subjects_of(root))
 
 
-def _refuse_unknown(file: Path, waiver: Waiver, known: set[str]) -> None:
-    """A waiver for what does not exist excuses nothing, and its author believes that it does."""
-    for name in waiver.controls:
-        if name not in known and not name.endswith("-evaluated") and not name.startswith("boot-"):
-            raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))
+def subjects_of(root: Path) -> frozenset[str]:
+    """What the content of one root is about: its definitions, and its fleets with a slash after their names."""
+    fleets = find_content([root], "pipelines/fleets", "*.toml")
+    return frozenset([*find_content([root], "images/definitions", "*/"), *(f"{name}/" for name in fleets)])
+
+
+def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None:
+    """Raise ContentError where the waiver names what does not exist: its author believes that it excuses something."""
+    for key, known in (("controls", controls), ("rules", WAIVABLE)):
+        other = {"controls": ("rules", WAIVABLE), "rules": ("controls", controls)}[key]
+        for name in getattr(waiver, key):
+            if name in known:
+                continue
+            hint = f"{name} belongs under {other[0]}" if name in other[1] else nearest(name, known)
+            own = key == "rules" and name in RUNNING
+            said = f"{name} cannot be waived" if own else f"unknown {key.removesuffix('s')}: {name}"
+            raise ContentError(said, file=file, key=key, hint="" if own else hint)
 
 
 def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> LoadedControl:

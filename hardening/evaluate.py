@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 from hardening import benchmark
 from hardening.findings import (
-    WORST_FIRST,
     CheckResult,
     Finding,
     FindingKind,
@@ -22,11 +21,12 @@ from hardening.findings import (
     Verdict,
     merge,
 )
+from hardening.floor import covering
 from hardening.judges import counts, judges, outdated, unread
-from hardening.model import Enforcement, Severity, Waiver
+from hardening.model import Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule
 from hardening.running import RunningFacts, judge_member
-from hardening.waive import ended, settle
+from hardening.waive import about_check, about_finding, about_rule, ended, settle
 
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
@@ -55,7 +55,7 @@ def judge_image(
     own = [
         *judges(rules.judges, subject, reports, now),
         *_unchecked(subject, checks),
-        *(_check(subject, result) for result in checks or () if result.outcome in CHECK_BROKE),
+        *_windowless(policy),
         *_silent(policy, subject, reports),
         *benchmark.measured(rules.benchmark, subject, reports),
         *unread(rules.judges, subject, reports, now),
@@ -63,9 +63,17 @@ def judge_image(
         *_review(policy, now),
         *ended(waivers, subject, now.date()),
     ]
-    found = [_dissent(_finding(policy, subject, finding, now, seen), finding, reports) for finding in merged]
-    settled = [settle(reason, policy.exception_contact, waivers, now) for reason in own]
-    settled += [settle(reason, policy.exception_contact, waivers, now, finding=True) for reason in found]
+    about = [(reason, about_rule(reason.rule)) for reason in own]
+    about += [
+        (_check(subject, result), about_check(result.control))
+        for result in checks or ()
+        if result.outcome in CHECK_BROKE
+    ]
+    about += [
+        (_dissent(_finding(policy, subject, finding, now, seen), finding, reports), about_finding(finding))
+        for finding in merged
+    ]
+    settled = [settle(reason, named, policy.exception_contact, waivers, now) for reason, named in about]
     evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
@@ -100,6 +108,22 @@ def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> list[Reaso
     ]
 
 
+def _windowless(policy: Policy) -> list[Reason]:
+    """The reason against every image where the policy lets known vulnerabilities stay for ever."""
+    if policy.image.has_window:
+        return []
+    return [
+        Reason(
+            rule="policy-window",
+            subject=policy.name,
+            enforcement=Enforcement.ENFORCE,
+            what=f"the policy {policy.name} enforces no window in which vulnerabilities must be fixed",
+            why="by such a policy an image with every known hole would pass",
+            todo=f"{policy.owner}: add [[image.vulnerabilities]] to hardening/policies/{policy.name}.toml",
+        )
+    ]
+
+
 def _check(subject: str, result: CheckResult) -> Reason:
     broke = CHECK_BROKE[result.outcome]
     return Reason(
@@ -123,17 +147,7 @@ def _finding(policy: Policy, subject: str, finding: Finding, now: datetime, firs
 
 def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
     """The windows of `policy` that cover `finding`, by severity and exploitation (see FixWindow)."""
-    named = any(w.severity is Severity.UNKNOWN and not w.exploited for w in policy.image.vulnerabilities)
-    return [window for window in policy.image.vulnerabilities if _covers(window, finding, named)]
-
-
-def _covers(window: FixWindow, finding: Finding, unknown_is_named: bool) -> bool:
-    if window.exploited and not finding.exploited:
-        return False
-    if window.severity is Severity.UNKNOWN or finding.severity is Severity.UNKNOWN:
-        same = window.severity is finding.severity
-        return same or (finding.severity is Severity.UNKNOWN and (window.exploited or not unknown_is_named))
-    return WORST_FIRST.index(finding.severity) <= WORST_FIRST.index(window.severity)
+    return covering(policy.image.vulnerabilities, finding.severity, exploited=finding.exploited)
 
 
 def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime, first_seen: FirstSeen) -> Reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -189,23 +190,74 @@ class Profile(Content):
     without: dict[Name, NonEmpty] = Field({}, description="controls of `extends` left out, each with the reason")
 
 
+VulnerabilityId = Annotated[
+    str,
+    matching(
+        r"^(CVE-[0-9]{4}-[0-9]{4,}|(GHSA|TEMP|DSA|DLA|USN|PYSEC|GO|RUSTSEC|OSV|MAL|GMS)(-[A-Za-z0-9]+)+)$",
+        "a vulnerability's id such as CVE-2026-0001 or GHSA-2j2x-hqr9-3h42",
+    ),
+]
+ScopePath = Annotated[
+    str, matching(r"^/[^*?\[]+(/.*)?$", "an absolute path; a glob begins with a whole directory, such as /usr/share/*")
+]
+WAIVER_KEYS = ("controls", "vulnerabilities", "secrets", "misconfigurations", "benchmark", "rules")
+
+
 class Waiver(Content):
-    """A written exception that ends: it covers controls or vulnerabilities, for the named subjects, until `expires`."""
+    """A written exception that ends: what it names, each sort under its own key, is accepted until `expires`.
+
+    A vulnerability is accepted in the named packages alone, a secret under the named paths.
+    """
 
     id: Name
     controls: tuple[Name, ...] = ()
-    vulnerabilities: tuple[str, ...] = ()
+    vulnerabilities: tuple[VulnerabilityId, ...] = Field((), description="ids, in the `packages` that are named")
+    packages: tuple[NonEmpty, ...] = Field((), description="exact names; `vulnerabilities` is about them alone")
+    versions: tuple[NonEmpty, ...] = Field((), description="exact versions of the packages; empty: any version")
+    secrets: tuple[NonEmpty, ...] = Field((), description="ids of findings, under the `paths` that are named")
+    paths: tuple[ScopePath, ...] = Field((), description="globs over absolute paths that `secrets` is about")
+    misconfigurations: tuple[NonEmpty, ...] = Field((), description="ids of a scanner's findings")
+    benchmark: tuple[NonEmpty, ...] = Field((), description="short names of a benchmark's rules")
+    rules: tuple[Name, ...] = Field((), description="Goldsmith's own rules, such as max-age or boot-listening")
     subjects: Annotated[tuple[str, ...], Field(min_length=1, description="globs over definition or fleet/member names")]
     reason: NonEmpty
     owner: NonEmpty
     approver: NonEmpty
     created: date
     expires: date
+    _reach: frozenset[str] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it names."""
+        return tuple(name for key in WAIVER_KEYS for name in getattr(self, key))
+
+    @property
+    def reach(self) -> frozenset[str] | None:
+        """The subjects that its content root may speak for; None: all."""
+        return self._reach
+
+    def within(self, reach: frozenset[str]) -> Waiver:
+        """The same waiver for these subjects alone: names of definitions, and of fleets with a slash after them."""
+        waiver = self.model_copy()
+        waiver._reach = reach
+        return waiver
+
+    def reaches(self, subject: str) -> bool:
+        """Whether it is about `subject`: one of its globs matches, and its content root may speak for it."""
+        head, slash, _ = subject.partition("/")
+        inside = self._reach is None or f"{head}{slash}" in self._reach
+        return inside and any(fnmatchcase(subject, glob) for glob in self.subjects)
 
     @model_validator(mode="after")
     def _bounded(self) -> Waiver:
-        if not self.controls and not self.vulnerabilities:
-            raise ValueError("a waiver covers at least one control or vulnerability")
+        if not self.names:
+            raise ValueError(f"a waiver names something under at least one of {', '.join(WAIVER_KEYS)}")
+        for what, where in (("vulnerabilities", "packages"), ("secrets", "paths")):
+            if bool(getattr(self, what)) != bool(getattr(self, where)):
+                raise ValueError(f"{what} and {where} go together: a waiver says of which {where} it accepts {what}")
+        if self.versions and not self.packages:
+            raise ValueError("versions are those of packages, and no package is named")
         if self.approver.casefold() == self.owner.casefold():
             raise ValueError("approver and owner must be two people")
         if not 0 < (self.expires - self.created).days <= LONGEST_WAIVER_DAYS:

@@ -86,6 +86,11 @@ class ImageRules(Content):
     misconfigurations: Rule = Rule(enforcement=Enforcement.WARN)
     benchmark: Benchmark | None = Field(None, description="for machines; what it demands was evaluated, or refused")
 
+    @property
+    def has_window(self) -> bool:
+        """Whether it enforces, of any vulnerability at all, that it is gone within some time."""
+        return any(window.enforcement is Enforcement.ENFORCE for window in self.vulnerabilities)
+
 
 class RunningRules(Content):
     """What a running instance must satisfy."""

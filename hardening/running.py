@@ -10,7 +10,7 @@ from hardening.findings import Reason
 from hardening.foundation.durations import shown
 from hardening.model import Waiver
 from hardening.policy import Policy, Rule
-from hardening.waive import settle
+from hardening.waive import about_rule, settle
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def judge_member(
     judged: list[Judge] = [_revoked, _approved_source]
     judged += [_expired, _superseded, _refused, _max_age] if member.known else [_unknown]
     reasons = [reason for rule in judged if (reason := rule(policy, subject, member, now))]
-    return tuple(settle(reason, policy.exception_contact, waivers, now) for reason in reasons)
+    return tuple(settle(reason, about_rule(reason.rule), policy.exception_contact, waivers, now) for reason in reasons)
 
 
 def _reason(rule: Rule, name: str, subject: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:

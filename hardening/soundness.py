@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hardening.catalog import load_cases, load_control, load_policy, load_profile
+from hardening.catalog import load_cases, load_control, load_policy, load_profile, require_may_publish
 from hardening.foundation.content import find_content, load_toml
-from hardening.foundation.errors import ContentError, Problems, nearest
+from hardening.foundation.errors import ContentError, Problems, RefusedError, nearest
+from hardening.foundation.settings import Judging
 from hardening.model import LoadedControl, Waiver
+from hardening.policy import Policy
 from hardening.render import require_sound, require_templates
 
 
@@ -29,8 +31,39 @@ def check_hardening(roots: Sequence[Path], problems: Problems) -> None:
         for entry in profile.controls if profile else ():
             if entry.control in controls or entry.control not in folders:  # what does not load has been told
                 problems.of(require_sound, entry, controls)
-    for name in find_content(roots, "hardening/policies", "*.toml"):
-        problems.of(load_policy, roots, name)
+    for name, file in find_content(roots, "hardening/policies", "*.toml").items():
+        if policy := problems.of(load_policy, roots, name):
+            problems.of(_require_window, file, policy)
+
+
+def check_publishing(roots: Sequence[Path], judging: Judging, problems: Problems) -> None:
+    """See that each policy that may publish is there, and as strict as the floor."""
+    problems.of(_require_floor, roots, judging)
+    for name in judging.policies:
+        problems.of(_require_strict, roots, judging, name)
+
+
+def _require_floor(roots: Sequence[Path], judging: Judging) -> None:
+    if judging.floor:
+        load_policy(roots, judging.floor)
+
+
+def _require_strict(roots: Sequence[Path], judging: Judging, name: str) -> None:
+    try:
+        require_may_publish(roots, judging, name)
+    except RefusedError as error:
+        file = find_content(roots, "hardening/policies", "*.toml")[name]
+        hint = "make it as strict, or take it out of judging.policies in goldsmith.toml"
+        raise ContentError(error.message, file=file, evidence=error.evidence, hint=hint) from None
+
+
+def _require_window(file: Path, policy: Policy) -> None:
+    """Raises ContentError for a policy by which an image with every known hole passes."""
+    if not policy.image.has_window:
+        raise ContentError(
+            "no window is enforced in which a vulnerability must be fixed", file=file, key="image.vulnerabilities",
+            hint='such as [[image.vulnerabilities]] with severity = "high" and within = "7d"',
+        )  # fmt: skip
 
 
 def load_waiver_files(roots: Sequence[Path], problems: Problems) -> dict[Path, Waiver]:

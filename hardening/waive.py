@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
-from hardening.findings import Reason
+from hardening.benchmark import is_rule
+from hardening.findings import Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver
+from hardening.rules import BOOT_TITLES, WAIVABLE
 
 ASKED_FOR = timedelta(days=30)
 
@@ -21,32 +23,70 @@ def active(waivers: Sequence[Waiver], today: date) -> tuple[Waiver, ...]:
     return tuple(waiver for waiver in waivers if waiver.created <= today <= waiver.expires)
 
 
-def covers(waiver: Waiver, rule: str, subject: str) -> bool:
-    """Whether `waiver` is about `rule` (a control, a running rule, or a finding's id) and about `subject`."""
-    about = rule in waiver.vulnerabilities or rule.replace("_", "-") in waiver.controls
-    return about and any(fnmatchcase(subject, glob) for glob in waiver.subjects)
+@dataclass(frozen=True)
+class About:
+    """What a reason is about, as a waiver names it: `key` is the waiver's key that holds `name`.
+
+    `package` and `version` are a vulnerability's, `path` is a secret's; versions of one package stand as `1 | 2`.
+    """
+
+    key: str
+    name: str
+    package: str = ""
+    version: str = ""
+    path: str = ""
 
 
-def waived_by(waivers: Sequence[Waiver], rule: str, subject: str, today: date) -> Waiver | None:
-    """The waiver in force on `today` that covers `rule` for `subject`, the longest-lived if there are several."""
-    fitting = [waiver for waiver in active(waivers, today) if covers(waiver, rule, subject)]
+KEYS = {FindingKind.VULNERABILITY: "vulnerabilities", FindingKind.SECRET: "secrets"}
+
+
+def about_finding(finding: Finding) -> About:
+    """A finding of a scanner, or a broken rule of a benchmark."""
+    if is_rule(finding):
+        return About("benchmark", finding.id)
+    key = KEYS.get(finding.kind, "misconfigurations")
+    if key == "vulnerabilities":
+        return About(key, finding.id, package=finding.package, version=finding.installed)
+    return About(key, finding.id, path=finding.package if key == "secrets" else "")
+
+
+def about_check(control: str) -> About:
+    """A control, or what the boot itself showed."""
+    return About("rules" if control in BOOT_TITLES else "controls", control)
+
+
+def about_rule(rule: str) -> About:
+    """One of Goldsmith's own rules."""
+    return About("rules", rule.replace("_", "-"))
+
+
+def covers(waiver: Waiver, about: About, subject: str) -> bool:
+    """Whether `waiver` accepts exactly that, in that package, version or path, for `subject`."""
+    if about.name not in getattr(waiver, about.key) or not waiver.reaches(subject):
+        return False
+    if about.key == "vulnerabilities":
+        versions = set(about.version.split(" | "))
+        return about.package in waiver.packages and (not waiver.versions or versions <= set(waiver.versions))
+    return about.key != "secrets" or any(fnmatchcase(about.path, glob) for glob in waiver.paths)
+
+
+def waived_by(waivers: Sequence[Waiver], about: About, subject: str, today: date) -> Waiver | None:
+    """The waiver in force on `today` that covers it for `subject`, the longest-lived if there are several."""
+    fitting = [waiver for waiver in active(waivers, today) if covers(waiver, about, subject)]
     return max(fitting, key=lambda waiver: (waiver.expires, waiver.id), default=None)
 
 
-UNWAIVABLE = ("judges", "policy-review", "waiver-ended")
-
-
-def settle(reason: Reason, contact: str, waivers: Sequence[Waiver], now: datetime, *, finding: bool = False) -> Reason:
+def settle(reason: Reason, about: About, contact: str, waivers: Sequence[Waiver], now: datetime) -> Reason:
     """`reason` with the waiver that covers it today, or with how to ask `contact` for one.
 
-    `finding`: its rule is a finding's id, not a control's. Nobody can waive that anything was evaluated at all.
+    A rule of Goldsmith's own that is not WAIVABLE stays as it is: no waiver can say that anything was evaluated.
     """
-    if reason.rule in UNWAIVABLE:
+    if about.key == "rules" and about.name not in WAIVABLE:
         return reason
-    waiver = waived_by(waivers, reason.rule, reason.subject, now.date())
+    waiver = waived_by(waivers, about, reason.subject, now.date())
     if waiver:
         return replace(reason, waived_by=f"{waiver.id} until {waiver.expires}: {waiver.reason}")
-    return replace(reason, waiver=how_to_ask(reason.rule, reason.subject, contact, now.date(), finding=finding))
+    return replace(reason, waiver=how_to_ask(about, reason.subject, contact, now.date()))
 
 
 def ended(waivers: Sequence[Waiver], subject: str, today: date) -> list[Reason]:
@@ -56,23 +96,28 @@ def ended(waivers: Sequence[Waiver], subject: str, today: date) -> list[Reason]:
             rule="waiver-ended",
             subject=subject,
             enforcement=Enforcement.WARN,
-            what=f"waiver {w.id} for {', '.join((*w.controls, *w.vulnerabilities))} expired on {w.expires}: no effect",
+            what=f"waiver {w.id} for {', '.join(w.names)} expired on {w.expires}: no effect",
             why="an exception that outlives its end is a hole that nobody decided on",
             todo=f"{w.owner}: delete hardening/waivers/{w.id}.toml, or have {w.approver} approve a new end",
         )
         for w in sorted(waivers, key=lambda waiver: waiver.id)
-        if w.expires < today and any(fnmatchcase(subject, glob) for glob in w.subjects)
+        if w.expires < today and w.reaches(subject)
     ]
 
 
-def how_to_ask(rule: str, subject: str, contact: str, today: date, *, finding: bool = False) -> str:
+def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     """How an application developer asks for an exception: whom, and a waiver to paste and complete."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{subject}-{rule}".lower()).strip("-")
-    what = f"vulnerabilities = [{_toml(rule)}]" if finding else f"controls = [{_toml(rule.replace('_', '-'))}]"
+    name = re.sub(r"[^a-z0-9]+", "-", f"{subject}-{about.name}".lower()).strip("-")
+    scope = {
+        "packages": [about.package] if about.package else [],
+        "versions": about.version.split(" | ") if about.version else [],
+        "paths": [about.path] if about.path else [],
+    }
     lines = [
         f"ask {contact}, with this as hardening/waivers/{name}.toml in a pull request:",
-        what,
-        f"subjects = [{_toml(subject)}]",
+        f"{about.key} = {json.dumps([about.name])}",
+        *(f"{key} = {json.dumps(values)}" for key, values in scope.items() if values),
+        f"subjects = {json.dumps([subject])}",
         'reason = "why it is acceptable until then"',
         'owner = ""  # your team',
         'approver = ""  # a second person, not the owner',
@@ -80,10 +125,6 @@ def how_to_ask(rule: str, subject: str, contact: str, today: date, *, finding: b
         f"expires = {today + ASKED_FOR}",
     ]
     return "\n".join(lines)
-
-
-def _toml(text: str) -> str:
-    return json.dumps(text)
 
 
 def openvex(waivers: Sequence[Waiver], products: Sequence[str], author: str, today: date) -> str:
@@ -96,7 +137,7 @@ def openvex(waivers: Sequence[Waiver], products: Sequence[str], author: str, tod
         {
             "vulnerability": {"name": vulnerability},
             "timestamp": f"{waiver.created}T00:00:00Z",
-            "products": [{"@id": product} for product in sorted(products)],
+            "products": [{"@id": product, "subcomponents": subcomponents(waiver)} for product in sorted(products)],
             "status": "affected",
             "action_statement": f"accepted until {waiver.expires} by {waiver.approver}: {waiver.reason}",
             "action_statement_timestamp": f"{waiver.created}T00:00:00Z",
@@ -115,15 +156,31 @@ def openvex(waivers: Sequence[Waiver], products: Sequence[str], author: str, tod
     return json.dumps({"@id": identity, **document}, indent=2, sort_keys=True) + "\n"
 
 
+def subcomponents(waiver: Waiver) -> list[dict[str, str]]:
+    """The packages that a waiver's vulnerabilities are accepted in, as OpenVEX names them."""
+    return [{"@id": purl} for purl in purls(waiver)]
+
+
+def purls(waiver: Waiver) -> list[str]:
+    """The packages of a waiver as package URLs of Debian, with each version where it names any."""
+    versions = [f"@{version}" for version in waiver.versions] or [""]
+    return [f"pkg:deb/debian/{package}{version}" for package in waiver.packages for version in versions]
+
+
 def trivyignore(waivers: Sequence[Waiver], subject: str, today: date) -> str:
     """The waivers in force for `subject` as `.trivyignore.yaml`, for those who run trivy by hand; JSON is YAML.
 
     Goldsmith's own scans use none: what is waived is still found, and shown as waived.
     """
-    ids = [
-        {"id": vulnerability, "expired_at": str(waiver.expires), "statement": f"{waiver.id}: {waiver.reason}"}
-        for waiver in sorted(active(waivers, today), key=lambda waiver: waiver.id)
-        for vulnerability in waiver.vulnerabilities
-        if covers(waiver, vulnerability, subject)
-    ]
-    return json.dumps(dict.fromkeys(("vulnerabilities", "misconfigurations", "secrets"), ids), indent=2) + "\n"
+    mine = [w for w in sorted(active(waivers, today), key=lambda w: w.id) if w.reaches(subject)]
+    document = {
+        "vulnerabilities": [_ignored(w, name, purls=purls(w)) for w in mine for name in w.vulnerabilities],
+        "misconfigurations": [_ignored(w, name) for w in mine for name in w.misconfigurations],
+        "secrets": [_ignored(w, name, paths=list(w.paths)) for w in mine for name in w.secrets],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _ignored(waiver: Waiver, name: str, **scope: list[str]) -> dict[str, object]:
+    """One line of trivy's file."""
+    return {"id": name, **scope, "expired_at": str(waiver.expires), "statement": f"{waiver.id}: {waiver.reason}"}

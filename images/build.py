@@ -18,9 +18,9 @@ from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import threads
-from hardening.waive import how_to_ask
+from hardening.rules import BOOT_TITLES
+from hardening.waive import about_check, how_to_ask
 from images.artifact import Artifact
-from images.boot.observations import TITLES as BOOT_TITLES
 from images.builders import BuildJob, Built, require_platform, require_tools
 from images.builders import build as build_image
 from images.context import Context
@@ -232,7 +232,7 @@ class _Builder:
         why = f"./goldsmith control.show {first} says why it matters and what to do"
         if first in BOOT_TITLES:
             why = f"{console_log(self.context.store, name)} holds what the machine said"
-        asking = how_to_ask(first, name, policy.exception_contact, self.context.now.date())
+        asking = how_to_ask(about_check(first), name, policy.exception_contact, self.context.now.date())
         return RefusedError(
             f"{name} breaks {', '.join(r.control for r in refused)}",
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),

@@ -19,7 +19,6 @@ from hardening.judges import counts, judges
 from hardening.model import Kind
 from hardening.policy import Policy
 from hardening.render import Overlay
-from hardening.waive import settle
 from images.artifact import Artifact
 from images.boot import Level
 from images.context import Context
@@ -216,8 +215,7 @@ def without_judges(context: Context, name: str, suite: str) -> RefusedError | No
     reports, rule = at_best(context.settings, suite, context.now), policy.image.judges
     if any(counts(rule, report, context.now) for report in reports):
         return None
-    asked = judges(rule, name, reports, context.now)
-    reasons = tuple(settle(reason, policy.exception_contact, (), context.now) for reason in asked)
+    reasons = tuple(judges(rule, name, reports, context.now))
     return RefusedError(
         f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built",
         evidence=explain(reasons), hint="the reason says what to do about it",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
@@ -61,18 +62,31 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
 
 
 def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
-    """The outcomes of machine images that could not be published whatever was built, asked before anything is."""
-    machines = [name for name in names if (known := context.definitions.get(name)) and _is_machine(known)]
+    """The outcomes of images that could not be published whatever was built, asked before anything is."""
+    known = {name: found for name in names if (found := context.definitions.get(name))}
+    told = {name: error for name in known if (error := _may_not_publish(context, name))}
+    machines = [name for name, found in known.items() if _is_machine(found) and name not in told]
     try:
         if machines:
             preflight(context.cloud)
     except GoldsmithError as error:
-        action = Action.REFUSED if isinstance(error, RefusedError) else Action.FAILED
-        told = [BuildOutcome(name, action, reasons=(error.message,), error=error) for name in machines]
-        return {
-            built.name: ReleaseOutcome(built.name, action, built, reasons=built.reasons, error=error) for built in told
-        }
-    return {}
+        told |= dict.fromkeys(machines, error)
+    return {name: _never_built(name, error) for name, error in told.items()}
+
+
+def _may_not_publish(context: Context, name: str) -> GoldsmithError | None:
+    """Why the policy that judges the image may not publish it; None where it may."""
+    try:
+        require_may_publish(context.settings.roots, context.settings.judging, context.policy_of(name))
+    except GoldsmithError as error:
+        return error
+    return None
+
+
+def _never_built(name: str, error: GoldsmithError) -> ReleaseOutcome:
+    action = Action.REFUSED if isinstance(error, RefusedError) else Action.FAILED
+    built = BuildOutcome(name, action, reasons=(error.message,), error=error)
+    return ReleaseOutcome(name, action, built, reasons=built.reasons, error=error)
 
 
 def _is_machine(loaded: LoadedDefinition) -> bool:

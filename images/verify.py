@@ -14,7 +14,7 @@ from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.model import Enforcement, Waiver
 from hardening.outcomes import result_of
 from hardening.render import Overlay
-from hardening.waive import waived_by
+from hardening.waive import about_check, waived_by
 from images.boot import Level, boot, merge_live
 from images.model import Definition
 from images.store.oci import Store
@@ -101,12 +101,13 @@ def refusals(
     """
     good = {Outcome.PASS, Outcome.NOT_APPLICABLE}
     broken = [r for r in results if r.enforcement is Enforcement.ENFORCE and r.outcome not in good]
-    return tuple(r for r in broken if not waived_by(waivers, r.control, subject, today))
+    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control), subject, today))
 
 
 def waived(results: Iterable[CheckResult], subject: str, waivers: Sequence[Waiver], today: date) -> tuple[str, ...]:
     """What would refuse the image `subject` but for a waiver: the control, and the waiver with its end. Pure."""
-    found = ((result.control, waived_by(waivers, result.control, subject, today)) for result in refusals(results))
+    refusing = [result.control for result in refusals(results)]
+    found = ((control, waived_by(waivers, about_check(control), subject, today)) for control in refusing)
     return tuple(f"{control} is waived by {by.id} until {by.expires}" for control, by in found if by)
 
 

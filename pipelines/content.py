@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hardening.catalog import load_policies, load_waivers
@@ -90,7 +89,7 @@ def export_waivers(form: str, subject: str) -> str:
     if form == "trivyignore":
         return trivyignore(waivers, subject, today)
     if form == "openvex":
-        mine = [waiver for waiver in waivers if any(fnmatchcase(subject, glob) for glob in waiver.subjects)]
+        mine = [waiver for waiver in waivers if waiver.reaches(subject)]
         return openvex(mine, [f"pkg:oci/{subject}"], "Goldsmith", today)
     raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
 

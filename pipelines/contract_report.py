@@ -63,6 +63,7 @@ class RolloutReport(Line):
     ended_at: datetime | None
     open: bool
     owner: str
+    approved_by: str = ""
     failure: str
     steps: tuple[StepReport, ...]
 

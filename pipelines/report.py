@@ -121,6 +121,7 @@ def _rollout(one: View) -> RolloutReport:
     return RolloutReport(
         id=row.id, fleet=row.fleet, replacement=one.replacement, back=one.back, started_at=row.begun_at,
         ended_at=state.ended_at if state else None, open=row.open, owner=row.owner,
+        approved_by=one.plan.approved_by if one.plan else "",
         failure=state.failure if state else "", steps=tuple(steps),
     )  # fmt: skip
 
@@ -188,7 +189,7 @@ def disputed(finding: Finding, image: ImageReport) -> bool:
 
 def make_report(*, as_json: bool) -> None:
     """Write the report, or print what it would show as JSON."""
-    context = image_context()
+    context = image_context(looks=True)
     if as_json:
         print_json(to_json(gather(context)))
     else:

@@ -9,36 +9,36 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from hardening.catalog import what_can_be_waived
+from hardening.catalog import require_known, within_root
 from hardening.foundation.console import err, say
 from hardening.foundation.content import find_content, load_toml
 from hardening.foundation.errors import ContentError, Problems, nearest
-from hardening.foundation.settings import load_settings
+from hardening.foundation.settings import Judging, load_settings
 from hardening.model import Waiver
-from hardening.soundness import check_hardening, load_waiver_files
-from images.boot.observations import TITLES as BOOT_TITLES
+from hardening.soundness import check_hardening, check_publishing, load_waiver_files
 from images.catalog import LoadedDefinition, load_definition
 from images.planning.graph import order
 from images.planning.soundness import Soundness
-from images.scanners import SCANNERS
 from pipelines.fleet.model import Fleet
 from pipelines.wiring import clock
 
 
 def lint_content() -> int:
     """Print all that is wrong with the content of this checkout and its further roots; 2 where anything is, else 0."""
-    roots = load_settings().roots
-    found = content_problems(roots, clock().date())
+    settings = load_settings()
+    roots = settings.roots
+    found = content_problems(roots, clock().date(), settings.judging)
     for error in found:
         err().print(str(error), style="red")
     say(f"content of {', '.join(map(str, roots))}: {f'{len(found)} wrong' if found else 'sound'}")
     return 2 if found else 0
 
 
-def content_problems(roots: Sequence[Path], today: date) -> tuple[ContentError, ...]:
+def content_problems(roots: Sequence[Path], today: date, judging: Judging | None = None) -> tuple[ContentError, ...]:
     """What is wrong with controls, profiles, policies, definitions, fleets and waivers, each once."""
     problems = Problems()
     problems.of(check_hardening, roots, problems)
+    check_publishing(roots, judging or Judging(), problems)
     names = find_content(roots, "images/definitions", "*/")
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
     definitions = {name: found for name, found in loaded.items() if found}
@@ -52,10 +52,10 @@ def content_problems(roots: Sequence[Path], today: date) -> tuple[ContentError, 
             problems.of(_require_replacement, fleet, file, names)
             problems.of(_require_apart, fleet, file, told)
             told.append(fleet)
-    known = {*what_can_be_waived(roots), *(f"{scanner}-evaluated" for scanner in SCANNERS), *BOOT_TITLES}
+    controls = find_content(roots, "hardening/controls", "*/")
     for file, waiver in load_waiver_files(roots, problems).items():
-        problems.of(_require_waiver, file, waiver, known)
-        problems.of(_require_subjects, file, waiver, names, fleets)
+        problems.of(require_known, file, waiver, controls)
+        problems.of(_require_subjects, file, waiver, roots, names, fleets)
     return problems.found
 
 
@@ -101,21 +101,24 @@ def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
             )  # fmt: skip
 
 
-def _require_waiver(file: Path, waiver: Waiver, known: set[str]) -> None:
-    for name in waiver.controls:  # unlike when it is loaded, the scanners are known here
-        if name not in known:
-            raise ContentError(f"nothing is named {name}", file=file, key="controls", hint=nearest(name, known))
+def _require_subjects(
+    file: Path, waiver: Waiver, roots: Sequence[Path], definitions: Collection[str], fleets: Collection[str]
+) -> None:
+    """Raises ContentError for a subject that can be no definition, no member of a fleet and no image elsewhere.
 
-
-def _require_subjects(file: Path, waiver: Waiver, definitions: Collection[str], fleets: Collection[str]) -> None:
-    """Raises ContentError for a subject that can be no definition, no member of a fleet and no image elsewhere."""
+    A waiver of a further root reaches only what that root defines.
+    """
+    reach = within_root(file, waiver, roots).reach
+    ours = [name for name in definitions if reach is None or name in reach]
+    theirs = [name for name in fleets if reach is None or f"{name}/" in reach]
     for number, subject in enumerate(waiver.subjects):
         elsewhere = bool(re.search(r"[.:]|^localhost$", subject.partition("/")[0])) and "/" in subject
-        meant = elsewhere or any(fnmatchcase(name, subject) for name in definitions)
-        if not meant and not any(_may_be_member(subject, fleet) for fleet in fleets):
+        meant = (elsewhere and reach is None) or any(fnmatchcase(name, subject) for name in ours)
+        if not meant and not any(_may_be_member(subject, fleet) for fleet in theirs):
+            where = "" if reach is None else " of this content root, whose waivers reach no other's"
             raise ContentError(
-                f"{subject} is no definition and no member of a fleet (fleet/member)", file=file,
-                key=f"subjects[{number}]", hint=nearest(subject.partition("/")[0], [*definitions, *fleets]),
+                f"{subject} is no definition and no member of a fleet (fleet/member){where}", file=file,
+                key=f"subjects[{number}]", hint=nearest(subject.partition("/")[0], [*ours, *theirs]),
             )  # fmt: skip
 
 

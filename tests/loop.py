@@ -21,6 +21,7 @@ from hardening.foundation.settings import ROOT
 from images.ledger import Ledger
 from images.store.oci import DISKS, TREES, Store
 from images.workspace import WORK_LABEL
+from pipelines.wiring import REHEARSAL
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
@@ -65,6 +66,10 @@ class Goldsmith:
             "GOLDSMITH_STATE": str(self.state),
             "GOLDSMITH_DOCKER__HOST": self.docker_host,
             "GOLDSMITH_CONTENT": json.dumps([str(root) for root in self.content]),
+            "GOLDSMITH_JUDGING__ROOTS": json.dumps([str(root) for root in self.content]),
+            # what a test's own registry may hold
+            "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo", "machine-sample"]',
+            "GOLDSMITH_JUDGING__FLOOR": "",
             "GOLDSMITH_RETRY_FOR": "1s",
             "GOLDSMITH_KINDS": '["container"]',  # machines are built once, for the tests that ask for one
             **self.settings,
@@ -86,6 +91,9 @@ class Goldsmith:
     def with_(self, *content: Path, **settings: str) -> Goldsmith:
         """The same state, seen with more content roots and settings (`GOLDSMITH_` is put before their names)."""
         more = {f"GOLDSMITH_{key.upper()}": value for key, value in settings.items()}
+        if "now" in settings:  # what acts under a moved clock asks for a state directory that is made for rehearsing
+            self.state.mkdir(parents=True, exist_ok=True)
+            (self.state / REHEARSAL).touch()
         return replace(self, content=(*self.content, *content), settings={**self.settings, **more})
 
     def fork(self, folder: Path) -> Goldsmith:

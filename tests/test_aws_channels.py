@@ -77,8 +77,10 @@ def test_what_may_not_become_stable_is_refused(aws: StrictAws, cloud: Cloud) -> 
     with pytest.raises(ContentError, match="nothing is published as /goldsmith/debian-server/candidate"):
         promote(cloud, NAME, "default", gate())
     release = published(cloud, 1)
-    with pytest.raises(RefusedError, match="judged by the policy default, and the policy strict decides"):
-        promote(cloud, NAME, "strict", gate(policy="strict"))
+    with pytest.raises(RefusedError, match="judged by the policy default, and the policy machine decides"):
+        promote(cloud, NAME, "machine", gate(policy="machine"))
+    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+        promote(cloud, NAME, "demo", gate(policy="demo"))
     with pytest.raises(RefusedError, match="expired on"):
         promote(at(cloud, cloud.now + 40 * DAY), NAME, "default", gate())
     revoke(cloud, release.digest, "a back door")

@@ -81,7 +81,7 @@ def test_the_score_counts_what_is_explained_as_broken():
     [refusal] = six.refusals
     assert refusal.rule == "benchmark-score"
     assert refusal.what == ("94.0 % of cis_level1_server holds (94 of 100 rules evaluated); the policy asks for 95 %")
-    assert 'controls = ["benchmark-score"]' in refusal.waiver
+    assert 'rules = ["benchmark-score"]' in refusal.waiver
 
 
 def test_a_broken_rule_that_nobody_answers_for_is_refused_and_says_what_to_do():
@@ -91,7 +91,7 @@ def test_a_broken_rule_that_nobody_answers_for_is_refused_and_says_what_to_do():
     text = explain([refusal])
     assert "rule sshd_limit_user_access (medium) of cis_level1_server does not hold: A title" in text
     assert "image.benchmark.explained" in text
-    assert 'vulnerabilities = ["sshd_limit_user_access"]' in text
+    assert 'benchmark = ["sshd_limit_user_access"]' in text
 
 
 def test_a_benchmark_that_only_warns_warns():
@@ -107,7 +107,7 @@ def test_a_waiver_with_a_date_lets_a_broken_rule_through_until_then():
 
     def waived(expires: date) -> Verdict:
         given = {
-            "id": "w", "vulnerabilities": ("sshd_limit_user_access",), "subjects": ("*",), "reason": "r", "owner": "a",
+            "id": "w", "benchmark": ("sshd_limit_user_access",), "subjects": ("*",), "reason": "r", "owner": "a",
             "approver": "b", "created": NOW.date() - timedelta(days=30), "expires": expires,
         }  # fmt: skip
         return verdict(measure(), (Waiver.model_validate(given),))

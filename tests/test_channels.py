@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError, RefusedError, UsageError
+from hardening.foundation.settings import Judging
 from images import documents
 from images.artifact import Release
 from images.context import Context
@@ -22,6 +23,7 @@ from images.publication.publish import release
 from images.publication.published import Publisher, channels_of, locate, release_at
 from images.publication.rebuild import rebuild
 from images.publication.referrers import attached
+from images.publication.registry import Registry
 from images.publication.show import show
 from pipelines.listing import finish
 from pipelines.releases.publishing import promote_images
@@ -50,6 +52,13 @@ def promoted(to: Publisher, text: str, day: int) -> Release:
     made = published(to, text, day)
     promote(at(to, NOW + day * DAY), "web", "default", gate())
     return made
+
+
+def trusting(to: Publisher, *policies: str) -> Publisher:
+    """The same publisher where the settings let these policies publish, whatever their strictness."""
+    judging = Judging(policies=policies, floor="")
+    settings = to.registry.settings.model_copy(update={"judging": judging})
+    return replace(to, registry=Registry(to.registry.address, settings))
 
 
 def pointing(to: Publisher) -> dict[str, str]:
@@ -174,10 +183,16 @@ def test_what_has_expired_is_not_promoted(to: Publisher) -> None:
 def test_what_another_policy_let_through_becomes_stable_only_by_name(to: Publisher) -> None:
     """The demo's policy accepts the sample of advisories; nobody promotes that by the way."""
     lenient = replace(judged(), verdict=replace(judged().verdict, policy="demo"))
+    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+        release(to, built(to.store, text="one"), definition(**LIVES), lenient)
+    assert to.ledger.releases() == ()
+    strict, to = to, trusting(to, "default", "demo")
     one = release(to, built(to.store, text="one"), definition(**LIVES), lenient).release
     with pytest.raises(RefusedError, match=r"(?s)judged by the policy demo.*image.promote web --policy demo"):
         promote(to, "web", "default", gate())
     assert "stable" not in pointing(to)
+    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+        promote(strict, "web", "demo", gate(policy="demo"))
     assert promote(to, "web", "demo", gate(policy="demo")).after == one.digest
 
 

@@ -238,7 +238,7 @@ def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
         (("expires = 2026-02-01", ""), "expires: required, but missing"),
         (("2026-02-01", "2028-02-01"), "within 366 days"),
         (('"bob"', '"ann"'), "approver and owner must be two people"),
-        (('controls = ["a"]', ""), "at least one control or vulnerability"),
+        (('controls = ["a"]', ""), "names something under at least one of controls"),
         (('["x-*"]', "[]"), "subjects: "),
     ],
 )
@@ -251,12 +251,51 @@ def test_a_waiver_is_bounded_and_seen_by_two(tmp_path: Path, change: tuple[str, 
 
 
 def test_a_waiver_for_nothing_is_refused(tmp_path: Path) -> None:
-    """A slip in a control's name would be an exception that its author believes in; running rules count."""
-    root = root_with(tmp_path, **{"waivers/w.toml": WAIVER.replace('["a"]', '["a", "max-age", "hadolint-evaluated"]')})
+    """A slip in a name would be an exception that its author believes in; what is named under a wrong key as well."""
+    root = root_with(
+        tmp_path, **{"waivers/w.toml": WAIVER + 'rules = ["max-age", "boot-listening", "benchmark-score"]'}
+    )
     assert load_waivers([root])
-    root = root_with(tmp_path, **{"waivers/w.toml": WAIVER.replace('["a"]', '["max-ago"]')})
-    error = refused(load_waivers, [root])
-    assert "waivers/w.toml: controls: nothing is named max-ago\n  hint: did you mean max-age" in error
+    for line, said in UNKNOWN:
+        root = root_with(tmp_path, **{"waivers/w.toml": WAIVER.replace('controls = ["a"]', line)})
+        assert said in refused(load_waivers, [root])
+
+
+UNKNOWN = [
+    ('controls = ["b"]', "waivers/w.toml: controls: unknown control: b\n  hint: known: a"),
+    ('controls = ["max-age"]', "controls: unknown control: max-age\n  hint: max-age belongs under rules"),
+    ('rules = ["max-ago"]', "rules: unknown rule: max-ago\n  hint: did you mean max-age"),
+    ('rules = ["a"]\ncontrols = ["a"]', "rules: unknown rule: a\n  hint: a belongs under controls"),
+    ('rules = ["revoked"]', "rules: revoked cannot be waived"),
+    *(
+        (f'rules = ["{rule}"]', f"rules: unknown rule: {rule}")
+        for rule in ("judges", "checks", "trivy-secret-evaluated")
+    ),
+    (
+        'vulnerabilities = ["CVE-206-1"]\npackages = ["p"]',
+        "vulnerabilities[0]: must be a vulnerability's id",
+    ),
+    ('vulnerabilities = ["no-setuid"]\npackages = ["p"]', "vulnerabilities[0]: must be a vulnerability's id"),
+    ('vulnerabilities = ["CVE-2026-0001"]', "vulnerabilities and packages go together"),
+    ('secrets = ["private-key"]', "secrets and paths go together"),
+    ('secrets = ["private-key"]\npaths = ["/*"]', "paths[0]: must be an absolute path"),
+    ('controls = ["a"]\npackages = ["p"]', "vulnerabilities and packages go together"),
+    ('controls = ["a"]\nversions = ["1"]', "versions are those of packages"),
+]
+
+
+def test_a_waiver_of_a_further_root_reaches_that_roots_subjects_alone(tmp_path: Path) -> None:
+    """The checkout's reaches all; `*` in another root is all that it defines, and no member of others' fleets."""
+    first, other = root_with(tmp_path / "one"), tmp_path / "two"
+    (other / "hardening/waivers").mkdir(parents=True)
+    (other / "images/definitions/theirs").mkdir(parents=True)
+    (other / "pipelines/fleets").mkdir(parents=True)
+    (other / "pipelines/fleets/shop.toml").write_text("")
+    (other / "hardening/waivers/w.toml").write_text(WAIVER.replace('"x-*"', '"*"'))
+    [found] = load_waivers([first, other])
+    reached = {subject: found.reaches(subject) for subject in ("theirs", "ours", "shop/web-1", "shop", "theirs/web-1")}
+    assert reached == {"theirs": True, "ours": False, "shop/web-1": True, "shop": False, "theirs/web-1": False}
+    assert load_waivers([other, root_with(tmp_path / "three")])[0].reaches("ours")
 
 
 def test_waivers_are_named_by_their_file(tmp_path: Path) -> None:

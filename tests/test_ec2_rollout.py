@@ -15,7 +15,7 @@ from hardening.foundation.errors import RefusedError
 from pipelines.fleet.ec2.alarms import firing
 from pipelines.fleet.members import Member
 from pipelines.fleet.violations import Judged
-from pipelines.roll.approval import read_plan
+from pipelines.roll.approval import approve_plan, read_plan
 from pipelines.roll.auto import automated
 from pipelines.roll.desk import Desk, check, desk
 from pipelines.roll.flow import back, plan_all, start, start_groups
@@ -64,7 +64,7 @@ def opened(office: Office, way: str) -> Iterator[Desk]:
 
 def rolled(at: Desk) -> Outcome:
     """The outcome of a rollout of the whole fleet."""
-    _, outcome = start(at, apply=True)
+    _, outcome = start(at, apply=True, as_owner=True)
     assert outcome is not None
     return outcome
 
@@ -84,7 +84,7 @@ def test_a_fleet_of_machines_is_rolled_to_the_channels_image(office: Office, way
     with opened(office, way) as fleet, at.aws.faulty(Fault("throttle", probability=0.1), seed=1):
         outcome = rolled(fleet)
         assert {one.phase for one in outcome.members} == {Phase.NEW}, outcome
-        assert start(fleet, apply=True)[1] is None
+        assert start(fleet, apply=True, as_owner=True)[1] is None
     assert (images(at), len(at.running())) == ({at.image(at.new)}, 2)
     assert (sorted(made) == at.running()) == (way == "root_volume")
     assert not at.leftovers()
@@ -185,8 +185,8 @@ def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
         at.aws.ail(at.image(at.new), "launch")
         at.aws.takes(deadline=1)
     with opened(office, "surge") as fleet:
-        assert start(fleet, apply=True)[0].steps == ()
-        order, outcome = start_groups(fleet, apply=True)
+        assert start(fleet, apply=True, as_owner=True)[0].steps == ()
+        order, outcome = start_groups(fleet, apply=True, as_owner=True)
         assert order is not None
         assert outcome is not None
         assert [one.group.name for one in order.groups] == ["shop"]
@@ -194,7 +194,7 @@ def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
         assert [one.phase for one in newest(fleet.context, "shop").members] == [Phase.OLD if ill else Phase.NEW]
         if not ill:
             assert not [one for one in check(fleet) if one.violations and one.member.group]
-            assert start_groups(fleet, apply=True) == (None, None)
+            assert start_groups(fleet, apply=True, as_owner=True) == (None, None)
             done = back(fleet, newest(fleet.context, "shop"))
             assert (done.state.id, done.state.failure) == (f"{outcome.state.id}-back", "")
             assert [one.phase for one in done.members] == [Phase.OLD], done
@@ -209,7 +209,7 @@ def test_a_group_whose_image_is_gone_does_not_go_back(office: Office) -> None:
     template(at)
     at.settle()
     with opened(office, "surge") as fleet:
-        start_groups(fleet, apply=True)
+        start_groups(fleet, apply=True, as_owner=True)
         at.ec2.deregister_image(ImageId=at.image(at.old))
         with pytest.raises(RefusedError, match="no group can go back") as error:
             back(fleet, newest(fleet.context, "shop"))
@@ -239,7 +239,7 @@ def test_a_canary_waits_for_a_person_on_the_durable_engine(office: Office) -> No
     with opened(office, "asks") as fleet:
         person = threading.Thread(target=approve)
         person.start()
-        _, outcome = start_groups(fleet, apply=True)
+        _, outcome = start_groups(fleet, apply=True, as_owner=True)
         person.join()
         assert outcome is not None
         assert [one.phase for one in outcome.members] == [Phase.NEW], outcome
@@ -254,7 +254,7 @@ def test_a_group_that_runs_what_nobody_knows_is_taken_over_only_by_name(office: 
     at.settle()
     with opened(office, "surge") as fleet:
         with pytest.raises(RefusedError, match="are unknown, more than max_violating_fraction"):
-            start_groups(fleet, apply=True)
+            start_groups(fleet, apply=True, as_owner=True)
         order, _ = start_groups(fleet, apply=False, adopt=["shop"])
     assert order is not None
     assert [one.group.cannot_roll for one in order.groups] == [""]
@@ -268,7 +268,7 @@ def test_a_group_of_which_something_asks_not_to_be_disrupted_is_left_alone(offic
     with opened(office, "surge") as fleet:
         tag = {"Key": fleet.fleet.limits.do_not_disrupt, "Value": "2100-01-01T00:00:00Z"}
         at.ec2.create_tags(Resources=at.running(), Tags=[tag])
-        _, outcome = start_groups(fleet, apply=True)
+        _, outcome = start_groups(fleet, apply=True, as_owner=True)
     assert outcome is not None
     assert [one.phase for one in outcome.members] == [Phase.SKIPPED]
     assert "asks not to be disrupted until 2100-01-01" in outcome.members[0].note
@@ -321,6 +321,15 @@ def test_an_approved_plan_of_a_group_rolls_it_or_names_what_has_moved(office: Of
         assert error.value.evidence.endswith("shop was to have 1 members and is to have 2")
         scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=1)
         assert start(fleet, apply=True, approved=approved)[1] is None
+        with pytest.raises(RefusedError, match="no second person has approved this plan"):
+            start_groups(fleet, apply=True, approved=approved)
+        approve_plan(replace(office.context, actor="bob@host"), "shop", file)
+        assert approved.groups is not None
+        pace = replace(approved.groups.groups[0].pacing, min_healthy_percent=0)
+        hasty = replace(approved.groups, groups=(replace(approved.groups.groups[0], pacing=pace),))
+        with pytest.raises(RefusedError) as error:
+            start_groups(fleet, apply=True, approved=replace(approved, groups=hasty))
+        assert "shop is to be rolled at another pace by the plan" in error.value.evidence
         order, outcome = start_groups(fleet, apply=True, approved=approved)
         assert outcome is not None
         assert [one.phase for one in outcome.members] == [Phase.NEW], outcome

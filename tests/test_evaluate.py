@@ -63,6 +63,7 @@ def waiver(**change: object) -> Waiver:
     base = {
         "id": "w",
         "vulnerabilities": ("CVE-2026-0001",),
+        "packages": ("zlib1g",),
         "subjects": ("*",),
         "reason": "r",
         "owner": "a",
@@ -129,7 +130,7 @@ def test_what_nobody_evaluated_is_refused_and_says_so(reports, because):
 def test_no_leniency_of_a_policy_and_no_waiver_lets_an_unjudged_image_through():
     """A policy may ask for few judges, or only warn; that there is one at all is not up for debate."""
     lenient = policy(judges={"minimum": 1, "enforcement": "audit"})
-    verdict = judged(by=lenient, reports=(), waivers=(waiver(controls=("judges",)),))
+    verdict = judged(by=lenient, reports=(), waivers=(waiver(rules=("judges",)),))
     assert not verdict.allowed
     assert [(reason.rule, reason.waived_by) for reason in verdict.refusals] == [("judges", "")]
 
@@ -168,7 +169,7 @@ def test_a_control_that_failed_or_could_not_be_checked_refuses(outcome):
 @pytest.mark.parametrize("checks", [(), (check(Outcome.NOT_APPLICABLE),), (check(Outcome.ERROR, Enforcement.WARN),)])
 def test_an_image_that_no_control_was_checked_on_is_refused(checks):
     """Nothing evaluated is never a pass, and no waiver makes it one; a stranger's image has no controls."""
-    for waivers in ((), (waiver(controls=("checks", "no-setuid"), vulnerabilities=()),)):
+    for waivers in ((), (waiver(controls=("no-setuid",), rules=("checks",)),)):
         verdict = judged(checks=checks, waivers=waivers)
         assert not verdict.allowed
         assert "nothing was verified" in next(r.what for r in verdict.reasons if r.rule == "checks")
@@ -240,12 +241,13 @@ def test_a_scanner_that_looked_and_found_nothing_is_named_beside_those_that_foun
 
 
 def test_secrets_refuse_and_misconfigurations_warn_by_default():
-    """Each kind by its own rule of the policy."""
+    """Each kind by its own rule of the policy, and under its own key of a waiver, a secret with its path."""
     secret = finding(kind=FindingKind.SECRET, id="private-key", package="/root/key")
     flaw = finding(kind=FindingKind.MISCONFIGURATION, id="DS-0002")
     assert not judged(secret).allowed
     assert judged(flaw).allowed
-    assert 'vulnerabilities = ["private-key"]' in judged(secret).reasons[0].waiver
+    assert 'secrets = ["private-key"]\npaths = ["/root/key"]' in judged(secret).reasons[0].waiver
+    assert 'misconfigurations = ["DS-0002"]' in judged(flaw).reasons[0].waiver
 
 
 def test_a_scanner_for_secrets_that_did_not_evaluate_refuses_as_a_secret_would():
@@ -287,7 +289,7 @@ severities = st.sampled_from(Severity)
 findings_ = st.builds(
     Finding,
     kind=st.sampled_from(FindingKind),
-    id=st.sampled_from(["CVE-1", "CVE-2", "CVE-3"]),
+    id=st.sampled_from(["CVE-2026-0001", "CVE-2026-0002", "CVE-2026-0003"]),
     package=st.sampled_from(["a", "b"]),
     installed=st.just("1"),
     fixed=st.sampled_from(["", "2", "3"]),
@@ -307,7 +309,8 @@ reports_ = st.builds(
 waivers_ = st.builds(
     waiver,
     id=st.just("w"),
-    vulnerabilities=st.sampled_from([("CVE-1",), ("CVE-2", "CVE-3")]),
+    packages=st.sampled_from([("a",), ("a", "b")]),
+    vulnerabilities=st.sampled_from([("CVE-2026-0001",), ("CVE-2026-0002", "CVE-2026-0003")]),
     expires=st.sampled_from([NOW.date() - DAY, NOW.date()]),
 )
 
@@ -427,8 +430,8 @@ def test_an_unknown_image_is_unknown_and_never_expired_but_a_revoked_one_is_revo
 
 
 def test_a_running_rule_can_be_waived_for_one_member():
-    """By the rule's name as a control, by subject glob, until the waiver ends."""
-    facts, aged = replace(KNOWN, expires_at=NOW - DAY), (waiver(controls=("expired",), subjects=("web/*",)),)
+    """By the rule's name, by subject glob, until the waiver ends."""
+    facts, aged = replace(KNOWN, expires_at=NOW - DAY), (waiver(rules=("expired",), subjects=("web/*",)),)
     assert judge_member(running(), "web/web-1", facts, aged, NOW)[0].waived_by
     assert not judge_member(running(), "api/api-1", facts, aged, NOW)[0].waived_by
     assert not judge_member(running(), "web/web-1", facts, aged, NOW + 2 * DAY)[0].waived_by

@@ -59,9 +59,9 @@ def packed(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
 
 
-def wide_window() -> bytes:
-    """A frame that asks its reader for a window of 2 GB."""
-    wide = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+def wide_window(log: int) -> bytes:
+    """A frame that asks its reader for a window of 2 to the `log` bytes."""
+    wide = zstandard.ZstdCompressionParameters(window_log=log, enable_ldm=True)
     writer = zstandard.ZstdCompressor(compression_params=wide).compressobj()
     return writer.compress(h.tar_of(h.member("a", b"a"))) + writer.flush()
 
@@ -100,7 +100,8 @@ LAYERS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "nested headers": ("layer.header", LAYER, lambda: packed(nested_headers(900))),
     "records that overlap": ("a damaged extended header", TAR, records_that_overlap),
     "a long number": ("more than 256 digits", TAR, lambda: raw_pax(b"60009 a=%s\n" % (b"7" * 60_000))),
-    "a window of 2 GB": ("cannot be unpacked", LAYER, wide_window),
+    "a window of 2 GB": ("cannot be unpacked", LAYER, lambda: wide_window(31)),
+    "a window of 128 MB": ("cannot be unpacked", LAYER, lambda: wide_window(27)),
     "a sparse file": ("the sparse file", TAR, lambda: h.sparse_tar("hole", 20 * h.GIB)),
     "a sparse file of old": ("the sparse file", TAR, lambda: h.old_sparse_tar("hole", 7 * h.GIB)),
     "a sparse file by a map": ("the sparse file", TAR, lambda: raw_pax(b"22 GNU.sparse.map=0,0\n")),

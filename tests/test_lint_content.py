@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import ROOT, Judging, Settings
 from images.context import Context
 from pipelines.demo.flow import CONTENT as DEMO
 from pipelines.roll.desk import desk
@@ -25,6 +25,7 @@ CONTROL = {
 }
 PROFILE = 'title = "T"\nowner = "us"\n'
 POLICY = PROFILE + 'rationale = "r"\nreview_by = 2027-01-01\nexception_contact = "us"\n'
+POLICY += '[[image.vulnerabilities]]\nseverity = "high"\n'
 FLEET = PROFILE + 'kind = "docker"\nselector = { a = "b" }\n'
 OTHER = FLEET.replace('"b"', '"c"')
 WAIVER = """
@@ -85,10 +86,20 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
         ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "hint: did you mean l-one"),
         ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "x-*"), "subjects[0]: x-* is no definition"),
         ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-flet/web"), "did you mean l-fleet"),
-        ("hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "no-setuit"), "nothing is named no-setuit"),
         (
-            "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "hadolnt-evaluated"),
-            "controls: nothing is named hadolnt-evaluated\n  hint: did you mean hadolint-evaluated",
+            "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "no-setuit"),
+            "controls: unknown control: no-setuit\n  hint: did you mean no-setuid",
+        ),
+        (
+            "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "boot-listening"),
+            "controls: unknown control: boot-listening\n  hint: boot-listening belongs under rules",
+        ),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "debian-base"), "of this content root, whose"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "r.example.com/app"), "subjects[0]: r.example.com"),
+        ("hardening/policies/l-other.toml", POLICY.partition("[[")[0], "image.vulnerabilities: no window is enforced"),
+        (
+            "hardening/policies/l-other.toml", POLICY + 'enforcement = "warn"\n',
+            "image.vulnerabilities: no window is enforced",
         ),
         ("pipelines/fleets/l-other.toml", OTHER + 'policy = "l-polic"\n' + TO, "policy: no policy is named l-polic"),
         (
@@ -128,10 +139,23 @@ def test_a_template_that_no_image_uses_yet_is_read_too(tmp_path: Path) -> None:
     assert "(line 2)" in found
 
 
-@pytest.mark.parametrize("subject", ["l-*", "*", "l-fleet/web-1", "l-fleet*", "l-*/web", "r.example.com/app:1"])
-def test_a_waiver_may_be_for_definitions_members_and_images_elsewhere(tmp_path: Path, subject: str) -> None:
+@pytest.mark.parametrize("subject", ["l-*", "*", "l-fleet/web-1", "l-fleet*", "l-*/web"])
+def test_a_waiver_may_be_for_definitions_and_members_of_its_own_root(tmp_path: Path, subject: str) -> None:
     """By name or glob; members come and go, so that only their fleet must be known."""
     assert problems(tmp_path, **{"hardening/waivers/l-other.toml": WAIVER.replace("l-one", subject)}) == []
+
+
+def test_a_policy_that_may_publish_is_no_weaker_than_the_floor(tmp_path: Path) -> None:
+    """The settings name both; each field that is weaker is told, with the file."""
+    assert problems(tmp_path) == []
+    both = Judging(policies=("default", "machine", "l-policy"))
+    [found] = content_problems((ROOT, tmp_path), TODAY, both)
+    assert str(found).startswith(f"{tmp_path}/hardening/policies/l-policy.toml: the policy l-policy is weaker than")
+    assert "image.vulnerabilities: exploited ones of severity low" in found.evidence
+    assert "running.max_age: not asked" in found.evidence
+    assert content_problems((ROOT, tmp_path), TODAY, Judging(policies=("l-policy",), floor="")) == ()
+    [unknown] = content_problems((ROOT, tmp_path), TODAY, Judging(policies=("defualt",)))
+    assert "no policy is named defualt" in str(unknown)
 
 
 def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
     assert lines["index trixie"]["status"] == "refreshed"
     assert "night-page 1.0 → 2.0" in lines["image n-web"]["detail"]
     assert status(lines, "fleet") == {"night-rolls": "rolled", "night-waits": "waits"}
-    assert "./goldsmith roll.start night-waits --plan " in lines["fleet night-waits"]["detail"]
+    assert "./goldsmith roll.approve night-waits --plan " in lines["fleet night-waits"]["detail"]
     assert stream.failures == []
     assert (stream.answers[0], stream.answers[-1]) == ("page 1.0", "page 2.0")
     assert (town.page("night-rolls"), town.page("night-waits")) == ("page 2.0", "page 1.0")
@@ -189,8 +189,10 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
 
 
 def test_a_person_rolls_what_waits(town: Town, url: str) -> None:
-    """With the command that the night named."""
-    assert town.inv("roll.start", "night-waits", "--apply").code == 0
+    """It was planned by the night's own user, who here is the same as the person: so as the owner."""
+    alone = town.inv("roll.start", "night-waits", "--apply")
+    assert (alone.code, "asks for an approval" in alone.err) == (3, True)
+    assert town.inv("roll.start", "night-waits", "--approve-as-owner", "--apply").code == 0
     assert town.page("night-waits") == "page 2.0"
     assert town.inv("fleet.check", "night-waits").code == 0
 

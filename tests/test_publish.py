@@ -118,9 +118,9 @@ def test_other_dates_or_another_policy_make_another_release(to: Publisher) -> No
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
     shorter = release(to, artifact, definition(lifecycle={"expires_after": "5d"}), judged()).release
-    strictly = replace(judged(), verdict=replace(judged().verdict, policy="strict"))
+    strictly = replace(judged(), verdict=replace(judged().verdict, policy="machine"))
     stricter = release(to, artifact, definition(), strictly).release
-    assert stricter.policy == "strict"
+    assert stricter.policy == "machine"
     assert len({first.digest, shorter.digest, stricter.digest}) == 3
 
 
@@ -211,12 +211,13 @@ def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call
 def test_show_tells_everything_from_the_registry_alone(to: Publisher) -> None:
     """Dates, status, verdict, findings, packages, base and channels, by name, tag or digest, with JSON types."""
     base = definition(base={"golden": "debian-base"})
-    done = release(to, built(to.store, parent="sha256:parent"), base, judged()).release
+    parent = f"sha256:{1:064x}"
+    done = release(to, built(to.store, parent=parent), base, judged()).release
     found = show(to.registry, "web", to.prefix, NOW + 24 * DAY)
     assert found == show(to.registry, f"{done.repository}:candidate", to.prefix, NOW + 24 * DAY)
     assert (found.digest, found.content, found.expires_at) == (done.digest, done.content, done.expires_at)
     assert (found.status, found.days_left, found.channels) == (Status.WARN, 6, ("candidate",))
-    assert (found.base_name, found.base_digest) == (to.registry.repository("debian-base"), "sha256:parent")
+    assert (found.base_name, found.base_digest) == (to.registry.repository("debian-base"), parent)
     assert (found.verdict, found.policy, found.profile) == ("allowed", "default", "container-base")
     assert (found.findings, found.packages_count, found.checks) == ({"low": 1}, len(PACKAGES), {"pass": 1})
     assert {paper.artifact_type for paper in found.documents} >= {documents.SBOM, documents.VERDICT}

@@ -89,7 +89,8 @@ def everything(text: str) -> ReportOutput:
     scan = replace(scanner(text, Outcome.ERROR, sample=True), reason=text, data_source=text)
     found = replace(finding(), id=text, package=text, installed=text, fixed=text, scanners=((text, Severity.LOW),))
     waiver = Waiver.model_construct(
-        id=text, controls=(), vulnerabilities=("CVE-2026-1",), subjects=(text,), reason=text, owner=text,
+        id=text, controls=(), vulnerabilities=("CVE-2026-0001",), packages=(text,), subjects=(text,),
+        reason=text, owner=text,
         approver=f"{text}!",
         created=NOW.date(), expires=(NOW + DAY).date(),
     )  # fmt: skip

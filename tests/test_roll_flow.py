@@ -21,7 +21,7 @@ from hardening.foundation.process import run as command_of
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.context import Context
-from images.documents import REVOCATION, Document
+from images.documents import REVOCATION, Document, to_json
 from images.ledger import Ledger
 from images.publication.lifecycle import timestamp
 from images.publication.login import auth_config
@@ -30,12 +30,16 @@ from pipelines.fleet.docker.containers import DockerFleet
 from pipelines.fleet.members import Key, Target
 from pipelines.host import embedded_registry
 from pipelines.releases.publishing import prune_images
-from pipelines.roll.approval import read_plan, write_plan
+from pipelines.roll.approval import approve_plan, file_plan, read_plan
+from pipelines.roll.carrying import carry_out
 from pipelines.roll.desk import Desk, check, desk
 from pipelines.roll.flow import back, start
 from pipelines.roll.journal import Command
 from pipelines.roll.lines import member_lines, roll_output
-from pipelines.roll.underway import newest, tell, view
+from pipelines.roll.underway import history, newest, tell, view
+from pipelines.roll.watching import _history
+from pipelines.rollouts.orders import Order
+from pipelines.rollouts.sealed import digest
 from tests.loop import until
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
@@ -141,14 +145,14 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(
         assert (state, len(planned.steps)) == (None, 1)
         assert start(at, apply=True, automated=True)[1] is None, "the fleet's approval is required"
         assert "--watch" not in capsys.readouterr().err
-        done = roll_output(*start(at, apply=True))
+        done = roll_output(*start(at, apply=True, as_owner=True))
         assert "./goldsmith roll.status fleet-test --watch shows it" in capsys.readouterr().err
         assert [step.outcome for step in done.steps] == ["new"]
         assert done.replacement == f"{new.repository}@{new.digest}"
         line = member_lines(check(at))[0]
         assert line.violations == ()
         assert line.image == done.replacement
-        assert start(at, apply=True)[0].steps == ()
+        assert start(at, apply=True, as_owner=True)[0].steps == ()
     assert context.ledger.running_digests() == {new.digest: ("fleet-test/web-1",)}
     assert context.ledger.open_rollouts() == ()
 
@@ -173,13 +177,22 @@ def test_a_member_that_has_died_is_missed_by_the_check(place: Place, context: Co
 def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_moved(
     place: Place, context: Context, tmp_path: Path
 ) -> None:
-    """First another member appears; without it the plan that was approved rolls."""
+    """First another member appears; without it the plan rolls once a second person has approved it, and only once."""
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
     with place.desk(context) as at:
-        write_plan(at.plan(()), tmp_path / "plan.json")
+        with pytest.raises(RefusedError, match="the fleet fleet-test asks for an approval"):
+            start(at, apply=True)
+        file_plan(context, at.plan(()), tmp_path / "plan.json")
         approved = read_plan(tmp_path / "plan.json")
+        with pytest.raises(RefusedError, match="no second person has approved this plan"):
+            start(at, apply=True, approved=approved)
+        approve_plan(replace(context, actor="bob@host"), "fleet-test", tmp_path / "plan.json")
+        forged = replace(approved, plan=replace(approved.plan, floor=0))
+        with pytest.raises(RefusedError) as refused:
+            start(at, apply=True, approved=forged)
+        assert "floor is 0 in the plan, and 1 by the fleet's file" in refused.value.evidence
         place.run("fleet-test:one", "web-2")
         with pytest.raises(RefusedError, match="web-2 is new"):
             start(at, apply=True, approved=approved)
@@ -187,6 +200,8 @@ def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_
         planned, state = start(at, apply=True, approved=approved)
         assert planned == approved.plan
         assert state is not None
+        (line,) = [_history(one) for one in history(context, "fleet-test")]
+        assert (line.rollout, line.approved_by, line.plan) == (state.state.id, "bob@host", digest(approved))
         assert [member.phase for member in state.members] == ["new"]
 
 
@@ -196,10 +211,10 @@ def test_two_rollouts_of_the_same_moment_do_not_meet(place: Place, context: Cont
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=2)
     with place.desk(context) as at:
-        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["new"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True)).steps] == ["new"]
         new = place.publish(context, "three", days=1)
         context.ledger.record_release(replace(context.ledger.releases("fleet-test")[1], expires_at=NOW - DAY))
-        assert [step.outcome for step in roll_output(*start(at, apply=True)).steps] == ["new"]
+        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True)).steps] == ["new"]
         assert member_lines(check(at))[0].image == f"{new.repository}@{new.digest}"
     assert len({row.id for row in context.ledger.rollouts("fleet-test")}) == 2
 
@@ -221,7 +236,7 @@ def test_a_target_that_is_revoked_during_a_rollout_reaches_no_other_member(
             revoke(context, new, known_to)
 
         at.members.remove_old = then_revoke
-        _, outcome = start(at, apply=True)
+        _, outcome = start(at, apply=True, as_owner=True)
         assert outcome
         assert "is revoked: a hole" in outcome.state.failure
         images = [line.image.partition("@")[2] for line in member_lines(check(at))]
@@ -266,8 +281,10 @@ def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Con
     with place.desk(context) as at:
         assert set(member_lines(check(at))[0].violations) == {"unknown", "approved_source"}
         with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
-            start(at, apply=True)
-        assert [step.outcome for step in roll_output(*start(at, apply=True, adopt=["web-1"])).steps] == ["new"]
+            start(at, apply=True, as_owner=True)
+        assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True, adopt=["web-1"])).steps] == [
+            "new"
+        ]
 
 
 def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Place, context: Context) -> None:
@@ -353,7 +370,7 @@ def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
     child.start()
     until(lambda: stage(context) == "baking", "the bake", seconds=60)
     with place.desk(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
     for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
         assert tell(context, "fleet-test", said, "to see").carried
         until(lambda becomes=becomes: stage(context) == becomes, becomes, seconds=10)
@@ -377,7 +394,7 @@ def test_a_rollout_that_is_over_goes_back_to_exactly_what_ran_before(place: Plac
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
     with place.desk(context) as at:
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
         place.publish(context, "three", days=0)
         outcome = back(at, newest(context, "fleet-test"))
         assert [member.phase for member in outcome.members] == ["old"]
@@ -399,7 +416,7 @@ def test_a_member_that_could_not_go_back_goes_back_when_it_is_asked_for_again(
         raise RefusedError(f"{target.reference} is away")
 
     with place.desk(context) as at:
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
         with monkeypatch.context() as patched:
             patched.setattr(DockerFleet, "prepare", refuses)
             first = back(at, newest(context, "fleet-test"))
@@ -416,13 +433,13 @@ def test_a_rollout_that_can_never_end_does_not_keep_the_fleet_for_ever(place: Pl
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
     with place.desk(context) as at:
-        approved = at.plan(())
-        waves = tuple(replace(wave, parallel=0) for wave in approved.plan.waves)
+        made = at.plan(()).plan
+        broken = replace(made, waves=tuple(replace(wave, parallel=0) for wave in made.waves))
         with pytest.raises(UsageError, match="broke off: IndexError"):
-            start(at, apply=True, approved=replace(approved, plan=replace(approved.plan, waves=waves)))
+            carry_out(at, to_json(Order("fleet-test-0", broken, at.fleet.limits)))
         seen = newest(context, "fleet-test")
         assert (seen.row.open, seen.state and seen.state.stage) == (False, "ended")
-        outcome = start(at, apply=True)[1]
+        outcome = start(at, apply=True, as_owner=True)[1]
     assert outcome
     assert [member.phase for member in outcome.members] == ["new"]
     assert context.ledger.lease("fleet-test") is None
@@ -439,7 +456,7 @@ def rolls(settings: Settings, address: str, host: str) -> None:
     """A process that rolls."""
     context = Context(settings, NOW, lambda: host, lambda: address)
     with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
 
 
 def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Context) -> None:
@@ -455,7 +472,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
     assert child.exitcode == -signal.SIGKILL
     assert len(context.ledger.open_rollouts("fleet-test")) == 1
     with place.desk(context) as at:
-        planned, outcome = start(at, apply=True)
+        planned, outcome = start(at, apply=True, as_owner=True)
         assert (planned.steps, outcome) == ((), None), "what was left is finished, and nothing else violates"
         assert member_lines(check(at))[0].violations == ()
     found = place.api.containers(all=True, filters={"label": "app=fleet-test"})
@@ -469,7 +486,7 @@ def killed_at_stop(settings: Settings, address: str, host: str) -> None:
     context = Context(settings, NOW, lambda: host, lambda: address)
     with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
         fatal(at)
-        start(at, apply=True)
+        start(at, apply=True, as_owner=True)
 
 
 def fatal(at: Desk) -> None:

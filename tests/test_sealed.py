@@ -211,3 +211,18 @@ def test_the_groups_are_asked_again_when_the_members_are_done() -> None:
     with pytest.raises(RefusedError) as error:
         refuse_moved_groups(sealed_groups(), replace(with_groups(), target=target(8)))
     assert "the replacement was" in error.value.evidence
+
+
+def test_every_character_of_the_digest_counts() -> None:
+    """A digest that only begins like the right one is another."""
+    text = json.loads(written(sealed()))
+    last = text["digest"][-1]
+    text["digest"] = text["digest"][:-1] + ("0" if last != "0" else "1")
+    with pytest.raises(RefusedError, match="digest is broken"):
+        opened(json.dumps(text), "plan.json")
+
+
+def test_a_replacement_with_the_same_address_and_another_digest_is_another() -> None:
+    """A tag that points elsewhere by now is what the approval was not for."""
+    moved = replace(target(), digest="sha256:" + "f" * 64)
+    assert len(compare(sealed(), world(to=moved))) == 1

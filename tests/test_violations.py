@@ -100,7 +100,7 @@ def test_a_waived_reason_is_shown_and_does_not_violate() -> None:
     waiver = Waiver.model_validate(
         {
             "id": "w1",
-            "controls": ["expired"],
+            "rules": ["expired"],
             "subjects": ["web/*"],
             "reason": "r",
             "owner": "a",

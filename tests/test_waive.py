@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import json
 import tomllib
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hardening.model import Waiver
-from hardening.waive import active, covers, ended, how_to_ask, openvex, trivyignore, waived_by
+from hardening.findings import Finding, FindingKind, Reason
+from hardening.model import Enforcement, Severity, Waiver
+from hardening.waive import (
+    About,
+    about_check,
+    about_finding,
+    about_rule,
+    active,
+    covers,
+    ended,
+    how_to_ask,
+    openvex,
+    settle,
+    trivyignore,
+    waived_by,
+)
 
 TODAY = date(2026, 11, 25)
+HOLE = About("vulnerabilities", "CVE-2026-0001", "libssl3t64", "3.5.1-1")
+FINDING = Finding(
+    FindingKind.VULNERABILITY, "CVE-2026-0001", "libssl3t64", "3.5.1-1", "3.5.1-2", Severity.HIGH,
+    (("trivy", Severity.HIGH),),
+)  # fmt: skip
 
 
 def waiver(**change: object) -> Waiver:
     base = {
         "id": "openssl-quic",
         "vulnerabilities": ("CVE-2026-0001",),
+        "packages": ("libssl3t64",),
         "subjects": ("python-*",),
         "reason": "QUIC is not compiled in",
         "owner": "web",
@@ -32,25 +53,72 @@ def waiver(**change: object) -> Waiver:
 
 
 def test_a_waiver_covers_what_it_names_for_whom_it_names():
-    """Id and subject must both fit; a control's name with underscores is the same as with dashes."""
-    assert covers(waiver(), "CVE-2026-0001", "python-runtime")
-    assert not covers(waiver(), "CVE-2026-0002", "python-runtime")
-    assert not covers(waiver(), "CVE-2026-0001", "node-runtime")
-    assert covers(waiver(controls=("max-age",)), "max_age", "python-runtime")
+    """Name and subject must both fit; a rule's name with underscores is the same as with dashes."""
+    assert covers(waiver(), HOLE, "python-runtime")
+    assert not covers(waiver(), replace(HOLE, name="CVE-2026-0002"), "python-runtime")
+    assert not covers(waiver(), replace(HOLE, name="CVE-2026-00010"), "python-runtime")
+    assert not covers(waiver(), HOLE, "node-runtime")
+    assert covers(waiver(rules=("max-age",)), about_rule("max_age"), "python-runtime")
+
+
+@pytest.mark.parametrize(
+    ("change", "package", "version", "covered"),
+    [
+        ({}, "libssl3t64", "3.5.1-1", True),
+        ({}, "nodejs", "3.5.1-1", False),
+        ({"versions": ("3.5.1-1",)}, "libssl3t64", "3.5.1-1", True),
+        ({"versions": ("3.5.1-1",)}, "libssl3t64", "3.5.1-2", False),
+        ({"versions": ("3.5.1-1",)}, "libssl3t64", "3.5.1-1 | 3.5.1-2", False),
+        ({"versions": ("3.5.1-1", "3.5.1-2")}, "libssl3t64", "3.5.1-1 | 3.5.1-2", True),
+    ],
+)
+def test_a_vulnerability_is_waived_in_the_named_packages_and_versions_alone(change, package, version, covered):
+    """The same advisory in another package, or in a version that somebody looked at nothing of, still refuses."""
+    found = replace(FINDING, package=package, installed=version)
+    assert covers(waiver(**change), about_finding(found), "python-runtime") is covered
+
+
+def test_a_secret_is_waived_where_it_was_accepted_alone():
+    """A test's key under one directory excuses no key anywhere else."""
+    accepted = waiver(vulnerabilities=(), packages=(), secrets=("private-key",), paths=("/usr/share/doc/*/test.key",))
+    for path, covered in {"/usr/share/doc/x/test.key": True, "/root/.ssh/id_rsa": False}.items():
+        secret = replace(FINDING, kind=FindingKind.SECRET, id="private-key", package=path)
+        assert covers(accepted, about_finding(secret), "python-runtime") is covered
+
+
+def test_each_sort_has_names_of_its_own():
+    """A waiver for a control excuses no finding, no benchmark's rule and no rule of ours that is called the same."""
+    same = [
+        about_check("expired"), about_rule("expired"), About("benchmark", "expired"),
+        about_finding(replace(FINDING, kind=FindingKind.MISCONFIGURATION, id="expired")),
+    ]  # fmt: skip
+    for about in same:
+        named = waiver(vulnerabilities=(), packages=(), **{about.key: ("expired",)})
+        assert [covers(named, other, "python-runtime") for other in same] == [other is about for other in same]
+    assert about_check("boot-listening").key == "rules"
+
+
+@pytest.mark.parametrize("rule", ["revoked", "judges", "checks", "trivy-secret-evaluated", "policy-window"])
+def test_a_revocation_and_that_nothing_was_evaluated_cannot_be_waived(rule):
+    """Whatever a waiver says that came past the loader; and nobody is told how to ask for one."""
+    reason = Reason(rule, "python-runtime", Enforcement.ENFORCE, "what", "why", "do")
+    loose = waiver(rules=(rule,))
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    assert settle(reason, about_rule(rule), "security@example.com", [loose], now) == reason
 
 
 @given(st.integers(-400, 400))
 def test_a_waiver_works_from_the_day_it_was_created_through_the_day_it_expires(days):
     """Not before, not after, on both boundary days."""
     today = TODAY + timedelta(days=days)
-    found = waived_by([waiver()], "CVE-2026-0001", "python-runtime", today)
+    found = waived_by([waiver()], HOLE, "python-runtime", today)
     assert (found is not None) == (-10 <= days <= 10)
 
 
 def test_the_longest_lived_of_several_waivers_counts():
     """So that the date shown is the date on which the exception really ends."""
     later = waiver(id="later", expires=TODAY + timedelta(days=20))
-    assert waived_by([later, waiver()], "CVE-2026-0001", "python-runtime", TODAY) == later
+    assert waived_by([later, waiver()], HOLE, "python-runtime", TODAY) == later
 
 
 def test_an_expired_waiver_is_reported_to_its_owner():
@@ -63,16 +131,24 @@ def test_an_expired_waiver_is_reported_to_its_owner():
     assert ended([waiver()], "python-runtime", TODAY) == []
 
 
-@pytest.mark.parametrize(("rule", "finding"), [("CVE-2026-0001", True), ("max_age", False), ("no-setuid", False)])
-def test_the_waiver_to_paste_is_valid_and_covers_the_reason(rule, finding):
+@pytest.mark.parametrize(
+    "about",
+    [
+        about_rule("max_age"), about_check("no-setuid"), About("vulnerabilities", "CVE-2026-0001", "zlib1g", "1 | 2"),
+        About("secrets", "private-key", path="/root/key"), About("misconfigurations", "DS-0002"),
+        About("benchmark", "sshd_limit_user_access"),
+    ],
+)  # fmt: skip
+def test_the_waiver_to_paste_is_valid_and_covers_the_reason(about):
     """What a refusal prints loads once two people stand in it, and would silence just that refusal."""
-    head, *toml = how_to_ask(rule, "web/web-1", "security@example.com", TODAY, finding=finding).splitlines()
+    head, *toml = how_to_ask(about, "web/web-1", "security@example.com", TODAY).splitlines()
     assert head.startswith("ask security@example.com, with this as hardening/waivers/web-web-1-")
     blank = tomllib.loads("\n".join(toml))
     with pytest.raises(ValidationError, match="owner"):
         Waiver.model_validate({**blank, "id": "pasted"})
     pasted = Waiver.model_validate({**blank, "id": "pasted", "owner": "web", "approver": "security"})
-    assert waived_by([pasted], rule, "web/web-1", TODAY) == pasted
+    assert waived_by([pasted], about, "web/web-1", TODAY) == pasted
+    assert waived_by([pasted], replace(about, name="other"), "web/web-1", TODAY) is None
     assert pasted.expires - TODAY == timedelta(days=30)
 
 
@@ -85,15 +161,21 @@ def test_openvex_says_affected_and_accepted_not_unaffected():
     assert document["@context"] == "https://openvex.dev/ns/v0.2.0"
     assert statement["vulnerability"] == {"name": "CVE-2026-0001"}
     assert statement["status"] == "affected"
+    assert statement["products"] == [
+        {"@id": "pkg:oci/python-runtime", "subcomponents": [{"@id": "pkg:deb/debian/libssl3t64"}]}
+    ]
     assert "security" in statement["action_statement"]
     assert text == openvex([old, waiver()], ["pkg:oci/python-runtime"], "Goldsmith", TODAY)
 
 
 def test_trivys_ignore_file_ends_when_the_waiver_ends():
     """Trivy's own expiry carries the date, and expired waivers are not in it at all."""
-    document = json.loads(trivyignore([waiver()], "python-runtime", TODAY))
+    key = {"secrets": ("private-key",), "paths": ("/usr/share/key",), "versions": ("3.5.1-1",)}
+    document = json.loads(trivyignore([waiver(**key)], "python-runtime", TODAY))
+    assert document["secrets"][0] | {"id": "private-key", "paths": ["/usr/share/key"]} == document["secrets"][0]
     assert document["vulnerabilities"][0] == {
         "id": "CVE-2026-0001",
+        "purls": ["pkg:deb/debian/libssl3t64@3.5.1-1"],
         "expired_at": "2026-12-05",
         "statement": "openssl-quic: QUIC is not compiled in",
     }

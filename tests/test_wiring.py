@@ -1,24 +1,98 @@
 """What stands between the command line and the flows: settings, locks and names that a host may lack."""
 
-import getpass
+import os
+import pwd
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.locks import only_one
+from hardening.foundation.settings import Aws, Registry, Settings
 from images.ledger import Ledger
-from pipelines.wiring import actor
+from pipelines.nightly import run_nightly
+from pipelines.releases import publishing
+from pipelines.roll import commands, watching
+from pipelines.roll.journal import Command
+from pipelines.wiring import REHEARSAL, actor, image_context
 
 
 def test_the_audit_names_a_user_without_a_passwd_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container may run as any number."""
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    assert actor() == f"uid 987654@{socket.gethostname()}"
 
-    def nobody() -> str:
-        raise KeyError("getpwuid(): uid not found")
 
-    monkeypatch.setattr(getpass, "getuser", nobody)
-    assert actor().startswith("uid ")
+def test_the_audit_names_the_user_of_the_process_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LOGNAME and its like are what a caller writes; root by sudo is named with who called it, and nobody else is."""
+    me = pwd.getpwuid(os.getuid()).pw_name
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER"):
+        monkeypatch.setenv(name, "mallory")
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    host = socket.gethostname()
+    assert actor() == f"{me}@{host}"
+    daemon = pwd.getpwnam("daemon")
+    monkeypatch.setenv("SUDO_UID", str(daemon.pw_uid))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert actor() == f"root (sudo by daemon)@{host}"
+    for odd in ("mallory", "0", "", "-1", "9" * 40):
+        monkeypatch.setenv("SUDO_UID", odd)
+        assert "mallory" not in actor()
+    monkeypatch.setenv("SUDO_UID", str(pwd.getpwnam("bin").pw_uid))
+    monkeypatch.setattr(os, "getuid", lambda: daemon.pw_uid)
+    assert actor() == f"daemon@{host}"
+
+
+def test_a_moved_clock_is_for_rehearsals_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only looks may see another day anywhere; what acts, only in a state directory made for it."""
+    monkeypatch.setenv("GOLDSMITH_NOW", "2030-01-01T12:00Z")
+    settings = Settings(state=tmp_path)
+    assert image_context(settings, looks=True).now.year == 2030
+    with pytest.raises(RefusedError, match="GOLDSMITH_NOW moves the clock for rehearsals") as error:
+        image_context(settings)
+    assert f"{tmp_path}/rehearsal is not there" in str(error.value)
+    (tmp_path / REHEARSAL).touch()
+    assert image_context(settings).now.year == 2030
+    shared = [
+        {"database": "postgresql://db/x"}, {"registry": Registry(address="r.example.com/golden")},
+        {"aws": Aws(region="eu-central-1")},
+    ]  # fmt: skip
+    for one in shared:
+        with pytest.raises(RefusedError, match="which others use too"):
+            image_context(settings.model_copy(update=one))
+    monkeypatch.delenv("GOLDSMITH_NOW")
+    assert image_context(Settings(state=tmp_path / "other")).now.year < 2030
+
+
+ACTS: list[tuple[str, Callable[[], object]]] = [
+    ("publish", lambda: publishing.publish_images("all")),
+    ("promote", lambda: publishing.promote_images("all")),
+    ("rollback", lambda: publishing.rollback_image("debian-base")),
+    ("revoke", lambda: publishing.revoke_release("sha256:0", "why")),
+    ("prune", lambda: publishing.prune_images(apply=True)),
+    ("rebuild", publishing.rebuild_ledger),
+    ("nightly", run_nightly),
+    ("roll.start", lambda: commands.roll_fleet("web", apply=True)),
+    ("roll.rollback", lambda: commands.roll_back("web", "why", apply=True)),
+    ("roll.auto", lambda: commands.auto_roll("all", apply=True)),
+    ("roll.plan --output", lambda: commands.plan_roll("web", output="plan.json")),
+    ("roll.approve --plan", lambda: commands.approve("web", "plan.json")),
+    ("roll.approve", lambda: watching.command("web", Command.APPROVE)),
+]
+
+
+@pytest.mark.parametrize("act", [act for _, act in ACTS], ids=[name for name, _ in ACTS])
+def test_nothing_that_acts_takes_a_moved_clock(
+    act: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is refused before it asks anything of a registry, an engine or the ledger."""
+    monkeypatch.setenv("GOLDSMITH_NOW", "2030-01-01T12:00Z")
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path / "state"))
+    with pytest.raises(RefusedError, match="GOLDSMITH_NOW moves the clock for rehearsals"):
+        act()
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("url", ["foo://x", "not an address", "postgresql+nodriver://host/name"])

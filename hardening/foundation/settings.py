@@ -21,7 +21,7 @@ from pydantic_settings import (
 
 from hardening.foundation import archives
 from hardening.foundation.addresses import is_safe
-from hardening.foundation.content import explain, read_toml
+from hardening.foundation.content import explain, find_content, read_toml
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.errors import ContentError
 from hardening.foundation.wording import matching
@@ -159,6 +159,20 @@ class Aws(_Section):
         return tuple(dict.fromkeys(region for region in (self.region, *self.regions) if region))
 
 
+class Judging(_Section):
+    """Whose word decides: the policies whose verdict may publish an image, and the roots that may add rules."""
+
+    policies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("default", "machine"), description="policies whose verdict lets a release be published and promoted"
+    )
+    floor: str = Field(
+        "default", description="policy that each of `policies` is at least as strict as, field by field; empty: none"
+    )
+    roots: tuple[Path, ...] = Field(
+        (), description="those of `content` that may add policies, waivers and fleets; the checkout always may"
+    )
+
+
 class Settings(BaseSettings):
     """Everything that differs between two installations of Goldsmith."""
 
@@ -181,6 +195,7 @@ class Settings(BaseSettings):
     docker: Docker = Docker()
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
+    judging: Judging = Judging()
     aws: Aws = Aws()
 
     @classmethod
@@ -236,6 +251,25 @@ def _require_roots(settings: Settings, file: Path) -> None:
         if not (ROOT / root).is_dir():
             where = _blamed_variable(("content",)) or file
             raise ContentError(f"no such directory: {ROOT / root}", file=where, key=f"content[{number}]")
+    _refuse_rules(settings, file)
+
+
+RULES = ("hardening/policies", "hardening/waivers", "pipelines/fleets")
+
+
+def _refuse_rules(settings: Settings, file: Path) -> None:
+    """Policies, waivers and fleets decide over what others run: only a root that the settings name may add them."""
+    named = [(ROOT / root).resolve() for root in settings.judging.roots]
+    content = [(ROOT / root).resolve() for root in settings.content]
+    for number, root in enumerate(named):
+        if root not in content:
+            where = _blamed_variable(("judging", "roots")) or file
+            raise ContentError(f"{root} is not among `content`", file=where, key=f"judging.roots[{number}]")
+    for root in content:
+        found = next((path for room in RULES for path in find_content([root], room, "*.toml").values()), None)
+        if found and root not in named:
+            hint = f'if {root} may add policies, waivers and fleets, name it: [judging] roots = ["{root}"]'
+            raise ContentError("the settings let this content root add none of these", file=found, hint=hint)
 
 
 _NESTED = "one value of a table is set by two underscores: GOLDSMITH_REGISTRY__ADDRESS=registry.example.com/golden"

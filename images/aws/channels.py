@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from hardening.catalog import require_may_publish
 from hardening.foundation.errors import ContentError, RefusedError, UsageError
 from images.artifact import Release
 from images.aws import requests, tags
@@ -73,6 +74,7 @@ def promote(cloud: Cloud, name: str, policy: str, gate: Gate) -> Change:
     Raises RefusedError when that release is revoked, has expired, was judged by another policy, `gate` refuses it
     today, or its signed statement does not hold.
     """
+    require_may_publish(cloud.settings.roots, cloud.settings.judging, policy)
     chosen = revoked(cloud.ledger, release_at(cloud, name, "candidate"))
     _fit(cloud, chosen, policy)
     refuse_judged(chosen, gate(chosen), policy)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import datetime
 
+from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.hashing import digest_of
@@ -48,6 +49,7 @@ def publish_machine(
     images over the snapshots that are there. Raises RefusedError as containers' publication does, and early for all
     that `preflight` asks.
     """
+    require_may_publish(cloud.settings.roots, cloud.settings.judging, judgement.verdict.policy)
     refuse(cloud.now, definition, judgement)
     note_on_public_access(preflight(cloud))
     with only_one(cloud.settings.state_dir / f"aws-{definition.name}.lock", f"publishing {definition.name}"):

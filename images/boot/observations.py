@@ -10,19 +10,13 @@ from hardening.findings import NOTHING_TO_LOOK_AT, CheckResult, Outcome
 from hardening.model import Enforcement, Severity
 from hardening.outcomes import TIME_LIMIT_SECONDS, outcome_of, result_of
 from hardening.render import Check
+from hardening.rules import BOOT_TITLES
 from images.boot.console import tail
 from images.boot.model import Boot
 from images.boot.sockets import judge_sockets
 from images.boot.stream import Record
 
 INSTANCE = "goldsmith-boot-gate"
-TITLES = {
-    "boot-completed": "The machine boots to its default target",
-    "boot-failed-units": "No unit has failed after the boot",
-    "boot-listening": "Nothing listens but what the definition names",
-    "boot-cloud-init": "cloud-init ends without an error",
-    "boot-second": "A second boot is as good, and what makes a machine itself is made once for each",
-}
 _TIMED_OUT = (124, 137)  # timeout(1): it ended the command, or had to kill it
 Judged = tuple[Outcome, str]
 
@@ -162,5 +156,5 @@ def _without_report(name: str, boot: Boot) -> CheckResult:
 
 
 def _result(control: str, outcome: Outcome, evidence: str) -> CheckResult:
-    check = Check(control, TITLES[control], Severity.HIGH, Enforcement.ENFORCE, "", {})
+    check = Check(control, BOOT_TITLES[control], Severity.HIGH, Enforcement.ENFORCE, "", {})
     return result_of(check, outcome, evidence.strip())

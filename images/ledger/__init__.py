@@ -10,10 +10,23 @@ from images.ledger.artifacts import Artifacts, ScanRecord
 from images.ledger.cloud import Clouds, Made
 from images.ledger.fleets import AuditLine, Fleets, Rollout
 from images.ledger.leases import Command, Holder, Lease, Leases
+from images.ledger.plans import PlanLine, Plans
 from images.ledger.releases import Begun, Move, Releases
 
-__all__ = ["AuditLine", "Begun", "Command", "Holder", "Lease", "Ledger", "Made", "Move", "Rollout", "ScanRecord"]
+__all__ = [
+    "AuditLine",
+    "Begun",
+    "Command",
+    "Holder",
+    "Lease",
+    "Ledger",
+    "Made",
+    "Move",
+    "PlanLine",
+    "Rollout",
+    "ScanRecord",
+]
 
 
-class Ledger(Artifacts, Releases, Fleets, Leases, Clouds):
+class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

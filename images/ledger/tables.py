@@ -214,6 +214,19 @@ commands = Table(
     _time("at"),
 )
 
+# Plans of rollouts: who made each, who approved it, and the one rollout that used it.
+plans = Table(
+    "plans",
+    metadata,
+    _text("digest", primary_key=True),
+    _text("fleet"),
+    _text("made_by"),
+    _time("made_at"),
+    _text("approved_by"),
+    _time("approved_at", nullable=True),
+    _text("rollout", index=True),
+)
+
 # What we made, or are about to make, at a cloud: the line stands before the thing does. `token` makes it only once.
 cloud = Table(
     "cloud",

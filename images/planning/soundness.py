@@ -14,7 +14,7 @@ from hardening.foundation.hashing import canonical
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from hardening.render import Overlay, render
-from hardening.waive import waived_by
+from hardening.waive import about_check, waived_by
 from images.builders import builder_of, steps
 from images.builders.buildkit import dockerfile_of
 from images.catalog import LoadedDefinition, files_of
@@ -109,7 +109,7 @@ class Soundness:
         if loaded.definition.smoke:
             return
         for check in overlay.checks:
-            waived = waived_by(waivers, check.control, loaded.name, self.today)
+            waived = waived_by(waivers, about_check(check.control), loaded.name, self.today)
             if "RUN_STATUS" in check.text and check.enforcement is Enforcement.ENFORCE and not waived:
                 raise _wrong(
                     loaded, "smoke", f"required by the control {check.control}, but missing",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.errors import RefusedError, UsageError
 from images import documents
@@ -44,6 +45,8 @@ def promote(to: Publisher, name: str, policy: str, gate: Gate, *, apply: bool = 
     carries refuses it, is missing, or is by another policy than `policy`: what was let through for a trial does not
     become `stable` by the way.
     """
+    settings = to.registry.settings
+    require_may_publish(settings.roots, settings.judging, policy)
     repository = to.registry.repository(name)
     chosen = to.revoked(release_at(to.registry, f"{repository}:candidate", to.prefix))
     if chosen.name != name:

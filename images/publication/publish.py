@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from hardening.catalog import require_may_publish
 from hardening.foundation.errors import ContentError, RefusedError, UsageError
 from hardening.foundation.hashing import canonical, digest_of
 from images import documents
@@ -49,6 +50,8 @@ def release(
     A release over the same content whose dates still hold is kept, unless `redate` asks for new ones.
     Raises RefusedError when the verdict refuses the image, its content was revoked, or its support has ended.
     """
+    settings = to.registry.settings
+    require_may_publish(settings.roots, settings.judging, judgement.verdict.policy)
     refuse(to.now, definition, judgement)
     draft = _draft(to, artifact, definition, judgement.verdict.policy)
     refuse_revoked(to.revoked(draft))

@@ -98,20 +98,19 @@ class Registry:
         return Manifest(found, str(kind), len(text.encode()), data)
 
     def configuration(self, reference: str) -> dict[str, Any]:
-        """The configuration of the image at `reference`, as it was pushed: `--raw` keeps what OCI knows no word for,
-        such as a health check. Of an index, that of the child for our platform. Raises NotFoundError, MalformedError.
+        """The configuration of what an engine runs of the image at `reference`, as it was pushed, and hashed.
+
+        `--raw` keeps what OCI knows no word for, such as a health check. Raises NotFoundError, MalformedError.
         """
-        repository, found = split(reference)[0], self.get(reference)
-        if found.is_index:
-            reference = f"{repository}@{found.content(self.settings.platform)}"
-            found = self.get(reference)
-        config, what = found.image.config.digest, f"the configuration of {reference}"
-        text = self._ask("inspect", reference, "--config", "--raw")
-        _as_asked(text, config, what)
+        found, what = self.get(reference), f"the configuration of {reference}"
+        exact = f"{split(reference)[0]}@{found.content(self.settings.platform)}"
+        image = self.get(exact).image if found.is_index else found.image
+        text = self._ask("inspect", exact, "--config", "--raw")
+        _as_asked(text, image.config.digest, what)
         return loaded(text, what)
 
     def diff_ids(self, reference: str) -> tuple[str, ...]:
-        """The unpacked layers of the image at `reference`, lowest first. Raises NotFoundError, MalformedError."""
+        """The unpacked layers of what an engine runs of the image, lowest first. Raises as `configuration` does."""
         return parsed(Config, self.configuration(reference), f"the configuration of {reference}").rootfs.diff_ids
 
     def get(self, reference: str) -> Manifest:

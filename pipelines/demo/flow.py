@@ -14,7 +14,7 @@ from pathlib import Path
 from hardening.foundation.console import out, print_json, print_rule, say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
-from hardening.foundation.settings import Docker, Registry, Settings, load_settings
+from hardening.foundation.settings import Docker, Judging, Registry, Settings, load_settings
 from images.context import Context
 from images.documents import to_json
 from images.promotion import gate
@@ -28,7 +28,7 @@ from pipelines.host import embedded_registry
 from pipelines.host.provision import docker_host
 from pipelines.report import write_report
 from pipelines.roll.commands import check_fleet, roll_fleet, show_members, show_roll
-from pipelines.wiring import fleet_host, image_context
+from pipelines.wiring import REHEARSAL, fleet_host, image_context
 
 CONTENT = Path(__file__).with_name("content")
 PAGE = Path("images/definitions/demo-web/files/index.html")
@@ -84,6 +84,7 @@ def _stage(base: Settings, *, keep: bool) -> Iterator[Settings]:
     shutil.copytree(CONTENT, settings.state_dir / "content")
     (base.state_dir / "apt").mkdir(exist_ok=True)
     (settings.state_dir / "apt").symlink_to(base.state_dir / "apt")
+    (settings.state_dir / REHEARSAL).touch()
     try:
         yield settings
     finally:
@@ -97,7 +98,7 @@ def own_settings(base: Settings) -> Settings:
     engines = Docker(host=docker_host(base, for_builds=False), build_host=docker_host(base, for_builds=True))
     own = {
         "state": state, "database": "", "registry": Registry(), "docker": engines,
-        "content": (*base.content, state / "content"),
+        "content": (*base.content, state / "content"), "judging": Judging(policies=("demo",), floor=""),
     }  # fmt: skip
     return base.model_copy(update=own)
 
@@ -180,7 +181,7 @@ def _close(shown: DemoOutput) -> None:
         "",
         "Next:",
         "  ./goldsmith image.plan all            what would be built here, and why",
-        "  ./goldsmith image.publish all --policy demo",
+        "  ./goldsmith image.build all --policy demo",
         "  ./goldsmith control.list              what hardens an image, and what it costs",
         "  ./goldsmith doctor                    what this machine lacks for real work",
     ]

@@ -54,8 +54,7 @@ class Memory:
     """The rows of all flows, and the one queue of events that every process hangs on. Times are seconds from 0.
 
     `fate` is asked before each step, by flow and name; `acting` is that of the step which acts at the moment,
-    `asking` the process that asked last. `watch`
-    is called after every event.
+    `asking` the process that asked last. `watch` is called after every event.
     """
 
     def __init__(

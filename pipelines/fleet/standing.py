@@ -15,7 +15,7 @@ from images.context import Context
 from pipelines.fleet.members import newest
 from pipelines.fleet.model import Fleet
 
-NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "waiver-ended")
+NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "policy-window", "waiver-ended")
 
 
 @dataclass(frozen=True)

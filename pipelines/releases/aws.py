@@ -79,7 +79,7 @@ def rebuild_from_aws(context: Context) -> tuple[Release, ...]:
 
 def reap_leavings(*, apply: bool) -> list[ReapLine]:
     """What killed runs left at AWS, and what becomes of it."""
-    found = reap(image_context().cloud, apply=apply)
+    found = reap(image_context(looks=not apply).cloud, apply=apply)
     return [_reap_line(reaping, apply=apply) for reaping in found]
 
 

@@ -19,7 +19,7 @@ Errors = list[GoldsmithError | None]
 
 def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
     """What a build of `pattern` would do, parents included; `refresh` asks the mirror for its index first."""
-    context = image_context()
+    context = image_context(looks=True)
     names = named(context, pattern)
     planner = Planner(context)
     if refresh:
@@ -59,7 +59,7 @@ def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
 
 def why_image(name: str) -> WhyOutput:
     """Which inputs of `name` differ from its last artifact's."""
-    context = image_context()
+    context = image_context(looks=True)
     only = named(context, name)[0]
     plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
     last = context.ledger.latest_artifact(only, plan.platform)

@@ -187,7 +187,7 @@ def revoke_release(ref: str, reason: str) -> list[Change]:
 
 def show_release(ref: str) -> Shown | ShownMachine:
     """Everything about a published image, from the registry or AWS alone."""
-    context = image_context()
+    context = image_context(looks=True)
     if machine_meant(context, ref):
         return show_machine_release(context, ref)
     return show(context.publisher.registry, ref, context.settings.annotation_prefix, context.now, context.definitions)
@@ -226,7 +226,7 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
 
     Every fleet is looked at first: what runs must not go. Raises OutsideError where one cannot be read.
     """
-    context = context or image_context()
+    context = context or image_context(looks=not apply)
     look_at_fleets(context)
     containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
     decisions = prune(context.publisher, containers, apply=apply)

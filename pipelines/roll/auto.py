@@ -8,7 +8,7 @@ from hardening.foundation.errors import RefusedError
 from pipelines.contract import Line
 from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import Judged
-from pipelines.roll.approval import write_plan
+from pipelines.roll.approval import file_plan
 from pipelines.roll.desk import Desk, check
 from pipelines.roll.flow import plan_all, start, start_groups
 from pipelines.roll.notify import Message, notifier
@@ -59,13 +59,14 @@ def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
     sealed = plan_all(at, automated=True)
     if not sealed.plan.steps and not sealed.groups:
         return _line(at, "skipped", _left(sealed.plan))
-    start_it = f"./goldsmith roll.start {at.fleet.name} --apply"
+    name = at.fleet.name
+    do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
     if apply:
         file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_plan(sealed, file)
-        start_it = f"./goldsmith roll.start {at.fleet.name} --plan {file} --apply"
-    detail = f"{found}; approval is required: {start_it}"
+        file_plan(at.context, sealed, file)
+        do = f"./goldsmith roll.approve {name} --plan {file}, then ./goldsmith roll.start {name} --plan {file} --apply"
+    detail = f"{found}; approval is required: {do}"
     if apply:
         notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
     return _line(at, "waits", detail)

@@ -13,8 +13,9 @@ from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.model import Approval
 from pipelines.listing import ended_by, finish
-from pipelines.roll.approval import read_plan, write_plan
+from pipelines.roll.approval import approve_plan, file_plan, read_plan
 from pipelines.roll.auto import AutoLine, automated
 from pipelines.roll.desk import check, desk
 from pipelines.roll.flow import back, can_go_back, order_back, plan_all, start, start_groups
@@ -40,7 +41,7 @@ from pipelines.wiring import image_context
 
 def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
     """Judge every member of a fleet. Raises OutsideError where the engine cannot be read: unread is not compliant."""
-    context = context or image_context()
+    context = context or image_context(looks=True)
     with desk(name, context) as at:
         return member_lines(check(at))
 
@@ -67,30 +68,38 @@ def plan_roll(
     name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
 ) -> tuple[RollOutput, Sealed]:
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
-    context = context or image_context()
+    context = context or image_context(looks=not output)
     with desk(name, context) as at:
         sealed = plan_all(at, adopt)
         if output:
-            write_plan(sealed, Path(output))
+            file_plan(context, sealed, Path(output))
         return with_groups(roll_output(sealed.plan), sealed.groups), sealed
 
 
 def roll_fleet(
-    name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", context: Context | None = None
-) -> RollOutput:
+    name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", as_owner: bool = False,
+    context: Context | None = None,
+) -> RollOutput:  # fmt: skip
     """Plan a rollout, or take the plan in `file`, and, with `apply`, carry it out.
 
-    Raises UsageError where both `file` and `adopt` are given, RefusedError when it may not, or was rolled back.
+    `as_owner`: it begins without a second person's approval, and the audit says so. Raises UsageError where both `file`
+    and `adopt` are given, RefusedError when it may not, or was rolled back.
     """
     if file and adopt:
         raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
-    context = context or image_context()
+    context = context or image_context(looks=not apply)
     approved = read_plan(Path(file)) if file else None
     with desk(name, context) as at:
-        roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved))
+        roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner))
         if roll.failure:
             return roll
-        return with_groups(roll, *start_groups(at, apply=apply, adopt=adopt, approved=approved))
+        groups = start_groups(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner, also=roll.rollout)
+        return with_groups(roll, *groups)
+
+
+def approve(fleet: str, file: str, reason: str = "", context: Context | None = None) -> None:
+    """Approve the plan in `file`, as somebody else than who made it. Raises RefusedError where that is not so."""
+    approve_plan(context or image_context(), fleet, Path(file), reason)
 
 
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
@@ -99,7 +108,7 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
     Raises RefusedError where nothing of one that is over can go back.
     """
-    context = context or image_context()
+    context = context or image_context(looks=not apply)
     require_known(context, fleet)
     seen = newest(context, fleet)
     if not seen.row.open:
@@ -127,7 +136,7 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
 
     One that fails stops no other. Raises ContentError where no fleet has this name.
     """
-    context = context or image_context()
+    context = context or image_context(looks=not apply)
     lines: list[AutoLine] = []
     failures: list[GoldsmithError] = []
     for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
@@ -163,6 +172,9 @@ def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown:
         )
     else:
         show_roll(roll, as_json=as_json, file=file)
+        if sealed.fleet["approval"] == Approval.REQUIRED and (roll.steps or roll.groups) and not as_json:
+            told = file or "FILE (roll.plan --output FILE writes it)"
+            say(f"before that somebody else approves it: ./goldsmith roll.approve {roll.fleet} --plan {told}")
 
 
 def show_roll(roll: RollOutput, *, as_json: bool, file: str = "") -> int:

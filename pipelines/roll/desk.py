@@ -30,9 +30,9 @@ from pipelines.fleet.members import Member, Origin, Seen, Target, Unread
 from pipelines.fleet.model import Fleet, FleetKind, Way
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.violations import Judged, judge
-from pipelines.rollouts.plan import nothing, plan
+from pipelines.rollouts.plan import Plan, nothing, plan
 from pipelines.rollouts.refusals import refuse_nobody, refuse_target
-from pipelines.rollouts.sealed import Present, Sealed, refuse_moved, seal
+from pipelines.rollouts.sealed import Present, Sealed, as_then, refuse_moved, refuse_replanned, seal
 from pipelines.soundness import require_policy
 from pipelines.wiring import clock, fleet_host
 
@@ -76,9 +76,10 @@ class Desk:
         """A fresh look: nothing is remembered from an earlier judging."""
         return self.look(load_waivers(self.context.settings.roots), self.now())
 
-    def judge(self, members: Sequence[Member]) -> tuple[Judged, ...]:
-        """The members judged by today's policy and waivers."""
-        origins, known, unread = self.origins(), dict[str, Origin](), list[Judged]()
+    def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
+        """The members judged by today's policy and waivers, as of now or of an earlier moment."""
+        now, known, unread = when or self.now(), dict[str, Origin](), list[Judged]()
+        origins = self.look(load_waivers(self.context.settings.roots), now)
         for member in members:
             try:
                 known[member.id] = origins.of(member)
@@ -90,7 +91,7 @@ class Desk:
             [member for member in members if member.id in known],
             known,
             waivers=load_waivers(self.context.settings.roots),
-            now=self.now(),
+            now=now,
             own_registry=self.source,
         )
         return tuple(sorted((*judged, *unread), key=lambda one: one.member.id))
@@ -111,7 +112,7 @@ class Desk:
             return seal(nothing(self.fleet, world.target), world, self.context.actor)
         judged = self._judged(world.members, judged)
         made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated)
-        return seal(made, world, self.context.actor, adopt)
+        return seal(made, world, self.context.actor, adopt, automated=automated)
 
     def _judged(self, members: Sequence[Member], before: Sequence[Judged]) -> tuple[Judged, ...]:
         """The members judged; one that was so before, and is exactly as it was, stays judged as it was."""
@@ -121,11 +122,23 @@ class Desk:
         return tuple(sorted(found, key=lambda one: one.member.id))
 
     def same(self, sealed: Sealed) -> Sealed:
-        """An approved plan, if the world is still the one that was approved. Raises RefusedError with what differs."""
+        """An approved plan as it is planned again, if that and the world are what was approved.
+
+        Raises RefusedError with what differs.
+        """
         world = self.world()
         refuse_moved(sealed, world)
         refuse_target(self.fleet, world.target, world.now)
-        return sealed
+        again = self._again(sealed, world)
+        refuse_replanned(sealed, again, world)
+        return replace(sealed, plan=again)
+
+    def _again(self, sealed: Sealed, world: Present) -> Plan:
+        """The plan that the fleet's file and members give, as of the moment at which the sealed one was made."""
+        if not world.members and world.groups:
+            return nothing(self.fleet, world.target)
+        judged = self.judge(as_then(sealed, world.members), sealed.made_at)
+        return plan(self.fleet, judged, world.target, sealed.made_at, sealed.adopt, automated=sealed.automated)
 
 
 @contextmanager

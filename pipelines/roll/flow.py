@@ -11,24 +11,27 @@ from hardening.foundation.errors import RefusedError
 from images.documents import to_json
 from pipelines.fleet.leavings import BACK
 from pipelines.fleet.model import Approval
+from pipelines.roll.approval import consented
 from pipelines.roll.carrying import carry_out, go_on
 from pipelines.roll.desk import Desk, check
 from pipelines.roll.grouping import plan_groups, refuse_no_way_back, same_groups
 from pipelines.roll.underway import View
 from pipelines.rollouts.orders import GroupsOrder, Order, going_back, named
-from pipelines.rollouts.plan import Plan
-from pipelines.rollouts.sealed import Sealed
+from pipelines.rollouts.plan import Plan, nothing
+from pipelines.rollouts.sealed import Sealed, seal
 from pipelines.rollouts.state import MemberState, Outcome, Phase
 
 
 def start(
-    at: Desk, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False, approved: Sealed | None = None
-) -> tuple[Plan, Outcome | None]:
+    at: Desk, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False, approved: Sealed | None = None,
+    as_owner: bool = False,
+) -> tuple[Plan, Outcome | None]:  # fmt: skip
     """Plan the fleet's rollout and, with `apply`, carry it out; an automated run does so only if the fleet says so.
 
-    `approved`: exactly that plan is carried out, or refused with what has moved since. What an earlier run left
-    unfinished is carried to its end first. Raises RefusedError when a limit forbids the rollout or somebody else rolls
-    the fleet, and OutsideError. A rollout that failed and is back as it was has an Outcome that says so.
+    `approved`: exactly that plan is carried out, or refused with what has moved since. Where the fleet asks for an
+    approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is carried to
+    its end first. Raises RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls the
+    fleet, and OutsideError. A rollout that failed and is back as it was has an Outcome that says so.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
     if not act:
@@ -40,7 +43,8 @@ def start(
     if not sealed.plan.waves:
         return sealed.plan, None
     order = Order(_new_id(at), sealed.plan, at.fleet.limits, sealed.adopt)
-    outcome = carry_out(at, to_json(order))
+    with consented(at, approved or sealed, order.rollout, planned=approved is not None, as_owner=as_owner):
+        outcome = carry_out(at, to_json(order))
     check(at)
     return sealed.plan, outcome
 
@@ -56,20 +60,24 @@ def plan_all(at: Desk, adopt: Sequence[str] = (), *, automated: bool = False) ->
 
 
 def start_groups(
-    at: Desk, *, apply: bool, automated: bool = False, adopt: Sequence[str] = (), approved: Sealed | None = None
-) -> tuple[GroupsOrder | None, Outcome | None]:
+    at: Desk, *, apply: bool, automated: bool = False, adopt: Sequence[str] = (), approved: Sealed | None = None,
+    as_owner: bool = False, also: str = "",
+) -> tuple[GroupsOrder | None, Outcome | None]:  # fmt: skip
     """Plan the groups of the fleet that a service rolls and, with `apply`, let it roll those that violate.
 
-    `approved`: exactly its groups are rolled, or refused with what has moved since. None where the fleet has none, or
-    none violates. Raises as `start` does.
+    `approved`: exactly its groups are rolled, or refused with what has moved since; `also` is the rollout of members
+    that the same start has begun by it. None where the fleet has none, or none violates. Raises as `start` does.
     """
     if at.groups is None:
         return None, None
-    order = same_groups(at, approved, check(at)) if approved else plan_groups(at, check(at), adopt)
+    judged = check(at)
+    order = same_groups(at, approved, judged) if approved else plan_groups(at, judged, adopt)
     if order is None or not apply or (automated and at.fleet.approval is Approval.REQUIRED):
         return order, None
     order = named(order, _new_id(at))
-    outcome = carry_out(at, to_json(order))
+    sealed = approved or seal(nothing(at.fleet, order.target), at.world(), at.context.actor, adopt, order)
+    with consented(at, sealed, order.rollout, planned=approved is not None, as_owner=as_owner, also=also):
+        outcome = carry_out(at, to_json(order))
     check(at)
     return order, outcome
 

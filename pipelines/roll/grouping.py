@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.delegated import Group
@@ -15,7 +16,7 @@ from pipelines.roll.desk import Desk
 from pipelines.rollouts.orders import GroupOrder, GroupsOrder
 from pipelines.rollouts.refusals import refuse_implausible, refuse_target, why_not
 from pipelines.rollouts.schedule import allowed
-from pipelines.rollouts.sealed import Sealed, refuse_moved_groups
+from pipelines.rollouts.sealed import Sealed, refuse_moved_groups, refuse_repaced
 
 
 def plan_groups(at: Desk, judged: Sequence[Judged], adopt: Sequence[str] = ()) -> GroupsOrder | None:
@@ -45,13 +46,18 @@ def same_groups(at: Desk, sealed: Sealed, judged: Sequence[Judged]) -> GroupsOrd
     """
     if sealed.groups is None:
         return None
-    world = at.world()
+    world, rules, limits = at.world(), violating(judged), at.fleet.limits
     refuse_moved_groups(sealed, world)
     refuse_target(at.fleet, world.target, world.now)
-    orders = tuple(
-        replace(one, group=_judged(at, one.group, judged, world.target, sealed.adopt)) for one in sealed.groups.groups
-    )
-    return replace(sealed.groups, groups=orders)
+    present = {group.id: group for group in world.groups}
+    wanted = [one.group.id for one in sealed.groups.groups]
+    again = [
+        _order(at, present[name], world.target, rules[name], sealed.made_at)
+        for name in wanted if name in rules and name in present
+    ]  # fmt: skip
+    refuse_repaced(sealed, again, world)
+    orders = tuple(replace(one, group=_judged(at, one.group, judged, world.target, sealed.adopt)) for one in again)
+    return GroupsOrder("", at.fleet.name, world.target, limits, orders)
 
 
 def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
@@ -88,9 +94,9 @@ def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _order(at: Desk, group: Group, target: Target, rules: frozenset[str]) -> GroupOrder:
+def _order(at: Desk, group: Group, target: Target, rules: frozenset[str], when: datetime | None = None) -> GroupOrder:
     limits = at.fleet.limits
-    most = allowed(limits, group.desired, sorted(rules), at.now())
+    most = allowed(limits, group.desired, sorted(rules), when or at.now())
     if not most and group.desired:
         raise RefusedError(f"the budgets of this moment allow nobody of {group.name}", hint="see limits.budgets")
     return GroupOrder("", at.fleet.name, group, target, pacing(limits, group.desired, most), limits)

@@ -64,7 +64,7 @@ def _done(ground: Ground, reaping: Reaping, ledger: Ledger, now: datetime, actor
 
 def reap_rollouts(*, apply: bool) -> list[ReapLine]:
     """What rollouts left in all places of the fleets, and what becomes of it."""
-    context = image_context()
+    context = image_context(looks=not apply)
     over = grounds(context, lambda: fleet_host(context))
     return reap_lines(reap(over, context.ledger, clock(), context.actor, apply=apply), apply=apply)
 

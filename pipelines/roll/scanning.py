@@ -29,7 +29,7 @@ class SeenLine(Line):
 
 def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
     """What the fleets that `name` means run: a name, a glob, or `all`. Raises ContentError, and OutsideError."""
-    context = context or image_context()
+    context = context or image_context(looks=True)
     wanted = select(name, load_fleets(context.settings.roots), "fleet")
     return [line for fleet in wanted for line in _seen(context, fleet)]
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
-from images.ledger import AuditLine, Rollout
+from images.ledger import AuditLine, PlanLine, Rollout
 from images.ledger.leases import Command as Given
 from images.ledger.leases import Lease
 from pipelines.durable.port import Json
@@ -23,6 +23,7 @@ class View:
     """A rollout as the ledger shows it. `state` is None before its first step; `lease`: who has the fleet by now.
 
     `commands`: what people told it, in that order. `carried`: whether a process holds the lease for it, and lives.
+    `plan`: the approved plan that it used.
     """
 
     row: Rollout
@@ -32,6 +33,7 @@ class View:
     lease: Lease | None
     commands: tuple[Given, ...]
     carried: bool
+    plan: PlanLine | None = None
 
     @property
     def replacement(self) -> str:
@@ -62,7 +64,8 @@ def view(context: Context, row: Rollout) -> View:
     state = from_json(RolloutState, row.state) if row.state else None
     lease = context.ledger.lease(row.fleet)
     carried = lease is not None and lease.rollout == row.id and _lives(context, lease)
-    return View(row, state, order, members, lease, context.ledger.commands(row.id), carried)
+    commands, plan = context.ledger.commands(row.id), context.ledger.plan_of(row.id)
+    return View(row, state, order, members, lease, commands, carried, plan)
 
 
 def _lives(context: Context, lease: Lease) -> bool:

@@ -24,7 +24,10 @@ SECONDS = 1.0
 
 
 class HistoryLine(Line):
-    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way."""
+    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way.
+
+    `plan` is the digest of the plan that it was begun by, where one was made or approved for it.
+    """
 
     rollout: str
     replacement: str
@@ -32,11 +35,15 @@ class HistoryLine(Line):
     ended_at: datetime | None
     members: int
     outcome: str
+    plan: str = ""
+    made_by: str = ""
+    approved_by: str = ""
+    approved_at: datetime | None = None
 
 
 def status(fleet: str, context: Context | None = None) -> StatusOutput:
     """How the fleet's rollout stands, or how the last one ended. Raises ContentError, RefusedError where none was."""
-    context = context or image_context()
+    context = context or image_context(looks=True)
     require_known(context, fleet)
     return _status(newest(context, fleet))
 
@@ -74,7 +81,7 @@ def _stage(seen: View) -> str:
 
 def show_status(fleet: str, *, watch: bool, as_json: bool) -> int:
     """Print how the rollout stands; with `watch` until it is over, live in a terminal. Exit code 3 where it failed."""
-    context = image_context()
+    context = image_context(looks=True)
     seen = status(fleet, context)
     if watch and not as_json:
         seen = _watched(fleet, context, seen)
@@ -137,7 +144,7 @@ def changes(before: StatusOutput, after: StatusOutput) -> Iterable[str]:
 
 def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
     """Print the fleet's rollouts, the newest first; with `rollout`, what was done in that one."""
-    context = image_context()
+    context = image_context(looks=True)
     require_known(context, fleet)
     if rollout:
         _show_steps(context, fleet, rollout, as_json=as_json)
@@ -151,8 +158,13 @@ def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
 
 def print_history(found: Iterable[HistoryLine]) -> None:
     """A row for each rollout; its id stays in one piece, for whoever copies it into the next command."""
-    cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), one.outcome] for one in found]
+    cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), _ended(one)] for one in found]
     print_table(["began (UTC)", "rollout", "members", "outcome"], cells, whole=("rollout", "began (UTC)"))
+
+
+def _ended(one: HistoryLine) -> str:
+    """How it ended, and who approved it."""
+    return f"{one.outcome}; approved by {one.approved_by}" if one.approved_by else one.outcome
 
 
 def _history(one: View) -> HistoryLine:
@@ -164,6 +176,10 @@ def _history(one: View) -> HistoryLine:
         ended_at=seen.ended_at,
         members=len(seen.members),
         outcome=lines(seen, seen.begun_at)[2],
+        plan=one.plan.digest if one.plan else "",
+        made_by=one.plan.made_by if one.plan else "",
+        approved_by=one.plan.approved_by if one.plan else "",
+        approved_at=one.plan.approved_at if one.plan else None,
     )
 
 

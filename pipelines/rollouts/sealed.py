@@ -1,14 +1,15 @@
 """A plan as a file that somebody approves, and what has moved in the world since. Pure.
 
-The digest over the file finds slips and changes by hand; it is no signature. Whoever can write the file can make it
-say anything, so each step is still judged again right before it acts, and the replacement is, too.
+The digest over the file finds slips and changes by hand; it is no signature. So the ledger says who made the plan of a
+digest and who approved it; floor, waves and members are planned again from the fleet's file; and each step is judged
+right before it acts, as is the replacement.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from images.documents import from_json, to_json
 from pipelines.fleet.delegated import Group
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
-from pipelines.rollouts.orders import GroupsOrder
+from pipelines.rollouts.orders import GroupOrder, GroupsOrder
 from pipelines.rollouts.plan import Plan
 
 FORM = "goldsmith.rollout-plan/1"
@@ -34,6 +35,7 @@ class Sealed:
 
     `adopt`: which unknown members it takes over on purpose. `groups`: which groups a service is to roll, and at what
     pace, its `rollout` to be named by whoever starts it; None where none is. `groups_seen`: every group of the fleet.
+    `ill`: the ids of members that did not serve; `automated`: planned for a run that nobody asked for.
     """
 
     plan: Plan
@@ -45,6 +47,8 @@ class Sealed:
     expires_at: datetime
     groups: GroupsOrder | None = None
     groups_seen: tuple[Group, ...] = ()
+    ill: tuple[str, ...] = ()
+    automated: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class Present:
     groups: Sequence[Group] = ()
 
 
-def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), groups: GroupsOrder | None = None) -> Sealed:
+def seal(
+    plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), groups: GroupsOrder | None = None,
+    *, automated: bool = False,
+) -> Sealed:  # fmt: skip
     """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
     return Sealed(
         plan=plan,
@@ -70,7 +77,14 @@ def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), groups:
         expires_at=world.now + VALID_FOR,
         groups=groups,
         groups_seen=tuple(world.groups),
+        ill=tuple(sorted(member.id for member in world.members if not member.healthy)),
+        automated=automated,
     )
+
+
+def digest(sealed: Sealed) -> str:
+    """What the plan is approved by: the digest over all of it, as it stands in its file."""
+    return digest_of(to_json(sealed))
 
 
 def written(sealed: Sealed) -> str:
@@ -86,7 +100,9 @@ def opened(text: str, file: str) -> Sealed:
         form, digest, body = found["form"], found["digest"], found["sealed"]
         actual = digest_of(body)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ContentError("no rollout's plan", file=file, hint="./goldsmith roll.plan FLEET --output FILE") from None
+        raise ContentError(
+            "not a rollout plan file", file=file, hint="./goldsmith roll.plan FLEET --output FILE"
+        ) from None
     if form != FORM:
         raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="plan anew")
     if actual != digest:
@@ -105,6 +121,51 @@ def refuse_moved(sealed: Sealed, present: Present) -> None:
 def refuse_moved_groups(sealed: Sealed, present: Present) -> None:
     """The same for what a service rolls alone: by then the members that the plan steps are others."""
     _refuse(sealed, present, (*_moved(sealed.plan.target, present.target), *_regrouped(sealed, present)))
+
+
+def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
+    """Raise RefusedError where the fleet's file and members, planned `again`, do not give the plan of the file.
+
+    What runs is the plan made again; what the file says of floor, waves and members is only compared with it.
+    """
+    _refuse(sealed, present, tuple(_replanned(sealed.plan, again)))
+
+
+def refuse_repaced(sealed: Sealed, again: Sequence[GroupOrder], present: Present) -> None:
+    """The same for the groups that a service rolls: which they are, and the pace that the fleet's limits give."""
+    planned = {one.group.id: one for one in sealed.groups.groups} if sealed.groups else {}
+    now = {one.group.id: one for one in again}
+    reasons = [
+        f"{name} is to be rolled by the plan, and violates nothing" for name in sorted(planned.keys() - now.keys())
+    ]
+    reasons += [
+        f"{name} is to be rolled at another pace by the plan than by the fleet's file"
+        for name, one in sorted(now.items())
+        if planned[name].pacing != one.pacing
+    ]
+    _refuse(sealed, present, reasons)
+
+
+def as_then(sealed: Sealed, members: Sequence[Member]) -> list[Member]:
+    """The members with the health that they had when the plan was made: it decides the order of the waves."""
+    return [replace(member, healthy=member.id not in sealed.ill) for member in members]
+
+
+def _replanned(planned: Plan, again: Plan) -> Iterator[str]:
+    for name in ("floor", "desired", "method"):
+        before, after = getattr(planned, name), getattr(again, name)
+        if before != after:
+            yield f"{name} is {before} in the plan, and {after} by the fleet's file"
+    steps, others = ({step.member.id for step in plan.steps} for plan in (planned, again))
+    yield from _some(sorted(steps - others), "is to be replaced by the plan, and not by the fleet's file")
+    yield from _some(sorted(others - steps), "is to be replaced by the fleet's file, and not by the plan")
+    if steps == others and _shape(planned) != _shape(again):
+        yield "the waves of the plan are not those that the fleet's file gives"
+
+
+def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
+    """Who is in which wave, how many at once, and how long it bakes."""
+    return [([step.member.id for step in w.steps], w.parallel, w.canary, w.bake) for w in plan.waves]
 
 
 def _refuse(sealed: Sealed, present: Present, reasons: Sequence[str]) -> None:

@@ -128,7 +128,8 @@ def _now_and_then(dice: Random) -> list[dict[str, Any]]:
 
 _AGAIN = (
     *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.LOST_ANSWER, Trouble.STALLED, Trouble.ANOTHER_ILL),
-    *(Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER, Trouble.VANISHES, Trouble.VANISHES),
+    *(Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER),
+    *(Trouble.VANISHES, Trouble.VANISHES),
 )
 _MIX: tuple[Trouble, ...] = (*Trouble, *_AGAIN)
 _SLEEPS = (Trouble.STALLED, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER)
@@ -138,7 +139,7 @@ _AMOUNT: dict[Trouble, Callable[[Random], float]] = {
     Trouble.THROTTLED: lambda dice: dice.choice((1, 3, 10)),
     Trouble.TAKES_TIME: lambda dice: dice.choice((1, 5, 40)),
     Trouble.DARK: lambda dice: dice.choice((5, 60, 600)),
-    **dict.fromkeys(_SLEEPS, lambda dice: dice.choice((5, 20, 60, 300))),
+    **dict.fromkeys(_SLEEPS, lambda dice: dice.choice((20, 60, 300))),
     Trouble.FALLS_ILL: lambda dice: dice.choice((20, 60, 200, 100_000)),
     Trouble.OLD_ILL: lambda dice: dice.choice((30, 300, 100_000)),
     Trouble.ANOTHER_ILL: lambda dice: dice.choice((30, 300, 100_000)),

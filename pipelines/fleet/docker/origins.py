@@ -154,10 +154,7 @@ class Origins:
 
     def _layers(self, where: str, digest: str) -> tuple[str, ...]:
         """The unpacked layers of what an engine runs of an image in a registry; none where it is not there."""
-        found = self._manifest(where, digest)
-        if found is None:
-            return ()
-        return self.registry.diff_ids(f"{where}@{found.content(self.context.settings.platform)}")
+        return self.registry.diff_ids(f"{where}@{digest}") if self._manifest(where, digest) else ()
 
     def _layered_base(self, layers: tuple[str, ...]) -> Release | None:
         """By its layers: the golden content with the most layers that the image begins with."""
