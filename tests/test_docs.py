@@ -108,6 +108,21 @@ def test_every_decision_is_listed() -> None:
     assert all(record.name in listed for record in (ROOT / "docs/decisions").glob("0*.md"))
 
 
+def test_each_defence_of_the_threat_model_names_tests_and_controls_that_exist() -> None:
+    """A defence whose test has gone is only a claim."""
+    text = (ROOT / "docs/threat-model.md").read_text().partition("## Defences")[2]
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text)
+    assert len(named) > 150
+    for file, test in named:
+        found = (ROOT / "tests" / file).read_text()
+        assert not test or re.search(rf"def {test}\(", found), f"{file} has no {test}"
+    for row in re.findall(r"^\| [^|]+ \| (.*) \|$", text, re.MULTILINE):
+        assert "`" in row or row in ("test", "control"), f"nothing holds it: {row}"
+    controls = re.findall(r"`([a-z-]+)`", text.partition("### F ")[2].partition("\n### ")[0])
+    assert len(controls) > 10
+    assert all((ROOT / "hardening/controls" / name).is_dir() for name in controls)
+
+
 def test_the_picture_is_well_formed() -> None:
     """The picture of the loop is an SVG with a title and a description for those who cannot see it."""
     root = ElementTree.parse(ROOT / "docs/loop.svg").getroot()
