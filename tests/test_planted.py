@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
 from hardening.foundation.settings import Settings
+from images.ledger import Ledger
 from images.publication.login import login_file
 from pipelines.host import embedded_registry
 from tests.loop import HEAD, Answer, Goldsmith, definition
@@ -153,23 +154,19 @@ def test_what_is_planted_in_the_environment_is_found_nowhere_after_the_whole_loo
     nowhere = make_url(url).set(port=1).render_as_string(hide_password=False)
     answers.append(planted.with_(database=nowhere)("image.list"))
     assert answers[-1].code == 4
-    [artifact] = planted_ledger(url).artifacts("planted")
+    ledger = Ledger.open(url)
+    [artifact] = ledger.artifacts("planted")
+    checks = ledger.checks(artifact.digest)
+    ledger.close()
     tree = planted.store.unpack(artifact.digest, tmp_path / "tree")
     assert "PATH=" in (tree / "opt/seen").read_text()  # it did look
-    [told] = [r for r in planted_ledger(url).checks(artifact.digest) if r.control == "tells"]
+    [told] = [result for result in checks if result.control == "tells"]
     assert "ROOT=" in told.evidence
     assert lines == set()
     assert [a for a in answers if KEY in a.out + a.err or PASSWORD in a.out + a.err] == []
     assert files_with(planted.state) == []
     assert files_with(tree) == []
     assert rows_with(url) == []
-
-
-def planted_ledger(url: str):  # type: ignore[no-untyped-def]
-    """The ledger, to look into."""
-    from images.ledger import Ledger
-
-    return Ledger.open(url)
 
 
 def test_the_environment_of_the_test_itself_is_not_what_is_looked_for() -> None:
