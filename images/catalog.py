@@ -9,11 +9,10 @@ from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml, require_inside
 from hardening.foundation.errors import ContentError
+from hardening.foundation.limits import CONTENT_FILE
 from images.disk import file_digest
 from images.model import Definition
 from images.planning.graph import Parents, order, with_ancestors
-
-LARGEST_FILE = 1 << 30  # bytes of a file that goes into an image with its definition
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def load_definition(name: str, folder: Path) -> LoadedDefinition:
 def files_of(folder: Path) -> dict[str, Path]:
     """Everything in a definition's folder that may go into an image (image.toml and folders aside), by relative path.
 
-    Raises ContentError for what is neither file nor link, for a file larger than LARGEST_FILE, and for links that lead
-    nowhere or out of the folder: they would carry files of this host into images, unseen by the input digest.
+    Raises ContentError for what is neither file nor link, for a file beyond the limit content.file, and for links that
+    lead nowhere or out of the folder: they would carry files of this host into images, unseen by the input digest.
     """
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     found = {
@@ -83,8 +82,8 @@ def files_of(folder: Path) -> dict[str, Path]:
             _require_inside(path, folder)
         elif not path.is_file():
             raise ContentError("neither a file nor a link", file=path)
-        if path.stat().st_size > LARGEST_FILE:
-            raise ContentError(f"larger than {LARGEST_FILE} bytes (limit LARGEST_FILE)", file=path)
+        if path.stat().st_size > CONTENT_FILE.most:
+            raise ContentError(f"exceeds {CONTENT_FILE}", file=path)
     return found
 
 

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
 from hardening.foundation.errors import MalformedError
+from hardening.foundation.limits import JSON_VALUES
 
-MOST_VALUES = 1_000_000  # in one document; a large machine's SBOM has a tenth of it
 LISTS = {"list", "tuple", "set", "frozenset"}
 Value = TypeVar("Value")
 
@@ -64,8 +64,8 @@ def malformed(what: str, error: Exception) -> MalformedError:
 def _bounded(data: str | bytes, what: str) -> None:
     """Raise MalformedError where a text holds more values than any document of ours."""
     text = data.encode() if isinstance(data, str) else data
-    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise malformed(what, ValueError(f"it holds more than {MOST_VALUES} values"))
+    if sum(map(text.count, (b",", b"[", b"{"))) > JSON_VALUES.most:
+        raise malformed(what, ValueError(f"it exceeds {JSON_VALUES}"))
 
 
 @cache

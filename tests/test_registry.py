@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from hardening.foundation.addresses import is_loopback
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Registry as RegistrySettings
 from hardening.foundation.settings import Settings
 from images.documents import Document
 from images.publication.answers import NotFoundError
 from images.publication.referrers import SETTLE_SECONDS, _write_index, attach, attached, detach_all, latest, read
-from images.publication.registry import Registry, is_loopback, split
+from images.publication.registry import Registry, split
 from images.store.oci import Store
 from tests.publishing import built, running_registry, settings_in, stored
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.limits import CONTENT_TEXT
 from hardening.foundation.wording import but, in_words
 
 
@@ -40,18 +41,15 @@ def load_toml(path: Path, model: type[Model], **extra: Any) -> Model:
     return parse(read_toml(path), model, path, **extra)
 
 
-LONGEST_TEXT = 1 << 20  # bytes of a file that people write: TOML, scripts, templates
-
-
 def read_small(path: Path) -> str:
     """The text of a file that people wrote. Raises ContentError where it is too long, no file, or not UTF-8."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would wait for ever
             raise ContentError("neither a file nor a link to one", file=path)
         with path.open("rb") as file:
-            data = file.read(LONGEST_TEXT + 1)
-        if len(data) > LONGEST_TEXT:
-            raise ContentError(f"longer than {LONGEST_TEXT} bytes (limit LONGEST_TEXT)", file=path)
+            data = file.read(CONTENT_TEXT.most + 1)
+        if len(data) > CONTENT_TEXT.most:
+            raise ContentError(f"exceeds {CONTENT_TEXT}", file=path)
         return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ContentError(f"not UTF-8 text: {error}", file=path) from None

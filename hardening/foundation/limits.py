@@ -50,8 +50,26 @@ FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
 
 JSON_BYTES = Limit("json.bytes", 4 * MIB)  # what registries accept as a manifest
 JSON_DEPTH = Limit("json.depth", 64, "levels of lists and objects in each other")
+JSON_VALUES = Limit("json.values", 1_000_000, "values of one document; a large machine's SBOM has a tenth of it")
 SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as os-release or dpkg's status")
-DOCUMENT_BYTES = Limit("document.bytes", 64 * MIB, "bytes of an attached document such as an SBOM")
+
+REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
+REGISTRY_COPY_SECONDS = Limit("registry.copy-seconds", 1800, "seconds for one image from or to a registry")
+REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; an image needs 50 MB")
+DOCUMENT_BYTES = Limit("document.bytes", 32 * MIB, "bytes of an attached document such as an SBOM")
+
+INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")
+APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")
+APT_MEMORY = Limit("apt.memory", GIB, "bytes of addresses that one program of apt takes")
+
+CONTENT_TEXT = Limit("content.text", MIB, "bytes of one file that people write: TOML, scripts, templates")
+CONTENT_FILE = Limit("content.file", GIB, "bytes of one file that goes into an image with its definition")
+TEMPLATE_WORK = Limit("template.work", 1 << 18, "characters and rounds of loops in one rendering")
+
+SCANNER_SECONDS = Limit("scanner.seconds", 600, "seconds")
+SCANNER_MEMORY = Limit("scanner.memory", 3 * GIB, "bytes of data for each process; syft takes 170 MB")
+SCANNER_FILE = Limit("scanner.file", 2 * GIB, "bytes of each file that a scanner writes")
+SCANNER_ANSWER = Limit("scanner.answer", 64 * MIB, "bytes of what a scanner says")
 
 IMAGE_BYTES = Limit("image.bytes", 16 * GIB, "bytes of all layers after decompression")
 IMAGE_MEMBERS = Limit("image.members", 1_000_000, "members of all layers")

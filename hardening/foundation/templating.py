@@ -20,7 +20,9 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MOST = 1 << 18  # characters made and rounds of loops, in one rendering
+from hardening.foundation.limits import TEMPLATE_WORK
+
+MOST = TEMPLATE_WORK.most
 LONGEST_NUMBER = 1 << 12  # bits
 WIDEST = 1000  # what a number may be that says how wide or how often
 ROUND = 8  # what one round of a loop costs, beside what it makes
@@ -43,7 +45,7 @@ FILTERS = {
     *("unique", "upper", "wordcount"),
 }
 SIZED = (str, bytes, list, tuple, dict, range)
-TOO_MUCH = f"makes more than {MOST} characters and rounds of loops (limit MOST)"
+TOO_MUCH = f"makes more than {TEMPLATE_WORK} allows"
 _spent: ContextVar[int] = ContextVar("spent")
 
 
@@ -67,7 +69,7 @@ def check(source: str, environment: Sandbox) -> None:
 def _bounded(source: str) -> Iterator[None]:
     """Count from nothing what `source` makes; what Python says of a template is a jinja2.TemplateError too."""
     if len(source) > MOST:
-        raise _TooMuchError(f"is itself longer than {MOST} characters (limit MOST)")
+        raise _TooMuchError(f"is itself longer than {TEMPLATE_WORK} allows")
     kept = _spent.set(0)
     try:
         yield

@@ -10,6 +10,7 @@ from signal import SIGXFSZ
 
 from hardening.foundation.archives import LOGIN_HINT, has_login, without_login
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.limits import APT_MEMORY, APT_SECONDS, INDEX_BYTES
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import Settings
 from images.model import Bootstrap
@@ -18,9 +19,8 @@ from images.packages.debian import Source
 
 HOST = Path("/etc/apt")
 UNVERIFIED = "var/lib/apt/lists/partial"  # below the root: what apt fetched of an index and did not accept yet
-LONGEST_SECONDS = 1800.0  # of one call of apt; a mirror may answer, and send nothing
-LARGEST_INDEX = 512 << 20  # bytes that apt writes to one file of an index; Debian's main has 55 million
-MOST_MEMORY = 1 << 30  # bytes of addresses that one program of apt may take
+LONGEST_SECONDS = float(APT_SECONDS.most)  # a mirror may answer, and send nothing
+LARGEST_INDEX = INDEX_BYTES.most
 
 
 def sources_text(settings: Settings, bootstrap: Bootstrap) -> str:
@@ -86,14 +86,14 @@ def _proxy(settings: Settings) -> str:
 
 def limited(argv: Sequence[str]) -> list[str]:
     """`argv`, a program of apt that fetches an index, so that what it unpacks fills neither disk nor memory."""
-    return ["prlimit", f"--fsize={LARGEST_INDEX}", f"--as={MOST_MEMORY}", *argv] if which(argv[0]) else list(argv)
+    return ["prlimit", f"--fsize={LARGEST_INDEX}", f"--as={APT_MEMORY.most}", *argv] if which(argv[0]) else list(argv)
 
 
 def too_large(stderr: str) -> str:
     """What to say where apt, under `limited`, was ended for a file's size; else nothing."""
     if f"received signal {int(SIGXFSZ)}" not in stderr:
         return ""
-    return f"a file of it is larger than {LARGEST_INDEX} bytes (limit LARGEST_INDEX): ask whose archive that is"
+    return f"a file of it exceeds {LARGEST_INDEX} bytes (the limit {INDEX_BYTES.name}): ask whose archive that is"
 
 
 @lru_cache

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from hardening.foundation import process
+from hardening.foundation.addresses import is_loopback
 from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from hardening.foundation.hashing import canonical, digest, hex_of
+from hardening.foundation.limits import DOCUMENT_BYTES, REGISTRY_COPY_SECONDS, REGISTRY_MEMORY, REGISTRY_SECONDS
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
@@ -26,9 +27,7 @@ from images.publication.login import authfile
 from images.publication.wire import Config, Image, Index, Noted, child_for
 
 REF_NAME = "org.opencontainers.image.ref.name"
-COPY_SECONDS, ASK_SECONDS = 1800, 120
-LARGEST_DOCUMENT = 32 << 20  # bytes of one attached document
-MEMORY = 256 << 20  # bytes that skopeo may take while it reads; what it needs for an image is 50 MB
+COPY_SECONDS, ASK_SECONDS = REGISTRY_COPY_SECONDS.most, REGISTRY_SECONDS.most
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 
@@ -137,7 +136,7 @@ class Registry:
         children = ["--multi-arch", "index-only"] if index_only else ["--all"]
         self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}")
 
-    def pull(self, reference: str, layout: Path, name: str, largest: int = LARGEST_DOCUMENT) -> None:
+    def pull(self, reference: str, layout: Path, name: str, largest: int = DOCUMENT_BYTES.most) -> None:
         """Copy `reference` and its children into the OCI layout under `name`; no blob may be larger than `largest`."""
         self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=largest)
 
@@ -168,7 +167,7 @@ class Registry:
         if not REPOSITORY.fullmatch(split(reference)[0]):
             raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
         argv = [verb, *options, *self._access(reference, ""), f"docker://{reference}"]
-        return self._skopeo(argv, (reference,), ASK_SECONDS, LARGEST_DOCUMENT if verb != "delete" else 0)
+        return self._skopeo(argv, (reference,), ASK_SECONDS, DOCUMENT_BYTES.most if verb != "delete" else 0)
 
     def _copy(self, options: Sequence[str], source: str, destination: str, largest: int = 0) -> None:
         sides = {"src-": source, "dest-": destination}
@@ -192,7 +191,11 @@ class Registry:
 
     def _skopeo(self, argv: Sequence[str], references: Sequence[str], seconds: float, largest: int = 0) -> str:
         """What skopeo prints. With `largest`, its memory is bounded, and no file that it writes has more bytes."""
-        bounded = ["prlimit", f"--data={MEMORY}", f"--fsize={largest}"] if largest and process.which("skopeo") else []
+        bounded = (
+            ["prlimit", f"--data={REGISTRY_MEMORY.most}", f"--fsize={largest}"]
+            if largest and process.which("skopeo")
+            else []
+        )
         command = [*bounded, "skopeo", *argv]
         plain = any(map(self._plain, references))
         env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), NO_PLAIN_HTTP)
@@ -267,13 +270,3 @@ def split(reference: str) -> tuple[str, str]:
     head, slash, last = reference.rpartition("/")
     name, _, tag = last.partition(":")
     return f"{head}{slash}{name}", tag
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a registry address is on this machine, where plain HTTP is spoken."""
-    host = address.partition("/")[0]
-    host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

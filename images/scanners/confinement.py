@@ -14,13 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from hardening.foundation.errors import LateError, OutsideError
+from hardening.foundation.limits import SCANNER_ANSWER, SCANNER_FILE, SCANNER_MEMORY, SCANNER_SECONDS
 from hardening.foundation.process import bound, failed, run
 
 HERE = Path(__file__).parent
-TIMEOUT_SECONDS = 600
-MEMORY_BYTES = 3 << 30  # of data, for each process; over small images syft takes 170 MB, the others less
-FILE_BYTES = 2 << 30  # each file that it writes, such as what trivy unpacks of a layer
-ANSWER_BYTES = 64 << 20
+TIMEOUT_SECONDS, ANSWER_BYTES = SCANNER_SECONDS.most, SCANNER_ANSWER.most
+MEMORY_BYTES, FILE_BYTES = SCANNER_MEMORY.most, SCANNER_FILE.most
 ERROR_BYTES = 20_000
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # By their numbers in linux/capability.h: dac_override alone, so that it can read files of every owner; a command of
