@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import MalformedError
+from hardening.foundation.errors import MalformedError, RefusedError
 from images import documents
 from images.context import Context
 from images.publication.registry import Registry
@@ -100,6 +100,24 @@ def test_a_replacement_by_tag_is_known_by_its_layers_too(place: Place) -> None:
                 update={"definition": None, "tag": f"{place.stage.repository}:shop"})}
         )  # fmt: skip
         assert (place.origins(by_tag).target().golden is not None) is known
+
+
+def test_what_only_the_registry_calls_a_release_becomes_nobodys_replacement(place: Place) -> None:
+    """Whoever may push can write dates and move a tag; this ledger saw who published."""
+    content = place.image("golden", (BASE,))
+    release = place.stage.release(place.stage.child(content))
+    place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes["/v2/web/manifests/candidate"]
+    with pytest.raises(RefusedError, match=r"this ledger never saw web .* published"):
+        place.origins().target()
+    place.image("app", (BASE, MORE), **{ANNOTATION: release.partition("@")[2]})
+    by_tag = place.fleet.model_copy(
+        update={"replacement": place.fleet.replacement.model_copy(
+            update={"definition": None, "tag": f"{place.stage.repository}:app"})}
+    )  # fmt: skip
+    with pytest.raises(RefusedError, match=r"this ledger never saw web .* published"):
+        place.origins(by_tag).target()
+    place.golden()
+    assert place.origins().target().golden
 
 
 def test_what_is_judged_is_what_the_engine_runs(place: Place) -> None:

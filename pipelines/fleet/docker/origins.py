@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, RefusedError
 from hardening.model import Waiver
 from images.artifact import Release
 from images.context import Context
@@ -52,12 +52,15 @@ class Origins:
         return Origin(release, base, latest, self.standing.left_at(golden, latest), because, since)
 
     def target(self) -> Target:
-        """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing."""
+        """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
+
+        Raises RefusedError where only the registry knows its release: whoever may push could have written that.
+        """
         if tag := self.fleet.replacement.tag:
             found = self.registry.get(tag)
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
             golden = self._release(repository(tag), found.digest) or self._base(image)
-            return self.again(Target(f"{repository(tag)}@{found.digest}", found.digest, golden))
+            return self._of_ours(Target(f"{repository(tag)}@{found.digest}", found.digest, golden))
         name = self.fleet.replacement.definition or ""
         release = self._channel(name)
         if release is None:
@@ -68,7 +71,18 @@ class Origins:
                 key="replacement",
                 hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
             )
-        return self.again(Target(f"{release.repository}@{release.digest}", release.digest, release))
+        return self._of_ours(Target(f"{release.repository}@{release.digest}", release.digest, release))
+
+    def _of_ours(self, target: Target) -> Target:
+        """The replacement as it is judged now. Raises RefusedError where this ledger never saw its golden image."""
+        golden, ledger = target.golden, self.context.ledger
+        if golden and not (ledger.release(golden.digest) or ledger.releases_of_content(golden.content)):
+            raise RefusedError(
+                f"this ledger never saw {golden.name} {golden.digest[:19]} published: only the registry knows it",
+                hint="releases are not signed, and whoever may push can write one; if it is right, "
+                "./goldsmith image.rebuild reads it into this ledger",
+            )
+        return self.again(target)
 
     def again(self, target: Target) -> Target:
         """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
