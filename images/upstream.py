@@ -114,8 +114,7 @@ class Upstream:
     def _platforms(self, reference: str, found: Manifest) -> dict[str, str]:
         """Platform → digest of the manifest: those of an index, or the one that a single manifest is for."""
         if found.is_index:
-            entries: list[dict[str, Any]] = found.data["manifests"]
-            platforms = {_platform(item["platform"]): str(item["digest"]) for item in entries if "platform" in item}
+            platforms = {str(item.platform): item.digest for item in found.index.manifests if item.platform}
             return {name: digest for name, digest in sorted(platforms.items()) if "unknown" not in name}
         repository, _ = split(reference)
         with TemporaryDirectory() as directory:

@@ -148,6 +148,21 @@ def test_a_list_of_referrers_that_is_none_is_one_error(stage: Stage, value: dict
     assert f"{stage.repository}:sha256-000" in told
 
 
+NO_PLATFORMS: dict[str, Any] = {
+    "no platform": {"manifests": [{"mediaType": MANIFEST, "digest": ZERO, "size": 1, "platform": "linux/amd64"}]},
+    "a path": {"manifests": [{"mediaType": MANIFEST, "digest": PATHS[0], "size": 1, "platform": {"os": "linux"}}]},
+}
+
+
+@pytest.mark.parametrize("value", [*list(NO_LISTS.values())[1:], *NO_PLATFORMS.values()])
+def test_an_upstream_index_that_is_none_is_one_error(stage: Stage, value: dict[str, Any]) -> None:
+    """Where it is fetched and where it is pinned; no lock file is written."""
+    stage.manifest("one", value, INDEX)
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    refused(lambda: upstream.bring(f"{stage.repository}:one"), "malformed")
+    refused(lambda: upstream.lock(f"{stage.repository}:one", stage.settings.state_dir), "malformed")
+
+
 @pytest.mark.parametrize(
     "body", [b"[1]", b"no JSON", deep_json(100_000), b"\xff\xfe"], ids=["list", "words", "deep", "bytes"]
 )
