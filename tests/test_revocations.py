@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 import images.release
-from hardening.findings import Verdict
+from hardening.findings import Finding, FindingKind, Verdict
 from hardening.foundation.errors import MalformedError, OutsideError, RefusedError
+from hardening.model import Severity
 from images import documents, promotion
 from images.artifact import Release
 from images.build import BuildOutcome
 from images.context import Context
 from images.documents import Document
+from images.ledger import ScanRecord
 from images.planning.plan import Action
 from images.promotion import gate as gate_of
 from images.publication.channels import promote, revoke, rollback
@@ -305,6 +307,20 @@ def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) 
     _, (error,) = rebuild(to, ["web"])
     assert "the provenance of" in str(error)
     assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) is None
+
+
+def test_what_a_registry_tells_replaces_nothing_that_was_found_here(machine: Other) -> None:
+    """Whoever may push could else empty a scan, or call another content of this store what these inputs give."""
+    to = machine()
+    made = put(to, "web", 0)
+    found = Finding(FindingKind.VULNERABILITY, "CVE-2026-0666", "openssl", "3.5", "3.6", Severity.CRITICAL, ())
+    own = ScanRecord((), (found,), inputs={"trivy": "sha256:in"})
+    to.ledger.record_scan(made.content, own, NOW)
+    mine = replace(built(to.store, "web", "mine"), input_digest=made.input_digest)
+    to.ledger.record_artifact(mine)
+    rebuild(to, ["web"])
+    assert to.ledger.scan(made.content) == own
+    assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) == mine
 
 
 def test_one_malformed_image_costs_the_night_one_image(

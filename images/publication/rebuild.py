@@ -1,6 +1,7 @@
 """A lost ledger is filled again from the registry, which is the truth about what was published, and about no more.
 
-What was judged and checked is told there, by whoever may push: it is kept as told, and is no evidence.
+What was judged and checked is told there, by whoever may push: it is kept as told, and is no evidence. Nothing that it
+tells takes the place of what this ledger was told by a build or a scan of its own.
 """
 
 from __future__ import annotations
@@ -60,13 +61,21 @@ def _judgements(to: Publisher, release: Release) -> None:
         release.input_digest,
     )
     if artifact := papers.artifact:
-        to.ledger.record_artifact(_of(release, artifact))
-    if scan := papers.scan:
+        _artifact(to, _of(release, artifact))
+    ours = to.ledger.scan(content)
+    if (scan := papers.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
         to.ledger.record_scan(content, scan, release.published_at)
     if verdict := papers.verdict:
         to.ledger.record_verdict(content, verdict, told=True)
     if checks := papers.checks:
         to.ledger.record_checks(content, checks, release.published_at, told=True)
+
+
+def _artifact(to: Publisher, told: Artifact) -> None:
+    """Keep an artifact, unless what this ledger says was built from these inputs is here: nobody needs to be told."""
+    known = to.ledger.artifact_by_input(told.name, told.platform, told.input_digest)
+    if known is None or not to.store.whole(known.digest):
+        to.ledger.record_artifact(told)
 
 
 def _of(release: Release, artifact: Artifact) -> Artifact:
