@@ -88,6 +88,21 @@ def test_the_state_directory_of_another_user_is_refused(public: Path) -> None:
     assert not list(state.iterdir())
 
 
+def test_a_directory_that_others_work_in_is_not_closed_to_them(public: Path) -> None:
+    """`state = "/tmp"` or "/srv" would else lock everybody out of it; a state of an older version is closed."""
+    for name, mode, holds in (("tmp", 0o1777, ""), ("srv", 0o755, "www")):
+        (shared := public / name).mkdir()
+        shared.chmod(mode)
+        if holds:
+            (shared / holds).mkdir()
+        with pytest.raises(OutsideError, match="open to other users and holds what is not ours") as caught:
+            keep_private(shared)
+        assert (stat.S_IMODE(shared.stat().st_mode), str(shared / "goldsmith") in caught.value.hint) == (mode, True)
+    (public / "srv/locks").mkdir()
+    keep_private(public / "srv")
+    assert stat.S_IMODE((public / "srv").stat().st_mode) == 0o700
+
+
 def test_what_a_command_writes_is_its_users_alone(public: Path) -> None:
     """Also inside the state directory, should that be opened one day."""
     state = public / "state"
