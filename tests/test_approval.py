@@ -17,7 +17,8 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import to_json
 from images.ledger import Ledger
 from pipelines.fleet.model import Approval, Fleet
-from pipelines.roll.approval import AS_OWNER, approve_plan, consented, file_plan, person, told
+from pipelines.roll import auto
+from pipelines.roll.approval import AS_OWNER, approve_plan, consented, file_plan, person, read_plan, told
 from pipelines.rollouts.plan import plan
 from pipelines.rollouts.sealed import FORM, Present, Sealed, as_then, digest, refuse_replanned, seal
 
@@ -210,3 +211,30 @@ def test_a_member_that_fell_ill_since_does_not_make_another_plan() -> None:
     refuse_replanned(made, plan(fleet(), now, target(), NOW), WORLD)
     with pytest.raises(RefusedError):
         refuse_replanned(made, plan(fleet(), KNOWN, target(), NOW), WORLD)
+
+
+def test_the_night_leaves_an_approved_plan_where_it_is(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would else be gone in the morning; one that is not right any more, or that is used, gives way to the next."""
+    (tmp_path / "plans").mkdir()
+    made, file = filed(ledger, tmp_path / "plans")
+    file = file.rename(file.with_name("web.json"))
+    night = at(ledger, "root@here")
+    night.context.settings = SimpleNamespace(state_dir=tmp_path)
+    night.same = lambda one: one
+    monkeypatch.setattr(auto, "plan_all", lambda *_, **_more: replace(made, made_by="root@here"))
+    monkeypatch.setattr(auto, "notifier", lambda _settings: lambda _message: None)
+    approve_plan(by(ledger, "bob@there"), "web", file)
+    waits = auto._ask(night, "1 of 4 expired", apply=True)
+    assert (waits.outcome, "its plan is approved" in waits.detail, "roll.approve" in waits.detail) == (
+        "waits", True, False,
+    )  # fmt: skip
+    assert digest(read_plan(file)) == digest(made)
+
+    def moved(_one: Sealed) -> Sealed:
+        raise RefusedError("web-1 is gone")
+
+    night.same = moved
+    assert "roll.approve" in auto._ask(night, "1 of 4 expired", apply=True).detail
+    assert read_plan(file).made_by == "root@here"

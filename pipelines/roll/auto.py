@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import ContentError, RefusedError
 from pipelines.contract import Line
 from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import Judged
-from pipelines.roll.approval import file_plan
+from pipelines.roll.approval import file_plan, read_plan
 from pipelines.roll.desk import Desk, check
 from pipelines.roll.flow import plan_all, start, start_groups
 from pipelines.roll.notify import Message, notifier
 from pipelines.rollouts.journal import Event
 from pipelines.rollouts.plan import Plan
+from pipelines.rollouts.sealed import digest
 from pipelines.rollouts.state import Outcome
 
 
@@ -63,13 +65,31 @@ def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
     do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
     if apply:
         file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
+        do = f"./goldsmith roll.start {name} --plan {file} --apply"
+        if _approved(at, file):
+            return _line(at, "waits", f"{found}; its plan is approved: {do}")
         file.parent.mkdir(parents=True, exist_ok=True)
         file_plan(at.context, sealed, file)
-        do = f"./goldsmith roll.approve {name} --plan {file}, then ./goldsmith roll.start {name} --plan {file} --apply"
+        do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
     detail = f"{found}; approval is required: {do}"
     if apply:
         notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
     return _line(at, "waits", detail)
+
+
+def _approved(at: Desk, file: Path) -> bool:
+    """Whether the file holds a plan that somebody approved, that nobody has used, and that is still right."""
+    if not file.exists():
+        return False
+    try:
+        sealed = read_plan(file)
+        line = at.context.ledger.plan(digest(sealed))
+        if line is None or line.approved_at is None or line.rollout:
+            return False
+        at.same(sealed)
+    except (ContentError, RefusedError):
+        return False
+    return True
 
 
 def _refuse_failed(outcome: Outcome | None) -> None:
