@@ -11,6 +11,7 @@ variables() {
 found=$(variables)
 loading='^(LD_PRELOAD|LD_AUDIT|LD_LIBRARY_PATH|GCONV_PATH|LOCPATH|BASH_ENV|ENV|PROMPT_COMMAND|PERL5OPT|PERL5LIB|PERL5DB|PYTHONPATH|PYTHONSTARTUP|PYTHONHOME|PYTHONINSPECT|PYTHONBREAKPOINT|NODE_OPTIONS|NODE_PATH|RUBYOPT|RUBYLIB|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|GIT_SSH_COMMAND|GIT_EXTERNAL_DIFF|GIT_CONFIG_GLOBAL|OPENSSL_CONF|OPENSSL_MODULES|PHP_INI_SCAN_DIR|DOTNET_STARTUP_HOOKS|LESSOPEN|LESSCLOSE|PAGER|EDITOR|VISUAL|SSH_ASKPASS)='
 bad=$(
+    if [ -L etc/environment ]; then echo "/etc/environment is a link, and may set anything"; fi
     printf '%s\n' "$found" | grep -E "$loading" | while IFS= read -r line; do
         printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%=*}" || echo "${line%%=*} is set: $line"
     done

@@ -2,6 +2,10 @@ set -eu
 cd "$ROOT"
 [ -d etc ] || { echo "no /etc: nothing to look at"; exit 1; }
 bad=$(
+    for file in etc/hosts etc/nsswitch.conf etc/resolv.conf; do
+        [ -L "$file" ] || continue
+        case $file:$(readlink -- "$file") in etc/resolv.conf:/run/* | etc/resolv.conf:../run/*) ;; *) echo "/$file is a link, and may say anything" ;; esac
+    done
     if [ -f etc/hosts ] && [ ! -L etc/hosts ]; then
         sed -e 's/#.*//' -e 's/[[:space:]]\{1,\}/ /g' -e 's/^ //' -e 's/ $//' etc/hosts | while IFS= read -r line; do
             # A machine's own name stands beside a loopback address; every other name there would be cut off.
