@@ -16,6 +16,7 @@ import pytest
 
 from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import IMAGE_BYTES, IMAGE_LAYERS
 from hardening.foundation.settings import ROOT, Settings
 from images import documents
 from images.artifact import Artifact
@@ -146,6 +147,15 @@ def test_a_list_of_referrers_that_is_none_is_one_error(stage: Stage, value: dict
     stage.manifest(ZERO.replace(":", "-"), value, INDEX)
     told = refused(lambda: attached(stage.registry, stage.repository, ZERO), "malformed")
     assert f"{stage.repository}:sha256-000" in told
+
+
+def test_an_image_that_says_it_would_fill_the_disk_is_not_fetched(stage: Stage) -> None:
+    """By the sizes that its manifest announces, and by the number of its layers; nothing of it is asked for."""
+    huge, many = [stage.blob(b"layer", size=IMAGE_BYTES.most)], [stage.blob(b"layer")] * (IMAGE_LAYERS.most + 1)
+    for layers, limit in ((huge, "image.bytes"), (many, "image.layers")):
+        stage.image("one", *layers)
+        upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+        refused(lambda upstream=upstream: upstream.bring(f"{stage.repository}:one"), f"exceeds the limit {limit}")
 
 
 NO_PLATFORMS: dict[str, Any] = {

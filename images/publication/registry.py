@@ -17,7 +17,14 @@ from hardening.foundation.addresses import is_loopback
 from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from hardening.foundation.hashing import canonical, digest, hex_of
-from hardening.foundation.limits import DOCUMENT_BYTES, REGISTRY_COPY_SECONDS, REGISTRY_MEMORY, REGISTRY_SECONDS
+from hardening.foundation.limits import (
+    DOCUMENT_BYTES,
+    IMAGE_BYTES,
+    IMAGE_LAYERS,
+    REGISTRY_COPY_SECONDS,
+    REGISTRY_MEMORY,
+    REGISTRY_SECONDS,
+)
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
@@ -143,10 +150,13 @@ class Registry:
     def download(self, reference: str, directory: Path) -> None:
         """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
 
-        Raises OutsideError where a blob is larger than the manifest says.
+        Raises OutsideError where a blob is larger than the manifest says, and where that is more than any image has.
         """
         image = self.get(reference).image
-        largest = max(part.size for part in (image.config, *image.layers))
+        sizes = [part.size for part in (image.config, *image.layers)]
+        IMAGE_LAYERS.require(len(image.layers), reference)
+        IMAGE_BYTES.require(sum(sizes), reference)  # unpacked it is more: what is more than that already is not fetched
+        largest = max(sizes)
         self._copy([], f"docker://{reference}", f"dir:{directory}", largest=max(largest, 4 << 20))
 
     def tag(self, repository: str, index_digest: str, tag: str) -> None:
