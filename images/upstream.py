@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from stat import S_IMODE
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from images.store import layers
 from images.store.oci import CONFIG, MANIFEST, Store
 
 LOCK = Path("images/definitions/images.lock.toml")
+READABLE = 0o644
 Digest = Annotated[str, matching(f"^{grammar.DIGEST}$", "a digest: sha256: and 64 hexadecimal digits")]
 
 
@@ -53,7 +55,9 @@ class Upstream:
         pin = Pin(digest=found.digest, platforms=self._platforms(reference, found))
         file = (root or self._root_of(reference)) / LOCK
         pins = {**_load(file).images, reference: pin} if file.exists() else {reference: pin}
+        mode = S_IMODE(file.stat().st_mode) if file.exists() else READABLE
         write_atomically(file, render_lock(pins))
+        file.chmod(mode)  # it is content, which others read too, and no state: the mask of commands is not for it
         return pin
 
     def locked(self, reference: str) -> str:

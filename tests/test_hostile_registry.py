@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from images.publication.referrers import attached, detach_all, read
 from images.publication.registry import Registry
 from images.publication.show import show
 from images.store.oci import INDEX, MANIFEST, Store
-from images.upstream import Upstream
+from images.upstream import LOCK, Upstream
 from tests.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
 from tests.publishing import NOW
 
@@ -156,6 +157,21 @@ def test_an_image_that_says_it_would_fill_the_disk_is_not_fetched(stage: Stage) 
         stage.image("one", *layers)
         upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
         refused(lambda upstream=upstream: upstream.bring(f"{stage.repository}:one"), f"exceeds the limit {limit}")
+
+
+def test_a_lock_file_stays_readable_for_those_who_share_the_checkout(stage: Stage) -> None:
+    """Commands write with a mask that is for state; the lock file is content, and git carries no such mode."""
+    stage.index("one", stage.child(stage.image("it")))
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    before = os.umask(0o077)
+    try:
+        modes = []
+        for _ in range(2):
+            upstream.lock(f"{stage.repository}:one", stage.settings.state_dir)
+            modes.append((stage.settings.state_dir / LOCK).stat().st_mode & 0o777)
+    finally:
+        os.umask(before)
+    assert modes == [0o644, 0o644]
 
 
 NO_PLATFORMS: dict[str, Any] = {
