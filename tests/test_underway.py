@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
+from images.artifact import Release
 from images.context import Context
 from images.documents import to_json
 from images.ledger import Holder
@@ -21,6 +22,7 @@ from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
 from pipelines.fleet.delegated import Group
 from pipelines.fleet.ec2.pacing import pacing
+from pipelines.roll import commands
 from pipelines.roll.commands import roll_back
 from pipelines.roll.status import StatusOutput, lines
 from pipelines.roll.underway import newest, refuse_unasked, require_known, told
@@ -169,6 +171,32 @@ def test_a_rollback_names_whom_it_would_bring_back(context: Context, capsys: pyt
         with pytest.raises(RefusedError, match="r1-back has nothing that could go back"):
             roll_back("shop", "", apply=apply, context=context)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_rollback_to_what_was_revoked_needs_a_reason(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `image.rollback` does; the reason is in the history of the rollout. What is only old needs none."""
+
+    @contextmanager
+    def desk(*_: Any) -> Iterator[None]:
+        yield None
+
+    ended = SimpleNamespace(members=(), state=SimpleNamespace(failure=""))
+    monkeypatch.setattr(commands, "desk", desk)
+    monkeypatch.setattr(commands, "back", lambda *_: ended)
+    old = f"sha256:{7:064x}"
+    new = replace(newest(context, "shop").members[0], phase=Phase.NEW, pinned=f"r.example/nginx@{old}")
+    context.ledger.save_member("r1", new.id, to_json(new))
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    context.ledger.record_release(
+        Release("nginx", "r.example/nginx", old, f"sha256:{8:064x}", "", "", "", NOW, NOW, NOW)
+    )
+    assert roll_back("shop", "", apply=True, context=context) == 0
+    context.ledger.revoke(old, "a back door", NOW)
+    with pytest.raises(RefusedError, match="of shop would go back to what was revoked") as error:
+        roll_back("shop", "", apply=True, context=context)
+    assert error.value.evidence.endswith("was revoked: a back door")
+    assert roll_back("shop", "the new one loses data", apply=True, context=context) == 0
+    assert [line.detail for line in told(context, "shop", "r1")] == ["the new one loses data"]
 
 
 def test_the_history_of_a_fleet_is_none_of_another(context: Context) -> None:

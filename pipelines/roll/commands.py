@@ -8,10 +8,11 @@ from pathlib import Path
 from hardening.explain import explain
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import select
-from hardening.foundation.errors import GoldsmithError, UsageError
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
+from images.publication.revocations import over, revoked
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Approval
 from pipelines.listing import ended_by, finish
@@ -34,7 +35,7 @@ from pipelines.roll.shown import (
     wave_rows,
 )
 from pipelines.roll.status import towards
-from pipelines.roll.underway import newest, require_known, tell
+from pipelines.roll.underway import View, newest, require_known, tell
 from pipelines.rollouts.sealed import Sealed
 from pipelines.wiring import image_context
 
@@ -106,7 +107,8 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
 
     One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
-    Raises RefusedError where nothing of one that is over can go back.
+    Raises RefusedError where nothing of one that is over can go back, or what it would go back to was revoked and no
+    `reason` says why it is better.
     """
     context = context or image_context(looks=not apply)
     require_known(context, fleet)
@@ -122,6 +124,9 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
         tell(context, fleet, Command.ROLLBACK, reason)
         say(f"{seen.row.id} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it")
         return 0
+    _refuse_revoked(context, seen, reason)
+    if reason:
+        context.ledger.audit(context.now, context.actor, Command.ROLLBACK, seen.row.id, reason)
     with desk(fleet, context) as at:
         done = back(at, seen)
     rows = [[one.name, one.phase, (one.note or one.failure).splitlines()] for one in done.members]
@@ -129,6 +134,25 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     if done.state.failure:
         say(f"it failed: {done.state.failure}")
     return 3 if done.state.failure else 0
+
+
+def _refuse_revoked(context: Context, seen: View, reason: str) -> None:
+    """Raise RefusedError where members would go back to what this ledger knows as revoked, unless a reason is given.
+
+    No registry is asked: who goes back in need must not wait for one.
+    """
+    known = {one.name: over(context.ledger, one.pinned.rpartition("@")[2]) for one in can_go_back(seen)}
+    told = {name: next((r for one in found if (r := revoked(context.ledger, one)).revoked_at), None)
+            for name, found in known.items()}  # fmt: skip
+    gone = [
+        f"{name}: {one.name} {one.digest[:19]} was revoked: {one.revoked_reason}" for name, one in told.items() if one
+    ]
+    if gone and not reason.strip():
+        fleet = seen.row.fleet
+        raise RefusedError(
+            f"{len(gone)} member(s) of {fleet} would go back to what was revoked", evidence="\n".join(gone),
+            hint=f'if it is better than what runs now: ./goldsmith roll.rollback {fleet} --reason "why" --apply',
+        )  # fmt: skip
 
 
 def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
