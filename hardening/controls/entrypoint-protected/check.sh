@@ -1,7 +1,7 @@
 # The words of entrypoint, command and health check that name a file, and the folders that they lie in.
 set -eu
 cd "$ROOT"
-[ -d usr ] || { echo "no /usr: nothing to look at"; exit 1; }
+grep -q '"config"' "$IMAGE_CONFIG" || { echo "no image configuration: nothing to look at"; exit 1; }
 bad=$(
     for word in $IMAGE_ENTRYPOINT $IMAGE_HEALTHCHECK; do
         case $word in /*) ;; *) continue ;; esac

@@ -1,7 +1,7 @@
 # IMAGE_CONFIG is the image's configuration, one value a line; /etc/environment is read where somebody logs in.
 set -eu
 cd "$ROOT"
-[ -s "$IMAGE_CONFIG" ] || { echo "no image configuration: nothing to look at"; exit 1; }
+grep -q '"config"' "$IMAGE_CONFIG" || { echo "no image configuration: nothing to look at"; exit 1; }
 variables() {
     sed -nE '/^  "Env": \[/,/^  \]/s/^   "(.*)",?$/\1/p' "$IMAGE_CONFIG"
     if [ -f etc/environment ] && [ ! -L etc/environment ]; then

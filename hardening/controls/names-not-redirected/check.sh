@@ -1,6 +1,6 @@
 set -eu
 cd "$ROOT"
-[ -d etc ] || { echo "no /etc: nothing to look at"; exit 1; }
+[ -n "$(find etc -xdev ! -type d 2>/dev/null | head -n 1)" ] || { echo "no files in /etc: nothing to look at"; exit 1; }
 bad=$(
     for file in etc/hosts etc/nsswitch.conf etc/resolv.conf; do
         [ -L "$file" ] || continue

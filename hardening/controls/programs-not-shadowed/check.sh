@@ -3,7 +3,7 @@ cd "$ROOT"
 fail() { echo "$*"; exit 1; }
 packaged=$(find usr/bin usr/sbin -xdev ! -type d -printf '%f\n' 2>/dev/null | sort -u)
 before=$(find usr/local/bin usr/local/sbin -maxdepth 1 -xdev ! -type d -printf '%f /%p\n' 2>/dev/null | sort -u || true)
-[ -n "$packaged$before" ] || [ -d usr ] || fail "no programs: nothing to look at"
+[ -n "$(find usr -xdev ! -type d 2>/dev/null | head -n 1)" ] || fail "no files in /usr: nothing to look at"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 find var/lib/dpkg/info -maxdepth 1 -type f -name '*.list' -exec cat -- {} + 2>/dev/null |
