@@ -374,7 +374,10 @@ def roll_start(
     from pipelines.roll.commands import roll_fleet, show_roll
 
     return show_roll(
-        roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner), as_json=json, file=plan
+        roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner),
+        as_json=json,
+        file=plan,
+        as_owner=approve_as_owner,
     )
 
 
