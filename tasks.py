@@ -291,7 +291,8 @@ def policy_waivers(c: Context, json: bool = False) -> None:
     from pipelines.content import WAIVER_COLUMNS, waiver_lines
     from pipelines.listing import show
 
-    show(waiver_lines(), WAIVER_COLUMNS, as_json=json)
+    empty = "no waiver is written; hardening/waivers/README.md shows how to"
+    show(waiver_lines(), WAIVER_COLUMNS, as_json=json, empty=empty)
 
 
 @command({"image": "a definition's name", "form": "openvex or trivyignore"}, "image")
@@ -312,7 +313,8 @@ def fleet_list(c: Context, json: bool = False) -> None:
     from pipelines.content import FLEET_COLUMNS, fleet_lines
     from pipelines.listing import show
 
-    show(fleet_lines(), FLEET_COLUMNS, as_json=json)
+    empty = "no fleet is defined; CONTRIBUTING.md shows how to add one"
+    show(fleet_lines(), FLEET_COLUMNS, as_json=json, empty=empty)
 
 
 @command(NAME | JSON, "name")
@@ -374,7 +376,10 @@ def roll_start(
     from pipelines.roll.commands import roll_fleet, show_roll
 
     return show_roll(
-        roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner), as_json=json, file=plan
+        roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner),
+        as_json=json,
+        file=plan,
+        as_owner=approve_as_owner,
     )
 
 

@@ -79,8 +79,8 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str) -> N
     if name not in judging.policies:
         raise RefusedError(
             f"the policy {name} may judge, but not publish: judging.policies names {', '.join(judging.policies)}",
-            hint=f"leave --policy out; or, for trying out with a registry of its own, name {name} in judging.policies "
-            "in goldsmith.toml, with a judging.floor that is no stricter",
+            hint=f"give --policy one of those that it names; or, for a trial with a registry of its own, set "
+            f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}',
         )
     floor = load_policy(roots, judging.floor) if judging.floor else None
     if weak := weaknesses(load_policy(roots, name), floor):

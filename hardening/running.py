@@ -56,13 +56,14 @@ def judge_member(
 
 
 def _reason(rule: Rule, name: str, subject: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
+    fleet = subject.partition("/")[0]
     return Reason(
         rule=name,
         subject=subject,
         enforcement=rule.enforcement,
         what=f"{what} (since {since:%Y-%m-%d %H:%M} UTC)",
         why=why,
-        todo=todo or "replace it: `./goldsmith roll.plan FLEET` plans it, `./goldsmith roll.start FLEET --apply` acts",
+        todo=todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next",
         since=since,
         deadline=since + rule.grace,
     )
@@ -87,7 +88,8 @@ def _revoked(policy: Policy, subject: str, member: RunningFacts, now: datetime) 
 def _unknown(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason:
     what = f"nobody knows where {member.image or 'its image'} comes from: no release of ours is found for it"
     why = "an image without a known origin cannot be judged: it may be good or bad"
-    todo = "find its origin, or take it over on purpose: `./goldsmith roll.plan FLEET --adopt MEMBER`"
+    fleet, _, name = subject.partition("/")
+    todo = f"find its origin, or take it over on purpose: `./goldsmith roll.plan {fleet} --adopt {name}`"
     return _reason(policy.running.unknown, "unknown", subject, member.seen_since or now, what, why, todo)
 
 

@@ -29,12 +29,16 @@ DEFINITION_COLUMNS = {
 BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "because"}
 
 
-def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool) -> None:
-    """Print contract lines: as JSON for programs, else as a table whose `columns` map headings to field names."""
+def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool, empty: str = "nothing to show") -> None:
+    """Print contract lines: as JSON for programs, else as a table whose `columns` map headings to field names.
+
+    `empty` is said to people where there are no lines.
+    """
     if as_json:
         print_json(to_json(tuple(lines)))
         return
-    print_table(list(columns), [[_cell(getattr(row, field)) for field in columns.values()] for row in lines])
+    rows = [[_cell(getattr(row, field)) for field in columns.values()] for row in lines]
+    print_table(list(columns), rows, empty=empty)
 
 
 def _cell(value: object) -> Cell:

@@ -88,7 +88,7 @@ def test_a_second_person_approves_and_one_rollout_begins_by_it(ledger: Ledger, t
 def test_who_made_a_plan_approves_it_from_nowhere(ledger: Ledger, tmp_path: Path, actor: str) -> None:
     """On another host, or as root by sudo, it is the same person."""
     _, file = filed(ledger, tmp_path)
-    with pytest.raises(RefusedError, match="ann@here made this plan, and somebody else approves it"):
+    with pytest.raises(RefusedError, match="ann@here made this plan, so another user must approve it"):
         approve_plan(by(ledger, actor), "web", file)
     assert person("root (sudo by bob)@here") == "bob"
     assert person("root@here") == "root"

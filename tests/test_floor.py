@@ -118,8 +118,9 @@ def test_only_a_policy_that_the_settings_name_may_publish() -> None:
     """The demo's may judge; to publish by it, both its name and another floor must stand in the settings."""
     require_may_publish((ROOT,), Judging(), "default")
     require_may_publish((ROOT,), Judging(), "machine")
-    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish") as refused:
         require_may_publish((ROOT,), Judging(), "demo")
+    assert 'policies = ["demo"] and floor = "" under [judging] in goldsmith.toml' in refused.value.hint
     with pytest.raises(RefusedError, match="weaker than the policy default, which is judging") as error:
         require_may_publish((ROOT,), Judging(policies=("demo",)), "demo")
     assert "accept_sample" in error.value.evidence

@@ -75,7 +75,7 @@ def test_what_runs_or_is_pointed_to_stays_whatever_its_dates() -> None:
     assert decided(releases, 90, running, {"web2": ("stable", "candidate")}) == {
         "web0": (False, "shop/a runs it and 1 more"),
         "web1": (False, "bank/c runs it"),
-        "web2": (False, "candidate and stable points to it"),
+        "web2": (False, "candidate and stable point to it"),
     }
 
 

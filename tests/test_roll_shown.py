@@ -129,10 +129,24 @@ def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureF
     for roll, file, said in (
         (planned(), "", "roll.start web --apply"),
         (planned(), "plan.json", "roll.start web --plan plan.json --apply"),
-        (nobody, "", "nobody is to be replaced; ./goldsmith fleet.check web shows why"),
+        (nobody, "", "nothing to replace; ./goldsmith fleet.check web shows why"),
     ):
         show_roll(roll, as_json=False, file=file)
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "first"), [("", "roll.plan web --output FILE"), ("p.json", "roll.approve web --plan p")]
+)
+def test_what_needs_an_approval_names_each_step_in_its_order(
+    capsys: pytest.CaptureFixture[str], file: str, first: str
+) -> None:
+    """No line says to begin before another user has approved; a plan in a file is not written again."""
+    show_roll(planned().model_copy(update={"needs_approval": True}), as_json=False, file=file)
+    _, *lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"  ./goldsmith {first}")
+    assert "roll.approve web --plan" in lines[-2]
+    assert lines[-1] == f"  ./goldsmith roll.start web --plan {file or 'FILE'} --apply"
 
 
 def test_the_groups_that_a_service_rolls_stand_in_what_is_approved() -> None:

@@ -84,12 +84,17 @@ def print_rule(text: str) -> None:
 
 
 def print_table(
-    columns: list[str], rows: Sequence[Sequence[Cell]], *, title: str = "", whole: Sequence[str] = ()
+    columns: list[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    title: str = "",
+    whole: Sequence[str] = (),
+    empty: str = "nothing to show",
 ) -> None:
     """A table that fits 80 columns: long cells fold, none is cut. Those of the columns `whole` do not fold, the first
-    named before the others, as long as enough room is left for what stands beside them.
+    named before the others, as long as enough room is left for what stands beside them. Without rows, `empty` is said.
     """
-    out().print(table_of(columns, rows, title=title, whole=whole)) if rows else say("nothing to show")
+    out().print(table_of(columns, rows, title=title, whole=whole)) if rows else say(empty)
 
 
 def table_of(

@@ -126,7 +126,7 @@ class Registry:
         repository, wanted = split(reference)
         tags = self.tags(repository)
         if not tags:
-            hint = "./goldsmith image.list shows what is published"
+            hint = "./goldsmith image.publish NAME publishes one; ./goldsmith image.list shows what is published"
             raise NotFoundError(f"nothing is published as {repository}", hint=hint)
         raise NotFoundError(f"{reference} is not in the registry", hint=nearest(wanted, tags))
 

@@ -49,7 +49,7 @@ def _held(release: Release, running: Mapping[str, Sequence[str]], channels: Mapp
     if members := [*running.get(release.digest, ()), *running.get(release.content, ())]:
         return f"{members[0]} runs it" + (f" and {len(members) - 1} more" if members[1:] else "")
     if tags := channels.get(release.digest, ()):
-        return f"{' and '.join(sorted(tags))} points to it"
+        return f"{' and '.join(sorted(tags))} {'point' if tags[1:] else 'points'} to it"
     return ""
 
 

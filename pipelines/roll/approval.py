@@ -58,7 +58,7 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
     known = _known(context, sealed, fleet)
     if person(known.made_by) == person(context.actor):
         raise RefusedError(
-            f"{known.made_by} made this plan, and somebody else approves it",
+            f"{known.made_by} made this plan, so another user must approve it",
             hint=f"alone: ./goldsmith roll.start {fleet} --plan {file} --approve-as-owner --apply; the audit shows it",
         )
     if context.now >= sealed.expires_at:
@@ -110,6 +110,14 @@ def consented(
         raise
 
 
+def needs_approval(at: Desk, sealed: Sealed | None) -> bool:
+    """Whether another user must approve before a rollout begins: by this plan of a file, or by one not yet written."""
+    if at.fleet.approval is not Approval.REQUIRED:
+        return False
+    line = at.context.ledger.plan(digest(sealed)) if sealed else None
+    return line is None or line.approved_at is None
+
+
 def person(actor: str) -> str:
     """The person behind an actor, on whatever host: behind `root (sudo by ann)@host` it is ann."""
     user = actor.rpartition("@")[0] or actor
@@ -131,7 +139,7 @@ def _require_approved(context: Context, fleet: str, sealed: Sealed, *, planned: 
         raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_how(fleet))
     known = _known(context, sealed, fleet)
     if known.approved_at is None or person(known.approved_by) == person(known.made_by):
-        raise RefusedError(f"no second person has approved this plan, made by {known.made_by}", hint=_how(fleet))
+        raise RefusedError(f"no second person has approved this plan, made by {known.made_by}", hint=_approve(fleet))
 
 
 def _known(context: Context, sealed: Sealed, fleet: str) -> PlanLine:
@@ -155,7 +163,11 @@ def _again(fleet: str) -> str:
 
 
 def _how(fleet: str) -> str:
+    return f"write the plan with ./goldsmith roll.plan {fleet} --output FILE; {_approve(fleet)}"
+
+
+def _approve(fleet: str) -> str:
     return (
-        f"./goldsmith roll.plan {fleet} --output FILE; somebody else: ./goldsmith roll.approve {fleet} --plan FILE; "
-        f"then ./goldsmith roll.start {fleet} --plan FILE --apply; or alone, shown by the audit: --approve-as-owner"
+        f"another user types ./goldsmith roll.approve {fleet} --plan FILE, then ./goldsmith roll.start {fleet} "
+        "--plan FILE --apply begins; who owns the fleet alone adds --approve-as-owner, which the audit shows"
     )

@@ -54,7 +54,7 @@ def carry_out(at: Desk, order: Json) -> Outcome:
     with leased(ledger, at.context.settings.database_url, wanted) as tenure:
         if ledger.rollout(rollout) is None:
             ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, order, at.now())
-        say(f"{rollout} is carried from here; ./goldsmith roll.status {at.fleet.name} --watch shows it")
+        say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
         now = SteadyClock(at.now()).now
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)

@@ -14,9 +14,8 @@ from images.context import Context
 from images.documents import to_json
 from images.publication.revocations import over, revoked
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.model import Approval
 from pipelines.listing import ended_by, finish
-from pipelines.roll.approval import approve_plan, file_plan, read_plan
+from pipelines.roll.approval import approve_plan, file_plan, needs_approval, read_plan
 from pipelines.roll.auto import AutoLine, automated
 from pipelines.roll.desk import check, desk
 from pipelines.roll.flow import back, can_go_back, order_back, plan_all, start, start_groups
@@ -74,7 +73,8 @@ def plan_roll(
         sealed = plan_all(at, adopt)
         if output:
             file_plan(context, sealed, Path(output))
-        return with_groups(roll_output(sealed.plan), sealed.groups), sealed
+        roll = with_groups(roll_output(sealed.plan), sealed.groups)
+        return roll.model_copy(update={"needs_approval": needs_approval(at, None)}), sealed
 
 
 def roll_fleet(
@@ -95,7 +95,8 @@ def roll_fleet(
         if roll.failure:
             return roll
         groups = start_groups(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner, also=roll.rollout)
-        return with_groups(roll, *groups)
+        wanted = not apply and not as_owner and needs_approval(at, approved)
+        return with_groups(roll, *groups).model_copy(update={"needs_approval": wanted})
 
 
 def approve(fleet: str, file: str, reason: str = "", context: Context | None = None) -> None:
@@ -196,21 +197,18 @@ def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown:
         )
     else:
         show_roll(roll, as_json=as_json, file=file)
-        if sealed.fleet["approval"] == Approval.REQUIRED and (roll.steps or roll.groups) and not as_json:
-            told = file or "FILE (roll.plan --output FILE writes it)"
-            say(f"before that somebody else approves it: ./goldsmith roll.approve {roll.fleet} --plan {told}")
 
 
-def show_roll(roll: RollOutput, *, as_json: bool, file: str = "") -> int:
+def show_roll(roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool = False) -> int:
     """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed."""
     if as_json:
         print_json(to_json(roll))
     else:
-        _print_roll(roll, file)
+        _print_roll(roll, file, as_owner=as_owner)
     return 3 if roll.failure else 0
 
 
-def _print_roll(roll: RollOutput, file: str) -> None:
+def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
     out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
     print_text(heading(roll))
     for columns, rows in (
@@ -229,7 +227,19 @@ def _print_roll(roll: RollOutput, file: str) -> None:
     if roll.rollout:
         return
     if roll.steps or roll.groups:
-        plan = f" --plan {file}" if file else ""
-        say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet}{plan} --apply")
+        _say_next(roll, file, as_owner=as_owner)
     else:
-        say(f"nobody is to be replaced; ./goldsmith fleet.check {roll.fleet} shows why")
+        say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
+
+
+def _say_next(roll: RollOutput, file: str, *, as_owner: bool) -> None:
+    """Say what to type, in order: a plan that another user must approve is in a file."""
+    if roll.needs_approval:
+        say("nothing was done; to do it, another user must approve the plan:")
+        if not file:
+            say(f"  ./goldsmith roll.plan {roll.fleet} --output FILE")
+        say(f"  ./goldsmith roll.approve {roll.fleet} --plan {file or 'FILE'}  (the other user)")
+        say(f"  ./goldsmith roll.start {roll.fleet} --plan {file or 'FILE'} --apply")
+    else:
+        flags = (f" --plan {file}" if file else "") + (" --approve-as-owner" if as_owner else "")
+        say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet}{flags} --apply")

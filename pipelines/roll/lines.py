@@ -96,7 +96,7 @@ class RollOutput(Line):
     """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it went back.
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
-    person has to change elsewhere, lest that undo it.
+    person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
     """
 
     fleet: str
@@ -113,6 +113,7 @@ class RollOutput(Line):
     waits_for: str
     afterwards: tuple[str, ...] = ()
     groups: tuple[GroupLine, ...] = ()
+    needs_approval: bool = False
     rollout: str = ""
     failure: str = ""
 

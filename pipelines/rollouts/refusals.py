@@ -25,25 +25,29 @@ def refuse_target(fleet: Fleet, target: Target, now: datetime) -> None:
     if golden.revoked_at:
         raise RefusedError(
             f"the replacement {named(golden)} is revoked: {golden.revoked_reason}",
-            hint=f"build and promote a good one: ./goldsmith image.build {golden.name}",
+            hint=f"publish and promote a good one: {_published(golden.name)}",
         )
     if target.refused_because:
         raise RefusedError(
             f"the replacement {named(golden)} is refused by the present policy",
             evidence=target.refused_because,
-            hint=f"build and promote a good one: ./goldsmith image.build {golden.name}",
+            hint=f"publish and promote a good one: {_published(golden.name)}",
         )
     if golden.expires_at - now < limits.min_remaining:
         raise RefusedError(
             f"the replacement {named(golden)} expires on {golden.expires_at:%Y-%m-%d %H:%M} UTC, within min_remaining "
             f"{shown(limits.min_remaining)}",
-            hint=f"build and promote a newer one: ./goldsmith image.build {golden.name}",
+            hint=f"give it new dates, and promote it: {_published(golden.name)}",
         )
     if now - golden.published_at < limits.min_soak:
         raise RefusedError(
             f"the replacement {named(golden)} is younger than min_soak {shown(limits.min_soak)}",
             hint=f"it may roll from {golden.published_at + limits.min_soak:%Y-%m-%d %H:%M} UTC",
         )
+
+
+def _published(name: str) -> str:
+    return f"./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
 
 
 def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[str]) -> None:
