@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hardening.catalog import load_policy
 from hardening.foundation.errors import ContentError, RefusedError
@@ -14,6 +15,7 @@ from images.context import Context
 from images.modes import keep_private_by_default
 
 MOVED = "GOLDSMITH_NOW"
+LOGIN, NO_LOGIN = Path("/proc/self/loginuid"), 2**32 - 1  # proc(5)
 REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it was made for rehearsing
 
 
@@ -76,11 +78,23 @@ def fleet_host(context: Context) -> str:
 
 
 def actor() -> str:
-    """Whom the audit names: the user whose id runs this process, with who became root by sudo, and the host."""
-    name, behind = _user(os.getuid()), os.environ.get("SUDO_UID", "")
-    if os.getuid() == 0 and behind.isdecimal() and int(behind) > 0:
-        name = f"{name} (sudo by {_user(int(behind))})"
-    return f"{name}@{socket.gethostname()}"
+    """Whom the audit names: the user that runs this process, who logged in and became that one, and the host."""
+    uid = os.getuid()
+    behind = _logged_in(uid)
+    by = f" (sudo by {_user(behind)})" if behind != uid else ""
+    return f"{_user(uid)}{by}@{socket.gethostname()}"
+
+
+def _logged_in(uid: int) -> int:
+    """Who logged in, as the kernel keeps it for good; where no login was recorded, root's SUDO_UID says it, or nobody.
+
+    A number that sudo wrote can be written by whoever is root, and the kernel's cannot be changed once it is set.
+    """
+    said = LOGIN.read_text().strip() if LOGIN.exists() else ""
+    if said.isdecimal() and int(said) != NO_LOGIN:
+        return int(said)
+    behind = os.environ.get("SUDO_UID", "")
+    return int(behind) if uid == 0 and behind.isdecimal() and int(behind) > 0 else uid
 
 
 def _user(uid: int) -> str:

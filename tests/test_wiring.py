@@ -12,6 +12,7 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Aws, Registry, Settings
 from images.ledger import Ledger
+from pipelines import wiring
 from pipelines.nightly import run_nightly
 from pipelines.releases import publishing
 from pipelines.roll import commands, watching
@@ -25,8 +26,28 @@ def test_the_audit_names_a_user_without_a_passwd_line(monkeypatch: pytest.Monkey
     assert actor() == f"uid 987654@{socket.gethostname()}"
 
 
-def test_the_audit_names_the_user_of_the_process_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_logged_in_is_the_kernels_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is root writes SUDO_UID as he likes; two people who share an account are told apart by their logins."""
+    login, daemon, host = tmp_path / "loginuid", pwd.getpwnam("daemon"), socket.gethostname()
+    monkeypatch.setattr(wiring, "LOGIN", login)
+    login.write_text(str(daemon.pw_uid))
+    monkeypatch.setenv("SUDO_UID", str(pwd.getpwnam("bin").pw_uid))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert actor() == f"root (sudo by daemon)@{host}"
+    monkeypatch.setattr(os, "getuid", lambda: pwd.getpwnam("games").pw_uid)
+    assert actor() == f"games (sudo by daemon)@{host}"
+    monkeypatch.setattr(os, "getuid", lambda: daemon.pw_uid)
+    assert actor() == f"daemon@{host}"
+    login.write_text(str(2**32 - 1))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert actor() == f"root (sudo by bin)@{host}"
+
+
+def test_the_audit_names_the_user_of_the_process_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LOGNAME and its like are what a caller writes; root by sudo is named with who called it, and nobody else is."""
+    monkeypatch.setattr(wiring, "LOGIN", tmp_path / "absent")
     me = pwd.getpwuid(os.getuid()).pw_name
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER"):
         monkeypatch.setenv(name, "mallory")

@@ -63,5 +63,5 @@ def _told(program: Path, _size: int, _modified: int) -> str:
     with tempfile.TemporaryDirectory(prefix="goldsmith-version-") as folder:
         (work := Path(folder) / "work").mkdir()
         said = run_confined([str(program), "--version"], reads=(), work=work, timeout=60)
-    found = re.search(r"\d+\.\d+\.\d+\S*", said)
+    found = re.search(r"\d+\.\d+\.\d+", said)
     return found[0].strip() if found else ""

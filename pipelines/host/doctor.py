@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hardening.foundation.addresses import is_loopback
 from hardening.foundation.console import print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
@@ -111,7 +112,7 @@ def _registry(settings: Settings) -> DoctorLine:
         state = "running" if embedded_registry.running(settings) else "started when needed"
         present = which("docker-registry") is not None
         return _line("registry", present, f"embedded, on loopback, {state}", "publishing")
-    scheme = "http" if settings.registry.insecure or address.startswith(("localhost", "127.")) else "https"
+    scheme = "http" if settings.registry.insecure or is_loopback(address) else "https"
     status = _status(f"{scheme}://{address.partition('/')[0]}/v2/", verify=settings.registry.ca_file)
     return _line("registry", status.isdecimal(), f"{address}: {status}", "publishing")
 
