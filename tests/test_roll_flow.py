@@ -82,10 +82,13 @@ class Place:
     def desk(self, context: Context) -> Any:
         return desk("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
 
-    def publish(self, context: Context, answer: str, *, days: int, ends: int = 30, channel: str = "stable") -> Release:
-        """A release whose image answers `answer`, published `days` ago, in the channel now."""
+    def publish(
+        self, context: Context, answer: str, *, days: int, ends: int = 30, channel: str = "stable",
+        files: dict[str, str] | None = None,
+    ) -> Release:  # fmt: skip
+        """A release whose image answers `answer`, published `days` ago, in the channel now. `files` are more."""
         repository = f"{self.address}/fleet-test"
-        busybox_image(self.api, f"fleet-test:{answer}", answer)
+        busybox_image(self.api, f"fleet-test:{answer}", answer, files=files)
         self.api.tag(f"fleet-test:{answer}", repository, channel)
         lines = list(self.api.push(repository, channel, stream=True, decode=True, auth_config=self.login()))
         assert not [line for line in lines if "error" in line], lines
@@ -311,7 +314,7 @@ def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Pl
 def test_an_application_that_names_a_base_and_holds_none_of_it_is_unknown(place: Place, context: Context) -> None:
     """The annotation base.digest, in an image that shares no layer with that base: anybody can write that."""
     base = place.publish(context, "one", days=40)
-    other = place.publish(context, "two", days=1, channel="other")
+    other = place.publish(context, "two", days=1, channel="other", files={"own": "another layer"})
     manifest = context.publisher.registry.get(f"{other.repository}@{other.digest}").data
     named = {**manifest, "annotations": {"org.opencontainers.image.base.digest": base.digest}}
     url = f"http://{place.address.replace('/', '/v2/', 1)}/fleet-test/manifests/app"
