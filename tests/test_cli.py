@@ -195,7 +195,7 @@ class TestOnABuiltHouse:
         state = tmp_path / "small"
         state.mkdir()
         script = (
-            f"mount -t tmpfs -o size={megabytes}m tmpfs {state} && mkdir {state}/apt && "
+            f"mount -t tmpfs -o mode=0700,size={megabytes}m tmpfs {state} && mkdir {state}/apt && "
             f'mount --bind {house.state}/apt {state}/apt && "$@"; code=$?; '
             f"cd {state}; find work store -type f 2>/dev/null | sed 's/^/left: /' >&2; exit $code"
         )
@@ -210,7 +210,7 @@ class TestOnABuiltHouse:
         """Exit code 4 and the directory."""
         state = tmp_path / "tiny"
         state.mkdir()
-        script = f'mount -t tmpfs -o size=4m tmpfs {state} && "$@"'
+        script = f'mount -t tmpfs -o mode=0700,size=4m tmpfs {state} && "$@"'
         tiny = Goldsmith(state, house.docker_host)
         answer = tiny("image.plan", "debian-base", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
         assert f"the disk that holds {state}" in refused(answer, 4)
