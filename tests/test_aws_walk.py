@@ -153,7 +153,12 @@ def other_image(aws: StrictAws) -> str:
     root = {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot["SnapshotId"]}}
     return str(
         ec2.register_image(
-            Name="other", RootDeviceName="/dev/sda1", BlockDeviceMappings=[root], VirtualizationType="hvm"
+            Name="other",
+            Architecture="x86_64",
+            RootDeviceName="/dev/sda1",
+            BlockDeviceMappings=[root],
+            VirtualizationType="hvm",
+            EnaSupport=True,
         )["ImageId"]
     )
 
