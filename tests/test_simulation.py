@@ -244,6 +244,14 @@ def test_a_planted_bug_is_found_within_a_thousand_seeds(
     assert next(broken.promise for broken in found if broken) == promise
 
 
+FLAPPING = 72195088  # its new instance was bad at each moment of removal, and good whenever it was asked again
+
+
+def test_a_rollout_of_an_instance_that_never_stays_good_ends() -> None:
+    """Found by a fresh seed: proof and removal took turns for ever."""
+    assert play(scenario(FLAPPING), Report()) is None
+
+
 def test_a_broken_seed_replays_and_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is reported is the least that still breaks the same promise, in words."""
     no_fence(monkeypatch)
@@ -252,7 +260,7 @@ def test_a_broken_seed_replays_and_is_shrunk(monkeypatch: pytest.MonkeyPatch) ->
     assert first == second
     assert (first[0].seed, first[0].promise) == (seed, "one rollout at a time")
     assert first[0].smallest.count(" at ") < len(scenario(seed).faults) or len(scenario(seed).faults) == 1
-    assert f"seed {seed}: {scenario(seed).members} members" not in first[0].smallest
+    assert len(first[0].smallest) < len(str(scenario(seed)))
 
 
 def test_two_processes_report_what_one_does() -> None:

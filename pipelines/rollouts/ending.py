@@ -10,10 +10,10 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
-from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, Turns
+from pipelines.rollouts.acting import HELD, PATIENT_TRIES, Hand, Turns, UnhealthyError
 from pipelines.rollouts.orders import Finish, World
 from pipelines.rollouts.state import GONE, MemberState, Phase
-from pipelines.rollouts.work import LEAST_READS, Work, look, old_serves, prove
+from pipelines.rollouts.work import LEAST_READS, Work, evidence, look, old_serves, prove
 
 
 class Verb(StrEnum):
@@ -35,13 +35,27 @@ async def finish_member(world: World, engine: Engine, argument: Json) -> Json:
 async def promote(work: Work) -> MemberState:
     """Remove the old instance for good; where the new one is not good any more, that goes, and the old one serves."""
     try:
-        while await work.act("remove the old", lambda: _remove_safely(work), PATIENT_TRIES):
-            await prove(work, work.order.limits.min_healthy_time)
+        await _prove_and_remove(work)
     except OutsideError as error:
         return await work.end(Phase.NEW, f"the old one is still there: {error.message}")
     except GoldsmithError as error:
         return await restore(work, failure=str(error))
     return await work.end(Phase.NEW)
+
+
+async def _prove_and_remove(work: Work) -> None:
+    """Remove the old one at a moment when the new one is good. Raises UnhealthyError where it never stays so."""
+    seen = None
+    for _ in range(LEAST_READS):
+        seen = await work.act("remove the old", lambda: _remove_safely(work), PATIENT_TRIES)
+        if seen is None:
+            return
+        await prove(work, work.order.limits.min_healthy_time)
+    raise UnhealthyError(
+        f"{work.order.name}: the new one was healthy, and not any more when the old one was to go, {LEAST_READS} times",
+        evidence=await evidence(work, [str(seen)]),
+        hint="mend the image, or its health check; the old one serves",
+    )
 
 
 def _remove_safely(work: Work) -> Json:
