@@ -19,6 +19,7 @@ from images.ledger import Ledger
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.roll import auto
 from pipelines.roll.approval import AS_OWNER, approve_plan, consented, file_plan, person, read_plan, told
+from pipelines.roll.flow import start
 from pipelines.rollouts.plan import plan
 from pipelines.rollouts.sealed import FORM, Present, Sealed, as_then, digest, refuse_replanned, seal
 
@@ -145,15 +146,27 @@ def test_the_groups_of_the_same_start_use_the_plan_too(ledger: Ledger, tmp_path:
         begin(ledger, made, "r3", also="r2")
 
 
-def test_a_rollout_that_never_began_leaves_the_plan_unused(ledger: Ledger, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [OutsideError("somebody else has it"), KeyboardInterrupt()], ids=["refused", "Ctrl-C"])
+def test_a_rollout_that_never_began_leaves_the_plan_unused(ledger: Ledger, tmp_path: Path, end: BaseException) -> None:
     """Such as one for which somebody else had the fleet: the approval still stands."""
     made, file = filed(ledger, tmp_path)
     approve_plan(by(ledger, "bob@there"), "web", file)
-    with pytest.raises(OutsideError), consented(at(ledger), made, "r1", planned=True):
-        raise OutsideError("somebody else has it")
+    with pytest.raises(type(end)), consented(at(ledger), made, "r1", planned=True):
+        raise end
     begin(ledger, made, "r2")
     with pytest.raises(RefusedError, match="the rollout r2"), consented(at(ledger), made, "r3", planned=True):
         pytest.fail("it began")
+
+
+@pytest.mark.parametrize("apply", [True, False])
+def test_a_used_plan_is_called_used_and_not_outdated(ledger: Ledger, tmp_path: Path, apply: bool) -> None:
+    """What has moved since is what its own rollout did."""
+    made, file = filed(ledger, tmp_path)
+    approve_plan(by(ledger, "bob@there"), "web", file)
+    begin(ledger, made, "r1")
+    ledger.save_rollout("r1", {}, NOW, is_open=False)
+    with pytest.raises(RefusedError, match="the rollout r1 has used this plan already"):
+        start(at(ledger), apply=apply, approved=made)
 
 
 def test_a_fleet_that_asks_nobody_uses_each_plan_once_all_the_same(ledger: Ledger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -113,7 +114,7 @@ def bootstrap(tree: Path, packages: tuple[str, ...]) -> None:
 
 
 def unpack(package: str, tree: Path) -> None:
-    """Add the files of one package to a tree, with dpkg's list of them, and none of what it depends on."""
+    """Add one package's files to a tree, with dpkg's list and checksums of them, and none of what it depends on."""
     folder = tree.parent / "packages"
     folder.mkdir(mode=0o777)
     run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package], cwd=folder, timeout=300)
@@ -124,7 +125,10 @@ def unpack(package: str, tree: Path) -> None:
             for line in run(["dpkg-deb", "-c", str(archive)]).stdout.splitlines()
         ]
         paths = [path.removeprefix(".").rstrip("/") or "/." for path in listed]
-        (tree / f"var/lib/dpkg/info/{package}.list").write_text("".join(f"{path}\n" for path in paths))
+        info = tree / "var/lib/dpkg/info"
+        (info / f"{package}.list").write_text("".join(f"{path}\n" for path in paths))
+        run(["dpkg-deb", "-e", str(archive), str(folder / "control")])
+        shutil.copyfile(folder / "control/md5sums", info / f"{package}.md5sums")
 
 
 def unpack_static(base: Path, static: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.context import Context
 from images.ledger import PlanLine
 from pipelines.fleet.model import Approval
@@ -104,10 +104,16 @@ def consented(
         ledger.audit(now, actor, "begin by plan", rollout, told(line))
     try:
         yield
-    except GoldsmithError:
+    except BaseException:  # also where a person stops it
         if ledger.rollout(rollout) is None:
             ledger.return_plan(digest(sealed), rollout)
         raise
+
+
+def refuse_used(context: Context, sealed: Sealed) -> None:
+    """Raise RefusedError where a rollout has used the plan, before what has moved since by just that is told."""
+    if line := context.ledger.plan(digest(sealed)):
+        _refuse_used(line)
 
 
 def needs_approval(at: Desk, sealed: Sealed | None) -> bool:

@@ -11,7 +11,7 @@ from hardening.foundation.errors import RefusedError
 from images.documents import to_json
 from pipelines.fleet.leavings import BACK
 from pipelines.fleet.model import Approval
-from pipelines.roll.approval import consented
+from pipelines.roll.approval import consented, refuse_used
 from pipelines.roll.carrying import carry_out, go_on
 from pipelines.roll.desk import Desk, check
 from pipelines.roll.grouping import plan_groups, refuse_no_way_back, same_groups
@@ -37,8 +37,12 @@ def start(
     if not act:
         for row in at.context.ledger.open_rollouts(at.fleet.name):
             say(f"the rollout {row.id} is not over; --apply goes on with it where its process is dead")
+        if approved:
+            refuse_used(at.context, approved)
         return (at.same(approved) if approved else at.plan(adopt, automated=automated)).plan, None
     go_on(at)
+    if approved:
+        refuse_used(at.context, approved)
     sealed = at.same(approved) if approved else at.plan(adopt, automated=automated)
     if not sealed.plan.waves:
         return sealed.plan, None

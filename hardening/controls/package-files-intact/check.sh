@@ -22,6 +22,9 @@ awk 'FNR == NR {wanted[$0] = 1; next} substr($0, 35) in wanted' "$folder/looked"
 # A link in the place of a directory takes all that packages brought in it away, and puts something else there.
 awk -F/ '{path = $1; for (i = 2; i <= NF; i++) {print path; path = path "/" $i}}' "$folder/names" | sort -u > "$folder/folders"
 bad=$(
+    for list in $info/*.list; do
+        [ -f "${list%.list}.md5sums" ] || echo "/$list is there without the checksums of its package"
+    done
     # md5sum passes over a line that holds no checksum.
     grep -vE '^[0-9a-f]{32}  .' "$folder/sums" | sed 's#^.\{0,34\}#/#; s#$# is named without a checksum#' || true
     comm -12 "$folder/folders" "$folder/others" | sed 's#^.*$#/& is no folder any more#'
