@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import format_datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def make_server(port: int = 0) -> Any:
 
     from tests.strict_aws.front import Front
 
+    _make_once()
+
     class Quiet(MotoRequestHandler):
         """Writes no line for each request, which the journal has; the Date of an answer is the emulator's time."""
 
@@ -32,6 +35,19 @@ def make_server(port: int = 0) -> Any:
             pass
 
     return make("127.0.0.1", port, Front(), threaded=True, request_handler=Quiet)
+
+
+@cache
+def _make_once() -> None:
+    """Let what costs processor time and is the same each time be made once a process: botocore's models, which each
+    session reads anew, and the RSA key that moto makes for each symmetric key and uses nowhere.
+    """
+    from botocore.loaders import JSONFileLoader
+    from moto.kms import models
+
+    JSONFileLoader.load_file = cache(JSONFileLoader.load_file)
+    generate, unused = models.generate_private_key, models.generate_private_key("RSA_2048")
+    models.generate_private_key = lambda spec: unused if spec == "SYMMETRIC_DEFAULT" else generate(spec)
 
 
 @contextmanager
