@@ -58,8 +58,8 @@ def command(
 @command(JSON)
 def image_list(c: Context, json: bool = False) -> None:
     """Every definition: what was built last, and where its channels point."""
-    from pipelines.listing import DEFINITION_COLUMNS, definition_lines, show
-    from pipelines.wiring import image_context
+    from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show
+    from pipelines.cli.wiring import image_context
 
     show(definition_lines(image_context(looks=True)), DEFINITION_COLUMNS, as_json=json)
 
@@ -67,8 +67,8 @@ def image_list(c: Context, json: bool = False) -> None:
 @command(REFRESH | NAME | JSON, "name")
 def image_plan(c: Context, name: str, refresh: bool = False, json: bool = False) -> None:
     """What a build would do, and why. Builds nothing."""
-    from pipelines.listing import show
-    from pipelines.releases.building import plan_images
+    from pipelines.cli.image import plan_images
+    from pipelines.cli.image_output import show
 
     show(plan_images(name, refresh=refresh), {"image": "name", "action": "action", "why": "why"}, as_json=json)
 
@@ -78,8 +78,8 @@ def image_build(
     c: Context, name: str, policy: str = "", no_cache: bool = False, refresh: bool = False, json: bool = False
 ) -> int:
     """Build and verify what changed, and whatever it stands on; machines are booted, scanned and judged too."""
-    from pipelines.listing import BUILD_COLUMNS, finish, show
-    from pipelines.releases.building import build_images
+    from pipelines.cli.image import build_images
+    from pipelines.cli.image_output import BUILD_COLUMNS, finish, show
 
     lines, errors = build_images(name, no_cache=no_cache, refresh=refresh, policy=policy)
     show(lines, BUILD_COLUMNS, as_json=json)
@@ -89,8 +89,8 @@ def image_build(
 @command(NAME | JSON, "name")
 def image_verify(c: Context, name: str, json: bool = False) -> int:
     """Run every control's check again on the newest artifact."""
-    from pipelines.listing import show_checks
-    from pipelines.releases.building import verify_images
+    from pipelines.cli.image import verify_images
+    from pipelines.cli.image_output import show_checks
 
     return show_checks(verify_images(name), as_json=json)
 
@@ -109,8 +109,8 @@ def image_boot(
     c: Context, name: str, quick: bool = False, full: bool = False, control: str = "", json: bool = False
 ) -> int:
     """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
-    from pipelines.listing import show_checks
-    from pipelines.releases.machines import boot_image
+    from pipelines.cli.image_output import show_checks
+    from pipelines.cli.machine import boot_image
 
     return show_checks(boot_image(name, quick=quick, full=full, control=control), as_json=json)
 
@@ -129,8 +129,8 @@ def image_export(
     c: Context, name: str, output: str = "", form: str = "raw", force: bool = False, json: bool = False
 ) -> None:
     """Write a machine's disk to a file that is not there yet, for private clouds and hypervisors."""
-    from pipelines.listing import show
-    from pipelines.releases.machines import EXPORT_COLUMNS, export_image
+    from pipelines.cli.image_output import show
+    from pipelines.cli.machine import EXPORT_COLUMNS, export_image
 
     show(export_image(name, form, output, force=force), EXPORT_COLUMNS, as_json=json)
 
@@ -138,7 +138,7 @@ def image_export(
 @command({"ref": "a definition's name, or registry/name:tag or @digest"} | POLICY | JSON, "ref")
 def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> int:
     """Scan an image with every scanner, and say what the gate would answer."""
-    from pipelines.releases.publishing import scan_image, show_scan
+    from pipelines.cli.image import scan_image, show_scan
 
     return show_scan(scan_image(ref, policy), as_json=json)
 
@@ -146,8 +146,8 @@ def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> in
 @command(NAME | POLICY | JSON, "name")
 def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
-    from pipelines.listing import finish, show
-    from pipelines.releases.publishing import PUBLISH_COLUMNS, publish_images
+    from pipelines.cli.image import PUBLISH_COLUMNS, publish_images
+    from pipelines.cli.image_output import finish, show
 
     lines, errors = publish_images(name, policy)
     show(lines, PUBLISH_COLUMNS, as_json=json)
@@ -157,8 +157,8 @@ def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -
 @command(NAME | {"policy": "the policy that judged it, where that is not the definition's own"} | JSON, "name")
 def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Move `stable` to what `candidate` points to."""
-    from pipelines.listing import finish, show
-    from pipelines.releases.publishing import CHANNEL_COLUMNS, promote_images
+    from pipelines.cli.image import CHANNEL_COLUMNS, promote_images
+    from pipelines.cli.image_output import finish, show
 
     changes, errors = promote_images(name, policy)
     show(changes, CHANNEL_COLUMNS, as_json=json)
@@ -168,8 +168,8 @@ def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -
 @command({"name": "a definition's name", "reason": "why, where that release is expired or revoked"} | JSON, "name")
 def image_rollback(c: Context, name: str, reason: str = "", json: bool = False) -> None:
     """Move `stable` back to the release it pointed to before."""
-    from pipelines.listing import show
-    from pipelines.releases.publishing import CHANNEL_COLUMNS, rollback_image
+    from pipelines.cli.image import CHANNEL_COLUMNS, rollback_image
+    from pipelines.cli.image_output import show
 
     show(rollback_image(name, reason), CHANNEL_COLUMNS, as_json=json)
 
@@ -177,8 +177,8 @@ def image_rollback(c: Context, name: str, reason: str = "", json: bool = False) 
 @command({"digest": "the release's sha256:…", "reason": "why, for everyone who meets it"} | JSON, "digest")
 def image_revoke(c: Context, digest: str, reason: str = "", json: bool = False) -> None:
     """Take a release out of policy at once, everywhere."""
-    from pipelines.listing import show
-    from pipelines.releases.publishing import CHANNEL_COLUMNS, revoke_release
+    from pipelines.cli.image import CHANNEL_COLUMNS, revoke_release
+    from pipelines.cli.image_output import show
 
     show(revoke_release(digest, reason), CHANNEL_COLUMNS, as_json=json)
 
@@ -186,7 +186,7 @@ def image_revoke(c: Context, digest: str, reason: str = "", json: bool = False) 
 @command({"ref": "a definition's name, or registry/name:tag or @digest"} | JSON, "ref")
 def image_show(c: Context, ref: str, json: bool = False) -> None:
     """Everything about a published image, from the registry alone."""
-    from pipelines.releases.publishing import print_release, show_release
+    from pipelines.cli.image import print_release, show_release
 
     print_release(show_release(ref), as_json=json)
 
@@ -194,8 +194,8 @@ def image_show(c: Context, ref: str, json: bool = False) -> None:
 @command({"name": "a definition's name"} | JSON, "name")
 def image_why(c: Context, name: str, json: bool = False) -> None:
     """Which input changed since the last artifact, packages old → new."""
-    from pipelines.listing import show_why
-    from pipelines.releases.building import why_image
+    from pipelines.cli.image import why_image
+    from pipelines.cli.image_output import show_why
 
     show_why(why_image(name), as_json=json)
 
@@ -203,8 +203,8 @@ def image_why(c: Context, name: str, json: bool = False) -> None:
 @command(APPLY | JSON)
 def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
     """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
-    from pipelines.listing import show
-    from pipelines.releases.publishing import PRUNE_COLUMNS, prune_images
+    from pipelines.cli.image import PRUNE_COLUMNS, prune_images
+    from pipelines.cli.image_output import show
 
     show(prune_images(apply=apply), PRUNE_COLUMNS, as_json=json)
 
@@ -212,8 +212,8 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
 @command(APPLY | JSON)
 def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
-    from pipelines.listing import show
-    from pipelines.releases.aws import REAP_COLUMNS, reap_leavings
+    from pipelines.cli.image_output import show
+    from pipelines.cli.machine_release import REAP_COLUMNS, reap_leavings
 
     show(reap_leavings(apply=apply), REAP_COLUMNS, as_json=json)
 
@@ -221,8 +221,8 @@ def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
 @command(NAME | JSON, "name")
 def image_lock(c: Context, name: str, json: bool = False) -> None:
     """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
-    from pipelines.listing import show
-    from pipelines.releases.publishing import LOCK_COLUMNS, lock_upstreams
+    from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
+    from pipelines.cli.image_output import show
 
     show(lock_upstreams(name), LOCK_COLUMNS, as_json=json)
 
@@ -230,8 +230,8 @@ def image_lock(c: Context, name: str, json: bool = False) -> None:
 @command(JSON)
 def image_rebuild(c: Context, json: bool = False) -> int:
     """Fill the ledger again from the registry, which is the truth about what was published."""
-    from pipelines.listing import finish, show
-    from pipelines.releases.publishing import RELEASE_COLUMNS, rebuild_ledger
+    from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
+    from pipelines.cli.image_output import finish, show
 
     lines, errors = rebuild_ledger()
     show(lines, RELEASE_COLUMNS, as_json=json)
@@ -244,8 +244,8 @@ def image_rebuild(c: Context, json: bool = False) -> int:
 @command(JSON)
 def control_list(c: Context, json: bool = False) -> None:
     """Every control, and the profiles it stands in."""
-    from pipelines.content import CONTROL_COLUMNS, control_rows
-    from pipelines.listing import show
+    from pipelines.cli.content import CONTROL_COLUMNS, control_rows
+    from pipelines.cli.image_output import show
 
     show(control_rows(), CONTROL_COLUMNS, as_json=json)
 
@@ -253,7 +253,7 @@ def control_list(c: Context, json: bool = False) -> None:
 @command({"name": "a control's id"} | JSON, "name")
 def control_show(c: Context, name: str, json: bool = False) -> None:
     """One control: its reason, its cost, its parameters, its check."""
-    from pipelines.content import show_control_of
+    from pipelines.cli.content import show_control_of
 
     show_control_of(name, as_json=json)
 
@@ -269,9 +269,9 @@ def control_show(c: Context, name: str, json: bool = False) -> None:
 )
 def control_check(c: Context, name: str, control: str = "", profile: str = "", json: bool = False) -> int:
     """Check an image's newest artifact, or with --profile the filesystem in a directory, against its controls."""
-    from pipelines.content import check_directory
-    from pipelines.listing import show_checks
-    from pipelines.releases.building import verify_images
+    from pipelines.cli.content import check_directory
+    from pipelines.cli.image import verify_images
+    from pipelines.cli.image_output import show_checks
 
     lines = check_directory(name, profile, control) if profile else verify_images(name, control=control)
     return show_checks(lines, as_json=json)
@@ -280,7 +280,7 @@ def control_check(c: Context, name: str, control: str = "", profile: str = "", j
 @command(NAME | JSON, "name")
 def policy_show(c: Context, name: str, json: bool = False) -> None:
     """What a policy asks of images and instances, and when it must be reviewed."""
-    from pipelines.content import show_policies
+    from pipelines.cli.content import show_policies
 
     show_policies(name, as_json=json)
 
@@ -288,8 +288,8 @@ def policy_show(c: Context, name: str, json: bool = False) -> None:
 @command(JSON)
 def policy_waivers(c: Context, json: bool = False) -> None:
     """Every waiver, whom it covers and when it ends."""
-    from pipelines.content import WAIVER_COLUMNS, waiver_lines
-    from pipelines.listing import show
+    from pipelines.cli.content import WAIVER_COLUMNS, waiver_lines
+    from pipelines.cli.image_output import show
 
     empty = "no waiver is written; hardening/waivers/README.md shows how to"
     show(waiver_lines(), WAIVER_COLUMNS, as_json=json, empty=empty)
@@ -299,7 +299,7 @@ def policy_waivers(c: Context, json: bool = False) -> None:
 def policy_export(c: Context, image: str, form: str = "openvex") -> None:
     """The waivers in force for an image in a form that other scanners read."""
     from hardening.foundation.console import out
-    from pipelines.content import export_waivers
+    from pipelines.cli.content import export_waivers
 
     out().out(export_waivers(form, image), highlight=False, end="")
 
@@ -310,8 +310,8 @@ def policy_export(c: Context, image: str, form: str = "openvex") -> None:
 @command(JSON)
 def fleet_list(c: Context, json: bool = False) -> None:
     """Every fleet."""
-    from pipelines.content import FLEET_COLUMNS, fleet_lines
-    from pipelines.listing import show
+    from pipelines.cli.content import FLEET_COLUMNS, fleet_lines
+    from pipelines.cli.image_output import show
 
     empty = "no fleet is defined; CONTRIBUTING.md shows how to add one"
     show(fleet_lines(), FLEET_COLUMNS, as_json=json, empty=empty)
@@ -320,8 +320,8 @@ def fleet_list(c: Context, json: bool = False) -> None:
 @command(NAME | JSON, "name")
 def fleet_scan(c: Context, name: str, json: bool = False) -> int:
     """Find what the fleets run, over hosts and regions, and write it into the ledger; exit code 4: not all was read."""
-    from pipelines.listing import show
-    from pipelines.roll.scanning import SEEN_COLUMNS, exit_code, scan_fleets
+    from pipelines.cli.fleet_scan import SEEN_COLUMNS, exit_code, scan_fleets
+    from pipelines.cli.image_output import show
 
     lines = scan_fleets(name)
     show(lines, SEEN_COLUMNS, as_json=json)
@@ -331,7 +331,7 @@ def fleet_scan(c: Context, name: str, json: bool = False) -> int:
 @command({"fleet": "a fleet's name"} | JSON, "fleet")
 def fleet_check(c: Context, fleet: str, json: bool = False) -> int:
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
-    from pipelines.roll.commands import check_fleet, show_members
+    from pipelines.cli.rollout import check_fleet, show_members
 
     return show_members(check_fleet(fleet), as_json=json)
 
@@ -351,7 +351,7 @@ def roll_plan(
     c: Context, fleet: str, adopt: list[str], output: str = "", markdown: bool = False, json: bool = False
 ) -> None:
     """What a rollout of the fleet would do: waves, steps, time, calls; or why it is refused."""
-    from pipelines.roll.commands import plan_roll, show_plan
+    from pipelines.cli.rollout import plan_roll, show_plan
 
     show_plan(plan_roll(fleet, adopt, output), as_json=json, as_markdown=markdown, file=output)
 
@@ -373,7 +373,7 @@ def roll_start(
     apply: bool = False, json: bool = False,
 ) -> int:  # fmt: skip
     """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
-    from pipelines.roll.commands import roll_fleet, show_roll
+    from pipelines.cli.rollout import roll_fleet, show_roll
 
     return show_roll(
         roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner),
@@ -386,7 +386,7 @@ def roll_start(
 @command(FLEET | {"watch": "until it is over, live in a terminal"} | JSON, "fleet")
 def roll_status(c: Context, fleet: str, watch: bool = False, json: bool = False) -> int:
     """How the fleet's rollout stands: wave, members, what it waits for, who carries it."""
-    from pipelines.roll.watching import show_status
+    from pipelines.cli.rollout_watch import show_status
 
     return show_status(fleet, watch=watch, as_json=json)
 
@@ -394,7 +394,7 @@ def roll_status(c: Context, fleet: str, watch: bool = False, json: bool = False)
 @command(FLEET | {"rollout": "what was done in this one, step by step"} | JSON, "fleet")
 def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) -> None:
     """The fleet's rollouts, the newest first."""
-    from pipelines.roll.watching import show_history
+    from pipelines.cli.rollout_watch import show_history
 
     show_history(fleet, rollout, as_json=json)
 
@@ -402,8 +402,8 @@ def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) 
 @command(FLEET | REASON, "fleet")
 def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
     """Let the rollout begin nothing more until it is resumed; who is half replaced is brought to a safe point."""
-    from pipelines.roll.journal import Command
-    from pipelines.roll.watching import command
+    from pipelines.cli.rollout_watch import command
+    from pipelines.rollout.ledger_journal import Command
 
     command(fleet, Command.PAUSE, reason)
 
@@ -411,8 +411,8 @@ def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
 @command(FLEET | REASON, "fleet")
 def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
     """Let a paused rollout go on."""
-    from pipelines.roll.journal import Command
-    from pipelines.roll.watching import command
+    from pipelines.cli.rollout_watch import command
+    from pipelines.rollout.ledger_journal import Command
 
     command(fleet, Command.RESUME, reason)
 
@@ -420,9 +420,9 @@ def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
 @command(FLEET | {"plan": "approve the plan in this file, which somebody else made"} | REASON, "fleet")
 def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> None:
     """End the bake now, and promote its wave; with --plan, approve a plan that is not begun yet."""
-    from pipelines.roll.commands import approve
-    from pipelines.roll.journal import Command
-    from pipelines.roll.watching import command
+    from pipelines.cli.rollout import approve
+    from pipelines.cli.rollout_watch import command
+    from pipelines.rollout.ledger_journal import Command
 
     if plan:
         approve(fleet, plan, reason)
@@ -433,8 +433,8 @@ def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> No
 @command(FLEET | REASON, "fleet")
 def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
     """End the rollout: the wave under way is put back, what was promoted stays."""
-    from pipelines.roll.journal import Command
-    from pipelines.roll.watching import command
+    from pipelines.cli.rollout_watch import command
+    from pipelines.rollout.ledger_journal import Command
 
     command(fleet, Command.ABORT, reason)
 
@@ -442,7 +442,7 @@ def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
 @command(FLEET | REASON | APPLY, "fleet")
 def roll_rollback(c: Context, fleet: str, reason: str = "", apply: bool = False) -> int:
     """Bring every member that the rollout has replaced back to exactly what it ran before."""
-    from pipelines.roll.commands import roll_back
+    from pipelines.cli.rollout import roll_back
 
     return roll_back(fleet, reason, apply=apply)
 
@@ -450,7 +450,7 @@ def roll_rollback(c: Context, fleet: str, reason: str = "", apply: bool = False)
 @command({"name": "a fleet's name, a glob, or `all`"} | APPLY | JSON, "name")
 def roll_auto(c: Context, name: str, apply: bool = False, json: bool = False) -> int:
     """Bring fleets back into policy as their files allow, or ask for the approval that they require."""
-    from pipelines.roll.commands import auto_roll, show_auto
+    from pipelines.cli.rollout import auto_roll, show_auto
 
     return show_auto(auto_roll(name, apply=apply), as_json=json)
 
@@ -458,7 +458,7 @@ def roll_auto(c: Context, name: str, apply: bool = False, json: bool = False) ->
 @command({"seeds": "how many rollouts", "seed": "the first seed; each stands for one rollout"} | JSON)
 def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = False) -> int:
     """Roll a fleet that does not exist, under faults drawn from seeds; exit code 1 where a promise is broken."""
-    from pipelines.roll.simulating import show_simulation, simulate_rollouts
+    from pipelines.cli.simulate import show_simulation, simulate_rollouts
 
     return show_simulation(simulate_rollouts(seeds, seed), as_json=json)
 
@@ -466,9 +466,9 @@ def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = Fal
 @command(APPLY | JSON)
 def roll_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find what rollouts launched and nothing owns any more, on Docker and EC2; remove what is due."""
-    from pipelines.listing import show
-    from pipelines.releases.aws import REAP_COLUMNS
-    from pipelines.roll.reaping import reap_rollouts
+    from pipelines.cli.image_output import show
+    from pipelines.cli.machine_release import REAP_COLUMNS
+    from pipelines.cli.orphans import reap_rollouts
 
     show(reap_rollouts(apply=apply), REAP_COLUMNS, as_json=json)
 
@@ -487,7 +487,7 @@ def nightly(c: Context, policy: str = "", only: str = "all", json: bool = False)
 @command(JSON)
 def report(c: Context, json: bool = False) -> None:
     """Write the HTML report on images, dates, findings, fleets and rollouts."""
-    from pipelines.report import make_report
+    from pipelines.cli.report import make_report
 
     make_report(as_json=json)
 
@@ -527,7 +527,7 @@ def doctor(c: Context, json: bool = False) -> int:
 def schema(c: Context) -> None:
     """Write docs/schemas anew: what `--json` prints, and what editors complete in content files."""
     from hardening.foundation.console import say
-    from pipelines.schemas import write_schemas
+    from pipelines.cli.schemas import write_schemas
 
     for path in write_schemas():
         say(f"written: {path}")
@@ -536,8 +536,8 @@ def schema(c: Context) -> None:
 @command({})
 def lint(c: Context) -> int:
     """All content cross-checked; linter, formatter and type checker over the whole checkout."""
-    from pipelines.checks import LINT, run_checks
-    from pipelines.soundness import lint_content
+    from pipelines.cli.checks import LINT, run_checks
+    from pipelines.cli.lint import lint_content
 
     return max(lint_content(), run_checks(LINT))
 
@@ -546,9 +546,9 @@ def lint(c: Context) -> int:
 def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
     from hardening.foundation.settings import load_settings
-    from pipelines.checks import LINT, pytest_command, run_checks
+    from pipelines.cli.checks import LINT, pytest_command, run_checks
+    from pipelines.cli.lint import lint_content
     from pipelines.host.provision import setup
-    from pipelines.soundness import lint_content
 
     setup(load_settings(), for_tests=True)
     return max(lint_content(), run_checks([*LINT, pytest_command(only)]))

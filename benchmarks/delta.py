@@ -21,10 +21,10 @@ from measure import ROOT, Report
 
 from hardening.foundation.process import run
 from hardening.foundation.settings import load_settings
-from images.machines import initrd, kernel, layers, raw
-from images.machines.blocks import BLOCK, Difference, difference
-from images.machines.disk import HINT, SEED, DiskSpec, assemble
-from images.machines.filesystem import ABSENT, HASH_SEED
+from images.machine import initrd, kernel, raw, trees
+from images.machine.blocks import BLOCK, Difference, difference
+from images.machine.disk import HINT, SEED, DiskSpec, assemble
+from images.machine.filesystem import ABSENT, HASH_SEED
 from images.model import Bootstrap
 from images.packages.aptroot import sources_of
 
@@ -73,12 +73,12 @@ def tree_of(tree: Path, epoch: int, openssl: str = "") -> Path:
          "--aptopt=APT::Get::allow-downgrades true", "--dpkgopt=force-unsafe-io",
          "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
          "--dpkgopt=path-exclude=/usr/share/locale/*",
-         f"--setup-hook=sh {ROOT / 'images/machines/initramfs.sh'} \"$1\"",
+         f"--setup-hook=sh {ROOT / 'images/machine/initramfs.sh'} \"$1\"",
          *(f"--customize-hook={hook}" for hook in downgrade(openssl, tree.parent)),
          "trixie", str(part), str(sources)],
         env={"SOURCE_DATE_EPOCH": str(epoch)},
     )  # fmt: skip
-    layers.clean(part, epoch)
+    trees.clean(part, epoch)
     part.rename(tree)
     return tree
 

@@ -15,12 +15,12 @@ from hardening.findings import Reason
 from hardening.foundation.settings import load_settings
 from hardening.model import Enforcement
 from images.artifact import Release
+from pipelines.cli.rollout_output import roll_output
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged, judge
-from pipelines.roll.lines import roll_output
-from pipelines.rollouts.plan import Plan, plan
-from pipelines.rollouts.sealed import Present, opened, seal, written
+from pipelines.rollout.approved_plan import Present, opened, seal, written
+from pipelines.rollout.plan import Plan, plan
 
 MEMBERS = 10_000
 WIDE = 10

@@ -63,7 +63,7 @@ def start_members(api: Any, image: str) -> None:
 
 def seconds_of_a_look(host: str) -> float:
     """How long it takes to describe members of which none answers."""
-    from pipelines.fleet.docker.containers import DockerFleet
+    from pipelines.fleet.docker.members import DockerFleet
 
     with DockerFleet(fleet_of({}), host) as members:
         start = time.monotonic()
@@ -99,12 +99,12 @@ def counted(members: Any) -> list[int]:
 def rolled(host: str, image: str, healthy: int) -> tuple[float, float, int]:
     """The seconds that a rollout of all members takes, the least that its waves ask for, and the calls it makes."""
     from images.documents import from_json, to_json
-    from pipelines.fleet.docker.containers import DockerFleet
+    from pipelines.fleet.docker.members import DockerFleet
     from pipelines.fleet.members import Target
-    from pipelines.rollouts.orders import Order
-    from pipelines.rollouts.plan import plan
-    from pipelines.rollouts.run import ROLLOUT
-    from pipelines.rollouts.state import Outcome, Phase
+    from pipelines.rollout.flow import ROLLOUT
+    from pipelines.rollout.orders import Order
+    from pipelines.rollout.plan import plan
+    from pipelines.rollout.state import Outcome, Phase
     from tests.fleets import judged, release
     from tests.rolling import carried
 

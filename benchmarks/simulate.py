@@ -7,7 +7,7 @@ import time
 
 from measure import Report
 
-from pipelines.simulation.simulate import simulate
+from tests.simulation.simulate import simulate
 
 SEEDS, PROCESSES = 10_000, 2
 

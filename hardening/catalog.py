@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from hardening.floor import weaknesses
 from hardening.foundation.content import find_content, load_toml, read_small, require_inside
 from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.settings import Judging
 from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
-from hardening.policy import Policy
+from hardening.policy import Policy, weaknesses
 from hardening.rules import RUNNING, WAIVABLE
 
 __all__ = [

@@ -8,11 +8,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hardening.findings import NOTHING_TO_LOOK_AT, CheckResult, ImageFacts, Outcome
+from hardening.findings import (
+    NOTHING_TO_LOOK_AT,
+    TIME_LIMIT_SECONDS,
+    CheckResult,
+    ImageFacts,
+    Outcome,
+    outcome_of,
+    result_of,
+)
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import Completed, run, threads
-from hardening.outcomes import TIME_LIMIT_SECONDS, outcome_of, result_of
 from hardening.render import Check, Overlay
 
 LAST_LINES = 10

@@ -10,7 +10,7 @@ from hardening.findings import Reason
 from hardening.foundation.durations import shown
 from hardening.model import Waiver
 from hardening.policy import Policy, Rule
-from hardening.waive import about_rule, settle
+from hardening.waivers import about_rule, settle
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from hardening.foundation.content import find_content, load_toml, require_inside
 from hardening.foundation.errors import ContentError
 from hardening.foundation.limits import CONTENT_FILE
-from images.disk import file_digest
 from images.model import Definition
-from images.planning.graph import Parents, order, with_ancestors
+from images.plan.graph import Parents, order, with_ancestors
+from images.store.files import file_digest
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from images.aws.cloud import Cloud
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
 from images.ledger import Ledger
 from images.packages.index import PackageIndex
-from images.publication.published import Publisher
-from images.publication.registry import Registry
+from images.registry.client import Registry
+from images.release.published import Publisher
 from images.store.oci import Store
 
 

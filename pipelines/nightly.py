@@ -16,24 +16,24 @@ from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.locks import only_one
 from images import feeds
 from images.artifact import Release
-from images.build import BuildOutcome
+from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
 from images.model import Bootstrap
-from images.planning.graph import with_ancestors
-from images.planning.plan import Action
-from images.planning.planner import Planner
-from images.promotion import gate
-from images.publication.channels import promote
-from images.release import ReleaseOutcome, release_all
-from pipelines.contract import NightlyLine, NightlyOutput
+from images.plan.graph import with_ancestors
+from images.plan.plan import Action
+from images.plan.planner import Planner
+from images.release.channels import promote
+from images.release.flow import ReleaseOutcome, release_all
+from images.release.promotion import gate
+from pipelines.cli.contract import NightlyLine, NightlyOutput
+from pipelines.cli.image_output import ended_by, finish
+from pipelines.cli.report import write_report
+from pipelines.cli.selection import publishable
+from pipelines.cli.wiring import image_context
 from pipelines.fleet.catalog import load_fleets
-from pipelines.listing import ended_by, finish
-from pipelines.report import write_report
-from pipelines.roll.auto import automated
-from pipelines.roll.desk import desk
-from pipelines.selection import publishable
-from pipelines.wiring import image_context
+from pipelines.fleet.session import desk
+from pipelines.rollout.auto import automated
 
 Failures = list[GoldsmithError]
 CHANGES = 3  # named in a summary line; image.why names them all

@@ -9,7 +9,7 @@ from typing import Any
 from hardening.foundation.content import parse
 from hardening.render import Overlay
 from images.artifact import Package
-from images.builders import BuildJob, Built
+from images.build import BuildJob, Built
 from images.model import Bootstrap, Definition
 from images.packages.index import PackageIndex
 from images.store.oci import Store

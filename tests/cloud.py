@@ -18,9 +18,9 @@ from images.aws.cloud import Cloud, disk_of
 from images.aws.publish import publish_machine
 from images.aws.show import show_machine
 from images.ledger import Ledger
-from images.machines.blocks import BLOCK, digest_of
+from images.machine.blocks import BLOCK, digest_of
 from images.model import Definition
-from images.publication.publish import Published
+from images.release.publish import Published
 from images.store.oci import Store
 from tests.publishing import PACKAGES, judged
 from tests.strict_aws import ACCOUNT, REGION, StrictAws

@@ -18,7 +18,7 @@ from images.aws.cloud import Cloud
 from pipelines.fleet.members import Key, Member, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import MemberFleet, UnderwayError
-from pipelines.rollouts.acting import HELD
+from pipelines.rollout.steps import HELD
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import REGION, StrictAws
 

@@ -19,12 +19,12 @@ from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanR
 from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Kind, Severity
 from images.artifact import Artifact, Descriptor, Package, Release
-from images.judge import Judgement
 from images.ledger import Ledger
 from images.model import Definition
-from images.publication.published import Publisher
-from images.publication.registry import Registry
-from images.scan import ScanResult
+from images.registry.client import Registry
+from images.release.published import Publisher
+from images.scan.flow import ScanResult
+from images.scan.judge import Judgement
 from images.store.oci import LAYER, Store
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

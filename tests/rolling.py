@@ -18,14 +18,14 @@ from typing import Any
 
 from images.documents import from_json, to_json
 from pipelines.durable.dbos import Worker
-from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.together import together
-from pipelines.rollouts.orders import Judge, MemberOrder, World
-from pipelines.rollouts.run import ROLLOUT, flows
-from pipelines.rollouts.state import Outcome
-from pipelines.simulation.ledger import Ledger, SimulatedJournal
+from pipelines.rollout.flow import ROLLOUT, flows
+from pipelines.rollout.orders import Judge, MemberOrder, World
+from pipelines.rollout.state import Outcome
+from tests.simulation.ledger import Ledger, SimulatedJournal
 
 MUTATING = (
     "create_container_from_config", "start", "stop", "rename", "remove_container", "update_container",
@@ -93,18 +93,18 @@ class Deaths:
 
 def main(folder: Path) -> None:
     """Carry the rollout, and die at the next point."""
-    from pipelines.durable.dbos import inbox
-    from pipelines.rollouts import acting
+    from pipelines.durable.dbos import queue
+    from pipelines.rollout import steps
 
     given = json.loads((folder / "run.json").read_text())
     deaths = Deaths(folder / "died")
-    inbox.ATTEMPTS = 1_000_000  # who dies so often is given up, and should be; not here
-    tried = acting.Hand._tried
+    queue.ATTEMPTS = 1_000_000  # who dies so often is given up, and should be; not here
+    tried = steps.Hand._tried
 
-    async def dying(hand: acting.Hand, name: str, attempt: Callable[[], Any], tries: int) -> Any:
+    async def dying(hand: steps.Hand, name: str, attempt: Callable[[], Any], tries: int) -> Any:
         return await tried(hand, name, deaths.before(name, attempt), tries)
 
-    acting.Hand._tried = dying  # type: ignore[method-assign]
+    steps.Hand._tried = dying  # type: ignore[method-assign]
     with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
         for call in MUTATING:
             setattr(members.api, call, deaths.after(call, getattr(members.api, call)))

@@ -14,8 +14,8 @@ from typing import Any
 
 from hardening.model import Kind
 from images.artifact import Package
-from images.machines import disk, filesystem
-from images.scan import ScanTarget
+from images.machine import disk, filesystem
+from images.scan.flow import ScanTarget
 
 SAMPLES = Path(__file__).parent / "samples"
 OPENSSL = ("openssl", "libssl3t64", "openssl-provider-legacy")

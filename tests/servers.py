@@ -11,13 +11,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from hardening.foundation.settings import ROOT, Settings
-from images.builders import BuildJob, Built, build
+from images.build import BuildJob, Built, build
+from images.build.jobs import job_for
+from images.build.workspace import workspace
 from images.context import Context
-from images.jobs import job_for
-from images.machines.mounts import private_mounts
-from images.planning.planner import Planner
+from images.machine.trees import private_mounts
+from images.plan.planner import Planner
 from images.store.oci import Store
-from images.workspace import workspace
 from tests.loop import DONE, Goldsmith
 
 READY = "GOLDSMITH_TEST_SERVER"

@@ -23,10 +23,10 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.fleet.members import Key, Member, Read, Seen, Target
 from pipelines.fleet.port import MemberFleet
-from pipelines.roll import carrying, leasing
-from pipelines.roll.desk import Desk
-from pipelines.rollouts.orders import Order
-from pipelines.rollouts.plan import plan
+from pipelines.fleet.session import Desk
+from pipelines.rollout import executor, leasing
+from pipelines.rollout.orders import Order
+from pipelines.rollout.plan import plan
 from tests.fleets import NOW, fleet, judged, target
 from tests.rolling import Unchanged
 
@@ -35,7 +35,7 @@ NAMES = ("web-1", "web-2")
 ROLLOUT = "r1"
 CLOCKED = (
     "images.ledger.leases",
-    *(f"pipelines.roll.{name}" for name in ("carrying", "journal", "leasing", "underway")),
+    *(f"pipelines.cli.{name}" for name in ("carrying", "journal", "leasing", "underway")),
 )
 
 
@@ -164,11 +164,11 @@ def main(database: str, folder: str, hours: str = "0") -> int:
     if int(hours):
         set_clock_ahead(int(hours))
     leasing.RENEW_SECONDS = 2.0
-    carrying.PresentJudge = lambda _at: Unchanged()  # type: ignore[assignment,misc]
+    executor.PresentJudge = lambda _at: Unchanged()  # type: ignore[assignment,misc]
     settings = Settings(state=Path(folder), database=database)
     context = Context(settings, datetime.now(UTC), str, str)
     try:
-        outcome = carrying.carry_out(desk_on(context, Path(folder)), order())
+        outcome = executor.carry_out(desk_on(context, Path(folder)), order())
     except GoldsmithError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.delegated import Group, Progress
-from pipelines.fleet.ec2.autoscaling import AutoScalingFleet
+from pipelines.fleet.ec2.groups import AutoScalingFleet, owner_of
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.ec2.scaling_group import owner_of
 from pipelines.fleet.model import Limits
+from pipelines.fleet.port import Group, Progress
 from tests.ec2 import Killed, Shop, fleet, killed_after, shop
 from tests.strict_aws import Fault, StrictAws
 

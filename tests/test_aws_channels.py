@@ -16,8 +16,8 @@ from images.aws.channels import channel_name, promote, revoke, rollback
 from images.aws.cloud import Cloud
 from images.aws.rebuild import rebuild_machines
 from images.aws.show import show_machine
-from images.aws.signing import parameter
-from images.publication.lifecycle import Status
+from images.aws.statement import parameter
+from images.release.lifecycle import Status
 from tests.cloud import DAY, HOME, OTHER, at, cloud_for, disk, publish, settings_at
 from tests.publishing import gate
 from tests.strict_aws import StrictAws

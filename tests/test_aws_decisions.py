@@ -20,9 +20,9 @@ from images.artifact import Release
 from images.aws import tags
 from images.aws.deltas import digests_at, plan_upload, with_zeros
 from images.aws.expiry import Grace, Step, decide
-from images.aws.leavings import Found
-from images.aws.leavings import decide as decide_leaving
 from images.aws.model import GIB, Ami, Machine, Parent
+from images.aws.orphans import Found
+from images.aws.orphans import decide as decide_leaving
 from images.aws.requests import (
     LARGEST_PARAMETER,
     complete_snapshot,
@@ -33,7 +33,7 @@ from images.aws.requests import (
     start_snapshot,
 )
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
-from images.machines.blocks import ZERO, digest_of, linear
+from images.machine.blocks import ZERO, digest_of, linear
 from tests.publishing import DAY, NOW, judged
 from tests.test_ledger import ARTIFACT
 

@@ -16,11 +16,11 @@ from hardening.foundation.settings import ROOT
 from images.aws.channels import channel_name, promote, revoke, rollback
 from images.aws.client import Client
 from images.aws.cloud import Cloud
+from images.aws.orphans import reap
 from images.aws.permissions import TASKS
-from images.aws.reap import reap
 from images.aws.rebuild import rebuild_machines
+from images.aws.retire import walk
 from images.aws.show import show_machine
-from images.aws.walk import walk
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
 from tests.publishing import gate
 from tests.strict_aws import StrictAws

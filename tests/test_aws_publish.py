@@ -14,8 +14,8 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.aws.channels import channel_name
 from images.aws.cloud import Cloud
 from images.aws.publish import publish_machine
-from images.aws.signing import parameter
-from images.machines.blocks import BLOCK
+from images.aws.statement import parameter
+from images.machine.blocks import BLOCK
 from tests.cloud import (
     DAY,
     HOME,

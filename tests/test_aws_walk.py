@@ -16,9 +16,9 @@ from images.aws.channels import channel_name, revoke
 from images.aws.client import Client
 from images.aws.cloud import Cloud
 from images.aws.expiry import Step
-from images.aws.reap import reap
+from images.aws.orphans import reap
+from images.aws.retire import walk
 from images.aws.uses import uses_in
-from images.aws.walk import walk
 from tests.cloud import DAY, HOME, PARTNER, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import Fault, StrictAws
 from tests.test_aws_faults import Killed, dying
@@ -211,7 +211,7 @@ def test_who_begins_to_name_an_image_after_the_plan_holds_it_back(
             seen.append(by_parameter(aws, image_of(cloud)))
         return found
 
-    monkeypatch.setattr("images.aws.walk.uses_in", reading)
+    monkeypatch.setattr("images.aws.retire.uses_in", reading)
     (fate,) = walk(on(aws, cloud, DISABLED), apply=True)
     assert (fate.step, seen[0] in fate.why) == (Step.KEEP, True)
     assert aws.images()[image_of(cloud)]["state"] == "available"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hardening.explain import explain
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, Verdict
+from hardening.gate import explain
 from hardening.model import Enforcement, Severity, Waiver
 from tests.test_evaluate import NOW, judged, policy, report
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
-from images.machines import blocks, raw
-from images.machines.blocks import BLOCK, SIZE, ZERO
+from images.machine import blocks, raw
+from images.machine.blocks import BLOCK, SIZE, ZERO
 
 # A disk of few distinct blocks, each named by a number; 0 is a block of zeros.
 DISKS = st.lists(st.integers(0, 3), min_size=1, max_size=12)

@@ -19,12 +19,9 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.boot import observations, qemu, unified, vm
-from images.boot.console import plain, tail
-from images.boot.merge import WORST_FIRST, merge_live
-from images.boot.model import Level, limits
-from images.boot.payload import SMBIOS_LIMIT, Credentials, Errand, credentials, live, script
-from images.boot.sockets import judge_sockets
-from images.boot.stream import parse
+from images.boot.guest import SMBIOS_LIMIT, Credentials, Errand, credentials, live, parse, plain, script, tail
+from images.boot.model import WORST_FIRST, Level, limits, merge_live
+from images.boot.observations import judge_sockets
 
 GUEST = (ROOT / "images/boot/guest.sh").read_text()
 SS = (ROOT / "tests/samples/boot/ss.txt").read_text()

@@ -13,9 +13,9 @@ import pytest
 from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
-from images.boot import Level, accelerator, boot, gate, qemu, vm
+from images.boot import Level, boot, flow, qemu, vm
+from images.boot.guest import Credentials
 from images.boot.model import BootReport, Limits
-from images.boot.payload import Credentials
 from tests.loop import Goldsmith, processes, until
 from tests.machines import check, overlay
 from tests.test_boot import evidence, outcomes
@@ -69,9 +69,9 @@ def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
 
     What is good passes beside them. Its first accelerator is none that QEMU has, which is not the image's fault.
     """
-    monkeypatch.setattr(gate, "accelerators", lambda: ("none-such", "tcg"))
-    plan = gate._plan(disk, overlay(ASKS, FAILS, SILENT, STATIC), Level.QUICK, tmp_path)
-    report = gate._reported(replace(plan, planted=FAULTY), ("22/tcp",), twice=False)
+    monkeypatch.setattr(flow, "accelerators", lambda: ("none-such", "tcg"))
+    plan = flow._plan(disk, overlay(ASKS, FAILS, SILENT, STATIC), Level.QUICK, tmp_path)
+    report = flow._reported(replace(plan, planted=FAULTY), ("22/tcp",), twice=False)
     assert outcomes(report.results) == {
         "asks": Outcome.PASS, "fails": Outcome.FAIL, "silent": Outcome.ERROR, "boot-completed": Outcome.PASS,
         "boot-failed-units": Outcome.FAIL, "boot-listening": Outcome.FAIL,
@@ -104,10 +104,10 @@ def test_a_disk_that_does_not_boot_has_not_completed(
 
 def test_a_qemu_that_fails_says_nothing_of_the_image(blank: Path, tmp_path: Path) -> None:
     """It is the host's fault, with QEMU's own words."""
-    plan = gate._plan(blank, overlay(), Level.RELEASE, tmp_path)
+    plan = flow._plan(blank, overlay(), Level.RELEASE, tmp_path)
     gone = replace(plan, disk=replace(plan.disk, path=tmp_path / "no-such-disk"))
     with pytest.raises(OutsideError, match="QEMU ended with status 1") as error:
-        gate._reported(gone, (), twice=False)
+        flow._reported(gone, (), twice=False)
     assert "no-such-disk" in error.value.evidence
 
 
@@ -116,7 +116,7 @@ def test_a_machine_whose_qemu_crashes_begins_once_more_unless_it_was_to_go_on(
     blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     """QEMU breaks its own assertions now and then. A disk that a machine has written to half shows no second boot."""
-    plan = gate._plan(blank, overlay(), Level.RELEASE, tmp_path)
+    plan = flow._plan(blank, overlay(), Level.RELEASE, tmp_path)
     kept = tmp_path / "kept.qcow2"
     kept.touch()
     task = vm.Task("boot", replace(plan.disk, overlay=kept, first=first), plan.level, plan.errand)
@@ -146,7 +146,7 @@ def test_a_boot_without_room_to_write_is_not_begun(
     blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine whose writes find no room stands still, which would look like the image's fault."""
-    monkeypatch.setattr(gate, "ROOM_BYTES", 1 << 60)
+    monkeypatch.setattr(flow, "ROOM_BYTES", 1 << 60)
     with pytest.raises(OutsideError, match="a machine needs 1099511627776 MiB") as error:
         boot(blank, overlay(), level=Level.RELEASE, listens=(), work=tmp_path)
     assert "image.prune" in error.value.hint
@@ -160,16 +160,16 @@ def test_a_quick_boot_needs_a_disk_with_a_unified_kernel(blank: Path, tmp_path: 
 
 def test_an_accelerator_works_if_a_guest_really_ran_under_it() -> None:
     """TCG does; what QEMU does not have does not; and the choice always ends with TCG."""
-    assert accelerator.works("tcg")
-    assert not accelerator.works("none-such")
-    assert accelerator.accelerators()[-1] == "tcg"
+    assert vm.works("tcg")
+    assert not vm.works("none-such")
+    assert vm.accelerators()[-1] == "tcg"
 
 
 def test_a_guest_that_never_ends_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """An accelerator that hangs is broken too."""
     monkeypatch.setattr(qemu, "probe_disk", lambda: HANGING)
-    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 2)
-    assert not accelerator.works("tcg")
+    monkeypatch.setattr(vm, "PROBE_SECONDS", 2)
+    assert not vm.works("tcg")
 
 
 def test_a_machine_dies_with_whoever_is_killed(blank: Path, tmp_path: Path) -> None:

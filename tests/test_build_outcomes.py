@@ -10,10 +10,10 @@ import pytest
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
-from images.build import build
+from images.build.flow import build
 from images.context import Context
-from images.planning.plan import Action
-from images.planning.planner import Planner
+from images.plan.plan import Action
+from images.plan.planner import Planner
 from pipelines.nightly import nightly
 
 HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\nsmoke = ["true"]\n'

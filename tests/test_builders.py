@@ -16,15 +16,15 @@ import pytest
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Packages, Settings
-from images import builders
-from images.builders import BuildJob, Built, build, buildkit, dockerfile, steps
-from images.builders.config import image_config, seconds, stamp
+from images import build as builders
+from images.build import BuildJob, Built, build, buildkit, dockerfile, steps
+from images.build.config import image_config, seconds, stamp
 from images.packages import debian
 from images.packages.index import PackageIndex
+from images.plan.upstream import Upstream
+from images.scan.smoke_test import run_hardened
 from images.store import layers
 from images.store.oci import LAYER, Store
-from images.trial import run_hardened
-from images.upstream import Upstream
 from tests.archive import Archive
 from tests.building import definition, job
 from tests.publishing import running_registry
@@ -453,7 +453,7 @@ def test_a_killed_build_leaves_no_mount_and_no_image(real: PackageIndex, tmp_pat
     wanted = minbase(real, tmp_path)
     program = tmp_path / "build.py"
     program.write_text(
-        "import pickle, sys\nfrom images.builders import build\n"
+        "import pickle, sys\nfrom images.build import build\n"
         f"build(pickle.loads(open({str(tmp_path / 'job')!r}, 'rb').read()))\n"
     )
     import pickle

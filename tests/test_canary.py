@@ -9,11 +9,11 @@ import pytest
 from scanning import CURRENT, OPENSSL, canary_status, make_target
 
 from hardening.catalog import load_policy
-from hardening.evaluate import judge_image
 from hardening.findings import Outcome
 from hardening.foundation.settings import ROOT, Settings
-from images.scan import scan
-from images.scanners import SCANNERS
+from hardening.gate import judge_image
+from images.scan import SCANNERS
+from images.scan.flow import scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "debsecan")]
 DATA_DATE = datetime(2026, 8, 21, tzinfo=UTC)

@@ -16,17 +16,17 @@ from images import documents
 from images.artifact import Release
 from images.context import Context
 from images.ledger import Move
-from images.publication.answers import NotFoundError
-from images.publication.channels import Change, promote, revoke, rollback, trail
-from images.publication.lifecycle import Status
-from images.publication.publish import release
-from images.publication.published import Publisher, channels_of, locate, release_at
-from images.publication.rebuild import rebuild
-from images.publication.referrers import attached
-from images.publication.registry import Registry
-from images.publication.show import show
-from pipelines.listing import finish
-from pipelines.releases.publishing import promote_images
+from images.registry.answers import NotFoundError
+from images.registry.client import Registry
+from images.registry.referrers import attached
+from images.release.channels import Change, promote, revoke, rollback, trail
+from images.release.lifecycle import Status
+from images.release.publish import release
+from images.release.published import Publisher, channels_of, locate, release_at
+from images.release.rebuild import rebuild
+from images.release.show import show
+from pipelines.cli.image import promote_images
+from pipelines.cli.image_output import finish
 from tests.publishing import DAY, NOW, at, built, definition, gate, judged, publisher, running_registry, settings_in
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")

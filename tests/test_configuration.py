@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from images.builders.config import image_config
-from images.scan import suite_of
-from images.scanners import trivy_config
+from images.build.config import image_config
+from images.scan import trivy_config
+from images.scan.flow import suite_of
 from tests.building import definition
 from tests.test_builders import GOLDEN
 

@@ -19,10 +19,10 @@ from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
 from images.feeds import trivy_db
 from images.feeds.sample import debsecan_format
-from images.scan import scan
-from images.scanners import SCANNERS, confinement, denied
-from images.scanners.base import ScanInputs, Scanner, ScanTarget, report
-from images.scanners.confinement import read_answer, run_confined
+from images.scan import SCANNERS, denied, sandbox
+from images.scan.base import ScanInputs, Scanner, ScanTarget, report
+from images.scan.flow import scan
+from images.scan.sandbox import read_answer, run_confined
 from tests.loop import processes, until
 from tests.scanning import make_target
 
@@ -134,8 +134,8 @@ def test_it_has_one_capability_and_gets_no_more(tmp_path: Path) -> None:
 
 def test_it_takes_no_more_memory_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor a bigger file; what it reserves and does not use is not counted."""
-    monkeypatch.setattr(confinement, "MEMORY_BYTES", 256 << 20)
-    monkeypatch.setattr(confinement, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(sandbox, "MEMORY_BYTES", 256 << 20)
+    monkeypatch.setattr(sandbox, "FILE_BYTES", 1 << 20)
     take = "import mmap\nmmap.mmap(-1, 64 << 30, flags=mmap.MAP_PRIVATE | 0x4000, prot=0)\nprint('reserved')\n"
     said = say(
         tmp_path,
@@ -158,7 +158,7 @@ def test_it_ends_with_all_that_it_started_when_it_is_late(tmp_path: Path) -> Non
 
 def test_where_it_cannot_be_shut_in_it_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that gives no namespaces is an error, and no scan without them."""
-    monkeypatch.setattr(confinement, "_apart", lambda: ("--no-such-namespace",))
+    monkeypatch.setattr(sandbox, "_apart", lambda: ("--no-such-namespace",))
     with pytest.raises(OutsideError, match="scanner ended with status 1") as error:
         say(tmp_path, f"touch {tmp_path}/ran")
     assert "no-such-namespace" in error.value.evidence
@@ -182,7 +182,7 @@ def test_an_answer_is_a_plain_file_of_its_own(how: str, tmp_path: Path) -> None:
 
 def test_an_answer_has_a_size_at_which_it_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it prints goes to a file, not into our memory, and is read only up to there."""
-    monkeypatch.setattr(confinement, "ANSWER_BYTES", 1000)
+    monkeypatch.setattr(sandbox, "ANSWER_BYTES", 1000)
     with pytest.raises(OutsideError, match="answer is 2000 bytes; at most 1000"):
         say(tmp_path, "head -c 2000 /dev/zero")
 
@@ -306,9 +306,9 @@ def test_a_version_that_is_denied_does_not_scan(
     """Nor one that tells none: an error, which never counts as a pass. Others do."""
     asked = f'[ "$1" = --version ] && echo "Version: {version}" && exit\necho \'{{"SchemaVersion": 2}}\''
     program(tmp_path / "bin", asked, "trivy")
-    monkeypatch.setattr("images.scan.process.which", lambda name: tmp_path / "bin" / name)
+    monkeypatch.setattr("images.scan.flow.process.which", lambda name: tmp_path / "bin" / name)
     program(tmp_path / "bin", "exit 0", "syft")
-    monkeypatch.setattr("images.scan.syft.normalise", lambda *_: b"")
+    monkeypatch.setattr("images.scan.flow.syft.normalise", lambda *_: b"")
     target, settings = make_target(tmp_path / "image"), Settings(state=tmp_path / "state", retry_for="0s")
     one = scan(target, settings, {"trivy-secret": SCANNERS["trivy-secret"]}, now=NOW).reports[0]
     assert reason in one.reason

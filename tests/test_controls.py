@@ -26,9 +26,9 @@ from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Cases, Kind, Proof
 from hardening.overlay import apply_to, materialise
 from hardening.render import Check
-from images.scan import ScanTarget, scan
-from images.scanners import SCANNERS
-from images.verify import refusals
+from images.scan import SCANNERS
+from images.scan.flow import ScanTarget, scan
+from images.scan.verify import refusals
 from tests.trees import CONTROLS, PROFILES, Trees, overlay_of
 
 CASES: dict[str, Cases] = {name: load_cases(control) for name, control in CONTROLS.items()}

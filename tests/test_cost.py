@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.fleet.model import Fleet
-from pipelines.rollouts.cost import TOKENS, Bucket, calls, seconds_at_least, step_time
+from pipelines.rollout.cost import TOKENS, Bucket, calls, seconds_at_least, step_time
 
 
 def machines(way: str = "instance", **limits: Any) -> Fleet:

@@ -13,11 +13,11 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT
 from hardening.model import Profile
 from hardening.render import render
-from images.builders import buildkit, steps
-from images.builders.config import image_config
+from images.build import buildkit, steps
+from images.build.config import image_config
 from images.catalog import file_digests, files_of
-from images.planning.plan import inputs_of
-from images.verify import facts_of, refusals
+from images.plan.plan import inputs_of
+from images.scan.verify import facts_of, refusals
 from tests.building import NOTHING, definition
 
 BASE = 'base = { golden = "parent" }\n'

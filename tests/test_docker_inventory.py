@@ -11,11 +11,10 @@ import pytest
 from fleets import fleet as fleet_with
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from images.publication.registry import NotFoundError
-from pipelines.fleet.docker import inventory, looks
+from images.registry.client import NotFoundError
+from pipelines.fleet.docker import inventory
 from pipelines.fleet.docker.images import Images, registered
-from pipelines.fleet.docker.inventory import Inventory
-from pipelines.fleet.docker.looks import Looks
+from pipelines.fleet.docker.inventory import Inventory, Looks
 from pipelines.fleet.health import inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
@@ -268,7 +267,7 @@ def test_only_registries_that_the_fleet_deals_with_are_asked() -> None:
 def test_all_who_look_at_the_same_moment_share_one_list(api: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until it has passed, or something was changed."""
     time = [0.0]
-    monkeypatch.setattr(looks.time, "monotonic", lambda: time[0])
+    monkeypatch.setattr(inventory.time, "monotonic", lambda: time[0])
     keys = [Key("r1", f"host/local/docker/web-{n}", f"web-{n}", f"old-{n}", Method.SURGE) for n in range(10)]
     for key in keys:
         labels = {"dev.goldsmith.rollout": "r1", "dev.goldsmith.member": key.member}
@@ -279,6 +278,6 @@ def test_all_who_look_at_the_same_moment_share_one_list(api: Engine, monkeypatch
     assert api.calls["list"] == 1
     look.forget()
     look.new(keys[0])
-    time[0] += looks.MOMENT
+    time[0] += inventory.MOMENT
     look.new(keys[0])
     assert api.calls["list"] == 3

@@ -10,7 +10,7 @@ import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
-from images.builders import BuildJob, build, buildkit, dockerfile
+from images.build import BuildJob, build, buildkit, dockerfile
 from images.store.oci import Store
 from tests.building import NOTHING, definition
 from tests.hostile import Hostile, hostile

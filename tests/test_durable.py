@@ -23,14 +23,14 @@ from hardening.foundation.errors import (
     UsageError,
 )
 from hardening.foundation.settings import ROOT
-from pipelines.durable.dbos import Look, State, Window, Worker, engine_url, inbox
-from pipelines.durable.memory import EPOCH, Memory
+from pipelines.durable.dbos import Look, State, Window, Worker, engine_url, queue
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.durable.records import BugError
 from tests.conftest import POSTGRES
 from tests.durable import MEMBERS, PUBLISHED, RESULT, STEPS, World, flows
 from tests.loop import until
 from tests.postgres import Server
+from tests.simulation.memory import EPOCH, Memory
 
 Carry = Callable[[dict[str, Flow], str, str, Json], tuple[Json, Json]]
 
@@ -139,9 +139,9 @@ def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server
 def test_a_worker_that_drains_waits_for_the_record_of_what_it_carried() -> None:
     """A flow that has ended is recorded a moment later: leaving in between would leave it to the next process."""
     looks = iter([True, True, False])
-    inbox: Any = SimpleNamespace(holds=lambda: next(looks))
+    queue: Any = SimpleNamespace(holds=lambda: next(looks))
     with closing(asyncio.new_event_loop()) as loop:
-        Worker(inbox, {}, loop, lambda: EPOCH).drain()
+        Worker(queue, {}, loop, lambda: EPOCH).drain()
     assert next(looks, None) is None
 
 
@@ -190,7 +190,7 @@ def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: Worl
     """It does not take down one process after the other for ever; whoever asks for it is told."""
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
     script = (
-        "import sys, tests.durable as toy, pipelines.durable.dbos.inbox as i; i.ATTEMPTS = 2; toy.main(*sys.argv[1:])"
+        "import sys, tests.durable as toy, pipelines.durable.dbos.queue as i; i.ATTEMPTS = 2; toy.main(*sys.argv[1:])"
     )
     argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
     codes = []
@@ -335,7 +335,7 @@ def test_flows_are_not_given_up_for_deaths_of_another_version(
 ) -> None:
     """However often a process of another version comes and goes, it takes nothing of theirs and counts no death."""
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
-    monkeypatch.setattr(inbox, "ATTEMPTS", 1)
+    monkeypatch.setattr(queue, "ATTEMPTS", 1)
     (world.folder / "deaths").write_text("promote before")
     assert started(url, world, "rollout", "r1").wait(60) == -9
     for _ in range(2):

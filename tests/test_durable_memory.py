@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.durable.execution import Fate
-from pipelines.durable.memory import EPOCH, Memory, Process
 from pipelines.durable.port import Engine, FencedError, Json
+from tests.simulation.execution import Fate
+from tests.simulation.memory import EPOCH, Memory, Process
 
 HOUR = timedelta(hours=1)
 

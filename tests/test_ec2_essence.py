@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2.comparison import differences
-from pipelines.fleet.ec2.essence import Hung, Kept, Registration, Shown, is_member, kept_in
+from pipelines.fleet.ec2.instance_spec import Hung, Kept, Registration, Shown, differences, is_member, kept_in
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place, lost_by_stop, unfit
 from pipelines.fleet.ec2.requests import run_instances, token
 from pipelines.fleet.model import Ec2, Way

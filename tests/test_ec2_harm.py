@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.ec2.essence import kept_in
+from pipelines.fleet.ec2.instance_spec import kept_in
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, Target

@@ -17,15 +17,15 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
 from images.ledger import Made
-from pipelines.fleet.ec2.alarms import firing
+from pipelines.cli.orphans import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.leavings import Ec2Ground
+from pipelines.fleet.ec2.inventory import firing
+from pipelines.fleet.ec2.orphans import Ec2Ground
 from pipelines.fleet.ec2.permissions import ACTIONS
 from pipelines.fleet.ec2.requests import token
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Method
-from pipelines.roll.reaping import reap
 from tests.ec2 import Asked, Shop, fleet, key_of, shop
 from tests.strict_aws import REGION, StrictAws
 from tests.strict_aws.making import image

@@ -12,19 +12,18 @@ from datetime import UTC, datetime
 import pytest
 
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.ec2.alarms import firing
+from pipelines.cli.rollout_output import markdown, roll_output, with_groups
+from pipelines.cli.rollout_watch import _status
+from pipelines.fleet.ec2.inventory import firing
 from pipelines.fleet.members import Member
+from pipelines.fleet.session import Desk, check, desk
 from pipelines.fleet.violations import Judged
-from pipelines.roll.approval import approve_plan, read_plan
-from pipelines.roll.auto import automated
-from pipelines.roll.desk import Desk, check, desk
-from pipelines.roll.flow import back, plan_all, start, start_groups
-from pipelines.roll.journal import Command
-from pipelines.roll.lines import roll_output, with_groups
-from pipelines.roll.shown import markdown
-from pipelines.roll.underway import newest, tell
-from pipelines.roll.watching import _status
-from pipelines.rollouts.state import Outcome, Phase, Stage
+from pipelines.rollout.approval import approve_plan, read_plan
+from pipelines.rollout.auto import automated
+from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.service import back, plan_all, start, start_groups
+from pipelines.rollout.state import Outcome, Phase, Stage
+from pipelines.rollout.store import newest, tell
 from tests.cloud import DAY
 from tests.ec2 import Shop
 from tests.strict_aws import REGION, Fault

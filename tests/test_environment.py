@@ -11,7 +11,7 @@ import pytest
 from hardening.foundation.environment import ENGINE, NETWORK, REGISTRY, allowed
 from hardening.foundation.process import pipe_from, pipe_to, run, spawn
 from hardening.foundation.settings import Notify, Settings
-from pipelines.rollouts.journal import Event
+from pipelines.rollout.journal import Event
 from tests.loop import until
 
 SECRETS = {
@@ -83,7 +83,7 @@ def test_a_program_that_is_told_of_a_rollout_sees_no_secret(tmp_path: Path) -> N
     """It may reach out, and so sees proxies; what it logs in with it finds in files of its own."""
     from datetime import UTC, datetime
 
-    from pipelines.roll.notify import Message, notifier
+    from pipelines.rollout.notify import Message, notifier
 
     argv = ("sh", "-c", f"cat >/dev/null; env >{tmp_path}/said")
     settings = Settings(state=tmp_path, notify=Notify(command=argv))

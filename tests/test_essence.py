@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.fleet.docker import compose
-from pipelines.fleet.docker.essence import (
+from pipelines.fleet.docker.container_spec import (
     cannot_roll,
     creation,
     differences,

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.catalog import load_policy
-from hardening.evaluate import RunningFacts, judge_image, judge_member
-from hardening.explain import explain
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
 from hardening.foundation.settings import ROOT
+from hardening.gate import RunningFacts, explain, judge_image, judge_member
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
 from hardening.running import under

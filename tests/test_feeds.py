@@ -18,7 +18,7 @@ from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images import feeds
 from images.feeds.sample import debsecan_format
-from images.scan import known_exploited
+from images.scan.flow import known_exploited
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -21,10 +21,10 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import Limit
 from hardening.foundation.settings import ROOT, Settings, load_settings
 from images import feeds
-from images.feeds import debsecan, kev, transfer, trivy_db
+from images.feeds import debsecan, download, kev, trivy_db
 from images.feeds.facts import Facts
 from images.feeds.sample import debsecan_format
-from images.scan import known_exploited
+from images.scan.flow import known_exploited
 from tests import hostile as h
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -243,13 +243,13 @@ def test_a_slow_answer_ends_at_the_deadline_of_the_whole(
 ) -> None:
     """No single read is late; together they are. What the late thread still brings changes nothing."""
     good = refreshed(tmp_path, server)
-    monkeypatch.setattr(transfer, "FEED_SECONDS", Limit("feed.seconds", 1, "seconds for the whole download"))
+    monkeypatch.setattr(download, "FEED_SECONDS", Limit("feed.seconds", 1, "seconds for the whole download"))
     server["/trixie"] = reply()
     feed = refreshed(tmp_path, server, NOW + HOUR)
     assert "exceeds the limit feed.seconds" in feed.note
     assert (feed.date, feed.sha256) == (good.date, good.sha256)
     server.close()
-    for thread in [thread for thread in threading.enumerate() if thread.name == transfer.NAME]:
+    for thread in [thread for thread in threading.enumerate() if thread.name == download.NAME]:
         thread.join()
     assert sorted(path.name for path in feed.directory.iterdir()) == [".trixie.lock", "trixie", "trixie.kept.json"]
     assert (feed.directory / "trixie").read_bytes() == GOOD

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.catalog import load_policy, require_may_publish
-from hardening.evaluate import judge_image, windows
-from hardening.floor import weaknesses
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import ROOT, Judging, Settings, load_settings
+from hardening.gate import judge_image, windows
 from hardening.model import Enforcement, Severity
-from hardening.policy import FixWindow, Policy
+from hardening.policy import FixWindow, Policy, weaknesses
 from tests.test_evaluate import NOW, finding, judged, policy, report
 
 MACHINE = load_policy((ROOT,), "machine")

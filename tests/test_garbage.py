@@ -13,7 +13,7 @@ from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images.artifact import Artifact, Package
 from images.context import Context
-from images.machines import trees
+from images.machine import trees
 from images.store.garbage import collect
 from images.store.oci import DISK_BLOCKS, DISKS, LAYER, MACHINE_CONFIG, TREES
 

@@ -15,13 +15,13 @@ from hardening.catalog import load_controls, load_profile
 from hardening.foundation.content import load_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
-from images.builders import steps
+from images.build import steps
 from images.catalog import load_definitions
 from images.model import Definition
 from images.packages.index import write_atomically
+from images.plan.upstream import LOCK, LockFile, Upstream
 from images.store.oci import Store
-from images.upstream import LOCK, LockFile, Upstream
-from pipelines.soundness import content_problems
+from pipelines.cli.lint import content_problems
 from tests.building import definition
 from tests.loop import CHILD
 from tests.loop import definition as written

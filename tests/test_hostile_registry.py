@@ -22,13 +22,13 @@ from hardening.foundation.settings import ROOT, Settings
 from images import documents
 from images.artifact import Artifact
 from images.ledger import ScanRecord
-from images.publication import registry as edge
-from images.publication.published import release_at
-from images.publication.referrers import attached, detach_all, read
-from images.publication.registry import Registry
-from images.publication.show import show
+from images.plan.upstream import LOCK, Upstream
+from images.registry import client
+from images.registry.client import Registry
+from images.registry.referrers import attached, detach_all, read
+from images.release.published import release_at
+from images.release.show import show
 from images.store.oci import INDEX, MANIFEST, Store
-from images.upstream import LOCK, Upstream
 from tests.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
 from tests.publishing import NOW
 
@@ -308,10 +308,10 @@ from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
 from images.documents import from_bytes
-from images.publication.referrers import attached, read
-from images.publication.registry import Registry
+from images.registry.referrers import attached, read
+from images.registry.client import Registry
 from images.store.oci import Store
-from images.upstream import Upstream
+from images.plan.upstream import Upstream
 from tests.hostile import costly_json
 
 address, state = sys.argv[1:]
@@ -363,7 +363,7 @@ def test_bombs_stay_small_on_disk_and_in_memory(stage: Stage) -> None:
 
 def test_pages_of_tags_without_an_end_are_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page leads on to another one: memory or time ends it."""
-    monkeypatch.setattr(edge, "ASK_SECONDS", 3)
+    monkeypatch.setattr(client, "ASK_SECONDS", 3)
     page = json.dumps({"name": "web", "tags": [f"{n:0100d}" for n in range(1000)]}).encode()
     stage.server["/v2/web/tags/list"] = Reply(page, headers={"Link": '</v2/web/tags/list?last=x>; rel="next"'})
     refused(lambda: stage.registry.tags(stage.repository))
@@ -371,8 +371,8 @@ def test_pages_of_tags_without_an_end_are_bounded(stage: Stage, monkeypatch: pyt
 
 def test_a_body_that_is_cut_short_or_never_comes_is_one_error(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Truncated by the registry; or a byte now and then, until our time is up."""
-    monkeypatch.setattr(edge, "ASK_SECONDS", 2)
-    monkeypatch.setattr(edge, "COPY_SECONDS", 2)
+    monkeypatch.setattr(client, "ASK_SECONDS", 2)
+    monkeypatch.setattr(client, "COPY_SECONDS", 2)
     stage.server["/v2/web/manifests/one"] = Reply(
         b'{"schemaVersion": 2', claim=4000, headers={"Content-Type": MANIFEST}
     )

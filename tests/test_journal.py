@@ -13,10 +13,10 @@ from images.documents import from_json
 from images.ledger import Command as Given
 from images.ledger import Holder, Ledger
 from pipelines.durable.port import FencedError
-from pipelines.roll.journal import LedgerJournal, orders
-from pipelines.roll.notify import Message
-from pipelines.rollouts.journal import Event, Orders, Stance
-from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
+from pipelines.rollout.journal import Event, Orders, Stance
+from pipelines.rollout.ledger_journal import LedgerJournal, orders
+from pipelines.rollout.notify import Message
+from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
 from tests.conftest import POSTGRES
 from tests.postgres import Server
 

@@ -12,8 +12,8 @@ from hardening.findings import CheckResult, Outcome
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
-from images import judge
-from images.verify import every, refusals, without_result
+from images.scan import judge
+from images.scan.verify import every, refusals, without_result
 from tests.publishing import CHECK
 
 OTHER = replace(CHECK, control="no-shell")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images.kernel_state import mounts, parameters, restricts, root_path, unit_mount, write
+from images.scan.boot_state import mounts, parameters, restricts, root_path, unit_mount, write
 
 
 @pytest.mark.parametrize(

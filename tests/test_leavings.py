@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from pipelines.cli.orphans import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.leavings import Ec2Ground
+from pipelines.fleet.ec2.orphans import Ec2Ground
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT, Leaving, Reaping, Standing, decide
 from pipelines.fleet.model import Method
-from pipelines.roll.reaping import reap
+from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Leaving, Reaping, Standing, decide
 from tests.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
 from tests.strict_aws import REGION, Fault, StrictAws
 

@@ -11,11 +11,11 @@ from fleets import fleet as fleet_with
 from fleets import release
 
 from images.ledger import Ledger
-from pipelines.fleet.docker.containers import DockerFleet
-from pipelines.fleet.docker.leavings import DockerGround
+from pipelines.cli.orphans import reap
+from pipelines.fleet.docker.members import DockerFleet
+from pipelines.fleet.docker.orphans import DockerGround
 from pipelines.fleet.members import Key, Target
 from pipelines.fleet.model import Method
-from pipelines.roll.reaping import reap
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from hardening.foundation.errors import ContentError
 from images.artifact import Release
 from images.model import Lifecycle
-from images.publication.lifecycle import (
+from images.release.lifecycle import (
     Status,
     annotations,
     dated_tag,

@@ -13,27 +13,26 @@ from threading import Event, Thread
 import pytest
 
 from hardening.catalog import load_policy
-from hardening.evaluate import judge_image
-from hardening.explain import explain
 from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
+from hardening.gate import explain, judge_image
 from hardening.model import Kind
 from images.boot import Level
-from images.build import _Builder
-from images.builders import build, machine
+from images.build import build, machine
+from images.build.flow import _Builder
+from images.build.workspace import sweep
 from images.feeds.sample import debsecan_format
-from images.machines import blocks, trees
-from images.machines.mounts import private_mounts
-from images.machines.raw import digests_of
-from images.planning.plan import Action
-from images.planning.planner import Planner
-from images.scan import ScanTarget, scan
-from images.scanners import SCANNERS
-from images.verify import verify
-from images.workspace import sweep
-from pipelines.releases.machines import export_image
+from images.machine import blocks, trees
+from images.machine.raw import digests_of
+from images.machine.trees import private_mounts
+from images.plan.plan import Action
+from images.plan.planner import Planner
+from images.scan import SCANNERS
+from images.scan.flow import ScanTarget, scan
+from images.scan.verify import verify
+from pipelines.cli.machine import export_image
 from tests.loop import Goldsmith, definition, kill_when, processes, until
 from tests.servers import NO_ENGINE, Workshop, fingerprint
 from tests.test_build_flow import TOMORROW

@@ -15,10 +15,10 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
-from images.builders import machine
-from images.machines import blocks, disk, filesystem, kernel, layout, raw
-from images.machines.disk import DiskSpec, assemble
-from images.machines.layout import Item, Padding
+from images.build import machine
+from images.machine import blocks, disk, filesystem, kernel, layout, raw
+from images.machine.disk import DiskSpec, assemble
+from images.machine.layout import Item, Padding
 
 EPOCH = 1_700_000_000
 MIB = 1 << 20

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.process import run
-from images.machines import initrd, layout
-from images.machines.layout import Item, Padding, arranged
+from images.machine import initrd, layout
+from images.machine.layout import Item, Padding, arranged
 
 SOURCES = tuple("abcdefgh")
 # Sources' files: (source or none, blocks).

@@ -16,9 +16,9 @@ from images.artifact import Artifact
 from images.aws.cloud import Cloud
 from images.aws.publish import publish_machine
 from images.boot import Level, boot
-from images.disk import file_digest
-from images.machines.blocks import digest_of, linear, split
-from images.planning.planner import Planner
+from images.machine.blocks import digest_of, linear, split
+from images.plan.planner import Planner
+from images.store.files import file_digest
 from pipelines.host import embedded_registry
 from tests.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
 from tests.loop import Goldsmith, definition

@@ -11,11 +11,11 @@ from hardening.findings import Outcome
 from hardening.foundation.errors import ContentError, OutsideError
 from images.artifact import Artifact
 from images.boot import Level
-from images.builders import build, mkosi
-from images.machines import trees
-from images.planning.plan import changes_between
-from images.planning.planner import Planner
-from images.verify import verify
+from images.build import build, mkosi
+from images.machine import trees
+from images.plan.plan import changes_between
+from images.plan.planner import Planner
+from images.scan.verify import verify
 from tests.building import definition as parsed
 from tests.loop import Goldsmith, definition
 from tests.servers import NO_ENGINE, Workshop

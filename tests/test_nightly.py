@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from hardening.foundation.settings import Settings
-from images.publication.login import login_file
-from pipelines.fleet.docker.proxy import nginx_config
+from images.registry.login import login_file
+from pipelines.demo.proxy import nginx_config
 from pipelines.host import embedded_registry
 from tests.archive import Archive
 from tests.engines import requests_to

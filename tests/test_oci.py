@@ -17,8 +17,8 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from images.artifact import Descriptor
-from images.disk import room_on
 from images.store import layers
+from images.store.files import room_on
 from images.store.merge import Merged
 from images.store.oci import LAYER, Store
 

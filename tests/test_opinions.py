@@ -12,8 +12,8 @@ from hardening.findings import CheckResult, Outcome, merge
 from hardening.foundation.errors import OutsideError
 from hardening.model import Enforcement, Severity
 from images.artifact import Package
-from images.publication.lifecycle import Status, status
-from images.scanners import SCANNERS, syft
+from images.release.lifecycle import Status, status
+from images.scan import SCANNERS, syft
 from tests.test_evaluate import DAY, NOW, finding, judged, policy, report
 from tests.test_lifecycle import RELEASE
 from tests.test_scanners import INPUTS, TARGET, sample

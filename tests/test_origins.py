@@ -14,12 +14,12 @@ import pytest
 from hardening.foundation.errors import MalformedError, RefusedError
 from images import documents
 from images.context import Context
-from images.publication.registry import Registry
+from images.registry.client import Registry
 from images.store.oci import MANIFEST
-from pipelines.fleet.docker.origins import Origins
+from pipelines.fleet.docker.provenance import Origins
 from pipelines.fleet.members import Member, Seen
 from pipelines.fleet.model import Fleet
-from pipelines.roll.desk import UNREAD, Desk, check
+from pipelines.fleet.session import UNREAD, Desk, check
 from tests.fleets import fleet
 from tests.hostile import hostile
 from tests.publishing import NOW

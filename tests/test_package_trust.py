@@ -9,14 +9,14 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Packages, Settings
 from images.artifact import Package
-from images.builders import build
+from images.build import build
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
 from images.packages.pool import write_repository
+from images.plan.upstream import LOCK, Pin, Upstream, render_lock
 from images.store import layers
 from images.store.oci import Store
-from images.upstream import LOCK, Pin, Upstream, render_lock
 from tests.archive import Archive
 from tests.building import definition, job
 

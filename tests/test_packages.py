@@ -9,11 +9,11 @@ import pytest
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Packages, Settings
 from images.artifact import Package
-from images.disk import file_digest
 from images.model import Bootstrap
 from images.packages import aptroot, debian
 from images.packages.index import PackageIndex
 from images.packages.pool import write_repository
+from images.store.files import file_digest
 from tests.archive import Archive
 
 TRIXIE = Bootstrap(family="debian", suite="trixie")

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from hardening.foundation.settings import Settings
 from images.ledger import Ledger
-from images.publication.login import login_file
+from images.registry.login import login_file
 from pipelines.host import embedded_registry
 from tests.loop import HEAD, Answer, Goldsmith, definition
 from tests.postgres import Server

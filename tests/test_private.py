@@ -17,7 +17,7 @@ import yaml
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT, Settings
-from images.publication.login import login_file
+from images.registry.login import login_file
 from pipelines.host import embedded_registry
 from pipelines.host.daemon import Daemon
 from pipelines.host.private_engine import PrivateEngine

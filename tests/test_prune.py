@@ -12,13 +12,12 @@ from hypothesis import strategies as some
 
 from hardening.foundation.errors import OutsideError
 from images.artifact import Release
-from images.publication.channels import revoke
-from images.publication.lifecycle import Status, status
-from images.publication.prune import prune
-from images.publication.publish import release
-from images.publication.published import Publisher
-from images.publication.registry import Registry
-from images.publication.retention import plan
+from images.registry.client import Registry
+from images.release.channels import revoke
+from images.release.lifecycle import Status, status
+from images.release.publish import release
+from images.release.published import Publisher
+from images.release.retention import plan, prune
 from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")

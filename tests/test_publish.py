@@ -17,14 +17,14 @@ from hardening.foundation.hashing import canonical
 from images import documents
 from images.documents import Document
 from images.ledger import ScanRecord
-from images.publication.answers import NotFoundError
-from images.publication.channels import revoke
-from images.publication.lifecycle import Status
-from images.publication.publish import release
-from images.publication.published import Publisher, channels_of, release_at, releases_in
-from images.publication.rebuild import rebuild
-from images.publication.referrers import attach, attached
-from images.publication.show import show
+from images.registry.answers import NotFoundError
+from images.registry.referrers import attach, attached
+from images.release.channels import revoke
+from images.release.lifecycle import Status
+from images.release.publish import release
+from images.release.published import Publisher, channels_of, release_at, releases_in
+from images.release.rebuild import rebuild
+from images.release.show import show
 from tests.publishing import (
     DAY,
     NOW,
@@ -151,7 +151,7 @@ import os, signal, sys
 from pathlib import Path
 from hardening.foundation import process
 from tests.publishing import *
-from images.publication.publish import release
+from images.release.publish import release
 real, left = process.run, [int(sys.argv[3])]
 def run(argv, **more):
     if argv[1] in ("copy", "delete"):

@@ -19,9 +19,9 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Registry as RegistrySettings
 from hardening.foundation.settings import Settings
 from images.documents import Document
-from images.publication.answers import NotFoundError
-from images.publication.referrers import SETTLE_SECONDS, _write_index, attach, attached, detach_all, latest, read
-from images.publication.registry import Registry, split
+from images.registry.answers import NotFoundError
+from images.registry.client import Registry, split
+from images.registry.referrers import SETTLE_SECONDS, _write_index, attach, attached, detach_all, latest, read
 from images.store.oci import Store
 from tests.publishing import built, running_registry, settings_in, stored
 
@@ -115,7 +115,7 @@ def test_a_writer_elsewhere_that_overwrites_the_list_takes_nothing_away(
         if len(waits) == 1:
             _write_index(theirs, repository, subject.digest, store, theirs_to_write)
 
-    monkeypatch.setattr("images.publication.referrers.sleep", they_write_late)
+    monkeypatch.setattr("images.registry.referrers.sleep", they_write_late)
     attach(ours, repository, subject, [Document("a/ours", b"1")])
     listed = [line.artifact_type for line in attached(theirs, repository, subject.digest)]
     assert listed == ["a/old", "a/theirs", "a/ours"]

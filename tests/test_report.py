@@ -16,19 +16,20 @@ from hardening.model import Enforcement, Severity, Waiver
 from images.context import Context
 from images.documents import to_json
 from images.ledger import ScanRecord
-from pipelines.contract import NightlyLine, NightlyOutput
-from pipelines.contract_report import (
+from pipelines.cli.contract import (
     AuditReport,
     ImageReport,
     MemberReport,
+    NightlyLine,
+    NightlyOutput,
     ReportOutput,
     RolloutReport,
     StepReport,
 )
-from pipelines.report import disputed, gather, opinions, position, render_html, short, write_report
-from pipelines.rollouts.orders import Order
-from pipelines.rollouts.plan import plan
-from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
+from pipelines.cli.report import disputed, gather, opinions, position, render_html, short, write_report
+from pipelines.rollout.orders import Order
+from pipelines.rollout.plan import plan
+from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
 from tests.fleets import fleet, judged, release, target
 from tests.publishing import PACKAGES, built
 

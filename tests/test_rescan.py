@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 
 from hardening.catalog import load_policy
-from hardening.evaluate import judge_image
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.settings import ROOT, Feeds, Settings
+from hardening.gate import judge_image
 from hardening.model import Severity
-from images import rescan
 from images.feeds.sample import debsecan_format
-from images.rescan import SBOM, inputs_of, standing
-from images.scan import ScanResult, at_best, scan, unchanged
-from images.scanners import SCANNERS
-from images.scanners.base import Feed, ScanInputs, Scanner, ScanTarget, report
+from images.scan import SCANNERS, scan_cache
+from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report
+from images.scan.flow import ScanResult, at_best, scan, unchanged
+from images.scan.scan_cache import SBOM, inputs_of, standing
 from tests.publishing import CHECK
 from tests.scanning import make_target
 
@@ -74,7 +73,7 @@ def test_another_image_reason_or_program_is_another_scan(tmp_path: Path, monkeyp
     assert len(set(seen)) == len(seen)
 
 
-@pytest.mark.parametrize("module", ["images.scanners.confinement", "images.scanners.denied", "hardening.findings"])
+@pytest.mark.parametrize("module", ["images.scan.sandbox", "images.scan.denied", "hardening.findings"])
 def test_our_own_code_around_a_scanner_is_an_input(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,18 +83,18 @@ def test_our_own_code_around_a_scanner_is_an_input(
     def reads(path: Path) -> bytes:
         return read(path) + (b"# changed" if str(path) == changed else b"")
 
-    before = rescan._own_code.__wrapped__()
+    before = scan_cache._own_code.__wrapped__()
     monkeypatch.setattr(Path, "read_bytes", reads)
-    assert rescan._own_code.__wrapped__() != before
+    assert scan_cache._own_code.__wrapped__() != before
 
 
 def test_a_judge_without_a_program_evaluates_nothing_at_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And one without data; that is known before there is an image."""
     settings = Settings(state=tmp_path, feeds=Feeds(trivy=str(tmp_path)))
-    monkeypatch.setattr("images.scan.feeds.current", lambda *_, **__: ({"debsecan": FEED}, {}))
-    monkeypatch.setattr("images.scan.process.which", lambda name: Path("/usr/bin") / name)
+    monkeypatch.setattr("images.scan.flow.feeds.current", lambda *_, **__: ({"debsecan": FEED}, {}))
+    monkeypatch.setattr("images.scan.flow.process.which", lambda name: Path("/usr/bin") / name)
     with_programs = {r.scanner: (r.outcome, r.reason) for r in at_best(settings, "trixie", NOW)}
-    monkeypatch.setattr("images.scan.process.which", lambda _name: None)
+    monkeypatch.setattr("images.scan.flow.process.which", lambda _name: None)
     without = {r.scanner: (r.outcome, r.reason) for r in at_best(settings, "trixie", NOW)}
     assert with_programs["debsecan"] == (Outcome.PASS, "")
     assert with_programs["trivy"] == (Outcome.NOT_EVALUATED, "it has no data")

@@ -10,25 +10,26 @@ from typing import Any
 
 import pytest
 
-import images.release
+import images.release.flow
 from hardening.findings import Finding, FindingKind, Verdict
 from hardening.foundation.errors import MalformedError, OutsideError, RefusedError
 from hardening.model import Severity
-from images import documents, promotion
+from images import documents
 from images.artifact import Release
-from images.build import BuildOutcome
+from images.build.flow import BuildOutcome
+from images.build.revoked_base import revoked_parent
 from images.context import Context
 from images.documents import Document
 from images.ledger import ScanRecord
-from images.planning.plan import Action
-from images.promotion import gate as gate_of
-from images.publication.channels import promote, revoke, rollback
-from images.publication.publish import release
-from images.publication.published import Publisher, channels_of, release_at
-from images.publication.rebuild import rebuild
-from images.publication.referrers import attach, detach_all
-from images.publication.registry import Registry
-from images.revoked import revoked_parent
+from images.plan.plan import Action
+from images.registry.client import Registry
+from images.registry.referrers import attach, detach_all
+from images.release import promotion
+from images.release.channels import promote, revoke, rollback
+from images.release.promotion import gate as gate_of
+from images.release.publish import release
+from images.release.published import Publisher, channels_of, release_at
+from images.release.rebuild import rebuild
 from pipelines import nightly
 from tests.publishing import (
     DAY,
@@ -339,10 +340,12 @@ def test_one_malformed_image_costs_the_night_one_image(
         content = to.registry.get(f"{first.repository}@{first.content}").descriptor
         attach(to.registry, first.repository, content, [Document(documents.REVOCATION, b"", {"when": "now"})])
         outcomes = [BuildOutcome(name, Action.BUILT, one.digest) for name, one in made.items()]
-        monkeypatch.setattr(images.release, "build", lambda *_: outcomes)
-        monkeypatch.setattr(images.release, "latest", lambda _, name: made[name])
+        monkeypatch.setattr(images.release.flow, "build", lambda *_: outcomes)
+        monkeypatch.setattr(images.release.flow, "latest", lambda _, name: made[name])
         verdicts = {name: replace(judged().verdict, subject=name) for name in names}
-        monkeypatch.setattr(images.release, "judge", lambda _, one, __: replace(judged(), verdict=verdicts[one.name]))
+        monkeypatch.setattr(
+            images.release.flow, "judge", lambda _, one, __: replace(judged(), verdict=verdicts[one.name])
+        )
         monkeypatch.setitem(context.__dict__, "parents", dict.fromkeys(names))
         promoted, failures = list[str](), nightly.Failures()
         lines = {line.name: line for line in nightly.publish(context, names, [], promoted, failures)}

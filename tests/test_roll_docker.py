@@ -21,12 +21,12 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
 from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
-from pipelines.fleet.docker.containers import DockerFleet
-from pipelines.fleet.docker.proxy import nginx_config
+from pipelines.demo.proxy import nginx_config
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key
 from pipelines.fleet.model import Method
-from pipelines.rollouts.orders import Order
-from pipelines.rollouts.state import Outcome, Phase
+from pipelines.rollout.orders import Order
+from pipelines.rollout.state import Outcome, Phase
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 

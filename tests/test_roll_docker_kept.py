@@ -17,11 +17,11 @@ from publishing import running_registry, settings_in
 from yards import NOW, Yard, fleet, planned, roll
 
 from hardening.foundation.errors import RefusedError
-from images.publication.registry import Registry
-from pipelines.fleet.docker.containers import DockerFleet
+from images.registry.client import Registry
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key, Target
 from pipelines.fleet.model import Method
-from pipelines.rollouts.state import Phase
+from pipelines.rollout.state import Phase
 from tests.rolling import MUTATING
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]

@@ -23,23 +23,23 @@ from images.artifact import Release
 from images.context import Context
 from images.documents import REVOCATION, Document, to_json
 from images.ledger import Ledger
-from images.publication.lifecycle import timestamp
-from images.publication.login import auth_config
-from images.publication.referrers import attach
-from pipelines.fleet.docker.containers import DockerFleet
+from images.registry.login import auth_config
+from images.registry.referrers import attach
+from images.release.lifecycle import timestamp
+from pipelines.cli.image import prune_images
+from pipelines.cli.rollout_output import member_lines, roll_output
+from pipelines.cli.rollout_watch import _history
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key, Target
+from pipelines.fleet.session import Desk, check, desk
 from pipelines.host import embedded_registry
-from pipelines.releases.publishing import prune_images
-from pipelines.roll.approval import approve_plan, file_plan, read_plan
-from pipelines.roll.carrying import carry_out
-from pipelines.roll.desk import Desk, check, desk
-from pipelines.roll.flow import back, start
-from pipelines.roll.journal import Command
-from pipelines.roll.lines import member_lines, roll_output
-from pipelines.roll.underway import history, newest, tell, view
-from pipelines.roll.watching import _history
-from pipelines.rollouts.orders import Order
-from pipelines.rollouts.sealed import digest
+from pipelines.rollout.approval import approve_plan, file_plan, read_plan
+from pipelines.rollout.approved_plan import digest
+from pipelines.rollout.executor import carry_out
+from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.orders import Order
+from pipelines.rollout.service import back, start
+from pipelines.rollout.store import history, newest, tell, view
 from tests.loop import until
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]

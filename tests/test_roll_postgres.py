@@ -13,10 +13,10 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
-from pipelines.roll import leasing
-from pipelines.roll.flow import start
-from pipelines.roll.journal import Command
-from pipelines.roll.underway import newest, tell
+from pipelines.rollout import leasing
+from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.service import start
+from pipelines.rollout.store import newest, tell
 from tests.conftest import POSTGRES
 from tests.loop import until
 from tests.postgres import Server

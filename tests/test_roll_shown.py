@@ -10,15 +10,14 @@ import pytest
 from fleets import NOW, fleet, judged, reason, target
 
 from hardening.foundation.console import out
-from pipelines.fleet.delegated import Group
+from pipelines.cli.rollout import show_roll
+from pipelines.cli.rollout_output import RollOutput, heading, markdown, roll_output, wave_rows, with_groups
+from pipelines.cli.rollout_watch import HistoryLine, print_history
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Fleet
-from pipelines.roll.commands import show_roll
-from pipelines.roll.lines import RollOutput, roll_output, with_groups
-from pipelines.roll.shown import heading, markdown, wave_rows
-from pipelines.roll.watching import HistoryLine, print_history
-from pipelines.rollouts.orders import GroupOrder, GroupsOrder
-from pipelines.rollouts.plan import nothing, plan
+from pipelines.fleet.port import Group
+from pipelines.rollout.orders import GroupOrder, GroupsOrder
+from pipelines.rollout.plan import nothing, plan
 
 
 def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
-from pipelines.fleet.docker.essence import repository
+from pipelines.fleet.docker.container_spec import repository
 from pipelines.fleet.members import Origin, Target
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
-from pipelines.rollouts.plan import Plan, plan
-from pipelines.rollouts.refusals import refuse_nobody
-from pipelines.rollouts.schedule import caps
-from pipelines.rollouts.waves import Step
+from pipelines.rollout.plan import Plan, plan
+from pipelines.rollout.refusals import refuse_nobody
+from pipelines.rollout.schedule import caps
+from pipelines.rollout.waves import Step
 
 PORT = ("it publishes host port 8080 (8080/tcp)",)
 RULES = st.sets(st.sampled_from(["expired", "unknown", "superseded", "revoked", "refused"]))

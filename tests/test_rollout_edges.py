@@ -15,19 +15,19 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from pipelines import nightly
+from pipelines.cli.rollout import show_members
+from pipelines.cli.rollout_output import member_lines
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
-from pipelines.roll.commands import show_members
-from pipelines.roll.lines import member_lines
-from pipelines.rollouts import ending, member
-from pipelines.rollouts.leave import leave
-from pipelines.rollouts.orders import MemberOrder
-from pipelines.rollouts.plan import plan
-from pipelines.rollouts.refusals import why_not
-from pipelines.rollouts.schedule import may_act
-from pipelines.rollouts.sealed import Present, compare, opened, seal, written
-from pipelines.rollouts.state import Phase
-from pipelines.rollouts.waves import Room, Step, waves
+from pipelines.rollout import finish, member
+from pipelines.rollout.admission import leave
+from pipelines.rollout.approved_plan import Present, compare, opened, seal, written
+from pipelines.rollout.orders import MemberOrder
+from pipelines.rollout.plan import plan
+from pipelines.rollout.refusals import why_not
+from pipelines.rollout.schedule import may_act
+from pipelines.rollout.state import Phase
+from pipelines.rollout.waves import Room, Step, waves
 from tests.fleets import NOW, fleet, judged, target
 from tests.fleets import member as a_member
 from tests.test_rollout_run import Run, phases
@@ -209,7 +209,7 @@ def test_in_place_the_old_one_comes_back_only_where_that_costs_nobody_anything(
     """Enough others serve, or the new one is ill for certain and at this moment."""
     place = Place(good, others=others)
     work: Any = SimpleNamespace(order=order(method=method, floor=2), fleet=place, key=None)
-    ending._revive_safely(work, ill)
+    finish._revive_safely(work, ill)
     assert place.revived == revived
 
 
@@ -226,7 +226,7 @@ def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:
     hand = SimpleNamespace(engine=SimpleNamespace(wait=wait))
     wanted = order(method=Method.IN_PLACE, floor=2)
     work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, act=act, hand=hand)
-    assert asyncio.run(ending._revived(work)) == ""
+    assert asyncio.run(finish._revived(work)) == ""
     assert (place.revived, place.reads) == (1, [])
 
 

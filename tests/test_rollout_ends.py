@@ -12,17 +12,17 @@ import pytest
 from hardening.foundation.errors import RefusedError
 from images.documents import from_json, to_json
 from pipelines.fleet.members import Key, Target
-from pipelines.rollouts.back import NOT_TAKEN, UNFINISHED
-from pipelines.rollouts.census import Census, fewer
-from pipelines.rollouts.journal import Event
-from pipelines.rollouts.orders import Order
-from pipelines.rollouts.run import ROLLOUT
-from pipelines.rollouts.state import GONE, MemberState, Outcome, Phase, Stage
-from pipelines.rollouts.waves import Step, Wave, canary_of
-from pipelines.simulation.fleet import SimulatedFleet
-from pipelines.simulation.scenario import Fault, Trouble
-from pipelines.simulation.stage import name_of
+from pipelines.rollout.census import Census, fewer
+from pipelines.rollout.flow import ROLLOUT
+from pipelines.rollout.journal import Event
+from pipelines.rollout.orders import Order
+from pipelines.rollout.rollback import NOT_TAKEN, UNFINISHED
+from pipelines.rollout.state import GONE, MemberState, Outcome, Phase, Stage
+from pipelines.rollout.waves import Step, Wave, canary_of
 from tests.fleets import fleet, member
+from tests.simulation.fleet import SimulatedFleet
+from tests.simulation.scenario import Fault, Trouble
+from tests.simulation.stage import name_of
 from tests.test_rollout_run import WIDE, Run, phases
 
 ASKS = {"auto_promote": False}

@@ -11,18 +11,18 @@ from fleets import fleet, target
 
 from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
-from pipelines.durable.execution import Fate
-from pipelines.durable.memory import Memory, Process
-from pipelines.fleet.delegated import Group
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Target
-from pipelines.rollouts.delegated import GroupWorld
-from pipelines.rollouts.groups import GROUPS, group_flows
-from pipelines.rollouts.journal import Event, Stance
-from pipelines.rollouts.orders import GroupOrder, GroupsOrder, Judge, MemberOrder, going_back
-from pipelines.rollouts.state import Outcome, Phase, Stage
-from pipelines.simulation.groups import SimulatedGroups, State
-from pipelines.simulation.ledger import Ledger, SimulatedJournal
+from pipelines.fleet.port import Group
+from pipelines.rollout.group import GroupWorld
+from pipelines.rollout.group_flow import GROUPS, group_flows
+from pipelines.rollout.journal import Event, Stance
+from pipelines.rollout.orders import GroupOrder, GroupsOrder, Judge, MemberOrder, going_back
+from pipelines.rollout.state import Outcome, Phase, Stage
+from tests.simulation.execution import Fate
+from tests.simulation.groups import SimulatedGroups, State
+from tests.simulation.ledger import Ledger, SimulatedJournal
+from tests.simulation.memory import Memory, Process
 
 MINUTES = 600.0  # of ten members, one after the other
 NEW, OLD = target().digest, "old-one"

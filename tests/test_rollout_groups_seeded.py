@@ -12,16 +12,16 @@ from test_rollout_groups import NEW, Play
 
 from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
-from pipelines.durable.execution import Fate
-from pipelines.fleet.delegated import Group, Pacing
 from pipelines.fleet.members import Target
-from pipelines.rollouts import delegated, groups
-from pipelines.rollouts.groups import GROUPS
-from pipelines.rollouts.journal import Stance
-from pipelines.rollouts.orders import Part
-from pipelines.rollouts.state import Outcome, Phase
-from pipelines.simulation.groups import SimulatedGroups
-from pipelines.simulation.ledger import ViolationError
+from pipelines.fleet.port import Group, Pacing
+from pipelines.rollout import group, group_flow
+from pipelines.rollout.group_flow import GROUPS
+from pipelines.rollout.journal import Stance
+from pipelines.rollout.orders import Part
+from pipelines.rollout.state import Outcome, Phase
+from tests.simulation.execution import Fate
+from tests.simulation.groups import SimulatedGroups
+from tests.simulation.ledger import ViolationError
 
 SEEDS = range(250)
 WORDS = (Stance.PAUSE, Stance.ABORT, Stance.ROLLBACK)
@@ -122,8 +122,8 @@ def test_a_canary_that_is_forgotten_on_the_way_back_is_found(monkeypatch: pytest
 def test_a_rest_that_pins_anew_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the group is not held, and what it starts from after the canary is taken for what it ran before."""
     monkeypatch.setattr(SimulatedGroups, "hold", lambda *_: None)
-    monkeypatch.setattr(delegated, "_serving", lambda work: work.end(Phase.SERVING, "its canary is new"))
-    monkeypatch.setattr(groups, "replace", lambda one, **more: replace(one, **without_pin(more)))
+    monkeypatch.setattr(group, "_serving", lambda work: work.end(Phase.SERVING, "its canary is new"))
+    monkeypatch.setattr(group_flow, "replace", lambda one, **more: replace(one, **without_pin(more)))
     assert caught()
 
 

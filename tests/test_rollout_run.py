@@ -12,25 +12,25 @@ from typing import Any
 import pytest
 
 from images.documents import from_json, to_json
-from pipelines.durable.execution import Row as FlowRow
-from pipelines.durable.memory import EPOCH
 from pipelines.durable.records import BugError
 from pipelines.fleet.members import Key
 from pipelines.fleet.port import UnderwayError
-from pipelines.rollouts.acting import HELD
-from pipelines.rollouts.back import UNFINISHED
-from pipelines.rollouts.journal import Event, Stance
-from pipelines.rollouts.orders import Order
-from pipelines.rollouts.rolling import Rolling
-from pipelines.rollouts.run import ROLLOUT
-from pipelines.rollouts.state import MemberState, Outcome, Phase, Stage
-from pipelines.rollouts.work import Row
-from pipelines.simulation.estate import ID
-from pipelines.simulation.faults import arrange
-from pipelines.simulation.fleet import SimulatedFleet
-from pipelines.simulation.promises import kept, watch
-from pipelines.simulation.scenario import Fault, Scenario, Trouble
-from pipelines.simulation.stage import LEASE, TARGET, Simulation, name_of
+from pipelines.rollout.flow import ROLLOUT
+from pipelines.rollout.journal import Event, Stance
+from pipelines.rollout.member_context import Row
+from pipelines.rollout.orders import Order
+from pipelines.rollout.rollback import UNFINISHED
+from pipelines.rollout.rolling import Rolling
+from pipelines.rollout.state import MemberState, Outcome, Phase, Stage
+from pipelines.rollout.steps import HELD
+from tests.simulation.estate import ID
+from tests.simulation.execution import Row as FlowRow
+from tests.simulation.faults import arrange
+from tests.simulation.fleet import SimulatedFleet
+from tests.simulation.memory import EPOCH
+from tests.simulation.promises import kept, watch
+from tests.simulation.scenario import Fault, Scenario, Trouble
+from tests.simulation.stage import LEASE, TARGET, Simulation, name_of
 
 IN_PLACE = {"method": "in_place", "max_unavailable": 1}
 WIDE = {"max_parallel": 5, "max_surge": 5, "budgets": [{"nodes": "100%"}]}

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from hardening.catalog import load_policy
-from hardening.evaluate import judge_image
 from hardening.findings import Outcome, ScanReport, Verdict
 from hardening.foundation.settings import ROOT, Settings
+from hardening.gate import judge_image
 from images.feeds import openscap
-from images.machines import disk
-from images.scan import ScanResult, ScanTarget, scan
-from images.scanners import SCANNERS
+from images.machine import disk
+from images.scan import SCANNERS
+from images.scan.flow import ScanResult, ScanTarget, scan
 from tests.scanning import CURRENT, OPENSSL, canary_status, make_machine, with_disk
 from tests.test_scan_real import KEY
 

@@ -12,8 +12,8 @@ from scanning import CURRENT, make_target
 from hardening.findings import FindingKind, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
-from images.scan import scan, suite_of
-from images.scanners import SCANNERS
+from images.scan import SCANNERS
+from images.scan.flow import scan, suite_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "hadolint", "debsecan")]
 NOW = datetime(2026, 11, 25, tzinfo=UTC)

@@ -14,8 +14,8 @@ from hardening.findings import FindingKind, Outcome, merge
 from hardening.foundation.errors import OutsideError
 from hardening.model import Kind, Severity
 from images.artifact import Package
-from images.scanners import SCANNERS, syft, trivy_config
-from images.scanners.base import Feed, ScanInputs, ScanTarget
+from images.scan import SCANNERS, syft, trivy_config
+from images.scan.base import Feed, ScanInputs, ScanTarget
 
 STATUS = (SAMPLES / "canary-status").read_text()
 FEED = Feed(Path("/data"), datetime(2026, 8, 21, tzinfo=UTC), "test feed", "sha256:0")

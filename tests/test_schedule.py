@@ -11,10 +11,9 @@ from fleets import fleet, reason
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.fleet.calendar import Budget, Window
-from pipelines.fleet.cron import cron
+from pipelines.fleet.calendar import Budget, Window, cron
 from pipelines.fleet.model import Limits
-from pipelines.rollouts.schedule import allowed, caps, gravest, may_act, turn
+from pipelines.rollout.schedule import allowed, caps, gravest, may_act, turn
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MOMENTS = st.integers(0, 2 * 366 * 24 * 60).map(

@@ -16,14 +16,12 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.hashing import digest_of
-from pipelines.fleet.delegated import Group
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet
-from pipelines.roll.approval import read_plan, write_plan
-from pipelines.rollouts.orders import GroupOrder, GroupsOrder, named
-from pipelines.rollouts.plan import plan
-from pipelines.rollouts.sealed import (
+from pipelines.fleet.port import Group
+from pipelines.rollout.approval import read_plan, write_plan
+from pipelines.rollout.approved_plan import (
     Present,
     Sealed,
     compare,
@@ -33,6 +31,8 @@ from pipelines.rollouts.sealed import (
     seal,
     written,
 )
+from pipelines.rollout.orders import GroupOrder, GroupsOrder, named
+from pipelines.rollout.plan import plan
 
 KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
 MEMBERS = [one.member for one in KNOWN]

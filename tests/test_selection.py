@@ -11,8 +11,8 @@ import pytest
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.context import Context
-from pipelines import selection
-from pipelines.selection import named, publishable
+from pipelines.cli import selection
+from pipelines.cli.selection import named, publishable
 
 MACHINES = {"bastion", "container-host", "debian-server"}
 

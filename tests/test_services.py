@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images.services import services_of
+from images.scan.boot_state import services_of
 from tests.scanning import make_machine
 
 SYSTEM = "usr/lib/systemd/system"

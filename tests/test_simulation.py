@@ -13,20 +13,21 @@ import pytest
 
 from hardening.foundation.errors import RefusedError, UsageError
 from images.ledger.leases import Holder
-from pipelines.durable.memory import Memory
+from pipelines.cli.simulate import output, show_simulation, simulate_rollouts
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Target
-from pipelines.roll.simulating import output, show_simulation, simulate_rollouts
-from pipelines.rollouts import back, ending, leave, member, run, work
-from pipelines.rollouts.acting import PATIENT_TRIES, Hand, Turns
-from pipelines.rollouts.leave import Leave
-from pipelines.rollouts.rolling import Rolling
-from pipelines.rollouts.state import MemberState
-from pipelines.rollouts.tenure import take
-from pipelines.simulation.faults import arrange
-from pipelines.simulation.scenario import Fault, Scenario, Trouble, scenario
-from pipelines.simulation.simulate import Report, play, simulate
-from pipelines.simulation.stage import TARGET, Simulation
+from pipelines.rollout import admission, finish, flow, member, member_context, rollback
+from pipelines.rollout.admission import Leave
+from pipelines.rollout.member_context import Row, Work
+from pipelines.rollout.rolling import Rolling
+from pipelines.rollout.state import MemberState
+from pipelines.rollout.steps import PATIENT_TRIES, Hand, Turns
+from pipelines.rollout.tenure import take
+from tests.simulation.faults import arrange
+from tests.simulation.memory import Memory
+from tests.simulation.scenario import Fault, Scenario, Trouble, scenario
+from tests.simulation.simulate import Report, play, simulate
+from tests.simulation.stage import TARGET, Simulation
 
 FIXED = 300
 FRESH = 300
@@ -85,7 +86,7 @@ def to_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
     def pinned(state: MemberState) -> Target:
         return replace(TARGET, reference="r.example/simulated:stable")
 
-    monkeypatch.setattr(back, "pinned", pinned)
+    monkeypatch.setattr(rollback, "pinned", pinned)
 
 
 def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +114,12 @@ def no_look_at_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_floor_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many members are begun in place as the plan had foreseen, whoever is ill by then."""
-    monkeypatch.setattr(leave, "above_floor", lambda orders, _members: Leave(len(orders)))
+    monkeypatch.setattr(admission, "above_floor", lambda orders, _members: Leave(len(orders)))
 
 
 def no_budgets_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """The budgets are those of the moment at which it was planned."""
-    monkeypatch.setattr(leave, "budgeted", lambda _limits, _desired, orders, _now: Leave(len(orders)))
+    monkeypatch.setattr(admission, "budgeted", lambda _limits, _desired, orders, _now: Leave(len(orders)))
 
 
 def no_last_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,22 +129,22 @@ def no_last_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def half_a_bake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old ones are removed early."""
-    real = run.bake
+    real = flow.bake
 
     async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
         await real(rolling, span / 2, asks=asks)
 
-    monkeypatch.setattr(run, "bake", bake)
+    monkeypatch.setattr(flow, "bake", bake)
 
 
 def no_approval(monkeypatch: pytest.MonkeyPatch) -> None:
     """A canary goes on by itself, whoever wants to be asked."""
-    real = run.bake
+    real = flow.bake
 
     async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
         await real(rolling, span, asks=False)
 
-    monkeypatch.setattr(run, "bake", bake)
+    monkeypatch.setattr(flow, "bake", bake)
 
 
 def paused_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,26 +159,26 @@ def paused_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def deaf_while_proving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody who waits for an instance to become healthy hears that the rollout was stopped."""
-    real = work._watched
+    real = member_context._watched
 
-    async def watched(one: work.Work, which: str, row: work.Row, *, obeys: bool) -> work.Row:
+    async def watched(one: Work, which: str, row: Row, *, obeys: bool) -> Row:
         return await real(one, which, row, obeys=False)
 
-    monkeypatch.setattr(work, "_watched", watched)
+    monkeypatch.setattr(member_context, "_watched", watched)
 
 
 def one_good_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """One look is enough."""
-    monkeypatch.setattr(work.Row, "proved", property(lambda row: row.count > 0))
+    monkeypatch.setattr(member_context.Row, "proved", property(lambda row: row.count > 0))
 
 
 def new_discarded_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the old one to serve again."""
 
-    async def old_serves(_work: work.Work) -> bool:
+    async def old_serves(_work: member_context.Work) -> bool:
         return True
 
-    monkeypatch.setattr(ending, "old_serves", old_serves)
+    monkeypatch.setattr(finish, "old_serves", old_serves)
 
 
 def fenced_and_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +203,7 @@ def no_lock_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_canary_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the canary was left alone, the rest follows at once."""
-    monkeypatch.setattr(run, "canary_of", lambda wave, _limits: (wave,))
+    monkeypatch.setattr(flow, "canary_of", lambda wave, _limits: (wave,))
 
 
 def no_bake_without_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
-from images.build import build
+from images.build.flow import build
 from images.catalog import load_definitions
 from images.context import Context
-from images.planning.plan import Action
-from images.planning.soundness import Soundness
+from images.plan.plan import Action
+from images.plan.validate import Soundness
 from tests.loop import CHILD, definition
 
 TODAY = date(2026, 6, 1)

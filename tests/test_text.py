@@ -12,20 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardening.explain import explain
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation import console, text
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
+from hardening.gate import explain
 from hardening.model import Enforcement, Severity
-from pipelines import listing
-from pipelines.contract_report import ImageReport, MemberReport, ReportOutput
-from pipelines.releases import publishing
-from pipelines.releases.publishing import show_scan
-from pipelines.report import render_html
-from pipelines.roll import commands
-from pipelines.roll.lines import MemberLine
-from pipelines.roll.shown import markdown
+from pipelines.cli import image, image_output, rollout
+from pipelines.cli.contract import ImageReport, MemberReport, ReportOutput
+from pipelines.cli.image import show_scan
+from pipelines.cli.report import render_html
+from pipelines.cli.rollout_output import MemberLine, markdown
 from tests.test_roll_shown import planned
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -54,7 +51,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is printed on both consoles, as on a terminal with colours of 80 columns."""
     sink = io.StringIO()
     made = console._Careful(file=sink, width=80, force_terminal=True, color_system=None)
-    for module in (console, listing, publishing, commands):
+    for module in (console, image_output, image, rollout):
         for name in ("out", "err"):
             monkeypatch.setattr(module, name, lambda: made, raising=False)
     return sink
@@ -98,7 +95,7 @@ def test_everything_that_is_printed_is_visible(way: str, printed: io.StringIO) -
     console.print_text([hostile])
     console.print_table([hostile], [[hostile], [[hostile, "b"]]], title=hostile)
     console.print_rule(hostile)
-    listing.finish([OutsideError(hostile, hint=hostile, evidence=hostile)])
+    image_output.finish([OutsideError(hostile, hint=hostile, evidence=hostile)])
     assert not SEEN.search(printed.getvalue())
     assert printed.getvalue().count("\\") >= 11
 
@@ -117,7 +114,7 @@ def test_a_newline_forges_no_row_and_no_line(printed: io.StringIO) -> None:
     console.print_table(["member", "state"], [[FORGED, ["one", "two"]]])
     console.say(f"replacing {FORGED}")
     console.print_text([f"left alone: {FORGED}"])
-    listing.finish([OutsideError(f"no such member: {FORGED}")])
+    image_output.finish([OutsideError(f"no such member: {FORGED}")])
     assert "web\\nother-member" in printed.getvalue()
     assert not [line for line in printed.getvalue().splitlines() if line.startswith("other-member")]
     assert re.search(r"one\s*\n\s+two", printed.getvalue())
@@ -131,7 +128,7 @@ def test_a_scan_shows_titles_and_names_as_they_are(printed: io.StringIO) -> None
     )  # fmt: skip
     report = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.FAIL, 3, NOW, f"source{CLEARS}", reason="\u202ex")
     reason = Reason("rule", f"subject{CLEARS}", Enforcement.ENFORCE, f"what\nallowed{LINK}", f"why{CLEARS}", "do\x07")
-    scan = publishing.ScanOutput(
+    scan = image.ScanOutput(
         ref=f"ref{CLEARS}", digest="sha256:0", reports=(report,), findings=(finding,), allowed=False, policy="p",
         reasons=(reason,),
     )  # fmt: skip
@@ -146,7 +143,7 @@ def test_the_members_of_a_fleet_are_shown_one_to_a_line(printed: io.StringIO) ->
         member="1", name=FORGED, image=f"img{CLEARS}", release="", base="", expires_at=None, healthy=True,
         violations=("expired",), deadline=None, reasons=(),
     )  # fmt: skip
-    commands.show_members([line], as_json=False)
+    rollout.show_members([line], as_json=False)
     assert not SEEN.search(printed.getvalue())
     assert not [line for line in printed.getvalue().splitlines() if line.startswith("other-member")]
 

@@ -12,8 +12,8 @@ from hardening.foundation.errors import OutsideError
 from pipelines.fleet.members import Key, Read
 from pipelines.fleet.model import Method
 from pipelines.fleet.together import AT_ONCE, together
-from pipelines.rollouts.baking import _watch
-from pipelines.rollouts.orders import one_by_one
+from pipelines.rollout.baking import _watch
+from pipelines.rollout.orders import one_by_one
 
 
 def test_members_that_bake_are_looked_at_side_by_side() -> None:

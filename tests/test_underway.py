@@ -18,19 +18,19 @@ from images.artifact import Release
 from images.context import Context
 from images.documents import to_json
 from images.ledger import Holder
+from pipelines.cli import rollout
+from pipelines.cli.rollout import roll_back
+from pipelines.cli.rollout_status import StatusOutput, lines
+from pipelines.cli.rollout_watch import status
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
-from pipelines.fleet.delegated import Group
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.roll import commands
-from pipelines.roll.commands import roll_back
-from pipelines.roll.status import StatusOutput, lines
-from pipelines.roll.underway import newest, refuse_unasked, require_known, told
-from pipelines.roll.watching import status
-from pipelines.rollouts.orders import GroupOrder, GroupsOrder, Order
-from pipelines.rollouts.orders import going_back as groups_back
-from pipelines.rollouts.plan import plan
-from pipelines.rollouts.state import MemberState, Phase, RolloutState, Stage
+from pipelines.fleet.port import Group
+from pipelines.rollout.orders import GroupOrder, GroupsOrder, Order
+from pipelines.rollout.orders import going_back as groups_back
+from pipelines.rollout.plan import plan
+from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
+from pipelines.rollout.store import newest, refuse_unasked, require_known, told
 from tests.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -181,8 +181,8 @@ def test_a_rollback_to_what_was_revoked_needs_a_reason(context: Context, monkeyp
         yield None
 
     ended = SimpleNamespace(members=(), state=SimpleNamespace(failure=""))
-    monkeypatch.setattr(commands, "desk", desk)
-    monkeypatch.setattr(commands, "back", lambda *_: ended)
+    monkeypatch.setattr(rollout, "desk", desk)
+    monkeypatch.setattr(rollout, "back", lambda *_: ended)
     old = f"sha256:{7:064x}"
     new = replace(newest(context, "shop").members[0], phase=Phase.NEW, pinned=f"r.example/nginx@{old}")
     context.ledger.save_member("r1", new.id, to_json(new))
@@ -203,7 +203,7 @@ def test_the_history_of_a_fleet_is_none_of_another(context: Context) -> None:
     """Whoever takes a rollout for another fleet's is told whose it is."""
     context.ledger.audit(NOW, "ann", "step: swap web-1", "r1")
     assert [line.action for line in told(context, "shop", "r1")] == ["step: swap web-1"]
-    for fleet_name, rollout, whose in (("web", "r1", "shop"), ("shop", "r2", "shop")):
-        with pytest.raises(RefusedError, match=f"no rollout {rollout} of {fleet_name}") as refused:
-            told(context, fleet_name, rollout)
+    for fleet_name, named, whose in (("web", "r1", "shop"), ("shop", "r2", "shop")):
+        with pytest.raises(RefusedError, match=f"no rollout {named} of {fleet_name}") as refused:
+            told(context, fleet_name, named)
         assert f"roll.history {whose} lists" in str(refused.value.hint)

@@ -18,8 +18,8 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
 from images.model import Definition
+from images.plan.upstream import LOCK, Pin, Upstream, render_lock
 from images.store.oci import Store
-from images.upstream import LOCK, Pin, Upstream, render_lock
 from tests.publishing import running_registry
 
 STATUS = """\

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from hardening.findings import Finding, FindingKind, Reason
 from hardening.model import Enforcement, Severity, Waiver
-from hardening.waive import (
+from hardening.waivers import (
     About,
     about_check,
     about_finding,

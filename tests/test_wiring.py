@@ -12,12 +12,10 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Aws, Registry, Settings
 from images.ledger import Ledger
-from pipelines import wiring
+from pipelines.cli import image, rollout, rollout_watch, wiring
+from pipelines.cli.wiring import REHEARSAL, actor, image_context
 from pipelines.nightly import run_nightly
-from pipelines.releases import publishing
-from pipelines.roll import commands, watching
-from pipelines.roll.journal import Command
-from pipelines.wiring import REHEARSAL, actor, image_context
+from pipelines.rollout.ledger_journal import Command
 
 
 def test_the_audit_names_a_user_without_a_passwd_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,19 +86,19 @@ def test_a_moved_clock_is_for_rehearsals_alone(tmp_path: Path, monkeypatch: pyte
 
 
 ACTS: list[tuple[str, Callable[[], object]]] = [
-    ("publish", lambda: publishing.publish_images("all")),
-    ("promote", lambda: publishing.promote_images("all")),
-    ("rollback", lambda: publishing.rollback_image("debian-base")),
-    ("revoke", lambda: publishing.revoke_release("sha256:0", "why")),
-    ("prune", lambda: publishing.prune_images(apply=True)),
-    ("rebuild", publishing.rebuild_ledger),
+    ("publish", lambda: image.publish_images("all")),
+    ("promote", lambda: image.promote_images("all")),
+    ("rollback", lambda: image.rollback_image("debian-base")),
+    ("revoke", lambda: image.revoke_release("sha256:0", "why")),
+    ("prune", lambda: image.prune_images(apply=True)),
+    ("rebuild", image.rebuild_ledger),
     ("nightly", run_nightly),
-    ("roll.start", lambda: commands.roll_fleet("web", apply=True)),
-    ("roll.rollback", lambda: commands.roll_back("web", "why", apply=True)),
-    ("roll.auto", lambda: commands.auto_roll("all", apply=True)),
-    ("roll.plan --output", lambda: commands.plan_roll("web", output="plan.json")),
-    ("roll.approve --plan", lambda: commands.approve("web", "plan.json")),
-    ("roll.approve", lambda: watching.command("web", Command.APPROVE)),
+    ("roll.start", lambda: rollout.roll_fleet("web", apply=True)),
+    ("roll.rollback", lambda: rollout.roll_back("web", "why", apply=True)),
+    ("roll.auto", lambda: rollout.auto_roll("all", apply=True)),
+    ("roll.plan --output", lambda: rollout.plan_roll("web", output="plan.json")),
+    ("roll.approve --plan", lambda: rollout.approve("web", "plan.json")),
+    ("roll.approve", lambda: rollout_watch.command("web", Command.APPROVE)),
 ]
 
 

@@ -11,8 +11,8 @@ from hardening.foundation.content import parse
 from hardening.foundation.errors import ContentError
 from hardening.foundation.wording import in_words
 from hardening.model import Control
+from pipelines.cli.schemas import CONTENT
 from pipelines.fleet.model import Fleet
-from pipelines.schemas import CONTENT
 from tests.building import definition
 
 BASE = 'base = { golden = "parent" }\n'

@@ -14,13 +14,13 @@ from fleets import judged, release
 
 from hardening.foundation.process import run as command
 from images.documents import from_json, to_json
-from pipelines.fleet.docker.containers import DockerFleet
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
-from pipelines.rollouts.orders import Order
-from pipelines.rollouts.plan import Plan, plan
-from pipelines.rollouts.run import ROLLOUT
-from pipelines.rollouts.state import MemberState, Outcome
+from pipelines.rollout.flow import ROLLOUT
+from pipelines.rollout.orders import Order
+from pipelines.rollout.plan import Plan, plan
+from pipelines.rollout.state import MemberState, Outcome
 from tests.rolling import carried
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}

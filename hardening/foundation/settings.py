@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from hardening.foundation import archives
+from hardening.foundation import addresses
 from hardening.foundation.addresses import is_safe
 from hardening.foundation.content import explain, find_content, read_toml
 from hardening.foundation.durations import Duration, duration
@@ -60,7 +60,7 @@ class Packages(_Section):
         (), description="more deb822 source files to plan and build from; images themselves do not hold them"
     )
 
-    _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(archives.plain))
+    _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(addresses.plain))
 
 
 class Docker(_Section):

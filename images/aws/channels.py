@@ -15,10 +15,10 @@ from images.aws import requests, tags
 from images.aws.amis import SOON, deprecate, image, put_tags
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.aws.signing import parameter, proof_of, public_key
+from images.aws.statement import parameter, proof_of, public_key
 from images.ledger import Move
-from images.ledger.cloud import STANDING
-from images.publication.channels import (
+from images.ledger.cloud_resources import STANDING
+from images.release.channels import (
     Change,
     Gate,
     chosen_back,
@@ -27,8 +27,8 @@ from images.publication.channels import (
     trail,
     worse,
 )
-from images.publication.published import CHANNELS, PREVIOUS
-from images.publication.revocations import revoked, with_children
+from images.release.published import CHANNELS, PREVIOUS
+from images.release.revocations import revoked, with_children
 
 
 def channel_name(cloud: Cloud, name: str, channel: str) -> str:

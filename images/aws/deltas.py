@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from images.aws.model import Machine, Parent
-from images.machines.blocks import SIZE, ZERO, delta
+from images.machine.blocks import SIZE, ZERO, delta
 
 WORTH = 0.9  # a delta that writes more than this part of the blocks is a full upload that depends on a parent
 

@@ -13,7 +13,7 @@ from images.aws.amis import image_name, named, taken
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.sharing import unblocked
-from images.aws.signing import public_key
+from images.aws.statement import public_key
 
 DRY = "DryRunOperation"
 NOBODY = "00000000000000000"

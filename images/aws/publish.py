@@ -19,23 +19,30 @@ from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
 from images.artifact import Artifact, Release
 from images.aws import tags
-from images.aws.amis import deprecate, ensure_copied, ensure_registered, image_name, named
+from images.aws.amis import (
+    deprecate,
+    ensure_copied,
+    ensure_registered,
+    image_name,
+    named,
+    orphans,
+    remove_image,
+    remove_snapshot,
+)
 from images.aws.channels import point
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, Machine
 from images.aws.preflight import preflight, refuse_taken_names
-from images.aws.removal import orphans, remove_image, remove_snapshot
 from images.aws.sharing import note_on_keys, note_on_public_access, share
-from images.aws.signing import keep, parameter, public_key, sign, statement_name
 from images.aws.snapshots import drop_pending, ensure_snapshot
-from images.aws.statement import prove, statement
-from images.judge import Judgement
+from images.aws.statement import keep, parameter, prove, public_key, sign, statement, statement_name
 from images.ledger import Begun, Made
-from images.ledger.cloud import GONE, STANDING
+from images.ledger.cloud_resources import GONE, STANDING
 from images.model import Definition
-from images.publication import lifecycle
-from images.publication.publish import TAKEN_UP_WITHIN, Published, refuse, refuse_revoked
-from images.publication.revocations import revoked
+from images.release import lifecycle
+from images.release.publish import TAKEN_UP_WITHIN, Published, refuse, refuse_revoked
+from images.release.revocations import revoked
+from images.scan.judge import Judgement
 
 COPIES_AT_ONCE = 20  # EC2's limit of snapshot copies under way to one region
 

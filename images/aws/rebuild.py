@@ -9,10 +9,10 @@ from images.aws.amis import ours_in
 from images.aws.channels import at
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.aws.signing import proof_of, public_key
+from images.aws.statement import proof_of, public_key
 from images.ledger import Made, Move
-from images.ledger.cloud import STANDING
-from images.publication.published import CHANNELS, PREVIOUS, newest_first
+from images.ledger.cloud_resources import STANDING
+from images.release.published import CHANNELS, PREVIOUS, newest_first
 
 
 def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:

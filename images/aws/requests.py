@@ -15,7 +15,7 @@ from typing import Any
 from images.aws.deltas import digests_at
 from images.aws.model import Machine, Parent
 from images.aws.tags import as_list
-from images.machines.blocks import BLOCK
+from images.machine.blocks import BLOCK
 
 ROOT_DEVICE = "/dev/xvda"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}

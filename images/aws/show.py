@@ -13,11 +13,10 @@ from images.aws.amis import image, named
 from images.aws.channels import at, channel_name
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.aws.signing import parameter, proof_of, public_key
-from images.aws.statement import Proof
-from images.publication import lifecycle
-from images.publication.lifecycle import Status
-from images.publication.published import CHANNELS, PREVIOUS
+from images.aws.statement import Proof, parameter, proof_of, public_key
+from images.release import lifecycle
+from images.release.lifecycle import Status
+from images.release.published import CHANNELS, PREVIOUS
 
 
 class ShownAmi(BaseModel):

@@ -18,7 +18,7 @@ from images.aws.deltas import Upload, count, delta_on, plan_upload, whole, with_
 from images.aws.model import Machine, Parent
 from images.aws.upload import require_disk, upload
 from images.ledger import Made
-from images.ledger.cloud import BEGUN, GONE, STANDING
+from images.ledger.cloud_resources import BEGUN, GONE, STANDING
 
 NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}
 REAP_AFTER = timedelta(days=2)

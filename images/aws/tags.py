@@ -1,6 +1,6 @@
 """What the tags of snapshots and images say, written and read back by the same codec as annotations. Pure.
 
-On top of what every release says of itself (`images.publication.lifecycle`): which release and content it is, the
+On top of what every release says of itself (`images.release.lifecycle`): which release and content it is, the
 disk's linear digest, when a killed run's leavings may be removed, and since when an image is disabled.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from hardening.foundation.errors import ContentError
 from images.artifact import Release
-from images.publication import lifecycle
+from images.release import lifecycle
 
 RELEASE, CONTENT, LINEAR, NAME = "release", "content", "linear-digest", "name"
 REAP_AFTER, DISABLED_AT = "reap-after", "disabled-at"

@@ -15,7 +15,7 @@ from hardening.foundation.errors import OutsideError
 from images.aws.client import Client
 from images.aws.deltas import digests_at
 from images.aws.requests import put_block
-from images.machines.blocks import BLOCK
+from images.machine.blocks import BLOCK
 
 TENTHS = 10
 

@@ -1,5 +1,5 @@
 # What the boot gate runs, as root, in a machine that has just booted. Comes in as a systemd credential; the lines that
-# call it are added by images/boot/payload.py. It looks, reports over a virtio port, and turns the machine off.
+# call it are added by images/boot/guest.py. It looks, reports over a virtio port, and turns the machine off.
 # One line a record: `record NAME STATUS out=BASE64 err=BASE64`; the last line is `end COUNT`.
 set -u
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

@@ -1,20 +1,86 @@
-"""What a booted machine showed, beside its controls' checks: each observation is a result of its own. Pure."""
+"""What a booted machine showed beside its controls' checks, open sockets among it: one result each. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
-from hardening.findings import NOTHING_TO_LOOK_AT, CheckResult, Outcome
+from hardening.findings import NOTHING_TO_LOOK_AT, TIME_LIMIT_SECONDS, CheckResult, Outcome, outcome_of, result_of
 from hardening.model import Enforcement, Severity
-from hardening.outcomes import TIME_LIMIT_SECONDS, outcome_of, result_of
 from hardening.render import Check
 from hardening.rules import BOOT_TITLES
-from images.boot.console import tail
+from images.boot.guest import Record, tail
 from images.boot.model import Boot
-from images.boot.sockets import judge_sockets
-from images.boot.stream import Record
+
+# A DHCP client waits on these for its server's answer (RFC 2131, RFC 8415); programs as ss cuts their names.
+DHCP_PORTS = {68, 546}
+DHCP_CLIENTS = {"systemd-network", "dhclient", "dhcpcd"}
+STATED = "not counted: loopback, and DHCP clients on 68/udp and 546/udp"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A socket that takes what comes: protocol, address without brackets, interface if bound to one, port, program."""
+
+    protocol: str
+    address: str
+    interface: str
+    port: int
+    program: str
+
+    @property
+    def name(self) -> str:
+        """As a definition names it: `22/tcp`."""
+        return f"{self.port}/{self.protocol}"
+
+    @property
+    def harmless(self) -> bool:
+        """Whether no other machine reaches it, or it is a DHCP client's."""
+        if self.protocol == "udp" and self.port in DHCP_PORTS and self.program in DHCP_CLIENTS:
+            return True
+        return self.interface == "lo" or _is_loopback(self.address)
+
+
+def judge_sockets(said: str, listens: Sequence[str]) -> tuple[Outcome, str]:
+    """The outcome over what the machine said: the kernel's count of TCP listeners, then the lines of `ss -Hltnup`."""
+    first, *lines = said.splitlines() or [""]
+    count = first.removeprefix("kernel ").strip()
+    try:
+        sockets = [listener(line) for line in lines if line.strip()]
+        expected = int(count)
+    except ValueError:
+        return Outcome.ERROR, f"not understood:\n{said}"
+    if sum(socket.protocol == "tcp" for socket in sockets) < expected:
+        return Outcome.ERROR, f"the kernel knows {expected} TCP listeners, ss does not show all of them:\n{said}"
+    outside = [socket for socket in sockets if not socket.harmless]
+    unasked = [socket for socket in outside if socket.name not in listens]
+    if unasked:
+        shown = sorted({f"{one.name} on {one.address} ({one.program or 'the kernel'})" for one in unasked})
+        asked = ", ".join(listens) or "nothing"
+        return Outcome.FAIL, "\n".join([*shown, f"[machine] listens allows {asked}; {STATED}"])
+    named = ", ".join(sorted({socket.name for socket in outside})) or "nothing"
+    return Outcome.PASS, f"{len(sockets)} sockets; open to others: {named}; {STATED}"
+
+
+def listener(line: str) -> Listener:
+    """The socket of one line of `ss -Hltnup`. Raises ValueError for any other line."""
+    protocol, _, _, _, local, _, *users = line.split(None, 6)
+    host, _, port = local.rpartition(":")
+    address, _, interface = host.replace("[", "").replace("]", "").partition("%")
+    program = users[0].split('"')[1] if users and '"' in users[0] else ""
+    return Listener(protocol, address, interface, int(port), program)
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "*":
+        return False
+    found = ip_address(address)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
 
 INSTANCE = "goldsmith-boot-gate"
 _TIMED_OUT = (124, 137)  # timeout(1): it ended the command, or had to kill it

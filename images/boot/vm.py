@@ -1,21 +1,77 @@
-"""Boots one machine and brings back what it reported. Edge: starts QEMU, writes and reads files in a folder."""
+"""Boots one machine under QEMU and brings back what it reported. Edge: starts QEMU, writes and reads files."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
+from hardening.foundation.console import say
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import dies_with_us, run
+from hardening.foundation.process import dies_with_us, run, which
 from images.boot import qemu
-from images.boot.console import tail
+from images.boot.guest import FW_CFG, Credentials, Errand, credentials, parse, tail
 from images.boot.model import Boot, Level, limits
-from images.boot.payload import FW_CFG, Credentials, Errand, credentials
-from images.boot.stream import parse
+from images.boot.observations import INSTANCE
+
+
+def seed(work: Path) -> Path:
+    """The image of a seed in `work`: an instance of ours and nothing to do; made without mounting anything.
+
+    The label `cidata` is what cloud-init's NoCloud looks for.
+    """
+    (work / "meta-data").write_text(f"instance-id: {INSTANCE}\nlocal-hostname: boot-gate\n")
+    (work / "user-data").write_text("#cloud-config\n{}\n")
+    image = work / "seed.img"
+    run(["mformat", "-C", "-f", "1440", "-v", "cidata", "-i", str(image), "::"])
+    run(["mcopy", "-i", str(image), str(work / "meta-data"), str(work / "user-data"), "::"])
+    return image
+
+
+KVM = Path("/dev/kvm")
+PROBE_SECONDS = 20
+
+
+@cache
+def accelerators() -> tuple[str, ...]:
+    """What to boot with, best first; found out once in a run. TCG always works, and is the last."""
+    if not KVM.exists():
+        return ("tcg",)
+    if works("kvm"):
+        return ("kvm", "tcg")
+    say(f"{KVM} is there but does not work: machines boot without it, which takes longer")
+    return ("tcg",)
+
+
+def works(accelerator: str) -> bool:
+    """Whether a boot sector of ours runs to its end under `accelerator`: one that is there may still be broken."""
+    with tempfile.TemporaryDirectory(prefix="goldsmith-probe-") as folder:
+        disk = Path(folder, "disk")
+        disk.write_bytes(qemu.probe_disk())
+        argv = dies_with_us(qemu.probe(accelerator, disk))
+        try:
+            done = run(argv, env={"TMPDIR": folder}, timeout=PROBE_SECONDS, ok=range(-64, 256))
+        except LateError:
+            return False
+    return done.status == qemu.PROBE_STATUS
+
+
+def require_qemu() -> None:
+    """Raises OutsideError where QEMU or its firmware is missing."""
+    lacking = [path.name for path in (qemu.FIRMWARE, qemu.FIRMWARE_VARIABLES) if not path.exists()]
+    if which(qemu.PROGRAM) is None:
+        lacking.insert(0, qemu.PROGRAM)
+    if lacking:
+        raise OutsideError(
+            f"machines cannot be booted here: {', '.join(lacking)} is missing",
+            hint="./goldsmith setup --machines installs it (Debian's qemu-system-x86, ovmf and seabios)",
+        )
+
 
 GUEST = Path(__file__).with_name("guest.sh")
 NO_ROOT = "Unable to mount root fs"

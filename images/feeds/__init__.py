@@ -14,9 +14,9 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT, Settings
-from images.disk import file_digest
-from images.feeds import dates, debsecan, download, kev, openscap, sample, trivy_db
-from images.scanners.base import Feed
+from images.feeds import debsecan, download, facts, kev, openscap, sample, trivy_db
+from images.scan.base import Feed
+from images.store.files import file_digest
 
 CHECK_AFTER = timedelta(hours=1)
 SUITE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
@@ -26,7 +26,7 @@ SAMPLE = Path(__file__).parent / "sample"
 def current(
     settings: Settings, suite: str, now: datetime, *, benchmark: bool = False
 ) -> tuple[dict[str, Feed], dict[str, str]]:
-    """The data by scanner, and for scanners without data the reason: what `images.scan` judges with.
+    """The data by scanner, and for scanners without data the reason: what `images.scan.flow` judges with.
 
     `benchmark`: the content of benchmarks is asked for too.
     """
@@ -69,7 +69,7 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
     debsecan.facts(directory / suite)
-    dated = dates.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
+    dated = facts.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
     return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
 
 
@@ -82,7 +82,7 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
     database = directory / "db" / "trivy.db"
     if not database.is_file() or not database.stat().st_size:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
-    dated = dates.in_file(directory / "db" / "metadata.json", "UpdatedAt")
+    dated = facts.in_file(directory / "db" / "metadata.json", "UpdatedAt")
     source = "downloaded by trivy" if place == "download" else f"directory {directory}"
     return Feed(directory, dated, source, note=note, stamps=_stamps(directory))
 

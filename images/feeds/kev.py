@@ -7,7 +7,7 @@ from typing import Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import JSON_BYTES, parse_json, read_all
-from images.feeds import dates
+from images.feeds import facts as dates
 from images.feeds.facts import Facts
 
 WHAT = "the list of exploited vulnerabilities"

@@ -15,11 +15,11 @@ from filelock import FileLock
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
-from images.disk import file_digest, room_on
 from images.model import Bootstrap
 from images.packages.index import PackageIndex
-from images.scanners.base import Feed
-from images.scanners.openscap import STREAMS
+from images.scan.base import Feed
+from images.scan.openscap import STREAMS
+from images.store.files import file_digest, room_on
 
 VERSION = "0.1.82-1"
 DEB = f"pool/main/s/scap-security-guide/ssg-debian_{VERSION}_all.deb"

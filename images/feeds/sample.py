@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
-from images.scanners.base import Feed
+from images.scan.base import Feed
 
 Advisories = Mapping[str, Mapping[str, list[str]]]
 

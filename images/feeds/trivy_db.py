@@ -12,9 +12,9 @@ from hardening.foundation import process
 from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.retrying import retrying
-from images.feeds import dates
+from images.feeds import facts
 from images.feeds.facts import Facts, require_succession
-from images.scanners.denied import refuse_denied
+from images.scan.denied import refuse_denied
 
 TIMEOUT_SECONDS = 900
 
@@ -38,7 +38,7 @@ def keep_current(directory: Path, now: datetime, within: timedelta) -> str:
 
 
 def _next_update(directory: Path) -> datetime:
-    return dates.in_file(directory / "db" / "metadata.json", "NextUpdate") or datetime.min.replace(tzinfo=UTC)
+    return facts.in_file(directory / "db" / "metadata.json", "NextUpdate") or datetime.min.replace(tzinfo=UTC)
 
 
 def _download(directory: Path) -> None:

@@ -7,7 +7,7 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
-from images.ledger.cloud import Clouds, Made
+from images.ledger.cloud_resources import Clouds, Made
 from images.ledger.fleets import AuditLine, Fleets, Rollout
 from images.ledger.leases import Command, Holder, Lease, Leases
 from images.ledger.plans import PlanLine, Plans

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from signal import SIGXFSZ
 
-from hardening.foundation.archives import LOGIN_HINT, has_login, without_login
+from hardening.foundation.addresses import LOGIN_HINT, has_login, without_login
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import APT_MEMORY, APT_SECONDS, INDEX_BYTES
 from hardening.foundation.process import run, which

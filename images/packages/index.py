@@ -20,9 +20,9 @@ from hardening.foundation.process import Completed, failed, run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Package
-from images.disk import file_digest, room_on
 from images.model import Bootstrap
 from images.packages import aptroot, debian, grammar, pool
+from images.store.files import file_digest, room_on
 
 HELPER = "/usr/lib/apt/apt-helper"
 MINBASE = ("?essential", "?priority(required)", "apt")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from images.artifact import Package
-from images.disk import file_digest, link_or_copy
 from images.packages import debian
+from images.store.files import file_digest, link_or_copy
 
 
 def is_whole(package: Package, path: Path) -> bool:

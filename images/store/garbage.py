@@ -12,7 +12,7 @@ from typing import Any
 
 from images.artifact import Artifact
 from images.context import Context
-from images.machines import trees
+from images.machine import trees
 from images.store.oci import DISKS, TREES, Store
 
 # What is younger may belong to a build that is under way and not yet in the ledger.

@@ -21,8 +21,7 @@ from hardening.foundation.limits import (
     Counted,
     read_all,
 )
-from images.store.tars import ATTRIBUTE, Allowance, Tar, ratio
-from images.store.within import Within
+from images.store.tars import ATTRIBUTE, Allowance, Tar, Within, ratio
 
 # Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
 LEVEL, THREADS = 3, 2

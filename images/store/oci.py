@@ -14,9 +14,8 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import canonical, hex_of
 from hardening.foundation.limits import IMAGE_LAYERS, JSON_BYTES, parse_json, read_all
 from images.artifact import Descriptor
-from images.disk import link_or_copy, room_on
-from images.modes import image_modes
 from images.store import layers
+from images.store.files import image_modes, link_or_copy, room_on
 from images.store.tars import Allowance
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

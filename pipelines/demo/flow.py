@@ -15,20 +15,20 @@ from hardening.foundation.console import out, print_json, print_rule, say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Docker, Judging, Registry, Settings, load_settings
+from images.build.workspace import sweep
 from images.context import Context
 from images.documents import to_json
-from images.promotion import gate
-from images.publication import channels
-from images.release import release_all
-from images.workspace import sweep
-from pipelines.contract import DemoOutput
+from images.release import channels
+from images.release.flow import release_all
+from images.release.promotion import gate
+from pipelines.cli.contract import DemoOutput
+from pipelines.cli.report import write_report
+from pipelines.cli.rollout import check_fleet, roll_fleet, show_members, show_roll
+from pipelines.cli.wiring import REHEARSAL, fleet_host, image_context
 from pipelines.demo import service
 from pipelines.demo.stream import Stream, steady
 from pipelines.host import embedded_registry
 from pipelines.host.provision import docker_host
-from pipelines.report import write_report
-from pipelines.roll.commands import check_fleet, roll_fleet, show_members, show_roll
-from pipelines.wiring import REHEARSAL, fleet_host, image_context
 
 CONTENT = Path(__file__).with_name("content")
 PAGE = Path("images/definitions/demo-web/files/index.html")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from images.engine import engine, images_named
-from images.publication.login import auth_config
+from images.registry.login import auth_config
+from pipelines.demo.proxy import nginx_config
 from pipelines.demo.stream import wait_for
-from pipelines.fleet.docker.proxy import nginx_config
 
 if TYPE_CHECKING:
     from docker import DockerClient

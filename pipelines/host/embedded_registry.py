@@ -1,6 +1,6 @@
 """The embedded registry: the distribution's own on loopback, for its owner alone. Started when needed.
 
-Its password is made on the first start and kept in the state directory (images/publication/login.py).
+Its password is made on the first start and kept in the state directory (images/registry/login.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import which
 from hardening.foundation.settings import Settings
-from images.publication.login import USER, login_file, write_login
+from images.registry.login import USER, login_file, write_login
 from pipelines.host.daemon import Daemon
 
 REPOSITORY = "golden"

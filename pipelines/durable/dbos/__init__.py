@@ -7,7 +7,7 @@ flows to the others, or to the next (`pipelines.durable.workers`).
 from __future__ import annotations
 
 from pipelines.durable.dbos.database import Claim, claimed, engaged, engine_url
-from pipelines.durable.dbos.window import Look, State, Window
 from pipelines.durable.dbos.worker import Flows, Worker
+from pipelines.durable.dbos.workflow_client import Look, State, Window
 
 __all__ = ["Claim", "Flows", "Look", "State", "Window", "Worker", "claimed", "engaged", "engine_url"]

@@ -26,7 +26,7 @@ from pipelines.durable.dbos.database import (
     given_up,
     within,
 )
-from pipelines.durable.dbos.inbox import Inbox
+from pipelines.durable.dbos.queue import Inbox
 from pipelines.durable.port import Child, Engine, FencedError, Flow, Json
 from pipelines.durable.records import recorded
 from pipelines.durable.workers import LostError, Reaper

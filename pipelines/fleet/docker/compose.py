@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from pipelines.fleet.leavings import KEPT_LABELS
+from pipelines.fleet.orphans import KEPT_LABELS
 
 PREFIX = "com.docker.compose."
 PROJECT, SERVICE, IMAGE = PREFIX + "project", PREFIX + "service", PREFIX + "image"

@@ -10,10 +10,9 @@ from typing import Any
 import docker.errors
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from images.publication.answers import NotFoundError
-from images.publication.registry import Registry
-from pipelines.fleet.docker.essence import repository
-from pipelines.fleet.docker.given import Json
+from images.registry.answers import NotFoundError
+from images.registry.client import Registry
+from pipelines.fleet.docker.container_spec import Json, repository
 from pipelines.fleet.model import Fleet
 
 Configuration = Callable[[str], Json | None]  # what a registry says of an image, by its reference with digest

@@ -1,23 +1,78 @@
-"""Edge: which containers of an engine are a fleet's members, and how each one is."""
+"""Edge: which containers of an engine are a fleet's members or made by rollouts, and how each one is."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from threading import Lock
 from typing import Any
 
-from hardening.foundation.errors import RefusedError
-from pipelines.fleet.docker import compose, essence
-from pipelines.fleet.docker.given import Json
+import docker.errors
+import requests.exceptions
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.fleet.docker import compose, container_spec
+from pipelines.fleet.docker.container_spec import Json
+from pipelines.fleet.docker.create import find
 from pipelines.fleet.docker.images import Images
-from pipelines.fleet.docker.making import find
 from pipelines.fleet.health import probe
-from pipelines.fleet.leavings import ROLLOUT
-from pipelines.fleet.members import OLD, Member, protection
+from pipelines.fleet.members import OLD, Key, Member, protection
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.orphans import MEMBER, ROLLOUT
 from pipelines.fleet.together import together
+
+
+@contextmanager
+def outside(what: str, engine: str) -> Iterator[None]:
+    """Every failure of the engine or of the way to it is an OutsideError that says what was tried."""
+    try:
+        yield
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        reason = getattr(error, "explanation", None) or error
+        hint = "is the engine running? ./goldsmith doctor" if not isinstance(error, docker.errors.APIError) else ""
+        raise OutsideError(f"{what} on the Docker Engine {engine} failed: {reason}", hint=hint) from error
+
+
+MOMENT = 1.0  # seconds
+
+
+class Looks:
+    """Members that are replaced side by side are looked at in one call; what this process changes is seen at once."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+        self._lock = Lock()
+        self._listed: list[Json] = []
+        self._until = 0.0
+
+    def forget(self) -> None:
+        """Something was changed: look anew."""
+        with self._lock:
+            self._until = 0.0
+
+    def new(self, key: Key) -> Json | None:
+        """The new container of a step, as the engine lists it; the old one is never the new one."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._listed = self._api.containers(all=True, filters={"label": [ROLLOUT, MEMBER]})
+                self._until = time.monotonic() + MOMENT
+            listed = self._listed
+        wanted = (key.rollout, key.member)
+        return next((one for one in listed if _made_for(one) == wanted and one["Id"] != key.old), None)
+
+
+def _made_for(listed: Json) -> tuple[str, str]:
+    return listed["Labels"].get(ROLLOUT, ""), listed["Labels"].get(MEMBER, "")
+
+
+def as_inspected(listed: Json) -> Json:
+    """What a health probe asks of a running container."""
+    return {**listed, "State": {"Status": listed["State"]}}
+
 
 CHECKED = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 ENDED = ("exited", "dead")
@@ -43,8 +98,9 @@ class Inventory:
         """Every member, or the one with this name. Each is asked how it is at the same time as the others."""
         self._images.retry()
         everything = self._everything()
-        mine = [one for one in everything if only in ("", essence.name(one)) and self._is_member(one)]
-        return tuple(together([partial(self._member, one, everything) for one in sorted(mine, key=essence.name)]))
+        mine = [one for one in everything if only in ("", container_spec.name(one)) and self._is_member(one)]
+        mine.sort(key=container_spec.name)
+        return tuple(together([partial(self._member, one, everything) for one in mine]))
 
     def _everything(self) -> list[Json]:
         """All containers, those that do not run as well, as `inspect` shows them."""
@@ -55,13 +111,13 @@ class Inventory:
 
     def _is_member(self, container: Json) -> bool:
         """Whether it carries the fleet's labels, is no rollout's work in progress, and runs or should run."""
-        labels, name = _labels(container), essence.name(container)
+        labels, name = _labels(container), container_spec.name(container)
         rollout = labels.get(ROLLOUT)
         preparing = rollout is not None and name.endswith(f".{rollout}")
         if preparing or any(labels.get(key) != value for key, value in self._fleet.selector.items()):
             return False
         status = container["State"]["Status"]
-        return status in essence.RUNNING or (status in ENDED and OLD not in name and self._should_run(container))
+        return status in container_spec.RUNNING or (status in ENDED and OLD not in name and self._should_run(container))
 
     def _should_run(self, container: Json) -> bool:
         """Whether one that has ended should run: by its restart policy, or because we know it as a member.
@@ -75,10 +131,10 @@ class Inventory:
         if policy in ("always", "unless-stopped") or ROLLOUT in _labels(found):
             return True
         failed = found["State"].get("ExitCode") != 0
-        return failed and (policy == "on-failure" or essence.name(found) in self._recorded())
+        return failed and (policy == "on-failure" or container_spec.name(found) in self._recorded())
 
     def _member(self, container: Json, everything: list[Json]) -> Member:
-        named, labels = essence.name(container), _labels(container)
+        named, labels = container_spec.name(container), _labels(container)
         until, wrong = protection(self._fleet.limits.do_not_disrupt, labels)
         image, unknown = self._image(container)
         return Member(
@@ -86,14 +142,14 @@ class Inventory:
             name=named,
             handle=container["Id"],
             image=container["Config"]["Image"],
-            digests=essence.digests(container, image),
+            digests=container_spec.digests(container, image),
             layers=tuple((image.get("RootFS") or {}).get("Layers") or ()),
             since=datetime.fromisoformat(container["Created"][:19] + "+00:00"),
             healthy=self._serves(container),
             protected_until=until,
-            forced_in_place=essence.forced_in_place(container, self._fleet.limits.shared_mounts),
-            cannot_roll=essence.cannot_roll(container, everything) or unknown or wrong,
-            exact=essence.exact(container, image),
+            forced_in_place=container_spec.forced_in_place(container, self._fleet.limits.shared_mounts),
+            cannot_roll=container_spec.cannot_roll(container, everything) or unknown or wrong,
+            exact=container_spec.exact(container, image),
             defined_in=compose.defined_in(labels),
         )
 

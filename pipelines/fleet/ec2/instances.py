@@ -1,7 +1,7 @@
 """Edge: standalone EC2 instances as a fleet, each replaced by a new instance. Every effect finds what was done before.
 
 The new instance is found by the tags that it was launched with, the old one by its id, and what hung on the old one by
-the tags that it was given before the first change (`pipelines.fleet.ec2.essence`).
+the tags that it was given before the first change (`pipelines.fleet.ec2.instance_spec`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from datetime import UTC, datetime, timedelta
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.ec2 import requests
-from pipelines.fleet.ec2.amis import image_of
-from pipelines.fleet.ec2.comparison import differences
-from pipelines.fleet.ec2.essence import (
+from pipelines.fleet.ec2.instance_spec import (
     KEPT,
     STOPPED,
     Json,
     Kept,
     Shown,
+    differences,
     kept_in,
     own_tags,
 )
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, unfit
-from pipelines.fleet.ec2.place import Place
-from pipelines.fleet.leavings import EXPIRY
+from pipelines.fleet.ec2.provenance import image_of
+from pipelines.fleet.ec2.region_client import Place
 from pipelines.fleet.members import Key, Read, Target
 from pipelines.fleet.model import Method, Way
+from pipelines.fleet.orphans import EXPIRY
 from pipelines.fleet.port import GoneError
 
 

@@ -1,11 +1,8 @@
-"""Edge: what a fleet's selector finds at EC2: instances, Auto Scaling groups and launch templates, over regions.
-
-A region that cannot be read is told as such, with the reason: nothing in it counts as found, or as compliant.
-"""
+"""Edge: CloudWatch alarms by name, in every region of a fleet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hardening.foundation.errors import GoldsmithError
@@ -14,11 +11,35 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.tags import as_dict
 from images.ledger import Made
-from pipelines.fleet.ec2.balancers import of_instance
-from pipelines.fleet.ec2.essence import Json, Shown, is_member
-from pipelines.fleet.ec2.place import Place, portions
+from pipelines.fleet.ec2.instance_spec import Json, Shown, is_member
+from pipelines.fleet.ec2.moving import of_instance
+from pipelines.fleet.ec2.region_client import Place, portions
 from pipelines.fleet.members import Unread
 from pipelines.fleet.model import Fleet
+
+FIRING, AT_ONCE = "ALARM", 100
+
+
+def firing(cloud: Cloud, places: Iterable[tuple[str, str]], names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the alarms that fire in some region; one that is nowhere, or cannot be asked, fires."""
+    states: dict[str, set[str]] = {}
+    try:
+        for account, region in places:
+            for name, state in _states(cloud, account, region, names):
+                states.setdefault(name, set()).add(state)
+    except GoldsmithError:
+        return tuple(names)
+    return tuple(name for name in names if FIRING in states.get(name, {FIRING}))
+
+
+def _states(cloud: Cloud, account: str, region: str, names: Sequence[str]) -> Iterable[tuple[str, str]]:
+    kinds = ["MetricAlarm", "CompositeAlarm"]
+    for start in range(0, len(names), AT_ONCE):
+        asked = {"AlarmNames": list(names[start : start + AT_ONCE]), "AlarmTypes": kinds}
+        answer = cloud.client("cloudwatch", region, account).call("DescribeAlarms", **asked)
+        for one in (*answer.get("MetricAlarms", ()), *answer.get("CompositeAlarms", ())):
+            yield one["AlarmName"], one["StateValue"]
+
 
 GROUP = "aws:autoscaling:groupName"
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 from hardening.foundation.errors import OutsideError
 from images.aws.cloud import Cloud
 from images.aws.requests import BOOT
-from pipelines.fleet.ec2.amis import image_of, is_image
-from pipelines.fleet.ec2.essence import KEPT, Json, Kept, Shown, kept_in
+from pipelines.fleet.ec2.instance_spec import KEPT, Json, Kept, Shown, kept_in
 from pipelines.fleet.ec2.inventory import Found, Inventory, Template, places, read_fleet
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
-from pipelines.fleet.ec2.place import Place
+from pipelines.fleet.ec2.provenance import image_of, is_image
+from pipelines.fleet.ec2.region_client import Place
 from pipelines.fleet.health import ask
-from pipelines.fleet.leavings import MEMBER
 from pipelines.fleet.members import Key, Member, Read, Seen, Target, protection
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.orphans import MEMBER
 
 
 class Ec2Members:

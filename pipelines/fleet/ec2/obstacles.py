@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.fleet.ec2.essence import FIRST, TAGS_AT_MOST, Json, Kept, Shown
+from pipelines.fleet.ec2.instance_spec import FIRST, TAGS_AT_MOST, Json, Kept, Shown
 from pipelines.fleet.model import Ec2, Way
 
 CARDS = ("interface", "efa", "efa-only")

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.delegated import Pacing
 from pipelines.fleet.model import Limits, Method
+from pipelines.fleet.port import Pacing
 
 ALL = 100  # percent
 LONGEST = timedelta(hours=48)  # of a checkpoint and of a bake

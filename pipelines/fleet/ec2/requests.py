@@ -8,8 +8,7 @@ from typing import Any
 
 from hardening.foundation.hashing import digest_of
 from images.aws.tags import as_list
-from pipelines.fleet.ec2.comparison import options
-from pipelines.fleet.ec2.essence import FIRST, SETTINGS, Json, Kept, Registration, Shown, persons_tags
+from pipelines.fleet.ec2.instance_spec import FIRST, SETTINGS, Json, Kept, Registration, Shown, options, persons_tags
 
 PLACEMENT = ("AvailabilityZone", "Tenancy", "GroupName", "PartitionNumber", "HostId", "HostResourceGroupArn")
 WITH_IOPS = ("gp3", "io1", "io2")

@@ -13,9 +13,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.tags import as_dict
 from images.ledger import Made
 from pipelines.fleet.ec2 import requests
-from pipelines.fleet.ec2.amis import image_of
-from pipelines.fleet.ec2.comparison import changed, root_traits
-from pipelines.fleet.ec2.essence import (
+from pipelines.fleet.ec2.instance_spec import (
     KEPT,
     RUNNING,
     STOPPED,
@@ -23,17 +21,20 @@ from pipelines.fleet.ec2.essence import (
     Json,
     Kept,
     Shown,
+    changed,
     kept_in,
     own_tags,
     persons_tags,
+    root_traits,
 )
-from pipelines.fleet.ec2.leavings import volumes_of
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
-from pipelines.fleet.ec2.place import Place
-from pipelines.fleet.leavings import EXPIRY, MEMBER, ROLLOUT
+from pipelines.fleet.ec2.orphans import volumes_of
+from pipelines.fleet.ec2.provenance import image_of
+from pipelines.fleet.ec2.region_client import Place
 from pipelines.fleet.members import Key, Read, Target
 from pipelines.fleet.model import Way
+from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.port import UnderwayError
 
 UNDER_WAY = ("pending", "in-progress", "failing", "failing-detached")

@@ -1,0 +1,283 @@
+"""The gate: what checks, scanners and dates say, against a policy and its waivers, becomes reasons and a verdict. Pure.
+
+A verdict is allowed only when at least one vulnerability scanner and one control really evaluated the image and no
+enforced reason stands unwaived. What was not evaluated is never a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from hardening import benchmark
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
+from hardening.foundation.text import one_line
+from hardening.model import Enforcement, Waiver
+from hardening.policy import FixWindow, Policy, Rule, covering
+from hardening.running import RunningFacts, judge_member
+from hardening.scanner_quorum import counts, judges, outdated, unread
+from hardening.waivers import about_check, about_finding, about_rule, ended, settle
+
+__all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
+
+LENIENT_FIRST = tuple(Enforcement)
+FirstSeen = Mapping[tuple[str, str], datetime]
+
+
+def judge_image(
+    policy: Policy,
+    subject: str,
+    checks: Sequence[CheckResult] | None,
+    reports: Sequence[ScanReport],
+    findings: Sequence[Finding],
+    waivers: Sequence[Waiver],
+    now: datetime,
+    first_seen: FirstSeen | None = None,
+) -> Verdict:
+    """The verdict over publishing the image `subject` by `policy` at `now`.
+
+    `checks` is None for an image that is not ours, which no profile applies to; of ours at least one must have looked.
+    `first_seen` maps (id, package) to when a fix was first known to us, for findings that do not carry it; a finding in
+    neither is new. Reasons come in a fixed order, refusals first.
+    """
+    merged, seen = merge(findings), first_seen or {}
+    rules = policy.image
+    own = [
+        *judges(rules.judges, subject, reports, now),
+        *_unchecked(subject, checks),
+        *_windowless(policy),
+        *_silent(policy, subject, reports),
+        *benchmark.measured(rules.benchmark, subject, reports),
+        *unread(rules.judges, subject, reports, now),
+        *outdated(rules.judges, subject, reports, now),
+        *_review(policy, now),
+        *ended(waivers, subject, now.date()),
+    ]
+    about = [(reason, about_rule(reason.rule)) for reason in own]
+    about += [
+        (_check(subject, result), about_check(result.control))
+        for result in checks or ()
+        if result.outcome in CHECK_BROKE
+    ]
+    about += [
+        (_dissent(_finding(policy, subject, finding, now, seen), finding, reports), about_finding(finding))
+        for finding in merged
+    ]
+    settled = [settle(reason, named, policy.exception_contact, waivers, now) for reason, named in about]
+    evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
+    refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
+    return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
+
+
+CHECK_BROKE = {
+    Outcome.FAIL: "does not hold",
+    Outcome.ERROR: "could not be checked",
+    Outcome.NOT_EVALUATED: "was not evaluated",
+}
+
+
+def _order(reason: Reason) -> tuple[bool, int, bool, str, str, str]:
+    """What is waived last, what refuses first, and of that first that nothing was judged at all."""
+    lenient = -LENIENT_FIRST.index(reason.enforcement)
+    return (bool(reason.waived_by), lenient, reason.rule != "judges", reason.rule, reason.what, reason.subject)
+
+
+def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> list[Reason]:
+    """The reason against an image of ours that no control's check looked at."""
+    if checks is None or any(result.outcome in (Outcome.PASS, Outcome.FAIL) for result in checks):
+        return []
+    return [
+        Reason(
+            rule="checks",
+            subject=subject,
+            enforcement=Enforcement.ENFORCE,
+            what=f"nothing was verified: of {len(checks)} controls none passed or failed",
+            why="an image that no control was checked on looks exactly like a hardened one",
+            todo=f"`./goldsmith image.build {subject} --no-cache` verifies it by a profile whose controls apply",
+        )
+    ]
+
+
+def _windowless(policy: Policy) -> list[Reason]:
+    """The reason against every image where the policy lets known vulnerabilities stay for ever."""
+    if policy.image.has_window:
+        return []
+    return [
+        Reason(
+            rule="policy-window",
+            subject=policy.name,
+            enforcement=Enforcement.ENFORCE,
+            what=f"the policy {policy.name} enforces no window in which vulnerabilities must be fixed",
+            why="by such a policy an image with every known hole would pass",
+            todo=f"{policy.owner}: add [[image.vulnerabilities]] to hardening/policies/{policy.name}.toml",
+        )
+    ]
+
+
+def _check(subject: str, result: CheckResult) -> Reason:
+    broke = CHECK_BROKE[result.outcome]
+    return Reason(
+        rule=result.control,
+        subject=subject,
+        enforcement=result.enforcement,
+        what=f"control {result.control} ({result.severity}) {broke}: {result.title}: {result.evidence.strip()}",
+        why=f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply",
+        todo="remove what the evidence names from the image's definition, or let the control apply it",
+    )
+
+
+def _finding(policy: Policy, subject: str, finding: Finding, now: datetime, first_seen: FirstSeen) -> Reason:
+    if finding.kind is FindingKind.VULNERABILITY:
+        return _vulnerability(policy, subject, finding, now, first_seen)
+    if policy.image.benchmark and benchmark.is_rule(finding):
+        return benchmark.broken(policy.image.benchmark, subject, finding)
+    secret = finding.kind is FindingKind.SECRET
+    return _other(subject, finding, policy.image.secrets if secret else policy.image.misconfigurations)
+
+
+def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
+    """The windows of `policy` that cover `finding`, by severity and exploitation (see FixWindow)."""
+    return covering(policy.image.vulnerabilities, finding.severity, exploited=finding.exploited)
+
+
+def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime, first_seen: FirstSeen) -> Reason:
+    what = f"{finding.id} in {finding.package} {finding.installed}"
+    exploited = ", known to be exploited" if finding.exploited else ""
+    base = Reason(
+        rule=finding.id,
+        subject=subject,
+        enforcement=Enforcement.AUDIT,
+        what=f"{what}: {_said(finding)}{exploited}{_title(finding)}",
+        why="attackers read the same advisories: once a fix is published, the hole is too",
+        todo=f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)",
+    )
+    if not finding.fixed:
+        wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"
+        return replace(base, enforcement=policy.image.unfixed.enforcement, todo=wait)
+    since = finding.fix_known_since or first_seen.get((finding.id, finding.package), now)
+    treated = [_in_window(window, since, now) for window in windows(policy, finding)]
+    if not treated:
+        return replace(base, since=since)
+    enforcement, deadline = max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
+    what = f"{base.what}; {_window_text(since, deadline, now)}"
+    return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=what)
+
+
+def _window_text(since: datetime, deadline: datetime, now: datetime) -> str:
+    known = f"a fix is known since {since:%Y-%m-%d}"
+    if deadline == since:
+        return f"{known}, and the policy gives no time to wait with it"
+    return f"{known}, and {'must' if now < deadline else 'had to'} be in by {deadline:%Y-%m-%d %H:%M} UTC"
+
+
+def _said(finding: Finding) -> str:
+    """The severity and who says so; where scanners disagree, each one's own word."""
+    if len({severity for _, severity in finding.scanners}) > 1:
+        opinions = ", ".join(f"{scanner}: {severity}" for scanner, severity in finding.scanners)
+        return f"severity {finding.severity}, though scanners disagree ({opinions})"
+    return f"severity {finding.severity} ({', '.join(scanner for scanner, _ in finding.scanners)})"
+
+
+def _title(finding: Finding) -> str:
+    return f": {finding.title}" if finding.title and finding.title != finding.id else ""
+
+
+def _in_window(window: FixWindow, since: datetime, now: datetime) -> tuple[Enforcement, datetime]:
+    """How a window treats a fix known since `since`: inside it at most a warning, after it the window's enforcement."""
+    deadline = since + window.within + window.grace
+    inside = min(window.enforcement, Enforcement.WARN, key=LENIENT_FIRST.index)
+    return (inside if now < deadline else window.enforcement), deadline
+
+
+def _dissent(reason: Reason, finding: Finding, reports: Sequence[ScanReport]) -> Reason:
+    """`reason` with the vulnerability scanners that evaluated the image too and stay silent: that is an opinion."""
+    said = {scanner for scanner, _ in finding.scanners}
+    looked = {r.scanner for r in reports if r.kind is finding.kind and r.outcome in (Outcome.PASS, Outcome.FAIL)}
+    silent = sorted(looked - said)
+    if finding.kind is not FindingKind.VULNERABILITY or not silent:
+        return reason
+    return replace(reason, what=f"{reason.what}; {', '.join(silent)} looked and did not find it")
+
+
+def _other(subject: str, finding: Finding, rule: Rule) -> Reason:
+    secret = finding.kind is FindingKind.SECRET
+    return Reason(
+        rule=finding.id,
+        subject=subject,
+        enforcement=rule.enforcement,
+        what=f"{finding.kind} {finding.id} in {finding.package}: {_said(finding)}{_title(finding)}",
+        why="whoever can pull the image can read it, and layers keep what a later layer deletes"
+        if secret
+        else "it weakens the image for everyone who builds on it",
+        todo="take it out of the image, revoke it where it was valid, and mount secrets when the container runs"
+        if secret
+        else f"change the image's definition{': ' + finding.fixed if finding.fixed else ''}",
+    )
+
+
+def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list[Reason]:
+    """Reasons for the scanners for secrets and misconfigurations that did not evaluate the image."""
+    rules = {
+        FindingKind.SECRET: policy.image.secrets,
+        FindingKind.MISCONFIGURATION: policy.image.misconfigurations,
+    }
+    return [
+        Reason(
+            rule=f"{report.scanner}-evaluated",
+            subject=subject,
+            enforcement=rules[report.kind].enforcement,
+            what=f"{report.scanner} did not evaluate this image for a {report.kind}: {report.reason}",
+            why="what was not looked at is not known to be good",
+            todo="./goldsmith doctor shows what the scanner lacks",
+        )
+        for report in reports
+        if report.kind in rules
+        and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
+        and not (policy.image.benchmark and report.scanner == benchmark.JUDGE)  # which has a rule of its own
+    ]
+
+
+def _review(policy: Policy, now: datetime) -> list[Reason]:
+    """A policy that nobody has looked at in time is itself a finding, of the policy's owner."""
+    if now.date() <= policy.review_by:
+        return []
+    late: timedelta = now.date() - policy.review_by
+    return [
+        Reason(
+            rule="policy-review",
+            subject=policy.name,
+            enforcement=Enforcement.WARN,
+            what=f"policy {policy.name} had to be reviewed by {policy.review_by}, {late.days} days ago",
+            why="limits that nobody has looked at again drift from what threatens us",
+            todo=f"{policy.owner}: review hardening/policies/{policy.name}.toml and move review_by",
+        )
+    ]
+
+
+NAMED = 6
+
+
+def explain(reasons: Sequence[Reason]) -> str:
+    """`reasons` as text. Those with one remedy stand together: holes that one newer package closes are one task."""
+    groups: dict[tuple[str, str, str, str], list[Reason]] = {}
+    for reason in reasons:
+        groups.setdefault((reason.enforcement, reason.why, reason.todo, reason.waived_by), []).append(reason)
+    blocks = [_block(group) for group in groups.values()]
+    ask = next((reason for reason in reasons if reason.waiver and not reason.waived_by), None)
+    if ask:
+        blocks.append(f"if it cannot be done in time, for {ask.rule} {ask.waiver}")
+    return "\n".join(blocks)
+
+
+def _block(group: list[Reason]) -> str:
+    first = group[0]
+    lines = [f"{first.enforcement}: {one_line(first.what)}"]
+    if group[1:]:
+        rules = [reason.rule for reason in group[1:]]
+        more = f" and {len(rules) - NAMED} more" if rules[NAMED:] else ""
+        lines.append(f"  the same for: {one_line(', '.join(rules[:NAMED]))}{more}")
+    lines += [f"  why: {one_line(first.why)}", f"  do:  {one_line(first.todo)}"]
+    if first.waived_by:
+        lines.append(f"  waived by {first.waived_by}")
+    return "\n".join(lines)

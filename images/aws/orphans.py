@@ -1,0 +1,162 @@
+"""What killed runs left: things that carry our tags and that a line of the ledger says a run began. Pure.
+
+Everything that a publication makes is tagged with the day from which it may be removed; the tag goes when all is done.
+Anyone who may tag can write such a tag onto anything. So a tag shows a thing, and only a line of the ledger lets it go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from images.aws import tags
+from images.aws.amis import forget, image, ours_in, remove_image, remove_snapshot
+from images.aws.cloud import Cloud
+from images.aws.uses import uses_in
+from images.ledger import Made
+from images.ledger.cloud_resources import BEGUN, STANDING
+
+
+@dataclass(frozen=True)
+class Found:
+    """One thing with our tags: a snapshot, a volume, an instance or an image. `reap_after` as its tag says.
+
+    `token` is what it was made by and keeps for good: an image's name, the last word of a snapshot's description.
+    """
+
+    account: str
+    region: str
+    kind: str
+    id: str
+    name: str
+    reap_after: datetime | None
+    token: str = ""
+
+    @property
+    def where(self) -> str:
+        """How people tell it from others."""
+        return f"{self.region}/{self.id}"
+
+
+@dataclass(frozen=True)
+class Reaping:
+    """What becomes of one thing, and why."""
+
+    found: Found
+    remove: bool
+    why: str
+
+
+def decide(found: Found, *, state: str, users: Sequence[str], now: datetime) -> Reaping | None:
+    """Whether a thing may go; None where it is no riddle, since the ledger owns it.
+
+    `state` is that of its line in the ledger: standing, begun, or empty where there is none.
+    """
+    if state == "standing":
+        return None
+    if found.reap_after is None:
+        return Reaping(found, False, "published, and not in this ledger: ./goldsmith image.rebuild reads it in")
+    if not state:
+        return Reaping(found, False, "it has our tags and no line in this ledger: remove it by hand if it is yours")
+    if now < found.reap_after:
+        until = f"{found.reap_after:%Y-%m-%d %H:%M} UTC"
+        return Reaping(found, False, f"a run began it: the next one may go on with it; to be removed from {until}")
+    if users:
+        return Reaping(found, False, f"{users[0]} still names it")
+    return Reaping(found, True, "a killed run left it")
+
+
+ORDER = ("instance", "volume", "image", "snapshot")  # what stands on others goes first
+ENDED = {"terminated", "shutting-down"}
+
+
+def reap(cloud: Cloud, *, apply: bool) -> tuple[Reaping, ...]:
+    """Every thing with our tags that is no release of this ledger, and what becomes of it.
+
+    Raises OutsideError where a region cannot be read: what stands there is unknown.
+    """
+    regions = dict.fromkeys((cloud.home, *cloud.aws.all_regions, *sorted({line.region for line in cloud.made()})))
+    found = [reaping for region in regions for reaping in _in_region(cloud, region)]
+    return tuple(_done(cloud, reaping) for reaping in found) if apply else tuple(found)
+
+
+def _in_region(cloud: Cloud, region: str) -> list[Reaping]:
+    try:
+        found = list(_found(cloud, region))
+        users = uses_in(cloud, region) if found else {}
+    except GoldsmithError as error:
+        hint = "what cannot be read is not taken for left over; try again"
+        raise OutsideError(f"{region} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
+    lines = [line for line in cloud.made(region=region) if line.kind in REMOVERS]
+    # A run that was killed before it knew the id has written down by which token it would make the thing.
+    known = {(line.kind, one): _state(cloud, line) for line in lines for one in (line.resource or line.token,)}
+    decided = [
+        decide(one, state=_known(known, one), users=users.get(one.id, ()), now=cloud.now)
+        for one in sorted(found, key=lambda one: (ORDER.index(one.kind), one.id))
+    ]
+    return [reaping for reaping in decided if reaping]
+
+
+def _known(known: dict[tuple[str, str], str], found: Found) -> str:
+    return known.get((found.kind, found.id)) or known.get((found.kind, found.token), "")
+
+
+def _state(cloud: Cloud, line: Made) -> str:
+    """Whose a line's thing is: `standing` where a release stands on it, else still what a run began."""
+    over = cloud.ledger.releases_of_content(line.content)
+    stands = [one for one in over if not one.pruned_at and (line.kind == "snapshot" or one.digest == line.release)]
+    return STANDING if stands else BEGUN
+
+
+def _found(cloud: Cloud, region: str) -> Iterator[Found]:
+    """Everything in a region with a tag of ours."""
+    ec2 = cloud.client("ec2", region)
+    keyed = [{"Name": "tag-key", "Values": [f"{cloud.prefix}{key}" for key in (tags.NAME, tags.REAP_AFTER)]}]
+    for reservation in ec2.pages("DescribeInstances", "Reservations", Filters=keyed):
+        for one in reservation["Instances"]:
+            if one["State"]["Name"] not in ENDED:
+                yield _as_found(cloud, region, "instance", one["InstanceId"], one)
+    for one in ec2.pages("DescribeVolumes", "Volumes", Filters=keyed):
+        yield _as_found(cloud, region, "volume", one["VolumeId"], one)
+    for one in ec2.pages("DescribeSnapshots", "Snapshots", Filters=keyed, OwnerIds=["self"]):
+        yield _as_found(cloud, region, "snapshot", one["SnapshotId"], one)
+    for ami in ours_in(cloud, region):
+        due = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.REAP_AFTER}")
+        yield Found(cloud.aws.account, region, "image", ami.id, ami.name, due, ami.name)
+
+
+def _as_found(cloud: Cloud, region: str, kind: str, resource: str, shown: dict[str, Any]) -> Found:
+    said = tags.as_dict(shown.get("Tags"))
+    due = tags.moment_in(said, f"{cloud.prefix}{tags.REAP_AFTER}")
+    token = shown.get("Description", "").rpartition(" ")[2] if kind == "snapshot" else ""
+    return Found(cloud.aws.account, region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due, token)
+
+
+def _done(cloud: Cloud, reaping: Reaping) -> Reaping:
+    """Remove a thing that may go; a failure is told and stops no other."""
+    found = reaping.found
+    if not reaping.remove:
+        return reaping
+    try:
+        REMOVERS[found.kind](cloud, found)
+    except GoldsmithError as error:
+        return replace(reaping, remove=False, why=f"{reaping.why}; not removed: {error.message}")
+    forget(cloud, found.region, found.id)
+    cloud.note("reap", found.where, f"{found.kind}: {reaping.why}")
+    return reaping
+
+
+def _image(cloud: Cloud, found: Found) -> None:
+    if ami := image(cloud, found.region, found.id):
+        remove_image(cloud, ami)
+
+
+def _snapshot(cloud: Cloud, found: Found) -> None:
+    remove_snapshot(cloud, found.region, found.id)
+
+
+REMOVERS: dict[str, Callable[[Cloud, Found], None]] = {"image": _image, "snapshot": _snapshot}
+"""What a publication makes, and so what is removed. Instances and volumes with our tags are shown only."""

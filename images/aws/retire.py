@@ -1,0 +1,143 @@
+"""The expiry walk: every image of ours in every region, the step that is due, and on request the step itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError
+from images.aws import tags
+from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, remove_image, remove_snapshot
+from images.aws.cloud import Cloud
+from images.aws.expiry import Fate, Grace, Step, decide, unread
+from images.aws.model import Ami
+from images.aws.uses import Uses, unseen, uses_in
+from images.ledger.cloud_resources import GONE, STANDING
+from images.release import lifecycle
+from images.release.published import PREVIOUS
+
+STEPS = {Step.DEPRECATE, Step.DISABLE, Step.REMOVE}
+UNREAD = "unread"
+
+
+def walk(cloud: Cloud, *, apply: bool) -> tuple[Fate, ...]:
+    """Decide over every image of ours, and with `apply` take the steps that are due.
+
+    Who names the images of a region is read again right before any of them is touched.
+    """
+    regions = {region: _in_region(cloud, region) for region in _regions(cloud)}
+    if not apply:
+        return tuple(fate for fates in regions.values() for fate in fates)
+    done = [fate for region, fates in regions.items() for fate in _take_all(cloud, region, fates)]
+    blind = {fate.ami.region for fate in done if fate.ami.state == UNREAD}
+    for region in regions.keys() - blind:
+        _forget_missing(cloud, region)
+    for region, snapshot, _ in orphans(cloud):
+        if region not in blind:
+            remove_snapshot(cloud, region, snapshot)
+    _end_releases(cloud)
+    return tuple(done)
+
+
+def _regions(cloud: Cloud) -> tuple[str, ...]:
+    """Where there may be images of ours: by the settings, and by the ledger, whose settings may have been others."""
+    known = sorted({line.region for line in cloud.made(kind="image")})
+    return tuple(dict.fromkeys((cloud.home, *cloud.aws.all_regions, *known)))
+
+
+def _in_region(cloud: Cloud, region: str) -> list[Fate]:
+    """The fates of a region's images; where it cannot be read, all that the ledger knows there is held back."""
+    try:
+        amis = ours_in(cloud, region)
+        uses = uses_in(cloud, region) if amis else {}
+    except GoldsmithError as error:
+        say(f"{region} cannot be read, so nothing in it is touched: {error.message}")
+        return [unread(ami, error.message) for ami in _known(cloud, region)]
+    return [_fate(cloud, ami, uses) for ami in amis]
+
+
+def _fate(cloud: Cloud, ami: Ami, uses: Uses) -> Fate:
+    grace = Grace(cloud.aws.disable_after, cloud.aws.deregister_after)
+    disabled_at = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}")
+    told = _told(cloud, ami)
+    users = _holding(told, uses.get(ami.id, ()))
+    return decide(told, users, grace, cloud.now, disabled_at=disabled_at, unseen=unseen(cloud))
+
+
+def _told(cloud: Cloud, ami: Ami) -> Ami:
+    """The image with a revocation that only the ledger knows of."""
+    known = cloud.ledger.release(ami.release.digest) if ami.release else None
+    if not ami.release or ami.release.revoked_at or not known or not known.revoked_at:
+        return ami
+    return replace(ami, release=replace(ami.release, revoked_at=known.revoked_at, revoked_reason=known.revoked_reason))
+
+
+def _holding(ami: Ami, users: Iterable[str]) -> tuple[str, ...]:
+    """What holds an image. A revoked one is nothing to go back to, so `-previous` does not hold it."""
+    revoked = ami.release is not None and ami.release.revoked_at
+    return tuple(user for user in users if not (revoked and user.endswith(PREVIOUS)))
+
+
+def _known(cloud: Cloud, region: str) -> list[Ami]:
+    """The images that the ledger knows in a region."""
+    lines = cloud.made(region=region, kind="image")
+    return [
+        Ami(line.account, region, line.resource, line.token, UNREAD, (), release=cloud.ledger.release(line.release))
+        for line in lines
+    ]
+
+
+def _take_all(cloud: Cloud, region: str, fates: Iterable[Fate]) -> list[Fate]:
+    """Take the steps that are due in a region, as far as they still are once its users are read again."""
+    fates = list(fates)
+    if not any(fate.step in STEPS for fate in fates):
+        return fates
+    uses = uses_in(cloud, region)
+    return [_taken(cloud, fate, uses) if fate.step in STEPS else fate for fate in fates]
+
+
+def _taken(cloud: Cloud, fate: Fate, uses: Uses) -> Fate:
+    """Take one step; a failure is told and stops no other."""
+    now = _fate(cloud, fate.ami, uses)
+    try:
+        if now.step is fate.step:
+            _take(cloud, fate)
+            cloud.note("prune", fate.ami.where, f"{fate.step}: {fate.why}")
+    except GoldsmithError as error:
+        return replace(fate, step=Step.KEEP, why=f"{fate.why}; not done: {error.message}", held=True)
+    return now
+
+
+def _take(cloud: Cloud, fate: Fate) -> None:
+    ami, ec2 = fate.ami, cloud.client("ec2", fate.ami.region)
+    match fate.step:
+        case Step.DEPRECATE:
+            deprecate(cloud, ami, cloud.now + SOON)
+        case Step.DISABLE:  # the day first: an image that is disabled without one would wait forever
+            put_tags(
+                cloud, ami.region, (ami.id,), {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
+            )
+            ec2.call("DisableImage", ImageId=ami.id)
+        case Step.REMOVE:
+            remove_image(cloud, ami)
+
+
+def _forget_missing(cloud: Cloud, region: str) -> None:
+    """Write down which images are gone: somebody removed them, or a run that was killed right after it had."""
+    for line in cloud.made(region=region, kind="image", state=STANDING):
+        if image(cloud, region, line.resource) is None:
+            cloud.mark(line, state=GONE)
+
+
+def _end_releases(cloud: Cloud) -> None:
+    """Releases whose last image has gone: their statement goes too, and the ledger is told."""
+    for release in cloud.ledger.releases():
+        lines = cloud.ledger.made(cloud.aws.account, kind="image", release=release.digest)
+        if release.pruned_at or not lines or any(line.state != GONE for line in lines):
+            continue
+        for line in cloud.made(kind="statement", release=release.digest):
+            cloud.client("ssm", line.region).call("DeleteParameters", Names=[line.resource])
+            cloud.mark(line, state=GONE)
+        cloud.ledger.mark_pruned(release.digest, cloud.now)
+        cloud.note("prune", f"{release.repository}@{release.digest}", "its last image is gone")

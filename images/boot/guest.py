@@ -1,0 +1,202 @@
+"""What goes into a machine without changing its disk, and what it reports: systemd credentials, a stream. Pure."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from shlex import quote
+
+from hardening.findings import TIME_LIMIT_SECONDS
+from hardening.render import Check
+
+LAST_LINES = 20
+# Escape sequences (ECMA-48: CSI, OSC and short ones) and other control characters but tab and line feed.
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]|[\x00-\x08\x0b-\x1f\x7f]"
+)
+
+
+def plain(console: str) -> str:
+    """The console's text alone."""
+    return _CONTROL.sub("", console)
+
+
+def tail(console: str) -> str:
+    """The last lines that say something."""
+    lines = [line.rstrip() for line in plain(console).splitlines() if line.strip()]
+    return "\n".join(lines[-LAST_LINES:])
+
+
+PORT = "goldsmith"
+SCRIPT = "goldsmith.boot"
+# systemd drops longer ones without a word (tried with 257: about 30 KB); what is large goes over fw_cfg.
+SMBIOS_LIMIT = 24_000
+FW_CFG = "opt/io.systemd.credentials/"  # before a credential's name; QEMU allows 55 characters in all
+UNIT = rf"""[Unit]
+Description=Boot gate
+ConditionPathExists=!/etc/initrd-release
+Wants=dev-virtio\x2dports-{PORT}.device
+After=dev-virtio\x2dports-{PORT}.device
+
+[Service]
+Type=exec
+LoadCredential={SCRIPT}
+ExecStart=/bin/sh %d/{SCRIPT}
+StandardOutput=journal+console
+"""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What the script does in one boot: the checks, how long it waits for the boot's end, and how it turns off.
+
+    `gently`: stops every service first, as a machine does whose disk is used again.
+    """
+
+    checks: tuple[Check, ...] = ()
+    patience_seconds: int = 150
+    cloud_init: bool = False
+    gently: bool = False
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """The names of all records that must come back."""
+        more = ("observed.cloud-init",) if self.cloud_init else ()
+        return (
+            *("observed.completed", "observed.failed-units", "observed.listening", "observed.identity"),
+            *more,
+            *(check.control for check in self.checks),
+        )
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """systemd credentials by name: short ones are strings of SMBIOS type 11, long ones files over fw_cfg."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def smbios(self) -> tuple[str, ...]:
+        """The SMBIOS strings (systemd.system-credentials(7))."""
+        short = {name: text for name, text in self.texts.items() if name not in self.files}
+        return tuple(f"io.systemd.credential.binary:{name}={_base64(text)}" for name, text in short.items())
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The text of each that is too long for SMBIOS, by name: fw_cfg takes them, where the name is short enough."""
+        return {name: text for name, text in self.texts.items() if len(_base64(text)) > SMBIOS_LIMIT}
+
+
+def live(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """The checks that ask the running machine: those whose text mentions LIVE."""
+    return tuple(check for check in checks if re.search(r"\bLIVE\b", check.text))
+
+
+def credentials(guest: str, errand: Errand, planted: Credentials | None = None) -> Credentials:
+    """All that one boot needs; `guest` is the text of guest.sh, `planted` what a test breaks the machine with."""
+    return Credentials(
+        {
+            **(planted.texts if planted else {}),
+            "systemd.extra-unit.goldsmith-boot.service": UNIT,
+            "systemd.unit-dropin.basic.target": "[Unit]\nWants=goldsmith-boot.service\n",
+            SCRIPT: script(guest, errand),
+        }
+    )
+
+
+def script(guest: str, errand: Errand) -> str:
+    """The whole script: look first, then run the checks, two at a time, and report each."""
+    looks = [
+        f"observe observed.completed completed {errand.patience_seconds}",
+        "observe observed.failed-units failed_units",
+        "observe observed.listening listening",
+        "observe observed.identity identity",
+    ]
+    if errand.cloud_init:
+        looks.append("observe observed.cloud-init cloud_init")
+    off = "systemctl poweroff" if errand.gently else "systemctl poweroff --force --force"
+    return "\n".join([guest, *looks, *_side_by_side(errand.checks), f"finish {off}", ""])
+
+
+def _side_by_side(checks: Sequence[Check]) -> list[str]:
+    """The lines that run the checks in two lanes, one for each processor, and then report them in order."""
+    lanes = [[_call(check) for check in checks[lane::2]] for lane in (0, 1)]
+    running = [line for lane in lanes if lane for line in ("{", *lane, "} &")]
+    return [*running, "wait", *(f"report {check.control}" for check in checks)]
+
+
+def _call(check: Check) -> str:
+    values = (quote(f"{name}={value}") for name, value in check.env.items())
+    return " ".join(["check", check.control, str(TIME_LIMIT_SECONDS), quote(check.text), *values])
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+_RECORD = re.compile(r"record (\S+) (\d+) out=([A-Za-z0-9+/=]*) err=([A-Za-z0-9+/=]*)")
+_END = re.compile(r"end (\d+)")
+
+
+@dataclass(frozen=True)
+class Record:
+    """How one command in the machine ended, and what it printed."""
+
+    name: str
+    status: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The records by name, and why they are not the whole report; empty when they are."""
+
+    records: dict[str, Record]
+    problem: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that was expected came, and nothing else."""
+        return not self.problem
+
+
+def parse(data: bytes, expected: Sequence[str]) -> Stream:
+    """The report in `data`, which must hold each of the `expected` records once, and its end."""
+    text = data.decode(errors="replace")
+    lines = text.splitlines()
+    if not lines:
+        return Stream({}, "the machine reported nothing")
+    records = [record for line in lines if (record := _record(line))]
+    found = {record.name: record for record in records}
+    return Stream(found, _problem(lines, records, expected, ended=text.endswith("\n")))
+
+
+def _record(line: str) -> Record | None:
+    if not (match := _RECORD.fullmatch(line)):
+        return None
+    name, status, stdout, stderr = match.groups()
+    try:
+        return Record(name, int(status), _text(stdout), _text(stderr))
+    except Error:
+        return None
+
+
+def _text(encoded: str) -> str:
+    return b64decode(encoded, validate=True).decode(errors="replace")
+
+
+def _problem(lines: list[str], records: list[Record], expected: Sequence[str], *, ended: bool) -> str:
+    end = _END.fullmatch(lines[-1])
+    if not end or not ended:
+        return f"the machine's report breaks off after {len(records)} of {len(expected)} records"
+    if len(records) != len(lines) - 1 or int(end[1]) != len(records):
+        return f"the machine's report is damaged: {len(lines) - 1} lines, {len(records)} records, {end[0]!r}"
+    names = [record.name for record in records]
+    if sorted(names) != sorted(expected):
+        odd = sorted(set(names) ^ set(expected)) or sorted({name for name in names if names.count(name) > 1})
+        return f"the machine's report has missing, unexpected or doubled records: {', '.join(odd)}"
+    return ""

@@ -1,0 +1,76 @@
+"""A base from a distribution's packages: mmdebstrap on a repository that holds exactly the planned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardening.overlay import apply_to
+from images.build import steps
+from images.build.job import BuildJob, Built
+from images.packages import debian
+from images.packages.pool import write_repository
+from images.store import layers
+from images.store.files import fits_in_memory, room_on
+
+
+def build(job: BuildJob) -> Built:
+    """Build a working system (variant minbase). Needs root."""
+    epoch = steps.epoch_of(job)
+    tree = job.work / "tree"
+    with room_on(job.work):
+        make_tree(job, tree, epoch)
+        (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)
+        steps.put_files(job, tree)
+        apply_to(job.overlay, tree, job.work / "overlay")
+        steps.clean(tree, epoch)
+        layer = job.store.write_layer(layers.tree_entries(tree), epoch)
+        return steps.finish(job, tree, layer, (), epoch, f"goldsmith: bootstrap {_suite(job)}")
+
+
+def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()) -> None:
+    """Install the planned packages into a new `tree`, with more `options` of mmdebstrap; nothing of this host stays."""
+    repository, room = job.work / "debs", job.work / "room"
+    write_repository(repository, _suite(job), job.debs, job.stanzas)
+    room.mkdir()
+    env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}
+    argv = command(job, tree, repository, options)
+    if fits_in_memory(_room_needed(job)):
+        inner = command(job, room / "tree", repository, options)
+        argv = ["sh", str(steps.HERE / "in_memory.sh"), str(room), str(tree), *inner]
+    steps.run_bound(job, argv, env, "the lines above are what apt and dpkg said")
+    leftovers = ("apt/sources.list", "apt/apt.conf.d/99mmdebstrap", "dpkg/dpkg.cfg.d/99mmdebstrap")
+    for name in (*leftovers, "hostname", "resolv.conf"):
+        (tree / "etc" / name).unlink(missing_ok=True)
+
+
+def command(job: BuildJob, tree: Path, repository: Path, options: Sequence[str] = ()) -> list[str]:
+    """The mmdebstrap command line: everything comes from `repository`, everything in it is installed."""
+    packages = sorted({package.name for package in job.packages})
+    return [
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        f"--architectures={job.platform.removeprefix('linux/')}",
+        # The new tree is ours alone until it is packed: syncing it to the disk file by file buys nothing.
+        "--dpkgopt=force-unsafe-io",
+        '--aptopt=APT::Sandbox::User "root"',
+        '--aptopt=Acquire::Languages "none"',
+        *options,
+        f"--include={','.join(packages)}",
+        _suite(job),
+        str(tree),
+        f"deb [trusted=yes] copy:{repository} ./",
+    ]
+
+
+def _room_needed(job: BuildJob) -> int:
+    """Bytes that mmdebstrap holds at once: the .debs, and twice what is in them: dpkg replaces what was unpacked."""
+    entries = (debian.fields(stanza) for stanza in debian.stanzas(job.stanzas))
+    return sum(int(entry.get("Size", 0)) + 2048 * int(entry.get("Installed-Size", 0)) for entry in entries)
+
+
+def _suite(job: BuildJob) -> str:
+    assert job.definition.base.bootstrap is not None  # noqa: S101 - what made this the builder
+    return job.definition.base.bootstrap.suite

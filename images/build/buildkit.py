@@ -1,0 +1,168 @@
+"""An image on another: BuildKit runs the steps of a Dockerfile, and what they changed becomes one layer of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from hardening.foundation.environment import ENGINE
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.overlay import materialise
+from images.build import dockerfile, steps
+from images.build.job import BuildJob, Built
+from images.catalog import files_of, mode_of
+from images.model import Definition
+from images.packages.pool import write_repository
+from images.store import layers
+from images.store.files import room_on
+from images.store.merge import Merged
+from images.store.oci import Store
+from images.store.tars import Allowance
+
+STEP_FAILED = "did not complete successfully"  # BuildKit's words for a step that ended with another status than 0
+
+
+def build(job: BuildJob) -> Built:
+    """Build a child with BuildKit. Needs root and an engine with the containerd image store."""
+    base_digest = str(job.base)
+    epoch = steps.epoch_of(job)
+    with room_on(job.work):
+        written = _prepare(job, base_digest, epoch)
+        # BuildKit works while the base is unpacked here, where what it changed is then added to it.
+        with ThreadPoolExecutor(1) as beside:
+            running = beside.submit(_run, job, base_digest, written)
+            tree = job.store.unpack(base_digest, job.work / "tree")
+            _require_shell(job, tree)
+            changed = running.result()
+        base = steps.installed_in(tree)
+        with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:
+            layer = job.store.write_layer(merged.entries(), epoch)
+        layers.unpack(job.store.blob(layer[0].digest), layer[0].media_type, tree)
+        step = f"goldsmith: {' '.join(job.definition.packages) or job.name}"
+        return replace(steps.finish(job, tree, layer, base, epoch, step), dockerfile=written)
+
+
+def _require_shell(job: BuildJob, tree: Path) -> None:
+    if not layers.inside(tree, "bin/sh").exists():
+        raise ContentError(
+            "its base has no shell to run any step",
+            file=job.definition_folder / "image.toml",
+            key="base",
+            hint="stand it on another base, or make it a bootstrap of variant static with packages of its own",
+        )
+
+
+def require_plain(store: Store, base_digest: str) -> None:
+    """Raises OutsideError where the base's configuration has steps (ONBUILD) that BuildKit runs in every child."""
+    if steps_of_base := (store.config(base_digest).get("config") or {}).get("OnBuild"):
+        raise OutsideError(
+            f"the base {base_digest} brings steps of its own (ONBUILD), which no plan knows",
+            evidence="\n".join(map(repr, steps_of_base)),
+            hint="build on another image, or on a copy of it without them",
+        )
+
+
+def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
+    """Lay out the build contexts (base, debs, overlay, the definition's folder) in `work`; returns the Dockerfile."""
+    require_plain(job.store, base_digest)
+    job.store.layout_for(base_digest, job.work / "base")
+    write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)
+    shutil.copy(steps.HERE / "install.sh", job.work / "debs")
+    materialise(job.overlay, job.work / "overlay")
+    shutil.copy(steps.HERE / "clean.sh", job.work / "overlay")
+    context = _context(job.definition_folder, job.work / "context")
+    for copied in job.definition.files:
+        target = context / dockerfile.FILES / copied.path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        steps.put_file(job.definition, job.definition_folder, copied.source, target)
+    written = job.work / "Dockerfile"
+    packages = tuple(p.name for p in job.packages)
+    written.write_text(dockerfile_of(job.definition, job.definition_folder, packages, base_digest, epoch))
+    return written
+
+
+def _context(folder: Path, context: Path) -> Path:
+    """Copy what is in the definition's folder: links as links, modes as the input digest knows them."""
+    context.mkdir()
+    for name, path in files_of(folder).items():
+        target = context / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+        else:
+            shutil.copyfile(path, target)
+            target.chmod(mode_of(path))
+    for directory, _, _ in os.walk(context):
+        Path(directory).chmod(0o755)
+    return context
+
+
+def dockerfile_of(definition: Definition, folder: Path, packages: tuple[str, ...], base_digest: str, epoch: int) -> str:
+    """The text of the Dockerfile: the definition's own, or the shipped one. Raises ContentError for what it may not."""
+    own = folder / "Dockerfile.j2"
+    template = own if own.exists() else steps.HERE / "Dockerfile.j2"
+    values = dockerfile.values(definition, base_digest, packages, epoch)
+    text = steps.render(template, values)
+    if problem := dockerfile.problem(text, values):
+        hint = "the comment at the top of images/build/Dockerfile.j2 says how"
+        raise ContentError(problem, file=template, hint=hint)
+    return dockerfile.HEADER + text
+
+
+def command(job: BuildJob, base_digest: str, written: Path, output: Path) -> list[str]:
+    """The buildx command line. Steps always run: what is unchanged our input digests know, not BuildKit's cache."""
+    work = job.work
+    contexts = {
+        dockerfile.base_name(job.definition, base_digest): f"oci-layout://{work / 'base'}@{base_digest}",
+        "debs": str(work / "debs"),
+        "overlay": str(work / "overlay"),
+    }
+    return [
+        *("docker", "buildx", "build", "--progress", "plain", "--no-cache", "--provenance=false", "--sbom=false"),
+        *("--network", "none", "--platform", job.platform, "--file", str(written)),
+        *(part for name, place in contexts.items() for part in ("--build-context", f"{name}={place}")),
+        # Our own layer is written from the uncompressed one; rewrite-timestamp would rewrite the parent's layers too.
+        *("--output", f"type=oci,tar=false,compression=uncompressed,dest={output}"),
+        str(work / "context"),
+    ]
+
+
+def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
+    """Run BuildKit; returns the tars of the layers beyond the parent's, lowest first."""
+    output = job.work / "output"
+    env = {"DOCKER_HOST": job.docker_host} if job.docker_host else {}
+    hint = "a step of its Dockerfile failed, or the engine: ./goldsmith doctor shows which one builds"
+    try:
+        steps.run_bound(job, command(job, base_digest, written, output), env, hint, ENGINE)
+    except OutsideError as error:
+        if STEP_FAILED not in error.evidence:
+            raise
+        raise ContentError("a step failed", file=job.definition_folder, evidence=error.evidence) from None
+    return _beyond(output, job.store.config(base_digest)["rootfs"]["diff_ids"])
+
+
+def _beyond(output: Path, parent: list[str]) -> list[Path]:
+    """The uncompressed layers of BuildKit's result beyond those of `parent` (diff ids: it may compress them anew)."""
+    blobs = output / "blobs" / "sha256"
+    index = json.loads((output / "index.json").read_text())
+    manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())
+    found = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())["rootfs"]["diff_ids"]
+    if found[: len(parent)] != parent:
+        raise OutsideError("BuildKit did not build on the layers it was given", evidence="\n".join(found))
+    paths, allowance = [], Allowance("what the build's steps changed")
+    for item in manifest["layers"][len(parent) :]:
+        path = output / f"{item['digest'][7:]}.tar"
+        with layers.opened(blobs / item["digest"][7:], item["mediaType"], allowance) as plain, path.open("wb") as file:
+            shutil.copyfileobj(plain, file, 1 << 20)
+        paths.append(path)
+    return paths
+
+
+def _ours(name: str) -> bool:
+    """Whether a changed path belongs to the image: not what the build itself mounted or the engine put there."""
+    return not re.match(r"(run/goldsmith|proc|sys|dev|etc/(resolv\.conf|hosts|hostname|mtab))(/|$)", name)

@@ -1,0 +1,119 @@
+"""An image's configuration as a function of its definition and its base. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from hardening.foundation.errors import OutsideError
+from images.model import Definition, Healthcheck
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def image_config(
+    definition: Definition, platform: str, base: dict[str, Any] | None, diff_ids: Sequence[str], epoch: int, step: str
+) -> dict[str, Any]:
+    """The OCI configuration: the base's, with what the definition says over it. No label carries a date.
+
+    `diff_ids` are the new layers' uncompressed digests, `step` is what the history says of them. Raises OutsideError
+    where a line of the base's is none.
+    """
+    require_lines(base or {}, "the base")
+    created = stamp(epoch)
+    inherited: dict[str, Any] = base or {"config": {}, "rootfs": {"diff_ids": []}}
+    history = [*inherited.get("history", []), *({"created": created, "created_by": step} for _ in diff_ids)]
+    return {
+        "architecture": platform.removeprefix("linux/"),
+        "os": "linux",
+        "created": created,
+        "config": _runtime(definition, inherited.get("config") or {}),
+        "rootfs": {"type": "layers", "diff_ids": [*inherited["rootfs"]["diff_ids"], *diff_ids]},
+        "history": history,
+    }
+
+
+def _runtime(definition: Definition, base: dict[str, Any]) -> dict[str, Any]:
+    """How a container of the image runs: what the definition leaves empty is the base's."""
+    config = dict(base)
+    config["Env"] = _environment(base.get("Env") or [f"PATH={PATH}"], definition.environment)
+    if definition.entrypoint:
+        config.pop("Cmd", None)
+    ports: dict[str, Any] = {port if "/" in port else f"{port}/tcp": {} for port in definition.ports}
+    given = {
+        "User": definition.user,
+        "WorkingDir": definition.workdir,
+        "Entrypoint": list(definition.entrypoint),
+        "Cmd": list(definition.command),
+        "ExposedPorts": {**(base.get("ExposedPorts") or {}), **ports},
+        "StopSignal": definition.stop_signal,
+        "Labels": {**(base.get("Labels") or {}), **definition.labels},
+        "Healthcheck": _healthcheck(definition.healthcheck, base),
+    }
+    return {**config, **{key: value for key, value in given.items() if value}}
+
+
+def _environment(base: list[str], own: dict[str, str]) -> list[str]:
+    values = dict(item.partition("=")[::2] for item in base)
+    return [f"{key}={value}" for key, value in {**values, **own}.items()]
+
+
+def _healthcheck(check: Healthcheck, base: dict[str, Any]) -> dict[str, Any]:
+    """In nanoseconds, as Docker has it; a base's check is switched off where the definition says why none fits."""
+    if check.command:
+        nano = 1_000_000_000
+        return {
+            "Test": ["CMD", *check.command],
+            "Interval": int(check.interval.total_seconds() * nano),
+            "Timeout": int(check.timeout.total_seconds() * nano),
+            "Retries": check.retries,
+        }
+    return {"Test": ["NONE"]} if base.get("Healthcheck") and check.none_because else {}
+
+
+def stamp(epoch: int) -> str:
+    """Seconds since 1970 as RFC 3339."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(stamp: str) -> int:
+    """RFC 3339 as whole seconds since 1970."""
+    return int(datetime.fromisoformat(stamp).timestamp())
+
+
+# Cmd, Entrypoint and the health check are not among them: scripts of several lines stand there by right.
+LINES = ("User", "WorkingDir", "StopSignal")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def require_lines(image: Mapping[str, Any], whose: str) -> None:
+    """Raises OutsideError where a value that is one line by its nature is not, or a variable has no name."""
+    for key, text in _lines(image.get("config") or {}):
+        wrong = _wrong(key, text)
+        if wrong:
+            raise OutsideError(
+                f"{whose}: {key} in its configuration {wrong}: {text!r}"[:400],
+                hint="the image was made to confuse what reads it, or by mistake: take another one",
+            )
+
+
+def _wrong(key: str, text: Any) -> str:
+    if not isinstance(text, str):
+        return "is not text"
+    if CONTROL.search(text):
+        return "holds a control character"
+    return "is no NAME=value" if key == "Env" and not re.match(r"[^=\s]+=", text) else ""
+
+
+def _lines(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Key and text of everything in a configuration that is one line."""
+    for key in LINES:
+        yield key, config.get(key) or ""
+    yield from (("Env", entry) for entry in config.get("Env") or [])
+    yield from (("ExposedPorts", port) for port in config.get("ExposedPorts") or {})
+    yield from (("Volumes", place) for place in config.get("Volumes") or {})
+    for name, value in (config.get("Labels") or {}).items():
+        yield "Labels", name
+        yield "Labels", value

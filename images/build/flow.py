@@ -1,0 +1,248 @@
+"""The build flow: plan → fetch → build → verify → record, independent images side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from traceback import format_exception
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.check import broken
+from hardening.findings import CheckResult
+from hardening.foundation.console import say
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.process import threads
+from hardening.rules import BOOT_TITLES
+from hardening.waivers import about_check, how_to_ask
+from images.artifact import Artifact
+from images.build import BuildJob, Built, require_platform, require_tools
+from images.build import build as build_image
+from images.build.jobs import job_for
+from images.build.revoked_base import revoked_parent
+from images.build.workspace import sweep, workspace
+from images.context import Context
+from images.machine.trees import private_mounts
+from images.plan.graph import sorter, with_ancestors
+from images.plan.plan import Action, BuildPlan
+from images.plan.planner import Planner
+from images.scan.judge import judge, refusal, without_judges
+from images.scan.verify import console_log, refusals, verify, waived
+from images.store.files import room_on
+from images.store.oci import Store
+
+
+@dataclass(frozen=True)
+class BuildOutcome:
+    """What became of one image; `seconds` of wall time; `error` is what stopped it, if anything did.
+
+    `waived` tells what would have refused it but for a waiver.
+    """
+
+    name: str
+    action: Action
+    digest: str = ""
+    input_digest: str = ""
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    checks: tuple[CheckResult, ...] = field(default=(), repr=False)
+    error: GoldsmithError | None = field(default=None, repr=False)
+    waived: tuple[str, ...] = ()
+
+
+def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> list[BuildOutcome]:
+    """Build `names` and whatever they stand on, as far as their inputs changed; one outcome for each, parents first.
+
+    A refused or failed image stops its children and nothing else. `no_cache` builds `names` whether changed or not.
+    Raises OutsideError, before anything is fetched, where this machine cannot run programs of the platform.
+    """
+    require_platform(context.settings.platform)
+    selected = list(names)
+    planner = Planner(context, no_cache=selected if no_cache else ())
+    unsound = _unsound(planner, selected)
+    sound = with_ancestors((name for name in selected if name not in unsound), context.parents)
+    sweep(context.settings, context.build_host)
+    builder = _Builder(context, planner)
+    graph = sorter({name: context.parents[name] for name in sound})
+    outcomes: dict[str, BuildOutcome] = {}
+    with threads(context.settings.parallel) as pool:
+        running: dict[Future[BuildOutcome], str] = {}
+        while graph.is_active():
+            for name in sorted(graph.get_ready()):
+                parent = context.parents[name]
+                running[pool.submit(builder.one, name, outcomes[parent] if parent else None)] = name
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                outcomes[name] = future.result()
+                graph.done(name)
+    return list({**outcomes, **{name: told for name, told in unsound.items() if name not in outcomes}}.values())
+
+
+def _unsound(planner: Planner, selected: Iterable[str]) -> dict[str, BuildOutcome]:
+    """The outcomes of definitions that are wrong in themselves, before what they stand on is built for them."""
+    found = {}
+    for name in selected:
+        try:
+            planner.require(planner.context.definitions[name])
+        except ContentError as error:
+            found[name] = BuildOutcome(name, Action.FAILED, reasons=(error.message,), error=error)
+        except OSError:  # its plan will meet it again, and tell
+            continue
+    return found
+
+
+def _as_ours(name: str, error: Exception) -> GoldsmithError:
+    """`error` as one of ours: the world's, or for what nobody foresaw one with all that helps to find it."""
+    if isinstance(error, GoldsmithError):
+        return error
+    evidence = "".join(format_exception(error)[-3:])
+    if isinstance(error, OSError):
+        return OutsideError(f"{name} could not be built: {error}", evidence=evidence)
+    return UsageError(
+        f"{name} could not be built, by a mistake in Goldsmith: {type(error).__name__}: {error}",
+        evidence=evidence, hint="report this with the lines above; other images are not concerned",
+    )  # fmt: skip
+
+
+class _Builder:
+    """Builds single images for `build`, several at a time."""
+
+    def __init__(self, context: Context, planner: Planner) -> None:
+        self.context = context
+        self.planner = planner
+        self._lock = Lock()
+        self._engine = ""
+
+    def one(self, name: str, parent: BuildOutcome | None) -> BuildOutcome:
+        """Plan one image and, if its inputs changed, build it. Whatever goes wrong becomes its outcome."""
+        start = time.monotonic()
+        if parent and parent.action in {Action.REFUSED, Action.FAILED}:
+            return BuildOutcome(
+                name, Action.FAILED, reasons=(f"its parent {parent.name} {_became(parent.action)}",), error=parent.error
+            )
+        try:
+            with room_on(self.context.settings.state_dir):
+                outcome = self._planned(name)
+        except Exception as error:
+            known = _as_ours(name, error)
+            outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
+        return replace(outcome, seconds=round(time.monotonic() - start, 3))
+
+    def _planned(self, name: str) -> BuildOutcome:
+        with self._lock:
+            plan = self.planner.plan(name)
+        if plan.artifact:
+            self._make_newest(plan.artifact)
+            return BuildOutcome(name, Action.UNCHANGED, plan.artifact.digest, plan.input_digest, plan.why)
+        more = f" (and {len(plan.why) - 1} more)" if plan.why[1:] else ""
+        definition = self.context.definitions[name].definition
+        require_tools(definition)
+        if definition.is_machine and (no := self._unjudged(name)):
+            return BuildOutcome(name, Action.REFUSED, "", plan.input_digest, tuple(no.evidence.splitlines()), error=no)
+        if no := self._on_revoked(plan):
+            return BuildOutcome(name, Action.REFUSED, "", plan.input_digest, (no.message,), error=no)
+        say(f"{name}: building, because {plan.why[0]}{more}")
+        with workspace(self.context.settings) as work:
+            # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
+            store = Store(work / "store", below=self.context.store)
+            docker_host = "" if definition.is_machine else self.engine()
+            job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
+            with private_mounts() if definition.is_machine else nullcontext():
+                built = build_image(job)
+                checks = self._verify(job, built)
+            return self._record(plan, job, built, checks)
+
+    def _make_newest(self, artifact: Artifact) -> None:
+        """What the definition says now is the newest artifact, even where another one was built in between."""
+        newest = self.context.ledger.latest_artifact(artifact.name, artifact.platform)
+        if newest and newest.input_digest != artifact.input_digest:
+            self.context.ledger.record_artifact(replace(artifact, built_at=datetime.now(UTC)))
+
+    def engine(self) -> str:
+        """The engine that builds, found once."""
+        with self._lock:
+            self._engine = self._engine or self.context.build_host()
+            return self._engine
+
+    def _verify(self, job: BuildJob, built: Built) -> tuple[CheckResult, ...]:
+        say(f"{job.name}: verifying {len(job.overlay.checks)} controls")
+        return verify(
+            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest,
+            store=job.store, work=job.work, docker_host=job.docker_host,
+        )  # fmt: skip
+
+    def _record(self, plan: BuildPlan, job: BuildJob, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
+        """Refuse the image; or take it into store and ledger, and let its children be built on it.
+
+        Raises ContentError where a check broke.
+        """
+        waivers = load_waivers(self.context.settings.roots)
+        if refused := refusals(checks, plan.name, waivers, self.context.now.date()):
+            if broke := broken(refused, self.context.settings.roots):
+                raise broke
+            error = self._told(plan.name, self._refusal(plan.name, refused))
+            reasons = tuple(error.evidence.splitlines())
+            return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
+        artifact = Artifact(
+            plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
+            datetime.now(UTC), built.size_bytes, self._keep(built.dockerfile),
+        )  # fmt: skip
+        self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
+        if job.definition.is_machine and (no := self._gate(artifact, job.store)):
+            reasons = tuple(no.evidence.splitlines())
+            return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, no)
+        self.context.store.adopt(job.store, built.digest)
+        self.context.ledger.record_artifact(artifact)
+        self.planner.built(plan.name, built.digest)
+        used = waived(checks, plan.name, waivers, self.context.now.date())
+        return BuildOutcome(
+            plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
+        )
+
+    def _on_revoked(self, plan: BuildPlan) -> RefusedError | None:
+        """Why nothing may be built on the parent of an image; None where nothing revoked stands under it."""
+        parent = self.context.parents[plan.name]
+        found = revoked_parent(self.context, parent, str(plan.inputs["parent"])) if parent else None
+        return self._told(plan.name, found) if found else None
+
+    def _unjudged(self, name: str) -> RefusedError | None:
+        """Why nobody here could judge the machine `name`, which takes minutes to build; None where somebody can."""
+        no = without_judges(self.context, name, self.planner.bootstrap(self.context.definitions[name]).suite)
+        return self._told(name, no) if no else None
+
+    def _gate(self, artifact: Artifact, store: Store) -> RefusedError | None:
+        """Why the policy refuses a machine that was built into `store`; None where it does not."""
+        judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
+        return None if judgement.verdict.allowed else self._told(artifact.name, refusal(judgement))
+
+    def _told(self, name: str, error: RefusedError) -> RefusedError:
+        """`error`, once the ledger's audit says that `name` was refused and why."""
+        self.context.ledger.audit(self.context.now, self.context.actor, "refuse", name, error.evidence)
+        return error
+
+    def _refusal(self, name: str, refused: tuple[CheckResult, ...]) -> RefusedError:
+        """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""
+        policy = load_policy(self.context.settings.roots, self.context.policy_of(name))
+        first = refused[0].control
+        why = f"./goldsmith control.show {first} says why it matters and what to do"
+        if first in BOOT_TITLES:
+            why = f"{console_log(self.context.store, name)} holds what the machine said"
+        asking = how_to_ask(about_check(first), name, policy.exception_contact, self.context.now.date())
+        return RefusedError(
+            f"{name} breaks {', '.join(r.control for r in refused)}",
+            evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
+            hint=f"{why}; where that cannot be, {asking}",
+        )
+
+    def _keep(self, dockerfile: Path | None) -> str:
+        """Keep the Dockerfile in the store, for the scanners to come; its digest."""
+        return self.context.store.put_file(dockerfile, "text/plain").digest if dockerfile else ""
+
+
+def _became(action: Action) -> str:
+    return "was refused" if action is Action.REFUSED else "failed"

@@ -1,0 +1,81 @@
+"""A base without shell and package manager: exactly the named packages, unpacked and never configured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hardening.foundation.process import run
+from hardening.overlay import apply_to
+from images.build import steps
+from images.build.job import BuildJob, Built
+from images.packages import debian
+from images.packages.pool import require_whole
+from images.store import layers
+from images.store.files import room_on
+
+# What base-passwd's configuration would have made, cut down to what a process needs.
+ACCOUNTS = {
+    "etc/passwd": (
+        0o644,
+        "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    ),
+    "etc/group": (0o644, "root:x:0:\nnogroup:x:65534:\n"),
+    "etc/shadow": (0o640, "root:*:0:0:99999:7:::\nnobody:*:0:0:99999:7:::\n"),
+    "etc/gshadow": (0o640, "root:*::\nnogroup:*::\n"),
+}
+
+
+def build(job: BuildJob) -> Built:
+    """Build an image of the named packages alone; they count as installed for every scanner. Needs root."""
+    epoch = steps.epoch_of(job)
+    tree = steps.fresh(job.work / "tree")
+    with room_on(job.work):
+        steps.weigh(job.debs.values())
+        for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
+            run(["dpkg-deb", "--extract", str(require_whole(package, job.debs[package])), str(tree)])
+        tree.chmod(0o755)
+        _links(tree)
+        _status(job, tree)
+        _accounts(tree)
+        _certificates(tree)
+        steps.put_files(job, tree)
+        apply_to(job.overlay, tree, job.work / "overlay")
+        steps.clean(tree, epoch)
+        layer = job.store.write_layer(layers.tree_entries(tree), epoch)
+        return steps.finish(job, tree, layer, (), epoch, "goldsmith: static")
+
+
+def _links(tree: Path) -> None:
+    """What base-files' configuration would have linked: places under /var that are really under /run."""
+    for name, target in (("var/lock", "/run/lock"), ("var/run", "/run")):
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        if not path.is_symlink():
+            path.symlink_to(target)
+
+
+def _status(job: BuildJob, tree: Path) -> None:
+    """Tell scanners what is in here, in the form that dpkg itself keeps."""
+    status = tree / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True, exist_ok=True)
+    status.write_text("".join(debian.as_installed(stanza) + "\n\n" for stanza in debian.stanzas(job.stanzas)))
+
+
+def _accounts(tree: Path) -> None:
+    (tree / "etc").mkdir(exist_ok=True)
+    for name, (mode, text) in ACCOUNTS.items():
+        path = tree / name
+        if not path.exists():
+            path.write_text(text)
+            path.chmod(mode)
+
+
+def _certificates(tree: Path) -> None:
+    """Join the certificate authorities into the one file that programs read, as update-ca-certificates would."""
+    certificates = sorted((tree / "usr/share/ca-certificates").rglob("*.crt"))
+    if certificates:
+        bundle = tree / "etc/ssl/certs/ca-certificates.crt"
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        bundle.write_text("".join(path.read_text().rstrip("\n") + "\n" for path in certificates))

@@ -1,0 +1,187 @@
+"""The steps that builders share: dates from inputs, files of the definition, cleaning, and the end of every build."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from hardening.foundation.content import read_small
+from hardening.foundation.errors import ContentError, OutsideError, nearest
+from hardening.foundation.process import bound, run, which
+from images.artifact import Descriptor, Package
+from images.build.config import image_config, seconds
+from images.build.job import BuildJob, Built
+from images.catalog import files_of
+from images.model import Definition
+from images.packages import debian
+from images.store import layers
+
+HERE = Path(__file__).parent
+
+
+def mmdebstrap_version() -> str:
+    """The version of mmdebstrap on this host, which has a say in the bytes of a tree."""
+    script = which("mmdebstrap")
+    found = re.search(r"VERSION = '([\d.]+)'", script.read_text()) if script else None
+    return found[1] if found else "absent"
+
+
+def epoch_of(job: BuildJob) -> int:
+    """The image's date in seconds since 1970: that of the newest file among its inputs, never the clock's."""
+    times = [newest_member(path) for path in job.debs.values()]
+    if job.base:
+        times.append(seconds(job.store.config(job.base).get("created", "1970-01-01T00:00:00Z")))
+    return max(times, default=0)
+
+
+def newest_member(deb: Path) -> int:
+    """The newest time in an ar archive's member headers (name 16 bytes, time 12, …, size 10 at 48), in seconds."""
+    newest, position, size = 0, 8, deb.stat().st_size
+    with deb.open("rb") as file:
+        while position + 60 <= size:
+            file.seek(position)
+            header = file.read(60)
+            newest = max(newest, int(header[16:28]))
+            length = int(header[48:58])
+            position += 60 + length + length % 2
+    return newest
+
+
+def weigh(debs: Iterable[Path]) -> None:
+    """Look through packages that dpkg is about to unpack. Raises OutsideError for one that is over a layer's limits."""
+    from hardening.foundation.process import pipe_from
+    from images.store import tars
+
+    for deb in debs:
+        what = f"the package {deb.name}"
+
+        def count(stream: IO[bytes], what: str = what, size: int = deb.stat().st_size) -> None:
+            with tars.members(stream, what, size) as tar:
+                for _ in tar:
+                    pass
+
+        pipe_from(["dpkg-deb", "--fsys-tarfile", str(deb)], count)
+
+
+def put_files(job: BuildJob, tree: Path) -> None:
+    """Put the definition's own files into a tree."""
+    for copied in job.definition.files:
+        target = layers.inside(tree, copied.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # a link would lead the text elsewhere
+        put_file(job.definition, job.definition_folder, copied.source, target)
+        uid, gid = copied.owner.split(":")
+        layers.own(target, int(uid), int(gid), int(copied.mode, 8))
+
+
+def put_file(definition: Definition, folder: Path, source: str, target: Path) -> None:
+    """Write a file of the definition's folder as `target`; `.j2` is rendered first, with `definition`.
+
+    Raises ContentError.
+    """
+    path = _file_of(folder, source)
+    if path.suffix == ".j2":
+        target.write_text(render(path, {"definition": definition}))
+    else:
+        shutil.copyfile(path, target)
+
+
+def require_file(definition: Definition, folder: Path, source: str) -> None:
+    """Raises ContentError where `put_file` would."""
+    path = _file_of(folder, source)
+    if path.suffix == ".j2":
+        render(path, {"definition": definition})
+
+
+def _file_of(folder: Path, source: str) -> Path:
+    path = (folder / source).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise ContentError(
+            f"{source} is no file of the definition's folder", file=folder / "image.toml", key="files.source",
+            hint=nearest(source, files_of(folder)),
+        )  # fmt: skip
+    return path
+
+
+def render(path: Path, values: dict[str, Any]) -> str:
+    """A template with `values`; it may extend the templates shipped here. Raises ContentError naming the line."""
+    from jinja2 import FileSystemLoader, TemplateError, TemplateSyntaxError
+
+    from hardening.foundation import templating
+
+    try:
+        return templating.render(read_small(path), values, templating.Sandbox(FileSystemLoader([HERE])))
+    except TemplateError as error:
+        line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
+        raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None
+
+
+def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str, passes: Sequence[str] = ()) -> None:
+    """Run the tool that builds `job`; it and its mounts die with us. `env` and `passes`: as of `process.run`.
+
+    Raises OutsideError that names the image.
+    """
+    try:
+        run(bound(argv), env=env, passes=passes, hint=hint)
+    except OutsideError as error:
+        tool = argv[0]
+        raise OutsideError(f"{tool} could not build {job.name}", evidence=error.evidence, hint=hint) from None
+
+
+def clean(tree: Path, epoch: int) -> None:
+    """Remove from a tree what differs from day to day."""
+    run(["sh", str(HERE / "clean.sh")], env={"ROOT": str(tree), "EPOCH": str(epoch)})
+
+
+def installed_in(tree: Path) -> tuple[Package, ...]:
+    """What the dpkg status of a tree says is installed."""
+    status = layers.inside(tree, "var/lib/dpkg/status")
+    return tuple(debian.installed(status.read_text(errors="replace"))) if status.is_file() else ()
+
+
+def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Package, ...]:
+    """The packages of the built tree. Raises OutsideError unless they are the base's and the planned ones."""
+    found = {(p.name, p.architecture): p for p in installed_in(tree)}
+    planned = {(p.name, p.architecture): p for p in (*base, *job.packages)}
+    wrong = [
+        f"{name}: planned {_version(planned, key)}, built {_version(found, key)}"
+        for key in sorted(found.keys() | planned.keys())
+        for name in [key[0]]
+        if _version(found, key) != _version(planned, key)
+    ]
+    if wrong:
+        raise OutsideError(
+            f"{job.name} holds other packages than planned",
+            evidence="\n".join(wrong[:20]),
+            hint="the index changed between plan and build, or a step installed something itself; plan again",
+        )
+    return tuple(planned[key] for key in sorted(planned))
+
+
+def _version(packages: dict[tuple[str, str], Package], key: tuple[str, str]) -> str:
+    return packages[key].version if key in packages else "none"
+
+
+def finish(
+    job: BuildJob, tree: Path, layer: tuple[Descriptor, str], base: Iterable[Package], epoch: int, step: str
+) -> Built:
+    """Verify the tree and write the image over its new layer; the manifest, which makes it an image, comes last."""
+    packages = verified(job, base, tree)
+    descriptor, diff_id = layer
+    parent = job.store.config(job.base) if job.base else None
+    config = image_config(job.definition, job.platform, parent, [diff_id], epoch, step)
+    below = job.store.layers_of(job.base) if job.base else []
+    annotations = {"org.opencontainers.image.base.digest": job.base} if job.base else None
+    digest = job.store.write_image(config, [*below, descriptor], annotations).digest
+    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, config, job.store.size_of(digest))
+
+
+def fresh(folder: Path) -> Path:
+    """`folder`, new and empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

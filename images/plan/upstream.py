@@ -1,0 +1,176 @@
+"""Upstream bases: a tag that people write, the digest `images.lock.toml` pins it to, and the image in the store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from stat import S_IMODE
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+from hardening.foundation.content import Content, load_toml, require_inside
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import Settings
+from hardening.foundation.wording import matching
+from images.artifact import Package
+from images.model import Bootstrap
+from images.packages import grammar
+from images.packages.index import PackageIndex, write_atomically
+from images.registry.client import Manifest, Registry, split
+from images.store import layers
+from images.store.files import room_on
+from images.store.oci import CONFIG, MANIFEST, Store
+
+LOCK = Path("images/definitions/images.lock.toml")
+READABLE = 0o644
+Digest = Annotated[str, matching(f"^{grammar.DIGEST}$", "a digest: sha256: and 64 hexadecimal digits")]
+
+
+class Pin(Content):
+    """What a tag stood for when it was locked: the digest of all of it, and of the manifest of each platform."""
+
+    digest: Digest
+    platforms: dict[str, Digest]
+
+
+class LockFile(Content):
+    """The committed file of pins: tag → pin."""
+
+    images: dict[str, Pin] = {}
+
+
+class Upstream:
+    """The upstream images of all content roots. What is pinned never moves by itself: `lock` moves it."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.store = store
+        self.index = PackageIndex(settings)
+
+    def lock(self, reference: str, root: Path | None = None) -> Pin:
+        """Pin `reference` to what its tag names now, in the lock file of the content root `root` (else the one that
+        already pins it, else the checkout's). Raises OutsideError or ContentError when the registry has no such tag.
+        """
+        found = self._registry(reference).get(reference)
+        pin = Pin(digest=found.digest, platforms=self._platforms(reference, found))
+        file = (root or self._root_of(reference)) / LOCK
+        pins = {**_load(file).images, reference: pin} if file.exists() else {reference: pin}
+        mode = S_IMODE(file.stat().st_mode) if file.exists() else READABLE
+        write_atomically(file, render_lock(pins))
+        file.chmod(mode)  # it is content, which others read too, and no state: the mask of commands is not for it
+        return pin
+
+    def locked(self, reference: str) -> str:
+        """The pinned digest of `reference` for the platform of the settings, without any network."""
+        file = self._root_of(reference) / LOCK
+        pin = _load(file).images.get(reference) if file.exists() else None
+        if pin is None:
+            raise ContentError(f"{reference} is not pinned", file=file, hint="./goldsmith image.lock NAME pins it")
+        if self.settings.platform not in pin.platforms:
+            known = ", ".join(sorted(pin.platforms))
+            raise ContentError(f"{reference} has no {self.settings.platform}", file=file, hint=f"it has {known}")
+        return pin.platforms[self.settings.platform]
+
+    def fetch(self, reference: str) -> str:
+        """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
+        digest = self.locked(reference)
+        self._bring(reference, digest)
+        return digest
+
+    def bring(self, reference: str) -> str:
+        """What a registry holds at `reference`, put into the store, for the settings' platform; its content digest."""
+        platforms = self._platforms(reference, self._registry(reference).get(reference))
+        if self.settings.platform not in platforms:
+            known = ", ".join(sorted(platforms))
+            raise ContentError(f"{reference} has no {self.settings.platform}", hint=f"it has {known}")
+        self._bring(reference, platforms[self.settings.platform])
+        return platforms[self.settings.platform]
+
+    def _bring(self, reference: str, digest: str) -> None:
+        if self.store.has(digest):
+            return
+        self.store.path.mkdir(parents=True, exist_ok=True)
+        with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as directory:
+            repository, _ = split(reference)
+            self._registry(reference).download(f"{repository}@{digest}", Path(directory))
+            self._import(Path(directory), digest)
+
+    def bootstrap(self, reference: str) -> Bootstrap:
+        """The distribution of the image: its children's packages come from there. ContentError if not Debian.
+
+        Raises OutsideError where its name of the release is none.
+        """
+        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(self.fetch(reference), "usr/lib/os-release")))
+        if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
+            raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
+        return Bootstrap(family="debian", suite=grammar.suite(release["VERSION_CODENAME"], reference))
+
+    def packages(self, reference: str) -> tuple[Package, ...]:
+        """What is installed in the image, by its own dpkg status. Raises OutsideError where that is none."""
+        digest = self.fetch(reference)
+        try:
+            return self.index.told_by(digest, self._text(digest, "var/lib/dpkg/status"))
+        except OutsideError as error:
+            where = f"{reference}: var/lib/dpkg/status in the image: {error.message}"
+            hint = "the image was made by something else than dpkg: build on another one"
+            raise OutsideError(where, evidence=error.evidence, hint=hint) from None
+
+    def _platforms(self, reference: str, found: Manifest) -> dict[str, str]:
+        """Platform → digest of the manifest: those of an index, or the one that a single manifest is for."""
+        if found.is_index:
+            platforms = {str(item.platform): item.digest for item in found.index.manifests if item.platform}
+            return {name: digest for name, digest in sorted(platforms.items()) if "unknown" not in name}
+        repository, _ = split(reference)
+        with TemporaryDirectory() as directory:
+            self._registry(reference).download(f"{repository}@{found.digest}", Path(directory))
+            self._import(Path(directory), found.digest)
+        return {_platform(self.store.config(found.digest)): found.digest}
+
+    def _import(self, directory: Path, digest: str) -> None:
+        """Take a downloaded image into the store, its manifest last. Raises OutsideError when it is another one."""
+        for blob in directory.iterdir():
+            if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+                self.store.put_file(blob, CONFIG)
+        found = self.store.put_file(directory / "manifest.json", MANIFEST)
+        if found.digest != digest:
+            raise OutsideError(f"the registry gave {found.digest} for {digest}", hint="is something between us and it?")
+
+    def _registry(self, reference: str) -> Registry:
+        return Registry(split(reference)[0].rpartition("/")[0], self.settings)
+
+    def _root_of(self, reference: str) -> Path:
+        """The content root whose lock file pins `reference`; the checkout where none does."""
+        for root in self.settings.roots:
+            if (root / LOCK).exists() and reference in _load(root / LOCK).images:
+                return root
+        return self.settings.roots[0]
+
+    def _text(self, digest: str, name: str) -> str:
+        """A text file of the image, kept beside the store once found; empty where there is none."""
+        kept = self.store.path / "texts" / digest.removeprefix("sha256:") / Path(name).name
+        if not kept.exists():
+            found = [layers.read_file(self.store.blob(layer.digest), layer.media_type, name)
+                     for layer in self.store.layers_of(digest)]  # fmt: skip
+            texts = [text for text in found if text is not None]
+            try:
+                write_atomically(kept, texts[-1].decode() if texts else "")
+            except UnicodeDecodeError as error:
+                raise OutsideError(f"{name} of the image {digest} is not UTF-8 text: {error}") from None
+        return kept.read_text()
+
+
+def _load(file: Path) -> LockFile:
+    return load_toml(require_inside(file, file.parent), LockFile)
+
+
+def _platform(item: dict[str, Any]) -> str:
+    return f"{item.get('os', 'unknown')}/{item.get('architecture', 'unknown')}"
+
+
+def render_lock(pins: dict[str, Pin]) -> str:
+    """The text of the lock file."""
+    lines = ["# Upstream images and the digests they are pinned to. Moved by `./goldsmith image.lock`, not by hand.\n"]
+    for reference, pin in sorted(pins.items()):
+        platforms = ", ".join(f'"{name}" = "{digest}"' for name, digest in sorted(pin.platforms.items()))
+        lines.append(f'\n[images."{reference}"]\ndigest = "{pin.digest}"\nplatforms = {{ {platforms} }}\n')
+    return "".join(lines)

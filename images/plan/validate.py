@@ -1,0 +1,148 @@
+"""What must hold of a definition before anything is fetched or built for it. Edge: reads the content roots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+from hardening.catalog import LoadedControl, load_controls, load_policies, load_profile, load_waivers
+from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.hashing import canonical
+from hardening.model import Enforcement, Waiver
+from hardening.policy import Policy
+from hardening.render import Overlay, render
+from hardening.waivers import about_check, waived_by
+from images.build import builder_of, steps
+from images.build.buildkit import dockerfile_of
+from images.catalog import LoadedDefinition, files_of
+
+MKOSI = "mkosi.conf"
+UNBUILT = "sha256:" + "0" * 64  # stands for a base's digest, which no content depends on
+
+
+class Soundness:
+    """Cross-checks definitions against everything that they name; what several share is loaded and rendered once."""
+
+    def __init__(self, roots: Sequence[Path], today: date, definitions: Mapping[str, LoadedDefinition]) -> None:
+        self.roots = roots
+        self.today = today
+        self.definitions = definitions
+        self._overlays: dict[bytes, Overlay] = {}
+
+    def require(self, loaded: LoadedDefinition) -> None:
+        """Raises ContentError, with file and key, for the first thing that a build or the gate would stumble over."""
+        overlay, waivers = self.overlay(loaded), self._waivers
+        self._require_policy(loaded)
+        self._require_base(loaded)
+        self._require_files(loaded)
+        self._require_smoke(loaded, overlay, waivers)
+
+    def overlay(self, loaded: LoadedDefinition) -> Overlay:
+        """The rendered hardening of a definition; rendered once for each profile and parameters."""
+        definition = loaded.definition
+        key = canonical([definition.kind, definition.profile, definition.profile_params])
+        if key not in self._overlays:
+            with _named_in(loaded, "profile"):
+                profile = load_profile(self.roots, definition.profile)
+            with _named_in(loaded, "profile_params"):
+                facts = {"kind": definition.kind}
+                self._overlays[key] = render(profile, self._controls, definition.profile_params, facts, self.today)
+        return self._overlays[key]
+
+    def _require_policy(self, loaded: LoadedDefinition) -> None:
+        wanted = loaded.definition.policy
+        if wanted not in self._policies:
+            raise _wrong(loaded, "policy", f"no policy is named {wanted}", nearest(wanted, self._policies))
+
+    def _require_base(self, loaded: LoadedDefinition) -> None:
+        golden = loaded.definition.base.golden
+        if golden is None:
+            return
+        if golden not in self.definitions:
+            hint = nearest(golden, self.definitions)
+            raise _wrong(loaded, "base.golden", f"{golden} is not a definition", hint)
+        kinds = loaded.definition.kind, self.definitions[golden].definition.kind
+        if kinds[0] is not kinds[1]:
+            raise _wrong(
+                loaded, "base.golden", f"{golden} is a {kinds[1]}, and this a {kinds[0]}",
+                f"a {kinds[0]} stands on a bootstrap or on another {kinds[0]}",
+            )  # fmt: skip
+        if self.definitions[golden].definition.is_mkosi:
+            hint = 'give it an mkosi.conf of its own, or let the base be of builder = "packages"'
+            raise _wrong(loaded, "base.golden", f"mkosi builds {golden}: nobody knows beforehand what is in it", hint)
+        if builder_of(self.definitions[golden].definition) == "static":
+            hint = "stand it on another base, or give it its own bootstrap of variant static, with packages of its own"
+            raise _wrong(loaded, "base.golden", f"{golden} is static: it has no shell to run any step", hint)
+
+    def _require_files(self, loaded: LoadedDefinition) -> None:
+        """Every file that it copies is there, every template renders, and the Dockerfile holds nothing it may not."""
+        definition, folder = loaded.definition, loaded.folder
+        for copied in definition.files:
+            steps.require_file(definition, folder, copied.source)
+        self._require_mkosi(loaded)
+        own = folder / "Dockerfile.j2"
+        if "Dockerfile.j2" not in files_of(folder):
+            return
+        if definition.is_machine:
+            raise ContentError("nothing runs it: a machine is made of packages, files and controls", file=own)
+        if builder_of(definition) != "buildkit":
+            hint = "make another definition for these steps, with this one as its base.golden"
+            raise ContentError("nothing runs it: a bootstrap is made of packages and files alone", file=own, hint=hint)
+        dockerfile_of(definition, folder, definition.packages, UNBUILT, 0)
+
+    def _require_mkosi(self, loaded: LoadedDefinition) -> None:
+        """What mkosi is to build has its configuration, and no other definition has one that nothing reads."""
+        there = MKOSI in files_of(loaded.folder)
+        if loaded.definition.is_mkosi and not there:
+            raise ContentError(
+                "no such file", file=loaded.folder / MKOSI, hint="write it, or take machine.builder out of image.toml"
+            )
+        if there and not loaded.definition.is_mkosi:
+            hint = 'say builder = "mkosi" in [machine] of image.toml, or take it away'
+            raise ContentError("nothing reads it", file=loaded.folder / MKOSI, hint=hint)
+
+    def _require_smoke(self, loaded: LoadedDefinition, overlay: Overlay, waivers: Sequence[Waiver]) -> None:
+        """A check that reads how the image ran refuses one that names nothing to run; that is seen before the build."""
+        if loaded.definition.smoke:
+            return
+        for check in overlay.checks:
+            waived = waived_by(waivers, about_check(check.control), loaded.name, self.today)
+            if "RUN_STATUS" in check.text and check.enforcement is Enforcement.ENFORCE and not waived:
+                raise _wrong(
+                    loaded, "smoke", f"required by the control {check.control}, but missing",
+                    'a command that ends with 0 on a read-only root, such as smoke = ["myprogram", "--version"]',
+                )  # fmt: skip
+
+    @cached_property
+    def _controls(self) -> dict[str, LoadedControl]:
+        return load_controls(self.roots)
+
+    @cached_property
+    def _policies(self) -> dict[str, Policy]:
+        return load_policies(self.roots)
+
+    @cached_property
+    def _waivers(self) -> tuple[Waiver, ...]:
+        return load_waivers(self.roots)
+
+
+def _wrong(loaded: LoadedDefinition, key: str, message: str, hint: str) -> ContentError:
+    return ContentError(message, file=loaded.folder / "image.toml", key=key, hint=hint)
+
+
+@contextmanager
+def _named_in(loaded: LoadedDefinition, key: str) -> Iterator[None]:
+    """Errors that no file is to blame for yet are the definition's, which names what is wrong under `key`."""
+    try:
+        yield
+    except ContentError as error:
+        if error.file:
+            raise
+        where = key if error.key in ("", key) else f"{key}.{error.key}"
+        raise ContentError(
+            error.message.removeprefix(f"{error.key}: "), file=loaded.folder / "image.toml", key=where,
+            hint=error.hint, evidence=error.evidence,
+        ) from None  # fmt: skip

@@ -1,0 +1,281 @@
+"""The registry, through skopeo: it brings logins (credential helpers), private CAs and proxies, and keeps digests.
+
+A refused connection or a server's failure is tried again within the settings' time; what will not change by waiting
+(not there, not allowed, a wrong certificate) is an error at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardening.foundation import process
+from hardening.foundation.addresses import is_loopback
+from hardening.foundation.environment import REGISTRY
+from hardening.foundation.errors import ContentError, MalformedError, nearest
+from hardening.foundation.hashing import canonical, digest, hex_of
+from hardening.foundation.limits import (
+    DOCUMENT_BYTES,
+    IMAGE_BYTES,
+    IMAGE_LAYERS,
+    REGISTRY_COPY_SECONDS,
+    REGISTRY_MEMORY,
+    REGISTRY_SECONDS,
+)
+from hardening.foundation.retrying import retrying
+from hardening.foundation.settings import Settings
+from images.artifact import Descriptor
+from images.registry.answers import NO_PLAIN_HTTP, PERMANENT, NotFoundError, explain
+from images.registry.login import authfile
+from images.registry.wire import Config, Image, Index, Noted, child_for, loaded, parsed
+
+REF_NAME = "org.opencontainers.image.ref.name"
+COPY_SECONDS, ASK_SECONDS = REGISTRY_COPY_SECONDS.most, REGISTRY_SECONDS.most
+TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest or index as the registry keeps it."""
+
+    digest: str
+    media_type: str
+    size: int
+    data: dict[str, Any]
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """How another manifest refers to this one."""
+        return Descriptor(self.media_type, self.digest, self.size)
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations. Raises MalformedError, as all below do."""
+        return parsed(Noted, self.data, self.digest).annotations
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an index over manifests."""
+        return "manifests" in self.data
+
+    @property
+    def index(self) -> Index:
+        """What it lists."""
+        return parsed(Index, self.data, self.digest)
+
+    @property
+    def image(self) -> Image:
+        """What it is made of."""
+        return parsed(Image, self.data, self.digest)
+
+    def content(self, platform: str) -> str:
+        """The digest of what an engine of the platform runs: the one child for it, or the manifest itself."""
+        return child_for(self.index, platform, self.digest).digest if self.is_index else self.digest
+
+
+class Registry:
+    """One registry address; repositories are `address/name`, references `repository:tag` or `repository@digest`."""
+
+    def __init__(self, address: str, settings: Settings) -> None:
+        self.address = address.rstrip("/")
+        self.settings = settings
+
+    def repository(self, name: str) -> str:
+        """The repository of a definition."""
+        return f"{self.address}/{name}"
+
+    def find(self, reference: str) -> Manifest | None:
+        """The manifest at `reference`, or None where there is none. Raises OutsideError for one of another digest."""
+        wanted = reference.partition("@")[2]
+        if wanted:
+            hex_of(wanted)
+        try:
+            text = self._ask("inspect", reference, "--raw")
+        except NotFoundError:
+            return None
+        found = _as_asked(text, wanted, reference)
+        data = loaded(text, reference)
+        kind = data.get("mediaType") or data.get("schemaVersion", "")
+        return Manifest(found, str(kind), len(text.encode()), data)
+
+    def configuration(self, reference: str) -> dict[str, Any]:
+        """The configuration of what an engine runs of the image at `reference`, as it was pushed, and hashed.
+
+        `--raw` keeps what OCI knows no word for, such as a health check. Raises NotFoundError, MalformedError.
+        """
+        found, what = self.get(reference), f"the configuration of {reference}"
+        exact = f"{split(reference)[0]}@{found.content(self.settings.platform)}"
+        image = self.get(exact).image if found.is_index else found.image
+        text = self._ask("inspect", exact, "--config", "--raw")
+        _as_asked(text, image.config.digest, what)
+        return loaded(text, what)
+
+    def diff_ids(self, reference: str) -> tuple[str, ...]:
+        """The unpacked layers of what an engine runs of the image, lowest first. Raises as `configuration` does."""
+        return parsed(Config, self.configuration(reference), f"the configuration of {reference}").rootfs.diff_ids
+
+    def get(self, reference: str) -> Manifest:
+        """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""
+        if found := self.find(reference):
+            return found
+        repository, wanted = split(reference)
+        tags = self.tags(repository)
+        if not tags:
+            hint = "./goldsmith image.publish NAME publishes one; ./goldsmith image.list shows what is published"
+            raise NotFoundError(f"nothing is published as {repository}", hint=hint)
+        raise NotFoundError(f"{reference} is not in the registry", hint=nearest(wanted, tags))
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        """The repository's tags, sorted; none where it does not exist."""
+        try:
+            text = self._ask("list-tags", repository)
+        except NotFoundError:
+            return ()
+        return tuple(sorted(tag for tag in loaded(text, repository).get("Tags") or () if TAG.fullmatch(str(tag))))
+
+    def push(self, layout: Path, source: str, destination: str, *, index_only: bool = False) -> None:
+        """Copy what the layout names `source` to `destination`, bytes unchanged. An index's children go with it."""
+        children = ["--multi-arch", "index-only"] if index_only else ["--all"]
+        self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}")
+
+    def pull(self, reference: str, layout: Path, name: str, largest: int = DOCUMENT_BYTES.most) -> None:
+        """Copy `reference` and its children into the OCI layout under `name`; no blob may be larger than `largest`."""
+        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=largest)
+
+    def download(self, reference: str, directory: Path) -> None:
+        """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
+
+        Raises OutsideError where a blob is larger than the manifest says, and where that is more than any image has.
+        """
+        image = self.get(reference).image
+        sizes = [part.size for part in (image.config, *image.layers)]
+        IMAGE_LAYERS.require(len(image.layers), reference)
+        IMAGE_BYTES.require(sum(sizes), reference)  # unpacked it is more: what is more than that already is not fetched
+        largest = max(sizes)
+        self._copy([], f"docker://{reference}", f"dir:{directory}", largest=max(largest, 4 << 20))
+
+    def tag(self, repository: str, index_digest: str, tag: str) -> None:
+        """Let `tag` point at an index that is in the repository."""
+        source, destination = f"docker://{repository}@{index_digest}", f"docker://{repository}:{tag}"
+        self._copy(["--multi-arch", "index-only"], source, destination)
+
+    def delete(self, repository: str, manifest_digest: str) -> bool:
+        """Remove a manifest, and the tags that point to it; False when it was not there."""
+        reference = f"{repository}@{manifest_digest}"
+        if self.find(reference) is None:  # asked first: a deletion's own 404 does not tell whose it is
+            return False
+        self._ask("delete", reference)
+        return True
+
+    def _ask(self, verb: str, reference: str, *options: str) -> str:
+        """What skopeo prints about one reference. Raises MalformedError for what is no repository's name."""
+        if not REPOSITORY.fullmatch(split(reference)[0]):
+            raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
+        argv = [verb, *options, *self._access(reference, ""), f"docker://{reference}"]
+        return self._skopeo(argv, (reference,), ASK_SECONDS, DOCUMENT_BYTES.most if verb != "delete" else 0)
+
+    def _copy(self, options: Sequence[str], source: str, destination: str, largest: int = 0) -> None:
+        sides = {"src-": source, "dest-": destination}
+        references = {side: told.removeprefix("docker://") for side, told in sides.items() if "docker://" in told}
+        access = [option for side, reference in references.items() for option in self._access(reference, side)]
+        argv = ["copy", "--quiet", "--preserve-digests", *options, *access, source, destination]
+        self._skopeo(argv, tuple(references.values()), COPY_SECONDS, largest)
+
+    def _access(self, reference: str, side: str) -> list[str]:
+        """The options that say how one side of a command is trusted, and with which login it is reached."""
+        directory = self._certificates()
+        plain = [f"--{side}tls-verify=false"] if self._plain(reference) else []
+        own = authfile(self.settings, reference)
+        login = [f"--{side}authfile={own}"] if own else []
+        return [*login, *plain, *([f"--{side}cert-dir={directory}"] if directory else [])]
+
+    def _plain(self, reference: str) -> bool:
+        """Whether plain HTTP is spoken: on loopback, and where the settings say so with the configured registry."""
+        asked = self.settings.registry
+        return is_loopback(reference) or (asked.insecure and _host(reference) == _host(asked.address))
+
+    def _skopeo(self, argv: Sequence[str], references: Sequence[str], seconds: float, largest: int = 0) -> str:
+        """What skopeo prints. With `largest`, its memory is bounded, and no file that it writes has more bytes."""
+        bounded = (
+            ["prlimit", f"--data={REGISTRY_MEMORY.most}", f"--fsize={largest}"]
+            if largest and process.which("skopeo")
+            else []
+        )
+        command = [*bounded, "skopeo", *argv]
+        plain = any(map(self._plain, references))
+        env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), NO_PLAIN_HTTP)
+        address = _address(references[0], self.address)
+        done = retrying(lambda: _attempt(command, env, seconds, address), within=self.settings.retry_for)
+        if done.status:
+            raise explain(done.stderr, address)
+        return done.stdout
+
+    def _certificates(self) -> Path | None:
+        """A directory that holds the private CA under the name skopeo wants, if there is one."""
+        ca_file = self.settings.registry.ca_file
+        if not ca_file:
+            return None
+        try:
+            authority = ca_file.read_bytes()
+        except OSError as error:
+            raise ContentError(f"cannot be read: {error}", file="goldsmith.toml", key="registry.ca_file") from None
+        directory = self.settings.state_dir / "ca" / digest(authority).removeprefix("sha256:")[:12]
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "ca.crt").write_bytes(authority)
+        return directory
+
+
+def _attempt(argv: Sequence[str], env: Mapping[str, str], seconds: float, address: str) -> process.Completed:
+    """One run; raises OutsideError for what may be over the next time."""
+    done = process.run(argv, passes=REGISTRY, ok=range(256), env=env, timeout=seconds, hint="apt-get install skopeo")
+    if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
+        raise explain(done.stderr, address)
+    return done
+
+
+def _as_asked(text: str, wanted: str, what: str) -> str:
+    """The digest of what a registry gave. Raises OutsideError where another one was wanted."""
+    found = digest(text)
+    if wanted and found != wanted:
+        raise MalformedError(f"the registry gave {found} for {what}", hint="is something between us and it?")
+    return found
+
+
+def _host(reference: str) -> str:
+    """The host, with its port, of an address or reference."""
+    return reference.partition("/")[0]
+
+
+def _address(reference: str, own: str) -> str:
+    """How the registry of a reference is called: our own by its whole address."""
+    return own if _host(reference) == _host(own) else _host(reference)
+
+
+def write_layout(directory: Path, roots: Sequence[Descriptor]) -> Path:
+    """Make `directory`, which holds blobs, an OCI layout that names each root by its digest's hex."""
+    entries = [
+        {
+            "mediaType": root.media_type,
+            "digest": root.digest,
+            "size": root.size,
+            "annotations": {REF_NAME: root.digest.removeprefix("sha256:")},
+        }
+        for root in roots
+    ]
+    (directory / "index.json").write_bytes(canonical({"schemaVersion": 2, "manifests": entries}))
+    (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
+    return directory
+
+
+def split(reference: str) -> tuple[str, str]:
+    """A reference as its repository and its tag or digest; the second is empty where there is none."""
+    if "@" in reference:
+        repository, _, wanted = reference.partition("@")
+        return repository, wanted
+    head, slash, last = reference.rpartition("/")
+    name, _, tag = last.partition(":")
+    return f"{head}{slash}{name}", tag

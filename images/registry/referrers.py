@@ -1,0 +1,187 @@
+"""Documents attached to what is in the registry, by the tag schema: the index `sha256-<hex>` lists what refers to it.
+
+The schema has one index a subject, and registries offer no compare-and-swap: of two writers at once, the later takes
+the earlier one's lines away. What is guaranteed:
+
+- Writers with one state directory wait for each other (a lock), so that they lose nothing.
+- Writers elsewhere read the index last of all, right before they write it, and read it back when whoever had read it
+  before them must have written too (`SETTLE_SECONDS`): what was taken away is merged in again, `WRITES` times at most.
+- A writer that takes longer than that from its reading to its writing, such as through retries, can still take away the
+  lines of another that has ended. No document is lost by that, only its line; the next publication over the same
+  content, which a night tries, attaches what is not listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import sleep
+from typing import Any, TypeVar
+
+from hardening.foundation.errors import MalformedError, OutsideError
+from hardening.foundation.hashing import digest, hex_of
+from hardening.foundation.locks import only_one
+from images.artifact import Descriptor
+from images.build.workspace import workspace
+from images.documents import Document
+from images.registry.client import Registry, write_layout
+from images.registry.wire import Image, Index, Listed, Referring, loaded, parsed
+from images.store.oci import INDEX, MANIFEST, Store, as_json
+
+EMPTY = "application/vnd.oci.empty.v1+json"
+WRITES = 5
+LOCK_SECONDS = 300
+SETTLE_SECONDS = 2.0
+
+
+Said = TypeVar("Said", Document, "Referrer")
+
+
+@dataclass(frozen=True)
+class Referrer:
+    """A line of a subject's index: one attached document."""
+
+    descriptor: Descriptor
+    artifact_type: str
+    annotations: dict[str, str]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """As the index holds it."""
+        more = {"annotations": self.annotations} if self.annotations else {}
+        return {**as_json(self.descriptor), "artifactType": self.artifact_type, **more}
+
+    def says_the_same(self, document: Document | Referrer) -> bool:
+        """Whether this is that document: type and annotations tell, so that one made again is not attached twice."""
+        return (self.artifact_type, self.annotations) == (document.artifact_type, document.annotations)
+
+
+def tag_of(subject: str) -> str:
+    """The tag of the index that lists what refers to the digest `subject`."""
+    return f"sha256-{hex_of(subject)}"
+
+
+def attached(registry: Registry, repository: str, subject: str) -> tuple[Referrer, ...]:
+    """What refers to `subject`, the oldest first. Raises MalformedError where the list of it cannot be read."""
+    reference = f"{repository}:{tag_of(subject)}"
+    found = registry.find(reference)
+    return tuple(_referrer(line) for line in parsed(Index, found.data, reference).manifests) if found else ()
+
+
+def latest(referrers: Sequence[Referrer], artifact_type: str, **annotations: str) -> Referrer | None:
+    """The newest referrer of a type, of those with these annotations."""
+    for referrer in reversed(referrers):
+        if referrer.artifact_type == artifact_type and annotations.items() <= referrer.annotations.items():
+            return referrer
+    return None
+
+
+def read(registry: Registry, repository: str, referrer: Referrer) -> bytes:
+    """The bytes of an attached document, hashed. Raises MalformedError where it is not what was listed."""
+    name = referrer.descriptor.digest
+    what = f"{repository}@{name}"
+    with workspace(registry.settings) as directory:
+        registry.pull(what, directory, hex_of(name))
+        store = Store(directory)
+        manifest = parsed(Image, loaded(store.blob(name).read_bytes(), what), what)
+        if len(manifest.layers) != 1:
+            raise MalformedError(f"{what} holds {len(manifest.layers)} documents, and one is expected")
+        data = store.blob(manifest.layers[0].digest).read_bytes()
+    if digest(data) != manifest.layers[0].digest:
+        raise MalformedError(f"{what} holds other bytes than it says", hint="is something between us and the registry?")
+    return data
+
+
+def attach(
+    registry: Registry, repository: str, subject: Descriptor, documents: Sequence[Document]
+) -> tuple[Referrer, ...]:
+    """Attach the documents that are not attached yet; returns all that now refers to `subject`.
+
+    Raises OutsideError when another writer keeps overwriting ours.
+    """
+    lock = registry.settings.state_dir / "locks" / f"{tag_of(subject.digest)}.lock"
+    with (
+        only_one(lock, f"attaching to {subject.digest}", wait_seconds=LOCK_SECONDS),
+        workspace(registry.settings) as room,
+    ):
+        store = Store(room)
+        made = [
+            _manifest(store, subject, document)
+            for document in _missing(documents, attached(registry, repository, subject.digest))
+        ]
+        _push(registry, repository, store, made)
+        for _ in range(WRITES):
+            present = attached(registry, repository, subject.digest)
+            if not (unlisted := _missing(made, present)):
+                return present
+            _write_index(registry, repository, subject.digest, store, [*present, *unlisted])
+            _settle(registry)
+    raise OutsideError(
+        f"what refers to {subject.digest} in {repository} does not stay as it was written",
+        hint="does another machine write to the same repository? run it again when that has ended",
+    )
+
+
+def detach_all(registry: Registry, repository: str, subject: str) -> None:
+    """Remove everything that refers to `subject`, and the index that lists it. What is gone already is skipped."""
+    if listing := registry.find(f"{repository}:{tag_of(subject)}"):
+        for line in attached(registry, repository, subject):
+            if _refers(registry, repository, line.descriptor.digest, subject):
+                registry.delete(repository, line.descriptor.digest)
+        registry.delete(repository, listing.digest)
+
+
+def _refers(registry: Registry, repository: str, manifest_digest: str, subject: str) -> bool:
+    """Whether a manifest says itself that it refers to `subject`: a list alone gives nothing away to be removed."""
+    found = registry.find(f"{repository}@{manifest_digest}")
+    referring = parsed(Referring, found.data, manifest_digest).subject if found else None
+    return referring is not None and referring.digest == subject
+
+
+def _missing(wanted: Sequence[Said], present: Sequence[Referrer]) -> list[Said]:
+    """What of `wanted` is not listed."""
+    return [item for item in wanted if not any(known.says_the_same(item) for known in present)]
+
+
+def _push(registry: Registry, repository: str, store: Store, made: Sequence[Referrer]) -> None:
+    """Push the documents themselves, which nobody finds yet."""
+    layout = write_layout(store.path, [referrer.descriptor for referrer in made])
+    for referrer in made:
+        name = referrer.descriptor.digest
+        registry.push(layout, hex_of(name), f"{repository}@{name}")
+
+
+def _write_index(registry: Registry, repository: str, subject: str, store: Store, listed: Sequence[Referrer]) -> None:
+    """Push the index that lists what refers to `subject`."""
+    lines = [referrer.line for referrer in listed]
+    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
+    layout = write_layout(store.path, [index])
+    tag = f"{repository}:{tag_of(subject)}"
+    registry.push(layout, hex_of(index.digest), tag, index_only=True)
+
+
+def _settle(registry: Registry) -> None:
+    """Let whoever read the index before our write come to theirs. The embedded registry has no writers elsewhere."""
+    if registry.settings.registry.address:
+        sleep(SETTLE_SECONDS)
+
+
+def _manifest(store: Store, subject: Descriptor, document: Document) -> Referrer:
+    """Write the artifact manifest of `document` into `store`."""
+    empty = store.put_bytes(b"{}", EMPTY)
+    blob = store.put_bytes(document.data, document.artifact_type) if document.data else empty
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": document.artifact_type,
+        "config": as_json(empty),
+        "layers": [as_json(blob)],
+        "subject": as_json(subject),
+    }
+    if document.annotations:
+        manifest["annotations"] = document.annotations
+    return Referrer(store.put_json(manifest, MANIFEST), document.artifact_type, document.annotations)
+
+
+def _referrer(line: Listed) -> Referrer:
+    return Referrer(Descriptor(line.media_type, line.digest, line.size), line.artifact_type, line.annotations)

@@ -1,0 +1,140 @@
+"""The release flow: build → scan → gate → publish, and re-date what nears its expiry without building."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from hardening.catalog import require_may_publish
+from hardening.findings import Verdict
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.model import Kind
+from images.artifact import Release
+from images.aws.preflight import preflight
+from images.aws.publish import publish_machine
+from images.build.flow import BuildOutcome, build
+from images.catalog import LoadedDefinition
+from images.context import Context
+from images.plan.graph import order
+from images.plan.plan import Action
+from images.release.lifecycle import near_expiry
+from images.release.publish import release
+from images.scan.judge import judge, latest, refusal
+
+
+@dataclass(frozen=True)
+class ReleaseOutcome:
+    """What became of one image on its way to the registry.
+
+    `action` is published, re-dated, unchanged, refused or failed; `built` what became of its build; `verdict` the
+    gate's, where it was asked.
+    """
+
+    name: str
+    action: str
+    built: BuildOutcome
+    content: str = ""
+    digest: str = ""
+    expires_at: datetime | None = None
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    verdict: Verdict | None = field(default=None, repr=False)
+    error: GoldsmithError | None = field(default=None, repr=False)
+
+
+def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
+    """Bring `names`, and whatever they stand on, to the candidate channel as far as anything changed.
+
+    A child is published only on a base that is; what is refused or failed stops its children and nothing else.
+    """
+    chosen = list(names)
+    outcomes = _blocked(context, chosen)
+    possible = [name for name in chosen if name not in outcomes]
+    built = {outcome.name: outcome for outcome in (build(context, possible) if possible else ())}
+    for name in (known for known in order(context.parents) if known in built):
+        start = time.monotonic()
+        parent = outcomes.get(context.parents[name] or "")
+        outcomes[name] = replace(_one(context, built[name], parent), seconds=round(time.monotonic() - start, 3))
+    return list(outcomes.values())
+
+
+def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
+    """The outcomes of images that could not be published whatever was built, asked before anything is."""
+    known = {name: found for name in names if (found := context.definitions.get(name))}
+    told = {name: error for name in known if (error := _may_not_publish(context, name))}
+    machines = [name for name, found in known.items() if _is_machine(found) and name not in told]
+    try:
+        if machines:
+            preflight(context.cloud)
+    except GoldsmithError as error:
+        told |= dict.fromkeys(machines, error)
+    return {name: _never_built(name, error) for name, error in told.items()}
+
+
+def _may_not_publish(context: Context, name: str) -> GoldsmithError | None:
+    """Why the policy that judges the image may not publish it; None where it may."""
+    try:
+        require_may_publish(context.settings.roots, context.settings.judging, context.policy_of(name))
+    except GoldsmithError as error:
+        return error
+    return None
+
+
+def _never_built(name: str, error: GoldsmithError) -> ReleaseOutcome:
+    action = Action.REFUSED if isinstance(error, RefusedError) else Action.FAILED
+    built = BuildOutcome(name, action, reasons=(error.message,), error=error)
+    return ReleaseOutcome(name, action, built, reasons=built.reasons, error=error)
+
+
+def _is_machine(loaded: LoadedDefinition) -> bool:
+    return loaded.definition.kind is Kind.MACHINE
+
+
+def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -> ReleaseOutcome:
+    """Judge and publish one built image; every failure becomes its outcome."""
+    if built.action in {Action.REFUSED, Action.FAILED}:
+        return ReleaseOutcome(built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error)
+    if parent and parent.action in {"refused", "failed"}:
+        because = (f"its base {parent.name} {'failed' if parent.action == 'failed' else 'was refused'}",)
+        return ReleaseOutcome(built.name, "failed", built, built.digest, reasons=because, error=parent.error)
+    try:
+        return _publish(context, built)
+    except GoldsmithError as error:
+        action = "refused" if isinstance(error, RefusedError) else "failed"
+        reasons = (error.message, *error.evidence.splitlines())
+        return ReleaseOutcome(built.name, action, built, built.digest, reasons=reasons, error=error)
+
+
+def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
+    """Scan, ask the gate, publish. Raises RefusedError when the gate says no: then nothing is pushed."""
+    artifact = latest(context, built.name)
+    judgement = judge(context, artifact, context.policy_of(built.name))
+    if not judgement.verdict.allowed:
+        raise refusal(judgement)
+    definition = context.definitions[built.name].definition
+    releases = context.ledger.releases_of_content(artifact.digest)
+    _refuse_revoked(built.name, releases)
+    standing = next((r for r in releases if not r.pruned_at), None)
+    redate = standing is not None and near_expiry(standing, context.now)
+    say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
+    if definition.kind is Kind.MACHINE:
+        published = publish_machine(context.cloud, artifact, definition, judgement, redate=redate)
+    else:
+        published = release(context.publisher, artifact, definition, judgement, redate=redate)
+    return ReleaseOutcome(
+        built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
+        built.reasons, verdict=judgement.verdict,
+    )  # fmt: skip
+
+
+def _refuse_revoked(name: str, releases: Iterable[Release]) -> None:
+    """What was revoked is wrong inside: the same content does not come back under a new date."""
+    for release_ in releases:
+        if release_.revoked_at:
+            raise RefusedError(
+                f"{name} has the content that was revoked on {release_.revoked_at:%Y-%m-%d}: {release_.revoked_reason}",
+                hint="change what was wrong (packages, files, hardening); image.why shows what would be built",
+            )

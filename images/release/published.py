@@ -1,0 +1,162 @@
+"""Reading releases back from the registry: the truth that the ledger can be rebuilt from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from hardening.foundation.errors import ContentError, MalformedError, nearest
+from hardening.foundation.hashing import DIGEST
+from images.artifact import Release
+from images.documents import REVOCATION
+from images.ledger import Ledger
+from images.registry.answers import NotFoundError
+from images.registry.client import Manifest, Registry, split
+from images.registry.referrers import attached, latest
+from images.release import lifecycle
+from images.release.revocations import revoked
+from images.store.oci import Store
+
+CHANNELS = ("candidate", "stable")
+PREVIOUS = "-previous"
+DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
+READERS = 8
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """What every flow over releases works with; `now` is its one reading of the clock, `actor` whom the audit names."""
+
+    registry: Registry
+    ledger: Ledger
+    store: Store
+    now: datetime
+    actor: str
+
+    @property
+    def prefix(self) -> str:
+        """Our own annotations' prefix."""
+        return self.registry.settings.annotation_prefix
+
+    def revoked(self, release: Release) -> Release:
+        """The release, revoked where ledger or registry say so of it or of what it stands on. Raises OutsideError."""
+        return revoked(self.ledger, release, self.revocation)
+
+    def revocation(self, repository: str, digest: str) -> tuple[datetime, str] | None:
+        """When and why something in our registry was revoked, as that tells it."""
+        ours = repository.startswith(f"{self.registry.address}/")
+        return revocation_of(self.registry, repository, digest, self.prefix) if ours else None
+
+    def note(self, action: str, subject: str, detail: str = "") -> None:
+        """Write an audit line."""
+        self.ledger.audit(self.now, self.actor, action, subject, detail)
+
+
+def reference_of(registry: Registry, ref: str, known: Collection[str] = ()) -> str:
+    """What a person types as a full reference: a definition's name alone means its stable release, else its candidate.
+
+    `name:tag` and `name@digest` stand in our registry; anything with another registry's address stays as it is.
+    Raises NotFoundError where nothing is published under a name; of `known` it suggests the nearest.
+    """
+    repository, wanted = split(ref)
+    host = repository.partition("/")[0]
+    is_full = "/" in repository and ("." in host or ":" in host or host == "localhost")
+    if not is_full:
+        repository = registry.repository(repository)
+    if wanted:
+        return f"{repository}{'@' if wanted.startswith('sha256:') else ':'}{wanted}"
+    for channel in reversed(CHANNELS):
+        if registry.find(f"{repository}:{channel}"):
+            return f"{repository}:{channel}"
+    name = repository.rpartition("/")[2]
+    publish = f"./goldsmith image.publish {name} publishes to the candidate channel"
+    hint = nearest(name, known) if known and name not in known else publish
+    raise NotFoundError(f"nothing is published as {repository}", hint=hint)
+
+
+def release_at(registry: Registry, reference: str, prefix: str) -> Release:
+    """The release at a reference, its revocation included. Raises NotFoundError, or ContentError for a stranger."""
+    manifest = registry.get(reference)
+    return _release(registry, split(reference)[0], manifest, prefix)
+
+
+def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ...]:
+    """Every release that a repository holds, the newest first. What is not ours is passed over."""
+    repository = registry.repository(name)
+    tags = [tag for tag in registry.tags(repository) if DATED.fullmatch(tag) or tag.startswith(CHANNELS)]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda tag: _release_or_none(registry, f"{repository}:{tag}", prefix), tags)
+        unique = {release.digest: release for release in found if release}
+    return newest_first(unique.values())
+
+
+def locate(to: Publisher, digest: str, names: Iterable[str]) -> str:
+    """The full reference of a release known only by its digest. Raises ContentError where there is none."""
+    if not re.fullmatch(DIGEST, digest):
+        hint = "sha256: and 64 hexadecimal digits, as ./goldsmith image.show prints it"
+        raise ContentError(f"{digest} is no digest", hint=hint)
+    if known := to.ledger.release(digest):
+        return f"{known.repository}@{digest}"
+    for name in names:
+        if to.registry.find(f"{to.registry.repository(name)}@{digest}"):
+            return f"{to.registry.repository(name)}@{digest}"
+    known_digests = [release.digest for release in to.ledger.releases()]
+    raise ContentError(f"no release has the digest {digest}", hint=nearest(digest, known_digests[:20]))
+
+
+def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
+    """Releases by their day, the newest first."""
+    return tuple(sorted(releases, key=lambda release: (release.published_at, release.digest), reverse=True))
+
+
+def channels_of(registry: Registry, repository: str) -> dict[str, str]:
+    """Where the channels of a repository point, those to roll back to included: tag → digest."""
+    tags = [tag for tag in registry.tags(repository) if tag.removesuffix(PREVIOUS) in CHANNELS]
+    found = {tag: registry.find(f"{repository}:{tag}") for tag in tags}
+    return {tag: manifest.digest for tag, manifest in found.items() if manifest}
+
+
+def _release_or_none(registry: Registry, reference: str, prefix: str) -> Release | None:
+    try:
+        return release_at(registry, reference, prefix)
+    except ContentError:  # removed in this moment, or somebody else's tag
+        return None
+
+
+def _release(registry: Registry, repository: str, manifest: Manifest, prefix: str) -> Release:
+    content = manifest.content(registry.settings.platform)
+    release = lifecycle.parse_annotations(
+        manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
+    )
+    return revoked_in(registry, release, prefix)
+
+
+def revoked_in(registry: Registry, release: Release, prefix: str) -> Release:
+    """The release with a revocation that its registry holds, of the release or of what is inside.
+
+    Raises MalformedError where one is there that cannot be read.
+    """
+    for subject in dict.fromkeys((release.digest, release.content)):
+        if said := revocation_of(registry, release.repository, subject, prefix):
+            at, reason = said
+            return replace(release, revoked_at=at, revoked_reason=reason)
+    return release
+
+
+def revocation_of(registry: Registry, repository: str, subject: str, prefix: str) -> tuple[datetime, str] | None:
+    """When and why what has the digest `subject` was revoked, as the repository tells it."""
+    revocation = latest(attached(registry, repository, subject), REVOCATION)
+    return _told(revocation.annotations, prefix, f"{repository}@{subject}") if revocation else None
+
+
+def _told(said: Mapping[str, str], prefix: str, what: str) -> tuple[datetime, str]:
+    try:
+        return lifecycle.moment(said[f"{prefix}revoked-at"]), said.get(f"{prefix}revoked-reason", "")
+    except (KeyError, ValueError) as error:
+        raise MalformedError(
+            f"the revocation of {what} is malformed: {error}",
+            hint="it counts as no pass: remove it from the registry, and let ./goldsmith image.revoke say it well",
+        ) from None

@@ -1,0 +1,175 @@
+"""Everything about a published image, from the registry alone: what the index, its channels and its documents say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hardening.findings import CheckResult, Outcome, Reason, Verdict
+from images import documents
+from images.artifact import Artifact
+from images.documents import from_bytes
+from images.ledger import ScanRecord
+from images.registry.client import Registry
+from images.registry.referrers import Referrer, attached, latest, read
+from images.registry.wire import loaded
+from images.release import lifecycle
+from images.release.lifecycle import Status
+from images.release.published import channels_of, reference_of, release_at
+
+
+class Attached(BaseModel):
+    """A document attached to the release or to its content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    artifact_type: str
+    digest: str
+    of: str
+
+
+class Shown(BaseModel):
+    """A release as the registry knows it. `verdict` is `allowed`, `refused`, or `unknown` where none is attached."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ref: str
+    name: str
+    repository: str
+    digest: str
+    content: str
+    status: Status
+    published_at: datetime
+    warn_at: datetime
+    expires_at: datetime
+    days_left: int
+    revoked_at: datetime | None
+    revoked_reason: str
+    channels: tuple[str, ...]
+    tag: str
+    base_name: str
+    base_digest: str
+    profile: str
+    policy: str
+    input_digest: str
+    verdict: str
+    judged_at: datetime | None
+    reasons: tuple[Reason, ...]
+    findings: dict[str, int]
+    findings_count: int
+    scanners: dict[str, Outcome]
+    checks: dict[str, int]
+    packages_count: int
+    size_bytes: int
+    documents: tuple[Attached, ...]
+
+
+def show(registry: Registry, ref: str, prefix: str, now: datetime, known: Collection[str] = ()) -> Shown:
+    """What the registry says of `ref`: a definition's name, `name:tag`, `name@digest`, or a full reference.
+
+    Raises NotFoundError with the nearest tags, or names out of `known`; ContentError when it is no release of ours.
+    """
+    reference = reference_of(registry, ref, known)
+    release = release_at(registry, reference, prefix)
+    repository = release.repository
+    of_release = attached(registry, repository, release.digest)
+    of_content = attached(registry, repository, release.content)
+    papers = Papers(registry, repository, of_release, of_content, f"{prefix}input-digest", release.input_digest)
+    tags = sorted(tag for tag, digest in channels_of(registry, repository).items() if digest == release.digest)
+    return Shown(
+        ref=reference,
+        status=lifecycle.status(release, now),
+        days_left=(release.expires_at - now).days,
+        channels=tuple(tags),
+        tag=lifecycle.dated_tag(release),
+        documents=(*_listed(of_release, "release"), *_listed(of_content, "content")),
+        **{field: getattr(release, field) for field in Shown.model_fields if hasattr(release, field)},
+        **_judged(papers),
+        **_built(papers),
+    )
+
+
+class Papers:
+    """The documents attached to one release and its content, read when they are asked for."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        repository: str,
+        of_release: tuple[Referrer, ...],
+        of_content: tuple[Referrer, ...],
+        input_key: str,
+        input_digest: str,
+    ) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._of_release = of_release
+        self._of_content = of_content
+        self._inputs = {input_key: input_digest}
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The gate's answer on the release's day."""
+        data = self._read(latest(self._of_release, documents.VERDICT))
+        return from_bytes(Verdict, data) if data else None
+
+    @property
+    def scan(self) -> ScanRecord | None:
+        """What the scanners said on the release's day."""
+        data = self._read(latest(self._of_release, documents.SCAN))
+        said = from_bytes(ScanRecord, data) if data else None
+        return said and ScanRecord(said.reports, said.findings)  # what a registry says spares no scan of ours
+
+    @property
+    def checks(self) -> tuple[CheckResult, ...]:
+        """The results of the controls' checks."""
+        data = self._read(latest(self._of_content, documents.CHECKS, **self._inputs))
+        return from_bytes(tuple[CheckResult, ...], data) if data else ()
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """The provenance: the artifact with all its inputs."""
+        data = self._read(latest(self._of_content, documents.PROVENANCE, **self._inputs))
+        return from_bytes(Artifact, data) if data else None
+
+    @property
+    def sbom(self) -> dict[str, Any]:
+        """The SBOM (CycloneDX)."""
+        data = self._read(latest(self._of_content, documents.SBOM))
+        return loaded(data, "the attached SBOM") if data else {}
+
+    def _read(self, referrer: Referrer | None) -> bytes:
+        return read(self._registry, self._repository, referrer) if referrer else b""
+
+
+def _judged(papers: Papers) -> dict[str, Any]:
+    verdict, scan = papers.verdict, papers.scan
+    findings = scan.findings if scan else ()
+    return {
+        "verdict": ("allowed" if verdict.allowed else "refused") if verdict else "unknown",
+        "judged_at": verdict.judged_at if verdict else None,
+        "reasons": verdict.reasons if verdict else (),
+        "findings": dict(Counter(finding.severity.value for finding in findings)),
+        "findings_count": len(findings),
+        "scanners": {report.scanner: report.outcome for report in (scan.reports if scan else ())},
+        "checks": dict(Counter(check.outcome.value for check in papers.checks)),
+    }
+
+
+def _built(papers: Papers) -> dict[str, Any]:
+    artifact = papers.artifact
+    components = papers.sbom.get("components", ())
+    purls = [one.get("purl") for one in components if isinstance(one, dict)] if isinstance(components, list) else []
+    listed = sum(1 for purl in purls if str(purl).startswith("pkg:deb/"))
+    return {
+        "packages_count": len(artifact.packages) if artifact else listed,
+        "size_bytes": artifact.size_bytes if artifact else 0,
+    }
+
+
+def _listed(referrers: tuple[Referrer, ...], of: str) -> tuple[Attached, ...]:
+    return tuple(Attached(artifact_type=r.artifact_type, digest=r.descriptor.digest, of=of) for r in referrers)

@@ -1,0 +1,88 @@
+"""debsecan: Debian's own analyser, by the security tracker's data, over the image's dpkg status."""
+
+from __future__ import annotations
+
+import re
+from itertools import takewhile
+
+from hardening.findings import Finding, FindingKind, Outcome, ScanReport
+from images.scan.base import ScanInputs, Scanner, ScanTarget, report, severity, unevaluated
+
+NAME = "debsecan"
+
+
+def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """The argv. The host's own configuration and whitelist are kept out: they would silence findings unseen."""
+    return [
+        "debsecan",
+        "--config=/dev/null",
+        "--whitelist=",
+        f"--source={inputs.feeds[NAME].directory.resolve().as_uri()}/",
+        f"--suite={inputs.suite}",
+        f"--status={target.tree / 'var/lib/dpkg/status'}",
+        "--format=detail",
+    ]
+
+
+def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
+    """Why debsecan cannot evaluate this image; empty when it can."""
+    if not inputs.suite:
+        return "the image names no Debian suite in os-release"
+    if not installed(inputs.status):
+        return "the image's dpkg status lists no package"
+    return inputs.missing.get(NAME, "") if NAME not in inputs.feeds else ""
+
+
+def installed(status: str) -> tuple[str, ...]:
+    """The names of the packages that a dpkg status file lists as installed."""
+    stanzas = (stanza for stanza in status.split("\n\n") if re.search(r"^Status: \S+ \S+ installed$", stanza, re.M))
+    return tuple(match[1] for stanza in stanzas if (match := re.search(r"^Package: (\S+)$", stanza, re.M)))
+
+
+def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
+    """The findings of `--format=detail`. What it evaluated is the status file's installed packages."""
+    blocks = [block for block in re.split(r"\n(?=(?:CVE|TEMP)-)", "\n" + stdout) if block.strip()]
+    found = [_finding(block.strip("\n")) for block in blocks]
+    if None in found:
+        # An answer we do not understand is no evaluation.
+        return unevaluated(SCANNER, Outcome.ERROR, f"unknown output: {blocks[found.index(None)].strip()[:80]!r}")
+    findings = [finding for finding in found if finding]
+    evaluated = len(installed(inputs.status))
+    nothing, expected = "the image's dpkg status lists no package", len(target.packages)
+    return report(NAME, SCANNER.kind, findings, evaluated, nothing, feed=inputs.feeds.get(NAME), expected=expected)
+
+
+_HEAD = re.compile(r"(?P<id>(?:CVE|TEMP)-\S+)(?: \((?P<notes>[^)]*)\))?$")
+
+
+def _finding(block: str) -> Finding | None:
+    head, *lines = block.splitlines()
+    match = _HEAD.match(head)
+    package = re.search(r"^  installed: (\S+) (\S+)$", block, re.M)
+    if not match or not package:
+        return None
+    notes = match["notes"] or ""
+    urgency = severity(word[1]) if (word := re.search(r"(\w+) urgency", notes)) else severity("")
+    fixes = re.findall(r"^  fixed (?:in unstable|on branch): +\S+ (\S+)", block, re.M)
+    return Finding(
+        kind=FindingKind.VULNERABILITY,
+        id=match["id"],
+        package=package[1],
+        installed=package[2],
+        fixed=_nearest(package[2], fixes) if "fixed" in notes else "",
+        severity=urgency,
+        scanners=((NAME, urgency),),
+        title=lines[0].strip() if lines else "",
+    )
+
+
+def _nearest(version: str, fixes: list[str]) -> str:
+    """Of the fixed versions in all of Debian, the one that looks most like the installed one: its own suite's."""
+
+    def alike(fix: str) -> int:
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(version, fix, strict=False)))
+
+    return max(fixes, key=alike, default="")
+
+
+SCANNER = Scanner(NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks)

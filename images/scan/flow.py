@@ -1,0 +1,232 @@
+"""Scan one image: every scanner side by side over the artifact itself, their findings merged, and its SBOM."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
+from hardening.foundation import process
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.process import threads
+from hardening.foundation.settings import Settings
+from hardening.model import Kind
+from images import feeds
+from images.packages import grammar
+from images.scan import SCANNERS, boot_state, openscap, syft
+from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
+from images.scan.boot_state import services_of
+from images.scan.denied import refuse_denied
+from images.scan.sandbox import read_answer, run_confined
+from images.scan.scan_cache import SBOM, inputs_of, standing
+
+__all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What the scanners said of one image: their reports, the findings merged, and the SBOM (CycloneDX, canonical).
+
+    `inputs`: by scanner, what its report was made from (`images.scan.scan_cache`); `suite`: of the image.
+    """
+
+    reports: tuple[ScanReport, ...]
+    findings: tuple[Finding, ...]
+    sbom: bytes
+    suite: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+
+
+def scan(
+    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime | None = None,
+    known: ScanResult | None = None,
+) -> ScanResult:  # fmt: skip
+    """Run `scanners` over `target` side by side. A scanner that fails is a report with outcome ERROR, never silence.
+
+    Of `known`, an earlier scan, what still stands is not made again. `now` decides whether feeds are asked again.
+    Raises OutsideError where no SBOM can be made or the layout is broken.
+    """
+    now = now or datetime.now(UTC)
+    target, image = _whole(target)
+    suite = suite_of(target.tree)
+    data, missing = feeds.current(settings, suite, now, benchmark=bool(target.benchmark))
+    exploited = feeds.exploited(settings, now)
+    entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
+    still, bill_stands = _still(known, entered)
+    with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, threads() as pool:
+        inputs = replace(_inputs(target, Path(work), suite, data, missing), image=image)
+        bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)
+        runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
+        reports = [*still.values(), *(run.result() for run in runs)]
+        sbom = bill.result() if bill else known.sbom if known else b""
+    return _result(reports, exploited, sbom, suite, entered)
+
+
+def unchanged(
+    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime,
+    benchmark: bool = False,
+) -> ScanResult | None:  # fmt: skip
+    """The scan of `subject` without a look at the image, where all of an earlier one still stands; else None.
+
+    `benchmark`: its policy measures it by one.
+    Raises OutsideError where the list of exploited vulnerabilities is set and cannot be had.
+    """
+    data, missing = feeds.current(settings, known.suite, now, benchmark=benchmark)
+    entered = inputs_of(subject, scanners, data, missing)
+    still, bill_stands = _still(known, entered)
+    if still.keys() != scanners.keys() or not bill_stands:
+        return None
+    return _result(still.values(), feeds.exploited(settings, now), known.sbom, known.suite, entered)
+
+
+def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, ...]:
+    """What the judges of vulnerabilities could say at best of an image of `suite`: as if each had seen a package.
+
+    A judge without a program, or without data, evaluates nothing, and that is known before an image is there.
+    """
+    data, missing = feeds.current(settings, suite, now)
+    judges = [scanner for scanner in SCANNERS.values() if scanner.kind is FindingKind.VULNERABILITY]
+    return tuple(_at_best(scanner, data.get(scanner.data), missing) for scanner in judges)
+
+
+def _at_best(scanner: Scanner, feed: Feed | None, missing: Mapping[str, str]) -> ScanReport:
+    if process.which(scanner.program) is None:
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, f"{scanner.program} is not installed", feed)
+    if feed is None:
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, missing.get(scanner.data, "it has no data"))
+    return report(scanner.name, scanner.kind, [], 1, "", feed=feed)
+
+
+def _still(known: ScanResult | None, entered: Mapping[str, str]) -> tuple[dict[str, ScanReport], bool]:
+    """What of an earlier scan stands: reports by scanner, and whether its SBOM does."""
+    if known is None or not entered:
+        return {}, False
+    return standing(known.reports, known.inputs, entered), known.inputs.get(SBOM) == entered[SBOM]
+
+
+def _result(
+    reports: Iterable[ScanReport], exploited: feeds.Exploited, sbom: bytes, suite: str, entered: dict[str, str]
+) -> ScanResult:
+    """The scan that these reports amount to, by today's list of what is exploited."""
+    made = sorted(reports, key=lambda report: report.scanner)
+    found = merge(finding for report in made for finding in report.findings)
+    findings = tuple(replace(finding, exploited=finding.id in exploited.ids) for finding in found)
+    return ScanResult((*made, *known_exploited(exploited)), findings, sbom, suite, entered)
+
+
+def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
+    """The report of the list of exploited vulnerabilities, so that its age shows; none where nobody asked for one."""
+    if known.feed is None:
+        return ()
+    kind, feed = FindingKind.EXPLOITATION, known.feed
+    return (ScanReport("kev", kind, Outcome.PASS, len(known.ids), feed.date, feed.source, feed.note),)
+
+
+def _whole(target: ScanTarget) -> tuple[ScanTarget, dict[str, Any]]:
+    """`target` with absolute paths, digest and date, and its OCI configuration, which only a container has."""
+    disk = target.disk and target.disk.absolute()
+    target = replace(target, tree=target.tree.absolute(), disk=disk)
+    if target.layout is None:
+        return target, {}
+    image, digest = image_config(target.layout)
+    created = image.get("created") or ""
+    return replace(target, layout=target.layout.absolute(), digest=digest, created=created), image
+
+
+def _inputs(target: ScanTarget, work: Path, suite: str, data: dict[str, Feed], missing: dict[str, str]) -> ScanInputs:
+    machine = target.kind is Kind.MACHINE
+    return ScanInputs(
+        work, suite, _text(target.tree, "var/lib/dpkg/status"), data, missing,
+        services=services_of(target.tree) if machine else (), mounts=_text(target.tree, "proc/mounts"),
+        dockerfile=target.dockerfile.read_text(errors="replace") if target.dockerfile else "",
+    )  # fmt: skip
+
+
+def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
+    feed = inputs.feeds.get(scanner.data)
+    if reason := scanner.not_for(target):
+        return unevaluated(scanner, Outcome.NOT_APPLICABLE, reason)
+    program = process.which(scanner.program)
+    lacks = scanner.lacks(target, inputs) or ("" if program else f"{scanner.program} is not installed")
+    if lacks:
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
+    inputs = replace(inputs, work=inputs.work / scanner.name)
+    try:
+        refuse_denied(Path(str(program)))
+        inputs.work.mkdir()
+        for name, text in scanner.files(target, inputs).items():
+            (inputs.work / name).write_text(text)
+        if scanner.name == openscap.NAME:
+            boot_state.write(target.tree, inputs.work / openscap.PROC)
+        said = run_confined(
+            [str(program), *scanner.command(target, inputs)[1:]], reads=_reads(target, feed), work=inputs.work,
+            env=scanner.environment(target), within=scanner.within(target, inputs), ok=scanner.ok,
+        )  # fmt: skip
+        answer = read_answer(inputs.work / scanner.answer) if scanner.answer else said
+        return scanner.parse(answer, target, inputs)
+    except GoldsmithError as error:
+        return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, OSError) as error:
+        # An answer in a form we do not know is no evaluation, whatever its exit status.
+        return unevaluated(scanner, Outcome.ERROR, f"unknown output: {type(error).__name__}: {error}", feed)
+
+
+def _sbom(target: ScanTarget, work: Path) -> bytes:
+    program = process.which("syft")
+    if not program:
+        raise OutsideError("syft is not installed", hint="./goldsmith doctor shows what is missing")
+    refuse_denied(program)
+    own = work / SBOM
+    own.mkdir()
+    config = own / "syft.yaml"
+    config.touch()
+    argv = [str(program), *syft.command(target, config)[1:]]
+    return syft.normalise(run_confined(argv, reads=_reads(target), work=own, env=syft.ENVIRONMENT), target)
+
+
+def _reads(target: ScanTarget, feed: Feed | None = None) -> list[Path | None]:
+    """What a scanner of `target` that judges by `feed` gets to see."""
+    return [target.tree, target.layout, target.disk, feed.directory if feed else None]
+
+
+def image_config(layout: Path) -> tuple[dict[str, Any], str]:
+    """The image configuration in a standalone OCI layout of one image, and the manifest's digest."""
+    try:
+        entry = json.loads((layout / "index.json").read_text())["manifests"][0]
+        manifest = _blob(layout, entry["digest"])
+        if "manifests" in manifest:
+            entry = manifest["manifests"][0]
+            manifest = _blob(layout, entry["digest"])
+        return _blob(layout, manifest["config"]["digest"]), entry["digest"]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise OutsideError(f"{layout} is not an OCI layout of one image: {error}") from None
+
+
+def _blob(layout: Path, digest: str) -> dict[str, Any]:
+    algorithm, _, value = digest.partition(":")
+    document: dict[str, Any] = json.loads((layout / "blobs" / algorithm / value).read_text())
+    return document
+
+
+def suite_of(tree: Path) -> str:
+    """The Debian suite (codename) that the filesystem's os-release names; empty where it names none.
+
+    It becomes part of addresses and file names: raises OutsideError where it is no name of a suite.
+    """
+    for place in ("etc/os-release", "usr/lib/os-release"):
+        for line in _text(tree, place).splitlines():
+            if line.startswith("VERSION_CODENAME="):
+                found = line.partition("=")[2].strip().strip("\"'")
+                return grammar.suite(found, place) if found else ""
+    return ""
+
+
+def _text(tree: Path, place: str) -> str:
+    """The text of a file of the tree; nothing where it is absent or a link leads out of the tree, onto the host."""
+    path = (tree / place).resolve()
+    return path.read_text(errors="replace") if path.is_relative_to(tree.resolve()) and path.is_file() else ""

@@ -1,0 +1,66 @@
+"""hadolint: the rendered Dockerfile of an image that has one."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.model import Kind
+from images.scan.base import ScanInputs, Scanner, ScanTarget, report, severity
+
+NAME = "hadolint"
+
+
+def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """The argv; no configuration file of the host's or the checkout's may silence a rule, and no remark in the file."""
+    return [
+        "hadolint", "--no-color", "--config=/dev/null", "--disable-ignore-pragma", "--failure-threshold=style",
+        "--format=json", str(inputs.work / "Dockerfile"),
+    ]  # fmt: skip
+
+
+def without_remarks(dockerfile: str) -> str:
+    """The Dockerfile with every remark to hadolint or ShellCheck made a plain comment; lines stay where they are.
+
+    `--disable-ignore-pragma` leaves two kinds: `# hadolint shell=…` says that steps are for another shell, which ends
+    all checks of theirs, and `# shellcheck disable=…` in a step is ShellCheck's own.
+    """
+    return re.sub(r"(?i)#(\s*)(hadolint|shellcheck)\b", r"#\1no \2", dockerfile)
+
+
+def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
+    """Findings by rule; lines of the same rule are one finding that names them all."""
+    lines: dict[tuple[str, str], list[int]] = {}
+    titles: dict[tuple[str, str], str] = {}
+    for item in json.loads(stdout):
+        key = (item["code"], item["level"])
+        lines.setdefault(key, []).append(item["line"])
+        titles.setdefault(key, item["message"])
+    findings = [
+        Finding(
+            kind=FindingKind.MISCONFIGURATION,
+            id=code,
+            package="Dockerfile",
+            installed=f"line {', '.join(map(str, sorted(lines[code, level])))}",
+            fixed="",
+            severity=severity(level),
+            scanners=((NAME, severity(level)),),
+            title=titles[code, level],
+        )
+        for code, level in lines
+    ]
+    return report(NAME, SCANNER.kind, findings, 1 if target.dockerfile else 0, "there is no Dockerfile")
+
+
+SCANNER = Scanner(
+    NAME,
+    FindingKind.MISCONFIGURATION,
+    "hadolint",
+    command,
+    parse,
+    kinds=(Kind.CONTAINER,),
+    spares=lambda target: "" if target.dockerfile else "no Dockerfile made it",
+    ok=(0, 1),
+    files=lambda _target, inputs: {"Dockerfile": without_remarks(inputs.dockerfile)},
+)

@@ -1,0 +1,232 @@
+"""Judge an artifact: unpack what was built, verify, scan, and ask the gate. Nothing here is pushed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.findings import CheckResult, Finding, Verdict
+from hardening.foundation.console import say
+from hardening.foundation.errors import ContentError, RefusedError, nearest
+from hardening.foundation.hashing import digest_of
+from hardening.gate import explain, judge_image
+from hardening.model import Kind
+from hardening.policy import Policy
+from hardening.render import Overlay
+from hardening.scanner_quorum import counts, judges
+from images.artifact import Artifact
+from images.boot import Level
+from images.build.workspace import workspace
+from images.context import Context
+from images.documents import to_json
+from images.ledger.artifacts import ScanRecord
+from images.machine import trees
+from images.machine.trees import private_mounts
+from images.plan.planner import Planner
+from images.scan.flow import ScanResult, ScanTarget, at_best, scan, unchanged
+from images.scan.verify import enforced_by, verify, without_result
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate's verdict over one content, and what it rests on."""
+
+    verdict: Verdict
+    checks: tuple[CheckResult, ...]
+    result: ScanResult
+
+
+def latest(context: Context, name: str) -> Artifact:
+    """The newest artifact of `name`. Raises ContentError without one, RefusedError where it was refused."""
+    found = context.ledger.latest_artifact(name, context.settings.platform)
+    if found and context.store.whole(found.digest):
+        return found
+    lines = context.ledger.audit_lines()
+    refused = next((line for line in reversed(lines) if (line.action, line.subject) == ("refuse", name)), None)
+    if refused:
+        raise RefusedError(
+            f"{name} was built on {refused.at:%Y-%m-%d %H:%M} UTC and refused, so there is nothing to go on with",
+            evidence=refused.detail, hint=f"./goldsmith image.build {name} once that is mended",
+        )  # fmt: skip
+    raise ContentError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
+
+
+def reverify(
+    context: Context, name: str, control: str = "", level: Level = Level.RELEASE
+) -> tuple[str, tuple[CheckResult, ...]]:
+    """Check the newest artifact of `name` again, by today's profile; its digest and the results.
+
+    With `control`, only that one; a machine is booted at `level`. Raises ContentError where the profile has no such
+    control.
+    """
+    loaded = context.definitions[name]
+    overlay = only_check(Planner(context).overlay(loaded), control, loaded.definition.profile)
+    artifact = latest(context, name)  # a slip of the pen comes before what was not built
+    return artifact.digest, _verified(context, artifact, overlay, level)
+
+
+def only_check(overlay: Overlay, control: str, profile: str) -> Overlay:
+    """The overlay with the check of `control` alone; all of them where that is empty. Raises ContentError."""
+    chosen = tuple(check for check in overlay.checks if control in ("", check.control))
+    if not chosen:
+        hint = nearest(control, (check.control for check in overlay.checks))
+        raise ContentError(f"{profile} has no control {control}", hint=hint)
+    return replace(overlay, checks=chosen)
+
+
+def _verified(
+    context: Context, artifact: Artifact, overlay: Overlay, level: Level = Level.RELEASE
+) -> tuple[CheckResult, ...]:
+    """The results of the overlay's checks over a stored image."""
+    definition = context.definitions[artifact.name].definition
+    with unpacked(context, artifact.digest) as (work, tree):
+        return verify(
+            definition, overlay, tree=tree, config=context.store.config(artifact.digest), digest=artifact.digest,
+            store=context.store, work=work, docker_host="" if definition.is_machine else context.build_host(),
+            level=level,
+        )  # fmt: skip
+
+
+@contextmanager
+def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
+    """A workspace and, in it, the filesystem of a stored image, for as long as the block lasts."""
+    with workspace(context.settings) as work:
+        if context.store.disk_of(digest) is None:
+            yield work, context.store.unpack(digest, work / "tree")
+            return
+        with private_mounts(), trees.mounted(context.store, trees.key_of(digest), work / "tree") as tree:
+            yield work, tree
+
+
+def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: bool = False) -> Judgement:
+    """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict.
+
+    Where the ledger lacks a result of a control, such as of one that its profile got since, it is verified again.
+    What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
+    """
+    checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
+    known = None if afresh else _last_scan(context, artifact)
+    result = scan_content(context, artifact.digest, artifact, known, policy)
+    findings = _dated(context, result.findings)
+    waivers = load_waivers(context.settings.roots)
+    verdict = judge_image(policy, artifact.name, checks, result.reports, findings, waivers, context.now)
+    sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
+    record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs)
+    context.ledger.record_scan(artifact.digest, record, context.now)
+    context.ledger.record_verdict(artifact.digest, verdict)
+    return Judgement(verdict, checks, replace(result, findings=findings))
+
+
+def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
+    """What the controls said of the artifact, each enforced as its profile says today."""
+    overlay = Planner(context).overlay(context.definitions[artifact.name])
+    known = context.ledger.checks(artifact.digest)
+    lacks = without_result(known, overlay)
+    if known and not lacks:
+        return enforced_by(known, overlay)
+    of = f" of {', '.join(lacks[:3])}{', …' if lacks[3:] else ''}" if known else ""
+    say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since no result{of} is known")
+    made = _verified(context, artifact, overlay)
+    context.ledger.record_checks(artifact.digest, made, context.now)
+    return made
+
+
+def scan_content(
+    context: Context, digest: str, artifact: Artifact | None, known: ScanResult | None = None,
+    policy: Policy | None = None,
+) -> ScanResult:  # fmt: skip
+    """Run every scanner over an image of the store. What `artifact` says is installed must have been seen by them.
+
+    What of `known`, the last scan of that content, still stands is not made again. A machine is measured by the
+    benchmark of `policy`.
+    """
+    reason = context.definitions[artifact.name].definition.healthcheck.none_because if artifact else ""
+    machine = context.store.disk_of(digest) is not None
+    benchmark = policy.image.benchmark.profile if machine and policy and policy.image.benchmark else ""
+    subject = _subject(artifact, reason, benchmark) if artifact else ""
+    now, settings = context.now, context.settings
+    if known and subject and (still := unchanged(known, subject, settings, now=now, benchmark=bool(benchmark))):
+        return still
+    say(f"{artifact.name if artifact else digest[:19]}: scanning")
+    with unpacked(context, digest) as (work, tree):
+        target = ScanTarget(
+            artifact.name if artifact else digest, None, tree,
+            packages=artifact.packages if artifact else (), subject=subject, no_healthcheck_because=reason,
+        )  # fmt: skip
+        more = _of_machine(context, digest, benchmark) if machine else _of_container(context, digest, artifact, work)
+        return scan(replace(target, **more), settings, now=now, known=known)
+
+
+def _of_machine(context: Context, digest: str, benchmark: str) -> dict[str, Any]:
+    """What a scan target has of a machine alone."""
+    created = context.store.config(digest)["created"]
+    disk = context.store.disk_of(digest)
+    return {"kind": Kind.MACHINE, "disk": disk, "digest": digest, "created": created, "benchmark": benchmark}
+
+
+def _of_container(context: Context, digest: str, artifact: Artifact | None, work: Path) -> dict[str, Any]:
+    """What a scan target has of a container alone."""
+    layout = context.store.layout_for(digest, work / "layout")
+    return {"layout": layout, "dockerfile": _dockerfile(context, artifact, work) if artifact else None}
+
+
+def _subject(artifact: Artifact, reason: str, benchmark: str) -> str:
+    """What stands for everything about an artifact that scanners get to see; `reason`: why it has no health check."""
+    more = [benchmark] if benchmark else []
+    return digest_of([artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages), reason, *more])
+
+
+def _last_scan(context: Context, artifact: Artifact) -> ScanResult | None:
+    """What was last found in that content, as far as it is still there whole."""
+    last = context.ledger.scan(artifact.digest)
+    if last is None or not last.inputs or not context.store.has(last.sbom):
+        return None
+    return ScanResult(last.reports, last.findings, context.store.blob(last.sbom).read_bytes(), last.suite, last.inputs)
+
+
+def _dockerfile(context: Context, artifact: Artifact, work: Path) -> Path | None:
+    """The Dockerfile that made the artifact, where one did; kept in the store under the digest that its inputs name."""
+    digest = artifact.dockerfile
+    if not digest or not context.store.has(digest):
+        return None
+    path = work / "Dockerfile"
+    path.write_bytes(context.store.blob(digest).read_bytes())
+    return path
+
+
+def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Findings with the day on which their fix was first known here, from which fix windows are counted."""
+    fixed = [(finding.id, finding.package) for finding in findings if finding.fixed]
+    seen = context.ledger.first_seen_all(fixed, context.now)
+    return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)
+
+
+def without_judges(context: Context, name: str, suite: str) -> RefusedError | None:
+    """Why the gate will refuse the image `name` of `suite` whatever is in it; None where somebody can judge it.
+
+    Asked before hours are spent on an image that nobody here has the data to judge.
+    """
+    policy = load_policy(context.settings.roots, context.policy_of(name))
+    reports, rule = at_best(context.settings, suite, context.now), policy.image.judges
+    if any(counts(rule, report, context.now) for report in reports):
+        return None
+    reasons = tuple(judges(rule, name, reports, context.now))
+    return RefusedError(
+        f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built",
+        evidence=explain(reasons), hint="the reason says what to do about it",
+    )  # fmt: skip
+
+
+def refusal(judgement: Judgement) -> RefusedError:
+    """The gate's no, in full: for each reason what, why it matters, what to do, and how to ask for a waiver."""
+    verdict = judgement.verdict
+    reasons = verdict.refusals
+    return RefusedError(
+        f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
+        evidence=explain(reasons),
+        hint="each reason says what to do about it",
+    )

@@ -1,0 +1,129 @@
+"""Verify: every control's check against the built filesystem, with the image really run beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from hardening.check import run_checks
+from hardening.findings import CheckResult, ImageFacts, Outcome, result_of
+from hardening.model import Enforcement, Waiver
+from hardening.render import Overlay
+from hardening.waivers import about_check, waived_by
+from images.boot import Level, boot, merge_live
+from images.model import Definition
+from images.scan.smoke_test import run_hardened
+from images.store.oci import Store
+
+
+def facts_of(definition: Definition, config: dict[str, Any], run: tuple[int, str] | None) -> ImageFacts:
+    """What checks may know of an image beside its tree; `run` is the trial's status and output. Pure."""
+    inner = config.get("config", {})
+    history = [
+        *(entry.get("created_by", "") for entry in config.get("history", [])),
+        *inner.get("Env", []),
+        *(f"{key}={value}" for key, value in (inner.get("Labels") or {}).items()),
+    ]
+    test = (inner.get("Healthcheck") or {}).get("Test", [])
+    return ImageFacts(
+        user=inner.get("User", ""),
+        healthcheck=" ".join(test),
+        healthcheck_reason=definition.healthcheck.none_because,
+        history=tuple(history),
+        config=config,
+        run_status=run[0] if run else None,
+        run_log=run[1] if run else "",
+    )
+
+
+def verify(
+    definition: Definition,
+    overlay: Overlay,
+    *,
+    tree: Path,
+    config: dict[str, Any],
+    digest: str,
+    store: Store,
+    work: Path,
+    docker_host: str,
+    level: Level = Level.RELEASE,
+    twice: bool | None = None,
+) -> tuple[CheckResult, ...]:
+    """Run the image, then every check of the overlay over its `tree`; one result for each control.
+
+    A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
+    `twice`: it is booted a second time; the default for all levels but QUICK.
+    """
+    if definition.is_machine:
+        log = console_log(store, definition.name)
+        disk = store.disk(config["disk"]["linear"])
+        told = verify_machine(
+            overlay, tree=tree, config=config, disk=disk, work=work, log=log, level=level, twice=twice
+        )
+        return every(told, overlay)
+    run = run_hardened(definition, digest, store, work, docker_host) if definition.smoke else None
+    return every(run_checks(overlay, tree, facts_of(definition, config, run)), overlay)
+
+
+def verify_machine(
+    overlay: Overlay, *, tree: Path, config: dict[str, Any], disk: Path, work: Path, log: Path,
+    level: Level, twice: bool | None = None,
+) -> tuple[CheckResult, ...]:  # fmt: skip
+    """Every check over the tree, those of the running machine in the booted disk, and what the boot itself showed.
+
+    What the machine said on its console goes to `log`.
+    """
+    static = run_checks(overlay, tree, ImageFacts(config=config))
+    room = work / "boot"
+    room.mkdir()
+    report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(report.console)
+    return merge_live(static, report.results)
+
+
+def console_log(store: Store, name: str) -> Path:
+    """Where stands what the machine `name` said when it was last booted here."""
+    return store.bottom.own_place("logs", f"{name}.console.log")
+
+
+def refusals(
+    results: Iterable[CheckResult], subject: str = "", waivers: Sequence[Waiver] = (), today: date = date.min
+) -> tuple[CheckResult, ...]:
+    """The results that refuse the image `subject`: enforced, neither passed nor not applicable, and not waived. Pure.
+
+    An error refuses like a failure: a check that could not look has not passed.
+    """
+    good = {Outcome.PASS, Outcome.NOT_APPLICABLE}
+    broken = [r for r in results if r.enforcement is Enforcement.ENFORCE and r.outcome not in good]
+    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control), subject, today))
+
+
+def waived(results: Iterable[CheckResult], subject: str, waivers: Sequence[Waiver], today: date) -> tuple[str, ...]:
+    """What would refuse the image `subject` but for a waiver: the control, and the waiver with its end. Pure."""
+    refusing = [result.control for result in refusals(results)]
+    found = ((control, waived_by(waivers, about_check(control), subject, today)) for control in refusing)
+    return tuple(f"{control} is waived by {by.id} until {by.expires}" for control, by in found if by)
+
+
+def without_result(results: Iterable[CheckResult], overlay: Overlay) -> tuple[str, ...]:
+    """The controls of `overlay` that do not have exactly one of the results: none of them is known to hold. Pure."""
+    found = Counter(result.control for result in results)
+    return tuple(check.control for check in overlay.checks if found[check.control] != 1)
+
+
+def every(results: Sequence[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:
+    """The results, and one for each control of `overlay` without one: it was not evaluated. Pure."""
+    known = {result.control for result in results}
+    lost = [check for check in overlay.checks if check.control not in known]
+    return (*results, *(result_of(check, Outcome.NOT_EVALUATED, "its check told no result") for check in lost))
+
+
+def enforced_by(results: Iterable[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:
+    """The results with the enforcement that `overlay` has: it may have begun since they were found. Pure."""
+    now = {check.control: check.enforcement for check in overlay.checks}
+    return tuple(replace(r, enforcement=now.get(r.control, r.enforcement)) for r in results)

@@ -1,0 +1,108 @@
+"""Files on this machine's disk: hashing, linking, modes, and one clear error when the disk is full. Edge."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from hardening.foundation.errors import OutsideError
+
+ROOM_HINT = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
+FULL = ("No space left on device", "You don't have enough free space")  # the kernel's words, and apt's
+
+MEMORY = Path("/proc/meminfo")
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@contextmanager
+def room_on(directory: Path) -> Iterator[None]:
+    """Turn a full disk, whether we or a command met it, into one OutsideError that names the directory."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise _full(directory, str(error)) from None
+    except OutsideError as error:
+        if not any(words in error.evidence for words in FULL):
+            raise
+        raise _full(directory, error.evidence) from None
+
+
+def _full(directory: Path, evidence: str) -> OutsideError:
+    return OutsideError(
+        f"the disk that holds {directory} is full",
+        evidence=evidence,
+        hint=ROOM_HINT,
+    )
+
+
+def require_free(directory: Path, size_bytes: int, what: str) -> None:
+    """Raises OutsideError where the disk that holds `directory` has less room than `what` will take."""
+    free = shutil.disk_usage(directory).free
+    if free < size_bytes:
+        raise OutsideError(
+            f"the disk that holds {directory} is too full for {what}",
+            evidence=f"it takes about {size_bytes / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free", hint=ROOM_HINT,
+        )  # fmt: skip
+
+
+def fits_in_memory(size_bytes: int) -> bool:
+    """Whether `size_bytes` are less than a quarter of the free memory, and of our container's limit."""
+    free = [int(kilobytes) * 1024 for kilobytes in re.findall(r"MemAvailable: *(\d+)", MEMORY.read_text())]
+    limits = [path.read_text().strip() for path in MEMORY_LIMITS if path.exists()]
+    return 4 * size_bytes < min([*free, *(int(limit) for limit in limits if limit.isdigit())], default=0)
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """`target` as a hard link to `source`, or as a copy where the file system forbids the link."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+IN_IMAGES, ON_THIS_HOST = 0o022, 0o077
+_lock = Lock()
+_building = 0
+_before = 0
+
+
+@contextmanager
+def image_modes() -> Iterator[None]:
+    """While any block of this process is in here, new files get the modes that files of images have.
+
+    The mask is the whole process's: the first block sets it, and the last one gives back what was before. All that is
+    made meanwhile lies in the state directory, which no other user can enter.
+    """
+    global _building, _before  # noqa: PLW0603 - the mask that this counts for is the process's
+    with _lock:
+        _before = _before if _building else os.umask(IN_IMAGES)
+        _building += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _building -= 1
+            if not _building:
+                os.umask(_before)
+
+
+def keep_private_by_default() -> None:
+    """From now on, what this process and its children make is its user's alone."""
+    os.umask(ON_THIS_HOST)

@@ -1,0 +1,1 @@
+"""What `tasks.py` calls: each module parses, wires the flows, and prints."""

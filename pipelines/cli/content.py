@@ -1,0 +1,121 @@
+"""What `control.*`, `policy.show` and `fleet.list` print of the content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hardening.catalog import load_policies, load_waivers
+from hardening.foundation.console import out, print_json, print_text
+from hardening.foundation.content import select
+from hardening.foundation.errors import ContentError, UsageError
+from hardening.foundation.settings import load_settings
+from hardening.listing import ControlRow, check_tree, list_controls, show_control
+from hardening.waivers import openvex, trivyignore
+from images.documents import to_json
+from images.scan.verify import refusals
+from pipelines.cli.contract import FleetLine, VerifyLine, WaiverLine
+from pipelines.cli.policy_text import policy_text
+from pipelines.cli.wiring import clock
+from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.model import Replacement
+
+WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
+CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
+FLEET_COLUMNS = {
+    "fleet": "name",
+    "kind": "kind",
+    "policy": "policy",
+    "replacement": "replacement",
+    "approval": "approval",
+}
+
+
+def control_rows() -> list[ControlRow]:
+    """One row for each control, with the profiles it stands in."""
+    return list(list_controls(load_settings().roots, clock().date()))
+
+
+def show_control_of(name: str, *, as_json: bool) -> None:
+    """Print one control whole: why it is there, what it costs, what to do instead, how it is checked."""
+    detail = show_control(load_settings().roots, name, clock().date())
+    if as_json:
+        print_json(to_json(detail))
+        return
+    params = [f"  {name} = {param.default!r}: {param.help}" for name, param in detail.params.items()]
+    parts = {
+        f"{detail.id} ({detail.severity})": detail.title,
+        "Why": _flowing(detail.rationale),
+        "What it costs": _flowing(detail.cost),
+        "References": "\n".join(f"  {name}: {', '.join(numbers)}" for name, numbers in detail.references.items()),
+        "Parameters": "\n".join(params) or "  none",
+        "Profiles": "\n".join(f"  {use.profile}: {use.enforcement}" for use in detail.used_by) or "  none",
+        "Proofs": "\n".join(f"  {proof}" for proof in detail.proofs),
+        "Files": f"  {detail.folder}",
+    }
+    for heading, text in parts.items():
+        out().print(heading, style="bold")
+        print_text(text.strip("\n") + "\n\n")
+
+
+def _flowing(text: str) -> str:
+    """Text without its own line breaks, so that it folds where the reader's terminal ends; paragraphs stay."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
+    """Check any filesystem, such as a mounted disk or an exported container, by a profile or one control of it."""
+    tree, today = Path(place).resolve(), clock().date()
+    if not tree.is_dir():
+        raise ContentError(
+            f"{place} is no directory", hint="give the root of a filesystem: a mounted disk, an exported container"
+        )
+    only = [control] if control else []
+    checks = check_tree(load_settings().roots, profile, tree, today, only=only)
+    return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
+
+
+def waiver_lines() -> list[WaiverLine]:
+    """Every waiver, those that have ended too, with the days that are left."""
+    today = clock().date()
+    return [
+        WaiverLine(**waiver.model_dump(), days_left=(waiver.expires - today).days)
+        for waiver in load_waivers(load_settings().roots)
+    ]
+
+
+def export_waivers(form: str, subject: str) -> str:
+    """The waivers in force for `subject` as `openvex` or `trivyignore`. Raises UsageError for another form."""
+    waivers, today = load_waivers(load_settings().roots), clock().date()
+    if form == "trivyignore":
+        return trivyignore(waivers, subject, today)
+    if form == "openvex":
+        mine = [waiver for waiver in waivers if waiver.reaches(subject)]
+        return openvex(mine, [f"pkg:oci/{subject}"], "Goldsmith", today)
+    raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
+
+
+def show_policies(name: str, *, as_json: bool) -> None:
+    """Print what policies ask, rule by rule."""
+    policies = load_policies(load_settings().roots)
+    chosen = [policies[found] for found in select(name, policies, "policy")]
+    if as_json:
+        print_json([policy.model_dump(mode="json") for policy in chosen])
+        return
+    for policy in chosen:
+        print_text(policy_text(policy) + "\n\n")
+
+
+def fleet_lines() -> list[FleetLine]:
+    """One line for each fleet."""
+    fleets = load_fleets(load_settings().roots)
+    return [
+        FleetLine(
+            name=name, title=fleet.title, kind=fleet.kind, selector=fleet.selector, policy=fleet.policy,
+            replacement=_replacement(fleet.replacement), approval=fleet.approval,
+        )
+        for name, fleet in sorted(fleets.items())
+    ]  # fmt: skip
+
+
+def _replacement(replacement: Replacement) -> str:
+    return replacement.tag or f"{replacement.definition}:{replacement.channel}"

@@ -1,0 +1,355 @@
+"""What the image tasks call: from names to flows, and their lines and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.foundation.console import Cell, out, print_json, print_table, say
+from hardening.foundation.content import select
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.gate import explain, judge_image
+from images.aws import channels as machine_channels
+from images.aws.show import ShownAmi, ShownMachine
+from images.build.flow import build
+from images.context import Context
+from images.documents import to_json
+from images.plan.planner import Planner
+from images.plan.upstream import Upstream
+from images.release import channels
+from images.release.channels import Change
+from images.release.flow import ReleaseOutcome, release_all
+from images.release.promotion import gate
+from images.release.published import locate, reference_of
+from images.release.rebuild import rebuild
+from images.release.retention import Decision, prune
+from images.release.show import Shown, show
+from images.scan.judge import judge, latest, reverify, scan_content
+from images.scan.verify import refusals
+from images.store.garbage import Garbage, collect
+from pipelines.cli.contract import (
+    BuildLine,
+    LockLine,
+    PlanLine,
+    PruneLine,
+    PublishLine,
+    ReleaseLine,
+    ScanOutput,
+    VerifyLine,
+    WhyOutput,
+)
+from pipelines.cli.image_output import build_line, plan_line
+from pipelines.cli.machine_release import (
+    is_machine,
+    machine_meant,
+    machine_release,
+    prune_machines,
+    rebuild_from_aws,
+    revoke_machine,
+    show_machine_release,
+)
+from pipelines.cli.selection import named, publishable
+from pipelines.cli.wiring import image_context
+from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.session import check, desk
+
+Errors = list[GoldsmithError | None]
+
+
+def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
+    """What a build of `pattern` would do, parents included; `refresh` asks the mirror for its index first."""
+    context = image_context(looks=True)
+    names = named(context, pattern)
+    planner = Planner(context)
+    if refresh:
+        planner.refresh(names)
+    say(f"reading the package index and planning {len(names)} image(s), with what they stand on")
+    return [plan_line(plan) for plan in planner.plan_all(names)]
+
+
+def build_images(
+    pattern: str, *, no_cache: bool, refresh: bool = False, policy: str = ""
+) -> tuple[list[BuildLine], Errors]:
+    """Build; one line for each image, and what went wrong. `refresh` asks the mirror for its index first.
+
+    A machine is judged before it is kept: by its own policy, or by `policy`.
+    """
+    context = image_context(policy=policy)
+    names = named(context, pattern)
+    if refresh:
+        Planner(context).refresh(names)
+    outcomes = build(context, names, no_cache=no_cache)
+    return [build_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
+
+
+def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
+    """Check the newest artifacts again."""
+    context = image_context()
+    waivers, today = load_waivers(context.settings.roots), context.now.date()
+    lines = []
+    for name in named(context, pattern):
+        say(f"{name}: verifying")
+        digest, checks = reverify(context, name, control)
+        lines.append(
+            VerifyLine(name=name, digest=digest, passed=not refusals(checks, name, waivers, today), checks=checks)
+        )
+    return lines
+
+
+def why_image(name: str) -> WhyOutput:
+    """Which inputs of `name` differ from its last artifact's."""
+    context = image_context(looks=True)
+    only = named(context, name)[0]
+    plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
+    last = context.ledger.latest_artifact(only, plan.platform)
+    return WhyOutput(
+        name=only, last_built_at=last and last.built_at, last_digest=last.digest if last else "",
+        would=plan.action, changes=plan.changes, why=plan.why,
+    )  # fmt: skip
+
+
+PUBLISH_COLUMNS = {
+    "image": "name",
+    "action": "action",
+    "release": "release",
+    "expires": "expires",
+    "because": "because",
+}
+CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
+LOCK_COLUMNS = {"image": "name", "base": "base", "digest": "digest"}
+RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", "expires": "expires_at"}
+PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
+
+
+def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], list[GoldsmithError | None]]:
+    """Build, judge and publish; one line for each image, and what went wrong."""
+    context = image_context(policy=policy)
+    outcomes = release_all(context, publishable(context, pattern))
+    return [publish_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
+
+
+def publish_line(outcome: ReleaseOutcome) -> PublishLine:
+    """What became of one image on its way to the registry."""
+    return PublishLine(
+        name=outcome.name, action=outcome.action, content=outcome.content, release=outcome.digest,
+        expires_at=outcome.expires_at, reasons=outcome.reasons, seconds=outcome.built.seconds + outcome.seconds,
+    )  # fmt: skip
+
+
+def scan_image(ref: str, policy: str = "") -> ScanOutput:
+    """Scan an artifact of this machine (a definition's name) or a published image, and ask the gate; pushes nothing."""
+    context = image_context(policy=policy)
+    if ref in context.definitions:
+        artifact = latest(context, ref)
+        judged = judge(context, artifact, context.policy_of(ref), afresh=True)
+        return ScanOutput(
+            ref=ref, digest=artifact.digest, reports=judged.result.reports, findings=judged.result.findings,
+            allowed=judged.verdict.allowed, policy=judged.verdict.policy, reasons=judged.verdict.reasons,
+        )  # fmt: skip
+    return _scan_published(context, ref)
+
+
+def _scan_published(context: Context, ref: str) -> ScanOutput:
+    """Scan what a registry holds, ours or another's; a stranger is judged by the default policy, without checks."""
+    reference = reference_of(context.publisher.registry, ref, context.definitions)
+    digest = Upstream(context.settings, context.store).bring(reference)
+    result = scan_content(context, digest, None)
+    name = context.policy or "default"
+    roots = context.settings.roots
+    verdict = judge_image(
+        load_policy(roots, name), ref, None, result.reports, result.findings, load_waivers(roots), context.now
+    )
+    return ScanOutput(
+        ref=reference, digest=digest, reports=result.reports, findings=result.findings, allowed=verdict.allowed,
+        policy=name, reasons=verdict.reasons,
+    )  # fmt: skip
+
+
+def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
+    """Print what scanners and gate say; exit code 3 where the gate refuses."""
+    if as_json:
+        print_json(to_json(scan))
+        return 0 if scan.allowed else 3
+    rows = [
+        [
+            r.scanner,
+            r.outcome,
+            str(r.evaluated),
+            f"{r.data_date:%Y-%m-%d}" if r.data_date else "",
+            _measure(r) + (r.reason or r.data_source),
+        ]
+        for r in scan.reports
+    ]
+    print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)
+    if scan.findings:
+        print_table(
+            ["finding", "package", "installed", "fixed", "who says what"],
+            [[f.id, f.package, f.installed, f.fixed or _no_fix(f), _opinions(f.scanners)] for f in scan.findings],
+        )
+    out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
+    out().print(explain(scan.reasons))
+    return 0 if scan.allowed else 3
+
+
+def _measure(report: ScanReport) -> str:
+    """How far a benchmark holds, in words that stand before the rest; nothing for what is none."""
+    return "" if report.score is None else f"{report.score:.1f} % of {report.profile} holds; "
+
+
+def _no_fix(finding: Finding) -> str:
+    return "no fix yet" if finding.kind is FindingKind.VULNERABILITY else ""
+
+
+def _opinions(scanners: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{who}: {severity}" for who, severity in scanners]
+
+
+def promote_images(
+    pattern: str, policy: str = "", context: Context | None = None
+) -> tuple[list[Change], list[GoldsmithError]]:
+    """Move `stable` to what `candidate` points to, judged again by the definition's own policy or the one named.
+
+    One that cannot be moved stops no other: what moved, and what went wrong.
+    """
+    context = context or image_context(policy=policy)
+    changes, errors = [], []
+    for name in publishable(context, pattern):
+        try:
+            changes.append(_promote(context, name))
+        except GoldsmithError as error:
+            errors.append(error)
+    return changes, errors
+
+
+def _promote(context: Context, name: str) -> Change:
+    policy = context.policy_of(name)
+    if is_machine(context, name):
+        return machine_channels.promote(context.cloud, name, policy, gate(context, policy))
+    return channels.promote(context.publisher, name, policy, gate(context, policy))
+
+
+def rollback_image(name: str, reason: str = "") -> list[Change]:
+    """Move `stable` back to the release it pointed to before; `reason` lets it be an expired or revoked one."""
+    context = image_context()
+    only = select(name, context.definitions, "image")[0]
+    if is_machine(context, only):
+        return [machine_channels.rollback(context.cloud, only, reason=reason)]
+    return [channels.rollback(context.publisher, only, reason=reason)]
+
+
+def revoke_release(ref: str, reason: str) -> list[Change]:
+    """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
+    context = image_context()
+    if release := machine_release(context, ref):
+        say(f"revoking {release.name} {release.digest} at AWS: {reason}")
+        return revoke_machine(context.cloud, release, reason)
+    is_bare = ref.startswith("sha256:")
+    reference = locate(context.publisher, ref, sorted(context.definitions)) if is_bare else ref
+    changed = channels.revoke(context.publisher, reference_of(context.publisher.registry, reference), reason)
+    say(f"revoked {reference}: {reason}")
+    return list(changed)
+
+
+def show_release(ref: str) -> Shown | ShownMachine:
+    """Everything about a published image, from the registry or AWS alone."""
+    context = image_context(looks=True)
+    if machine_meant(context, ref):
+        return show_machine_release(context, ref)
+    return show(context.publisher.registry, ref, context.settings.annotation_prefix, context.now, context.definitions)
+
+
+def print_release(shown: Shown | ShownMachine, *, as_json: bool) -> None:
+    """Print what is known of a release."""
+    if as_json:
+        print_json(to_json(shown))
+        return
+    rows = [[name.replace("_", " "), _text(value)] for name, value in shown if value not in (None, "", (), {})]
+    print_table(["", shown.ref], rows)
+
+
+def _text(value: object) -> Cell:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M} UTC"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {number}" for key, number in value.items())
+    if isinstance(value, tuple):
+        return [_line(item) for item in value]
+    return str(value)
+
+
+def _line(item: object) -> str:
+    if isinstance(item, ShownAmi):
+        return f"{item.region} {item.id} ({item.state}{': ' + ', '.join(item.channels) if item.channels else ''})"
+    for field in ("artifact_type", "what"):
+        if hasattr(item, field):
+            return str(getattr(item, field))
+    return str(item)
+
+
+def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLine]:
+    """Plan, and with `apply` carry out, the removal of releases that are over.
+
+    Every fleet is looked at first: what runs must not go. Raises OutsideError where one cannot be read.
+    """
+    context = context or image_context(looks=not apply)
+    look_at_fleets(context)
+    containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
+    decisions = prune(context.publisher, containers, apply=apply)
+    garbage = [found for found in collect(context, apply=apply) if found.files]
+    lines = [_prune_line(decision, apply=apply) for decision in decisions]
+    lines += prune_machines(context, apply=apply)
+    lines += [_garbage_line(found, apply=apply) for found in garbage]
+    if any(line.action in {"remove", "disable", "deprecate"} for line in lines):
+        say("nothing was done: --apply does what is listed so")
+    return lines
+
+
+def look_at_fleets(context: Context) -> None:
+    """Let the ledger know what every fleet runs right now. Raises OutsideError: unread is not unused."""
+    for name in sorted(load_fleets(context.settings.roots)):
+        try:
+            with desk(name, context, now=lambda: context.now) as at:
+                check(at)
+        except GoldsmithError as error:
+            raise OutsideError(
+                f"the fleet {name} cannot be read, so nothing is pruned: what it runs must stay",
+                evidence=str(error),
+                hint=f"see what is wrong: ./goldsmith fleet.check {name}",
+            ) from error
+
+
+def _garbage_line(garbage: Garbage, *, apply: bool) -> PruneLine:
+    size = f"{len(garbage.files)} files, {garbage.size_bytes / 1e6:.0f} MB that no kept image needs"
+    return PruneLine(name=garbage.what, release="", action="removed" if apply else "remove", why=size)
+
+
+def _prune_line(decision: Decision, *, apply: bool) -> PruneLine:
+    action = ("removed" if apply else "remove") if decision.remove else "keep"
+    release = decision.release
+    return PruneLine(name=release.name, release=release.digest, action=action, why=decision.why)
+
+
+def lock_upstreams(pattern: str) -> list[LockLine]:
+    """Pin the upstream bases of the definitions that `pattern` means to what their tags name now."""
+    context = image_context()
+    upstream = Upstream(context.settings, context.store)
+    chosen = [context.definitions[name].definition for name in select(pattern, context.definitions, "image")]
+    return [
+        LockLine(name=definition.name, base=definition.base.image, digest=upstream.lock(definition.base.image).digest)
+        for definition in chosen
+        if definition.base.image
+    ]
+
+
+def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], list[GoldsmithError]]:
+    """Fill the ledger from the registry and AWS: the releases that were found there, and what could not be read."""
+    context = context or image_context()
+    containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
+    releases, errors = rebuild(context.publisher, containers)
+    lines = [
+        ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
+        for found in (*releases, *rebuild_from_aws(context))
+    ]
+    return lines, list(errors)

@@ -1,0 +1,249 @@
+"""What the tasks on fleets call: check, plan, roll, roll back, roll by themselves; their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardening.foundation.console import out, print_json, print_table, print_text, say
+from hardening.foundation.content import select
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
+from hardening.foundation.text import one_line
+from hardening.gate import explain
+from images.context import Context
+from images.documents import to_json
+from images.release.revocations import over, revoked
+from pipelines.cli.image_output import ended_by, finish
+from pipelines.cli.rollout_output import (
+    CALL_COLUMNS,
+    GROUP_COLUMNS,
+    STEP_COLUMNS,
+    WAVE_COLUMNS,
+    MemberLine,
+    RollOutput,
+    call_rows,
+    group_rows,
+    heading,
+    markdown,
+    member_lines,
+    roll_output,
+    step_rows,
+    wave_rows,
+    with_groups,
+)
+from pipelines.cli.rollout_status import towards
+from pipelines.cli.wiring import image_context
+from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.session import check, desk
+from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
+from pipelines.rollout.approved_plan import Sealed
+from pipelines.rollout.auto import AutoLine, automated
+from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start, start_groups
+from pipelines.rollout.store import View, newest, require_known, tell
+
+
+def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
+    """Judge every member of a fleet. Raises OutsideError where the engine cannot be read: unread is not compliant."""
+    context = context or image_context(looks=True)
+    with desk(name, context) as at:
+        return member_lines(check(at))
+
+
+def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
+    """Print the members with their violations; exit code 3 where one violates, or where nothing was judged."""
+    if as_json:
+        print_json(to_json(tuple(lines)))
+    elif not lines:
+        say("no member runs: nothing was judged; do the fleet's selector and labels match?")
+    for line in () if as_json else lines:
+        state = ", ".join(line.violations) or "within policy"
+        state += "" if line.healthy else ", not healthy"
+        until = f", replace by {line.deadline:%Y-%m-%d %H:%M} UTC" if line.deadline else ""
+        on = f" on base {line.base}" if line.base else ""
+        for text in (f"{line.name}: {state}{until}", f"  {line.release or line.image}{on}"):
+            out().print(one_line(text))
+        if line.reasons:
+            out().print("  " + explain(line.reasons).replace("\n", "\n  "))
+    return 0 if lines and not any(line.violations for line in lines) else 3
+
+
+def plan_roll(
+    name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
+) -> tuple[RollOutput, Sealed]:
+    """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
+    context = context or image_context(looks=not output)
+    with desk(name, context) as at:
+        sealed = plan_all(at, adopt)
+        if output:
+            file_plan(context, sealed, Path(output))
+        roll = with_groups(roll_output(sealed.plan), sealed.groups)
+        return roll.model_copy(update={"needs_approval": needs_approval(at, None)}), sealed
+
+
+def roll_fleet(
+    name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", as_owner: bool = False,
+    context: Context | None = None,
+) -> RollOutput:  # fmt: skip
+    """Plan a rollout, or take the plan in `file`, and, with `apply`, carry it out.
+
+    `as_owner`: it begins without a second person's approval, and the audit says so. Raises UsageError where both `file`
+    and `adopt` are given, RefusedError when it may not, or was rolled back.
+    """
+    if file and adopt:
+        raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
+    context = context or image_context(looks=not apply)
+    approved = read_plan(Path(file)) if file else None
+    with desk(name, context) as at:
+        roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner))
+        if roll.failure:
+            return roll
+        groups = start_groups(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner, also=roll.rollout)
+        wanted = not apply and not as_owner and needs_approval(at, approved)
+        return with_groups(roll, *groups).model_copy(update={"needs_approval": wanted})
+
+
+def approve(fleet: str, file: str, reason: str = "", context: Context | None = None) -> None:
+    """Approve the plan in `file`, as somebody else than who made it. Raises RefusedError where that is not so."""
+    approve_plan(context or image_context(), fleet, Path(file), reason)
+
+
+def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
+    """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
+
+    One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
+    Raises RefusedError where nothing of one that is over can go back, or what it would go back to was revoked and no
+    `reason` says why it is better.
+    """
+    context = context or image_context(looks=not apply)
+    require_known(context, fleet)
+    seen = newest(context, fleet)
+    if not seen.row.open:
+        order_back(seen)
+    replaced = [[member.name, member.before] for member in can_go_back(seen)]
+    if not apply:
+        print_table(["member", "goes back to"], replaced)
+        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet} --apply")
+        return 0
+    if seen.row.open:
+        tell(context, fleet, Command.ROLLBACK, reason)
+        say(f"{seen.row.id} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it")
+        return 0
+    _refuse_revoked(context, seen, reason)
+    if reason:
+        context.ledger.audit(context.now, context.actor, Command.ROLLBACK, seen.row.id, reason)
+    with desk(fleet, context) as at:
+        done = back(at, seen)
+    rows = [[one.name, one.phase, (one.note or one.failure).splitlines()] for one in done.members]
+    print_table(["member", "outcome", "note"], rows)
+    if done.state.failure:
+        say(f"it failed: {done.state.failure}")
+    return 3 if done.state.failure else 0
+
+
+def _refuse_revoked(context: Context, seen: View, reason: str) -> None:
+    """Raise RefusedError where members would go back to what this ledger knows as revoked, unless a reason is given.
+
+    No registry is asked: who goes back in need must not wait for one.
+    """
+    known = {one.name: over(context.ledger, one.pinned.rpartition("@")[2]) for one in can_go_back(seen)}
+    told = {name: next((r for one in found if (r := revoked(context.ledger, one)).revoked_at), None)
+            for name, found in known.items()}  # fmt: skip
+    gone = [
+        f"{name}: {one.name} {one.digest[:19]} was revoked: {one.revoked_reason}" for name, one in told.items() if one
+    ]
+    if gone and not reason.strip():
+        fleet = seen.row.fleet
+        raise RefusedError(
+            f"{len(gone)} member(s) of {fleet} would go back to what was revoked", evidence="\n".join(gone),
+            hint=f'if it is better than what runs now: ./goldsmith roll.rollback {fleet} --reason "why" --apply',
+        )  # fmt: skip
+
+
+def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
+    """Bring the fleets that `name` means back into policy, as far as their files let an automated run.
+
+    One that fails stops no other. Raises ContentError where no fleet has this name.
+    """
+    context = context or image_context(looks=not apply)
+    lines: list[AutoLine] = []
+    failures: list[GoldsmithError] = []
+    for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
+        try:
+            with desk(fleet, context) as at:
+                lines.append(automated(at, apply=apply))
+        except GoldsmithError as error:
+            failures.append(error)
+            lines.append(AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message))
+    return lines, failures
+
+
+def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: bool) -> int:
+    """Print a line for each fleet; the exit code says who must act."""
+    lines, failures = result
+    if as_json:
+        print_json(to_json(tuple(lines)))
+    else:
+        print_table(
+            ["fleet", "outcome", "detail"], [[one.fleet, one.outcome, one.detail.splitlines()] for one in lines]
+        )
+    return finish(failures)
+
+
+def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
+    """Print a plan for people, for programs, or for whoever approves it."""
+    roll, sealed = planned
+    if as_markdown:
+        out().print(
+            markdown(roll, sealed.made_by, f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"),
+            soft_wrap=True,
+            end="",
+        )
+    else:
+        show_roll(roll, as_json=as_json, file=file)
+
+
+def show_roll(roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool = False) -> int:
+    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed."""
+    if as_json:
+        print_json(to_json(roll))
+    else:
+        _print_roll(roll, file, as_owner=as_owner)
+    return 3 if roll.failure else 0
+
+
+def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
+    out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
+    print_text(heading(roll))
+    for columns, rows in (
+        (WAVE_COLUMNS, wave_rows(roll)),
+        (CALL_COLUMNS, call_rows(roll.calls)),
+        (STEP_COLUMNS, step_rows(roll.steps)),
+        (GROUP_COLUMNS, group_rows(roll.groups)),
+    ):
+        if rows:
+            out().print()
+            print_table(columns, rows)
+    for skip in roll.skipped:
+        print_text([f"left alone: {skip.member}: {skip.why}"])
+    if roll.failure:
+        say(f"it failed, and went back: {roll.failure}")
+    if roll.rollout:
+        return
+    if roll.steps or roll.groups:
+        _say_next(roll, file, as_owner=as_owner)
+    else:
+        say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
+
+
+def _say_next(roll: RollOutput, file: str, *, as_owner: bool) -> None:
+    """Say what to type, in order: a plan that another user must approve is in a file."""
+    if roll.needs_approval:
+        say("nothing was done; to do it, another user must approve the plan:")
+        if not file:
+            say(f"  ./goldsmith roll.plan {roll.fleet} --output FILE")
+        say(f"  ./goldsmith roll.approve {roll.fleet} --plan {file or 'FILE'}  (the other user)")
+        say(f"  ./goldsmith roll.start {roll.fleet} --plan {file or 'FILE'} --apply")
+    else:
+        flags = (f" --plan {file}" if file else "") + (" --approve-as-owner" if as_owner else "")
+        say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet}{flags} --apply")

@@ -1,0 +1,327 @@
+"""What `fleet.check`, `roll.plan` and `roll.start` print: with `--json`, for a terminal, and as markdown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from hardening.findings import Reason
+from hardening.foundation import text
+from hardening.foundation.durations import in_short
+from pipelines.cli.contract import Line
+from pipelines.cli.rollout_status import MEANING
+from pipelines.fleet.violations import Judged, named
+from pipelines.rollout.orders import GroupsOrder
+from pipelines.rollout.plan import Plan
+from pipelines.rollout.state import Outcome, Phase
+from pipelines.rollout.waves import Wave
+
+
+class MemberLine(Line):
+    """`fleet.check`: one member. `violations` are the reasons to replace it; `reasons` all, recorded and waived too."""
+
+    member: str
+    name: str
+    image: str
+    release: str
+    base: str
+    expires_at: datetime | None
+    healthy: bool
+    violations: tuple[str, ...]
+    deadline: datetime | None
+    reasons: tuple[Reason, ...]
+
+
+class StepLine(Line):
+    """One member that would be, or was, replaced, and why; `outcome` is empty in a plan.
+
+    `rule`: which of its reasons the budgets count. `seconds`: what it takes at least.
+    """
+
+    member: str
+    wave: int
+    why: tuple[str, ...]
+    zone: str
+    rule: str
+    seconds: int
+    outcome: str = ""
+    note: str = ""
+
+
+class SkipLine(Line):
+    """One member that violates and is left alone, and why."""
+
+    member: str
+    why: str
+
+
+class WaveLine(Line):
+    """One wave: so many members, `parallel` at a time, with the bake after them. The canary wave waits for approval
+    where `auto_promote` is off.
+    """
+
+    wave: int
+    canary: bool
+    members: int
+    parallel: int
+    zones: tuple[str, ...]
+    seconds: int
+    bake_seconds: int
+
+
+class CallsLine(Line):
+    """How many calls of one kind a rollout makes in an account and region, and how long they last at least."""
+
+    place: str
+    calls_of: str
+    calls: int
+    seconds: int
+
+
+class GroupLine(Line):
+    """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it.
+
+    `runs`: the exact version that it starts members from before.
+    """
+
+    group: str
+    desired: int
+    min_healthy_percent: int
+    max_healthy_percent: int
+    checkpoints: tuple[int, ...]
+    cannot_roll: str
+    runs: str
+    outcome: str = ""
+    note: str = ""
+
+
+class RollOutput(Line):
+    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it went back.
+
+    `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
+    person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
+    """
+
+    fleet: str
+    replacement: str
+    method: str
+    desired: int
+    floor: int
+    seconds: int
+    steps: tuple[StepLine, ...]
+    skipped: tuple[SkipLine, ...]
+    waves: tuple[WaveLine, ...]
+    calls: tuple[CallsLine, ...]
+    waits_until: datetime | None
+    waits_for: str
+    afterwards: tuple[str, ...] = ()
+    groups: tuple[GroupLine, ...] = ()
+    needs_approval: bool = False
+    rollout: str = ""
+    failure: str = ""
+
+
+def member_lines(judged: Sequence[Judged]) -> list[MemberLine]:
+    """One line for each member."""
+    return [_member(one) for one in judged]
+
+
+def _member(one: Judged) -> MemberLine:
+    origin, member = one.origin, one.member
+    return MemberLine(
+        member=member.id,
+        name=member.name,
+        image=member.image,
+        release=named(origin.release) if origin.release else "",
+        base=named(origin.base) if origin.base else "",
+        expires_at=origin.golden.expires_at if origin.golden else None,
+        healthy=member.healthy,
+        violations=tuple(sorted(one.rules)),
+        deadline=one.deadline,
+        reasons=one.reasons,
+    )
+
+
+def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
+    """A plan, with what became of each step where it was carried out."""
+    done = {member.id: member for member in outcome.members} if outcome else {}
+    steps = [
+        StepLine(
+            member=step.member.id,
+            wave=number,
+            why=step.why,
+            zone=step.member.zone,
+            rule=step.rule,
+            seconds=step.seconds,
+            outcome=done[step.member.id].phase if step.member.id in done else "",
+            note=done[step.member.id].note if step.member.id in done else "",
+        )
+        for number, wave in enumerate(plan.waves, start=1)
+        for step in wave.steps
+    ]
+    return RollOutput(
+        fleet=plan.fleet,
+        replacement=plan.target.reference,
+        method=plan.method,
+        desired=plan.desired,
+        floor=plan.floor,
+        seconds=plan.seconds,
+        steps=tuple(steps),
+        skipped=tuple(SkipLine(member=skip.member, why=skip.why) for skip in plan.skipped),
+        waves=tuple(_wave(number, wave) for number, wave in enumerate(plan.waves, start=1)),
+        calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
+        waits_until=plan.hold.until if plan.hold else None,
+        waits_for=plan.hold.why if plan.hold else "",
+        afterwards=_afterwards(plan),
+        rollout=outcome.state.id if outcome else "",
+        failure=outcome.state.failure if outcome else "",
+    )
+
+
+def _afterwards(plan: Plan) -> tuple[str, ...]:
+    """What else defines the members that are replaced, and must name the new image."""
+    defined = sorted({step.member.defined_in for step in plan.steps} - {""})
+    return tuple(f"{one} must name {plan.target.reference}, or compose brings the old image back" for one in defined)
+
+
+def with_groups(roll: RollOutput, order: GroupsOrder | None, outcome: Outcome | None = None) -> RollOutput:
+    """The rollout with the groups that a service rolls."""
+    if order is None:
+        return roll
+    done = {member.id: member for member in outcome.members} if outcome else {}
+    lines = tuple(
+        GroupLine(
+            group=one.group.id,
+            desired=one.group.desired,
+            min_healthy_percent=one.pacing.min_healthy_percent,
+            max_healthy_percent=one.pacing.max_healthy_percent,
+            checkpoints=one.pacing.checkpoint_percents,
+            cannot_roll=one.group.cannot_roll,
+            runs=one.group.runs,
+            outcome=done[one.group.id].phase if one.group.id in done else "",
+            note=done[one.group.id].note if one.group.id in done else "",
+        )
+        for one in order.groups
+    )
+    more = {"rollout": order.rollout, "failure": outcome.state.failure} if outcome else {}
+    return roll.model_copy(update={"groups": lines, **more})
+
+
+def _wave(number: int, wave: Wave) -> WaveLine:
+    return WaveLine(
+        wave=number,
+        canary=wave.canary,
+        members=len(wave.steps),
+        parallel=wave.parallel,
+        zones=tuple(sorted({step.member.zone for step in wave.steps} - {""})),
+        seconds=wave.seconds,
+        bake_seconds=int(wave.bake.total_seconds()),
+    )
+
+
+WAVE_COLUMNS = ["wave", "members", "at once", "zone", "takes", "then bakes"]
+STEP_COLUMNS = ["wave", "member", "because", "outcome"]
+GROUP_COLUMNS = ["group", "members", "runs", "healthy", "stops at", "outcome"]
+CALL_COLUMNS = ["place", "calls", "number", "last at least"]
+MOST_STEPS = 200  # in markdown: a forge takes some 60,000 characters
+
+
+def heading(roll: RollOutput) -> list[str]:
+    """What it is about, in a few lines."""
+    lines = [f"{roll.method}, never below {roll.floor} of {roll.desired} serving"] if roll.desired else []
+    if roll.steps:
+        many, waves = _many(len(roll.steps), "member"), _many(len(roll.waves), "wave")
+        lines.append(f"{many} in {waves}, in {_span(roll.seconds)} or more")
+    if roll.groups:
+        lines.append(f"{_many(len(roll.groups), 'group')} that a service rolls, one after the other")
+    if roll.waits_until:
+        lines.append(f"nothing is done before {roll.waits_until:%Y-%m-%d %H:%M} UTC: {roll.waits_for}")
+    return [*lines, *roll.afterwards]
+
+
+def wave_rows(roll: RollOutput) -> list[list[str]]:
+    """A row for each wave; equal ones after each other share one."""
+    rows: list[list[str]] = []
+    last: list[str] = []
+    for wave in roll.waves:
+        cells = _shown_wave(wave)
+        if cells == last and not wave.canary:
+            rows[-1][0] = f"{rows[-1][0].partition('-')[0]}-{wave.wave}"
+        else:
+            rows.append([f"{wave.wave}{' canary' if wave.canary else ''}", *cells])
+        last = cells if not wave.canary else []
+    return rows
+
+
+def step_rows(steps: Iterable[StepLine]) -> list[list[str]]:
+    """A row for each member."""
+    return [
+        [str(step.wave), step.member.rpartition("/")[2], "; ".join(step.why), _ended(step.outcome)] for step in steps
+    ]
+
+
+def group_rows(groups: Iterable[GroupLine]) -> list[list[str]]:
+    """A row for each group that a service rolls."""
+    return [
+        [
+            group.group.rpartition("/")[2],
+            str(group.desired),
+            group.runs,
+            f"{group.min_healthy_percent}-{group.max_healthy_percent} %",
+            ", ".join(f"{percent} %" for percent in group.checkpoints),
+            group.cannot_roll or _ended(group.outcome),
+        ]
+        for group in groups
+    ]
+
+
+def call_rows(calls: Iterable[CallsLine]) -> list[list[str]]:
+    """A row for each limit of a service that the rollout meets."""
+    return [[call.place, call.calls_of, str(call.calls), _span(call.seconds)] for call in calls]
+
+
+def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
+    """The plan as somebody approves it: what, in which order, how long, what it asks of others, who is left alone."""
+    parts = [
+        f"## Rollout of {text.markdown(roll.fleet)}",
+        f"To {text.markdown_code(roll.replacement)}, planned by {text.markdown(made_by)}."
+        + (f" Good until {valid_until}." if valid_until else ""),
+        "\n".join(f"- {text.markdown(line)}" for line in heading(roll)),
+        _table(WAVE_COLUMNS, wave_rows(roll)),
+        _folded("Members", _table(STEP_COLUMNS[:3], [row[:3] for row in step_rows(roll.steps[:MOST_STEPS])])),
+        f"And {len(roll.steps) - MOST_STEPS} more, in the plan's file." if len(roll.steps) > MOST_STEPS else "",
+        _table(GROUP_COLUMNS, group_rows(roll.groups)),
+        _folded("Calls", _table(CALL_COLUMNS, call_rows(roll.calls))),
+        _folded(
+            "Left alone", _table(["member", "why"], [[skip.member, skip.why] for skip in roll.skipped[:MOST_STEPS]])
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ended(outcome: str) -> str:
+    return MEANING[Phase(outcome)] if outcome else "planned"
+
+
+def _shown_wave(wave: WaveLine) -> list[str]:
+    bakes = _span(wave.bake_seconds) if wave.bake_seconds else ""
+    working = _span(wave.seconds - wave.bake_seconds)
+    return [str(wave.members), str(wave.parallel), ", ".join(wave.zones), working, bakes]
+
+
+def _span(seconds: int) -> str:
+    return in_short(timedelta(seconds=seconds))
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table; empty without rows."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(text.markdown, line))} |" for line in lines) if rows else ""
+
+
+def _folded(title: str, table: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if table else ""

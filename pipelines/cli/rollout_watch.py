@@ -1,0 +1,204 @@
+"""What the tasks on rollouts under way call and print: status, live or once; history; and what people tell one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say, table_of
+from hardening.foundation.text import one_line
+from images.context import Context
+from images.documents import to_json
+from pipelines.cli.contract import AuditReport, Line
+from pipelines.cli.rollout_status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
+from pipelines.cli.wiring import image_context
+from pipelines.rollout.journal import Stance
+from pipelines.rollout.ledger_journal import Command, orders
+from pipelines.rollout.state import Stage
+from pipelines.rollout.store import View, history, newest, require_known, tell, told
+
+SECONDS = 1.0
+
+
+class HistoryLine(Line):
+    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way.
+
+    `plan` is the digest of the plan that it was begun by, where one was made or approved for it.
+    """
+
+    rollout: str
+    replacement: str
+    begun_at: datetime
+    ended_at: datetime | None
+    members: int
+    outcome: str
+    plan: str = ""
+    made_by: str = ""
+    approved_by: str = ""
+    approved_at: datetime | None = None
+
+
+def status(fleet: str, context: Context | None = None) -> StatusOutput:
+    """How the fleet's rollout stands, or how the last one ended. Raises ContentError, RefusedError where none was."""
+    context = context or image_context(looks=True)
+    require_known(context, fleet)
+    return _status(newest(context, fleet))
+
+
+def _status(seen: View) -> StatusOutput:
+    state = seen.state
+    return StatusOutput(
+        fleet=seen.row.fleet,
+        rollout=seen.row.id,
+        replacement=seen.replacement,
+        back=seen.back,
+        stage=_stage(seen),
+        wave=state.wave if state else 0,
+        waves=seen.waves,
+        note=state.note if state else "",
+        failure=state.failure if state else "",
+        begun_at=seen.row.begun_at,
+        ended_at=state.ended_at if state else None,
+        carried_by=seen.lease.owner if seen.lease and seen.carried else "",
+        told=tuple(ToldLine(command=one.command, actor=one.actor, at=one.at) for one in seen.commands),
+        members=tuple(
+            MemberStatus(member=one.id, name=one.name, state=one.phase, note=one.note or one.failure)
+            for one in seen.members
+        ),
+    )
+
+
+def _stage(seen: View) -> str:
+    """What it does; one that people have paused is paused also while a member is brought to a safe point."""
+    if seen.state is None:
+        return "begun"
+    paused = orders([given.command for given in seen.commands]).stance is Stance.PAUSE
+    return Stage.PAUSED if paused and seen.state.stage is not Stage.ENDED else seen.state.stage
+
+
+def show_status(fleet: str, *, watch: bool, as_json: bool) -> int:
+    """Print how the rollout stands; with `watch` until it is over, live in a terminal. Exit code 3 where it failed."""
+    context = image_context(looks=True)
+    seen = status(fleet, context)
+    if watch and not as_json:
+        seen = _watched(fleet, context, seen)
+    elif as_json:
+        print_json(to_json(seen))
+    else:
+        _print(seen)
+    return 3 if seen.failure else 0
+
+
+def _print(seen: StatusOutput) -> None:
+    print_text(lines(seen, datetime.now(UTC)))
+    out().print()
+    print_table(COLUMNS, _cells(seen))
+
+
+def _cells(seen: StatusOutput) -> list[list[Cell]]:
+    """The rows of members; a note may have several lines."""
+    return [[*row, note.splitlines()] for *row, note in rows(seen)]
+
+
+def _watched(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
+    """Show it anew each second until it is over; where output is no terminal, a line whenever something has changed."""
+    if not sys.stdout.isatty():
+        return _followed(fleet, context, seen)
+    from rich.console import Group
+    from rich.live import Live
+
+    def drawn(now: StatusOutput) -> Group:
+        return Group(*map(one_line, lines(now, datetime.now(UTC))), "", table_of(COLUMNS, _cells(now)))
+
+    with Live(drawn(seen), console=out(), auto_refresh=False, vertical_overflow="crop") as live:
+        while seen.stage != Stage.ENDED:
+            time.sleep(SECONDS)
+            seen = status(fleet, context)
+            live.update(drawn(seen), refresh=True)
+    return seen
+
+
+def _followed(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
+    _print(seen)
+    while seen.stage != Stage.ENDED:
+        time.sleep(SECONDS)
+        before, seen = seen, status(fleet, context)
+        for line in changes(before, seen):
+            out().print(one_line(line), soft_wrap=True)
+    return seen
+
+
+def changes(before: StatusOutput, after: StatusOutput) -> Iterable[str]:
+    """What has changed from one look to the next, a line for each."""
+    stamp = f"{datetime.now(UTC):%H:%M:%S}"
+    known = {member.member: member for member in before.members}
+    for member, row in zip(after.members, rows(after), strict=True):
+        if member != known.get(member.member):
+            yield f"{stamp} {row[0]}: {row[1]}{f': {row[2]}' if row[2] else ''}"
+    if (before.stage, before.wave) != (after.stage, after.wave):
+        yield f"{stamp} {lines(after, datetime.now(UTC))[2]}"
+
+
+def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
+    """Print the fleet's rollouts, the newest first; with `rollout`, what was done in that one."""
+    context = image_context(looks=True)
+    require_known(context, fleet)
+    if rollout:
+        _show_steps(context, fleet, rollout, as_json=as_json)
+        return
+    found = [_history(one) for one in history(context, fleet)]
+    if as_json:
+        print_json(to_json(tuple(found)))
+        return
+    print_history(found)
+
+
+def print_history(found: Iterable[HistoryLine]) -> None:
+    """A row for each rollout; its id stays in one piece, for whoever copies it into the next command."""
+    cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), _ended(one)] for one in found]
+    print_table(["began (UTC)", "rollout", "members", "outcome"], cells, whole=("rollout", "began (UTC)"))
+
+
+def _ended(one: HistoryLine) -> str:
+    """How it ended, and who approved it."""
+    return f"{one.outcome}; approved by {one.approved_by}" if one.approved_by else one.outcome
+
+
+def _history(one: View) -> HistoryLine:
+    seen = _status(one)
+    return HistoryLine(
+        rollout=seen.rollout,
+        replacement=seen.replacement,
+        begun_at=seen.begun_at,
+        ended_at=seen.ended_at,
+        members=len(seen.members),
+        outcome=lines(seen, seen.begun_at)[2],
+        plan=one.plan.digest if one.plan else "",
+        made_by=one.plan.made_by if one.plan else "",
+        approved_by=one.plan.approved_by if one.plan else "",
+        approved_at=one.plan.approved_at if one.plan else None,
+    )
+
+
+def _show_steps(context: Context, fleet: str, rollout: str, *, as_json: bool) -> None:
+    steps = [
+        AuditReport(at=line.at, actor=line.actor, action=line.action, subject=line.subject, detail=line.detail)
+        for line in told(context, fleet, rollout)
+    ]
+    if as_json:
+        print_json(to_json(tuple(steps)))
+        return
+    cells = [[f"{one.at:%H:%M:%S}", one.actor, one.action.removeprefix("step: "), one.detail] for one in steps]
+    print_table(["at (UTC)", "by", "did", "detail"], cells)
+
+
+def command(fleet: str, what: Command, reason: str = "") -> None:
+    """Tell the fleet's rollout that is under way something. Raises RefusedError where none is."""
+    context = image_context()
+    require_known(context, fleet)
+    seen = tell(context, fleet, what, reason)
+    say(f"{seen.row.id} was told to {what}")
+    if not seen.carried:
+        say(f"nobody carries it at the moment: ./goldsmith roll.start {fleet} --apply goes on with it, and obeys")

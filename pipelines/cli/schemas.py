@@ -1,0 +1,129 @@
+"""The JSON Schemas: of what each command prints with `--json`, and of what people write in TOML. Made from the models.
+
+`docs/schemas/<command>.json` is the contract with other programs, `docs/schemas/content/<format>.json` completes in
+editors (.taplo.toml says which file is which). `./goldsmith schema` writes them; a test holds that they are up to date.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from hardening.foundation.settings import ROOT, Settings
+from hardening.listing import ControlDetail, ControlRow
+from hardening.model import Cases, Control, Profile, Waiver
+from hardening.policy import Policy
+from images.aws.show import ShownMachine
+from images.model import Definition
+from images.release.channels import Change
+from images.release.show import Shown
+from pipelines.cli import contract
+from pipelines.cli.fleet_scan import SeenLine
+from pipelines.cli.machine import ExportLine
+from pipelines.cli.machine_release import ReapLine
+from pipelines.cli.rollout_output import MemberLine, RollOutput
+from pipelines.cli.rollout_status import StatusOutput
+from pipelines.cli.rollout_watch import HistoryLine
+from pipelines.cli.simulate import SimulateOutput
+from pipelines.fleet.model import Fleet
+from pipelines.rollout.auto import AutoLine
+
+FOLDER = ROOT / "docs" / "schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+COMMANDS: dict[str, Any] = {
+    "image.list": list[contract.DefinitionLine],
+    "image.plan": list[contract.PlanLine],
+    "image.build": list[contract.BuildLine],
+    "image.verify": list[contract.VerifyLine],
+    "image.boot": list[contract.VerifyLine],
+    "image.export": list[ExportLine],
+    "image.scan": contract.ScanOutput,
+    "image.publish": list[contract.PublishLine],
+    "image.promote": list[Change],
+    "image.rollback": list[Change],
+    "image.revoke": list[Change],
+    "image.show": Shown | ShownMachine,
+    "image.why": contract.WhyOutput,
+    "image.prune": list[contract.PruneLine],
+    "image.reap": list[ReapLine],
+    "image.lock": list[contract.LockLine],
+    "image.rebuild": list[contract.ReleaseLine],
+    "control.list": list[ControlRow],
+    "control.show": ControlDetail,
+    "control.check": list[contract.VerifyLine],
+    "policy.show": list[Policy],
+    "policy.waivers": list[contract.WaiverLine],
+    "fleet.list": list[contract.FleetLine],
+    "fleet.scan": list[SeenLine],
+    "fleet.check": list[MemberLine],
+    "roll.plan": RollOutput,
+    "roll.start": RollOutput,
+    "roll.status": StatusOutput,
+    "roll.history": list[HistoryLine] | list[contract.AuditReport],
+    "roll.auto": list[AutoLine],
+    "roll.reap": list[ReapLine],
+    "roll.simulate": SimulateOutput,
+    "nightly": contract.NightlyOutput,
+    "report": contract.ReportOutput,
+    "demo": contract.DemoOutput,
+    "doctor": list[contract.DoctorLine],
+}
+
+# A format, its model, and the fields that the path carries, so that the file does not.
+CONTENT: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
+    "control": (Control, ("id",)),
+    "cases": (Cases, ()),
+    "profile": (Profile, ("name",)),
+    "policy": (Policy, ("name",)),
+    "waiver": (Waiver, ("id",)),
+    "image": (Definition, ("name",)),
+    "fleet": (Fleet, ("name",)),
+    "goldsmith": (Settings, ()),
+}
+
+
+class _Printed(GenerateJsonSchema):
+    """Schemas of what is printed: every field stands there, so that defaults say nothing."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
+
+
+def schemas() -> dict[Path, str]:
+    """The text of every schema file, by its path."""
+    printed = {FOLDER / f"{command}.json": printed_schema(command) for command in COMMANDS}
+    written = {FOLDER / "content" / f"{form}.json": written_schema(form) for form in CONTENT}
+    return {path: json.dumps(schema, indent=2) + "\n" for path, schema in (printed | written).items()}
+
+
+def printed_schema(command: str) -> dict[str, Any]:
+    """The schema of what a command prints with `--json`."""
+    made = TypeAdapter(COMMANDS[command]).json_schema(mode="serialization", schema_generator=_Printed)
+    return {"$schema": DIALECT, **made, "title": f"./goldsmith {command} --json"}
+
+
+def written_schema(form: str) -> dict[str, Any]:
+    """The schema of a content format, without the fields that a file's path carries."""
+    model, by_path = CONTENT[form]
+    made = model.model_json_schema(mode="validation")
+    for field in by_path:
+        made["properties"].pop(field)
+    made["required"] = [field for field in made.get("required", []) if field not in by_path]
+    return {"$schema": DIALECT, **made}
+
+
+def write_schemas() -> list[Path]:
+    """Write what is not up to date, and remove what no command and no format has any more; the paths that changed."""
+    wanted = schemas()
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    gone = [path for path in FOLDER.rglob("*.json") if path not in wanted]
+    for path in gone:
+        path.unlink()
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path])
+    return [*stale, *gone]

@@ -1,0 +1,308 @@
+"""What makes a container that container: read from its `inspect`, carried to the next one, compared after. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from datetime import timedelta
+from typing import Any
+
+from pipelines.fleet.docker import compose
+from pipelines.fleet.orphans import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT
+
+Json = dict[str, Any]
+CONFIG_KEYS = (
+    "User",
+    "WorkingDir",
+    "StopSignal",
+    "StopTimeout",
+    "Domainname",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+)
+# Labels that say what one container is, not what a person wants of it: the next container gets its own.
+OF_ONE_CONTAINER = (ROLLOUT, MEMBER, EXPIRY, KEPT, KEPT_LABELS, *compose.OF_ONE_CONTAINER)
+
+
+def explicit(container: Json, image: Json) -> Json:
+    """The configuration keys that differ from the image's defaults; the health check with the fields that do."""
+    defaults = image.get("Config") or {}
+    config = container["Config"]
+    found = _changed(config, defaults, CONFIG_KEYS)
+    check, own = config.get("Healthcheck") or {}, defaults.get("Healthcheck") or {}
+    changed = _changed(check, own, check)
+    return {**found, "Healthcheck": changed} if changed else found
+
+
+def _changed(values: Json, defaults: Json, keys: Iterable[str]) -> Json:
+    return {key: values[key] for key in keys if values.get(key) and values[key] != defaults.get(key)}
+
+
+def env(container: Json, defaults: Json) -> list[str]:
+    """The environment that was given beyond the image's."""
+    known = set(defaults.get("Env") or [])
+    return [entry for entry in container["Config"].get("Env") or [] if entry not in known]
+
+
+def own_labels(container: Json, defaults: Json) -> dict[str, str]:
+    """The labels that were given beyond the image's, without those of earlier rollouts."""
+    known = defaults.get("Labels") or {}
+    labels: dict[str, str] = container["Config"].get("Labels") or {}
+    return {key: value for key, value in labels.items() if known.get(key) != value and key not in OF_ONE_CONTAINER}
+
+
+def command(container: Json, defaults: Json) -> Json:
+    """Entrypoint and command where they were given. An entrypoint of one's own drops the image's command with it."""
+    config = container["Config"]
+    if config.get("Entrypoint") != defaults.get("Entrypoint"):
+        return {"Entrypoint": config.get("Entrypoint") or [""], "Cmd": config.get("Cmd")}
+    return {"Cmd": config["Cmd"]} if config.get("Cmd") and config["Cmd"] != defaults.get("Cmd") else {}
+
+
+def subtract(given: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None) -> Json:
+    """The entries that the defaults do not have."""
+    return {key: value for key, value in (given or {}).items() if key not in (defaults or {})}
+
+
+RUNNING = ("running", "restarting", "paused")
+BUILT_IN_NETWORKS = ("bridge", "host", "none", "default")
+# What the engine writes into HostConfig by itself, and what `mounts` compares better.
+HOST_KEYS_ASIDE = ("Binds", "Mounts", "ContainerIDFile", "ConsoleSize", "NetworkMode", "Links")
+
+
+def creation(container: Json, image: Json, reference: str, labels: Mapping[str, str]) -> Json:
+    """The body of the request that creates the same container from another image; networks are not in it.
+
+    `container` and `image` are the present ones as the engine's API shows them.
+    """
+    defaults = image.get("Config") or {}
+    return {
+        **explicit(container, image),
+        "Image": reference,
+        "Hostname": hostname(container),
+        "Env": env(container, defaults),
+        "Labels": {**own_labels(container, defaults), **labels},
+        **command(container, defaults),
+        "ExposedPorts": subtract(container["Config"].get("ExposedPorts"), defaults.get("ExposedPorts")),
+        "HostConfig": host_config(container),
+    }
+
+
+def repository(reference: str) -> str:
+    """An image reference without tag and digest."""
+    path, _, last = reference.partition("@")[0].rpartition("/")
+    return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
+
+
+def digests(container: Json, image: Json) -> tuple[str, ...]:
+    """Every digest that the image is known by: its id, and what registries call it."""
+    repo = [reference.partition("@")[2] for reference in image.get("RepoDigests") or []]
+    return tuple(dict.fromkeys([container["Image"], *repo]))
+
+
+def exact(container: Json, image: Json) -> str:
+    """The reference by digest that makes the same container again: its own, its repository's, else the engine's id."""
+    named = str(container["Config"]["Image"])
+    if "@" in named:
+        return named
+    own = repository(named)
+    known = (str(one) for one in image.get("RepoDigests") or [])
+    return next((one for one in known if one.partition("@")[0] == own), str(container["Image"]))
+
+
+def hostname(container: Json) -> str:
+    """The host name that was given; the engine's own choice, the short id, is no choice of anyone's."""
+    given: str = container["Config"].get("Hostname") or ""
+    shared = (container["HostConfig"].get("NetworkMode") or "").startswith(("host", "container:"))
+    return "" if shared or given == short_id(container) else given
+
+
+def host_config(container: Json) -> Json:
+    """The host's side of the container, whole; volumes without a name are carried by the name the engine gave them."""
+    host: Json = deepcopy(container["HostConfig"])
+    host.pop("ContainerIDFile", None)
+    host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] != "volume" or mount.get("Source")]
+    named = {mount["Target"] for mount in host["Mounts"]} | {target for _, target in _binds(host)}
+    host["Binds"] = [
+        *(host.get("Binds") or []),
+        *(
+            f"{mount['Name']}:{mount['Destination']}{'' if mount['RW'] else ':ro'}"
+            for mount in container.get("Mounts") or []
+            if mount["Type"] == "volume" and mount["Destination"] not in named
+        ),
+    ]
+    return host
+
+
+def at_rest(container: Json) -> str:
+    """The restart policy, as near to the container's own as there is, by which the engine leaves it stopped.
+
+    Its own comes back from the new container, and that one may be gone by then.
+    """
+    return (
+        "unless-stopped" if container["HostConfig"]["RestartPolicy"]["Name"] in ("always", "unless-stopped") else "no"
+    )
+
+
+def stop_timeout(container: Json, drain: timedelta, longest: timedelta) -> int:
+    """How many seconds a container has to end: `drain`, or its own time where that is longer; -1 there means for ever,
+    which is no longer than `longest`.
+    """
+    own = container["Config"].get("StopTimeout") or 0
+    return max(1, int(drain.total_seconds()), int(longest.total_seconds()) if own < 0 else own)
+
+
+def _binds(host: Json) -> Iterable[tuple[str, str]]:
+    """Source and target of every bind; a bind without a source is a volume without a name."""
+    for bind in host.get("Binds") or []:
+        source, separator, rest = bind.partition(":")
+        if separator:
+            yield source, rest.partition(":")[0]
+
+
+def endpoints(container: Json, *, full: bool) -> dict[str, Json]:
+    """How the new container joins each network. Not `full`: without the names and addresses of the old one.
+
+    The member's own name is an alias too: it is never without an answer while the names change hands.
+    """
+    return {
+        network: _endpoint(container, network, endpoint) if full else {}
+        for network, endpoint in networks(container).items()
+    }
+
+
+def _endpoint(container: Json, network: str, endpoint: Json) -> Json:
+    asked = {"MacAddress": mac(container)} if mac(container) and network == next(iter(networks(container))) else {}
+    if network in BUILT_IN_NETWORKS:
+        return asked
+    return {
+        **asked,
+        "Aliases": sorted({*aliases(container, endpoint), name(container)}),
+        "IPAMConfig": endpoint.get("IPAMConfig") or {},
+        "Links": endpoint.get("Links"),
+        "DriverOpts": endpoint.get("DriverOpts"),
+    }
+
+
+def networks(container: Json) -> dict[str, Json]:
+    """The networks that a container joins by itself, with its endpoint in each; the primary one first."""
+    mode: str = container["HostConfig"].get("NetworkMode") or "default"
+    if mode.startswith(("host", "none", "container:")):
+        return {}
+    found: dict[str, Json] = container["NetworkSettings"].get("Networks") or {}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != mode and item[1].get("NetworkID") != mode, item[0])))
+
+
+def aliases(container: Json, endpoint: Json) -> set[str]:
+    """The aliases that were given: neither the container's short id nor its name, which the engine adds by itself."""
+    return {*(endpoint.get("Aliases") or ())} - {short_id(container), name(container)}
+
+
+def short_id(container: Json) -> str:
+    """What the engine calls a container that was given no host name: no shorter, for `db` may begin an id as well."""
+    return str(container["Id"])[:12]
+
+
+def name(container: Json) -> str:
+    """The container's name, without the engine's slash."""
+    return str(container["Name"]).lstrip("/")
+
+
+def address(endpoint: Json) -> str:
+    """The static address that was asked for; empty when the engine chose."""
+    asked = endpoint.get("IPAMConfig") or {}
+    return asked.get("IPv4Address") or asked.get("IPv6Address") or ""
+
+
+def mac(container: Json) -> str:
+    """The MAC address that was asked for, of the primary network; empty when the engine chose."""
+    return container["Config"].get("MacAddress") or ""
+
+
+def differences(old: Json, old_image: Json, new: Json, new_image: Json, name_: str) -> tuple[str, ...]:
+    """What differs between two containers beyond their images, as `what: old → new` lines; `name_` is the member's."""
+    before, after = _flat(old, old_image, name_), _flat(new, new_image, name_)
+    whole = _flat(new, {}, name_)
+    lost = [key for key, value in before.items() if whole.get(key) != value]
+    added = [key for key in after if key not in before]
+    return tuple(f"{key}: {before.get(key, '-')} → {whole.get(key, '-')}" for key in sorted({*lost, *added}))
+
+
+def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:
+    defaults = image.get("Config") or {}
+    given = explicit(container, image)
+    found: dict[str, Any] = {f"health {key}": value for key, value in given.pop("Healthcheck", {}).items()}
+    found |= {f"config {key}": value for key, value in given.items()}
+    found |= {"hostname": hostname(container), "mac address": mac(container), "links": links(container)}
+    found |= {f"env {key}": value for key, _, value in (e.partition("=") for e in env(container, defaults))}
+    found |= {f"label {key}": value for key, value in own_labels(container, defaults).items()}
+    found |= {f"command {key}": value for key, value in command(container, defaults).items() if value}
+    found |= {f"host {k}": v for k, v in container["HostConfig"].items() if k not in HOST_KEYS_ASIDE and _given(v)}
+    found |= {f"mount {mount['Destination']}": _mount(mount) for mount in container.get("Mounts") or []}
+    for network, endpoint in networks(container).items():
+        shown = sorted(aliases(container, endpoint) - {name_})
+        found[f"network {network}"] = (shown, address(endpoint), endpoint.get("Links") or [])
+    return {key: value for key, value in found.items() if value}
+
+
+def _given(value: Any) -> bool:
+    """Whether a HostConfig value says anything: the engine writes nulls and empty lists in turn."""
+    return value not in (None, "", 0, False, [], {})
+
+
+def _mount(mount: Json) -> tuple[str, str, bool]:
+    return mount["Type"], mount.get("Name") or mount.get("Source") or "", bool(mount["RW"])
+
+
+def forced_in_place(container: Json, shared_mounts: Iterable[str]) -> tuple[str, ...]:
+    """What of this container cannot exist twice at the same time."""
+    host = container["HostConfig"]
+    ports = [
+        f"it publishes host port {binding['HostPort']} ({port})"
+        for port, bindings in (host.get("PortBindings") or {}).items()
+        for binding in bindings or []
+        if binding.get("HostPort") not in (None, "", "0")
+    ]
+    addresses = [
+        f"it has the static address {address(endpoint)} in network {network}"
+        for network, endpoint in networks(container).items()
+        if address(endpoint)
+    ]
+    mounts = [
+        f"it writes to {mount.get('Name') or mount.get('Source')} at {mount['Destination']} (see limits.shared_mounts)"
+        for mount in container.get("Mounts") or []
+        if mount["RW"] and mount["Type"] in ("volume", "bind") and mount["Destination"] not in set(shared_mounts)
+    ]
+    macs = [f"it has the MAC address {mac(container)}"] if mac(container) else []
+    host_network = ["it uses the host's network"] if host.get("NetworkMode") == "host" else []
+    return (*ports, *addresses, *macs, *host_network, *mounts)
+
+
+def links(container: Json) -> list[str]:
+    """What a container on the default network links to, as `target:alias`; the engine adds its own name to them."""
+    return sorted(
+        f"{target.lstrip('/')}:{alias.rpartition('/')[2]}"
+        for target, _, alias in (link.partition(":") for link in container["HostConfig"].get("Links") or [])
+    )
+
+
+def cannot_roll(container: Json, others: Iterable[Json]) -> str:
+    """Why this container cannot be replaced without loss; empty when it can. `others`: those that do not run, too."""
+    if container["HostConfig"].get("AutoRemove"):
+        return (
+            "it was started with --rm: the engine would remove it as soon as it stops, and there would be no way back"
+        )
+    status = (container.get("State") or {}).get("Status", "running")
+    if status == "paused":
+        return "it is paused, and what it holds in memory would be lost: unpause it first"
+    if status not in RUNNING:
+        return f"it does not run ({status}): start it, or remove it"
+    own = (container["Id"], name(container))
+    for other in others:
+        modes = [other["HostConfig"].get(key) or "" for key in ("NetworkMode", "IpcMode", "PidMode")]
+        if any(mode in {f"container:{one}" for one in own} for mode in modes):
+            return f"the container {name(other)} lives in its namespaces"
+        if any(link.partition(":")[0] in own for link in links(other)):
+            return f"the container {name(other)} links to it (--link), which holds for this one container alone"
+    return ""

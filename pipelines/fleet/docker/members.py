@@ -1,0 +1,274 @@
+"""Edge: containers of one Docker Engine as a fleet. Every effect finds by names and labels what an earlier try did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import docker
+import docker.errors
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.fleet.docker import compose, container_spec
+from pipelines.fleet.docker.container_spec import RUNNING, Json
+from pipelines.fleet.docker.create import Apart, after_drain, before_drain, connect, find, is_copy, make
+from pipelines.fleet.docker.images import Configuration, Images, Login
+from pipelines.fleet.docker.inventory import Inventory, Looks, as_inspected, outside
+from pipelines.fleet.health import probe
+from pipelines.fleet.members import Key, Member, Read, Target
+from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
+from pipelines.fleet.port import GoneError
+from pipelines.fleet.together import AT_ONCE
+
+ENGINE_TIMEOUT = 120
+LOG_LINES = 10
+
+
+class DockerFleet:
+    """The members of `fleet` on the engine at `engine`. Close it, or use it as a context.
+
+    `login` gives the user name and password to pull a reference with, or None for those of docker's own files.
+    `configuration` asks a registry for what an image sets by default, where the engine forgot it; `recorded` names the
+    members that the fleet was last seen with.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        engine: str,
+        login: Login = lambda _reference: None,
+        configuration: Configuration = lambda _reference: None,
+        recorded: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self.fleet = fleet
+        self.engine = engine
+        with outside("connecting", engine):
+            self.api: Any = docker.APIClient(
+                base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=AT_ONCE
+            )
+            self.account = str(self.api.info()["Name"])
+        self._images = Images(self.api, configuration, login)
+        self._inventory = Inventory(self.api, fleet, self.account, self._images, recorded)
+        self._looks = Looks(self.api)
+        self._apart = Apart(self.api, self._images)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.api.close()
+
+    def describe(self) -> tuple[Member, ...]:
+        """Every container with the fleet's labels that runs or should run; those that a rollout is still preparing, and
+        the old ones that it keeps, are none.
+        """
+        with outside("listing containers", self.engine):
+            return self._inventory.members()
+
+    def find(self, member: str) -> Member | None:
+        """The member with this id, if it runs now or should."""
+        with outside("looking for a container", self.engine):
+            return next((one for one in self._inventory.members(member.rpartition("/")[2]) if one.id == member), None)
+
+    def prepare(self, target: Target) -> None:
+        """Pull the replacement, by digest."""
+        with outside(f"pulling {target.reference}", self.engine):
+            self._images.forget(target.reference)
+            self._images.fetch(target.reference)
+
+    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+        """Create the new container from the old one's essence; a try that was cut short is begun anew."""
+        with outside(f"creating {key.new_name}", self.engine), self._changed():
+            old = self._need(key)
+            self._discard_ours(key)
+            image = self._images.here(target.reference) or {}
+            labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
+            labels |= compose.of_image(old["Config"].get("Labels") or {}, image.get("Id", ""))
+            body = container_spec.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
+            try:
+                make(self.api, body, key.new_name, container_spec.endpoints(old, full=key.method is Method.IN_PLACE))
+            except docker.errors.NotFound:
+                self._images.forget(target.reference)
+                raise
+
+    def _discard_ours(self, key: Key) -> None:
+        """Remove what an earlier try has made of it.
+
+        Fleets may overlap, and each has its own lease: a member that another rollout has in hand is left to that.
+        """
+        listed = self.api.containers(all=True, filters={"label": f"{MEMBER}={key.member}"})
+        for one in listed:
+            rollout = one["Labels"].get(ROLLOUT, "")
+            if rollout != key.rollout and one["Names"][0] == f"/{key.name}.{rollout}":
+                hint = "where two fleets select it, ./goldsmith lint says so; ./goldsmith roll.reap finds what is left"
+                raise RefusedError(f"{key.name} is being replaced by {rollout} already", hint=hint)
+        if any(one["Labels"].get(ROLLOUT) == key.rollout and one["Id"] != key.old for one in listed):
+            self.discard(key)
+
+    def start(self, key: Key) -> None:
+        """Start the new container."""
+        with outside(f"starting {key.new_name}", self.engine), self._changed():
+            self.api.start(key.new_name)
+
+    def read(self, key: Key) -> Read:
+        """One look at the new container's health."""
+        with outside("reading the health", self.engine):
+            new = self._looks.new(key)
+            if new and (new["State"] != "running" or self.fleet.health.kind == "docker"):
+                return self._read(find(self.api, new["Id"]))
+            return self._read(as_inspected(new) if new else None)
+
+    def read_old(self, key: Key) -> Read:
+        """One look at the old container's health."""
+        with outside("reading the health", self.engine):
+            return self._read(self._apart.old(key))
+
+    def _read(self, container: Json | None) -> Read:
+        return probe(self.api, self.fleet.health, container) if container else Read(False, "the container is gone")
+
+    def expose(self, key: Key) -> None:
+        """Give the new container the old one's aliases. The engine adds them only on connecting, so it joins again."""
+        with outside(f"giving {key.new_name} the names of {key.name}", self.engine), self._changed():
+            endpoints = container_spec.endpoints(self._need(key), full=True)
+            named = {network: endpoint for network, endpoint in endpoints.items() if endpoint.get("Aliases")}
+            new = self._inspect_new(key) if named else {}
+            for network, endpoint in named.items():
+                joined = (new["NetworkSettings"].get("Networks") or {}).get(network)
+                if set(endpoint["Aliases"]) - set((joined or {}).get("Aliases") or []):
+                    if joined is not None:
+                        self.api.disconnect_container_from_network(new["Id"], network)
+                    connect(self.api, new["Id"], network, endpoint)
+
+    def retire(self, key: Key, drain: timedelta) -> None:
+        """Stop the old container for good: the engine must not start it again by itself.
+
+        It has `drain`, or the stop timeout of its own where that is longer.
+        """
+        with outside(f"stopping {key.name}", self.engine), self._changed():
+            old = self._apart.old(key)
+            if old is None:
+                return
+            before_drain(self.api, self.fleet.limits, old)
+            if old["State"]["Status"] in RUNNING:
+                timeout = container_spec.stop_timeout(old, drain, self.fleet.limits.progress_deadline)
+                self.api.stop(old["Id"], timeout=timeout)
+            self._set_restart_policy(old, {"Name": container_spec.at_rest(old)})
+
+    def _set_restart_policy(self, container: Json, policy: Json) -> None:
+        """The engine refuses this for a container that ends just then: better stopped before."""
+        if container["HostConfig"]["RestartPolicy"]["Name"] != policy["Name"]:
+            self.api.update_container(container["Id"], restart_policy=policy)
+
+    def swap(self, key: Key) -> None:
+        """The old container steps aside, the new one takes the name."""
+        with outside(f"renaming {key.new_name} to {key.name}", self.engine), self._changed():
+            new = self._made(key)
+            if compose.PROJECT in new["Labels"]:
+                self._apart.leave(key)
+            else:
+                self._rename(key.old, key.old_name)
+            if self.fleet.limits.after_drain:
+                after_drain(self.api, self.fleet.limits, self._inspect_new(key))
+            if not self._rename(new["Id"], key.name):
+                raise self._new_is_gone(key)
+
+    def _rename(self, container: str, wanted: str) -> bool:
+        """Give a container another name, unless it has it already; False where the container is gone."""
+        try:
+            self.api.rename(container, wanted)
+        except docker.errors.APIError:
+            found = find(self.api, container)
+            if found and container_spec.name(found) != wanted:
+                raise
+            return found is not None
+        return True
+
+    def remove_old(self, key: Key) -> None:
+        """Remove the old container. Its volumes stay: the new one has them."""
+        with outside(f"removing {key.old_name}", self.engine):
+            if not self._remove(key.old) and (old := self._apart.old(key)):
+                self._remove(old["Id"])
+
+    def _remove(self, container: str, **options: bool) -> bool:
+        """Remove a container; False where it is gone already."""
+        with suppress(docker.errors.NotFound):
+            self.api.remove_container(container, force=True, **options)
+            return True
+        return False
+
+    def revive(self, key: Key) -> None:
+        """The old container gets back its name and restart policy, and runs."""
+        with outside(f"restoring {key.name}", self.engine), self._changed():
+            old, new = self._need(key), self._new(key)
+            if new:
+                self._rename(new["Id"], key.new_name)
+                if key.method is Method.IN_PLACE:
+                    self.api.stop(new["Id"], timeout=1)
+            if is_copy(old):
+                old = self._apart.rejoin(old, key)
+            if new:
+                self._set_restart_policy(old, new["HostConfig"]["RestartPolicy"])
+            self._rename(old["Id"], key.name)
+            if old["State"]["Status"] not in RUNNING:
+                self.api.start(old["Id"])
+            after_drain(self.api, self.fleet.limits, old)
+
+    def discard(self, key: Key) -> None:
+        """Remove the new container, with the volumes that were made for it alone."""
+        with outside(f"removing {key.new_name}", self.engine), self._changed():
+            if new := self._new(key):
+                self._remove(new["Id"], v=True)
+
+    def differences(self, key: Key) -> tuple[str, ...]:
+        """What differs between old and new beyond the image."""
+        with outside("comparing", self.engine):
+            old, new = self._apart.old(key), self._new(key)
+            if old is None or new is None:
+                return ()
+            return container_spec.differences(old, self._images.of(old), new, self._images.of(new), key.name)
+
+    def log(self, key: Key) -> str:
+        """The last lines that the new container printed."""
+        with outside("reading the log", self.engine):
+            new = self._looks.new(key)
+            return str(self.api.logs(new["Id"], tail=LOG_LINES), "utf-8", "replace") if new else ""
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Containers are changed in here: whoever looks next looks anew."""
+        self._looks.forget()
+        try:
+            yield
+        finally:
+            self._looks.forget()
+
+    def _need(self, key: Key) -> Json:
+        """The old container."""
+        found = self._apart.old(key)
+        if found is None:
+            raise GoneError(f"the container {key.name} ({key.old[:12]}) is gone from {self.engine}")
+        return found
+
+    def _new(self, key: Key) -> Json | None:
+        """The new container, if there is one."""
+        new = self._looks.new(key)
+        return find(self.api, new["Id"]) if new else None
+
+    def _made(self, key: Key) -> Json:
+        """The new container as the engine lists it. One that is gone is no GoneError: the old one has to serve."""
+        new = self._looks.new(key)
+        if new is None:
+            raise self._new_is_gone(key)
+        return new
+
+    def _inspect_new(self, key: Key) -> Json:
+        new = find(self.api, self._made(key)["Id"])
+        if new is None:
+            raise self._new_is_gone(key)
+        return new
+
+    def _new_is_gone(self, key: Key) -> OutsideError:
+        return OutsideError(f"the new container of {key.name} is gone from {self.engine}")

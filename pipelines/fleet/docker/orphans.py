@@ -1,0 +1,55 @@
+"""Edge: what rollouts left on a Docker Engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import docker
+import docker.errors
+
+from images.aws.tags import moment_in
+from pipelines.fleet.docker import container_spec
+from pipelines.fleet.docker.inventory import outside
+from pipelines.fleet.docker.members import ENGINE_TIMEOUT
+from pipelines.fleet.members import OLD
+from pipelines.fleet.orphans import EXPIRY, KEPT, ROLLOUT, Leaving
+
+
+class DockerGround:
+    """One engine: containers under the name that they have before they take a member's over, or after they left it."""
+
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+        with outside("connecting", engine):
+            self.api: Any = docker.APIClient(base_url=engine, version="auto", timeout=ENGINE_TIMEOUT)
+            self.name = str(self.api.info()["Name"])
+
+    def leavings(self) -> tuple[Leaving, ...]:
+        """New ones that never became a member, and old ones that are kept."""
+        with outside("listing containers", self.engine):
+            everything = [self.api.inspect_container(one["Id"]) for one in self.api.containers(all=True)]
+        took_over = {
+            container_spec.name(one): (one["Config"].get("Labels") or {}).get(ROLLOUT, "") for one in everything
+        }
+        found = (self._leaving(one, took_over) for one in everything)
+        return tuple(one for one in found if one)
+
+    def _leaving(self, container: dict[str, Any], took_over: dict[str, str]) -> Leaving | None:
+        labels, name = container["Config"].get("Labels") or {}, container_spec.name(container)
+        rollout = labels.get(ROLLOUT, "")
+        member, old, kept_for = name.rpartition(OLD)
+        if old and kept_for in (took_over.get(member), labels.get(KEPT)):
+            held = f"it is the old one that {kept_for} kept, with all that is in it: docker rm {name} removes it"
+            return Leaving(self.name, "container", container["Id"], name, kept_for, None, held)
+        if rollout and name.endswith(f".{rollout}"):
+            expiry = moment_in(labels, EXPIRY)
+            return Leaving(self.name, "container", container["Id"], name, rollout, expiry)
+        return None
+
+    def remove(self, leaving: Leaving) -> None:
+        """Remove a container, with the volumes that were made for it alone."""
+        with outside(f"removing {leaving.name}", self.engine):
+            try:
+                self.api.remove_container(leaving.id, force=True, v=True)
+            except docker.errors.NotFound:
+                return

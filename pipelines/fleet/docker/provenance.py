@@ -1,0 +1,192 @@
+"""Edge: where members' images come from, by the ledger and the registry. No answer is an error, never "unknown"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+
+from hardening.foundation.errors import ContentError, RefusedError
+from hardening.model import Waiver
+from images.artifact import Release
+from images.context import Context
+from images.registry.client import Manifest, Registry
+from images.release.lifecycle import OCI, parse_annotations
+from images.release.published import revocation_of
+from images.release.revocations import revoked
+from pipelines.fleet.docker.container_spec import repository
+from pipelines.fleet.golden_status import Standing
+from pipelines.fleet.members import Member, Origin, Target, newest
+from pipelines.fleet.model import Fleet
+
+
+@dataclass
+class Origins:
+    """Answers for one judging of one fleet; asks the ledger first, then the registry, each thing once."""
+
+    fleet: Fleet
+    context: Context
+    registry: Registry
+    waivers: tuple[Waiver, ...]
+    now: datetime
+    _manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    _revocations: dict[tuple[str, str], tuple[datetime, str] | None] = field(default_factory=dict)
+
+    @cached_property
+    def standing(self) -> Standing:
+        """What the ledger and today's policy say of golden images."""
+        return Standing(self.fleet, self.context, self.waivers, self.now)
+
+    def of(self, member: Member) -> Origin:
+        """What is known of the image that `member` runs."""
+        release = self._first(lambda digest: self._release(repository(member.image), digest), member.digests)
+        base = None if release else self._base(member)
+        golden = release or base
+        if golden is None:
+            return Origin()
+        told = self._revoked(golden)
+        release, base, golden = (told if release else None), (told if base else None), told
+        latest = self._channel(golden.name)
+        because, since = self.standing.refused(golden)
+        return Origin(release, base, latest, self.standing.left_at(golden, latest), because, since)
+
+    def target(self) -> Target:
+        """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
+
+        Raises RefusedError where only the registry knows its release: whoever may push could have written that.
+        """
+        if tag := self.fleet.replacement.tag:
+            found = self.registry.get(tag)
+            image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
+            golden = self._release(repository(tag), found.digest) or self._base(image)
+            return self._of_ours(Target(f"{repository(tag)}@{found.digest}", found.digest, golden))
+        name = self.fleet.replacement.definition or ""
+        release = self._channel(name)
+        if release is None:
+            channel = self.fleet.replacement.channel
+            raise ContentError(
+                f"{name} has no release in the channel {channel}",
+                file=f"pipelines/fleets/{self.fleet.name}.toml",
+                key="replacement",
+                hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
+            )
+        return self._of_ours(Target(f"{release.repository}@{release.digest}", release.digest, release))
+
+    def _of_ours(self, target: Target) -> Target:
+        """The replacement as it is judged now. Raises RefusedError where this ledger never saw its golden image."""
+        golden, ledger = target.golden, self.context.ledger
+        if golden and not (ledger.release(golden.digest) or ledger.releases_of_content(golden.content)):
+            raise RefusedError(
+                f"this ledger never saw {golden.name} {golden.digest[:19]} published: only the registry knows it",
+                hint="releases are not signed, and whoever may push can write one; if it is right, "
+                "./goldsmith image.rebuild reads it into this ledger",
+            )
+        return self.again(target)
+
+    def again(self, target: Target) -> Target:
+        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
+        if target.golden is None:
+            return target
+        known = self.context.ledger.release(target.golden.digest) or target.golden
+        golden = self._revoked(self.standing.dated(known) or known)
+        return replace(target, golden=golden, refused_because=self.standing.forbidden(golden))
+
+    def _revoked(self, golden: Release) -> Release:
+        """The golden image, revoked where ledger or registry say so of it, its content, or what it stands on."""
+        return revoked(self.context.ledger, golden, self._revocation)
+
+    def _revocation(self, where: str, digest: str) -> tuple[datetime, str] | None:
+        """What a registry that we deal with says of a digest; asked once."""
+        if not self._ours(where):
+            return None
+        if (where, digest) not in self._revocations:
+            prefix = self.context.settings.annotation_prefix
+            self._revocations[where, digest] = revocation_of(self.registry, where, digest, prefix)
+        return self._revocations[where, digest]
+
+    def _first(self, ask: Callable[[str], Release | None], digests: tuple[str, ...]) -> Release | None:
+        return next((found for digest in digests if (found := ask(digest))), None)
+
+    def _release(self, where: str, digest: str) -> Release | None:
+        """The newest release over the content that `digest` means: a release's, or the content's own."""
+        known = self.context.ledger.release(digest)
+        if known is None and (over := self.context.ledger.releases_of_content(digest)):
+            known = over[0]
+        return self.standing.dated(known or self._published(where, digest))
+
+    def _published(self, where: str, digest: str) -> Release | None:
+        """The release as the registry tells it, where the ledger has no line of it."""
+        found = self._manifest(where, digest)
+        prefix = self.context.settings.annotation_prefix
+        if found is None or not found.is_index or f"{prefix}expires-at" not in found.annotations:
+            return None
+        content = found.content(self.context.settings.platform)  # what the engine will run, and no other
+        try:
+            return parse_annotations(found.annotations, prefix, repository=where, digest=digest, content=content)
+        except ContentError:
+            return None
+
+    def _manifest(self, where: str, reference: str) -> Manifest | None:
+        """A manifest of the registries that we deal with; others are not asked."""
+        if not self._ours(where):
+            return None
+        address = f"{where}{'@' if ':' in reference else ':'}{reference}"
+        if address not in self._manifests:
+            self._manifests[address] = self.registry.find(address)
+        return self._manifests[address]
+
+    def _ours(self, where: str) -> bool:
+        """Whether a repository is the configured registry's, or the one that the fleet's own tag is in."""
+        tag = self.fleet.replacement.tag
+        return where.startswith(f"{self.registry.address}/") or bool(tag and where == repository(tag))
+
+    def _base(self, member: Member) -> Release | None:
+        """The golden image that an application image stands on: its layers begin with the golden content's.
+
+        What the image says of itself helps to find it, and proves nothing.
+        """
+        where = repository(member.image)
+        named = self._first(lambda digest: self._named_base(where, digest, member.layers), member.digests)
+        return named or self._layered_base(member.layers)
+
+    def _named_base(self, where: str, digest: str, layers: tuple[str, ...]) -> Release | None:
+        """By the annotation `base.digest` of the image's index or manifest, where the layers agree."""
+        found = self._manifest(where, digest)
+        inner = found.content(self.context.settings.platform) if found and found.is_index else ""
+        for manifest in (found, self._manifest(where, inner) if inner else None):
+            base = manifest.annotations.get(f"{OCI}base.digest", "") if manifest else ""
+            name = manifest.annotations.get(f"{OCI}base.name", "") if manifest else ""
+            release = self._release(repository(name) if name else where, base) if base else None
+            if release and (own := self._layers_of(release)) and layers[: len(own)] == own:
+                return release
+        return None
+
+    def _layers_of(self, release: Release) -> tuple[str, ...]:
+        """The unpacked layers of a golden content, from the store or its registry; none where both have lost it."""
+        return self._golden_layers.get(release.content) or self._layers(release.repository, release.content)
+
+    def _layers(self, where: str, digest: str) -> tuple[str, ...]:
+        """The unpacked layers of what an engine runs of an image in a registry; none where it is not there."""
+        return self.registry.diff_ids(f"{where}@{digest}") if self._manifest(where, digest) else ()
+
+    def _layered_base(self, layers: tuple[str, ...]) -> Release | None:
+        """By its layers: the golden content with the most layers that the image begins with."""
+        fits = [content for content, own in self._golden_layers.items() if own and layers[: len(own)] == own]
+        best = max(fits, key=lambda content: len(self._golden_layers[content]), default=None)
+        return newest(self.context.ledger.releases_of_content(best)) if best else None
+
+    @cached_property
+    def _golden_layers(self) -> dict[str, tuple[str, ...]]:
+        """The unpacked layers of every golden content that is in the local store."""
+        contents = {release.content for release in self.context.ledger.releases()}
+        here = [content for content in sorted(contents) if self.context.store.has(content)]
+        return {content: tuple(self.context.store.config(content)["rootfs"]["diff_ids"]) for content in here}
+
+    def _channel(self, name: str) -> Release | None:
+        """What the channel of a golden image points to. The registry is the truth about it."""
+        where = self.registry.repository(name)
+        found = self._manifest(where, self.fleet.replacement.channel)
+        if found is None:
+            return None
+        return self.context.ledger.release(found.digest) or self._published(where, found.digest)

@@ -1,0 +1,434 @@
+"""Edge: Auto Scaling groups as a fleet that the service rolls: an instance refresh to a launch template version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from images.aws.amis import NO_SUCH_IMAGE
+from images.aws.client import AwsError
+from images.aws.cloud import Cloud
+from images.aws.tags import as_dict
+from pipelines.fleet.ec2.inventory import read_fleet, specification
+from pipelines.fleet.ec2.pacing import preferences
+from pipelines.fleet.ec2.provenance import image_of
+from pipelines.fleet.ec2.requests import token
+from pipelines.fleet.members import Target
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.orphans import BACK as BACK_NAME
+from pipelines.fleet.orphans import OWN_LABELS
+from pipelines.fleet.port import Group, Pacing, Progress, UnderwayError, Watched
+
+Json = dict[str, Any]
+SYMBOLIC = ("$Latest", "$Default")
+GOES_ON = ("Pending", "InProgress", "Baking")
+ALL = 100  # percent
+OVER = "ActiveInstanceRefreshNotFound"
+ROLL_ANYWAY = f"{OWN_LABELS}roll"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Another tool that sets a group's launch template: the tag that it leaves, and its own way to a new image.
+
+    `yields`: it can be told to leave the template to us. `name` may hold the tag's `{value}`.
+    """
+
+    name: str
+    tag: str
+    instead: str
+    value: str = ".*"
+    yields: bool = True
+
+
+OWNERS = (
+    Owner(
+        "EKS", r"eks:.*|k8s\.io/cluster-autoscaler/.*|kubernetes\.io/cluster/.*",
+        "set the node group's launch template version by UpdateNodegroupVersion, which drains its pods", yields=False,
+    ),
+    Owner(
+        "an ECS capacity provider", "AmazonECSManaged",
+        "drain the container instances by ECS, and let the capacity provider start new ones", yields=False,
+    ),
+    Owner("Elastic Beanstalk", "elasticbeanstalk:environment-.*", "set the environment's option ImageId", yields=False),
+    Owner(
+        "CloudFormation", "aws:cloudformation:stack-.*",
+        "let the stack take the image from the channel's parameter, and update it",
+    ),
+    Owner(
+        "{value}", "(?i)(managed|created)[-_ ]?by|provisioner",
+        "let it take the image from the channel's parameter, and apply it",
+        value="(?i).*(terraform|opentofu|pulumi|crossplane).*",
+    ),
+)  # fmt: skip
+
+
+class ScalingGroup:
+    """A group as its region's clients show it. Each look is a new one."""
+
+    def __init__(self, cloud: Cloud, group: Group) -> None:
+        account, self.region, _, self.name = group.id.split("/", 3)
+        self.cloud = cloud
+        self.ec2 = cloud.client("ec2", self.region, account)
+        self.scaling = cloud.client("autoscaling", self.region, account)
+
+    def named(self) -> Json | None:
+        """The launch template that it starts from, with the version as its settings say it."""
+        answer = self.scaling.call("DescribeAutoScalingGroups", AutoScalingGroupNames=[self.name])
+        if not answer["AutoScalingGroups"]:
+            raise OutsideError(f"the Auto Scaling group {self.name} is gone from {self.region}")
+        return specification(answer["AutoScalingGroups"][0])
+
+    def present(self) -> tuple[str, int, str]:
+        """The template that it starts from, the number of the version, and how the settings say that one.
+
+        Raises OutsideError where it has none.
+        """
+        named = self.named()
+        if named is None:
+            raise OutsideError(f"{self.name} has no launch template by now")
+        said = str(named.get("Version", "$Default"))
+        found = self.version(named["LaunchTemplateId"], said)
+        return str(found["LaunchTemplateId"]), int(found["VersionNumber"]), said
+
+    def version(self, template: str, version: str) -> Json:
+        """One version of a launch template."""
+        asked = {"LaunchTemplateId": template, "Versions": [version]}
+        found: Json = self.ec2.call("DescribeLaunchTemplateVersions", **asked)["LaunchTemplateVersions"][0]
+        return found
+
+    def versions(self, template: str) -> list[Json]:
+        """Every version that there is."""
+        return list(
+            self.ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", LaunchTemplateId=template)
+        )
+
+    def has_image(self, image: str) -> bool:
+        """Whether an image can be started from here."""
+        try:
+            found = self.ec2.call("DescribeImages", ImageIds=[image])["Images"]
+        except AwsError as error:
+            if error.code in NO_SUCH_IMAGE:
+                return False
+            raise
+        return any(one["State"] == "available" for one in found)
+
+    def start_from(self, template: str, version: int) -> None:
+        """Let its settings name this version, by number."""
+        exact = {"LaunchTemplateId": template, "Version": str(version)}
+        self.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=self.name, LaunchTemplate=exact)
+
+    def refresh(self, template: str, version: int, asked: Json) -> None:
+        """Start a refresh, once: the service takes no token, and lets one go on at a time."""
+        desired = {"LaunchTemplate": {"LaunchTemplateId": template, "Version": str(version)}}
+        try:
+            self.scaling.call(
+                "StartInstanceRefresh", AutoScalingGroupName=self.name, DesiredConfiguration=desired,
+                Preferences=asked,
+            )  # fmt: skip
+        except AwsError as error:
+            begun = self.refreshes(template, {version})
+            same = begun and begun[0]["Status"] in GOES_ON and reach(begun[0]["Preferences"]) == reach(asked)
+            if error.code != "InstanceRefreshInProgress" or not same:
+                raise
+
+    def accepted(self, operation: str) -> bool:
+        """Whether the service takes a request about the refresh that goes on; not, where it is over."""
+        try:
+            self.scaling.call(operation, AutoScalingGroupName=self.name)
+        except AwsError as error:
+            if error.code in (OVER, "IrreversibleInstanceRefresh"):
+                return False
+            raise
+        return True
+
+    def refreshes(self, template: str, versions: set[int]) -> list[Json]:
+        """Its refreshes to these versions of a template, the newest first."""
+        found = self.scaling.pages("DescribeInstanceRefreshes", "InstanceRefreshes", AutoScalingGroupName=self.name)
+        return [one for one in found if number(one) in versions and _desired(one).get("LaunchTemplateId") == template]
+
+
+def owner_of(tags: Mapping[str, str]) -> str:
+    """Why a group with these tags is another tool's to roll, and how to go on; empty where no tool owns it.
+
+    Such a tool would set the template back, or lose what runs on the instances. The tag `dev.goldsmith.roll=yes` says
+    that one which can yield ignores changes of the template.
+    """
+    for owner in OWNERS:
+        for key, value in tags.items():
+            if not (re.fullmatch(owner.tag, key) and re.fullmatch(owner.value, value)):
+                continue
+            if owner.yields and tags.get(ROLL_ANYWAY) == "yes":
+                continue
+            way = (
+                f"; or let it ignore the group's template, and tag the group {ROLL_ANYWAY}=yes" if owner.yields else ""
+            )
+            return f"its tag {key} says that it belongs to {owner.name.format(value=value)}: {owner.instead}{way}"
+    return ""
+
+
+def reach(preferences: Json) -> int:
+    """The percentage of the group that is new when such a refresh is successful.
+
+    "The percentage of the Auto Scaling group that needs to be successfully replaced is indicated by the last value
+    shown in the CheckpointPercentages array", says the EC2 Auto Scaling User Guide, "Add checkpoints".
+    """
+    return int((preferences.get("CheckpointPercentages") or [ALL])[-1])
+
+
+def number(refresh: Json) -> int:
+    """The version that a refresh goes to; 0 where it names none by number."""
+    said = str(_desired(refresh).get("Version", ""))
+    return int(said) if said.isdigit() else 0
+
+
+def _desired(refresh: Json) -> Json:
+    named: Json = refresh.get("DesiredConfiguration", {}).get("LaunchTemplate", {})
+    return named
+
+
+GOING_BACK = ("MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "ScaleInProtectedInstances",
+              "StandbyInstances")  # fmt: skip
+ATTEMPT = re.compile(rf"(-rest)?(-[1-9][0-9]?)?({BACK_NAME})*$")
+STANDS = {
+    "Pending": Progress.RUNNING,
+    "InProgress": Progress.RUNNING,
+    "Baking": Progress.RUNNING,
+    "Cancelling": Progress.RUNNING,
+    "Successful": Progress.DONE,
+    "Failed": Progress.FAILED,
+    "Cancelled": Progress.CANCELLED,
+    "RollbackInProgress": Progress.ROLLING_BACK,
+    "RollbackSuccessful": Progress.ROLLED_BACK,
+    "RollbackFailed": Progress.FAILED,
+}
+BACK = {Progress.RUNNING: Progress.ROLLING_BACK, Progress.DONE: Progress.ROLLED_BACK}
+IN_PART = "what an earlier refresh of this rollout has replaced still runs the new version"
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a rollout did to a group: the `version` of the template that it made, from `before`; its refreshes."""
+
+    template: str
+    version: int
+    before: int
+    refreshes: tuple[Json, ...]
+
+    @property
+    def newest(self) -> Json | None:
+        """The last refresh; none before the first to the new version."""
+        begun = any(number(one) == self.version for one in self.refreshes)
+        return self.refreshes[0] if begun else None
+
+    @property
+    def back(self) -> bool:
+        """Whether the last one takes the rollout back."""
+        return self.newest is not None and number(self.newest) == self.before
+
+    @property
+    def in_part(self) -> bool:
+        """Whether AWS has rolled the last one back, which an earlier one had gone before.
+
+        "Amazon EC2 Auto Scaling replaces any instances that were replaced during the instance refresh", and no others,
+        says the API reference of RollbackInstanceRefresh.
+        """
+        newest = self.newest
+        rolled = newest is not None and newest["Status"] == "RollbackSuccessful"
+        return rolled and any(one["Status"] in ("Successful", "Cancelled") for one in self.refreshes[1:])
+
+
+class AutoScalingFleet:
+    """The Auto Scaling groups of `fleet`."""
+
+    def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
+        self.fleet = fleet
+        self.cloud = cloud
+
+    def groups(self) -> tuple[Group, ...]:
+        """Every group of the selector. Raises OutsideError where a region cannot be read."""
+        inventory = read_fleet(self.fleet, self.cloud)
+        if inventory.unread:
+            shown = "\n".join(f"{one.id}: {one.why}" for one in inventory.unread)
+            raise OutsideError("not every region of the fleet can be read", evidence=shown)
+        return tuple(self._group(account, region, shown) for account, region, shown in inventory.groups)
+
+    def _group(self, account: str, region: str, shown: Json) -> Group:
+        name = shown["AutoScalingGroupName"]
+        good = [one for one in shown.get("Instances", ())
+                if (one["LifecycleState"], one["HealthStatus"]) == ("InService", "Healthy")]  # fmt: skip
+        group = Group(f"{account}/{region}/autoscaling/{name}", name, int(shown["DesiredCapacity"]), len(good))
+        named = specification(shown)
+        if named is None:
+            why = "it starts from a launch configuration, which has no versions: give it a launch template"
+            return replace(group, cannot_roll=why, runs=str(shown.get("LaunchConfigurationName", "")))
+        at = ScalingGroup(self.cloud, group)
+        found = at.version(named["LaunchTemplateId"], str(named.get("Version", "$Default")))
+        runs = f"{found['LaunchTemplateId']} version {found['VersionNumber']}"
+        return replace(group, cannot_roll=_cannot_roll(shown, found), runs=runs)
+
+    def pin(self, rollout: str, group: Group) -> Json:  # noqa: ARG002 - the port says it
+        """The version of the launch template that the group runs now, by number."""
+        template, version, _ = ScalingGroup(self.cloud, group).present()
+        return {"template": template, "version": version}
+
+    def begin(self, rollout: str, group: Group, target: Target, pinned: Json, pacing: Pacing) -> None:
+        """Start the refresh to a version with the target's image; one that was cancelled is started again, and one
+        that ended with its canary is followed by one that goes further.
+
+        Raises RefusedError where the group has left the version that was pinned.
+        """
+        at, asked = ScalingGroup(self.cloud, group), preferences(pacing)
+        made = self._made(at, rollout, pinned["template"])
+        begun = [one for one in made.refreshes if number(one) == made.version] if made else []
+        if begun and begun[0]["Status"] != "Cancelled" and reach(begun[0]["Preferences"]) >= reach(asked):
+            return
+        self._hold(at, pinned, made)  # first: $Latest would mean the new version as soon as there is one
+        version = made.version if made else self._make(at, rollout, group, target, pinned)
+        at.refresh(pinned["template"], version, asked)
+
+    def hold(self, rollout: str, group: Group, pinned: Json) -> None:
+        """Let the group start from the pinned version until the rest of it is rolled.
+
+        A refresh that was successful has made its own version the group's, a canary's as well: whatever scales out
+        meanwhile would be new, and AWS would roll the rest back to the canary's version. Raises RefusedError.
+        """
+        at = ScalingGroup(self.cloud, group)
+        self._hold(at, pinned, self._made(at, rollout, pinned["template"]))
+
+    def watch(self, rollout: str, group: Group) -> Watched:
+        """One look at the refresh, or at the one that takes it back; a group without a version of ours never left.
+
+        Raises OutsideError where the refresh cannot be seen yet.
+        """
+        made = self._found(ScalingGroup(self.cloud, group), rollout)
+        if made is None:
+            return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
+        if made.newest is None:
+            raise OutsideError(f"no instance refresh of {rollout} is known of {group.name}")
+        progress, said = STANDS[made.newest["Status"]], made.newest.get("StatusReason", "")
+        stands = BACK.get(progress, progress) if made.back else progress
+        if made.in_part:
+            stands, said = Progress.CANCELLED, f"{said}: {IN_PART}"
+        return Watched(stands, int(made.newest.get("PercentageComplete", 0)), said, made.newest.get("StartTime"))
+
+    def cancel(self, rollout: str, group: Group) -> None:
+        """Cancel the refresh, if it goes on; returns when that is accepted."""
+        at = ScalingGroup(self.cloud, group)
+        made = self._found(at, rollout)
+        if made and made.newest and made.newest["Status"] in GOES_ON:
+            at.accepted("CancelInstanceRefresh")
+
+    def way_back(self, rollout: str, group: Group, pinned: Json) -> str:
+        """Why the group cannot go back to what was pinned; empty where it can."""
+        at = ScalingGroup(self.cloud, group)
+        template, version, _ = at.present()
+        if template != pinned["template"]:
+            return f"{group.name} starts from another launch template by now: somebody else has changed it"
+        versions = {int(one["VersionNumber"]): one for one in at.versions(template)}
+        made = self._made(at, rollout, template)
+        if version not in {pinned["version"], made.version if made else 0}:
+            return f"{group.name} starts from version {version} by now, which somebody else has given it"
+        if pinned["version"] not in versions:
+            return f"version {pinned['version']} of its launch template, which {group.name} ran before, is gone"
+        image = str(versions[pinned["version"]]["LaunchTemplateData"].get("ImageId", ""))
+        if not at.has_image(image):
+            return f"{image}, the image that {group.name} ran before, is deregistered or disabled"
+        return ""
+
+    def roll_back(self, rollout: str, group: Group, pinned: Json) -> None:
+        """Let AWS roll the refresh back; where it is over, start one to the version that was pinned, by its number.
+
+        Raises RefusedError where there is no way back.
+        """
+        at = ScalingGroup(self.cloud, group)
+        made = self._found(at, rollout)
+        if made is None or made.newest is None:
+            return
+        stands = made.newest["Status"]
+        if stands in ("RollbackInProgress", "RollbackSuccessful") and not made.in_part:
+            return
+        if made.back and stands in (*GOES_ON, "Cancelling", "Successful"):
+            return
+        if stands in GOES_ON and at.accepted("RollbackInstanceRefresh"):
+            return
+        if not self._is_over(at, rollout):
+            raise UnderwayError(f"waiting for the refresh of {group.name} to end")
+        if why := self.way_back(rollout, group, pinned):
+            raise RefusedError(why, hint="nothing was done; build and roll what shall run instead")
+        kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}
+        at.refresh(pinned["template"], int(pinned["version"]), {**kept, "SkipMatching": True})
+
+    def _is_over(self, at: ScalingGroup, rollout: str) -> bool:
+        made = self._found(at, rollout)
+        return not made or not made.newest or made.newest["Status"] not in (*GOES_ON, "Cancelling")
+
+    def _found(self, at: ScalingGroup, rollout: str) -> _Made | None:
+        """What a rollout did to the template that the group has now."""
+        named = at.named()
+        return self._made(at, rollout, named["LaunchTemplateId"]) if named else None
+
+    def _made(self, at: ScalingGroup, rollout: str, template: str) -> _Made | None:
+        """The version that a rollout made, the one before, and its refreshes; None where it made none."""
+        mine = f"{_mark(rollout, at)} from "
+        for one in at.versions(template):
+            if (said := one.get("VersionDescription", "")).startswith(mine):
+                version, before = int(one["VersionNumber"]), int(said.removeprefix(mine))
+                return _Made(template, version, before, tuple(at.refreshes(template, {version, before})))
+        return None
+
+    def _make(self, at: ScalingGroup, rollout: str, group: Group, target: Target, pinned: Json) -> int:
+        """A version that differs from the pinned one by its image, and allows IMDSv2 only."""
+        source = at.version(pinned["template"], str(pinned["version"]))["LaunchTemplateData"]
+        metadata = {key: value for key, value in source.get("MetadataOptions", {}).items() if key != "State"}
+        answer = at.ec2.call(
+            "CreateLaunchTemplateVersion",
+            LaunchTemplateId=pinned["template"],
+            SourceVersion=str(pinned["version"]),
+            VersionDescription=f"{_mark(rollout, at)} from {pinned['version']}",
+            ClientToken=token(stem(rollout), group.id, "version"),
+            LaunchTemplateData={
+                "ImageId": image_of(self.cloud, target, at.region),
+                "MetadataOptions": {**metadata, "HttpTokens": "required"},
+            },
+        )
+        return int(answer["LaunchTemplateVersion"]["VersionNumber"])
+
+    def _hold(self, at: ScalingGroup, pinned: Json, made: _Made | None) -> None:
+        """Let the group name its version by number, so that AWS can bring it back."""
+        template, version, said = at.present()
+        if template != pinned["template"] or version not in {pinned["version"], made.version if made else 0}:
+            raise RefusedError(
+                f"{at.name} is at version {version} of {template} by now, and {pinned['version']} of "
+                f"{pinned['template']} was pinned",
+                hint="somebody else has changed it: plan again",
+            )
+        if said in SYMBOLIC or version != pinned["version"]:
+            at.start_from(pinned["template"], int(pinned["version"]))
+
+
+def _mark(rollout: str, at: ScalingGroup) -> str:
+    """How the version that a rollout makes for one group is known. A group's whole name may not fit into it."""
+    return f"{stem(rollout)} for {token(at.name, '', 'version')[:12]}"
+
+
+def _cannot_roll(group: Json, version: Json) -> str:
+    """Why AWS could not bring the group back, or may not roll it."""
+    if owner := owner_of(as_dict(group.get("Tags"))):
+        return owner
+    if group.get("MixedInstancesPolicy"):
+        return "it has a mixed instances policy, whose other templates an image cannot be given to"
+    if str(version["LaunchTemplateData"].get("ImageId", "")).startswith("resolve:ssm:"):
+        return (
+            f"version {version['VersionNumber']} of its launch template takes the image from a parameter, so that "
+            "AWS could not go back to it: give the group a version with an image's id"
+        )
+    return ""
+
+
+def stem(rollout: str) -> str:
+    """The rollout that made the version: resuming it, its rest, and going back later, are known under longer names."""
+    return ATTEMPT.sub("", rollout)

@@ -1,0 +1,320 @@
+"""What makes an EC2 instance that instance: read from what its region shows, kept while it moves, compared after. Pure.
+
+What cannot exist twice (volumes, further interfaces, Elastic IPs, registrations) is written onto the old instance as
+tags before the first change: whoever goes on after a crash, or goes back, reads there what hung on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from images.aws.tags import as_dict
+from pipelines.fleet.orphans import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT
+
+Json = dict[str, Any]
+KEPT = f"{OWN_LABELS}kept-"
+TAGS_AT_MOST = 50
+FIRST = "first"  # as a registration's address: the first interface's first one, which another instance has anew
+RUNNING = ("pending", "running")
+STOPPED = ("stopping", "stopped")
+ENDED = ("shutting-down", "terminated")
+SETTINGS = ("HttpPutResponseHopLimit", "HttpEndpoint", "HttpProtocolIpv6", "InstanceMetadataTags")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A place in a target group. `state` as it was last seen; it says nothing of who is registered.
+
+    `address`: how it is registered; empty: by the instance's id.
+    """
+
+    group: str
+    port: int
+    state: str = field(default="", compare=False)
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A target, by an instance's id or by an address of a network, in its place."""
+
+    vpc: str
+    target: str
+    place: Registration
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An instance with what hangs on it. `volumes` are by id; `attributes` as DescribeInstanceAttribute calls them.
+
+    `type` is its instance type as DescribeInstanceTypes shows it; `classic` the Classic Load Balancers that it is in.
+    """
+
+    instance: Json
+    volumes: Mapping[str, Json] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    registrations: tuple[Registration, ...] = ()
+    type: Mapping[str, Any] = field(default_factory=dict)
+    classic: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The instance's id."""
+        return str(self.instance["InstanceId"])
+
+    @property
+    def state(self) -> str:
+        """Its state in the service's own words."""
+        return str(self.instance["State"]["Name"])
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags."""
+        return as_dict(self.instance.get("Tags"))
+
+    @property
+    def root(self) -> str:
+        """The id of its root volume; empty while it has none."""
+        name = self.instance.get("RootDeviceName")
+        return next((one["Ebs"]["VolumeId"] for one in self._devices() if one["DeviceName"] == name), "")
+
+    @property
+    def public(self) -> bool:
+        """Whether it has a public address now."""
+        return "PublicIpAddress" in self.instance
+
+    @property
+    def primary(self) -> Json:
+        """Its first network interface; each network card has one of index 0."""
+        return next((one for one in self._interfaces() if not one["Attachment"]["DeviceIndex"] and not _card(one)), {})
+
+    @property
+    def further(self) -> list[Json]:
+        """Its other network interfaces."""
+        return [one for one in self._interfaces() if one["Attachment"]["DeviceIndex"] or _card(one)]
+
+    @property
+    def checked(self) -> bool:
+        """Whether the first interface drops what is neither from nor to it."""
+        return bool(self.primary.get("SourceDestCheck", self.instance.get("SourceDestCheck", True)))
+
+    @property
+    def root_ends(self) -> bool:
+        """Whether its root volume ends with it."""
+        name = self.instance.get("RootDeviceName")
+        return all(one["Ebs"].get("DeleteOnTermination", True) for one in self._devices() if one["DeviceName"] == name)
+
+    def addresses(self) -> Iterator[tuple[str, str]]:
+        """Its private addresses, each with what it is called in a registration."""
+        for one in self._interfaces():
+            first = one.get("PrivateIpAddress") if one == self.primary else ""
+            named = [two["PrivateIpAddress"] for two in one.get("PrivateIpAddresses", ())]
+            named += [two["Ipv6Address"] for two in one.get("Ipv6Addresses", ())]
+            yield from ((name, FIRST if name == first else name) for name in named)
+
+    @property
+    def since(self) -> datetime:
+        """When it was made; the time of its launch is that of its last start."""
+        made: datetime = self.primary.get("Attachment", {}).get("AttachTime") or self.instance["LaunchTime"]
+        return made
+
+    def _devices(self) -> list[Json]:
+        return [one for one in self.instance.get("BlockDeviceMappings", ()) if "Ebs" in one]
+
+    def _interfaces(self) -> list[Json]:
+        return [one for one in self.instance.get("NetworkInterfaces", ()) if "Attachment" in one]
+
+    def hung(self) -> Hung:
+        """What hangs on it now and cannot exist twice."""
+        devices = [one for one in self._devices() if one["Ebs"]["VolumeId"] != self.root]
+        return Hung(
+            volumes={
+                one["Ebs"]["VolumeId"]: (one["DeviceName"], bool(one["Ebs"].get("DeleteOnTermination")))
+                for one in devices
+            },
+            interfaces={one["NetworkInterfaceId"]: int(one["Attachment"]["DeviceIndex"]) for one in self.further},
+            cards={one["NetworkInterfaceId"]: card for one in self.further if (card := _card(one))},
+            addresses=tuple(sorted(self.attributes.get("addresses", ()))),
+            registrations=self.registrations,
+        )
+
+
+@dataclass(frozen=True)
+class Hung:
+    """Volumes by id, with device and whether they end with the instance; interfaces by id, with their index.
+
+    `addresses` are the allocations of Elastic IPs on the first interface; `cards` the network cards of interfaces that
+    are not on the first one.
+    """
+
+    volumes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
+    interfaces: Mapping[str, int] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    registrations: tuple[Registration, ...] = ()
+    cards: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is written onto the old instance: for which rollout, what the new one starts from, and what hung on it.
+
+    `public`: it was reachable from outside, which nobody can see any more once it is stopped.
+    """
+
+    rollout: str
+    image: str
+    expiry: str
+    public: bool
+    hung: Hung
+
+    def tags(self) -> dict[str, str]:
+        """As tags of the old instance."""
+        values = [("rollout", self.rollout), ("image", self.image), ("expiry", self.expiry)]
+        values.append(("public", "yes" if self.public else "no"))
+        for number, (name, (device, ends)) in enumerate(sorted(self.hung.volumes.items())):
+            values.append((f"volume-{number}", f"{name} {device} {'ends' if ends else 'stays'}"))
+        for number, (name, index) in enumerate(sorted(self.hung.interfaces.items())):
+            values.append((f"interface-{number}", f"{name} {index} {self.hung.cards.get(name, 0)}"))
+        values += [(f"address-{number}", name) for number, name in enumerate(self.hung.addresses)]
+        for number, one in enumerate(self.hung.registrations):
+            values.append((f"target-{number}", f"{one.group} {one.port} {one.address}".rstrip()))
+        return {f"{KEPT}{key}": value for key, value in values}
+
+
+def kept_in(tags: Mapping[str, str]) -> Kept | None:
+    """What an instance's tags keep; None where no rollout has begun with it."""
+    said = {key.removeprefix(KEPT): value for key, value in tags.items() if key.startswith(KEPT)}
+    if "rollout" not in said:
+        return None
+    rows: dict[str, list[list[str]]] = {kind: [] for kind in ("volume", "interface", "address", "target")}
+    for key in sorted(said):
+        kind, _, number = key.partition("-")
+        if number:
+            rows[kind].append(said[key].split(" "))
+    return Kept(
+        said["rollout"], said["image"], said["expiry"], said["public"] == "yes",
+        Hung(
+            volumes={name: (device, ends == "ends") for name, device, ends in rows["volume"]},
+            interfaces={name: int(index) for name, index, *_ in rows["interface"]},
+            cards={name: int(card[0]) for name, _, *card in rows["interface"] if card and card[0] != "0"},
+            addresses=tuple(name for (name,) in rows["address"]),
+            registrations=tuple(
+                Registration(group, int(port), "", *address) for group, port, *address in rows["target"]
+            ),
+        ),
+    )  # fmt: skip
+
+
+def persons_tags(tags: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
+    """The tags that people gave: neither ours nor the service's own."""
+    said = as_dict(tags)
+    return {key: value for key, value in said.items() if not key.startswith((OWN_LABELS, "aws:"))}
+
+
+def is_member(tags: Mapping[str, str], state: str) -> bool:
+    """Whether an instance counts: running, in no group, and no rollout is still preparing it."""
+    return state in RUNNING and "aws:autoscaling:groupName" not in tags and EXPIRY not in tags
+
+
+def own_tags(rollout: str, member: str, expiry: str) -> dict[str, str]:
+    """What everything that a rollout launches carries from its first moment."""
+    return {ROLLOUT: rollout, MEMBER: member, EXPIRY: expiry}
+
+
+def _card(interface: Json) -> int:
+    """The network card that an interface is on."""
+    return int(interface["Attachment"].get("NetworkCardIndex") or 0)
+
+
+KEY = "key of the root volume"
+GP3 = {"Iops": 3000, "Throughput": 125}  # MiB/s
+
+
+def differences(old: Shown, kept: Kept, new: Shown) -> tuple[str, ...]:
+    """What differs beyond the image, one line each. What is on its way to the new one counts as its own."""
+    was = {**traits(old), "public address": kept.public}
+    return (*changed(was, traits(new)), *_missing(old, kept.hung, new))
+
+
+def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The values that differ, one line each; a root volume that was in the clear and is encrypted is none."""
+    names = [name for name in was if was[name] != now[name] and not (name == KEY and was[name] is None)]
+    return [f"{name}: {was[name]} → {now[name]}" for name in names]
+
+
+def _missing(old: Shown, wanted: Hung, new: Shown) -> list[str]:
+    """What hung on the old one and does not on the new; while the old one runs it may still be there."""
+    has, had = new.hung(), old.hung() if old.state in RUNNING else Hung()
+    lines = []
+    for name, (device, _) in sorted(wanted.volumes.items()):
+        if device not in {held.volumes[name][0] for held in (has, had) if name in held.volumes}:
+            lines.append(f"the data volume {name} is not at {device}")
+    for name, index in sorted(wanted.interfaces.items()):
+        places = {(held.interfaces[name], held.cards.get(name, 0)) for held in (has, had) if name in held.interfaces}
+        if (index, wanted.cards.get(name, 0)) not in places:
+            lines.append(f"the network interface {name} is not its number {index}")
+    lines += [f"the Elastic IP {name} is not its own" for name in wanted.addresses
+              if name not in (*has.addresses, *had.addresses)]  # fmt: skip
+    lines += [f"it is not registered in {one.group} at port {one.port}" for one in wanted.registrations
+              if one not in (*has.registrations, *had.registrations)]  # fmt: skip
+    more = sorted({*has.volumes, *has.interfaces} - {*wanted.volumes, *wanted.interfaces})
+    return lines + [f"{name} hangs on it and did not before" for name in more]
+
+
+def traits(shown: Shown) -> dict[str, Any]:
+    """Everything that people chose and that a region can give twice, by what they call it."""
+    instance, placement = shown.instance, shown.instance.get("Placement", {})
+    metadata = instance.get("MetadataOptions", {})
+    root = shown.volumes.get(shown.root, {})
+    return {
+        "instance type": instance.get("InstanceType"),
+        "subnet": instance.get("SubnetId"),
+        "security groups": sorted(one["GroupId"] for one in shown.primary.get("Groups", ())),
+        "instance profile": instance.get("IamInstanceProfile", {}).get("Arn"),
+        "key": instance.get("KeyName"),
+        "user data": shown.attributes.get("userData"),
+        "tags": persons_tags(instance.get("Tags")),
+        "metadata options": {key: metadata.get(key) for key in SETTINGS},
+        "placement": {key: placement.get(key) or None for key in ("AvailabilityZone", "Tenancy", "GroupName")},
+        "EBS optimised": bool(instance.get("EbsOptimized")),
+        "detailed monitoring": instance.get("Monitoring", {}).get("State") in ("enabled", "pending"),
+        "source/destination check": shown.checked,
+        "shutdown behaviour": shown.attributes.get("instanceInitiatedShutdownBehavior"),
+        "CPU credits": shown.attributes.get("credits"),
+        "public address": shown.public,
+        "IPv6 addresses": len(shown.primary.get("Ipv6Addresses", ())),
+        "type of the network interface": shown.primary.get("InterfaceType", "interface"),
+        "root volume ends with it": shown.root_ends,
+        **options(instance),
+        **root_traits(root),
+    }
+
+
+def options(instance: Json) -> dict[str, Any]:
+    """What people chose at the launch; the service's default where nothing is said."""
+    reserved = instance.get("CapacityReservationSpecification", {})
+    weight = instance.get("NetworkPerformanceOptions", {}).get("BandwidthWeighting")
+    return {
+        "CPU options": instance.get("CpuOptions"),
+        "enclave": bool(instance.get("EnclaveOptions", {}).get("Enabled")),
+        "hibernation": bool(instance.get("HibernationOptions", {}).get("Configured")),
+        "capacity reservation": reserved.get("CapacityReservationTarget")
+        or reserved.get("CapacityReservationPreference", "open"),
+        "licences": sorted(one["LicenseConfigurationArn"] for one in instance.get("Licenses", ())),
+        "recovery": instance.get("MaintenanceOptions", {}).get("AutoRecovery", "default"),
+        "private DNS options": instance.get("PrivateDnsNameOptions"),
+        "bandwidth weighting": weight or "default",
+    }
+
+
+def root_traits(volume: Json) -> dict[str, Any]:
+    """What people chose of a root volume; a gp3 volume has its baseline where nothing is said."""
+    least = GP3 if volume.get("VolumeType") == "gp3" else {}
+    return {
+        "root volume": {key: volume.get(key) or least.get(key) for key in ("Size", "VolumeType", "Iops", "Throughput")},
+        "tags of the root volume": persons_tags(volume.get("Tags")),
+        KEY: volume.get("KmsKeyId") if volume.get("Encrypted") else None,
+    }

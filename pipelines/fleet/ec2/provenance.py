@@ -1,0 +1,143 @@
+"""Edge: where EC2 members' images come from, and which image a pinned replacement is in a region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
+from hardening.model import Waiver
+from images.artifact import Release
+from images.aws import channels, tags
+from images.aws.amis import images_in, ours_in
+from images.aws.cloud import Cloud
+from images.aws.model import Ami
+from images.aws.statement import proof_of, public_key
+from images.context import Context
+from images.release.revocations import revoked
+from pipelines.fleet.golden_status import Standing
+from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.model import Fleet
+
+
+def is_image(target: Target) -> bool:
+    """Whether a target is one very image, as what a rollback goes to is, and no release."""
+    return target.reference.startswith("ami-")
+
+
+def image_of(cloud: Cloud, target: Target, region: str) -> str:
+    """The id of the image that a target is in a region.
+
+    Raises OutsideError where there is none, and RefusedError where it is not what was signed.
+    """
+    if is_image(target):
+        return target.reference
+    keyed = [{"Name": f"tag:{cloud.prefix}{tags.RELEASE}", "Values": [target.digest]}]
+    found = next((ami for ami in images_in(cloud, region, Filters=keyed) if ami.state == "available"), None)
+    if found is None:
+        raise OutsideError(
+            f"{target.reference} has no image in {region}", hint="publish it there: aws.regions in goldsmith.toml"
+        )
+    if not (proof := proof_of(cloud, found, public_key(cloud))).holds:
+        raise RefusedError(f"{found.where} is not what was signed", evidence="\n".join(proof.problems))
+    return found.id
+
+
+@dataclass
+class AmiOrigins:
+    """Answers for one judging of one EC2 fleet; each region's images are read once."""
+
+    fleet: Fleet
+    context: Context
+    waivers: tuple[Waiver, ...]
+    now: datetime
+    _amis: dict[str, dict[str, Ami]] = field(default_factory=dict)
+    _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
+
+    @cached_property
+    def standing(self) -> Standing:
+        """What the ledger and today's policy say of golden images."""
+        return Standing(self.fleet, self.context, self.waivers, self.now)
+
+    def of(self, member: Member) -> Origin:
+        """What is known of the image that `member` runs."""
+        release = self._release(member.id.split("/")[1], member.image)
+        if release is None:
+            return Origin()
+        latest = self._latest(release.name)
+        because, since = self.standing.refused(release)
+        return Origin(release, None, latest, self.standing.left_at(release, latest), because, since)
+
+    def target(self) -> Target:
+        """What the fleet's members become: the release that the channel names at home. Raises ContentError."""
+        name, channel = self.fleet.replacement.definition or "", self.fleet.replacement.channel
+        release = self._latest(name)
+        if release is None:
+            raise ContentError(
+                f"{name} has no release in the channel {channel}",
+                file=f"pipelines/fleets/{self.fleet.name}.toml", key="replacement",
+                hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
+            )  # fmt: skip
+        return self.again(Target(f"{release.repository}@{release.digest}", release.digest, release))
+
+    def again(self, target: Target) -> Target:
+        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
+        if target.golden is None:
+            return target
+        known = self.context.ledger.release(target.golden.digest) or target.golden
+        golden = self.standing.dated(self._tagged(known)) or known
+        return Target(target.reference, target.digest, golden, self.standing.forbidden(golden))
+
+    @property
+    def _cloud(self) -> Cloud:
+        return self.context.cloud
+
+    def _release(self, region: str, image: str) -> Release | None:
+        """The release that an image is of, dated by the newest over its content."""
+        if (region, image) not in self._known:
+            found = self._written(region, image) or self._proven(region, image)
+            self._known[region, image] = self.standing.dated(self._tagged(found)) if found else None
+        return self._known[region, image]
+
+    def _written(self, region: str, image: str) -> Release | None:
+        """By the ledger's lines about what was made, those about what is gone too."""
+        lines = self.context.ledger.made(self._cloud.aws.account, region=region, kind="image", resource=image)
+        return self.context.ledger.release(lines[0].release) if lines else None
+
+    def _proven(self, region: str, image: str) -> Release | None:
+        """By the image's tags, where its signed statement agrees with them."""
+        ami = self._in(region).get(image)
+        if ami is None or ami.release is None or not proof_of(self._cloud, ami, self._public_key).holds:
+            return None
+        return ami.release
+
+    def _tagged(self, release: Release) -> Release:
+        """The release, revoked where tags of its content's images say so, or the ledger of what it holds."""
+        home = self._in(self._cloud.home).values()
+        told = [one.release for one in home if one.release and one.release.content == release.content]
+        said = next((one for one in told if one.revoked_at), None)
+        if said and not release.revoked_at:
+            return replace(release, revoked_at=said.revoked_at, revoked_reason=said.revoked_reason)
+        return revoked(self.context.ledger, release)
+
+    def _in(self, region: str) -> dict[str, Ami]:
+        """Our images of a region, by id."""
+        if region not in self._amis:
+            self._amis[region] = {ami.id: ami for ami in ours_in(self._cloud, region)}
+        return self._amis[region]
+
+    @cached_property
+    def _public_key(self) -> bytes:
+        return public_key(self._cloud)
+
+    def _latest(self, name: str) -> Release | None:
+        """What the channel of a golden image names at home. AWS is the truth about it."""
+        if name not in self._channels:
+            found = channels.at(self._cloud, self._cloud.home, name, self.fleet.replacement.channel)
+            self._channels[name] = found.release if found else None
+        return self._channels[name]
+
+    @cached_property
+    def _channels(self) -> dict[str, Release | None]:
+        return {}

@@ -1,0 +1,179 @@
+"""Edge: plans as files, who made and who approved them, and the one rollout that uses each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
+from images.context import Context
+from images.ledger import PlanLine
+from pipelines.fleet.model import Approval
+from pipelines.fleet.session import Desk
+from pipelines.rollout.approved_plan import Sealed, digest, opened, written
+
+AS_OWNER = "approve as owner"
+
+
+def write_plan(sealed: Sealed, file: Path) -> None:
+    """Write the plan. Raises OutsideError where the file cannot be written."""
+    try:
+        file.write_text(written(sealed), encoding="utf-8")
+    except OSError as error:
+        raise OutsideError(f"{file} cannot be written: {error.strerror}") from None
+    until = f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"
+    say(f"written: {file}, good until {until}")
+
+
+def read_plan(file: Path) -> Sealed:
+    """The plan in the file. Raises ContentError where it is none, RefusedError where it was changed."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        hint = "./goldsmith roll.plan FLEET --output FILE writes one"
+        raise ContentError(f"cannot be read: {error.strerror}", file=file, hint=hint) from None
+    except UnicodeDecodeError:
+        raise ContentError("not a rollout plan file", file=file) from None
+    return opened(text, str(file))
+
+
+def line_of(sealed: Sealed) -> PlanLine:
+    """What the ledger keeps of a plan that was just made."""
+    return PlanLine(digest(sealed), sealed.plan.fleet, sealed.made_by, sealed.made_at)
+
+
+def file_plan(context: Context, sealed: Sealed, file: Path) -> None:
+    """Write the plan for whoever approves it, and record who made it: the file alone proves nothing."""
+    write_plan(sealed, file)
+    context.ledger.record_plan(line_of(sealed))
+
+
+def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> PlanLine:
+    """Record that this user approves the plan in the file. Raises RefusedError where this is no second person."""
+    sealed = read_plan(file)
+    known = _known(context, sealed, fleet)
+    if person(known.made_by) == person(context.actor):
+        raise RefusedError(
+            f"{known.made_by} made this plan, so another user must approve it",
+            hint=f"alone: ./goldsmith roll.start {fleet} --plan {file} --approve-as-owner --apply; the audit shows it",
+        )
+    if context.now >= sealed.expires_at:
+        raise RefusedError(f"this plan was good until {sealed.expires_at:%Y-%m-%d %H:%M} UTC", hint=_again(fleet))
+    if not context.ledger.approve_plan(known.digest, context.actor, context.now):
+        _refuse_used(context.ledger.plan(known.digest) or known)
+        raise RefusedError(
+            "this plan is approved already", hint=f"./goldsmith roll.start {fleet} --plan {file} --apply"
+        )
+    context.ledger.audit(context.now, context.actor, "approve plan", fleet, f"{told(known)}. {reason}".rstrip(". "))
+    say(f"approved: {known.digest}; ./goldsmith roll.start {fleet} --plan {file} --apply carries it out")
+    return replace(known, approved_by=context.actor, approved_at=context.now)
+
+
+@contextmanager
+def consented(
+    at: Desk, sealed: Sealed, rollout: str, *, planned: bool, as_owner: bool = False, also: str = ""
+) -> Iterator[None]:
+    """Let the rollout begin by this plan, which is used up by it; a rollout that never begins leaves it unused.
+
+    `planned`: it comes from a file. `also`: the rollout of the same start that has used the plan already. Raises
+    RefusedError where the fleet asks for an approval and none stands, or where another rollout has used the plan.
+    """
+    ledger, now, actor = at.context.ledger, at.now(), at.context.actor
+    required = at.fleet.approval is Approval.REQUIRED
+    if (required and as_owner) or (planned and not required):
+        ledger.record_plan(line_of(sealed))
+    line = ledger.plan(digest(sealed))
+    if line and also and line.rollout == also:
+        ledger.audit(now, actor, "begin by plan", rollout, told(line))
+        yield
+        return
+    if line:
+        _refuse_used(line)
+    if required and as_owner:
+        ledger.approve_plan(digest(sealed), actor, now)  # where somebody else has, that stands
+        ledger.audit(now, actor, AS_OWNER, rollout, "--approve-as-owner: no second person has approved")
+    elif required:
+        _require_approved(at.context, at.fleet.name, sealed, planned=planned)
+    if line := ledger.plan(digest(sealed)):
+        if not ledger.use_plan(line.digest, rollout):
+            _refuse_used(ledger.plan(line.digest) or line)
+        ledger.audit(now, actor, "begin by plan", rollout, told(line))
+    try:
+        yield
+    except BaseException:  # also where a person stops it
+        if ledger.rollout(rollout) is None:
+            ledger.return_plan(digest(sealed), rollout)
+        raise
+
+
+def refuse_used(context: Context, sealed: Sealed) -> None:
+    """Raise RefusedError where a rollout has used the plan, before what has moved since by just that is told."""
+    if line := context.ledger.plan(digest(sealed)):
+        _refuse_used(line)
+
+
+def needs_approval(at: Desk, sealed: Sealed | None) -> bool:
+    """Whether another user must approve before a rollout begins: by this plan of a file, or by one not yet written."""
+    if at.fleet.approval is not Approval.REQUIRED:
+        return False
+    line = at.context.ledger.plan(digest(sealed)) if sealed else None
+    return line is None or line.approved_at is None
+
+
+def person(actor: str) -> str:
+    """The person behind an actor, on whatever host: behind `root (sudo by ann)@host` it is ann."""
+    user = actor.rpartition("@")[0] or actor
+    behind = re.fullmatch(r".* \(sudo by (.+)\)", user)
+    return behind[1] if behind else user
+
+
+def told(line: PlanLine) -> str:
+    """Who made the plan, who approved it, and when."""
+    made = f"plan {line.digest} made by {line.made_by} at {line.made_at:%Y-%m-%d %H:%M} UTC"
+    if line.approved_at is None:
+        return made
+    return f"{made}, approved by {line.approved_by} at {line.approved_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _require_approved(context: Context, fleet: str, sealed: Sealed, *, planned: bool) -> None:
+    """Raise RefusedError unless somebody else than its maker has approved this very plan."""
+    if not planned:
+        raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_how(fleet))
+    known = _known(context, sealed, fleet)
+    if known.approved_at is None or person(known.approved_by) == person(known.made_by):
+        raise RefusedError(f"no second person has approved this plan, made by {known.made_by}", hint=_approve(fleet))
+
+
+def _known(context: Context, sealed: Sealed, fleet: str) -> PlanLine:
+    """The ledger's line of the plan: who made it is for the ledger to say, and not for the file."""
+    if sealed.plan.fleet != fleet:
+        raise RefusedError(f"the plan is for the fleet {sealed.plan.fleet}, and not for {fleet}")
+    line = context.ledger.plan(digest(sealed))
+    if line is None:
+        raise RefusedError("this ledger knows no plan with that digest: it was made elsewhere, or changed since",
+                           hint=_again(fleet))  # fmt: skip
+    return line
+
+
+def _refuse_used(line: PlanLine) -> None:
+    if line.rollout:
+        raise RefusedError(f"the rollout {line.rollout} has used this plan already", hint=_again(line.fleet))
+
+
+def _again(fleet: str) -> str:
+    return f"./goldsmith roll.plan {fleet} --output FILE makes one"
+
+
+def _how(fleet: str) -> str:
+    return f"write the plan with ./goldsmith roll.plan {fleet} --output FILE; {_approve(fleet)}"
+
+
+def _approve(fleet: str) -> str:
+    return (
+        f"another user types ./goldsmith roll.approve {fleet} --plan FILE, then ./goldsmith roll.start {fleet} "
+        "--plan FILE --apply begins; who owns the fleet alone adds --approve-as-owner, which the audit shows"
+    )

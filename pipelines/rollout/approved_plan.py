@@ -1,0 +1,242 @@
+"""A plan as a file that somebody approves, and what has moved in the world since. Pure.
+
+The digest over the file finds slips and changes by hand; it is no signature. So the ledger says who made the plan of a
+digest and who approved it; floor, waves and members are planned again from the fleet's file; and each step is judged
+right before it acts, as is the replacement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.hashing import digest_of
+from images.documents import from_json, to_json
+from pipelines.fleet.members import Member, Target
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.port import Group
+from pipelines.rollout.orders import GroupOrder, GroupsOrder
+from pipelines.rollout.plan import Plan
+
+FORM = "goldsmith.rollout-plan/1"
+VALID_FOR = timedelta(days=3)
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A plan and the world that it was made in. `fleet` is the fleet's file, `members` the handle of each member's id.
+
+    `adopt`: which unknown members it takes over on purpose. `groups`: which groups a service is to roll, and at what
+    pace, its `rollout` to be named by whoever starts it; None where none is. `groups_seen`: every group of the fleet.
+    `ill`: the ids of members that did not serve; `automated`: planned for a run that nobody asked for.
+    """
+
+    plan: Plan
+    fleet: dict[str, Any]
+    members: dict[str, str]
+    adopt: tuple[str, ...]
+    made_at: datetime
+    made_by: str
+    expires_at: datetime
+    groups: GroupsOrder | None = None
+    groups_seen: tuple[Group, ...] = ()
+    ill: tuple[str, ...] = ()
+    automated: bool = False
+
+
+@dataclass(frozen=True)
+class Present:
+    """The world at the moment at which a sealed plan is to be carried out."""
+
+    fleet: Fleet
+    members: Sequence[Member]
+    target: Target
+    now: datetime
+    groups: Sequence[Group] = ()
+
+
+def seal(
+    plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), groups: GroupsOrder | None = None,
+    *, automated: bool = False,
+) -> Sealed:  # fmt: skip
+    """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
+    return Sealed(
+        plan=plan,
+        fleet=world.fleet.model_dump(mode="json"),
+        members=_handles(world.members),
+        adopt=tuple(adopt),
+        made_at=world.now,
+        made_by=by,
+        expires_at=world.now + VALID_FOR,
+        groups=groups,
+        groups_seen=tuple(world.groups),
+        ill=tuple(sorted(member.id for member in world.members if not member.healthy)),
+        automated=automated,
+    )
+
+
+def digest(sealed: Sealed) -> str:
+    """What the plan is approved by: the digest over all of it, as it stands in its file."""
+    return digest_of(to_json(sealed))
+
+
+def written(sealed: Sealed) -> str:
+    """The text of the file: JSON, with the digest over all of it."""
+    body = to_json(sealed)
+    return json.dumps({"form": FORM, "digest": digest_of(body), "sealed": body}, indent=1) + "\n"
+
+
+def opened(text: str, file: str) -> Sealed:
+    """What `written` wrote. Raises ContentError where `file` is no plan, RefusedError where it was changed."""
+    try:
+        found = json.loads(text)
+        form, digest, body = found["form"], found["digest"], found["sealed"]
+        actual = digest_of(body)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ContentError(
+            "not a rollout plan file", file=file, hint="./goldsmith roll.plan FLEET --output FILE"
+        ) from None
+    if form != FORM:
+        raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="plan anew")
+    if actual != digest:
+        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="plan anew")
+    try:
+        return from_json(Sealed, body)
+    except ValidationError:
+        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="plan anew") from None
+
+
+def refuse_moved(sealed: Sealed, present: Present) -> None:
+    """Raise RefusedError where the world is not the one that was approved, with all that differs."""
+    _refuse(sealed, present, compare(sealed, present))
+
+
+def refuse_moved_groups(sealed: Sealed, present: Present) -> None:
+    """The same for what a service rolls alone: by then the members that the plan steps are others."""
+    _refuse(sealed, present, (*_moved(sealed.plan.target, present.target), *_regrouped(sealed, present)))
+
+
+def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
+    """Raise RefusedError where the fleet's file and members, planned `again`, do not give the plan of the file.
+
+    What runs is the plan made again; what the file says of floor, waves and members is only compared with it.
+    """
+    _refuse(sealed, present, tuple(_replanned(sealed.plan, again)))
+
+
+def refuse_repaced(sealed: Sealed, again: Sequence[GroupOrder], present: Present) -> None:
+    """The same for the groups that a service rolls: which they are, and the pace that the fleet's limits give."""
+    planned = {one.group.id: one for one in sealed.groups.groups} if sealed.groups else {}
+    now = {one.group.id: one for one in again}
+    reasons = [
+        f"{name} is to be rolled by the plan, and violates nothing" for name in sorted(planned.keys() - now.keys())
+    ]
+    reasons += [
+        f"{name} is to be rolled at another pace by the plan than by the fleet's file"
+        for name, one in sorted(now.items())
+        if planned[name].pacing != one.pacing
+    ]
+    _refuse(sealed, present, reasons)
+
+
+def as_then(sealed: Sealed, members: Sequence[Member]) -> list[Member]:
+    """The members with the health that they had when the plan was made: it decides the order of the waves."""
+    return [replace(member, healthy=member.id not in sealed.ill) for member in members]
+
+
+def _replanned(planned: Plan, again: Plan) -> Iterator[str]:
+    for name in ("floor", "desired", "method"):
+        before, after = getattr(planned, name), getattr(again, name)
+        if before != after:
+            yield f"{name} is {before} in the plan, and {after} by the fleet's file"
+    steps, others = ({step.member.id for step in plan.steps} for plan in (planned, again))
+    yield from _some(sorted(steps - others), "is to be replaced by the plan, and not by the fleet's file")
+    yield from _some(sorted(others - steps), "is to be replaced by the fleet's file, and not by the plan")
+    if steps == others and _shape(planned) != _shape(again):
+        yield "the waves of the plan are not those that the fleet's file gives"
+
+
+def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
+    """Who is in which wave, how many at once, and how long it bakes."""
+    return [([step.member.id for step in w.steps], w.parallel, w.canary, w.bake) for w in plan.waves]
+
+
+def _refuse(sealed: Sealed, present: Present, reasons: Sequence[str]) -> None:
+    if reasons:
+        raise RefusedError(
+            f"the approved plan of {sealed.made_at:%Y-%m-%d %H:%M} UTC by {sealed.made_by} no longer fits",
+            evidence="\n".join(reasons),
+            hint=f"plan anew and have it approved: ./goldsmith roll.plan {present.fleet.name} --output FILE",
+        )
+
+
+def compare(sealed: Sealed, present: Present) -> tuple[str, ...]:
+    """What has moved since the plan was made, a line for each; none: exactly the approved may be carried out."""
+    return (
+        *_age(sealed, present.now),
+        *_differing(sealed.fleet, present.fleet.model_dump(mode="json")),
+        *_moved(sealed.plan.target, present.target),
+        *_changed(sealed.members, _handles(present.members)),
+        *_regrouped(sealed, present),
+    )
+
+
+def _age(sealed: Sealed, now: datetime) -> Iterator[str]:
+    if now >= sealed.expires_at:
+        yield f"it was good until {sealed.expires_at:%Y-%m-%d %H:%M} UTC"
+    if now < sealed.made_at:
+        yield f"it was made at {sealed.made_at:%Y-%m-%d %H:%M} UTC, which is still to come: is a clock wrong?"
+
+
+def _differing(planned: Any, present: Any, key: str = "") -> Iterator[str]:
+    """Each key of the fleet's file that has another value now."""
+    if isinstance(planned, Mapping) and isinstance(present, Mapping):
+        for name in sorted(planned.keys() | present.keys()):
+            yield from _differing(planned.get(name), present.get(name), f"{key}.{name}" if key else name)
+    elif planned != present:
+        yield f"the fleet's file: {key} was {json.dumps(planned)} and is {json.dumps(present)}"
+
+
+def _moved(planned: Target, present: Target) -> Iterator[str]:
+    if (planned.reference, planned.digest) != (present.reference, present.digest):
+        yield f"the replacement was {planned.reference} and is {present.reference}"
+
+
+def _changed(planned: Mapping[str, str], present: Mapping[str, str]) -> Iterator[str]:
+    """Members that are gone, new, or under the same name not the same any more."""
+    yield from _some(sorted(planned.keys() - present.keys()), "is gone")
+    yield from _some(sorted(present.keys() - planned.keys()), "is new")
+    both = sorted(planned.keys() & present.keys())
+    yield from _some([member for member in both if planned[member] != present[member]], "was made anew since")
+
+
+def _regrouped(sealed: Sealed, present: Present) -> Iterator[str]:
+    """Groups that are gone, new, of another size, or that start from something else."""
+    planned, now = ({one.id: one for one in groups} for groups in (sealed.groups_seen, present.groups))
+    yield from _some(sorted(planned.keys() - now.keys()), "is gone")
+    yield from _some(sorted(now.keys() - planned.keys()), "is new")
+    for name in sorted(planned.keys() & now.keys()):
+        before, after = planned[name], now[name]
+        if before.desired != after.desired:
+            yield f"{name} was to have {before.desired} members and is to have {after.desired}"
+        if before.runs != after.runs:
+            yield f"{name} started from {before.runs} and starts from {after.runs}"
+        if before.cannot_roll != after.cannot_roll:
+            yield f"{name} {after.cannot_roll or 'could not be rolled, and can be now'}"
+
+
+def _some(members: Sequence[str], what: str) -> Iterator[str]:
+    yield from (f"{member} {what}" for member in members[:SHOWN])
+    if len(members) > SHOWN:
+        yield f"and {len(members) - SHOWN} more: {what}"
+
+
+def _handles(members: Sequence[Member]) -> dict[str, str]:
+    return {member.id: member.handle for member in members}

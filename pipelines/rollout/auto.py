@@ -1,0 +1,111 @@
+"""Automated runs: a fleet is checked, and brought back into policy as far as its file lets nobody be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardening.foundation.errors import ContentError, RefusedError
+from pipelines.cli.contract import Line
+from pipelines.fleet.model import Approval
+from pipelines.fleet.session import Desk, check
+from pipelines.fleet.violations import Judged
+from pipelines.rollout.approval import file_plan, read_plan
+from pipelines.rollout.approved_plan import digest
+from pipelines.rollout.journal import Event
+from pipelines.rollout.notify import Message, notifier
+from pipelines.rollout.plan import Plan
+from pipelines.rollout.service import plan_all, start, start_groups
+from pipelines.rollout.state import Outcome
+
+
+class AutoLine(Line):
+    """`roll.auto`: one fleet. `outcome`: empty, compliant, planned, waits (for approval), skipped, rolled, refused,
+    failed.
+    """
+
+    fleet: str
+    outcome: str
+    detail: str
+    rollout: str = ""
+
+
+def automated(at: Desk, *, apply: bool) -> AutoLine:
+    """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
+
+    Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
+    """
+    judged = check(at)
+    violating = [one for one in judged if one.violations]
+    if not judged:
+        return _line(at, "empty", "no member runs; nothing was judged")
+    if not violating:
+        return _line(at, "compliant", f"{len(judged)} member(s) within policy")
+    found = _told_of(violating, judged)
+    if at.fleet.approval is Approval.REQUIRED:
+        return _ask(at, found, apply=apply)
+    plan, outcome = start(at, apply=apply, automated=True)
+    _refuse_failed(outcome)
+    groups, of_groups = start_groups(at, apply=apply, automated=True)
+    _refuse_failed(of_groups)
+    ended = [one for one in (outcome, of_groups) if one]
+    if ended:
+        said = "; ".join(one.state.note for one in ended)
+        return _line(at, "rolled", f"{found}; {said}", ended[-1].state.id)
+    many = len(plan.steps) + (len(groups.groups) if groups else 0)
+    return _line(at, "planned", f"{found}; {many} would be replaced") if many else _line(at, "skipped", _left(plan))
+
+
+def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
+    """Write the plan down for whoever approves it, and tell people."""
+    sealed = plan_all(at, automated=True)
+    if not sealed.plan.steps and not sealed.groups:
+        return _line(at, "skipped", _left(sealed.plan))
+    name = at.fleet.name
+    do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
+    if apply:
+        file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
+        do = f"./goldsmith roll.start {name} --plan {file} --apply"
+        if _approved(at, file):
+            return _line(at, "waits", f"{found}; its plan is approved: {do}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file_plan(at.context, sealed, file)
+        do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
+    detail = f"{found}; approval is required: {do}"
+    if apply:
+        notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
+    return _line(at, "waits", detail)
+
+
+def _approved(at: Desk, file: Path) -> bool:
+    """Whether the file holds a plan that somebody approved, that nobody has used, and that is still right."""
+    if not file.exists():
+        return False
+    try:
+        sealed = read_plan(file)
+        line = at.context.ledger.plan(digest(sealed))
+        if line is None or line.approved_at is None or line.rollout:
+            return False
+        at.same(sealed)
+    except (ContentError, RefusedError):
+        return False
+    return True
+
+
+def _refuse_failed(outcome: Outcome | None) -> None:
+    if outcome and outcome.state.failure:
+        raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
+
+
+def _left(plan: Plan) -> str:
+    return "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
+
+
+def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
+    """How many violate, and what."""
+    rules = sorted({rule for one in violating for rule in one.rules})
+    return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
+
+
+def _line(at: Desk, outcome: str, detail: str, rollout: str = "") -> AutoLine:
+    return AutoLine(fleet=at.fleet.name, outcome=outcome, detail=detail, rollout=rollout)

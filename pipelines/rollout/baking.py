@@ -1,0 +1,109 @@
+"""How a wave bakes: its new members are watched while the old ones are still there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from hardening.foundation.durations import shown
+from pipelines.durable.port import Json
+from pipelines.fleet.members import Key
+from pipelines.rollout.journal import Event, Stance
+from pipelines.rollout.member_context import LEAST_READS, Row, look
+from pipelines.rollout.rolling import Pairs, Rolling
+from pipelines.rollout.state import Stage
+from pipelines.rollout.steps import LONGEST, Turns, UnhealthyError
+
+MOST_TURNS = 60
+
+
+class IllError(UnhealthyError):
+    """New members fell ill while they baked: `members`, by id, are all that were not well when that was seen."""
+
+    def __init__(self, message: str, members: Sequence[str], *, evidence: str) -> None:
+        super().__init__(message, evidence=evidence, hint="mend the image; the old one serves")
+        self.members = tuple(members)
+
+
+async def settle(rolling: Rolling) -> None:
+    """Let every member that serves prove itself anew: the rollout has failed, and nobody knows how it was meanwhile.
+
+    Raises IllError and StoppedError.
+    """
+    proof = rolling.order.limits.min_healthy_time
+    await _watched(rolling, rolling.pairs(), timedelta(), Row(proof, LEAST_READS, proof), asks=False, judged=False)
+
+
+async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
+    """Watch the wave's new members for `span`, and until a person approves where it `asks`; one look at least.
+
+    Also those whose old one has vanished: they are new, and prove the version as well as any.
+
+    An approval ends it early, a pause lets no time pass. Raises IllError, StoppedError, AlarmError and RefusedError.
+    """
+    proved_before = Row(timedelta(), 1, rolling.order.limits.min_healthy_time)
+    await _watched(rolling, rolling.new(), span, proved_before, asks=asks, judged=True)
+
+
+async def _watched(
+    rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: Row, *, asks: bool, judged: bool
+) -> None:
+    keys = {member.id: order.key(member.old) for order, member in pairs}
+    if not keys:
+        return
+    turns = Turns(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
+    rows = {member: replace(row_of_each, texts=[]) for member in keys}
+    before: int | None = None
+    while True:
+        stance, approvals, reads = await rolling.hand.look(
+            "watch the new members", lambda: _watch(rolling, keys, judged)
+        )
+        before = approvals if before is None else before
+        for member, read in reads.items():
+            rows[member].add(*read)
+        unproved = [member for member, row in rows.items() if not row.proved]
+        good = not unproved
+        over = turns.slept >= span
+        if good and stance == Stance.GO and (approvals > before or (over and not asks)):
+            return
+        late = not good and turns.slept - span >= rolling.order.limits.healthy_deadline
+        if late or any(row.bad >= LEAST_READS for row in rows.values()):
+            raise _ill(rolling, {member: rows[member] for member in unproved}, late=late)
+        await _show(rolling, Stance(stance), span, asks=over and asks)
+        if not await rolling.hand.obey(Stance(stance), turns):
+            passed = await turns.next(counts=not (over and asks and good))
+            for row in rows.values():
+                row.slept(passed)
+
+
+def _watch(rolling: Rolling, keys: dict[str, Key], judged: bool) -> Json:
+    """What people say, and one look at each of the new members; for use inside a step."""
+    if judged:
+        rolling.refuse()
+    orders = rolling.world.journal.orders(rolling.order.rollout)
+    fleet, together = rolling.world.fleet, rolling.world.together
+    reads = together([partial(look, partial(fleet.read, key)) for key in keys.values()])
+    return [orders.stance, orders.approvals, dict(zip(keys, reads, strict=True))]
+
+
+def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
+    names = ", ".join(rolling.members[member].name for member in rows)
+    seen = "\n".join(f"health: {text}" for row in rows.values() for text in row.texts)
+    deadline = shown(rolling.order.limits.healthy_deadline)
+    what = f"was not healthy within {deadline} after its bake" if late else "fell ill while it baked"
+    return IllError(f"{names}: the new one {what}", tuple(rows), evidence=seen)
+
+
+async def _show(rolling: Rolling, stance: Stance, span: timedelta, *, asks: bool) -> None:
+    """Let people see what the rollout waits for."""
+    if stance is Stance.PAUSE:
+        stage, note, event = Stage.PAUSED, "paused", Event.PAUSED
+    elif asks:
+        approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
+        stage, note, event = Stage.APPROVAL, f"the canary has baked; {approve} lets it go on", Event.APPROVAL
+    else:
+        stage, note, event = Stage.BAKING, f"baking for {shown(span)}", None
+    if rolling.state.stage is not stage:
+        await rolling.save(stage, note, event)

@@ -1,0 +1,110 @@
+"""The flow of a rollout: wave after wave, bake, promote; and back when one fails or a person says so. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from hardening.foundation.errors import GoldsmithError
+from images.documents import from_json, to_json
+from pipelines.durable.port import Engine, Flow, Json
+from pipelines.rollout.baking import IllError, bake, settle
+from pipelines.rollout.census import count_at_first, refuse_fewer
+from pipelines.rollout.finish import Verb, finish_member
+from pipelines.rollout.journal import Event, Stance
+from pipelines.rollout.member import replace_member
+from pipelines.rollout.orders import Order, World
+from pipelines.rollout.rollback import go_back
+from pipelines.rollout.rolling import FINISH, MEMBER, Pairs, Rolling
+from pipelines.rollout.state import Outcome, Stage
+from pipelines.rollout.steps import StoppedError
+from pipelines.rollout.waves import Wave, canary_of
+
+ROLLOUT = "rollout"
+
+
+def flows(world_of: Callable[[str], World]) -> Mapping[str, Flow]:
+    """The flows of rollouts by name, for a process that acts through `world_of` a fleet's name."""
+    return {
+        ROLLOUT: lambda engine, order: roll(world_of(order["plan"]["fleet"]), engine, order),
+        MEMBER: lambda engine, order: replace_member(world_of(order["fleet"]), engine, order),
+        FINISH: lambda engine, finish: finish_member(world_of(finish["order"]["fleet"]), engine, finish),
+    }
+
+
+async def roll(world: World, engine: Engine, argument: Json) -> Json:
+    """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
+    rolling = Rolling(world, engine, from_json(Order, argument), await engine.now())
+    await rolling.begin(f"{len(rolling.members)} members to {rolling.state.target}")
+    before = await count_at_first(rolling)
+    if not rolling.order.back:
+        await _all_waves(rolling)
+    if rolling.order.back or await _wants_back(rolling):
+        await go_back(rolling)
+    await refuse_fewer(rolling, before)
+    return to_json(await _end(rolling))
+
+
+async def _all_waves(rolling: Rolling) -> None:
+    try:
+        target = rolling.order.plan.target
+        await rolling.hand.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
+        waves = list(enumerate(rolling.order.plan.waves, start=1))
+        while waves:
+            number, wave = waves.pop(0)
+            proved = await _wave(rolling, number, wave)
+            if wave.canary and not proved and waves:  # each was left alone: the next ones are the canary
+                number, following = waves.pop(0)
+                waves[:0] = [(number, part) for part in canary_of(following, rolling.order.limits)]
+    except GoldsmithError as error:
+        await _fail(rolling, error)
+
+
+async def _wave(rolling: Rolling, number: int, wave: Wave) -> bool:
+    """Replace the members of a wave, let it bake, and only then remove the old ones; whether any of it is new."""
+    rolling.wave = wave.steps
+    await rolling.save(Stage.ROLLING, wave=number)
+    await rolling.replace_all([rolling.member_order(step) for step in wave.steps], wave.parallel)
+    await bake(rolling, wave.bake, asks=wave.canary and not rolling.order.limits.auto_promote)
+    await rolling.finish(Verb.PROMOTE, rolling.pairs())
+    rolling.refuse_broken([step.member.id for step in wave.steps])
+    return bool(rolling.new())
+
+
+async def _fail(rolling: Rolling, error: GoldsmithError) -> None:
+    """Put the members of the broken wave back, all of them or the ill ones alone, as the limits say."""
+    stopped = isinstance(error, StoppedError)
+    await rolling.save(Stage.RESTORING, error.message, None if stopped else Event.FAILED, failure=str(error))
+    if not stopped and not rolling.order.limits.auto_rollback:
+        await _keep_the_good(rolling, error)
+    await _put_back(rolling, rolling.pairs(), error)
+
+
+async def _keep_the_good(rolling: Rolling, error: GoldsmithError) -> None:
+    """Without auto_rollback only those go back that are not well; a person who stops even this, puts all back."""
+    while rolling.pairs():
+        ill = error.members if isinstance(error, IllError) else ()
+        await _put_back(rolling, [pair for pair in rolling.pairs() if pair[1].id in ill], error)
+        try:
+            await settle(rolling)
+            return await rolling.finish(Verb.PROMOTE, rolling.pairs())
+        except IllError as more:
+            error = more
+        except GoldsmithError:
+            return None
+    return None
+
+
+async def _put_back(rolling: Rolling, pairs: Pairs, error: GoldsmithError) -> None:
+    await rolling.finish(Verb.RESTORE, list(reversed(pairs)), f"put back: {error.message}")
+
+
+async def _wants_back(rolling: Rolling) -> bool:
+    stance = await rolling.hand.look("look for a rollback", rolling.hand.stance)
+    return Stance(stance) is Stance.ROLLBACK
+
+
+async def _end(rolling: Rolling) -> Outcome:
+    ended = await rolling.hand.engine.now()
+    event = Event.FAILED if rolling.state.failure else Event.ENDED
+    await rolling.save(Stage.ENDED, rolling.summary(), event, ended_at=ended)
+    return Outcome(rolling.state, tuple(rolling.members.values()))

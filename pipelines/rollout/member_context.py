@@ -1,0 +1,169 @@
+"""One member's step under way: what every part of its flow shares, and how it proves its health. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from hardening.foundation.durations import shown
+from hardening.foundation.errors import OutsideError
+from pipelines.durable.port import Json
+from pipelines.fleet.members import Key, Member, Read
+from pipelines.fleet.port import MemberFleet
+from pipelines.rollout.journal import Stance
+from pipelines.rollout.orders import MemberOrder, World
+from pipelines.rollout.state import MemberState, Phase
+from pipelines.rollout.steps import Hand, StoppedError, Turns, UnhealthyError
+
+LEAST_READS = 3
+SHOWN_READS = 5
+MOST_BETWEEN_READS = timedelta(seconds=5)
+
+
+class Work:
+    """A member, its orders, and how far it is."""
+
+    def __init__(self, hand: Hand, world: World, order: MemberOrder, state: MemberState) -> None:
+        self.hand = hand
+        self.world = world
+        self.order = order
+        self.state = state
+
+    @property
+    def fleet(self) -> MemberFleet:
+        """The fleet; for use inside a step."""
+        return self.world.fleet
+
+    @property
+    def key(self) -> Key:
+        """The domain key of every effect."""
+        return self.order.key(self.state.old)
+
+    def save(self, phase: Phase) -> None:
+        """Write down a phase; for use inside the step that reaches it."""
+        self.world.journal.mark(self.order.rollout, replace(self.state, phase=phase))
+
+    async def free(self, action: str, effect: Callable[[], Json]) -> Json:
+        """An effect that a pause holds back."""
+        return await self.hand.act_when_free(f"{action} {self.order.name}", effect)
+
+    async def until_stopped(self, action: str, effect: Callable[[], Json]) -> Json:
+        """An effect that only the rollout's end holds back: its member serves nobody meanwhile."""
+        return await self.hand.act_until_stopped(f"{action} {self.order.name}", effect)
+
+    async def act(self, action: str, effect: Callable[[], Json], tries: int = 0) -> Json:
+        """An effect that must not wait: its member is between two safe points."""
+        name = f"{action} {self.order.name}"
+        return await (self.hand.act(name, effect, tries) if tries else self.hand.act(name, effect))
+
+    async def end(self, phase: Phase, note: str = "", failure: str = "") -> MemberState:
+        """Write down how the member ended, or that it serves."""
+        kept = "; ".join(part for part in (self.state.note, note) if part)
+        self.state = replace(self.state, phase=phase, note=kept, failure=failure)
+        await self.hand.note(f"{phase} {self.order.name}", lambda: self.save(phase))
+        return self.state
+
+
+@dataclass
+class Row:
+    """Reads in a row: good since `count` reads, over `good_for`; wanted are `least` over `span`.
+
+    Whoever had a bad read has to show itself good over `relapsed`, however short `span` was: its health begins anew.
+    """
+
+    span: timedelta
+    least: int
+    relapsed: timedelta
+    count: int = 0
+    bad: int = 0
+    good_for: timedelta = timedelta()
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, good: bool | None, text: str) -> None:
+        """One more read; one that could not be made (None) is not good."""
+        self.texts = [*self.texts[1 - SHOWN_READS :], text]
+        self.count = self.count + 1 if good else 0
+        self.good_for = self.good_for if good else timedelta()
+        if good is not None:
+            self.bad = 0 if good else self.bad + 1
+        if good is False and self.relapsed > self.span:
+            self.span, self.least = self.relapsed, LEAST_READS
+
+    def slept(self, span: timedelta) -> None:
+        """Time has passed since the last read."""
+        if self.count:
+            self.good_for += span
+
+    @property
+    def proved(self) -> bool:
+        """Whether all reads over the span, and enough of them, were good."""
+        return self.count >= self.least and self.good_for >= self.span
+
+
+async def prove(work: Work, span: timedelta) -> None:
+    """Wait until the new instance was good in every read over `span`, three times at least; one good read is luck.
+
+    Raises UnhealthyError with what was seen when it is not within healthy_deadline, StoppedError when a person says so.
+    """
+    row = await _watched(work, "new", Row(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
+    if not row.proved:
+        limit = shown(work.order.limits.healthy_deadline)
+        raise UnhealthyError(
+            f"{work.order.name}: the new one was not healthy over {shown(span)} within {limit}",
+            evidence=await evidence(work, row.texts),
+            hint="mend the image; the old one serves",
+        )
+
+
+async def old_serves(work: Work) -> bool:
+    """Wait until the old instance is good; False when it is not within healthy_deadline."""
+    return (await _watched(work, "old", Row(timedelta(), 1, timedelta()), obeys=False)).proved
+
+
+async def _watched(work: Work, which: str, row: Row, *, obeys: bool) -> Row:
+    turns = Turns(work.hand.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
+    while True:
+        good, text, stance = await work.hand.look(f"read the {which} {work.order.name}", lambda: _look(work, which))
+        row.add(good, text)
+        if row.proved or turns.slept >= work.order.limits.healthy_deadline:
+            return row
+        if obeys and work.hand.stops(Stance(stance)):
+            raise StoppedError(f"stopped by {stance}")
+        row.slept(await turns.next())
+
+
+def _look(work: Work, which: str) -> Json:
+    good, text = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
+    return [good, text, work.hand.stance()]
+
+
+def look(read: Callable[[], Read]) -> tuple[bool | None, str]:
+    """One look at an instance: good, not good, or None where the fleet does not answer. For use inside a step."""
+    try:
+        seen = read()
+    except OutsideError as error:
+        return None, error.message
+    return seen.good, seen.text
+
+
+async def evidence(work: Work, texts: Sequence[str]) -> str:
+    """The last reads, and the last lines that the new instance printed."""
+    log = await work.hand.look(f"read the log of {work.order.name}", lambda: _log(work))
+    return "\n".join([*(f"health: {text}" for text in texts), *(f"log: {line}" for line in log.splitlines())])
+
+
+def _log(work: Work) -> str:
+    try:
+        return work.fleet.log(work.key)
+    except OutsideError as error:
+        return error.message
+
+
+def below_floor(members: Sequence[Member], leaving: str, floor: int) -> str:
+    """Why a member must not be taken away now, counting who serves at this moment; empty when it may."""
+    member = next((one for one in members if one.id == leaving), None)
+    left = sum(one.healthy for one in members) - 1
+    if member is None or not member.healthy or left >= floor:
+        return ""
+    return f"replacing {member.name} in place now would leave {left} members serving; the floor is {floor}"

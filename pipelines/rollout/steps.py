@@ -1,0 +1,150 @@
+"""How a flow acts: fenced, held by a pause, tried again where the world fails, never by a clock. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.durable.port import Engine, Json
+from pipelines.fleet.port import GoneError, UnderwayError
+from pipelines.rollout.journal import Journal, Stance
+
+TRIES = 6  # half a minute
+PATIENT_TRIES = 40  # a quarter of an hour: what puts a member back must not give up because an engine restarts
+UNDERWAY = timedelta(minutes=10)  # for what has begun to come to its end: a machine to start, a volume to move
+SHORTEST = timedelta(milliseconds=200)
+LONGEST = timedelta(seconds=30)
+HELD = timedelta(seconds=2)
+
+
+class StoppedError(RefusedError):
+    """A person stopped the rollout."""
+
+
+class UnhealthyError(RefusedError):
+    """A new instance did not become healthy, or did not stay so."""
+
+
+class Turns:
+    """Waits that grow, and the sum of what was slept: a wait that a message cut short counts for nothing."""
+
+    def __init__(self, engine: Engine, least: timedelta) -> None:
+        self._engine = engine
+        self._least = max(SHORTEST, least)
+        self.slept = timedelta()
+        self._total = timedelta()
+
+    async def next(self, *, counts: bool = True) -> timedelta:
+        """Wait once; what passed for certain."""
+        span = min(LONGEST, max(self._least, self._total / 20))
+        passed = timedelta() if await self._engine.wait(span) else span
+        self._total += passed
+        self.slept += passed if counts else timedelta()
+        return passed
+
+
+@dataclass(frozen=True)
+class Hand:
+    """What one flow acts with. `back`: it goes back to what was, so that only an abort stops it."""
+
+    engine: Engine
+    journal: Journal
+    rollout: str
+    back: bool = False
+
+    async def look(self, name: str, read: Callable[[], Json], tries: int = TRIES) -> Json:
+        """Ask the world, which changes nothing."""
+        return await self._tried(name, read, tries)
+
+    async def note(self, name: str, write: Callable[[], Json]) -> Json:
+        """Write to the ledger."""
+        return await self._tried(name, lambda: self._fenced(write), PATIENT_TRIES)
+
+    async def act(self, name: str, effect: Callable[[], Json], tries: int = TRIES) -> Json:
+        """Do `effect` and write down that it was done; an effect answers with what held it back, if anything did.
+
+        Raises the last OutsideError, and GoneError at once.
+        """
+        return await self._tried(name, lambda: self._audited(name, effect), tries)
+
+    async def act_when_free(self, name: str, effect: Callable[[], Json]) -> Json:
+        """`act`, but not while the rollout is paused. Raises StoppedError when it was stopped."""
+        return await self._when_free(name, lambda: self._audited(name, effect))
+
+    async def act_until_stopped(self, name: str, effect: Callable[[], Json]) -> Json:
+        """`act`, that a pause does not hold. Raises StoppedError when the rollout was stopped."""
+        return await self._tried(name, lambda: self._audited(name, lambda: self._unless_stopped(effect)), TRIES)
+
+    async def look_when_free(self, name: str, read: Callable[[], Json]) -> Json:
+        """`look` in the same way: what is seen is what is acted upon."""
+        return await self._when_free(name, lambda: self._fenced(read))
+
+    async def _when_free(self, name: str, attempt: Callable[[], Json]) -> Json:
+        turns = Turns(self.engine, HELD)
+        while True:
+            held, answer = await self._tried(name, lambda: self._unless_held(attempt), TRIES)
+            if not held:
+                return answer
+            await self.obey(Stance(held), turns)
+
+    async def obey(self, stance: Stance, turns: Turns) -> bool:
+        """Sleep a turn where the stance is a pause: True. Raises StoppedError where it ends the rollout."""
+        if stance is Stance.PAUSE:
+            await turns.next(counts=False)
+            return True
+        if self.stops(stance):
+            raise StoppedError(f"stopped by {stance}")
+        return False
+
+    def stops(self, stance: Stance) -> bool:
+        """Whether nothing more may begin."""
+        return stance is Stance.ABORT or (stance is Stance.ROLLBACK and not self.back)
+
+    def stance(self) -> Stance:
+        """What people want; for use inside a step."""
+        return self.journal.orders(self.rollout).stance
+
+    def _fenced(self, effect: Callable[[], Json]) -> Json:
+        self.journal.fence(self.rollout)
+        return effect()
+
+    def _audited(self, name: str, effect: Callable[[], Json]) -> Json:
+        held = self._fenced(effect)
+        if not held:
+            self.journal.audit(self.rollout, name)
+        return held
+
+    def _unless_held(self, attempt: Callable[[], Json]) -> Json:
+        stance = self.stance()
+        if stance is Stance.PAUSE or self.stops(stance):
+            return [stance, None]
+        return ["", attempt()]
+
+    def _unless_stopped(self, effect: Callable[[], Json]) -> Json:
+        stance = self.stance()
+        if self.stops(stance):
+            raise StoppedError(f"stopped by {stance}")
+        return effect()
+
+    async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
+        """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
+        as long as UNDERWAY, that is a failure, and of failures there may be so many as there are `tries`.
+        """
+        failed, waiting, turns = 0, "", Turns(self.engine, HELD)
+        while True:
+            try:
+                return await self.engine.step(name, attempt)
+            except GoneError:
+                raise
+            except OutsideError as error:
+                if isinstance(error, UnderwayError) and not (error.message == waiting and turns.slept >= UNDERWAY):
+                    if error.message != waiting:
+                        waiting, turns = error.message, Turns(self.engine, HELD)
+                    await turns.next()
+                    continue
+                waiting, failed = "", failed + 1
+                if failed >= tries:
+                    raise
+                await self.engine.wait(min(LONGEST, timedelta(seconds=2 ** (failed - 1))))

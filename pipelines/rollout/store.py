@@ -1,0 +1,162 @@
+"""Rollouts seen and told from outside, by the ledger: how one stands, what was, and what people tell it. Edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from images.context import Context
+from images.documents import from_json
+from images.ledger import AuditLine, PlanLine, Rollout
+from images.ledger.leases import Command as Given
+from images.ledger.leases import Lease
+from pipelines.durable.port import Json
+from pipelines.fleet.catalog import load_fleet
+from pipelines.rollout.ledger_journal import FINAL, Command, orders
+from pipelines.rollout.orders import GroupsOrder, Order, Part
+from pipelines.rollout.state import MemberState, RolloutState, Stage
+
+
+@dataclass(frozen=True)
+class View:
+    """A rollout as the ledger shows it. `state` is None before its first step; `lease`: who has the fleet by now.
+
+    `commands`: what people told it, in that order. `carried`: whether a process holds the lease for it, and lives.
+    `plan`: the approved plan that it used.
+    """
+
+    row: Rollout
+    state: RolloutState | None
+    order: Order | GroupsOrder
+    members: tuple[MemberState, ...]
+    lease: Lease | None
+    commands: tuple[Given, ...]
+    carried: bool
+    plan: PlanLine | None = None
+
+    @property
+    def replacement(self) -> str:
+        """What members or groups become, exactly."""
+        return self.order.plan.target.reference if isinstance(self.order, Order) else self.order.target.reference
+
+    @property
+    def back(self) -> bool:
+        """Whether it brings members or groups back from that to what they ran."""
+        order = self.order
+        return bool(order.back) if isinstance(order, Order) else any(one.part is Part.BACK for one in order.groups)
+
+    @property
+    def waves(self) -> int:
+        """How many waves there are; each group is one."""
+        return len(self.order.plan.waves if isinstance(self.order, Order) else self.order.groups)
+
+
+def view(context: Context, row: Rollout) -> View:
+    """The rollout with all that the ledger knows of it, its members in the order of their waves."""
+    order = ordered(row.order)
+    saved = context.ledger.rollout_members(row.id)
+    names = _names(order)
+    members = tuple(
+        from_json(MemberState, saved[member]) if member in saved else MemberState(member, name)
+        for member, name in names.items()
+    )
+    state = from_json(RolloutState, row.state) if row.state else None
+    lease = context.ledger.lease(row.fleet)
+    carried = lease is not None and lease.rollout == row.id and _lives(context, lease)
+    commands, plan = context.ledger.commands(row.id), context.ledger.plan_of(row.id)
+    return View(row, state, order, members, lease, commands, carried, plan)
+
+
+def _lives(context: Context, lease: Lease) -> bool:
+    """Whether a lease's owner is alive: by the engine's lock, which dies with it and not before, also while it sleeps;
+    by the lease where no lock tells.
+    """
+    from pipelines.durable.dbos import engaged, engine_url
+
+    try:
+        lives = engaged(engine_url(context.settings.database_url, lease.fleet))
+    except OutsideError:  # another user's lock
+        lives = None
+    return lease.until > context.ledger.now() if lives is None else lives
+
+
+def ordered(order: Json) -> Order | GroupsOrder:
+    """An order as the ledger keeps it."""
+    return from_json(GroupsOrder, order) if "groups" in order else from_json(Order, order)
+
+
+def _names(order: Order | GroupsOrder) -> dict[str, str]:
+    """Members or groups by id, in the order of their waves; of a way back those that go it."""
+    if isinstance(order, Order):
+        going = {one.id for one in order.back}
+        named = {step.member.id: step.member.name for step in order.plan.steps}
+        return {member: name for member, name in named.items() if member in going or not going}
+    return {one.group.id: one.group.name for one in order.groups}
+
+
+def require_known(context: Context, fleet: str) -> None:
+    """Raise ContentError for a name that is no fleet's. What was rolled is known by that, whatever its file says now:
+    content that is broken or gone must not keep anybody from an abort.
+    """
+    if not context.ledger.rollouts(fleet):
+        load_fleet(context.settings.roots, fleet)
+
+
+def newest(context: Context, fleet: str) -> View:
+    """The fleet's rollout that is under way, else its last one. Raises RefusedError where there was none."""
+    rows = context.ledger.rollouts(fleet)
+    if not rows:
+        hint = f"./goldsmith roll.plan {fleet} shows what one would do"
+        raise RefusedError(f"{fleet} has not been rolled by this ledger", hint=hint)
+    return view(context, next((row for row in rows if row.open), rows[-1]))
+
+
+def history(context: Context, fleet: str) -> tuple[View, ...]:
+    """Every rollout of the fleet, the newest first."""
+    return tuple(view(context, row) for row in reversed(context.ledger.rollouts(fleet)))
+
+
+def told(context: Context, fleet: str, rollout: str) -> tuple[AuditLine, ...]:
+    """What was done in a rollout of the fleet, by whom, the oldest first. Raises RefusedError where there was none."""
+    row = context.ledger.rollout(rollout)
+    if row is None or row.fleet != fleet:
+        hint = f"./goldsmith roll.history {row.fleet if row else fleet} lists {'it' if row else 'those that it knows'}"
+        raise RefusedError(f"the ledger knows no rollout {rollout} of {fleet}", hint=hint)
+    return context.ledger.audit_lines(subject=rollout, limit=100_000)
+
+
+def tell(context: Context, fleet: str, command: Command, reason: str = "") -> View:
+    """Tell the fleet's rollout that is under way something, and wake it.
+
+    Raises RefusedError where none is under way, where it has already been told something final, or where nothing waits
+    for the approval that is given.
+    """
+    rows = context.ledger.open_rollouts(fleet)
+    if not rows:
+        hint = f"./goldsmith roll.history {fleet} shows those that are over"
+        raise RefusedError(f"no rollout of {fleet} is under way", hint=hint)
+    rollout = rows[0].id
+    stance = orders([given.command for given in context.ledger.commands(rollout)]).stance
+    if stance in FINAL.values():
+        raise RefusedError(f"{rollout} was already told to {stance}", hint=f"./goldsmith roll.status {fleet}")
+    if command is Command.APPROVE:
+        refuse_unasked(view(context, rows[0]))
+    context.ledger.give_command(Given(rollout, command, context.actor, datetime.now(UTC)), reason)
+    _wake(context, fleet, rollout)
+    return view(context, rows[0])
+
+
+def refuse_unasked(seen: View) -> None:
+    """Raise RefusedError where nothing bakes: an approval counts from then on, and an earlier one would be lost."""
+    stage = seen.state.stage if seen.state else Stage.ROLLING
+    if stage not in (Stage.BAKING, Stage.APPROVAL, Stage.PAUSED):
+        hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
+        raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)
+
+
+def _wake(context: Context, fleet: str, rollout: str) -> None:
+    from pipelines.durable.dbos import Window, engine_url
+
+    with Window.on(engine_url(context.settings.database_url, fleet)) as window:
+        window.wake(rollout)

@@ -1,0 +1,86 @@
+"""What a rollout promises at every moment, and what it has kept when it is over."""
+
+from __future__ import annotations
+
+from images.documents import from_json
+from pipelines.rollout.journal import Stance
+from pipelines.rollout.rollback import COULD_NOT, NOT_TAKEN, UNFINISHED
+from pipelines.rollout.state import MemberState, Outcome, Phase
+from tests.simulation.estate import Box
+from tests.simulation.execution import Row
+from tests.simulation.ledger import ViolationError
+from tests.simulation.stage import RENEW, TARGET, Simulation
+
+OWNED = (Phase.REPLACING, Phase.SERVING, Phase.NEW, Phase.OLD, Phase.FAILED)
+IN_TIME = 120.0
+ENDS_WITHIN = 3 * RENEW
+
+
+def watch(stage: Simulation) -> None:
+    """After every event: whatever was launched is owned by a line of the ledger; who lost its lease ends soon."""
+    members = stage.ledger.members
+    for box in stage.estate.boxes.values():
+        if box.label and members[box.member].phase not in OWNED:
+            raise ViolationError("nothing launched is unowned", f"{box.name}: {members[box.member].phase}")
+    for process in stage.processes:
+        if process.alive and process.name in stage.lost:
+            awake = stage.memory.time - max(stage.lost[process.name], process.stalled_until)
+            if awake > ENDS_WITHIN:
+                raise ViolationError("who lost its lease ends", f"{process.name} is awake for {awake:g}s, and lives")
+
+
+def kept(stage: Simulation, row: Row) -> Outcome:
+    """What the rollout came to. Raises ViolationError."""
+    if not row.ended:
+        raise ViolationError("the rollout ends", f"it is still {stage.ledger.state and stage.ledger.state.stage}")
+    if row.error:
+        raise ViolationError("the rollout ends", f"its flow was ended by {row.error!r}")
+    outcome = from_json(Outcome, row.result)
+    for member in outcome.members:
+        _member(stage, member)
+    _went_back(stage, outcome)
+    _told(outcome)
+    return outcome
+
+
+def _member(stage: Simulation, member: MemberState) -> None:
+    boxes = [box for box in stage.estate.boxes.values() if box.member == member.id]
+    named = [box for box in boxes if box.name == member.name and box.running]
+    if member.phase in (Phase.REPLACING, Phase.SERVING):
+        raise ViolationError("each member ends", f"{member.name} is left {member.phase}")
+    if member.phase is Phase.FAILED:
+        if not (member.failure and member.note):
+            raise ViolationError("each member ends", f"{member.name} failed, and nobody is told why")
+        return
+    if len(boxes) > 1 and "still there" not in member.note:
+        raise ViolationError("nothing is left over", f"{member.name}: {[box.name for box in boxes]}")
+    if member.id not in stage.meddled:
+        _runs(stage, member, named)
+
+
+def _runs(stage: Simulation, member: MemberState, named: list[Box]) -> None:
+    """The member runs what is said of it, and went back to nothing but what was pinned."""
+    wanted = TARGET.reference if member.phase is Phase.NEW else stage.pinned[member.id]
+    found = [box.exact for box in named]
+    if found != [wanted]:
+        promise = "rollback reaches the pinned version" if member.phase is Phase.OLD else "each member ends"
+        raise ViolationError(promise, f"{member.name} is called {member.phase} and runs {found}")
+
+
+def _told(outcome: Outcome) -> None:
+    """A way back that did not come about for somebody is a failure that says so."""
+    left = [one.name for one in outcome.members if NOT_TAKEN in one.note or COULD_NOT in one.note]
+    if left and not outcome.state.failure.startswith(UNFINISHED):
+        raise ViolationError("rollback reaches the pinned version", f"{left[0]} was not taken back, and nobody is told")
+
+
+def _went_back(stage: Simulation, outcome: Outcome) -> None:
+    """Once a person has asked for a rollback in time, nobody is left on the new version without a word."""
+    at = stage.stopped_at
+    if stage.ledger.stance is not Stance.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
+        return
+    if outcome.state.failure.startswith(UNFINISHED):
+        return
+    silent = [one.name for one in outcome.members if one.phase is Phase.NEW and not one.note]
+    if silent:
+        raise ViolationError("rollback reaches the pinned version", f"{silent[0]} was left on the new one")
