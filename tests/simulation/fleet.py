@@ -103,7 +103,7 @@ class SimulatedFleet(MemberFleet):
         estate.looks += 1
         noise = estate.looks in estate.bad_reads or (box and box.flaps and estate.looks % box.flaps == 0)
         good = box is not None and box.well(now) and not noise
-        if box:
+        if box and estate.ledger.holder == self.process:  # what one that lost its lease sees, nobody acts on
             box.reads.append((now, now + estate.memory.acting.seconds, self.process, good))
             del box.reads[:-KEPT_READS]
         return Read(good, "answers" if good else "does not answer")
