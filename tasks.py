@@ -59,7 +59,7 @@ def command(
 def image_list(c: Context, json: bool = False) -> None:
     """Every definition: what was built last, and where its channels point."""
     from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show
-    from pipelines.cli.wiring import image_context
+    from pipelines.wiring import image_context
 
     show(definition_lines(image_context(looks=True)), DEFINITION_COLUMNS, as_json=json)
 
@@ -537,7 +537,7 @@ def schema(c: Context) -> None:
 def lint(c: Context) -> int:
     """All content cross-checked; linter, formatter and type checker over the whole checkout."""
     from pipelines.cli.checks import LINT, run_checks
-    from pipelines.cli.lint import lint_content
+    from pipelines.lint import lint_content
 
     return max(lint_content(), run_checks(LINT))
 
@@ -547,8 +547,8 @@ def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
     from hardening.foundation.settings import load_settings
     from pipelines.cli.checks import LINT, pytest_command, run_checks
-    from pipelines.cli.lint import lint_content
     from pipelines.host.provision import setup
+    from pipelines.lint import lint_content
 
     setup(load_settings(), for_tests=True)
     return max(lint_content(), run_checks([*LINT, pytest_command(only)]))

@@ -21,7 +21,7 @@ from hardening.foundation.settings import ROOT
 from images.build.workspace import WORK_LABEL
 from images.ledger import Ledger
 from images.store.oci import DISKS, TREES, Store
-from pipelines.cli.wiring import REHEARSAL
+from pipelines.wiring import REHEARSAL
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores

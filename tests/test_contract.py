@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 import tasks
 from hardening.foundation.settings import ROOT, Settings
-from pipelines.cli.contract import DemoOutput
 from pipelines.cli.schemas import COMMANDS, CONTENT, DIALECT, FOLDER, printed_schema, schemas, written_schema
+from pipelines.contract import DemoOutput
 from pipelines.host import embedded_registry
 from tests.loop import Goldsmith
 

@@ -13,11 +13,11 @@ from hardening.listing import ControlRow, check_tree, list_controls, show_contro
 from hardening.waivers import openvex, trivyignore
 from images.documents import to_json
 from images.scan.verify import refusals
-from pipelines.cli.contract import FleetLine, VerifyLine, WaiverLine
 from pipelines.cli.policy_text import policy_text
-from pipelines.cli.wiring import clock
+from pipelines.contract import FleetLine, VerifyLine, WaiverLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Replacement
+from pipelines.wiring import clock
 
 WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}

@@ -17,7 +17,7 @@ from images.context import Context
 from images.documents import to_json
 from images.plan.plan import BuildPlan
 from images.scan.verify import refusals
-from pipelines.cli.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
+from pipelines.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
 
 DEFINITION_COLUMNS = {
     "image": "name",
