@@ -45,7 +45,8 @@ def _make_once() -> None:
     from botocore.loaders import JSONFileLoader
     from moto.kms import models
 
-    JSONFileLoader.load_file = cache(JSONFileLoader.load_file)
+    load = cache(JSONFileLoader().load_file)  # by path: each session has a loader of its own
+    JSONFileLoader.load_file = lambda _loader, path: load(path)
     generate, unused = models.generate_private_key, models.generate_private_key("RSA_2048")
     models.generate_private_key = lambda spec: unused if spec == "SYMMETRIC_DEFAULT" else generate(spec)
 
