@@ -40,10 +40,14 @@ def make_server(port: int = 0) -> Any:
 @cache
 def _make_once() -> None:
     """Let what costs processor time and is the same each time be made once a process: botocore's models, which each
-    session reads anew, and the RSA key that moto makes for each symmetric key and uses nowhere.
+    session reads anew, the names of a moto class's methods, which each call looks up, and the RSA key that moto makes
+    for each symmetric key and uses nowhere.
     """
     from botocore.loaders import JSONFileLoader
+    from moto.core import responses
     from moto.kms import models
+
+    responses.method_names_from_class = cache(responses.method_names_from_class)
 
     load = cache(JSONFileLoader().load_file)  # by path: each session has a loader of its own
     JSONFileLoader.load_file = lambda _loader, path: load(path)
