@@ -28,6 +28,8 @@ def make_server(port: int = 0) -> Any:
     class Quiet(MotoRequestHandler):
         """Writes no line for each request, which the journal has; the Date of an answer is the emulator's time."""
 
+        protocol_version = "HTTP/1.1"  # a connection, and a thread, serves many requests
+
         def date_time_string(self, timestamp: float | None = None) -> str:
             return format_datetime(self.server.app.world.clock.now(), usegmt=True)
 
@@ -40,12 +42,15 @@ def make_server(port: int = 0) -> Any:
 @cache
 def _make_once() -> None:
     """Let what costs processor time and is the same each time be made once a process: botocore's models, which each
-    session reads anew, the names of a moto class's methods, which each call looks up, and the RSA key that moto makes
-    for each symmetric key and uses nowhere.
+    session reads anew, the names of a moto class's methods, which each call looks up, and the RSA keys that moto makes
+    for each symmetric key and each key pair and uses nowhere.
     """
     from botocore.loaders import JSONFileLoader
     from moto.core import responses
+    from moto.ec2.models import key_pairs
     from moto.kms import models
+
+    key_pairs.random_rsa_key_pair = cache(key_pairs.random_rsa_key_pair)
 
     responses.method_names_from_class = cache(responses.method_names_from_class)
 
