@@ -18,12 +18,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def make_server(port: int = 0) -> Any:
     """A server on loopback, not serving yet; port 0 finds a free one."""
+    _make_once()
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server as make
 
     from tests.strict_aws.front import Front
-
-    _make_once()
 
     class Quiet(MotoRequestHandler):
         """Writes no line for each request, which the journal has; the Date of an answer is the emulator's time."""
@@ -46,16 +45,15 @@ def _make_once() -> None:
     for each symmetric key and each key pair and uses nowhere.
     """
     from botocore.loaders import JSONFileLoader
-    from moto.core import responses
-    from moto.ec2.models import key_pairs
-    from moto.kms import models
-
-    key_pairs.random_rsa_key_pair = cache(key_pairs.random_rsa_key_pair)
-
-    responses.method_names_from_class = cache(responses.method_names_from_class)
 
     load = cache(JSONFileLoader().load_file)  # by path: each session has a loader of its own
     JSONFileLoader.load_file = lambda _loader, path: load(path)
+    from moto.core import responses  # moto reads models while it is imported
+    from moto.ec2.models import key_pairs
+    from moto.kms import models
+
+    responses.method_names_from_class = cache(responses.method_names_from_class)
+    key_pairs.random_rsa_key_pair = cache(key_pairs.random_rsa_key_pair)
     generate, unused = models.generate_private_key, models.generate_private_key("RSA_2048")
     models.generate_private_key = lambda spec: unused if spec == "SYMMETRIC_DEFAULT" else generate(spec)
 
