@@ -73,7 +73,7 @@ def test_what_is_printed_is_what_the_schema_says(command: str, tmp_path: Path) -
     """Real output of the quick commands, on a state in which nothing has ever happened."""
     inv = Goldsmith(tmp_path / "state", f"unix://{tmp_path}/no.sock")
     try:
-        answer = inv(command, *QUICK[command], "--json")
+        answer = inv.here(command, *QUICK[command], "--json")
     finally:
         embedded_registry.stop(Settings(state=inv.state))
     assert answer.code == 0, answer.err
