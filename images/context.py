@@ -16,7 +16,7 @@ from images.catalog import LoadedDefinition, load_definitions, sound_definitions
 from images.ledger import Ledger
 from images.packages.index import PackageIndex
 from images.registry.client import Registry
-from images.release.published import Publisher
+from images.registry.release_store import RegistryStore
 from images.store.oci import Store
 
 
@@ -78,10 +78,10 @@ class Context:
         return Ledger.open(self.settings.database_url)
 
     @cached_property
-    def publisher(self) -> Publisher:
+    def publisher(self) -> RegistryStore:
         """What the flows over releases work with."""
         registry = Registry(self.registry_address(), self.settings)
-        return Publisher(registry, self.ledger, self.store, self.now, self.actor)
+        return RegistryStore(registry, self.ledger, self.store, self.now, self.actor)
 
     @cached_property
     def cloud(self) -> Cloud:

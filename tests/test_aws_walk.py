@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from images.aws.channels import channel_name, revoke
+from images.aws.channels import channel_name
 from images.aws.client import Client
 from images.aws.cloud import Cloud
 from images.aws.expiry import Step
 from images.aws.orphans import reap
+from images.aws.release_store import AwsStore
 from images.aws.retire import walk
 from images.aws.uses import uses_in
+from images.release.channels import revoke
 from tests.cloud import DAY, HOME, PARTNER, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import Fault, StrictAws
 from tests.test_aws_faults import Killed, dying
@@ -227,7 +229,7 @@ def test_a_channel_holds_and_previous_does_not_hold_what_was_revoked(aws: Strict
         assert (fate.held, f"the parameter {name} still names it" in fate.why) == (True, True)
         if channel == "stable":
             aws.client("ssm").delete_parameter(Name=name)
-    revoke(on(aws, cloud, 1), line.release, "bad")
+    revoke(AwsStore(on(aws, cloud, 1)), line.release, "bad")
     (fate,) = walk(on(aws, cloud, DISABLED), apply=False)
     assert (fate.step, "revoked on" in fate.why) == (Step.DISABLE, True)
 

@@ -29,10 +29,10 @@ from images.aws.amis import (
     remove_image,
     remove_snapshot,
 )
-from images.aws.channels import point
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, Machine
 from images.aws.preflight import preflight, refuse_taken_names
+from images.aws.release_store import AwsStore
 from images.aws.sharing import note_on_keys, note_on_public_access, share
 from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.aws.statement import keep, parameter, prove, public_key, sign, statement, statement_name
@@ -40,6 +40,7 @@ from images.ledger import Begun, Made
 from images.ledger.cloud_resources import GONE, STANDING
 from images.model import Definition
 from images.release import lifecycle
+from images.release.channels import point
 from images.release.publish import TAKEN_UP_WITHIN, Published, refuse, refuse_revoked
 from images.release.revocations import revoked
 from images.scan.judge import Judgement
@@ -93,7 +94,7 @@ def _complete(cloud: Cloud, chosen: Release, machine: Machine, artifact: Artifac
     if cloud.ledger.release(chosen.digest) is None:
         cloud.ledger.record_release(chosen)
         cloud.note("publish", f"{chosen.repository}@{chosen.digest}", f"expires {chosen.expires_at:%Y-%m-%d}")
-    point(cloud, chosen, amis, "candidate", "publish")
+    point(AwsStore(cloud), chosen, "candidate", "publish")
     for ami in amis:
         _keep_for_good(cloud, ami)
     cloud.ledger.end_publication(chosen)

@@ -15,7 +15,8 @@ from images.aws.model import Ami
 from images.aws.uses import Uses, unseen, uses_in
 from images.ledger.cloud_resources import GONE, STANDING
 from images.release import lifecycle
-from images.release.published import PREVIOUS
+from images.release.revocations import said_by_ledger
+from images.release.store import PREVIOUS
 
 STEPS = {Step.DEPRECATE, Step.DISABLE, Step.REMOVE}
 UNREAD = "unread"
@@ -60,17 +61,9 @@ def _in_region(cloud: Cloud, region: str) -> list[Fate]:
 def _fate(cloud: Cloud, ami: Ami, uses: Uses) -> Fate:
     grace = Grace(cloud.aws.disable_after, cloud.aws.deregister_after)
     disabled_at = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}")
-    told = _told(cloud, ami)
+    told = replace(ami, release=said_by_ledger(cloud.ledger, ami.release)) if ami.release else ami
     users = _holding(told, uses.get(ami.id, ()))
     return decide(told, users, grace, cloud.now, disabled_at=disabled_at, unseen=unseen(cloud))
-
-
-def _told(cloud: Cloud, ami: Ami) -> Ami:
-    """The image with a revocation that only the ledger knows of."""
-    known = cloud.ledger.release(ami.release.digest) if ami.release else None
-    if not ami.release or ami.release.revoked_at or not known or not known.revoked_at:
-        return ami
-    return replace(ami, release=replace(ami.release, revoked_at=known.revoked_at, revoked_reason=known.revoked_reason))
 
 
 def _holding(ami: Ami, users: Iterable[str]) -> tuple[str, ...]:

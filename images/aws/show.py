@@ -16,7 +16,7 @@ from images.aws.model import Ami
 from images.aws.statement import Proof, parameter, proof_of, public_key
 from images.release import lifecycle
 from images.release.lifecycle import Status
-from images.release.published import CHANNELS, PREVIOUS
+from images.release.store import CHANNELS, PREVIOUS
 
 
 class ShownAmi(BaseModel):
@@ -70,7 +70,7 @@ def show_machine(cloud: Cloud, ref: str, known: Collection[str] = ()) -> ShownMa
 
     Raises ContentError where there is none, with the nearest of the `known` names.
     """
-    home = _home_image(cloud, ref, known)
+    home = home_image(cloud, ref, known)
     found = [home, *_elsewhere(cloud, home)]
     key = public_key(cloud)
     proofs = {ami.where: proof_of(cloud, ami, key) for ami in found}
@@ -94,7 +94,7 @@ def show_machine(cloud: Cloud, ref: str, known: Collection[str] = ()) -> ShownMa
     )
 
 
-def _home_image(cloud: Cloud, ref: str, known: Collection[str]) -> Ami:
+def home_image(cloud: Cloud, ref: str, known: Collection[str]) -> Ami:
     """The image at home that a reference means."""
     name, _, wanted = ref.partition(":")
     if ref.startswith("ami-"):

@@ -22,10 +22,11 @@ from images.ledger import Begun
 from images.model import Definition
 from images.registry.client import REF_NAME, write_layout
 from images.registry.referrers import attach
+from images.registry.release_store import RegistryStore
+from images.registry.retire import remove
 from images.release import lifecycle
 from images.release.channels import point
-from images.release.published import Publisher, release_at
-from images.release.retention import remove
+from images.release.published import release_at
 from images.scan.judge import Judgement
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 
@@ -43,7 +44,7 @@ class Published:
 
 
 def release(
-    to: Publisher, artifact: Artifact, definition: Definition, judgement: Judgement, *, redate: bool = False
+    to: RegistryStore, artifact: Artifact, definition: Definition, judgement: Judgement, *, redate: bool = False
 ) -> Published:
     """Publish an artifact to the candidate channel; run again, it completes what is missing and doubles nothing.
 
@@ -66,7 +67,7 @@ def release(
     return Published(chosen, "unchanged" if standing else "re-dated" if earlier else "published")
 
 
-def _complete(to: Publisher, chosen: Release, artifact: Artifact, timeless: Documents, said: Documents) -> None:
+def _complete(to: RegistryStore, chosen: Release, artifact: Artifact, timeless: Documents, said: Documents) -> None:
     """Every step of a publication, in the order in which nothing visible is ever half done; each finds itself done."""
     repository = chosen.repository
     content = _push_content(to, chosen)
@@ -75,7 +76,7 @@ def _complete(to: Publisher, chosen: Release, artifact: Artifact, timeless: Docu
     attach(to.registry, repository, index, said)
     _record(to, chosen)
     _tag(to, chosen)
-    point(to, repository, "candidate", chosen.digest, "publish")
+    point(to, chosen, "candidate", "publish")
     to.ledger.end_publication(chosen)
 
 
@@ -126,7 +127,7 @@ def refuse_revoked(draft: Release) -> None:
         )
 
 
-def _draft(to: Publisher, artifact: Artifact, definition: Definition, policy: str) -> Release:
+def _draft(to: RegistryStore, artifact: Artifact, definition: Definition, policy: str) -> Release:
     """The release that would be made now; `policy` is the one that judged it, which may not be the definition's own."""
     repository = to.registry.repository(definition.name)
     _, found = _content(to, repository, artifact.digest)
@@ -146,18 +147,18 @@ def _draft(to: Publisher, artifact: Artifact, definition: Definition, policy: st
     return _named(to, draft, artifact)
 
 
-def _redrafted(to: Publisher, draft: Release, artifact: Artifact, definition: Definition, day: datetime) -> Release:
+def _redrafted(to: RegistryStore, draft: Release, artifact: Artifact, definition: Definition, day: datetime) -> Release:
     """`draft` as if it had been published on `day`."""
     dates = lifecycle.dates(definition.lifecycle, day)
     return _named(to, replace(draft, **asdict(dates)), artifact)
 
 
-def _named(to: Publisher, draft: Release, artifact: Artifact) -> Release:
+def _named(to: RegistryStore, draft: Release, artifact: Artifact) -> Release:
     """The draft under the digest that its index will have."""
     return replace(draft, digest=digest_of(_index(to, draft, artifact)))
 
 
-def _index(to: Publisher, chosen: Release, artifact: Artifact) -> dict[str, Any]:
+def _index(to: RegistryStore, chosen: Release, artifact: Artifact) -> dict[str, Any]:
     """The release's index: one content, and the annotations."""
     system, _, architecture = artifact.platform.partition("/")
     descriptor, _ = _content(to, chosen.repository, chosen.content)
@@ -166,7 +167,7 @@ def _index(to: Publisher, chosen: Release, artifact: Artifact) -> dict[str, Any]
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [child], "annotations": annotations}
 
 
-def _content(to: Publisher, repository: str, digest: str) -> tuple[Descriptor, dict[str, Any]]:
+def _content(to: RegistryStore, repository: str, digest: str) -> tuple[Descriptor, dict[str, Any]]:
     """The content manifest and how to refer to it, from the store or, where that was cleared, from the registry."""
     if to.store.has(digest):
         return Descriptor(MANIFEST, digest, to.store.blob(digest).stat().st_size), to.store.read_json(digest)
@@ -174,7 +175,7 @@ def _content(to: Publisher, repository: str, digest: str) -> tuple[Descriptor, d
     return found.descriptor, found.data
 
 
-def _take_up(to: Publisher, draft: Release, artifact: Artifact, definition: Definition) -> Begun | None:
+def _take_up(to: RegistryStore, draft: Release, artifact: Artifact, definition: Definition) -> Begun | None:
     """The publication that a killed run began, if this run would make the same; what it began otherwise is put away."""
     taken = None
     for begun in to.ledger.open_publications(draft.repository):
@@ -186,7 +187,7 @@ def _take_up(to: Publisher, draft: Release, artifact: Artifact, definition: Defi
     return taken
 
 
-def _put_away(to: Publisher, begun: Release, draft: Release) -> None:
+def _put_away(to: RegistryStore, begun: Release, draft: Release) -> None:
     """End a publication that is not worth going on with: as a release if it got that far, else by removing it."""
     contents = {draft.content, *(known.content for known in to.ledger.releases(begun.name) if not known.pruned_at)}
     if to.ledger.release(begun.digest):
@@ -197,7 +198,7 @@ def _put_away(to: Publisher, begun: Release, draft: Release) -> None:
     to.note("publish", f"{begun.repository}@{begun.digest}", "a publication that was cut short was put away")
 
 
-def _standing(to: Publisher, draft: Release, definition: Definition) -> Release | None:
+def _standing(to: RegistryStore, draft: Release, definition: Definition) -> Release | None:
     """A release that already says what `draft` would, but for its day, and whose end is not near."""
     for known in [*to.ledger.releases_of_content(draft.content), *_candidate(to, draft.repository)]:
         dates = lifecycle.dates(definition.lifecycle, known.published_at)
@@ -207,7 +208,7 @@ def _standing(to: Publisher, draft: Release, definition: Definition) -> Release 
     return None
 
 
-def _candidate(to: Publisher, repository: str) -> tuple[Release, ...]:
+def _candidate(to: RegistryStore, repository: str) -> tuple[Release, ...]:
     """What the candidate channel points to, for a ledger that was lost."""
     try:
         return (release_at(to.registry, f"{repository}:candidate", to.prefix),)
@@ -215,7 +216,7 @@ def _candidate(to: Publisher, repository: str) -> tuple[Release, ...]:
         return ()
 
 
-def _push_content(to: Publisher, chosen: Release) -> Descriptor:
+def _push_content(to: RegistryStore, chosen: Release) -> Descriptor:
     """Push the content manifest and what it names, unless the repository has it."""
     target = f"{chosen.repository}@{chosen.content}"
     if found := to.registry.find(target):
@@ -227,7 +228,7 @@ def _push_content(to: Publisher, chosen: Release) -> Descriptor:
     return _content(to, chosen.repository, chosen.content)[0]
 
 
-def _push_index(to: Publisher, chosen: Release, artifact: Artifact) -> Descriptor:
+def _push_index(to: RegistryStore, chosen: Release, artifact: Artifact) -> Descriptor:
     """Push the release's index, without a tag, unless the repository has it."""
     target = f"{chosen.repository}@{chosen.digest}"
     if found := to.registry.find(target):
@@ -238,14 +239,14 @@ def _push_index(to: Publisher, chosen: Release, artifact: Artifact) -> Descripto
     return index
 
 
-def _record(to: Publisher, chosen: Release) -> None:
+def _record(to: RegistryStore, chosen: Release) -> None:
     """The ledger's line; what it already knows of the release stands."""
     if to.ledger.release(chosen.digest) is None:
         to.ledger.record_release(chosen)
         to.note("publish", f"{chosen.repository}@{chosen.digest}", f"expires {chosen.expires_at:%Y-%m-%d}")
 
 
-def _tag(to: Publisher, chosen: Release) -> None:
+def _tag(to: RegistryStore, chosen: Release) -> None:
     """The dated tag, which never moves."""
     tag = lifecycle.dated_tag(chosen)
     found = to.registry.find(f"{chosen.repository}:{tag}")

@@ -24,7 +24,7 @@ from images.release.show import Shown
 from pipelines.cli import contract
 from pipelines.cli.fleet_scan import SeenLine
 from pipelines.cli.machine import ExportLine
-from pipelines.cli.machine_release import ReapLine
+from pipelines.cli.orphans import ReapLine
 from pipelines.cli.rollout_output import MemberLine, RollOutput
 from pipelines.cli.rollout_status import StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
