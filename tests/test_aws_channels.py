@@ -137,6 +137,30 @@ def test_a_rollback_to_what_is_over_needs_a_reason(aws: StrictAws, cloud: Cloud)
     assert "two loses data" in [line.detail for line in cloud.ledger.audit_lines() if line.action == "rollback"]
 
 
+def test_a_release_is_revoked_by_whatever_shows_it(aws: StrictAws, cloud: Cloud) -> None:
+    """A name alone means what is stable, an id its image, a digest itself; the ledger must know it."""
+    one, two = promoted(cloud, 1), published(cloud, 2)
+    later, image = (
+        AwsStore(at(cloud, cloud.now + 2 * DAY)),
+        parameter(cloud, HOME, channel_name(cloud, NAME, "candidate")),
+    )
+    assert later.meant(NAME).digest == later.meant(one.digest).digest == one.digest
+    assert later.meant(image).digest == later.meant(f"{NAME}:candidate").digest == two.digest
+    with pytest.raises(ContentError, match="the ledger knows no release sha256:00"):
+        later.meant("sha256:00")
+    revoke(later, NAME, "a back door")
+    known = {release.digest: release.revoked_reason for release in cloud.ledger.releases(NAME)}
+    assert known == {one.digest: "a back door", two.digest: ""}
+
+
+def test_a_rebuild_takes_no_revocation_back(aws: StrictAws, cloud: Cloud) -> None:
+    """Where somebody took the tags away that tell of it."""
+    one = published(cloud, 1)
+    cloud.ledger.revoke(one.digest, "bad", cloud.now)
+    rebuild(AwsStore(cloud), [])
+    assert cloud.ledger.release(one.digest).revoked_reason == "bad"  # type: ignore[union-attr]
+
+
 def test_a_machine_on_a_revoked_one_goes_with_it(aws: StrictAws, cloud: Cloud) -> None:
     """In the ledger and in its images' tags; it is neither promoted nor published again."""
     base, child = published(cloud, 1), publish(cloud, disk(seed=9), "container-host").release

@@ -20,7 +20,7 @@ from images.aws.orphans import reap
 from images.aws.permissions import TASKS
 from images.aws.rebuild import rebuild_machines
 from images.aws.release_store import AwsStore
-from images.aws.retire import walk
+from images.aws.retire import retire_images
 from images.aws.show import show_machine
 from images.release.channels import promote, revoke, rollback
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
@@ -91,7 +91,7 @@ def _walked(aws: StrictAws, cloud: Cloud, asked: dict[str, set[str]]) -> None:
     aws.client("ec2").disable_image_deprecation(ImageId=cloud.made(kind="image")[0].resource)
     for day in (32, 50, 90):
         then = on(aws, cloud, day)
-        asked["image.prune"] |= asked_by(partial(walk, then, apply=True))
+        asked["image.prune"] |= asked_by(partial(retire_images, then, apply=True))
     assert not aws.images()
 
 

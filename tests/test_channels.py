@@ -18,13 +18,13 @@ from images.registry.answers import NotFoundError
 from images.registry.client import Registry
 from images.registry.referrers import attached
 from images.registry.release_store import RegistryStore, locate
+from images.registry.releases import channels_of, release_at
+from images.registry.show import show
 from images.release.channels import Change, promote, revoke, rollback
-from images.release.history import trail
+from images.release.history import before, below, trail
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.published import channels_of, release_at
 from images.release.rebuild import rebuild
-from images.release.show import show
 from pipelines.cli.image import promote_images
 from pipelines.cli.image_output import finish
 from tests.publishing import DAY, NOW, at, built, definition, gate, judged, publisher, running_registry, settings_in
@@ -211,3 +211,15 @@ def test_what_is_not_there_is_said(to: RegistryStore) -> None:
 def test_going_back_forgets_what_came_after(moves: str, stack: str) -> None:
     """A channel's history is a stack."""
     assert trail(moves) == tuple(stack)
+
+
+@pytest.mark.parametrize(
+    ("moves", "present", "nearest_first", "further_back"),
+    [("", "", "", ""), ("a", "a", "", "a"), ("abc", "c", "ba", "b"), ("abcb", "b", "a", "a"), ("ab", "x", "ba", "x")],
+)
+def test_a_rollback_goes_back_along_the_history(
+    moves: str, present: str, nearest_first: str, further_back: str
+) -> None:
+    """Before what the channel points to; before everything where somebody else moved it to what was never recorded."""
+    assert before(moves, present) == tuple(nearest_first)
+    assert below(moves, present) == further_back

@@ -20,12 +20,12 @@ from images.ledger import ScanRecord
 from images.registry.answers import NotFoundError
 from images.registry.referrers import attach, attached
 from images.registry.release_store import RegistryStore
+from images.registry.releases import channels_of, release_at, releases_in
+from images.registry.show import show
 from images.release.channels import revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.published import channels_of, release_at, releases_in
 from images.release.rebuild import rebuild
-from images.release.show import show
 from tests.publishing import (
     DAY,
     NOW,

@@ -25,11 +25,11 @@ from images.plan.plan import Action
 from images.registry.client import Registry
 from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore
+from images.registry.releases import channels_of, release_at
 from images.release import promotion
 from images.release.channels import promote, revoke, rollback
 from images.release.promotion import gate as gate_of
 from images.release.publish import release
-from images.release.published import channels_of, release_at
 from images.release.rebuild import rebuild
 from pipelines import nightly
 from tests.publishing import (

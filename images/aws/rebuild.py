@@ -11,7 +11,8 @@ from images.aws.model import Ami
 from images.aws.statement import proof_of, public_key
 from images.ledger import Made
 from images.ledger.cloud_resources import STANDING
-from images.release.published import newest_first
+from images.registry.releases import newest_first
+from images.release.revocations import said_by_ledger
 
 
 def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
@@ -30,7 +31,7 @@ def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
                 found[ami.release.digest] = ami.release
                 _record(cloud, ami, ami.release)
     for release in newest_first(found.values())[::-1]:
-        cloud.ledger.record_release(release)
+        cloud.ledger.record_release(said_by_ledger(cloud.ledger, release))
     return newest_first(found.values())
 
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
+from hardening.foundation.hashing import digest_of
+from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Settings
-from images.artifact import Release
+from images.artifact import Artifact, Release
 from images.aws import channels, tags
 from images.aws.amis import SOON, deprecate, put_tags
 from images.aws.cloud import Cloud
-from images.aws.expiry import Step
+from images.aws.expiry import DEPRECATE, DISABLE, REMOVE
+from images.aws.preflight import preflight, refuse_taken_names
+from images.aws.publish import images_for, keep_for_good, put_away
 from images.aws.rebuild import rebuild_machines
-from images.aws.retire import walk
+from images.aws.retire import retire_images
+from images.aws.sharing import note_on_public_access
 from images.aws.show import ShownMachine, home_image, show_machine
 from images.aws.statement import proof_of, public_key
+from images.documents import Document
+from images.release import lifecycle
+from images.release.channels import point
 from images.release.history import refuse_policy, shown
 from images.release.store import ReleaseStore, Retirement
 
-DONE = {Step.DEPRECATE: "deprecated", Step.DISABLE: "disabled", Step.REMOVE: "removed"}
+if TYPE_CHECKING:
+    from images.scan.judge import Judgement
+
+DONE = {DEPRECATE: "deprecated", DISABLE: "disabled", REMOVE: "removed"}
 
 
 class AwsStore(ReleaseStore):
@@ -103,14 +116,46 @@ class AwsStore(ReleaseStore):
             self.ledger.revoke(release.digest, reason, self.now)
             self.note("revoke", f"{release.repository}@{release.digest}", reason)
 
+    @contextmanager
+    def publishing(self, name: str) -> Iterator[None]:
+        """Ask whether images can be published by these settings; then one run at a time publishes a definition."""
+        note_on_public_access(preflight(self.cloud))
+        with only_one(self.settings.state_dir / f"aws-{name}.lock", f"publishing {name}"):
+            yield
+
+    def annotations(self, repository: str, artifact: Artifact) -> Mapping[str, str]:  # noqa: ARG002
+        """The annotations of the content's manifest, which the local store holds."""
+        return self.cloud.store.read_json(artifact.digest).get("annotations") or {}
+
+    def digest(self, draft: Release, artifact: Artifact) -> str:
+        """A digest of all that a release says, and of the disk."""
+        linear = self.cloud.store.layers_of(artifact.digest)[0].digest
+        return digest_of([draft.repository, draft.content, linear, lifecycle.annotations(draft, self.prefix)])
+
+    def refuse_taken(self, chosen: Release) -> None:
+        """Raise RefusedError where a stranger's image has the name of the release's."""
+        refuse_taken_names(self.cloud, chosen)
+
+    def complete(self, chosen: Release, artifact: Artifact, judgement: Judgement, said: tuple[Document, ...]) -> None:  # noqa: ARG002
+        """Every step of a publication, in the order in which nothing visible is ever half done."""
+        amis = images_for(self.cloud, chosen, artifact, judgement.verdict)
+        self.record(chosen)
+        point(self, chosen, "candidate", "publish")
+        for ami in amis:
+            keep_for_good(self.cloud, ami)
+
+    def put_away(self, begun: Release, draft: Release) -> None:
+        """Remove the images and snapshots that nothing else stands on, unless it got as far as a release."""
+        put_away(self.cloud, begun, draft)
+
     def retire(self, names: Collection[str], *, apply: bool) -> list[Retirement]:  # noqa: ARG002 - all are looked at
         """Decide over every image of ours in every region, whatever its definition is called by now."""
         return [
             Retirement(
-                fate.ami.release.name if fate.ami.release else fate.ami.name, fate.ami.where,
-                DONE.get(fate.step, fate.step.value) if apply else fate.step.value, fate.why,
+                decision.ami.release.name if decision.ami.release else decision.ami.name, decision.ami.where,
+                DONE.get(decision.action, decision.action.value) if apply else decision.action.value, decision.why,
             )
-            for fate in walk(self.cloud, apply=apply)
+            for decision in retire_images(self.cloud, apply=apply)
         ]  # fmt: skip
 
     def read_in(self, names: Iterable[str]) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""The expiry walk: every image of ours in every region, the step that is due, and on request the step itself."""
+"""Retirement: every image of ours in every region, the action that is due, and on request the action itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from hardening.foundation.errors import GoldsmithError
 from images.aws import tags
 from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, remove_image, remove_snapshot
 from images.aws.cloud import Cloud
-from images.aws.expiry import Fate, Grace, Step, decide, unread
+from images.aws.expiry import (
+    DEPRECATE,
+    DISABLE,
+    KEEP,
+    REMOVE,
+    Grace,
+    RetirementAction,
+    RetirementDecision,
+    decide,
+    unread,
+)
 from images.aws.model import Ami
 from images.aws.uses import Uses, unseen, uses_in
 from images.ledger.cloud_resources import GONE, STANDING
@@ -18,20 +28,20 @@ from images.release import lifecycle
 from images.release.revocations import said_by_ledger
 from images.release.store import PREVIOUS
 
-STEPS = {Step.DEPRECATE, Step.DISABLE, Step.REMOVE}
+DUE_ACTIONS = {DEPRECATE, DISABLE, REMOVE}
 UNREAD = "unread"
 
 
-def walk(cloud: Cloud, *, apply: bool) -> tuple[Fate, ...]:
+def retire_images(cloud: Cloud, *, apply: bool) -> tuple[RetirementDecision, ...]:
     """Decide over every image of ours, and with `apply` take the steps that are due.
 
     Who names the images of a region is read again right before any of them is touched.
     """
     regions = {region: _in_region(cloud, region) for region in _regions(cloud)}
     if not apply:
-        return tuple(fate for fates in regions.values() for fate in fates)
-    done = [fate for region, fates in regions.items() for fate in _take_all(cloud, region, fates)]
-    blind = {fate.ami.region for fate in done if fate.ami.state == UNREAD}
+        return tuple(decision for decisions in regions.values() for decision in decisions)
+    done = [decision for region, decisions in regions.items() for decision in _take_all(cloud, region, decisions)]
+    blind = {decision.ami.region for decision in done if decision.ami.state == UNREAD}
     for region in regions.keys() - blind:
         _forget_missing(cloud, region)
     for region, snapshot, _ in orphans(cloud):
@@ -47,8 +57,8 @@ def _regions(cloud: Cloud) -> tuple[str, ...]:
     return tuple(dict.fromkeys((cloud.home, *cloud.aws.all_regions, *known)))
 
 
-def _in_region(cloud: Cloud, region: str) -> list[Fate]:
-    """The fates of a region's images; where it cannot be read, all that the ledger knows there is held back."""
+def _in_region(cloud: Cloud, region: str) -> list[RetirementDecision]:
+    """The decisions of a region's images; where it cannot be read, all that the ledger knows there is held back."""
     try:
         amis = ours_in(cloud, region)
         uses = uses_in(cloud, region) if amis else {}
@@ -58,7 +68,7 @@ def _in_region(cloud: Cloud, region: str) -> list[Fate]:
     return [_fate(cloud, ami, uses) for ami in amis]
 
 
-def _fate(cloud: Cloud, ami: Ami, uses: Uses) -> Fate:
+def _fate(cloud: Cloud, ami: Ami, uses: Uses) -> RetirementDecision:
     grace = Grace(cloud.aws.disable_after, cloud.aws.deregister_after)
     disabled_at = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}")
     told = replace(ami, release=said_by_ledger(cloud.ledger, ami.release)) if ami.release else ami
@@ -81,38 +91,38 @@ def _known(cloud: Cloud, region: str) -> list[Ami]:
     ]
 
 
-def _take_all(cloud: Cloud, region: str, fates: Iterable[Fate]) -> list[Fate]:
+def _take_all(cloud: Cloud, region: str, decisions: Iterable[RetirementDecision]) -> list[RetirementDecision]:
     """Take the steps that are due in a region, as far as they still are once its users are read again."""
-    fates = list(fates)
-    if not any(fate.step in STEPS for fate in fates):
-        return fates
+    decisions = list(decisions)
+    if not any(decision.action in DUE_ACTIONS for decision in decisions):
+        return decisions
     uses = uses_in(cloud, region)
-    return [_taken(cloud, fate, uses) if fate.step in STEPS else fate for fate in fates]
+    return [_taken(cloud, decision, uses) if decision.action in DUE_ACTIONS else decision for decision in decisions]
 
 
-def _taken(cloud: Cloud, fate: Fate, uses: Uses) -> Fate:
+def _taken(cloud: Cloud, decision: RetirementDecision, uses: Uses) -> RetirementDecision:
     """Take one step; a failure is told and stops no other."""
-    now = _fate(cloud, fate.ami, uses)
+    now = _fate(cloud, decision.ami, uses)
     try:
-        if now.step is fate.step:
-            _take(cloud, fate)
-            cloud.note("prune", fate.ami.where, f"{fate.step}: {fate.why}")
+        if now.action is decision.action:
+            _take(cloud, decision)
+            cloud.note("prune", decision.ami.where, f"{decision.action}: {decision.why}")
     except GoldsmithError as error:
-        return replace(fate, step=Step.KEEP, why=f"{fate.why}; not done: {error.message}", held=True)
+        return replace(decision, action=KEEP, why=f"{decision.why}; not done: {error.message}", held=True)
     return now
 
 
-def _take(cloud: Cloud, fate: Fate) -> None:
-    ami, ec2 = fate.ami, cloud.client("ec2", fate.ami.region)
-    match fate.step:
-        case Step.DEPRECATE:
+def _take(cloud: Cloud, decision: RetirementDecision) -> None:
+    ami, ec2 = decision.ami, cloud.client("ec2", decision.ami.region)
+    match decision.action:
+        case RetirementAction.DEPRECATE:
             deprecate(cloud, ami, cloud.now + SOON)
-        case Step.DISABLE:  # the day first: an image that is disabled without one would wait forever
+        case RetirementAction.DISABLE:  # the day first: an image that is disabled without one would wait forever
             put_tags(
                 cloud, ami.region, (ami.id,), {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
             )
             ec2.call("DisableImage", ImageId=ami.id)
-        case Step.REMOVE:
+        case RetirementAction.REMOVE:
             remove_image(cloud, ami)
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from hardening.foundation.errors import MalformedError
 from images.artifact import Artifact, Release
-from images.registry.referrers import attached
-from images.release.published import releases_in
+from images.registry.releases import releases_in
+from images.registry.show import AttachedDocuments
 from images.release.revocations import said_by_ledger
-from images.release.show import Papers
 
 if TYPE_CHECKING:
     from images.registry.release_store import RegistryStore
@@ -30,23 +29,15 @@ def read_in(to: RegistryStore, name: str) -> tuple[Release, ...]:
 
 def _judgements(to: RegistryStore, release: Release) -> None:
     """The artifact behind a release, and what was said of its content."""
-    repository, content = release.repository, release.content
-    papers = Papers(
-        to.registry,
-        repository,
-        attached(to.registry, repository, release.digest),
-        attached(to.registry, repository, content),
-        f"{to.prefix}input-digest",
-        release.input_digest,
-    )
-    if artifact := papers.artifact:
+    found, content = AttachedDocuments(to.registry, release, to.prefix), release.content
+    if artifact := found.artifact:
         _artifact(to, _of(release, artifact))
     ours = to.ledger.scan(content)
-    if (scan := papers.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
+    if (scan := found.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
         to.ledger.record_scan(content, scan, release.published_at)
-    if verdict := papers.verdict:
+    if verdict := found.verdict:
         to.ledger.record_verdict(content, verdict, told=True)
-    if checks := papers.checks:
+    if checks := found.checks:
         to.ledger.record_checks(content, checks, release.published_at, told=True)
 
 

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, RefusedError, nearest
-from hardening.foundation.hashing import DIGEST
+from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, RefusedError, UsageError, nearest
+from hardening.foundation.hashing import DIGEST, digest_of
 from hardening.foundation.settings import Settings
 from images import documents
-from images.artifact import Release
+from images.artifact import Artifact, Descriptor, Release
+from images.build.workspace import workspace
 from images.documents import Document
 from images.ledger import Ledger
-from images.registry.client import Registry
+from images.registry.client import REF_NAME, Registry, write_layout
 from images.registry.read_in import read_in
 from images.registry.referrers import attach, attached, latest, read
-from images.registry.retire import prune
+from images.registry.releases import reference_of, release_at, revocation_of
+from images.registry.retire import prune, remove
+from images.registry.show import Shown, show
 from images.release import lifecycle
+from images.release.channels import point
 from images.release.history import refuse_judged, shown
-from images.release.published import reference_of, release_at, revocation_of
 from images.release.revocations import Told
-from images.release.show import Shown, show
 from images.release.store import PREVIOUS, ReleaseStore, Retirement
-from images.store.oci import Store
+from images.store.oci import INDEX, MANIFEST, Store, as_json
+
+if TYPE_CHECKING:
+    from images.scan.judge import Judgement
+
+Documents = tuple[Document, ...]
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,40 @@ class RegistryStore(ReleaseStore):
                 self.note("revoke", f"{release.repository}@{subject.digest}", reason)
         self.ledger.record_release(release_at(self.registry, f"{release.repository}@{release.digest}", self.prefix))
 
+    def annotations(self, repository: str, artifact: Artifact) -> Mapping[str, str]:
+        """The annotations of the content's manifest, from the store or, where that was cleared, from the registry."""
+        return self._content(repository, artifact.digest)[1].get("annotations") or {}
+
+    def digest(self, draft: Release, artifact: Artifact) -> str:
+        """The digest of the index."""
+        return digest_of(self._index(draft, artifact))
+
+    def over(self, draft: Release) -> Iterator[Release]:
+        """Releases of the ledger, and what `candidate` points to for a ledger that was lost."""
+        for known in self.ledger.releases_of_content(draft.content):
+            if self.registry.find(f"{known.repository}@{known.digest}"):
+                yield known
+        with suppress(ContentError):
+            yield self.channel(draft.name, "candidate")
+
+    def complete(self, chosen: Release, artifact: Artifact, judgement: Judgement, said: Documents) -> None:
+        """Every step of a publication, so that nothing visible is ever half done; each finds itself done."""
+        content = self._push_content(chosen)
+        index = self._push_index(chosen, artifact)
+        attach(self.registry, chosen.repository, content, _of_content(artifact, judgement, self.prefix))
+        attach(self.registry, chosen.repository, index, said)
+        self.record(chosen)
+        self._tag(chosen)
+        point(self, chosen, "candidate", "publish")
+
+    def put_away(self, begun: Release, draft: Release) -> None:
+        """End a publication that is not worth going on with: as a release if it got that far, else by removing it."""
+        if self.ledger.release(begun.digest):
+            self._tag(begun)
+        else:
+            needed = {known.content for known in self.ledger.releases(begun.name) if not known.pruned_at}
+            remove(self.registry, begun, with_content=begun.content not in {draft.content, *needed})
+
     def retire(self, names: Collection[str], *, apply: bool) -> list[Retirement]:
         """Decide over every release of `names`, and with `apply` remove what may go."""
         done = "removed" if apply else "remove"
@@ -136,6 +179,53 @@ class RegistryStore(ReleaseStore):
         """What the registry says of `ref`."""
         return show(self.registry, ref, self.prefix, self.now, known)
 
+    def _index(self, chosen: Release, artifact: Artifact) -> dict[str, Any]:
+        """The release's index: one content, and the annotations."""
+        system, _, architecture = artifact.platform.partition("/")
+        descriptor, _ = self._content(chosen.repository, chosen.content)
+        child = {**as_json(descriptor), "platform": {"os": system, "architecture": architecture}}
+        annotations = lifecycle.annotations(chosen, self.prefix)
+        return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [child], "annotations": annotations}
+
+    def _content(self, repository: str, digest: str) -> tuple[Descriptor, dict[str, Any]]:
+        """The content manifest and how to refer to it, from the store or, where that was cleared, from the registry."""
+        if self.store.has(digest):
+            return Descriptor(MANIFEST, digest, self.store.blob(digest).stat().st_size), self.store.read_json(digest)
+        found = self.registry.get(f"{repository}@{digest}")
+        return found.descriptor, found.data
+
+    def _push_content(self, chosen: Release) -> Descriptor:
+        """Push the content manifest and what it names, unless the repository has it."""
+        target = f"{chosen.repository}@{chosen.content}"
+        if found := self.registry.find(target):
+            return found.descriptor
+        name = chosen.content.removeprefix("sha256:")
+        with workspace(self.registry.settings) as room:
+            layout = self.store.layout_for(chosen.content, room, {REF_NAME: name})
+            self.registry.push(layout, name, target)
+        return self._content(chosen.repository, chosen.content)[0]
+
+    def _push_index(self, chosen: Release, artifact: Artifact) -> Descriptor:
+        """Push the release's index, without a tag, unless the repository has it."""
+        target = f"{chosen.repository}@{chosen.digest}"
+        if found := self.registry.find(target):
+            return found.descriptor
+        with workspace(self.registry.settings) as room:
+            index = Store(room).put_json(self._index(chosen, artifact), INDEX)
+            name = index.digest.removeprefix("sha256:")
+            self.registry.push(write_layout(room, [index]), name, target, index_only=True)
+        return index
+
+    def _tag(self, chosen: Release) -> None:
+        """The dated tag, which never moves."""
+        tag = lifecycle.dated_tag(chosen)
+        found = self.registry.find(f"{chosen.repository}:{tag}")
+        if found is None:
+            self.registry.tag(chosen.repository, chosen.digest, tag)
+        elif found.digest != chosen.digest:
+            what = f"{chosen.repository}:{tag} is another release: {found.digest}"
+            raise UsageError(what, hint="publish again tomorrow")
+
 
 def locate(to: RegistryStore, digest: str, names: Iterable[str]) -> str:
     """The full reference of a release known only by its digest. Raises ContentError where there is none."""
@@ -149,3 +239,13 @@ def locate(to: RegistryStore, digest: str, names: Iterable[str]) -> str:
             return f"{to.repository(name)}@{digest}"
     known_digests = [release.digest for release in to.ledger.releases()]
     raise ContentError(f"no release has the digest {digest}", hint=nearest(digest, known_digests[:20]))
+
+
+def _of_content(artifact: Artifact, judgement: Judgement, prefix: str) -> Documents:
+    """What is true of the content, whatever the day: SBOM, provenance, results of the checks."""
+    inputs = {f"{prefix}input-digest": artifact.input_digest}
+    return (
+        Document(documents.SBOM, judgement.result.sbom),
+        Document(documents.PROVENANCE, documents.to_bytes(artifact), inputs),
+        Document(documents.CHECKS, documents.to_bytes(judgement.checks), inputs),
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from images.artifact import Release
 from images.registry.client import Registry
 from images.registry.referrers import detach_all
-from images.release.published import READERS, channels_of, releases_in
+from images.registry.releases import READERS, channels_of, releases_in
 from images.release.retention import Decision, plan
 from images.release.revocations import said_by_ledger
 from images.release.store import PREVIOUS

@@ -11,19 +11,19 @@ from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.gate import explain, judge_image
-from images.aws.show import ShownAmi, ShownMachine
+from images.aws.show import ShownAmi
 from images.build.flow import build
 from images.context import Context
 from images.documents import to_json
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
+from images.registry.releases import reference_of
 from images.release import channels
 from images.release.channels import Change, Gate
 from images.release.flow import ReleaseOutcome, release_all
 from images.release.promotion import gate
-from images.release.published import reference_of
 from images.release.rebuild import rebuild
-from images.release.show import Shown
+from images.release.store import ShownRelease
 from images.release.stores import store_meant, store_of, stores
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
@@ -234,14 +234,13 @@ def revoke_release(ref: str, reason: str) -> list[Change]:
     return list(changed)
 
 
-def show_release(ref: str) -> Shown | ShownMachine:
+def show_release(ref: str) -> ShownRelease:
     """Everything about a published image, from the registry or AWS alone."""
     context = image_context(looks=True)
-    shown: Shown | ShownMachine = store_meant(context, ref).show(ref, context.definitions)
-    return shown
+    return store_meant(context, ref).show(ref, context.definitions)
 
 
-def print_release(shown: Shown | ShownMachine, *, as_json: bool) -> None:
+def print_release(shown: ShownRelease, *, as_json: bool) -> None:
     """Print what is known of a release."""
     if as_json:
         print_json(to_json(shown))

@@ -19,8 +19,8 @@ from hardening.model import Cases, Control, Profile, Waiver
 from hardening.policy import Policy
 from images.aws.show import ShownMachine
 from images.model import Definition
+from images.registry.show import Shown
 from images.release.channels import Change
-from images.release.show import Shown
 from pipelines.cli import contract
 from pipelines.cli.fleet_scan import SeenLine
 from pipelines.cli.machine import ExportLine
