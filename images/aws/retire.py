@@ -33,7 +33,7 @@ UNREAD = "unread"
 
 
 def retire_images(cloud: Cloud, *, apply: bool) -> tuple[RetirementDecision, ...]:
-    """Decide over every image of ours, and with `apply` take the steps that are due.
+    """Decide over every image of ours, and with `apply` take the actions that are due.
 
     Who names the images of a region is read again right before any of them is touched.
     """
@@ -65,10 +65,10 @@ def _in_region(cloud: Cloud, region: str) -> list[RetirementDecision]:
     except GoldsmithError as error:
         say(f"{region} cannot be read, so nothing in it is touched: {error.message}")
         return [unread(ami, error.message) for ami in _known(cloud, region)]
-    return [_fate(cloud, ami, uses) for ami in amis]
+    return [_decision(cloud, ami, uses) for ami in amis]
 
 
-def _fate(cloud: Cloud, ami: Ami, uses: Uses) -> RetirementDecision:
+def _decision(cloud: Cloud, ami: Ami, uses: Uses) -> RetirementDecision:
     grace = Grace(cloud.aws.disable_after, cloud.aws.deregister_after)
     disabled_at = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}")
     told = replace(ami, release=said_by_ledger(cloud.ledger, ami.release)) if ami.release else ami
@@ -92,7 +92,7 @@ def _known(cloud: Cloud, region: str) -> list[Ami]:
 
 
 def _take_all(cloud: Cloud, region: str, decisions: Iterable[RetirementDecision]) -> list[RetirementDecision]:
-    """Take the steps that are due in a region, as far as they still are once its users are read again."""
+    """Take the actions that are due in a region, as far as they still are once its users are read again."""
     decisions = list(decisions)
     if not any(decision.action in DUE_ACTIONS for decision in decisions):
         return decisions
@@ -101,8 +101,8 @@ def _take_all(cloud: Cloud, region: str, decisions: Iterable[RetirementDecision]
 
 
 def _taken(cloud: Cloud, decision: RetirementDecision, uses: Uses) -> RetirementDecision:
-    """Take one step; a failure is told and stops no other."""
-    now = _fate(cloud, decision.ami, uses)
+    """Take one action; a failure is told and stops no other."""
+    now = _decision(cloud, decision.ami, uses)
     try:
         if now.action is decision.action:
             _take(cloud, decision)

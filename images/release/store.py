@@ -27,10 +27,10 @@ PREVIOUS = "-previous"
 
 @dataclass(frozen=True)
 class Retirement:
-    """What becomes of one thing as its release ends: the release, or an image of it in a region (`where`)."""
+    """What becomes of a `release` as it ends, or of one image of it, which `release` then names by region and id."""
 
     name: str
-    where: str
+    release: str
     action: str
     why: str
 

@@ -39,7 +39,6 @@ from pipelines.cli.contract import (
     VerifyLine,
     WhyOutput,
 )
-from pipelines.cli.image_output import build_line, plan_line
 from pipelines.cli.selection import named, publishable
 from pipelines.cli.wiring import image_context
 from pipelines.fleet.catalog import load_fleets
@@ -56,7 +55,7 @@ def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
     if refresh:
         planner.refresh(names)
     say(f"reading the package index and planning {len(names)} image(s), with what they stand on")
-    return [plan_line(plan) for plan in planner.plan_all(names)]
+    return [PlanLine.of(plan) for plan in planner.plan_all(names)]
 
 
 def build_images(
@@ -71,7 +70,7 @@ def build_images(
     if refresh:
         Planner(context).refresh(names)
     outcomes = build(context, names, no_cache=no_cache)
-    return [build_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
+    return [BuildLine.of(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
 
 
 def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
@@ -275,11 +274,7 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
     """
     context = context or image_context(looks=not apply)
     look_at_fleets(context)
-    lines = [
-        PruneLine(name=one.name, release=one.where, action=one.action, why=one.why)
-        for store, names in stores(context)
-        for one in store.retire(names, apply=apply)
-    ]
+    lines = [PruneLine.of(one) for store, names in stores(context) for one in store.retire(names, apply=apply)]
     garbage = [found for found in collect(context, apply=apply) if found.files]
     lines += [_garbage_line(found, apply=apply) for found in garbage]
     if any(line.action in {"remove", "disable", "deprecate"} for line in lines):

@@ -12,12 +12,10 @@ from hardening.foundation.console import Cell, err, out, print_json, print_table
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.settings import load_settings
 from images.artifact import Release
-from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
-from images.plan.plan import BuildPlan
 from images.scan.verify import refusals
-from pipelines.cli.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
+from pipelines.cli.contract import DefinitionLine, VerifyLine, WhyOutput
 
 DEFINITION_COLUMNS = {
     "image": "name",
@@ -78,22 +76,6 @@ def _channel(context: Context, name: str, channel: str) -> Release | None:
     repositories = dict.fromkeys(release.repository for release in context.ledger.releases(name))
     moves = next((moves for place in repositories if (moves := context.ledger.moves(place, channel))), ())
     return context.ledger.release(moves[-1].digest) if moves else None
-
-
-def plan_line(plan: BuildPlan) -> PlanLine:
-    """What would happen to one image."""
-    return PlanLine(
-        name=plan.name, platform=plan.platform, action=plan.action, why=plan.why, changes=plan.changes,
-        input_digest=plan.input_digest,
-    )  # fmt: skip
-
-
-def build_line(outcome: BuildOutcome) -> BuildLine:
-    """What became of one image."""
-    return BuildLine(
-        name=outcome.name, action=outcome.action, digest=outcome.digest, input_digest=outcome.input_digest,
-        reasons=outcome.reasons, seconds=outcome.seconds, waived=outcome.waived,
-    )  # fmt: skip
 
 
 def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
