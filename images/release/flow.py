@@ -11,7 +11,6 @@ from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from images.artifact import Release
 from images.aws.preflight import preflight
 from images.build.flow import BuildOutcome, build
 from images.context import Context
@@ -109,9 +108,7 @@ def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
     if not judgement.verdict.allowed:
         raise refusal(judgement)
     definition = context.definitions[built.name].definition
-    releases = context.ledger.releases_of_content(artifact.digest)
-    _refuse_revoked(built.name, releases)
-    standing = next((r for r in releases if not r.pruned_at), None)
+    standing = next((r for r in context.ledger.releases_of_content(artifact.digest) if not r.pruned_at), None)
     redate = standing is not None and near_expiry(standing, context.now)
     say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
     published = release(store_of(context, built.name), artifact, definition, judgement, redate=redate)
@@ -119,13 +116,3 @@ def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
         built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
         built.reasons, verdict=judgement.verdict,
     )  # fmt: skip
-
-
-def _refuse_revoked(name: str, releases: Iterable[Release]) -> None:
-    """What was revoked is wrong inside: the same content does not come back under a new date."""
-    for release_ in releases:
-        if release_.revoked_at:
-            raise RefusedError(
-                f"{name} has the content that was revoked on {release_.revoked_at:%Y-%m-%d}: {release_.revoked_reason}",
-                hint="change what was wrong (packages, files, hardening); image.why shows what would be built",
-            )
