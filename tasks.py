@@ -237,9 +237,9 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
 def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
     from pipelines.cli.image_output import show
-    from pipelines.cli.machine_release import REAP_COLUMNS, reap_leavings
+    from pipelines.cli.orphans import REAP_COLUMNS, reap_images
 
-    show(reap_leavings(apply=apply), REAP_COLUMNS, as_json=json)
+    show(reap_images(apply=apply), REAP_COLUMNS, as_json=json)
 
 
 @command(NAME | JSON, "name")
@@ -491,8 +491,7 @@ def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = Fal
 def roll_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find what rollouts launched and nothing owns any more, on Docker and EC2; remove what is due."""
     from pipelines.cli.image_output import show
-    from pipelines.cli.machine_release import REAP_COLUMNS
-    from pipelines.cli.orphans import reap_rollouts
+    from pipelines.cli.orphans import REAP_COLUMNS, reap_rollouts
 
     show(reap_rollouts(apply=apply), REAP_COLUMNS, as_json=json)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.aws.cloud import Cloud
     from images.ledger import Ledger
     from images.packages.index import PackageIndex
-    from images.release.published import Publisher
+    from images.registry.release_store import RegistryStore
     from images.store.oci import Store
 
 
@@ -85,13 +85,13 @@ class Context:
         return Ledger.open(self.settings.database_url)
 
     @cached_property
-    def publisher(self) -> Publisher:
+    def publisher(self) -> RegistryStore:
         """What the flows over releases work with."""
         from images.registry.client import Registry
-        from images.release.published import Publisher
+        from images.registry.release_store import RegistryStore
 
         registry = Registry(self.registry_address(), self.settings)
-        return Publisher(registry, self.ledger, self.store, self.now, self.actor)
+        return RegistryStore(registry, self.ledger, self.store, self.now, self.actor)
 
     @cached_property
     def cloud(self) -> Cloud:

@@ -6,6 +6,7 @@ Fields are added, never renamed or removed, within a major version.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +19,11 @@ class Line(BaseModel):
     """The base of everything that is printed: frozen, and complete."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @classmethod
+    def of(cls, found: object) -> Self:
+        """The line of a value whose fields have the same names."""
+        return cls.model_validate(found, from_attributes=True)
 
 
 def _brief(action: str, reasons: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -23,9 +23,9 @@ from images.model import Bootstrap
 from images.plan.change import Action
 from images.plan.graph import with_ancestors
 from images.plan.planner import Planner
-from images.release.channels import promote
 from images.release.flow import ReleaseOutcome, release_all
 from images.release.promotion import gate
+from pipelines.cli.image import promote_one
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
 from pipelines.cli.selection import publishable
@@ -40,6 +40,16 @@ CHANGES = 3  # named in a summary line; image.why names them all
 ENFORCED = "enforce: "  # so begins each reason of the gate that refuses; the lines below it explain it
 
 
+@dataclass(frozen=True)
+class Part:
+    """What came of one part of the night: its line, what went wrong, and the image that was released or promoted."""
+
+    line: NightlyLine | None = None
+    error: GoldsmithError | None = None
+    released: ReleaseOutcome | None = None
+    promoted: str = ""
+
+
 def nightly(context: Context, only: str = "all") -> tuple[NightlyOutput, Failures]:
     """Run the night, as a recipe; what fails stops what stands on it and nothing else.
 
@@ -50,21 +60,20 @@ def nightly(context: Context, only: str = "all") -> tuple[NightlyOutput, Failure
     """
     context = replace(context, lenient=True)
     with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
-        began, failures = time.monotonic(), Failures()
+        began = time.monotonic()
         selected, known = publishable(context, only), _rules(context)
         names = [name for name in selected if name in context.definitions]
-        released = [_unsound(name, context.unsound[name]) for name in selected if name in context.unsound]
-        promoted = list[str]()
-        lines = [
-            *refresh(context, names, failures),
-            *publish(context, names, released, promoted, failures),
-            *fleets(context, known, failures),
-        ]
+        unsound = [_unsound(name, context.unsound[name]) for name in selected if name in context.unsound]
+        parts = [*refresh(context, names), *publish(context, names, unsound), *fleets(context, known)]
+        lines = [part.line for part in parts if part.line]
+        failures = list(dict.fromkeys(part.error for part in parts if part.error))
+        released = [part.released for part in parts if part.released]
         ended = context.now + timedelta(seconds=time.monotonic() - began)
         built = tuple(outcome.name for outcome in released if outcome.built.action is Action.BUILT)
         published = tuple(outcome.name for outcome in released if outcome.action in ("published", "re-dated"))
+        promoted = tuple(part.promoted for part in parts if part.promoted)
         night = NightlyOutput(
-            started_at=context.now, ended_at=ended, built=built, published=published, promoted=tuple(promoted),
+            started_at=context.now, ended_at=ended, built=built, published=published, promoted=promoted,
             lines=tuple(lines), summary=summary(released, lines),
             exit_code=max((error.exit_code for error in failures), default=0), report="",
         )  # fmt: skip
@@ -103,11 +112,11 @@ def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) ->
     return f"{text}; fleets: {', '.join(told) or 'none'}"
 
 
-def refresh(context: Context, names: Iterable[str], failures: Failures) -> Iterator[NightlyLine]:
+def refresh(context: Context, names: Iterable[str]) -> Iterator[Part]:
     """Ask the mirror for its package index, and the feeds for their data; a last good copy serves where one fails."""
     for bootstrap in _bootstraps(context, names):
-        yield _line("index", bootstrap.suite, failures, partial(_index, context, bootstrap))
-        yield _line("feeds", bootstrap.suite, failures, partial(_feeds, context, bootstrap))
+        yield _part("index", bootstrap.suite, partial(_index, context, bootstrap))
+        yield _part("feeds", bootstrap.suite, partial(_feeds, context, bootstrap))
 
 
 def _bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:
@@ -133,23 +142,20 @@ def _feeds(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:
     return "refreshed", "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
 
 
-def publish(
-    context: Context, names: Iterable[str], released: list[ReleaseOutcome], promoted: list[str], failures: Failures
-) -> Iterator[NightlyLine]:
-    """Build, judge and publish the images, and move `stable` where the definition lets the night do so."""
+def publish(context: Context, names: Iterable[str], unsound: Iterable[ReleaseOutcome] = ()) -> Iterator[Part]:
+    """Build, judge and publish the images, and move `stable` where the definition lets the night do so.
+
+    What is unsound has its line too. Where nothing could be built, such as without an engine, the night goes on.
+    """
+    released = list(unsound)
     try:
         released += release_all(context, names)
-    except (
-        GoldsmithError
-    ) as error:  # none could be built, such as without an engine; the fleets are checked all the same
-        failures.append(error)
-        yield _told(NightlyLine(kind="image", name="all", status=ended_by(error), detail=error.message, seconds=0.0))
+    except GoldsmithError as error:
+        yield _failed("image", "all", error)
     for outcome in released:
-        if outcome.error and outcome.error not in failures:
-            failures.append(outcome.error)
-        yield _told(_image_line(outcome))
+        yield Part(_told(_image_line(outcome)), outcome.error, outcome)
         if outcome.error is None and context.definitions[outcome.name].definition.promote == "auto":
-            yield from _promoted(context, outcome, promoted, failures)
+            yield _promoted(context, outcome)
 
 
 def _image_line(outcome: ReleaseOutcome) -> NightlyLine:
@@ -170,18 +176,13 @@ def _shortly(reasons: Sequence[str]) -> str:
     return "; ".join(reasons[:CHANGES]) + more
 
 
-def _promoted(
-    context: Context, outcome: ReleaseOutcome, promoted: list[str], failures: Failures
-) -> Iterator[NightlyLine]:
+def _promoted(context: Context, outcome: ReleaseOutcome) -> Part:
     """Move `stable`. A line where that could not be: else the image's own line has told it all."""
-    name, policy = outcome.name, context.policy_of(outcome.name)
     try:
-        move = promote(context.publisher, name, policy, partial(_of_tonight, context, outcome))
+        move = promote_one(context, outcome.name, partial(_of_tonight, context, outcome))
     except GoldsmithError as error:
-        failures.append(error)
-        yield _told(NightlyLine(kind="channel", name=name, status=ended_by(error), detail=error.message, seconds=0.0))
-    else:
-        promoted += [name] if move.before != move.after else []
+        return _failed("channel", outcome.name, error)
+    return Part(promoted=outcome.name if move.before != move.after else "")
 
 
 def _of_tonight(context: Context, outcome: ReleaseOutcome, release: Release) -> Verdict:
@@ -191,10 +192,10 @@ def _of_tonight(context: Context, outcome: ReleaseOutcome, release: Release) -> 
     return gate(context, context.policy_of(outcome.name))(release)
 
 
-def fleets(context: Context, names: Iterable[str], failures: Failures) -> Iterator[NightlyLine]:
+def fleets(context: Context, names: Iterable[str]) -> Iterator[Part]:
     """Check every fleet, and roll those whose files say that an automated run may."""
     for name in names:
-        yield _line("fleet", name, failures, partial(_fleet, context, name))
+        yield _part("fleet", name, partial(_fleet, context, name))
 
 
 def _fleet(context: Context, name: str) -> tuple[str, str]:
@@ -203,16 +204,20 @@ def _fleet(context: Context, name: str) -> tuple[str, str]:
         return line.outcome, line.detail
 
 
-def _line(kind: str, name: str, failures: Failures, act: Callable[[], tuple[str, str]]) -> NightlyLine:
-    """Do one part of the night; its failure is a line and an entry in `failures`, and the night goes on."""
+def _part(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> Part:
+    """Do one part of the night; its failure is a line and an error, and the night goes on."""
     began = time.monotonic()
     try:
         status, detail = act()
     except GoldsmithError as error:
-        failures.append(error)
-        status, detail = ended_by(error), error.message
+        return _failed(kind, name, error, round(time.monotonic() - began, 1))
     seconds = round(time.monotonic() - began, 1)
-    return _told(NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=seconds))
+    return Part(_told(NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=seconds)))
+
+
+def _failed(kind: str, name: str, error: GoldsmithError, seconds: float = 0.0) -> Part:
+    line = NightlyLine(kind=kind, name=name, status=ended_by(error), detail=error.message, seconds=seconds)
+    return Part(_told(line), error)
 
 
 def _told(line: NightlyLine) -> NightlyLine:

@@ -15,12 +15,12 @@ from hardening.model import Kind
 from images.artifact import Artifact
 from images.aws.client import Clients
 from images.aws.cloud import Cloud, disk_of
-from images.aws.publish import publish_machine
+from images.aws.release_store import AwsStore
 from images.aws.show import show_machine
 from images.ledger import Ledger
 from images.machine.blocks import BLOCK, digest_of
 from images.model import Definition
-from images.release.publish import Published
+from images.release.publish import Published, release
 from images.store.oci import Store
 from tests.publishing import PACKAGES, judged
 from tests.strict_aws import ACCOUNT, REGION, StrictAws
@@ -121,7 +121,7 @@ def publish(cloud: Cloud, blocks: list[bytes], name: str = "debian-server", **mo
     judgement = replace(said, verdict=replace(said.verdict, subject=name))
     artifact = built(cloud, blocks, name)
     cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
-    return publish_machine(cloud, artifact, definition(name), judgement, **more)
+    return release(AwsStore(cloud), artifact, definition(name), judgement, **more)
 
 
 def whole(aws: StrictAws, cloud: Cloud, blocks: list[bytes], regions: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ from images.artifact import Artifact, Descriptor, Package, Release
 from images.ledger import Ledger
 from images.model import Definition
 from images.registry.client import Registry
-from images.release.published import Publisher
+from images.registry.release_store import RegistryStore
 from images.scan.flow import ScanResult
 from images.scan.judge import Judgement
 from images.store.oci import LAYER, Store
@@ -68,10 +68,10 @@ def settings_in(folder: Path, **more: Any) -> Settings:
     return Settings(state=folder, retry_for=timedelta(seconds=1), **more)
 
 
-def publisher(address: str, folder: Path, now: datetime = NOW) -> Publisher:
+def publisher(address: str, folder: Path, now: datetime = NOW) -> RegistryStore:
     """A publisher with a ledger and a store in `folder`."""
     settings = settings_in(folder)
-    return Publisher(
+    return RegistryStore(
         registry=Registry(address, settings),
         ledger=Ledger.open(settings.database_url),
         store=Store(folder / "store"),
@@ -108,7 +108,7 @@ def gate(now: datetime = NOW, **more: Any) -> Callable[[Release], Verdict]:
     return lambda release: Verdict(release.name, **given)
 
 
-def at(to: Publisher, now: datetime) -> Publisher:
+def at(to: RegistryStore, now: datetime) -> RegistryStore:
     """The same publisher at another moment."""
     return replace(to, now=now)
 

@@ -65,6 +65,7 @@ PURE = {
     "images.plan.graph",
     "images.plan.plan",
     "images.registry.answers",
+    "images.release.history",
     "images.release.lifecycle",
     "images.release.retention",
     "images.scan.debsecan",

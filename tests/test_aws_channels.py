@@ -5,21 +5,29 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import images.release.flow
 from hardening.foundation.errors import ContentError, RefusedError
 from images.artifact import Release
-from images.aws.channels import channel_name, promote, revoke, rollback
+from images.aws.channels import channel_name
 from images.aws.cloud import Cloud
-from images.aws.rebuild import rebuild_machines
+from images.aws.release_store import AwsStore
 from images.aws.show import show_machine
 from images.aws.statement import parameter
+from images.build.flow import BuildOutcome
+from images.context import Context
+from images.plan.plan import Action
+from images.release.channels import promote, revoke, rollback
 from images.release.lifecycle import Status
-from tests.cloud import DAY, HOME, OTHER, at, cloud_for, disk, publish, settings_at
-from tests.publishing import gate
+from images.release.rebuild import rebuild
+from pipelines import nightly
+from tests.cloud import DAY, HOME, OTHER, at, built, cloud_for, disk, publish, settings_at
+from tests.publishing import gate, judged
 from tests.strict_aws import StrictAws
 
 NAME = "debian-server"
@@ -41,7 +49,7 @@ def published(cloud: Cloud, day: int) -> Release:
 def promoted(cloud: Cloud, day: int) -> Release:
     """A release that became stable on its day."""
     made = published(cloud, day)
-    promote(at(cloud, cloud.now + day * DAY), NAME, "default", gate())
+    promote(AwsStore(at(cloud, cloud.now + day * DAY)), NAME, "default", gate())
     return made
 
 
@@ -61,13 +69,13 @@ def test_promotion_and_rollback_move_every_region(aws: StrictAws, cloud: Cloud) 
     later = at(cloud, cloud.now + 3 * DAY)
     assert pointing(cloud, "stable") == {three.digest}
     assert pointing(cloud, "stable-previous") == {two.digest}
-    assert promote(later, NAME, "default", gate()).note == "already there"
-    assert rollback(later, NAME).after == two.digest
+    assert promote(AwsStore(later), NAME, "default", gate()).note == "already there"
+    assert rollback(AwsStore(later), NAME).after == two.digest
     assert pointing(cloud, "stable") == {two.digest}
-    assert rollback(later, NAME).after == one.digest
+    assert rollback(AwsStore(later), NAME).after == one.digest
     assert pointing(cloud, "stable") == {one.digest}
     with pytest.raises(RefusedError, match="no earlier release"):
-        rollback(later, NAME)
+        rollback(AwsStore(later), NAME)
     assert pointing(cloud, "candidate") == {three.digest}
     assert [move.reason for move in cloud.ledger.moves(one.repository, "stable")] == ["promote"] * 3 + ["rollback"] * 2
 
@@ -75,24 +83,24 @@ def test_promotion_and_rollback_move_every_region(aws: StrictAws, cloud: Cloud) 
 def test_what_may_not_become_stable_is_refused(aws: StrictAws, cloud: Cloud) -> None:
     """By another policy, after its end, revoked, or never published."""
     with pytest.raises(ContentError, match="nothing is published as /goldsmith/debian-server/candidate"):
-        promote(cloud, NAME, "default", gate())
+        promote(AwsStore(cloud), NAME, "default", gate())
     release = published(cloud, 1)
     with pytest.raises(RefusedError, match="judged by the policy default, and the policy machine decides"):
-        promote(cloud, NAME, "machine", gate(policy="machine"))
+        promote(AwsStore(cloud), NAME, "machine", gate(policy="machine"))
     with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
-        promote(cloud, NAME, "demo", gate(policy="demo"))
+        promote(AwsStore(cloud), NAME, "demo", gate(policy="demo"))
     with pytest.raises(RefusedError, match="expired on"):
-        promote(at(cloud, cloud.now + 40 * DAY), NAME, "default", gate())
-    revoke(cloud, release.digest, "a back door")
+        promote(AwsStore(at(cloud, cloud.now + 40 * DAY)), NAME, "default", gate())
+    revoke(AwsStore(cloud), release.digest, "a back door")
     with pytest.raises(RefusedError, match="was revoked: a back door"):
-        promote(cloud, NAME, "default", gate())
+        promote(AwsStore(cloud), NAME, "default", gate())
 
 
 def test_a_revoked_release_is_left_by_its_channels_and_marked_everywhere(aws: StrictAws, cloud: Cloud) -> None:
     """Tags, the ledger and the service's own deprecation say so; its content does not come back."""
     one, two = promoted(cloud, 1), promoted(cloud, 2)
     later = at(cloud, cloud.now + 2 * DAY)
-    changes = revoke(later, two.digest, "bad key")
+    changes = revoke(AwsStore(later), two.digest, "bad key")
     assert {(change.channel, change.after) for change in changes} == {("candidate", one.digest), ("stable", one.digest)}
     for line in cloud.made(kind="image", release=two.digest):
         shown = show_machine(later, line.resource) if line.region == HOME else None
@@ -101,7 +109,7 @@ def test_a_revoked_release_is_left_by_its_channels_and_marked_everywhere(aws: St
     assert cloud.ledger.release(two.digest).revoked_reason == "bad key"  # type: ignore[union-attr]
     with pytest.raises(RefusedError, match="revoked: bad key; nothing was published"):
         publish(at(cloud, cloud.now + 3 * DAY), disk(seed=2))
-    assert revoke(later, one.digest, "bad too")[0].note.startswith("no earlier release")
+    assert revoke(AwsStore(later), one.digest, "bad too")[0].note.startswith("no earlier release")
 
 
 def test_a_newer_refusal_stops_the_promotion(aws: StrictAws, cloud: Cloud) -> None:
@@ -112,7 +120,7 @@ def test_a_newer_refusal_stops_the_promotion(aws: StrictAws, cloud: Cloud) -> No
         (lambda one: replace(gate()(one), subject="other"), "its verdict is about other"),
     ):
         with pytest.raises(RefusedError, match=words):
-            promote(cloud, NAME, "default", answer)
+            promote(AwsStore(cloud), NAME, "default", answer)
     assert not parameter(cloud, HOME, channel_name(cloud, NAME, "stable"))
 
 
@@ -120,24 +128,48 @@ def test_a_rollback_to_what_is_over_needs_a_reason(aws: StrictAws, cloud: Cloud)
     """An expired release, and a revoked one where there is no other."""
     one, _ = promoted(cloud, 1), promoted(cloud, 2)
     with pytest.raises(RefusedError, match=r"(?s)which expired on .*--reason"):
-        rollback(at(cloud, cloud.now + 31 * DAY + DAY / 2), NAME)
+        rollback(AwsStore(at(cloud, cloud.now + 31 * DAY + DAY / 2)), NAME)
     later = at(cloud, cloud.now + 3 * DAY)
-    revoke(later, one.digest, "bad")
+    revoke(AwsStore(later), one.digest, "bad")
     with pytest.raises(RefusedError, match=r"(?s)which was revoked: bad.*--reason"):
-        rollback(later, NAME)
-    assert rollback(later, NAME, reason="two loses data").after == one.digest
+        rollback(AwsStore(later), NAME)
+    assert rollback(AwsStore(later), NAME, reason="two loses data").after == one.digest
     assert "two loses data" in [line.detail for line in cloud.ledger.audit_lines() if line.action == "rollback"]
+
+
+def test_a_release_is_revoked_by_whatever_shows_it(aws: StrictAws, cloud: Cloud) -> None:
+    """A name alone means what is stable, an id its image, a digest itself; the ledger must know it."""
+    one, two = promoted(cloud, 1), published(cloud, 2)
+    later, image = (
+        AwsStore(at(cloud, cloud.now + 2 * DAY)),
+        parameter(cloud, HOME, channel_name(cloud, NAME, "candidate")),
+    )
+    assert later.meant(NAME).digest == later.meant(one.digest).digest == one.digest
+    assert later.meant(image).digest == later.meant(f"{NAME}:candidate").digest == two.digest
+    with pytest.raises(ContentError, match="the ledger knows no release sha256:00"):
+        later.meant("sha256:00")
+    revoke(later, NAME, "a back door")
+    known = {release.digest: release.revoked_reason for release in cloud.ledger.releases(NAME)}
+    assert known == {one.digest: "a back door", two.digest: ""}
+
+
+def test_a_rebuild_takes_no_revocation_back(aws: StrictAws, cloud: Cloud) -> None:
+    """Where somebody took the tags away that tell of it."""
+    one = published(cloud, 1)
+    cloud.ledger.revoke(one.digest, "bad", cloud.now)
+    rebuild(AwsStore(cloud), [])
+    assert cloud.ledger.release(one.digest).revoked_reason == "bad"  # type: ignore[union-attr]
 
 
 def test_a_machine_on_a_revoked_one_goes_with_it(aws: StrictAws, cloud: Cloud) -> None:
     """In the ledger and in its images' tags; it is neither promoted nor published again."""
     base, child = published(cloud, 1), publish(cloud, disk(seed=9), "container-host").release
     cloud.ledger.record_release(replace(child, base_name=base.repository, base_digest=base.content))
-    changes = revoke(cloud, base.digest, "a back door")
+    changes = revoke(AwsStore(cloud), base.digest, "a back door")
     assert {change.name for change in changes} == {NAME, "container-host"}
     assert cloud.ledger.release(child.digest).revoked_reason == f"its base {NAME} was revoked: a back door"  # type: ignore[union-attr]
     with pytest.raises(RefusedError, match="its base debian-server was revoked: a back door"):
-        promote(cloud, "container-host", "default", gate())
+        promote(AwsStore(cloud), "container-host", "default", gate())
 
 
 def test_a_published_image_is_shown_from_aws_alone(aws: StrictAws, cloud: Cloud) -> None:
@@ -173,7 +205,7 @@ def test_a_tag_that_was_changed_is_shown_as_such_and_stops_the_promotion(aws: St
         assert not shown.proven
         assert shown.problems == (f"the tag {full} says {bad}; signed was {good}",)
         with pytest.raises(RefusedError, match="not what was signed"):
-            promote(cloud, NAME, "default", gate())
+            promote(AwsStore(cloud), NAME, "default", gate())
         ec2.create_tags(Resources=[image], Tags=[{"Key": full, "Value": good}])
     assert show_machine(cloud, NAME).proven
 
@@ -242,9 +274,28 @@ def test_a_lost_ledger_is_filled_again_from_what_is_signed(aws: StrictAws, cloud
     new = cloud_for(cloud.settings.model_copy(update={"database": f"sqlite:///{cloud.settings.state_dir}/new"}),
                     cloud.now + 2 * DAY)  # fmt: skip
     for _ in range(2):
-        assert {release.digest for release in rebuild_machines(new)} == {one.digest, two.digest}
+        assert {release.digest for release in rebuild(AwsStore(new), [])[0]} == {one.digest, two.digest}
         assert len(new.made(kind="image")) == len(new.made(kind="snapshot")) == 4
     assert {line.resource for line in new.made()} <= {line.resource for line in cloud.made()}
-    assert rollback(new, NAME).after == one.digest
+    assert rollback(AwsStore(new), NAME).after == one.digest
     assert pointing(cloud, "stable") == {one.digest}
     new.ledger.close()
+
+
+def test_a_machine_is_promoted_by_the_night(aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its definition says so: `stable` names tonight's release in every region, and nothing failed."""
+    context = Context(cloud.settings, cloud.now, lambda: "", lambda: "127.0.0.1:1", "default", "ann", lenient=True)
+    with closing(context.ledger):
+        loaded = context.definitions[NAME]
+        automatic = loaded.definition.model_copy(update={"promote": "auto"})
+        context.definitions[NAME] = replace(loaded, definition=automatic)
+        artifact, said = built(context.cloud, disk(seed=1)), judged(cloud.now)
+        judgement = replace(said, verdict=replace(said.verdict, subject=NAME))
+        outcome = BuildOutcome(NAME, Action.BUILT, artifact.digest)
+        monkeypatch.setattr(images.release.flow, "build", lambda *_: [outcome])
+        monkeypatch.setattr(images.release.flow, "latest", lambda *_: artifact)
+        monkeypatch.setattr(images.release.flow, "judge", lambda *_: judgement)
+        image, promotion = nightly.publish(context, [NAME])
+        assert (image.line and image.line.status, image.error) == ("published", None)
+        assert (promotion.line, promotion.error, promotion.promoted) == (None, None, NAME)
+        assert pointing(cloud, "stable") == pointing(cloud, "candidate") != set()

@@ -19,7 +19,8 @@ from hardening.foundation.settings import load_settings
 from images.artifact import Release
 from images.aws import tags
 from images.aws.deltas import digests_at, plan_upload, with_zeros
-from images.aws.expiry import Grace, Step, decide
+from images.aws.expiry import Grace, decide
+from images.aws.expiry import RetirementAction as Action
 from images.aws.model import GIB, Ami, Machine, Parent
 from images.aws.orphans import Found
 from images.aws.orphans import decide as decide_leaving
@@ -191,44 +192,44 @@ def test_nothing_is_disabled_or_removed_too_early_or_under_anybody(
     now, users = NOW + day * DAY, ("the instance i-1",) if used else ()
     release = replace(RELEASE, revoked_at=NOW + 3 * DAY, revoked_reason="bad") if revoked else RELEASE
     disabled_at = None if disabled_on is None else NOW + disabled_on * DAY
-    fate = decide(ami(release=release, state=state), users, GRACE, now, disabled_at=disabled_at, unseen=())
+    decision = decide(ami(release=release, state=state), users, GRACE, now, disabled_at=disabled_at, unseen=())
     end = release.revoked_at or release.expires_at
-    assert fate.why
-    if fate.step is Step.DISABLE:
+    assert decision.why
+    if decision.action is Action.DISABLE:
         assert not used
         assert now >= end + GRACE.disable_after
-    if fate.step is Step.REMOVE:
+    if decision.action is Action.REMOVE:
         assert not used
         assert disabled_at is not None
         assert state == "disabled"
         assert now >= disabled_at + GRACE.deregister_after
-    if fate.held:
+    if decision.held:
         assert used
-        assert "the instance i-1" in fate.why
+        assert "the instance i-1" in decision.why
 
 
 def test_an_image_that_does_not_say_when_it_ends_is_kept() -> None:
     """Whoever took its tags away did not end it."""
-    fate = decide(ami(release=None), (), GRACE, NOW + 999 * DAY, disabled_at=None, unseen=())
-    assert (fate.step, "do not tell" in fate.why) == (Step.KEEP, True)
+    decision = decide(ami(release=None), (), GRACE, NOW + 999 * DAY, disabled_at=None, unseen=())
+    assert (decision.action, "do not tell" in decision.why) == (Action.KEEP, True)
 
 
 def test_an_image_that_others_launched_lately_is_kept_where_nobody_can_look() -> None:
     """Within the grace; longer ago, or where everybody can be asked, it goes."""
     now = RELEASE.expires_at + 20 * DAY
     lately = ami(launched_at=now - 2 * DAY)
-    fate = decide(lately, (), GRACE, now, disabled_at=None, unseen=("210987654321",))
-    assert (fate.held, "210987654321" in fate.why) == (True, True)
-    assert decide(lately, (), GRACE, now, disabled_at=None, unseen=()).step is Step.DISABLE
+    decision = decide(lately, (), GRACE, now, disabled_at=None, unseen=("210987654321",))
+    assert (decision.held, "210987654321" in decision.why) == (True, True)
+    assert decide(lately, (), GRACE, now, disabled_at=None, unseen=()).action is Action.DISABLE
     long_ago = replace(lately, launched_at=now - 20 * DAY)
-    assert decide(long_ago, (), GRACE, now, disabled_at=None, unseen=("2",)).step is Step.DISABLE
+    assert decide(long_ago, (), GRACE, now, disabled_at=None, unseen=("2",)).action is Action.DISABLE
 
 
 def test_many_users_are_counted_and_some_named() -> None:
     """The line stays readable."""
     users = tuple(f"the instance i-{number}" for number in range(5))
-    fate = decide(ami(), users, GRACE, RELEASE.expires_at + 20 * DAY, disabled_at=None, unseen=())
-    assert "i-0, the instance i-1, the instance i-2 and 2 more still name it" in fate.why
+    decision = decide(ami(), users, GRACE, RELEASE.expires_at + 20 * DAY, disabled_at=None, unseen=())
+    assert "i-0, the instance i-1, the instance i-2 and 2 more still name it" in decision.why
 
 
 # --- what was left behind ---------------------------------------------------------------------------------------------

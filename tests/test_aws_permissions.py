@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from hardening.foundation.settings import ROOT
-from images.aws.channels import channel_name, promote, revoke, rollback
+from images.aws.channels import channel_name
 from images.aws.client import Client
 from images.aws.cloud import Cloud
 from images.aws.orphans import reap
 from images.aws.permissions import TASKS
 from images.aws.rebuild import rebuild_machines
-from images.aws.retire import walk
+from images.aws.release_store import AwsStore
+from images.aws.retire import retire_images
 from images.aws.show import show_machine
+from images.release.channels import promote, revoke, rollback
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
 from tests.publishing import gate
 from tests.strict_aws import StrictAws
@@ -59,17 +61,17 @@ def test_each_task_asks_for_what_it_says_and_for_nothing_else(
     later = at(cloud, cloud.now + DAY)
     asked: dict[str, set[str]] = {task: set() for task in TASKS}
     asked["image.publish"] |= asked_by(lambda: publish(cloud, disk()))
-    asked["image.promote"] |= asked_by(lambda: promote(cloud, NAME, "default", gate()))
+    asked["image.promote"] |= asked_by(lambda: promote(AwsStore(cloud), NAME, "default", gate()))
     with monkeypatch.context() as patched:  # what it puts away of a killed run needs permissions too
         patched.setattr(Client, "call", dying("Sign", 0, after=True))
         with pytest.raises(Killed):
             publish(cloud, disk(seed=4))
     two = []
     asked["image.publish"] |= asked_by(lambda: two.append(publish(later, disk(seed=2)).release))
-    promote(later, NAME, "default", gate())
+    promote(AwsStore(later), NAME, "default", gate())
     asked["image.show"] |= asked_by(lambda: show_machine(later, NAME))
-    asked["image.rollback"] |= asked_by(lambda: rollback(later, NAME))
-    asked["image.revoke"] |= asked_by(lambda: revoke(later, two[0].digest, "bad"))
+    asked["image.rollback"] |= asked_by(lambda: rollback(AwsStore(later), NAME))
+    asked["image.revoke"] |= asked_by(lambda: revoke(AwsStore(later), two[0].digest, "bad"))
     new = cloud_for(cloud.settings.model_copy(update={"database": f"sqlite:///{tmp_path}/new"}), later.now)
     asked["image.rebuild"] |= asked_by(lambda: rebuild_machines(new))
     _walked(aws, later, asked)
@@ -89,7 +91,7 @@ def _walked(aws: StrictAws, cloud: Cloud, asked: dict[str, set[str]]) -> None:
     aws.client("ec2").disable_image_deprecation(ImageId=cloud.made(kind="image")[0].resource)
     for day in (32, 50, 90):
         then = on(aws, cloud, day)
-        asked["image.prune"] |= asked_by(partial(walk, then, apply=True))
+        asked["image.prune"] |= asked_by(partial(retire_images, then, apply=True))
     assert not aws.images()
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.aws.cloud import Cloud
-from images.aws.publish import publish_machine
+from images.aws.release_store import AwsStore
+from images.release.publish import release
 from tests.cloud import HOME, OTHER, PARTNER, built, cloud_for, definition, disk, publish, settings_at
 from tests.publishing import judged
 from tests.strict_aws import StrictAws
@@ -118,10 +119,10 @@ def test_a_disk_that_is_not_on_this_machine_is_told_with_what_to_do(aws: StrictA
     data = file.read_bytes()
     file.unlink()
     with pytest.raises(OutsideError, match="is not on this machine any more") as raised:
-        publish_machine(cloud, artifact, definition(), judged(cloud.now))
+        release(AwsStore(cloud), artifact, definition(), judged(cloud.now))
     assert "--no-cache" in raised.value.hint
     assert not aws.snapshots()
     file.write_bytes(data)
-    publish_machine(cloud, artifact, definition(), judged(cloud.now))
+    release(AwsStore(cloud), artifact, definition(), judged(cloud.now))
     file.unlink()
-    assert publish_machine(cloud, artifact, definition(), judged(cloud.now)).action == "unchanged"
+    assert release(AwsStore(cloud), artifact, definition(), judged(cloud.now)).action == "unchanged"

@@ -13,9 +13,10 @@ import pytest
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.aws.channels import channel_name
 from images.aws.cloud import Cloud
-from images.aws.publish import publish_machine
+from images.aws.release_store import AwsStore
 from images.aws.statement import parameter
 from images.machine.blocks import BLOCK
+from images.release.publish import release
 from tests.cloud import (
     DAY,
     HOME,
@@ -245,7 +246,7 @@ def test_a_strangers_image_of_the_same_name_is_refused(
 ) -> None:
     """In any region, before a block is sent, or at the latest when it appeared meanwhile; and it is left alone."""
     if late:
-        monkeypatch.setattr("images.aws.publish.refuse_taken_names", lambda cloud, release: None)
+        monkeypatch.setattr("images.aws.release_store.refuse_taken_names", lambda cloud, release: None)
     blocks = disk()
     publish(cloud, blocks)
     name = image_of(aws, HOME)["Name"]
@@ -276,7 +277,7 @@ def test_what_the_gate_refuses_never_reaches_aws(aws: StrictAws, cloud: Cloud) -
     """Nothing is asked there at all."""
     artifact, number = built(cloud, disk()), last_call(aws)
     with pytest.raises(RefusedError, match="nothing was published"):
-        publish_machine(cloud, artifact, definition(), judged(cloud.now, allowed=False))
+        release(AwsStore(cloud), artifact, definition(), judged(cloud.now, allowed=False))
     assert last_call(aws) == number
 
 
@@ -286,7 +287,7 @@ def test_a_disk_that_was_changed_since_it_was_built_is_refused_by_its_checksum(a
     file = next((cloud.settings.state_dir / "disks").iterdir())
     file.write_bytes(NOISE + file.read_bytes()[BLOCK:])
     with pytest.raises(OutsideError, match="PutSnapshotBlock"):
-        publish_machine(cloud, artifact, definition(), judged(cloud.now))
+        release(AwsStore(cloud), artifact, definition(), judged(cloud.now))
     assert not aws.images()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.settings import Settings
-from images.aws.channels import promote
 from images.aws.cloud import Cloud
+from images.aws.release_store import AwsStore
+from images.release.channels import promote
 from pipelines.host import embedded_registry
 from tests.cloud import DAY, OTHER, at, cloud_for, disk, publish, settings_at
 from tests.loop import Answer, Goldsmith
@@ -28,7 +29,7 @@ def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
     for day in (-2, -1):
         then = at(made, made.now + day * DAY)
         publish(then, disk(seed=day))
-        promote(then, NAME, "default", gate())
+        promote(AwsStore(then), NAME, "default", gate())
     yield made
     made.ledger.close()
 

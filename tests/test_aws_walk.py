@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from images.aws.channels import channel_name, revoke
+from images.aws.channels import channel_name
 from images.aws.client import Client
 from images.aws.cloud import Cloud
-from images.aws.expiry import Step
+from images.aws.expiry import RetirementAction as Action
 from images.aws.orphans import reap
-from images.aws.retire import walk
+from images.aws.release_store import AwsStore
+from images.aws.retire import retire_images
 from images.aws.uses import uses_in
+from images.release.channels import revoke
 from tests.cloud import DAY, HOME, PARTNER, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import Fault, StrictAws
 from tests.test_aws_faults import Killed, dying
@@ -53,21 +55,21 @@ def image_of(cloud: Cloud) -> str:
 def test_an_image_is_warned_deprecated_disabled_and_removed_each_in_its_time(aws: StrictAws, cloud: Cloud) -> None:
     """A plan does nothing; applied, the snapshot goes with the image, and the statement, and the ledger knows."""
     image = image_of(cloud)
-    story = [(1, Step.KEEP), (WARNED, Step.WARN), (ENDED, Step.KEEP), (DISABLED, Step.DISABLE),
-             (DISABLED + 29, Step.KEEP), (REMOVED + 1, Step.REMOVE)]  # fmt: skip
+    story = [(1, Action.KEEP), (WARNED, Action.WARN), (ENDED, Action.KEEP), (DISABLED, Action.DISABLE),
+             (DISABLED + 29, Action.KEEP), (REMOVED + 1, Action.REMOVE)]  # fmt: skip
     for day, step in story:
         then = on(aws, cloud, day)
         before = aws.images()
-        assert [fate.step for fate in walk(then, apply=False)] == [step], day
+        assert [decision.action for decision in retire_images(then, apply=False)] == [step], day
         assert aws.images() == before
-        (fate,) = walk(then, apply=True)
-        assert (fate.step, fate.ami.id, fate.held) == (step, image, False)
+        (decision,) = retire_images(then, apply=True)
+        assert (decision.action, decision.ami.id, decision.held) == (step, image, False)
         assert aws.images().get(image, {"state": "gone"})["state"] == _state_on(day)
     assert (aws.images(), aws.snapshots()) == ({}, {})
     assert not aws.client("ssm").describe_parameters()["Parameters"]
     assert not cloud.made()
     assert cloud.ledger.releases(NAME)[0].pruned_at == then.now
-    assert walk(then, apply=True) == ()
+    assert retire_images(then, apply=True) == ()
 
 
 def _state_on(day: int) -> str:
@@ -78,7 +80,7 @@ def test_a_deprecation_that_somebody_took_away_comes_back(aws: StrictAws, cloud:
     """The image's end is ours to say."""
     aws.client("ec2").disable_image_deprecation(ImageId=image_of(cloud))
     then = on(aws, cloud, ENDED)
-    assert [fate.step for fate in walk(then, apply=True)] == [Step.DEPRECATE]
+    assert [decision.action for decision in retire_images(then, apply=True)] == [Action.DEPRECATE]
     assert aws.images()[image_of(cloud)]["deprecate_at"]
 
 
@@ -171,20 +173,24 @@ def test_what_names_an_image_holds_it_back_and_is_named(aws: StrictAws, cloud: C
     """When it should be disabled, and when it should be removed; as a warning before."""
     who = hold(aws, image_of(cloud))
     for day, words in ((WARNED, "expires on"), (ENDED, "to be disabled"), (DISABLED, "not disabled")):
-        (fate,) = walk(on(aws, cloud, day), apply=True)
-        assert (fate.step in {Step.WARN, Step.KEEP}, who in fate.why, words in fate.why) == (True, True, True), fate
-    assert fate.held
+        (decision,) = retire_images(on(aws, cloud, day), apply=True)
+        assert (
+            decision.action in {Action.WARN, Action.KEEP},
+            who in decision.why,
+            words in decision.why,
+        ) == (True, True, True), decision
+    assert decision.held
     assert aws.images()[image_of(cloud)]["state"] == "available"
 
 
 @pytest.mark.parametrize("hold", [by_template, by_parameter], ids=lambda hold: hold.__name__)
 def test_a_disabled_image_that_is_named_again_is_not_removed(aws: StrictAws, cloud: Cloud, hold: Any) -> None:
     """Somebody may want it back."""
-    walk(on(aws, cloud, DISABLED), apply=True)
+    retire_images(on(aws, cloud, DISABLED), apply=True)
     who = hold(aws, image_of(cloud))
-    (fate,) = walk(on(aws, cloud, REMOVED + 1), apply=True)
-    assert (fate.step, fate.held) == (Step.KEEP, True)
-    assert f"not removed: {who}" in fate.why
+    (decision,) = retire_images(on(aws, cloud, REMOVED + 1), apply=True)
+    assert (decision.action, decision.held) == (Action.KEEP, True)
+    assert f"not removed: {who}" in decision.why
     assert image_of(cloud) in aws.images()
 
 
@@ -195,8 +201,8 @@ def test_an_instance_that_began_before_the_image_was_disabled_holds_it(aws: Stri
     ec2.disable_image(ImageId=image_of(cloud))
     stamp = f"{cloud.now + DISABLED * DAY:%Y-%m-%dT%H:%M:%SZ}"
     ec2.create_tags(Resources=[image_of(cloud)], Tags=[{"Key": "dev.goldsmith.disabled-at", "Value": stamp}])
-    (fate,) = walk(on(aws, cloud, REMOVED + 1), apply=True)
-    assert f"not removed: {who}" in fate.why
+    (decision,) = retire_images(on(aws, cloud, REMOVED + 1), apply=True)
+    assert f"not removed: {who}" in decision.why
 
 
 def test_who_begins_to_name_an_image_after_the_plan_holds_it_back(
@@ -212,8 +218,8 @@ def test_who_begins_to_name_an_image_after_the_plan_holds_it_back(
         return found
 
     monkeypatch.setattr("images.aws.retire.uses_in", reading)
-    (fate,) = walk(on(aws, cloud, DISABLED), apply=True)
-    assert (fate.step, seen[0] in fate.why) == (Step.KEEP, True)
+    (decision,) = retire_images(on(aws, cloud, DISABLED), apply=True)
+    assert (decision.action, seen[0] in decision.why) == (Action.KEEP, True)
     assert aws.images()[image_of(cloud)]["state"] == "available"
 
 
@@ -223,13 +229,13 @@ def test_a_channel_holds_and_previous_does_not_hold_what_was_revoked(aws: Strict
     for channel in ("stable", "stable-previous"):
         name = channel_name(cloud, NAME, channel)
         aws.client("ssm").put_parameter(Name=name, Value=line.resource, Type="String")
-        (fate,) = walk(at(cloud, cloud.now + DISABLED * DAY), apply=False)
-        assert (fate.held, f"the parameter {name} still names it" in fate.why) == (True, True)
+        (decision,) = retire_images(at(cloud, cloud.now + DISABLED * DAY), apply=False)
+        assert (decision.held, f"the parameter {name} still names it" in decision.why) == (True, True)
         if channel == "stable":
             aws.client("ssm").delete_parameter(Name=name)
-    revoke(on(aws, cloud, 1), line.release, "bad")
-    (fate,) = walk(on(aws, cloud, DISABLED), apply=False)
-    assert (fate.step, "revoked on" in fate.why) == (Step.DISABLE, True)
+    revoke(AwsStore(on(aws, cloud, 1)), line.release, "bad")
+    (decision,) = retire_images(on(aws, cloud, DISABLED), apply=False)
+    assert (decision.action, "revoked on" in decision.why) == (Action.DISABLE, True)
 
 
 @pytest.mark.parametrize("service", ["ec2", "autoscaling", "ssm"])
@@ -237,9 +243,9 @@ def test_a_region_that_cannot_be_read_holds_its_images_back(aws: StrictAws, clou
     """Unread is not unused; and it says why."""
     then = on(aws, quick(cloud), DISABLED)
     with aws.faulty(Fault("denied", service=service, operation="Describe*")):
-        (fate,) = walk(then, apply=True)
-    assert (fate.step, fate.held) == (Step.KEEP, True)
-    assert f"{HOME} cannot be read: AWS denies {service}:Describe" in fate.why
+        (decision,) = retire_images(then, apply=True)
+    assert (decision.action, decision.held) == (Action.KEEP, True)
+    assert f"{HOME} cannot be read: AWS denies {service}:Describe" in decision.why
     assert aws.images()[image_of(cloud)]["state"] == "available"
 
 
@@ -252,11 +258,11 @@ def test_another_accounts_instances_hold_too(aws: StrictAws, cloud: Cloud) -> No
     aws.client("ec2").modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": PARTNER}]})
     theirs = aws.client("ssm", account=PARTNER)
     theirs.put_parameter(Name="/theirs", Value=image, Type="String")
-    (fate,) = walk(on(aws, there, DISABLED), apply=True)
-    assert f"the parameter /theirs in account {PARTNER} still names it" in fate.why
+    (decision,) = retire_images(on(aws, there, DISABLED), apply=True)
+    assert f"the parameter /theirs in account {PARTNER} still names it" in decision.why
     with aws.faulty(Fault("denied", service="ssm", account=PARTNER)):
-        (fate,) = walk(on(aws, there, DISABLED), apply=True)
-    assert "cannot be read" in fate.why
+        (decision,) = retire_images(on(aws, there, DISABLED), apply=True)
+    assert "cannot be read" in decision.why
     there.ledger.close()
 
 
@@ -270,8 +276,8 @@ def test_a_walk_that_ends_in_the_middle_is_finished_by_the_next(
         with monkeypatch.context() as patched:
             patched.setattr(Client, "call", dying(operation, 0, after=after))
             with suppress(Killed):
-                walk(on(aws, cloud, day), apply=True)
-        walk(on(aws, cloud, day), apply=True)
+                retire_images(on(aws, cloud, day), apply=True)
+        retire_images(on(aws, cloud, day), apply=True)
     assert (aws.images(), aws.snapshots()) == ({}, {})
     assert not aws.client("ssm").describe_parameters()["Parameters"]
     assert cloud.ledger.releases(NAME)[0].pruned_at
@@ -282,8 +288,8 @@ def test_a_snapshot_under_another_image_stays_with_it(aws: StrictAws, cloud: Clo
     then = on(aws, cloud, 25)
     publish(then, disk(), redate=True)
     old = min(cloud.made(kind="image"), key=lambda line: line.at).resource
-    walk(on(aws, cloud, DISABLED), apply=True)
-    walk(on(aws, cloud, REMOVED + 1), apply=True)
+    retire_images(on(aws, cloud, DISABLED), apply=True)
+    retire_images(on(aws, cloud, REMOVED + 1), apply=True)
     assert old not in aws.images()
     assert len(aws.images()) == len(aws.snapshots()) == 1
 
@@ -293,7 +299,7 @@ def test_an_image_that_this_ledger_does_not_know_leaves_whole_too(aws: StrictAws
     other = cloud_for(cloud.settings.model_copy(update={"database": f"sqlite:///{cloud.settings.state_dir}/other"}),
                       cloud.now)  # fmt: skip
     for day in (DISABLED, REMOVED + 1):
-        walk(on(aws, other, day), apply=True)
+        retire_images(on(aws, other, day), apply=True)
     assert (aws.images(), aws.snapshots()) == ({}, {})
     other.ledger.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,17 @@ from hardening.foundation.settings import Judging
 from images import documents
 from images.artifact import Release
 from images.context import Context
-from images.ledger import Move
 from images.registry.answers import NotFoundError
 from images.registry.client import Registry
 from images.registry.referrers import attached
-from images.release.channels import Change, promote, revoke, rollback, trail
+from images.registry.release_store import RegistryStore, locate
+from images.registry.releases import channels_of, release_at
+from images.registry.show import show
+from images.release.channels import Change, promote, revoke, rollback
+from images.release.history import before, below, trail
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.published import Publisher, channels_of, locate, release_at
 from images.release.rebuild import rebuild
-from images.release.show import show
 from pipelines.cli.image import promote_images
 from pipelines.cli.image_output import finish
 from tests.publishing import DAY, NOW, at, built, definition, gate, judged, publisher, running_registry, settings_in
@@ -34,7 +34,7 @@ LIVES = {"lifecycle": {"expires_after": "100d"}}
 
 
 @pytest.fixture
-def to(tmp_path: Path) -> Iterator[Publisher]:
+def to(tmp_path: Path) -> Iterator[RegistryStore]:
     """A publisher to an empty registry."""
     with running_registry(tmp_path / "registry") as address:
         to = publisher(address, tmp_path)
@@ -42,26 +42,26 @@ def to(tmp_path: Path) -> Iterator[Publisher]:
         to.ledger.close()
 
 
-def published(to: Publisher, text: str, day: int) -> Release:
+def published(to: RegistryStore, text: str, day: int) -> Release:
     """A release of `web` on a day."""
     return release(at(to, NOW + day * DAY), built(to.store, text=text), definition(**LIVES), judged()).release
 
 
-def promoted(to: Publisher, text: str, day: int) -> Release:
+def promoted(to: RegistryStore, text: str, day: int) -> Release:
     """A release of `web` that became stable on its day."""
     made = published(to, text, day)
     promote(at(to, NOW + day * DAY), "web", "default", gate())
     return made
 
 
-def trusting(to: Publisher, *policies: str) -> Publisher:
+def trusting(to: RegistryStore, *policies: str) -> RegistryStore:
     """The same publisher where the settings let these policies publish, whatever their strictness."""
     judging = Judging(policies=policies, floor="")
     settings = to.registry.settings.model_copy(update={"judging": judging})
     return replace(to, registry=Registry(to.registry.address, settings))
 
 
-def pointing(to: Publisher) -> dict[str, str]:
+def pointing(to: RegistryStore) -> dict[str, str]:
     """Where the channels point."""
     return channels_of(to.registry, to.registry.repository("web"))
 
@@ -87,11 +87,9 @@ def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
 
 
 @needs_registry
-def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: Publisher) -> None:
-    """Asked again there is nothing to do, and it says so; a plan moves nothing."""
+def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: RegistryStore) -> None:
+    """Asked again there is nothing to do, and it says so."""
     one = published(to, "one", 0)
-    assert promote(to, "web", "default", gate(), apply=False) == Change("web", "stable", "", one.digest, applied=False)
-    assert "stable" not in pointing(to)
     assert promote(to, "web", "default", gate()) == Change("web", "stable", "", one.digest, applied=True)
     assert promote(to, "web", "default", gate()).note == "already there"
     assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
@@ -99,7 +97,7 @@ def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: Publishe
 
 
 @needs_registry
-def test_rollback_goes_back_step_by_step_and_not_forth(to: Publisher) -> None:
+def test_rollback_goes_back_step_by_step_and_not_forth(to: RegistryStore) -> None:
     """From three to two to one, and then there is nothing earlier, also for a ledger rebuilt in between."""
     one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
     assert pointing(to)["stable-previous"] == two.digest
@@ -113,7 +111,7 @@ def test_rollback_goes_back_step_by_step_and_not_forth(to: Publisher) -> None:
 
 
 @needs_registry
-def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(to: Publisher, tmp_path: Path) -> None:
+def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(to: RegistryStore, tmp_path: Path) -> None:
     """The registry remembers where a rollback would go, so a lost ledger cannot send it to the bad release."""
     promoted(to, "one", 0)
     promoted(to, "two", 1)
@@ -126,7 +124,7 @@ def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(to: Publisher, tmp_
 
 
 @needs_registry
-def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: Publisher) -> None:
+def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: RegistryStore) -> None:
     """The re-dated release over the same content is just as bad; other tools read an end of life of today."""
     one = promoted(to, "one", 0)
     promoted(to, "two", 1)
@@ -134,8 +132,6 @@ def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: P
         at(to, NOW + 2 * DAY), built(to.store, text="two"), definition(**LIVES), judged(), redate=True
     ).release
     first = locate(to, pointing(to)["stable"], ["web"])
-    planned = revoke(to, first, "leaked key", apply=False)
-    assert not any(change.applied for change in planned)
     changes = revoke(at(to, NOW + 3 * DAY), first, "leaked key")
     assert {change.channel: change.applied for change in changes} == {"candidate": True, "stable": True}
     assert pointing(to)["stable"] == pointing(to)["candidate"] == one.digest
@@ -152,7 +148,7 @@ def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: P
 
 
 @needs_registry
-def test_a_revoked_release_with_nothing_before_it_is_reported(to: Publisher) -> None:
+def test_a_revoked_release_with_nothing_before_it_is_reported(to: RegistryStore) -> None:
     """A registry cannot take a tag away; the person is told that the channel still points there."""
     promoted(to, "one", 0)
     changes = revoke(to, locate(to, pointing(to)["stable"], []), "bad")
@@ -163,7 +159,7 @@ def test_a_revoked_release_with_nothing_before_it_is_reported(to: Publisher) -> 
 
 
 @needs_registry
-def test_rollback_passes_over_a_revoked_release(to: Publisher) -> None:
+def test_rollback_passes_over_a_revoked_release(to: RegistryStore) -> None:
     """Two was revoked while three was stable: from three it goes to one."""
     one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
     assert revoke(to, f"{two.repository}@{two.digest}", "bad") == ()
@@ -172,7 +168,7 @@ def test_rollback_passes_over_a_revoked_release(to: Publisher) -> None:
 
 
 @needs_registry
-def test_what_has_expired_is_not_promoted(to: Publisher) -> None:
+def test_what_has_expired_is_not_promoted(to: RegistryStore) -> None:
     """The hint says how to get a fresh date."""
     published(to, "one", 0)
     with pytest.raises(RefusedError, match=r"expired on 2027-03-05"):
@@ -180,7 +176,7 @@ def test_what_has_expired_is_not_promoted(to: Publisher) -> None:
 
 
 @needs_registry
-def test_what_another_policy_let_through_becomes_stable_only_by_name(to: Publisher) -> None:
+def test_what_another_policy_let_through_becomes_stable_only_by_name(to: RegistryStore) -> None:
     """The demo's policy accepts the sample of advisories; nobody promotes that by the way."""
     lenient = replace(judged(), verdict=replace(judged().verdict, policy="demo"))
     with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
@@ -197,7 +193,7 @@ def test_what_another_policy_let_through_becomes_stable_only_by_name(to: Publish
 
 
 @needs_registry
-def test_what_is_not_there_is_said(to: Publisher) -> None:
+def test_what_is_not_there_is_said(to: RegistryStore) -> None:
     """No candidate, no such digest, no reason."""
     with pytest.raises(NotFoundError, match="nothing is published"):
         promote(to, "web", "default", gate())
@@ -214,5 +210,16 @@ def test_what_is_not_there_is_said(to: Publisher) -> None:
 )
 def test_going_back_forgets_what_came_after(moves: str, stack: str) -> None:
     """A channel's history is a stack."""
-    history = [Move("r", "stable", digest, NOW + timedelta(seconds=n), "") for n, digest in enumerate(moves)]
-    assert trail(history) == tuple(stack)
+    assert trail(moves) == tuple(stack)
+
+
+@pytest.mark.parametrize(
+    ("moves", "present", "nearest_first", "further_back"),
+    [("", "", "", ""), ("a", "a", "", "a"), ("abc", "c", "ba", "b"), ("abcb", "b", "a", "a"), ("ab", "x", "ba", "x")],
+)
+def test_a_rollback_goes_back_along_the_history(
+    moves: str, present: str, nearest_first: str, further_back: str
+) -> None:
+    """Before what the channel points to; before everything where somebody else moved it to what was never recorded."""
+    assert before(moves, present) == tuple(nearest_first)
+    assert below(moves, present) == further_back

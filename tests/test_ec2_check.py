@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from images.aws import channels
+from images.aws.release_store import AwsStore
 from images.context import Context
 from images.ledger.cloud_resources import GONE
+from images.release import channels
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.session import check, desk
@@ -107,7 +108,7 @@ def test_a_revoked_image_is_out_at_once(office: Office) -> None:
     """Whatever its dates say."""
     at = office.at
     old = at.instance()
-    channels.revoke(at.cloud, at.old.digest, "a backdoor")
+    channels.revoke(AwsStore(at.cloud), at.old.digest, "a backdoor")
     assert "revoked" in rules(office.check()[old])
 
 

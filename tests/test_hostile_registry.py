@@ -26,8 +26,8 @@ from images.plan.upstream import LOCK, Upstream
 from images.registry import client
 from images.registry.client import Registry
 from images.registry.referrers import attached, detach_all, read
-from images.release.published import release_at
-from images.release.show import show
+from images.registry.releases import release_at
+from images.registry.show import show
 from images.store.oci import INDEX, MANIFEST, Store
 from tests.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
 from tests.publishing import NOW

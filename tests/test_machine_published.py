@@ -14,10 +14,11 @@ from hardening.findings import Outcome
 from hardening.foundation.settings import Settings
 from images.artifact import Artifact
 from images.aws.cloud import Cloud
-from images.aws.publish import publish_machine
+from images.aws.release_store import AwsStore
 from images.boot import Level, boot
 from images.machine.blocks import digest_of, linear, split
 from images.plan.planner import Planner
+from images.release.publish import release
 from images.store.files import file_digest
 from pipelines.host import embedded_registry
 from tests.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
@@ -89,7 +90,7 @@ def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, di
     judgement = replace(judgement, verdict=replace(judgement.verdict, subject="m-child"))
     cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
     planned = Planner(shop.context).context.definitions["m-child"].definition
-    return publish_machine(cloud, artifact, planned, judgement).release.digest, built.config["disk"]
+    return release(AwsStore(cloud), artifact, planned, judgement).release.digest, built.config["disk"]
 
 
 def test_the_qcow2_of_a_built_image_boots_with_a_clouds_answer(qcow2: Exported, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from hypothesis import strategies as some
 from hardening.foundation.errors import OutsideError
 from images.artifact import Release
 from images.registry.client import Registry
+from images.registry.release_store import RegistryStore
+from images.registry.retire import prune
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
 from images.release.publish import release
-from images.release.published import Publisher
-from images.release.retention import plan, prune
+from images.release.retention import plan
 from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
@@ -128,7 +129,7 @@ def test_nothing_that_stands_on_something_ever_goes(
 
 
 @pytest.fixture
-def to(tmp_path: Path) -> Iterator[Publisher]:
+def to(tmp_path: Path) -> Iterator[RegistryStore]:
     """A publisher to an empty registry."""
     with running_registry(tmp_path / "registry") as address:
         to = publisher(address, tmp_path)
@@ -136,14 +137,14 @@ def to(tmp_path: Path) -> Iterator[Publisher]:
         to.ledger.close()
 
 
-def published(to: Publisher, text: str, day: int, **more: object) -> Release:
+def published(to: RegistryStore, text: str, day: int, **more: object) -> Release:
     """A release of `web` on a day."""
     return release(at(to, NOW + day * DAY), built(to.store, text=text), definition(), judged(), **more).release  # type: ignore[arg-type]
 
 
 @needs_registry
 def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_it(
-    to: Publisher, tmp_path: Path
+    to: RegistryStore, tmp_path: Path
 ) -> None:
     """Planned first, nothing gone; applied, documents, lists, tags and indexes are gone; the shared content is not."""
     first = published(to, "one", 0)
@@ -169,7 +170,7 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
 
 
 @needs_registry
-def test_a_child_of_another_definition_holds_its_base(to: Publisher) -> None:
+def test_a_child_of_another_definition_holds_its_base(to: RegistryStore) -> None:
     """Also when only the base's name was given."""
     base = published(to, "one", 0)
     child = definition("app", base={"golden": "web"})
@@ -181,7 +182,7 @@ def test_a_child_of_another_definition_holds_its_base(to: Publisher) -> None:
 
 
 @needs_registry
-def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: Publisher) -> None:
+def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: RegistryStore) -> None:
     """`candidate-previous` holds nothing that no rollback would take."""
     one = published(to, "one", 0)
     published(to, "two", 1)
@@ -193,7 +194,7 @@ def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: Publ
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [1, 8])
 def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
-    to: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     """Whichever deletion fails, the release is still found, and then nothing of it is left."""
     for day, text in enumerate(("one", "two", "three")):

@@ -19,12 +19,13 @@ from images.documents import Document
 from images.ledger import ScanRecord
 from images.registry.answers import NotFoundError
 from images.registry.referrers import attach, attached
+from images.registry.release_store import RegistryStore
+from images.registry.releases import channels_of, release_at, releases_in
+from images.registry.show import show
 from images.release.channels import revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.published import Publisher, channels_of, release_at, releases_in
 from images.release.rebuild import rebuild
-from images.release.show import show
 from tests.publishing import (
     DAY,
     NOW,
@@ -46,7 +47,7 @@ WHOLE = {"manifests": 10, "tags": 4}  # content, index, 6 documents, 2 lists of 
 
 
 @pytest.fixture
-def to(tmp_path: Path) -> Iterator[Publisher]:
+def to(tmp_path: Path) -> Iterator[RegistryStore]:
     """A publisher to an empty registry."""
     with running_registry(tmp_path / "registry") as address:
         to = publisher(address, tmp_path)
@@ -54,7 +55,7 @@ def to(tmp_path: Path) -> Iterator[Publisher]:
         to.ledger.close()
 
 
-def test_a_release_is_an_index_that_carries_the_dates(to: Publisher) -> None:
+def test_a_release_is_an_index_that_carries_the_dates(to: RegistryStore) -> None:
     """The content says nothing of the day; no label carries it; the index does, under candidate and a dated tag."""
     artifact = built(to.store)
     done = release(to, artifact, definition(), judged())
@@ -72,7 +73,7 @@ def test_a_release_is_an_index_that_carries_the_dates(to: Publisher) -> None:
     assert to.ledger.open_publications(repository) == ()
 
 
-def test_what_was_said_hangs_on_the_content_or_on_the_release(to: Publisher) -> None:
+def test_what_was_said_hangs_on_the_content_or_on_the_release(to: RegistryStore) -> None:
     """Timeless documents on the content, dated ones on the release, the end of life where other tools look for it."""
     done = release(to, built(to.store), definition(), judged()).release
     of_content = attached(to.registry, done.repository, done.content)
@@ -82,7 +83,7 @@ def test_what_was_said_hangs_on_the_content_or_on_the_release(to: Publisher) -> 
     assert of_release[2].annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
 
 
-def test_publishing_again_changes_nothing(to: Publisher, tmp_path: Path) -> None:
+def test_publishing_again_changes_nothing(to: RegistryStore, tmp_path: Path) -> None:
     """Days later, judged again, by a ledger that was lost: the same release while its dates hold."""
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged())
@@ -98,7 +99,7 @@ def test_publishing_again_changes_nothing(to: Publisher, tmp_path: Path) -> None
     assert len(to.ledger.moves(first.release.repository, "candidate")) == 1
 
 
-def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: Publisher, tmp_path: Path) -> None:
+def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: RegistryStore, tmp_path: Path) -> None:
     """A new index, the content and its documents untouched, even where the store no longer holds the content."""
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
@@ -113,7 +114,7 @@ def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: Publishe
     assert asked.release.expires_at == NOW + 55 * DAY
 
 
-def test_other_dates_or_another_policy_make_another_release(to: Publisher) -> None:
+def test_other_dates_or_another_policy_make_another_release(to: RegistryStore) -> None:
     """What the annotations would say differently is published, whatever the day."""
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
@@ -124,7 +125,7 @@ def test_other_dates_or_another_policy_make_another_release(to: Publisher) -> No
     assert len({first.digest, shorter.digest, stricter.digest}) == 3
 
 
-def test_a_refused_image_is_not_pushed(to: Publisher, tmp_path: Path) -> None:
+def test_a_refused_image_is_not_pushed(to: RegistryStore, tmp_path: Path) -> None:
     """Refused by the gate, or past its support: nothing reaches the registry or the ledger."""
     artifact = built(to.store)
     with pytest.raises(RefusedError, match="nothing was published"):
@@ -136,7 +137,7 @@ def test_a_refused_image_is_not_pushed(to: Publisher, tmp_path: Path) -> None:
     assert to.ledger.releases() == ()
 
 
-def test_a_revoked_content_does_not_come_back_under_a_new_date(to: Publisher) -> None:
+def test_a_revoked_content_does_not_come_back_under_a_new_date(to: RegistryStore) -> None:
     """The nightly run would otherwise publish tomorrow what was revoked today."""
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
@@ -208,7 +209,7 @@ def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call
         to.ledger.close()
 
 
-def test_show_tells_everything_from_the_registry_alone(to: Publisher) -> None:
+def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> None:
     """Dates, status, verdict, findings, packages, base and channels, by name, tag or digest, with JSON types."""
     base = definition(base={"golden": "debian-base"})
     parent = f"sha256:{1:064x}"
@@ -225,7 +226,7 @@ def test_show_tells_everything_from_the_registry_alone(to: Publisher) -> None:
     assert json.loads(by_digest.model_dump_json())["days_left"] == 30
 
 
-def test_show_names_what_is_near_and_refuses_strangers(to: Publisher, tmp_path: Path) -> None:
+def test_show_names_what_is_near_and_refuses_strangers(to: RegistryStore, tmp_path: Path) -> None:
     """A typing error, a repository that is not there, and an image that is none of ours."""
     release(to, built(to.store), definition(), judged())
     with pytest.raises(NotFoundError, match="did you mean candidate"):
@@ -239,7 +240,7 @@ def test_show_names_what_is_near_and_refuses_strangers(to: Publisher, tmp_path: 
         show(to.registry, f"web@{content}", to.prefix, NOW)
 
 
-def test_a_lost_ledger_comes_back_from_the_registry(to: Publisher, tmp_path: Path) -> None:
+def test_a_lost_ledger_comes_back_from_the_registry(to: RegistryStore, tmp_path: Path) -> None:
     """Releases, revocations, channels, artifacts and judgements; twice is once."""
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
@@ -256,7 +257,7 @@ def test_a_lost_ledger_comes_back_from_the_registry(to: Publisher, tmp_path: Pat
     other.ledger.close()
 
 
-def test_a_scan_that_a_registry_tells_of_spares_none_of_ours(to: Publisher, tmp_path: Path) -> None:
+def test_a_scan_that_a_registry_tells_of_spares_none_of_ours(to: RegistryStore, tmp_path: Path) -> None:
     """Whoever can push could say what it was made from; the ledger takes what was found, and nothing of that."""
     made = release(to, built(to.store), definition(), judged()).release
     scan = {**documents.to_json(ScanRecord((REPORT,), ())), "suite": "trixie", "inputs": {REPORT.scanner: "sha256:in"}}

@@ -24,11 +24,12 @@ from images.ledger import ScanRecord
 from images.plan.change import Action
 from images.registry.client import Registry
 from images.registry.referrers import attach, detach_all
+from images.registry.release_store import RegistryStore
+from images.registry.releases import channels_of, release_at
 from images.release import promotion
 from images.release.channels import promote, revoke, rollback
 from images.release.promotion import gate as gate_of
 from images.release.publish import release
-from images.release.published import Publisher, channels_of, release_at
 from images.release.rebuild import rebuild
 from pipelines import nightly
 from tests.publishing import (
@@ -47,7 +48,7 @@ from tests.publishing import (
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
 LIVES = {"lifecycle": {"expires_after": "100d"}}
 BASED = {**LIVES, "base": {"golden": "base"}}
-Other = Callable[..., Publisher]
+Other = Callable[..., RegistryStore]
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def machine(address: str, tmp_path: Path) -> Iterator[Other]:
     """Makes machines, by number: each with a ledger and store of its own, at the same registry."""
-    made: dict[int, Publisher] = {}
+    made: dict[int, RegistryStore] = {}
 
-    def named(number: int = 1) -> Publisher:
+    def named(number: int = 1) -> RegistryStore:
         if number not in made:
             made[number] = publisher(f"{address}/{tmp_path.name.lower().replace('_', '-')}", tmp_path / str(number))
         return made[number]
@@ -72,7 +73,7 @@ def machine(address: str, tmp_path: Path) -> Iterator[Other]:
         one.ledger.close()
 
 
-def put(to: Publisher, name: str, day: int, text: str = "", base: str = "", **more: Any) -> Release:
+def put(to: RegistryStore, name: str, day: int, text: str = "", base: str = "", **more: Any) -> Release:
     """A release of `name` on a day."""
     verdict = replace(judged().verdict, subject=name)
     artifact = built(to.store, name, text or f"{name}{day}", parent=base)
@@ -80,14 +81,14 @@ def put(to: Publisher, name: str, day: int, text: str = "", base: str = "", **mo
     return release(at(to, NOW + day * DAY), artifact, given, replace(judged(), verdict=verdict), **more).release
 
 
-def stable(to: Publisher, name: str, day: int, **more: Any) -> Release:
+def stable(to: RegistryStore, name: str, day: int, **more: Any) -> Release:
     """The same, that became stable."""
     made = put(to, name, day, **more)
     promote(at(to, NOW + day * DAY), name, "default", gate())
     return made
 
 
-def channels(to: Publisher, name: str) -> dict[str, str]:
+def channels(to: RegistryStore, name: str) -> dict[str, str]:
     return channels_of(to.registry, to.registry.repository(name))
 
 
@@ -347,10 +348,10 @@ def test_one_malformed_image_costs_the_night_one_image(
             images.release.flow, "judge", lambda _, one, __: replace(judged(), verdict=verdicts[one.name])
         )
         monkeypatch.setitem(context.__dict__, "parents", dict.fromkeys(names))
-        promoted, failures = list[str](), nightly.Failures()
-        lines = {line.name: line for line in nightly.publish(context, names, [], promoted, failures)}
+        parts = list(nightly.publish(context, names))
+        lines = {part.line.name: part.line for part in parts if part.line}
     assert lines["debian-base"].status == "failed"
     assert "the revocation of" in lines["debian-base"].detail
     assert lines["python-runtime"].status == "published"
-    assert promoted == ["python-runtime"]
-    assert [type(error) for error in failures] == [MalformedError]
+    assert [part.promoted for part in parts if part.promoted] == ["python-runtime"]
+    assert [type(part.error) for part in parts if part.error] == [MalformedError]

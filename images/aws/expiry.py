@@ -1,6 +1,6 @@
 """What becomes of an image as its end comes and goes: warned, deprecated, disabled, removed. Pure.
 
-Each step waits for its grace. To be disabled or removed, nothing may name the image any more: whatever does holds it
+Each action waits for its grace. To be disabled or removed, nothing may name the image any more: whatever does holds it
 back, and is named.
 """
 
@@ -17,7 +17,7 @@ SHOWN = 3
 ON_ITS_WAY = timedelta(minutes=5)  # deprecation is asked for a little ahead, since the past is refused
 
 
-class Step(StrEnum):
+class RetirementAction(StrEnum):
     """What is done to an image."""
 
     KEEP = "keep"
@@ -27,69 +27,72 @@ class Step(StrEnum):
     REMOVE = "remove"
 
 
+KEEP, WARN, DEPRECATE, DISABLE, REMOVE = RetirementAction
+
+
 @dataclass(frozen=True)
 class Grace:
-    """How long an image stays deprecated, and then disabled, before the next step."""
+    """How long an image stays deprecated, and then disabled, before the next action."""
 
     disable_after: timedelta
     deregister_after: timedelta
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What becomes of one image, and why. `held` where the step would be due, and something holds it back."""
+class RetirementDecision:
+    """What becomes of one image, and why. `held` where an action would be due, and something holds it back."""
 
     ami: Ami
-    step: Step
+    action: RetirementAction
     why: str
     held: bool = False
 
 
 def decide(
     ami: Ami, users: Sequence[str], grace: Grace, now: datetime, *, disabled_at: datetime | None, unseen: Sequence[str]
-) -> Fate:
-    """The step that is due for an image of ours.
+) -> RetirementDecision:
+    """The action that is due for an image of ours.
 
     `users` is what names it; `disabled_at` when we disabled it; `unseen` whom it is shared with and where nobody could
     look: a launch there within the grace holds it back too.
     """
     release = ami.release
     if release is None:
-        return Fate(ami, Step.KEEP, "its tags do not tell when it ends")
+        return RetirementDecision(ami, KEEP, "its tags do not tell when it ends")
     end, because = release.expires_at, f"expired on {release.expires_at:%Y-%m-%d}"
     if release.revoked_at:
         end, because = release.revoked_at, f"revoked on {release.revoked_at:%Y-%m-%d}: {release.revoked_reason}"
     if ami.state == "disabled" and disabled_at:
-        return _when_due(ami, Step.REMOVE, disabled_at + grace.deregister_after,
+        return _when_due(ami, REMOVE, disabled_at + grace.deregister_after,
                          f"disabled on {disabled_at:%Y-%m-%d}", users, now, grace.deregister_after, unseen)  # fmt: skip
     if now >= end and ami.state != "disabled" and (ami.deprecated_at is None or ami.deprecated_at > now + ON_ITS_WAY):
-        return Fate(ami, Step.DEPRECATE, because + _used(users))
+        return RetirementDecision(ami, DEPRECATE, because + _used(users))
     if now >= end:
-        return _when_due(ami, Step.DISABLE, end + grace.disable_after, because, users, now, grace.disable_after, unseen)
+        return _when_due(ami, DISABLE, end + grace.disable_after, because, users, now, grace.disable_after, unseen)
     if now >= release.warn_at:
-        return Fate(ami, Step.WARN, f"expires on {end:%Y-%m-%d}{_used(users)}")
-    return Fate(ami, Step.KEEP, f"expires on {end:%Y-%m-%d}")
+        return RetirementDecision(ami, WARN, f"expires on {end:%Y-%m-%d}{_used(users)}")
+    return RetirementDecision(ami, KEEP, f"expires on {end:%Y-%m-%d}")
 
 
-def unread(ami: Ami, why: str) -> Fate:
+def unread(ami: Ami, why: str) -> RetirementDecision:
     """What becomes of an image where a region could not be read: nothing."""
-    return Fate(ami, Step.KEEP, f"held back: {ami.region} cannot be read: {why}", held=True)
+    return RetirementDecision(ami, KEEP, f"held back: {ami.region} cannot be read: {why}", held=True)
 
 
 def _when_due(
-    ami: Ami, step: Step, due: datetime, because: str, users: Sequence[str], now: datetime, grace: timedelta,
-    unseen: Sequence[str],
-) -> Fate:  # fmt: skip
-    """`step`, unless its day has not come, or something holds the image."""
-    verb = {Step.DISABLE: "disabled", Step.REMOVE: "removed"}[step]
+    ami: Ami, action: RetirementAction, due: datetime, because: str, users: Sequence[str], now: datetime,
+    grace: timedelta, unseen: Sequence[str],
+) -> RetirementDecision:  # fmt: skip
+    """`action`, unless its day has not come, or something holds the image."""
+    verb = {DISABLE: "disabled", REMOVE: "removed"}[action]
     if now < due:
-        return Fate(ami, Step.KEEP, f"{because}; to be {verb} from {due:%Y-%m-%d}{_used(users)}")
+        return RetirementDecision(ami, KEEP, f"{because}; to be {verb} from {due:%Y-%m-%d}{_used(users)}")
     if users:
-        return Fate(ami, Step.KEEP, f"{because}; not {verb}: {_named(users)}", held=True)
+        return RetirementDecision(ami, KEEP, f"{because}; not {verb}: {_named(users)}", held=True)
     if unseen and ami.launched_at and ami.launched_at + grace > now:
         where = f"launched on {ami.launched_at:%Y-%m-%d}, perhaps by {unseen[0]}, where nobody could look"
-        return Fate(ami, Step.KEEP, f"{because}; not {verb}: {where}", held=True)
-    return Fate(ami, step, because)
+        return RetirementDecision(ami, KEEP, f"{because}; not {verb}: {where}", held=True)
+    return RetirementDecision(ami, action, because)
 
 
 def _used(users: Sequence[str]) -> str:

@@ -39,11 +39,10 @@ def preflight(cloud: Cloud) -> dict[str, tuple[str, ...]]:
 def refuse_taken_names(cloud: Cloud, release: Release) -> None:
     """Raise RefusedError where a stranger's image has the name that the release's image would get."""
     name = image_name(cloud, release)
-    known = {line.resource for line in cloud.made(kind="image", token=name)}
     for region in cloud.aws.all_regions:
         found = named(cloud, region, name)
         begun = cloud.made(region=region, kind="image", token=name)
-        ours = found and (found.id in known or begun or (found.release and found.release.digest == release.digest))
+        ours = found and (begun or (found.release and found.release.digest == release.digest))
         if found and not ours:
             raise taken(found)
 

@@ -1,4 +1,4 @@
-"""A lost ledger is filled again from AWS: from images whose signed statement holds, and from the channels."""
+"""A lost ledger is filled again from AWS: from images whose signed statement holds."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from hardening.foundation.console import say
 from images.artifact import Release
 from images.aws import tags
 from images.aws.amis import ours_in
-from images.aws.channels import at
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.statement import proof_of, public_key
-from images.ledger import Made, Move
+from images.ledger import Made
 from images.ledger.cloud_resources import STANDING
-from images.release.published import CHANNELS, PREVIOUS, newest_first
+from images.registry.releases import newest_first
+from images.release.revocations import said_by_ledger
 
 
 def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
-    """Write into the ledger what AWS knows: releases, images, snapshots, channels. Run again, it changes nothing.
+    """Write into the ledger what AWS knows: releases, images, snapshots. Run again, it changes nothing.
 
     What is not signed by our key is not believed, and said; what a killed run left is the reaper's.
     """
@@ -31,10 +31,7 @@ def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
                 found[ami.release.digest] = ami.release
                 _record(cloud, ami, ami.release)
     for release in newest_first(found.values())[::-1]:
-        cloud.ledger.record_release(release)
-    for name in sorted({release.name for release in found.values()}):
-        _channels(cloud, name)
-    cloud.note("rebuild", "ledger", f"{len(found)} releases read from AWS")
+        cloud.ledger.record_release(said_by_ledger(cloud.ledger, release))
     return newest_first(found.values())
 
 
@@ -56,16 +53,3 @@ def _line(
 ) -> Made:
     return Made(cloud.aws.account, ami.region, kind, token, release.name, release.content, release.digest,
                 release.published_at, resource, STANDING, details)  # fmt: skip
-
-
-def _channels(cloud: Cloud, name: str) -> None:
-    """Each channel's last move, and the one before it, so that a rollback knows where to go."""
-    repository = cloud.repository(name)
-    for channel in CHANNELS:
-        present = at(cloud, cloud.home, name, channel)
-        if not present or not present.release or cloud.ledger.moves(repository, channel):
-            continue
-        before = at(cloud, cloud.home, name, f"{channel}{PREVIOUS}")
-        digests = [ami.release.digest for ami in (before or present, present) if ami.release]
-        for digest in dict.fromkeys(digests):
-            cloud.ledger.record_move(Move(repository, channel, digest, cloud.now, "rebuild"))

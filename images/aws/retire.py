@@ -1,4 +1,4 @@
-"""The expiry walk: every image of ours in every region, the step that is due, and on request the step itself."""
+"""Retirement: every image of ours in every region, the action that is due, and on request the action itself."""
 
 from __future__ import annotations
 
@@ -10,27 +10,38 @@ from hardening.foundation.errors import GoldsmithError
 from images.aws import tags
 from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, remove_image, remove_snapshot
 from images.aws.cloud import Cloud
-from images.aws.expiry import Fate, Grace, Step, decide, unread
+from images.aws.expiry import (
+    DEPRECATE,
+    DISABLE,
+    KEEP,
+    REMOVE,
+    Grace,
+    RetirementAction,
+    RetirementDecision,
+    decide,
+    unread,
+)
 from images.aws.model import Ami
 from images.aws.uses import Uses, unseen, uses_in
 from images.ledger.cloud_resources import GONE, STANDING
 from images.release import lifecycle
-from images.release.published import PREVIOUS
+from images.release.revocations import said_by_ledger
+from images.release.store import PREVIOUS
 
-STEPS = {Step.DEPRECATE, Step.DISABLE, Step.REMOVE}
+DUE_ACTIONS = {DEPRECATE, DISABLE, REMOVE}
 UNREAD = "unread"
 
 
-def walk(cloud: Cloud, *, apply: bool) -> tuple[Fate, ...]:
-    """Decide over every image of ours, and with `apply` take the steps that are due.
+def retire_images(cloud: Cloud, *, apply: bool) -> tuple[RetirementDecision, ...]:
+    """Decide over every image of ours, and with `apply` take the actions that are due.
 
     Who names the images of a region is read again right before any of them is touched.
     """
     regions = {region: _in_region(cloud, region) for region in _regions(cloud)}
     if not apply:
-        return tuple(fate for fates in regions.values() for fate in fates)
-    done = [fate for region, fates in regions.items() for fate in _take_all(cloud, region, fates)]
-    blind = {fate.ami.region for fate in done if fate.ami.state == UNREAD}
+        return tuple(decision for decisions in regions.values() for decision in decisions)
+    done = [decision for region, decisions in regions.items() for decision in _take_all(cloud, region, decisions)]
+    blind = {decision.ami.region for decision in done if decision.ami.state == UNREAD}
     for region in regions.keys() - blind:
         _forget_missing(cloud, region)
     for region, snapshot, _ in orphans(cloud):
@@ -46,31 +57,23 @@ def _regions(cloud: Cloud) -> tuple[str, ...]:
     return tuple(dict.fromkeys((cloud.home, *cloud.aws.all_regions, *known)))
 
 
-def _in_region(cloud: Cloud, region: str) -> list[Fate]:
-    """The fates of a region's images; where it cannot be read, all that the ledger knows there is held back."""
+def _in_region(cloud: Cloud, region: str) -> list[RetirementDecision]:
+    """The decisions of a region's images; where it cannot be read, all that the ledger knows there is held back."""
     try:
         amis = ours_in(cloud, region)
         uses = uses_in(cloud, region) if amis else {}
     except GoldsmithError as error:
         say(f"{region} cannot be read, so nothing in it is touched: {error.message}")
         return [unread(ami, error.message) for ami in _known(cloud, region)]
-    return [_fate(cloud, ami, uses) for ami in amis]
+    return [_decision(cloud, ami, uses) for ami in amis]
 
 
-def _fate(cloud: Cloud, ami: Ami, uses: Uses) -> Fate:
+def _decision(cloud: Cloud, ami: Ami, uses: Uses) -> RetirementDecision:
     grace = Grace(cloud.aws.disable_after, cloud.aws.deregister_after)
     disabled_at = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}")
-    told = _told(cloud, ami)
+    told = replace(ami, release=said_by_ledger(cloud.ledger, ami.release)) if ami.release else ami
     users = _holding(told, uses.get(ami.id, ()))
     return decide(told, users, grace, cloud.now, disabled_at=disabled_at, unseen=unseen(cloud))
-
-
-def _told(cloud: Cloud, ami: Ami) -> Ami:
-    """The image with a revocation that only the ledger knows of."""
-    known = cloud.ledger.release(ami.release.digest) if ami.release else None
-    if not ami.release or ami.release.revoked_at or not known or not known.revoked_at:
-        return ami
-    return replace(ami, release=replace(ami.release, revoked_at=known.revoked_at, revoked_reason=known.revoked_reason))
 
 
 def _holding(ami: Ami, users: Iterable[str]) -> tuple[str, ...]:
@@ -88,38 +91,38 @@ def _known(cloud: Cloud, region: str) -> list[Ami]:
     ]
 
 
-def _take_all(cloud: Cloud, region: str, fates: Iterable[Fate]) -> list[Fate]:
-    """Take the steps that are due in a region, as far as they still are once its users are read again."""
-    fates = list(fates)
-    if not any(fate.step in STEPS for fate in fates):
-        return fates
+def _take_all(cloud: Cloud, region: str, decisions: Iterable[RetirementDecision]) -> list[RetirementDecision]:
+    """Take the actions that are due in a region, as far as they still are once its users are read again."""
+    decisions = list(decisions)
+    if not any(decision.action in DUE_ACTIONS for decision in decisions):
+        return decisions
     uses = uses_in(cloud, region)
-    return [_taken(cloud, fate, uses) if fate.step in STEPS else fate for fate in fates]
+    return [_taken(cloud, decision, uses) if decision.action in DUE_ACTIONS else decision for decision in decisions]
 
 
-def _taken(cloud: Cloud, fate: Fate, uses: Uses) -> Fate:
-    """Take one step; a failure is told and stops no other."""
-    now = _fate(cloud, fate.ami, uses)
+def _taken(cloud: Cloud, decision: RetirementDecision, uses: Uses) -> RetirementDecision:
+    """Take one action; a failure is told and stops no other."""
+    now = _decision(cloud, decision.ami, uses)
     try:
-        if now.step is fate.step:
-            _take(cloud, fate)
-            cloud.note("prune", fate.ami.where, f"{fate.step}: {fate.why}")
+        if now.action is decision.action:
+            _take(cloud, decision)
+            cloud.note("prune", decision.ami.where, f"{decision.action}: {decision.why}")
     except GoldsmithError as error:
-        return replace(fate, step=Step.KEEP, why=f"{fate.why}; not done: {error.message}", held=True)
+        return replace(decision, action=KEEP, why=f"{decision.why}; not done: {error.message}", held=True)
     return now
 
 
-def _take(cloud: Cloud, fate: Fate) -> None:
-    ami, ec2 = fate.ami, cloud.client("ec2", fate.ami.region)
-    match fate.step:
-        case Step.DEPRECATE:
+def _take(cloud: Cloud, decision: RetirementDecision) -> None:
+    ami, ec2 = decision.ami, cloud.client("ec2", decision.ami.region)
+    match decision.action:
+        case RetirementAction.DEPRECATE:
             deprecate(cloud, ami, cloud.now + SOON)
-        case Step.DISABLE:  # the day first: an image that is disabled without one would wait forever
+        case RetirementAction.DISABLE:  # the day first: an image that is disabled without one would wait forever
             put_tags(
                 cloud, ami.region, (ami.id,), {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
             )
             ec2.call("DisableImage", ImageId=ami.id)
-        case Step.REMOVE:
+        case RetirementAction.REMOVE:
             remove_image(cloud, ami)
 
 

@@ -14,9 +14,7 @@ from images.aws.channels import at, channel_name
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.statement import Proof, parameter, proof_of, public_key
-from images.release import lifecycle
-from images.release.lifecycle import Status
-from images.release.published import CHANNELS, PREVIOUS
+from images.release.store import CHANNELS, PREVIOUS, ShownRelease, as_shown
 
 
 class ShownAmi(BaseModel):
@@ -34,29 +32,10 @@ class ShownAmi(BaseModel):
     problems: tuple[str, ...]
 
 
-class ShownMachine(BaseModel):
+class ShownMachine(ShownRelease):
     """A machine image's release as AWS knows it. `proven`: the signed statement holds of every image shown."""
 
-    model_config = ConfigDict(frozen=True)
-
-    ref: str
-    name: str
-    repository: str
-    digest: str
-    content: str
     linear_digest: str
-    status: Status
-    published_at: datetime
-    warn_at: datetime
-    expires_at: datetime
-    days_left: int
-    revoked_at: datetime | None
-    revoked_reason: str
-    base_name: str
-    base_digest: str
-    profile: str
-    policy: str
-    input_digest: str
     packages_digest: str
     verdict_digest: str
     builder: str
@@ -70,7 +49,7 @@ def show_machine(cloud: Cloud, ref: str, known: Collection[str] = ()) -> ShownMa
 
     Raises ContentError where there is none, with the nearest of the `known` names.
     """
-    home = _home_image(cloud, ref, known)
+    home = home_image(cloud, ref, known)
     found = [home, *_elsewhere(cloud, home)]
     key = public_key(cloud)
     proofs = {ami.where: proof_of(cloud, ami, key) for ami in found}
@@ -80,9 +59,7 @@ def show_machine(cloud: Cloud, ref: str, known: Collection[str] = ()) -> ShownMa
     said = proofs[home.where].statement.get("predicate", {})
     shown = tuple(_shown(cloud, ami, proofs[ami.where], release.name) for ami in found)
     return ShownMachine(
-        ref=ref,
-        status=lifecycle.status(release, cloud.now),
-        days_left=(release.expires_at - cloud.now).days,
+        **as_shown(release, ref, cloud.now),
         linear_digest=home.tags.get(f"{cloud.prefix}{tags.LINEAR}", ""),
         packages_digest=said.get("packagesDigest", ""),
         verdict_digest=said.get("verdictDigest", ""),
@@ -90,11 +67,10 @@ def show_machine(cloud: Cloud, ref: str, known: Collection[str] = ()) -> ShownMa
         proven=all(proof.holds for proof in proofs.values()),
         problems=tuple(dict.fromkeys(problem for one in shown for problem in one.problems)),
         images=shown,
-        **{field: getattr(release, field) for field in ShownMachine.model_fields if hasattr(release, field)},
     )
 
 
-def _home_image(cloud: Cloud, ref: str, known: Collection[str]) -> Ami:
+def home_image(cloud: Cloud, ref: str, known: Collection[str]) -> Ami:
     """The image at home that a reference means."""
     name, _, wanted = ref.partition(":")
     if ref.startswith("ami-"):

@@ -11,17 +11,14 @@ from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from hardening.model import Kind
-from images.artifact import Release
 from images.aws.preflight import preflight
-from images.aws.publish import publish_machine
 from images.build.flow import BuildOutcome, build
-from images.catalog import LoadedDefinition
 from images.context import Context
 from images.plan.change import Action
 from images.plan.graph import order
 from images.release.lifecycle import near_expiry
 from images.release.publish import release
+from images.release.stores import store_of
 from images.scan.judge import judge, latest, refusal
 
 
@@ -65,7 +62,7 @@ def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome
     """The outcomes of images that could not be published whatever was built, asked before anything is."""
     known = {name: found for name in names if (found := context.definitions.get(name))}
     told = {name: error for name in known if (error := _may_not_publish(context, name))}
-    machines = [name for name, found in known.items() if _is_machine(found) and name not in told]
+    machines = [name for name, found in known.items() if found.definition.is_machine and name not in told]
     try:
         if machines:
             preflight(context.cloud)
@@ -87,10 +84,6 @@ def _never_built(name: str, error: GoldsmithError) -> ReleaseOutcome:
     action = Action.REFUSED if isinstance(error, RefusedError) else Action.FAILED
     built = BuildOutcome(name, action, reasons=(error.message,), error=error)
     return ReleaseOutcome(name, action, built, reasons=built.reasons, error=error)
-
-
-def _is_machine(loaded: LoadedDefinition) -> bool:
-    return loaded.definition.kind is Kind.MACHINE
 
 
 def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -> ReleaseOutcome:
@@ -115,26 +108,11 @@ def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
     if not judgement.verdict.allowed:
         raise refusal(judgement)
     definition = context.definitions[built.name].definition
-    releases = context.ledger.releases_of_content(artifact.digest)
-    _refuse_revoked(built.name, releases)
-    standing = next((r for r in releases if not r.pruned_at), None)
+    standing = next((r for r in context.ledger.releases_of_content(artifact.digest) if not r.pruned_at), None)
     redate = standing is not None and near_expiry(standing, context.now)
     say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
-    if definition.kind is Kind.MACHINE:
-        published = publish_machine(context.cloud, artifact, definition, judgement, redate=redate)
-    else:
-        published = release(context.publisher, artifact, definition, judgement, redate=redate)
+    published = release(store_of(context, built.name), artifact, definition, judgement, redate=redate)
     return ReleaseOutcome(
         built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
         built.reasons, verdict=judgement.verdict,
     )  # fmt: skip
-
-
-def _refuse_revoked(name: str, releases: Iterable[Release]) -> None:
-    """What was revoked is wrong inside: the same content does not come back under a new date."""
-    for release_ in releases:
-        if release_.revoked_at:
-            raise RefusedError(
-                f"{name} has the content that was revoked on {release_.revoked_at:%Y-%m-%d}: {release_.revoked_reason}",
-                hint="change what was wrong (packages, files, hardening); image.why shows what would be built",
-            )

@@ -1,4 +1,4 @@
-"""Publication: a dated index over an artifact's content, what was said of it attached, and the moving tag last.
+"""Publication: a dated release over an artifact's content, and the moving `candidate` last.
 
 The ledger is told first which release is about to be made, its day included, so that a run that was killed anywhere is
 taken up by the next one: the same release, nothing doubled. What cannot be taken up (the content changed meanwhile) is
@@ -9,28 +9,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from hardening.catalog import require_may_publish
-from hardening.foundation.errors import ContentError, RefusedError, UsageError
-from hardening.foundation.hashing import canonical, digest_of
+from hardening.foundation.errors import RefusedError
+from hardening.foundation.hashing import canonical
 from images import documents
-from images.artifact import Artifact, Descriptor, Release
-from images.build.workspace import workspace
+from images.artifact import Artifact, Release
 from images.documents import Document
 from images.ledger import Begun
 from images.model import Definition
-from images.registry.client import REF_NAME, write_layout
-from images.registry.referrers import attach
 from images.release import lifecycle
-from images.release.channels import point
-from images.release.published import Publisher, release_at
-from images.release.retention import remove
+from images.release.store import ReleaseStore
 from images.scan.judge import Judgement
-from images.store.oci import INDEX, MANIFEST, Store, as_json
 
 TAKEN_UP_WITHIN = timedelta(days=1)
-Documents = tuple[Document, ...]
 Action = Literal["published", "re-dated", "unchanged"]
 
 
@@ -43,53 +36,33 @@ class Published:
 
 
 def release(
-    to: Publisher, artifact: Artifact, definition: Definition, judgement: Judgement, *, redate: bool = False
+    to: ReleaseStore, artifact: Artifact, definition: Definition, judgement: Judgement, *, redate: bool = False
 ) -> Published:
     """Publish an artifact to the candidate channel; run again, it completes what is missing and doubles nothing.
 
     A release over the same content whose dates still hold is kept, unless `redate` asks for new ones.
     Raises RefusedError when the verdict refuses the image, its content was revoked, or its support has ended.
     """
-    settings = to.registry.settings
-    require_may_publish(settings.roots, settings.judging, judgement.verdict.policy)
+    policy = judgement.verdict.policy
+    require_may_publish(to.settings.roots, to.settings.judging, policy)
     refuse(to.now, definition, judgement)
-    draft = _draft(to, artifact, definition, judgement.verdict.policy)
-    refuse_revoked(to.revoked(draft))
-    begun = _take_up(to, draft, artifact, definition)
-    standing = None if begun or redate else _standing(to, draft, definition)
-    chosen = begun.release if begun else standing or draft
-    said = begun.documents if begun else release_documents(chosen, judgement)
-    earlier = [known for known in to.ledger.releases_of_content(chosen.content) if known.digest != chosen.digest]
-    if chosen is draft:
-        to.ledger.begin_publication(Begun(chosen, said))
-    _complete(to, chosen, artifact, content_documents(artifact, judgement, to.prefix), said)
+    with to.publishing(definition.name):
+        draft = _draft(to, artifact, definition, policy, to.now)
+        refuse_revoked(to.revoked(draft))
+        begun = _take_up(to, draft, artifact, definition)
+        standing = None if begun or redate else _standing(to, draft, definition)
+        chosen = begun.release if begun else standing or draft
+        said = begun.documents if begun else release_documents(chosen, judgement)
+        to.refuse_taken(chosen)
+        earlier = [known for known in to.ledger.releases_of_content(chosen.content) if known.digest != chosen.digest]
+        if chosen is draft:
+            to.ledger.begin_publication(Begun(chosen, said))
+        to.complete(chosen, artifact, judgement, said)
+        to.ledger.end_publication(chosen)
     return Published(chosen, "unchanged" if standing else "re-dated" if earlier else "published")
 
 
-def _complete(to: Publisher, chosen: Release, artifact: Artifact, timeless: Documents, said: Documents) -> None:
-    """Every step of a publication, in the order in which nothing visible is ever half done; each finds itself done."""
-    repository = chosen.repository
-    content = _push_content(to, chosen)
-    index = _push_index(to, chosen, artifact)
-    attach(to.registry, repository, content, timeless)
-    attach(to.registry, repository, index, said)
-    _record(to, chosen)
-    _tag(to, chosen)
-    point(to, repository, "candidate", chosen.digest, "publish")
-    to.ledger.end_publication(chosen)
-
-
-def content_documents(artifact: Artifact, judgement: Judgement, prefix: str) -> Documents:
-    """What is true of the content, whatever the day: SBOM, provenance, results of the checks."""
-    inputs = {f"{prefix}input-digest": artifact.input_digest}
-    return (
-        Document(documents.SBOM, judgement.result.sbom),
-        Document(documents.PROVENANCE, documents.to_bytes(artifact), inputs),
-        Document(documents.CHECKS, documents.to_bytes(judgement.checks), inputs),
-    )
-
-
-def release_documents(chosen: Release, judgement: Judgement) -> Documents:
+def release_documents(chosen: Release, judgement: Judgement) -> tuple[Document, ...]:
     """What was said on the release's own day: scan, verdict, and the date of its end as other tools read it."""
     scan = {
         "reports": documents.to_json(judgement.result.reports),
@@ -126,11 +99,12 @@ def refuse_revoked(draft: Release) -> None:
         )
 
 
-def _draft(to: Publisher, artifact: Artifact, definition: Definition, policy: str) -> Release:
-    """The release that would be made now; `policy` is the one that judged it, which may not be the definition's own."""
-    repository = to.registry.repository(definition.name)
-    _, found = _content(to, repository, artifact.digest)
-    base = definition.base
+def _draft(to: ReleaseStore, artifact: Artifact, definition: Definition, policy: str, day: datetime) -> Release:
+    """The release that would be made on `day`; its digest is known before anything is made.
+
+    `policy` is the one that judged it, which may not be the definition's own.
+    """
+    repository, base = to.repository(definition.name), definition.base
     draft = Release(
         name=definition.name,
         repository=repository,
@@ -139,117 +113,34 @@ def _draft(to: Publisher, artifact: Artifact, definition: Definition, policy: st
         input_digest=artifact.input_digest,
         profile=definition.profile,
         policy=policy,
-        **asdict(lifecycle.dates(definition.lifecycle, to.now)),
-        base_name=to.registry.repository(base.golden) if base.golden else base.image or "",
-        base_digest=(found.get("annotations") or {}).get(f"{lifecycle.OCI}base.digest", ""),
+        **asdict(lifecycle.dates(definition.lifecycle, day)),
+        base_name=to.repository(base.golden) if base.golden else base.image or "",
+        base_digest=to.annotations(repository, artifact).get(f"{lifecycle.OCI}base.digest", ""),
     )
-    return _named(to, draft, artifact)
+    return replace(draft, digest=to.digest(draft, artifact))
 
 
-def _redrafted(to: Publisher, draft: Release, artifact: Artifact, definition: Definition, day: datetime) -> Release:
-    """`draft` as if it had been published on `day`."""
-    dates = lifecycle.dates(definition.lifecycle, day)
-    return _named(to, replace(draft, **asdict(dates)), artifact)
-
-
-def _named(to: Publisher, draft: Release, artifact: Artifact) -> Release:
-    """The draft under the digest that its index will have."""
-    return replace(draft, digest=digest_of(_index(to, draft, artifact)))
-
-
-def _index(to: Publisher, chosen: Release, artifact: Artifact) -> dict[str, Any]:
-    """The release's index: one content, and the annotations."""
-    system, _, architecture = artifact.platform.partition("/")
-    descriptor, _ = _content(to, chosen.repository, chosen.content)
-    child = {**as_json(descriptor), "platform": {"os": system, "architecture": architecture}}
-    annotations = lifecycle.annotations(chosen, to.prefix)
-    return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [child], "annotations": annotations}
-
-
-def _content(to: Publisher, repository: str, digest: str) -> tuple[Descriptor, dict[str, Any]]:
-    """The content manifest and how to refer to it, from the store or, where that was cleared, from the registry."""
-    if to.store.has(digest):
-        return Descriptor(MANIFEST, digest, to.store.blob(digest).stat().st_size), to.store.read_json(digest)
-    found = to.registry.get(f"{repository}@{digest}")
-    return found.descriptor, found.data
-
-
-def _take_up(to: Publisher, draft: Release, artifact: Artifact, definition: Definition) -> Begun | None:
+def _take_up(to: ReleaseStore, draft: Release, artifact: Artifact, definition: Definition) -> Begun | None:
     """The publication that a killed run began, if this run would make the same; what it began otherwise is put away."""
     taken = None
     for begun in to.ledger.open_publications(draft.repository):
-        same = _redrafted(to, draft, artifact, definition, begun.release.published_at) == begun.release
-        if same and to.now - begun.release.published_at < TAKEN_UP_WITHIN:
+        day = begun.release.published_at
+        same = _draft(to, artifact, definition, draft.policy, day) == begun.release
+        if same and to.now - day < TAKEN_UP_WITHIN:
             taken = begun
         else:
-            _put_away(to, begun.release, draft)
+            to.put_away(begun.release, draft)
+            to.ledger.end_publication(begun.release)
+            subject = f"{draft.repository}@{begun.release.digest}"
+            to.note("publish", subject, "a publication that was cut short was put away")
     return taken
 
 
-def _put_away(to: Publisher, begun: Release, draft: Release) -> None:
-    """End a publication that is not worth going on with: as a release if it got that far, else by removing it."""
-    contents = {draft.content, *(known.content for known in to.ledger.releases(begun.name) if not known.pruned_at)}
-    if to.ledger.release(begun.digest):
-        _tag(to, begun)
-    else:
-        remove(to.registry, begun, with_content=begun.content not in contents)
-    to.ledger.end_publication(begun)
-    to.note("publish", f"{begun.repository}@{begun.digest}", "a publication that was cut short was put away")
-
-
-def _standing(to: Publisher, draft: Release, definition: Definition) -> Release | None:
+def _standing(to: ReleaseStore, draft: Release, definition: Definition) -> Release | None:
     """A release that already says what `draft` would, but for its day, and whose end is not near."""
-    for known in [*to.ledger.releases_of_content(draft.content), *_candidate(to, draft.repository)]:
+    for known in to.over(draft):
         dates = lifecycle.dates(definition.lifecycle, known.published_at)
         same = replace(draft, digest=known.digest, **asdict(dates)) == known
-        if same and not lifecycle.near_expiry(known, to.now) and to.registry.find(f"{known.repository}@{known.digest}"):
+        if same and not lifecycle.near_expiry(known, to.now):
             return known
     return None
-
-
-def _candidate(to: Publisher, repository: str) -> tuple[Release, ...]:
-    """What the candidate channel points to, for a ledger that was lost."""
-    try:
-        return (release_at(to.registry, f"{repository}:candidate", to.prefix),)
-    except ContentError:
-        return ()
-
-
-def _push_content(to: Publisher, chosen: Release) -> Descriptor:
-    """Push the content manifest and what it names, unless the repository has it."""
-    target = f"{chosen.repository}@{chosen.content}"
-    if found := to.registry.find(target):
-        return found.descriptor
-    name = chosen.content.removeprefix("sha256:")
-    with workspace(to.registry.settings) as room:
-        layout = to.store.layout_for(chosen.content, room, {REF_NAME: name})
-        to.registry.push(layout, name, target)
-    return _content(to, chosen.repository, chosen.content)[0]
-
-
-def _push_index(to: Publisher, chosen: Release, artifact: Artifact) -> Descriptor:
-    """Push the release's index, without a tag, unless the repository has it."""
-    target = f"{chosen.repository}@{chosen.digest}"
-    if found := to.registry.find(target):
-        return found.descriptor
-    with workspace(to.registry.settings) as room:
-        index = Store(room).put_json(_index(to, chosen, artifact), INDEX)
-        to.registry.push(write_layout(room, [index]), index.digest.removeprefix("sha256:"), target, index_only=True)
-    return index
-
-
-def _record(to: Publisher, chosen: Release) -> None:
-    """The ledger's line; what it already knows of the release stands."""
-    if to.ledger.release(chosen.digest) is None:
-        to.ledger.record_release(chosen)
-        to.note("publish", f"{chosen.repository}@{chosen.digest}", f"expires {chosen.expires_at:%Y-%m-%d}")
-
-
-def _tag(to: Publisher, chosen: Release) -> None:
-    """The dated tag, which never moves."""
-    tag = lifecycle.dated_tag(chosen)
-    found = to.registry.find(f"{chosen.repository}:{tag}")
-    if found is None:
-        to.registry.tag(chosen.repository, chosen.digest, tag)
-    elif found.digest != chosen.digest:
-        raise UsageError(f"{chosen.repository}:{tag} is another release: {found.digest}", hint="publish again tomorrow")

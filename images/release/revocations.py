@@ -47,6 +47,14 @@ def revoked(ledger: Ledger, release: Release, ask: Ask = nothing) -> Release:
     return replace(release, revoked_at=at, revoked_reason=reason)
 
 
+def said_by_ledger(ledger: Ledger, release: Release) -> Release:
+    """The release with a revocation that only the ledger knows of."""
+    known = ledger.release(release.digest)
+    if release.revoked_at or not known or not known.revoked_at:
+        return release
+    return replace(release, revoked_at=known.revoked_at, revoked_reason=known.revoked_reason)
+
+
 def revoked_base(ledger: Ledger, repository: str, digest: str, ask: Ask = nothing) -> tuple[Link, Told] | None:
     """The first base from this one on that is revoked, and what was said of it."""
     for link in bases(ledger, repository, digest):

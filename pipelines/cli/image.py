@@ -11,34 +11,23 @@ from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.gate import explain, judge_image
-from images.aws import channels as machine_channels
-from images.aws.show import ShownAmi, ShownMachine
+from images.aws.show import ShownAmi
 from images.build.flow import build
 from images.context import Context
 from images.documents import to_json
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
+from images.registry.releases import reference_of
 from images.release import channels
-from images.release.channels import Change
+from images.release.channels import Change, Gate
 from images.release.flow import ReleaseOutcome, release_all
 from images.release.promotion import gate
-from images.release.published import locate, reference_of
 from images.release.rebuild import rebuild
-from images.release.retention import Decision, prune
-from images.release.show import Shown, show
+from images.release.store import ShownRelease
+from images.release.stores import store_meant, store_of, stores
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
 from images.store.garbage import Garbage, collect
-from pipelines.cli.image_output import build_line, plan_line
-from pipelines.cli.machine_release import (
-    is_machine,
-    machine_meant,
-    machine_release,
-    prune_machines,
-    rebuild_from_aws,
-    revoke_machine,
-    show_machine_release,
-)
 from pipelines.cli.selection import named, publishable
 from pipelines.contract import (
     BuildLine,
@@ -66,7 +55,7 @@ def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
     if refresh:
         planner.refresh(names)
     say(f"reading the package index and planning {len(names)} image(s), with what they stand on")
-    return [plan_line(plan) for plan in planner.plan_all(names)]
+    return [PlanLine.of(plan) for plan in planner.plan_all(names)]
 
 
 def build_images(
@@ -81,7 +70,7 @@ def build_images(
     if refresh:
         Planner(context).refresh(names)
     outcomes = build(context, names, no_cache=no_cache)
-    return [build_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
+    return [BuildLine.of(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
 
 
 def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
@@ -217,50 +206,40 @@ def promote_images(
     changes, errors = [], []
     for name in publishable(context, pattern):
         try:
-            changes.append(_promote(context, name))
+            changes.append(promote_one(context, name))
         except GoldsmithError as error:
             errors.append(error)
     return changes, errors
 
 
-def _promote(context: Context, name: str) -> Change:
+def promote_one(context: Context, name: str, tonight: Gate | None = None) -> Change:
+    """Move `stable` of one image to what `candidate` points to; `tonight` answers in the place of a gate of its own."""
     policy = context.policy_of(name)
-    if is_machine(context, name):
-        return machine_channels.promote(context.cloud, name, policy, gate(context, policy))
-    return channels.promote(context.publisher, name, policy, gate(context, policy))
+    return channels.promote(store_of(context, name), name, policy, tonight or gate(context, policy))
 
 
 def rollback_image(name: str, reason: str = "") -> list[Change]:
     """Move `stable` back to the release it pointed to before; `reason` lets it be an expired or revoked one."""
     context = image_context()
     only = select(name, context.definitions, "image")[0]
-    if is_machine(context, only):
-        return [machine_channels.rollback(context.cloud, only, reason=reason)]
-    return [channels.rollback(context.publisher, only, reason=reason)]
+    return [channels.rollback(store_of(context, only), only, reason=reason)]
 
 
 def revoke_release(ref: str, reason: str) -> list[Change]:
     """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
     context = image_context()
-    if release := machine_release(context, ref):
-        say(f"revoking {release.name} {release.digest} at AWS: {reason}")
-        return revoke_machine(context.cloud, release, reason)
-    is_bare = ref.startswith("sha256:")
-    reference = locate(context.publisher, ref, sorted(context.definitions)) if is_bare else ref
-    changed = channels.revoke(context.publisher, reference_of(context.publisher.registry, reference), reason)
-    say(f"revoked {reference}: {reason}")
+    changed = channels.revoke(store_meant(context, ref), ref, reason, context.definitions)
+    say(f"revoked {ref}: {reason}")
     return list(changed)
 
 
-def show_release(ref: str) -> Shown | ShownMachine:
+def show_release(ref: str) -> ShownRelease:
     """Everything about a published image, from the registry or AWS alone."""
     context = image_context(looks=True)
-    if machine_meant(context, ref):
-        return show_machine_release(context, ref)
-    return show(context.publisher.registry, ref, context.settings.annotation_prefix, context.now, context.definitions)
+    return store_meant(context, ref).show(ref, context.definitions)
 
 
-def print_release(shown: Shown | ShownMachine, *, as_json: bool) -> None:
+def print_release(shown: ShownRelease, *, as_json: bool) -> None:
     """Print what is known of a release."""
     if as_json:
         print_json(to_json(shown))
@@ -295,11 +274,8 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
     """
     context = context or image_context(looks=not apply)
     look_at_fleets(context)
-    containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
-    decisions = prune(context.publisher, containers, apply=apply)
+    lines = [PruneLine.of(one) for store, names in stores(context) for one in store.retire(names, apply=apply)]
     garbage = [found for found in collect(context, apply=apply) if found.files]
-    lines = [_prune_line(decision, apply=apply) for decision in decisions]
-    lines += prune_machines(context, apply=apply)
     lines += [_garbage_line(found, apply=apply) for found in garbage]
     if any(line.action in {"remove", "disable", "deprecate"} for line in lines):
         say("nothing was done: --apply does what is listed so")
@@ -325,12 +301,6 @@ def _garbage_line(garbage: Garbage, *, apply: bool) -> PruneLine:
     return PruneLine(name=garbage.what, release="", action="removed" if apply else "remove", why=size)
 
 
-def _prune_line(decision: Decision, *, apply: bool) -> PruneLine:
-    action = ("removed" if apply else "remove") if decision.remove else "keep"
-    release = decision.release
-    return PruneLine(name=release.name, release=release.digest, action=action, why=decision.why)
-
-
 def lock_upstreams(pattern: str) -> list[LockLine]:
     """Pin the upstream bases of the definitions that `pattern` means to what their tags name now."""
     context = image_context()
@@ -346,10 +316,12 @@ def lock_upstreams(pattern: str) -> list[LockLine]:
 def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], list[GoldsmithError]]:
     """Fill the ledger from the registry and AWS: the releases that were found there, and what could not be read."""
     context = context or image_context()
-    containers = [name for name in sorted(context.definitions) if not is_machine(context, name)]
-    releases, errors = rebuild(context.publisher, containers)
-    lines = [
-        ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
-        for found in (*releases, *rebuild_from_aws(context))
-    ]
-    return lines, list(errors)
+    lines, errors = list[ReleaseLine](), list[GoldsmithError]()
+    for store, names in stores(context):
+        releases, wrong = rebuild(store, names)
+        errors += wrong
+        lines += [
+            ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
+            for found in releases
+        ]
+    return lines, errors

@@ -13,10 +13,8 @@ from hardening.foundation.settings import load_settings
 
 if TYPE_CHECKING:
     from images.artifact import Release
-    from images.build.flow import BuildOutcome
     from images.context import Context
-    from images.plan.plan import BuildPlan
-    from pipelines.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
+    from pipelines.contract import DefinitionLine, VerifyLine, WhyOutput
 
 DEFINITION_COLUMNS = {
     "image": "name",
@@ -85,26 +83,6 @@ def _channel(context: Context, name: str, channel: str) -> Release | None:
     repositories = dict.fromkeys(release.repository for release in context.ledger.releases(name))
     moves = next((moves for place in repositories if (moves := context.ledger.moves(place, channel))), ())
     return context.ledger.release(moves[-1].digest) if moves else None
-
-
-def plan_line(plan: BuildPlan) -> PlanLine:
-    """What would happen to one image."""
-    from pipelines.contract import PlanLine
-
-    return PlanLine(
-        name=plan.name, platform=plan.platform, action=plan.action, why=plan.why, changes=plan.changes,
-        input_digest=plan.input_digest,
-    )  # fmt: skip
-
-
-def build_line(outcome: BuildOutcome) -> BuildLine:
-    """What became of one image."""
-    from pipelines.contract import BuildLine
-
-    return BuildLine(
-        name=outcome.name, action=outcome.action, digest=outcome.digest, input_digest=outcome.input_digest,
-        reasons=outcome.reasons, seconds=outcome.seconds, waived=outcome.waived,
-    )  # fmt: skip
 
 
 def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:

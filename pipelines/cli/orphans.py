@@ -1,4 +1,4 @@
-"""The reaper of rollouts: finds what they launched and nothing owns, and on request removes what is due."""
+"""The reapers: what killed runs left at AWS, what rollouts launched and nothing owns; removed on request."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from hardening.foundation.errors import GoldsmithError
+from images.aws.orphans import reap as reap_aws
 from images.context import Context
 from images.ledger import Ledger
-from pipelines.cli.machine_release import ReapLine
+from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker.orphans import DockerGround
 from pipelines.fleet.ec2.inventory import places
@@ -17,6 +18,34 @@ from pipelines.fleet.ec2.orphans import Ec2Ground
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.orphans import Ground, Reaping, Standing, decide
 from pipelines.wiring import clock, fleet_host, image_context
+
+REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "action", "because": "why"}
+
+
+class ReapLine(Line):
+    """`image.reap` and `roll.reap`: one thing that nothing owns, and what becomes of it: keep, remove, removed."""
+
+    kind: str
+    where: str
+    name: str
+    action: str
+    why: str
+
+
+def reap_images(*, apply: bool) -> list[ReapLine]:
+    """What killed runs left at AWS, and what becomes of it."""
+    found = reap_aws(image_context(looks=not apply).cloud, apply=apply)
+    return [
+        ReapLine(
+            kind=one.found.kind, where=one.found.where, name=one.found.name, action=_action(one.remove, apply=apply),
+            why=one.why,
+        )
+        for one in found
+    ]  # fmt: skip
+
+
+def _action(remove: bool, *, apply: bool) -> str:
+    return ("removed" if apply else "remove") if remove else "keep"
 
 
 def grounds(context: Context, engine: Callable[[], str]) -> tuple[Ground, ...]:
@@ -76,7 +105,7 @@ def reap_lines(found: Iterable[Reaping], *, apply: bool) -> list[ReapLine]:
             kind=one.leaving.kind,
             where=f"{one.leaving.where}/{one.leaving.id[:20]}",
             name=one.leaving.name,
-            action=("removed" if apply else "remove") if one.remove else "keep",
+            action=_action(one.remove, apply=apply),
             why=one.why,
         )
         for one in found

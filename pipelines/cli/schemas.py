@@ -19,12 +19,12 @@ from hardening.model import Cases, Control, Profile, Waiver
 from hardening.policy import Policy
 from images.aws.show import ShownMachine
 from images.model import Definition
+from images.registry.show import Shown
 from images.release.channels import Change
-from images.release.show import Shown
 from pipelines import contract
 from pipelines.cli.fleet_scan import SeenLine
 from pipelines.cli.machine import ExportLine
-from pipelines.cli.machine_release import ReapLine
+from pipelines.cli.orphans import ReapLine
 from pipelines.cli.rollout_output import MemberLine, RollOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput

@@ -18,9 +18,8 @@ from hardening.foundation.settings import Docker, Judging, Registry, Settings, l
 from images.build.workspace import sweep
 from images.context import Context
 from images.documents import to_json
-from images.release import channels
 from images.release.flow import release_all
-from images.release.promotion import gate
+from pipelines.cli.image import promote_one
 from pipelines.cli.report import write_report
 from pipelines.cli.rollout import check_fleet, roll_fleet, show_members, show_roll
 from pipelines.contract import DemoOutput
@@ -121,8 +120,7 @@ def _publish(context: Context) -> None:
         if outcome.error:
             raise outcome.error
         say(f"{outcome.name}: {outcome.built.action}, {outcome.action}, expires {outcome.expires_at:%Y-%m-%d}")
-        policy = context.policy_of(outcome.name)
-        channels.promote(context.publisher, outcome.name, policy, gate(context, policy))
+        promote_one(context, outcome.name)
 
 
 def _start(context: Context) -> str:

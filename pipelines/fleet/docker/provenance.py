@@ -12,8 +12,8 @@ from hardening.model import Waiver
 from images.artifact import Release
 from images.context import Context
 from images.registry.client import Manifest, Registry
+from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
-from images.release.published import revocation_of
 from images.release.revocations import revoked
 from pipelines.fleet.docker.container_spec import repository
 from pipelines.fleet.golden_status import Standing

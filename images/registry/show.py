@@ -11,15 +11,15 @@ from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Outcome, Reason, Verdict
 from images import documents
-from images.artifact import Artifact
+from images.artifact import Artifact, Release
 from images.documents import from_bytes
 from images.ledger import ScanRecord
 from images.registry.client import Registry
 from images.registry.referrers import Referrer, attached, latest, read
+from images.registry.releases import channels_of, reference_of, release_at
 from images.registry.wire import loaded
 from images.release import lifecycle
-from images.release.lifecycle import Status
-from images.release.published import channels_of, reference_of, release_at
+from images.release.store import ShownRelease, as_shown
 
 
 class Attached(BaseModel):
@@ -32,30 +32,11 @@ class Attached(BaseModel):
     of: str
 
 
-class Shown(BaseModel):
+class Shown(ShownRelease):
     """A release as the registry knows it. `verdict` is `allowed`, `refused`, or `unknown` where none is attached."""
 
-    model_config = ConfigDict(frozen=True)
-
-    ref: str
-    name: str
-    repository: str
-    digest: str
-    content: str
-    status: Status
-    published_at: datetime
-    warn_at: datetime
-    expires_at: datetime
-    days_left: int
-    revoked_at: datetime | None
-    revoked_reason: str
     channels: tuple[str, ...]
     tag: str
-    base_name: str
-    base_digest: str
-    profile: str
-    policy: str
-    input_digest: str
     verdict: str
     judged_at: datetime | None
     reasons: tuple[Reason, ...]
@@ -75,79 +56,64 @@ def show(registry: Registry, ref: str, prefix: str, now: datetime, known: Collec
     """
     reference = reference_of(registry, ref, known)
     release = release_at(registry, reference, prefix)
-    repository = release.repository
-    of_release = attached(registry, repository, release.digest)
-    of_content = attached(registry, repository, release.content)
-    papers = Papers(registry, repository, of_release, of_content, f"{prefix}input-digest", release.input_digest)
-    tags = sorted(tag for tag, digest in channels_of(registry, repository).items() if digest == release.digest)
+    found = AttachedDocuments(registry, release, prefix)
+    tags = sorted(tag for tag, digest in channels_of(registry, release.repository).items() if digest == release.digest)
     return Shown(
-        ref=reference,
-        status=lifecycle.status(release, now),
-        days_left=(release.expires_at - now).days,
+        **as_shown(release, reference, now),
         channels=tuple(tags),
         tag=lifecycle.dated_tag(release),
-        documents=(*_listed(of_release, "release"), *_listed(of_content, "content")),
-        **{field: getattr(release, field) for field in Shown.model_fields if hasattr(release, field)},
-        **_judged(papers),
-        **_built(papers),
+        documents=(*_listed(found.of_release, "release"), *_listed(found.of_content, "content")),
+        **_judged(found),
+        **_built(found),
     )
 
 
-class Papers:
+class AttachedDocuments:
     """The documents attached to one release and its content, read when they are asked for."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        repository: str,
-        of_release: tuple[Referrer, ...],
-        of_content: tuple[Referrer, ...],
-        input_key: str,
-        input_digest: str,
-    ) -> None:
-        self._registry = registry
-        self._repository = repository
-        self._of_release = of_release
-        self._of_content = of_content
-        self._inputs = {input_key: input_digest}
+    def __init__(self, registry: Registry, release: Release, prefix: str) -> None:
+        self._registry, self._repository = registry, release.repository
+        self.of_release = attached(registry, release.repository, release.digest)
+        self.of_content = attached(registry, release.repository, release.content)
+        self._inputs = {f"{prefix}input-digest": release.input_digest}
 
     @property
     def verdict(self) -> Verdict | None:
         """The gate's answer on the release's day."""
-        data = self._read(latest(self._of_release, documents.VERDICT))
+        data = self._read(latest(self.of_release, documents.VERDICT))
         return from_bytes(Verdict, data) if data else None
 
     @property
     def scan(self) -> ScanRecord | None:
         """What the scanners said on the release's day."""
-        data = self._read(latest(self._of_release, documents.SCAN))
+        data = self._read(latest(self.of_release, documents.SCAN))
         said = from_bytes(ScanRecord, data) if data else None
         return said and ScanRecord(said.reports, said.findings)  # what a registry says spares no scan of ours
 
     @property
     def checks(self) -> tuple[CheckResult, ...]:
         """The results of the controls' checks."""
-        data = self._read(latest(self._of_content, documents.CHECKS, **self._inputs))
+        data = self._read(latest(self.of_content, documents.CHECKS, **self._inputs))
         return from_bytes(tuple[CheckResult, ...], data) if data else ()
 
     @property
     def artifact(self) -> Artifact | None:
         """The provenance: the artifact with all its inputs."""
-        data = self._read(latest(self._of_content, documents.PROVENANCE, **self._inputs))
+        data = self._read(latest(self.of_content, documents.PROVENANCE, **self._inputs))
         return from_bytes(Artifact, data) if data else None
 
     @property
     def sbom(self) -> dict[str, Any]:
         """The SBOM (CycloneDX)."""
-        data = self._read(latest(self._of_content, documents.SBOM))
+        data = self._read(latest(self.of_content, documents.SBOM))
         return loaded(data, "the attached SBOM") if data else {}
 
     def _read(self, referrer: Referrer | None) -> bytes:
         return read(self._registry, self._repository, referrer) if referrer else b""
 
 
-def _judged(papers: Papers) -> dict[str, Any]:
-    verdict, scan = papers.verdict, papers.scan
+def _judged(found: AttachedDocuments) -> dict[str, Any]:
+    verdict, scan = found.verdict, found.scan
     findings = scan.findings if scan else ()
     return {
         "verdict": ("allowed" if verdict.allowed else "refused") if verdict else "unknown",
@@ -156,13 +122,13 @@ def _judged(papers: Papers) -> dict[str, Any]:
         "findings": dict(Counter(finding.severity.value for finding in findings)),
         "findings_count": len(findings),
         "scanners": {report.scanner: report.outcome for report in (scan.reports if scan else ())},
-        "checks": dict(Counter(check.outcome.value for check in papers.checks)),
+        "checks": dict(Counter(check.outcome.value for check in found.checks)),
     }
 
 
-def _built(papers: Papers) -> dict[str, Any]:
-    artifact = papers.artifact
-    components = papers.sbom.get("components", ())
+def _built(found: AttachedDocuments) -> dict[str, Any]:
+    artifact = found.artifact
+    components = found.sbom.get("components", ())
     purls = [one.get("purl") for one in components if isinstance(one, dict)] if isinstance(components, list) else []
     listed = sum(1 for purl in purls if str(purl).startswith("pkg:deb/"))
     return {

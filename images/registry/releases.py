@@ -5,54 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from hardening.foundation.errors import ContentError, MalformedError, nearest
-from hardening.foundation.hashing import DIGEST
 from images.artifact import Release
 from images.documents import REVOCATION
-from images.ledger import Ledger
 from images.registry.answers import NotFoundError
 from images.registry.client import Manifest, Registry, split
 from images.registry.referrers import attached, latest
 from images.release import lifecycle
-from images.release.revocations import revoked
-from images.store.oci import Store
+from images.release.store import CHANNELS, PREVIOUS
 
-CHANNELS = ("candidate", "stable")
-PREVIOUS = "-previous"
 DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
 READERS = 8
-
-
-@dataclass(frozen=True)
-class Publisher:
-    """What every flow over releases works with; `now` is its one reading of the clock, `actor` whom the audit names."""
-
-    registry: Registry
-    ledger: Ledger
-    store: Store
-    now: datetime
-    actor: str
-
-    @property
-    def prefix(self) -> str:
-        """Our own annotations' prefix."""
-        return self.registry.settings.annotation_prefix
-
-    def revoked(self, release: Release) -> Release:
-        """The release, revoked where ledger or registry say so of it or of what it stands on. Raises OutsideError."""
-        return revoked(self.ledger, release, self.revocation)
-
-    def revocation(self, repository: str, digest: str) -> tuple[datetime, str] | None:
-        """When and why something in our registry was revoked, as that tells it."""
-        ours = repository.startswith(f"{self.registry.address}/")
-        return revocation_of(self.registry, repository, digest, self.prefix) if ours else None
-
-    def note(self, action: str, subject: str, detail: str = "") -> None:
-        """Write an audit line."""
-        self.ledger.audit(self.now, self.actor, action, subject, detail)
 
 
 def reference_of(registry: Registry, ref: str, known: Collection[str] = ()) -> str:
@@ -91,20 +57,6 @@ def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ..
         found = pool.map(lambda tag: _release_or_none(registry, f"{repository}:{tag}", prefix), tags)
         unique = {release.digest: release for release in found if release}
     return newest_first(unique.values())
-
-
-def locate(to: Publisher, digest: str, names: Iterable[str]) -> str:
-    """The full reference of a release known only by its digest. Raises ContentError where there is none."""
-    if not re.fullmatch(DIGEST, digest):
-        hint = "sha256: and 64 hexadecimal digits, as ./goldsmith image.show prints it"
-        raise ContentError(f"{digest} is no digest", hint=hint)
-    if known := to.ledger.release(digest):
-        return f"{known.repository}@{digest}"
-    for name in names:
-        if to.registry.find(f"{to.registry.repository(name)}@{digest}"):
-            return f"{to.registry.repository(name)}@{digest}"
-    known_digests = [release.digest for release in to.ledger.releases()]
-    raise ContentError(f"no release has the digest {digest}", hint=nearest(digest, known_digests[:20]))
 
 
 def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
