@@ -136,14 +136,13 @@ def test_without_a_plan_a_fleet_that_asks_for_approval_begins_only_as_its_owner(
     assert [one.action for one in ledger.audit_lines()] == [AS_OWNER, "begin by plan"]
 
 
-def test_the_groups_of_the_same_start_use_the_plan_too(ledger: Ledger, tmp_path: Path) -> None:
-    """Members first, then what a service rolls; no later start does."""
+def test_no_later_start_uses_the_plan(ledger: Ledger, tmp_path: Path) -> None:
+    """One start is one rollout, of members and of groups."""
     made, file = filed(ledger, tmp_path)
     approve_plan(by(ledger, "bob@there"), "web", file)
     begin(ledger, made, "r1")
-    begin(ledger, made, "r2", also="r1")
     with pytest.raises(RefusedError, match="the rollout r1 has used this plan already"):
-        begin(ledger, made, "r3", also="r2")
+        begin(ledger, made, "r2")
 
 
 @pytest.mark.parametrize("end", [OutsideError("somebody else has it"), KeyboardInterrupt()], ids=["refused", "Ctrl-C"])

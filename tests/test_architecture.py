@@ -116,7 +116,6 @@ PURE = {
     "pipelines.rollout.tenure",
     "pipelines.rollout.waves",
     "pipelines.rollout.member_context",
-    "pipelines.rollout.progress",
 }
 WORLD = {
     *("os", "subprocess", "socket", "shutil", "tempfile", "time", "urllib", "http", "random", "secrets", "threading"),

@@ -108,7 +108,7 @@ class Desk:
         world = self.world()
         refuse_nobody(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         if not world.members and world.groups:
-            return seal(nothing(self.fleet, world.target), world, self.context.actor)
+            return seal(nothing(self.fleet, world.target), world, self.context.actor, adopt, automated=automated)
         judged = self._judged(world.members, judged)
         made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated)
         return seal(made, world, self.context.actor, adopt, automated=automated)

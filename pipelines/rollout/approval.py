@@ -74,24 +74,17 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
 
 
 @contextmanager
-def consented(
-    at: Desk, sealed: Sealed, rollout: str, *, planned: bool, as_owner: bool = False, also: str = ""
-) -> Iterator[None]:
+def consented(at: Desk, sealed: Sealed, rollout: str, *, planned: bool, as_owner: bool = False) -> Iterator[None]:
     """Let the rollout begin by this plan, which is used up by it; a rollout that never begins leaves it unused.
 
-    `planned`: it comes from a file. `also`: the rollout of the same start that has used the plan already. Raises
-    RefusedError where the fleet asks for an approval and none stands, or where another rollout has used the plan.
+    `planned`: it comes from a file. Raises RefusedError where the fleet asks for an approval and none stands, or where
+    another rollout has used the plan.
     """
     ledger, now, actor = at.context.ledger, at.now(), at.context.actor
     required = at.fleet.approval is Approval.REQUIRED
     if (required and as_owner) or (planned and not required):
         ledger.record_plan(line_of(sealed))
-    line = ledger.plan(digest(sealed))
-    if line and also and line.rollout == also:
-        ledger.audit(now, actor, "begin by plan", rollout, told(line))
-        yield
-        return
-    if line:
+    if line := ledger.plan(digest(sealed)):
         _refuse_used(line)
     if required and as_owner:
         ledger.approve_plan(digest(sealed), actor, now)  # where somebody else has, that stands

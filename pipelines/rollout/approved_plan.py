@@ -21,10 +21,9 @@ from images.documents import from_json, to_json
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.orders import GroupOrder, GroupsOrder
-from pipelines.rollout.plan import Plan
+from pipelines.rollout.plan import GroupStep, Plan
 
-FORM = "goldsmith.rollout-plan/1"
+FORM = "goldsmith.rollout-plan/2"
 VALID_FOR = timedelta(days=3)
 SHOWN = 10
 
@@ -33,9 +32,9 @@ SHOWN = 10
 class Sealed:
     """A plan and the world that it was made in. `fleet` is the fleet's file, `members` the handle of each member's id.
 
-    `adopt`: which unknown members it takes over on purpose. `groups`: which groups a service is to roll, and at what
-    pace, its `rollout` to be named by whoever starts it; None where none is. `groups_seen`: every group of the fleet.
-    `ill`: the ids of members that did not serve; `automated`: planned for a run that nobody asked for.
+    `adopt`: which unknown members it takes over on purpose. `groups_seen`: every group of the fleet, also those that
+    stay as they are. `ill`: the ids of members that did not serve; `automated`: planned for a run that nobody asked
+    for.
     """
 
     plan: Plan
@@ -45,7 +44,6 @@ class Sealed:
     made_at: datetime
     made_by: str
     expires_at: datetime
-    groups: GroupsOrder | None = None
     groups_seen: tuple[Group, ...] = ()
     ill: tuple[str, ...] = ()
     automated: bool = False
@@ -62,10 +60,7 @@ class Present:
     groups: Sequence[Group] = ()
 
 
-def seal(
-    plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), groups: GroupsOrder | None = None,
-    *, automated: bool = False,
-) -> Sealed:  # fmt: skip
+def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), *, automated: bool = False) -> Sealed:
     """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
     return Sealed(
         plan=plan,
@@ -75,7 +70,6 @@ def seal(
         made_at=world.now,
         made_by=by,
         expires_at=world.now + VALID_FOR,
-        groups=groups,
         groups_seen=tuple(world.groups),
         ill=tuple(sorted(member.id for member in world.members if not member.healthy)),
         automated=automated,
@@ -115,12 +109,7 @@ def opened(text: str, file: str) -> Sealed:
 
 def refuse_moved(sealed: Sealed, present: Present) -> None:
     """Raise RefusedError where the world is not the one that was approved, with all that differs."""
-    _refuse(sealed, present, compare(sealed, present))
-
-
-def refuse_moved_groups(sealed: Sealed, present: Present) -> None:
-    """The same for what a service rolls alone: by then the members that the plan steps are others."""
-    _refuse(sealed, present, (*_moved(sealed.plan.target, present.target), *_regrouped(sealed, present)))
+    _refuse(sealed, present.fleet, compare(sealed, present))
 
 
 def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
@@ -128,12 +117,12 @@ def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
 
     What runs is the plan made again; what the file says of floor, waves and members is only compared with it.
     """
-    _refuse(sealed, present, tuple(_replanned(sealed.plan, again)))
+    _refuse(sealed, present.fleet, tuple(_replanned(sealed.plan, again)))
 
 
-def refuse_repaced(sealed: Sealed, again: Sequence[GroupOrder], present: Present) -> None:
+def refuse_repaced(sealed: Sealed, again: Sequence[GroupStep], fleet: Fleet) -> None:
     """The same for the groups that a service rolls: which they are, and the pace that the fleet's limits give."""
-    planned = {one.group.id: one for one in sealed.groups.groups} if sealed.groups else {}
+    planned = {one.group.id: one for one in sealed.plan.groups}
     now = {one.group.id: one for one in again}
     reasons = [
         f"{name} is to be rolled by the plan, and violates nothing" for name in sorted(planned.keys() - now.keys())
@@ -143,7 +132,7 @@ def refuse_repaced(sealed: Sealed, again: Sequence[GroupOrder], present: Present
         for name, one in sorted(now.items())
         if planned[name].pacing != one.pacing
     ]
-    _refuse(sealed, present, reasons)
+    _refuse(sealed, fleet, reasons)
 
 
 def as_then(sealed: Sealed, members: Sequence[Member]) -> list[Member]:
@@ -168,12 +157,12 @@ def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
     return [([step.member.id for step in w.steps], w.parallel, w.canary, w.bake) for w in plan.waves]
 
 
-def _refuse(sealed: Sealed, present: Present, reasons: Sequence[str]) -> None:
+def _refuse(sealed: Sealed, fleet: Fleet, reasons: Sequence[str]) -> None:
     if reasons:
         raise RefusedError(
             f"the approved plan of {sealed.made_at:%Y-%m-%d %H:%M} UTC by {sealed.made_by} no longer fits",
             evidence="\n".join(reasons),
-            hint=f"plan anew and have it approved: ./goldsmith roll.plan {present.fleet.name} --output FILE",
+            hint=f"plan anew and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE",
         )
 
 

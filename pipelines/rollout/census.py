@@ -34,7 +34,11 @@ async def count(rolling: Rolling) -> Census:
 
 
 async def count_at_first(rolling: Rolling) -> Census | None:
-    """The same before anything is done; None where the fleet does not answer, which the rollout meets soon enough."""
+    """The same before anything is done; None where the fleet does not answer, which the rollout meets soon enough, and
+    where a service rolls all of it, which looks after that itself.
+    """
+    if not rolling.order.plan.waves:
+        return None
     try:
         return await count(rolling)
     except GoldsmithError:

@@ -20,12 +20,10 @@ from pipelines.fleet.model import FleetKind
 from pipelines.fleet.session import Desk
 from pipelines.fleet.together import together
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.group import GroupWorld
-from pipelines.rollout.group_flow import GROUPS, group_flows
 from pipelines.rollout.leasing import leased
 from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
-from pipelines.rollout.orders import World, one_by_one
+from pipelines.rollout.orders import OLDER_GROUPS, World, is_older, one_by_one
 from pipelines.rollout.present_judge import PresentJudge
 from pipelines.rollout.state import Outcome, RolloutState, Stage
 from pipelines.rollout.store import view
@@ -44,7 +42,7 @@ class SteadyClock:
 
 
 def carry_out(at: Desk, order: Json) -> Outcome:
-    """Carry an Order or a GroupsOrder (JSON) to its end, from wherever an earlier process left it.
+    """Carry an Order (JSON) to its end, from wherever an earlier process left it.
 
     Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
     process has the fleet. A rollout that failed, and is back as it was, is no error here: its Outcome says so.
@@ -59,7 +57,7 @@ def carry_out(at: Desk, order: Json) -> Outcome:
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
-                answer = worker.carry(GROUPS if "groups" in order else ROLLOUT, rollout, order)
+                answer = worker.carry(OLDER_GROUPS if is_older(order) else ROLLOUT, rollout, order)
             except LostError:
                 raise tenure.lost() from None
             except Exception as error:
@@ -100,12 +98,8 @@ def go_on(at: Desk) -> tuple[Outcome, ...]:
 
 
 def _flows(at: Desk, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
-    """What a process carries of this fleet: its members, and the groups that a service rolls."""
+    """What a process carries of this fleet."""
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
     many = together if at.fleet.kind is FleetKind.DOCKER else one_by_one
-    world = World(at.members, journal, PresentJudge(at), now, many)
-    members = flows(lambda _fleet: world)
-    if at.groups is None:
-        return members
-    groups = GroupWorld(at.groups, journal, world.judge)
-    return {**members, **group_flows(lambda _fleet: groups, now)}
+    world = World(at.members, journal, PresentJudge(at), now, many, at.groups)
+    return flows(lambda _fleet: world)

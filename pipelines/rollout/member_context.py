@@ -21,14 +21,32 @@ SHOWN_READS = 5
 MOST_BETWEEN_READS = timedelta(seconds=5)
 
 
-class Work:
-    """A member, its orders, and how far it is."""
+class StepContext:
+    """A member or a group under way, and how far it is."""
 
-    def __init__(self, hand: Hand, world: World, order: MemberOrder, state: MemberState) -> None:
+    def __init__(self, hand: Hand, world: World, state: MemberState) -> None:
         self.hand = hand
         self.world = world
-        self.order = order
         self.state = state
+
+    def save(self, phase: Phase) -> None:
+        """Write down a phase; for use inside the step that reaches it."""
+        self.world.journal.mark(self.hand.rollout, replace(self.state, phase=phase))
+
+    async def end(self, phase: Phase, note: str = "", failure: str = "") -> MemberState:
+        """Write down how it ended, or that the new version serves."""
+        kept = "; ".join(part for part in (self.state.note, note) if part)
+        self.state = replace(self.state, phase=phase, note=kept, failure=failure)
+        await self.hand.note(f"{phase} {self.state.name}", lambda: self.save(phase))
+        return self.state
+
+
+class Work(StepContext):
+    """A member, its order, and how far it is."""
+
+    def __init__(self, hand: Hand, world: World, order: MemberOrder, state: MemberState) -> None:
+        super().__init__(hand, world, state)
+        self.order = order
 
     @property
     def fleet(self) -> MemberFleet:
@@ -39,10 +57,6 @@ class Work:
     def key(self) -> Key:
         """The domain key of every effect."""
         return self.order.key(self.state.old)
-
-    def save(self, phase: Phase) -> None:
-        """Write down a phase; for use inside the step that reaches it."""
-        self.world.journal.mark(self.order.rollout, replace(self.state, phase=phase))
 
     async def free(self, action: str, effect: Callable[[], Json]) -> Json:
         """An effect that a pause holds back."""
@@ -56,13 +70,6 @@ class Work:
         """An effect that must not wait: its member is between two safe points."""
         name = f"{action} {self.order.name}"
         return await (self.hand.act(name, effect, tries) if tries else self.hand.act(name, effect))
-
-    async def end(self, phase: Phase, note: str = "", failure: str = "") -> MemberState:
-        """Write down how the member ended, or that it serves."""
-        kept = "; ".join(part for part in (self.state.note, note) if part)
-        self.state = replace(self.state, phase=phase, note=kept, failure=failure)
-        await self.hand.note(f"{phase} {self.order.name}", lambda: self.save(phase))
-        return self.state
 
 
 @dataclass
@@ -130,7 +137,7 @@ async def _watched(work: Work, which: str, row: Row, *, obeys: bool) -> Row:
         if row.proved or turns.slept >= work.order.limits.healthy_deadline:
             return row
         if obeys and work.hand.stops(Stance(stance)):
-            raise StoppedError(f"stopped by {stance}")
+            raise StoppedError.by(Stance(stance))
         row.slept(await turns.next())
 
 

@@ -20,7 +20,16 @@ HELD = timedelta(seconds=2)
 
 
 class StoppedError(RefusedError):
-    """A person stopped the rollout."""
+    """A person stopped the rollout. `stance`: how; only the flow that found it out itself knows that."""
+
+    stance: Stance | None = None
+
+    @classmethod
+    def by(cls, stance: Stance) -> StoppedError:
+        """The error for what a person wants."""
+        error = cls(f"stopped by {stance}")
+        error.stance = stance
+        return error
 
 
 class UnhealthyError(RefusedError):
@@ -95,7 +104,7 @@ class Hand:
             await turns.next(counts=False)
             return True
         if self.stops(stance):
-            raise StoppedError(f"stopped by {stance}")
+            raise StoppedError.by(stance)
         return False
 
     def stops(self, stance: Stance) -> bool:
@@ -125,7 +134,7 @@ class Hand:
     def _unless_stopped(self, effect: Callable[[], Json]) -> Json:
         stance = self.stance()
         if self.stops(stance):
-            raise StoppedError(f"stopped by {stance}")
+            raise StoppedError.by(stance)
         return effect()
 
     async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
