@@ -12,9 +12,33 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from invoke import Collection, Context, Exit, ParseError, Program, task
+_YAML = "invoke.vendor.yaml"
+
+
+def _spare(module: str, **names: Any) -> None:
+    """Let `module` stand empty but for `names` while Invoke is imported: it needs it for its own tests or settings."""
+    if module not in sys.modules:
+        sys.modules[module] = ModuleType(module)
+        sys.modules[module].__dict__.update(names, _spared=True)
+
+
+def _safe_load(text: Any) -> Any:
+    from importlib import import_module
+
+    del sys.modules[_YAML]
+    return import_module(_YAML).safe_load(text)
+
+
+_spare("unittest.mock", Mock=object)  # with asyncio and SSL, a sixth of our start
+_spare(_YAML, safe_load=_safe_load)
+
+from invoke import Collection, Context, Exit, ParseError, Program, task  # noqa: E402
+
+if hasattr(sys.modules["unittest.mock"], "_spared"):
+    del sys.modules["unittest.mock"]  # whoever wants it gets the real one
 
 JSON = {"json": "print JSON on standard output, for other programs"}
 REFRESH = {"refresh": "ask the mirror for its package index first, as every night does"}
@@ -59,7 +83,7 @@ def command(
 def image_list(c: Context, json: bool = False) -> None:
     """Every definition: what was built last, and where its channels point."""
     from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show
-    from pipelines.cli.wiring import image_context
+    from pipelines.wiring import image_context
 
     show(definition_lines(image_context(looks=True)), DEFINITION_COLUMNS, as_json=json)
 
@@ -537,7 +561,7 @@ def schema(c: Context) -> None:
 def lint(c: Context) -> int:
     """All content cross-checked; linter, formatter and type checker over the whole checkout."""
     from pipelines.cli.checks import LINT, run_checks
-    from pipelines.cli.lint import lint_content
+    from pipelines.lint import lint_content
 
     return max(lint_content(), run_checks(LINT))
 
@@ -547,8 +571,8 @@ def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
     from hardening.foundation.settings import load_settings
     from pipelines.cli.checks import LINT, pytest_command, run_checks
-    from pipelines.cli.lint import lint_content
     from pipelines.host.provision import setup
+    from pipelines.lint import lint_content
 
     setup(load_settings(), for_tests=True)
     return max(lint_content(), run_checks([*LINT, pytest_command(only)]))
@@ -608,5 +632,10 @@ class _Program(Program):
         super().print_version()
 
 
+def main(*arguments: str) -> None:
+    """Run the command line `arguments`; ends with SystemExit, unless the exit code is 0."""
+    _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
+
+
 if __name__ == "__main__":
-    _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run()
+    main(*sys.argv[1:])

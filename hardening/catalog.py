@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hardening.foundation.content import find_content, load_toml, read_small, require_inside
 from hardening.foundation.errors import ContentError, RefusedError, nearest
-from hardening.foundation.settings import Judging
 from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
-from hardening.policy import Policy, weaknesses
-from hardening.rules import RUNNING, WAIVABLE
+
+if TYPE_CHECKING:
+    from hardening.foundation.settings import Judging
+    from hardening.policy import Policy
 
 __all__ = [
     "LoadedControl",
@@ -60,12 +62,16 @@ def load_profile(roots: Sequence[Path], name: str) -> Profile:
 
 def load_policies(roots: Sequence[Path]) -> dict[str, Policy]:
     """Every policy of the content roots, by name."""
+    from hardening.policy import Policy
+
     files = find_content(roots, "hardening/policies", "*.toml")
     return {name: load_toml(file, Policy, name=name) for name, file in files.items()}
 
 
 def load_policy(roots: Sequence[Path], name: str) -> Policy:
     """The policy. Raises ContentError for an unknown name, with the nearest known ones."""
+    from hardening.policy import Policy
+
     files = find_content(roots, "hardening/policies", "*.toml")
     if name not in files:
         raise ContentError(f"no policy is named {name}", hint=nearest(name, files))
@@ -74,6 +80,8 @@ def load_policy(roots: Sequence[Path], name: str) -> Policy:
 
 def require_may_publish(roots: Sequence[Path], judging: Judging, name: str) -> None:
     """Raise RefusedError unless the verdict of the policy `name` may let a release be published or promoted."""
+    from hardening.policy import weaknesses
+
     file = find_content(roots, "hardening/policies", "*.toml").get(name, "")
     if name not in judging.policies:
         raise RefusedError(
@@ -114,6 +122,8 @@ def subjects_of(root: Path) -> frozenset[str]:
 
 def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None:
     """Raise ContentError where the waiver names what does not exist: its author believes that it excuses something."""
+    from hardening.rules import RUNNING, WAIVABLE
+
     for key, known in (("controls", controls), ("rules", WAIVABLE)):
         other = {"controls": ("rules", WAIVABLE), "rules": ("controls", controls)}[key]
         for name in getattr(waiver, key):

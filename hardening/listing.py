@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hardening.catalog import load_cases, load_controls, load_profile, load_profiles
-from hardening.check import run_checks
 from hardening.findings import CheckResult, ImageFacts
 from hardening.foundation.errors import ContentError, nearest
 from hardening.model import Enforcement, Kind, LoadedControl, Param, Profile, Severity
-from hardening.render import render
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,9 @@ def check_tree(
     Without `facts` nothing is known of the image but its files: checks that need more fail, as they must.
     Raises ContentError when `only` names a control that the profile does not list.
     """
+    from hardening.check import run_checks
+    from hardening.render import render
+
     overlay = render(load_profile(roots, profile), load_controls(roots), params or {}, {}, today)
     known = [check.control for check in overlay.checks]
     for name in only:

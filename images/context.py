@@ -7,17 +7,18 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
-from images.aws.client import Clients
-from images.aws.cloud import Cloud
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
-from images.ledger import Ledger
-from images.packages.index import PackageIndex
-from images.registry.client import Registry
-from images.release.published import Publisher
-from images.store.oci import Store
+
+if TYPE_CHECKING:  # each of these opens a world, and most commands need few of them
+    from images.aws.cloud import Cloud
+    from images.ledger import Ledger
+    from images.packages.index import PackageIndex
+    from images.release.published import Publisher
+    from images.store.oci import Store
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,15 @@ class Context:
     @cached_property
     def index(self) -> PackageIndex:
         """The package index."""
+        from images.packages.index import PackageIndex
+
         return PackageIndex(self.settings)
 
     @cached_property
     def store(self) -> Store:
         """The local content store."""
+        from images.store.oci import Store
+
         return Store(self.settings.state_dir / "store")
 
     def over(self, store: Store) -> Context:
@@ -75,17 +80,25 @@ class Context:
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger."""
+        from images.ledger import Ledger
+
         return Ledger.open(self.settings.database_url)
 
     @cached_property
     def publisher(self) -> Publisher:
         """What the flows over releases work with."""
+        from images.registry.client import Registry
+        from images.release.published import Publisher
+
         registry = Registry(self.registry_address(), self.settings)
         return Publisher(registry, self.ledger, self.store, self.now, self.actor)
 
     @cached_property
     def cloud(self) -> Cloud:
         """What the flows over machine releases work with."""
+        from images.aws.client import Clients
+        from images.aws.cloud import Cloud
+
         return Cloud(self.settings, Clients(self.settings.aws), self.ledger, self.store, self.now, self.actor)
 
     def policy_of(self, name: str) -> str:

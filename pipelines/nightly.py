@@ -20,20 +20,20 @@ from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
 from images.model import Bootstrap
+from images.plan.change import Action
 from images.plan.graph import with_ancestors
-from images.plan.plan import Action
 from images.plan.planner import Planner
 from images.release.channels import promote
 from images.release.flow import ReleaseOutcome, release_all
 from images.release.promotion import gate
-from pipelines.cli.contract import NightlyLine, NightlyOutput
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
 from pipelines.cli.selection import publishable
-from pipelines.cli.wiring import image_context
+from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.session import desk
 from pipelines.rollout.auto import automated
+from pipelines.rollout.session import desk
+from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
 CHANGES = 3  # named in a summary line; image.why names them all

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from images.aws.cloud import Cloud
     from tests.loop import Goldsmith
     from tests.postgres import Server
+    from tests.servers import Exported
     from tests.strict_aws import StrictAws
     from tests.yards import Yard
 
@@ -107,6 +108,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
 
     with _shared(tmp_path_factory, "server") as state:
         return build_server(state)
+
+
+@pytest.fixture(scope="session")
+def qcow2(tmp_path_factory: pytest.TempPathFactory, server: Goldsmith) -> Exported:
+    """debian-server's disk as qcow2, exported once for all workers through the command line. Not to be changed."""
+    from tests.servers import export_qcow2
+
+    with _shared(tmp_path_factory, "qcow2") as folder:
+        return export_qcow2(server, folder)
 
 
 @pytest.fixture(scope="session")

@@ -125,5 +125,21 @@ def main(url: str, folder: str, flow: str, flow_id: str) -> None:
             sys.exit(str(error))
 
 
+def one_after_the_other(processes: str, *argv: str) -> None:
+    """Carry a flow in so many processes, one after the other, and print how each ended.
+
+    They are forked from this one, which has loaded the engine and opened nothing: loading it is paid once.
+    """
+    import dbos  # noqa: F401 - what a worker loads late
+    import psycopg  # noqa: F401
+
+    for _ in range(int(processes)):
+        child = os.fork()
+        if child == 0:
+            main(*argv)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201
+
+
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -21,6 +21,7 @@ from pipelines.fleet.port import MemberFleet, UnderwayError
 from pipelines.rollout.steps import HELD
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import REGION, StrictAws
+from tests.strict_aws.timeline import TAKES
 
 NAME = "debian-server"
 ZONE = f"{REGION}a"
@@ -144,6 +145,7 @@ class Shop:
                 self.ec2.delete_volume(VolumeId=name)
             else:
                 self.ec2.delete_network_interface(NetworkInterfaceId=name)
+        self.aws.advance(TAKES["vanish"])  # what has ended is listed no longer
 
     def running(self) -> list[str]:
         """The ids of all instances that run."""
@@ -157,8 +159,8 @@ def shop(aws: StrictAws, folder: Path) -> Shop:
     settings = settings_at(aws, folder, regions=(), share_accounts=(), share_organizations=())
     cloud = cloud_for(settings)
     cloud.clients.pause = aws.advance
-    old = publish(cloud, disk()).release
-    new = publish(at(cloud, cloud.now + DAY), disk(seed=2)).release
+    old = publish(cloud, disk(blocks=2)).release
+    new = publish(at(cloud, cloud.now + DAY), disk(blocks=2, seed=2)).release
     ec2 = aws.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24", AvailabilityZone=ZONE)["Subnet"]["SubnetId"]

@@ -5,6 +5,7 @@ One state is built once a session; a test that changes anything works on a fork 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,16 +13,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from hardening.foundation import console
 from hardening.foundation.settings import ROOT
 from images.build.workspace import WORK_LABEL
 from images.ledger import Ledger
 from images.store.oci import DISKS, TREES, Store
-from pipelines.cli.wiring import REHEARSAL
+from pipelines.wiring import REHEARSAL
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
@@ -82,6 +86,22 @@ class Goldsmith:
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
+    def here(self, *arguments: str) -> Answer:
+        """As a call, but within this process: for what ends before any engine or child is begun."""
+        import tasks
+
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, self.environment, clear=True), patch.object(sys, "dont_write_bytecode", True),
+            redirect_stdout(stdout), redirect_stderr(stderr), chdir(ROOT), _fresh_consoles(), _own_umask(),
+        ):  # fmt: skip
+            try:
+                tasks.main(*arguments)
+                code = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return Answer(code, stdout.getvalue(), stderr.getvalue())
+
     def start(self, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Start `./goldsmith` with `arguments`, and do not wait; `output` may be a pipe."""
         return subprocess.Popen(
@@ -126,6 +146,29 @@ class Goldsmith:
         places = [*(self.state / "work").glob("*"), *(self.state / "store/partial").glob("*")]
         mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.state) in line]
         return [*map(str, places), *mounts, *processes(str(self.state))]
+
+
+@contextmanager
+def _fresh_consoles() -> Iterator[None]:
+    """Consoles that look at where they print now, and none of them for whoever prints next."""
+    for made in (console.out, console.err):
+        made.cache_clear()
+    try:
+        yield
+    finally:
+        for made in (console.out, console.err):
+            made.cache_clear()
+
+
+@contextmanager
+def _own_umask() -> Iterator[None]:
+    """A command makes what it writes private; this process goes on with what it had."""
+    before = os.umask(0o022)
+    os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def inv() -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,10 +19,11 @@ from images.context import Context
 from images.machine.trees import private_mounts
 from images.plan.planner import Planner
 from images.store.oci import Store
-from tests.loop import DONE, Goldsmith
+from tests.loop import DONE, Answer, Goldsmith
 
 READY = "GOLDSMITH_TEST_SERVER"
 """Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
+OLD = "of somebody else"
 SAMPLE = "accept_sample = true\n"
 NO_ENGINE = "unix:///nonexistent/docker.sock"  # machines need none
 
@@ -46,6 +48,32 @@ def build_server(state: Path) -> Goldsmith:
     assert [line["action"] for line in answer.json] == ["built"]
     (state / DONE).touch()
     return built
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A disk that `image.export` has written, and all that was said: refused first, since a file was there, which was
+    `untouched` then; and told to take its place.
+    """
+
+    file: Path
+    untouched: bool
+    refused: Answer
+    forced: Answer
+
+
+def export_qcow2(server: Goldsmith, folder: Path) -> Exported:
+    """debian-server's disk as qcow2, compressed once for all that look at it."""
+    file, said = folder / "disk/server.qcow2", folder / "said.json"
+    if not said.exists():
+        file.parent.mkdir(parents=True)
+        file.write_text(OLD)
+        words = ("image.export", "debian-server", "--form", "qcow2", "--output", str(file), "--json")
+        refused = server(*words)
+        untouched = file.read_bytes() == OLD.encode()
+        said.write_text(json.dumps([untouched, asdict(refused), asdict(server(*words, "--force"))]))
+    untouched, *answers = json.loads(said.read_text())
+    return Exported(file, untouched, *(Answer(**answer) for answer in answers))
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.fleet.members import Key, Member, Read, Seen, Target
 from pipelines.fleet.port import MemberFleet
-from pipelines.fleet.session import Desk
 from pipelines.rollout import executor, leasing
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import plan
+from pipelines.rollout.session import Desk
 from tests.fleets import NOW, fleet, judged, target
 from tests.rolling import Unchanged
 

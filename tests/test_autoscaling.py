@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ class Groups:
         at.settle()
         self.port = AutoScalingFleet(fleet(), at.cloud)
 
-    @property
+    @cached_property
     def group(self) -> Group:
+        """The group as it was first read: a rollout holds the one of its plan too."""
         (found,) = self.port.groups()
         return found
 

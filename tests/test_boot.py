@@ -20,7 +20,7 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.boot import observations, qemu, unified, vm
 from images.boot.guest import SMBIOS_LIMIT, Credentials, Errand, credentials, live, parse, plain, script, tail
-from images.boot.model import WORST_FIRST, Level, limits, merge_live
+from images.boot.model import WORST_FIRST, Boot, Level, limits, merge_live
 from images.boot.observations import judge_sockets
 
 GUEST = (ROOT / "images/boot/guest.sh").read_text()
@@ -462,3 +462,27 @@ def test_a_machine_can_report_that_it_is_stuck_before_it_is_ended(level: Level, 
     """It stops waiting for its own boot two minutes before we stop waiting for it: time for checks and their words."""
     limit = limits(level, accelerator)
     assert limit.machine - limit.patience >= 120
+
+
+def test_an_accelerator_that_was_at_fault_is_waited_for_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silent under KVM and well without: KVM broke. Where it is silent under both, nobody knows, and both are tried."""
+    asked: list[str] = []
+    well: set[str] = set()
+
+    def once(task: vm.Task, work: Path, accelerator: str) -> Boot:
+        asked.append(accelerator)
+        return booted() if accelerator in well else silent()
+
+    monkeypatch.setattr(vm, "_once", once)
+    monkeypatch.setattr(vm, "_at_fault", set())
+    task = vm.Task("boot", vm.Disk(tmp_path / "disk", "raw", vm.a_uuid()), Level.QUICK, Errand())
+    turns: list[list[str]] = []
+    for number, now_well in enumerate(((), ("tcg",), ("tcg",))):
+        well.update(now_well)
+        report = vm.run_boot(task, tmp_path / str(number), ("kvm", "tcg"))
+        assert report.stream.whole is bool(now_well)
+        turns.append(asked.copy())
+        asked.clear()
+    assert turns == [["kvm", "tcg"], ["kvm", "tcg"], ["tcg"]]

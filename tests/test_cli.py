@@ -19,6 +19,20 @@ def empty(tmp_path: Path) -> Goldsmith:
     return Goldsmith(tmp_path / "state", f"unix://{tmp_path}/no.sock")
 
 
+@pytest.fixture(scope="module")
+def apt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the package index is kept once it was fetched."""
+    return tmp_path_factory.mktemp("apt")
+
+
+@pytest.fixture
+def indexed(empty: Goldsmith, apt: Path) -> Goldsmith:
+    """The same, but that the package index is fetched no more than once."""
+    empty.state.mkdir(mode=0o700)
+    (empty.state / "apt").symlink_to(apt)
+    return empty
+
+
 def refused(answer: Answer, code: int) -> str:
     """The one error that was printed; nothing on standard output, no trace of Python."""
     assert answer.code == code, answer.err
@@ -48,14 +62,14 @@ def refused(answer: Answer, code: int) -> str:
     ],
 )
 def test_wrong_content_is_one_error_with_file_and_key(
-    empty: Goldsmith, tmp_path: Path, text: str, message: str
+    indexed: Goldsmith, tmp_path: Path, text: str, message: str
 ) -> None:
     """Unknown keys, wrong types, missing values and unknown names: exit code 2, where, and what was meant."""
-    inv = empty.with_(definition(tmp_path / "content", "c-wrong", text))
-    assert message in refused(inv("image.plan", "c-wrong", "--json"), 2)
+    inv = indexed.with_(definition(tmp_path / "content", "c-wrong", text))
+    assert message in refused(inv.here("image.plan", "c-wrong", "--json"), 2)
 
 
-def test_a_missing_template_parameter_is_named(empty: Goldsmith, tmp_path: Path) -> None:
+def test_a_missing_template_parameter_is_named(indexed: Goldsmith, tmp_path: Path) -> None:
     """A control whose file asks for a parameter that nobody gives: the control, the file and the parameter."""
     root = definition(tmp_path / "content", "c-needy", CHILD.replace('"container-base"', '"needy"'))
     control = root / "hardening/controls/needy"
@@ -70,7 +84,7 @@ def test_a_missing_template_parameter_is_named(empty: Goldsmith, tmp_path: Path)
     profile = root / "hardening/profiles/needy.toml"
     profile.parent.mkdir()
     profile.write_text('title = "T"\nowner = "us"\ncontrols = [{ control = "needy" }]\n')
-    error = refused(empty.with_(root)("image.plan", "c-needy"), 2)
+    error = refused(indexed.with_(root).here("image.plan", "c-needy"), 2)
     assert "needy" in error
     assert "port" in error
 
@@ -80,7 +94,7 @@ def test_a_circle_is_shown(empty: Goldsmith, tmp_path: Path) -> None:
     root = tmp_path / "content"
     for name, base in (("c-a", "c-b"), ("c-b", "c-c"), ("c-c", "c-a")):
         definition(root, name, LOOP.replace("{}", base))
-    error = refused(empty.with_(root)("image.build", "all", "--json"), 2)
+    error = refused(empty.with_(root).here("image.build", "all", "--json"), 2)
     assert any(
         circle in error for circle in ("c-a → c-b → c-c → c-a", "c-b → c-c → c-a → c-b", "c-c → c-a → c-b → c-c")
     )
@@ -103,7 +117,15 @@ def test_a_mistyped_task_or_flag_is_answered_with_the_nearest(
     empty: Goldsmith, typed: tuple[str, ...], said: str
 ) -> None:
     """Exit code 1, and what was meant, before anything is done."""
-    assert said in refused(empty(*typed), 1)
+    assert said in refused(empty.here(*typed), 1)
+
+
+def test_a_process_ends_as_its_task_does(empty: Goldsmith) -> None:
+    """Two of the others, asked of a process of their own: what the shell sees is what the task said."""
+    for words, code in ((("image.bild",), 1), (("image.plan", "python"), 2)):
+        answer = empty(*words)
+        assert (answer.code, answer.out) == (code, "")
+        assert answer == empty.here(*words)
 
 
 def test_the_version_is_that_of_the_project(empty: Goldsmith) -> None:
@@ -136,14 +158,14 @@ def test_the_version_is_that_of_the_project(empty: Goldsmith) -> None:
 )
 def test_an_unknown_name_is_answered_with_the_nearest(empty: Goldsmith, command: tuple[str, ...], nearest: str) -> None:
     """Exit code 2, whatever was asked for."""
-    assert nearest in refused(empty(*command), 2)
+    assert nearest in refused(empty.here(*command), 2)
 
 
 def test_a_wrong_setting_is_named(empty: Goldsmith) -> None:
     """From the environment as from the file."""
-    assert "GOLDSMITH_NOW: no date: soon" in refused(empty.with_(now="soon")("image.list"), 2)
-    assert "parallel" in refused(empty.with_(parallel="two")("image.list"), 2)
-    assert "platform" in refused(empty.with_(platform="linux/arm64")("image.plan", "debian-static"), 2)
+    assert "GOLDSMITH_NOW: no date: soon" in refused(empty.with_(now="soon").here("image.list"), 2)
+    assert "parallel" in refused(empty.with_(parallel="two").here("image.list"), 2)
+    assert "platform" in refused(empty.with_(platform="linux/arm64").here("image.plan", "debian-static"), 2)
 
 
 @pytest.mark.needs("apt-get")
@@ -266,7 +288,7 @@ def test_a_platform_that_this_machine_cannot_run_is_one_error_before_anything_el
     root = definition(tmp_path / "content", "c-one", head)
     definition(root, "c-two", head)
     inv = empty.with_(root, platform=other)
-    said = refused(inv("image.build", "c-*", "--json"), 4)
+    said = refused(inv.here("image.build", "c-*", "--json"), 4)
     assert said.count(f"cannot build {other} on this machine, which is {machine()}") == 1
     assert "hint: install qemu-user-static" in said
     assert not (empty.state / "apt").exists()

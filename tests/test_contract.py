@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 import tasks
 from hardening.foundation.settings import ROOT, Settings
-from pipelines.cli.contract import DemoOutput
 from pipelines.cli.schemas import COMMANDS, CONTENT, DIALECT, FOLDER, printed_schema, schemas, written_schema
+from pipelines.contract import DemoOutput
 from pipelines.host import embedded_registry
 from tests.loop import Goldsmith
 
@@ -73,7 +73,7 @@ def test_what_is_printed_is_what_the_schema_says(command: str, tmp_path: Path) -
     """Real output of the quick commands, on a state in which nothing has ever happened."""
     inv = Goldsmith(tmp_path / "state", f"unix://{tmp_path}/no.sock")
     try:
-        answer = inv(command, *QUICK[command], "--json")
+        answer = inv.here(command, *QUICK[command], "--json")
     finally:
         embedded_registry.stop(Settings(state=inv.state))
     assert answer.code == 0, answer.err

@@ -15,7 +15,7 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT
 from hardening.model import Profile
 from hardening.render import render
-from pipelines.cli.lint import content_problems
+from pipelines.lint import content_problems
 
 TODAY = date(2026, 6, 1)
 

@@ -14,7 +14,7 @@ import requests
 
 from hardening.foundation.settings import Settings
 from images.engine import engine, images_named
-from pipelines.cli.contract import DemoOutput
+from pipelines.contract import DemoOutput
 from pipelines.demo import service
 from pipelines.demo.flow import _close
 from pipelines.host import embedded_registry

@@ -15,8 +15,8 @@ from images.aws import channels
 from images.context import Context
 from images.ledger.cloud_resources import GONE
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.session import check, desk
 from pipelines.fleet.violations import Judged
+from pipelines.rollout.session import check, desk
 from tests.cloud import DAY
 from tests.ec2 import NAME, Shop, fleet, shop
 from tests.strict_aws import Fault, StrictAws

@@ -16,12 +16,12 @@ from pipelines.cli.rollout_output import markdown, roll_output
 from pipelines.cli.rollout_watch import _status
 from pipelines.fleet.ec2.inventory import firing
 from pipelines.fleet.members import Member
-from pipelines.fleet.session import Desk, check, desk
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import approve_plan, read_plan
 from pipelines.rollout.auto import automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, plan_all, start
+from pipelines.rollout.session import Desk, check, desk
 from pipelines.rollout.state import Outcome, Phase, Stage
 from pipelines.rollout.store import newest, tell
 from tests.cloud import DAY

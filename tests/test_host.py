@@ -22,7 +22,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import Docker, Registry, Settings
 from images.registry.login import auth_config, login_file
-from pipelines.cli.contract import DoctorLine
+from pipelines.contract import DoctorLine
 from pipelines.host import doctor, embedded_registry, provision
 from pipelines.host.daemon import Daemon
 from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules

@@ -21,7 +21,7 @@ from images.model import Definition
 from images.packages.index import write_atomically
 from images.plan.upstream import LOCK, LockFile, Upstream
 from images.store.oci import Store
-from pipelines.cli.lint import content_problems
+from pipelines.lint import content_problems
 from tests.building import definition
 from tests.loop import CHILD
 from tests.loop import definition as written

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -63,12 +65,27 @@ def _wheel(folder: Path, version: str) -> Path:
     return wheel
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A checkout that was started for the first time twice at once, and what the two said and complained."""
+
+    checkout: Checkout
+    said: list[tuple[str, str]]
+
+
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Begun:
     """A checkout whose environment is made."""
     checkout = Checkout(tmp_path_factory.mktemp("launcher") / "check out")
-    assert checkout.start("--list").returncode == 0
-    return checkout
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: checkout.start("--list"), range(2)))
+    return Begun(checkout, [(done.stdout, done.stderr) for done in both])
+
+
+@pytest.fixture
+def ready(begun: Begun) -> Checkout:
+    """That checkout."""
+    return begun.checkout
 
 
 def test_a_task_runs_after_setup_from_anywhere(ready: Checkout, tmp_path: Path) -> None:
@@ -112,12 +129,12 @@ def test_a_second_start_is_quick(ready: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_a_changed_lock_is_installed(tmp_path: Path) -> None:
-    """The environment follows the lock."""
-    checkout = Checkout(tmp_path / "c")
-    assert checkout.start("--list").stdout.startswith("inv 1")
-    checkout.lock("2")
-    assert checkout.start("--list").stdout.startswith("inv 2")
+def test_a_changed_lock_is_installed(ready: Checkout) -> None:
+    """The environment follows the lock, there and back."""
+    assert ready.start("--list").stdout.startswith("inv 1")
+    for version in ("2", "1"):
+        ready.lock(version)
+        assert ready.start("--list").stdout.startswith(f"inv {version}")
 
 
 @pytest.mark.slow
@@ -149,14 +166,10 @@ def _is_read(fifo: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_two_first_starts_at_once_both_work(tmp_path: Path) -> None:
+def test_two_first_starts_at_once_both_work(begun: Begun) -> None:
     """One makes the environment, the other waits for it."""
-    checkout = Checkout(tmp_path / "c")
-    command = [str(checkout.folder / "goldsmith"), "--list"]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
-    outputs = [child.communicate() for child in children]
-    assert [out[:5] for out, _ in outputs] == [b"inv 1"] * 2
-    assert sum(b"installing" in err for _, err in outputs) == 1
+    assert [said[:5] for said, _ in begun.said] == ["inv 1"] * 2
+    assert sum("installing" in complaint for _, complaint in begun.said) == 1
 
 
 def test_without_python_it_says_so_and_stops(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Judging, Settings
 from images.context import Context
-from pipelines.cli.lint import content_problems, lint_content
 from pipelines.demo.flow import CONTENT as DEMO
-from pipelines.fleet.session import desk
+from pipelines.lint import content_problems, lint_content
+from pipelines.rollout.session import desk
 from tests.loop import CHILD, definition
 
 TODAY = date(2026, 6, 1)

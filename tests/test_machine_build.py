@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,14 +26,14 @@ from images.feeds.sample import debsecan_format
 from images.machine import blocks, trees
 from images.machine.raw import digests_of
 from images.machine.trees import private_mounts
-from images.plan.plan import Action
+from images.plan.change import Action
 from images.plan.planner import Planner
 from images.scan import SCANNERS
 from images.scan.flow import ScanTarget, scan
 from images.scan.verify import verify
 from pipelines.cli.machine import export_image
 from tests.loop import Goldsmith, definition, kill_when, processes, until
-from tests.servers import NO_ENGINE, Workshop, fingerprint
+from tests.servers import NO_ENGINE, Exported, Workshop, fingerprint
 from tests.test_build_flow import TOMORROW
 
 NEEDS = ("root", "mirror", "mmdebstrap", "systemd-repart", "ukify", "qemu-system-x86_64", "qemu-img")
@@ -380,32 +379,24 @@ def test_another_architecture_is_refused_at_once(server: Goldsmith, tmp_path: Pa
     assert "linux/arm64" in answer.err
 
 
-@pytest.fixture
-def exported(server: Goldsmith, tmp_path: Path) -> Iterator[dict[str, Path]]:
-    """The disk of debian-server in every format."""
-    made = {form: tmp_path / f"disk.{form}" for form in ("raw", "qcow2")}
-    for form, file in made.items():
-        answer = server("image.export", "debian-server", "--output", str(file), "--form", form, "--json")
-        assert answer.code == 0, answer.err
-        [line] = answer.json
-        assert (line["file"], line["size_bytes"]) == (str(file), file.stat().st_size)
-    yield made
-    for file in made.values():
-        file.unlink()
-
-
-def test_an_exported_disk_is_the_disk(server: Goldsmith, exported: dict[str, Path], tmp_path: Path) -> None:
+def test_an_exported_disk_is_the_disk(server: Goldsmith, qcow2: Exported, tmp_path: Path) -> None:
     """Raw it is the same bytes, with its holes; from qcow2 the same bytes come back. Nothing else stays behind."""
     config = server.store.config(content_of(server, "debian-server"))
     kept = server.store.disk(config["disk"]["linear"])
-    assert blocks.linear(digests_of(exported["raw"])) == config["disk"]["linear"]
-    assert exported["raw"].stat().st_blocks <= kept.stat().st_blocks
-    back = tmp_path / "back.raw"
-    run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(exported["qcow2"]), str(back)])
+    raw, back = tmp_path / "disk.raw", tmp_path / "back.raw"
+    answer = server("image.export", "debian-server", "--output", str(raw), "--form", "raw", "--json")
+    for file, told in ((raw, answer), (qcow2.file, qcow2.forced)):
+        assert told.code == 0, told.err
+        [line] = told.json
+        assert (line["file"], line["size_bytes"]) == (str(file), file.stat().st_size)
+        assert list(file.parent.iterdir()) == [file]
+    assert blocks.linear(digests_of(raw)) == config["disk"]["linear"]
+    assert raw.stat().st_blocks <= kept.stat().st_blocks
+    raw.unlink()
+    run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(qcow2.file), str(back)])
     assert blocks.linear(digests_of(back)) == config["disk"]["linear"]
-    assert exported["qcow2"].stat().st_size < kept.stat().st_blocks * 512
-    assert {path.name for path in tmp_path.iterdir()} >= {"disk.raw", "disk.qcow2"}
-    assert not list(tmp_path.glob(".*part"))
+    back.unlink()
+    assert qcow2.file.stat().st_size < kept.stat().st_blocks * 512
 
 
 @pytest.mark.parametrize(
@@ -424,28 +415,23 @@ def test_an_export_that_cannot_be_is_refused(
     server: Goldsmith, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     """Wrong words are the caller's, with what would be right."""
-    answer = server("image.export", *arguments, "--json")
+    answer = server.here("image.export", *arguments, "--json")
     assert answer.code == code
     assert said in " ".join(answer.err.split())
 
 
-def test_an_export_writes_over_nothing_unless_it_is_told_to(server: Goldsmith, tmp_path: Path) -> None:
+def test_an_export_writes_over_nothing_unless_it_is_told_to(server: Goldsmith, qcow2: Exported, tmp_path: Path) -> None:
     """Not over a file, and not over a link that leads nowhere; the hint names the flag. What is there stays whole."""
-    disk, link = tmp_path / "disk.qcow2", tmp_path / "link.qcow2"
-    disk.write_text("of somebody else")
+    link = tmp_path / "link.qcow2"
     link.symlink_to(tmp_path / "nowhere")
-    for file in (disk, link):
-        answer = server("image.export", "debian-server", "--form", "qcow2", "--output", str(file), "--json")
-        assert answer.code == 1, answer.err
-        assert f"--output: {file} is there already hint: --force" in " ".join(answer.err.split())
-    assert disk.read_text() == "of somebody else"
-    assert {path.name for path in tmp_path.iterdir()} == {"disk.qcow2", "link.qcow2"}
-
-    answer = server("image.export", "debian-server", "--form", "qcow2", "--output", str(disk), "--force", "--json")
-    assert answer.code == 0, answer.err
-    assert disk.stat().st_size == answer.json[0]["size_bytes"]
-    run(["qemu-img", "check", str(disk)])
-    assert {path.name for path in tmp_path.iterdir()} == {"disk.qcow2", "link.qcow2"}
+    answer = server("image.export", "debian-server", "--form", "qcow2", "--output", str(link), "--json")
+    for file, refused in ((link, answer), (qcow2.file, qcow2.refused)):
+        assert refused.code == 1, refused.err
+        assert f"--output: {file} is there already hint: --force" in " ".join(refused.err.split())
+    assert list(tmp_path.iterdir()) == [link]
+    assert qcow2.untouched
+    assert (qcow2.forced.code, qcow2.forced.json[0]["size_bytes"]) == (0, qcow2.file.stat().st_size)
+    run(["qemu-img", "check", str(qcow2.file)])
 
 
 def test_a_forced_export_that_fails_leaves_what_was_there(server: Goldsmith, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
 from tests.loop import Goldsmith, definition
 from tests.machines import overlay
 from tests.publishing import judged
-from tests.servers import Workshop
+from tests.servers import Exported, Workshop
 from tests.strict_aws import StrictAws
 from tests.test_aws_publish import image_of, last_call, put_blocks, snapshot_of, tags_of
 from tests.test_boot import evidence, outcomes
@@ -92,11 +92,10 @@ def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, di
     return publish_machine(cloud, artifact, planned, judgement).release.digest, built.config["disk"]
 
 
-def test_the_qcow2_of_a_built_image_boots_with_a_clouds_answer(server: Goldsmith, tmp_path: Path) -> None:
+def test_the_qcow2_of_a_built_image_boots_with_a_clouds_answer(qcow2: Exported, tmp_path: Path) -> None:
     """As private clouds start it: by firmware, without a failed unit, until cloud-init has found its seed and ended."""
-    file = tmp_path / "server.qcow2"
-    answer = server("image.export", DEBIAN, "--form", "qcow2", "--output", str(file))
-    assert answer.code == 0, answer.err
+    file = qcow2.file
+    assert qcow2.forced.code == 0, qcow2.forced.err
     before = file_digest(file)
     work = tmp_path / "boot"
     work.mkdir()

@@ -19,7 +19,7 @@ from images.store.oci import MANIFEST
 from pipelines.fleet.docker.provenance import Origins
 from pipelines.fleet.members import Member, Seen
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.session import UNREAD, Desk, check
+from pipelines.rollout.session import UNREAD, Desk, check
 from tests.fleets import fleet
 from tests.hostile import hostile
 from tests.publishing import NOW

@@ -16,7 +16,8 @@ from hardening.model import Enforcement, Severity, Waiver
 from images.context import Context
 from images.documents import to_json
 from images.ledger import ScanRecord
-from pipelines.cli.contract import (
+from pipelines.cli.report import disputed, gather, opinions, position, render_html, short, write_report
+from pipelines.contract import (
     AuditReport,
     ImageReport,
     MemberReport,
@@ -26,7 +27,6 @@ from pipelines.cli.contract import (
     RolloutReport,
     StepReport,
 )
-from pipelines.cli.report import disputed, gather, opinions, position, render_html, short, write_report
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import plan
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage

@@ -21,7 +21,7 @@ from images.build.revoked_base import revoked_parent
 from images.context import Context
 from images.documents import Document
 from images.ledger import ScanRecord
-from images.plan.plan import Action
+from images.plan.change import Action
 from images.registry.client import Registry
 from images.registry.referrers import attach, detach_all
 from images.release import promotion

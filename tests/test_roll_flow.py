@@ -31,7 +31,6 @@ from pipelines.cli.rollout_output import member_lines, roll_output
 from pipelines.cli.rollout_watch import _history
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key, Target
-from pipelines.fleet.session import Desk, check, desk
 from pipelines.host import embedded_registry
 from pipelines.rollout.approval import approve_plan, file_plan, read_plan
 from pipelines.rollout.approved_plan import digest
@@ -39,6 +38,7 @@ from pipelines.rollout.executor import carry_out
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.orders import Order
 from pipelines.rollout.service import back, start
+from pipelines.rollout.session import Desk, check, desk
 from pipelines.rollout.store import history, newest, tell, view
 from tests.loop import until
 

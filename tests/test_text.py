@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
-from hardening.foundation import console, text
+from hardening.foundation import careful, console, text
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from hardening.gate import explain
 from hardening.model import Enforcement, Severity
 from pipelines.cli import image, image_output, rollout
-from pipelines.cli.contract import ImageReport, MemberReport, ReportOutput
 from pipelines.cli.image import show_scan
 from pipelines.cli.report import render_html
 from pipelines.cli.rollout_output import MemberLine, markdown
+from pipelines.contract import ImageReport, MemberReport, ReportOutput
 from tests.test_roll_shown import planned
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -50,7 +50,7 @@ FORGED = "web\nother-member  within policy"
 def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is printed on both consoles, as on a terminal with colours of 80 columns."""
     sink = io.StringIO()
-    made = console._Careful(file=sink, width=80, force_terminal=True, color_system=None)
+    made = careful.Careful(file=sink, width=80, force_terminal=True, color_system=None)
     for module in (console, image_output, image, rollout):
         for name in ("out", "err"):
             monkeypatch.setattr(module, name, lambda: made, raising=False)
@@ -226,4 +226,4 @@ def test_no_console_is_made_elsewhere() -> None:
             calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
             assert "Console" not in [call.rpartition(".")[2] for call in calls], file
             switched = [k.arg for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords]
-            assert file.name == "console.py" or not {"markup", "emoji"} & set(switched), file
+            assert file.name == "careful.py" or not {"markup", "emoji"} & set(switched), file

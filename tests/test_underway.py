@@ -20,7 +20,6 @@ from images.documents import to_json
 from images.ledger import Holder
 from pipelines.cli import rollout
 from pipelines.cli.rollout import roll_back
-from pipelines.cli.rollout_status import StatusOutput, lines
 from pipelines.cli.rollout_watch import status
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
@@ -30,6 +29,7 @@ from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, nothing, plan
 from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
+from pipelines.rollout.status import StatusOutput, lines
 from pipelines.rollout.store import newest, refuse_unasked, require_known, told
 from tests.fleets import fleet, judged, target
 

@@ -12,10 +12,11 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Aws, Registry, Settings
 from images.ledger import Ledger
-from pipelines.cli import image, rollout, rollout_watch, wiring
-from pipelines.cli.wiring import REHEARSAL, actor, image_context
+from pipelines import wiring
+from pipelines.cli import image, rollout, rollout_watch
 from pipelines.nightly import run_nightly
 from pipelines.rollout.ledger_journal import Command
+from pipelines.wiring import REHEARSAL, actor, image_context
 
 
 def test_the_audit_names_a_user_without_a_passwd_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,13 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
-
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.text import hanging, one_line, visible
+
+if TYPE_CHECKING:  # commands that print JSON do without
+    from rich.console import Console
+    from rich.table import Table
 
 LEAST_WIDTH = 8
 """What a column of a table must have to be read, in characters."""
@@ -31,28 +30,21 @@ Cell = str | Sequence[str]
 """What stands in a cell: one line of text, or several lines."""
 
 
-class _Careful(Console):
-    """A console that takes text as text. Rich makes every string, cells and titles too, printable by `render_str`."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(highlight=False, markup=False, emoji=False, **options)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """`text` with all that is not seen made visible."""
-        return super().render_str(visible(text), **options)
-
-
 @cache
 def err() -> Console:
     """The console for progress and logs: standard error; in CI and in pipes without colours and movement."""
-    return _Careful(stderr=True, soft_wrap=True, no_color=not sys.stderr.isatty() or None)
+    from hardening.foundation.careful import Careful
+
+    return Careful(stderr=True, soft_wrap=True, no_color=not sys.stderr.isatty() or None)
 
 
 @cache
 def out() -> Console:
     """The console for results: standard output, 80 columns wide where it is not a terminal."""
+    from hardening.foundation.careful import Careful
+
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "80"))
-    return _Careful(width=width, no_color=not sys.stdout.isatty() or None)
+    return Careful(width=width, no_color=not sys.stdout.isatty() or None)
 
 
 def say(text: str) -> None:
@@ -80,6 +72,8 @@ def print_text(text: str | Iterable[str]) -> None:
 
 def print_rule(text: str) -> None:
     """A line across standard output that begins with `text`."""
+    from rich.text import Text
+
     out().rule(Text(one_line(text), style="bold"), align="left")
 
 
@@ -101,6 +95,8 @@ def table_of(
     columns: list[str], rows: Sequence[Sequence[Cell]], *, title: str = "", whole: Sequence[str] = ()
 ) -> Table:
     """The table that `print_table` prints."""
+    from rich.table import Table
+
     table = Table(title=one_line(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     cells = [[_cell(cell) for cell in row] for row in rows]
     headings = [one_line(column) for column in columns]
@@ -119,6 +115,8 @@ def _cell(cell: Cell) -> str:
 
 def _unfolded(columns: list[str], rows: list[list[str]], whole: Sequence[str], width: int) -> set[str]:
     """Those of `whole` that can stand in one piece and leave `LEAST_WIDTH` to each other column."""
+    from rich.cells import cell_len
+
     found: set[str] = set()
     left = width - GAP * (len(columns) - 1) - LEAST_WIDTH * len(columns)
     for column in whole:

@@ -19,7 +19,7 @@ from hardening.foundation.wording import but, in_words
 class Content(BaseModel):
     """The base of everything that people write in TOML: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class MisplacedError(ValueError):

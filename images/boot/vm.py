@@ -119,20 +119,28 @@ def a_uuid() -> str:
     return f"{OUR_MACHINES}{str(uuid4())[len(OUR_MACHINES) :]}"
 
 
+_at_fault: set[str] = set()
+
+
 def run_boot(task: Task, work: Path, among: Sequence[str]) -> Boot:
     """Boot once, with the first accelerator of `among` under which the machine reports; `work` is a folder to make.
 
-    KVM may be present and break in the middle, so a machine that says nothing under it is tried again without.
+    KVM may be present and break in the middle, so a machine that says nothing under it is tried again without; where it
+    speaks then, KVM was at fault, and this process waits for it no more.
     Raises OutsideError where QEMU itself fails under the last of them.
     """
     work.mkdir()
     *better, last = among
-    for accelerator in better:
+    tried = [accelerator for accelerator in better if accelerator not in _at_fault]
+    for accelerator in tried:
         with suppress(OutsideError):
             boot = _once(task, work / accelerator, accelerator)
             if boot.stream.whole:
                 return boot
-    return _once(task, work / last, last)
+    boot = _once(task, work / last, last)
+    if boot.stream.whole:
+        _at_fault.update(tried)
+    return boot
 
 
 def _once(task: Task, work: Path, accelerator: str) -> Boot:

@@ -14,7 +14,8 @@ from images.build.jobs import job_for
 from images.build.workspace import workspace
 from images.context import Context
 from images.machine.trees import private_mounts
-from images.plan.plan import Action, BuildPlan
+from images.plan.change import Action
+from images.plan.plan import BuildPlan
 from images.plan.planner import Planner
 from images.scan.judge import only_check
 from images.scan.verify import verify

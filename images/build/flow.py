@@ -28,8 +28,9 @@ from images.build.revoked_base import revoked_parent
 from images.build.workspace import sweep, workspace
 from images.context import Context
 from images.machine.trees import private_mounts
+from images.plan.change import Action
 from images.plan.graph import sorter, with_ancestors
-from images.plan.plan import Action, BuildPlan
+from images.plan.plan import BuildPlan
 from images.plan.planner import Planner
 from images.scan.judge import judge, refusal, without_judges
 from images.scan.verify import console_log, refusals, verify, waived

@@ -18,8 +18,8 @@ from images.aws.publish import publish_machine
 from images.build.flow import BuildOutcome, build
 from images.catalog import LoadedDefinition
 from images.context import Context
+from images.plan.change import Action
 from images.plan.graph import order
-from images.plan.plan import Action
 from images.release.lifecycle import near_expiry
 from images.release.publish import release
 from images.scan.judge import judge, latest, refusal

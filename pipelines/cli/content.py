@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import out, print_json, print_text
@@ -10,14 +11,11 @@ from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.settings import load_settings
 from hardening.listing import ControlRow, check_tree, list_controls, show_control
-from hardening.waivers import openvex, trivyignore
-from images.documents import to_json
-from images.scan.verify import refusals
-from pipelines.cli.contract import FleetLine, VerifyLine, WaiverLine
-from pipelines.cli.policy_text import policy_text
-from pipelines.cli.wiring import clock
-from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.model import Replacement
+from pipelines.wiring import clock
+
+if TYPE_CHECKING:
+    from pipelines.contract import FleetLine, VerifyLine, WaiverLine
+    from pipelines.fleet.model import Replacement
 
 WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
@@ -39,6 +37,8 @@ def show_control_of(name: str, *, as_json: bool) -> None:
     """Print one control whole: why it is there, what it costs, what to do instead, how it is checked."""
     detail = show_control(load_settings().roots, name, clock().date())
     if as_json:
+        from images.documents import to_json
+
         print_json(to_json(detail))
         return
     params = [f"  {name} = {param.default!r}: {param.help}" for name, param in detail.params.items()]
@@ -64,6 +64,9 @@ def _flowing(text: str) -> str:
 
 def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
     """Check any filesystem, such as a mounted disk or an exported container, by a profile or one control of it."""
+    from images.scan.verify import refusals
+    from pipelines.contract import VerifyLine
+
     tree, today = Path(place).resolve(), clock().date()
     if not tree.is_dir():
         raise ContentError(
@@ -76,6 +79,8 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
 
 def waiver_lines() -> list[WaiverLine]:
     """Every waiver, those that have ended too, with the days that are left."""
+    from pipelines.contract import WaiverLine
+
     today = clock().date()
     return [
         WaiverLine(**waiver.model_dump(), days_left=(waiver.expires - today).days)
@@ -85,6 +90,8 @@ def waiver_lines() -> list[WaiverLine]:
 
 def export_waivers(form: str, subject: str) -> str:
     """The waivers in force for `subject` as `openvex` or `trivyignore`. Raises UsageError for another form."""
+    from hardening.waivers import openvex, trivyignore
+
     waivers, today = load_waivers(load_settings().roots), clock().date()
     if form == "trivyignore":
         return trivyignore(waivers, subject, today)
@@ -96,6 +103,8 @@ def export_waivers(form: str, subject: str) -> str:
 
 def show_policies(name: str, *, as_json: bool) -> None:
     """Print what policies ask, rule by rule."""
+    from pipelines.cli.policy_text import policy_text
+
     policies = load_policies(load_settings().roots)
     chosen = [policies[found] for found in select(name, policies, "policy")]
     if as_json:
@@ -107,6 +116,9 @@ def show_policies(name: str, *, as_json: bool) -> None:
 
 def fleet_lines() -> list[FleetLine]:
     """One line for each fleet."""
+    from pipelines.contract import FleetLine
+    from pipelines.fleet.catalog import load_fleets
+
     fleets = load_fleets(load_settings().roots)
     return [
         FleetLine(

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from hardening.foundation.content import select
 from images.context import Context
-from pipelines.cli.contract import Line
-from pipelines.cli.wiring import image_context
+from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.session import UNREAD, check, desk
 from pipelines.fleet.violations import Judged, named
+from pipelines.rollout.session import UNREAD, check, desk
+from pipelines.wiring import image_context
 
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "image": "image", "golden image": "golden", "state": "state"}
 NOT_READ = 4  # the exit code for an outside world that failed

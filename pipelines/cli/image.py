@@ -29,17 +29,6 @@ from images.release.show import Shown, show
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
 from images.store.garbage import Garbage, collect
-from pipelines.cli.contract import (
-    BuildLine,
-    LockLine,
-    PlanLine,
-    PruneLine,
-    PublishLine,
-    ReleaseLine,
-    ScanOutput,
-    VerifyLine,
-    WhyOutput,
-)
 from pipelines.cli.image_output import build_line, plan_line
 from pipelines.cli.machine_release import (
     is_machine,
@@ -51,9 +40,20 @@ from pipelines.cli.machine_release import (
     show_machine_release,
 )
 from pipelines.cli.selection import named, publishable
-from pipelines.cli.wiring import image_context
+from pipelines.contract import (
+    BuildLine,
+    LockLine,
+    PlanLine,
+    PruneLine,
+    PublishLine,
+    ReleaseLine,
+    ScanOutput,
+    VerifyLine,
+    WhyOutput,
+)
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.session import check, desk
+from pipelines.rollout.session import check, desk
+from pipelines.wiring import image_context
 
 Errors = list[GoldsmithError | None]
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hardening.check import broken
 from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.settings import load_settings
-from images.artifact import Release
-from images.build.flow import BuildOutcome
-from images.context import Context
-from images.documents import to_json
-from images.plan.plan import BuildPlan
-from images.scan.verify import refusals
-from pipelines.cli.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
+
+if TYPE_CHECKING:
+    from images.artifact import Release
+    from images.build.flow import BuildOutcome
+    from images.context import Context
+    from images.plan.plan import BuildPlan
+    from pipelines.contract import BuildLine, DefinitionLine, PlanLine, VerifyLine, WhyOutput
 
 DEFINITION_COLUMNS = {
     "image": "name",
@@ -35,10 +34,16 @@ def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool, empty:
     `empty` is said to people where there are no lines.
     """
     if as_json:
-        print_json(to_json(tuple(lines)))
+        print_json(_json(tuple(lines)))
         return
     rows = [[_cell(getattr(row, field)) for field in columns.values()] for row in lines]
     print_table(list(columns), rows, empty=empty)
+
+
+def _json(value: Any) -> Any:
+    from images.documents import to_json
+
+    return to_json(value)
 
 
 def _cell(value: object) -> Cell:
@@ -55,6 +60,8 @@ def _cell(value: object) -> Cell:
 
 def definition_lines(context: Context) -> list[DefinitionLine]:
     """One line for each definition."""
+    from pipelines.contract import DefinitionLine
+
     lines = []
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
@@ -82,6 +89,8 @@ def _channel(context: Context, name: str, channel: str) -> Release | None:
 
 def plan_line(plan: BuildPlan) -> PlanLine:
     """What would happen to one image."""
+    from pipelines.contract import PlanLine
+
     return PlanLine(
         name=plan.name, platform=plan.platform, action=plan.action, why=plan.why, changes=plan.changes,
         input_digest=plan.input_digest,
@@ -90,6 +99,8 @@ def plan_line(plan: BuildPlan) -> PlanLine:
 
 def build_line(outcome: BuildOutcome) -> BuildLine:
     """What became of one image."""
+    from pipelines.contract import BuildLine
+
     return BuildLine(
         name=outcome.name, action=outcome.action, digest=outcome.digest, input_digest=outcome.input_digest,
         reasons=outcome.reasons, seconds=outcome.seconds, waived=outcome.waived,
@@ -101,8 +112,11 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
 
     The exit code: 3 where an enforced one failed, 2 where nothing is wrong but that a check broke.
     """
+    from hardening.check import broken
+    from images.scan.verify import refusals
+
     if as_json:
-        print_json(to_json(tuple(lines)))
+        print_json(_json(tuple(lines)))
     for line in () if as_json else lines:
         rows: list[list[Cell]] = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
         print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
@@ -121,7 +135,7 @@ def _evidence(result: CheckResult) -> list[str]:
 def show_why(why: WhyOutput, *, as_json: bool) -> None:
     """Print what changed since the last artifact."""
     if as_json:
-        print_json(to_json(why))
+        print_json(_json(why))
         return
     at = why.last_built_at
     last = f"last built {at:%Y-%m-%d %H:%M} UTC as {short(why.last_digest)}" if at else "never built"

@@ -18,8 +18,8 @@ from images.machine.raw import convert_to_qcow2
 from images.scan.judge import latest, reverify
 from images.scan.verify import refusals
 from images.store.files import room_on
-from pipelines.cli.contract import Line, VerifyLine
-from pipelines.cli.wiring import image_context
+from pipelines.contract import Line, VerifyLine
+from pipelines.wiring import image_context
 
 FORMATS = ("raw", "qcow2")
 EXPORT_COLUMNS = {"image": "name", "format": "format", "file": "file", "bytes": "size_bytes", "digest": "digest"}

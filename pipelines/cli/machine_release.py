@@ -13,8 +13,8 @@ from images.aws.retire import walk
 from images.aws.show import ShownMachine, show_machine
 from images.context import Context
 from images.release.channels import Change
-from pipelines.cli.contract import Line, PruneLine
-from pipelines.cli.wiring import image_context
+from pipelines.contract import Line, PruneLine
+from pipelines.wiring import image_context
 
 REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "action", "because": "why"}
 DONE = {Step.DEPRECATE: "deprecated", Step.DISABLE: "disabled", Step.REMOVE: "removed"}

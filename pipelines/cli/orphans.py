@@ -10,13 +10,13 @@ from hardening.foundation.errors import GoldsmithError
 from images.context import Context
 from images.ledger import Ledger
 from pipelines.cli.machine_release import ReapLine
-from pipelines.cli.wiring import clock, fleet_host, image_context
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker.orphans import DockerGround
 from pipelines.fleet.ec2.inventory import places
 from pipelines.fleet.ec2.orphans import Ec2Ground
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.orphans import Ground, Reaping, Standing, decide
+from pipelines.wiring import clock, fleet_host, image_context
 
 
 def grounds(context: Context, engine: Callable[[], str]) -> tuple[Ground, ...]:

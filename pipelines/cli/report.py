@@ -15,7 +15,7 @@ from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
 from images.release.lifecycle import status
-from pipelines.cli.contract import (
+from pipelines.contract import (
     AuditReport,
     ImageReport,
     MemberReport,
@@ -24,11 +24,11 @@ from pipelines.cli.contract import (
     RolloutReport,
     StepReport,
 )
-from pipelines.cli.rollout_status import MEANING
-from pipelines.cli.wiring import image_context
 from pipelines.fleet.catalog import load_fleets
 from pipelines.rollout.ledger_journal import STEP
+from pipelines.rollout.status import MEANING
 from pipelines.rollout.store import View, history
+from pipelines.wiring import image_context
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 AUDIT_LINES = 40

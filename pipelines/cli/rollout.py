@@ -31,16 +31,16 @@ from pipelines.cli.rollout_output import (
     step_rows,
     wave_rows,
 )
-from pipelines.cli.rollout_status import towards
-from pipelines.cli.wiring import image_context
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.session import check, desk
 from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import Sealed
 from pipelines.rollout.auto import AutoLine, automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start
+from pipelines.rollout.session import check, desk
+from pipelines.rollout.status import towards
 from pipelines.rollout.store import View, newest, require_known, tell
+from pipelines.wiring import image_context
 
 
 def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:

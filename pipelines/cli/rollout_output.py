@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from hardening.findings import Reason
 from hardening.foundation import text
 from hardening.foundation.durations import in_short
-from pipelines.cli.contract import Line
-from pipelines.cli.rollout_status import MEANING
+from pipelines.contract import Line
 from pipelines.fleet.violations import Judged, named
 from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.state import MemberState, Outcome, Phase
+from pipelines.rollout.status import MEANING
 from pipelines.rollout.waves import Wave
 
 

@@ -11,13 +11,13 @@ from hardening.foundation.console import Cell, out, print_json, print_table, pri
 from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
-from pipelines.cli.contract import AuditReport, Line
-from pipelines.cli.rollout_status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
-from pipelines.cli.wiring import image_context
+from pipelines.contract import AuditReport, Line
 from pipelines.rollout.journal import Stance
 from pipelines.rollout.ledger_journal import Command, orders
 from pipelines.rollout.state import Stage
+from pipelines.rollout.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
 from pipelines.rollout.store import View, history, newest, require_known, tell, told
+from pipelines.wiring import image_context
 
 SECONDS = 1.0
 

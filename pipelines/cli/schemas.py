@@ -21,16 +21,16 @@ from images.aws.show import ShownMachine
 from images.model import Definition
 from images.release.channels import Change
 from images.release.show import Shown
-from pipelines.cli import contract
+from pipelines import contract
 from pipelines.cli.fleet_scan import SeenLine
 from pipelines.cli.machine import ExportLine
 from pipelines.cli.machine_release import ReapLine
 from pipelines.cli.rollout_output import MemberLine, RollOutput
-from pipelines.cli.rollout_status import StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.auto import AutoLine
+from pipelines.rollout.status import StatusOutput
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

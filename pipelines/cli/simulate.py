@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hardening.foundation.console import out, print_json, print_table
 from hardening.foundation.errors import UsageError
-from pipelines.cli.contract import Line
+from pipelines.contract import Line
 from tests.simulation.simulate import Report, simulate
 
 PROCESSES = 2

@@ -21,14 +21,14 @@ from images.documents import to_json
 from images.release import channels
 from images.release.flow import release_all
 from images.release.promotion import gate
-from pipelines.cli.contract import DemoOutput
 from pipelines.cli.report import write_report
 from pipelines.cli.rollout import check_fleet, roll_fleet, show_members, show_roll
-from pipelines.cli.wiring import REHEARSAL, fleet_host, image_context
+from pipelines.contract import DemoOutput
 from pipelines.demo import service
 from pipelines.demo.stream import Stream, steady
 from pipelines.host import embedded_registry
 from pipelines.host.provision import docker_host
+from pipelines.wiring import REHEARSAL, fleet_host, image_context
 
 CONTENT = Path(__file__).with_name("content")
 PAGE = Path("images/definitions/demo-web/files/index.html")

@@ -19,7 +19,7 @@ from images.catalog import load_definitions
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
-from pipelines.cli.contract import DoctorLine
+from pipelines.contract import DoctorLine
 from pipelines.host import embedded_registry, provision
 from pipelines.host.private_engine import PrivateEngine
 

@@ -13,8 +13,8 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.context import Context
 from images.ledger import PlanLine
 from pipelines.fleet.model import Approval
-from pipelines.fleet.session import Desk
 from pipelines.rollout.approved_plan import Sealed, digest, opened, written
+from pipelines.rollout.session import Desk
 
 AS_OWNER = "approve as owner"
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hardening.foundation.errors import ContentError, RefusedError
-from pipelines.cli.contract import Line
+from pipelines.contract import Line
 from pipelines.fleet.model import Approval
-from pipelines.fleet.session import Desk, check
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import file_plan, read_plan
 from pipelines.rollout.approved_plan import digest
@@ -16,6 +15,7 @@ from pipelines.rollout.journal import Event
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.service import plan_all, start
+from pipelines.rollout.session import Desk, check
 
 
 class AutoLine(Line):

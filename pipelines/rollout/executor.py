@@ -17,7 +17,6 @@ from pipelines.durable.dbos import Worker
 from pipelines.durable.port import Flow, Json
 from pipelines.durable.workers import LostError
 from pipelines.fleet.model import FleetKind
-from pipelines.fleet.session import Desk
 from pipelines.fleet.together import together
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.leasing import leased
@@ -25,6 +24,7 @@ from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
 from pipelines.rollout.orders import OLDER_GROUPS, World, is_older, one_by_one
 from pipelines.rollout.present_judge import PresentJudge
+from pipelines.rollout.session import Desk
 from pipelines.rollout.state import Outcome, RolloutState, Stage
 from pipelines.rollout.store import view
 

@@ -75,15 +75,33 @@ async def restore(work: Work, note: str = "", failure: str = "") -> MemberState:
     try:
         if held := await _revived(work):
             return await _stay(work, held, failure)
-        if not await old_serves(work) and await _new_serves(work):
+        if not await _replaced_by_old(work):
             return await _stay(work, "the old one is not healthy any more", failure)
-        await work.act("discard the new", lambda: work.fleet.discard(work.key), PATIENT_TRIES)
     except GoneError:
         return await without_old(work, failure)
     except GoldsmithError as error:
         said = f"it could not be put back: {error.message}"
         return await work.end(Phase.FAILED, said, failure or said)
     return await work.end(Phase.OLD, note, failure)
+
+
+async def _replaced_by_old(work: Work) -> bool:
+    """Discard the new instance once the old one serves; False where only the new one serves, and is to stay."""
+    for _ in range(LEAST_READS):
+        if not await old_serves(work) and await _new_serves(work):
+            return False
+        if not await work.act("discard the new", lambda: _discard_safely(work), PATIENT_TRIES):
+            return True
+    return False
+
+
+def _discard_safely(work: Work) -> Json:
+    """Discard the new one; what is seen of the old one where it has fallen ill meanwhile and the new one serves."""
+    seen = work.fleet.read_old(work.key)
+    if not seen.good and work.fleet.read(work.key).good:
+        return seen.text
+    work.fleet.discard(work.key)
+    return None
 
 
 async def without_old(work: Work, failure: str = "") -> MemberState:

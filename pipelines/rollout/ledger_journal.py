@@ -13,11 +13,11 @@ from hardening.foundation.retrying import retrying
 from images.documents import to_json
 from images.ledger import Ledger
 from images.ledger.leases import Lease
-from pipelines.cli.rollout_status import doing
 from pipelines.durable.port import FencedError
 from pipelines.rollout.journal import Event, Orders, Stance
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import MemberState, RolloutState, Stage
+from pipelines.rollout.status import doing
 from pipelines.rollout.tenure import LEASE
 
 T = TypeVar("T")

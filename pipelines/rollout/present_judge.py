@@ -13,7 +13,7 @@ from pipelines.rollout.orders import MemberOrder
 from pipelines.rollout.refusals import refuse_target, why_not
 
 if TYPE_CHECKING:
-    from pipelines.fleet.session import Desk
+    from pipelines.rollout.session import Desk
 
 ASK_SECONDS = 5
 ADDRESSES = ("http://", "https://")

@@ -16,7 +16,6 @@ from pipelines.fleet.members import Target
 from pipelines.fleet.model import Approval
 from pipelines.fleet.orphans import BACK
 from pipelines.fleet.port import Group
-from pipelines.fleet.session import Desk, check
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import consented, refuse_used
 from pipelines.rollout.approved_plan import Sealed, refuse_repaced
@@ -25,6 +24,7 @@ from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.refusals import refuse_implausible, refuse_target, why_not
 from pipelines.rollout.schedule import allowed
+from pipelines.rollout.session import Desk, check
 from pipelines.rollout.state import MemberState, Outcome, Phase
 from pipelines.rollout.store import View
 

@@ -25,10 +25,10 @@ class Front:
     """One emulator: moto behind, the strict rules before it."""
 
     def __init__(self) -> None:
-        from moto.ec2.models import amis
+        from moto.ec2.models.amis import AmiBackend
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-        amis.AMIS = []  # moto's preloaded images, of which AWS knows nothing
+        AmiBackend._load_amis = lambda _backend: None  # moto's preloaded images, of which AWS knows nothing
         groups.mend()
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.world = World()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
@@ -12,6 +13,7 @@ from tests.strict_aws.wire import Answer, Call
 from tests.strict_aws.world import World
 
 PLENTY = 1_000_000
+MORE = re.compile(rb"<[Nn]ext(Token|Marker)>[^<]")
 
 
 class Names(NamedTuple):
@@ -25,25 +27,31 @@ class Names(NamedTuple):
 
 def paged(names: Names, usual: int, most: int, world: World, call: Call) -> Any:
     """moto's whole answer, cut into pages of `usual` entries unless the request says otherwise."""
-    size = call.params.get(names.size)
+    size, given = call.params.get(names.size), call.params.get(names.given)
     if size is not None and not 1 <= size <= PLENTY:
         raise bad_value(f"{names.size} is {size}")
-    answer = whole(call, names)
+    size = min(size or usual, most, world.page_at_most)
+    first = call.forward(asking(call, names, ""))
+    if first.status >= 400 or (not given and fits(first.body, size)):
+        return first
+    answer = whole(call, names, first)
     if isinstance(answer, Answer):
         return answer
-    found = answer.get(names.key, [])
-    shown, more = part(found, call.params.get(names.given), min(size or usual, most, world.page_at_most))
+    shown, more = part(answer.get(names.key, []), given, size)
     return {**answer, names.key: shown, **({names.told: more["NextToken"]} if more else {})}
 
 
-def whole(call: Call, names: Names) -> Any:
-    """All that moto has, in the shapes of the model; its answer as it is where it is an error."""
+def fits(body: bytes, size: int) -> bool:
+    """Whether an answer of moto's surely is one page: all lists in it together have no more entries."""
+    return body.count(b"<item>") + body.count(b"<member>") <= size and not MORE.search(body)
+
+
+def whole(call: Call, names: Names, answer: Answer) -> Any:
+    """All that moto has, in the shapes of the model, from its first answer on; an error as it is."""
     from botocore.parsers import create_parser
 
     everything: list[Any] = []
-    token = ""
     while True:
-        answer = call.forward(asking(call, names, token))
         if answer.status >= 400:
             return answer
         response = {"body": answer.body, "headers": dict(answer.headers), "status_code": answer.status}
@@ -53,6 +61,7 @@ def whole(call: Call, names: Names) -> Any:
         everything.append(parsed)
         if not token:
             return joined(everything)
+        answer = call.forward(asking(call, names, token))
 
 
 def joined(pages: list[dict[str, Any]]) -> dict[str, Any]:

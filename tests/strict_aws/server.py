@@ -18,15 +18,16 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def make_server(port: int = 0) -> Any:
     """A server on loopback, not serving yet; port 0 finds a free one."""
+    _make_once()
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server as make
 
     from tests.strict_aws.front import Front
 
-    _make_once()
-
     class Quiet(MotoRequestHandler):
         """Writes no line for each request, which the journal has; the Date of an answer is the emulator's time."""
+
+        protocol_version = "HTTP/1.1"  # a connection, and a thread, serves many requests
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return format_datetime(self.server.app.world.clock.now(), usegmt=True)
@@ -40,12 +41,19 @@ def make_server(port: int = 0) -> Any:
 @cache
 def _make_once() -> None:
     """Let what costs processor time and is the same each time be made once a process: botocore's models, which each
-    session reads anew, and the RSA key that moto makes for each symmetric key and uses nowhere.
+    session reads anew, the names of a moto class's methods, which each call looks up, and the RSA keys that moto makes
+    for each symmetric key and each key pair and uses nowhere.
     """
     from botocore.loaders import JSONFileLoader
+
+    load = cache(JSONFileLoader().load_file)  # by path: each session has a loader of its own
+    JSONFileLoader.load_file = lambda _loader, path: load(path)
+    from moto.core import responses  # moto reads models while it is imported
+    from moto.ec2.models import key_pairs
     from moto.kms import models
 
-    JSONFileLoader.load_file = cache(JSONFileLoader.load_file)
+    responses.method_names_from_class = cache(responses.method_names_from_class)
+    key_pairs.random_rsa_key_pair = cache(key_pairs.random_rsa_key_pair)
     generate, unused = models.generate_private_key, models.generate_private_key("RSA_2048")
     models.generate_private_key = lambda spec: unused if spec == "SYMMETRIC_DEFAULT" else generate(spec)
 

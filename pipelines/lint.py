@@ -19,8 +19,8 @@ from hardening.model import Waiver
 from images.catalog import LoadedDefinition, load_definition
 from images.plan.graph import order
 from images.plan.validate import Soundness
-from pipelines.cli.wiring import clock
 from pipelines.fleet.model import Fleet
+from pipelines.wiring import clock
 
 
 def lint_content() -> int:

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
 from hardening.model import Waiver
-from images.plan.plan import Action, Change
+from images.plan.change import Action, Change
 
 
 class Line(BaseModel):
     """The base of everything that is printed: frozen, and complete."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def _brief(action: str, reasons: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ import pwd
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hardening.catalog import load_policy
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings, load_settings
-from images.context import Context
-from images.store.files import keep_private_by_default
+
+if TYPE_CHECKING:
+    from images.context import Context
 
 MOVED = "GOLDSMITH_NOW"
 LOGIN, NO_LOGIN = Path("/proc/self/loginuid"), 2**32 - 1  # proc(5)
@@ -35,6 +37,8 @@ def image_context(settings: Settings | None = None, policy: str = "", *, looks: 
     clock is moved outside a rehearsal, ContentError for a `policy` that is not there, and OutsideError where the state
     is another user's.
     """
+    from images.context import Context
+    from images.store.files import keep_private_by_default
     from pipelines.host.embedded_registry import registry_address
     from pipelines.host.provision import docker_host
     from pipelines.host.state import keep_private

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import datetime
 
 from hardening.foundation.durations import in_short
-from pipelines.cli.contract import Line
+from pipelines.contract import Line
 from pipelines.rollout.state import Phase, Stage
 
 COLUMNS = ["member", "state", "note"]

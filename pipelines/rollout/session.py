@@ -16,8 +16,6 @@ from hardening.foundation.errors import MalformedError
 from hardening.model import Enforcement, Waiver
 from images.context import Context
 from images.registry.login import auth_config
-from pipelines.cli.lint import require_policy
-from pipelines.cli.wiring import clock, fleet_host
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.members import DockerFleet
@@ -31,9 +29,11 @@ from pipelines.fleet.members import Member, Origin, Seen, Target, Unread
 from pipelines.fleet.model import Fleet, FleetKind, Way
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.violations import Judged, judge
+from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import Present, Sealed, as_then, refuse_moved, refuse_replanned, seal
 from pipelines.rollout.plan import Plan, nothing, plan
 from pipelines.rollout.refusals import refuse_nobody, refuse_target
+from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
 UNREAD = "unread"
