@@ -439,7 +439,12 @@ def test_going_back_killed_after_any_step_comes_to_the_same_end() -> None:
 def test_how_a_person_stopped_it_is_known_whatever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback brings the canary, and a group under way, back also where the message is another one."""
     init = StoppedError.__init__
-    monkeypatch.setattr(StoppedError, "__init__", lambda self, _message: init(self, "angehalten"))
+
+    def named(self: StoppedError, stance: Stance) -> None:
+        init(self, stance)
+        self.message = "angehalten"
+
+    monkeypatch.setattr(StoppedError, "__init__", named)
     for at, begun in ((4000.0, ASKS), (200.0, {})):
         play = Play(**begun)
         play.says(at, Stance.ROLLBACK)

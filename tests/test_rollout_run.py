@@ -18,7 +18,7 @@ from pipelines.fleet.members import Key
 from pipelines.fleet.port import UnderwayError
 from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.journal import Event, Stance
-from pipelines.rollout.member_context import Row
+from pipelines.rollout.member_context import HealthLook, Row
 from pipelines.rollout.orders import Order
 from pipelines.rollout.rollback import UNFINISHED
 from pipelines.rollout.rolling import Rolling
@@ -520,11 +520,11 @@ def test_one_good_read_is_luck() -> None:
     """Three in a row over the whole time; a bad read begins it again, and at full length."""
     row = Row(timedelta(seconds=2), 3, timedelta(seconds=30))
     for good in (True, True, False):
-        row.add(good, "seen")
+        row.add(HealthLook(good, "seen"))
         row.slept(timedelta(seconds=1))
     assert (row.proved, row.span) == (False, timedelta(seconds=30))
     for _ in range(31):
-        row.add(True, "seen")
+        row.add(HealthLook(True, "seen"))
         row.slept(timedelta(seconds=1))
     assert row.proved
 
@@ -532,7 +532,7 @@ def test_one_good_read_is_luck() -> None:
 def test_a_read_that_could_not_be_made_is_no_illness_and_no_health() -> None:
     """It proves nothing, and lets the row begin anew."""
     row = Row(timedelta(seconds=2), 1, timedelta(seconds=30))
-    row.add(None, "no answer")
+    row.add(HealthLook(None, "no answer"))
     assert (row.proved, row.bad, row.span) == (False, 0, timedelta(seconds=2))
 
 

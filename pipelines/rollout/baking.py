@@ -8,10 +8,9 @@ from datetime import timedelta
 from functools import partial
 
 from hardening.foundation.durations import shown
-from pipelines.durable.port import Json
 from pipelines.fleet.members import Key
-from pipelines.rollout.journal import Event, Stance
-from pipelines.rollout.member_context import LEAST_READS, Row, look
+from pipelines.rollout.journal import Event, Orders, Stance
+from pipelines.rollout.member_context import LEAST_READS, HealthLook, Row, look
 from pipelines.rollout.rolling import Pairs, Rolling
 from pipelines.rollout.state import Stage
 from pipelines.rollout.steps import LONGEST, PATIENT_TRIES, TRIES, Turns, UnhealthyError
@@ -77,37 +76,45 @@ async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], ro
     span, asks, tries = what.span, what.asks, TRIES if keys else PATIENT_TRIES
     turns = Turns(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
     rows = {member: replace(row_of_each, texts=[]) for member in keys}
+    watch = partial(_watch, rolling, keys, what.judged)
     before: int | None = None
     while True:
-        stance, approvals, reads = await rolling.hand.look(
-            "watch the new members", lambda: _watch(rolling, keys, what.judged), tries
-        )
+        seen = await rolling.hand.see(_BakeLook, "watch the new members", watch, tries)
+        stance, approvals = seen.orders.stance, seen.orders.approvals
         before = approvals if before is None else before
-        for member, read in reads.items():
-            rows[member].add(*read)
+        for member, read in seen.reads.items():
+            rows[member].add(read)
         unproved = [member for member, row in rows.items() if not row.proved]
         good = not unproved
         over = turns.slept >= span
-        if good and stance == Stance.GO and (approvals > before or (over and not asks)):
+        if good and stance is Stance.GO and (approvals > before or (over and not asks)):
             return
         late = not good and turns.slept - span >= rolling.order.limits.healthy_deadline
         if late or any(row.bad >= LEAST_READS for row in rows.values()):
             raise _ill(rolling, {member: rows[member] for member in unproved}, late=late)
-        await _show(rolling, Stance(stance), what, asks=over and asks)
-        if not await rolling.hand.obey(Stance(stance), turns):
+        await _show(rolling, stance, what, asks=over and asks)
+        if not await rolling.hand.obey(stance, turns):
             passed = await turns.next(counts=not (over and asks and good))
             for row in rows.values():
                 row.slept(passed)
 
 
-def _watch(rolling: Rolling, keys: Mapping[str, Key], judged: bool) -> Json:
+@dataclass(frozen=True)
+class _BakeLook:
+    """What people have said, and one look at each new member, by its id."""
+
+    orders: Orders
+    reads: dict[str, HealthLook]
+
+
+def _watch(rolling: Rolling, keys: Mapping[str, Key], judged: bool) -> _BakeLook:
     """What people say, and one look at each of the new members; for use inside a step."""
     if judged:
         rolling.world.refuse(rolling.order.plan.target, rolling.order.limits)
     orders = rolling.world.journal.orders(rolling.order.rollout)
     fleet, together = rolling.world.fleet, rolling.world.together
     reads = together([partial(look, partial(fleet.read, key)) for key in keys.values()])
-    return [orders.stance, orders.approvals, dict(zip(keys, reads, strict=True))]
+    return _BakeLook(orders, dict(zip(keys, reads, strict=True)))
 
 
 def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
@@ -124,11 +131,8 @@ async def _show(rolling: Rolling, stance: Stance, what: _Bake, *, asks: bool) ->
         stage, note, event = Stage.PAUSED, "paused", Event.PAUSED
     elif asks:
         approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
-        stage, note, event = (
-            Stage.APPROVAL,
-            f"{what.of.strip() or 'the canary'} has baked; {approve} lets it go on",
-            Event.APPROVAL,
-        )
+        stage, note = Stage.APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"
+        event = Event.APPROVAL
     else:
         stage, note, event = Stage.BAKING, f"baking {what.of}".rstrip() + f" for {shown(what.span)}", None
     if rolling.state.stage is not stage:

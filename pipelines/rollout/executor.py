@@ -22,7 +22,7 @@ from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.leasing import leased
 from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
-from pipelines.rollout.orders import OLDER_GROUPS, World, is_older, one_by_one
+from pipelines.rollout.orders import World, one_by_one
 from pipelines.rollout.present_judge import PresentJudge
 from pipelines.rollout.session import Desk
 from pipelines.rollout.state import Outcome, RolloutState, Stage
@@ -57,7 +57,7 @@ def carry_out(at: Desk, order: Json) -> Outcome:
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
-                answer = worker.carry(OLDER_GROUPS if is_older(order) else ROLLOUT, rollout, order)
+                answer = worker.carry(ROLLOUT, rollout, order)
             except LostError:
                 raise tenure.lost() from None
             except Exception as error:

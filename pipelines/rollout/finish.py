@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
@@ -121,12 +122,20 @@ async def _revived(work: Work) -> str:
     """Let the old one run under its name; why not, where that would take away what serves now."""
     turns, bad = Turns(work.hand.engine, HELD), 0
     while held := await work.act("revive", partial(_revive_safely, work, bad >= LEAST_READS), PATIENT_TRIES):
-        why, good = held
-        bad = bad + 1 if good is False else 0
+        kept = from_json(_Kept, held)
+        bad = bad + 1 if kept.good is False else 0
         if turns.slept >= work.order.limits.healthy_deadline:
-            return str(why)
+            return kept.why
         await turns.next()
     return ""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Why the new instance must not stop yet, and how it looks."""
+
+    why: str
+    good: bool | None
 
 
 def _revive_safely(work: Work, ill: bool) -> Json:
@@ -136,18 +145,18 @@ def _revive_safely(work: Work, ill: bool) -> Json:
     """
     order, fleet = work.order, work.fleet
     if order.method is Method.IN_PLACE:
-        good, _ = look(lambda: fleet.read(work.key))
+        good = look(lambda: fleet.read(work.key)).good
         left = sum(one.healthy for one in fleet.describe() if one.id != order.member)
         if left < order.floor and not (ill and good is False):
             why = f"stopping the new {order.name} now would leave {left} members serving; the floor is {order.floor}"
-            return [why, good]
+            return to_json(_Kept(why, good))
     fleet.revive(work.key)
     return None
 
 
 async def _new_serves(work: Work) -> bool:
     name = f"read the new {work.order.name}"
-    return await work.hand.look(name, lambda: look(lambda: work.fleet.read(work.key))[0]) is True
+    return await work.hand.look(name, lambda: look(lambda: work.fleet.read(work.key)).good) is True
 
 
 async def _stay(work: Work, why: str, failure: str) -> MemberState:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from hardening.foundation.errors import GoldsmithError, RefusedError
-from images.documents import from_json, to_json
+from hardening.foundation.errors import GoldsmithError
+from images.documents import to_json
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.rollout.baking import IllError, bake, settle
 from pipelines.rollout.census import count_at_first, refuse_fewer
@@ -14,7 +14,7 @@ from pipelines.rollout.group import roll_group
 from pipelines.rollout.group_flow import roll_groups
 from pipelines.rollout.journal import Event, Stance
 from pipelines.rollout.member import replace_member
-from pipelines.rollout.orders import OLDER_GROUPS, Order, World
+from pipelines.rollout.orders import World, ordered
 from pipelines.rollout.rollback import go_back
 from pipelines.rollout.rolling import FINISH, GROUP, MEMBER, Pairs, Rolling
 from pipelines.rollout.state import Outcome, Stage
@@ -27,22 +27,16 @@ ROLLOUT = "rollout"
 def flows(world_of: Callable[[str], World]) -> Mapping[str, Flow]:
     """The flows of rollouts by name, for a process that acts through `world_of` a fleet's name."""
     return {
-        ROLLOUT: lambda engine, order: roll(world_of(order["plan"]["fleet"]), engine, order),
+        ROLLOUT: lambda engine, order: roll(world_of(ordered(order).plan.fleet), engine, order),
         MEMBER: lambda engine, order: replace_member(world_of(order["fleet"]), engine, order),
         FINISH: lambda engine, finish: finish_member(world_of(finish["order"]["fleet"]), engine, finish),
         GROUP: lambda engine, order: roll_group(world_of(order["fleet"]), engine, order),
-        OLDER_GROUPS: _refuse_older,
     }
-
-
-async def _refuse_older(_engine: Engine, _order: Json) -> Json:
-    """The flow of groups alone, which a version of ours began that rolled them apart from members."""
-    raise RefusedError("an older version of Goldsmith began it, and this one cannot go on with it")
 
 
 async def roll(world: World, engine: Engine, argument: Json) -> Json:
     """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
-    rolling = Rolling(world, engine, from_json(Order, argument), await engine.now())
+    rolling = Rolling(world, engine, ordered(argument), await engine.now())
     await rolling.begin()
     before = await count_at_first(rolling)
     if not rolling.order.back:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from hardening.foundation.durations import shown
@@ -114,7 +114,7 @@ async def _attempted(work: GroupWork) -> bool:
         if seen.progress is not Progress.RUNNING:
             raise TurnError(f"the service reports {seen.progress}: {seen.text}")
         if work.hand.stops(stance):
-            raise StoppedError.by(stance)
+            raise StoppedError(stance)
         if stance is Stance.PAUSE:
             await _cancelled(work)
             return False
@@ -132,16 +132,24 @@ def _begin(work: GroupWork) -> None:
     work.world.groups.begin(work.attempt, work.group, order.target, work.pinned, asked)
 
 
+@dataclass(frozen=True)
+class _GroupLook:
+    """What the service says, and what people want."""
+
+    service: Watched
+    stance: Stance
+
+
 async def _look(work: GroupWork, *, judged: bool = True) -> tuple[Watched, Stance]:
     """One look at the service and at what people say. Raises RefusedError where the group must not go on."""
 
-    def look() -> Json:
+    def look() -> _GroupLook:
         if judged:
             work.world.refuse(work.order.target, work.order.limits)
-        return [to_json(work.world.groups.watch(work.attempt, work.group)), work.hand.stance()]
+        return _GroupLook(work.world.groups.watch(work.attempt, work.group), work.hand.stance())
 
-    seen, stance = await work.hand.look(f"watch {work.group.name}", look, PATIENT_TRIES)
-    return from_json(Watched, seen), Stance(stance)
+    seen = await work.hand.see(_GroupLook, f"watch {work.group.name}", look, PATIENT_TRIES)
+    return seen.service, seen.stance
 
 
 async def _cancelled(work: GroupWork) -> Watched:

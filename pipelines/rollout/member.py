@@ -5,7 +5,7 @@ It ends with the new one SERVING, or with the member back as it was; what then b
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -35,13 +35,15 @@ async def replace_member(world: World, engine: Engine, argument: Json) -> Json:
 async def _replaced(work: Work) -> MemberState:
     """Judge the member, then touch it."""
     try:
-        why, old, exact = await work.hand.look_when_free(f"judge {work.order.name}", lambda: _judge(work))
+        judged = from_json(
+            _Judgement, await work.hand.look_when_free(f"judge {work.order.name}", lambda: to_json(_judge(work)))
+        )
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
         return await work.end(Phase.OLD, failure=str(error))
-    work.state = replace(work.state, old=old, pinned=exact)
-    return await work.end(Phase.SKIPPED, why) if why else await _touched(work)
+    work.state = replace(work.state, old=judged.old, pinned=judged.exact)
+    return await work.end(Phase.SKIPPED, judged.left_alone) if judged.left_alone else await _touched(work)
 
 
 async def _touched(work: Work) -> MemberState:
@@ -57,16 +59,25 @@ async def _touched(work: Work) -> MemberState:
     return await work.end(Phase.SERVING)
 
 
-def _judge(work: Work) -> Json:
+@dataclass(frozen=True)
+class _Judgement:
+    """Why a member is left alone, or the handle of the very instance, and what it runs, exactly."""
+
+    left_alone: str = ""
+    old: str = ""
+    exact: str = ""
+
+
+def _judge(work: Work) -> _Judgement:
     """Why the member is left alone after all, else the very instance and what it runs, pinned."""
     order, world = work.order, work.world
     member = world.fleet.find(order.member)
     why = GONE if member is None else _left_alone(work, member)
     if why or member is None:
-        return [why, "", ""]
+        return _Judgement(why)
     if not order.back:
         world.judge.refuse(order.target)
-    return ["", member.handle, member.exact or member.image]
+    return _Judgement(old=member.handle, exact=member.exact or member.image)
 
 
 def _left_alone(work: Work, member: Member) -> str:
@@ -121,16 +132,24 @@ async def _retire(work: Work) -> None:
     turns, drains = Turns(work.hand.engine, HELD), Turns(work.hand.engine, HELD)
     asks, begun = work.free, False
     while answer := await asks("retire", partial(_retire_safely, work, limits.drain - drains.slept, begun)):
-        held, underway = answer
-        if underway and in_place:  # it serves nobody by now: to wait for a pause's end would only cost more
+        held = from_json(_Held, answer)
+        if held.underway and in_place:  # it serves nobody by now: to wait for a pause's end would only cost more
             asks, begun = work.until_stopped, True
         if turns.slept >= limits.progress_deadline:
-            raise RefusedError(held, hint="something else is unhealthy: mend it first")
+            raise RefusedError(held.why, hint="something else is unhealthy: mend it first")
         if drains.slept >= limits.drain + UNDERWAY:
-            raise RefusedError(held, hint="it takes too long: look at the old one")
-        await (drains if underway else turns).next()
-        if not underway and not in_place:
+            raise RefusedError(held.why, hint="it takes too long: look at the old one")
+        await (drains if held.underway else turns).next()
+        if not held.underway and not in_place:
             await prove(work, limits.min_healthy_time)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Why the old instance is not stopped yet; `underway`: it stops, and that takes its time."""
+
+    why: str
+    underway: bool = False
 
 
 def _retire_safely(work: Work, drain: timedelta, begun: bool) -> Json:
@@ -144,11 +163,11 @@ def _retire_safely(work: Work, drain: timedelta, begun: bool) -> Json:
         seen = fleet.read(work.key)
         held = "" if seen.good else f"the new one fell ill: {seen.text}"
     if held:
-        return [held, False]
+        return to_json(_Held(held))
     try:
         fleet.retire(work.key, drain)
     except UnderwayError as error:
-        return [error.message, True]
+        return to_json(_Held(error.message, underway=True))
     return None
 
 

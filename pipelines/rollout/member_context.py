@@ -87,8 +87,9 @@ class Row:
     good_for: timedelta = timedelta()
     texts: list[str] = field(default_factory=list)
 
-    def add(self, good: bool | None, text: str) -> None:
+    def add(self, look: HealthLook) -> None:
         """One more read; one that could not be made (None) is not good."""
+        good, text = look.good, look.text
         self.texts = [*self.texts[1 - SHOWN_READS :], text]
         self.count = self.count + 1 if good else 0
         self.good_for = self.good_for if good else timedelta()
@@ -131,27 +132,43 @@ async def old_serves(work: Work) -> bool:
 async def _watched(work: Work, which: str, row: Row, *, obeys: bool) -> Row:
     turns = Turns(work.hand.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
     while True:
-        good, text, stance = await work.hand.look(f"read the {which} {work.order.name}", lambda: _look(work, which))
-        row.add(good, text)
+        seen = await work.hand.see(_MemberLook, f"read the {which} {work.order.name}", lambda: _look(work, which))
+        row.add(seen.look)
         if row.proved or turns.slept >= work.order.limits.healthy_deadline:
             return row
-        if obeys and work.hand.stops(Stance(stance)):
-            raise StoppedError.by(Stance(stance))
+        if obeys and work.hand.stops(seen.stance):
+            raise StoppedError(seen.stance)
         row.slept(await turns.next())
 
 
-def _look(work: Work, which: str) -> Json:
-    good, text = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
-    return [good, text, work.hand.stance()]
+@dataclass(frozen=True)
+class HealthLook:
+    """One look at an instance: good, not good, or None where the fleet does not answer; and what was seen."""
+
+    good: bool | None
+    text: str
 
 
-def look(read: Callable[[], Read]) -> tuple[bool | None, str]:
-    """One look at an instance: good, not good, or None where the fleet does not answer. For use inside a step."""
+@dataclass(frozen=True)
+class _MemberLook:
+    """One look at an instance, and what people want."""
+
+    look: HealthLook
+    stance: Stance
+
+
+def _look(work: Work, which: str) -> _MemberLook:
+    seen = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
+    return _MemberLook(seen, work.hand.stance())
+
+
+def look(read: Callable[[], Read]) -> HealthLook:
+    """One look at an instance, for use inside a step."""
     try:
         seen = read()
     except OutsideError as error:
-        return None, error.message
-    return seen.good, seen.text
+        return HealthLook(None, error.message)
+    return HealthLook(seen.good, seen.text)
 
 
 async def evidence(work: Work, texts: Sequence[str]) -> str:

@@ -98,19 +98,11 @@ class GroupOrder:
     pinned: str = ""
 
 
-OLDER_GROUPS = "groups"
-
-
-def is_older(order: Json) -> bool:
-    """Whether a version of ours ordered this that rolled groups apart from members; such an order is read, not run."""
-    return OLDER_GROUPS in order
-
-
 def ordered(order: Json) -> Order:
     """An order as the ledger keeps it, also one of groups alone, as an older version wrote it."""
-    if not is_older(order):
+    if "groups" not in order:
         return from_json(Order, order)
-    groups = from_json(tuple[_OlderGroup, ...], order[OLDER_GROUPS])
+    groups = from_json(tuple[_OlderGroup, ...], order["groups"])
     target, limits = from_json(Target, order["target"]), from_json(Limits, order["limits"])
     steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
     plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)

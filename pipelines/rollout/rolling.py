@@ -6,7 +6,7 @@ Pure. A group stands in the place of a member.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,6 +30,14 @@ Pairs = Sequence[tuple[MemberOrder, MemberState]]
 
 class BrokenError(RefusedError):
     """A member failed, and with it the rollout."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What people want, and how many members may begin."""
+
+    stance: Stance
+    leave: Leave
 
 
 class Rolling:
@@ -180,21 +188,21 @@ class Rolling:
         await self._admitted(lambda: scheduled(self.order.limits, self.world.now()) or Leave(1))
 
     async def _admitted(self, ask: Callable[[], Leave]) -> int:
-        def asked() -> Json:
+        def asked() -> _Asked:
             stance = self.hand.stance()
             held = stance is Stance.PAUSE or self.hand.stops(stance)
-            return [stance, to_json(Leave(0, Stage.PAUSED, stance) if held else ask())]
+            return _Asked(stance, Leave(0, Stage.PAUSED, stance) if held else ask())
 
         turns = Turns(self.hand.engine, HELD)
         stage = self.state.stage
         while True:
-            stance, found = await self.hand.look("ask for leave", asked)
-            given = from_json(Leave, found)
+            answer = await self.hand.see(_Asked, "ask for leave", asked)
+            given = answer.leave
             if given.room:
                 await self._tell(stage, "")
                 return given.room
             await self._tell(given.stage, given.why)
-            if await self.hand.obey(Stance(stance), turns):
+            if await self.hand.obey(answer.stance, turns):
                 continue
             if turns.slept >= self.order.limits.progress_deadline:
                 raise RefusedError(given.why, hint="nothing moved for progress_deadline: mend what is unhealthy first")
