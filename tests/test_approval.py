@@ -19,7 +19,7 @@ from images.ledger import Ledger
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout import auto
 from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, person, read_plan, told
-from pipelines.rollout.approved_plan import FORM, Present, Sealed, as_then, digest, refuse_replanned, seal
+from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, as_then, digest, refuse_replanned, seal
 from pipelines.rollout.plan import plan
 from pipelines.rollout.service import start
 
@@ -28,7 +28,7 @@ WORLD = Present(fleet(), [one.member for one in KNOWN], target(), NOW)
 FLEET = fleet().model_copy(update={"approval": Approval.REQUIRED})
 
 
-def sealed(by: str = "ann@here", **limits: Any) -> Sealed:
+def sealed(by: str = "ann@here", **limits: Any) -> ApprovedPlan:
     of = fleet(**limits)
     return seal(plan(of, KNOWN, target(), NOW), replace(WORLD, fleet=of), by)
 
@@ -49,14 +49,14 @@ def at(ledger: Ledger, actor: str = "ann@here", of: Fleet = FLEET) -> Any:
     return SimpleNamespace(context=by(ledger, actor), fleet=of, now=lambda: NOW)
 
 
-def filed(ledger: Ledger, folder: Path, made: Sealed | None = None) -> tuple[Sealed, Path]:
+def filed(ledger: Ledger, folder: Path, made: ApprovedPlan | None = None) -> tuple[ApprovedPlan, Path]:
     """A plan that ann made, as `roll.plan --output` leaves it."""
     made = made or sealed()
     file_plan(by(ledger, made.made_by), made, folder / "plan.json")
     return made, folder / "plan.json"
 
 
-def begin(ledger: Ledger, made: Sealed, rollout: str = "r1", **how: Any) -> None:
+def begin(ledger: Ledger, made: ApprovedPlan, rollout: str = "r1", **how: Any) -> None:
     of = how.pop("of", FLEET)
     with consented(at(ledger, of=of), made, rollout, planned=how.pop("planned", True), **how):
         ledger.begin_rollout(rollout, "web", "me", {}, NOW)
@@ -244,7 +244,7 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     )  # fmt: skip
     assert digest(read_plan(file)) == digest(made)
 
-    def moved(_one: Sealed) -> Sealed:
+    def moved(_one: ApprovedPlan) -> ApprovedPlan:
         raise RefusedError("web-1 is gone")
 
     night.same = moved

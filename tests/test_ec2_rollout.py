@@ -21,7 +21,7 @@ from pipelines.rollout.approval import approve_plan, read_plan
 from pipelines.rollout.auto import automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, plan_all, start
-from pipelines.rollout.session import Desk, check, desk
+from pipelines.rollout.session import FleetSession, check, desk
 from pipelines.rollout.state import Outcome, Phase, Stage
 from pipelines.rollout.store import newest, tell
 from tests.cloud import DAY
@@ -50,7 +50,7 @@ ASKS = "auto_promote = false\n"
 
 
 @contextmanager
-def opened(office: Office, way: str) -> Iterator[Desk]:
+def opened(office: Office, way: str) -> Iterator[FleetSession]:
     """The fleet's desk two days after the old release, its limits short."""
     home = 'regions = ["eu-central-1"]'
     text = office.file.read_text().replace('regions = ["eu-central-1", "us-east-1"]', home)
@@ -61,7 +61,7 @@ def opened(office: Office, way: str) -> Iterator[Desk]:
         yield at
 
 
-def rolled(at: Desk) -> Outcome:
+def rolled(at: FleetSession) -> Outcome:
     """The outcome of a rollout of the whole fleet."""
     _, outcome = start(at, apply=True, as_owner=True)
     assert outcome is not None
@@ -277,15 +277,15 @@ def test_a_plan_judges_each_member_once(office: Office, monkeypatch: pytest.Monk
     template(at)
     at.instance()
     at.settle()
-    judge, asked = Desk.judge, list[str]()
+    judge, asked = FleetSession.judge, list[str]()
 
-    def counted(desk: Desk, members: Sequence[Member]) -> tuple[Judged, ...]:
+    def counted(desk: FleetSession, members: Sequence[Member]) -> tuple[Judged, ...]:
         asked.extend(member.id for member in members)
         return judge(desk, members)
 
     with opened(office, "surge") as fleet:
         alone, before = fleet.plan(()), check(fleet)
-        monkeypatch.setattr(Desk, "judge", counted)
+        monkeypatch.setattr(FleetSession, "judge", counted)
         both = plan_all(fleet)
         assert len(both.plan.groups) == 1
         assert (replace(both.plan, groups=()), len(both.plan.steps)) == (alone.plan, 1)

@@ -15,7 +15,7 @@ from pipelines.fleet.members import Target
 from pipelines.fleet.port import Group, Pacing
 from pipelines.rollout import group
 from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import Part
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.rolling import Rolling
@@ -25,7 +25,7 @@ from tests.simulation.groups import SimulatedGroups
 from tests.simulation.ledger import ViolationError
 
 SEEDS = range(250)
-WORDS = (Stance.PAUSE, Stance.ABORT, Stance.ROLLBACK)
+WORDS = (DesiredState.PAUSE, DesiredState.ABORT, DesiredState.ROLLBACK)
 
 
 class Seeded(Play):
@@ -44,8 +44,11 @@ class Seeded(Play):
         if self.dice.random() < 0.6:
             at, word = self.dice.random() * 2500, self.dice.choice(WORDS)
             self.says(at, word)
-            if word is Stance.PAUSE:
-                self.says(at + self.dice.random() * 900, self.dice.choice([Stance.GO, Stance.ABORT, Stance.ROLLBACK]))
+            if word is DesiredState.PAUSE:
+                self.says(
+                    at + self.dice.random() * 900,
+                    self.dice.choice([DesiredState.GO, DesiredState.ABORT, DesiredState.ROLLBACK]),
+                )
         for number in range(60):
             self.approves(700.0 * (number + 1))
 

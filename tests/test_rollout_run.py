@@ -17,8 +17,8 @@ from pipelines.durable.records import BugError
 from pipelines.fleet.members import Key
 from pipelines.fleet.port import UnderwayError
 from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.journal import Event, Stance
-from pipelines.rollout.member_context import HealthLook, Row
+from pipelines.rollout.journal import DesiredState, Event
+from pipelines.rollout.member_context import HealthLook, HealthStreak
 from pipelines.rollout.orders import Order
 from pipelines.rollout.rollback import UNFINISHED
 from pipelines.rollout.rolling import Rolling
@@ -110,7 +110,7 @@ def test_a_rollback_while_a_group_is_rolled_reaches_the_members_that_were_promot
     """One rollout goes back whole: the group under way, the one before it, and then the members."""
     run = Run(WIDE, groups=2)
     run.service.effect = lambda: (
-        run.memory.at(30, lambda: run.command(Stance.ROLLBACK)) if len(run.service.asked) == 2 else None
+        run.memory.at(30, lambda: run.command(DesiredState.ROLLBACK)) if len(run.service.asked) == 2 else None
     )
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD] * 5
@@ -518,7 +518,7 @@ def test_a_second_start_is_refused_while_the_first_one_runs() -> None:
 
 def test_one_good_read_is_luck() -> None:
     """Three in a row over the whole time; a bad read begins it again, and at full length."""
-    row = Row(timedelta(seconds=2), 3, timedelta(seconds=30))
+    row = HealthStreak(timedelta(seconds=2), 3, timedelta(seconds=30))
     for good in (True, True, False):
         row.add(HealthLook(good, "seen"))
         row.slept(timedelta(seconds=1))
@@ -531,7 +531,7 @@ def test_one_good_read_is_luck() -> None:
 
 def test_a_read_that_could_not_be_made_is_no_illness_and_no_health() -> None:
     """It proves nothing, and lets the row begin anew."""
-    row = Row(timedelta(seconds=2), 1, timedelta(seconds=30))
+    row = HealthStreak(timedelta(seconds=2), 1, timedelta(seconds=30))
     row.add(HealthLook(None, "no answer"))
     assert (row.proved, row.bad, row.span) == (False, 0, timedelta(seconds=2))
 
@@ -544,4 +544,4 @@ def test_a_flow_answers_with_what_others_can_read() -> None:
     outcome = from_json(Outcome, row.result)
     assert [member.pinned for member in outcome.members] == list(run.pinned.values())
     assert outcome.state.note == "3 new"
-    assert run.ledger.stance is Stance.GO
+    assert run.ledger.stance is DesiredState.GO

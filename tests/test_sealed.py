@@ -22,8 +22,8 @@ from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.approval import read_plan, write_plan
 from pipelines.rollout.approved_plan import (
+    ApprovedPlan,
     Present,
-    Sealed,
     compare,
     opened,
     refuse_moved,
@@ -46,7 +46,7 @@ def world(
     return Present(of or fleet(), members, to or target(), NOW + later)
 
 
-def sealed(**limits: Any) -> Sealed:
+def sealed(**limits: Any) -> ApprovedPlan:
     of = fleet(**limits)
     return seal(plan(of, KNOWN, target(), NOW), world(of=of), "ana@host", ["web-*"])
 
@@ -160,7 +160,7 @@ def with_groups(seen: Sequence[Group] = GROUPS) -> Present:
     return replace(world(), groups=seen)
 
 
-def sealed_groups() -> Sealed:
+def sealed_groups() -> ApprovedPlan:
     """A plan in which a service is to roll the first of two groups, and the second is within policy."""
     made = replace(plan(fleet(), KNOWN, target(), NOW), groups=(STEP,))
     return seal(made, with_groups(), "ana@host")

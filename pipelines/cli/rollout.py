@@ -33,7 +33,7 @@ from pipelines.cli.rollout_output import (
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
-from pipelines.rollout.approved_plan import Sealed
+from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.auto import AutoLine, automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start
@@ -70,7 +70,7 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
 
 def plan_roll(
     name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
-) -> tuple[RollOutput, Sealed]:
+) -> tuple[RollOutput, ApprovedPlan]:
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
     context = context or image_context(looks=not output)
     with desk(name, context) as at:
@@ -186,7 +186,7 @@ def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: b
     return finish(failures)
 
 
-def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
+def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
     """Print a plan for people, for programs, or for whoever approves it."""
     roll, sealed = planned
     if as_markdown:

@@ -29,7 +29,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Sealed:
+class ApprovedPlan:
     """A plan and the world that it was made in. `fleet` is the fleet's file, `members` the handle of each member's id.
 
     `adopt`: which unknown members it takes over on purpose. `groups_seen`: every group of the fleet, also those that
@@ -60,9 +60,9 @@ class Present:
     groups: Sequence[Group] = ()
 
 
-def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), *, automated: bool = False) -> Sealed:
+def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
     """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
-    return Sealed(
+    return ApprovedPlan(
         plan=plan,
         fleet=world.fleet.model_dump(mode="json"),
         members=_handles(world.members),
@@ -76,18 +76,18 @@ def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), *, auto
     )
 
 
-def digest(sealed: Sealed) -> str:
+def digest(sealed: ApprovedPlan) -> str:
     """What the plan is approved by: the digest over all of it, as it stands in its file."""
     return digest_of(to_json(sealed))
 
 
-def written(sealed: Sealed) -> str:
+def written(sealed: ApprovedPlan) -> str:
     """The text of the file: JSON, with the digest over all of it."""
     body = to_json(sealed)
     return json.dumps({"form": FORM, "digest": digest_of(body), "sealed": body}, indent=1) + "\n"
 
 
-def opened(text: str, file: str) -> Sealed:
+def opened(text: str, file: str) -> ApprovedPlan:
     """What `written` wrote. Raises ContentError where `file` is no plan, RefusedError where it was changed."""
     try:
         found = json.loads(text)
@@ -102,17 +102,17 @@ def opened(text: str, file: str) -> Sealed:
     if actual != digest:
         raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="plan anew")
     try:
-        return from_json(Sealed, body)
+        return from_json(ApprovedPlan, body)
     except ValidationError:
         raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="plan anew") from None
 
 
-def refuse_moved(sealed: Sealed, present: Present) -> None:
+def refuse_moved(sealed: ApprovedPlan, present: Present) -> None:
     """Raise RefusedError where the world is not the one that was approved, with all that differs."""
     _refuse(sealed, present.fleet, compare(sealed, present))
 
 
-def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
+def refuse_replanned(sealed: ApprovedPlan, again: Plan, present: Present) -> None:
     """Raise RefusedError where the fleet's file and members, planned `again`, do not give the plan of the file.
 
     What runs is the plan made again; what the file says of floor, waves and members is only compared with it.
@@ -120,7 +120,7 @@ def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
     _refuse(sealed, present.fleet, tuple(_replanned(sealed.plan, again)))
 
 
-def refuse_repaced(sealed: Sealed, again: Sequence[GroupStep], fleet: Fleet) -> None:
+def refuse_repaced(sealed: ApprovedPlan, again: Sequence[GroupStep], fleet: Fleet) -> None:
     """The same for the groups that a service rolls: which they are, and the pace that the fleet's limits give."""
     planned = {one.group.id: one for one in sealed.plan.groups}
     now = {one.group.id: one for one in again}
@@ -135,7 +135,7 @@ def refuse_repaced(sealed: Sealed, again: Sequence[GroupStep], fleet: Fleet) -> 
     _refuse(sealed, fleet, reasons)
 
 
-def as_then(sealed: Sealed, members: Sequence[Member]) -> list[Member]:
+def as_then(sealed: ApprovedPlan, members: Sequence[Member]) -> list[Member]:
     """The members with the health that they had when the plan was made: it decides the order of the waves."""
     return [replace(member, healthy=member.id not in sealed.ill) for member in members]
 
@@ -157,7 +157,7 @@ def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
     return [([step.member.id for step in w.steps], w.parallel, w.canary, w.bake) for w in plan.waves]
 
 
-def _refuse(sealed: Sealed, fleet: Fleet, reasons: Sequence[str]) -> None:
+def _refuse(sealed: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> None:
     if reasons:
         raise RefusedError(
             f"the approved plan of {sealed.made_at:%Y-%m-%d %H:%M} UTC by {sealed.made_by} no longer fits",
@@ -166,7 +166,7 @@ def _refuse(sealed: Sealed, fleet: Fleet, reasons: Sequence[str]) -> None:
         )
 
 
-def compare(sealed: Sealed, present: Present) -> tuple[str, ...]:
+def compare(sealed: ApprovedPlan, present: Present) -> tuple[str, ...]:
     """What has moved since the plan was made, a line for each; none: exactly the approved may be carried out."""
     return (
         *_age(sealed, present.now),
@@ -177,7 +177,7 @@ def compare(sealed: Sealed, present: Present) -> tuple[str, ...]:
     )
 
 
-def _age(sealed: Sealed, now: datetime) -> Iterator[str]:
+def _age(sealed: ApprovedPlan, now: datetime) -> Iterator[str]:
     if now >= sealed.expires_at:
         yield f"it was good until {sealed.expires_at:%Y-%m-%d %H:%M} UTC"
     if now < sealed.made_at:
@@ -206,7 +206,7 @@ def _changed(planned: Mapping[str, str], present: Mapping[str, str]) -> Iterator
     yield from _some([member for member in both if planned[member] != present[member]], "was made anew since")
 
 
-def _regrouped(sealed: Sealed, present: Present) -> Iterator[str]:
+def _regrouped(sealed: ApprovedPlan, present: Present) -> Iterator[str]:
     """Groups that are gone, new, of another size, or that start from something else."""
     planned, now = ({one.id: one for one in groups} for groups in (sealed.groups_seen, present.groups))
     yield from _some(sorted(planned.keys() - now.keys()), "is gone")

@@ -15,7 +15,7 @@ from pipelines.rollout.journal import Event
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.service import plan_all, start
-from pipelines.rollout.session import Desk, check
+from pipelines.rollout.session import FleetSession, check
 
 
 class AutoLine(Line):
@@ -29,7 +29,7 @@ class AutoLine(Line):
     rollout: str = ""
 
 
-def automated(at: Desk, *, apply: bool) -> AutoLine:
+def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
     Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
@@ -52,7 +52,7 @@ def automated(at: Desk, *, apply: bool) -> AutoLine:
     return _line(at, "planned", f"{found}; {many} would be replaced") if many else _line(at, "skipped", _left(plan))
 
 
-def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
+def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
     """Write the plan down for whoever approves it, and tell people."""
     sealed = plan_all(at, automated=True)
     if not sealed.plan.parts:
@@ -73,7 +73,7 @@ def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
     return _line(at, "waits", detail)
 
 
-def _approved(at: Desk, file: Path) -> bool:
+def _approved(at: FleetSession, file: Path) -> bool:
     """Whether the file holds a plan that somebody approved, that nobody has used, and that is still right."""
     if not file.exists():
         return False
@@ -98,5 +98,5 @@ def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
     return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
 
 
-def _line(at: Desk, outcome: str, detail: str, rollout: str = "") -> AutoLine:
+def _line(at: FleetSession, outcome: str, detail: str, rollout: str = "") -> AutoLine:
     return AutoLine(fleet=at.fleet.name, outcome=outcome, detail=detail, rollout=rollout)

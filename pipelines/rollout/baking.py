@@ -9,11 +9,11 @@ from functools import partial
 
 from hardening.foundation.durations import shown
 from pipelines.fleet.members import Key
-from pipelines.rollout.journal import Event, Orders, Stance
-from pipelines.rollout.member_context import LEAST_READS, HealthLook, Row, look
+from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
+from pipelines.rollout.member_context import LEAST_READS, HealthLook, HealthStreak, look
 from pipelines.rollout.rolling import Pairs, Rolling
 from pipelines.rollout.state import Stage
-from pipelines.rollout.steps import LONGEST, PATIENT_TRIES, TRIES, Turns, UnhealthyError
+from pipelines.rollout.steps import LONGEST, PATIENT_TRIES, TRIES, Backoff, UnhealthyError
 
 MOST_TURNS = 60
 
@@ -32,7 +32,9 @@ async def settle(rolling: Rolling) -> None:
     Raises IllError and StoppedError.
     """
     proof = rolling.order.limits.min_healthy_time
-    await _watched(rolling, rolling.pairs(), timedelta(), Row(proof, LEAST_READS, proof), asks=False, judged=False)
+    await _watched(
+        rolling, rolling.pairs(), timedelta(), HealthStreak(proof, LEAST_READS, proof), asks=False, judged=False
+    )
 
 
 async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
@@ -42,7 +44,7 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
 
     An approval ends it early, a pause lets no time pass. Raises IllError, StoppedError, AlarmError and RefusedError.
     """
-    proved_before = Row(timedelta(), 1, rolling.order.limits.min_healthy_time)
+    proved_before = HealthStreak(timedelta(), 1, rolling.order.limits.min_healthy_time)
     await _watched(rolling, rolling.new(), span, proved_before, asks=asks, judged=True)
 
 
@@ -52,7 +54,7 @@ async def bake_group(rolling: Rolling, group: str) -> None:
     Raises StoppedError, AlarmError and RefusedError.
     """
     canary = _Bake(rolling.order.limits.bake_time, asks=True, judged=True, of=f"the canary of {group}")
-    await _until_over(rolling, canary, {}, Row(timedelta(), 1, timedelta()))
+    await _until_over(rolling, canary, {}, HealthStreak(timedelta(), 1, timedelta()))
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,15 @@ class _Bake:
 
 
 async def _watched(
-    rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: Row, *, asks: bool, judged: bool
+    rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: HealthStreak, *, asks: bool, judged: bool
 ) -> None:
     if keys := {member.id: order.key(member.old) for order, member in pairs}:
         await _until_over(rolling, _Bake(span, asks, judged), keys, row_of_each)
 
 
-async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], row_of_each: Row) -> None:
+async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], row_of_each: HealthStreak) -> None:
     span, asks, tries = what.span, what.asks, TRIES if keys else PATIENT_TRIES
-    turns = Turns(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
+    turns = Backoff(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
     rows = {member: replace(row_of_each, texts=[]) for member in keys}
     watch = partial(_watch, rolling, keys, what.judged)
     before: int | None = None
@@ -87,7 +89,7 @@ async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], ro
         unproved = [member for member, row in rows.items() if not row.proved]
         good = not unproved
         over = turns.slept >= span
-        if good and stance is Stance.GO and (approvals > before or (over and not asks)):
+        if good and stance is DesiredState.GO and (approvals > before or (over and not asks)):
             return
         late = not good and turns.slept - span >= rolling.order.limits.healthy_deadline
         if late or any(row.bad >= LEAST_READS for row in rows.values()):
@@ -103,7 +105,7 @@ async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], ro
 class _BakeLook:
     """What people have said, and one look at each new member, by its id."""
 
-    orders: Orders
+    orders: OperatorCommands
     reads: dict[str, HealthLook]
 
 
@@ -117,7 +119,7 @@ def _watch(rolling: Rolling, keys: Mapping[str, Key], judged: bool) -> _BakeLook
     return _BakeLook(orders, dict(zip(keys, reads, strict=True)))
 
 
-def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
+def _ill(rolling: Rolling, rows: dict[str, HealthStreak], *, late: bool) -> IllError:
     names = ", ".join(rolling.members[member].name for member in rows)
     seen = "\n".join(f"health: {text}" for row in rows.values() for text in row.texts)
     deadline = shown(rolling.order.limits.healthy_deadline)
@@ -125,9 +127,9 @@ def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
     return IllError(f"{names}: the new one {what}", tuple(rows), evidence=seen)
 
 
-async def _show(rolling: Rolling, stance: Stance, what: _Bake, *, asks: bool) -> None:
+async def _show(rolling: Rolling, stance: DesiredState, what: _Bake, *, asks: bool) -> None:
     """Let people see what the rollout waits for."""
-    if stance is Stance.PAUSE:
+    if stance is DesiredState.PAUSE:
         stage, note, event = Stage.PAUSED, "paused", Event.PAUSED
     elif asks:
         approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"

@@ -11,7 +11,7 @@ from pipelines.durable.port import Json
 from pipelines.rollout.member_context import LEAST_READS
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import GONE, MemberState, Phase, Stage
-from pipelines.rollout.steps import HELD, Turns
+from pipelines.rollout.steps import HELD, Backoff
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
     """
     if before is None or rolling.state.failure:
         return
-    turns, why = Turns(rolling.hand.engine, HELD), ""
+    turns, why = Backoff(rolling.hand.engine, HELD), ""
     for _ in range(LEAST_READS):
         try:
             why = fewer(before, await count(rolling), rolling.members)

@@ -24,7 +24,7 @@ from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
 from pipelines.rollout.orders import World, one_by_one
 from pipelines.rollout.present_judge import PresentJudge
-from pipelines.rollout.session import Desk
+from pipelines.rollout.session import FleetSession
 from pipelines.rollout.state import Outcome, RolloutState, Stage
 from pipelines.rollout.store import view
 
@@ -41,7 +41,7 @@ class SteadyClock:
         return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
-def carry_out(at: Desk, order: Json) -> Outcome:
+def carry_out(at: FleetSession, order: Json) -> Outcome:
     """Carry an Order (JSON) to its end, from wherever an earlier process left it.
 
     Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
@@ -69,7 +69,7 @@ def carry_out(at: Desk, order: Json) -> Outcome:
             return from_json(Outcome, answer)
 
 
-def _broken_off(at: Desk, rollout: str, error: Exception) -> GoldsmithError:
+def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithError:
     """Write down that a rollout is over which can never be carried to its end, so that the fleet can be rolled anew."""
     row = at.context.ledger.rollout(rollout)
     said = f"{rollout} broke off: {error.message if isinstance(error, GoldsmithError) else error}"
@@ -87,7 +87,7 @@ def _broken_off(at: Desk, rollout: str, error: Exception) -> GoldsmithError:
     return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
 
 
-def go_on(at: Desk) -> tuple[Outcome, ...]:
+def go_on(at: FleetSession) -> tuple[Outcome, ...]:
     """Carry the rollouts that earlier processes left unfinished to their end. Raises as `carry_out` does."""
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
@@ -97,7 +97,7 @@ def go_on(at: Desk) -> tuple[Outcome, ...]:
     return tuple(ended)
 
 
-def _flows(at: Desk, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
+def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
     """What a process carries of this fleet."""
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
     many = together if at.fleet.kind is FleetKind.DOCKER else one_by_one

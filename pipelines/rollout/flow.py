@@ -12,7 +12,7 @@ from pipelines.rollout.census import count_at_first, refuse_fewer
 from pipelines.rollout.finish import Verb, finish_member
 from pipelines.rollout.group import roll_group
 from pipelines.rollout.group_flow import roll_groups
-from pipelines.rollout.journal import Event, Stance
+from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.member import replace_member
 from pipelines.rollout.orders import World, ordered
 from pipelines.rollout.rollback import go_back
@@ -109,7 +109,7 @@ async def _put_back(rolling: Rolling, pairs: Pairs, error: GoldsmithError) -> No
 
 async def _wants_back(rolling: Rolling) -> bool:
     stance = await rolling.hand.look("look for a rollback", rolling.hand.stance)
-    return Stance(stance) is Stance.ROLLBACK
+    return DesiredState(stance) is DesiredState.ROLLBACK
 
 
 async def _end(rolling: Rolling) -> Outcome:

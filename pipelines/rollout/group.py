@@ -11,11 +11,11 @@ from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedErr
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.port import Group, Progress, Watched
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.member_context import StepContext
 from pipelines.rollout.orders import GroupOrder, Part, World
 from pipelines.rollout.state import MemberState, Phase
-from pipelines.rollout.steps import HELD, PATIENT_TRIES, Hand, StoppedError, Turns
+from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, StoppedError
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
 BETWEEN_LOOKS = timedelta(seconds=5)
@@ -26,10 +26,10 @@ class TurnError(RefusedError):
     """The group must not go on to the new version: it is to be brought back."""
 
 
-class GroupWork(StepContext):
+class GroupContext(StepContext):
     """A group under way. `attempt` names what the service was asked: a new name for each resumption."""
 
-    def __init__(self, hand: Hand, world: World, order: GroupOrder) -> None:
+    def __init__(self, hand: StepRunner, world: World, order: GroupOrder) -> None:
         self.group: Group = order.step.group
         super().__init__(hand, world, MemberState(self.group.id, self.group.name, pinned=order.pinned))
         self.order = order
@@ -51,11 +51,11 @@ async def roll_group(world: World, engine: Engine, argument: Json) -> Json:
     """Let the service roll one group as its GroupOrder says; the MemberState that it reached, SERVING for a canary."""
     order = from_json(GroupOrder, argument)
     back = order.part is Part.BACK
-    work = GroupWork(Hand(engine, world.journal, order.rollout, back), world, order)
+    work = GroupContext(StepRunner(engine, world.journal, order.rollout, back), world, order)
     return to_json(await (_gone_back(work) if back else _rolled(work)))
 
 
-async def _rolled(work: GroupWork) -> MemberState:
+async def _rolled(work: GroupContext) -> MemberState:
     """Pin, begin, watch; whatever stops that, the group is brought back or the end is said."""
     group = work.group
     if group.cannot_roll:
@@ -74,7 +74,7 @@ async def _rolled(work: GroupWork) -> MemberState:
     return await work.end(Phase.NEW)
 
 
-async def _unpinned(work: GroupWork) -> MemberState | None:
+async def _unpinned(work: GroupContext) -> MemberState | None:
     """Pin what the group runs; its end, where that does not come about."""
     try:
         pinned = await work.hand.look_when_free(f"pin {work.group.name}", lambda: _pin(work))
@@ -86,7 +86,7 @@ async def _unpinned(work: GroupWork) -> MemberState | None:
     return None
 
 
-async def _serving(work: GroupWork) -> MemberState:
+async def _serving(work: GroupContext) -> MemberState:
     """The canary is new; until a person has approved it, nothing else of the group becomes so."""
     if work.order.step.whole:
         return await work.end(Phase.SERVING, "all of it runs the new version")
@@ -97,16 +97,16 @@ async def _serving(work: GroupWork) -> MemberState:
     return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
 
-def _pin(work: GroupWork) -> Json:
+def _pin(work: GroupContext) -> Json:
     work.world.judge.refuse(work.order.target)
     return work.world.groups.pin(work.order.rollout, work.group)
 
 
-async def _attempted(work: GroupWork) -> bool:
+async def _attempted(work: GroupContext) -> bool:
     """One rolling of the service, to its end: True; False where a pause cancelled it and it has to begin anew."""
     work.attempts += 1
     await work.hand.act_when_free(f"begin {work.group.name}", lambda: _begin(work))
-    turns, percent = Turns(work.hand.engine, BETWEEN_LOOKS), -1
+    turns, percent = Backoff(work.hand.engine, BETWEEN_LOOKS), -1
     while True:
         seen, stance = await _look(work)
         if seen.progress is Progress.DONE:
@@ -115,17 +115,17 @@ async def _attempted(work: GroupWork) -> bool:
             raise TurnError(f"the service reports {seen.progress}: {seen.text}")
         if work.hand.stops(stance):
             raise StoppedError(stance)
-        if stance is Stance.PAUSE:
+        if stance is DesiredState.PAUSE:
             await _cancelled(work)
             return False
         if seen.percent > percent:
-            percent, turns = seen.percent, Turns(work.hand.engine, BETWEEN_LOOKS)
+            percent, turns = seen.percent, Backoff(work.hand.engine, BETWEEN_LOOKS)
         if turns.slept >= work.order.limits.progress_deadline:
             raise TurnError(f"it stood at {percent} % for {shown(work.order.limits.progress_deadline)}")
         await turns.next()
 
 
-def _begin(work: GroupWork) -> None:
+def _begin(work: GroupContext) -> None:
     order, pacing = work.order, work.order.step.pacing
     work.save(Phase.REPLACING)
     asked = {Part.CANARY: pacing.canary, Part.REST: pacing.rest}.get(order.part, pacing)
@@ -137,10 +137,10 @@ class _GroupLook:
     """What the service says, and what people want."""
 
     service: Watched
-    stance: Stance
+    stance: DesiredState
 
 
-async def _look(work: GroupWork, *, judged: bool = True) -> tuple[Watched, Stance]:
+async def _look(work: GroupContext, *, judged: bool = True) -> tuple[Watched, DesiredState]:
     """One look at the service and at what people say. Raises RefusedError where the group must not go on."""
 
     def look() -> _GroupLook:
@@ -152,16 +152,16 @@ async def _look(work: GroupWork, *, judged: bool = True) -> tuple[Watched, Stanc
     return seen.service, seen.stance
 
 
-async def _cancelled(work: GroupWork) -> Watched:
+async def _cancelled(work: GroupContext) -> Watched:
     """Ask the service to stop where it is, and wait until it has."""
     group = work.group
     await work.hand.act(f"cancel {group.name}", lambda: work.world.groups.cancel(work.attempt, group), PATIENT_TRIES)
     return await _over(work)
 
 
-async def _over(work: GroupWork) -> Watched:
+async def _over(work: GroupContext) -> Watched:
     """Wait until the service does nothing more. Raises OutsideError after progress_deadline."""
-    turns = Turns(work.hand.engine, HELD)
+    turns = Backoff(work.hand.engine, HELD)
     while True:
         seen, _ = await _look(work, judged=False)
         if seen.progress in OVER:
@@ -171,9 +171,9 @@ async def _over(work: GroupWork) -> Watched:
         await turns.next()
 
 
-async def _stopped(work: GroupWork, stopped: StoppedError) -> MemberState:
+async def _stopped(work: GroupContext, stopped: StoppedError) -> MemberState:
     """An abort leaves a group where it is; a rollback brings it back."""
-    if stopped.stance is Stance.ROLLBACK:
+    if stopped.stance is DesiredState.ROLLBACK:
         return await _brought_back(work, "")
     why = stopped.message
     try:
@@ -186,7 +186,7 @@ async def _stopped(work: GroupWork, stopped: StoppedError) -> MemberState:
     return await work.end(Phase.FAILED, said, said)
 
 
-async def _brought_back(work: GroupWork, failure: str) -> MemberState:
+async def _brought_back(work: GroupContext, failure: str) -> MemberState:
     """The group goes back to what was pinned, by itself where the service has begun with that already."""
     if failure and not work.order.limits.auto_rollback:
         return await work.end(Phase.FAILED, "auto_rollback is off: it was left as it is", failure)
@@ -207,7 +207,7 @@ async def _brought_back(work: GroupWork, failure: str) -> MemberState:
     return await work.end(Phase.FAILED, said, failure or said)
 
 
-async def _gone_back(work: GroupWork) -> MemberState:
+async def _gone_back(work: GroupContext) -> MemberState:
     """A group that was done, or left in part, goes back, unless what it ran is gone or it is somebody else's by now."""
     group = work.group
     try:
@@ -222,5 +222,5 @@ async def _gone_back(work: GroupWork) -> MemberState:
     return await _brought_back(work, "")
 
 
-def _roll_back(work: GroupWork) -> None:
+def _roll_back(work: GroupContext) -> None:
     work.world.groups.roll_back(work.attempt, work.group, work.pinned)

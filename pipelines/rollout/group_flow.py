@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from pipelines.rollout.baking import bake_group
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import Part
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.rolling import Rolling
@@ -50,7 +50,7 @@ async def _roll(rolling: Rolling, step: GroupStep) -> MemberState:
 
 async def _stopped(rolling: Rolling, canary: MemberState, stopped: StoppedError) -> MemberState:
     """A rollback finds the canary where it is, and brings it back; an abort leaves it there, and says so."""
-    if stopped.stance is Stance.ROLLBACK:
+    if stopped.stance is DesiredState.ROLLBACK:
         raise stopped
     said = f"{stopped.message} after its canary: {canary.note}"
     return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=said))

@@ -16,10 +16,10 @@ from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, UnderwayError
 from pipelines.rollout.finish import restore, without_old
-from pipelines.rollout.member_context import Work, below_floor, prove
+from pipelines.rollout.member_context import MemberContext, below_floor, prove
 from pipelines.rollout.orders import MemberOrder, World
 from pipelines.rollout.state import GONE, MemberState, Phase
-from pipelines.rollout.steps import HELD, UNDERWAY, Hand, StoppedError, Turns
+from pipelines.rollout.steps import HELD, UNDERWAY, Backoff, StepRunner, StoppedError
 
 LAUNCHED_FOR = timedelta(days=1)
 BACK_ALREADY = "it runs what it is to go back to"
@@ -28,11 +28,11 @@ BACK_ALREADY = "it runs what it is to go back to"
 async def replace_member(world: World, engine: Engine, argument: Json) -> Json:
     """Replace one member as its MemberOrder says; the MemberState that it reached."""
     order = from_json(MemberOrder, argument)
-    hand = Hand(engine, world.journal, order.rollout, order.back)
-    return to_json(await _replaced(Work(hand, world, order, MemberState(order.member, order.name))))
+    hand = StepRunner(engine, world.journal, order.rollout, order.back)
+    return to_json(await _replaced(MemberContext(hand, world, order, MemberState(order.member, order.name))))
 
 
-async def _replaced(work: Work) -> MemberState:
+async def _replaced(work: MemberContext) -> MemberState:
     """Judge the member, then touch it."""
     try:
         judged = from_json(
@@ -46,7 +46,7 @@ async def _replaced(work: Work) -> MemberState:
     return await work.end(Phase.SKIPPED, judged.left_alone) if judged.left_alone else await _touched(work)
 
 
-async def _touched(work: Work) -> MemberState:
+async def _touched(work: MemberContext) -> MemberState:
     """Replace the member; whatever stops that, it is back as it was."""
     try:
         await (_in_place(work) if work.order.method is Method.IN_PLACE else _beside(work))
@@ -68,7 +68,7 @@ class _Judgement:
     exact: str = ""
 
 
-def _judge(work: Work) -> _Judgement:
+def _judge(work: MemberContext) -> _Judgement:
     """Why the member is left alone after all, else the very instance and what it runs, pinned."""
     order, world = work.order, work.world
     member = world.fleet.find(order.member)
@@ -80,7 +80,7 @@ def _judge(work: Work) -> _Judgement:
     return _Judgement(old=member.handle, exact=member.exact or member.image)
 
 
-def _left_alone(work: Work, member: Member) -> str:
+def _left_alone(work: MemberContext, member: Member) -> str:
     if work.order.back:
         if work.order.replaces in member.digests:
             return ""
@@ -89,7 +89,7 @@ def _left_alone(work: Work, member: Member) -> str:
     return work.world.judge.left_alone(work.order, member)
 
 
-async def _beside(work: Work) -> None:
+async def _beside(work: MemberContext) -> None:
     """The new one beside the old: it proves its health, takes over, and only then the old one stops."""
     limits = work.order.limits
     await work.free("create", lambda: _create(work))
@@ -102,7 +102,7 @@ async def _beside(work: Work) -> None:
     await _swap(work)
 
 
-async def _in_place(work: Work) -> None:
+async def _in_place(work: MemberContext) -> None:
     """The old one stops first, for the two cannot exist side by side."""
     await work.free("create", lambda: _create(work))
     await _compare(work)
@@ -112,24 +112,24 @@ async def _in_place(work: Work) -> None:
     await _swap(work)
 
 
-def _create(work: Work) -> None:
+def _create(work: MemberContext) -> None:
     work.save(Phase.REPLACING)
     if work.order.back:
         work.fleet.prepare(work.order.target)
     work.fleet.create(work.key, work.order.target, work.world.now() + LAUNCHED_FOR)
 
 
-async def _compare(work: Work) -> None:
+async def _compare(work: MemberContext) -> None:
     """Report what differs beyond the image, while the old one is still as it always was."""
     found = await work.hand.look(f"compare {work.order.name}", lambda: list(work.fleet.differences(work.key)))
     if found:
         work.state = replace(work.state, note=f"differs beyond the image: {'; '.join(found)}")
 
 
-async def _retire(work: Work) -> None:
+async def _retire(work: MemberContext) -> None:
     """Stop the old one as soon as that costs nobody anything. Raises RefusedError after progress_deadline."""
     limits, in_place = work.order.limits, work.order.method is Method.IN_PLACE
-    turns, drains = Turns(work.hand.engine, HELD), Turns(work.hand.engine, HELD)
+    turns, drains = Backoff(work.hand.engine, HELD), Backoff(work.hand.engine, HELD)
     asks, begun = work.free, False
     while answer := await asks("retire", partial(_retire_safely, work, limits.drain - drains.slept, begun)):
         held = from_json(_Held, answer)
@@ -152,7 +152,7 @@ class _Held:
     underway: bool = False
 
 
-def _retire_safely(work: Work, drain: timedelta, begun: bool) -> Json:
+def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> Json:
     """Stop the old one; where that is not safe at this moment, or takes its time, say why and which of the two."""
     order, fleet = work.order, work.fleet
     if begun:
@@ -171,7 +171,7 @@ def _retire_safely(work: Work, drain: timedelta, begun: bool) -> Json:
     return None
 
 
-async def _swap(work: Work) -> None:
+async def _swap(work: MemberContext) -> None:
     def swap() -> None:
         work.fleet.swap(work.key)
         work.save(Phase.SERVING)

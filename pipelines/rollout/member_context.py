@@ -11,10 +11,10 @@ from hardening.foundation.errors import OutsideError
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.port import MemberFleet
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import MemberOrder, World
 from pipelines.rollout.state import MemberState, Phase
-from pipelines.rollout.steps import Hand, StoppedError, Turns, UnhealthyError
+from pipelines.rollout.steps import Backoff, StepRunner, StoppedError, UnhealthyError
 
 LEAST_READS = 3
 SHOWN_READS = 5
@@ -24,7 +24,7 @@ MOST_BETWEEN_READS = timedelta(seconds=5)
 class StepContext:
     """A member or a group under way, and how far it is."""
 
-    def __init__(self, hand: Hand, world: World, state: MemberState) -> None:
+    def __init__(self, hand: StepRunner, world: World, state: MemberState) -> None:
         self.hand = hand
         self.world = world
         self.state = state
@@ -41,10 +41,10 @@ class StepContext:
         return self.state
 
 
-class Work(StepContext):
+class MemberContext(StepContext):
     """A member, its order, and how far it is."""
 
-    def __init__(self, hand: Hand, world: World, order: MemberOrder, state: MemberState) -> None:
+    def __init__(self, hand: StepRunner, world: World, order: MemberOrder, state: MemberState) -> None:
         super().__init__(hand, world, state)
         self.order = order
 
@@ -73,7 +73,7 @@ class Work(StepContext):
 
 
 @dataclass
-class Row:
+class HealthStreak:
     """Reads in a row: good since `count` reads, over `good_for`; wanted are `least` over `span`.
 
     Whoever had a bad read has to show itself good over `relapsed`, however short `span` was: its health begins anew.
@@ -109,12 +109,12 @@ class Row:
         return self.count >= self.least and self.good_for >= self.span
 
 
-async def prove(work: Work, span: timedelta) -> None:
+async def prove(work: MemberContext, span: timedelta) -> None:
     """Wait until the new instance was good in every read over `span`, three times at least; one good read is luck.
 
     Raises UnhealthyError with what was seen when it is not within healthy_deadline, StoppedError when a person says so.
     """
-    row = await _watched(work, "new", Row(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
+    row = await _watched(work, "new", HealthStreak(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
     if not row.proved:
         limit = shown(work.order.limits.healthy_deadline)
         raise UnhealthyError(
@@ -124,13 +124,13 @@ async def prove(work: Work, span: timedelta) -> None:
         )
 
 
-async def old_serves(work: Work) -> bool:
+async def old_serves(work: MemberContext) -> bool:
     """Wait until the old instance is good; False when it is not within healthy_deadline."""
-    return (await _watched(work, "old", Row(timedelta(), 1, timedelta()), obeys=False)).proved
+    return (await _watched(work, "old", HealthStreak(timedelta(), 1, timedelta()), obeys=False)).proved
 
 
-async def _watched(work: Work, which: str, row: Row, *, obeys: bool) -> Row:
-    turns = Turns(work.hand.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
+async def _watched(work: MemberContext, which: str, row: HealthStreak, *, obeys: bool) -> HealthStreak:
+    turns = Backoff(work.hand.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
     while True:
         seen = await work.hand.see(_MemberLook, f"read the {which} {work.order.name}", lambda: _look(work, which))
         row.add(seen.look)
@@ -154,10 +154,10 @@ class _MemberLook:
     """One look at an instance, and what people want."""
 
     look: HealthLook
-    stance: Stance
+    stance: DesiredState
 
 
-def _look(work: Work, which: str) -> _MemberLook:
+def _look(work: MemberContext, which: str) -> _MemberLook:
     seen = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
     return _MemberLook(seen, work.hand.stance())
 
@@ -171,13 +171,13 @@ def look(read: Callable[[], Read]) -> HealthLook:
     return HealthLook(seen.good, seen.text)
 
 
-async def evidence(work: Work, texts: Sequence[str]) -> str:
+async def evidence(work: MemberContext, texts: Sequence[str]) -> str:
     """The last reads, and the last lines that the new instance printed."""
     log = await work.hand.look(f"read the log of {work.order.name}", lambda: _log(work))
     return "\n".join([*(f"health: {text}" for text in texts), *(f"log: {line}" for line in log.splitlines())])
 
 
-def _log(work: Work) -> str:
+def _log(work: MemberContext) -> str:
     try:
         return work.fleet.log(work.key)
     except OutsideError as error:

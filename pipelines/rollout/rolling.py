@@ -15,13 +15,13 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import Child, Engine, Json
 from pipelines.durable.records import BugError
 from pipelines.fleet.model import Method
-from pipelines.rollout.admission import Leave, leave, scheduled
+from pipelines.rollout.admission import Admission, leave, scheduled
 from pipelines.rollout.finish import Verb
-from pipelines.rollout.journal import Event, Stance
+from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Part, World
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage, summary
-from pipelines.rollout.steps import HELD, Hand, Turns
+from pipelines.rollout.steps import HELD, Backoff, StepRunner
 from pipelines.rollout.waves import Step
 
 MEMBER, FINISH, GROUP = "member", "finish", "group"
@@ -36,8 +36,8 @@ class BrokenError(RefusedError):
 class _Asked:
     """What people want, and how many members may begin."""
 
-    stance: Stance
-    leave: Leave
+    stance: DesiredState
+    leave: Admission
 
 
 class Rolling:
@@ -45,7 +45,7 @@ class Rolling:
 
     def __init__(self, world: World, engine: Engine, order: Order, started_at: datetime) -> None:
         plan = order.plan
-        self.hand = Hand(engine, world.journal, order.rollout)
+        self.hand = StepRunner(engine, world.journal, order.rollout)
         self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, plan.parts)
         planned = (MemberState(member, name) for member, name in plan.names.items())
         self.members = {member.id: member for member in order.back or planned}
@@ -185,15 +185,15 @@ class Rolling:
 
     async def leave_for_group(self) -> None:
         """Wait until people and windows let the next group, or the rest of one, begin. Raises as `leave` does."""
-        await self._admitted(lambda: scheduled(self.order.limits, self.world.now()) or Leave(1))
+        await self._admitted(lambda: scheduled(self.order.limits, self.world.now()) or Admission(1))
 
-    async def _admitted(self, ask: Callable[[], Leave]) -> int:
+    async def _admitted(self, ask: Callable[[], Admission]) -> int:
         def asked() -> _Asked:
             stance = self.hand.stance()
-            held = stance is Stance.PAUSE or self.hand.stops(stance)
-            return _Asked(stance, Leave(0, Stage.PAUSED, stance) if held else ask())
+            held = stance is DesiredState.PAUSE or self.hand.stops(stance)
+            return _Asked(stance, Admission(0, Stage.PAUSED, stance) if held else ask())
 
-        turns = Turns(self.hand.engine, HELD)
+        turns = Backoff(self.hand.engine, HELD)
         stage = self.state.stage
         while True:
             answer = await self.hand.see(_Asked, "ask for leave", asked)
@@ -211,7 +211,7 @@ class Rolling:
             else:
                 await turns.next()
 
-    def _leave(self, orders: Sequence[MemberOrder]) -> Leave:
+    def _leave(self, orders: Sequence[MemberOrder]) -> Admission:
         if not orders[0].back:
             self.world.refuse(self.order.plan.target, self.order.limits)
         plan = self.order.plan

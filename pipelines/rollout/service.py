@@ -18,20 +18,20 @@ from pipelines.fleet.orphans import BACK
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import consented, refuse_used
-from pipelines.rollout.approved_plan import Sealed, refuse_repaced
+from pipelines.rollout.approved_plan import ApprovedPlan, refuse_repaced
 from pipelines.rollout.executor import carry_out, go_on
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.refusals import refuse_implausible, refuse_target, why_not
 from pipelines.rollout.schedule import allowed
-from pipelines.rollout.session import Desk, check
+from pipelines.rollout.session import FleetSession, check
 from pipelines.rollout.state import MemberState, Outcome, Phase
 from pipelines.rollout.store import View
 
 
 def start(
-    at: Desk, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False, approved: Sealed | None = None,
-    as_owner: bool = False,
+    at: FleetSession, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False,
+    approved: ApprovedPlan | None = None, as_owner: bool = False,
 ) -> tuple[Plan, Outcome | None]:  # fmt: skip
     """Plan the fleet's rollout and, with `apply`, carry it out; an automated run does so only if the fleet says so.
 
@@ -58,19 +58,19 @@ def start(
     return sealed.plan, outcome
 
 
-def plan_all(at: Desk, adopt: Sequence[str] = (), *, automated: bool = False) -> Sealed:
+def plan_all(at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
     """What a rollout would do now, of members and of groups that a service rolls. Raises RefusedError, OutsideError."""
     judged = check(at) if at.groups else ()
     sealed = at.plan(adopt, automated=automated, judged=judged)
     return with_groups(sealed, _plan_groups(at, judged, adopt))
 
 
-def with_groups(sealed: Sealed, groups: Sequence[GroupStep]) -> Sealed:
+def with_groups(sealed: ApprovedPlan, groups: Sequence[GroupStep]) -> ApprovedPlan:
     """The plan with these groups to roll."""
     return replace(sealed, plan=replace(sealed.plan, groups=tuple(groups)))
 
 
-def back(at: Desk, view: View) -> Outcome:
+def back(at: FleetSession, view: View) -> Outcome:
     """Bring the members that an ended rollout has replaced back to exactly what they ran before it.
 
     Asked for again, it finds what it has done. Raises RefusedError as `order_back` does, and where a group has no way.
@@ -100,13 +100,13 @@ def can_go_back(view: View) -> tuple[MemberState, ...]:
     return tuple(one for one in view.members if one.phase in runs_new or (one.phase is Phase.FAILED and one.pinned))
 
 
-def _new_id(at: Desk) -> str:
+def _new_id(at: FleetSession) -> str:
     """A rollout's name, which no other ever had: its labels say which containers are its own, also to be removed."""
     made = f"{at.fleet.name}-{at.now():%Y%m%d%H%M%S}-{token_hex(3)}"
     return _new_id(at) if at.context.ledger.rollout(made) else made
 
 
-def _plan_groups(at: Desk, judged: Sequence[Judged], adopt: Sequence[str]) -> list[GroupStep]:
+def _plan_groups(at: FleetSession, judged: Sequence[Judged], adopt: Sequence[str]) -> list[GroupStep]:
     """The groups that violate, each with its pace. `adopt`: those with an unknown or another image that are taken over
     on purpose.
 
@@ -124,7 +124,7 @@ def _plan_groups(at: Desk, judged: Sequence[Judged], adopt: Sequence[str]) -> li
     return [_step(at, group, rules[group.id]) for group in groups]
 
 
-def _same(at: Desk, approved: Sealed) -> Sealed:
+def _same(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
     """An approved plan as it is planned again, if that and the world are what was approved.
 
     A group of which something must be left alone by now is so as a whole. Raises RefusedError with what differs.
@@ -151,7 +151,7 @@ def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
     return [replace(one, member=replace(one.member, name=group.name, cannot_roll="")) for one in found]
 
 
-def _judged(at: Desk, group: Group, judged: Iterable[Judged], target: Target, adopt: Sequence[str]) -> Group:
+def _judged(at: FleetSession, group: Group, judged: Iterable[Judged], target: Target, adopt: Sequence[str]) -> Group:
     """The group, with why it is left alone, for one thing in it that must be: the service replaces all of it."""
     violating = [one for one in _inside(judged, group) if one.violations]
     found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in violating)
@@ -159,7 +159,7 @@ def _judged(at: Desk, group: Group, judged: Iterable[Judged], target: Target, ad
     return replace(group, cannot_roll=group.cannot_roll or left)
 
 
-def refuse_no_way_back(at: Desk, order: Order) -> None:
+def refuse_no_way_back(at: FleetSession, order: Order) -> None:
     """Raise RefusedError where nothing but groups goes back and none of them can, with the reason of each."""
     going = {one.id: one.pinned for one in order.back}
     groups = [step.group for step in order.plan.groups if step.group.id in going]
@@ -182,7 +182,7 @@ def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _step(at: Desk, group: Group, rules: frozenset[str], when: datetime | None = None) -> GroupStep:
+def _step(at: FleetSession, group: Group, rules: frozenset[str], when: datetime | None = None) -> GroupStep:
     limits = at.fleet.limits
     most = allowed(limits, group.desired, sorted(rules), when or at.now())
     if not most and group.desired:

@@ -11,7 +11,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.port import GoneError, UnderwayError
-from pipelines.rollout.journal import Journal, Stance
+from pipelines.rollout.journal import DesiredState, Journal
 
 Value = TypeVar("Value")
 TRIES = 6  # half a minute
@@ -25,7 +25,7 @@ HELD = timedelta(seconds=2)
 class StoppedError(RefusedError):
     """A person stopped the rollout. `stance`: how. Flows raise it, no step does: its record keeps words."""
 
-    def __init__(self, stance: Stance) -> None:
+    def __init__(self, stance: DesiredState) -> None:
         super().__init__(f"stopped by {stance}")
         self.stance = stance
 
@@ -34,7 +34,7 @@ class UnhealthyError(RefusedError):
     """A new instance did not become healthy, or did not stay so."""
 
 
-class Turns:
+class Backoff:
     """Waits that grow, and the sum of what was slept: a wait that a message cut short counts for nothing."""
 
     def __init__(self, engine: Engine, least: timedelta) -> None:
@@ -56,12 +56,12 @@ class Turns:
 class _Tried:
     """What came of an attempt: what people want that has held it back, or its answer."""
 
-    held: Stance | None = None
+    held: DesiredState | None = None
     answer: Any = None
 
 
 @dataclass(frozen=True)
-class Hand:
+class StepRunner:
     """What one flow acts with. `back`: it goes back to what was, so that only an abort stops it."""
 
     engine: Engine
@@ -104,27 +104,27 @@ class Hand:
         return await self._when_free(name, lambda: self._fenced(read))
 
     async def _when_free(self, name: str, attempt: Callable[[], Json]) -> Json:
-        turns = Turns(self.engine, HELD)
+        turns = Backoff(self.engine, HELD)
         while True:
             tried = await self.see(_Tried, name, lambda: self._unless_held(attempt))
             if tried.held is None:
                 return tried.answer
             await self.obey(tried.held, turns)
 
-    async def obey(self, stance: Stance, turns: Turns) -> bool:
+    async def obey(self, stance: DesiredState, turns: Backoff) -> bool:
         """Sleep a turn where the stance is a pause: True. Raises StoppedError where it ends the rollout."""
-        if stance is Stance.PAUSE:
+        if stance is DesiredState.PAUSE:
             await turns.next(counts=False)
             return True
         if self.stops(stance):
             raise StoppedError(stance)
         return False
 
-    def stops(self, stance: Stance) -> bool:
+    def stops(self, stance: DesiredState) -> bool:
         """Whether nothing more may begin."""
-        return stance is Stance.ABORT or (stance is Stance.ROLLBACK and not self.back)
+        return stance is DesiredState.ABORT or (stance is DesiredState.ROLLBACK and not self.back)
 
-    def stance(self) -> Stance:
+    def stance(self) -> DesiredState:
         """What people want; for use inside a step."""
         return self.journal.orders(self.rollout).stance
 
@@ -144,7 +144,7 @@ class Hand:
 
     def _unless_held(self, attempt: Callable[[], Json]) -> _Tried:
         stance = self.stance()
-        if stance is Stance.PAUSE or self.stops(stance):
+        if stance is DesiredState.PAUSE or self.stops(stance):
             return _Tried(stance)
         return _Tried(answer=attempt())
 
@@ -152,7 +152,7 @@ class Hand:
         """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
         as long as UNDERWAY, that is a failure, and of failures there may be so many as there are `tries`.
         """
-        failed, waiting, turns = 0, "", Turns(self.engine, HELD)
+        failed, waiting, turns = 0, "", Backoff(self.engine, HELD)
         while True:
             try:
                 return await self.engine.step(name, attempt)
@@ -161,7 +161,7 @@ class Hand:
             except OutsideError as error:
                 if isinstance(error, UnderwayError) and not (error.message == waiting and turns.slept >= UNDERWAY):
                     if error.message != waiting:
-                        waiting, turns = error.message, Turns(self.engine, HELD)
+                        waiting, turns = error.message, Backoff(self.engine, HELD)
                     await turns.next()
                     continue
                 waiting, failed = "", failed + 1

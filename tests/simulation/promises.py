@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from images.documents import from_json
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.rollback import COULD_NOT, NOT_TAKEN, UNFINISHED
 from pipelines.rollout.state import MemberState, Outcome, Phase
 from tests.simulation.estate import Box
@@ -94,7 +94,7 @@ def _told(outcome: Outcome) -> None:
 def _went_back(stage: Simulation, outcome: Outcome) -> None:
     """Once a person has asked for a rollback in time, nobody is left on the new version without a word."""
     at = stage.stopped_at
-    if stage.ledger.stance is not Stance.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
+    if stage.ledger.stance is not DesiredState.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
         return
     if outcome.state.failure.startswith(UNFINISHED):
         return

@@ -21,7 +21,7 @@ from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import Judge, MemberOrder, Order, World
 from pipelines.rollout.plan import GroupStep, Plan, plan
 from pipelines.rollout.state import Stage
@@ -225,12 +225,12 @@ class Simulation:
 
     # -- people -------------------------------------------------------------------------------------------------------
 
-    def command(self, stance: Stance) -> None:
+    def command(self, stance: DesiredState) -> None:
         """What a person says; abort and rollback are final."""
-        if self.ledger.stance in (Stance.GO, Stance.PAUSE):
+        if self.ledger.stance in (DesiredState.GO, DesiredState.PAUSE):
             self.ledger.stance = stance
             self.witness.hears(stance)
-            if stance in (Stance.ABORT, Stance.ROLLBACK):
+            if stance in (DesiredState.ABORT, DesiredState.ROLLBACK):
                 self.stopped_at = self.memory.time
         self.wake()
 
