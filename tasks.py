@@ -566,16 +566,28 @@ def lint(c: Context) -> int:
     return max(lint_content(), run_checks(LINT))
 
 
-@command({"only": "only tests whose names match, as pytest's -k"})
-def test(c: Context, only: str = "") -> int:  # noqa: PT028 - a task, not a test
+@command(
+    {
+        "path": "a test file or folder: only its tests, at once, without lint and setup",
+        "only": "only tests whose names match, as pytest's -k",
+        "fast": "only tests that need no Docker, QEMU, network or build",
+    }
+)
+def test(c: Context, path: str = "", only: str = "", fast: bool = False) -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
-    from hardening.foundation.settings import load_settings
     from pipelines.cli.checks import LINT, pytest_command, run_checks
-    from pipelines.host.provision import setup
+
+    tests = pytest_command(path, only, fast=fast)
+    if path:
+        return run_checks([tests])
     from pipelines.lint import lint_content
 
-    setup(load_settings(), for_tests=True)
-    return max(lint_content(), run_checks([*LINT, pytest_command(only)]))
+    if not fast:
+        from hardening.foundation.settings import load_settings
+        from pipelines.host.provision import setup
+
+        setup(load_settings(), for_tests=True)
+    return max(lint_content(), run_checks([*LINT, tests]))
 
 
 # --- namespaces -----------------------------------------------------------------------------------------------------
@@ -634,6 +646,8 @@ class _Program(Program):
 
 def main(*arguments: str) -> None:
     """Run the command line `arguments`; ends with SystemExit, unless the exit code is 0."""
+    if arguments[:1] == ("test",) and arguments[1:] and not arguments[1].startswith("-"):
+        arguments = ("test", "--path", *arguments[1:])  # Invoke has no argument that may be left out and needs no flag
     _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
 
 

@@ -28,6 +28,8 @@ settings.register_profile("goldsmith", deadline=None)  # no test depends on how 
 settings.load_profile("goldsmith")
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_leavings_docker")
+HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "server", "yard"})
+"""Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -53,10 +55,27 @@ def _mirror_answers() -> bool:
     return archive(load_settings(), Bootstrap(family="debian", suite="trixie")).present
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The order in which workers take files: long ones first, so that no worker is left with one in the end; of those
-    that take turns at one engine, the longest at the beginning and the others after all long ones, so that none waits.
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast`: what `./goldsmith test --fast` runs."""
+    parser.addoption("--fast", action="store_true", help="only tests that need no Docker, QEMU, network or build")
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    """Whether a test needs nothing of the host, neither by its markers nor by what its fixtures start."""
+    marked = any(item.get_closest_marker(name) for name in ("slow", "needs"))
+    return not marked and HEAVY.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those that were asked for, in the order in which workers take files.
+
+    Long ones first, so that no worker is left with one in the end; of those that take turns at one engine, the longest
+    at the beginning and the others after all long ones, so that none waits.
     """
+    if config.getoption("--fast"):
+        left_out = [item for item in items if not _is_fast(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _is_fast(item)]
     long = {item.path for item in items if item.get_closest_marker("slow")}
 
     def rank(item: pytest.Item) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,19 +66,30 @@ def command(machine: Machine) -> list[str]:
 
 
 def probe(accelerator: str, disk: Path) -> list[str]:
-    """The argv that runs `probe_disk` under an accelerator: it ends with PROBE_STATUS where that works."""
+    """The argv that lets the firmware start the program of `disk`: it ends with PROBE_STATUS where that works."""
     return [
-        *(PROGRAM, "-machine", "q35", *_accelerator(accelerator), "-m", "64", "-nodefaults", "-no-user-config"),
+        *(PROGRAM, "-machine", "q35", *_accelerator(accelerator), "-m", "128", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot", "-device", f"isa-debug-exit,iobase={PROBE_PORT},iosize=4"),
-        *("-drive", f"file={_value(disk)},format=raw,if=ide,snapshot=on"),
+        *("-drive", f"if=none,id=disk,file={_value(disk)},format=raw,snapshot=on"),
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=0"),
+        *_start(None),
     ]
 
 
-def probe_disk() -> bytes:
-    """A disk whose boot sector writes 0x10 to the debug port, which QEMU makes its exit status: 0x10 << 1 | 1, 33."""
+def probe_program() -> bytes:
+    """An EFI program that writes 0x10 to the debug port, which QEMU makes its exit status: 0x10 << 1 | 1, 33.
+
+    The smallest PE32+ image: headers and one section, each of one file block (PE Format, Microsoft).
+    """
+    block, page, section_headers = 512, 0x1000, 0x60000020  # the section is code: readable and executable
     code = bytes([0xB0, PROBE_STATUS >> 1, 0xE6, PROBE_PORT, 0xF4, 0xEB, 0xFD])  # mov al; out; hlt; jmp to hlt
-    sector = code.ljust(510, b"\0") + b"\x55\xaa"
-    return sector.ljust(1 << 20, b"\0")  # SeaBIOS boots from no disk smaller than a megabyte
+    stub = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64)
+    coff = b"PE\0\0" + struct.pack("<HHIIIHH", 0x8664, 1, 0, 0, 0, 240, 0x22)
+    optional = struct.pack("<HBBIIIII", 0x20B, 0, 0, block, 0, 0, page, page)
+    optional += struct.pack("<QIIHHHHHHIIIIHH", 0, page, block, 0, 0, 0, 0, 0, 0, 0, 2 * page, block, 0, 10, 0)
+    optional += struct.pack("<QQQQII", 0, 0, 0, 0, 0, 16) + bytes(128)
+    section = struct.pack("<8sIIIIIIHHI", b".text", block, page, block, block, 0, 0, 0, 0, section_headers)
+    return (stub + coff + optional + section).ljust(block, b"\0") + code.ljust(block, b"\0")
 
 
 def _accelerator(name: str) -> list[str]:

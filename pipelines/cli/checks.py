@@ -17,12 +17,17 @@ LINT = (
 )
 
 
-def pytest_command(only: str) -> tuple[str, ...]:
-    """The tests on three workers, for many wait more than they compute. A file's tests stay together, so that what its
-    fixtures build is built once; tests/conftest.py gives the files their order.
+def pytest_command(path: str = "", only: str = "", *, fast: bool = False) -> tuple[str, ...]:
+    """The tests of `path`; else all on three workers, for many wait more than they compute, the slowest ten told.
+
+    A file's tests stay together, so that what its fixtures build is built once; tests/conftest.py gives the files their
+    order, and says what is `fast`.
     """
-    shared = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
-    return ("pytest", "-q", *shared, *(("-k", only) if only else ()))
+    workers = (
+        () if path else ("-n", "2" if fast else "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
+    )
+    chosen = (*(("--fast",) if fast else ()), *(("-k", only) if only else ()), *((path,) if path else ()))
+    return ("pytest", "-q", *workers, *chosen)
 
 
 def run_checks(commands: Iterable[tuple[str, ...]]) -> int:
