@@ -26,7 +26,7 @@ from pipelines.fleet.port import MemberFleet
 from pipelines.rollout import executor, leasing
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import plan
-from pipelines.rollout.session import Desk
+from pipelines.rollout.session import FleetSession
 from tests.fleets import NOW, fleet, judged, target
 from tests.rolling import Unchanged
 
@@ -125,10 +125,10 @@ class FileFleet(MemberFleet):
         return ""
 
 
-def desk_on(context: Context, folder: Path) -> Desk:
+def desk_on(context: Context, folder: Path) -> FleetSession:
     """The fleet of files, to be rolled."""
     members = FileFleet(folder)
-    return Desk(FLEET, context, members, lambda: NOW, "", no_look, lambda: Seen(members.describe()))
+    return FleetSession(FLEET, context, members, lambda: NOW, "", no_look, lambda: Seen(members.describe()))
 
 
 def no_look(*_: Any) -> Any:

@@ -19,7 +19,7 @@ from images.ledger import Ledger
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout import auto
 from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, person, read_plan, told
-from pipelines.rollout.approved_plan import FORM, Present, Sealed, as_then, digest, refuse_replanned, seal
+from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, as_then, digest, refuse_replanned, seal
 from pipelines.rollout.plan import plan
 from pipelines.rollout.service import start
 
@@ -28,7 +28,7 @@ WORLD = Present(fleet(), [one.member for one in KNOWN], target(), NOW)
 FLEET = fleet().model_copy(update={"approval": Approval.REQUIRED})
 
 
-def sealed(by: str = "ann@here", **limits: Any) -> Sealed:
+def sealed(by: str = "ann@here", **limits: Any) -> ApprovedPlan:
     of = fleet(**limits)
     return seal(plan(of, KNOWN, target(), NOW), replace(WORLD, fleet=of), by)
 
@@ -49,14 +49,14 @@ def at(ledger: Ledger, actor: str = "ann@here", of: Fleet = FLEET) -> Any:
     return SimpleNamespace(context=by(ledger, actor), fleet=of, now=lambda: NOW)
 
 
-def filed(ledger: Ledger, folder: Path, made: Sealed | None = None) -> tuple[Sealed, Path]:
+def filed(ledger: Ledger, folder: Path, made: ApprovedPlan | None = None) -> tuple[ApprovedPlan, Path]:
     """A plan that ann made, as `roll.plan --output` leaves it."""
     made = made or sealed()
     file_plan(by(ledger, made.made_by), made, folder / "plan.json")
     return made, folder / "plan.json"
 
 
-def begin(ledger: Ledger, made: Sealed, rollout: str = "r1", **how: Any) -> None:
+def begin(ledger: Ledger, made: ApprovedPlan, rollout: str = "r1", **how: Any) -> None:
     of = how.pop("of", FLEET)
     with consented(at(ledger, of=of), made, rollout, planned=how.pop("planned", True), **how):
         ledger.begin_rollout(rollout, "web", "me", {}, NOW)
@@ -136,14 +136,13 @@ def test_without_a_plan_a_fleet_that_asks_for_approval_begins_only_as_its_owner(
     assert [one.action for one in ledger.audit_lines()] == [AS_OWNER, "begin by plan"]
 
 
-def test_the_groups_of_the_same_start_use_the_plan_too(ledger: Ledger, tmp_path: Path) -> None:
-    """Members first, then what a service rolls; no later start does."""
+def test_no_later_start_uses_the_plan(ledger: Ledger, tmp_path: Path) -> None:
+    """One start is one rollout, of members and of groups."""
     made, file = filed(ledger, tmp_path)
     approve_plan(by(ledger, "bob@there"), "web", file)
     begin(ledger, made, "r1")
-    begin(ledger, made, "r2", also="r1")
     with pytest.raises(RefusedError, match="the rollout r1 has used this plan already"):
-        begin(ledger, made, "r3", also="r2")
+        begin(ledger, made, "r2")
 
 
 @pytest.mark.parametrize("end", [OutsideError("somebody else has it"), KeyboardInterrupt()], ids=["refused", "Ctrl-C"])
@@ -245,7 +244,7 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     )  # fmt: skip
     assert digest(read_plan(file)) == digest(made)
 
-    def moved(_one: Sealed) -> Sealed:
+    def moved(_one: ApprovedPlan) -> ApprovedPlan:
         raise RefusedError("web-1 is gone")
 
     night.same = moved

@@ -118,7 +118,6 @@ PURE = {
     "pipelines.rollout.tenure",
     "pipelines.rollout.waves",
     "pipelines.rollout.member_context",
-    "pipelines.rollout.progress",
 }
 WORLD = {
     *("os", "subprocess", "socket", "shutil", "tempfile", "time", "urllib", "http", "random", "secrets", "threading"),

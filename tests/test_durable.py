@@ -333,6 +333,8 @@ def test_flows_of_another_version_are_left_alone(url: str, world: World) -> None
     with Worker.launched(url, flows(world), version="2") as worker, Window.on(url) as window:
         assert worker.carry("member", "other", "a") == "a is new"
         assert window.look("r1") == Look(State.OPEN, PUBLISHED)
+        with pytest.raises(RefusedError, match="another version of Goldsmith began r1"):
+            worker.carry("rollout", "r1", MEMBERS)
     assert started(url, world, "rollout", "r1").wait(60) == 0
 
 

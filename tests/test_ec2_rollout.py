@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from hardening.foundation.errors import RefusedError
-from pipelines.cli.rollout_output import markdown, roll_output, with_groups
+from pipelines.cli.rollout_output import markdown, roll_output
 from pipelines.cli.rollout_watch import _status
 from pipelines.fleet.ec2.inventory import firing
 from pipelines.fleet.members import Member
@@ -20,8 +20,8 @@ from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import approve_plan, read_plan
 from pipelines.rollout.auto import automated
 from pipelines.rollout.ledger_journal import Command
-from pipelines.rollout.service import back, plan_all, start, start_groups
-from pipelines.rollout.session import Desk, check, desk
+from pipelines.rollout.service import back, plan_all, start
+from pipelines.rollout.session import FleetSession, check, desk
 from pipelines.rollout.state import Outcome, Phase, Stage
 from pipelines.rollout.store import newest, tell
 from tests.cloud import DAY
@@ -50,7 +50,7 @@ ASKS = "auto_promote = false\n"
 
 
 @contextmanager
-def opened(office: Office, way: str) -> Iterator[Desk]:
+def opened(office: Office, way: str) -> Iterator[FleetSession]:
     """The fleet's desk two days after the old release, its limits short."""
     home = 'regions = ["eu-central-1"]'
     text = office.file.read_text().replace('regions = ["eu-central-1", "us-east-1"]', home)
@@ -61,7 +61,7 @@ def opened(office: Office, way: str) -> Iterator[Desk]:
         yield at
 
 
-def rolled(at: Desk) -> Outcome:
+def rolled(at: FleetSession) -> Outcome:
     """The outcome of a rollout of the whole fleet."""
     _, outcome = start(at, apply=True, as_owner=True)
     assert outcome is not None
@@ -184,16 +184,14 @@ def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
         at.aws.ail(at.image(at.new), "launch")
         at.aws.takes(deadline=1)
     with opened(office, "surge") as fleet:
-        assert start(fleet, apply=True, as_owner=True)[0].steps == ()
-        order, outcome = start_groups(fleet, apply=True, as_owner=True)
-        assert order is not None
+        made, outcome = start(fleet, apply=True, as_owner=True)
         assert outcome is not None
-        assert [one.group.name for one in order.groups] == ["shop"]
+        assert (made.steps, [one.group.name for one in made.groups]) == ((), ["shop"])
         assert [one.phase for one in outcome.members] == [Phase.OLD if ill else Phase.NEW], outcome
         assert [one.phase for one in newest(fleet.context, "shop").members] == [Phase.OLD if ill else Phase.NEW]
         if not ill:
             assert not [one for one in check(fleet) if one.violations and one.member.group]
-            assert start_groups(fleet, apply=True, as_owner=True) == (None, None)
+            assert start(fleet, apply=True, as_owner=True)[1] is None
             done = back(fleet, newest(fleet.context, "shop"))
             assert (done.state.id, done.state.failure) == (f"{outcome.state.id}-back", "")
             assert [one.phase for one in done.members] == [Phase.OLD], done
@@ -208,7 +206,7 @@ def test_a_group_whose_image_is_gone_does_not_go_back(office: Office) -> None:
     template(at)
     at.settle()
     with opened(office, "surge") as fleet:
-        start_groups(fleet, apply=True, as_owner=True)
+        start(fleet, apply=True, as_owner=True)
         at.ec2.deregister_image(ImageId=at.image(at.old))
         with pytest.raises(RefusedError, match="no group can go back") as error:
             back(fleet, newest(fleet.context, "shop"))
@@ -238,7 +236,7 @@ def test_a_canary_waits_for_a_person_on_the_durable_engine(office: Office) -> No
     with opened(office, "asks") as fleet:
         person = threading.Thread(target=approve)
         person.start()
-        _, outcome = start_groups(fleet, apply=True, as_owner=True)
+        _, outcome = start(fleet, apply=True, as_owner=True)
         person.join()
         assert outcome is not None
         assert [one.phase for one in outcome.members] == [Phase.NEW], outcome
@@ -253,10 +251,9 @@ def test_a_group_that_runs_what_nobody_knows_is_taken_over_only_by_name(office: 
     at.settle()
     with opened(office, "surge") as fleet:
         with pytest.raises(RefusedError, match="are unknown, more than max_violating_fraction"):
-            start_groups(fleet, apply=True, as_owner=True)
-        order, _ = start_groups(fleet, apply=False, adopt=["shop"])
-    assert order is not None
-    assert [one.group.cannot_roll for one in order.groups] == [""]
+            start(fleet, apply=True, as_owner=True)
+        made, _ = start(fleet, apply=False, adopt=["shop"])
+    assert [one.group.cannot_roll for one in made.groups] == [""]
 
 
 def test_a_group_of_which_something_asks_not_to_be_disrupted_is_left_alone(office: Office) -> None:
@@ -267,7 +264,7 @@ def test_a_group_of_which_something_asks_not_to_be_disrupted_is_left_alone(offic
     with opened(office, "surge") as fleet:
         tag = {"Key": fleet.fleet.limits.do_not_disrupt, "Value": "2100-01-01T00:00:00Z"}
         at.ec2.create_tags(Resources=at.running(), Tags=[tag])
-        _, outcome = start_groups(fleet, apply=True, as_owner=True)
+        _, outcome = start(fleet, apply=True, as_owner=True)
     assert outcome is not None
     assert [one.phase for one in outcome.members] == [Phase.SKIPPED]
     assert "asks not to be disrupted until 2100-01-01" in outcome.members[0].note
@@ -280,18 +277,18 @@ def test_a_plan_judges_each_member_once(office: Office, monkeypatch: pytest.Monk
     template(at)
     at.instance()
     at.settle()
-    judge, asked = Desk.judge, list[str]()
+    judge, asked = FleetSession.judge, list[str]()
 
-    def counted(desk: Desk, members: Sequence[Member]) -> tuple[Judged, ...]:
+    def counted(desk: FleetSession, members: Sequence[Member]) -> tuple[Judged, ...]:
         asked.extend(member.id for member in members)
         return judge(desk, members)
 
     with opened(office, "surge") as fleet:
         alone, before = fleet.plan(()), check(fleet)
-        monkeypatch.setattr(Desk, "judge", counted)
+        monkeypatch.setattr(FleetSession, "judge", counted)
         both = plan_all(fleet)
-        assert both.groups is not None
-        assert (both.plan, len(both.plan.steps)) == (alone.plan, 1)
+        assert len(both.plan.groups) == 1
+        assert (replace(both.plan, groups=()), len(both.plan.steps)) == (alone.plan, 1)
         assert sorted(asked) == sorted({one.member.id for one in before})
         asked.clear()
         stepped = both.plan.steps[0].member
@@ -311,30 +308,44 @@ def test_an_approved_plan_of_a_group_rolls_it_or_names_what_has_moved(office: Of
         file = office.context.settings.state_dir / "plans" / "shop.json"
         assert (line.outcome, str(file) in line.detail, images(at)) == ("waits", True, {at.image(at.old)})
         approved = read_plan(file)
-        assert approved.groups is not None
-        said = with_groups(roll_output(approved.plan), approved.groups)
-        assert f"| shop | 1 | {approved.groups_seen[0].runs} |" in markdown(said, "ann")
+        (step,) = approved.plan.groups
+        assert f"| shop | 1 | {approved.groups_seen[0].runs} |" in markdown(roll_output(approved.plan), "ann")
         scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=2)
         with pytest.raises(RefusedError) as error:
             start(fleet, apply=True, approved=approved)
         assert error.value.evidence.endswith("shop was to have 1 members and is to have 2")
         scaling.update_auto_scaling_group(AutoScalingGroupName="shop", DesiredCapacity=1)
-        assert start(fleet, apply=True, approved=approved)[1] is None
         with pytest.raises(RefusedError, match="no second person has approved this plan"):
-            start_groups(fleet, apply=True, approved=approved)
+            start(fleet, apply=True, approved=approved)
         approve_plan(replace(office.context, actor="bob@host"), "shop", file)
-        assert approved.groups is not None
-        pace = replace(approved.groups.groups[0].pacing, min_healthy_percent=0)
-        hasty = replace(approved.groups, groups=(replace(approved.groups.groups[0], pacing=pace),))
+        hasty = replace(step, pacing=replace(step.pacing, min_healthy_percent=0))
         with pytest.raises(RefusedError) as error:
-            start_groups(fleet, apply=True, approved=replace(approved, groups=hasty))
+            start(fleet, apply=True, approved=replace(approved, plan=replace(approved.plan, groups=(hasty,))))
         assert "shop is to be rolled at another pace by the plan" in error.value.evidence
-        order, outcome = start_groups(fleet, apply=True, approved=approved)
+        made, outcome = start(fleet, apply=True, approved=approved)
         assert outcome is not None
         assert [one.phase for one in outcome.members] == [Phase.NEW], outcome
-        assert order is not None
-        assert (order.rollout, order.groups[0].pacing) == (outcome.state.id, approved.groups.groups[0].pacing)
+        assert made.groups == (step,)
         with pytest.raises(RefusedError) as error:
-            start_groups(fleet, apply=True, approved=approved)
-        assert "starts from" in error.value.evidence
+            start(fleet, apply=True, approved=approved)
+        assert f"the rollout {outcome.state.id} has used this plan already" in error.value.message
     assert images(at) == {at.image(at.new)}
+
+
+def test_instances_and_a_group_are_one_rollout_that_goes_back_whole(office: Office) -> None:
+    """One id, one line in the history; the way back reaches both kinds."""
+    at = office.at
+    template(at)
+    at.instance()
+    at.settle()
+    with opened(office, "surge") as fleet:
+        made, outcome = start(fleet, apply=True, as_owner=True)
+        assert outcome is not None
+        assert (len(made.steps), len(made.groups)) == (1, 1)
+        assert [one.phase for one in outcome.members] == [Phase.NEW, Phase.NEW], outcome
+        assert [row.id for row in fleet.context.ledger.rollouts("shop")] == [outcome.state.id]
+        assert images(at) == {at.image(at.new)}
+        done = back(fleet, newest(fleet.context, "shop"))
+        assert (done.state.id, done.state.failure) == (f"{outcome.state.id}-back", "")
+        assert [one.phase for one in done.members] == [Phase.OLD, Phase.OLD], done
+    assert images(at) == {at.image(at.old)}

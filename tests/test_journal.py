@@ -13,7 +13,7 @@ from images.documents import from_json
 from images.ledger import Command as Given
 from images.ledger import Holder, Ledger
 from pipelines.durable.port import FencedError
-from pipelines.rollout.journal import Event, Orders, Stance
+from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
 from pipelines.rollout.ledger_journal import LedgerJournal, orders
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
@@ -101,25 +101,25 @@ def test_whoever_waits_sees_each_stage(journal: LedgerJournal, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("told", "wanted"),
     [
-        ("", Orders()),
-        ("pause", Orders(Stance.PAUSE)),
-        ("pause resume", Orders()),
-        ("pause resume pause", Orders(Stance.PAUSE)),
-        ("approve approve", Orders(approvals=2)),
-        ("pause abort resume rollback approve", Orders(Stance.ABORT, approvals=1)),
-        ("rollback pause abort", Orders(Stance.ROLLBACK)),
+        ("", OperatorCommands()),
+        ("pause", OperatorCommands(DesiredState.PAUSE)),
+        ("pause resume", OperatorCommands()),
+        ("pause resume pause", OperatorCommands(DesiredState.PAUSE)),
+        ("approve approve", OperatorCommands(approvals=2)),
+        ("pause abort resume rollback approve", OperatorCommands(DesiredState.ABORT, approvals=1)),
+        ("rollback pause abort", OperatorCommands(DesiredState.ROLLBACK)),
     ],
 )
-def test_commands_come_to_one_stance(told: str, wanted: Orders) -> None:
+def test_commands_come_to_one_stance(told: str, wanted: OperatorCommands) -> None:
     """Pause and resume take turns; the first of abort and rollback is final; approvals are counted."""
     assert orders(told.split()) == wanted
 
 
 def test_what_another_process_commands_is_seen_at_once(journal: LedgerJournal, ledger: Ledger) -> None:
     """The ledger is asked each time."""
-    assert journal.orders("r1") == Orders()
+    assert journal.orders("r1") == OperatorCommands()
     ledger.give_command(Given("r1", "pause", "ann", NOW))
-    assert journal.orders("r1") == Orders(Stance.PAUSE)
+    assert journal.orders("r1") == OperatorCommands(DesiredState.PAUSE)
 
 
 def test_who_lost_the_fleet_is_fenced(journal: LedgerJournal, ledger: Ledger) -> None:

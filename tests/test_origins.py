@@ -19,7 +19,7 @@ from images.store.oci import MANIFEST
 from pipelines.fleet.docker.provenance import Origins
 from pipelines.fleet.members import Member, Seen
 from pipelines.fleet.model import Fleet
-from pipelines.rollout.session import UNREAD, Desk, check
+from pipelines.rollout.session import UNREAD, FleetSession, check
 from tests.fleets import fleet
 from tests.hostile import hostile
 from tests.publishing import NOW
@@ -64,8 +64,8 @@ class Place:
     def member(self, name: str, digest: str, *layers: str) -> Member:
         return Member(f"host/local/docker/{name}", name, name, f"{self.stage.repository}@{digest}", (digest,), layers)
 
-    def desk(self, *members: Member) -> Desk:
-        return Desk(self.fleet, self.context, None, lambda: NOW, self.stage.registry.address,  # type: ignore[arg-type]
+    def desk(self, *members: Member) -> FleetSession:
+        return FleetSession(self.fleet, self.context, None, lambda: NOW, self.stage.registry.address,  # type: ignore[arg-type]
                     lambda _waivers, _now: self.origins(), lambda: Seen(members))  # fmt: skip
 
 

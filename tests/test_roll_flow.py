@@ -38,7 +38,7 @@ from pipelines.rollout.executor import carry_out
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.orders import Order
 from pipelines.rollout.service import back, start
-from pipelines.rollout.session import Desk, check, desk
+from pipelines.rollout.session import FleetSession, check, desk
 from pipelines.rollout.store import history, newest, tell, view
 from tests.loop import until
 
@@ -492,7 +492,7 @@ def killed_at_stop(settings: Settings, address: str, host: str) -> None:
         start(at, apply=True, as_owner=True)
 
 
-def fatal(at: Desk) -> None:
+def fatal(at: FleetSession) -> None:
     """Let the next stop be the last thing that this process does."""
     stop = at.members.api.stop
 

@@ -11,13 +11,13 @@ from fleets import NOW, fleet, judged, reason, target
 
 from hardening.foundation.console import out
 from pipelines.cli.rollout import show_roll
-from pipelines.cli.rollout_output import RollOutput, heading, markdown, roll_output, wave_rows, with_groups
+from pipelines.cli.rollout_output import RollOutput, heading, markdown, roll_output, wave_rows
 from pipelines.cli.rollout_watch import HistoryLine, print_history
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.orders import GroupOrder, GroupsOrder
-from pipelines.rollout.plan import nothing, plan
+from pipelines.rollout.plan import GroupStep, nothing, plan
+from pipelines.rollout.state import MemberState, Outcome, Phase, RolloutState
 
 
 def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:
@@ -152,9 +152,28 @@ def test_the_groups_that_a_service_rolls_stand_in_what_is_approved() -> None:
     """In markdown with what they run and where they stop; of a fleet of groups alone nothing is said about members."""
     of = fleet(canary=1)
     group = Group("123456789012/eu-central-1/autoscaling/shop|1", "shop|1", 4, 4, "", "lt-1 version 3")
-    order = GroupOrder("", "web", group, target(), pacing(of.limits, 4, 4), of.limits)
-    groups = GroupsOrder("", "web", target(), of.limits, (order,))
-    text = markdown(with_groups(roll_output(nothing(of, target())), groups), "ana@host")
+    groups = (GroupStep(group, pacing(of.limits, 4, 4)),)
+    text = markdown(roll_output(replace(nothing(of, target()), groups=groups)), "ana@host")
     assert "| shop\\|1 | 4 | lt-1 version 3 | 100-125 % | 25 %, 100 % | planned |" in text
     assert "- 1 group that a service rolls" in text
     assert "serving" not in text
+
+
+def test_a_rollout_that_failed_says_how_each_ended_and_not_that_all_went_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without auto_rollback those that are well stay new, and one that could not be put back needs a person."""
+    made = plan(fleet(), [judged(f"web-{number}", "expired") for number in range(4)], target(), NOW)
+    ids = [step.member.id for step in made.steps]
+    ended = [
+        MemberState(one, one, phase) for one, phase in zip(ids, (Phase.NEW, Phase.OLD, Phase.FAILED), strict=False)
+    ]
+    outcome = Outcome(
+        RolloutState("r1", "web", "", NOW, 4, failure="it fell ill"), (*ended, MemberState(ids[3], ids[3]))
+    )
+    assert show_roll(roll_output(made, outcome), as_json=False) == 3
+    said = capsys.readouterr().err
+    assert "it failed: it fell ill" in said
+    assert "went back" not in said
+    assert "r1 ended with 1 waiting, 1 replaced, 1 as it was, 1 needs a person: " in said
+    assert said.rstrip().endswith(f": {ids[2].rpartition('/')[2]}")

@@ -168,7 +168,7 @@ def test_the_replacement_is_judged_again_right_before_a_member_is_touched(back: 
     world = SimpleNamespace(fleet=SimpleNamespace(find=lambda _id: ours), judge=judge)
     work: Any = SimpleNamespace(order=wanted, world=world)
     if back:
-        assert member._judge(work) == ["", ours.handle, ours.exact]
+        assert member._judge(work) == member._Judgement(old=ours.handle, exact=ours.exact)
         return
     with pytest.raises(RefusedError, match="revoked"):
         member._judge(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,12 +13,13 @@ from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Target
-from pipelines.fleet.port import Group
-from pipelines.rollout.group import GroupWorld
-from pipelines.rollout.group_flow import GROUPS, group_flows
-from pipelines.rollout.journal import Event, Stance
-from pipelines.rollout.orders import GroupOrder, GroupsOrder, Judge, MemberOrder, going_back
-from pipelines.rollout.state import Outcome, Phase, Stage
+from pipelines.fleet.port import Group, MemberFleet
+from pipelines.rollout.flow import ROLLOUT, flows
+from pipelines.rollout.journal import DesiredState, Event
+from pipelines.rollout.orders import Judge, MemberOrder, Order, World
+from pipelines.rollout.plan import GroupStep, nothing
+from pipelines.rollout.state import MemberState, Outcome, Phase, Stage
+from pipelines.rollout.steps import StoppedError
 from tests.simulation.execution import Fate
 from tests.simulation.groups import SimulatedGroups, State
 from tests.simulation.ledger import Ledger, SimulatedJournal
@@ -45,6 +46,10 @@ class Alarms(Judge):
         return tuple(self.firing)
 
 
+class Nobody(MemberFleet):
+    """A fleet of groups alone: nothing of it is asked about members."""
+
+
 class Play:
     """A rollout of two groups of ten by the service; a process may die at any step, and effects may lose answers."""
 
@@ -58,9 +63,10 @@ class Play:
         self.ledger = Ledger()
         self.judge = Alarms()
         self.limits = fleet(**limits).limits
+        self.members: MemberFleet = Nobody()
         pace = pacing(self.limits, 10, 10)
-        orders = tuple(GroupOrder("r1", "web", group, target(), pace, self.limits) for group in groups)
-        self.order = GroupsOrder("r1", "web", target(), self.limits, orders)
+        steps = tuple(GroupStep(group, pace) for group in groups)
+        self.order = Order("r1", replace(nothing(fleet(**limits), target()), groups=steps), self.limits)
         self.process = self._process("first")
 
     def state(self, name: str) -> State:
@@ -72,14 +78,15 @@ class Play:
 
     def _process(self, name: str) -> Process:
         self.ledger.holder = name
-        world = GroupWorld(self.service, SimulatedJournal(self.ledger, name), self.judge)
-        return self.memory.process(name, group_flows(lambda _fleet: world, self.memory.now))
+        journal = SimulatedJournal(self.ledger, name)
+        world = World(self.members, journal, self.judge, self.memory.now, delegated=self.service)
+        return self.memory.process(name, flows(lambda _fleet: world))
 
     def _fate(self, _flow: str, _name: str) -> Fate:
         self.steps += 1
         return Fate(0.1, "after" if self.steps == self.dies_at else "")
 
-    def says(self, at: float, stance: Stance) -> None:
+    def says(self, at: float, stance: DesiredState) -> None:
         """A person says something at a moment."""
 
         def say() -> None:
@@ -111,9 +118,9 @@ class Play:
             self.at(at, lambda: seen.append((self.ledger.state.stage, self.ledger.state.note)))  # type: ignore[union-attr]
         return seen
 
-    def play(self, order: GroupsOrder | None = None) -> Outcome:
+    def play(self, order: Order | None = None) -> Outcome:
         order = order or self.order
-        row = self.process.start(GROUPS, order.rollout, to_json(order))
+        row = self.process.start(ROLLOUT, order.rollout, to_json(order))
         self.memory.run(self.memory.time + 1e6, lambda: row.ended or not self.process.alive)
         if not self.process.alive:
             self.process = self._process("second")
@@ -121,6 +128,11 @@ class Play:
             self.memory.run(self.memory.time + 2e6, lambda: row.ended)
         assert row.ended, self.ledger.state
         return from_json(Outcome, row.result)
+
+
+def going_back(order: Order, members: Sequence[MemberState]) -> Order:
+    """The order under which these groups go back."""
+    return replace(order, rollout="r1-back", back=tuple(members))
 
 
 def phases(outcome: Outcome) -> list[Phase]:
@@ -163,8 +175,8 @@ def test_without_auto_rollback_a_group_that_fails_is_reported_as_it_is() -> None
 def test_a_pause_cancels_and_a_resume_begins_anew() -> None:
     """The service has no pause: what it has done by then is kept, and a new rolling skips it."""
     play = Play()
-    play.says(100, Stance.PAUSE)
-    play.says(5000, Stance.GO)
+    play.says(100, DesiredState.PAUSE)
+    play.says(5000, DesiredState.GO)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
     assert play.service.asked == ["begin r1 one", "cancel r1 one", "begin r1-2 one", "begin r1 two"]
 
@@ -176,7 +188,7 @@ def test_an_abort_is_accepted_by_the_service_within_two_seconds(at: float) -> No
     moments: list[float] = []
     cancel = play.service.cancel
     play.service.cancel = lambda *args: (moments.append(play.memory.time), cancel(*args))[1]  # type: ignore[method-assign,func-returns-value]
-    play.says(at, Stance.ABORT)
+    play.says(at, DesiredState.ABORT)
     outcome = play.play()
     assert moments[0] - at < 2
     assert phases(outcome) == ([Phase.FAILED, Phase.PLANNED] if at < MINUTES else [Phase.NEW, Phase.FAILED])
@@ -186,7 +198,7 @@ def test_an_abort_is_accepted_by_the_service_within_two_seconds(at: float) -> No
 def test_a_rollback_brings_all_groups_back_those_that_were_done_too() -> None:
     """Each to its own pin."""
     play = Play()
-    play.says(700, Stance.ROLLBACK)
+    play.says(700, DesiredState.ROLLBACK)
     assert phases(play.play()) == [Phase.OLD, Phase.OLD]
     assert play.service.asked[2:] == ["roll back r1 two to old-two", "roll back r1 one to old-one"]
 
@@ -282,7 +294,7 @@ def test_a_canary_as_large_as_the_group_is_approved_too() -> None:
 def test_a_rollback_during_the_bake_or_the_wait_brings_the_canary_back(at: float) -> None:
     """The canary's own refresh was successful by then, so that it takes another one, to the pin."""
     play = Play(**ASKS)
-    play.says(at, Stance.ROLLBACK)
+    play.says(at, DesiredState.ROLLBACK)
     outcome = play.play()
     assert phases(outcome) == [Phase.OLD, Phase.PLANNED]
     assert play.service.asked[-1] == "roll back r1 one to old-one"
@@ -292,14 +304,14 @@ def test_a_rollback_during_the_bake_or_the_wait_brings_the_canary_back(at: float
 def test_an_abort_during_the_wait_leaves_the_canary_and_says_so() -> None:
     """Within two seconds; a rollback of what is over then brings it back."""
     play = Play(**ASKS)
-    play.says(4000, Stance.ABORT)
+    play.says(4000, DesiredState.ABORT)
     outcome = play.play()
     assert play.memory.time < 4002
     assert phases(outcome) == [Phase.FAILED, Phase.PLANNED]
     assert "its canary, 20 % of it, runs the new version" in outcome.members[0].note
     assert play.ledger.members[outcome.members[0].id].phase is Phase.FAILED
-    play.ledger.stance = Stance.GO
-    order = going_back(play.order, "r1-back", {outcome.members[0].id: outcome.members[0].pinned})
+    play.ledger.stance = DesiredState.GO
+    order = going_back(play.order, outcome.members[:1])
     assert phases(play.play(order)) == [Phase.OLD]
     assert play.service.runs("one") == [OLD] * 10
 
@@ -308,7 +320,7 @@ def test_an_abort_that_comes_too_late_for_the_canary_does_not_call_the_group_new
     """The service was done before it was asked to cancel."""
     play = Play(**ASKS)
     play.service.cancel = lambda *_: None  # type: ignore[method-assign]
-    play.says(60, Stance.ABORT)
+    play.says(60, DesiredState.ABORT)
     outcome = play.play()
     assert phases(outcome) == [Phase.FAILED, Phase.PLANNED]
     assert "part of the group runs the new version" in outcome.members[0].failure
@@ -317,12 +329,12 @@ def test_an_abort_that_comes_too_late_for_the_canary_does_not_call_the_group_new
 def test_a_pause_during_the_bake_lets_no_time_pass() -> None:
     """Ten minutes are ten minutes without it; an approval meanwhile counts when it goes on."""
     play = Play(**ASKS)
-    play.says(200, Stance.PAUSE)
-    play.says(5000, Stance.GO)
+    play.says(200, DesiredState.PAUSE)
+    play.says(5000, DesiredState.GO)
     seen = play.sees(4900, 5400, 5600, 8000)
-    play.says(6000, Stance.PAUSE)
+    play.says(6000, DesiredState.PAUSE)
     play.approves(7000)
-    play.says(9000, Stance.GO)
+    play.says(9000, DesiredState.GO)
     play.approves(20000)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
     assert [stage for stage, _ in seen] == [Stage.PAUSED, Stage.BAKING, Stage.APPROVAL, Stage.PAUSED]
@@ -354,8 +366,8 @@ def test_a_rest_that_fails_takes_the_canary_back_too() -> None:
 def test_what_was_paused_and_then_fails_is_taken_back_whole() -> None:
     """The refresh before the pause has left members too."""
     play = Play()
-    play.says(250, Stance.PAUSE)
-    play.says(1000, Stance.GO)
+    play.says(250, DesiredState.PAUSE)
+    play.says(1000, DesiredState.GO)
     play.at(900, lambda: setattr(play.state("one"), "fails_at", 3))
     assert phases(play.play()) == [Phase.OLD, Phase.PLANNED]
     assert play.service.runs("one") == [OLD] * 10
@@ -372,7 +384,7 @@ def test_killed_after_any_step_of_a_canary_it_comes_to_the_same_end(way: str, lo
         if way == "approved":
             play.approves(6000)
         else:
-            play.says(6000, Stance.ROLLBACK)
+            play.says(6000, DesiredState.ROLLBACK)
         ended = phases(play.play())
         assert ended == ([Phase.NEW] * 2 if way == "approved" else [Phase.OLD] * 2), dies_at
         runs = {*play.service.runs("one"), *play.service.runs("two")}
@@ -391,7 +403,7 @@ def test_a_rollout_that_is_over_goes_back_the_last_group_first() -> None:
     """By one refresh for each, to what was pinned, as a rollout of its own."""
     play = Play()
     done = play.play()
-    order = going_back(play.order, "r1-back", {one.id: one.pinned for one in done.members})
+    order = going_back(play.order, done.members)
     outcome = play.play(order)
     assert (outcome.state.id, outcome.state.failure, phases(outcome)) == ("r1-back", "", [Phase.OLD, Phase.OLD])
     assert play.service.asked[2:] == ["roll back r1-back two to old-two", "roll back r1-back one to old-one"]
@@ -403,10 +415,10 @@ def test_a_group_whose_version_is_gone_is_left_and_the_others_go_back() -> None:
     play = Play()
     done = play.play()
     play.state("two").gone = "version 1 is gone"
-    outcome = play.play(going_back(play.order, "r1-back", {one.id: one.pinned for one in done.members}))
+    outcome = play.play(going_back(play.order, done.members))
     assert phases(outcome) == [Phase.OLD, Phase.FAILED]
     assert "it was left as it is: version 1 is gone" in outcome.members[1].note
-    assert outcome.state.failure == "version 1 is gone"
+    assert outcome.state.failure == "not all went back: two: it was left as it is: version 1 is gone"
     assert play.service.runs("two") == [NEW] * 10
 
 
@@ -415,10 +427,26 @@ def test_going_back_killed_after_any_step_comes_to_the_same_end() -> None:
     calm = Play()
     done = calm.play()
     before = calm.steps
-    order = going_back(calm.order, "r1-back", {one.id: one.pinned for one in done.members})
+    order = going_back(calm.order, done.members)
     calm.play(order)
     for number in range(before + 1, calm.steps):
         play = Play(dies_at=number)
         play.play()
         assert phases(play.play(order)) == [Phase.OLD, Phase.OLD], number
         assert [len(one.refreshes) for one in play.service.states.values()] == [2, 2], number
+
+
+def test_how_a_person_stopped_it_is_known_whatever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback brings the canary, and a group under way, back also where the message is another one."""
+    init = StoppedError.__init__
+
+    def named(self: StoppedError, stance: DesiredState) -> None:
+        init(self, stance)
+        self.message = "angehalten"
+
+    monkeypatch.setattr(StoppedError, "__init__", named)
+    for at, begun in ((4000.0, ASKS), (200.0, {})):
+        play = Play(**begun)
+        play.says(at, DesiredState.ROLLBACK)
+        assert phases(play.play()) == [Phase.OLD, Phase.PLANNED], at
+        assert play.service.runs("one") == [OLD] * 10

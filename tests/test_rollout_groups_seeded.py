@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,17 +13,19 @@ from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
 from pipelines.fleet.members import Target
 from pipelines.fleet.port import Group, Pacing
-from pipelines.rollout import group, group_flow
-from pipelines.rollout.group_flow import GROUPS
-from pipelines.rollout.journal import Stance
+from pipelines.rollout import group
+from pipelines.rollout.flow import ROLLOUT
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import Part
-from pipelines.rollout.state import Outcome, Phase
+from pipelines.rollout.plan import GroupStep
+from pipelines.rollout.rolling import Rolling
+from pipelines.rollout.state import MemberState, Outcome, Phase
 from tests.simulation.execution import Fate
 from tests.simulation.groups import SimulatedGroups
 from tests.simulation.ledger import ViolationError
 
 SEEDS = range(250)
-WORDS = (Stance.PAUSE, Stance.ABORT, Stance.ROLLBACK)
+WORDS = (DesiredState.PAUSE, DesiredState.ABORT, DesiredState.ROLLBACK)
 
 
 class Seeded(Play):
@@ -43,8 +44,11 @@ class Seeded(Play):
         if self.dice.random() < 0.6:
             at, word = self.dice.random() * 2500, self.dice.choice(WORDS)
             self.says(at, word)
-            if word is Stance.PAUSE:
-                self.says(at + self.dice.random() * 900, self.dice.choice([Stance.GO, Stance.ABORT, Stance.ROLLBACK]))
+            if word is DesiredState.PAUSE:
+                self.says(
+                    at + self.dice.random() * 900,
+                    self.dice.choice([DesiredState.GO, DesiredState.ABORT, DesiredState.ROLLBACK]),
+                )
         for number in range(60):
             self.approves(700.0 * (number + 1))
 
@@ -58,7 +62,7 @@ class Seeded(Play):
 
     def played(self) -> Outcome:
         """To its end, from one process to the next."""
-        row = self.process.start(GROUPS, "r1", to_json(self.order))
+        row = self.process.start(ROLLOUT, "r1", to_json(self.order))
         for life in range(10):
             self.memory.run(self.memory.time + 1e6, lambda: row.ended or not self.process.alive)
             if row.ended:
@@ -123,12 +127,13 @@ def test_a_rest_that_pins_anew_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     """Planted: the group is not held, and what it starts from after the canary is taken for what it ran before."""
     monkeypatch.setattr(SimulatedGroups, "hold", lambda *_: None)
     monkeypatch.setattr(group, "_serving", lambda work: work.end(Phase.SERVING, "its canary is new"))
-    monkeypatch.setattr(group_flow, "replace", lambda one, **more: replace(one, **without_pin(more)))
+    real = Rolling.roll_group
+
+    async def pins_anew(rolling: Rolling, step: GroupStep, part: Part, pinned: str = "") -> MemberState:
+        return await real(rolling, step, part, f'{{"version": "{NEW}"}}' if part is Part.REST else pinned)
+
+    monkeypatch.setattr(Rolling, "roll_group", pins_anew)
     assert caught()
-
-
-def without_pin(changes: dict[str, Any]) -> dict[str, Any]:
-    return changes | ({"pinned": f'{{"version": "{NEW}"}}'} if changes.get("part") is Part.REST else {})
 
 
 def test_a_start_without_a_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from images.documents import from_json, to_json
+from images.ledger.leases import Holder
 from pipelines.durable.records import BugError
 from pipelines.fleet.members import Key
 from pipelines.fleet.port import UnderwayError
 from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.journal import Event, Stance
-from pipelines.rollout.member_context import Row
+from pipelines.rollout.journal import DesiredState, Event
+from pipelines.rollout.member_context import HealthLook, HealthStreak
 from pipelines.rollout.orders import Order
 from pipelines.rollout.rollback import UNFINISHED
 from pipelines.rollout.rolling import Rolling
@@ -30,7 +31,7 @@ from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.memory import EPOCH
 from tests.simulation.promises import kept, watch
 from tests.simulation.scenario import Fault, Scenario, Trouble
-from tests.simulation.stage import LEASE, TARGET, Simulation, name_of
+from tests.simulation.stage import LEASE, NAME, TARGET, Simulation, name_of
 
 IN_PLACE = {"method": "in_place", "max_unavailable": 1}
 WIDE = {"max_parallel": 5, "max_surge": 5, "budgets": [{"nodes": "100%"}]}
@@ -40,9 +41,14 @@ class Run(Simulation):
     """A rollout of three members, or more, that has been played, and what was seen of it after every event."""
 
     def __init__(
-        self, limits: dict[str, Any] | None = None, *faults: Fault, members: int = 3, shared: bool = True
+        self,
+        limits: dict[str, Any] | None = None,
+        *faults: Fault,
+        members: int = 3,
+        groups: int = 0,
+        shared: bool = True,
     ) -> None:
-        super().__init__(Scenario(1, members, limits or {}, faults=faults, shared=shared))
+        super().__init__(Scenario(1, members, limits or {}, faults=faults, shared=shared, groups=groups))
         self.least = members
         self.seen: list[tuple[float, int, Stage | None]] = []
         self.each_event = self._look
@@ -88,6 +94,48 @@ def test_a_rollout_leaves_each_member_under_its_name_on_the_replacement(limits: 
     assert phases(run.play()) == [Phase.NEW] * 3
     assert run.images() == {name_of(number): TARGET.reference for number in range(3)}
     assert run.ledger.events == [Event.STARTED, Event.ENDED]
+
+
+def test_members_and_groups_are_one_rollout() -> None:
+    """Members first; the waves that people see count the groups, too."""
+    run = Run(WIDE, groups=2)
+    outcome = run.play()
+    assert phases(outcome) == [Phase.NEW] * 5
+    assert (outcome.state.waves, outcome.state.wave) == (len(run.plan.waves) + 2, len(run.plan.waves) + 2)
+    assert run.service.asked == [f"begin {ID} group-0", f"begin {ID} group-1"]
+    assert run.ledger.events == [Event.STARTED, Event.ENDED]
+
+
+def test_a_rollback_while_a_group_is_rolled_reaches_the_members_that_were_promoted() -> None:
+    """One rollout goes back whole: the group under way, the one before it, and then the members."""
+    run = Run(WIDE, groups=2)
+    run.service.effect = lambda: (
+        run.memory.at(30, lambda: run.command(DesiredState.ROLLBACK)) if len(run.service.asked) == 2 else None
+    )
+    outcome = run.play()
+    assert phases(outcome) == [Phase.OLD] * 5
+    assert run.images() == run.pinned
+    assert run.service.runs("group-0") == ["old-group-0"] * 2
+
+
+def test_a_group_that_fails_leaves_the_members_that_were_promoted() -> None:
+    """As a later wave does."""
+    run = Run(WIDE, groups=2)
+    run.service.states["group/0"].fails_at = 1
+    outcome = run.play()
+    assert phases(outcome) == [*[Phase.NEW] * 3, Phase.OLD, Phase.PLANNED]
+    assert "instances are unhealthy" in outcome.state.failure
+
+
+def test_without_the_groups_that_it_names_a_rollout_fails_by_its_outcome() -> None:
+    """The fleet's file was changed since, and what was promoted stays."""
+    run = Run(WIDE, groups=1)
+    run.service = None  # type: ignore[assignment]
+    run.ledger.release_lease(Holder(NAME, run.process.name, ID))
+    run.process = run._process()
+    outcome = from_json(Outcome, run.run().result)
+    assert phases(outcome) == [*[Phase.NEW] * 3, Phase.OLD]
+    assert "no longer has Auto Scaling groups" in outcome.state.failure
 
 
 def test_a_surge_never_has_fewer_members_serving_than_before() -> None:
@@ -470,21 +518,21 @@ def test_a_second_start_is_refused_while_the_first_one_runs() -> None:
 
 def test_one_good_read_is_luck() -> None:
     """Three in a row over the whole time; a bad read begins it again, and at full length."""
-    row = Row(timedelta(seconds=2), 3, timedelta(seconds=30))
+    row = HealthStreak(timedelta(seconds=2), 3, timedelta(seconds=30))
     for good in (True, True, False):
-        row.add(good, "seen")
+        row.add(HealthLook(good, "seen"))
         row.slept(timedelta(seconds=1))
     assert (row.proved, row.span) == (False, timedelta(seconds=30))
     for _ in range(31):
-        row.add(True, "seen")
+        row.add(HealthLook(True, "seen"))
         row.slept(timedelta(seconds=1))
     assert row.proved
 
 
 def test_a_read_that_could_not_be_made_is_no_illness_and_no_health() -> None:
     """It proves nothing, and lets the row begin anew."""
-    row = Row(timedelta(seconds=2), 1, timedelta(seconds=30))
-    row.add(None, "no answer")
+    row = HealthStreak(timedelta(seconds=2), 1, timedelta(seconds=30))
+    row.add(HealthLook(None, "no answer"))
     assert (row.proved, row.bad, row.span) == (False, 0, timedelta(seconds=2))
 
 
@@ -496,4 +544,4 @@ def test_a_flow_answers_with_what_others_can_read() -> None:
     outcome = from_json(Outcome, row.result)
     assert [member.pinned for member in outcome.members] == list(run.pinned.values())
     assert outcome.state.note == "3 new"
-    assert run.ledger.stance is Stance.GO
+    assert run.ledger.stance is DesiredState.GO

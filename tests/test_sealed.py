@@ -22,17 +22,16 @@ from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.approval import read_plan, write_plan
 from pipelines.rollout.approved_plan import (
+    ApprovedPlan,
     Present,
-    Sealed,
     compare,
     opened,
     refuse_moved,
-    refuse_moved_groups,
+    refuse_repaced,
     seal,
     written,
 )
-from pipelines.rollout.orders import GroupOrder, GroupsOrder, named
-from pipelines.rollout.plan import plan
+from pipelines.rollout.plan import GroupStep, plan
 
 KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
 MEMBERS = [one.member for one in KNOWN]
@@ -47,7 +46,7 @@ def world(
     return Present(of or fleet(), members, to or target(), NOW + later)
 
 
-def sealed(**limits: Any) -> Sealed:
+def sealed(**limits: Any) -> ApprovedPlan:
     of = fleet(**limits)
     return seal(plan(of, KNOWN, target(), NOW), world(of=of), "ana@host", ["web-*"])
 
@@ -154,33 +153,31 @@ def test_the_file_is_written_and_read_at_the_edge(tmp_path: Path) -> None:
 GROUPS = [Group(f"123456789012/eu-central-1/autoscaling/{name}", name, 4, 4, "", "lt-1 version 1") for name in "ab"]
 
 
+STEP = GroupStep(GROUPS[0], pacing(fleet().limits, 4, 4))
+
+
 def with_groups(seen: Sequence[Group] = GROUPS) -> Present:
     return replace(world(), groups=seen)
 
 
-def sealed_groups() -> Sealed:
+def sealed_groups() -> ApprovedPlan:
     """A plan in which a service is to roll the first of two groups, and the second is within policy."""
-    order = GroupOrder("", "web", GROUPS[0], target(), pacing(fleet().limits, 4, 4), fleet().limits)
-    groups = GroupsOrder("", "web", target(), fleet().limits, (order,))
-    return seal(plan(fleet(), KNOWN, target(), NOW), with_groups(), "ana@host", groups=groups)
+    made = replace(plan(fleet(), KNOWN, target(), NOW), groups=(STEP,))
+    return seal(made, with_groups(), "ana@host")
 
 
 def test_the_groups_that_a_service_rolls_survive_the_file_exactly() -> None:
-    """With their pace, and what they run and how many they are; a name they get when somebody starts them."""
+    """With their pace, and what they run and how many they are."""
     found = opened(written(sealed_groups()), "plan.json")
     assert found == sealed_groups()
     assert compare(found, with_groups()) == ()
-    assert found.groups is not None
-    begun = named(found.groups, "r7")
-    assert (begun.rollout, begun.groups[0].rollout) == ("r7", "r7")
-    assert named(begun, "") == found.groups
+    assert found.plan.groups == (STEP,)
 
 
 def test_a_plan_of_before_there_were_groups_is_read_and_refused_where_there_are() -> None:
     """It says nothing of them, so nobody has approved them."""
     old = json.loads(written(sealed()))
-    for key in ("groups", "groups_seen"):
-        del old["sealed"][key]
+    del old["sealed"]["groups_seen"], old["sealed"]["plan"]["groups"]
     found = opened(json.dumps(old | {"digest": digest_of(old["sealed"])}), "plan.json")
     assert compare(found, with_groups(GROUPS[:1])) == (f"{GROUPS[0].id} is new",)
 
@@ -200,17 +197,25 @@ def test_groups_that_have_moved_are_refused_with_what_differs(seen: list[Group],
     (line,) = compare(sealed_groups(), with_groups(seen))
     assert said in line
     with pytest.raises(RefusedError, match="no longer fits"):
-        refuse_moved_groups(sealed_groups(), with_groups(seen))
-    refuse_moved_groups(sealed_groups(), with_groups([replace(one, healthy=1) for one in GROUPS]))
+        refuse_moved(sealed_groups(), with_groups(seen))
+    refuse_moved(sealed_groups(), with_groups([replace(one, healthy=1) for one in GROUPS]))
 
 
-def test_the_groups_are_asked_again_when_the_members_are_done() -> None:
-    """Members that were made anew are the rollout's own doing; a replacement that has moved is not."""
-    rolled = [replace(one, handle="new") for one in MEMBERS]
-    refuse_moved_groups(sealed_groups(), replace(with_groups(), members=rolled))
-    with pytest.raises(RefusedError) as error:
-        refuse_moved_groups(sealed_groups(), replace(with_groups(), target=target(8)))
-    assert "the replacement was" in error.value.evidence
+def test_groups_that_violate_no_more_or_have_another_pace_are_refused() -> None:
+    """The fleet's limits give the pace, whatever the file says."""
+    hasty = GroupStep(GROUPS[0], replace(STEP.pacing, min_healthy_percent=0))
+    for again, said in (((), "violates nothing"), ((hasty,), "at another pace by the plan than by the fleet's file")):
+        with pytest.raises(RefusedError) as error:
+            refuse_repaced(sealed_groups(), again, fleet())
+        assert said in error.value.evidence
+    refuse_repaced(sealed_groups(), (STEP,), fleet())
+
+
+def test_a_plan_of_an_older_version_is_refused_and_says_so() -> None:
+    """Groups stood elsewhere in it; it is good for three days, so that it is planned anew."""
+    old = json.loads(written(sealed())) | {"form": "goldsmith.rollout-plan/1"}
+    with pytest.raises(ContentError, match="a plan in the form goldsmith"):
+        opened(json.dumps(old), "plan.json")
 
 
 def test_every_character_of_the_digest_counts() -> None:

@@ -17,11 +17,11 @@ from pipelines.cli.simulate import output, show_simulation, simulate_rollouts
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Target
 from pipelines.rollout import admission, finish, flow, member, member_context, rollback
-from pipelines.rollout.admission import Leave
-from pipelines.rollout.member_context import Row, Work
+from pipelines.rollout.admission import Admission
+from pipelines.rollout.member_context import HealthStreak, MemberContext
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import MemberState
-from pipelines.rollout.steps import PATIENT_TRIES, Hand, Turns
+from pipelines.rollout.steps import PATIENT_TRIES, Backoff, StepRunner
 from pipelines.rollout.tenure import take
 from tests.simulation.faults import arrange
 from tests.simulation.memory import Memory
@@ -92,19 +92,19 @@ def to_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever believes that it holds the lease acts."""
 
-    def fenced(_hand: Hand, effect: Callable[[], Json]) -> Json:
+    def fenced(_hand: StepRunner, effect: Callable[[], Json]) -> Json:
         return effect()
 
-    monkeypatch.setattr(Hand, "_fenced", fenced)
+    monkeypatch.setattr(StepRunner, "_fenced", fenced)
 
 
 def no_fence_for_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is only written down is written by whoever has slept through its lease, too."""
 
-    async def note(hand: Hand, name: str, write: Callable[[], Json]) -> Json:
+    async def note(hand: StepRunner, name: str, write: Callable[[], Json]) -> Json:
         return await hand.look(name, write, PATIENT_TRIES)
 
-    monkeypatch.setattr(Hand, "note", note)
+    monkeypatch.setattr(StepRunner, "note", note)
 
 
 def no_look_at_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,12 +114,12 @@ def no_look_at_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_floor_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many members are begun in place as the plan had foreseen, whoever is ill by then."""
-    monkeypatch.setattr(admission, "above_floor", lambda orders, _members: Leave(len(orders)))
+    monkeypatch.setattr(admission, "above_floor", lambda orders, _members: Admission(len(orders)))
 
 
 def no_budgets_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """The budgets are those of the moment at which it was planned."""
-    monkeypatch.setattr(admission, "budgeted", lambda _limits, _desired, orders, _now: Leave(len(orders)))
+    monkeypatch.setattr(admission, "budgeted", lambda _limits, _desired, orders, _now: Admission(len(orders)))
 
 
 def no_last_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,19 +149,19 @@ def no_approval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def paused_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wave bakes on while the rollout is paused."""
-    real = Turns.next
+    real = Backoff.next
 
-    async def following(turns: Turns, *, counts: bool = True) -> timedelta:
+    async def following(turns: Backoff, *, counts: bool = True) -> timedelta:
         return await real(turns)
 
-    monkeypatch.setattr(Turns, "next", following)
+    monkeypatch.setattr(Backoff, "next", following)
 
 
 def deaf_while_proving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody who waits for an instance to become healthy hears that the rollout was stopped."""
     real = member_context._watched
 
-    async def watched(one: Work, which: str, row: Row, *, obeys: bool) -> Row:
+    async def watched(one: MemberContext, which: str, row: HealthStreak, *, obeys: bool) -> HealthStreak:
         return await real(one, which, row, obeys=False)
 
     monkeypatch.setattr(member_context, "_watched", watched)
@@ -169,13 +169,13 @@ def deaf_while_proving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def one_good_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """One look is enough."""
-    monkeypatch.setattr(member_context.Row, "proved", property(lambda row: row.count > 0))
+    monkeypatch.setattr(member_context.HealthStreak, "proved", property(lambda row: row.count > 0))
 
 
 def new_discarded_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the old one to serve again."""
 
-    async def old_serves(_work: member_context.Work) -> bool:
+    async def old_serves(_work: member_context.MemberContext) -> bool:
         return True
 
     monkeypatch.setattr(finish, "old_serves", old_serves)

@@ -25,9 +25,9 @@ from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.database import locks
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.port import Group
-from pipelines.rollout.orders import GroupOrder, GroupsOrder, Order
-from pipelines.rollout.orders import going_back as groups_back
-from pipelines.rollout.plan import plan
+from pipelines.rollout.orders import Order
+from pipelines.rollout.plan import GroupStep, nothing, plan
+from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
 from pipelines.rollout.status import StatusOutput, lines
 from pipelines.rollout.store import newest, refuse_unasked, require_known, told
@@ -36,6 +36,7 @@ from tests.fleets import fleet, judged, target
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 ANN = Holder("shop", "ann:1", "r1")
 ENDED = timedelta(seconds=-1)
+SHOP = "123456789012/eu-central-1/autoscaling/shop"
 
 
 @pytest.fixture
@@ -127,16 +128,36 @@ def test_a_rollout_that_goes_back_is_done_where_members_are_back(context: Contex
 
 
 def test_groups_that_go_back_are_told_so_too(context: Context) -> None:
-    """Their order says it group by group."""
-    limits = fleet().limits
-    group = Group("123456789012/eu-central-1/autoscaling/shop", "shop", 4, 4)
-    order = GroupOrder("g1", "shop", group, target(), pacing(limits, 4, 4), limits)
-    there = GroupsOrder("g1", "shop", target(), limits, (order,))
+    """They stand in the order beside members."""
+    steps = (GroupStep(Group(SHOP, "shop", 4, 4), pacing(fleet().limits, 4, 4)),)
+    there = Order("g1", replace(nothing(fleet(), target()), groups=steps), fleet().limits)
     context.ledger.save_rollout("r1", None, NOW, is_open=False)
-    for number, one in enumerate((there, groups_back(there, "g1-back", {group.id: ""}))):
+    for one in (there, replace(there, rollout="g1-back", back=(MemberState(SHOP, "shop"),))):
         context.ledger.begin_rollout(one.rollout, "shop", "ann:1", to_json(one), NOW)
-        assert newest(context, "shop").back == bool(number)
+        seen = newest(context, "shop")
+        assert (seen.back, seen.waves, [member.name for member in seen.members]) == (bool(one.back), 1, ["shop"])
         context.ledger.save_rollout(one.rollout, None, NOW, is_open=False)
+
+
+@pytest.mark.parametrize("part", ["all", "back"])
+def test_a_rollout_of_groups_alone_that_an_older_version_made_can_be_read_and_go_back(
+    context: Context, part: str
+) -> None:
+    """It had another order, with the pin of each group in it, and was told of group by group."""
+    limits, pin = to_json(fleet().limits), '{"version": 3}'
+    group, pace = to_json(Group(SHOP, "shop", 4, 4)), to_json(pacing(fleet().limits, 4, 4))
+    one = {"rollout": "g1", "fleet": "shop", "group": group, "target": to_json(target()), "pacing": pace,
+           "limits": limits, "part": part, "pinned": pin if part == "back" else ""}  # fmt: skip
+    order = {"rollout": "g1", "fleet": "shop", "target": to_json(target()), "limits": limits, "groups": [one]}
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    context.ledger.begin_rollout("g1", "shop", "ann:1", order, NOW + timedelta(hours=1))
+    context.ledger.save_rollout("g1", None, NOW, is_open=False)
+    seen = newest(context, "shop")
+    assert (seen.back, seen.waves, seen.replacement) == (part == "back", 1, target().reference)
+    assert [(member.id, member.name) for member in seen.members] == [(SHOP, "shop")]
+    context.ledger.save_member("g1", SHOP, to_json(MemberState(SHOP, "shop", Phase.NEW, pinned=pin)))
+    back = order_back(newest(context, "shop"))
+    assert (back.rollout, [one.pinned for one in back.back], len(back.plan.groups)) == ("g1-back", [pin], 1)
 
 
 def test_what_a_group_ran_before_is_told_in_words() -> None:

@@ -22,6 +22,7 @@ from pipelines.cli.rollout_output import (
     MemberLine,
     RollOutput,
     call_rows,
+    ends,
     group_rows,
     heading,
     markdown,
@@ -29,14 +30,13 @@ from pipelines.cli.rollout_output import (
     roll_output,
     step_rows,
     wave_rows,
-    with_groups,
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
-from pipelines.rollout.approved_plan import Sealed
+from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.auto import AutoLine, automated
 from pipelines.rollout.ledger_journal import Command
-from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start, start_groups
+from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start
 from pipelines.rollout.session import check, desk
 from pipelines.rollout.status import towards
 from pipelines.rollout.store import View, newest, require_known, tell
@@ -70,15 +70,14 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
 
 def plan_roll(
     name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
-) -> tuple[RollOutput, Sealed]:
+) -> tuple[RollOutput, ApprovedPlan]:
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
     context = context or image_context(looks=not output)
     with desk(name, context) as at:
         sealed = plan_all(at, adopt)
         if output:
             file_plan(context, sealed, Path(output))
-        roll = with_groups(roll_output(sealed.plan), sealed.groups)
-        return roll.model_copy(update={"needs_approval": needs_approval(at, None)}), sealed
+        return roll_output(sealed.plan).model_copy(update={"needs_approval": needs_approval(at, None)}), sealed
 
 
 def roll_fleet(
@@ -96,11 +95,8 @@ def roll_fleet(
     approved = read_plan(Path(file)) if file else None
     with desk(name, context) as at:
         roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner))
-        if roll.failure:
-            return roll
-        groups = start_groups(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner, also=roll.rollout)
         wanted = not apply and not as_owner and needs_approval(at, approved)
-        return with_groups(roll, *groups).model_copy(update={"needs_approval": wanted})
+        return roll.model_copy(update={"needs_approval": wanted})
 
 
 def approve(fleet: str, file: str, reason: str = "", context: Context | None = None) -> None:
@@ -190,7 +186,7 @@ def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: b
     return finish(failures)
 
 
-def show_plan(planned: tuple[RollOutput, Sealed], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
+def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
     """Print a plan for people, for programs, or for whoever approves it."""
     roll, sealed = planned
     if as_markdown:
@@ -227,7 +223,8 @@ def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
     for skip in roll.skipped:
         print_text([f"left alone: {skip.member}: {skip.why}"])
     if roll.failure:
-        say(f"it failed, and went back: {roll.failure}")
+        say(f"it failed: {roll.failure}")
+        say(f"{roll.rollout} ended with {ends(roll)}")
     if roll.rollout:
         return
     if roll.steps or roll.groups:

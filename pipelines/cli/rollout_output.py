@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from hardening.findings import Reason
@@ -10,9 +11,8 @@ from hardening.foundation import text
 from hardening.foundation.durations import in_short
 from pipelines.contract import Line
 from pipelines.fleet.violations import Judged, named
-from pipelines.rollout.orders import GroupsOrder
-from pipelines.rollout.plan import Plan
-from pipelines.rollout.state import Outcome, Phase
+from pipelines.rollout.plan import GroupStep, Plan
+from pipelines.rollout.state import MemberState, Outcome, Phase
 from pipelines.rollout.status import MEANING
 from pipelines.rollout.waves import Wave
 
@@ -96,7 +96,7 @@ class GroupLine(Line):
 
 
 class RollOutput(Line):
-    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it went back.
+    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it failed.
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
     person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
@@ -143,7 +143,7 @@ def _member(one: Judged) -> MemberLine:
 
 
 def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
-    """A plan, with what became of each step where it was carried out."""
+    """A plan, with what became of each member and group where it was carried out."""
     done = {member.id: member for member in outcome.members} if outcome else {}
     steps = [
         StepLine(
@@ -173,6 +173,7 @@ def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
         waits_until=plan.hold.until if plan.hold else None,
         waits_for=plan.hold.why if plan.hold else "",
         afterwards=_afterwards(plan),
+        groups=tuple(_group(step, done) for step in plan.groups),
         rollout=outcome.state.id if outcome else "",
         failure=outcome.state.failure if outcome else "",
     )
@@ -184,27 +185,28 @@ def _afterwards(plan: Plan) -> tuple[str, ...]:
     return tuple(f"{one} must name {plan.target.reference}, or compose brings the old image back" for one in defined)
 
 
-def with_groups(roll: RollOutput, order: GroupsOrder | None, outcome: Outcome | None = None) -> RollOutput:
-    """The rollout with the groups that a service rolls."""
-    if order is None:
-        return roll
-    done = {member.id: member for member in outcome.members} if outcome else {}
-    lines = tuple(
-        GroupLine(
-            group=one.group.id,
-            desired=one.group.desired,
-            min_healthy_percent=one.pacing.min_healthy_percent,
-            max_healthy_percent=one.pacing.max_healthy_percent,
-            checkpoints=one.pacing.checkpoint_percents,
-            cannot_roll=one.group.cannot_roll,
-            runs=one.group.runs,
-            outcome=done[one.group.id].phase if one.group.id in done else "",
-            note=done[one.group.id].note if one.group.id in done else "",
-        )
-        for one in order.groups
+def _group(step: GroupStep, done: Mapping[str, MemberState]) -> GroupLine:
+    group, pacing, ended = step.group, step.pacing, done.get(step.group.id)
+    return GroupLine(
+        group=group.id,
+        desired=group.desired,
+        min_healthy_percent=pacing.min_healthy_percent,
+        max_healthy_percent=pacing.max_healthy_percent,
+        checkpoints=pacing.checkpoint_percents,
+        cannot_roll=group.cannot_roll,
+        runs=group.runs,
+        outcome=ended.phase if ended else "",
+        note=ended.note if ended else "",
     )
-    more = {"rollout": order.rollout, "failure": outcome.state.failure} if outcome else {}
-    return roll.model_copy(update={"groups": lines, **more})
+
+
+def ends(roll: RollOutput) -> str:
+    """How many members and groups ended in which way, and who needs a person."""
+    ended = {one.member: one.outcome for one in roll.steps} | {one.group: one.outcome for one in roll.groups}
+    counts = Counter(ended.values())
+    said = [f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]]
+    failed = [one.rpartition("/")[2] for one, outcome in ended.items() if outcome == Phase.FAILED]
+    return ", ".join(said) + (f": {', '.join(failed)}" if failed else "")
 
 
 def _wave(number: int, wave: Wave) -> WaveLine:

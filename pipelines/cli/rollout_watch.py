@@ -12,7 +12,7 @@ from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
 from pipelines.contract import AuditReport, Line
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.ledger_journal import Command, orders
 from pipelines.rollout.state import Stage
 from pipelines.rollout.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
@@ -74,7 +74,7 @@ def _stage(seen: View) -> str:
     """What it does; one that people have paused is paused also while a member is brought to a safe point."""
     if seen.state is None:
         return "begun"
-    paused = orders([given.command for given in seen.commands]).stance is Stance.PAUSE
+    paused = orders([given.command for given in seen.commands]).stance is DesiredState.PAUSE
     return Stage.PAUSED if paused and seen.state.stage is not Stage.ENDED else seen.state.stage
 
 

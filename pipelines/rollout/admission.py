@@ -18,7 +18,7 @@ LONGEST_SLEEP = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Leave:
+class Admission:
     """`room` members may be replaced now; for nobody: what the rollout does meanwhile, why, and for how many seconds.
 
     `seconds` 0: nobody knows.
@@ -30,7 +30,7 @@ class Leave:
     seconds: float = 0
 
 
-def scheduled(limits: Limits, now: datetime) -> Leave | None:
+def scheduled(limits: Limits, now: datetime) -> Admission | None:
     """What windows, freezes and budgets of nobody say. Raises RefusedError where no moment within a year is allowed."""
     hold = may_act(limits, now)
     if hold is None:
@@ -38,22 +38,22 @@ def scheduled(limits: Limits, now: datetime) -> Leave | None:
     if hold.until is None:
         raise RefusedError(hold.why, hint="change it in the fleet's file")
     why = f"{hold.why}, until {hold.until:%Y-%m-%d %H:%M} UTC"
-    return Leave(0, Stage.WAITING, why, min(hold.until - now, LONGEST_SLEEP).total_seconds())
+    return Admission(0, Stage.WAITING, why, min(hold.until - now, LONGEST_SLEEP).total_seconds())
 
 
-def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: datetime) -> Leave:
+def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: datetime) -> Admission:
     """How many of `orders`, in their order, the budgets of this moment let be replaced side by side."""
     holding, taken = caps(limits, desired, now), Counter[str]()
     for number, order in enumerate(orders):
         bound = [cap for cap in holding if cap.binds(order.rule)]
         if any(taken[cap.name] >= cap.most for cap in bound):
             why = f"the budgets of this moment allow nobody more who is {order.rule}"
-            return Leave(number, Stage.WAITING, why, 0 if number else LONGEST_SLEEP.total_seconds())
+            return Admission(number, Stage.WAITING, why, 0 if number else LONGEST_SLEEP.total_seconds())
         taken.update(cap.name for cap in bound)
-    return Leave(len(orders))
+    return Admission(len(orders))
 
 
-def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Leave:
+def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Admission:
     """How many of `orders`, in their order, may be taken away at once: counted are those who serve right now."""
     serving = {member.id for member in members if member.healthy}
     spare = len(serving) - orders[0].floor
@@ -61,11 +61,11 @@ def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Lea
         if order.member in serving and (spare := spare - 1) < 0:
             left = len(serving) - number - 1
             why = f"replacing {order.name} in place now would leave {left} members serving; the floor is {order.floor}"
-            return Leave(number, Stage.WAITING, why)
-    return Leave(len(orders))
+            return Admission(number, Stage.WAITING, why)
+    return Admission(len(orders))
 
 
-def leave(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Leave:
+def leave(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Admission:
     """How many of `orders`, which belong to one wave, may begin at `now`; `members` are needed for what goes in place.
 
     What goes back to what it was waits for no window and no budget. Raises RefusedError.
@@ -73,7 +73,7 @@ def leave(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member]
     first = orders[0]
     if not first.back and (held := scheduled(first.limits, now)):
         return held
-    within = Leave(len(orders)) if first.back else budgeted(first.limits, desired, orders, now)
+    within = Admission(len(orders)) if first.back else budgeted(first.limits, desired, orders, now)
     if within.room and first.method is Method.IN_PLACE:
         return above_floor(orders[: within.room], members)
     return within

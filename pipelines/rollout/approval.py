@@ -13,13 +13,13 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.context import Context
 from images.ledger import PlanLine
 from pipelines.fleet.model import Approval
-from pipelines.rollout.approved_plan import Sealed, digest, opened, written
-from pipelines.rollout.session import Desk
+from pipelines.rollout.approved_plan import ApprovedPlan, digest, opened, written
+from pipelines.rollout.session import FleetSession
 
 AS_OWNER = "approve as owner"
 
 
-def write_plan(sealed: Sealed, file: Path) -> None:
+def write_plan(sealed: ApprovedPlan, file: Path) -> None:
     """Write the plan. Raises OutsideError where the file cannot be written."""
     try:
         file.write_text(written(sealed), encoding="utf-8")
@@ -29,7 +29,7 @@ def write_plan(sealed: Sealed, file: Path) -> None:
     say(f"written: {file}, good until {until}")
 
 
-def read_plan(file: Path) -> Sealed:
+def read_plan(file: Path) -> ApprovedPlan:
     """The plan in the file. Raises ContentError where it is none, RefusedError where it was changed."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -41,12 +41,12 @@ def read_plan(file: Path) -> Sealed:
     return opened(text, str(file))
 
 
-def line_of(sealed: Sealed) -> PlanLine:
+def line_of(sealed: ApprovedPlan) -> PlanLine:
     """What the ledger keeps of a plan that was just made."""
     return PlanLine(digest(sealed), sealed.plan.fleet, sealed.made_by, sealed.made_at)
 
 
-def file_plan(context: Context, sealed: Sealed, file: Path) -> None:
+def file_plan(context: Context, sealed: ApprovedPlan, file: Path) -> None:
     """Write the plan for whoever approves it, and record who made it: the file alone proves nothing."""
     write_plan(sealed, file)
     context.ledger.record_plan(line_of(sealed))
@@ -75,23 +75,18 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
 
 @contextmanager
 def consented(
-    at: Desk, sealed: Sealed, rollout: str, *, planned: bool, as_owner: bool = False, also: str = ""
+    at: FleetSession, sealed: ApprovedPlan, rollout: str, *, planned: bool, as_owner: bool = False
 ) -> Iterator[None]:
     """Let the rollout begin by this plan, which is used up by it; a rollout that never begins leaves it unused.
 
-    `planned`: it comes from a file. `also`: the rollout of the same start that has used the plan already. Raises
-    RefusedError where the fleet asks for an approval and none stands, or where another rollout has used the plan.
+    `planned`: it comes from a file. Raises RefusedError where the fleet asks for an approval and none stands, or where
+    another rollout has used the plan.
     """
     ledger, now, actor = at.context.ledger, at.now(), at.context.actor
     required = at.fleet.approval is Approval.REQUIRED
     if (required and as_owner) or (planned and not required):
         ledger.record_plan(line_of(sealed))
-    line = ledger.plan(digest(sealed))
-    if line and also and line.rollout == also:
-        ledger.audit(now, actor, "begin by plan", rollout, told(line))
-        yield
-        return
-    if line:
+    if line := ledger.plan(digest(sealed)):
         _refuse_used(line)
     if required and as_owner:
         ledger.approve_plan(digest(sealed), actor, now)  # where somebody else has, that stands
@@ -110,13 +105,13 @@ def consented(
         raise
 
 
-def refuse_used(context: Context, sealed: Sealed) -> None:
+def refuse_used(context: Context, sealed: ApprovedPlan) -> None:
     """Raise RefusedError where a rollout has used the plan, before what has moved since by just that is told."""
     if line := context.ledger.plan(digest(sealed)):
         _refuse_used(line)
 
 
-def needs_approval(at: Desk, sealed: Sealed | None) -> bool:
+def needs_approval(at: FleetSession, sealed: ApprovedPlan | None) -> bool:
     """Whether another user must approve before a rollout begins: by this plan of a file, or by one not yet written."""
     if at.fleet.approval is not Approval.REQUIRED:
         return False
@@ -139,7 +134,7 @@ def told(line: PlanLine) -> str:
     return f"{made}, approved by {line.approved_by} at {line.approved_at:%Y-%m-%d %H:%M} UTC"
 
 
-def _require_approved(context: Context, fleet: str, sealed: Sealed, *, planned: bool) -> None:
+def _require_approved(context: Context, fleet: str, sealed: ApprovedPlan, *, planned: bool) -> None:
     """Raise RefusedError unless somebody else than its maker has approved this very plan."""
     if not planned:
         raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_how(fleet))
@@ -148,7 +143,7 @@ def _require_approved(context: Context, fleet: str, sealed: Sealed, *, planned: 
         raise RefusedError(f"no second person has approved this plan, made by {known.made_by}", hint=_approve(fleet))
 
 
-def _known(context: Context, sealed: Sealed, fleet: str) -> PlanLine:
+def _known(context: Context, sealed: ApprovedPlan, fleet: str) -> PlanLine:
     """The ledger's line of the plan: who made it is for the ledger to say, and not for the file."""
     if sealed.plan.fleet != fleet:
         raise RefusedError(f"the plan is for the fleet {sealed.plan.fleet}, and not for {fleet}")

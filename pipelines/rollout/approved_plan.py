@@ -21,21 +21,20 @@ from images.documents import from_json, to_json
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.orders import GroupOrder, GroupsOrder
-from pipelines.rollout.plan import Plan
+from pipelines.rollout.plan import GroupStep, Plan
 
-FORM = "goldsmith.rollout-plan/1"
+FORM = "goldsmith.rollout-plan/2"
 VALID_FOR = timedelta(days=3)
 SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Sealed:
+class ApprovedPlan:
     """A plan and the world that it was made in. `fleet` is the fleet's file, `members` the handle of each member's id.
 
-    `adopt`: which unknown members it takes over on purpose. `groups`: which groups a service is to roll, and at what
-    pace, its `rollout` to be named by whoever starts it; None where none is. `groups_seen`: every group of the fleet.
-    `ill`: the ids of members that did not serve; `automated`: planned for a run that nobody asked for.
+    `adopt`: which unknown members it takes over on purpose. `groups_seen`: every group of the fleet, also those that
+    stay as they are. `ill`: the ids of members that did not serve; `automated`: planned for a run that nobody asked
+    for.
     """
 
     plan: Plan
@@ -45,7 +44,6 @@ class Sealed:
     made_at: datetime
     made_by: str
     expires_at: datetime
-    groups: GroupsOrder | None = None
     groups_seen: tuple[Group, ...] = ()
     ill: tuple[str, ...] = ()
     automated: bool = False
@@ -62,12 +60,9 @@ class Present:
     groups: Sequence[Group] = ()
 
 
-def seal(
-    plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), groups: GroupsOrder | None = None,
-    *, automated: bool = False,
-) -> Sealed:  # fmt: skip
+def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
     """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
-    return Sealed(
+    return ApprovedPlan(
         plan=plan,
         fleet=world.fleet.model_dump(mode="json"),
         members=_handles(world.members),
@@ -75,25 +70,24 @@ def seal(
         made_at=world.now,
         made_by=by,
         expires_at=world.now + VALID_FOR,
-        groups=groups,
         groups_seen=tuple(world.groups),
         ill=tuple(sorted(member.id for member in world.members if not member.healthy)),
         automated=automated,
     )
 
 
-def digest(sealed: Sealed) -> str:
+def digest(sealed: ApprovedPlan) -> str:
     """What the plan is approved by: the digest over all of it, as it stands in its file."""
     return digest_of(to_json(sealed))
 
 
-def written(sealed: Sealed) -> str:
+def written(sealed: ApprovedPlan) -> str:
     """The text of the file: JSON, with the digest over all of it."""
     body = to_json(sealed)
     return json.dumps({"form": FORM, "digest": digest_of(body), "sealed": body}, indent=1) + "\n"
 
 
-def opened(text: str, file: str) -> Sealed:
+def opened(text: str, file: str) -> ApprovedPlan:
     """What `written` wrote. Raises ContentError where `file` is no plan, RefusedError where it was changed."""
     try:
         found = json.loads(text)
@@ -108,32 +102,27 @@ def opened(text: str, file: str) -> Sealed:
     if actual != digest:
         raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="plan anew")
     try:
-        return from_json(Sealed, body)
+        return from_json(ApprovedPlan, body)
     except ValidationError:
         raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="plan anew") from None
 
 
-def refuse_moved(sealed: Sealed, present: Present) -> None:
+def refuse_moved(sealed: ApprovedPlan, present: Present) -> None:
     """Raise RefusedError where the world is not the one that was approved, with all that differs."""
-    _refuse(sealed, present, compare(sealed, present))
+    _refuse(sealed, present.fleet, compare(sealed, present))
 
 
-def refuse_moved_groups(sealed: Sealed, present: Present) -> None:
-    """The same for what a service rolls alone: by then the members that the plan steps are others."""
-    _refuse(sealed, present, (*_moved(sealed.plan.target, present.target), *_regrouped(sealed, present)))
-
-
-def refuse_replanned(sealed: Sealed, again: Plan, present: Present) -> None:
+def refuse_replanned(sealed: ApprovedPlan, again: Plan, present: Present) -> None:
     """Raise RefusedError where the fleet's file and members, planned `again`, do not give the plan of the file.
 
     What runs is the plan made again; what the file says of floor, waves and members is only compared with it.
     """
-    _refuse(sealed, present, tuple(_replanned(sealed.plan, again)))
+    _refuse(sealed, present.fleet, tuple(_replanned(sealed.plan, again)))
 
 
-def refuse_repaced(sealed: Sealed, again: Sequence[GroupOrder], present: Present) -> None:
+def refuse_repaced(sealed: ApprovedPlan, again: Sequence[GroupStep], fleet: Fleet) -> None:
     """The same for the groups that a service rolls: which they are, and the pace that the fleet's limits give."""
-    planned = {one.group.id: one for one in sealed.groups.groups} if sealed.groups else {}
+    planned = {one.group.id: one for one in sealed.plan.groups}
     now = {one.group.id: one for one in again}
     reasons = [
         f"{name} is to be rolled by the plan, and violates nothing" for name in sorted(planned.keys() - now.keys())
@@ -143,10 +132,10 @@ def refuse_repaced(sealed: Sealed, again: Sequence[GroupOrder], present: Present
         for name, one in sorted(now.items())
         if planned[name].pacing != one.pacing
     ]
-    _refuse(sealed, present, reasons)
+    _refuse(sealed, fleet, reasons)
 
 
-def as_then(sealed: Sealed, members: Sequence[Member]) -> list[Member]:
+def as_then(sealed: ApprovedPlan, members: Sequence[Member]) -> list[Member]:
     """The members with the health that they had when the plan was made: it decides the order of the waves."""
     return [replace(member, healthy=member.id not in sealed.ill) for member in members]
 
@@ -168,16 +157,16 @@ def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
     return [([step.member.id for step in w.steps], w.parallel, w.canary, w.bake) for w in plan.waves]
 
 
-def _refuse(sealed: Sealed, present: Present, reasons: Sequence[str]) -> None:
+def _refuse(sealed: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> None:
     if reasons:
         raise RefusedError(
             f"the approved plan of {sealed.made_at:%Y-%m-%d %H:%M} UTC by {sealed.made_by} no longer fits",
             evidence="\n".join(reasons),
-            hint=f"plan anew and have it approved: ./goldsmith roll.plan {present.fleet.name} --output FILE",
+            hint=f"plan anew and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE",
         )
 
 
-def compare(sealed: Sealed, present: Present) -> tuple[str, ...]:
+def compare(sealed: ApprovedPlan, present: Present) -> tuple[str, ...]:
     """What has moved since the plan was made, a line for each; none: exactly the approved may be carried out."""
     return (
         *_age(sealed, present.now),
@@ -188,7 +177,7 @@ def compare(sealed: Sealed, present: Present) -> tuple[str, ...]:
     )
 
 
-def _age(sealed: Sealed, now: datetime) -> Iterator[str]:
+def _age(sealed: ApprovedPlan, now: datetime) -> Iterator[str]:
     if now >= sealed.expires_at:
         yield f"it was good until {sealed.expires_at:%Y-%m-%d %H:%M} UTC"
     if now < sealed.made_at:
@@ -217,7 +206,7 @@ def _changed(planned: Mapping[str, str], present: Mapping[str, str]) -> Iterator
     yield from _some([member for member in both if planned[member] != present[member]], "was made anew since")
 
 
-def _regrouped(sealed: Sealed, present: Present) -> Iterator[str]:
+def _regrouped(sealed: ApprovedPlan, present: Present) -> Iterator[str]:
     """Groups that are gone, new, of another size, or that start from something else."""
     planned, now = ({one.id: one for one in groups} for groups in (sealed.groups_seen, present.groups))
     yield from _some(sorted(planned.keys() - now.keys()), "is gone")

@@ -14,9 +14,8 @@ from pipelines.rollout.approved_plan import digest
 from pipelines.rollout.journal import Event
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan
-from pipelines.rollout.service import plan_all, start, start_groups
-from pipelines.rollout.session import Desk, check
-from pipelines.rollout.state import Outcome
+from pipelines.rollout.service import plan_all, start
+from pipelines.rollout.session import FleetSession, check
 
 
 class AutoLine(Line):
@@ -30,7 +29,7 @@ class AutoLine(Line):
     rollout: str = ""
 
 
-def automated(at: Desk, *, apply: bool) -> AutoLine:
+def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
     Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
@@ -45,21 +44,18 @@ def automated(at: Desk, *, apply: bool) -> AutoLine:
     if at.fleet.approval is Approval.REQUIRED:
         return _ask(at, found, apply=apply)
     plan, outcome = start(at, apply=apply, automated=True)
-    _refuse_failed(outcome)
-    groups, of_groups = start_groups(at, apply=apply, automated=True)
-    _refuse_failed(of_groups)
-    ended = [one for one in (outcome, of_groups) if one]
-    if ended:
-        said = "; ".join(one.state.note for one in ended)
-        return _line(at, "rolled", f"{found}; {said}", ended[-1].state.id)
-    many = len(plan.steps) + (len(groups.groups) if groups else 0)
+    if outcome and outcome.state.failure:
+        raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
+    if outcome:
+        return _line(at, "rolled", f"{found}; {outcome.state.note}", outcome.state.id)
+    many = len(plan.names)
     return _line(at, "planned", f"{found}; {many} would be replaced") if many else _line(at, "skipped", _left(plan))
 
 
-def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
+def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
     """Write the plan down for whoever approves it, and tell people."""
     sealed = plan_all(at, automated=True)
-    if not sealed.plan.steps and not sealed.groups:
+    if not sealed.plan.parts:
         return _line(at, "skipped", _left(sealed.plan))
     name = at.fleet.name
     do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
@@ -77,7 +73,7 @@ def _ask(at: Desk, found: str, *, apply: bool) -> AutoLine:
     return _line(at, "waits", detail)
 
 
-def _approved(at: Desk, file: Path) -> bool:
+def _approved(at: FleetSession, file: Path) -> bool:
     """Whether the file holds a plan that somebody approved, that nobody has used, and that is still right."""
     if not file.exists():
         return False
@@ -92,11 +88,6 @@ def _approved(at: Desk, file: Path) -> bool:
     return True
 
 
-def _refuse_failed(outcome: Outcome | None) -> None:
-    if outcome and outcome.state.failure:
-        raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
-
-
 def _left(plan: Plan) -> str:
     return "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
 
@@ -107,5 +98,5 @@ def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
     return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
 
 
-def _line(at: Desk, outcome: str, detail: str, rollout: str = "") -> AutoLine:
+def _line(at: FleetSession, outcome: str, detail: str, rollout: str = "") -> AutoLine:
     return AutoLine(fleet=at.fleet.name, outcome=outcome, detail=detail, rollout=rollout)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
 from hardening.foundation.durations import shown
-from pipelines.durable.port import Json
 from pipelines.fleet.members import Key
-from pipelines.rollout.journal import Event, Stance
-from pipelines.rollout.member_context import LEAST_READS, Row, look
+from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
+from pipelines.rollout.member_context import LEAST_READS, HealthLook, HealthStreak, look
 from pipelines.rollout.rolling import Pairs, Rolling
 from pipelines.rollout.state import Stage
-from pipelines.rollout.steps import LONGEST, Turns, UnhealthyError
+from pipelines.rollout.steps import LONGEST, PATIENT_TRIES, TRIES, Backoff, UnhealthyError
 
 MOST_TURNS = 60
 
@@ -33,7 +32,9 @@ async def settle(rolling: Rolling) -> None:
     Raises IllError and StoppedError.
     """
     proof = rolling.order.limits.min_healthy_time
-    await _watched(rolling, rolling.pairs(), timedelta(), Row(proof, LEAST_READS, proof), asks=False, judged=False)
+    await _watched(
+        rolling, rolling.pairs(), timedelta(), HealthStreak(proof, LEAST_READS, proof), asks=False, judged=False
+    )
 
 
 async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
@@ -43,52 +44,82 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
 
     An approval ends it early, a pause lets no time pass. Raises IllError, StoppedError, AlarmError and RefusedError.
     """
-    proved_before = Row(timedelta(), 1, rolling.order.limits.min_healthy_time)
+    proved_before = HealthStreak(timedelta(), 1, rolling.order.limits.min_healthy_time)
     await _watched(rolling, rolling.new(), span, proved_before, asks=asks, judged=True)
 
 
+async def bake_group(rolling: Rolling, group: str) -> None:
+    """Wait for the bake of a group's canary, whose health the service watches, and until a person approves it.
+
+    Raises StoppedError, AlarmError and RefusedError.
+    """
+    canary = _Bake(rolling.order.limits.bake_time, asks=True, judged=True, of=f"the canary of {group}")
+    await _until_over(rolling, canary, {}, HealthStreak(timedelta(), 1, timedelta()))
+
+
+@dataclass(frozen=True)
+class _Bake:
+    """What bakes and for how long; whether a person has to approve it, and the replacement is judged meanwhile."""
+
+    span: timedelta
+    asks: bool
+    judged: bool
+    of: str = ""
+
+
 async def _watched(
-    rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: Row, *, asks: bool, judged: bool
+    rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: HealthStreak, *, asks: bool, judged: bool
 ) -> None:
-    keys = {member.id: order.key(member.old) for order, member in pairs}
-    if not keys:
-        return
-    turns = Turns(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
+    if keys := {member.id: order.key(member.old) for order, member in pairs}:
+        await _until_over(rolling, _Bake(span, asks, judged), keys, row_of_each)
+
+
+async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], row_of_each: HealthStreak) -> None:
+    span, asks, tries = what.span, what.asks, TRIES if keys else PATIENT_TRIES
+    turns = Backoff(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
     rows = {member: replace(row_of_each, texts=[]) for member in keys}
+    watch = partial(_watch, rolling, keys, what.judged)
     before: int | None = None
     while True:
-        stance, approvals, reads = await rolling.hand.look(
-            "watch the new members", lambda: _watch(rolling, keys, judged)
-        )
+        seen = await rolling.hand.see(_BakeLook, "watch the new members", watch, tries)
+        stance, approvals = seen.orders.stance, seen.orders.approvals
         before = approvals if before is None else before
-        for member, read in reads.items():
-            rows[member].add(*read)
+        for member, read in seen.reads.items():
+            rows[member].add(read)
         unproved = [member for member, row in rows.items() if not row.proved]
         good = not unproved
         over = turns.slept >= span
-        if good and stance == Stance.GO and (approvals > before or (over and not asks)):
+        if good and stance is DesiredState.GO and (approvals > before or (over and not asks)):
             return
         late = not good and turns.slept - span >= rolling.order.limits.healthy_deadline
         if late or any(row.bad >= LEAST_READS for row in rows.values()):
             raise _ill(rolling, {member: rows[member] for member in unproved}, late=late)
-        await _show(rolling, Stance(stance), span, asks=over and asks)
-        if not await rolling.hand.obey(Stance(stance), turns):
+        await _show(rolling, stance, what, asks=over and asks)
+        if not await rolling.hand.obey(stance, turns):
             passed = await turns.next(counts=not (over and asks and good))
             for row in rows.values():
                 row.slept(passed)
 
 
-def _watch(rolling: Rolling, keys: dict[str, Key], judged: bool) -> Json:
+@dataclass(frozen=True)
+class _BakeLook:
+    """What people have said, and one look at each new member, by its id."""
+
+    orders: OperatorCommands
+    reads: dict[str, HealthLook]
+
+
+def _watch(rolling: Rolling, keys: Mapping[str, Key], judged: bool) -> _BakeLook:
     """What people say, and one look at each of the new members; for use inside a step."""
     if judged:
-        rolling.refuse()
+        rolling.world.refuse(rolling.order.plan.target, rolling.order.limits)
     orders = rolling.world.journal.orders(rolling.order.rollout)
     fleet, together = rolling.world.fleet, rolling.world.together
     reads = together([partial(look, partial(fleet.read, key)) for key in keys.values()])
-    return [orders.stance, orders.approvals, dict(zip(keys, reads, strict=True))]
+    return _BakeLook(orders, dict(zip(keys, reads, strict=True)))
 
 
-def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
+def _ill(rolling: Rolling, rows: dict[str, HealthStreak], *, late: bool) -> IllError:
     names = ", ".join(rolling.members[member].name for member in rows)
     seen = "\n".join(f"health: {text}" for row in rows.values() for text in row.texts)
     deadline = shown(rolling.order.limits.healthy_deadline)
@@ -96,14 +127,15 @@ def _ill(rolling: Rolling, rows: dict[str, Row], *, late: bool) -> IllError:
     return IllError(f"{names}: the new one {what}", tuple(rows), evidence=seen)
 
 
-async def _show(rolling: Rolling, stance: Stance, span: timedelta, *, asks: bool) -> None:
+async def _show(rolling: Rolling, stance: DesiredState, what: _Bake, *, asks: bool) -> None:
     """Let people see what the rollout waits for."""
-    if stance is Stance.PAUSE:
+    if stance is DesiredState.PAUSE:
         stage, note, event = Stage.PAUSED, "paused", Event.PAUSED
     elif asks:
         approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
-        stage, note, event = Stage.APPROVAL, f"the canary has baked; {approve} lets it go on", Event.APPROVAL
+        stage, note = Stage.APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"
+        event = Event.APPROVAL
     else:
-        stage, note, event = Stage.BAKING, f"baking for {shown(span)}", None
+        stage, note, event = Stage.BAKING, f"baking {what.of}".rstrip() + f" for {shown(what.span)}", None
     if rolling.state.stage is not stage:
         await rolling.save(stage, note, event)

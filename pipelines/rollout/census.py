@@ -11,7 +11,7 @@ from pipelines.durable.port import Json
 from pipelines.rollout.member_context import LEAST_READS
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import GONE, MemberState, Phase, Stage
-from pipelines.rollout.steps import HELD, Turns
+from pipelines.rollout.steps import HELD, Backoff
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,11 @@ async def count(rolling: Rolling) -> Census:
 
 
 async def count_at_first(rolling: Rolling) -> Census | None:
-    """The same before anything is done; None where the fleet does not answer, which the rollout meets soon enough."""
+    """The same before anything is done; None where the fleet does not answer, which the rollout meets soon enough, and
+    where a service rolls all of it, which looks after that itself.
+    """
+    if not rolling.order.plan.waves:
+        return None
     try:
         return await count(rolling)
     except GoldsmithError:
@@ -48,7 +52,7 @@ async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
     """
     if before is None or rolling.state.failure:
         return
-    turns, why = Turns(rolling.hand.engine, HELD), ""
+    turns, why = Backoff(rolling.hand.engine, HELD), ""
     for _ in range(LEAST_READS):
         try:
             why = fewer(before, await count(rolling), rolling.members)

@@ -19,14 +19,12 @@ from pipelines.durable.workers import LostError
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.together import together
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.group import GroupWorld
-from pipelines.rollout.group_flow import GROUPS, group_flows
 from pipelines.rollout.leasing import leased
 from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
 from pipelines.rollout.orders import World, one_by_one
 from pipelines.rollout.present_judge import PresentJudge
-from pipelines.rollout.session import Desk
+from pipelines.rollout.session import FleetSession
 from pipelines.rollout.state import Outcome, RolloutState, Stage
 from pipelines.rollout.store import view
 
@@ -43,8 +41,8 @@ class SteadyClock:
         return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
-def carry_out(at: Desk, order: Json) -> Outcome:
-    """Carry an Order or a GroupsOrder (JSON) to its end, from wherever an earlier process left it.
+def carry_out(at: FleetSession, order: Json) -> Outcome:
+    """Carry an Order (JSON) to its end, from wherever an earlier process left it.
 
     Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
     process has the fleet. A rollout that failed, and is back as it was, is no error here: its Outcome says so.
@@ -59,7 +57,7 @@ def carry_out(at: Desk, order: Json) -> Outcome:
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
-                answer = worker.carry(GROUPS if "groups" in order else ROLLOUT, rollout, order)
+                answer = worker.carry(ROLLOUT, rollout, order)
             except LostError:
                 raise tenure.lost() from None
             except Exception as error:
@@ -71,7 +69,7 @@ def carry_out(at: Desk, order: Json) -> Outcome:
             return from_json(Outcome, answer)
 
 
-def _broken_off(at: Desk, rollout: str, error: Exception) -> GoldsmithError:
+def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithError:
     """Write down that a rollout is over which can never be carried to its end, so that the fleet can be rolled anew."""
     row = at.context.ledger.rollout(rollout)
     said = f"{rollout} broke off: {error.message if isinstance(error, GoldsmithError) else error}"
@@ -89,7 +87,7 @@ def _broken_off(at: Desk, rollout: str, error: Exception) -> GoldsmithError:
     return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
 
 
-def go_on(at: Desk) -> tuple[Outcome, ...]:
+def go_on(at: FleetSession) -> tuple[Outcome, ...]:
     """Carry the rollouts that earlier processes left unfinished to their end. Raises as `carry_out` does."""
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
@@ -99,13 +97,9 @@ def go_on(at: Desk) -> tuple[Outcome, ...]:
     return tuple(ended)
 
 
-def _flows(at: Desk, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
-    """What a process carries of this fleet: its members, and the groups that a service rolls."""
+def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
+    """What a process carries of this fleet."""
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
     many = together if at.fleet.kind is FleetKind.DOCKER else one_by_one
-    world = World(at.members, journal, PresentJudge(at), now, many)
-    members = flows(lambda _fleet: world)
-    if at.groups is None:
-        return members
-    groups = GroupWorld(at.groups, journal, world.judge)
-    return {**members, **group_flows(lambda _fleet: groups, now)}
+    world = World(at.members, journal, PresentJudge(at), now, many, at.groups)
+    return flows(lambda _fleet: world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
@@ -10,10 +11,10 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
-from pipelines.rollout.member_context import LEAST_READS, Work, evidence, look, old_serves, prove
+from pipelines.rollout.member_context import LEAST_READS, MemberContext, evidence, look, old_serves, prove
 from pipelines.rollout.orders import Finish, World
 from pipelines.rollout.state import GONE, MemberState, Phase
-from pipelines.rollout.steps import HELD, PATIENT_TRIES, Hand, Turns, UnhealthyError
+from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, UnhealthyError
 
 
 class Verb(StrEnum):
@@ -26,13 +27,13 @@ class Verb(StrEnum):
 async def finish_member(world: World, engine: Engine, argument: Json) -> Json:
     """Promote or restore a member whose new instance serves; the MemberState that it reached."""
     finish = from_json(Finish, argument)
-    hand = Hand(engine, world.journal, finish.order.rollout, finish.order.back)
-    work = Work(hand, world, finish.order, finish.state)
+    hand = StepRunner(engine, world.journal, finish.order.rollout, finish.order.back)
+    work = MemberContext(hand, world, finish.order, finish.state)
     done = await (promote(work) if finish.verb == Verb.PROMOTE else restore(work, finish.note))
     return to_json(done)
 
 
-async def promote(work: Work) -> MemberState:
+async def promote(work: MemberContext) -> MemberState:
     """Remove the old instance for good; where the new one is not good any more, that goes, and the old one serves."""
     try:
         await _prove_and_remove(work)
@@ -43,7 +44,7 @@ async def promote(work: Work) -> MemberState:
     return await work.end(Phase.NEW)
 
 
-async def _prove_and_remove(work: Work) -> None:
+async def _prove_and_remove(work: MemberContext) -> None:
     """Remove the old one at a moment when the new one is good. Raises UnhealthyError where it never stays so."""
     seen = None
     for _ in range(LEAST_READS):
@@ -58,7 +59,7 @@ async def _prove_and_remove(work: Work) -> None:
     )
 
 
-def _remove_safely(work: Work) -> Json:
+def _remove_safely(work: MemberContext) -> Json:
     """Remove the old one; what is seen of the new one where that is not good: somebody may just have removed it."""
     seen = work.fleet.read(work.key)
     if not seen.good:
@@ -67,7 +68,7 @@ def _remove_safely(work: Work) -> Json:
     return None
 
 
-async def restore(work: Work, note: str = "", failure: str = "") -> MemberState:
+async def restore(work: MemberContext, note: str = "", failure: str = "") -> MemberState:
     """The old instance serves again under its name before the new one goes. `failure`: why the rollout must end.
 
     Where that would take away what serves now, the new one stays and the old one is kept: FAILED, for a person to see.
@@ -85,7 +86,7 @@ async def restore(work: Work, note: str = "", failure: str = "") -> MemberState:
     return await work.end(Phase.OLD, note, failure)
 
 
-async def _replaced_by_old(work: Work) -> bool:
+async def _replaced_by_old(work: MemberContext) -> bool:
     """Discard the new instance once the old one serves; False where only the new one serves, and is to stay."""
     for _ in range(LEAST_READS):
         if not await old_serves(work) and await _new_serves(work):
@@ -95,7 +96,7 @@ async def _replaced_by_old(work: Work) -> bool:
     return False
 
 
-def _discard_safely(work: Work) -> Json:
+def _discard_safely(work: MemberContext) -> Json:
     """Discard the new one; what is seen of the old one where it has fallen ill meanwhile and the new one serves."""
     seen = work.fleet.read_old(work.key)
     if not seen.good and work.fleet.read(work.key).good:
@@ -104,7 +105,7 @@ def _discard_safely(work: Work) -> Json:
     return None
 
 
-async def without_old(work: Work, failure: str = "") -> MemberState:
+async def without_old(work: MemberContext, failure: str = "") -> MemberState:
     """The old instance has vanished meanwhile: a new one that is good takes its name, any other one goes."""
     try:
         if await _new_serves(work):
@@ -117,40 +118,48 @@ async def without_old(work: Work, failure: str = "") -> MemberState:
     return await work.end(Phase.FAILED if failure else Phase.SKIPPED, GONE, failure)
 
 
-async def _revived(work: Work) -> str:
+async def _revived(work: MemberContext) -> str:
     """Let the old one run under its name; why not, where that would take away what serves now."""
-    turns, bad = Turns(work.hand.engine, HELD), 0
+    turns, bad = Backoff(work.hand.engine, HELD), 0
     while held := await work.act("revive", partial(_revive_safely, work, bad >= LEAST_READS), PATIENT_TRIES):
-        why, good = held
-        bad = bad + 1 if good is False else 0
+        kept = from_json(_Kept, held)
+        bad = bad + 1 if kept.good is False else 0
         if turns.slept >= work.order.limits.healthy_deadline:
-            return str(why)
+            return kept.why
         await turns.next()
     return ""
 
 
-def _revive_safely(work: Work, ill: bool) -> Json:
+@dataclass(frozen=True)
+class _Kept:
+    """Why the new instance must not stop yet, and how it looks."""
+
+    why: str
+    good: bool | None
+
+
+def _revive_safely(work: MemberContext, ill: bool) -> Json:
     """In place the new one must stop for that: only while enough others serve, or where it is `ill` for certain.
 
     What holds it back, and how the new one looks: one bad read is no proof.
     """
     order, fleet = work.order, work.fleet
     if order.method is Method.IN_PLACE:
-        good, _ = look(lambda: fleet.read(work.key))
+        good = look(lambda: fleet.read(work.key)).good
         left = sum(one.healthy for one in fleet.describe() if one.id != order.member)
         if left < order.floor and not (ill and good is False):
             why = f"stopping the new {order.name} now would leave {left} members serving; the floor is {order.floor}"
-            return [why, good]
+            return to_json(_Kept(why, good))
     fleet.revive(work.key)
     return None
 
 
-async def _new_serves(work: Work) -> bool:
+async def _new_serves(work: MemberContext) -> bool:
     name = f"read the new {work.order.name}"
-    return await work.hand.look(name, lambda: look(lambda: work.fleet.read(work.key))[0]) is True
+    return await work.hand.look(name, lambda: look(lambda: work.fleet.read(work.key)).good) is True
 
 
-async def _stay(work: Work, why: str, failure: str) -> MemberState:
+async def _stay(work: MemberContext, why: str, failure: str) -> MemberState:
     """The new one serves on under the member's name; the old one is kept, stopped."""
 
     def stay() -> None:

@@ -1,20 +1,22 @@
-"""The flow of a rollout: wave after wave, bake, promote; and back when one fails or a person says so. Pure."""
+"""The flow of a rollout: wave after wave, bake, promote; then the groups; and back when a person says so. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from hardening.foundation.errors import GoldsmithError
-from images.documents import from_json, to_json
+from images.documents import to_json
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.rollout.baking import IllError, bake, settle
 from pipelines.rollout.census import count_at_first, refuse_fewer
 from pipelines.rollout.finish import Verb, finish_member
-from pipelines.rollout.journal import Event, Stance
+from pipelines.rollout.group import roll_group
+from pipelines.rollout.group_flow import roll_groups
+from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.member import replace_member
-from pipelines.rollout.orders import Order, World
+from pipelines.rollout.orders import World, ordered
 from pipelines.rollout.rollback import go_back
-from pipelines.rollout.rolling import FINISH, MEMBER, Pairs, Rolling
+from pipelines.rollout.rolling import FINISH, GROUP, MEMBER, Pairs, Rolling
 from pipelines.rollout.state import Outcome, Stage
 from pipelines.rollout.steps import StoppedError
 from pipelines.rollout.waves import Wave, canary_of
@@ -25,38 +27,45 @@ ROLLOUT = "rollout"
 def flows(world_of: Callable[[str], World]) -> Mapping[str, Flow]:
     """The flows of rollouts by name, for a process that acts through `world_of` a fleet's name."""
     return {
-        ROLLOUT: lambda engine, order: roll(world_of(order["plan"]["fleet"]), engine, order),
+        ROLLOUT: lambda engine, order: roll(world_of(ordered(order).plan.fleet), engine, order),
         MEMBER: lambda engine, order: replace_member(world_of(order["fleet"]), engine, order),
         FINISH: lambda engine, finish: finish_member(world_of(finish["order"]["fleet"]), engine, finish),
+        GROUP: lambda engine, order: roll_group(world_of(order["fleet"]), engine, order),
     }
 
 
 async def roll(world: World, engine: Engine, argument: Json) -> Json:
     """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
-    rolling = Rolling(world, engine, from_json(Order, argument), await engine.now())
-    await rolling.begin(f"{len(rolling.members)} members to {rolling.state.target}")
+    rolling = Rolling(world, engine, ordered(argument), await engine.now())
+    await rolling.begin()
     before = await count_at_first(rolling)
     if not rolling.order.back:
-        await _all_waves(rolling)
+        await _all_parts(rolling)
     if rolling.order.back or await _wants_back(rolling):
         await go_back(rolling)
     await refuse_fewer(rolling, before)
     return to_json(await _end(rolling))
 
 
-async def _all_waves(rolling: Rolling) -> None:
+async def _all_parts(rolling: Rolling) -> None:
     try:
-        target = rolling.order.plan.target
-        await rolling.hand.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
-        waves = list(enumerate(rolling.order.plan.waves, start=1))
-        while waves:
-            number, wave = waves.pop(0)
-            proved = await _wave(rolling, number, wave)
-            if wave.canary and not proved and waves:  # each was left alone: the next ones are the canary
-                number, following = waves.pop(0)
-                waves[:0] = [(number, part) for part in canary_of(following, rolling.order.limits)]
+        if rolling.order.plan.waves:
+            await _all_waves(rolling)
+        await roll_groups(rolling)
     except GoldsmithError as error:
         await _fail(rolling, error)
+
+
+async def _all_waves(rolling: Rolling) -> None:
+    target = rolling.order.plan.target
+    await rolling.hand.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
+    waves = list(enumerate(rolling.order.plan.waves, start=1))
+    while waves:
+        number, wave = waves.pop(0)
+        proved = await _wave(rolling, number, wave)
+        if wave.canary and not proved and waves:  # each was left alone: the next ones are the canary
+            number, following = waves.pop(0)
+            waves[:0] = [(number, part) for part in canary_of(following, rolling.order.limits)]
 
 
 async def _wave(rolling: Rolling, number: int, wave: Wave) -> bool:
@@ -100,7 +109,7 @@ async def _put_back(rolling: Rolling, pairs: Pairs, error: GoldsmithError) -> No
 
 async def _wants_back(rolling: Rolling) -> bool:
     stance = await rolling.hand.look("look for a rollback", rolling.hand.stance)
-    return Stance(stance) is Stance.ROLLBACK
+    return DesiredState(stance) is DesiredState.ROLLBACK
 
 
 async def _end(rolling: Rolling) -> Outcome:

@@ -10,38 +10,29 @@ from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
-from pipelines.fleet.port import DelegatedFleet, Progress, Watched
-from pipelines.rollout.journal import Journal, Stance
-from pipelines.rollout.orders import GroupOrder, Judge, Part
+from pipelines.fleet.port import Group, Progress, Watched
+from pipelines.rollout.journal import DesiredState
+from pipelines.rollout.member_context import StepContext
+from pipelines.rollout.orders import GroupOrder, Part, World
 from pipelines.rollout.state import MemberState, Phase
-from pipelines.rollout.steps import HELD, PATIENT_TRIES, Hand, StoppedError, Turns
+from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, StoppedError
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
 BETWEEN_LOOKS = timedelta(seconds=5)
 WAYS_BACK = 2  # the service's own, and one of ours for what that leaves
 
 
-@dataclass(frozen=True)
-class GroupWorld:
-    """What a process acts through upon groups. Nothing of it is touched outside of a step."""
-
-    fleet: DelegatedFleet
-    journal: Journal
-    judge: Judge
-
-
 class TurnError(RefusedError):
     """The group must not go on to the new version: it is to be brought back."""
 
 
-class GroupWork:
+class GroupContext(StepContext):
     """A group under way. `attempt` names what the service was asked: a new name for each resumption."""
 
-    def __init__(self, hand: Hand, world: GroupWorld, order: GroupOrder) -> None:
-        self.hand = hand
-        self.world = world
+    def __init__(self, hand: StepRunner, world: World, order: GroupOrder) -> None:
+        self.group: Group = order.step.group
+        super().__init__(hand, world, MemberState(self.group.id, self.group.name, pinned=order.pinned))
         self.order = order
-        self.state = MemberState(order.group.id, order.group.name, pinned=order.pinned)
         self.attempts = 0
 
     @property
@@ -55,28 +46,18 @@ class GroupWork:
         """What the group ran before."""
         return json.loads(self.state.pinned)
 
-    def save(self, phase: Phase) -> None:
-        """Write down a phase; for use inside a step."""
-        self.world.journal.mark(self.order.rollout, replace(self.state, phase=phase))
 
-    async def end(self, phase: Phase, note: str = "", failure: str = "") -> MemberState:
-        """Write down how the group ended."""
-        self.state = replace(self.state, phase=phase, note=note, failure=failure)
-        await self.hand.note(f"{phase} {self.order.group.name}", lambda: self.save(phase))
-        return self.state
-
-
-async def roll_group(world: GroupWorld, engine: Engine, argument: Json) -> Json:
+async def roll_group(world: World, engine: Engine, argument: Json) -> Json:
     """Let the service roll one group as its GroupOrder says; the MemberState that it reached, SERVING for a canary."""
     order = from_json(GroupOrder, argument)
     back = order.part is Part.BACK
-    work = GroupWork(Hand(engine, world.journal, order.rollout, back), world, order)
+    work = GroupContext(StepRunner(engine, world.journal, order.rollout, back), world, order)
     return to_json(await (_gone_back(work) if back else _rolled(work)))
 
 
-async def _rolled(work: GroupWork) -> MemberState:
+async def _rolled(work: GroupContext) -> MemberState:
     """Pin, begin, watch; whatever stops that, the group is brought back or the end is said."""
-    group = work.order.group
+    group = work.group
     if group.cannot_roll:
         return await work.end(Phase.SKIPPED, group.cannot_roll)
     if work.order.part is not Part.REST and (ended := await _unpinned(work)):
@@ -87,16 +68,16 @@ async def _rolled(work: GroupWork) -> MemberState:
         if work.order.part is Part.CANARY:
             return await _serving(work)
     except StoppedError as stopped:
-        return await _stopped(work, stopped.message)
+        return await _stopped(work, stopped)
     except GoldsmithError as error:
         return await _brought_back(work, str(error))
     return await work.end(Phase.NEW)
 
 
-async def _unpinned(work: GroupWork) -> MemberState | None:
+async def _unpinned(work: GroupContext) -> MemberState | None:
     """Pin what the group runs; its end, where that does not come about."""
     try:
-        pinned = await work.hand.look_when_free(f"pin {work.order.group.name}", lambda: _pin(work))
+        pinned = await work.hand.look_when_free(f"pin {work.group.name}", lambda: _pin(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
@@ -105,27 +86,27 @@ async def _unpinned(work: GroupWork) -> MemberState | None:
     return None
 
 
-async def _serving(work: GroupWork) -> MemberState:
+async def _serving(work: GroupContext) -> MemberState:
     """The canary is new; until a person has approved it, nothing else of the group becomes so."""
-    if work.order.whole:
+    if work.order.step.whole:
         return await work.end(Phase.SERVING, "all of it runs the new version")
-    group = work.order.group
-    hold = work.world.fleet.hold
+    group = work.group
+    hold = work.world.groups.hold
     await work.hand.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.pinned), PATIENT_TRIES)
-    percent = work.order.pacing.checkpoint_percents[0]
+    percent = work.order.step.pacing.checkpoint_percents[0]
     return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
 
-def _pin(work: GroupWork) -> Json:
+def _pin(work: GroupContext) -> Json:
     work.world.judge.refuse(work.order.target)
-    return work.world.fleet.pin(work.order.rollout, work.order.group)
+    return work.world.groups.pin(work.order.rollout, work.group)
 
 
-async def _attempted(work: GroupWork) -> bool:
+async def _attempted(work: GroupContext) -> bool:
     """One rolling of the service, to its end: True; False where a pause cancelled it and it has to begin anew."""
     work.attempts += 1
-    await work.hand.act_when_free(f"begin {work.order.group.name}", lambda: _begin(work))
-    turns, percent = Turns(work.hand.engine, BETWEEN_LOOKS), -1
+    await work.hand.act_when_free(f"begin {work.group.name}", lambda: _begin(work))
+    turns, percent = Backoff(work.hand.engine, BETWEEN_LOOKS), -1
     while True:
         seen, stance = await _look(work)
         if seen.progress is Progress.DONE:
@@ -133,81 +114,83 @@ async def _attempted(work: GroupWork) -> bool:
         if seen.progress is not Progress.RUNNING:
             raise TurnError(f"the service reports {seen.progress}: {seen.text}")
         if work.hand.stops(stance):
-            raise StoppedError(f"stopped by {stance}")
-        if stance is Stance.PAUSE:
+            raise StoppedError(stance)
+        if stance is DesiredState.PAUSE:
             await _cancelled(work)
             return False
         if seen.percent > percent:
-            percent, turns = seen.percent, Turns(work.hand.engine, BETWEEN_LOOKS)
+            percent, turns = seen.percent, Backoff(work.hand.engine, BETWEEN_LOOKS)
         if turns.slept >= work.order.limits.progress_deadline:
             raise TurnError(f"it stood at {percent} % for {shown(work.order.limits.progress_deadline)}")
         await turns.next()
 
 
-def _begin(work: GroupWork) -> None:
-    order = work.order
+def _begin(work: GroupContext) -> None:
+    order, pacing = work.order, work.order.step.pacing
     work.save(Phase.REPLACING)
-    pacing = {Part.CANARY: order.pacing.canary, Part.REST: order.pacing.rest}.get(order.part, order.pacing)
-    work.world.fleet.begin(work.attempt, order.group, order.target, work.pinned, pacing)
+    asked = {Part.CANARY: pacing.canary, Part.REST: pacing.rest}.get(order.part, pacing)
+    work.world.groups.begin(work.attempt, work.group, order.target, work.pinned, asked)
 
 
-async def _look(work: GroupWork, *, judged: bool = True) -> tuple[Watched, Stance]:
+@dataclass(frozen=True)
+class _GroupLook:
+    """What the service says, and what people want."""
+
+    service: Watched
+    stance: DesiredState
+
+
+async def _look(work: GroupContext, *, judged: bool = True) -> tuple[Watched, DesiredState]:
     """One look at the service and at what people say. Raises RefusedError where the group must not go on."""
 
-    def look() -> Json:
+    def look() -> _GroupLook:
         if judged:
-            refuse_turn(work.world.judge, work.order)
-        return [to_json(work.world.fleet.watch(work.attempt, work.order.group)), work.hand.stance()]
+            work.world.refuse(work.order.target, work.order.limits)
+        return _GroupLook(work.world.groups.watch(work.attempt, work.group), work.hand.stance())
 
-    seen, stance = await work.hand.look(f"watch {work.order.group.name}", look, PATIENT_TRIES)
-    return from_json(Watched, seen), Stance(stance)
-
-
-def refuse_turn(judge: Judge, order: GroupOrder) -> None:
-    """Raise RefusedError where the group must not go on to the new version; for use inside a step."""
-    judge.refuse(order.target)
-    if firing := judge.alarms(order.limits.alarms):
-        raise TurnError(f"an alarm is firing: {', '.join(firing)}")
+    seen = await work.hand.see(_GroupLook, f"watch {work.group.name}", look, PATIENT_TRIES)
+    return seen.service, seen.stance
 
 
-async def _cancelled(work: GroupWork) -> Watched:
+async def _cancelled(work: GroupContext) -> Watched:
     """Ask the service to stop where it is, and wait until it has."""
-    group = work.order.group
-    await work.hand.act(f"cancel {group.name}", lambda: work.world.fleet.cancel(work.attempt, group), PATIENT_TRIES)
+    group = work.group
+    await work.hand.act(f"cancel {group.name}", lambda: work.world.groups.cancel(work.attempt, group), PATIENT_TRIES)
     return await _over(work)
 
 
-async def _over(work: GroupWork) -> Watched:
+async def _over(work: GroupContext) -> Watched:
     """Wait until the service does nothing more. Raises OutsideError after progress_deadline."""
-    turns = Turns(work.hand.engine, HELD)
+    turns = Backoff(work.hand.engine, HELD)
     while True:
         seen, _ = await _look(work, judged=False)
         if seen.progress in OVER:
             return seen
         if turns.slept >= work.order.limits.progress_deadline:
-            raise OutsideError(f"the service still reports {seen.progress} for {work.order.group.name}: {seen.text}")
+            raise OutsideError(f"the service still reports {seen.progress} for {work.group.name}: {seen.text}")
         await turns.next()
 
 
-async def _stopped(work: GroupWork, why: str) -> MemberState:
+async def _stopped(work: GroupContext, stopped: StoppedError) -> MemberState:
     """An abort leaves a group where it is; a rollback brings it back."""
-    if why.endswith(Stance.ROLLBACK):
+    if stopped.stance is DesiredState.ROLLBACK:
         return await _brought_back(work, "")
+    why = stopped.message
     try:
         seen = await _cancelled(work)
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, why, str(error))
-    if seen.progress is Progress.DONE and (work.order.part is not Part.CANARY or work.order.whole):
+    if seen.progress is Progress.DONE and (work.order.part is not Part.CANARY or work.order.step.whole):
         return await work.end(Phase.NEW, f"{why}, when it was done")
     said = f"{why} at {seen.percent} %: part of the group runs the new version"
     return await work.end(Phase.FAILED, said, said)
 
 
-async def _brought_back(work: GroupWork, failure: str) -> MemberState:
+async def _brought_back(work: GroupContext, failure: str) -> MemberState:
     """The group goes back to what was pinned, by itself where the service has begun with that already."""
     if failure and not work.order.limits.auto_rollback:
         return await work.end(Phase.FAILED, "auto_rollback is off: it was left as it is", failure)
-    group = work.order.group
+    group = work.group
     try:
         seen = (await _look(work, judged=False))[0]
         for _ in range(WAYS_BACK):
@@ -224,11 +207,11 @@ async def _brought_back(work: GroupWork, failure: str) -> MemberState:
     return await work.end(Phase.FAILED, said, failure or said)
 
 
-async def _gone_back(work: GroupWork) -> MemberState:
+async def _gone_back(work: GroupContext) -> MemberState:
     """A group that was done, or left in part, goes back, unless what it ran is gone or it is somebody else's by now."""
-    group = work.order.group
+    group = work.group
     try:
-        way_back = work.world.fleet.way_back
+        way_back = work.world.groups.way_back
         why = await work.hand.look_when_free(
             f"find the way back of {group.name}", lambda: way_back(work.attempt, group, work.pinned)
         )
@@ -239,5 +222,5 @@ async def _gone_back(work: GroupWork) -> MemberState:
     return await _brought_back(work, "")
 
 
-def _roll_back(work: GroupWork) -> None:
-    work.world.fleet.roll_back(work.attempt, work.order.group, work.pinned)
+def _roll_back(work: GroupContext) -> None:
+    work.world.groups.roll_back(work.attempt, work.group, work.pinned)

@@ -10,7 +10,7 @@ from typing import Protocol
 from pipelines.rollout.state import MemberState, RolloutState
 
 
-class Stance(StrEnum):
+class DesiredState(StrEnum):
     """What people want of a rollout by now. Pause and resume take turns; abort and rollback are final."""
 
     GO = "go"
@@ -20,10 +20,10 @@ class Stance(StrEnum):
 
 
 @dataclass(frozen=True)
-class Orders:
+class OperatorCommands:
     """What people have asked so far: where it stands, and how often they have approved."""
 
-    stance: Stance = Stance.GO
+    stance: DesiredState = DesiredState.GO
     approvals: int = 0
 
 
@@ -46,7 +46,7 @@ class Journal(Protocol):
     def fence(self, rollout: str) -> None:
         """Raises FencedError when this process does not hold the lease of the rollout's fleet any more."""
 
-    def orders(self, rollout: str) -> Orders:
+    def orders(self, rollout: str) -> OperatorCommands:
         """What people have asked of the rollout."""
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:

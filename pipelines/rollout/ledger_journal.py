@@ -14,7 +14,7 @@ from images.documents import to_json
 from images.ledger import Ledger
 from images.ledger.leases import Lease
 from pipelines.durable.port import FencedError
-from pipelines.rollout.journal import Event, Orders, Stance
+from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import MemberState, RolloutState, Stage
 from pipelines.rollout.status import doing
@@ -35,16 +35,16 @@ class Command(StrEnum):
     ROLLBACK = "rollback"
 
 
-STANCES = {Command.PAUSE: Stance.PAUSE, Command.RESUME: Stance.GO}
-FINAL = {Command.ABORT: Stance.ABORT, Command.ROLLBACK: Stance.ROLLBACK}
+STANCES = {Command.PAUSE: DesiredState.PAUSE, Command.RESUME: DesiredState.GO}
+FINAL = {Command.ABORT: DesiredState.ABORT, Command.ROLLBACK: DesiredState.ROLLBACK}
 
 
-def orders(commands: Sequence[str]) -> Orders:
+def orders(commands: Sequence[str]) -> OperatorCommands:
     """What people want by now, of all that they said in that order: of what is final, the first stands."""
     said = [Command(command) for command in commands]
     final = next((FINAL[command] for command in said if command in FINAL), None)
     stances = [STANCES[command] for command in said if command in STANCES]
-    return Orders(final or (stances[-1] if stances else Stance.GO), said.count(Command.APPROVE))
+    return OperatorCommands(final or (stances[-1] if stances else DesiredState.GO), said.count(Command.APPROVE))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class LedgerJournal:
         if lasts is None or not (lasts or _patiently(lambda: self.ledger.renew_lease(ours, LEASE))):
             raise FencedError
 
-    def orders(self, rollout: str) -> Orders:
+    def orders(self, rollout: str) -> OperatorCommands:
         """What people have asked of the rollout."""
         return orders([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
 

@@ -5,7 +5,7 @@ It ends with the new one SERVING, or with the member back as it was; what then b
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -16,10 +16,10 @@ from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, UnderwayError
 from pipelines.rollout.finish import restore, without_old
-from pipelines.rollout.member_context import Work, below_floor, prove
+from pipelines.rollout.member_context import MemberContext, below_floor, prove
 from pipelines.rollout.orders import MemberOrder, World
 from pipelines.rollout.state import GONE, MemberState, Phase
-from pipelines.rollout.steps import HELD, UNDERWAY, Hand, StoppedError, Turns
+from pipelines.rollout.steps import HELD, UNDERWAY, Backoff, StepRunner, StoppedError
 
 LAUNCHED_FOR = timedelta(days=1)
 BACK_ALREADY = "it runs what it is to go back to"
@@ -28,23 +28,25 @@ BACK_ALREADY = "it runs what it is to go back to"
 async def replace_member(world: World, engine: Engine, argument: Json) -> Json:
     """Replace one member as its MemberOrder says; the MemberState that it reached."""
     order = from_json(MemberOrder, argument)
-    hand = Hand(engine, world.journal, order.rollout, order.back)
-    return to_json(await _replaced(Work(hand, world, order, MemberState(order.member, order.name))))
+    hand = StepRunner(engine, world.journal, order.rollout, order.back)
+    return to_json(await _replaced(MemberContext(hand, world, order, MemberState(order.member, order.name))))
 
 
-async def _replaced(work: Work) -> MemberState:
+async def _replaced(work: MemberContext) -> MemberState:
     """Judge the member, then touch it."""
     try:
-        why, old, exact = await work.hand.look_when_free(f"judge {work.order.name}", lambda: _judge(work))
+        judged = from_json(
+            _Judgement, await work.hand.look_when_free(f"judge {work.order.name}", lambda: to_json(_judge(work)))
+        )
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
         return await work.end(Phase.OLD, failure=str(error))
-    work.state = replace(work.state, old=old, pinned=exact)
-    return await work.end(Phase.SKIPPED, why) if why else await _touched(work)
+    work.state = replace(work.state, old=judged.old, pinned=judged.exact)
+    return await work.end(Phase.SKIPPED, judged.left_alone) if judged.left_alone else await _touched(work)
 
 
-async def _touched(work: Work) -> MemberState:
+async def _touched(work: MemberContext) -> MemberState:
     """Replace the member; whatever stops that, it is back as it was."""
     try:
         await (_in_place(work) if work.order.method is Method.IN_PLACE else _beside(work))
@@ -57,19 +59,28 @@ async def _touched(work: Work) -> MemberState:
     return await work.end(Phase.SERVING)
 
 
-def _judge(work: Work) -> Json:
+@dataclass(frozen=True)
+class _Judgement:
+    """Why a member is left alone, or the handle of the very instance, and what it runs, exactly."""
+
+    left_alone: str = ""
+    old: str = ""
+    exact: str = ""
+
+
+def _judge(work: MemberContext) -> _Judgement:
     """Why the member is left alone after all, else the very instance and what it runs, pinned."""
     order, world = work.order, work.world
     member = world.fleet.find(order.member)
     why = GONE if member is None else _left_alone(work, member)
     if why or member is None:
-        return [why, "", ""]
+        return _Judgement(why)
     if not order.back:
         world.judge.refuse(order.target)
-    return ["", member.handle, member.exact or member.image]
+    return _Judgement(old=member.handle, exact=member.exact or member.image)
 
 
-def _left_alone(work: Work, member: Member) -> str:
+def _left_alone(work: MemberContext, member: Member) -> str:
     if work.order.back:
         if work.order.replaces in member.digests:
             return ""
@@ -78,7 +89,7 @@ def _left_alone(work: Work, member: Member) -> str:
     return work.world.judge.left_alone(work.order, member)
 
 
-async def _beside(work: Work) -> None:
+async def _beside(work: MemberContext) -> None:
     """The new one beside the old: it proves its health, takes over, and only then the old one stops."""
     limits = work.order.limits
     await work.free("create", lambda: _create(work))
@@ -91,7 +102,7 @@ async def _beside(work: Work) -> None:
     await _swap(work)
 
 
-async def _in_place(work: Work) -> None:
+async def _in_place(work: MemberContext) -> None:
     """The old one stops first, for the two cannot exist side by side."""
     await work.free("create", lambda: _create(work))
     await _compare(work)
@@ -101,39 +112,47 @@ async def _in_place(work: Work) -> None:
     await _swap(work)
 
 
-def _create(work: Work) -> None:
+def _create(work: MemberContext) -> None:
     work.save(Phase.REPLACING)
     if work.order.back:
         work.fleet.prepare(work.order.target)
     work.fleet.create(work.key, work.order.target, work.world.now() + LAUNCHED_FOR)
 
 
-async def _compare(work: Work) -> None:
+async def _compare(work: MemberContext) -> None:
     """Report what differs beyond the image, while the old one is still as it always was."""
     found = await work.hand.look(f"compare {work.order.name}", lambda: list(work.fleet.differences(work.key)))
     if found:
         work.state = replace(work.state, note=f"differs beyond the image: {'; '.join(found)}")
 
 
-async def _retire(work: Work) -> None:
+async def _retire(work: MemberContext) -> None:
     """Stop the old one as soon as that costs nobody anything. Raises RefusedError after progress_deadline."""
     limits, in_place = work.order.limits, work.order.method is Method.IN_PLACE
-    turns, drains = Turns(work.hand.engine, HELD), Turns(work.hand.engine, HELD)
+    turns, drains = Backoff(work.hand.engine, HELD), Backoff(work.hand.engine, HELD)
     asks, begun = work.free, False
     while answer := await asks("retire", partial(_retire_safely, work, limits.drain - drains.slept, begun)):
-        held, underway = answer
-        if underway and in_place:  # it serves nobody by now: to wait for a pause's end would only cost more
+        held = from_json(_Held, answer)
+        if held.underway and in_place:  # it serves nobody by now: to wait for a pause's end would only cost more
             asks, begun = work.until_stopped, True
         if turns.slept >= limits.progress_deadline:
-            raise RefusedError(held, hint="something else is unhealthy: mend it first")
+            raise RefusedError(held.why, hint="something else is unhealthy: mend it first")
         if drains.slept >= limits.drain + UNDERWAY:
-            raise RefusedError(held, hint="it takes too long: look at the old one")
-        await (drains if underway else turns).next()
-        if not underway and not in_place:
+            raise RefusedError(held.why, hint="it takes too long: look at the old one")
+        await (drains if held.underway else turns).next()
+        if not held.underway and not in_place:
             await prove(work, limits.min_healthy_time)
 
 
-def _retire_safely(work: Work, drain: timedelta, begun: bool) -> Json:
+@dataclass(frozen=True)
+class _Held:
+    """Why the old instance is not stopped yet; `underway`: it stops, and that takes its time."""
+
+    why: str
+    underway: bool = False
+
+
+def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> Json:
     """Stop the old one; where that is not safe at this moment, or takes its time, say why and which of the two."""
     order, fleet = work.order, work.fleet
     if begun:
@@ -144,15 +163,15 @@ def _retire_safely(work: Work, drain: timedelta, begun: bool) -> Json:
         seen = fleet.read(work.key)
         held = "" if seen.good else f"the new one fell ill: {seen.text}"
     if held:
-        return [held, False]
+        return to_json(_Held(held))
     try:
         fleet.retire(work.key, drain)
     except UnderwayError as error:
-        return [error.message, True]
+        return to_json(_Held(error.message, underway=True))
     return None
 
 
-async def _swap(work: Work) -> None:
+async def _swap(work: MemberContext) -> None:
     def swap() -> None:
         work.fleet.swap(work.key)
         work.save(Phase.SERVING)

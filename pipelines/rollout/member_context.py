@@ -11,24 +11,42 @@ from hardening.foundation.errors import OutsideError
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.port import MemberFleet
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import MemberOrder, World
 from pipelines.rollout.state import MemberState, Phase
-from pipelines.rollout.steps import Hand, StoppedError, Turns, UnhealthyError
+from pipelines.rollout.steps import Backoff, StepRunner, StoppedError, UnhealthyError
 
 LEAST_READS = 3
 SHOWN_READS = 5
 MOST_BETWEEN_READS = timedelta(seconds=5)
 
 
-class Work:
-    """A member, its orders, and how far it is."""
+class StepContext:
+    """A member or a group under way, and how far it is."""
 
-    def __init__(self, hand: Hand, world: World, order: MemberOrder, state: MemberState) -> None:
+    def __init__(self, hand: StepRunner, world: World, state: MemberState) -> None:
         self.hand = hand
         self.world = world
-        self.order = order
         self.state = state
+
+    def save(self, phase: Phase) -> None:
+        """Write down a phase; for use inside the step that reaches it."""
+        self.world.journal.mark(self.hand.rollout, replace(self.state, phase=phase))
+
+    async def end(self, phase: Phase, note: str = "", failure: str = "") -> MemberState:
+        """Write down how it ended, or that the new version serves."""
+        kept = "; ".join(part for part in (self.state.note, note) if part)
+        self.state = replace(self.state, phase=phase, note=kept, failure=failure)
+        await self.hand.note(f"{phase} {self.state.name}", lambda: self.save(phase))
+        return self.state
+
+
+class MemberContext(StepContext):
+    """A member, its order, and how far it is."""
+
+    def __init__(self, hand: StepRunner, world: World, order: MemberOrder, state: MemberState) -> None:
+        super().__init__(hand, world, state)
+        self.order = order
 
     @property
     def fleet(self) -> MemberFleet:
@@ -39,10 +57,6 @@ class Work:
     def key(self) -> Key:
         """The domain key of every effect."""
         return self.order.key(self.state.old)
-
-    def save(self, phase: Phase) -> None:
-        """Write down a phase; for use inside the step that reaches it."""
-        self.world.journal.mark(self.order.rollout, replace(self.state, phase=phase))
 
     async def free(self, action: str, effect: Callable[[], Json]) -> Json:
         """An effect that a pause holds back."""
@@ -57,16 +71,9 @@ class Work:
         name = f"{action} {self.order.name}"
         return await (self.hand.act(name, effect, tries) if tries else self.hand.act(name, effect))
 
-    async def end(self, phase: Phase, note: str = "", failure: str = "") -> MemberState:
-        """Write down how the member ended, or that it serves."""
-        kept = "; ".join(part for part in (self.state.note, note) if part)
-        self.state = replace(self.state, phase=phase, note=kept, failure=failure)
-        await self.hand.note(f"{phase} {self.order.name}", lambda: self.save(phase))
-        return self.state
-
 
 @dataclass
-class Row:
+class HealthStreak:
     """Reads in a row: good since `count` reads, over `good_for`; wanted are `least` over `span`.
 
     Whoever had a bad read has to show itself good over `relapsed`, however short `span` was: its health begins anew.
@@ -80,8 +87,9 @@ class Row:
     good_for: timedelta = timedelta()
     texts: list[str] = field(default_factory=list)
 
-    def add(self, good: bool | None, text: str) -> None:
+    def add(self, look: HealthLook) -> None:
         """One more read; one that could not be made (None) is not good."""
+        good, text = look.good, look.text
         self.texts = [*self.texts[1 - SHOWN_READS :], text]
         self.count = self.count + 1 if good else 0
         self.good_for = self.good_for if good else timedelta()
@@ -101,12 +109,12 @@ class Row:
         return self.count >= self.least and self.good_for >= self.span
 
 
-async def prove(work: Work, span: timedelta) -> None:
+async def prove(work: MemberContext, span: timedelta) -> None:
     """Wait until the new instance was good in every read over `span`, three times at least; one good read is luck.
 
     Raises UnhealthyError with what was seen when it is not within healthy_deadline, StoppedError when a person says so.
     """
-    row = await _watched(work, "new", Row(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
+    row = await _watched(work, "new", HealthStreak(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
     if not row.proved:
         limit = shown(work.order.limits.healthy_deadline)
         raise UnhealthyError(
@@ -116,44 +124,60 @@ async def prove(work: Work, span: timedelta) -> None:
         )
 
 
-async def old_serves(work: Work) -> bool:
+async def old_serves(work: MemberContext) -> bool:
     """Wait until the old instance is good; False when it is not within healthy_deadline."""
-    return (await _watched(work, "old", Row(timedelta(), 1, timedelta()), obeys=False)).proved
+    return (await _watched(work, "old", HealthStreak(timedelta(), 1, timedelta()), obeys=False)).proved
 
 
-async def _watched(work: Work, which: str, row: Row, *, obeys: bool) -> Row:
-    turns = Turns(work.hand.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
+async def _watched(work: MemberContext, which: str, row: HealthStreak, *, obeys: bool) -> HealthStreak:
+    turns = Backoff(work.hand.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
     while True:
-        good, text, stance = await work.hand.look(f"read the {which} {work.order.name}", lambda: _look(work, which))
-        row.add(good, text)
+        seen = await work.hand.see(_MemberLook, f"read the {which} {work.order.name}", lambda: _look(work, which))
+        row.add(seen.look)
         if row.proved or turns.slept >= work.order.limits.healthy_deadline:
             return row
-        if obeys and work.hand.stops(Stance(stance)):
-            raise StoppedError(f"stopped by {stance}")
+        if obeys and work.hand.stops(seen.stance):
+            raise StoppedError(seen.stance)
         row.slept(await turns.next())
 
 
-def _look(work: Work, which: str) -> Json:
-    good, text = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
-    return [good, text, work.hand.stance()]
+@dataclass(frozen=True)
+class HealthLook:
+    """One look at an instance: good, not good, or None where the fleet does not answer; and what was seen."""
+
+    good: bool | None
+    text: str
 
 
-def look(read: Callable[[], Read]) -> tuple[bool | None, str]:
-    """One look at an instance: good, not good, or None where the fleet does not answer. For use inside a step."""
+@dataclass(frozen=True)
+class _MemberLook:
+    """One look at an instance, and what people want."""
+
+    look: HealthLook
+    stance: DesiredState
+
+
+def _look(work: MemberContext, which: str) -> _MemberLook:
+    seen = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
+    return _MemberLook(seen, work.hand.stance())
+
+
+def look(read: Callable[[], Read]) -> HealthLook:
+    """One look at an instance, for use inside a step."""
     try:
         seen = read()
     except OutsideError as error:
-        return None, error.message
-    return seen.good, seen.text
+        return HealthLook(None, error.message)
+    return HealthLook(seen.good, seen.text)
 
 
-async def evidence(work: Work, texts: Sequence[str]) -> str:
+async def evidence(work: MemberContext, texts: Sequence[str]) -> str:
     """The last reads, and the last lines that the new instance printed."""
     log = await work.hand.look(f"read the log of {work.order.name}", lambda: _log(work))
     return "\n".join([*(f"health: {text}" for text in texts), *(f"log: {line}" for line in log.splitlines())])
 
 
-def _log(work: Work) -> str:
+def _log(work: MemberContext) -> str:
     try:
         return work.fleet.log(work.key)
     except OutsideError as error:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Protocol
 
 from pydantic import PlainSerializer
 
+from hardening.foundation.errors import RefusedError
+from images.documents import from_json
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Member, Target
 from pipelines.fleet.model import Limits, Method
-from pipelines.fleet.port import Group, MemberFleet, Pacing
+from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, Pacing
 from pipelines.rollout.journal import Journal
-from pipelines.rollout.plan import Plan
+from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.state import MemberState
 
 # As the fleet's file wrote them: its checks ask what was written, and a default is not.
@@ -26,8 +28,8 @@ Written = Annotated[Limits, PlainSerializer(lambda limits: limits.model_dump(mod
 class Order:
     """A whole rollout: what was approved. `adopt` names members that are taken over on purpose.
 
-    `back`: the members that an earlier rollout of this plan has replaced; they go back to what they ran, and that is
-    all.
+    `back`: the members and groups that an earlier rollout of this plan has replaced; they go back to what they ran, and
+    that is all.
     """
 
     rollout: str
@@ -85,53 +87,41 @@ class Part(StrEnum):
 
 @dataclass(frozen=True)
 class GroupOrder:
-    """One group that a service rolls, and the pace that it is asked for.
-
-    `pinned` (JSON): what it ran before, as soon as that is known.
-    """
+    """One group of it. `pinned` (JSON): what it ran before, as soon as that is known."""
 
     rollout: str
     fleet: str
-    group: Group
+    step: GroupStep
     target: Target
-    pacing: Pacing
     limits: Written
     part: Part = Part.ALL
     pinned: str = ""
 
-    @property
-    def asks(self) -> bool:
-        """Whether a person has to approve the canary; of a group that is no larger, that is all of it."""
-        return not self.limits.auto_promote and self.limits.canary > 0 and self.group.desired > 0
 
-    @property
-    def whole(self) -> bool:
-        """Whether the canary is all of the group."""
-        return not self.pacing.checkpoint_percents
+def ordered(order: Json) -> Order:
+    """An order as the ledger keeps it, also one of groups alone, as an older version wrote it."""
+    if "groups" not in order:
+        return from_json(Order, order)
+    groups = from_json(tuple[_OlderGroup, ...], order["groups"])
+    target, limits = from_json(Target, order["target"]), from_json(Limits, order["limits"])
+    steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
+    plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
+    back = tuple(
+        MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in groups if one.part is Part.BACK
+    )
+    return Order(order["rollout"], plan, limits, back=back)
 
 
 @dataclass(frozen=True)
-class GroupsOrder:
-    """A rollout of groups, one after the other; those that are to go BACK do so, and that is all, the last first."""
-
-    rollout: str
-    fleet: str
-    target: Target
-    limits: Written
-    groups: tuple[GroupOrder, ...]
+class _OlderGroup:
+    group: Group
+    pacing: Pacing
+    part: Part = Part.ALL
+    pinned: str = ""
 
 
-def named(order: GroupsOrder, rollout: str) -> GroupsOrder:
-    """The order under a rollout's name: an approved one gets it at its start, since no name is used twice."""
-    return replace(order, rollout=rollout, groups=tuple(replace(one, rollout=rollout) for one in order.groups))
-
-
-def going_back(order: GroupsOrder, rollout: str, pins: Mapping[str, str]) -> GroupsOrder:
-    """The order under which the groups that `pins` names, of a rollout that is over, go back to what they ran."""
-    back = tuple(
-        replace(one, part=Part.BACK, pinned=pins[one.group.id]) for one in order.groups if one.group.id in pins
-    )
-    return named(replace(order, groups=back), rollout)
+class AlarmError(RefusedError):
+    """An alarm that the fleet names is firing."""
 
 
 class Judge(Protocol):
@@ -156,7 +146,8 @@ def one_by_one(questions: Sequence[Callable[[], Json]]) -> list[Json]:
 class World:
     """What a process acts through. Nothing of it is touched outside of a step.
 
-    `together` asks many members at once, where the fleet bears that.
+    `together` asks many members at once, where the fleet bears that. `delegated`: the groups that a service rolls,
+    None where the fleet's kind knows none.
     """
 
     fleet: MemberFleet
@@ -164,3 +155,22 @@ class World:
     judge: Judge
     now: Callable[[], datetime]
     together: Callable[[Sequence[Callable[[], Json]]], list[Json]] = one_by_one
+    delegated: DelegatedFleet | None = None
+
+    def refuse(self, target: Target, limits: Limits) -> None:
+        """Raises RefusedError where the replacement must not run any more, AlarmError where an alarm is firing.
+
+        For use inside a step.
+        """
+        self.judge.refuse(target)
+        if firing := self.judge.alarms(limits.alarms):
+            raise AlarmError(f"an alarm is firing: {', '.join(firing)}")
+
+    @property
+    def groups(self) -> DelegatedFleet:
+        """The groups that a service rolls. Raises RefusedError where the fleet's kind knows none."""
+        if self.delegated is None:
+            raise RefusedError(
+                "the fleet no longer has Auto Scaling groups", hint="its file has changed since the plan"
+            )
+        return self.delegated

@@ -9,6 +9,7 @@ from datetime import datetime
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.port import Group, Pacing
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.cost import Calls, calls, step_time
 from pipelines.rollout.refusals import refuse_implausible, refuse_surge, refuse_target, why_not
@@ -25,11 +26,25 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class GroupStep:
+    """One group that a service rolls as a whole, and the pace that it is asked for."""
+
+    group: Group
+    pacing: Pacing
+
+    @property
+    def whole(self) -> bool:
+        """Whether the canary is all of the group."""
+        return not self.pacing.checkpoint_percents
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a rollout would do: `floor` members serve at every moment, and it takes `seconds` at least.
 
-    `hold`: until when windows, freezes or budgets let it do nothing; the waves are those of that moment's budgets.
-    `calls`: what it asks of a service that limits its callers.
+    Members first, wave after wave, then the `groups`, one after the other. `hold`: until when windows, freezes or
+    budgets let it do nothing; the waves are those of that moment's budgets. `calls`: what it asks of a service that
+    limits its callers.
     """
 
     fleet: str
@@ -42,10 +57,22 @@ class Plan:
     seconds: int
     hold: Hold | None = None
     calls: tuple[Calls, ...] = ()
+    groups: tuple[GroupStep, ...] = ()
+
+    @property
+    def parts(self) -> int:
+        """How many parts it has, one after the other: waves and groups."""
+        return len(self.waves) + len(self.groups)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Whom it rolls, by id, in its order."""
+        members = {step.member.id: step.member.name for step in self.steps}
+        return members | {step.group.id: step.group.name for step in self.groups}
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """All steps in order."""
+        """All steps of members in order."""
         return tuple(step for wave in self.waves for step in wave.steps)
 
 

@@ -13,7 +13,7 @@ from pipelines.rollout.orders import MemberOrder
 from pipelines.rollout.refusals import refuse_target, why_not
 
 if TYPE_CHECKING:
-    from pipelines.rollout.session import Desk
+    from pipelines.rollout.session import FleetSession
 
 ASK_SECONDS = 5
 ADDRESSES = ("http://", "https://")
@@ -23,7 +23,7 @@ ADDRESSES = ("http://", "https://")
 class PresentJudge:
     """Judges by today's policy, waivers, ledger and registry."""
 
-    at: Desk
+    at: FleetSession
 
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         """Why the member is left alone after all; empty when it is to be replaced."""

@@ -1,15 +1,15 @@
-"""How members that were already promoted go back to the exact version that they ran before. Pure."""
+"""How members that were already promoted, and groups, go back to the exact version that they ran before. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from hardening.foundation.errors import GoldsmithError
 from pipelines.fleet.members import Target
 from pipelines.rollout.finish import Verb
 from pipelines.rollout.member import BACK_ALREADY
-from pipelines.rollout.orders import MemberOrder
+from pipelines.rollout.orders import MemberOrder, Part
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import MemberState, Phase, Stage
 
@@ -18,19 +18,21 @@ NOT_TAKEN, COULD_NOT = "it was not taken back", "it could not go back"
 
 
 async def go_back(rolling: Rolling) -> None:
-    """Replace every promoted member by what was pinned before its first change, the last first.
+    """Replace every promoted member by what was pinned before its first change, the last first; before them, groups.
 
     One that cannot go back fails the rollout, with the cause, and the others go on. An abort stops it where it is.
     """
     named = {member.id for member in rolling.order.back}  # also those that could not go back when it was first tried
-    members = reversed(rolling.members.values())
-    left = [member for member in members if member.phase is Phase.NEW or member.id in named]
-    await rolling.save(Stage.RESTORING, f"going back with {len(left)} members")
+    groups = {step.group.id: step for step in rolling.order.plan.groups}
+    before = {one.id: one for one in reversed(rolling.members.values()) if one.id in named or _is_new(one, groups)}
+    await rolling.save(Stage.RESTORING, f"going back with {len(before)} members")
     rolling.hand = replace(rolling.hand, back=True)
-    before = {member.id: member for member in left}
     steps = {step.member.id: step for step in rolling.order.plan.steps}
-    orders = [_order(rolling, rolling.member_order(steps[member.id]), member) for member in left]
+    orders = [_order(rolling, rolling.member_order(steps[one.id]), one) for one in before.values() if one.id in steps]
     stopped = ""
+    for step in reversed(groups.values()):
+        if step.group.id in before:
+            await rolling.roll_group(step, Part.BACK, before[step.group.id].pinned)
     try:
         while orders:
             done = await rolling.replace_some(orders, rolling.order.limits.max_parallel)
@@ -39,6 +41,11 @@ async def go_back(rolling: Rolling) -> None:
     except GoldsmithError as error:
         stopped = str(error)
     await _tell_who_is_left(rolling, before, stopped)
+
+
+def _is_new(member: MemberState, groups: Container[str]) -> bool:
+    """Whether it runs the new version; of a group also its canary alone."""
+    return member.phase is Phase.NEW or (member.phase is Phase.SERVING and member.id in groups)
 
 
 async def _tell_who_is_left(rolling: Rolling, before: Mapping[str, MemberState], stopped: str) -> None:

@@ -1,24 +1,30 @@
-"""A rollout under way: what its flow knows, how it waits for leave to act, and how it starts members. Pure."""
+"""A rollout under way: its state, how each change of that is written down, and how members and groups are started.
+
+Pure. A group stands in the place of a member.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
-from pipelines.durable.port import Engine, Json
+from pipelines.durable.port import Child, Engine, Json
+from pipelines.durable.records import BugError
 from pipelines.fleet.model import Method
-from pipelines.rollout.admission import Leave, leave
+from pipelines.rollout.admission import Admission, leave, scheduled
 from pipelines.rollout.finish import Verb
-from pipelines.rollout.journal import Event, Stance
-from pipelines.rollout.orders import Finish, MemberOrder, Order, World
-from pipelines.rollout.progress import Rollout
-from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
-from pipelines.rollout.steps import HELD, Hand, Turns
+from pipelines.rollout.journal import DesiredState, Event
+from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Part, World
+from pipelines.rollout.plan import GroupStep
+from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage, summary
+from pipelines.rollout.steps import HELD, Backoff, StepRunner
 from pipelines.rollout.waves import Step
 
-MEMBER, FINISH = "member", "finish"
+MEMBER, FINISH, GROUP = "member", "finish", "group"
 Pairs = Sequence[tuple[MemberOrder, MemberState]]
 
 
@@ -26,21 +32,71 @@ class BrokenError(RefusedError):
     """A member failed, and with it the rollout."""
 
 
-class AlarmError(RefusedError):
-    """An alarm that the fleet names is firing."""
+@dataclass(frozen=True)
+class _Asked:
+    """What people want, and how many members may begin."""
+
+    stance: DesiredState
+    leave: Admission
 
 
-class Rolling(Rollout):
-    """One rollout: its orders, its state, and the state of each member."""
+class Rolling:
+    """One rollout: its order, its state, and the state of each member and group."""
 
     def __init__(self, world: World, engine: Engine, order: Order, started_at: datetime) -> None:
         plan = order.plan
-        state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, len(plan.waves))
-        planned = (MemberState(step.member.id, step.member.name) for step in plan.steps)
-        super().__init__(Hand(engine, world.journal, order.rollout), state, order.back or planned)
+        self.hand = StepRunner(engine, world.journal, order.rollout)
+        self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, plan.parts)
+        planned = (MemberState(member, name) for member, name in plan.names.items())
+        self.members = {member.id: member for member in order.back or planned}
         self.world = world
         self.order = order
         self.wave: Sequence[Step] = ()
+
+    # -- what is written down -----------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Write down the rollout and who belongs to it, and tell people what is to be done."""
+        journal, groups = self.hand.journal, sum(step.group.id in self.members for step in self.order.plan.groups)
+        counts = ((len(self.members) - groups, "members"), (groups, "groups"))
+        many = " and ".join(f"{number} {what}" for number, what in counts if number)
+        told = f"{many} {'back from' if self.order.back else 'to'} {self.state.target}"
+
+        def write() -> None:
+            journal.begin(self.state, tuple(self.members.values()))
+            journal.notify(self.state.id, Event.STARTED, told)
+
+        await self.hand.note("begin", write)
+
+    async def save(self, stage: Stage, note: str = "", event: Event | None = None, **changes: Any) -> None:
+        """Write down what the rollout does now; with `event` people are told."""
+        self.state = replace(self.state, stage=stage, note=note, **changes)
+        journal = self.hand.journal
+
+        def write() -> None:
+            journal.save(self.state)
+            if event:
+                journal.notify(self.state.id, event, note or self.state.failure)
+
+        await self.hand.note(f"{stage} {self.state.wave}", write)
+
+    async def mark(self, member: MemberState) -> MemberState:
+        """Remember and write down how far a member is."""
+        self.keep(member)
+        journal = self.hand.journal
+        await self.hand.note(f"{member.phase} {member.name}", lambda: journal.mark(self.state.id, member))
+        return member
+
+    def keep(self, member: MemberState) -> MemberState:
+        """Remember how far a member is."""
+        self.members[member.id] = member
+        return member
+
+    def summary(self) -> str:
+        """How many members ended in which way."""
+        return summary(self.members.values())
+
+    # -- members ------------------------------------------------------------------------------------------------------
 
     def new(self) -> Pairs:
         """The members of the present wave that run the new version, also those whose old one has vanished."""
@@ -68,8 +124,6 @@ class Rolling(Rollout):
             adopt=order.adopt,
             rule=step.rule,
         )
-
-    # -- members ------------------------------------------------------------------------------------------------------
 
     async def replace_all(self, orders: Sequence[MemberOrder], parallel: int) -> None:
         """Replace members, so many at a time, as there is leave. Raises BrokenError after a batch that failed."""
@@ -103,7 +157,22 @@ class Rolling(Rollout):
         """Start flows side by side, (key, member, argument), and await them all."""
         started = [(member, await self.hand.engine.child(key, flow, argument)) for key, member, argument in batch]
         for member, child in started:
-            await self.await_end(member, child)
+            await self._await_end(member, child)
+
+    async def roll_group(self, step: GroupStep, part: Part, pinned: str = "") -> MemberState:
+        """Roll one group, or a part of it, and remember what became of it."""
+        order, group = self.order, step.group
+        argument = GroupOrder(order.rollout, order.plan.fleet, step, order.plan.target, order.limits, part, pinned)
+        prefix = f"{part}/" if part in (Part.CANARY, Part.BACK) else ""
+        child = await self.hand.engine.child(f"{prefix}{group.id}", GROUP, to_json(argument))
+        return await self._await_end(group.id, child)
+
+    async def _await_end(self, member: str, child: Child) -> MemberState:
+        """Await the flow of a member, and remember what became of it. An error is the member's failure."""
+        try:
+            return self.keep(from_json(MemberState, await child.result()))
+        except (GoldsmithError, BugError) as error:  # a fault of ours leaves nobody else alone
+            return self.keep(replace(self.members[member], phase=Phase.FAILED, failure=str(error)))
 
     # -- leave to act -------------------------------------------------------------------------------------------------
 
@@ -112,16 +181,28 @@ class Rolling(Rollout):
 
         Raises StoppedError, AlarmError, and RefusedError, also when progress_deadline has passed without room.
         """
-        turns = Turns(self.hand.engine, HELD)
+        return await self._admitted(lambda: self._leave(orders))
+
+    async def leave_for_group(self) -> None:
+        """Wait until people and windows let the next group, or the rest of one, begin. Raises as `leave` does."""
+        await self._admitted(lambda: scheduled(self.order.limits, self.world.now()) or Admission(1))
+
+    async def _admitted(self, ask: Callable[[], Admission]) -> int:
+        def asked() -> _Asked:
+            stance = self.hand.stance()
+            held = stance is DesiredState.PAUSE or self.hand.stops(stance)
+            return _Asked(stance, Admission(0, Stage.PAUSED, stance) if held else ask())
+
+        turns = Backoff(self.hand.engine, HELD)
         stage = self.state.stage
         while True:
-            stance, found = await self.hand.look("ask for leave", lambda: self._leave(orders))
-            given = from_json(Leave, found)
+            answer = await self.hand.see(_Asked, "ask for leave", asked)
+            given = answer.leave
             if given.room:
                 await self._tell(stage, "")
                 return given.room
             await self._tell(given.stage, given.why)
-            if await self.hand.obey(Stance(stance), turns):
+            if await self.hand.obey(answer.stance, turns):
                 continue
             if turns.slept >= self.order.limits.progress_deadline:
                 raise RefusedError(given.why, hint="nothing moved for progress_deadline: mend what is unhealthy first")
@@ -130,24 +211,12 @@ class Rolling(Rollout):
             else:
                 await turns.next()
 
-    def _leave(self, orders: Sequence[MemberOrder]) -> Json:
-        stance = self.hand.stance()
-        if stance is Stance.PAUSE or self.hand.stops(stance):
-            return [stance, to_json(Leave(0, Stage.PAUSED, stance))]
+    def _leave(self, orders: Sequence[MemberOrder]) -> Admission:
         if not orders[0].back:
-            self.refuse()
+            self.world.refuse(self.order.plan.target, self.order.limits)
         plan = self.order.plan
         members = self.world.fleet.describe() if plan.method is Method.IN_PLACE else ()
-        return [stance, to_json(leave(orders, plan.desired, members, self.world.now()))]
-
-    def refuse(self) -> None:
-        """Raises RefusedError where the replacement must not run any more, AlarmError where an alarm is firing.
-
-        For use inside a step.
-        """
-        self.world.judge.refuse(self.order.plan.target)
-        if firing := self.world.judge.alarms(self.order.limits.alarms):
-            raise AlarmError(f"an alarm is firing: {', '.join(firing)}")
+        return leave(orders, plan.desired, members, self.world.now())
 
     async def _tell(self, stage: Stage, note: str) -> None:
         if self.state.stage is not stage:

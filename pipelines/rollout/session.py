@@ -30,7 +30,7 @@ from pipelines.fleet.model import Fleet, FleetKind, Way
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.violations import Judged, judge
 from pipelines.lint import require_policy
-from pipelines.rollout.approved_plan import Present, Sealed, as_then, refuse_moved, refuse_replanned, seal
+from pipelines.rollout.approved_plan import ApprovedPlan, Present, as_then, refuse_moved, refuse_replanned, seal
 from pipelines.rollout.plan import Plan, nothing, plan
 from pipelines.rollout.refusals import refuse_nobody, refuse_target
 from pipelines.wiring import clock, fleet_host
@@ -53,7 +53,7 @@ class OriginsPort(Protocol):
 
 
 @dataclass(frozen=True)
-class Desk:
+class FleetSession:
     """What the flows over one fleet work with. `now` gives the date by which members are judged.
 
     `look` opens ledger, registry or cloud anew; `seen` is all that the selector finds, with what services roll.
@@ -100,7 +100,7 @@ class Desk:
         groups = self.groups.groups() if self.groups else ()
         return Present(self.fleet, self.members.describe(), self.origins().target(), self.now(), groups)
 
-    def plan(self, adopt: Sequence[str], *, automated: bool = False, judged: Sequence[Judged] = ()) -> Sealed:
+    def plan(self, adopt: Sequence[str], *, automated: bool = False, judged: Sequence[Judged] = ()) -> ApprovedPlan:
         """What a rollout of the members would do now, and the world it would do it in. Raises RefusedError.
 
         `judged`: judgements that were just made, and need not be made again.
@@ -108,7 +108,7 @@ class Desk:
         world = self.world()
         refuse_nobody(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         if not world.members and world.groups:
-            return seal(nothing(self.fleet, world.target), world, self.context.actor)
+            return seal(nothing(self.fleet, world.target), world, self.context.actor, adopt, automated=automated)
         judged = self._judged(world.members, judged)
         made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated)
         return seal(made, world, self.context.actor, adopt, automated=automated)
@@ -120,7 +120,7 @@ class Desk:
         found = [*(known[member] for member in members if member in known), *(self.judge(new) if new else ())]
         return tuple(sorted(found, key=lambda one: one.member.id))
 
-    def same(self, sealed: Sealed) -> Sealed:
+    def same(self, sealed: ApprovedPlan) -> ApprovedPlan:
         """An approved plan as it is planned again, if that and the world are what was approved.
 
         Raises RefusedError with what differs.
@@ -132,7 +132,7 @@ class Desk:
         refuse_replanned(sealed, again, world)
         return replace(sealed, plan=again)
 
-    def _again(self, sealed: Sealed, world: Present) -> Plan:
+    def _again(self, sealed: ApprovedPlan, world: Present) -> Plan:
         """The plan that the fleet's file and members give, as of the moment at which the sealed one was made."""
         if not world.members and world.groups:
             return nothing(self.fleet, world.target)
@@ -141,7 +141,9 @@ class Desk:
 
 
 @contextmanager
-def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None, now: Now = clock) -> Iterator[Desk]:
+def desk(
+    name: str, context: Context, *, engine: Callable[[], str] | None = None, now: Now = clock
+) -> Iterator[FleetSession]:
     """Open what a flow over the fleet `name` needs; a Docker fleet's engine is the host's, or where `engine` says.
 
     Raises ContentError where the fleet names no policy, before anything is asked, and OutsideError.
@@ -157,7 +159,7 @@ def desk(name: str, context: Context, *, engine: Callable[[], str] | None = None
     host = engine() if engine else fleet_host(context)
     login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
     with DockerFleet(fleet, host, login, registered(registry, fleet), seen) as members:
-        yield Desk(
+        yield FleetSession(
             fleet, context, members, now, registry.address,
             lambda waivers, at: Origins(fleet, context, registry, waivers, at),
             lambda: Seen(members.describe()),
@@ -170,18 +172,18 @@ def _last_seen(fleet: Fleet, context: Context) -> set[str]:
     return {member for name, _, member in seen if name == fleet.name}
 
 
-def _at_ec2(fleet: Fleet, context: Context, now: Now) -> Desk:
+def _at_ec2(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     cloud = context.cloud
     members = (RootVolumeFleet if fleet.ec2.way is Way.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
     source = f"aws/{cloud.aws.account}"
-    return Desk(
+    return FleetSession(
         fleet, context, members, now, source,
         lambda waivers, at: AmiOrigins(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
         lambda names: firing(cloud, places(fleet, cloud), names),
     )  # fmt: skip
 
 
-def check(at: Desk) -> tuple[Judged, ...]:
+def check(at: FleetSession) -> tuple[Judged, ...]:
     """All that the fleet runs judged; the ledger learns of it. None at all is the caller's to say, not a pass.
 
     What could not be read is among it, as a violation of its own; the ledger then keeps what it last saw whole.
@@ -198,7 +200,7 @@ def _runs(one: Judged) -> str:
     return one.origin.golden.content if one.origin.golden else one.member.digests[0]
 
 
-def _unread(at: Desk, place: Unread, known: Member | None = None) -> Judged:
+def _unread(at: FleetSession, place: Unread, known: Member | None = None) -> Judged:
     """A place, or a member's image, that could not be read, as a line among the members: it is not compliant."""
     if known:
         member = replace(known, cannot_roll=known.cannot_roll or place.why)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from hardening.foundation.errors import OutsideError, RefusedError
+from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.port import GoneError, UnderwayError
-from pipelines.rollout.journal import Journal, Stance
+from pipelines.rollout.journal import DesiredState, Journal
 
+Value = TypeVar("Value")
 TRIES = 6  # half a minute
 PATIENT_TRIES = 40  # a quarter of an hour: what puts a member back must not give up because an engine restarts
 UNDERWAY = timedelta(minutes=10)  # for what has begun to come to its end: a machine to start, a volume to move
@@ -20,14 +23,18 @@ HELD = timedelta(seconds=2)
 
 
 class StoppedError(RefusedError):
-    """A person stopped the rollout."""
+    """A person stopped the rollout. `stance`: how. Flows raise it, no step does: its record keeps words."""
+
+    def __init__(self, stance: DesiredState) -> None:
+        super().__init__(f"stopped by {stance}")
+        self.stance = stance
 
 
 class UnhealthyError(RefusedError):
     """A new instance did not become healthy, or did not stay so."""
 
 
-class Turns:
+class Backoff:
     """Waits that grow, and the sum of what was slept: a wait that a message cut short counts for nothing."""
 
     def __init__(self, engine: Engine, least: timedelta) -> None:
@@ -46,7 +53,15 @@ class Turns:
 
 
 @dataclass(frozen=True)
-class Hand:
+class _Tried:
+    """What came of an attempt: what people want that has held it back, or its answer."""
+
+    held: DesiredState | None = None
+    answer: Any = None
+
+
+@dataclass(frozen=True)
+class StepRunner:
     """What one flow acts with. `back`: it goes back to what was, so that only an abort stops it."""
 
     engine: Engine
@@ -57,6 +72,10 @@ class Hand:
     async def look(self, name: str, read: Callable[[], Json], tries: int = TRIES) -> Json:
         """Ask the world, which changes nothing."""
         return await self._tried(name, read, tries)
+
+    async def see(self, kind: type[Value], name: str, read: Callable[[], Value], tries: int = TRIES) -> Value:
+        """`look` for a frozen value of ours."""
+        return from_json(kind, await self._tried(name, lambda: to_json(read()), tries))
 
     async def note(self, name: str, write: Callable[[], Json]) -> Json:
         """Write to the ledger."""
@@ -75,34 +94,37 @@ class Hand:
 
     async def act_until_stopped(self, name: str, effect: Callable[[], Json]) -> Json:
         """`act`, that a pause does not hold. Raises StoppedError when the rollout was stopped."""
-        return await self._tried(name, lambda: self._audited(name, lambda: self._unless_stopped(effect)), TRIES)
+        tried = await self.see(_Tried, name, lambda: self._unless_stopped(lambda: self._audited(name, effect)))
+        if tried.held:
+            raise StoppedError(tried.held)
+        return tried.answer
 
     async def look_when_free(self, name: str, read: Callable[[], Json]) -> Json:
-        """`look` in the same way: what is seen is what is acted upon."""
+        """`look`, but not while the rollout is paused: what is seen is what is acted upon."""
         return await self._when_free(name, lambda: self._fenced(read))
 
     async def _when_free(self, name: str, attempt: Callable[[], Json]) -> Json:
-        turns = Turns(self.engine, HELD)
+        turns = Backoff(self.engine, HELD)
         while True:
-            held, answer = await self._tried(name, lambda: self._unless_held(attempt), TRIES)
-            if not held:
-                return answer
-            await self.obey(Stance(held), turns)
+            tried = await self.see(_Tried, name, lambda: self._unless_held(attempt))
+            if tried.held is None:
+                return tried.answer
+            await self.obey(tried.held, turns)
 
-    async def obey(self, stance: Stance, turns: Turns) -> bool:
+    async def obey(self, stance: DesiredState, turns: Backoff) -> bool:
         """Sleep a turn where the stance is a pause: True. Raises StoppedError where it ends the rollout."""
-        if stance is Stance.PAUSE:
+        if stance is DesiredState.PAUSE:
             await turns.next(counts=False)
             return True
         if self.stops(stance):
-            raise StoppedError(f"stopped by {stance}")
+            raise StoppedError(stance)
         return False
 
-    def stops(self, stance: Stance) -> bool:
+    def stops(self, stance: DesiredState) -> bool:
         """Whether nothing more may begin."""
-        return stance is Stance.ABORT or (stance is Stance.ROLLBACK and not self.back)
+        return stance is DesiredState.ABORT or (stance is DesiredState.ROLLBACK and not self.back)
 
-    def stance(self) -> Stance:
+    def stance(self) -> DesiredState:
         """What people want; for use inside a step."""
         return self.journal.orders(self.rollout).stance
 
@@ -116,23 +138,21 @@ class Hand:
             self.journal.audit(self.rollout, name)
         return held
 
-    def _unless_held(self, attempt: Callable[[], Json]) -> Json:
+    def _unless_stopped(self, attempt: Callable[[], Json]) -> _Tried:
         stance = self.stance()
-        if stance is Stance.PAUSE or self.stops(stance):
-            return [stance, None]
-        return ["", attempt()]
+        return _Tried(stance) if self.stops(stance) else _Tried(answer=attempt())
 
-    def _unless_stopped(self, effect: Callable[[], Json]) -> Json:
+    def _unless_held(self, attempt: Callable[[], Json]) -> _Tried:
         stance = self.stance()
-        if self.stops(stance):
-            raise StoppedError(f"stopped by {stance}")
-        return effect()
+        if stance is DesiredState.PAUSE or self.stops(stance):
+            return _Tried(stance)
+        return _Tried(answer=attempt())
 
     async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
         """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
         as long as UNDERWAY, that is a failure, and of failures there may be so many as there are `tries`.
         """
-        failed, waiting, turns = 0, "", Turns(self.engine, HELD)
+        failed, waiting, turns = 0, "", Backoff(self.engine, HELD)
         while True:
             try:
                 return await self.engine.step(name, attempt)
@@ -141,7 +161,7 @@ class Hand:
             except OutsideError as error:
                 if isinstance(error, UnderwayError) and not (error.message == waiting and turns.slept >= UNDERWAY):
                     if error.message != waiting:
-                        waiting, turns = error.message, Turns(self.engine, HELD)
+                        waiting, turns = error.message, Backoff(self.engine, HELD)
                     await turns.next()
                     continue
                 waiting, failed = "", failed + 1

@@ -11,10 +11,9 @@ from images.documents import from_json
 from images.ledger import AuditLine, PlanLine, Rollout
 from images.ledger.leases import Command as Given
 from images.ledger.leases import Lease
-from pipelines.durable.port import Json
 from pipelines.fleet.catalog import load_fleet
 from pipelines.rollout.ledger_journal import FINAL, Command, orders
-from pipelines.rollout.orders import GroupsOrder, Order, Part
+from pipelines.rollout.orders import Order, ordered
 from pipelines.rollout.state import MemberState, RolloutState, Stage
 
 
@@ -28,7 +27,7 @@ class View:
 
     row: Rollout
     state: RolloutState | None
-    order: Order | GroupsOrder
+    order: Order
     members: tuple[MemberState, ...]
     lease: Lease | None
     commands: tuple[Given, ...]
@@ -38,18 +37,17 @@ class View:
     @property
     def replacement(self) -> str:
         """What members or groups become, exactly."""
-        return self.order.plan.target.reference if isinstance(self.order, Order) else self.order.target.reference
+        return self.order.plan.target.reference
 
     @property
     def back(self) -> bool:
         """Whether it brings members or groups back from that to what they ran."""
-        order = self.order
-        return bool(order.back) if isinstance(order, Order) else any(one.part is Part.BACK for one in order.groups)
+        return bool(self.order.back)
 
     @property
     def waves(self) -> int:
         """How many waves there are; each group is one."""
-        return len(self.order.plan.waves if isinstance(self.order, Order) else self.order.groups)
+        return self.order.plan.parts
 
 
 def view(context: Context, row: Rollout) -> View:
@@ -81,18 +79,10 @@ def _lives(context: Context, lease: Lease) -> bool:
     return lease.until > context.ledger.now() if lives is None else lives
 
 
-def ordered(order: Json) -> Order | GroupsOrder:
-    """An order as the ledger keeps it."""
-    return from_json(GroupsOrder, order) if "groups" in order else from_json(Order, order)
-
-
-def _names(order: Order | GroupsOrder) -> dict[str, str]:
-    """Members or groups by id, in the order of their waves; of a way back those that go it."""
-    if isinstance(order, Order):
-        going = {one.id for one in order.back}
-        named = {step.member.id: step.member.name for step in order.plan.steps}
-        return {member: name for member, name in named.items() if member in going or not going}
-    return {one.group.id: one.group.name for one in order.groups}
+def _names(order: Order) -> dict[str, str]:
+    """Members and groups by id, in the order of their waves; of a way back those that go it."""
+    going = {one.id for one in order.back}
+    return {member: name for member, name in order.plan.names.items() if member in going or not going}
 
 
 def require_known(context: Context, fleet: str) -> None:

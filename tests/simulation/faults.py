@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from tests.simulation.estate import ID, Box
 from tests.simulation.scenario import EVERYBODY, Fault, Trouble
 from tests.simulation.stage import FOREVER, TARGET, Simulation, name_of
@@ -162,11 +162,11 @@ def _alarm(stage: Simulation, fault: Fault) -> None:
 
 
 def _pause(stage: Simulation, fault: Fault) -> None:
-    stage.command(Stance.PAUSE)
-    stage.memory.at(fault.amount, lambda: stage.command(Stance.GO))
+    stage.command(DesiredState.PAUSE)
+    stage.memory.at(fault.amount, lambda: stage.command(DesiredState.GO))
 
 
-def _says(stance: Stance, stage: Simulation, _fault: Fault) -> None:
+def _says(stance: DesiredState, stage: Simulation, _fault: Fault) -> None:
     stage.command(stance)
 
 
@@ -187,7 +187,7 @@ HAPPENS: dict[Trouble, Callable[[Simulation, Fault], None]] = {
     Trouble.REVOKED: _revoked,
     Trouble.ALARM: _alarm,
     Trouble.PAUSE: _pause,
-    Trouble.ABORT: partial(_says, Stance.ABORT),
-    Trouble.ROLLBACK: partial(_says, Stance.ROLLBACK),
+    Trouble.ABORT: partial(_says, DesiredState.ABORT),
+    Trouble.ROLLBACK: partial(_says, DesiredState.ROLLBACK),
     Trouble.APPROVE: _approve,
 }

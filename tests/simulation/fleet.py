@@ -9,7 +9,7 @@ from hardening.foundation.errors import OutsideError
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, MemberFleet, UnderwayError
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.state import Phase
 from tests.simulation.estate import ID, KEPT_READS, Box, Estate
 from tests.simulation.ledger import ViolationError
@@ -210,10 +210,10 @@ class SimulatedFleet(MemberFleet):
         """What people said holds at once: nothing begins in a pause, and nothing new after an abort or a rollback."""
         stance = self.estate.ledger.stance
         begins = {
-            Stance.GO: (),
-            Stance.PAUSE: ("create", "expose"),
-            Stance.ABORT: ("create", "expose"),
-            Stance.ROLLBACK: () if key.rollout != ID else ("create", "expose"),
+            DesiredState.GO: (),
+            DesiredState.PAUSE: ("create", "expose"),
+            DesiredState.ABORT: ("create", "expose"),
+            DesiredState.ROLLBACK: () if key.rollout != ID else ("create", "expose"),
         }
         if action in begins[stance]:
             raise ViolationError("people are obeyed", f"{action} {key.name} after {stance}")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from images.ledger.leases import Holder, Lease
 from pipelines.durable.port import FencedError
-from pipelines.rollout.journal import Event, Journal, Orders, Stance
+from pipelines.rollout.journal import DesiredState, Event, Journal, OperatorCommands
 from pipelines.rollout.state import MemberState, RolloutState
 
 
@@ -31,7 +31,7 @@ class Ledger:
     holder: str = ""
     until: float = math.inf
     clock: Callable[[], float] = lambda: 0.0
-    stance: Stance = Stance.GO
+    stance: DesiredState = DesiredState.GO
     approvals: int = 0
     state: RolloutState | None = None
     members: dict[str, MemberState] = field(default_factory=dict)
@@ -70,8 +70,8 @@ class SimulatedJournal(Journal):
         if self.ledger.until <= self.ledger.clock():
             self.ledger.until = math.inf  # it was not taken meanwhile: ours again
 
-    def orders(self, rollout: str) -> Orders:
-        return Orders(self.ledger.stance, self.ledger.approvals)
+    def orders(self, rollout: str) -> OperatorCommands:
+        return OperatorCommands(self.ledger.stance, self.ledger.approvals)
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
         self._held("begin")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from images.documents import from_json
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.rollback import COULD_NOT, NOT_TAKEN, UNFINISHED
 from pipelines.rollout.state import MemberState, Outcome, Phase
 from tests.simulation.estate import Box
@@ -37,10 +37,27 @@ def kept(stage: Simulation, row: Row) -> Outcome:
         raise ViolationError("the rollout ends", f"its flow was ended by {row.error!r}")
     outcome = from_json(Outcome, row.result)
     for member in outcome.members:
-        _member(stage, member)
+        if member.id in stage.service.states:
+            _group(stage, member)
+        else:
+            _member(stage, member)
     _went_back(stage, outcome)
     _told(outcome)
     return outcome
+
+
+def _group(stage: Simulation, group: MemberState) -> None:
+    """A group runs what is said of it, as a whole, and the service is through with it."""
+    state = stage.service.states[group.id]
+    old = f"old-{group.name}"
+    runs, wanted = {*state.members, state.starts_from}, TARGET.digest if group.phase is Phase.NEW else old
+    if group.phase in (Phase.REPLACING, Phase.SERVING) or any(one.active for one in state.refreshes):
+        raise ViolationError("each member ends", f"{group.name} is left {group.phase}")
+    if group.phase is Phase.FAILED:
+        if not (group.failure and group.note):
+            raise ViolationError("each member ends", f"{group.name} failed, and nobody is told why")
+    elif runs != {wanted}:
+        raise ViolationError("each member ends", f"{group.name} is called {group.phase} and runs {runs}")
 
 
 def _member(stage: Simulation, member: MemberState) -> None:
@@ -77,7 +94,7 @@ def _told(outcome: Outcome) -> None:
 def _went_back(stage: Simulation, outcome: Outcome) -> None:
     """Once a person has asked for a rollback in time, nobody is left on the new version without a word."""
     at = stage.stopped_at
-    if stage.ledger.stance is not Stance.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
+    if stage.ledger.stance is not DesiredState.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
         return
     if outcome.state.failure.startswith(UNFINISHED):
         return

@@ -13,6 +13,7 @@ SOON = (2.0, 90.0)  # seconds: before the canary is judged, or while it is repla
 MEMBERS = 20
 RARELY, HALF, OFTEN = 0.2, 0.5, 0.6
 MUCH_LATER = 1200.0
+GROUPS = (0, 0, 0, 1, 2)
 EARLY, LATE = 50, 250  # steps, effects or reads; by the first most members still run what they did
 
 
@@ -84,19 +85,28 @@ class Scenario:
     slowness: float = 0.5
     faults: tuple[Fault, ...] = ()
     shared: bool = True
+    groups: int = 0
 
     def __str__(self) -> str:
         limits = ", ".join(f"{key} {value}" for key, value in self.limits.items())
         faults = "; ".join(str(fault) for fault in self.faults) or "no fault"
         kept = "on a server" if self.shared else "in a file"
-        return f"seed {self.seed}: {self.members} members; {kept}; {limits}; {faults}"
+        return f"seed {self.seed}: {self.members} members, {self.groups} groups; {kept}; {limits}; {faults}"
 
 
 def scenario(seed: int) -> Scenario:
     """The scenario of a seed, always the same."""
     dice = Random(seed)
     faults = tuple(_fault(dice, dice.choice(_MIX)) for _ in range(dice.choice((0, 1, 2, 3, 4, 6, 8))))
-    return Scenario(seed, MEMBERS, _limits(dice), dice.choice((0.05, 0.5, 2.0)), faults, dice.random() < HALF)
+    return Scenario(
+        seed,
+        MEMBERS,
+        _limits(dice),
+        dice.choice((0.05, 0.5, 2.0)),
+        faults,
+        dice.random() < HALF,
+        Random(seed + 2).choice(GROUPS),
+    )
 
 
 def _limits(dice: Random) -> dict[str, Any]:

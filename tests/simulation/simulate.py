@@ -114,6 +114,8 @@ def _smaller(played: Scenario) -> Iterator[Scenario]:
     for members in (played.members // 2, played.members - 1):
         if 0 < members < played.members:
             yield replace(played, members=members)
+    if played.groups:
+        yield replace(played, groups=played.groups - 1)
     for number in range(len(played.faults)):
         yield replace(played, faults=_without(played.faults, number))
     for key in ("bake_between_waves", "bake_time", "budgets", "canary", "max_parallel"):

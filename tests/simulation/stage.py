@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
@@ -14,18 +15,21 @@ from images.artifact import Release
 from images.documents import to_json
 from images.ledger.leases import Holder
 from pipelines.durable.port import Flow
+from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Origin, Target
 from pipelines.fleet.model import Fleet, FleetKind
+from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import Judge, MemberOrder, Order, World
-from pipelines.rollout.plan import Plan, plan
+from pipelines.rollout.plan import GroupStep, Plan, plan
 from pipelines.rollout.state import Stage
 from pipelines.rollout.tenure import renew, take
 from tests.simulation.estate import ID, Box, Estate
 from tests.simulation.execution import Fate, Row
 from tests.simulation.fleet import SimulatedFleet
+from tests.simulation.groups import SimulatedGroups
 from tests.simulation.ledger import Ledger, SimulatedJournal, ViolationError
 from tests.simulation.memory import EPOCH, Memory, Process
 from tests.simulation.scenario import Scenario
@@ -85,7 +89,10 @@ class Simulation:
         self.memory = Memory(self._fate, self.watched)
         self.ledger = Ledger(clock=lambda: self.memory.time)
         self.judge = SimulatedJudge()
-        self.plan = _plan(self.fleet, scenario.members)
+        groups = [Group(f"group/{number}", f"group-{number}", 2, 2) for number in range(scenario.groups)]
+        self.service = SimulatedGroups(lambda: self.memory.time, groups)
+        steps = tuple(GroupStep(group, pacing(self.fleet.limits, 2, 1)) for group in groups)
+        self.plan = replace(_plan(self.fleet, scenario.members), groups=steps)
         min_healthy = self.fleet.limits.min_healthy_time.total_seconds()
         self.estate = Estate(self.memory, self.ledger, self.plan.floor, min_healthy)
         self.estate.boxes = {box.handle: box for box in map(_old, range(scenario.members))}
@@ -157,7 +164,7 @@ class Simulation:
     def _flows(self, process: str) -> Mapping[str, Flow]:
         fleet = SimulatedFleet(self.estate, self.witness, process)
         journal = SimulatedJournal(self.ledger, process)
-        world = World(fleet, journal, self.judge, partial(self._now, process))
+        world = World(fleet, journal, self.judge, partial(self._now, process), delegated=self.service)
         return flows(lambda _fleet: world)
 
     def _now(self, process: str) -> datetime:
@@ -218,12 +225,12 @@ class Simulation:
 
     # -- people -------------------------------------------------------------------------------------------------------
 
-    def command(self, stance: Stance) -> None:
+    def command(self, stance: DesiredState) -> None:
         """What a person says; abort and rollback are final."""
-        if self.ledger.stance in (Stance.GO, Stance.PAUSE):
+        if self.ledger.stance in (DesiredState.GO, DesiredState.PAUSE):
             self.ledger.stance = stance
             self.witness.hears(stance)
-            if stance in (Stance.ABORT, Stance.ROLLBACK):
+            if stance in (DesiredState.ABORT, DesiredState.ROLLBACK):
                 self.stopped_at = self.memory.time
         self.wake()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipelines.fleet.calendar import Rule
 from pipelines.fleet.members import Key
 from pipelines.fleet.model import Limits, Method
-from pipelines.rollout.journal import Stance
+from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import Phase
@@ -17,7 +17,7 @@ from tests.simulation.estate import Box, Estate
 from tests.simulation.ledger import ViolationError
 
 CHANGED = (Phase.REPLACING, Phase.SERVING, Phase.NEW)
-STOPS = (Stance.ABORT, Stance.ROLLBACK)
+STOPS = (DesiredState.ABORT, DesiredState.ROLLBACK)
 LOOKS_AFTER_STOP = 3  # one that was due, and those by which the way back is chosen
 
 
@@ -55,10 +55,10 @@ class Witness:
         most = allowed(self.limits, self.plan.desired, [Rule.EXPIRED], self.estate.memory.now())
         self.leave, self.begun = Asked(now, serving, most, forbidden), set()
 
-    def hears(self, stance: Stance) -> None:
+    def hears(self, stance: DesiredState) -> None:
         """A person has said something that holds from now on."""
         self.paused_for, self.paused_at = self._paused(), None
-        if stance is Stance.PAUSE:
+        if stance is DesiredState.PAUSE:
             self.paused_at = self.estate.memory.time
 
     def unpaused(self) -> float:

@@ -13,6 +13,8 @@ from pipelines.durable.dbos.database import ATTEMPTS, within
 POLL_SECONDS = 0.5
 DEATHS = "deaths"
 
+OPEN = ["PENDING", "ENQUEUED"]
+
 
 class Inbox:
     """The queue of one worker, for flows of one version."""
@@ -60,6 +62,11 @@ class Inbox:
         if foreign:
             DBOS.resume_workflows(foreign, queue_name=self._worker)
 
+    def is_of_another_version(self, flow_id: str) -> bool:
+        """Whether the flow is under way, and another version of ours began it."""
+        found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
+        return any(one.status in OPEN and one.app_version != self._version for one in found)
+
     def abandon(self, flow_id: str) -> None:
         """End the flow and all that it started, as far as they are not over."""
         found = (flow for flow in self._under_way(flow_id) if within(flow.workflow_id, flow_id))
@@ -67,7 +74,7 @@ class Inbox:
 
     def _under_way(self, prefix: str | None = None) -> list[WorkflowStatus]:
         return DBOS.list_workflows(
-            status=["PENDING", "ENQUEUED"],
+            status=OPEN,
             app_version=self._version,
             workflow_id_prefix=prefix,
             load_input=False,

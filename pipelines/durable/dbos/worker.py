@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, error
 
-from hardening.foundation.errors import GoldsmithError, UsageError
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from pipelines.durable.dbos.database import (
     POLL_SECONDS,
     PROGRESS,
@@ -39,7 +39,7 @@ RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next pro
 LEAVE_SECONDS = 60
 LOST_SECONDS = 5  # who lost the work waits no longer for what it had begun: others wait for its locks
 BROKEN = ("ERROR", "CANCELLED")
-VERSION = "3"  # a flow whose steps changed places needs another, and is carried to its end by the old one
+VERSION = "4"  # a flow whose steps changed places needs another, and is carried to its end by the old one
 
 
 class Worker:
@@ -103,8 +103,14 @@ class Worker:
         What another process carries of it is taken over: who calls this has made sure that it may, as by a lease.
 
         Raises the GoldsmithError that ended it, OutsideError for one that was given up, UsageError where another flow
-        has this id, LostError as soon as this process may do nothing more with it.
+        has this id, RefusedError where another version of ours began it, LostError as soon as this process may do
+        nothing more with it.
         """
+        if self._inbox.is_of_another_version(flow_id):
+            raise RefusedError(
+                f"another version of Goldsmith began {flow_id}, and this one takes other steps",
+                hint="let that version carry it to its end",
+            )
         with self._changed:
             self._own = flow_id
             if any(within(one, flow_id) for one in self._fenced):
