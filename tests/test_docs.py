@@ -54,11 +54,12 @@ def test_links_in_documents_resolve() -> None:
             assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
 
 
-def test_paths_in_documents_exist() -> None:
-    """Files and folders that the contributing guide names are there; <angle brackets> stand for what you add."""
-    for path in re.findall(
-        r"`((?:hardening|images|pipelines|tests|docs)/[^`<>]*)`", (ROOT / "CONTRIBUTING.md").read_text()
-    ):
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_paths_in_documents_exist(document: str) -> None:
+    """Files and folders that a document names are there; <angle brackets> stand for what you add."""
+    paths = re.findall(r"`((?:hardening|images|pipelines|tests|docs)/[^`<>]*)`", (ROOT / document).read_text())
+    assert paths
+    for path in paths:
         assert (ROOT / path).exists() or path.endswith("images.lock.toml"), path
 
 
