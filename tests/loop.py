@@ -202,7 +202,7 @@ def processes(*words: str) -> list[str]:
     return found
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 600) -> None:
     """Wait until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -211,7 +211,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 90) -> No
 
 
 def kill_when(
-    running: subprocess.Popen[bytes], condition: Callable[[], object], what: str, seconds: float = 90
+    running: subprocess.Popen[bytes], condition: Callable[[], object], what: str, seconds: float = 600
 ) -> None:
     """kill -9 as soon as `condition` holds; what was running by then must not have ended by itself."""
     try:

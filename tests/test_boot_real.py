@@ -185,4 +185,4 @@ def test_a_machine_dies_with_whoever_is_killed(blank: Path, tmp_path: Path) -> N
     until(lambda: processes("qemu-system", str(tmp_path)), "its start")
     running.send_signal(signal.SIGKILL)
     running.wait()
-    until(lambda: not processes("qemu-system", str(tmp_path)), "its end", 5)
+    until(lambda: not processes("qemu-system", str(tmp_path)), "its end")

@@ -205,7 +205,7 @@ def test_a_killed_build_leaves_nothing_and_the_next_completes(house: Goldsmith, 
         kill_when(running, condition, what)
         names.update(path.name for path in work.iterdir() if path.is_dir())
         assert names
-        until(lambda: not processes(str(inv.state)), "the end of everything that was started", 20)
+        until(lambda: not processes(str(inv.state)), "the end of everything that was started")
         assert str(inv.state) not in Path("/proc/mounts").read_text()
 
     def trial() -> bool:

@@ -153,7 +153,7 @@ def test_it_ends_with_all_that_it_started_when_it_is_late(tmp_path: Path) -> Non
     scanner = program(tmp_path / "bin", f"setsid {mark} & {mark}")
     with pytest.raises(LateError, match=r"^scanner did not finish within 1 s"):
         run_confined([str(scanner)], reads=(), work=tmp_path / "work", timeout=1)
-    until(lambda: processes(mark) == [], "the end of what it started", 10)
+    until(lambda: processes(mark) == [], "the end of what it started")
 
 
 def test_where_it_cannot_be_shut_in_it_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,10 +119,10 @@ def test_what_a_dead_process_left_goes_on_in_another(running_postgres: Server, w
     with Window.on(url) as window:
         until(lambda: window.look("other") == Look(State.OPEN, "asleep"), "the other process")
         (world.folder / "deaths").write_text("swap a inside")
-        assert started(url, world, "rollout", "r1").wait(60) == -9
+        assert started(url, world, "rollout", "r1").wait(600) == -9
         until(lambda: window.look("r1") == Look(State.DONE, PUBLISHED, RESULT), "the rollout's end")
         assert window.wake("other") == 1
-    assert other.wait(60) == 0
+    assert other.wait(600) == 0
     assert world.lines("effects") == list(STEPS)
 
 
@@ -131,14 +131,14 @@ def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server
     """Its own flow is done; the one that it took from a dead process still keeps it until that has ended too."""
     url = engine_url(running_postgres.new_database())
     (world.folder / "deaths").write_text("step 0 inside")
-    assert started(url, world, "many", "m1").wait(60) == -9
+    assert started(url, world, "many", "m1").wait(600) == -9
     heir = started(url, world, "asleep", "own")
     with Window.on(url) as window:
         until(lambda: "step 1" in world.lines("effects"), "the heir in the second step")
         window.wake("own")
         until(lambda: window.look("own") == Look(State.DONE, "asleep", True), "the end of its own flow")
         (world.folder / "go").touch()
-        assert heir.wait(60) == 0
+        assert heir.wait(600) == 0
         assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
 
 
@@ -165,11 +165,11 @@ def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, worl
     running_postgres.stop()
     (world.folder / "go").touch()
     running_postgres.start()
-    assert carrying.wait(120) == 0
+    assert carrying.wait(600) == 0
     with Window.on(url) as window:
         assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
         window.wake("other")
-    assert other.wait(60) == 0
+    assert other.wait(600) == 0
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
 
 
@@ -183,9 +183,9 @@ def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
     until(lambda: "step 1" in world.lines("effects"), "the second step")
     (world.folder / "fenced").write_text(str(first.pid))
     (world.folder / "go").touch()
-    assert first.wait(60) == 1, "it ends before anybody else has ended the flow"
+    assert first.wait(600) == 1, "it ends before anybody else has ended the flow"
     assert "m1 is no longer this process's" in (world.folder / "stderr").read_text()
-    assert started(url, world, "many", "m1").wait(60) == 0
+    assert started(url, world, "many", "m1").wait(600) == 0
     with Window.on(url) as window:
         assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
     assert world.lines("effects") == [f"step {n}" for n in range(4)]
@@ -202,7 +202,7 @@ def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: Worl
     codes = []
     for _ in range(5):
         (world.folder / "deaths").write_text("swap a before")
-        codes.append(subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60).returncode)
+        codes.append(subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600).returncode)
     assert codes == [-9, -9, -9, 1, 1]
     with Window.on(url) as window:
         look = window.look("r1/a")
@@ -302,7 +302,7 @@ def test_a_flow_is_woken_and_seen_from_another_process(url: str, world: World) -
         assert window.look("f") is None
         assert window.wake("f") == 0
         assert window.wake("f1") == 1
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
         assert world.lines("stderr") == []
         assert window.look("f1") == Look(State.DONE, "asleep", True)
         assert window.wake("f1") == 0
@@ -314,8 +314,8 @@ def test_a_process_that_is_interrupted_ends_its_step_and_leaves_the_flow_to_the_
     until(lambda: "step 1" in world.lines("effects"), "the second step")
     first.send_signal(signal.SIGINT)
     (world.folder / "go").touch()
-    assert first.wait(60) != 0
-    assert started(url, world, "many", "m1").wait(60) == 0
+    assert first.wait(600) != 0
+    assert started(url, world, "many", "m1").wait(600) == 0
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
 
 
@@ -329,13 +329,13 @@ def test_one_process_at_a_time_has_a_file(tmp_path: Path) -> None:
 def test_flows_of_another_version_are_left_alone(url: str, world: World) -> None:
     """What was begun with other steps is for the version that began it, which goes on with it."""
     (world.folder / "deaths").write_text("promote before")
-    assert started(url, world, "rollout", "r1").wait(60) == -9
+    assert started(url, world, "rollout", "r1").wait(600) == -9
     with Worker.launched(url, flows(world), version="2") as worker, Window.on(url) as window:
         assert worker.carry("member", "other", "a") == "a is new"
         assert window.look("r1") == Look(State.OPEN, PUBLISHED)
         with pytest.raises(RefusedError, match="another version of Goldsmith began r1"):
             worker.carry("rollout", "r1", MEMBERS)
-    assert started(url, world, "rollout", "r1").wait(60) == 0
+    assert started(url, world, "rollout", "r1").wait(600) == 0
 
 
 def test_flows_are_not_given_up_for_deaths_of_another_version(
@@ -345,7 +345,7 @@ def test_flows_are_not_given_up_for_deaths_of_another_version(
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
     monkeypatch.setattr(queue, "ATTEMPTS", 1)
     (world.folder / "deaths").write_text("promote before")
-    assert started(url, world, "rollout", "r1").wait(60) == -9
+    assert started(url, world, "rollout", "r1").wait(600) == -9
     for _ in range(2):
         with Worker.launched(url, flows(world), version="2"):
             pass
@@ -359,7 +359,7 @@ def test_nobody_is_called_home(tmp_path: Path, world: World) -> None:
     script = f"import os, sys; {guard}; import tests.durable as toy; toy.main(*sys.argv[1:])"
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
     argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
-    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60)
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 

@@ -50,7 +50,7 @@ def _pipe_to(folder: Path) -> str:
 
 def _spawn(folder: Path) -> str:
     spawn(["sh", "-c", "env; echo end"], log=folder / "said")
-    until(lambda: (folder / "said").exists() and "end\n" in (folder / "said").read_text(), "its words", 10)
+    until(lambda: (folder / "said").exists() and "end\n" in (folder / "said").read_text(), "its words")
     return (folder / "said").read_text()
 
 

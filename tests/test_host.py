@@ -235,7 +235,7 @@ def _asked(address: str, login: dict[str, str] | None, method: str = "GET", path
     """The status that the registry answers a request with; None where nothing listens."""
     auth = (login["username"], login["password"]) if login else None
     try:
-        return requests.request(method, f"http://{address.partition('/')[0]}{path}", auth=auth, timeout=20).status_code
+        return requests.request(method, f"http://{address.partition('/')[0]}{path}", auth=auth, timeout=600).status_code
     except requests.ConnectionError:
         return None
 

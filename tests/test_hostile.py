@@ -24,13 +24,13 @@ def test_it_lies_cuts_and_redirects():
         server["/file"] = h.redirect("file:///etc/shadow")
         server["/loop"] = h.redirect("/loop")
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
-            requests.get(f"{server.address}/short", timeout=60)
-        assert requests.get(f"{server.address}/moved", timeout=60).headers["Docker-Content-Digest"] == "sha256:00"
+            requests.get(f"{server.address}/short", timeout=600)
+        assert requests.get(f"{server.address}/moved", timeout=600).headers["Docker-Content-Digest"] == "sha256:00"
         with pytest.raises(requests.exceptions.InvalidSchema):
-            requests.get(f"{server.address}/file", timeout=60)
+            requests.get(f"{server.address}/file", timeout=600)
         with pytest.raises(requests.exceptions.TooManyRedirects):
-            requests.get(f"{server.address}/loop", timeout=60)
-        assert requests.get(f"{server.address}/none", timeout=60).status_code == 404
+            requests.get(f"{server.address}/loop", timeout=600)
+        assert requests.get(f"{server.address}/none", timeout=600).status_code == 404
     assert server.paths[:3] == ["/short", "/moved", "/liar"]
 
 
@@ -38,8 +38,8 @@ def test_it_drips_by_steps_and_lets_go_when_it_closes():
     """A part comes for each step; what waits after the last part ends with the server."""
     with h.hostile() as server:
         server["/slow"] = drip = h.Drip([b"a", b"b", b"c"])
-        with requests.get(f"{server.address}/slow", stream=True, timeout=60) as answer:
-            assert drip.started.wait(60)
+        with requests.get(f"{server.address}/slow", stream=True, timeout=600) as answer:
+            assert drip.started.wait(600)
             drip.step()
             assert answer.raw.read(1) == b"a"
             drip.step(2)
@@ -53,9 +53,9 @@ def test_it_speaks_tls(tmp_path):
     with h.hostile(tmp_path) as server:
         server["/"] = h.Reply(b"ok")
         for address in (server.address, server.elsewhere):
-            assert requests.get(f"{address}/", verify=str(server.ca), timeout=60).content == b"ok"
+            assert requests.get(f"{address}/", verify=str(server.ca), timeout=600).content == b"ok"
         with pytest.raises(requests.exceptions.SSLError):
-            requests.get(f"{server.address}/", timeout=60)
+            requests.get(f"{server.address}/", timeout=600)
 
 
 def length(stream):

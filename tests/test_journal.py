@@ -161,6 +161,6 @@ def test_a_database_that_restarts_is_waited_for(running_postgres: Server) -> Non
         waiting = [pool.submit(call) for call in calls]
         running_postgres.start()
         for call in waiting:
-            call.result(timeout=60)
+            call.result(timeout=600)
     assert written(ledger) == (STATE, MEMBERS)
     ledger.close()

@@ -131,12 +131,12 @@ def test_a_process_that_slept_through_its_lease_goes_on_where_nobody_else_could(
     place.suspend(first)
     ended = place.let_lease_end()
     second = place.start()
-    assert second.wait(60) == 3, place.said(1).read_text()
+    assert second.wait(600) == 3, place.said(1).read_text()
     assert f"is being rolled by {ended.owner} ({ROLLOUT}), whose process lives" in place.said(1).read_text()
     assert place.lease() == ended, "who cannot go on takes no lease"
     os.kill(first.pid, signal.SIGCONT)
     place.let_go_on()
-    assert first.wait(60) == 0, place.said(0).read_text()
+    assert first.wait(600) == 0, place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
     assert place.ledger.lease(FLEET.name) is None
 
@@ -145,10 +145,10 @@ def test_a_clock_two_hours_ahead_takes_nobodys_lease_on_a_file(on_sqlite: Place)
     """The second operator is refused, and the first one's rollout goes on as if nothing had been."""
     place = on_sqlite
     first = place.at_work()
-    assert place.start(hours=2).wait(60) == 3
+    assert place.start(hours=2).wait(600) == 3
     assert owner(first) in place.lease().owner
     place.let_go_on()
-    assert first.wait(60) == 0, place.said(0).read_text()
+    assert first.wait(600) == 0, place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
 
@@ -158,11 +158,11 @@ def test_a_clock_two_hours_ahead_takes_nobodys_lease_on_a_server(on_postgres: Pl
     place = on_postgres
     first = place.at_work()
     second = place.start(hours=2)
-    assert second.wait(60) == 3, place.said(1).read_text()
+    assert second.wait(600) == 3, place.said(1).read_text()
     assert "whose lease lasts until" in place.said(1).read_text()
     assert owner(first) in place.lease().owner
     place.let_go_on()
-    assert first.wait(60) == 0, place.said(0).read_text()
+    assert first.wait(600) == 0, place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
 
@@ -176,13 +176,13 @@ def test_a_process_that_lost_its_lease_ends_and_says_why_while_the_heir_goes_on(
     second = place.start()
     until(lambda: owner(second) in place.lease().owner, "the heir")
     os.kill(first.pid, signal.SIGCONT)
-    assert first.wait(60) == 4, "long before the heir is done, which waits for the test"
+    assert first.wait(600) == 4, "long before the heir is done, which waits for the test"
     assert second.poll() is None
     said = place.said(0).read_text()
     assert f"has lost the lease of {FLEET.name} and stopped {ROLLOUT} here: {place.lease().owner} has it now" in said
     assert f"roll.status {FLEET.name}" in said
     place.let_go_on()
-    assert second.wait(60) == 0, place.said(1).read_text()
+    assert second.wait(600) == 0, place.said(1).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
 
@@ -194,9 +194,9 @@ def test_a_process_that_wakes_after_the_heir_is_done_ends_too(on_postgres: Place
     place.suspend(first)
     place.let_lease_end()
     place.let_go_on()
-    assert place.start().wait(60) == 0, place.said(1).read_text()
+    assert place.start().wait(600) == 0, place.said(1).read_text()
     os.kill(first.pid, signal.SIGCONT)
-    assert first.wait(60) == 4, place.said(0).read_text()
+    assert first.wait(600) == 4, place.said(0).read_text()
     assert "no process has it now" in place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
@@ -206,8 +206,8 @@ def test_a_process_whose_lease_is_gone_frees_the_lock_of_its_file(on_sqlite: Pla
     place = on_sqlite
     first = place.at_work()
     place.ledger.release_lease(place.lease())
-    assert first.wait(60) == 4, place.said(0).read_text()
+    assert first.wait(600) == 4, place.said(0).read_text()
     assert "no process has it now" in place.said(0).read_text()
     place.let_go_on()
-    assert place.start().wait(60) == 0, place.said(1).read_text()
+    assert place.start().wait(600) == 0, place.said(1).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)

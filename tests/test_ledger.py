@@ -296,7 +296,7 @@ def test_threads_and_processes_share_a_ledger(database: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: ledger.first_seen(f"CVE-{n % 5}", "p", NOW), range(40)))
         list(pool.map(lambda n: ledger.audit(NOW, "thread", "x", str(n)), range(40)))
-    assert [child.wait(60) for child in children] == [0, 0]
+    assert [child.wait(600) for child in children] == [0, 0]
     assert len(ledger.audit_lines()) == 80
     ledger.close()
 

@@ -101,7 +101,7 @@ class Town:
         """What the container itself answers, past any proxy."""
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         address = self.docker("inspect", "--format", form, container)
-        return requests.get(f"http://{address}:8080/night.html", timeout=10).text.strip()
+        return requests.get(f"http://{address}:8080/night.html", timeout=600).text.strip()
 
     def id_of(self, container: str) -> str:
         return self.docker("inspect", "--format", "{{.Id}}", container)

@@ -78,7 +78,7 @@ def test_a_bound_command_dies_with_whoever_is_killed_even_if_it_is_silent() -> N
     until(lambda: [line for line in processes(mark) if line.startswith("sleep")], "its start")
     running.send_signal(signal.SIGKILL)
     running.wait()
-    until(lambda: not processes(mark), "its end", 5)
+    until(lambda: not processes(mark), "its end")
 
 
 def test_whoever_tells_us_to_stop_waits_for_no_command_of_a_thread_and_its_cleaning_up_is_done(tmp_path: Path) -> None:

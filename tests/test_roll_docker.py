@@ -323,7 +323,7 @@ def test_killed_at_every_point_it_comes_to_the_same_end(
         order = to_json(Order("r1", planned(members, yard.target(image)), of.limits))
     given = {"fleet": of.model_dump(mode="json", exclude_unset=True), "host": yard.host, "order": order}
     (yard.folder / "run.json").write_text(json.dumps(given))
-    command([sys.executable, "-m", "tests.rolling", str(yard.folder)], cwd=ROOT, timeout=300)
+    command([sys.executable, "-m", "tests.rolling", str(yard.folder)], cwd=ROOT, timeout=600)
     points = (yard.folder / "died").read_text().splitlines()
     assert len(points) == len(set(points))
     assert sum(": after " in point for point in points) >= 7, points

@@ -320,7 +320,7 @@ def test_an_application_that_names_a_base_and_holds_none_of_it_is_unknown(place:
     url = f"http://{place.address.replace('/', '/v2/', 1)}/fleet-test/manifests/app"
     login = place.login() or {}
     kind, auth = {"Content-Type": str(manifest["mediaType"])}, (login["username"], login["password"])
-    with requests.put(url, json=named, headers=kind, auth=auth, timeout=10) as answer:
+    with requests.put(url, json=named, headers=kind, auth=auth, timeout=600) as answer:
         assert answer.status_code == 201, answer.text
     app = f"{other.repository}:app"
     place.api.pull(app, auth_config=place.login())

@@ -92,7 +92,7 @@ def test_nginx_serves_without_privileges_as_its_default_user(shipped: Engine) ->
     )
     container.reload()
     url = f"http://{container.attrs['NetworkSettings']['IPAddress']}:8080/healthz"
-    until(lambda: answers(url), "an answer of nginx", 20)
+    until(lambda: answers(url), "an answer of nginx")
     status = Path(f"/proc/{container.attrs['State']['Pid']}/status").read_text()
     assert "Uid:\t65532\t65532\t65532\t65532" in status
     container.remove(force=True)

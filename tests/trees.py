@@ -117,7 +117,7 @@ def unpack(package: str, tree: Path) -> None:
     """Add one package's files to a tree, with dpkg's list and checksums of them, and none of what it depends on."""
     folder = tree.parent / "packages"
     folder.mkdir(mode=0o777)
-    run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package], cwd=folder, timeout=300)
+    run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package], cwd=folder, timeout=600)
     for archive in folder.glob("*.deb"):
         run(["dpkg-deb", "-x", str(archive), str(tree)])
         listed = [
