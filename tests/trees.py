@@ -22,6 +22,8 @@ CONTROLS = load_controls([ROOT])
 STATIC_PACKAGES = ("base-files", "libc6", "tzdata", "ca-certificates")
 MACHINE_PACKAGES = load_definitions((ROOT,))["debian-server"].definition.packages
 CONTAINER_ENGINE = "docker.io"
+LAYERS: dict[Path, str] = {}
+"""What the overlay mounts of this process are made of, the uppermost first, as `lowerdir` has it."""
 READY_MACHINE = "GOLDSMITH_TEST_MACHINE_TREE"
 """Names a machine tree that is there already, for quick trials; it is not changed."""
 
@@ -59,14 +61,18 @@ class Trees:
         return self.made[name]
 
     def copy(self, tree: Path, folder: Path) -> Path:
-        """A copy to change: an overlay mount under `folder`, or a plain copy where the kernel has none."""
+        """A copy to change: an overlay mount under `folder`, or a plain copy where the kernel has none.
+
+        It lies on the layers of `tree` and not on its mount: the kernel stacks no third overlay.
+        """
         for name in ("upper", "work", "merged"):
             (folder / name).mkdir(parents=True)
-        merged = folder / "merged"
-        options = f"lowerdir={tree},upperdir={folder}/upper,workdir={folder}/work"
+        merged, below = folder / "merged", LAYERS.get(tree, str(tree))
+        options = f"lowerdir={below},upperdir={folder}/upper,workdir={folder}/work"
         try:
             run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)])
             self.mounted.append(merged)
+            LAYERS[merged] = f"{folder}/upper:{below}"
         except OutsideError:
             run(["cp", "-a", f"{tree}/.", str(merged)])
         return merged
