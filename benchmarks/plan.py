@@ -16,7 +16,7 @@ from hardening.foundation.settings import load_settings
 from hardening.model import Enforcement
 from images.artifact import Release
 from pipelines.cli.rollout_output import roll_output
-from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.members import Member, Provenance, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged, judge
 from pipelines.rollout.approved_plan import Present, opened, seal, written
@@ -122,7 +122,7 @@ def judged(number: int) -> Judged:
         since=NOW, healthy=bool(number % 50), zone="abc"[number % 3],
     )  # fmt: skip
     rules = ("superseded",) if number % 4 else ("expired", "superseded")
-    return Judged(ours, Origin(release=release(1), latest=release(30)), tuple(reason(rule, name) for rule in rules))
+    return Judged(ours, Provenance(release=release(1), latest=release(30)), tuple(reason(rule, name) for rule in rules))
 
 
 def reason(rule: str, name: str) -> Reason:

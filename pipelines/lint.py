@@ -18,7 +18,7 @@ from hardening.lint import check_hardening, check_publishing, load_waiver_files
 from hardening.model import Waiver
 from images.catalog import LoadedDefinition, load_definition
 from images.plan.graph import order
-from images.plan.validate import Soundness
+from images.plan.validate import DefinitionValidator
 from pipelines.fleet.model import Fleet
 from pipelines.wiring import clock
 
@@ -42,7 +42,7 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
     names = find_content(roots, "images/definitions", "*/")
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
     definitions = {name: found for name, found in loaded.items() if found}
-    problems.of(_check_definitions, Soundness(roots, today, definitions), names, problems)
+    problems.of(_check_definitions, DefinitionValidator(roots, today, definitions), names, problems)
     fleets = find_content(roots, "pipelines/fleets", "*.toml")
     policies = find_content(roots, "hardening/policies", "*.toml")
     told = list[Fleet]()
@@ -59,7 +59,7 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
     return problems.found
 
 
-def _check_definitions(sound: Soundness, names: Collection[str], problems: Problems) -> None:
+def _check_definitions(sound: DefinitionValidator, names: Collection[str], problems: Problems) -> None:
     for loaded in sound.definitions.values():
         golden = loaded.definition.parent
         if golden is None or golden in sound.definitions or golden not in names:  # what does not load has been told

@@ -32,7 +32,7 @@ from pipelines.cli.selection import publishable
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.rollout.auto import automated
-from pipelines.rollout.session import desk
+from pipelines.rollout.session import fleet_session
 from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
@@ -199,7 +199,7 @@ def fleets(context: Context, names: Iterable[str]) -> Iterator[Part]:
 
 
 def _fleet(context: Context, name: str) -> tuple[str, str]:
-    with desk(name, context, now=lambda: context.now) as at:
+    with fleet_session(name, context, now=lambda: context.now) as at:
         line = automated(at, apply=True)
         return line.outcome, line.detail
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
-AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_leavings_docker")
+AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_orphans_docker")
 HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "server", "yard"})
 """Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -120,7 +120,7 @@ def main(url: str, folder: str, flow: str, flow_id: str) -> None:
     argument: Json = MEMBERS if flow == "rollout" else 4
     with Worker.launched(url, flows(World(Path(folder)))) as worker:
         try:
-            worker.carry(flow, flow_id, argument)
+            worker.execute(flow, flow_id, argument)
         except OutsideError as error:
             sys.exit(str(error))
 

@@ -11,7 +11,7 @@ import pytest
 from hardening.findings import Reason
 from hardening.model import Enforcement
 from images.artifact import Release
-from pipelines.fleet.members import Key, Member, Origin, Target
+from pipelines.fleet.members import Key, Member, Provenance, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError, MemberFleet
 from pipelines.fleet.violations import Judged
@@ -66,10 +66,10 @@ def member(name: str = "web-1", **more: Any) -> Member:
     return replace(ours, **more)
 
 
-def judged(name: str = "web-1", *rules: str, origin: Origin | None = None, **more: Any) -> Judged:
+def judged(name: str = "web-1", *rules: str, origin: Provenance | None = None, **more: Any) -> Judged:
     """A member that violates `rules`."""
     reasons = tuple(reason(rule, f"web/{name}") for rule in rules)
-    return Judged(member(name, **more), origin or Origin(release=release()), reasons)
+    return Judged(member(name, **more), origin or Provenance(release=release()), reasons)
 
 
 def reason(rule: str, subject: str = "web/web-1", **more: Any) -> Reason:

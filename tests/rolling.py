@@ -109,7 +109,7 @@ def main(folder: Path) -> None:
         for call in MUTATING:
             setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
         with carried(members, folder) as worker:
-            outcome = from_json(Outcome, worker.carry(ROLLOUT, "r1", given["order"]))
+            outcome = from_json(Outcome, worker.execute(ROLLOUT, "r1", given["order"]))
     (folder / "outcome.json").write_text(json.dumps(to_json(outcome)))
 
 

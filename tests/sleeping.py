@@ -168,7 +168,7 @@ def main(database: str, folder: str, hours: str = "0") -> int:
     settings = Settings(state=Path(folder), database=database)
     context = Context(settings, datetime.now(UTC), str, str)
     try:
-        outcome = executor.carry_out(desk_on(context, Path(folder)), order())
+        outcome = executor.execute(desk_on(context, Path(folder)), order())
     except GoldsmithError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -11,7 +11,7 @@ import pytest
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, Verdict
 from hardening.gate import explain
 from hardening.model import Enforcement, Severity, Waiver
-from tests.test_evaluate import NOW, judged, policy, report
+from tests.test_gate import NOW, judged, policy, report
 
 PROFILE = "cis_level1_server"
 

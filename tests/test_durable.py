@@ -23,7 +23,7 @@ from hardening.foundation.errors import (
     UsageError,
 )
 from hardening.foundation.settings import ROOT
-from pipelines.durable.dbos import Look, State, Window, Worker, engine_url, queue
+from pipelines.durable.dbos import Look, State, Worker, WorkflowClient, engine_url, queue
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.durable.records import BugError
 from tests.conftest import POSTGRES
@@ -68,8 +68,8 @@ def in_memory(known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -
 
 
 def on_dbos(url: str, known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> tuple[Json, Json]:
-    with Worker.launched(url, known) as worker, Window.on(url) as window:
-        result = worker.carry(flow, flow_id, argument)
+    with Worker.launched(url, known) as worker, WorkflowClient.on(url) as window:
+        result = worker.execute(flow, flow_id, argument)
         look = window.look(flow_id)
     assert look
     return result, look.progress
@@ -105,7 +105,7 @@ def test_a_process_may_die_at_every_step(url: str, world: World) -> None:
     deaths = [f"{step} {when}" for step in STEPS for when in ("before", "inside")]
     (world.folder / "deaths").write_text("\n".join(deaths))
     assert carried_by(len(deaths) + 1, url, world) == [-9] * len(deaths) + [0]
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         assert window.look("r1") == Look(State.DONE, PUBLISHED, RESULT)
     assert world.lines("effects") == list(STEPS)
     assert world.lines("begun") == [step for step in STEPS for _ in range(2)]
@@ -116,7 +116,7 @@ def test_what_a_dead_process_left_goes_on_in_another(running_postgres: Server, w
     """Two processes, one PostgreSQL: the one that lives finds the other dead and carries its rollout to the end."""
     url = engine_url(running_postgres.new_database())
     other = started(url, world, "asleep", "other")
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         until(lambda: window.look("other") == Look(State.OPEN, "asleep"), "the other process")
         (world.folder / "deaths").write_text("swap a inside")
         assert started(url, world, "rollout", "r1").wait(600) == -9
@@ -133,7 +133,7 @@ def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server
     (world.folder / "deaths").write_text("step 0 inside")
     assert started(url, world, "many", "m1").wait(600) == -9
     heir = started(url, world, "asleep", "own")
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         until(lambda: "step 1" in world.lines("effects"), "the heir in the second step")
         window.wake("own")
         until(lambda: window.look("own") == Look(State.DONE, "asleep", True), "the end of its own flow")
@@ -159,14 +159,14 @@ def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, worl
     """
     url = engine_url(running_postgres.new_database())
     other, carrying = started(url, world, "asleep", "other"), started(url, world, "many", "m1")
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         until(lambda: window.look("other") == Look(State.OPEN, "asleep"), "the other process")
     until(lambda: "step 1" in world.lines("effects"), "the second step")
     running_postgres.stop()
     (world.folder / "go").touch()
     running_postgres.start()
     assert carrying.wait(600) == 0
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
         window.wake("other")
     assert other.wait(600) == 0
@@ -186,7 +186,7 @@ def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
     assert first.wait(600) == 1, "it ends before anybody else has ended the flow"
     assert "m1 is no longer this process's" in (world.folder / "stderr").read_text()
     assert started(url, world, "many", "m1").wait(600) == 0
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
     assert world.lines("effects") == [f"step {n}" for n in range(4)]
 
@@ -204,7 +204,7 @@ def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: Worl
         (world.folder / "deaths").write_text("swap a before")
         codes.append(subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600).returncode)
     assert codes == [-9, -9, -9, 1, 1]
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         look = window.look("r1/a")
     assert look
     assert look.state is State.FAILED
@@ -254,16 +254,16 @@ def test_a_flow_that_has_ended_is_not_run_again(url: str, world: World) -> None:
     known = {**simple(lambda: world.act("once")), "bad": flows(world)["member"]}
     for _ in range(2):
         with Worker.launched(url, known) as worker:
-            assert worker.carry("flow", "f1", None) == "once"
+            assert worker.execute("flow", "f1", None) == "once"
             with pytest.raises(RefusedError, match="bad is ill"):
-                worker.carry("bad", "f2", "bad")
+                worker.execute("bad", "f2", "bad")
     assert world.lines("begun") == ["once", "create bad", "check bad"]
 
 
 def test_an_answer_that_is_no_json_is_a_bug_and_ends_the_flow(url: str) -> None:
     """What cannot be recorded could not be answered again."""
     with Worker.launched(url, simple(lambda: {1})) as worker, pytest.raises(BugError, match="set is not JSON"):
-        worker.carry("flow", "f1", None)
+        worker.execute("flow", "f1", None)
 
 
 def test_a_flow_sees_at_once_what_it_would_see_from_the_record(carry: Carry) -> None:
@@ -277,9 +277,9 @@ def test_a_flow_sees_at_once_what_it_would_see_from_the_record(carry: Carry) -> 
 
 def test_a_bug_ends_the_flow_loudly_and_is_no_failure_of_the_world(url: str) -> None:
     """What is no GoldsmithError goes past what handles those; from outside it is seen by its name."""
-    with Worker.launched(url, simple(lambda: 1 // 0)) as worker, Window.on(url) as window:
+    with Worker.launched(url, simple(lambda: 1 // 0)) as worker, WorkflowClient.on(url) as window:
         with pytest.raises(BugError, match="ZeroDivisionError"):
-            worker.carry("flow", "f1", None)
+            worker.execute("flow", "f1", None)
         look = window.look("f1")
     assert look
     assert look.state is State.FAILED
@@ -289,15 +289,15 @@ def test_a_bug_ends_the_flow_loudly_and_is_no_failure_of_the_world(url: str) -> 
 def test_one_id_is_one_flow(url: str, world: World) -> None:
     """Carrying another flow under an id that is taken is refused."""
     with Worker.launched(url, {**flows(world), **simple(lambda: 1)}) as worker:
-        worker.carry("flow", "f1", None)
+        worker.execute("flow", "f1", None)
         with pytest.raises(UsageError, match="f1 is the id of another flow"):
-            worker.carry("many", "f1", 0)
+            worker.execute("many", "f1", 0)
 
 
 def test_a_flow_is_woken_and_seen_from_another_process(url: str, world: World) -> None:
     """`wake` ends its wait at once and those of what it started, and no other's; before and after it is seen."""
     process = started(url, world, "asleep", "f1")
-    with Window.on(url) as window:
+    with WorkflowClient.on(url) as window:
         until(lambda: window.look("f1") == Look(State.OPEN, "asleep"), "the flow's wait")
         assert window.look("f") is None
         assert window.wake("f") == 0
@@ -330,11 +330,11 @@ def test_flows_of_another_version_are_left_alone(url: str, world: World) -> None
     """What was begun with other steps is for the version that began it, which goes on with it."""
     (world.folder / "deaths").write_text("promote before")
     assert started(url, world, "rollout", "r1").wait(600) == -9
-    with Worker.launched(url, flows(world), version="2") as worker, Window.on(url) as window:
-        assert worker.carry("member", "other", "a") == "a is new"
+    with Worker.launched(url, flows(world), version="2") as worker, WorkflowClient.on(url) as window:
+        assert worker.execute("member", "other", "a") == "a is new"
         assert window.look("r1") == Look(State.OPEN, PUBLISHED)
         with pytest.raises(RefusedError, match="another version of Goldsmith began r1"):
-            worker.carry("rollout", "r1", MEMBERS)
+            worker.execute("rollout", "r1", MEMBERS)
     assert started(url, world, "rollout", "r1").wait(600) == 0
 
 
@@ -350,7 +350,7 @@ def test_flows_are_not_given_up_for_deaths_of_another_version(
         with Worker.launched(url, flows(world), version="2"):
             pass
     with Worker.launched(url, flows(world)) as worker:
-        assert worker.carry("rollout", "r1", MEMBERS) == RESULT
+        assert worker.execute("rollout", "r1", MEMBERS) == RESULT
 
 
 def test_nobody_is_called_home(tmp_path: Path, world: World) -> None:
@@ -373,6 +373,6 @@ def test_flows_are_not_kept_in_memory(database: str) -> None:
 def test_a_database_that_is_not_there_is_the_world_s_failure() -> None:
     """One clear error without the password, at once."""
     url = engine_url("postgresql+psycopg://ann:secret@127.0.0.1:1/none")
-    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:1") as caught, Window.on(url):
+    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:1") as caught, WorkflowClient.on(url):
         pass
     assert "secret" not in str(caught.value)

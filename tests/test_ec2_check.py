@@ -17,7 +17,7 @@ from images.ledger.cloud_resources import GONE
 from images.release import channels
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.session import check, desk
+from pipelines.rollout.session import check, fleet_session
 from tests.cloud import DAY
 from tests.ec2 import NAME, Shop, fleet, shop
 from tests.strict_aws import Fault, StrictAws
@@ -44,7 +44,9 @@ class Office:
 
     def check(self, days: float = 2) -> dict[str, Judged]:
         """All that is judged, by the members' names, so many days after the old release."""
-        with desk("shop", self.context, engine=lambda: "", now=lambda: self.context.now + days * DAY) as opened:
+        with fleet_session(
+            "shop", self.context, engine=lambda: "", now=lambda: self.context.now + days * DAY
+        ) as opened:
             return {one.member.name: one for one in check(opened)}
 
 
@@ -123,7 +125,7 @@ def test_groups_and_templates_are_judged_too(office: Office) -> None:
     assert rules(judged["launch template tagged version 1"]) == {"superseded"}
     assert rules(judged[inside]) == {"superseded"}
     assert "Auto Scaling group shop" in judged[inside].member.cannot_roll
-    with desk("shop", office.context, engine=lambda: "", now=lambda: office.context.now) as opened:
+    with fleet_session("shop", office.context, engine=lambda: "", now=lambda: office.context.now) as opened:
         assert opened.groups is not None
         (group,) = opened.groups.groups()
     assert {one.member.group for one in judged.values()} == {group.id, ""}
@@ -158,7 +160,7 @@ def test_a_region_that_cannot_be_read_is_told_and_never_compliant(office: Office
     office.check()
     with (
         at.aws.faulty(Fault("denied", service="ec2", region="us-east-1")),
-        desk("shop", office.context, engine=lambda: "", now=lambda: office.context.now) as opened,
+        fleet_session("shop", office.context, engine=lambda: "", now=lambda: office.context.now) as opened,
     ):
         judged = {one.member.name: one for one in check(opened)}
         with pytest.raises(OutsideError, match="region"):

@@ -20,7 +20,7 @@ from images.ledger import Made
 from pipelines.cli.orphans import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.inventory import firing
-from pipelines.fleet.ec2.orphans import Ec2Ground
+from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.permissions import ACTIONS
 from pipelines.fleet.ec2.requests import token
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
@@ -148,7 +148,7 @@ def test_reaping_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> None:
     ledger.begin_rollout("x", "shop", "ann", {}, at.cloud.now)
     ledger.save_rollout("x", {}, at.cloud.now, is_open=False)
     ledger.record_made(Made(account, REGION, "volume", volume, "y", "", "", at.cloud.now, volume))
-    ground = Ec2Ground(at.cloud.clients, [(account, REGION)], ledger)
+    ground = Ec2OrphanSource(at.cloud.clients, [(account, REGION)], ledger)
     with listening() as asked:
         assert len(reap([ground], ledger, at.cloud.now, "ann", apply=True)) == 2
     assert told(asked, "roll.reap") == ([], [])

@@ -21,7 +21,7 @@ from pipelines.rollout.approval import approve_plan, read_plan
 from pipelines.rollout.auto import automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, plan_all, start
-from pipelines.rollout.session import FleetSession, check, desk
+from pipelines.rollout.session import FleetSession, check, fleet_session
 from pipelines.rollout.state import Outcome, Phase, Stage
 from pipelines.rollout.store import newest, tell
 from tests.cloud import DAY
@@ -51,13 +51,13 @@ ASKS = "auto_promote = false\n"
 
 @contextmanager
 def opened(office: Office, way: str) -> Iterator[FleetSession]:
-    """The fleet's desk two days after the old release, its limits short."""
+    """The session of the fleet two days after the old release, its limits short."""
     home = 'regions = ["eu-central-1"]'
     text = office.file.read_text().replace('regions = ["eu-central-1", "us-east-1"]', home)
     text += 'way = "root_volume"\n' if way == "root_volume" else ""
     office.file.write_text(text + LIMITS.replace("[limits]\n", f"[limits]\n{WAYS.get(way, ASKS)}"))
     later = office.context.now + 2 * DAY - datetime.now(UTC)
-    with desk("shop", office.context, engine=lambda: "", now=lambda: datetime.now(UTC) + later) as at:
+    with fleet_session("shop", office.context, engine=lambda: "", now=lambda: datetime.now(UTC) + later) as at:
         yield at
 
 
@@ -279,9 +279,9 @@ def test_a_plan_judges_each_member_once(office: Office, monkeypatch: pytest.Monk
     at.settle()
     judge, asked = FleetSession.judge, list[str]()
 
-    def counted(desk: FleetSession, members: Sequence[Member]) -> tuple[Judged, ...]:
+    def counted(at: FleetSession, members: Sequence[Member]) -> tuple[Judged, ...]:
         asked.extend(member.id for member in members)
-        return judge(desk, members)
+        return judge(at, members)
 
     with opened(office, "surge") as fleet:
         alone, before = fleet.plan(()), check(fleet)

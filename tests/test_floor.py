@@ -17,7 +17,7 @@ from hardening.foundation.settings import ROOT, Judging, Settings, load_settings
 from hardening.gate import judge_image, windows
 from hardening.model import Enforcement, Severity
 from hardening.policy import FixWindow, Policy, weaknesses
-from tests.test_evaluate import NOW, finding, judged, policy, report
+from tests.test_gate import NOW, finding, judged, policy, report
 
 MACHINE = load_policy((ROOT,), "machine")
 DEFAULT = load_policy((ROOT,), "default")

@@ -27,7 +27,7 @@ from tests.loop import CHILD
 from tests.loop import definition as written
 from tests.test_builders import GOLDEN
 from tests.test_render import banner, rendered
-from tests.test_soundness import sound
+from tests.test_validate import sound
 
 TODAY = date(2026, 6, 1)
 MOST_MEMORY = 100 << 20  # bytes; a bomb takes a thousand million

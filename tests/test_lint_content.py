@@ -13,7 +13,7 @@ from hardening.foundation.settings import ROOT, Judging, Settings
 from images.context import Context
 from pipelines.demo.flow import CONTENT as DEMO
 from pipelines.lint import content_problems, lint_content
-from pipelines.rollout.session import desk
+from pipelines.rollout.session import fleet_session
 from tests.loop import CHILD, definition
 
 TODAY = date(2026, 6, 1)
@@ -178,7 +178,7 @@ def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(tmp_path:
     file.write_text(FLEET + 'policy = "defualt"\n' + TO)
     settings = Settings(state=tmp_path / "state", content=(tmp_path,))
     context = Context(settings, datetime(2026, 6, 1, tzinfo=UTC), str, str)
-    opened = desk("l-fleet", context, engine=lambda: pytest.fail("it was asked"), now=lambda: context.now)
+    opened = fleet_session("l-fleet", context, engine=lambda: pytest.fail("it was asked"), now=lambda: context.now)
     with pytest.raises(ContentError, match=r"l-fleet\.toml: policy: no policy is named defualt"), opened:
         pytest.fail("it was opened")
 

@@ -226,7 +226,7 @@ def test_sections_lie_where_the_layout_says(root: Path, folder: Path) -> None:
 def test_padding_that_cannot_be_removed_is_an_error(root: Path, tmp_path: Path) -> None:
     """debugfs says by its exit status that all went well, whatever went wrong."""
     run(["cp", "--sparse=always", str(root), str(tmp_path / "copy")])
-    place = filesystem.Place(tmp_path / "copy", 0, root.stat().st_size)
+    place = filesystem.FilePlacement(tmp_path / "copy", 0, root.stat().st_size)
     with pytest.raises(OutsideError, match="debugfs could not finish") as error:
         filesystem.remove_padding([Padding("lost+found/absent", 0)], place, tmp_path)
     assert "absent" in error.value.evidence or "not found" in error.value.evidence

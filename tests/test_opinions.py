@@ -14,7 +14,7 @@ from hardening.model import Enforcement, Severity
 from images.artifact import Package
 from images.release.lifecycle import Status, status
 from images.scan import SCANNERS, syft
-from tests.test_evaluate import DAY, NOW, finding, judged, policy, report
+from tests.test_gate import DAY, NOW, finding, judged, policy, report
 from tests.test_lifecycle import RELEASE
 from tests.test_scanners import INPUTS, TARGET, sample
 

@@ -34,11 +34,11 @@ from pipelines.fleet.members import Key, Target
 from pipelines.host import embedded_registry
 from pipelines.rollout.approval import approve_plan, file_plan, read_plan
 from pipelines.rollout.approved_plan import digest
-from pipelines.rollout.executor import carry_out
+from pipelines.rollout.executor import execute
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.orders import Order
 from pipelines.rollout.service import back, start
-from pipelines.rollout.session import FleetSession, check, desk
+from pipelines.rollout.session import FleetSession, check, fleet_session
 from pipelines.rollout.store import history, newest, tell, view
 from tests.loop import until
 
@@ -79,8 +79,8 @@ class Place:
     def login(self) -> dict[str, str] | None:
         return auth_config(self.settings, self.address)
 
-    def desk(self, context: Context) -> Any:
-        return desk("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
+    def session(self, context: Context) -> Any:
+        return fleet_session("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
 
     def publish(
         self, context: Context, answer: str, *, days: int, ends: int = 30, channel: str = "stable",
@@ -141,7 +141,7 @@ def test_an_expired_member_is_found_planned_and_replaced_only_with_apply(
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     new = place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         line = member_lines(check(at))[0]
         assert set(line.violations) == {"expired", "superseded"}
         planned, state = start(at, apply=False)
@@ -165,7 +165,7 @@ def test_a_member_that_has_died_is_missed_by_the_check(place: Place, context: Co
     old = place.publish(context, "one", days=40, ends=-1)
     for name in ("web-1", "web-2"):
         place.run(f"{old.repository}@{old.digest}", name)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         assert [line.healthy for line in member_lines(check(at))] == [True, True]
         place.api.kill("web-2")
         for _ in range(2):
@@ -184,7 +184,7 @@ def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         with pytest.raises(RefusedError, match="the fleet fleet-test asks for an approval"):
             start(at, apply=True)
         file_plan(context, at.plan(()), tmp_path / "plan.json")
@@ -213,7 +213,7 @@ def test_two_rollouts_of_the_same_moment_do_not_meet(place: Place, context: Cont
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=2)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True)).steps] == ["new"]
         new = place.publish(context, "three", days=1)
         context.ledger.record_release(replace(context.ledger.releases("fleet-test")[1], expires_at=NOW - DAY))
@@ -231,7 +231,7 @@ def test_a_target_that_is_revoked_during_a_rollout_reaches_no_other_member(
     for name in ("web-1", "web-2"):
         place.run(f"{old.repository}@{old.digest}", name)
     new = place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         remove = at.members.remove_old
 
         def then_revoke(key: Key) -> None:
@@ -281,7 +281,7 @@ def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Con
     busybox_image(place.api, "fleet-test:stranger", "stranger")
     place.run("fleet-test:stranger")
     place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         assert set(member_lines(check(at))[0].violations) == {"unknown", "approved_source"}
         with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
             start(at, apply=True, as_owner=True)
@@ -302,7 +302,7 @@ def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Pl
     place.api.commit(changed["Id"], repository="fleet-test", tag="shop", changes=['CMD ["/web"]'])
     place.run("fleet-test:shop")
     place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         line = member_lines(check(at))[0]
         planned = start(at, apply=False)[0]
     assert (line.release, line.base[:10]) == ("", "fleet-test")
@@ -325,7 +325,7 @@ def test_an_application_that_names_a_base_and_holds_none_of_it_is_unknown(place:
     app = f"{other.repository}:app"
     place.api.pull(app, auth_config=place.login())
     place.run(app)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         line = member_lines(check(at))[0]
     assert (line.release, line.base) == ("", "")
     assert "unknown" in line.violations
@@ -334,7 +334,7 @@ def test_an_application_that_names_a_base_and_holds_none_of_it_is_unknown(place:
 def test_nothing_that_matches_is_said(place: Place, context: Context) -> None:
     """An empty fleet is no compliant one."""
     place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         assert check(at) == ()
         with pytest.raises(RefusedError, match="app=fleet-test"):
             start(at, apply=False)
@@ -346,7 +346,7 @@ def test_a_registry_that_cannot_be_reached_is_no_unknown_image(place: Place, con
     place.run(f"{old.repository}@{old.digest}")
     embedded_registry.stop(place.settings)
     quick = replace(context, settings=place.settings.model_copy(update={"retry_for": timedelta(seconds=1)}))
-    with closing(quick.ledger), place.desk(quick) as at, pytest.raises(OutsideError):
+    with closing(quick.ledger), place.session(quick) as at, pytest.raises(OutsideError):
         check(at)
 
 
@@ -372,7 +372,7 @@ def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
     child = multiprocessing.get_context("spawn").Process(target=rolls, args=(place.settings, place.address, place.host))
     child.start()
     until(lambda: stage(context) == "baking", "the bake", seconds=60)
-    with place.desk(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
+    with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
         start(at, apply=True, as_owner=True)
     for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
         assert tell(context, "fleet-test", said, "to see").carried
@@ -396,7 +396,7 @@ def test_a_rollout_that_is_over_goes_back_to_exactly_what_ran_before(place: Plac
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         start(at, apply=True, as_owner=True)
         place.publish(context, "three", days=0)
         outcome = back(at, newest(context, "fleet-test"))
@@ -418,7 +418,7 @@ def test_a_member_that_could_not_go_back_goes_back_when_it_is_asked_for_again(
     def refuses(_fleet: DockerFleet, target: Target) -> None:
         raise RefusedError(f"{target.reference} is away")
 
-    with place.desk(context) as at:
+    with place.session(context) as at:
         start(at, apply=True, as_owner=True)
         with monkeypatch.context() as patched:
             patched.setattr(DockerFleet, "prepare", refuses)
@@ -435,11 +435,11 @@ def test_a_rollout_that_can_never_end_does_not_keep_the_fleet_for_ever(place: Pl
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
-    with place.desk(context) as at:
+    with place.session(context) as at:
         made = at.plan(()).plan
         broken = replace(made, waves=tuple(replace(wave, parallel=0) for wave in made.waves))
         with pytest.raises(UsageError, match="broke off: IndexError"):
-            carry_out(at, to_json(Order("fleet-test-0", broken, at.fleet.limits)))
+            execute(at, to_json(Order("fleet-test-0", broken, at.fleet.limits)))
         seen = newest(context, "fleet-test")
         assert (seen.row.open, seen.state and seen.state.stage) == (False, "ended")
         outcome = start(at, apply=True, as_owner=True)[1]
@@ -458,7 +458,7 @@ def stage(context: Context) -> str:
 def rolls(settings: Settings, address: str, host: str) -> None:
     """A process that rolls."""
     context = Context(settings, NOW, lambda: host, lambda: address)
-    with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
+    with fleet_session("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
         start(at, apply=True, as_owner=True)
 
 
@@ -474,7 +474,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
     assert len(context.ledger.open_rollouts("fleet-test")) == 1
-    with place.desk(context) as at:
+    with place.session(context) as at:
         planned, outcome = start(at, apply=True, as_owner=True)
         assert (planned.steps, outcome) == ((), None), "what was left is finished, and nothing else violates"
         assert member_lines(check(at))[0].violations == ()
@@ -487,7 +487,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
 def killed_at_stop(settings: Settings, address: str, host: str) -> None:
     """A process that rolls, and dies right after it has stopped the old container."""
     context = Context(settings, NOW, lambda: host, lambda: address)
-    with desk("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
+    with fleet_session("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
         fatal(at)
         start(at, apply=True, as_owner=True)
 
@@ -511,5 +511,5 @@ def test_the_ledger_is_needed_for_nothing_that_the_registry_tells(place: Place, 
     with closing(empty):
         bare = replace(context)
         bare.__dict__["ledger"] = empty
-        with place.desk(bare) as at:
+        with place.session(bare) as at:
             assert member_lines(check(at))[0].violations == ("unknown",)

@@ -49,7 +49,7 @@ def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_pos
         assert owner.is_alive()
         os.kill(owner.pid or 0, signal.SIGKILL)
         owner.join(10)
-        with place.desk(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
+        with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
             start(at, apply=True, as_owner=True)
         until(lambda: not newest(context, "fleet-test").carried, "the lease's end", seconds=30)
         heir = process(place)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
 from pipelines.fleet.docker.container_spec import repository
-from pipelines.fleet.members import Origin, Target
+from pipelines.fleet.members import Provenance, Target
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.plan import Plan, plan
@@ -225,7 +225,7 @@ def test_an_unknown_replacement_is_refused() -> None:
 
 def test_a_fleet_that_is_mostly_unknown_is_not_believed() -> None:
     """Seven of ten: is the ledger the right one? They are taken over by name, on purpose."""
-    members = [*several(7, "unknown", origin=Origin()), *[judged(f"ok-{n}") for n in range(3)]]
+    members = [*several(7, "unknown", origin=Provenance()), *[judged(f"ok-{n}") for n in range(3)]]
     with pytest.raises(RefusedError, match="7 of 10 members are unknown") as error:
         plan(fleet(), members, target(), NOW)
     assert "--adopt" in error.value.hint
@@ -263,7 +263,7 @@ def test_what_is_only_recorded_or_waived_rolls_nobody() -> None:
 
 def test_a_golden_image_never_takes_the_place_of_an_application() -> None:
     """Its owner rebuilds it on the newer base."""
-    on_base = judged("web-1", "superseded", origin=Origin(base=release()))
+    on_base = judged("web-1", "superseded", origin=Provenance(base=release()))
     planned = plan(fleet(), [on_base], target(), NOW)
     assert planned.steps == ()
     assert "application image" in planned.skipped[0].why
@@ -271,7 +271,7 @@ def test_a_golden_image_never_takes_the_place_of_an_application() -> None:
 
 def test_another_golden_image_is_replaced_only_when_adopted() -> None:
     """A selector that catches a stranger does not turn it into a web server."""
-    stranger = judged("web-1", "expired", origin=Origin(release=release(name="python-runtime")))
+    stranger = judged("web-1", "expired", origin=Provenance(release=release(name="python-runtime")))
     assert "python-runtime" in plan(fleet(), [stranger], target(), NOW).skipped[0].why
     assert len(plan(fleet(), [stranger], target(), NOW, adopt=["web-1"]).steps) == 1
 
@@ -279,10 +279,14 @@ def test_another_golden_image_is_replaced_only_when_adopted() -> None:
 def test_an_application_is_rolled_only_when_its_own_tag_has_a_newer_digest() -> None:
     """Until then it is reported with its base."""
     of = fleet(replacement={"tag": "r.example/shop:1"})
-    same = judged("web-1", "superseded", origin=Origin(base=release()), image="r.example/shop:1", digests=("sha256:a",))
-    old = judged("web-2", "superseded", origin=Origin(base=release()), image="r.example/shop:1", digests=("sha256:b",))
+    same = judged(
+        "web-1", "superseded", origin=Provenance(base=release()), image="r.example/shop:1", digests=("sha256:a",)
+    )
+    old = judged(
+        "web-2", "superseded", origin=Provenance(base=release()), image="r.example/shop:1", digests=("sha256:b",)
+    )
     other = judged(
-        "web-3", "superseded", origin=Origin(base=release()), image="r.example/blog:1", digests=("sha256:d",)
+        "web-3", "superseded", origin=Provenance(base=release()), image="r.example/blog:1", digests=("sha256:d",)
     )
     planned = plan(of, [same, old, other], Target("r.example/shop@sha256:a", "sha256:a", release(9)), NOW)
     assert [step.member.name for step in planned.steps] == ["web-2"]
@@ -291,7 +295,7 @@ def test_an_application_is_rolled_only_when_its_own_tag_has_a_newer_digest() -> 
 
 def test_the_same_content_is_not_rolled_onto_itself() -> None:
     """Dates are no reason to restart anything."""
-    same = judged("web-1", "expired", origin=Origin(release=release(1, content="sha256:same")))
+    same = judged("web-1", "expired", origin=Provenance(release=release(1, content="sha256:same")))
     planned = plan(fleet(), [same], target(9, content="sha256:same"), NOW)
     assert "same content" in planned.skipped[0].why
 

@@ -20,7 +20,7 @@ from pipelines.cli.rollout_output import member_lines
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
 from pipelines.rollout import finish, member
-from pipelines.rollout.admission import leave
+from pipelines.rollout.admission import admit
 from pipelines.rollout.approved_plan import Present, compare, opened, seal, written
 from pipelines.rollout.orders import MemberOrder
 from pipelines.rollout.plan import plan
@@ -67,7 +67,7 @@ def test_what_goes_back_waits_for_no_window_and_no_budget(back: bool, room: int)
     """It went wrong: the sooner it is as it was, the better."""
     shut = [order(back=back, windows=SHUT)] * 2
     spent = [order(back=back, budgets=[{"nodes": "100%"}, {"nodes": 0, "reasons": ["expired"]}])] * 2
-    assert [leave(orders, 10, (), NOON).room for orders in (shut, spent)] == [room, room]
+    assert [admit(orders, 10, (), NOON).room for orders in (shut, spent)] == [room, room]
 
 
 DEAD = "it has exited; start it, or remove it"
@@ -246,14 +246,14 @@ def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
     @contextmanager
-    def no_desk(*_: Any, **__: Any) -> Iterator[str]:
-        yield "desk"
+    def no_session(*_: Any, **__: Any) -> Iterator[str]:
+        yield "session"
 
     def automated(_at: str, *, apply: bool) -> Any:
         asked.append(apply)
         return SimpleNamespace(outcome="rolled", detail="")
 
-    monkeypatch.setattr(nightly, "desk", no_desk)
+    monkeypatch.setattr(nightly, "fleet_session", no_session)
     monkeypatch.setattr(nightly, "automated", automated)
     context: Any = SimpleNamespace(now=NOW)
     assert nightly._fleet(context, "web") == ("rolled", "")

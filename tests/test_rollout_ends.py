@@ -21,12 +21,12 @@ from pipelines.rollout.state import GONE, MemberState, Outcome, Phase, Stage
 from pipelines.rollout.waves import Step, Wave, canary_of
 from tests.fleets import fleet, member
 from tests.simulation.fleet import SimulatedFleet
-from tests.simulation.scenario import Fault, Trouble
+from tests.simulation.scenario import Fault, FaultKind
 from tests.simulation.stage import name_of
 from tests.test_rollout_run import WIDE, Run, phases
 
 ASKS = {"auto_promote": False}
-LEFT_ALONE = (Fault(Trouble.PROTECTED, 0), Fault(Trouble.VANISHES, 0), Fault(Trouble.FIXED, 0))
+LEFT_ALONE = (Fault(FaultKind.PROTECTED, 0), Fault(FaultKind.VANISHES, 0), Fault(FaultKind.FIXED, 0))
 
 
 @pytest.mark.parametrize("left", LEFT_ALONE, ids=str)
@@ -45,14 +45,14 @@ def test_where_the_canary_was_left_alone_the_next_member_is_the_canary(limits: d
 
 def test_a_canary_is_passed_on_until_one_is_new() -> None:
     """Two of three are left alone: the third one is baked and approved."""
-    run = Run(ASKS, *(Fault(Trouble.PROTECTED, 0, member=number) for number in (0, 1)))
+    run = Run(ASKS, *(Fault(FaultKind.PROTECTED, 0, member=number) for number in (0, 1)))
     assert phases(run.play()) == [Phase.SKIPPED, Phase.SKIPPED, Phase.NEW]
     assert Event.APPROVAL in run.ledger.events
 
 
 def test_where_nobody_becomes_new_nobody_is_asked() -> None:
     """There is nothing to approve."""
-    run = Run(ASKS, *(Fault(Trouble.PROTECTED, 0, member=number) for number in range(3)))
+    run = Run(ASKS, *(Fault(FaultKind.PROTECTED, 0, member=number) for number in range(3)))
     assert phases(run.play()) == [Phase.SKIPPED] * 3
     assert Event.APPROVAL not in run.ledger.events
 
@@ -60,14 +60,14 @@ def test_where_nobody_becomes_new_nobody_is_asked() -> None:
 @pytest.mark.parametrize("limits", [{}, ASKS], ids=["bakes", "asks"])
 def test_a_canary_whose_old_one_vanished_bakes_and_is_approved_like_any(limits: dict[str, Any]) -> None:
     """It serves the new version: what it proves counts, and what it does not prove, too."""
-    vanishes = Fault(Trouble.VANISHES, 20, member=0)
+    vanishes = Fault(FaultKind.VANISHES, 20, member=0)
     run = Run(limits, vanishes)
     assert phases(run.play()) == [Phase.NEW] * 3
     assert (Event.APPROVAL in run.ledger.events) == (limits is ASKS)
     second = run.ledger.audited.index(f"create {name_of(1)}")
     at = next(time for time, effects, _ in run.seen if effects > second)
     assert at - run.first(Stage.BAKING) >= 300
-    ill = Run(limits, vanishes, Fault(Trouble.FALLS_ILL, 200, member=0, amount=1e6))
+    ill = Run(limits, vanishes, Fault(FaultKind.FALLS_ILL, 200, member=0, amount=1e6))
     outcome = ill.play()
     assert phases(outcome) == [Phase.NEW, Phase.PLANNED, Phase.PLANNED]
     assert "fell ill while it baked" in outcome.state.failure
@@ -170,7 +170,7 @@ def run_until(run: Run, line: str) -> float:
 
 def test_a_rollout_that_ends_with_fewer_members_than_it_began_with_is_no_success() -> None:
     """A member that was replaced is removed by somebody else afterwards: its name is told."""
-    run = Run({}, Fault(Trouble.VANISHES, 400, member=0))
+    run = Run({}, Fault(FaultKind.VANISHES, 400, member=0))
     outcome = run.play()
     assert phases(outcome) == [Phase.NEW] * 3
     said = f"it began with 3 serving members and ends with 2; these serve no longer: {name_of(0)}"

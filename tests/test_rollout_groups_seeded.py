@@ -16,7 +16,7 @@ from pipelines.fleet.port import Group, Pacing
 from pipelines.rollout import group
 from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.orders import Part
+from pipelines.rollout.orders import Scope
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import MemberState, Outcome, Phase
@@ -129,8 +129,8 @@ def test_a_rest_that_pins_anew_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(group, "_serving", lambda work: work.end(Phase.SERVING, "its canary is new"))
     real = Rolling.roll_group
 
-    async def pins_anew(rolling: Rolling, step: GroupStep, part: Part, pinned: str = "") -> MemberState:
-        return await real(rolling, step, part, f'{{"version": "{NEW}"}}' if part is Part.REST else pinned)
+    async def pins_anew(rolling: Rolling, step: GroupStep, part: Scope, pinned: str = "") -> MemberState:
+        return await real(rolling, step, part, f'{{"version": "{NEW}"}}' if part is Scope.REST else pinned)
 
     monkeypatch.setattr(Rolling, "roll_group", pins_anew)
     assert caught()

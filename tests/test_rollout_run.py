@@ -24,14 +24,14 @@ from pipelines.rollout.rollback import UNFINISHED
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import MemberState, Outcome, Phase, Stage
 from pipelines.rollout.steps import HELD
-from tests.simulation.estate import ID
 from tests.simulation.execution import Row as FlowRow
 from tests.simulation.faults import arrange
 from tests.simulation.fleet import SimulatedFleet
+from tests.simulation.invariants import kept, watch
 from tests.simulation.memory import EPOCH
-from tests.simulation.promises import kept, watch
-from tests.simulation.scenario import Fault, Scenario, Trouble
+from tests.simulation.scenario import Fault, FaultKind, Scenario
 from tests.simulation.stage import LEASE, NAME, TARGET, Simulation, name_of
+from tests.simulation.world import ID
 
 IN_PLACE = {"method": "in_place", "max_unavailable": 1}
 WIDE = {"max_parallel": 5, "max_surge": 5, "budgets": [{"nodes": "100%"}]}
@@ -83,8 +83,8 @@ def phases(outcome: Outcome) -> list[Phase]:
 
 
 def dying(number: int) -> Iterable[Fault]:
-    yield Fault(Trouble.DIES_BEFORE, number)
-    yield Fault(Trouble.DIES_AFTER, number)
+    yield Fault(FaultKind.DIES_BEFORE, number)
+    yield Fault(FaultKind.DIES_AFTER, number)
 
 
 @pytest.mark.parametrize("limits", [{}, IN_PLACE, WIDE], ids=["surge", "in place", "side by side"])
@@ -180,11 +180,11 @@ def test_a_new_one_that_takes_its_time_to_start_is_waited_for_and_an_abort_is_no
     limits: dict[str, Any], start: int
 ) -> None:
     """The wait is the flow's and not the step's: a person who stops it is heard before the machine runs."""
-    slow = Fault(Trouble.TAKES_TIME, start, amount=20)
+    slow = Fault(FaultKind.TAKES_TIME, start, amount=20)
     run = Run(limits, slow)
     assert phases(run.play()) == [Phase.NEW] * 3
     assert run.ended_at > 20 * HELD.total_seconds()
-    stopped = Run(limits, slow, Fault(Trouble.ABORT, 10))
+    stopped = Run(limits, slow, Fault(FaultKind.ABORT, 10))
     assert phases(stopped.play()) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
     assert f"start {name_of(0)}" not in stopped.ledger.audited
     assert stopped.images() == stopped.pinned
@@ -207,7 +207,7 @@ def test_an_old_one_that_drains_is_given_what_is_left_of_its_time_and_a_new_one_
     assert phases(Run({"drain": "20s"}, members=1).play()) == [Phase.NEW]
     assert (given[0], len(given)) == (20, 11)
     assert given == sorted(given, reverse=True)
-    ill = Run({"drain": "5m"}, Fault(Trouble.FALLS_ILL, 100, amount=1e6), members=1)
+    ill = Run({"drain": "5m"}, Fault(FaultKind.FALLS_ILL, 100, amount=1e6), members=1)
     assert phases(ill.play()) == [Phase.OLD]
     assert f"retire {name_of(0)}" not in ill.ledger.audited
 
@@ -226,7 +226,7 @@ def test_in_place_what_has_begun_to_stop_goes_on_to_its_next_safe_point_though_s
 
     real = SimulatedFleet.retire
     monkeypatch.setattr(SimulatedFleet, "retire", stops)
-    run, serving = Run(IN_PLACE, Fault(Trouble.PAUSE, 10, amount=5_000)), []
+    run, serving = Run(IN_PLACE, Fault(FaultKind.PAUSE, 10, amount=5_000)), []
     run.memory.at(9, lambda: serving.append(run.estate.capacity()))
     run.memory.at(1_000, lambda: serving.append(run.estate.capacity()))
     assert phases(run.play()) == [Phase.NEW] * 3
@@ -256,7 +256,7 @@ def test_what_makes_no_way_has_failed_and_what_goes_on_has_not(monkeypatch: pyte
 
 def test_the_old_one_is_kept_until_the_bake_has_passed() -> None:
     """A canary that falls ill while it bakes is put back to exactly what was there; nobody else is touched."""
-    run = Run({}, Fault(Trouble.FALLS_ILL, 200, amount=1e6))
+    run = Run({}, Fault(FaultKind.FALLS_ILL, 200, amount=1e6))
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
     assert "fell ill while it baked" in outcome.state.failure
@@ -268,7 +268,7 @@ def test_the_old_one_is_kept_until_the_bake_has_passed() -> None:
 
 def test_a_replacement_that_is_revoked_while_it_bakes_goes_no_further() -> None:
     """The canary is restored at once, not only at the end of the bake."""
-    run = Run({}, Fault(Trouble.REVOKED, 200))
+    run = Run({}, Fault(FaultKind.REVOKED, 200))
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
     assert "revoked" in outcome.state.failure
@@ -277,13 +277,13 @@ def test_a_replacement_that_is_revoked_while_it_bakes_goes_no_further() -> None:
 
 def test_what_was_promoted_before_a_failure_stays() -> None:
     """Only the broken wave goes back; the next check finds the others, and a good release replaces them."""
-    run = Run({}, Fault(Trouble.REVOKED, 380))
+    run = Run({}, Fault(FaultKind.REVOKED, 380))
     assert phases(run.play()) == [Phase.NEW, Phase.OLD, Phase.PLANNED]
 
 
 def test_an_alarm_that_fires_rolls_back() -> None:
     """Any of those that the fleet names."""
-    run = Run({"alarms": ["http://alarm.example"]}, Fault(Trouble.ALARM, 200, amount=10))
+    run = Run({"alarms": ["http://alarm.example"]}, Fault(FaultKind.ALARM, 200, amount=10))
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
     assert "http://alarm.example" in outcome.state.failure
@@ -292,7 +292,7 @@ def test_an_alarm_that_fires_rolls_back() -> None:
 @pytest.mark.parametrize("limits", [{}, IN_PLACE], ids=["surge", "in place"])
 def test_a_broken_replacement_stops_the_rollout_and_the_old_one_serves(limits: dict[str, Any]) -> None:
     """The failure carries what was seen and the last words of the new one."""
-    run = Run(limits, Fault(Trouble.NEVER_HEALTHY))
+    run = Run(limits, Fault(FaultKind.NEVER_HEALTHY))
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
     assert "health: does not answer" in outcome.state.failure
@@ -303,7 +303,7 @@ def test_a_broken_replacement_stops_the_rollout_and_the_old_one_serves(limits: d
 
 def test_one_bad_member_takes_its_whole_wave_back() -> None:
     """The other canary served already: it goes only after its old one serves again, without a gap."""
-    run = Run(WIDE | {"canary": 2}, Fault(Trouble.NEVER_HEALTHY, member=1))
+    run = Run(WIDE | {"canary": 2}, Fault(FaultKind.NEVER_HEALTHY, member=1))
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD, Phase.OLD, Phase.PLANNED]
     assert run.least == 3
@@ -312,7 +312,7 @@ def test_one_bad_member_takes_its_whole_wave_back() -> None:
 
 def test_without_auto_rollback_only_the_bad_member_goes_back() -> None:
     """The good ones of its wave are kept, and the rollout has failed all the same."""
-    run = Run(WIDE | {"canary": 2, "auto_rollback": False}, Fault(Trouble.NEVER_HEALTHY, member=1))
+    run = Run(WIDE | {"canary": 2, "auto_rollback": False}, Fault(FaultKind.NEVER_HEALTHY, member=1))
     outcome = run.play()
     assert phases(outcome) == [Phase.NEW, Phase.OLD, Phase.PLANNED]
     assert outcome.state.failure
@@ -345,8 +345,8 @@ def test_a_fault_of_ours_in_one_members_flow_is_that_members_failure() -> None:
     assert states == [(Phase.FAILED, "KeyError: 'colour'"), (Phase.NEW, "")]
 
 
-@pytest.mark.parametrize("trouble", [Trouble.PROTECTED, Trouble.VANISHES, Trouble.FIXED])
-def test_each_member_is_judged_again_right_before_it_is_touched(trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", [FaultKind.PROTECTED, FaultKind.VANISHES, FaultKind.FIXED])
+def test_each_member_is_judged_again_right_before_it_is_touched(trouble: FaultKind) -> None:
     """Protected, gone or fixed by now: it is left alone with a reason, and the rest goes on."""
     run = Run({}, Fault(trouble, 60, member=1))
     outcome = run.play()
@@ -357,7 +357,7 @@ def test_each_member_is_judged_again_right_before_it_is_touched(trouble: Trouble
 
 def test_a_member_that_was_made_anew_meanwhile_is_pinned_as_it_is_now() -> None:
     """Rollback goes to what stood there right before the first change, not to what the plan saw."""
-    run = Run({}, Fault(Trouble.NEVER_HEALTHY))
+    run = Run({}, Fault(FaultKind.NEVER_HEALTHY))
     box = run.estate.boxes.pop("old-0")
     run.estate.boxes["other"] = replace(box, handle="other", exact="r.example/other@sha256:1")
     run.pinned[box.member] = "r.example/other@sha256:1"
@@ -368,9 +368,9 @@ def test_a_member_that_was_made_anew_meanwhile_is_pinned_as_it_is_now() -> None:
 def test_in_place_waits_while_another_illness_takes_the_room_and_then_gives_up() -> None:
     """The floor counts who serves at that moment; nothing is taken away from a fleet that is ill already."""
     limits = IN_PLACE | {"progress_deadline": "10m"}
-    brief = Run(limits, Fault(Trouble.OLD_ILL, 1, member=2, amount=300))
+    brief = Run(limits, Fault(FaultKind.OLD_ILL, 1, member=2, amount=300))
     assert phases(brief.play()) == [Phase.NEW] * 3
-    lasting = Run(limits, Fault(Trouble.OLD_ILL, 1, member=2, amount=1e6))
+    lasting = Run(limits, Fault(FaultKind.OLD_ILL, 1, member=2, amount=1e6))
     outcome = lasting.play()
     assert Phase.NEW not in phases(outcome)
     assert "the floor is 2" in outcome.state.failure
@@ -379,7 +379,7 @@ def test_in_place_waits_while_another_illness_takes_the_room_and_then_gives_up()
 
 def test_a_fleet_that_does_not_answer_is_no_empty_fleet() -> None:
     """Nothing is touched, and the failure says why."""
-    run = Run({}, Fault(Trouble.DARK, 0, amount=1e6))
+    run = Run({}, Fault(FaultKind.DARK, 0, amount=1e6))
     outcome = run.play()
     assert phases(outcome) == [Phase.PLANNED] * 3
     assert "does not answer" in outcome.state.failure
@@ -388,14 +388,14 @@ def test_a_fleet_that_does_not_answer_is_no_empty_fleet() -> None:
 def test_a_fleet_that_is_away_for_a_while_is_waited_for() -> None:
     """Ten minutes in which nobody could read or act: what was under way goes on, or is put back."""
     for at in (5, 20, 36, 100, 345, 380):
-        outcome = Run({}, Fault(Trouble.DARK, at, amount=600)).play()
+        outcome = Run({}, Fault(FaultKind.DARK, at, amount=600)).play()
         assert Phase.FAILED not in phases(outcome), at
 
 
 def test_a_pause_lets_nothing_begin_and_a_resume_goes_on() -> None:
     """In a health wait, in a bake, between members."""
     for at in (10, 60, 380):
-        run = Run({}, Fault(Trouble.PAUSE, at, amount=1000))
+        run = Run({}, Fault(FaultKind.PAUSE, at, amount=1000))
         assert phases(run.play()) == [Phase.NEW] * 3
         assert run.effects_between(at + 2, at + 999) == 0, at
         assert (Event.PAUSED in run.ledger.events) == (at == 60), "what waits in a member is shown as its step"
@@ -404,7 +404,7 @@ def test_a_pause_lets_nothing_begin_and_a_resume_goes_on() -> None:
 @pytest.mark.parametrize("at", [10, 200, 380])
 def test_an_abort_takes_effect_at_once_also_in_a_bake(at: float) -> None:
     """What is half done goes back; what was promoted stays."""
-    run = Run({}, Fault(Trouble.ABORT, at))
+    run = Run({}, Fault(FaultKind.ABORT, at))
     outcome = run.play()
     assert run.ended_at < at + 15
     assert phases(outcome)[0] is (Phase.NEW if at > 350 else Phase.OLD)
@@ -413,7 +413,7 @@ def test_an_abort_takes_effect_at_once_also_in_a_bake(at: float) -> None:
 
 def test_a_rollback_takes_promoted_members_to_what_was_pinned_before_their_first_change() -> None:
     """Each to its own version, though they were not the same."""
-    run = Run(WIDE, Fault(Trouble.ROLLBACK, 390), members=10)
+    run = Run(WIDE, Fault(FaultKind.ROLLBACK, 390), members=10)
     outcome = run.play()
     assert phases(outcome).count(Phase.NEW) == 0
     assert any("it went back to" in member.note for member in outcome.members)
@@ -424,7 +424,7 @@ def test_a_rollback_takes_promoted_members_to_what_was_pinned_before_their_first
 def test_a_rollback_that_cannot_go_on_leaves_nobody_half_way() -> None:
     """A member vanishes meanwhile, so that nobody more may be taken away: each of the others is old or new."""
     limits = WIDE | IN_PLACE | {"bake_time": "0s", "min_healthy_time": "10s"}
-    run = Run(limits, Fault(Trouble.ROLLBACK, 100), Fault(Trouble.VANISHES, 120, member=0), members=6)
+    run = Run(limits, Fault(FaultKind.ROLLBACK, 100), Fault(FaultKind.VANISHES, 120, member=0), members=6)
     outcome = run.play()
     assert outcome.state.failure.startswith(UNFINISHED)
     assert {Phase.NEW, Phase.OLD} < set(phases(outcome))
@@ -441,8 +441,8 @@ def test_a_canary_waits_for_approval_where_the_fleet_wants_it() -> None:
 
 def test_an_approval_cuts_a_bake_short() -> None:
     """A person has seen enough; one that was given before the bake counts for nothing."""
-    long, short = Run(), Run({}, Fault(Trouble.APPROVE, 60))
-    early = Run({}, Fault(Trouble.APPROVE, 1))
+    long, short = Run(), Run({}, Fault(FaultKind.APPROVE, 60))
+    early = Run({}, Fault(FaultKind.APPROVE, 1))
     for run in (long, short, early):
         run.play()
     assert short.ended_at < long.ended_at - 200
@@ -493,7 +493,7 @@ def test_asleep_at_every_step_before_and_after_its_effect_it_comes_to_the_same_e
     calm = Run(small, members=2)
     calm.play()
     for number in range(1, calm.steps):
-        for trouble in (Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER):
+        for trouble in (FaultKind.SLEEPS_BEFORE, FaultKind.SLEEPS_AFTER):
             for span in (20, 70):
                 run = Run(small, Fault(trouble, number, amount=span), members=2, shared=shared)
                 assert phases(run.play()) == [Phase.NEW] * 2, (trouble, number, span)
@@ -505,13 +505,13 @@ def test_asleep_at_every_step_before_and_after_its_effect_it_comes_to_the_same_e
 def test_whoever_lost_the_lease_does_nothing_more() -> None:
     """It wakes up in the middle of a rollout that another process has gone on with."""
     for at in range(0, 400, 25):
-        run = Run({}, Fault(Trouble.STALLED, at, amount=120))
+        run = Run({}, Fault(FaultKind.STALLED, at, amount=120))
         assert phases(run.play()) == [Phase.NEW] * 3, at
 
 
 def test_a_second_start_is_refused_while_the_first_one_runs() -> None:
     """One rollout per fleet."""
-    run = Run({}, Fault(Trouble.RIVAL, 0), Fault(Trouble.RIVAL, 100))
+    run = Run({}, Fault(FaultKind.RIVAL, 0), Fault(FaultKind.RIVAL, 100))
     run.play()
     assert (run.refused, set(run.memory.rows)) == (2, {row for row in run.memory.rows if row.startswith(ID)})
 

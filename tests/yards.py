@@ -103,4 +103,4 @@ def roll(yard: Yard, of: Fleet, image: str, rollout: str = "r1", back: tuple[Mem
     """Roll all members to an image, for real; or back from it."""
     with DockerFleet(of, yard.host) as members, carried(members, yard.folder) as worker:
         order = Order(rollout, planned(members, yard.target(image)), of.limits, back=back)
-        return from_json(Outcome, worker.carry(ROLLOUT, rollout, to_json(order)))
+        return from_json(Outcome, worker.execute(ROLLOUT, rollout, to_json(order)))

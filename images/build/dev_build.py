@@ -1,4 +1,4 @@
-"""An attempt: a machine as its definition and its controls stand now, built, booted and checked, and kept nowhere.
+"""A development build: a machine as definition and controls stand now, built, booted, checked, and kept nowhere.
 
 The loop of those who edit controls: what `image.build` does besides (a second boot, scans, the gate) is left out.
 """
@@ -22,7 +22,9 @@ from images.scan.verify import verify
 from images.store.oci import Store
 
 
-def attempt(context: Context, name: str, level: Level, control: str = "") -> tuple[str, tuple[CheckResult, ...]] | None:
+def dev_build(
+    context: Context, name: str, level: Level, control: str = ""
+) -> tuple[str, tuple[CheckResult, ...]] | None:
     """Build the machine `name` as it would be built now, boot it once at `level`; its digest and the results.
 
     With `control`, only that one is asked. None where the newest artifact is what would be built. Raises ContentError

@@ -74,7 +74,7 @@ def _system_partition(program: Path, stage: Path, epoch: int) -> Path:
     return stage
 
 
-def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int) -> filesystem.Place:
+def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int) -> filesystem.FilePlacement:
     """Make the disk with its system partition and room for a root of `size` bytes; returns where that lies."""
     definitions.mkdir()
     program = (stage / "EFI/BOOT/BOOTX64.EFI").stat().st_size
@@ -88,4 +88,4 @@ def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int
     ]
     done = run(dies_with_us(argv), env={"SOURCE_DATE_EPOCH": str(epoch)}, hint=HINT)
     root = next(part for part in json.loads(done.stdout) if part["label"] == ROOT_NAME)
-    return filesystem.Place(disk, root["offset"], root["raw_size"])
+    return filesystem.FilePlacement(disk, root["offset"], root["raw_size"])

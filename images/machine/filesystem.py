@@ -34,7 +34,7 @@ HINT = "Debian's packages e2fsprogs and libarchive13t64 make file systems; ./gol
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePlacement:
     """Where a file system lies: in which file, from which byte, and how large it is in bytes."""
 
     disk: Path
@@ -73,7 +73,7 @@ class Contents:
         return sum(one.blocks * FOUR_K + 256 for one in self.order)
 
 
-def write(contents: Contents, place: Place, epoch: int, work: Path) -> None:
+def write(contents: Contents, place: FilePlacement, epoch: int, work: Path) -> None:
     """Write `contents` as an ext4 file system to its place; times after `epoch` become it. Raises OutsideError."""
     options = f"offset={place.start},hash_seed={HASH_SEED},nodiscard,lazy_itable_init=1,root_owner=0:0"
     identity = ["-L", LABEL, "-U", UUID, "-b", str(FOUR_K), "-E", options]
@@ -106,7 +106,7 @@ def _write_archive(contents: Contents, file: IO[bytes], epoch: int) -> None:
                         tar.addfile(info, content)
 
 
-def remove_padding(padding: list[Padding], place: Place, work: Path) -> None:
+def remove_padding(padding: list[Padding], place: FilePlacement, work: Path) -> None:
     """Remove the padding from the file system, and what it wrote from the disk. Raises OutsideError."""
     script = work / "remove"
     asked = [f"stat /{one.path}\n" for one in padding if one.blocks]

@@ -17,7 +17,7 @@ from images.model import Bootstrap
 from images.plan.graph import order, with_ancestors
 from images.plan.plan import BuildPlan, decide, inputs_of
 from images.plan.upstream import Upstream
-from images.plan.validate import Soundness
+from images.plan.validate import DefinitionValidator
 
 PENDING = "pending"  # stands for the content digest of a parent that is yet to be built
 
@@ -78,7 +78,7 @@ class Planner:
                 f"made for {', '.join(made_for)}, not for {wanted}", file=loaded.folder / "image.toml", key="platforms",
                 hint="add it there, or build for another one with `platform` in goldsmith.toml",
             )  # fmt: skip
-        self.soundness.require(loaded)
+        self.validator.require(loaded)
         return wanted
 
     def bootstrap(self, loaded: LoadedDefinition) -> Bootstrap:
@@ -96,13 +96,13 @@ class Planner:
         return Upstream(self.context.settings, self.context.store)
 
     @cached_property
-    def soundness(self) -> Soundness:
+    def validator(self) -> DefinitionValidator:
         """What must hold of definitions before anything is made of them."""
-        return Soundness(self.context.settings.roots, self.context.now.date(), self.context.definitions)
+        return DefinitionValidator(self.context.settings.roots, self.context.now.date(), self.context.definitions)
 
     def overlay(self, loaded: LoadedDefinition) -> Overlay:
         """The rendered hardening of a definition."""
-        return self.soundness.overlay(loaded)
+        return self.validator.overlay(loaded)
 
     def sources(self, loaded: LoadedDefinition) -> str:
         """The package source text that the image holds; none in a static image, which has no package manager."""

@@ -23,7 +23,7 @@ MKOSI = "mkosi.conf"
 UNBUILT = "sha256:" + "0" * 64  # stands for a base's digest, which no content depends on
 
 
-class Soundness:
+class DefinitionValidator:
     """Cross-checks definitions against everything that they name; what several share is loaded and rendered once."""
 
     def __init__(self, roots: Sequence[Path], today: date, definitions: Mapping[str, LoadedDefinition]) -> None:

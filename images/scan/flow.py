@@ -23,7 +23,7 @@ from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unev
 from images.scan.boot_state import services_of
 from images.scan.denied import refuse_denied
 from images.scan.sandbox import read_answer, run_confined
-from images.scan.scan_cache import SBOM, inputs_of, standing
+from images.scan.scan_cache import SBOM, inputs_of, still_valid
 
 __all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]
 
@@ -106,7 +106,7 @@ def _still(known: ScanResult | None, entered: Mapping[str, str]) -> tuple[dict[s
     """What of an earlier scan stands: reports by scanner, and whether its SBOM does."""
     if known is None or not entered:
         return {}, False
-    return standing(known.reports, known.inputs, entered), known.inputs.get(SBOM) == entered[SBOM]
+    return still_valid(known.reports, known.inputs, entered), known.inputs.get(SBOM) == entered[SBOM]
 
 
 def _result(

@@ -38,7 +38,7 @@ def inputs_of(
     return {**found, SBOM: digest_of([*common, SBOM, _program("syft")])}
 
 
-def standing(
+def still_valid(
     reports: Iterable[ScanReport], before: Mapping[str, str], inputs: Mapping[str, str]
 ) -> dict[str, ScanReport]:
     """By scanner, the reports that the same inputs led to. An error never stands: it may not happen again. Pure."""

@@ -9,7 +9,7 @@ from images.context import Context
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.violations import Judged, named
-from pipelines.rollout.session import UNREAD, check, desk
+from pipelines.rollout.session import UNREAD, check, fleet_session
 from pipelines.wiring import image_context
 
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "image": "image", "golden image": "golden", "state": "state"}
@@ -35,7 +35,7 @@ def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
 
 
 def _seen(context: Context, fleet: str) -> list[SeenLine]:
-    with desk(fleet, context) as at:
+    with fleet_session(fleet, context) as at:
         return [_line(fleet, one) for one in check(at)]
 
 

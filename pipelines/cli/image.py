@@ -41,7 +41,7 @@ from pipelines.contract import (
     WhyOutput,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.rollout.session import check, desk
+from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 
 Errors = list[GoldsmithError | None]
@@ -286,7 +286,7 @@ def look_at_fleets(context: Context) -> None:
     """Let the ledger know what every fleet runs right now. Raises OutsideError: unread is not unused."""
     for name in sorted(load_fleets(context.settings.roots)):
         try:
-            with desk(name, context, now=lambda: context.now) as at:
+            with fleet_session(name, context, now=lambda: context.now) as at:
                 check(at)
         except GoldsmithError as error:
             raise OutsideError(

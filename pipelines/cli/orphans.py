@@ -12,11 +12,11 @@ from images.context import Context
 from images.ledger import Ledger
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.docker.orphans import DockerGround
-from pipelines.fleet.ec2.inventory import places
-from pipelines.fleet.ec2.orphans import Ec2Ground
+from pipelines.fleet.docker.orphans import DockerOrphanSource
+from pipelines.fleet.ec2.inventory import regions_of
+from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.model import FleetKind
-from pipelines.fleet.orphans import Ground, Reaping, Standing, decide
+from pipelines.fleet.orphans import OrphanSource, OwnerStatus, Reaping, decide
 from pipelines.wiring import clock, fleet_host, image_context
 
 REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "action", "because": "why"}
@@ -48,20 +48,22 @@ def _action(remove: bool, *, apply: bool) -> str:
     return ("removed" if apply else "remove") if remove else "keep"
 
 
-def grounds(context: Context, engine: Callable[[], str]) -> tuple[Ground, ...]:
+def orphan_sources(context: Context, engine: Callable[[], str]) -> tuple[OrphanSource, ...]:
     """Every place where the fleets of this installation are."""
     fleets = load_fleets(context.settings.roots).values()
-    found: list[Ground] = []
+    found: list[OrphanSource] = []
     if any(one.kind is FleetKind.DOCKER for one in fleets):
-        found.append(DockerGround(engine()))
+        found.append(DockerOrphanSource(engine()))
     machines = [one for one in fleets if one.kind is FleetKind.EC2]
     if machines:
-        where = dict.fromkeys(place for fleet in machines for place in places(fleet, context.cloud))
-        found.append(Ec2Ground(context.cloud.clients, where, context.ledger))
+        where = dict.fromkeys(place for fleet in machines for place in regions_of(fleet, context.cloud))
+        found.append(Ec2OrphanSource(context.cloud.clients, where, context.ledger))
     return tuple(found)
 
 
-def reap(over: Iterable[Ground], ledger: Ledger, now: datetime, actor: str, *, apply: bool) -> tuple[Reaping, ...]:
+def reap(
+    over: Iterable[OrphanSource], ledger: Ledger, now: datetime, actor: str, *, apply: bool
+) -> tuple[Reaping, ...]:
     """All that no rollout owns, and what becomes of it. Raises OutsideError where a ground cannot be read."""
     found = [
         (ground, reaping)
@@ -72,14 +74,14 @@ def reap(over: Iterable[Ground], ledger: Ledger, now: datetime, actor: str, *, a
     return tuple(_done(ground, reaping, ledger, now, actor) if apply else reaping for ground, reaping in found)
 
 
-def _standing(ledger: Ledger, rollout: str) -> Standing:
+def _standing(ledger: Ledger, rollout: str) -> OwnerStatus:
     known = ledger.rollout(rollout)
     if known is None:
-        return Standing.UNKNOWN
-    return Standing.OPEN if known.open else Standing.OVER
+        return OwnerStatus.UNKNOWN
+    return OwnerStatus.OPEN if known.open else OwnerStatus.OVER
 
 
-def _done(ground: Ground, reaping: Reaping, ledger: Ledger, now: datetime, actor: str) -> Reaping:
+def _done(ground: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime, actor: str) -> Reaping:
     """Remove a thing that may go; a failure is told and stops no other."""
     if not reaping.remove:
         return reaping
@@ -92,9 +94,9 @@ def _done(ground: Ground, reaping: Reaping, ledger: Ledger, now: datetime, actor
 
 
 def reap_rollouts(*, apply: bool) -> list[ReapLine]:
-    """What rollouts left in all places of the fleets, and what becomes of it."""
+    """What rollouts left in all regions_of of the fleets, and what becomes of it."""
     context = image_context(looks=not apply)
-    over = grounds(context, lambda: fleet_host(context))
+    over = orphan_sources(context, lambda: fleet_host(context))
     return reap_lines(reap(over, context.ledger, clock(), context.actor, apply=apply), apply=apply)
 
 

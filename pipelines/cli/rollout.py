@@ -37,7 +37,7 @@ from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.auto import AutoLine, automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start
-from pipelines.rollout.session import check, desk
+from pipelines.rollout.session import check, fleet_session
 from pipelines.rollout.status import towards
 from pipelines.rollout.store import View, newest, require_known, tell
 from pipelines.wiring import image_context
@@ -46,7 +46,7 @@ from pipelines.wiring import image_context
 def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
     """Judge every member of a fleet. Raises OutsideError where the engine cannot be read: unread is not compliant."""
     context = context or image_context(looks=True)
-    with desk(name, context) as at:
+    with fleet_session(name, context) as at:
         return member_lines(check(at))
 
 
@@ -73,7 +73,7 @@ def plan_roll(
 ) -> tuple[RollOutput, ApprovedPlan]:
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
     context = context or image_context(looks=not output)
-    with desk(name, context) as at:
+    with fleet_session(name, context) as at:
         sealed = plan_all(at, adopt)
         if output:
             file_plan(context, sealed, Path(output))
@@ -93,7 +93,7 @@ def roll_fleet(
         raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
     context = context or image_context(looks=not apply)
     approved = read_plan(Path(file)) if file else None
-    with desk(name, context) as at:
+    with fleet_session(name, context) as at:
         roll = roll_output(*start(at, apply=apply, adopt=adopt, approved=approved, as_owner=as_owner))
         wanted = not apply and not as_owner and needs_approval(at, approved)
         return roll.model_copy(update={"needs_approval": wanted})
@@ -128,7 +128,7 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     _refuse_revoked(context, seen, reason)
     if reason:
         context.ledger.audit(context.now, context.actor, Command.ROLLBACK, seen.row.id, reason)
-    with desk(fleet, context) as at:
+    with fleet_session(fleet, context) as at:
         done = back(at, seen)
     rows = [[one.name, one.phase, (one.note or one.failure).splitlines()] for one in done.members]
     print_table(["member", "outcome", "note"], rows)
@@ -166,7 +166,7 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
     failures: list[GoldsmithError] = []
     for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
         try:
-            with desk(fleet, context) as at:
+            with fleet_session(fleet, context) as at:
                 lines.append(automated(at, apply=apply))
         except GoldsmithError as error:
             failures.append(error)

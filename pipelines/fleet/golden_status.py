@@ -19,7 +19,7 @@ NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "policy-window", "waive
 
 
 @dataclass(frozen=True)
-class Standing:
+class GoldenStatus:
     """Answers for one judging of one fleet, from the ledger and the present policies."""
 
     fleet: Fleet

@@ -58,7 +58,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where a member's image comes from, as the ledger and the registry tell it.
 
     `release` is the newest release over the member's own content, and its date is the member's date. `base` is the

@@ -27,7 +27,7 @@ class FleetKind(StrEnum):
     EC2 = "ec2"
 
 
-class Way(StrEnum):
+class ReplacementStrategy(StrEnum):
     """How a standalone EC2 instance gets another image: a new instance, or a new root volume in the same instance."""
 
     INSTANCE = "instance"
@@ -76,7 +76,7 @@ class Ec2(Content):
 
     regions: tuple[Region, ...] = Field((), description="regions to look in; empty: all of the [aws] settings")
     accounts: tuple[Account, ...] = Field((), description="accounts to look in; empty: the one that owns the images")
-    way: Way = Way.INSTANCE
+    way: ReplacementStrategy = ReplacementStrategy.INSTANCE
     keep_address: bool = Field(
         False, description="the first private address is part of each member; only root_volume keeps it"
     )

@@ -21,7 +21,7 @@ BACK = "-back"  # a rollout's way back launches under a name of its own
 
 
 @dataclass(frozen=True)
-class Leaving:
+class Orphan:
     """One thing that a rollout launched, or kept, and that is no member. `held`: why it stays whatever its lease says.
 
     `where` is the engine, or `account/region`.
@@ -40,12 +40,12 @@ class Leaving:
 class Reaping:
     """What becomes of one thing, and why."""
 
-    leaving: Leaving
+    leaving: Orphan
     remove: bool
     why: str
 
 
-class Standing(Enum):
+class OwnerStatus(Enum):
     """What the ledger says of a rollout."""
 
     OPEN = "open"
@@ -53,13 +53,13 @@ class Standing(Enum):
     UNKNOWN = "unknown"
 
 
-class Ground(Protocol):
+class OrphanSource(Protocol):
     """A place where rollouts launch things. One that cannot be read raises OutsideError: what is there is unknown."""
 
-    def leavings(self) -> tuple[Leaving, ...]:
+    def leavings(self) -> tuple[Orphan, ...]:
         """All that carries a rollout's name and is no member, what stands on others first."""
 
-    def remove(self, leaving: Leaving) -> None:
+    def remove(self, leaving: Orphan) -> None:
         """Remove one thing, if it is still there."""
 
 
@@ -68,14 +68,14 @@ def owner_of(rollout: str) -> str:
     return rollout.removesuffix(BACK)
 
 
-def decide(leaving: Leaving, standing: Callable[[str], Standing], now: datetime) -> Reaping | None:
+def decide(leaving: Orphan, standing: Callable[[str], OwnerStatus], now: datetime) -> Reaping | None:
     """Whether a thing may go; None where a rollout that is not over owns it. `standing` asks the ledger."""
     said = {standing(leaving.rollout), standing(owner_of(leaving.rollout))}
-    if Standing.OPEN in said:
+    if OwnerStatus.OPEN in said:
         return None
     if leaving.held:
         return Reaping(leaving, False, leaving.held)
-    if Standing.OVER not in said:
+    if OwnerStatus.OVER not in said:
         return Reaping(leaving, False, f"this ledger knows no rollout {leaving.rollout}: its tags may be anyone's")
     if leaving.expiry is None:
         return Reaping(leaving, False, f"{leaving.rollout} launched it, and its expiry is gone: remove it by hand")

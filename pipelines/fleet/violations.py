@@ -15,7 +15,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from hardening.running import RunningFacts, judge_member
 from images.artifact import Release
-from pipelines.fleet.members import Member, Origin
+from pipelines.fleet.members import Member, Provenance
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Judged:
     """A member, where its image comes from, and every reason why it is out of policy, waived ones included."""
 
     member: Member
-    origin: Origin
+    origin: Provenance
     reasons: tuple[Reason, ...]
 
     @cached_property
@@ -51,7 +51,7 @@ def judge(
     fleet: str,
     policy: Policy,
     members: Sequence[Member],
-    origins: Mapping[str, Origin],
+    origins: Mapping[str, Provenance],
     *,
     waivers: Sequence[Waiver],
     now: datetime,
@@ -61,14 +61,14 @@ def judge(
     return tuple(
         Judged(
             member,
-            origin := origins.get(member.id, Origin()),
+            origin := origins.get(member.id, Provenance()),
             judge_member(policy, f"{fleet}/{member.name}", facts(member, origin, own_registry), waivers, now),
         )
         for member in sorted(members, key=lambda member: member.id)
     )
 
 
-def facts(member: Member, origin: Origin, own_registry: str = "") -> RunningFacts:
+def facts(member: Member, origin: Provenance, own_registry: str = "") -> RunningFacts:
     """What the policy needs to know of a member."""
     golden = origin.golden
     seen = RunningFacts(
@@ -94,13 +94,13 @@ def facts(member: Member, origin: Origin, own_registry: str = "") -> RunningFact
     )
 
 
-def _source(member: Member, origin: Origin) -> str:
+def _source(member: Member, origin: Provenance) -> str:
     """Where the member's image was taken from; an AMI's id tells nothing, what it is known to be does."""
     ami = member.image.startswith("ami-")
     return f"{origin.release.repository}@{origin.release.digest}" if ami and origin.release else member.image
 
 
-def _called(member: Member, origin: Origin) -> str:
+def _called(member: Member, origin: Provenance) -> str:
     """The member's image as people call it; an application image is named with its base."""
     if origin.release:
         return named(origin.release)
@@ -112,7 +112,7 @@ def named(release: Release) -> str:
     return f"{release.name} of {release.published_at:%Y-%m-%d} ({release.digest[:19]})"
 
 
-def _superseded(origin: Origin, golden: Release) -> tuple[datetime | None, str]:
+def _superseded(origin: Provenance, golden: Release) -> tuple[datetime | None, str]:
     """Since when and by what the golden image is superseded: its channel points to another content.
 
     A base is superseded by something newer only: what its builder took from another channel is no step back.

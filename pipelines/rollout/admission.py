@@ -65,7 +65,7 @@ def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Adm
     return Admission(len(orders))
 
 
-def leave(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Admission:
+def admit(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Admission:
     """How many of `orders`, which belong to one wave, may begin at `now`; `members` are needed for what goes in place.
 
     What goes back to what it was waits for no window and no budget. Raises RefusedError.

@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import StrEnum
 from math import ceil
 
-from pipelines.fleet.model import Fleet, FleetKind, Method, Way
+from pipelines.fleet.model import Fleet, FleetKind, Method, ReplacementStrategy
 
 
 class Bucket(StrEnum):
@@ -96,4 +96,4 @@ def step_time(fleet: Fleet) -> timedelta:
 
 
 def _by_root_volume(fleet: Fleet) -> bool:
-    return fleet.kind is FleetKind.EC2 and fleet.ec2.way is Way.ROOT_VOLUME
+    return fleet.kind is FleetKind.EC2 and fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME

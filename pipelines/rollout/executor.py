@@ -41,7 +41,7 @@ class SteadyClock:
         return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
-def carry_out(at: FleetSession, order: Json) -> Outcome:
+def execute(at: FleetSession, order: Json) -> Outcome:
     """Carry an Order (JSON) to its end, from wherever an earlier process left it.
 
     Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
@@ -57,7 +57,7 @@ def carry_out(at: FleetSession, order: Json) -> Outcome:
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
-                answer = worker.carry(ROLLOUT, rollout, order)
+                answer = worker.execute(ROLLOUT, rollout, order)
             except LostError:
                 raise tenure.lost() from None
             except Exception as error:
@@ -88,11 +88,11 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
 
 
 def go_on(at: FleetSession) -> tuple[Outcome, ...]:
-    """Carry the rollouts that earlier processes left unfinished to their end. Raises as `carry_out` does."""
+    """Carry the rollouts that earlier processes left unfinished to their end. Raises as `execute` does."""
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
-        ended.append(carry_out(at, row.order))
+        ended.append(execute(at, row.order))
         say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
     return tuple(ended)
 

@@ -13,7 +13,7 @@ from pipelines.durable.port import Engine, Json
 from pipelines.fleet.port import Group, Progress, Watched
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.member_context import StepContext
-from pipelines.rollout.orders import GroupOrder, Part, World
+from pipelines.rollout.orders import GroupOrder, Scope, World
 from pipelines.rollout.state import MemberState, Phase
 from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, StoppedError
 
@@ -38,7 +38,7 @@ class GroupContext(StepContext):
     @property
     def attempt(self) -> str:
         """The domain key of the service's present rolling."""
-        stem = f"{self.order.rollout}-rest" if self.order.part is Part.REST else self.order.rollout
+        stem = f"{self.order.rollout}-rest" if self.order.part is Scope.REST else self.order.rollout
         return stem if self.attempts <= 1 else f"{stem}-{self.attempts}"
 
     @property
@@ -50,7 +50,7 @@ class GroupContext(StepContext):
 async def roll_group(world: World, engine: Engine, argument: Json) -> Json:
     """Let the service roll one group as its GroupOrder says; the MemberState that it reached, SERVING for a canary."""
     order = from_json(GroupOrder, argument)
-    back = order.part is Part.BACK
+    back = order.part is Scope.BACK
     work = GroupContext(StepRunner(engine, world.journal, order.rollout, back), world, order)
     return to_json(await (_gone_back(work) if back else _rolled(work)))
 
@@ -60,12 +60,12 @@ async def _rolled(work: GroupContext) -> MemberState:
     group = work.group
     if group.cannot_roll:
         return await work.end(Phase.SKIPPED, group.cannot_roll)
-    if work.order.part is not Part.REST and (ended := await _unpinned(work)):
+    if work.order.part is not Scope.REST and (ended := await _unpinned(work)):
         return ended  # the canary's pin is the rest's as well: what that finds is new in part
     try:
         while not await _attempted(work):
             pass
-        if work.order.part is Part.CANARY:
+        if work.order.part is Scope.CANARY:
             return await _serving(work)
     except StoppedError as stopped:
         return await _stopped(work, stopped)
@@ -128,7 +128,7 @@ async def _attempted(work: GroupContext) -> bool:
 def _begin(work: GroupContext) -> None:
     order, pacing = work.order, work.order.step.pacing
     work.save(Phase.REPLACING)
-    asked = {Part.CANARY: pacing.canary, Part.REST: pacing.rest}.get(order.part, pacing)
+    asked = {Scope.CANARY: pacing.canary, Scope.REST: pacing.rest}.get(order.part, pacing)
     work.world.groups.begin(work.attempt, work.group, order.target, work.pinned, asked)
 
 
@@ -180,7 +180,7 @@ async def _stopped(work: GroupContext, stopped: StoppedError) -> MemberState:
         seen = await _cancelled(work)
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, why, str(error))
-    if seen.progress is Progress.DONE and (work.order.part is not Part.CANARY or work.order.step.whole):
+    if seen.progress is Progress.DONE and (work.order.part is not Scope.CANARY or work.order.step.whole):
         return await work.end(Phase.NEW, f"{why}, when it was done")
     said = f"{why} at {seen.percent} %: part of the group runs the new version"
     return await work.end(Phase.FAILED, said, said)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from pipelines.rollout.baking import bake_group
 from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.orders import Part
+from pipelines.rollout.orders import Scope
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import MemberState, Phase, Stage
@@ -31,8 +31,8 @@ async def _roll(rolling: Rolling, step: GroupStep) -> MemberState:
     """
     group, limits = step.group, rolling.order.limits
     if group.cannot_roll or limits.auto_promote or not limits.canary or not group.desired:
-        return await rolling.roll_group(step, Part.ALL)
-    canary = await rolling.roll_group(step, Part.CANARY)
+        return await rolling.roll_group(step, Scope.ALL)
+    canary = await rolling.roll_group(step, Scope.CANARY)
     if canary.phase is not Phase.SERVING:
         return canary
     try:
@@ -45,7 +45,7 @@ async def _roll(rolling: Rolling, step: GroupStep) -> MemberState:
     except GoldsmithError as error:
         return await _refused(rolling, step, canary, error)
     await rolling.save(Stage.ROLLING)
-    return await rolling.roll_group(step, Part.REST, canary.pinned)
+    return await rolling.roll_group(step, Scope.REST, canary.pinned)
 
 
 async def _stopped(rolling: Rolling, canary: MemberState, stopped: StoppedError) -> MemberState:
@@ -63,5 +63,5 @@ async def _refused(rolling: Rolling, step: GroupStep, canary: MemberState, error
         said = f"auto_rollback is off: {canary.note}"
         return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=failure))
     await rolling.save(Stage.RESTORING, error.message)
-    done = await rolling.roll_group(step, Part.BACK, canary.pinned)
+    done = await rolling.roll_group(step, Scope.BACK, canary.pinned)
     return await rolling.mark(replace(done, failure=done.failure or failure))

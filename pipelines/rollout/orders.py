@@ -76,7 +76,7 @@ class Finish:
     note: str = ""
 
 
-class Part(StrEnum):
+class Scope(StrEnum):
     """What of a group is to be rolled; BACK: all of it, to what was pinned."""
 
     ALL = "all"
@@ -94,7 +94,7 @@ class GroupOrder:
     step: GroupStep
     target: Target
     limits: Written
-    part: Part = Part.ALL
+    part: Scope = Scope.ALL
     pinned: str = ""
 
 
@@ -107,7 +107,7 @@ def ordered(order: Json) -> Order:
     steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
     plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
     back = tuple(
-        MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in groups if one.part is Part.BACK
+        MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in groups if one.part is Scope.BACK
     )
     return Order(order["rollout"], plan, limits, back=back)
 
@@ -116,7 +116,7 @@ def ordered(order: Json) -> Order:
 class _OlderGroup:
     group: Group
     pacing: Pacing
-    part: Part = Part.ALL
+    part: Scope = Scope.ALL
     pinned: str = ""
 
 

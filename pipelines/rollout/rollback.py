@@ -9,7 +9,7 @@ from hardening.foundation.errors import GoldsmithError
 from pipelines.fleet.members import Target
 from pipelines.rollout.finish import Verb
 from pipelines.rollout.member import BACK_ALREADY
-from pipelines.rollout.orders import MemberOrder, Part
+from pipelines.rollout.orders import MemberOrder, Scope
 from pipelines.rollout.rolling import Rolling
 from pipelines.rollout.state import MemberState, Phase, Stage
 
@@ -32,7 +32,7 @@ async def go_back(rolling: Rolling) -> None:
     stopped = ""
     for step in reversed(groups.values()):
         if step.group.id in before:
-            await rolling.roll_group(step, Part.BACK, before[step.group.id].pinned)
+            await rolling.roll_group(step, Scope.BACK, before[step.group.id].pinned)
     try:
         while orders:
             done = await rolling.replace_some(orders, rolling.order.limits.max_parallel)

@@ -15,10 +15,10 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import Child, Engine, Json
 from pipelines.durable.records import BugError
 from pipelines.fleet.model import Method
-from pipelines.rollout.admission import Admission, leave, scheduled
+from pipelines.rollout.admission import Admission, admit, scheduled
 from pipelines.rollout.finish import Verb
 from pipelines.rollout.journal import DesiredState, Event
-from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Part, World
+from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Scope, World
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage, summary
 from pipelines.rollout.steps import HELD, Backoff, StepRunner
@@ -37,7 +37,7 @@ class _Asked:
     """What people want, and how many members may begin."""
 
     stance: DesiredState
-    leave: Admission
+    admission: Admission
 
 
 class Rolling:
@@ -140,7 +140,7 @@ class Rolling:
 
     async def replace_some(self, orders: Sequence[MemberOrder], parallel: int) -> Sequence[MemberOrder]:
         """Replace the first of the members side by side, as many of `parallel` as there is leave for; who they were."""
-        batch = orders[: await self.leave(orders[:parallel])]
+        batch = orders[: await self.admitted(orders[:parallel])]
         prefix = "back/" if batch[0].back else ""
         await self.children(MEMBER, [(prefix + order.member, order.member, to_json(order)) for order in batch])
         return batch
@@ -159,11 +159,11 @@ class Rolling:
         for member, child in started:
             await self._await_end(member, child)
 
-    async def roll_group(self, step: GroupStep, part: Part, pinned: str = "") -> MemberState:
+    async def roll_group(self, step: GroupStep, part: Scope, pinned: str = "") -> MemberState:
         """Roll one group, or a part of it, and remember what became of it."""
         order, group = self.order, step.group
         argument = GroupOrder(order.rollout, order.plan.fleet, step, order.plan.target, order.limits, part, pinned)
-        prefix = f"{part}/" if part in (Part.CANARY, Part.BACK) else ""
+        prefix = f"{part}/" if part in (Scope.CANARY, Scope.BACK) else ""
         child = await self.hand.engine.child(f"{prefix}{group.id}", GROUP, to_json(argument))
         return await self._await_end(group.id, child)
 
@@ -176,12 +176,12 @@ class Rolling:
 
     # -- leave to act -------------------------------------------------------------------------------------------------
 
-    async def leave(self, orders: Sequence[MemberOrder]) -> int:
+    async def admitted(self, orders: Sequence[MemberOrder]) -> int:
         """Wait until at least one of the members may be replaced; how many of them may, side by side.
 
         Raises StoppedError, AlarmError, and RefusedError, also when progress_deadline has passed without room.
         """
-        return await self._admitted(lambda: self._leave(orders))
+        return await self._admitted(lambda: self._admission(orders))
 
     async def leave_for_group(self) -> None:
         """Wait until people and windows let the next group, or the rest of one, begin. Raises as `leave` does."""
@@ -197,7 +197,7 @@ class Rolling:
         stage = self.state.stage
         while True:
             answer = await self.hand.see(_Asked, "ask for leave", asked)
-            given = answer.leave
+            given = answer.admission
             if given.room:
                 await self._tell(stage, "")
                 return given.room
@@ -211,12 +211,12 @@ class Rolling:
             else:
                 await turns.next()
 
-    def _leave(self, orders: Sequence[MemberOrder]) -> Admission:
+    def _admission(self, orders: Sequence[MemberOrder]) -> Admission:
         if not orders[0].back:
             self.world.refuse(self.order.plan.target, self.order.limits)
         plan = self.order.plan
         members = self.world.fleet.describe() if plan.method is Method.IN_PLACE else ()
-        return leave(orders, plan.desired, members, self.world.now())
+        return admit(orders, plan.desired, members, self.world.now())
 
     async def _tell(self, stage: Stage, note: str) -> None:
         if self.state.stage is not stage:

@@ -19,7 +19,7 @@ from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import consented, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, refuse_repaced
-from pipelines.rollout.executor import carry_out, go_on
+from pipelines.rollout.executor import execute, go_on
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.refusals import refuse_implausible, refuse_target, why_not
@@ -53,7 +53,7 @@ def start(
         return sealed.plan, None
     order = Order(_new_id(at), sealed.plan, at.fleet.limits, sealed.adopt)
     with consented(at, approved or sealed, order.rollout, planned=approved is not None, as_owner=as_owner):
-        outcome = carry_out(at, to_json(order))
+        outcome = execute(at, to_json(order))
     check(at)
     return sealed.plan, outcome
 
@@ -78,7 +78,7 @@ def back(at: FleetSession, view: View) -> Outcome:
     order = order_back(view)
     go_on(at)
     refuse_no_way_back(at, order)
-    outcome = carry_out(at, to_json(order))
+    outcome = execute(at, to_json(order))
     check(at)
     return outcome
 

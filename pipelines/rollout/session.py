@@ -19,14 +19,14 @@ from images.registry.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.docker.provenance import Origins
+from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.ec2.groups import AutoScalingFleet
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.inventory import firing, places
+from pipelines.fleet.ec2.inventory import firing, regions_of
 from pipelines.fleet.ec2.provenance import AmiOrigins
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.members import Member, Origin, Seen, Target, Unread
-from pipelines.fleet.model import Fleet, FleetKind, Way
+from pipelines.fleet.members import Member, Provenance, Seen, Target, Unread
+from pipelines.fleet.model import Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.violations import Judged, judge
 from pipelines.lint import require_policy
@@ -39,10 +39,10 @@ Now = Callable[[], datetime]
 UNREAD = "unread"
 
 
-class OriginsPort(Protocol):
+class ProvenancePort(Protocol):
     """Answers for one judging of one fleet. No answer is an error, never "unknown"."""
 
-    def of(self, member: Member) -> Origin:
+    def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
 
     def target(self) -> Target:
@@ -66,18 +66,18 @@ class FleetSession:
     members: MemberFleet
     now: Now
     source: str
-    look: Callable[[tuple[Waiver, ...], datetime], OriginsPort]
+    look: Callable[[tuple[Waiver, ...], datetime], ProvenancePort]
     seen: Callable[[], Seen]
     groups: AutoScalingFleet | None = None
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
 
-    def origins(self) -> OriginsPort:
+    def origins(self) -> ProvenancePort:
         """A fresh look: nothing is remembered from an earlier judging."""
         return self.look(load_waivers(self.context.settings.roots), self.now())
 
     def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers, as of now or of an earlier moment."""
-        now, known, unread = when or self.now(), dict[str, Origin](), list[Judged]()
+        now, known, unread = when or self.now(), dict[str, Provenance](), list[Judged]()
         origins = self.look(load_waivers(self.context.settings.roots), now)
         for member in members:
             try:
@@ -141,7 +141,7 @@ class FleetSession:
 
 
 @contextmanager
-def desk(
+def fleet_session(
     name: str, context: Context, *, engine: Callable[[], str] | None = None, now: Now = clock
 ) -> Iterator[FleetSession]:
     """Open what a flow over the fleet `name` needs; a Docker fleet's engine is the host's, or where `engine` says.
@@ -161,7 +161,7 @@ def desk(
     with DockerFleet(fleet, host, login, registered(registry, fleet), seen) as members:
         yield FleetSession(
             fleet, context, members, now, registry.address,
-            lambda waivers, at: Origins(fleet, context, registry, waivers, at),
+            lambda waivers, at: ProvenanceReader(fleet, context, registry, waivers, at),
             lambda: Seen(members.describe()),
         )  # fmt: skip
 
@@ -174,12 +174,12 @@ def _last_seen(fleet: Fleet, context: Context) -> set[str]:
 
 def _at_ec2(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     cloud = context.cloud
-    members = (RootVolumeFleet if fleet.ec2.way is Way.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
+    members = (RootVolumeFleet if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
     source = f"aws/{cloud.aws.account}"
     return FleetSession(
         fleet, context, members, now, source,
         lambda waivers, at: AmiOrigins(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
-        lambda names: firing(cloud, places(fleet, cloud), names),
+        lambda names: firing(cloud, regions_of(fleet, cloud), names),
     )  # fmt: skip
 
 
@@ -211,4 +211,4 @@ def _unread(at: FleetSession, place: Unread, known: Member | None = None) -> Jud
         what=f"it could not be read: {place.why}", why="what nobody can see may be anything",
         todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
     )  # fmt: skip
-    return Judged(member, Origin(), (reason,))
+    return Judged(member, Provenance(), (reason,))

@@ -146,7 +146,7 @@ def refuse_unasked(seen: View) -> None:
 
 
 def _wake(context: Context, fleet: str, rollout: str) -> None:
-    from pipelines.durable.dbos import Window, engine_url
+    from pipelines.durable.dbos import WorkflowClient, engine_url
 
-    with Window.on(engine_url(context.settings.database_url, fleet)) as window:
+    with WorkflowClient.on(engine_url(context.settings.database_url, fleet)) as window:
         window.wake(rollout)

@@ -8,9 +8,9 @@ from datetime import timedelta
 from functools import partial
 
 from pipelines.rollout.journal import DesiredState
-from tests.simulation.estate import ID, Box
-from tests.simulation.scenario import EVERYBODY, Fault, Trouble
+from tests.simulation.scenario import EVERYBODY, Fault, FaultKind
 from tests.simulation.stage import FOREVER, TARGET, Simulation, name_of
+from tests.simulation.world import ID, Box
 
 FOR_EVER = 1e9
 
@@ -60,16 +60,16 @@ def _bad_read(stage: Simulation, fault: Fault) -> None:
     stage.estate.bad_reads.add(int(fault.at))
 
 
-COUNTED: dict[Trouble, Callable[[Simulation, Fault], None]] = {
-    Trouble.DIES_BEFORE: partial(_dies, "before"),
-    Trouble.DIES_AFTER: partial(_dies, "after"),
-    Trouble.SLEEPS_BEFORE: partial(_sleeps, "before"),
-    Trouble.SLEEPS_AFTER: partial(_sleeps, "after"),
-    Trouble.THROTTLED: _throttled,
-    Trouble.LOST_ANSWER: _lost,
-    Trouble.TAKES_TIME: _takes_time,
-    Trouble.BAD_READ: _bad_read,
-    Trouble.ANOTHER_ILL: _another_ill,
+COUNTED: dict[FaultKind, Callable[[Simulation, Fault], None]] = {
+    FaultKind.DIES_BEFORE: partial(_dies, "before"),
+    FaultKind.DIES_AFTER: partial(_dies, "after"),
+    FaultKind.SLEEPS_BEFORE: partial(_sleeps, "before"),
+    FaultKind.SLEEPS_AFTER: partial(_sleeps, "after"),
+    FaultKind.THROTTLED: _throttled,
+    FaultKind.LOST_ANSWER: _lost,
+    FaultKind.TAKES_TIME: _takes_time,
+    FaultKind.BAD_READ: _bad_read,
+    FaultKind.ANOTHER_ILL: _another_ill,
 }
 
 
@@ -91,10 +91,10 @@ def _flaps(fault: Fault, box: Box) -> None:
     box.flaps = 2 + int(fault.at) % 5
 
 
-BORN: dict[Trouble, Callable[[Fault, Box], None]] = {
-    Trouble.NEVER_HEALTHY: _never_healthy,
-    Trouble.FALLS_ILL: _falls_ill,
-    Trouble.FLAPS: _flaps,
+BORN: dict[FaultKind, Callable[[Fault, Box], None]] = {
+    FaultKind.NEVER_HEALTHY: _never_healthy,
+    FaultKind.FALLS_ILL: _falls_ill,
+    FaultKind.FLAPS: _flaps,
 }
 
 
@@ -174,20 +174,20 @@ def _approve(stage: Simulation, _fault: Fault) -> None:
     stage.approve()
 
 
-HAPPENS: dict[Trouble, Callable[[Simulation, Fault], None]] = {
-    Trouble.NO_LAUNCH: _no_launch,
-    Trouble.DARK: _dark,
-    Trouble.STALLED: _stalled,
-    Trouble.OLD_ILL: _old_ill,
-    Trouble.VANISHES: _vanishes,
-    Trouble.PROTECTED: _protected,
-    Trouble.FIXED: _fixed,
-    Trouble.CLOCK_JUMPS: _jumps,
-    Trouble.RIVAL: _rival,
-    Trouble.REVOKED: _revoked,
-    Trouble.ALARM: _alarm,
-    Trouble.PAUSE: _pause,
-    Trouble.ABORT: partial(_says, DesiredState.ABORT),
-    Trouble.ROLLBACK: partial(_says, DesiredState.ROLLBACK),
-    Trouble.APPROVE: _approve,
+HAPPENS: dict[FaultKind, Callable[[Simulation, Fault], None]] = {
+    FaultKind.NO_LAUNCH: _no_launch,
+    FaultKind.DARK: _dark,
+    FaultKind.STALLED: _stalled,
+    FaultKind.OLD_ILL: _old_ill,
+    FaultKind.VANISHES: _vanishes,
+    FaultKind.PROTECTED: _protected,
+    FaultKind.FIXED: _fixed,
+    FaultKind.CLOCK_JUMPS: _jumps,
+    FaultKind.RIVAL: _rival,
+    FaultKind.REVOKED: _revoked,
+    FaultKind.ALARM: _alarm,
+    FaultKind.PAUSE: _pause,
+    FaultKind.ABORT: partial(_says, DesiredState.ABORT),
+    FaultKind.ROLLBACK: partial(_says, DesiredState.ROLLBACK),
+    FaultKind.APPROVE: _approve,
 }

@@ -11,9 +11,9 @@ from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, MemberFleet, UnderwayError
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.state import Phase
-from tests.simulation.estate import ID, KEPT_READS, Box, Estate
 from tests.simulation.ledger import ViolationError
-from tests.simulation.witness import Witness
+from tests.simulation.observer import Observer
+from tests.simulation.world import ID, KEPT_READS, Box, SimulatedWorld
 
 REVIVED_AFTER = 3.0
 
@@ -21,7 +21,7 @@ REVIVED_AFTER = 3.0
 class SimulatedFleet(MemberFleet):
     """What the process named `process` sees of the estate, and does to it."""
 
-    def __init__(self, estate: Estate, witness: Witness, process: str) -> None:
+    def __init__(self, estate: SimulatedWorld, witness: Observer, process: str) -> None:
         self.estate = estate
         self.witness = witness
         self.process = process

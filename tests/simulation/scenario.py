@@ -17,7 +17,7 @@ GROUPS = (0, 0, 0, 1, 2)
 EARLY, LATE = 50, 250  # steps, effects or reads; by the first most members still run what they did
 
 
-class Trouble(StrEnum):
+class FaultKind(StrEnum):
     """What can happen to a rollout."""
 
     DIES_BEFORE = "dies before a step"
@@ -50,10 +50,10 @@ class Trouble(StrEnum):
 
 
 COUNTED = (
-    *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER),
-    *(Trouble.THROTTLED, Trouble.LOST_ANSWER, Trouble.TAKES_TIME, Trouble.BAD_READ, Trouble.ANOTHER_ILL),
+    *(FaultKind.DIES_BEFORE, FaultKind.DIES_AFTER, FaultKind.SLEEPS_BEFORE, FaultKind.SLEEPS_AFTER),
+    *(FaultKind.THROTTLED, FaultKind.LOST_ANSWER, FaultKind.TAKES_TIME, FaultKind.BAD_READ, FaultKind.ANOTHER_ILL),
 )
-COMMANDS = {Trouble.PAUSE, Trouble.ABORT, Trouble.ROLLBACK, Trouble.APPROVE}
+COMMANDS = {FaultKind.PAUSE, FaultKind.ABORT, FaultKind.ROLLBACK, FaultKind.APPROVE}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Fault:
     `at` is in seconds; for those of COUNTED it is the number of the step, effect or read.
     """
 
-    trouble: Trouble
+    trouble: FaultKind
     at: float = 0.0
     member: int = EVERYBODY
     amount: float = 0.0
@@ -137,33 +137,33 @@ def _now_and_then(dice: Random) -> list[dict[str, Any]]:
 
 
 _AGAIN = (
-    *(Trouble.DIES_BEFORE, Trouble.DIES_AFTER, Trouble.LOST_ANSWER, Trouble.STALLED, Trouble.ANOTHER_ILL),
-    *(Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER),
-    *(Trouble.VANISHES, Trouble.VANISHES),
+    *(FaultKind.DIES_BEFORE, FaultKind.DIES_AFTER, FaultKind.LOST_ANSWER, FaultKind.STALLED, FaultKind.ANOTHER_ILL),
+    *(FaultKind.SLEEPS_BEFORE, FaultKind.SLEEPS_BEFORE, FaultKind.SLEEPS_BEFORE, FaultKind.SLEEPS_AFTER),
+    *(FaultKind.VANISHES, FaultKind.VANISHES),
 )
-_MIX: tuple[Trouble, ...] = (*Trouble, *_AGAIN)
-_SLEEPS = (Trouble.STALLED, Trouble.SLEEPS_BEFORE, Trouble.SLEEPS_AFTER)
-_OF_CANARIES = (Trouble.VANISHES, Trouble.PROTECTED, Trouble.FIXED)
-_WHOLE = (Trouble.NEVER_HEALTHY, Trouble.FALLS_ILL, Trouble.FLAPS, Trouble.NO_LAUNCH)
-_AMOUNT: dict[Trouble, Callable[[Random], float]] = {
-    Trouble.THROTTLED: lambda dice: dice.choice((1, 3, 10)),
-    Trouble.TAKES_TIME: lambda dice: dice.choice((1, 5, 40)),
-    Trouble.DARK: lambda dice: dice.choice((5, 60, 600)),
+_MIX: tuple[FaultKind, ...] = (*FaultKind, *_AGAIN)
+_SLEEPS = (FaultKind.STALLED, FaultKind.SLEEPS_BEFORE, FaultKind.SLEEPS_AFTER)
+_OF_CANARIES = (FaultKind.VANISHES, FaultKind.PROTECTED, FaultKind.FIXED)
+_WHOLE = (FaultKind.NEVER_HEALTHY, FaultKind.FALLS_ILL, FaultKind.FLAPS, FaultKind.NO_LAUNCH)
+_AMOUNT: dict[FaultKind, Callable[[Random], float]] = {
+    FaultKind.THROTTLED: lambda dice: dice.choice((1, 3, 10)),
+    FaultKind.TAKES_TIME: lambda dice: dice.choice((1, 5, 40)),
+    FaultKind.DARK: lambda dice: dice.choice((5, 60, 600)),
     **dict.fromkeys(_SLEEPS, lambda dice: dice.choice((20, 60, 300))),
-    Trouble.FALLS_ILL: lambda dice: dice.choice((20, 60, 200, 100_000)),
-    Trouble.OLD_ILL: lambda dice: dice.choice((30, 300, 100_000)),
-    Trouble.ANOTHER_ILL: lambda dice: dice.choice((30, 300, 100_000)),
-    Trouble.CLOCK_JUMPS: lambda dice: dice.choice((-86_400, -600, 600, 86_400)),
-    Trouble.PAUSE: lambda dice: dice.choice((10, 300, 5_000)),
-    Trouble.ALARM: lambda dice: dice.choice((10, 300)),
+    FaultKind.FALLS_ILL: lambda dice: dice.choice((20, 60, 200, 100_000)),
+    FaultKind.OLD_ILL: lambda dice: dice.choice((30, 300, 100_000)),
+    FaultKind.ANOTHER_ILL: lambda dice: dice.choice((30, 300, 100_000)),
+    FaultKind.CLOCK_JUMPS: lambda dice: dice.choice((-86_400, -600, 600, 86_400)),
+    FaultKind.PAUSE: lambda dice: dice.choice((10, 300, 5_000)),
+    FaultKind.ALARM: lambda dice: dice.choice((10, 300)),
 }
 
 
-def _fault(dice: Random, trouble: Trouble) -> Fault:
-    most = EARLY if trouble is Trouble.ANOTHER_ILL else LATE
+def _fault(dice: Random, trouble: FaultKind) -> Fault:
+    most = EARLY if trouble is FaultKind.ANOTHER_ILL else LATE
     at = float(dice.randrange(most)) if trouble in COUNTED else _moment(dice)
     member = EVERYBODY if trouble in _WHOLE and dice.random() < RARELY else dice.randrange(MEMBERS)
-    if trouble is Trouble.ROLLBACK:  # most is to be brought back once members were promoted
+    if trouble is FaultKind.ROLLBACK:  # most is to be brought back once members were promoted
         at = round(dice.uniform(0, MUCH_LATER), 1)
     if trouble in _OF_CANARIES and dice.random() < HALF:
         at, member = round(dice.uniform(0, dice.choice(SOON)), 1), 0

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from hardening.foundation.errors import RefusedError
 from tests.simulation.faults import arrange
+from tests.simulation.invariants import kept, watch
 from tests.simulation.ledger import ViolationError
-from tests.simulation.promises import kept, watch
 from tests.simulation.scenario import Fault, Scenario, scenario
 from tests.simulation.stage import Simulation
 

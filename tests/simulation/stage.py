@@ -16,7 +16,7 @@ from images.documents import to_json
 from images.ledger.leases import Holder
 from pipelines.durable.port import Flow
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.members import Member, Provenance, Target
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
@@ -26,14 +26,14 @@ from pipelines.rollout.orders import Judge, MemberOrder, Order, World
 from pipelines.rollout.plan import GroupStep, Plan, plan
 from pipelines.rollout.state import Stage
 from pipelines.rollout.tenure import renew, take
-from tests.simulation.estate import ID, Box, Estate
 from tests.simulation.execution import Fate, Row
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.groups import SimulatedGroups
 from tests.simulation.ledger import Ledger, SimulatedJournal, ViolationError
 from tests.simulation.memory import EPOCH, Memory, Process
+from tests.simulation.observer import Observer
 from tests.simulation.scenario import Scenario
-from tests.simulation.witness import Witness
+from tests.simulation.world import ID, Box, SimulatedWorld
 
 LEASE, RENEW = 30.0, 10.0
 LONGEST = timedelta(days=30).total_seconds()
@@ -94,10 +94,10 @@ class Simulation:
         steps = tuple(GroupStep(group, pacing(self.fleet.limits, 2, 1)) for group in groups)
         self.plan = replace(_plan(self.fleet, scenario.members), groups=steps)
         min_healthy = self.fleet.limits.min_healthy_time.total_seconds()
-        self.estate = Estate(self.memory, self.ledger, self.plan.floor, min_healthy)
+        self.estate = SimulatedWorld(self.memory, self.ledger, self.plan.floor, min_healthy)
         self.estate.boxes = {box.handle: box for box in map(_old, range(scenario.members))}
         self.estate.newborn = self._newborn
-        self.witness = Witness(self.estate, self.fleet.limits, self.plan)
+        self.witness = Observer(self.estate, self.fleet.limits, self.plan)
         self.pinned = {box.member: box.exact for box in self.estate.boxes.values()}
         self.deaths: dict[int, str] = {}
         self.sleeps: dict[int, tuple[str, float]] = {}
@@ -292,5 +292,5 @@ def _plan(fleet: Fleet, members: int) -> Plan:
     for number in range(members):
         box = _old(number)
         member = Member(box.member, box.name, box.handle, box.exact, (box.digest,), exact=box.exact)
-        judged.append(Judged(member, Origin(release=release(number % 3)), (why,)))
+        judged.append(Judged(member, Provenance(release=release(number % 3)), (why,)))
     return plan(fleet, judged, TARGET, EPOCH)

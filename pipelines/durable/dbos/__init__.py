@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from pipelines.durable.dbos.database import Claim, claimed, engaged, engine_url
 from pipelines.durable.dbos.worker import Flows, Worker
-from pipelines.durable.dbos.workflow_client import Look, State, Window
+from pipelines.durable.dbos.workflow_client import Look, State, WorkflowClient
 
-__all__ = ["Claim", "Flows", "Look", "State", "Window", "Worker", "claimed", "engaged", "engine_url"]
+__all__ = ["Claim", "Flows", "Look", "State", "Worker", "WorkflowClient", "claimed", "engaged", "engine_url"]

@@ -16,7 +16,7 @@ DEATHS = "deaths"
 OPEN = ["PENDING", "ENQUEUED"]
 
 
-class Inbox:
+class WorkQueue:
     """The queue of one worker, for flows of one version."""
 
     def __init__(self, worker: str, version: str) -> None:

@@ -26,7 +26,7 @@ from pipelines.durable.dbos.database import (
     given_up,
     within,
 )
-from pipelines.durable.dbos.queue import Inbox
+from pipelines.durable.dbos.queue import WorkQueue
 from pipelines.durable.port import Child, Engine, FencedError, Flow, Json
 from pipelines.durable.records import recorded
 from pipelines.durable.workers import LostError, Reaper
@@ -46,7 +46,7 @@ class Worker:
     """A process that carries flows: `with Worker.launched(…) as worker`."""
 
     def __init__(
-        self, inbox: Inbox, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime]
+        self, inbox: WorkQueue, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime]
     ) -> None:
         self._inbox = inbox
         self.now = now
@@ -83,7 +83,7 @@ class Worker:
         version = f"{version} {kind}".strip()
         claim = claimed(where) if isinstance(where, str) else nullcontext(where)
         with claim as ours, _own_loop() as loop, configured(ours.url, ours.name, version):
-            inbox = Inbox(ours.name, version)
+            inbox = WorkQueue(ours.name, version)
             worker = cls(inbox, flows, loop, now)
             with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
@@ -97,7 +97,7 @@ class Worker:
                     asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
                     inbox.close()
 
-    def carry(self, flow: str, flow_id: str, argument: Json) -> Json:
+    def execute(self, flow: str, flow_id: str, argument: Json) -> Json:
         """Run `flow` to its end under `flow_id` and give its answer; one that exists there goes on, or has ended.
 
         What another process carries of it is taken over: who calls this has made sure that it may, as by a lease.
@@ -167,7 +167,7 @@ class Worker:
 
     def _registered(self, name: str, flow: Flow) -> Body:
         async def body(argument: Json) -> Json:
-            with self._carrying():
+            with self._executing():
                 return recorded(await flow(_Engine(self, DBOS.workflow_id or ""), argument))
 
         return DBOS.workflow(name=name, max_recovery_attempts=None)(body)
@@ -192,7 +192,7 @@ class Worker:
                 self._changed.notify_all()
 
     @contextmanager
-    def _carrying(self) -> Iterator[None]:
+    def _executing(self) -> Iterator[None]:
         with self._changed:
             self._carried += 1
         try:

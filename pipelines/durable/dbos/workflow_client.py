@@ -42,15 +42,15 @@ class Look:
     answer: Json | Exception = None
 
 
-class Window:
-    """Flows from outside, for a process that carries none: `with Window.on(url) as window`."""
+class WorkflowClient:
+    """Flows from outside, for a process that carries none: `with WorkflowClient.on(url) as window`."""
 
     def __init__(self, client: DBOSClient) -> None:
         self._client = client
 
     @classmethod
     @contextmanager
-    def on(cls, url: str) -> Iterator[Window]:
+    def on(cls, url: str) -> Iterator[WorkflowClient]:
         """See and wake the flows in the engine's database at `url`. Raises OutsideError where it fails."""
         prepare(url)
         with quiet(), failing_as_outside(url):

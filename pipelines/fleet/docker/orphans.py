@@ -12,10 +12,10 @@ from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.inventory import outside
 from pipelines.fleet.docker.members import ENGINE_TIMEOUT
 from pipelines.fleet.members import OLD
-from pipelines.fleet.orphans import EXPIRY, KEPT, ROLLOUT, Leaving
+from pipelines.fleet.orphans import EXPIRY, KEPT, ROLLOUT, Orphan
 
 
-class DockerGround:
+class DockerOrphanSource:
     """One engine: containers under the name that they have before they take a member's over, or after they left it."""
 
     def __init__(self, engine: str) -> None:
@@ -24,7 +24,7 @@ class DockerGround:
             self.api: Any = docker.APIClient(base_url=engine, version="auto", timeout=ENGINE_TIMEOUT)
             self.name = str(self.api.info()["Name"])
 
-    def leavings(self) -> tuple[Leaving, ...]:
+    def leavings(self) -> tuple[Orphan, ...]:
         """New ones that never became a member, and old ones that are kept."""
         with outside("listing containers", self.engine):
             everything = [self.api.inspect_container(one["Id"]) for one in self.api.containers(all=True)]
@@ -34,19 +34,19 @@ class DockerGround:
         found = (self._leaving(one, took_over) for one in everything)
         return tuple(one for one in found if one)
 
-    def _leaving(self, container: dict[str, Any], took_over: dict[str, str]) -> Leaving | None:
+    def _leaving(self, container: dict[str, Any], took_over: dict[str, str]) -> Orphan | None:
         labels, name = container["Config"].get("Labels") or {}, container_spec.name(container)
         rollout = labels.get(ROLLOUT, "")
         member, old, kept_for = name.rpartition(OLD)
         if old and kept_for in (took_over.get(member), labels.get(KEPT)):
             held = f"it is the old one that {kept_for} kept, with all that is in it: docker rm {name} removes it"
-            return Leaving(self.name, "container", container["Id"], name, kept_for, None, held)
+            return Orphan(self.name, "container", container["Id"], name, kept_for, None, held)
         if rollout and name.endswith(f".{rollout}"):
             expiry = moment_in(labels, EXPIRY)
-            return Leaving(self.name, "container", container["Id"], name, rollout, expiry)
+            return Orphan(self.name, "container", container["Id"], name, rollout, expiry)
         return None
 
-    def remove(self, leaving: Leaving) -> None:
+    def remove(self, leaving: Orphan) -> None:
         """Remove a container, with the volumes that were made for it alone."""
         with outside(f"removing {leaving.name}", self.engine):
             try:

@@ -16,13 +16,13 @@ from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
 from pipelines.fleet.docker.container_spec import repository
-from pipelines.fleet.golden_status import Standing
-from pipelines.fleet.members import Member, Origin, Target, newest
+from pipelines.fleet.golden_status import GoldenStatus
+from pipelines.fleet.members import Member, Provenance, Target, newest
 from pipelines.fleet.model import Fleet
 
 
 @dataclass
-class Origins:
+class ProvenanceReader:
     """Answers for one judging of one fleet; asks the ledger first, then the registry, each thing once."""
 
     fleet: Fleet
@@ -34,22 +34,22 @@ class Origins:
     _revocations: dict[tuple[str, str], tuple[datetime, str] | None] = field(default_factory=dict)
 
     @cached_property
-    def standing(self) -> Standing:
+    def golden_status(self) -> GoldenStatus:
         """What the ledger and today's policy say of golden images."""
-        return Standing(self.fleet, self.context, self.waivers, self.now)
+        return GoldenStatus(self.fleet, self.context, self.waivers, self.now)
 
-    def of(self, member: Member) -> Origin:
+    def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
         release = self._first(lambda digest: self._release(repository(member.image), digest), member.digests)
         base = None if release else self._base(member)
         golden = release or base
         if golden is None:
-            return Origin()
+            return Provenance()
         told = self._revoked(golden)
         release, base, golden = (told if release else None), (told if base else None), told
         latest = self._channel(golden.name)
-        because, since = self.standing.refused(golden)
-        return Origin(release, base, latest, self.standing.left_at(golden, latest), because, since)
+        because, since = self.golden_status.refused(golden)
+        return Provenance(release, base, latest, self.golden_status.left_at(golden, latest), because, since)
 
     def target(self) -> Target:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
@@ -89,8 +89,8 @@ class Origins:
         if target.golden is None:
             return target
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self._revoked(self.standing.dated(known) or known)
-        return replace(target, golden=golden, refused_because=self.standing.forbidden(golden))
+        golden = self._revoked(self.golden_status.dated(known) or known)
+        return replace(target, golden=golden, refused_because=self.golden_status.forbidden(golden))
 
     def _revoked(self, golden: Release) -> Release:
         """The golden image, revoked where ledger or registry say so of it, its content, or what it stands on."""
@@ -113,7 +113,7 @@ class Origins:
         known = self.context.ledger.release(digest)
         if known is None and (over := self.context.ledger.releases_of_content(digest)):
             known = over[0]
-        return self.standing.dated(known or self._published(where, digest))
+        return self.golden_status.dated(known or self._published(where, digest))
 
     def _published(self, where: str, digest: str) -> Release | None:
         """The release as the registry tells it, where the ledger has no line of it."""

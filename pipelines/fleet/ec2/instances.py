@@ -23,9 +23,9 @@ from pipelines.fleet.ec2.instance_spec import (
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, unfit
 from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.ec2.region_client import Place
+from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.members import Key, Read, Target
-from pipelines.fleet.model import Method, Way
+from pipelines.fleet.model import Method, ReplacementStrategy
 from pipelines.fleet.orphans import EXPIRY
 from pipelines.fleet.port import GoneError
 
@@ -43,7 +43,7 @@ class Ec2Fleet(Ec2Members):
         if kept_in(old.tags) is None:
             place.refuse_protected(key.old)
             image = image_of(self.cloud, target, place.region)
-            if why := unfit(old, essentials(place.image(image)), Way.INSTANCE):
+            if why := unfit(old, essentials(place.image(image)), ReplacementStrategy.INSTANCE):
                 raise RefusedError(f"{key.old} cannot become {image}: {why}")
             kept = Kept(key.rollout, image, expiry.astimezone(UTC).isoformat(), old.public, old.hung())
             place.tag([key.old], kept.tags())
@@ -52,7 +52,7 @@ class Ec2Fleet(Ec2Members):
         if key.method is Method.SURGE:
             self._launch(key, place)
 
-    def _launch(self, key: Key, place: Place) -> Json:
+    def _launch(self, key: Key, place: RegionClient) -> Json:
         """The new instance, launched once."""
         new, ended = place.launched(key.rollout, key.member)
         if new is None:
@@ -80,7 +80,7 @@ class Ec2Fleet(Ec2Members):
             self._hand_over(place, kept, place.need(new), key.old)
             place.register(new, kept.hung.registrations)
 
-    def _begun(self, key: Key, place: Place) -> str:
+    def _begun(self, key: Key, place: RegionClient) -> str:
         """The new instance, once it runs. One that has ended is not launched again: the next would end, too."""
         new, ended = place.launched(key.rollout, key.member)
         if new is None and ended:
@@ -93,7 +93,7 @@ class Ec2Fleet(Ec2Members):
             raise OutsideError(f"the new instance of {key.name} ended while it started") from None
         return name
 
-    def _hand_over(self, place: Place, kept: Kept, to: Json, *off: str) -> None:
+    def _hand_over(self, place: RegionClient, kept: Kept, to: Json, *off: str) -> None:
         """What cannot exist twice goes to an instance, off the other one."""
         moving, hung, name = place.moving(to["InstanceId"], *off), kept.hung, to["InstanceId"]
         for volume, (device, _) in hung.volumes.items():
@@ -164,7 +164,7 @@ class Ec2Fleet(Ec2Members):
             self._hand_over(place, kept, old, *off)
         place.register(key.old, kept.hung.registrations)
 
-    def _give_back(self, place: Place, kept: Kept, old: str, *off: str) -> None:
+    def _give_back(self, place: RegionClient, kept: Kept, old: str, *off: str) -> None:
         """What could not exist twice goes back to the stopped old instance before it starts."""
         if Shown(place.need(old)).state in STOPPED:
             place.until_state(old, "stopped")
@@ -172,7 +172,7 @@ class Ec2Fleet(Ec2Members):
         if kept.hung.volumes:
             place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(old, kept.hung.volumes))
 
-    def _unmake(self, key: Key, place: Place, new: Json, kept: Kept) -> None:
+    def _unmake(self, key: Key, place: RegionClient, new: Json, kept: Kept) -> None:
         """The new instance is no member any more; where it holds what is the old one's, it is stopped first."""
         place.tag(_parts(new), {EXPIRY: kept.expiry})
         if key.method is Method.IN_PLACE:

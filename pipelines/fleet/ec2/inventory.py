@@ -13,7 +13,7 @@ from images.aws.tags import as_dict
 from images.ledger import Made
 from pipelines.fleet.ec2.instance_spec import Json, Shown, is_member
 from pipelines.fleet.ec2.moving import of_instance
-from pipelines.fleet.ec2.region_client import Place, portions
+from pipelines.fleet.ec2.region_client import RegionClient, portions
 from pipelines.fleet.members import Unread
 from pipelines.fleet.model import Fleet
 
@@ -88,7 +88,7 @@ class Inventory:
         return tuple(one for one in self.instances if is_member(one.shown.tags, one.shown.state))
 
 
-def places(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
+def regions_of(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
     """Every account and region that the fleet may be in."""
     for account in fleet.ec2.accounts or (cloud.aws.account,):
         for region in fleet.ec2.regions or cloud.aws.all_regions:
@@ -97,7 +97,7 @@ def places(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
 
 def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
     """Everything with the fleet's tags, in all its places or in some."""
-    parts = [_read(fleet, cloud, account, region) for account, region in only or places(fleet, cloud)]
+    parts = [_read(fleet, cloud, account, region) for account, region in only or regions_of(fleet, cloud)]
     return Inventory(
         tuple(one for part in parts for one in part.instances),
         tuple(one for part in parts for one in part.groups),
@@ -108,7 +108,7 @@ def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
 
 def _read(fleet: Fleet, cloud: Cloud, account: str, region: str) -> Inventory:
     try:
-        reading = _Reading(fleet, cloud, Place(cloud.clients, account, region))
+        reading = _Reading(fleet, cloud, RegionClient(cloud.clients, account, region))
         groups = tuple(reading.groups())
         templates = (*reading.templates(), *reading.templates_of(groups))
         return Inventory(tuple(reading.instances()), tuple((account, region, one) for one in groups), templates)
@@ -120,7 +120,7 @@ def _read(fleet: Fleet, cloud: Cloud, account: str, region: str) -> Inventory:
 class _Reading:
     fleet: Fleet
     cloud: Cloud
-    place: Place
+    place: RegionClient
 
     def _selected(self) -> list[Json]:
         return [{"Name": f"tag:{key}", "Values": [value]} for key, value in sorted(self.fleet.selector.items())]

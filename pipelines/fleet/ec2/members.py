@@ -9,10 +9,10 @@ from hardening.foundation.errors import OutsideError
 from images.aws.cloud import Cloud
 from images.aws.requests import BOOT
 from pipelines.fleet.ec2.instance_spec import KEPT, Json, Kept, Shown, kept_in
-from pipelines.fleet.ec2.inventory import Found, Inventory, Template, places, read_fleet
+from pipelines.fleet.ec2.inventory import Found, Inventory, Template, read_fleet, regions_of
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
-from pipelines.fleet.ec2.region_client import Place
+from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import Key, Member, Read, Seen, Target, protection
 from pipelines.fleet.model import Fleet
@@ -25,7 +25,7 @@ class Ec2Members:
     def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
         self.fleet = fleet
         self.cloud = cloud
-        self._places: dict[tuple[str, str], Place] = {}
+        self._places: dict[tuple[str, str], RegionClient] = {}
 
     def inventory(self) -> Inventory:
         """Everything with the fleet's tags, and where nothing could be read."""
@@ -116,7 +116,7 @@ class Ec2Members:
                 f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known",
                 hint="make an image of that snapshot or volume, and launch the member from it",
             )
-        for region in dict.fromkeys(region for _, region in places(self.fleet, self.cloud)):
+        for region in dict.fromkeys(region for _, region in regions_of(self.fleet, self.cloud)):
             image_of(self.cloud, target, region)
 
     def read_old(self, key: Key) -> Read:
@@ -125,7 +125,7 @@ class Ec2Members:
         old = place.find(key.old)
         return Read(False, f"{key.old} is gone") if old is None else self.look(place, old)
 
-    def look(self, place: Place, instance: Json) -> Read:
+    def look(self, place: RegionClient, instance: Json) -> Read:
         """Status checks, every target group that it is in, and what else the fleet asks for."""
         good, text = place.health(instance["InstanceId"])
         if not good:
@@ -136,11 +136,11 @@ class Ec2Members:
         health = self.fleet.health
         return Read(good, text) if health.kind == "ec2" else ask(health, instance.get("PrivateIpAddress", ""))
 
-    def place(self, key: Key) -> Place:
+    def place(self, key: Key) -> RegionClient:
         """The region that a member is in."""
         account, region = key.member.split("/")[:2]
         if (account, region) not in self._places:
-            self._places[account, region] = Place(self.cloud.clients, account, region)
+            self._places[account, region] = RegionClient(self.cloud.clients, account, region)
         return self._places[account, region]
 
 

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.fleet.ec2.instance_spec import FIRST, TAGS_AT_MOST, Json, Kept, Shown
-from pipelines.fleet.model import Ec2, Way
+from pipelines.fleet.model import Ec2, ReplacementStrategy
 
 CARDS = ("interface", "efa", "efa-only")
 INSTEAD = 'set ec2.way = "root_volume"'
 ANEW = 'set ec2.way = "instance"'
 
 
-def forced_in_place(shown: Shown, way: Way) -> tuple[str, ...]:
+def forced_in_place(shown: Shown, way: ReplacementStrategy) -> tuple[str, ...]:
     """What of an instance cannot exist twice; an Elastic IP moves between running instances and forces nothing."""
-    if way is Way.ROOT_VOLUME:
+    if way is ReplacementStrategy.ROOT_VOLUME:
         return ("its root volume is replaced in place, which reboots it",)
     hung = shown.hung()
     volumes = [f"the data volume {name} at {device}" for name, (device, _) in sorted(hung.volumes.items())]
@@ -44,7 +44,7 @@ def _obstacles(shown: Shown, how: Ec2) -> Iterator[str]:
             f"it is registered in the Classic Load Balancer {', '.join(shown.classic)}, which does not report when the "
             "requests of a member have ended: register it in a target group instead"
         )
-    if how.way is Way.INSTANCE:
+    if how.way is ReplacementStrategy.INSTANCE:
         yield from _not_carried(shown, how)
 
 
@@ -91,9 +91,12 @@ def _kept_address(shown: Shown, how: Ec2) -> str:
     return ", ".join(one for one in found if one)
 
 
-def unfit(shown: Shown, image: Json, way: Way) -> str:
+def unfit(shown: Shown, image: Json, way: ReplacementStrategy) -> str:
     """Why an image cannot be an instance's, or could not be taken back; empty where it can. What is unknown fits."""
-    found = [*_unsupported(shown, image), *(_no_way_back(shown, image) if way is Way.ROOT_VOLUME else ())]
+    found = [
+        *_unsupported(shown, image),
+        *(_no_way_back(shown, image) if way is ReplacementStrategy.ROOT_VOLUME else ()),
+    ]
     return found[0] if found else ""
 
 

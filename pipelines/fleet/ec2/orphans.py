@@ -9,23 +9,23 @@ from images.aws.client import Clients
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
 from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, Json, Shown, kept_in
-from pipelines.fleet.ec2.region_client import Place
+from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.ec2.requests import is_launched
-from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Leaving
+from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Orphan
 
 TRIES = 20
 NOT_LAUNCHED = "it was not launched by this rollout's token: its tags are somebody else's"
 NOT_OURS = "no line in this ledger: its tags may be anyone's"
 
 
-class Ec2Ground:
+class Ec2OrphanSource:
     """The regions, each with its account, in which fleets are. The ledger knows the volumes that rollouts took off."""
 
     def __init__(self, clients: Clients, places: Iterable[tuple[str, str]], ledger: Ledger) -> None:
-        self.places = {f"{account}/{region}": Place(clients, account, region) for account, region in places}
+        self.places = {f"{account}/{region}": RegionClient(clients, account, region) for account, region in places}
         self.ledger = ledger
 
-    def leavings(self) -> tuple[Leaving, ...]:
+    def leavings(self) -> tuple[Orphan, ...]:
         """Instances that never became a member or were kept, then volumes that hang nowhere."""
         return tuple(
             one
@@ -33,7 +33,7 @@ class Ec2Ground:
             for one in _read(where, place, volumes_of(self.ledger, place))
         )
 
-    def remove(self, leaving: Leaving) -> None:
+    def remove(self, leaving: Orphan) -> None:
         """Remove one thing."""
         place = self.places[leaving.where]
         if leaving.kind == "instance":
@@ -42,7 +42,7 @@ class Ec2Ground:
             place.delete_volume(leaving.id)
 
 
-def volumes_of(ledger: Ledger, place: Place) -> frozenset[str]:
+def volumes_of(ledger: Ledger, place: RegionClient) -> frozenset[str]:
     """The volumes of a region that a rollout of this ledger made or took off."""
     return frozenset(line.resource for line in ledger.made(place.account, region=place.region, kind="volume"))
 
@@ -56,7 +56,7 @@ def _held(instance: Json) -> str:
     return f"it holds the data volumes {volumes}: a person decides" if volumes else ""
 
 
-def _read(where: str, place: Place, ours: frozenset[str]) -> list[Leaving]:
+def _read(where: str, place: RegionClient, ours: frozenset[str]) -> list[Orphan]:
     try:
         return list(_Region(where, place, ours).everything())
     except GoldsmithError as error:
@@ -67,13 +67,13 @@ def _read(where: str, place: Place, ours: frozenset[str]) -> list[Leaving]:
 class _Region:
     """One look at a region."""
 
-    def __init__(self, where: str, place: Place, ours: frozenset[str]) -> None:
+    def __init__(self, where: str, place: RegionClient, ours: frozenset[str]) -> None:
         self.where = where
         self.place = place
         self.ours = ours
         self.kept: dict[str, str] = {}
 
-    def everything(self) -> Iterator[Leaving]:
+    def everything(self) -> Iterator[Orphan]:
         """What is left there, what stands on others first."""
         yield from self._kept_ones()
         keyed = [{"Name": "tag-key", "Values": [EXPIRY]}]
@@ -85,7 +85,7 @@ class _Region:
             held = f"{by} needs it to go back" if by else "" if known else NOT_OURS
             yield self._leaving("volume", one["VolumeId"], as_dict(one.get("Tags")), held)
 
-    def _kept_ones(self) -> Iterator[Leaving]:
+    def _kept_ones(self) -> Iterator[Orphan]:
         """Old ones that stand stopped: they hold what they held."""
         for one in self._instances([{"Name": "tag-key", "Values": [f"{KEPT}rollout"]}]):
             shown = Shown(one)
@@ -95,13 +95,13 @@ class _Region:
             self.kept |= dict.fromkeys(kept.hung.volumes, shown.id)
             if shown.state in STOPPED:
                 held = f"it is the old one that {kept.rollout} kept: terminate it when nobody needs it"
-                yield Leaving(self.where, "instance", shown.id, shown.id, kept.rollout, None, held)
+                yield Orphan(self.where, "instance", shown.id, shown.id, kept.rollout, None, held)
 
     def _instances(self, filters: list[Json]) -> Iterator[Json]:
         for each in self.place.ec2.pages("DescribeInstances", "Reservations", Filters=filters):
             yield from (one for one in each["Instances"] if one["State"]["Name"] not in ENDED)
 
-    def _leaving(self, kind: str, name: str, tags: dict[str, str], held: str = "") -> Leaving:
-        return Leaving(
+    def _leaving(self, kind: str, name: str, tags: dict[str, str], held: str = "") -> Orphan:
+        return Orphan(
             self.where, kind, name, tags.get(MEMBER, ""), tags.get(ROLLOUT, ""), moment_in(tags, EXPIRY), held
         )

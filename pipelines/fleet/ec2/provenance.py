@@ -16,8 +16,8 @@ from images.aws.model import Ami
 from images.aws.statement import proof_of, public_key
 from images.context import Context
 from images.release.revocations import revoked
-from pipelines.fleet.golden_status import Standing
-from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.golden_status import GoldenStatus
+from pipelines.fleet.members import Member, Provenance, Target
 from pipelines.fleet.model import Fleet
 
 
@@ -56,18 +56,18 @@ class AmiOrigins:
     _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
 
     @cached_property
-    def standing(self) -> Standing:
+    def golden_status(self) -> GoldenStatus:
         """What the ledger and today's policy say of golden images."""
-        return Standing(self.fleet, self.context, self.waivers, self.now)
+        return GoldenStatus(self.fleet, self.context, self.waivers, self.now)
 
-    def of(self, member: Member) -> Origin:
+    def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
         release = self._release(member.id.split("/")[1], member.image)
         if release is None:
-            return Origin()
+            return Provenance()
         latest = self._latest(release.name)
-        because, since = self.standing.refused(release)
-        return Origin(release, None, latest, self.standing.left_at(release, latest), because, since)
+        because, since = self.golden_status.refused(release)
+        return Provenance(release, None, latest, self.golden_status.left_at(release, latest), because, since)
 
     def target(self) -> Target:
         """What the fleet's members become: the release that the channel names at home. Raises ContentError."""
@@ -86,8 +86,8 @@ class AmiOrigins:
         if target.golden is None:
             return target
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self.standing.dated(self._tagged(known)) or known
-        return Target(target.reference, target.digest, golden, self.standing.forbidden(golden))
+        golden = self.golden_status.dated(self._tagged(known)) or known
+        return Target(target.reference, target.digest, golden, self.golden_status.forbidden(golden))
 
     @property
     def _cloud(self) -> Cloud:
@@ -97,7 +97,7 @@ class AmiOrigins:
         """The release that an image is of, dated by the newest over its content."""
         if (region, image) not in self._known:
             found = self._written(region, image) or self._proven(region, image)
-            self._known[region, image] = self.standing.dated(self._tagged(found)) if found else None
+            self._known[region, image] = self.golden_status.dated(self._tagged(found)) if found else None
         return self._known[region, image]
 
     def _written(self, region: str, image: str) -> Release | None:

@@ -24,7 +24,7 @@ AT_ONCE = 100
 MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
-class Place:
+class RegionClient:
     """One region of one account. What takes longer than a moment there is an UnderwayError, to be asked for again."""
 
     def __init__(self, clients: Clients, account: str, region: str) -> None:

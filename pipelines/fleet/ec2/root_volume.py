@@ -31,9 +31,9 @@ from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.orphans import volumes_of
 from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.ec2.region_client import Place
+from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.members import Key, Read, Target
-from pipelines.fleet.model import Way
+from pipelines.fleet.model import ReplacementStrategy
 from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.port import UnderwayError
 
@@ -58,12 +58,12 @@ class RootVolumeFleet(Ec2Members):
         until = expiry.astimezone(UTC).isoformat()
         place.tag([key.old], Kept(key.rollout, image["ImageId"], until, shown.public, held).tags())
 
-    def _refuse_unfit(self, place: Place, shown: Shown, image: Json) -> None:
+    def _refuse_unfit(self, place: RegionClient, shown: Shown, image: Json) -> None:
         """Raise RefusedError, before anything is drained, for what EC2 refuses or what could not go back."""
         comes, was = essentials(image), shown.volumes[shown.root]
         if not was.get("Encrypted") and not comes["Encrypted"]:
             comes["Encrypted"] = place.encrypts()
-        if why := unfit(shown, comes, Way.ROOT_VOLUME):
+        if why := unfit(shown, comes, ReplacementStrategy.ROOT_VOLUME):
             raise RefusedError(f"{shown.id} cannot get the root volume of {image['ImageId']}: {why}")
 
     def retire(self, key: Key, drain: timedelta) -> None:
@@ -86,23 +86,23 @@ class RootVolumeFleet(Ec2Members):
         place.tag([shown.root], {**persons_tags(was.get("Tags")), ROLLOUT: key.rollout, MEMBER: key.member})
         place.register(key.old, kept.hung.registrations)
 
-    def _replace(self, key: Key, place: Place, kept: Kept) -> None:
+    def _replace(self, key: Key, place: RegionClient, kept: Kept) -> None:
         """One task that replaces it, begun once, and looked at before the instance is: that shows it a bit later."""
         if not self._tasks(key, place):
             self._ask(key, place, {"ImageId": kept.image}, requests.token(key.rollout, key.member, "root", 0), kept)
         self._succeeded(key, place)
 
-    def _ask(self, key: Key, place: Place, source: dict[str, str], token: str, kept: Kept) -> None:
+    def _ask(self, key: Key, place: RegionClient, source: dict[str, str], token: str, kept: Kept) -> None:
         own = own_tags(key.rollout, key.member, kept.expiry)
         place.ec2.call("CreateReplaceRootVolumeTask", **requests.replace_root(key.old, source, token, own))
 
-    def _succeeded(self, key: Key, place: Place, *, back: bool = False) -> None:
+    def _succeeded(self, key: Key, place: RegionClient, *, back: bool = False) -> None:
         """Wait for the last task. Raises OutsideError where it failed."""
         ended = self._ended(key, place, back=back)
         if ended["TaskState"] != "succeeded":
             raise OutsideError(f"the root volume of {key.old} could not be replaced: {ended['TaskState']}")
 
-    def _ended(self, key: Key, place: Place, *, back: bool) -> Json:
+    def _ended(self, key: Key, place: RegionClient, *, back: bool) -> Json:
         """The last task once it has ended."""
         what = f"the root volume of {key.old} to be replaced"
 
@@ -113,7 +113,7 @@ class RootVolumeFleet(Ec2Members):
         found: Json = place.until(last, what)
         return found
 
-    def _tasks(self, key: Key, place: Place, *, back: bool = False) -> list[Json]:
+    def _tasks(self, key: Key, place: RegionClient, *, back: bool = False) -> list[Json]:
         """The tasks of this replacement or, by a volume and no image, of its way back, the oldest first."""
         mine = [{"Name": "instance-id", "Values": [key.old]}]
         found = place.ec2.pages("DescribeReplaceRootVolumeTasks", "ReplaceRootVolumeTasks", Filters=mine)
@@ -132,7 +132,7 @@ class RootVolumeFleet(Ec2Members):
             return Read(False, f"the status checks of {key.old} may be from before its reboot: they run once a minute")
         return seen
 
-    def _stale(self, key: Key, place: Place, instance: Json) -> bool:
+    def _stale(self, key: Key, place: RegionClient, instance: Json) -> bool:
         """Whether only status checks speak for an instance, and did so before it rebooted, by the service's clock."""
         if self.fleet.health.kind != "ec2" or any(one.state == "healthy" for one in place.registrations(instance)):
             return False
@@ -177,7 +177,7 @@ class RootVolumeFleet(Ec2Members):
         place.start(key.old)
         place.register(key.old, kept.hung.registrations)
 
-    def _put_back(self, key: Key, place: Place, shown: Shown, kept: Kept) -> None:
+    def _put_back(self, key: Key, place: RegionClient, shown: Shown, kept: Kept) -> None:
         """The old root volume takes the place of the new one, which is marked for the reaper."""
         place.deregister(key.old, kept.hung.registrations, timedelta())
         if not shown.root:
@@ -194,14 +194,14 @@ class RootVolumeFleet(Ec2Members):
         if Shown(place.need(key.old)).root not in kept.hung.volumes:
             raise UnderwayError(f"waiting for {key.old} to show its old root volume")
 
-    def _note(self, key: Key, place: Place, *volumes: str) -> None:
+    def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
         """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""
         for volume in volumes:
             self.cloud.ledger.record_made(
                 Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
             )
 
-    def _attach(self, key: Key, place: Place, kept: Kept) -> None:
+    def _attach(self, key: Key, place: RegionClient, kept: Kept) -> None:
         """A task left the instance without any root volume: it stops, and gets its own again, if a stop costs nothing.
 
         Raises OutsideError where it would: then a person decides.
@@ -250,7 +250,7 @@ class RootVolumeFleet(Ec2Members):
         place = self.place(key)
         return place.console(key.old) if place.find(key.old) else ""
 
-    def _forget(self, place: Place, instance: Json, *begins: str) -> None:
+    def _forget(self, place: RegionClient, instance: Json, *begins: str) -> None:
         """Take off an instance what was written onto it."""
         place.untag([instance["InstanceId"]], [tag for tag in Shown(instance).tags if tag.startswith(begins)])
 

@@ -6,10 +6,10 @@ from images.documents import from_json
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.rollback import COULD_NOT, NOT_TAKEN, UNFINISHED
 from pipelines.rollout.state import MemberState, Outcome, Phase
-from tests.simulation.estate import Box
 from tests.simulation.execution import Row
 from tests.simulation.ledger import ViolationError
 from tests.simulation.stage import RENEW, TARGET, Simulation
+from tests.simulation.world import Box
 
 OWNED = (Phase.REPLACING, Phase.SERVING, Phase.NEW, Phase.OLD, Phase.FAILED)
 IN_TIME = 120.0

@@ -62,7 +62,7 @@ class Box:
 
 
 @dataclass
-class Estate:
+class SimulatedWorld:
     """All instances. `throttled`, `lost`, `underway`, `bad_reads`: numbers of the effects and looks that meet that.
 
     `neighbours`: what happens to another member than that of the effect with this number.

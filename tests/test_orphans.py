@@ -12,10 +12,10 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from pipelines.cli.orphans import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.orphans import Ec2Ground
+from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.model import Method
-from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Leaving, Reaping, Standing, decide
+from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Orphan, OwnerStatus, Reaping, decide
 from tests.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
 from tests.strict_aws import REGION, Fault, StrictAws
 
@@ -23,8 +23,8 @@ NOW = datetime(2027, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def leaving(expiry: datetime | None, held: str = "") -> Leaving:
-    return Leaving("111111111111/eu-central-1", "instance", "i-1", "a/b/ec2/i-0", "shop-1-back", expiry, held)
+def leaving(expiry: datetime | None, held: str = "") -> Orphan:
+    return Orphan("111111111111/eu-central-1", "instance", "i-1", "a/b/ec2/i-0", "shop-1-back", expiry, held)
 
 
 @pytest.mark.parametrize(
@@ -36,20 +36,20 @@ def leaving(expiry: datetime | None, held: str = "") -> Leaving:
         (leaving(None), False, "by hand"),
     ],
 )
-def test_only_what_nobody_owns_goes_and_only_after_its_lease(one: Leaving, removed: bool, why: str) -> None:
+def test_only_what_nobody_owns_goes_and_only_after_its_lease(one: Orphan, removed: bool, why: str) -> None:
     """What holds a person's data is shown and kept."""
-    found = decide(one, lambda name: Standing.OVER, NOW)
+    found = decide(one, lambda name: OwnerStatus.OVER, NOW)
     assert found is not None
     assert (found.remove, why in found.why) == (removed, True)
 
 
 def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() -> None:
     """They may be anyone's; a rollout that went back is known under its first name too."""
-    found = decide(leaving(NOW - HOUR), lambda name: Standing.UNKNOWN, NOW)
+    found = decide(leaving(NOW - HOUR), lambda name: OwnerStatus.UNKNOWN, NOW)
     assert found is not None
     assert (found.remove, "knows no rollout shop-1-back" in found.why) == (False, True)
     by_first_name = decide(
-        leaving(NOW - HOUR), lambda name: Standing.OVER if name == "shop-1" else Standing.UNKNOWN, NOW
+        leaving(NOW - HOUR), lambda name: OwnerStatus.OVER if name == "shop-1" else OwnerStatus.UNKNOWN, NOW
     )
     assert by_first_name is not None
     assert by_first_name.remove
@@ -58,7 +58,8 @@ def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() ->
 def test_a_rollout_that_is_not_over_owns_what_it_launched_on_its_way_there_and_back() -> None:
     """Whatever the expiry says."""
     assert (
-        decide(leaving(NOW - HOUR), lambda name: Standing.OPEN if name == "shop-1" else Standing.UNKNOWN, NOW) is None
+        decide(leaving(NOW - HOUR), lambda name: OwnerStatus.OPEN if name == "shop-1" else OwnerStatus.UNKNOWN, NOW)
+        is None
     )
 
 
@@ -71,7 +72,7 @@ def at(aws: StrictAws, tmp_path: Path) -> Iterator[Shop]:
 
 
 def reaped(at: Shop, *, days: float, apply: bool = True) -> tuple[Reaping, ...]:
-    ground = Ec2Ground(at.cloud.clients, [(at.cloud.aws.account, REGION)], at.cloud.ledger)
+    ground = Ec2OrphanSource(at.cloud.clients, [(at.cloud.aws.account, REGION)], at.cloud.ledger)
     return reap([ground], at.cloud.ledger, at.cloud.now + timedelta(days=days), "ann", apply=apply)
 
 

@@ -13,7 +13,7 @@ from fleets import release
 from images.ledger import Ledger
 from pipelines.cli.orphans import reap
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.docker.orphans import DockerGround
+from pipelines.fleet.docker.orphans import DockerOrphanSource
 from pipelines.fleet.members import Key, Target
 from pipelines.fleet.model import Method
 
@@ -31,7 +31,7 @@ def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(docker_host
         made = api.create_container("leavings-test:one", name="left-web", labels=labels)
         api.start(made["Id"])
         of = fleet_with().model_copy(update={"selector": {"app": "leavings-test"}})
-        ledger, ground = Ledger.open(f"sqlite:///{tmp_path}/ledger"), DockerGround(docker_host)
+        ledger, ground = Ledger.open(f"sqlite:///{tmp_path}/ledger"), DockerOrphanSource(docker_host)
 
         ledger.begin_rollout("left-1", of.name, "ann", {}, NOW)
         ledger.save_rollout("left-1", {}, NOW, is_open=False)

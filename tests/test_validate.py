@@ -13,7 +13,7 @@ from images.build.flow import build
 from images.catalog import load_definitions
 from images.context import Context
 from images.plan.change import Action
-from images.plan.validate import Soundness
+from images.plan.validate import DefinitionValidator
 from tests.loop import CHILD, definition
 
 TODAY = date(2026, 6, 1)
@@ -32,7 +32,7 @@ STATIC = 'base = { bootstrap = { family = "debian", suite = "trixie", variant = 
 def sound(root: Path, name: str = "s-one") -> None:
     """Raises what is wrong with a definition of the content root `root`."""
     definitions = load_definitions((ROOT, root))
-    Soundness((ROOT, root), TODAY, definitions).require(definitions[name])
+    DefinitionValidator((ROOT, root), TODAY, definitions).require(definitions[name])
 
 
 def test_what_is_whole_is_sound(tmp_path: Path) -> None:

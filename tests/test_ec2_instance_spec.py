@@ -15,7 +15,7 @@ from images.aws.tags import as_dict
 from pipelines.fleet.ec2.instance_spec import Hung, Kept, Registration, Shown, differences, is_member, kept_in
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place, lost_by_stop, unfit
 from pipelines.fleet.ec2.requests import run_instances, token
-from pipelines.fleet.model import Ec2, Way
+from pipelines.fleet.model import Ec2, ReplacementStrategy
 
 GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/shop/0123456789abcdef"
 COMES = {"BootMode": "uefi", "TpmSupport": "v2.0", "EnaSupport": True, "Encrypted": True}
@@ -191,7 +191,7 @@ def test_an_address_that_is_part_of_the_member_is_kept_by_a_root_volume_alone() 
     assert "10.0.0.4" in cannot_roll(shown(plain), Ec2(keep_address=True), COMES)
     assert "10.0.0.4" in cannot_roll(shown(made), Ec2(), COMES)
     assert "10.0.0.9" in cannot_roll(shown(more), Ec2(), COMES)
-    within = Ec2(way=Way.ROOT_VOLUME, keep_address=True)
+    within = Ec2(way=ReplacementStrategy.ROOT_VOLUME, keep_address=True)
     assert not any(cannot_roll(shown(one), within, COMES) for one in (plain, made, more))
 
 
@@ -217,7 +217,7 @@ def test_what_a_new_instance_would_not_have_is_refused_by_its_name(change: Chang
     old = replace(old, type={**TYPE, **kind})
     assert said in (why := cannot_roll(old, Ec2(), COMES))
     assert "root_volume" in why
-    assert not cannot_roll(old, Ec2(way=Way.ROOT_VOLUME), COMES)
+    assert not cannot_roll(old, Ec2(way=ReplacementStrategy.ROOT_VOLUME), COMES)
 
 
 def test_addresses_that_are_registered_beside_the_first_stay() -> None:
@@ -251,7 +251,7 @@ def test_addresses_that_are_registered_beside_the_first_stay() -> None:
 def test_an_image_that_could_not_be_taken_back_is_unfit(change: Change, comes: Change, kind: Change, said: str) -> None:
     """EC2 refuses it, or would not undo it: said before anything is drained."""
     old = replace(shown({**instance(), **change}), type={**TYPE, **kind})
-    why = unfit(old, {**COMES, **comes}, Way.ROOT_VOLUME)
+    why = unfit(old, {**COMES, **comes}, ReplacementStrategy.ROOT_VOLUME)
     assert (bool(why), said in why) == (bool(said), True)
 
 
@@ -259,7 +259,7 @@ def test_a_place_in_a_capacity_reservation_exists_once() -> None:
     """The old one stops first, or there is no room for the new one."""
     held = {"CapacityReservationSpecification": {"CapacityReservationTarget": {"CapacityReservationId": "cr-1"}}}
     old = shown({**instance(), **held, "BlockDeviceMappings": [], "NetworkInterfaces": []})
-    assert forced_in_place(old, Way.INSTANCE) == ("the place in the capacity reservation cr-1",)
+    assert forced_in_place(old, ReplacementStrategy.INSTANCE) == ("the place in the capacity reservation cr-1",)
 
 
 def test_a_stop_says_what_it_costs() -> None:
@@ -271,10 +271,10 @@ def test_a_stop_says_what_it_costs() -> None:
 
 def test_what_cannot_exist_twice_forces_the_old_one_to_stop_first() -> None:
     """An Elastic IP moves between running instances, and forces nothing."""
-    assert len(forced_in_place(shown(instance()), Way.INSTANCE)) == 2
+    assert len(forced_in_place(shown(instance()), ReplacementStrategy.INSTANCE)) == 2
     plain = {**instance(), "BlockDeviceMappings": [], "NetworkInterfaces": []}
-    assert forced_in_place(shown(plain), Way.INSTANCE) == ()
-    assert len(forced_in_place(shown(plain), Way.ROOT_VOLUME)) == 1
+    assert forced_in_place(shown(plain), ReplacementStrategy.INSTANCE) == ()
+    assert len(forced_in_place(shown(plain), ReplacementStrategy.ROOT_VOLUME)) == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.hashing import digest_of
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import Member, Origin, Target
+from pipelines.fleet.members import Member, Provenance, Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.approval import read_plan, write_plan
@@ -140,7 +140,7 @@ def test_dates_of_members_and_releases_are_no_difference() -> None:
 
 def test_the_file_is_written_and_read_at_the_edge(tmp_path: Path) -> None:
     """Unknown members that are taken over on purpose stand in it, too."""
-    known = [judged("web-1", "unknown", origin=Origin())]
+    known = [judged("web-1", "unknown", origin=Provenance())]
     made = seal(plan(fleet(), known, target(), NOW, ["all"]), world([known[0].member]), "ana@host", ["all"])
     write_plan(made, tmp_path / "plan.json")
     assert read_plan(tmp_path / "plan.json").adopt == ("all",)

@@ -16,7 +16,7 @@ from images import documents
 from images.context import Context
 from images.registry.client import Registry
 from images.store.oci import MANIFEST
-from pipelines.fleet.docker.provenance import Origins
+from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Member, Seen
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.session import UNREAD, FleetSession, check
@@ -41,8 +41,8 @@ class Place:
     def fleet(self) -> Fleet:
         return fleet(replacement={"definition": "web"}).model_copy(update={"policy": "default"})
 
-    def origins(self, fleet: Fleet | None = None) -> Origins:
-        return Origins(fleet or self.fleet, self.context, self.stage.registry, (), NOW)
+    def origins(self, fleet: Fleet | None = None) -> ProvenanceReader:
+        return ProvenanceReader(fleet or self.fleet, self.context, self.stage.registry, (), NOW)
 
     def image(self, name: str, layers: tuple[str, ...], **annotations: str) -> str:
         """Serve an image whose unpacked layers are these; its digest."""
@@ -64,7 +64,7 @@ class Place:
     def member(self, name: str, digest: str, *layers: str) -> Member:
         return Member(f"host/local/docker/{name}", name, name, f"{self.stage.repository}@{digest}", (digest,), layers)
 
-    def desk(self, *members: Member) -> FleetSession:
+    def session(self, *members: Member) -> FleetSession:
         return FleetSession(self.fleet, self.context, None, lambda: NOW, self.stage.registry.address,  # type: ignore[arg-type]
                     lambda _waivers, _now: self.origins(), lambda: Seen(members))  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_a_malformed_answer_costs_one_member_and_no_fleet(place: Place) -> None:
         place.member("web-4", twice.partition("@")[2], OTHER),
     ]
     place.context.ledger.seen_fleet("web", {"web-9": BASE}, NOW)
-    judged = {one.member.name: one for one in check(place.desk(*members))}
+    judged = {one.member.name: one for one in check(place.session(*members))}
     assert [name for name, one in judged.items() if UNREAD in one.rules] == ["web-2", "web-3", "web-4"]
     assert UNREAD not in judged["web-1"].rules
     assert all(judged[name].member.cannot_roll for name in ("web-2", "web-3", "web-4"))
@@ -163,7 +163,7 @@ def test_a_member_whose_image_was_revoked_elsewhere_is_revoked(place: Place, sub
     line = {"mediaType": MANIFEST, "digest": content, "size": 1, "artifactType": documents.REVOCATION}
     known = digest if subject == "release" else content
     place.stage.index(known.replace(":", "-"), {**line, "annotations": said})
-    (one,) = check(place.desk(place.member("web-1", digest, BASE)))
+    (one,) = check(place.session(place.member("web-1", digest, BASE)))
     assert "revoked" in one.rules
     assert DATES["org.opencontainers.image.title"] == "web"
 
@@ -176,7 +176,7 @@ def test_a_member_on_a_revoked_base_is_revoked(place: Place) -> None:
     base = replace(known, name="base", repository="aws/base", digest=f"sha256:{1:064x}", content=f"sha256:{2:064x}")
     place.context.ledger.record_release(replace(known, base_name="base", base_digest=base.content))
     place.context.ledger.record_release(replace(base, revoked_at=NOW, revoked_reason="a hole"))
-    (one,) = check(place.desk(place.member("web-1", digest, BASE)))
+    (one,) = check(place.session(place.member("web-1", digest, BASE)))
     assert "its base base was revoked: a hole" in next(r.what for r in one.reasons if r.rule == "revoked")
     target = place.origins().target()
     assert target.golden

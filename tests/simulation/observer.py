@@ -13,8 +13,8 @@ from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import Phase
-from tests.simulation.estate import Box, Estate
 from tests.simulation.ledger import ViolationError
+from tests.simulation.world import Box, SimulatedWorld
 
 CHANGED = (Phase.REPLACING, Phase.SERVING, Phase.NEW)
 STOPS = (DesiredState.ABORT, DesiredState.ROLLBACK)
@@ -32,12 +32,12 @@ class Asked:
 
 
 @dataclass
-class Witness:
+class Observer:
     """What was seen of the one rollout; `begun` are the members begun since it asked for leave; `first_new`: when the
     first new instance got a member's name, also without the time in which the rollout was paused.
     """
 
-    estate: Estate
+    estate: SimulatedWorld
     limits: Limits
     plan: Plan
     leave: Asked | None = None

@@ -20,7 +20,7 @@ from images.feeds.sample import debsecan_format
 from images.scan import SCANNERS, scan_cache
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import ScanResult, at_best, scan, unchanged
-from images.scan.scan_cache import SBOM, inputs_of, standing
+from images.scan.scan_cache import SBOM, inputs_of, still_valid
 from tests.publishing import CHECK
 from tests.scanning import make_target
 
@@ -105,7 +105,7 @@ def test_an_error_never_stands() -> None:
     """Nor does what nobody remembers the inputs of."""
     reports = [outcome("a"), outcome("b", Outcome.ERROR), outcome("c"), outcome("d")]
     inputs = {"a": "1", "b": "1", "c": "2", "d": "1"}
-    assert standing(reports, {"a": "1", "b": "1", "c": "1"}, inputs) == {"a": reports[0]}
+    assert still_valid(reports, {"a": "1", "b": "1", "c": "1"}, inputs) == {"a": reports[0]}
 
 
 class Clinic:

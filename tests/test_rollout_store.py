@@ -198,11 +198,11 @@ def test_a_rollback_to_what_was_revoked_needs_a_reason(context: Context, monkeyp
     """As `image.rollback` does; the reason is in the history of the rollout. What is only old needs none."""
 
     @contextmanager
-    def desk(*_: Any) -> Iterator[None]:
+    def fleet_session(*_: Any) -> Iterator[None]:
         yield None
 
     ended = SimpleNamespace(members=(), state=SimpleNamespace(failure=""))
-    monkeypatch.setattr(rollout, "desk", desk)
+    monkeypatch.setattr(rollout, "fleet_session", fleet_session)
     monkeypatch.setattr(rollout, "back", lambda *_: ended)
     old = f"sha256:{7:064x}"
     new = replace(newest(context, "shop").members[0], phase=Phase.NEW, pinned=f"r.example/nginx@{old}")
