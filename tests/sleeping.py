@@ -35,7 +35,7 @@ NAMES = ("web-1", "web-2")
 ROLLOUT = "r1"
 CLOCKED = (
     "images.ledger.leases",
-    *(f"pipelines.cli.{name}" for name in ("carrying", "journal", "leasing", "underway")),
+    *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "leasing", "store")),
 )
 
 
