@@ -177,12 +177,13 @@ def one_good_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_discarded_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the old one to serve again."""
+    """Nobody waits for the old one to serve again, or looks at it when the new one goes."""
 
     async def old_serves(_work: member_context.MemberContext) -> bool:
         return True
 
     monkeypatch.setattr(finish, "old_serves", old_serves)
+    monkeypatch.setattr(finish, "_discard_safely", lambda work: work.fleet.discard(work.key))
 
 
 def fenced_and_lingering(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pipelines.fleet.members import Key, Read
 from pipelines.fleet.model import Method
 from pipelines.fleet.together import AT_ONCE, together
 from pipelines.rollout.baking import _watch
+from pipelines.rollout.member_context import HealthLook
 from pipelines.rollout.orders import one_by_one
 
 
@@ -29,7 +30,9 @@ def test_members_that_bake_are_looked_at_side_by_side() -> None:
     world = SimpleNamespace(fleet=SimpleNamespace(read=read), journal=said, together=together)
     rolling: Any = SimpleNamespace(world=world, order=SimpleNamespace(rollout="r1"))
     keys = {name: Key("r1", name, name, "old", Method.SURGE) for name in names}
-    assert _watch(rolling, keys, judged=False) == ["go", 0, {name: (False, name) for name in names}]
+    seen = _watch(rolling, keys, judged=False)
+    assert seen.reads == {name: HealthLook(False, name) for name in names}
+    assert seen.orders.stance == "go"
 
 
 @pytest.mark.parametrize("ask", [together, one_by_one])
