@@ -64,7 +64,7 @@ def ours(new: Callable[[], str]) -> Reading:
         return await steps(engine.step)
 
     with Worker.launched(new(), {"flow": flow}) as worker:
-        return Reading(*worker.carry("flow", "measured", None))
+        return Reading(*worker.execute("flow", "measured", None))
 
 
 def bare(new: Callable[[], str]) -> Reading:

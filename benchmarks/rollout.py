@@ -122,7 +122,7 @@ def rolled(host: str, image: str, healthy: int) -> tuple[float, float, int]:
         ideal = len(made.waves) * (fleet.limits.min_healthy_time + fleet.limits.settle).total_seconds()
         start = time.monotonic()
         with carried(members, Path(folder)) as worker:
-            done = from_json(Outcome, worker.carry(ROLLOUT, "bench", to_json(Order("bench", made, fleet.limits))))
+            done = from_json(Outcome, worker.execute(ROLLOUT, "bench", to_json(Order("bench", made, fleet.limits))))
         took = time.monotonic() - start
     if {member.phase for member in done.members} != {Phase.NEW}:
         sys.exit(f"not all were replaced: {done.state.note} {done.state.failure}")
