@@ -81,14 +81,14 @@ def probe_program() -> bytes:
 
     The smallest PE32+ image: headers and one section, each of one file block (PE Format, Microsoft).
     """
-    block, page, section_headers = 512, 0x1000, 0x60000020  # the section is code: readable and executable
+    block, page, section_flags = 512, 0x1000, 0x60000020  # the section is code: readable and executable
     code = bytes([0xB0, PROBE_STATUS >> 1, 0xE6, PROBE_PORT, 0xF4, 0xEB, 0xFD])  # mov al; out; hlt; jmp to hlt
     stub = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64)
     coff = b"PE\0\0" + struct.pack("<HHIIIHH", 0x8664, 1, 0, 0, 0, 240, 0x22)
     optional = struct.pack("<HBBIIIII", 0x20B, 0, 0, block, 0, 0, page, page)
     optional += struct.pack("<QIIHHHHHHIIIIHH", 0, page, block, 0, 0, 0, 0, 0, 0, 0, 2 * page, block, 0, 10, 0)
     optional += struct.pack("<QQQQII", 0, 0, 0, 0, 0, 16) + bytes(128)
-    section = struct.pack("<8sIIIIIIHHI", b".text", block, page, block, block, 0, 0, 0, 0, section_headers)
+    section = struct.pack("<8sIIIIIIHHI", b".text", block, page, block, block, 0, 0, 0, 0, section_flags)
     return (stub + coff + optional + section).ljust(block, b"\0") + code.ljust(block, b"\0")
 
 

@@ -1,6 +1,6 @@
 """The ledger: what was built, judged, published, seen running and done, in one SQL database.
 
-The registry remains the truth about releases: `publication.rebuild` fills a lost ledger from it. Threads and
+The registry remains the truth about releases: `release.rebuild` fills a lost ledger from it. Threads and
 processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreSQL by URL.
 """
 

@@ -1,1 +1,1 @@
-"""Releases: dates, documents and channels in a registry, and the way back out of it."""
+"""Releases: dates, documents and channels, decided once over the port to the stores that hold them."""

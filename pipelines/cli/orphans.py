@@ -64,7 +64,7 @@ def orphan_sources(context: Context, engine: Callable[[], str]) -> tuple[OrphanS
 def reap(
     over: Iterable[OrphanSource], ledger: Ledger, now: datetime, actor: str, *, apply: bool
 ) -> tuple[Reaping, ...]:
-    """All that no rollout owns, and what becomes of it. Raises OutsideError where a ground cannot be read."""
+    """All that no rollout owns, and what becomes of it. Raises OutsideError where a source cannot be read."""
     found = [
         (ground, reaping)
         for ground in over

@@ -68,7 +68,7 @@ class MemberOrder:
 
 @dataclass(frozen=True)
 class Finish:
-    """What becomes of a member whose new instance serves; `verb` is one of `ending.Verb`."""
+    """What becomes of a member whose new instance serves; `verb` is one of `finish.Verb`."""
 
     verb: str
     order: MemberOrder

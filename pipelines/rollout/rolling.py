@@ -184,7 +184,7 @@ class Rolling:
         return await self._admitted(lambda: self._admission(orders))
 
     async def leave_for_group(self) -> None:
-        """Wait until people and windows let the next group, or the rest of one, begin. Raises as `leave` does."""
+        """Wait until people and windows let the next group, or the rest of one, begin. Raises as `admitted` does."""
         await self._admitted(lambda: scheduled(self.order.limits, self.world.now()) or Admission(1))
 
     async def _admitted(self, ask: Callable[[], Admission]) -> int:
