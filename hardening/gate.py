@@ -17,7 +17,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
 from hardening.running import RunningFacts, judge_member
 from hardening.scanner_quorum import counts, judges, outdated, unread
-from hardening.waivers import about_check, about_finding, about_rule, ended, settle
+from hardening.waivers import Answer, about_check, about_finding, about_rule, answer, ended
 
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
@@ -64,10 +64,17 @@ def judge_image(
         (_dissent(_finding(policy, subject, finding, now, seen), finding, reports), about_finding(finding))
         for finding in merged
     ]
-    settled = [settle(reason, named, policy.exception_contact, waivers, now) for reason, named in about]
+    settled = [
+        _answered(reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in about
+    ]
     evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
+
+
+def _answered(reason: Reason, answered: Answer) -> Reason:
+    """`reason` with what the waivers say about it."""
+    return replace(reason, waiver=answered.ask, waived_by=answered.waived_by)
 
 
 CHECK_BROKE = {

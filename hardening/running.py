@@ -10,7 +10,7 @@ from hardening.findings import Reason
 from hardening.foundation.durations import shown
 from hardening.model import Waiver
 from hardening.policy import Policy, Rule
-from hardening.waivers import about_rule, settle
+from hardening.waivers import about_rule, answer
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,18 @@ class RunningFacts:
     refused_because: str = ""
 
 
-Judge = Callable[[Policy, str, RunningFacts, datetime], Reason | None]
+@dataclass(frozen=True)
+class Case:
+    """One member before the policy: what each rule looks at."""
+
+    policy: Policy
+    subject: str
+    member: RunningFacts
+    waivers: Sequence[Waiver]
+    now: datetime
+
+
+Judge = Callable[[Case], Reason | None]
 
 
 def judge_member(
@@ -49,85 +60,95 @@ def judge_member(
     `since` is when the violation began, `deadline` is since + the rule's grace; `enforcement` is the rule's own also
     before the deadline, so that a replacement can be planned in time. An unknown image is unknown, never expired.
     """
-    judged: list[Judge] = [_revoked, _approved_source]
-    judged += [_expired, _superseded, _refused, _max_age] if member.known else [_unknown]
-    reasons = [reason for rule in judged if (reason := rule(policy, subject, member, now))]
-    return tuple(settle(reason, about_rule(reason.rule), policy.exception_contact, waivers, now) for reason in reasons)
+    case = Case(policy, subject, member, waivers, now)
+    judges: list[Judge] = [_revoked, _approved_source]
+    judges += [_expired, _superseded, _refused, _max_age] if member.known else [_unknown]
+    return tuple(reason for judge in judges if (reason := judge(case)))
 
 
-def _reason(rule: Rule, name: str, subject: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
-    fleet = subject.partition("/")[0]
+def _reason(case: Case, rule: Rule, name: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
+    fleet = case.subject.partition("/")[0]
+    answered = answer(about_rule(name), case.subject, case.policy.exception_contact, case.waivers, case.now)
     return Reason(
         rule=name,
-        subject=subject,
+        subject=case.subject,
         enforcement=rule.enforcement,
         what=f"{what} (since {since:%Y-%m-%d %H:%M} UTC)",
         why=why,
         todo=todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next",
+        waiver=answered.ask,
+        waived_by=answered.waived_by,
         since=since,
         deadline=since + rule.grace,
     )
 
 
-def _expired(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+def _expired(case: Case) -> Reason | None:
+    member, now = case.member, case.now
     if member.expires_at is None or now < member.expires_at:
         return None
     why = "after its end nobody rebuilds or judges the image any more: fixes since then are missing"
     what = f"{member.image or 'its image'} expired"
-    return _reason(policy.running.expired, "expired", subject, member.expires_at, what, why)
+    return _reason(case, case.policy.running.expired, "expired", member.expires_at, what, why)
 
 
-def _revoked(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+def _revoked(case: Case) -> Reason | None:
+    member, now = case.member, case.now
     if member.revoked_at is None or now < member.revoked_at:
         return None
     what = f"{member.image or 'its image'} was revoked: {member.revoked_reason or 'no reason given'}"
     why = "a revoked image must not run anywhere, whatever its dates say"
-    return _reason(policy.running.revoked, "revoked", subject, member.revoked_at, what, why)
+    return _reason(case, case.policy.running.revoked, "revoked", member.revoked_at, what, why)
 
 
-def _unknown(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason:
+def _unknown(case: Case) -> Reason:
+    member, now = case.member, case.now
     what = f"nobody knows where {member.image or 'its image'} comes from: no release of ours is found for it"
     why = "an image without a known origin cannot be judged: it may be good or bad"
-    fleet, _, name = subject.partition("/")
+    fleet, _, name = case.subject.partition("/")
     todo = f"find its origin, or take it over on purpose: `./goldsmith roll.plan {fleet} --adopt {name}`"
-    return _reason(policy.running.unknown, "unknown", subject, member.seen_since or now, what, why, todo)
+    return _reason(case, case.policy.running.unknown, "unknown", member.seen_since or now, what, why, todo)
 
 
-def _superseded(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+def _superseded(case: Case) -> Reason | None:
+    member, now = case.member, case.now
     if member.superseded_since is None or now < member.superseded_since:
         return None
     by = f" by {member.superseded_by}" if member.superseded_by else ""
     what = f"{member.image or 'its image'} was superseded{by}"
     why = "a newer release of the same image is out, and it holds the fixes"
-    return _reason(policy.running.superseded, "superseded", subject, member.superseded_since, what, why)
+    return _reason(case, case.policy.running.superseded, "superseded", member.superseded_since, what, why)
 
 
-def _refused(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
+def _refused(case: Case) -> Reason | None:
+    member, now = case.member, case.now
     if member.refused_since is None or now < member.refused_since:
         return None
     because = member.refused_because or "see ./goldsmith image.show"
     what = f"{member.image or 'its image'} would not be published today: {because}"
     why = "what is known about it has grown worse since it was published"
-    return _reason(policy.running.refused, "refused", subject, member.refused_since, what, why)
+    return _reason(case, case.policy.running.refused, "refused", member.refused_since, what, why)
 
 
-def _max_age(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
-    rule = policy.running.max_age
+def _max_age(case: Case) -> Reason | None:
+    member, now = case.member, case.now
+    rule = case.policy.running.max_age
     if rule is None:
         return None
     if member.published_at is None:
         what = f"the age of {member.image or 'its image'} is not known, and the policy allows {shown(rule.limit)}"
-        return _reason(rule, "max_age", subject, member.seen_since or now, what, "an unknown age is not a young one")
+        return _reason(case, rule, "max_age", member.seen_since or now, what, "an unknown age is not a young one")
     since = member.published_at + rule.limit
     if now < since:
         return None
     what = f"{member.image or 'its image'} was published {(now - member.published_at).days} days ago"
     why = f"the policy allows {shown(rule.limit)}: an old image is one whose replacement nobody has practised"
-    return _reason(rule, "max_age", subject, since, f"{what}, the policy allows {shown(rule.limit)}", why)
+    return _reason(case, rule, "max_age", since, f"{what}, the policy allows {shown(rule.limit)}", why)
 
 
-def _approved_source(policy: Policy, subject: str, member: RunningFacts, now: datetime) -> Reason | None:
-    rule = policy.running.approved_source
+def _approved_source(case: Case) -> Reason | None:
+    member, now = case.member, case.now
+    rule = case.policy.running.approved_source
     if rule is None:
         return None
     prefixes = rule.prefixes or ((member.own_registry,) if member.own_registry else ())
@@ -135,8 +156,8 @@ def _approved_source(policy: Policy, subject: str, member: RunningFacts, now: da
         return None
     what = f"it was pulled from {member.source or 'an unknown place'}; approved: {', '.join(prefixes) or 'none is set'}"
     why = "whoever controls another registry controls what runs here"
-    todo = f"pull it from an approved registry, or add the prefix to hardening/policies/{policy.name}.toml"
-    return _reason(rule, "approved_source", subject, member.seen_since or now, what, why, todo)
+    todo = f"pull it from an approved registry, or add the prefix to hardening/policies/{case.policy.name}.toml"
+    return _reason(case, rule, "approved_source", member.seen_since or now, what, why, todo)
 
 
 def under(address: str, prefix: str) -> bool:

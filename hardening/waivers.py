@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -16,6 +16,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.rules import BOOT_TITLES, WAIVABLE
 
 ASKED_FOR = timedelta(days=30)
+NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
 def active(waivers: Sequence[Waiver], today: date) -> tuple[Waiver, ...]:
@@ -76,17 +77,24 @@ def waived_by(waivers: Sequence[Waiver], about: About, subject: str, today: date
     return max(fitting, key=lambda waiver: (waiver.expires, waiver.id), default=None)
 
 
-def settle(reason: Reason, about: About, contact: str, waivers: Sequence[Waiver], now: datetime) -> Reason:
-    """`reason` with the waiver that covers it today, or with how to ask `contact` for one.
+@dataclass(frozen=True)
+class Answer:
+    """What waivers say about a reason: `waived_by` names the one that covers it, else `ask` is how to get one."""
 
-    A rule of Goldsmith's own that is not WAIVABLE stays as it is: no waiver can say that anything was evaluated.
+    ask: str = ""
+    waived_by: str = ""
+
+
+def answer(about: About, subject: str, contact: str, waivers: Sequence[Waiver], now: datetime) -> Answer:
+    """The waiver that covers it for `subject` today, or how to ask `contact` for one.
+
+    A rule of Goldsmith's own that is not WAIVABLE has neither: no waiver can say that anything was evaluated.
     """
     if about.key == "rules" and about.name not in WAIVABLE:
-        return reason
-    waiver = waived_by(waivers, about, reason.subject, now.date())
-    if waiver:
-        return replace(reason, waived_by=f"{waiver.id} until {waiver.expires}: {waiver.reason}")
-    return replace(reason, waiver=how_to_ask(about, reason.subject, contact, now.date()))
+        return Answer()
+    if waiver := waived_by(waivers, about, subject, now.date()):
+        return Answer(waived_by=f"{waiver.id} until {waiver.expires}: {waiver.reason}")
+    return Answer(ask=how_to_ask(about, subject, contact, now.date()))
 
 
 def ended(waivers: Sequence[Waiver], subject: str, today: date) -> list[Reason]:
@@ -107,7 +115,7 @@ def ended(waivers: Sequence[Waiver], subject: str, today: date) -> list[Reason]:
 
 def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     """How an application developer asks for an exception: whom, and a waiver to paste and complete."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{subject}-{about.name}".lower()).strip("-")
+    name = NOT_IN_A_NAME.sub("-", f"{subject}-{about.name}".lower()).strip("-")
     scope = {
         "packages": [about.package] if about.package else [],
         "versions": about.version.split(" | ") if about.version else [],

@@ -12,19 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hardening.findings import Finding, FindingKind, Reason
-from hardening.model import Enforcement, Severity, Waiver
+from hardening.findings import Finding, FindingKind
+from hardening.model import Severity, Waiver
 from hardening.waivers import (
     About,
+    Answer,
     about_check,
     about_finding,
     about_rule,
     active,
+    answer,
     covers,
     ended,
     how_to_ask,
     openvex,
-    settle,
     trivyignore,
     waived_by,
 )
@@ -101,10 +102,9 @@ def test_each_sort_has_names_of_its_own():
 @pytest.mark.parametrize("rule", ["revoked", "judges", "checks", "trivy-secret-evaluated", "policy-window"])
 def test_a_revocation_and_that_nothing_was_evaluated_cannot_be_waived(rule):
     """Whatever a waiver says that came past the loader; and nobody is told how to ask for one."""
-    reason = Reason(rule, "python-runtime", Enforcement.ENFORCE, "what", "why", "do")
     loose = waiver(rules=(rule,))
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    assert settle(reason, about_rule(rule), "security@example.com", [loose], now) == reason
+    assert answer(about_rule(rule), "python-runtime", "security@example.com", [loose], now) == Answer()
 
 
 @given(st.integers(-400, 400))

@@ -6,7 +6,7 @@ An application image is judged by the golden image that it stands on. An unknown
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -70,19 +70,16 @@ def judge(
 
 def facts(member: Member, origin: Provenance, own_registry: str = "") -> RunningFacts:
     """What the policy needs to know of a member."""
-    golden = origin.golden
-    seen = RunningFacts(
-        known=golden is not None,
-        image=_called(member, origin),
-        source=_source(member, origin),
+    image, source, golden = _called(member, origin), _source(member, origin), origin.golden
+    if golden is None:
+        return RunningFacts(False, image, source, own_registry, member.since)
+    since, by = _superseded(origin, golden)
+    return RunningFacts(
+        known=True,
+        image=image,
+        source=source,
         own_registry=own_registry,
         seen_since=member.since,
-    )
-    if golden is None:
-        return seen
-    since, by = _superseded(origin, golden)
-    return replace(
-        seen,
         published_at=golden.published_at,
         expires_at=golden.expires_at,
         revoked_at=golden.revoked_at,
