@@ -6,7 +6,7 @@ enforced reason stands unwaived. What was not evaluated is never a pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -22,7 +22,6 @@ from hardening.waivers import Answer, about_check, about_finding, about_rule, an
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
 LENIENT_FIRST = tuple(Enforcement)
-FirstSeen = Mapping[tuple[str, str], datetime]
 
 
 def judge_image(
@@ -33,15 +32,12 @@ def judge_image(
     findings: Sequence[Finding],
     waivers: Sequence[Waiver],
     now: datetime,
-    first_seen: FirstSeen | None = None,
 ) -> Verdict:
     """The verdict over publishing the image `subject` by `policy` at `now`.
 
     `checks` is None for an image that is not ours, which no profile applies to; of ours at least one must have looked.
-    `first_seen` maps (id, package) to when a fix was first known to us, for findings that do not carry it; a finding in
-    neither is new. Reasons come in a fixed order, refusals first.
+    A finding that does not say since when its fix is known is new. Reasons come in a fixed order, refusals first.
     """
-    merged, seen = merge(findings), first_seen or {}
     rules = policy.image
     own = [
         *judges(rules.judges, subject, reports, now),
@@ -61,8 +57,8 @@ def judge_image(
         if result.outcome in CHECK_BROKE
     ]
     about += [
-        (_dissent(_finding(policy, subject, finding, now, seen), finding, reports), about_finding(finding))
-        for finding in merged
+        (_dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding))
+        for finding in merge(findings)
     ]
     settled = [
         _answered(reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in about
@@ -134,9 +130,9 @@ def _check(subject: str, result: CheckResult) -> Reason:
     )
 
 
-def _finding(policy: Policy, subject: str, finding: Finding, now: datetime, first_seen: FirstSeen) -> Reason:
+def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
     if finding.kind is FindingKind.VULNERABILITY:
-        return _vulnerability(policy, subject, finding, now, first_seen)
+        return _vulnerability(policy, subject, finding, now)
     if policy.image.benchmark and benchmark.is_rule(finding):
         return benchmark.broken(policy.image.benchmark, subject, finding)
     secret = finding.kind is FindingKind.SECRET
@@ -148,7 +144,7 @@ def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
     return covering(policy.image.vulnerabilities, finding.severity, exploited=finding.exploited)
 
 
-def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime, first_seen: FirstSeen) -> Reason:
+def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
     what = f"{finding.id} in {finding.package} {finding.installed}"
     exploited = ", known to be exploited" if finding.exploited else ""
     base = Reason(
@@ -162,7 +158,7 @@ def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime
     if not finding.fixed:
         wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"
         return replace(base, enforcement=policy.image.unfixed.enforcement, todo=wait)
-    since = finding.fix_known_since or first_seen.get((finding.id, finding.package), now)
+    since = finding.fix_known_since or now
     treated = [_in_window(window, since, now) for window in windows(policy, finding)]
     if not treated:
         return replace(base, since=since)

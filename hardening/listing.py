@@ -85,24 +85,22 @@ def check_tree(
     today: date,
     *,
     only: Sequence[str] = (),
-    facts: ImageFacts | None = None,
-    params: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[CheckResult, ...]:
     """What the profile's checks, or those of `only`, say of the filesystem at `tree`, `control.check`.
 
-    Without `facts` nothing is known of the image but its files: checks that need more fail, as they must.
+    Nothing is known of an image but its files: checks that need more fail, as they must.
     Raises ContentError when `only` names a control that the profile does not list.
     """
     from hardening.check import run_checks
     from hardening.render import render
 
-    overlay = render(load_profile(roots, profile), load_controls(roots), params or {}, {}, today)
+    overlay = render(load_profile(roots, profile), load_controls(roots), {}, {}, today)
     known = [check.control for check in overlay.checks]
     for name in only:
         if name not in known:
             raise ContentError(f"{profile} has no control {name}", hint=nearest(name, known))
     checks = tuple(check for check in overlay.checks if not only or check.control in only)
-    return run_checks(replace(overlay, checks=checks), tree, facts or ImageFacts())
+    return run_checks(replace(overlay, checks=checks), tree, ImageFacts())
 
 
 def _row(loaded: LoadedControl, profiles: Mapping[str, Profile], today: date) -> ControlRow:

@@ -10,17 +10,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.durable.dbos import database
 from pipelines.durable.port import Engine, FencedError, Flow, Json
 
 MEMBERS = ["a", "bad", "b"]
 SHORT = timedelta(milliseconds=20)
 STEPS = ("create a", "swap a", "create bad", "check bad", "create b", "swap b", "promote")
 RESULT = {"ends": ["a is new", ["bad is ill", "log: no", "mend it"], "b is new"], "woken": False}
-PUBLISHED = {"done": 3}
 
 
 class World:
@@ -49,6 +51,10 @@ class World:
         self.act(name)
         raise RefusedError("bad is ill", evidence="log: no", hint="mend it")
 
+    def sleep(self) -> None:
+        """Let others see that the flow is about to wait."""
+        self._line("asleep", "asleep")
+
     def lines(self, file: str) -> list[str]:
         """What was written to a file so far."""
         path = self.folder / file
@@ -64,6 +70,35 @@ class World:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class State(StrEnum):
+    """How a flow stands."""
+
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A flow, seen from outside. `answer` is what it returned, or the error that ended it."""
+
+    state: State
+    answer: Json | Exception = None
+
+
+def look(url: str, flow_id: str) -> Look | None:
+    """How a flow stands in the engine's database; None where there is none."""
+    with database.client_of(url) as client:
+        found = client.list_workflows(workflow_ids=[flow_id], load_input=False)
+    if not found:
+        return None
+    if found[0].status in database.UNDER_WAY:
+        return Look(State.OPEN)
+    if found[0].status == "SUCCESS":
+        return Look(State.DONE, found[0].output)
+    return Look(State.FAILED, found[0].error or database.given_up(flow_id))
+
+
 def flows(world: World) -> dict[str, Flow]:
     """The flows of the small rollout, acting on `world`."""
 
@@ -75,7 +110,6 @@ def flows(world: World) -> dict[str, Flow]:
                 ends.append(await child.result())
             except RefusedError as error:
                 ends.append([error.message, error.evidence, error.hint])
-            await engine.publish({"done": len(ends)})
         woken = await engine.wait(SHORT)
         await engine.step("promote", lambda: world.act("promote"))
         return {"ends": ends, "woken": woken}
@@ -89,7 +123,7 @@ def flows(world: World) -> dict[str, Flow]:
         return f"{name} is new"
 
     async def asleep(engine: Engine, _argument: Json) -> Json:
-        await engine.publish("asleep")
+        await engine.step("fall asleep", world.sleep)
         return await engine.wait(timedelta(hours=1))
 
     async def many(engine: Engine, number: Json) -> Json:

@@ -23,16 +23,16 @@ from hardening.foundation.errors import (
     UsageError,
 )
 from hardening.foundation.settings import ROOT
-from pipelines.durable.dbos import Look, State, Worker, WorkflowClient, engine_url, queue
+from pipelines.durable.dbos import Worker, engine_url, queue, wake
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.durable.records import BugError
 from tests.conftest import POSTGRES
-from tests.durable import MEMBERS, PUBLISHED, RESULT, STEPS, World, flows
+from tests.durable import MEMBERS, RESULT, STEPS, Look, State, World, flows, look
 from tests.loop import until
 from tests.postgres import Server
 from tests.simulation.memory import EPOCH, Memory
 
-Carry = Callable[[dict[str, Flow], str, str, Json], tuple[Json, Json]]
+Carry = Callable[[dict[str, Flow], str, str, Json], Json]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.needs(POSTGRES))])
 def carry(request: pytest.FixtureRequest, tmp_path: Path) -> Carry:
-    """Run a flow to its end on an engine: its result, and what it published last."""
+    """Run a flow to its end on an engine: its result."""
     if request.param == "memory":
         return in_memory
     if request.param == "sqlite":
@@ -58,21 +58,18 @@ def carry(request: pytest.FixtureRequest, tmp_path: Path) -> Carry:
     return lambda *flow: on_dbos(engine_url(server.new_database()), *flow)
 
 
-def in_memory(known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> tuple[Json, Json]:
+def in_memory(known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> Json:
     memory = Memory()
     row = memory.process("only", known).start(flow, flow_id, argument)
     memory.run(until=1e9)
     if row.error:
         raise row.error
-    return row.result, row.published
+    return row.result
 
 
-def on_dbos(url: str, known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> tuple[Json, Json]:
-    with Worker.launched(url, known) as worker, WorkflowClient.on(url) as window:
-        result = worker.execute(flow, flow_id, argument)
-        look = window.look(flow_id)
-    assert look
-    return result, look.progress
+def on_dbos(url: str, known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> Json:
+    with Worker.launched(url, known) as worker:
+        return worker.execute(flow, flow_id, argument)
 
 
 def started(url: str, world: World, flow: str, flow_id: str) -> subprocess.Popen[bytes]:
@@ -91,8 +88,8 @@ def carried_by(processes: int, url: str, world: World) -> list[int]:
 
 
 def test_a_flow_is_the_same_on_every_engine(carry: Carry, world: World) -> None:
-    """The same effects in the same order, the same result and the same last word, in memory and on both databases."""
-    assert carry(flows(world), "rollout", "r1", MEMBERS) == (RESULT, PUBLISHED)
+    """The same effects in the same order, the same result, in memory and on both databases."""
+    assert carry(flows(world), "rollout", "r1", MEMBERS) == RESULT
     assert world.lines("effects") == list(STEPS)
 
 
@@ -105,8 +102,7 @@ def test_a_process_may_die_at_every_step(url: str, world: World) -> None:
     deaths = [f"{step} {when}" for step in STEPS for when in ("before", "inside")]
     (world.folder / "deaths").write_text("\n".join(deaths))
     assert carried_by(len(deaths) + 1, url, world) == [-9] * len(deaths) + [0]
-    with WorkflowClient.on(url) as window:
-        assert window.look("r1") == Look(State.DONE, PUBLISHED, RESULT)
+    assert look(url, "r1") == Look(State.DONE, RESULT)
     assert world.lines("effects") == list(STEPS)
     assert world.lines("begun") == [step for step in STEPS for _ in range(2)]
 
@@ -116,12 +112,11 @@ def test_what_a_dead_process_left_goes_on_in_another(running_postgres: Server, w
     """Two processes, one PostgreSQL: the one that lives finds the other dead and carries its rollout to the end."""
     url = engine_url(running_postgres.new_database())
     other = started(url, world, "asleep", "other")
-    with WorkflowClient.on(url) as window:
-        until(lambda: window.look("other") == Look(State.OPEN, "asleep"), "the other process")
-        (world.folder / "deaths").write_text("swap a inside")
-        assert started(url, world, "rollout", "r1").wait(600) == -9
-        until(lambda: window.look("r1") == Look(State.DONE, PUBLISHED, RESULT), "the rollout's end")
-        assert window.wake("other") == 1
+    until(lambda: bool(world.lines("asleep")), "the other process")
+    (world.folder / "deaths").write_text("swap a inside")
+    assert started(url, world, "rollout", "r1").wait(600) == -9
+    until(lambda: look(url, "r1") == Look(State.DONE, RESULT), "the rollout's end")
+    assert wake(url, "other") == 1
     assert other.wait(600) == 0
     assert world.lines("effects") == list(STEPS)
 
@@ -133,13 +128,12 @@ def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server
     (world.folder / "deaths").write_text("step 0 inside")
     assert started(url, world, "many", "m1").wait(600) == -9
     heir = started(url, world, "asleep", "own")
-    with WorkflowClient.on(url) as window:
-        until(lambda: "step 1" in world.lines("effects"), "the heir in the second step")
-        window.wake("own")
-        until(lambda: window.look("own") == Look(State.DONE, "asleep", True), "the end of its own flow")
-        (world.folder / "go").touch()
-        assert heir.wait(600) == 0
-        assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
+    until(lambda: "step 1" in world.lines("effects"), "the heir in the second step")
+    wake(url, "own")
+    until(lambda: look(url, "own") == Look(State.DONE, True), "the end of its own flow")
+    (world.folder / "go").touch()
+    assert heir.wait(600) == 0
+    assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
 
 
 def test_a_worker_that_drains_waits_for_the_record_of_what_it_carried() -> None:
@@ -159,16 +153,14 @@ def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, worl
     """
     url = engine_url(running_postgres.new_database())
     other, carrying = started(url, world, "asleep", "other"), started(url, world, "many", "m1")
-    with WorkflowClient.on(url) as window:
-        until(lambda: window.look("other") == Look(State.OPEN, "asleep"), "the other process")
+    until(lambda: bool(world.lines("asleep")), "the other process")
     until(lambda: "step 1" in world.lines("effects"), "the second step")
     running_postgres.stop()
     (world.folder / "go").touch()
     running_postgres.start()
     assert carrying.wait(600) == 0
-    with WorkflowClient.on(url) as window:
-        assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
-        window.wake("other")
+    assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
+    wake(url, "other")
     assert other.wait(600) == 0
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
 
@@ -186,8 +178,7 @@ def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
     assert first.wait(600) == 1, "it ends before anybody else has ended the flow"
     assert "m1 is no longer this process's" in (world.folder / "stderr").read_text()
     assert started(url, world, "many", "m1").wait(600) == 0
-    with WorkflowClient.on(url) as window:
-        assert window.look("m1") == Look(State.DONE, None, [f"step {n}" for n in range(4)])
+    assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
     assert world.lines("effects") == [f"step {n}" for n in range(4)]
 
 
@@ -204,11 +195,10 @@ def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: Worl
         (world.folder / "deaths").write_text("swap a before")
         codes.append(subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600).returncode)
     assert codes == [-9, -9, -9, 1, 1]
-    with WorkflowClient.on(url) as window:
-        look = window.look("r1/a")
-    assert look
-    assert look.state is State.FAILED
-    assert "r1/a was given up" in str(look.answer)
+    seen = look(url, "r1/a")
+    assert seen
+    assert seen.state is State.FAILED
+    assert "r1/a was given up" in str(seen.answer)
 
 
 FAILURES = [
@@ -272,18 +262,18 @@ def test_a_flow_sees_at_once_what_it_would_see_from_the_record(carry: Carry) -> 
     async def flow(engine: Engine, _argument: Json) -> Json:
         return [repr(await engine.step("act", lambda: (1, {2: None})))]
 
-    assert carry({"flow": flow}, "flow", "f1", None) == (["[1, {'2': None}]"], None)
+    assert carry({"flow": flow}, "flow", "f1", None) == ["[1, {'2': None}]"]
 
 
 def test_a_bug_ends_the_flow_loudly_and_is_no_failure_of_the_world(url: str) -> None:
     """What is no GoldsmithError goes past what handles those; from outside it is seen by its name."""
-    with Worker.launched(url, simple(lambda: 1 // 0)) as worker, WorkflowClient.on(url) as window:
+    with Worker.launched(url, simple(lambda: 1 // 0)) as worker:
         with pytest.raises(BugError, match="ZeroDivisionError"):
             worker.execute("flow", "f1", None)
-        look = window.look("f1")
-    assert look
-    assert look.state is State.FAILED
-    assert isinstance(look.answer, BugError)
+        seen = look(url, "f1")
+    assert seen
+    assert seen.state is State.FAILED
+    assert isinstance(seen.answer, BugError)
 
 
 def test_one_id_is_one_flow(url: str, world: World) -> None:
@@ -297,15 +287,15 @@ def test_one_id_is_one_flow(url: str, world: World) -> None:
 def test_a_flow_is_woken_and_seen_from_another_process(url: str, world: World) -> None:
     """`wake` ends its wait at once and those of what it started, and no other's; before and after it is seen."""
     process = started(url, world, "asleep", "f1")
-    with WorkflowClient.on(url) as window:
-        until(lambda: window.look("f1") == Look(State.OPEN, "asleep"), "the flow's wait")
-        assert window.look("f") is None
-        assert window.wake("f") == 0
-        assert window.wake("f1") == 1
-        assert process.wait(600) == 0
-        assert world.lines("stderr") == []
-        assert window.look("f1") == Look(State.DONE, "asleep", True)
-        assert window.wake("f1") == 0
+    until(lambda: bool(world.lines("asleep")), "the flow's wait")
+    assert look(url, "f1") == Look(State.OPEN)
+    assert look(url, "f") is None
+    assert wake(url, "f") == 0
+    assert wake(url, "f1") == 1
+    assert process.wait(600) == 0
+    assert world.lines("stderr") == []
+    assert look(url, "f1") == Look(State.DONE, True)
+    assert wake(url, "f1") == 0
 
 
 def test_a_process_that_is_interrupted_ends_its_step_and_leaves_the_flow_to_the_next(url: str, world: World) -> None:
@@ -330,9 +320,9 @@ def test_flows_of_another_version_are_left_alone(url: str, world: World) -> None
     """What was begun with other steps is for the version that began it, which goes on with it."""
     (world.folder / "deaths").write_text("promote before")
     assert started(url, world, "rollout", "r1").wait(600) == -9
-    with Worker.launched(url, flows(world), version="2") as worker, WorkflowClient.on(url) as window:
+    with Worker.launched(url, flows(world), version="2") as worker:
         assert worker.execute("member", "other", "a") == "a is new"
-        assert window.look("r1") == Look(State.OPEN, PUBLISHED)
+        assert look(url, "r1") == Look(State.OPEN)
         with pytest.raises(RefusedError, match="another version of Goldsmith began r1"):
             worker.execute("rollout", "r1", MEMBERS)
     assert started(url, world, "rollout", "r1").wait(600) == 0
@@ -373,6 +363,6 @@ def test_flows_are_not_kept_in_memory(database: str) -> None:
 def test_a_database_that_is_not_there_is_the_world_s_failure() -> None:
     """One clear error without the password, at once."""
     url = engine_url("postgresql+psycopg://ann:secret@127.0.0.1:1/none")
-    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:1") as caught, WorkflowClient.on(url):
-        pass
+    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:1") as caught:
+        wake(url, "r1")
     assert "secret" not in str(caught.value)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +20,8 @@ from hardening.gate import RunningFacts, explain, judge_image, judge_member
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
 from hardening.running import under
+from images.ledger import Ledger
+from images.scan.judge import _dated
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -76,10 +82,8 @@ def waiver(**change: object) -> Waiver:
 JUDGED = (report(),)
 
 
-def judged(
-    *findings: Finding, by: Policy | None = None, reports=JUDGED, checks=None, waivers=(), now=NOW, first_seen=None
-) -> Verdict:
-    return judge_image(by or policy(), "debian-base", checks, reports, findings, waivers, now, first_seen)
+def judged(*findings: Finding, by: Policy | None = None, reports=JUDGED, checks=None, waivers=(), now=NOW) -> Verdict:
+    return judge_image(by or policy(), "debian-base", checks, reports, findings, waivers, now)
 
 
 def test_an_image_that_was_judged_and_holds_nothing_is_allowed():
@@ -193,11 +197,16 @@ def test_inside_its_window_a_vulnerability_warns_with_a_deadline_and_after_it_re
     assert judged(known, now=NOW + DAY - timedelta(seconds=1), reports=[report(data_date=NOW)]).allowed
 
 
-def test_the_ledgers_first_sight_counts_for_a_finding_that_carries_no_date():
-    """Without either the finding is new today."""
+def test_the_ledgers_first_sight_counts_for_a_finding_that_carries_no_date(tmp_path: Path):
+    """It is written into the finding before it is judged; without that its window has just begun."""
     medium = finding(Severity.MEDIUM)
     assert judged(medium).allowed
-    assert not judged(medium, first_seen={("CVE-2026-0001", "zlib1g"): NOW - 8 * DAY}).allowed
+    with closing(Ledger.open(f"sqlite:///{tmp_path}/ledger.sqlite")) as ledger:
+        for now in (NOW - 8 * DAY, NOW):
+            context: Any = SimpleNamespace(ledger=ledger, now=now)
+            [dated] = _dated(context, (medium,))
+    assert dated.fix_known_since == NOW - 8 * DAY
+    assert not judged(dated).allowed
 
 
 def test_an_exploited_vulnerability_takes_the_strictest_window():

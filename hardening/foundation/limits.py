@@ -123,9 +123,9 @@ def read_all(stream: IO[bytes], limit: Limit, what: str) -> bytes:
     return b"".join(parts)
 
 
-def parse_json(data: bytes | str, what: str, limit: Limit = JSON_BYTES) -> Any:
+def parse_json(data: bytes | str, what: str) -> Any:
     """The JSON value in `data`. Raises OutsideError for what is none, too large, too deep, or names a key twice."""
-    limit.require(len(data), what)
+    JSON_BYTES.require(len(data), what)
     try:
         value = json.loads(data, object_pairs_hook=_once)
     except RecursionError:

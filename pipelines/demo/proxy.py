@@ -24,7 +24,7 @@ http {
   resolver 127.0.0.11 valid=1s ipv6=off;
   resolver_timeout 2s;
   server {
-    listen @LISTEN@;
+    listen 8080;
     location / {
       set $upstream "@NAME@:@PORT@";
       proxy_pass http://$upstream;
@@ -39,6 +39,6 @@ http {
 """
 
 
-def nginx_config(name: str, port: int, *, listen: int = 8080) -> str:
+def nginx_config(name: str, port: int) -> str:
     """An nginx configuration that passes everything on to the network alias `name`, whose members serve `port`."""
-    return _CONFIG.replace("@LISTEN@", str(listen)).replace("@NAME@", name).replace("@PORT@", str(port))
+    return _CONFIG.replace("@NAME@", name).replace("@PORT@", str(port))

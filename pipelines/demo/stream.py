@@ -13,6 +13,8 @@ import requests
 
 PAUSE_SECONDS = 0.01
 TIMEOUT_SECONDS = 5
+CLIENTS = 2
+STARTS_SECONDS = 30
 
 
 @dataclass
@@ -31,10 +33,10 @@ class Stream:
 
 
 @contextmanager
-def steady(url: str, clients: int = 2) -> Iterator[Stream]:
+def steady(url: str) -> Iterator[Stream]:
     """Ask `url` again and again, from several clients, for as long as the block lasts."""
     stream, over = Stream(url), threading.Event()
-    threads = [threading.Thread(target=_ask, args=(stream, over), daemon=True) for _ in range(clients)]
+    threads = [threading.Thread(target=_ask, args=(stream, over), daemon=True) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
     try:
@@ -59,9 +61,9 @@ def _ask(stream: Stream, over: threading.Event) -> None:
         time.sleep(PAUSE_SECONDS)
 
 
-def wait_for(url: str, seconds: float = 30) -> bool:
-    """Whether `url` answers within the given time."""
-    until = time.monotonic() + seconds
+def wait_for(url: str) -> bool:
+    """Whether `url` answers within half a minute."""
+    until = time.monotonic() + STARTS_SECONDS
     while time.monotonic() < until:
         try:
             if requests.get(url, timeout=1).ok:

@@ -48,9 +48,6 @@ class Engine(Protocol):
     async def wait(self, span: timedelta) -> bool:
         """Let `span` pass; True as soon as somebody wakes the flow. A crash does not begin it anew."""
 
-    async def publish(self, value: Json) -> None:
-        """Let others see how far the flow is."""
-
     async def child(self, key: str, flow: str, argument: Json) -> Child:
         """Start the flow registered as `flow` under the id `<own id>/<key>`, or find it there."""
 

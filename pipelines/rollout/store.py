@@ -146,7 +146,6 @@ def refuse_unasked(seen: View) -> None:
 
 
 def _wake(context: Context, fleet: str, rollout: str) -> None:
-    from pipelines.durable.dbos import WorkflowClient, engine_url
+    from pipelines.durable.dbos import engine_url, wake
 
-    with WorkflowClient.on(engine_url(context.settings.database_url, fleet)) as window:
-        window.wake(rollout)
+    wake(engine_url(context.settings.database_url, fleet), rollout)

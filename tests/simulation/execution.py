@@ -47,7 +47,6 @@ class Row:
     ended: bool = False
     result: Json = None
     error: GoldsmithError | None = None
-    published: Json = None
     runner: Run | None = None
     waiting: list[Run] = field(default_factory=list)
 
@@ -104,13 +103,6 @@ class Run:
             else:
                 await _Ask(lambda: self._sleep(due))
         return bool(self._answer("wait"))
-
-    async def publish(self, value: Json) -> None:
-        """Write what others see."""
-        if self._is_new():
-            self.row.published = json.loads(json.dumps(value))
-            self._record("publish", None)
-        self._answer("publish")
 
     async def child(self, key: str, flow: str, argument: Json) -> Handle:
         """Start another flow in this process."""

@@ -6,8 +6,7 @@ flows to the others, or to the next (`pipelines.durable.workers`).
 
 from __future__ import annotations
 
-from pipelines.durable.dbos.database import Claim, claimed, engaged, engine_url
+from pipelines.durable.dbos.database import Claim, claimed, engaged, engine_url, wake
 from pipelines.durable.dbos.worker import Flows, Worker
-from pipelines.durable.dbos.workflow_client import Look, State, WorkflowClient
 
-__all__ = ["Claim", "Flows", "Look", "State", "Worker", "WorkflowClient", "claimed", "engaged", "engine_url"]
+__all__ = ["Claim", "Flows", "Worker", "claimed", "engaged", "engine_url", "wake"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dbos import DBOS, Serializer
+from dbos import DBOS, DBOSClient, SendMessage, Serializer
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,7 +25,8 @@ from pipelines.durable.workers import LOOK_SECONDS, Locks, alone, session
 
 SCHEMA = "goldsmith_engine"  # of PostgreSQL, beside the ledger's tables
 ATTEMPTS = 20  # how many deaths of its process a flow survives; one that kills them must not kill all
-WAKE, PROGRESS = "wake", "progress"
+WAKE = "wake"
+UNDER_WAY = ["PENDING", "ENQUEUED", "DELAYED"]
 POLL_SECONDS = 0.2
 OPEN_SECONDS = 60
 
@@ -177,6 +178,35 @@ def failing_as_outside(url: str) -> Iterator[None]:
             f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}",
             hint="is its server up, its disk full, its folder writable?",
         ) from failure
+
+
+def wake(url: str, flow_id: str) -> int:
+    """Wake the flow and all that it started, as far as they are not over; how many that were.
+
+    For a process that carries none. Raises OutsideError where the engine's database at `url` fails.
+    """
+    with client_of(url) as client:
+        found = client.list_workflows(workflow_id_prefix=flow_id, status=UNDER_WAY, load_input=False, load_output=False)
+        names = [one.workflow_id for one in found if within(one.workflow_id, flow_id)]
+        client.send_bulk([SendMessage(name, True, WAKE) for name in names])
+        return len(names)
+
+
+@contextmanager
+def client_of(url: str) -> Iterator[DBOSClient]:
+    """The flows in the engine's database at `url`, for a process that carries none. Raises OutsideError."""
+    prepare(url)
+    with quiet(), failing_as_outside(url):
+        client = DBOSClient(
+            system_database_url=url,
+            dbos_system_schema=SCHEMA,
+            serializer=Records(),
+            retry_connection_errors=False,
+        )
+        try:
+            yield client
+        finally:
+            client.destroy()
 
 
 def within(flow_id: str, stem: str) -> bool:

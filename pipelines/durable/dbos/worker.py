@@ -17,7 +17,6 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, error
 from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from pipelines.durable.dbos.database import (
     POLL_SECONDS,
-    PROGRESS,
     WAKE,
     Claim,
     claimed,
@@ -229,9 +228,6 @@ class _Engine(Engine):
 
     async def wait(self, span: timedelta) -> bool:
         return await DBOS.recv_async(WAKE, timeout_seconds=max(0.0, span.total_seconds())) is not None
-
-    async def publish(self, value: Json) -> None:
-        await DBOS.set_event_async(PROGRESS, value)
 
     async def child(self, key: str, flow: str, argument: Json) -> Child:
         name = f"{self.id}/{key}"
