@@ -51,7 +51,7 @@ def carried(members: DockerFleet, folder: Path) -> Iterator[Worker]:
     """A process that carries rollouts of these members, kept in a folder."""
     journal = SimulatedJournal(Ledger(holder="tests"), "tests")
     world = World(members, journal, Unchanged(), lambda: datetime.now(UTC), together)
-    with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(lambda _fleet: world)) as worker:
+    with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(world)) as worker:
         yield worker
 
 

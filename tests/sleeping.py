@@ -20,7 +20,6 @@ from filelock import FileLock
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import Settings
 from images.context import Context
-from images.documents import to_json
 from pipelines.fleet.members import Key, Member, Read, Seen, Target
 from pipelines.fleet.port import MemberFleet
 from pipelines.rollout import executor, leasing
@@ -135,10 +134,10 @@ def no_look(*_: Any) -> Any:
     raise AssertionError("nothing is judged here")
 
 
-def order() -> Any:
+def order() -> Order:
     """The rollout of both members, one after the other."""
     made = plan(FLEET, [judged(name, "expired") for name in NAMES], target(29), NOW)
-    return to_json(Order(ROLLOUT, made, FLEET.limits))
+    return Order(ROLLOUT, made, FLEET.limits)
 
 
 class Ahead(datetime):

@@ -16,7 +16,7 @@ TWO = ("expired", "superseded")
 def room(*budgets: dict[str, Any]) -> int:
     """How many of two members, one of each reason, the budgets let be replaced side by side."""
     limits = fleet(budgets=budgets).limits
-    orders = [MemberOrder("r1", "r1", "web", rule, rule, target(), Method.SURGE, 0, limits, rule=rule) for rule in TWO]
+    orders = [MemberOrder("r1", "r1", rule, rule, target(), Method.SURGE, 0, limits, rule=rule) for rule in TWO]
     return budgeted(limits, 10, orders, NOW).room
 
 

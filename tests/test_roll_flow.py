@@ -21,7 +21,7 @@ from hardening.foundation.process import run as command_of
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.context import Context
-from images.documents import REVOCATION, Document, to_json
+from images.documents import REVOCATION, Document
 from images.ledger import Ledger
 from images.registry.login import auth_config
 from images.registry.referrers import attach
@@ -439,7 +439,7 @@ def test_a_rollout_that_can_never_end_does_not_keep_the_fleet_for_ever(place: Pl
         made = at.plan(()).plan
         broken = replace(made, waves=tuple(replace(wave, parallel=0) for wave in made.waves))
         with pytest.raises(UsageError, match="broke off: IndexError"):
-            execute(at, to_json(Order("fleet-test-0", broken, at.fleet.limits)))
+            execute(at, Order("fleet-test-0", broken, at.fleet.limits))
         seen = newest(context, "fleet-test")
         assert (seen.row.open, seen.state and seen.state.stage) == (False, "ended")
         outcome = start(at, apply=True, as_owner=True)[1]

@@ -39,7 +39,7 @@ SHUT = [{"days": ["mon"], "start": "09:00", "end": "10:00"}]
 
 def order(*, back: bool = False, method: Method = Method.SURGE, floor: int = 0, **limits: Any) -> MemberOrder:
     return MemberOrder(
-        "r1", "r1", "web", "id", "web-1", target(), method, floor, fleet(**limits).limits, rule="expired", back=back
+        "r1", "r1", "id", "web-1", target(), method, floor, fleet(**limits).limits, rule="expired", back=back
     )
 
 

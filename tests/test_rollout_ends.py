@@ -16,8 +16,8 @@ from pipelines.rollout.census import Census, fewer
 from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.journal import Event
 from pipelines.rollout.orders import Order
-from pipelines.rollout.rollback import NOT_TAKEN, UNFINISHED
-from pipelines.rollout.state import GONE, MemberState, Outcome, Phase, Stage
+from pipelines.rollout.rollback import UNFINISHED
+from pipelines.rollout.state import SAID, Cause, MemberState, Outcome, Phase, Stage
 from pipelines.rollout.waves import Step, Wave, canary_of
 from tests.fleets import fleet, member
 from tests.simulation.fleet import SimulatedFleet
@@ -109,7 +109,7 @@ def test_who_was_changed_by_somebody_else_is_not_taken_back_and_that_is_no_succe
 
     outcome = taken_back(run, lambda: by_hand(run, name_of(1), "r.example/other@sha256:other"))
     assert phases(outcome) == [Phase.OLD, Phase.NEW, Phase.OLD]
-    cause = f"{UNFINISHED}: {name_of(1)}: {NOT_TAKEN}; somebody else has changed it since"
+    cause = f"{UNFINISHED}: {name_of(1)}: {SAID[Cause.NOT_TAKEN]}; {SAID[Cause.CHANGED]}"
     assert outcome.state.failure == cause
 
 
@@ -118,7 +118,7 @@ def test_a_member_that_is_gone_cannot_go_back_and_that_is_no_success() -> None:
     run = Run()
     outcome = taken_back(run, lambda: run.estate.boxes.pop(run.estate.members()[name_of(2)].handle) and None)
     assert phases(outcome) == [Phase.OLD, Phase.OLD, Phase.NEW]
-    assert outcome.state.failure == f"{UNFINISHED}: {name_of(2)}: {NOT_TAKEN}; {GONE}"
+    assert outcome.state.failure == f"{UNFINISHED}: {name_of(2)}: {SAID[Cause.NOT_TAKEN]}; {SAID[Cause.GONE]}"
 
 
 def test_what_could_not_be_fetched_any_more_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +195,8 @@ def _brief_illness(run: Run) -> None:
         box.ill.append((age, age + 1.0))
 
 
-def state(name: str, phase: Phase = Phase.NEW, note: str = "") -> dict[str, MemberState]:
-    return {name: MemberState(name, name, phase, note=note)}
+def state(name: str, phase: Phase = Phase.NEW, note: str = "", cause: Cause | None = None) -> dict[str, MemberState]:
+    return {name: MemberState(name, name, phase, note=note, cause=cause)}
 
 
 @pytest.mark.parametrize(
@@ -205,13 +205,14 @@ def state(name: str, phase: Phase = Phase.NEW, note: str = "") -> dict[str, Memb
         (Census({"a": "a", "b": "b"}, ("a", "b")), {}, ""),
         (Census({"a": "a"}, ("a", "b")), {}, "b"),
         (Census({}, ()), {}, "a, b"),
-        (Census({"a": "a"}, ("a",)), state("b", Phase.SKIPPED, GONE), ""),
+        (Census({"a": "a"}, ("a",)), state("b", Phase.SKIPPED, cause=Cause.GONE), ""),
+        (Census({"a": "a"}, ("a",)), state("b", Phase.SKIPPED, "its limits differ; it is gone", Cause.GONE), ""),
         (Census({"a": "a"}, ("a",)), state("b", Phase.SKIPPED, "it no longer violates"), "b"),
-        (Census({"a": "a"}, ("a",)), state("b", Phase.NEW, GONE), "b"),
+        (Census({"a": "a"}, ("a",)), state("b", Phase.NEW, cause=Cause.GONE), "b"),
         (Census({"a": "a", "c": "c"}, ("a", "c")), {}, ""),
         (Census({"a": "a", "ill": "ill"}, ("a", "ill")), {}, "b"),
     ],
-    ids=["all", "ill", "none", "told", "untold", "replaced", "another came", "one healed"],
+    ids=["all", "ill", "none", "told", "told more", "untold", "replaced", "another came", "one healed"],
 )
 def test_who_is_missing_is_named_unless_that_was_told_or_another_came(
     after: Census, members: dict[str, MemberState], missing: str

@@ -80,7 +80,7 @@ class Play:
         self.ledger.holder = name
         journal = SimulatedJournal(self.ledger, name)
         world = World(self.members, journal, self.judge, self.memory.now, delegated=self.service)
-        return self.memory.process(name, flows(lambda _fleet: world))
+        return self.memory.process(name, flows(world))
 
     def _fate(self, _flow: str, _name: str) -> Fate:
         self.steps += 1

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hardening.foundation.errors import GoldsmithError
-from images.documents import from_json, to_json
-from pipelines.durable.port import Json
 from pipelines.rollout.member_context import LEAST_READS
 from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import GONE, MemberState, Phase, Stage
+from pipelines.rollout.state import Cause, MemberState, Phase, Stage
 from pipelines.rollout.steps import HELD, Backoff
 
 
@@ -25,12 +23,11 @@ class Census:
 async def count(rolling: Rolling) -> Census:
     """Who is there, and who serves. Raises OutsideError."""
 
-    def look() -> Json:
+    def look() -> Census:
         members = rolling.world.fleet.describe()
-        serving = {one.id: one.name for one in members if one.healthy}
-        return to_json(Census(serving, tuple(one.id for one in members)))
+        return Census({one.id: one.name for one in members if one.healthy}, tuple(one.id for one in members))
 
-    return from_json(Census, await rolling.hand.look("count who serves", look))
+    return await rolling.hand.see(Census, "count who serves", look)
 
 
 async def count_at_first(rolling: Rolling) -> Census | None:
@@ -70,7 +67,7 @@ def fewer(before: Census, after: Census, members: Mapping[str, MemberState]) -> 
     A member that was left alone because it was gone has been told of; one that is there for the first time counts for
     one that went.
     """
-    said = {one.id for one in members.values() if one.phase is Phase.SKIPPED and one.note == GONE}
+    said = {one.id for one in members.values() if one.phase is Phase.SKIPPED and one.cause is Cause.GONE}
     missing = [name for member, name in before.serving.items() if member not in after.serving and member not in said]
     joined = [member for member in after.serving if member not in before.all]
     if len(missing) <= len(joined):

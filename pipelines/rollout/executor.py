@@ -14,7 +14,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError, UsageError
 from images.documents import from_json, to_json
 from images.ledger import Holder, Lease
 from pipelines.durable.dbos import Worker
-from pipelines.durable.port import Flow, Json
+from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.together import together
@@ -22,7 +22,7 @@ from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.leasing import leased
 from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
-from pipelines.rollout.orders import World, one_by_one
+from pipelines.rollout.orders import Order, World, one_by_one, ordered
 from pipelines.rollout.present_judge import PresentJudge
 from pipelines.rollout.session import FleetSession
 from pipelines.rollout.state import Outcome, RolloutState, Stage
@@ -41,23 +41,23 @@ class SteadyClock:
         return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
-def execute(at: FleetSession, order: Json) -> Outcome:
-    """Carry an Order (JSON) to its end, from wherever an earlier process left it.
+def execute(at: FleetSession, order: Order) -> Outcome:
+    """Carry an order to its end, from wherever an earlier process left it.
 
     Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
     process has the fleet. A rollout that failed, and is back as it was, is no error here: its Outcome says so.
     """
-    rollout, ledger = str(order["rollout"]), at.context.ledger
+    rollout, written, ledger = order.rollout, to_json(order), at.context.ledger
     wanted = Holder(at.fleet.name, f"{at.context.actor}:{os.getpid()}-{token_hex(3)}", rollout)
     with leased(ledger, at.context.settings.database_url, wanted) as tenure:
         if ledger.rollout(rollout) is None:
-            ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, order, at.now())
+            ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, written, at.now())
         say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
         now = SteadyClock(at.now()).now
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
-                answer = worker.execute(ROLLOUT, rollout, order)
+                answer = worker.execute(ROLLOUT, rollout, written)
             except LostError:
                 raise tenure.lost() from None
             except Exception as error:
@@ -92,7 +92,7 @@ def go_on(at: FleetSession) -> tuple[Outcome, ...]:
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
-        ended.append(execute(at, row.order))
+        ended.append(execute(at, ordered(row.order)))
         say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
     return tuple(ended)
 
@@ -102,4 +102,4 @@ def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mappi
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
     many = together if at.fleet.kind is FleetKind.DOCKER else one_by_one
     world = World(at.members, journal, PresentJudge(at), now, many, at.groups)
-    return flows(lambda _fleet: world)
+    return flows(world)

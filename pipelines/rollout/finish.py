@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
@@ -12,25 +11,16 @@ from pipelines.durable.port import Engine, Json
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
 from pipelines.rollout.member_context import LEAST_READS, MemberContext, evidence, look, old_serves, prove
-from pipelines.rollout.orders import Finish, World
-from pipelines.rollout.state import GONE, MemberState, Phase
+from pipelines.rollout.orders import Finish, Verb, World
+from pipelines.rollout.state import Cause, MemberState, Phase
 from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, UnhealthyError
 
 
-class Verb(StrEnum):
-    """What becomes of the pair."""
-
-    PROMOTE = "promote"
-    RESTORE = "restore"
-
-
-async def finish_member(world: World, engine: Engine, argument: Json) -> Json:
-    """Promote or restore a member whose new instance serves; the MemberState that it reached."""
-    finish = from_json(Finish, argument)
+async def finish_member(world: World, engine: Engine, finish: Finish) -> MemberState:
+    """Promote or restore a member whose new instance serves; the state that it reached."""
     hand = StepRunner(engine, world.journal, finish.order.rollout, finish.order.back)
     work = MemberContext(hand, world, finish.order, finish.state)
-    done = await (promote(work) if finish.verb == Verb.PROMOTE else restore(work, finish.note))
-    return to_json(done)
+    return await (promote(work) if finish.verb is Verb.PROMOTE else restore(work, finish.note))
 
 
 async def promote(work: MemberContext) -> MemberState:
@@ -115,7 +105,7 @@ async def without_old(work: MemberContext, failure: str = "") -> MemberState:
     except GoldsmithError as error:
         said = f"the old one vanished, and then: {error.message}"
         return await work.end(Phase.FAILED, said, failure or said)
-    return await work.end(Phase.FAILED if failure else Phase.SKIPPED, GONE, failure)
+    return await work.end(Phase.FAILED if failure else Phase.SKIPPED, failure=failure, cause=Cause.GONE)
 
 
 async def _revived(work: MemberContext) -> str:

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 from hardening.foundation.errors import GoldsmithError
-from images.documents import to_json
+from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Flow, Json
 from pipelines.rollout.baking import IllError, bake, settle
 from pipelines.rollout.census import count_at_first, refuse_fewer
-from pipelines.rollout.finish import Verb, finish_member
+from pipelines.rollout.finish import finish_member
 from pipelines.rollout.group import roll_group
 from pipelines.rollout.group_flow import roll_groups
 from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.member import replace_member
-from pipelines.rollout.orders import World, ordered
+from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Verb, World, ordered
 from pipelines.rollout.rollback import go_back
 from pipelines.rollout.rolling import FINISH, GROUP, MEMBER, Pairs, Rolling
 from pipelines.rollout.state import Outcome, Stage
 from pipelines.rollout.steps import StoppedError
 from pipelines.rollout.waves import Wave, canary_of
 
+Argument = TypeVar("Argument")
 ROLLOUT = "rollout"
 
 
-def flows(world_of: Callable[[str], World]) -> Mapping[str, Flow]:
-    """The flows of rollouts by name, for a process that acts through `world_of` a fleet's name."""
+def flows(world: World) -> Mapping[str, Flow]:
+    """The flows of rollouts by name, for a process that acts through `world`."""
     return {
-        ROLLOUT: lambda engine, order: roll(world_of(ordered(order).plan.fleet), engine, order),
-        MEMBER: lambda engine, order: replace_member(world_of(order["fleet"]), engine, order),
-        FINISH: lambda engine, finish: finish_member(world_of(finish["order"]["fleet"]), engine, finish),
-        GROUP: lambda engine, order: roll_group(world_of(order["fleet"]), engine, order),
+        ROLLOUT: _flow(ordered, partial(roll, world)),
+        MEMBER: _flow(partial(from_json, MemberOrder), partial(replace_member, world)),
+        FINISH: _flow(partial(from_json, Finish), partial(finish_member, world)),
+        GROUP: _flow(partial(from_json, GroupOrder), partial(roll_group, world)),
     }
 
 
-async def roll(world: World, engine: Engine, argument: Json) -> Json:
-    """Carry an Order out; the Outcome. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
-    rolling = Rolling(world, engine, ordered(argument), await engine.now())
+def _flow(read: Callable[[Json], Argument], run: Callable[[Engine, Argument], Awaitable[object]]) -> Flow:
+    """`run` as the engine carries it: JSON is what it records, and values are what flows take and give."""
+
+    async def flow(engine: Engine, argument: Json) -> Json:
+        return to_json(await run(engine, read(argument)))
+
+    return flow
+
+
+async def roll(world: World, engine: Engine, order: Order) -> Outcome:
+    """Carry an order out. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
+    rolling = Rolling(world, engine, order, await engine.now())
     await rolling.begin()
     before = await count_at_first(rolling)
     if not rolling.order.back:
@@ -44,7 +56,7 @@ async def roll(world: World, engine: Engine, argument: Json) -> Json:
     if rolling.order.back or await _wants_back(rolling):
         await go_back(rolling)
     await refuse_fewer(rolling, before)
-    return to_json(await _end(rolling))
+    return await _end(rolling)
 
 
 async def _all_parts(rolling: Rolling) -> None:

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
-from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
 from pipelines.fleet.port import Group, Progress, Watched
 from pipelines.rollout.journal import DesiredState
@@ -47,12 +46,11 @@ class GroupContext(StepContext):
         return json.loads(self.state.pinned)
 
 
-async def roll_group(world: World, engine: Engine, argument: Json) -> Json:
-    """Let the service roll one group as its GroupOrder says; the MemberState that it reached, SERVING for a canary."""
-    order = from_json(GroupOrder, argument)
+async def roll_group(world: World, engine: Engine, order: GroupOrder) -> MemberState:
+    """Let the service roll one group; the state that it reached, SERVING for a canary."""
     back = order.part is Scope.BACK
     work = GroupContext(StepRunner(engine, world.journal, order.rollout, back), world, order)
-    return to_json(await (_gone_back(work) if back else _rolled(work)))
+    return await (_gone_back(work) if back else _rolled(work))
 
 
 async def _rolled(work: GroupContext) -> MemberState:

@@ -12,24 +12,21 @@ from functools import partial
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Engine, Json
-from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, UnderwayError
 from pipelines.rollout.finish import restore, without_old
 from pipelines.rollout.member_context import MemberContext, below_floor, prove
 from pipelines.rollout.orders import MemberOrder, World
-from pipelines.rollout.state import GONE, MemberState, Phase
+from pipelines.rollout.state import Cause, MemberState, Phase
 from pipelines.rollout.steps import HELD, UNDERWAY, Backoff, StepRunner, StoppedError
 
 LAUNCHED_FOR = timedelta(days=1)
-BACK_ALREADY = "it runs what it is to go back to"
 
 
-async def replace_member(world: World, engine: Engine, argument: Json) -> Json:
-    """Replace one member as its MemberOrder says; the MemberState that it reached."""
-    order = from_json(MemberOrder, argument)
+async def replace_member(world: World, engine: Engine, order: MemberOrder) -> MemberState:
+    """Replace one member; the state that it reached."""
     hand = StepRunner(engine, world.journal, order.rollout, order.back)
-    return to_json(await _replaced(MemberContext(hand, world, order, MemberState(order.member, order.name))))
+    return await _replaced(MemberContext(hand, world, order, MemberState(order.member, order.name)))
 
 
 async def _replaced(work: MemberContext) -> MemberState:
@@ -42,8 +39,10 @@ async def _replaced(work: MemberContext) -> MemberState:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
         return await work.end(Phase.OLD, failure=str(error))
+    if judged.left_alone or judged.cause:
+        return await work.end(Phase.SKIPPED, judged.left_alone, cause=judged.cause)
     work.state = replace(work.state, old=judged.old, pinned=judged.exact)
-    return await work.end(Phase.SKIPPED, judged.left_alone) if judged.left_alone else await _touched(work)
+    return await _touched(work)
 
 
 async def _touched(work: MemberContext) -> MemberState:
@@ -64,6 +63,7 @@ class _Judgement:
     """Why a member is left alone, or the handle of the very instance, and what it runs, exactly."""
 
     left_alone: str = ""
+    cause: Cause | None = None
     old: str = ""
     exact: str = ""
 
@@ -72,21 +72,16 @@ def _judge(work: MemberContext) -> _Judgement:
     """Why the member is left alone after all, else the very instance and what it runs, pinned."""
     order, world = work.order, work.world
     member = world.fleet.find(order.member)
-    why = GONE if member is None else _left_alone(work, member)
-    if why or member is None:
+    if member is None:
+        return _Judgement(cause=Cause.GONE)
+    if order.back:
+        if order.replaces not in member.digests:
+            return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
+    elif why := world.judge.left_alone(order, member):
         return _Judgement(why)
-    if not order.back:
+    else:
         world.judge.refuse(order.target)
     return _Judgement(old=member.handle, exact=member.exact or member.image)
-
-
-def _left_alone(work: MemberContext, member: Member) -> str:
-    if work.order.back:
-        if work.order.replaces in member.digests:
-            return ""
-        back = work.order.target.digest in member.digests
-        return BACK_ALREADY if back else "somebody else has changed it since"
-    return work.world.judge.left_alone(work.order, member)
 
 
 async def _beside(work: MemberContext) -> None:

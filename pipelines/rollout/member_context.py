@@ -13,7 +13,7 @@ from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.port import MemberFleet
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import MemberOrder, World
-from pipelines.rollout.state import MemberState, Phase
+from pipelines.rollout.state import SAID, Cause, MemberState, Phase
 from pipelines.rollout.steps import Backoff, StepRunner, StoppedError, UnhealthyError
 
 LEAST_READS = 3
@@ -33,10 +33,10 @@ class StepContext:
         """Write down a phase; for use inside the step that reaches it."""
         self.world.journal.mark(self.hand.rollout, replace(self.state, phase=phase))
 
-    async def end(self, phase: Phase, note: str = "", failure: str = "") -> MemberState:
-        """Write down how it ended, or that the new version serves."""
-        kept = "; ".join(part for part in (self.state.note, note) if part)
-        self.state = replace(self.state, phase=phase, note=kept, failure=failure)
+    async def end(self, phase: Phase, note: str = "", failure: str = "", cause: Cause | None = None) -> MemberState:
+        """Write down how it ended, or that the new version serves; a `cause` is told in its own words."""
+        kept = "; ".join(part for part in (self.state.note, note or (SAID[cause] if cause else "")) if part)
+        self.state = replace(self.state, phase=phase, note=kept, failure=failure, cause=cause)
         await self.hand.note(f"{phase} {self.state.name}", lambda: self.save(phase))
         return self.state
 

@@ -49,7 +49,6 @@ class MemberOrder:
 
     rollout: str
     label: str
-    fleet: str
     member: str
     name: str
     target: Target
@@ -66,11 +65,18 @@ class MemberOrder:
         return Key(self.label, self.member, self.name, old, self.method)
 
 
+class Verb(StrEnum):
+    """What becomes of a pair of old and new."""
+
+    PROMOTE = "promote"
+    RESTORE = "restore"
+
+
 @dataclass(frozen=True)
 class Finish:
-    """What becomes of a member whose new instance serves; `verb` is one of `finish.Verb`."""
+    """What becomes of a member whose new instance serves."""
 
-    verb: str
+    verb: Verb
     order: MemberOrder
     state: MemberState
     note: str = ""
@@ -90,7 +96,6 @@ class GroupOrder:
     """One group of it. `pinned` (JSON): what it ran before, as soon as that is known."""
 
     rollout: str
-    fleet: str
     step: GroupStep
     target: Target
     limits: Written

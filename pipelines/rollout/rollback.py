@@ -7,14 +7,11 @@ from dataclasses import replace
 
 from hardening.foundation.errors import GoldsmithError
 from pipelines.fleet.members import Target
-from pipelines.rollout.finish import Verb
-from pipelines.rollout.member import BACK_ALREADY
-from pipelines.rollout.orders import MemberOrder, Scope
+from pipelines.rollout.orders import MemberOrder, Scope, Verb
 from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import MemberState, Phase, Stage
+from pipelines.rollout.state import SAID, Cause, MemberState, Phase, Stage
 
 UNFINISHED = "not all went back"
-NOT_TAKEN, COULD_NOT = "it was not taken back", "it could not go back"
 
 
 async def go_back(rolling: Rolling) -> None:
@@ -83,12 +80,12 @@ def _called(before: MemberState, after: MemberState) -> MemberState:
     """A member's end in the words of the rollout: what is new for the way back is the old version."""
     if after.phase is Phase.NEW:
         return replace(before, phase=Phase.OLD, note=_noted(before, after, f"it went back to {before.pinned}"))
-    if after.phase is Phase.SKIPPED and after.note == BACK_ALREADY:
+    if after.cause is Cause.BACK_ALREADY:
         return replace(before, phase=Phase.OLD, note=_noted(before, after, ""))
     if after.phase is Phase.SKIPPED:
-        return replace(before, note=_noted(before, after, NOT_TAKEN))
-    note = _noted(before, after, COULD_NOT)
-    return replace(before, phase=Phase.FAILED, note=note, failure=after.failure or note)
+        return replace(before, note=_noted(before, after, SAID[Cause.NOT_TAKEN]), cause=Cause.NOT_TAKEN)
+    note = _noted(before, after, SAID[Cause.COULD_NOT])
+    return replace(before, phase=Phase.FAILED, note=note, failure=after.failure or note, cause=Cause.COULD_NOT)
 
 
 def _cause(member: MemberState) -> str:

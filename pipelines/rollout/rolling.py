@@ -16,9 +16,8 @@ from pipelines.durable.port import Child, Engine, Json
 from pipelines.durable.records import BugError
 from pipelines.fleet.model import Method
 from pipelines.rollout.admission import Admission, admit, scheduled
-from pipelines.rollout.finish import Verb
 from pipelines.rollout.journal import DesiredState, Event
-from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Scope, World
+from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Scope, Verb, World
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage, summary
 from pipelines.rollout.steps import HELD, Backoff, StepRunner
@@ -114,7 +113,6 @@ class Rolling:
         return MemberOrder(
             rollout=order.rollout,
             label=order.rollout,
-            fleet=plan.fleet,
             member=step.member.id,
             name=step.member.name,
             target=plan.target,
@@ -162,7 +160,7 @@ class Rolling:
     async def roll_group(self, step: GroupStep, part: Scope, pinned: str = "") -> MemberState:
         """Roll one group, or a part of it, and remember what became of it."""
         order, group = self.order, step.group
-        argument = GroupOrder(order.rollout, order.plan.fleet, step, order.plan.target, order.limits, part, pinned)
+        argument = GroupOrder(order.rollout, step, order.plan.target, order.limits, part, pinned)
         prefix = f"{part}/" if part in (Scope.CANARY, Scope.BACK) else ""
         child = await self.hand.engine.child(f"{prefix}{group.id}", GROUP, to_json(argument))
         return await self._await_end(group.id, child)

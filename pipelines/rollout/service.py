@@ -10,7 +10,6 @@ from secrets import token_hex
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import RefusedError
-from images.documents import to_json
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Target
 from pipelines.fleet.model import Approval
@@ -53,7 +52,7 @@ def start(
         return sealed.plan, None
     order = Order(_new_id(at), sealed.plan, at.fleet.limits, sealed.adopt)
     with consented(at, approved or sealed, order.rollout, planned=approved is not None, as_owner=as_owner):
-        outcome = execute(at, to_json(order))
+        outcome = execute(at, order)
     check(at)
     return sealed.plan, outcome
 
@@ -78,7 +77,7 @@ def back(at: FleetSession, view: View) -> Outcome:
     order = order_back(view)
     go_on(at)
     refuse_no_way_back(at, order)
-    outcome = execute(at, to_json(order))
+    outcome = execute(at, order)
     check(at)
     return outcome
 

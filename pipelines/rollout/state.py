@@ -25,7 +25,23 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-GONE = "it is gone"  # why a member is SKIPPED that somebody else has removed
+class Cause(StrEnum):
+    """Why a member ended as it did, where what follows goes by that. Its note says it to people, in SAID's words."""
+
+    GONE = "gone"
+    CHANGED = "changed"
+    BACK_ALREADY = "back already"
+    NOT_TAKEN = "not taken"
+    COULD_NOT = "could not"
+
+
+SAID = {
+    Cause.GONE: "it is gone",
+    Cause.CHANGED: "somebody else has changed it since",
+    Cause.BACK_ALREADY: "it runs what it is to go back to",
+    Cause.NOT_TAKEN: "it was not taken back",
+    Cause.COULD_NOT: "it could not go back",
+}
 
 
 class Stage(StrEnum):
@@ -44,7 +60,8 @@ class Stage(StrEnum):
 class MemberState:
     """One member in a rollout. `old` is the handle of the instance that is replaced, `pinned` what it ran, exactly.
 
-    `note` is what a person should know; `failure` why the member stopped the rollout, empty where it did not.
+    `note` is what a person should know, and nothing goes by it but `cause`; `failure` why the member stopped the
+    rollout, empty where it did not.
     """
 
     id: str
@@ -54,6 +71,7 @@ class MemberState:
     pinned: str = ""
     note: str = ""
     failure: str = ""
+    cause: Cause | None = None
 
     @property
     def before(self) -> str:

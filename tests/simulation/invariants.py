@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from images.documents import from_json
 from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.rollback import COULD_NOT, NOT_TAKEN, UNFINISHED
-from pipelines.rollout.state import MemberState, Outcome, Phase
+from pipelines.rollout.rollback import UNFINISHED
+from pipelines.rollout.state import Cause, MemberState, Outcome, Phase
 from tests.simulation.execution import Row
 from tests.simulation.ledger import ViolationError
 from tests.simulation.stage import RENEW, TARGET, Simulation
@@ -86,7 +86,7 @@ def _runs(stage: Simulation, member: MemberState, named: list[Box]) -> None:
 
 def _told(outcome: Outcome) -> None:
     """A way back that did not come about for somebody is a failure that says so."""
-    left = [one.name for one in outcome.members if NOT_TAKEN in one.note or COULD_NOT in one.note]
+    left = [one.name for one in outcome.members if one.cause in (Cause.NOT_TAKEN, Cause.COULD_NOT)]
     if left and not outcome.state.failure.startswith(UNFINISHED):
         raise ViolationError("rollback reaches the pinned version", f"{left[0]} was not taken back, and nobody is told")
 

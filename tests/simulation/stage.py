@@ -165,7 +165,7 @@ class Simulation:
         fleet = SimulatedFleet(self.estate, self.witness, process)
         journal = SimulatedJournal(self.ledger, process)
         world = World(fleet, journal, self.judge, partial(self._now, process), delegated=self.service)
-        return flows(lambda _fleet: world)
+        return flows(world)
 
     def _now(self, process: str) -> datetime:
         """The wall clock; a process that asks for leave looks at it once all else is known."""
