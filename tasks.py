@@ -621,16 +621,17 @@ class _Program(Program):
     """Invoke's own program, which also says what a mistyped task or flag may have meant. Exit code 1."""
 
     def parse_tasks(self) -> None:
-        from hardening.foundation.errors import nearest
+        from hardening.foundation.errors import closest, nearest
 
         try:
             super().parse_tasks()
         except ParseError as error:
             typed = str(error).partition("'")[2].partition("'")[0]
             within = None if str(error).startswith("No idea") and not typed.startswith("-") else error.context
-            hint = nearest(typed, within.flags if within else self.collection.task_names)
-            if not hint.startswith("did"):  # all names would be more than a reader wants
-                hint = f"./goldsmith {f'{within.name} --help' if within else '--list'} shows what there is"
+            known = within.flags if within else self.collection.task_names
+            hint = f"./goldsmith {f'{within.name} --help' if within else '--list'} shows what there is"
+            if closest(typed, known):  # all names would be more than a reader wants
+                hint = nearest(typed, known)
             said = re.sub(r"^Flag <Argument: ([\w-]+).*> needed value and .*", r"--\1 needs a value", str(error))
             raise ParseError(f"{said}\n  hint: {hint}", error.context) from None
         except ValueError as error:  # what Invoke makes a number of

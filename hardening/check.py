@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hardening.findings import (
-    NOTHING_TO_LOOK_AT,
     TIME_LIMIT_SECONDS,
     CheckResult,
     ImageFacts,
     Outcome,
+    nothing_to_look_at,
     outcome_of,
     result_of,
 )
@@ -33,7 +33,7 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
     saw nothing, and one that complains (of missing rights, say), breaks or runs over 60 s is an ERROR.
     """
     if reason := _no_filesystem(tree):
-        return tuple(result_of(check, Outcome.ERROR, reason) for check in overlay.checks)
+        return tuple(nothing_to_look_at(check, reason) for check in overlay.checks)
     with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as folder:
         env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
         with threads(2 * (os.cpu_count() or 1)) as pool:
@@ -80,9 +80,9 @@ def _no_filesystem(tree: Path) -> str:
     """Why `tree` cannot be checked; empty when it can. Links at the top could lead the checks out of the tree."""
     for name in ("usr", "etc", "var", "home", "root", "tmp", "opt", "srv"):
         if (tree / name).is_symlink():
-            return f"{NOTHING_TO_LOOK_AT}: /{name} is a link, which may lead out of the image"
+            return f"/{name} is a link, which may lead out of the image"
     if not (tree / "usr").is_dir() or not (tree / "etc").is_dir():
-        return f"{NOTHING_TO_LOOK_AT}: {tree} has no directories usr and etc"
+        return f"{tree} has no directories usr and etc"
     return ""
 
 

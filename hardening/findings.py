@@ -22,12 +22,12 @@ class Outcome(StrEnum):
     NOT_EVALUATED = "not-evaluated"
 
 
-NOTHING_TO_LOOK_AT = "nothing to look at"  # in evidence's first line: there is no filesystem, or machine, to check
-
-
 @dataclass(frozen=True)
 class CheckResult:
-    """What one control's check said of one tree, with its evidence and the enforcement of the profile that day."""
+    """What one control's check said of one tree, with its evidence and the enforcement of the profile that day.
+
+    `absent`: there is no filesystem, or machine, to check.
+    """
 
     control: str
     title: str
@@ -35,11 +35,12 @@ class CheckResult:
     enforcement: Enforcement
     outcome: Outcome
     evidence: str
+    absent: bool = False
 
     @property
     def broke(self) -> bool:
         """Whether the check itself failed over a filesystem that was there: no pass, and no verdict on the image."""
-        return self.outcome is Outcome.ERROR and NOTHING_TO_LOOK_AT not in self.evidence.partition("\n")[0]
+        return self.outcome is Outcome.ERROR and not self.absent
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class FindingKind(StrEnum):
     EXPLOITATION = "exploitation"
 
 
+_BETWEEN = " | "  # versions of one package
+
+
 @dataclass(frozen=True, order=True)
 class Finding:
     """One thing that scanners say of an image. `scanners` maps who says so to the severity each gives.
@@ -85,6 +89,11 @@ class Finding:
     title: str = field(default="", compare=False)
     exploited: bool = field(default=False, compare=False)
     fix_known_since: datetime | None = field(default=None, compare=False)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Every version of the package that is installed: one image may hold several."""
+        return tuple(self.installed.split(_BETWEEN)) if self.installed else ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def _merged(group: list[Finding]) -> Finding:
 
 def _joined(values: Iterable[str]) -> str:
     """All the different answers, each once: `a | b`. Split first, so that merging merged values changes nothing."""
-    return " | ".join(sorted({part for value in values for part in value.split(" | ") if part}))
+    return _BETWEEN.join(sorted({part for value in values for part in value.split(_BETWEEN) if part}))
 
 
 TIME_LIMIT_SECONDS = 60
@@ -220,6 +229,11 @@ def result_of(check: Check, outcome: Outcome, evidence: str) -> CheckResult:
     """The result of `check`, its evidence cut to what a person reads."""
     shown = "\n".join(_shortened(evidence.splitlines(), outcome))
     return CheckResult(check.control, check.title, check.severity, check.enforcement, outcome, shown)
+
+
+def nothing_to_look_at(check: Check, why: str) -> CheckResult:
+    """The result of `check` where there is nothing that it could look at."""
+    return replace(result_of(check, Outcome.ERROR, f"nothing to look at: {why}"), absent=True)
 
 
 def _shortened(lines: list[str], outcome: Outcome) -> list[str]:

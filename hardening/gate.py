@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from hardening import benchmark
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
+from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
@@ -261,12 +262,25 @@ def _review(policy: Policy, now: datetime) -> list[Reason]:
 NAMED = 6
 
 
-def explain(reasons: Sequence[Reason]) -> str:
-    """`reasons` as text. Those with one remedy stand together: holes that one newer package closes are one task."""
+class GateError(RefusedError):
+    """The gate says no: its evidence tells all `reasons`."""
+
+    def __init__(self, message: str, reasons: Sequence[Reason], *, hint: str) -> None:
+        super().__init__(message, evidence=explain(reasons), hint=hint)
+        self.reasons = tuple(reasons)
+
+
+def by_remedy(reasons: Sequence[Reason]) -> list[list[Reason]]:
+    """Reasons with one remedy together: holes that one newer package closes are one task."""
     groups: dict[tuple[str, str, str, str], list[Reason]] = {}
     for reason in reasons:
         groups.setdefault((reason.enforcement, reason.why, reason.todo, reason.waived_by), []).append(reason)
-    blocks = [_block(group) for group in groups.values()]
+    return list(groups.values())
+
+
+def explain(reasons: Sequence[Reason]) -> str:
+    """`reasons` as text, those with one remedy together."""
+    blocks = [_block(group) for group in by_remedy(reasons)]
     ask = next((reason for reason in reasons if reason.waiver and not reason.waived_by), None)
     if ask:
         blocks.append(f"if it cannot be done in time, for {ask.rule} {ask.waiver}")

@@ -28,13 +28,13 @@ def active(waivers: Sequence[Waiver], today: date) -> tuple[Waiver, ...]:
 class About:
     """What a reason is about, as a waiver names it: `key` is the waiver's key that holds `name`.
 
-    `package` and `version` are a vulnerability's, `path` is a secret's; versions of one package stand as `1 | 2`.
+    `package` and `versions` are a vulnerability's, `path` is a secret's.
     """
 
     key: str
     name: str
     package: str = ""
-    version: str = ""
+    versions: tuple[str, ...] = ()
     path: str = ""
 
 
@@ -47,7 +47,7 @@ def about_finding(finding: Finding) -> About:
         return About("benchmark", finding.id)
     key = KEYS.get(finding.kind, "misconfigurations")
     if key == "vulnerabilities":
-        return About(key, finding.id, package=finding.package, version=finding.installed)
+        return About(key, finding.id, package=finding.package, versions=finding.versions)
     return About(key, finding.id, path=finding.package if key == "secrets" else "")
 
 
@@ -66,7 +66,7 @@ def covers(waiver: Waiver, about: About, subject: str) -> bool:
     if about.name not in getattr(waiver, about.key) or not waiver.reaches(subject):
         return False
     if about.key == "vulnerabilities":
-        versions = set(about.version.split(" | "))
+        versions = set(about.versions or ("",))  # a version that nobody knows is none that a waiver names
         return about.package in waiver.packages and (not waiver.versions or versions <= set(waiver.versions))
     return about.key != "secrets" or any(fnmatchcase(about.path, glob) for glob in waiver.paths)
 
@@ -117,9 +117,9 @@ def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     """How an application developer asks for an exception: whom, and a waiver to paste and complete."""
     name = NOT_IN_A_NAME.sub("-", f"{subject}-{about.name}".lower()).strip("-")
     scope = {
-        "packages": [about.package] if about.package else [],
-        "versions": about.version.split(" | ") if about.version else [],
-        "paths": [about.path] if about.path else [],
+        "packages": (about.package,) if about.package else (),
+        "versions": about.versions,
+        "paths": (about.path,) if about.path else (),
     }
     lines = [
         f"ask {contact}, with this as hardening/waivers/{name}.toml in a pull request:",

@@ -26,9 +26,9 @@ class Line(BaseModel):
         return cls.model_validate(found, from_attributes=True)
 
 
-def _brief(action: str, reasons: tuple[str, ...]) -> tuple[str, ...]:
+def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str, ...]:
     """Reasons as a narrow cell can hold them: an error is told whole beside the table, and only once."""
-    own = action in (Action.REFUSED, Action.FAILED) and not "".join(reasons).startswith(("its parent ", "its base "))
+    own = action in (Action.REFUSED, Action.FAILED) and not stopped_by
     return ("see its error, told beside this table",) if own else reasons
 
 
@@ -59,7 +59,9 @@ class PlanLine(Line):
 
 
 class BuildLine(Line):
-    """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass."""
+    """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass; `stopped_by`:
+    the image that it stands on and that was refused or failed.
+    """
 
     name: str
     action: Action
@@ -68,11 +70,12 @@ class BuildLine(Line):
     reasons: tuple[str, ...]
     seconds: float
     waived: tuple[str, ...]
+    stopped_by: str = ""
 
     @property
     def because(self) -> tuple[str, ...]:
         """The reasons in a table; those of a refusal or failure of its own stand in full in its error."""
-        return (*_brief(self.action, self.reasons), *self.waived)
+        return (*_brief(self.action, self.reasons, self.stopped_by), *self.waived)
 
 
 class VerifyLine(Line):
@@ -97,7 +100,7 @@ class ScanOutput(Line):
 
 
 class PublishLine(Line):
-    """`image.publish`: `action` is published, re-dated, unchanged, refused or failed."""
+    """`image.publish`: `action` is published, re-dated, unchanged, refused or failed; `stopped_by` as of a build."""
 
     name: str
     action: str
@@ -106,6 +109,7 @@ class PublishLine(Line):
     expires_at: datetime | None
     reasons: tuple[str, ...]
     seconds: float
+    stopped_by: str = ""
 
     @property
     def expires(self) -> str:
@@ -115,7 +119,7 @@ class PublishLine(Line):
     @property
     def because(self) -> str:
         """The first reason; those of a refusal or failure of its own stand in full in its error."""
-        return next(iter(_brief(self.action, self.reasons)), "")
+        return next(iter(_brief(self.action, self.reasons, self.stopped_by)), "")
 
 
 class LockLine(Line):

@@ -14,6 +14,8 @@ from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.locks import only_one
+from hardening.foundation.text import one_line
+from hardening.gate import GateError, by_remedy
 from images import feeds
 from images.artifact import Release
 from images.build.flow import BuildOutcome
@@ -37,7 +39,6 @@ from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
 CHANGES = 3  # named in a summary line; image.why names them all
-ENFORCED = "enforce: "  # so begins each reason of the gate that refuses; the lines below it explain it
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,17 @@ def _image_line(outcome: ReleaseOutcome) -> NightlyLine:
     seconds = round(outcome.built.seconds + outcome.seconds, 1)
     line = partial(NightlyLine, kind="image", name=outcome.name, status=outcome.action, seconds=seconds)
     if outcome.error:
-        refusals = [reason for reason in outcome.reasons if reason.startswith(ENFORCED)]
-        return line(detail=_shortly([text.removeprefix(ENFORCED) for text in refusals or outcome.reasons]))
+        return line(detail=_shortly(_why(outcome)))
     was = outcome.built.action is Action.BUILT
     until = f"expires {outcome.expires_at:%Y-%m-%d}"
     return line(detail=f"built: {_shortly(outcome.reasons)}; {until}" if was else f"not built; {until}")
+
+
+def _why(outcome: ReleaseOutcome) -> Sequence[str]:
+    """Why an image was not released: of the gate's reasons, which are explained elsewhere, what each is about."""
+    if isinstance(outcome.error, GateError) and not outcome.stopped_by:
+        return [one_line(reasons[0].what) for reasons in by_remedy(outcome.error.reasons)]
+    return outcome.reasons
 
 
 def _shortly(reasons: Sequence[str]) -> str:

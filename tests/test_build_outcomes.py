@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hardening.findings import Reason
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
-from images.build.flow import build
+from hardening.gate import GateError
+from hardening.model import Enforcement
+from images.build.flow import BuildOutcome, build
 from images.context import Context
 from images.plan.change import Action
 from images.plan.planner import Planner
-from pipelines.nightly import nightly
+from images.release.flow import ReleaseOutcome
+from pipelines.nightly import _image_line, nightly
 
 HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\nsmoke = ["true"]\n'
 
@@ -65,6 +70,7 @@ def test_what_nobody_foresaw_stops_one_image_and_its_children_only(
     assert "KeyError: 'surprise'" in str(found["o-bug"].error)
     assert "not yours" in found["o-disk"].reasons[0]
     assert found["o-child"].reasons == ("its parent o-bug failed",)
+    assert (found["o-child"].stopped_by, found["o-bug"].stopped_by) == ("o-bug", "")
 
 
 BASE = 'base = { bootstrap = { family = "debian", suite = "trixie" } }\n'
@@ -135,3 +141,15 @@ def test_a_night_without_its_rules_does_nothing(tmp_path: Path, place: str) -> N
     with pytest.raises(ContentError, match="not TOML"):
         nightly(context, "o-fine")
     assert not (tmp_path / "state/ledger.sqlite").exists()
+
+
+def test_a_line_of_the_night_says_what_the_gate_refused_an_image_for() -> None:
+    """One remedy is named once, whatever stands in a reason; what stands on the image names the image."""
+    hole = Reason("CVE-1", "web", Enforcement.ENFORCE, "CVE-1 in zlib", "holes are read", "rebuild")
+    other = replace(hole, rule="key", what="enforce: a key\nin the image", todo="take it out")
+    error = GateError("web is refused", (hole, replace(hole, rule="CVE-2", what="CVE-2 in zlib"), other), hint="")
+    told = (error.message, *error.evidence.splitlines())
+    refused = ReleaseOutcome("web", "refused", BuildOutcome("web", Action.BUILT), reasons=told, error=error)
+    assert _image_line(refused).detail == "CVE-1 in zlib; enforce: a key\\nin the image"
+    child = replace(refused, action="failed", reasons=("its base web was refused",), stopped_by="web")
+    assert _image_line(child).detail == "its base web was refused"

@@ -128,7 +128,8 @@ def test_an_error_is_not_told_again_in_a_narrow_cell() -> None:
         waived=(),
     )
     assert line.because == ("see its error, told beside this table",)
-    child = line.model_copy(update={"action": Action.FAILED, "reasons": ("its parent web was refused",)})
+    told = ("its parent web was refused",)
+    child = line.model_copy(update={"action": Action.FAILED, "reasons": told, "stopped_by": "web"})
     assert child.because == child.reasons
     built = line.model_copy(update={"action": Action.BUILT, "reasons": ("new",), "waived": ("no-setuid is waived",)})
     assert built.because == ("new", "no-setuid is waived")

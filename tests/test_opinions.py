@@ -50,17 +50,13 @@ def test_of_several_dates_of_a_fix_the_first_counts_and_one_word_of_exploitation
 
 
 @pytest.mark.parametrize(
-    ("evidence", "broke"),
-    [
-        ("nothing to look at: no filesystem", False),
-        ("the check ended with status 1\nnothing to look at", True),
-        ("", True),
-    ],
+    "evidence", ["nothing to look at: no filesystem", "the check ended with status 1\nnothing to look at", ""]
 )
-def test_only_the_first_line_of_evidence_says_that_there_was_nothing_to_look_at(evidence: str, broke: bool) -> None:
+@pytest.mark.parametrize("absent", [False, True])
+def test_no_evidence_says_that_there_was_nothing_to_look_at(evidence: str, absent: bool) -> None:
     """A check may print those words too: it broke all the same."""
-    result = CheckResult("c", "t", Severity.HIGH, Enforcement.ENFORCE, Outcome.ERROR, evidence)
-    assert result.broke is broke
+    result = CheckResult("c", "t", Severity.HIGH, Enforcement.ENFORCE, Outcome.ERROR, evidence, absent)
+    assert result.broke is not absent
     assert not replace(result, outcome=Outcome.FAIL).broke
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.errors import ContentError, closest, nearest
 from hardening.foundation.limits import CONTENT_TEXT
 from hardening.foundation.wording import but, in_words
 
@@ -141,8 +141,9 @@ def _meant(key: str, place: tuple[Any, ...], model: type[BaseModel]) -> str:
         return f"{key} belongs at the top of the file, before the first [table]"
     tables = {name: _find_model(field.annotation) for name, field in _keys(model).items()}
     belongs = [name for name, inner in tables.items() if inner not in (None, here) and key in _keys(inner)]
-    close = nearest(key, _keys(here))
-    return f"it belongs in [{belongs[0]}]" if belongs and not close.startswith("did you mean") else close
+    if belongs and not closest(key, _keys(here)):
+        return f"it belongs in [{belongs[0]}]"
+    return nearest(key, _keys(here))
 
 
 def _keys(model: type[BaseModel] | None) -> dict[str, Any]:

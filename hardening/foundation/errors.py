@@ -99,10 +99,14 @@ class Problems:
             return None
 
 
+def closest(name: str, known: Iterable[str]) -> list[str]:
+    """What `name` may have meant, the nearest first; empty where none is near."""
+    return get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names what `name` may have meant: the nearest known names, or all of them when none is near."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
-    if close:
+    if close := closest(name, names):
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}" if names else "none is defined"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from hardening.findings import NOTHING_TO_LOOK_AT, TIME_LIMIT_SECONDS, CheckResult, Outcome, outcome_of, result_of
+from hardening.findings import TIME_LIMIT_SECONDS, CheckResult, Outcome, nothing_to_look_at, outcome_of, result_of
 from hardening.model import Enforcement, Severity
 from hardening.render import Check
 from hardening.rules import BOOT_TITLES
@@ -90,8 +90,7 @@ Judged = tuple[Outcome, str]
 def live_results(checks: Sequence[Check], boot: Boot) -> tuple[CheckResult, ...]:
     """What each of `checks` said in the machine. Without the whole report there was nothing to look at."""
     if not boot.stream.whole:
-        why = f"{NOTHING_TO_LOOK_AT}: {boot.stream.problem}"
-        return tuple(result_of(check, Outcome.ERROR, why) for check in checks)
+        return tuple(nothing_to_look_at(check, boot.stream.problem) for check in checks)
     return tuple(_live(check, boot.stream.records[check.control]) for check in checks)
 
 
@@ -116,7 +115,7 @@ def observed(boot: Boot, listens: Sequence[str], *, cloud_init: bool) -> tuple[C
 
 def no_second(why: str) -> CheckResult:
     """The result where there was no first boot to come after."""
-    return _result("boot-second", Outcome.ERROR, f"{NOTHING_TO_LOOK_AT}: {why}")
+    return nothing_to_look_at(_check("boot-second"), why)
 
 
 def second(first: Boot, again: Boot, other: Boot) -> CheckResult:
@@ -215,12 +214,15 @@ def _observation(name: str, record: Record, judge: Callable[[str], Judged]) -> C
 def _without_report(name: str, boot: Boot) -> CheckResult:
     """A machine that does not report has not come up; of the rest there was nothing to look at."""
     if name != "completed":
-        return _result(f"boot-{name}", Outcome.ERROR, f"{NOTHING_TO_LOOK_AT}: {boot.stream.problem}")
+        return nothing_to_look_at(_check(f"boot-{name}"), boot.stream.problem)
     ended = f", and did not end within {boot.seconds:.0f} s" if boot.late else f", and ended after {boot.seconds:.0f} s"
     said = f"{boot.stream.problem}{ended} ({boot.accelerator}); the console's last lines:\n{tail(boot.console)}"
     return _result("boot-completed", Outcome.FAIL, said)
 
 
 def _result(control: str, outcome: Outcome, evidence: str) -> CheckResult:
-    check = Check(control, BOOT_TITLES[control], Severity.HIGH, Enforcement.ENFORCE, "", {})
-    return result_of(check, outcome, evidence.strip())
+    return result_of(_check(control), outcome, evidence.strip())
+
+
+def _check(control: str) -> Check:
+    return Check(control, BOOT_TITLES[control], Severity.HIGH, Enforcement.ENFORCE, "", {})

@@ -42,7 +42,7 @@ from images.store.oci import Store
 class BuildOutcome:
     """What became of one image; `seconds` of wall time; `error` is what stopped it, if anything did.
 
-    `waived` tells what would have refused it but for a waiver.
+    `waived` tells what would have refused it but for a waiver; `stopped_by` which image it stands on and that failed.
     """
 
     name: str
@@ -54,6 +54,7 @@ class BuildOutcome:
     checks: tuple[CheckResult, ...] = field(default=(), repr=False)
     error: GoldsmithError | None = field(default=None, repr=False)
     waived: tuple[str, ...] = ()
+    stopped_by: str = ""
 
 
 def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> list[BuildOutcome]:
@@ -123,9 +124,8 @@ class _Builder:
         """Plan one image and, if its inputs changed, build it. Whatever goes wrong becomes its outcome."""
         start = time.monotonic()
         if parent and parent.action in {Action.REFUSED, Action.FAILED}:
-            return BuildOutcome(
-                name, Action.FAILED, reasons=(f"its parent {parent.name} {_became(parent.action)}",), error=parent.error
-            )
+            reasons = (f"its parent {parent.name} {_became(parent.action)}",)
+            return BuildOutcome(name, Action.FAILED, reasons=reasons, error=parent.error, stopped_by=parent.name)
         try:
             with room_on(self.context.settings.state_dir):
                 outcome = self._planned(name)

@@ -27,7 +27,7 @@ class ReleaseOutcome:
     """What became of one image on its way to the registry.
 
     `action` is published, re-dated, unchanged, refused or failed; `built` what became of its build; `verdict` the
-    gate's, where it was asked.
+    gate's, where it was asked; `stopped_by` the image that it stands on and that failed or was refused.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ReleaseOutcome:
     seconds: float = 0.0
     verdict: Verdict | None = field(default=None, repr=False)
     error: GoldsmithError | None = field(default=None, repr=False)
+    stopped_by: str = ""
 
 
 def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
@@ -89,10 +90,15 @@ def _never_built(name: str, error: GoldsmithError) -> ReleaseOutcome:
 def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -> ReleaseOutcome:
     """Judge and publish one built image; every failure becomes its outcome."""
     if built.action in {Action.REFUSED, Action.FAILED}:
-        return ReleaseOutcome(built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error)
+        return ReleaseOutcome(
+            built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error,
+            stopped_by=built.stopped_by,
+        )  # fmt: skip
     if parent and parent.action in {"refused", "failed"}:
         because = (f"its base {parent.name} {'failed' if parent.action == 'failed' else 'was refused'}",)
-        return ReleaseOutcome(built.name, "failed", built, built.digest, reasons=because, error=parent.error)
+        return ReleaseOutcome(
+            built.name, "failed", built, built.digest, reasons=because, error=parent.error, stopped_by=parent.name
+        )
     try:
         return _publish(context, built)
     except GoldsmithError as error:

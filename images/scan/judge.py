@@ -13,7 +13,7 @@ from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
-from hardening.gate import explain, judge_image
+from hardening.gate import GateError, judge_image
 from hardening.model import Kind
 from hardening.policy import Policy
 from hardening.render import Overlay
@@ -215,9 +215,9 @@ def without_judges(context: Context, name: str, suite: str) -> RefusedError | No
     if any(counts(rule, report, context.now) for report in reports):
         return None
     reasons = tuple(judges(rule, name, reports, context.now))
-    return RefusedError(
-        f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built",
-        evidence=explain(reasons), hint="the reason says what to do about it",
+    return GateError(
+        f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built", reasons,
+        hint="the reason says what to do about it",
     )  # fmt: skip
 
 
@@ -225,8 +225,8 @@ def refusal(judgement: Judgement) -> RefusedError:
     """The gate's no, in full: for each reason what, why it matters, what to do, and how to ask for a waiver."""
     verdict = judgement.verdict
     reasons = verdict.refusals
-    return RefusedError(
+    return GateError(
         f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
-        evidence=explain(reasons),
+        reasons,
         hint="each reason says what to do about it",
     )

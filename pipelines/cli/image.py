@@ -124,6 +124,7 @@ def publish_line(outcome: ReleaseOutcome) -> PublishLine:
     return PublishLine(
         name=outcome.name, action=outcome.action, content=outcome.content, release=outcome.digest,
         expires_at=outcome.expires_at, reasons=outcome.reasons, seconds=outcome.built.seconds + outcome.seconds,
+        stopped_by=outcome.stopped_by,
     )  # fmt: skip
 
 
