@@ -344,12 +344,12 @@ def fleet_list(c: Context, json: bool = False) -> None:
 @command(NAME | JSON, "name")
 def fleet_scan(c: Context, name: str, json: bool = False) -> int:
     """Find what the fleets run, over hosts and regions, and write it into the ledger; exit code 4: not all was read."""
-    from pipelines.cli.fleet_scan import SEEN_COLUMNS, exit_code, scan_fleets
     from pipelines.cli.image_output import show
+    from pipelines.cli.rollout import SEEN_COLUMNS, scan_exit_code, scan_fleets
 
     lines = scan_fleets(name)
     show(lines, SEEN_COLUMNS, as_json=json)
-    return exit_code(lines)
+    return scan_exit_code(lines)
 
 
 @command({"fleet": "a fleet's name"} | JSON, "fleet")
@@ -559,8 +559,7 @@ def schema(c: Context) -> None:
 @command({})
 def lint(c: Context) -> int:
     """All content cross-checked; linter, formatter and type checker over the whole checkout."""
-    from pipelines.cli.checks import LINT, run_checks
-    from pipelines.lint import lint_content
+    from pipelines.lint import LINT, lint_content, run_checks
 
     return max(lint_content(), run_checks(LINT))
 
@@ -574,13 +573,11 @@ def lint(c: Context) -> int:
 )
 def test(c: Context, path: str = "", only: str = "", fast: bool = False) -> int:  # noqa: PT028 - a task, not a test
     """All that `lint` does, then every test."""
-    from pipelines.cli.checks import LINT, pytest_command, run_checks
+    from pipelines.lint import LINT, lint_content, pytest_command, run_checks
 
     tests = pytest_command(path, only, fast=fast)
     if path:
         return run_checks([tests])
-    from pipelines.lint import lint_content
-
     if not fast:
         from hardening.foundation.settings import load_settings
         from pipelines.host.provision import setup

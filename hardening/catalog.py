@@ -122,7 +122,7 @@ def subjects_of(root: Path) -> frozenset[str]:
 
 def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None:
     """Raise ContentError where the waiver names what does not exist: its author believes that it excuses something."""
-    from hardening.rules import RUNNING, WAIVABLE
+    from hardening.waivers import RUNNING, WAIVABLE
 
     for key, known in (("controls", controls), ("rules", WAIVABLE)):
         other = {"controls": ("rules", WAIVABLE), "rules": ("controls", controls)}[key]

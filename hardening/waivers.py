@@ -9,11 +9,24 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
-from hardening.benchmark import is_rule
+from hardening.benchmark import SCORE, is_rule
 from hardening.findings import Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver
-from hardening.rules import BOOT_TITLES, WAIVABLE
+from hardening.policy import RunningRules
+
+BOOT_TITLES = {
+    "boot-completed": "The machine boots to its default target",
+    "boot-failed-units": "No unit has failed after the boot",
+    "boot-listening": "Nothing listens but what the definition names",
+    "boot-cloud-init": "cloud-init ends without an error",
+    "boot-second": "A second boot is as good, and what makes a machine itself is made once for each",
+}
+# Goldsmith's own rules, beside controls, findings and benchmarks.
+RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
+# Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.
+WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, *BOOT_TITLES)
+
 
 ASKED_FOR = timedelta(days=30)
 NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")

@@ -27,10 +27,9 @@ from images.plan.graph import with_ancestors
 from images.plan.planner import Planner
 from images.release.flow import ReleaseOutcome, release_all
 from images.release.promotion import gate
-from pipelines.cli.image import promote_one
+from pipelines.cli.image import promote_one, publishable
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
-from pipelines.cli.selection import publishable
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.rollout.auto import automated

@@ -18,10 +18,10 @@ from typing import Any
 
 from images.documents import from_json, to_json
 from pipelines.durable.dbos import Worker
+from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.together import together
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.orders import Judge, MemberOrder, World
 from pipelines.rollout.state import Outcome

@@ -22,7 +22,7 @@ from hardening.foundation.settings import Settings
 from images.context import Context
 from pipelines.fleet.members import Key, Member, Read, Seen, Target
 from pipelines.fleet.port import MemberFleet
-from pipelines.rollout import executor, leasing
+from pipelines.rollout import executor
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import plan
 from pipelines.rollout.session import FleetSession
@@ -34,7 +34,7 @@ NAMES = ("web-1", "web-2")
 ROLLOUT = "r1"
 CLOCKED = (
     "images.ledger.leases",
-    *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "leasing", "store")),
+    *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "store")),
 )
 
 
@@ -162,7 +162,7 @@ def main(database: str, folder: str, hours: str = "0") -> int:
     """Carry the rollout; the exit code is Goldsmith's."""
     if int(hours):
         set_clock_ahead(int(hours))
-    leasing.RENEW_SECONDS = 2.0
+    executor.RENEW_SECONDS = 2.0
     executor.PresentJudge = lambda _at: Unchanged()  # type: ignore[assignment,misc]
     settings = Settings(state=Path(folder), database=database)
     context = Context(settings, datetime.now(UTC), str, str)

@@ -14,11 +14,10 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.registry.client import NotFoundError
 from pipelines.fleet.docker import inventory
 from pipelines.fleet.docker.images import Images, registered
-from pipelines.fleet.docker.inventory import Inventory, Looks
+from pipelines.fleet.docker.inventory import AT_ONCE, Inventory, Looks
 from pipelines.fleet.health import inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
-from pipelines.fleet.together import AT_ONCE
 
 IMAGE = "sha256:" + "1" * 64
 

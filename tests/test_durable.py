@@ -24,8 +24,7 @@ from hardening.foundation.errors import (
 )
 from hardening.foundation.settings import ROOT
 from pipelines.durable.dbos import Worker, engine_url, queue, wake
-from pipelines.durable.port import Engine, Flow, Json
-from pipelines.durable.records import BugError
+from pipelines.durable.port import BugError, Engine, Flow, Json
 from tests.conftest import POSTGRES
 from tests.durable import MEMBERS, RESULT, STEPS, Look, State, World, flows, look
 from tests.loop import until

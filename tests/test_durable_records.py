@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import ContentError, GoldsmithError, LateError, OutsideError, RefusedError, UsageError
 from images.aws.errors import AwsError, DeniedError, UnreachableError
-from pipelines.durable.records import BugError, decode, encode, recorded
+from pipelines.durable.port import BugError, decode, encode, recorded
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

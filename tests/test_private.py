@@ -21,7 +21,7 @@ from images.registry.login import login_file
 from pipelines.host import embedded_registry
 from pipelines.host.daemon import Daemon
 from pipelines.host.private_engine import PrivateEngine
-from pipelines.host.state import keep_private
+from pipelines.wiring import keep_private
 from tests.loop import Goldsmith, definition, until
 
 # Prints each path of standard input that its user can read, write or execute.

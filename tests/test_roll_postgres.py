@@ -13,7 +13,7 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
-from pipelines.rollout import leasing
+from pipelines.rollout import executor
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import start
 from pipelines.rollout.store import newest, tell
@@ -74,6 +74,6 @@ def process(place: Place) -> multiprocessing.process.BaseProcess:
 
 def rolls_on_short_leases(settings: Settings, address: str, host: str) -> None:
     """As `rolls`, with a lease that ends ten seconds after its owner's last sign of life."""
-    leasing.LEASE = timedelta(seconds=10)
-    leasing.RENEW_SECONDS = 1.0
+    executor.LEASE = timedelta(seconds=10)
+    executor.RENEW_SECONDS = 1.0
     rolls(settings, address, host)

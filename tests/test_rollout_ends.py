@@ -12,8 +12,7 @@ import pytest
 from hardening.foundation.errors import RefusedError
 from images.documents import from_json, to_json
 from pipelines.fleet.members import Key, Target
-from pipelines.rollout.census import Census, fewer
-from pipelines.rollout.flow import ROLLOUT
+from pipelines.rollout.flow import ROLLOUT, Census, fewer
 from pipelines.rollout.journal import Event
 from pipelines.rollout.orders import Order
 from pipelines.rollout.rollback import UNFINISHED

@@ -13,7 +13,7 @@ import pytest
 
 from images.documents import from_json, to_json
 from images.ledger.leases import Holder
-from pipelines.durable.records import BugError
+from pipelines.durable.port import BugError
 from pipelines.fleet.members import Key
 from pipelines.fleet.port import UnderwayError
 from pipelines.rollout.flow import ROLLOUT

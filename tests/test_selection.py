@@ -11,8 +11,8 @@ import pytest
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.context import Context
-from pipelines.cli import selection
-from pipelines.cli.selection import named, publishable
+from pipelines.cli import image
+from pipelines.cli.image import named, publishable
 
 MACHINES = {"bastion", "container-host", "debian-server"}
 
@@ -26,7 +26,7 @@ def context(folder: Path, *kinds: str) -> Context:
 @pytest.fixture(autouse=True)
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that has what machine images need."""
-    monkeypatch.setattr(selection, "lacking_for_machines", lambda: "")
+    monkeypatch.setattr(image, "lacking_for_machines", lambda: "")
 
 
 def test_all_is_everything_where_machines_can_be_built(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_all_leaves_machines_out_where_they_cannot_be_built_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever builds containers needs no QEMU for that, and learns what the rest would need."""
-    monkeypatch.setattr(selection, "lacking_for_machines", lambda: "ukify")
+    monkeypatch.setattr(image, "lacking_for_machines", lambda: "ukify")
     assert "debian-base" in (found := named(context(tmp_path), "all"))
     assert not MACHINES.intersection(found)
     said = " ".join(capsys.readouterr().err.split())

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from pipelines.fleet.docker.inventory import AT_ONCE, together
 from pipelines.fleet.members import Key, Read
 from pipelines.fleet.model import Method
-from pipelines.fleet.together import AT_ONCE, together
 from pipelines.rollout.baking import _watch
 from pipelines.rollout.member_context import HealthLook
 from pipelines.rollout.orders import one_by_one

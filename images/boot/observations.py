@@ -11,7 +11,7 @@ from typing import Any
 from hardening.findings import TIME_LIMIT_SECONDS, CheckResult, Outcome, nothing_to_look_at, outcome_of, result_of
 from hardening.model import Enforcement, Severity
 from hardening.render import Check
-from hardening.rules import BOOT_TITLES
+from hardening.waivers import BOOT_TITLES
 from images.boot.guest import Record, tail
 from images.boot.model import Boot
 

@@ -18,8 +18,7 @@ from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import threads
-from hardening.rules import BOOT_TITLES
-from hardening.waivers import about_check, how_to_ask
+from hardening.waivers import BOOT_TITLES, about_check, how_to_ask
 from images.artifact import Artifact
 from images.build import BuildJob, Built, require_platform, require_tools
 from images.build import build as build_image

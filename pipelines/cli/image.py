@@ -9,8 +9,9 @@ from hardening.catalog import load_policy, load_waivers
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.content import select
-from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.gate import explain, judge_image
+from hardening.model import Kind
 from images.aws.show import ShownAmi
 from images.build.flow import build
 from images.context import Context
@@ -28,7 +29,6 @@ from images.release.stores import store_meant, store_of, stores
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
 from images.store.garbage import Garbage, collect
-from pipelines.cli.selection import named, publishable
 from pipelines.contract import (
     BuildLine,
     LockLine,
@@ -41,6 +41,7 @@ from pipelines.contract import (
     WhyOutput,
 )
 from pipelines.fleet.catalog import load_fleets
+from pipelines.host.provision import lacking_for_machines
 from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 
@@ -326,3 +327,54 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
             for found in releases
         ]
     return lines, errors
+
+
+def named(context: Context, pattern: str) -> list[str]:
+    """The definitions that a NAME argument means. Raises ContentError with the nearest names.
+
+    A name means itself. `all` and globs mean what this machine is for (`kinds` in the settings) and can build: where
+    it lacks what machine images need, those are left out, and it says so.
+    """
+    chosen = select(pattern, {*context.definitions, *context.unsound}, "image")
+    if chosen == [pattern]:
+        return chosen
+    of_kind = {kind: [name for name in chosen if _kind(context, name) is kind] for kind in Kind}
+    left_out = {name for kind, names in of_kind.items() if kind not in context.settings.kinds for name in names}
+    if machines := set(of_kind[Kind.MACHINE]) - left_out:
+        left_out |= _unbuildable(machines)
+    if left_out == set(chosen):
+        raise ContentError(
+            f"{pattern} means only images that are left out here: {', '.join(chosen)}",
+            hint="name one, or see `kinds` in goldsmith.toml, and ./goldsmith setup --machines",
+        )
+    return [name for name in chosen if name not in left_out]
+
+
+def publishable(context: Context, pattern: str) -> list[str]:
+    """What a NAME argument means where images are published: as `named`, and machines only where AWS is set.
+
+    A name means itself here too: publishing it then says what the settings lack.
+    """
+    chosen = named(context, pattern)
+    machines = [name for name in chosen if _kind(context, name) is Kind.MACHINE]
+    if chosen == [pattern] or context.settings.aws.region or not machines:
+        return chosen
+    say(
+        f"left out: {', '.join(machines)}; machine images are published to AWS, and aws.region is not set (docs/aws.md)"
+    )
+    if machines == chosen:
+        raise ContentError(f"{pattern} means only images that are left out here", key="aws.region", hint="docs/aws.md")
+    return [name for name in chosen if name not in machines]
+
+
+def _kind(context: Context, name: str) -> Kind | None:
+    loaded = context.definitions.get(name)
+    return loaded.definition.kind if loaded else None
+
+
+def _unbuildable(machines: set[str]) -> set[str]:
+    """The machines, where this host lacks what they need; it says what."""
+    if not (lacking := lacking_for_machines()):
+        return set()
+    say(f"left out: {', '.join(sorted(machines))}; this machine lacks {lacking} (./goldsmith setup --machines)")
+    return machines

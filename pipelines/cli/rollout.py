@@ -21,6 +21,7 @@ from pipelines.cli.rollout_output import (
     WAVE_COLUMNS,
     MemberLine,
     RollOutput,
+    SeenLine,
     call_rows,
     ends,
     group_rows,
@@ -32,12 +33,13 @@ from pipelines.cli.rollout_output import (
     wave_rows,
 )
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.violations import Judged, named
 from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.auto import AutoLine, automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start
-from pipelines.rollout.session import check, fleet_session
+from pipelines.rollout.session import UNREAD, check, fleet_session
 from pipelines.rollout.status import towards
 from pipelines.rollout.store import View, newest, require_known, tell
 from pipelines.wiring import image_context
@@ -48,6 +50,37 @@ def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
     context = context or image_context(looks=True)
     with fleet_session(name, context) as at:
         return member_lines(check(at))
+
+
+SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "image": "image", "golden image": "golden", "state": "state"}
+NOT_READ = 4  # the exit code for an outside world that failed
+
+
+def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
+    """What the fleets that `name` means run: a name, a glob, or `all`; whether it is within policy, `check_fleet` says.
+
+    It is written into the ledger. Raises ContentError, and OutsideError.
+    """
+    context = context or image_context(looks=True)
+    wanted = select(name, load_fleets(context.settings.roots), "fleet")
+    return [line for fleet in wanted for line in _seen(context, fleet)]
+
+
+def _seen(context: Context, fleet: str) -> list[SeenLine]:
+    with fleet_session(fleet, context) as at:
+        return [_seen_line(fleet, one) for one in check(at)]
+
+
+def _seen_line(fleet: str, one: Judged) -> SeenLine:
+    member = one.member
+    state = UNREAD if UNREAD in one.rules else "healthy" if member.healthy else "not healthy"
+    golden = named(one.origin.golden) if one.origin.golden else ""
+    return SeenLine(fleet=fleet, member=member.id, name=member.name, image=member.image, golden=golden, state=state)
+
+
+def scan_exit_code(lines: Sequence[SeenLine]) -> int:
+    """0; 4 where some place could not be read."""
+    return NOT_READ if any(line.state == UNREAD for line in lines) else 0
 
 
 def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:

@@ -32,6 +32,17 @@ class MemberLine(Line):
     reasons: tuple[Reason, ...]
 
 
+class SeenLine(Line):
+    """`fleet.scan`: one member, or a place that could not be read. `golden` is the release that it is judged by."""
+
+    fleet: str
+    member: str
+    name: str
+    image: str
+    golden: str
+    state: str
+
+
 class StepLine(Line):
     """One member that would be, or was, replaced, and why; `outcome` is empty in a plan.
 

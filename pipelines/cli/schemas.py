@@ -22,10 +22,9 @@ from images.model import Definition
 from images.registry.show import Shown
 from images.release.channels import Change
 from pipelines import contract
-from pipelines.cli.fleet_scan import SeenLine
 from pipelines.cli.machine import ExportLine
 from pipelines.cli.orphans import ReapLine
-from pipelines.cli.rollout_output import MemberLine, RollOutput
+from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.fleet.model import Fleet

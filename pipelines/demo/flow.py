@@ -24,7 +24,7 @@ from pipelines.cli.report import write_report
 from pipelines.cli.rollout import check_fleet, roll_fleet, show_members, show_roll
 from pipelines.contract import DemoOutput
 from pipelines.demo import service
-from pipelines.demo.stream import Stream, steady
+from pipelines.demo.service import Stream, steady
 from pipelines.host import embedded_registry
 from pipelines.host.provision import docker_host
 from pipelines.wiring import REHEARSAL, fleet_host, image_context

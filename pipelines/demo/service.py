@@ -1,15 +1,21 @@
-"""The demo's service on Docker: a network, a proxy, and the web service that the fleet is. Edge to Docker."""
+"""The demo's service on Docker: a proxy that loses no request, the fleet behind it, and clients that count. Edge."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import requests
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from images.engine import engine, images_named
 from images.registry.login import auth_config
-from pipelines.demo.proxy import nginx_config
-from pipelines.demo.stream import wait_for
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -77,3 +83,108 @@ def forget_images(docker_host: str, registry: str) -> None:
     """Remove the images that the demo's registry gave to the engine."""
     for image in images_named(docker_host, f"{registry}/*"):
         engine(docker_host).images.remove(image["Id"], force=True)
+
+
+_CONFIG = """worker_processes 1;
+pid /tmp/nginx.pid;
+error_log /dev/stderr warn;
+events { worker_connections 512; }
+http {
+  access_log off;
+  client_body_temp_path /tmp/body;
+  proxy_temp_path /tmp/proxy;
+  fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi;
+  scgi_temp_path /tmp/scgi;
+  resolver 127.0.0.11 valid=1s ipv6=off;
+  resolver_timeout 2s;
+  server {
+    listen 8080;
+    location / {
+      set $upstream "@NAME@:@PORT@";
+      proxy_pass http://$upstream;
+      proxy_connect_timeout 1s;
+      proxy_next_upstream error timeout;
+      proxy_next_upstream_tries 4;
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }
+  }
+}
+"""
+
+
+def nginx_config(name: str, port: int) -> str:
+    """An nginx configuration that passes everything on to the network alias `name`, whose members serve `port`.
+
+    What makes it lose no request while members are swapped, together with a surge:
+    - the upstream is a variable, so that nginx asks Docker's DNS again (`valid=1s`) instead of once when it starts;
+    - during `settle` (longer than that second) old and new both stand behind the name: no answer names only the old;
+    - an address that no longer answers costs one second (`proxy_connect_timeout`), then the next address is asked; a
+      request that was already sent is sent again only if that is harmless (nginx repeats no POST);
+    - the old member is told to stop and has `drain` to end what it has begun.
+    """
+    return _CONFIG.replace("@NAME@", name).replace("@PORT@", str(port))
+
+
+PAUSE_SECONDS = 0.01
+TIMEOUT_SECONDS = 5
+CLIENTS = 2
+STARTS_SECONDS = 30
+
+
+@dataclass
+class Stream:
+    """What the requests got: answers by their text, and what went wrong."""
+
+    url: str
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    slowest_seconds: float = 0.0
+
+    @property
+    def sent(self) -> int:
+        """How many requests were made."""
+        return self.answers.total() + len(self.failures)
+
+
+@contextmanager
+def steady(url: str) -> Iterator[Stream]:
+    """Ask `url` again and again, from several clients, for as long as the block lasts."""
+    stream, over = Stream(url), threading.Event()
+    threads = [threading.Thread(target=_ask, args=(stream, over), daemon=True) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield stream
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def _ask(stream: Stream, over: threading.Event) -> None:
+    """One client: a new connection for each request, as a stranger would."""
+    while not over.is_set():
+        start = time.monotonic()
+        try:
+            answer = requests.get(stream.url, timeout=TIMEOUT_SECONDS)
+            answer.raise_for_status()
+            stream.answers[answer.text.strip()] += 1
+        except requests.RequestException as error:
+            stream.failures.append(f"{type(error).__name__}: {error}")
+        stream.slowest_seconds = max(stream.slowest_seconds, time.monotonic() - start)
+        time.sleep(PAUSE_SECONDS)
+
+
+def wait_for(url: str) -> bool:
+    """Whether `url` answers within half a minute."""
+    until = time.monotonic() + STARTS_SECONDS
+    while time.monotonic() < until:
+        try:
+            if requests.get(url, timeout=1).ok:
+                return True
+        except requests.RequestException:
+            pass
+        time.sleep(0.2)
+    return False

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import token_hex
 
+import requests
+
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError, UsageError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from images.documents import from_json, to_json
-from images.ledger import Holder, Lease
-from pipelines.durable.dbos import Worker
+from images.ledger import Holder, Lease, Ledger
+from pipelines.durable.dbos import Claim, Worker, claimed, engine_url
 from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
+from pipelines.fleet.docker.inventory import together
+from pipelines.fleet.members import Member, Target
 from pipelines.fleet.model import FleetKind
-from pipelines.fleet.together import together
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.leasing import leased
+from pipelines.rollout.journal import LEASE, renew, take
 from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
-from pipelines.rollout.orders import Order, World, one_by_one, ordered
-from pipelines.rollout.present_judge import PresentJudge
+from pipelines.rollout.orders import MemberOrder, Order, World, one_by_one, ordered
+from pipelines.rollout.refusals import refuse_target, why_not
 from pipelines.rollout.session import FleetSession
 from pipelines.rollout.state import Outcome, RolloutState, Stage
 from pipelines.rollout.store import view
@@ -103,3 +108,137 @@ def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mappi
     many = together if at.fleet.kind is FleetKind.DOCKER else one_by_one
     world = World(at.members, journal, PresentJudge(at), now, many, at.groups)
     return flows(world)
+
+
+ASK_SECONDS = 5
+ADDRESSES = ("http://", "https://")
+
+
+# -- judging again, right before a rollout acts -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PresentJudge:
+    """Judges by today's policy, waivers, ledger and registry."""
+
+    at: FleetSession
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        """Why the member is left alone after all; empty when it is to be replaced."""
+        one = self.at.judge([member])[0]
+        if not one.violations:
+            return "it is waived by now" if one.reasons else "it no longer violates"
+        return why_not(self.at.fleet, one, order.target, self.at.now(), order.adopt)
+
+    def refuse(self, target: Target) -> None:
+        """Raises RefusedError as soon as the replacement must not run any more."""
+        refuse_target(self.at.fleet, self.at.origins().again(target), self.at.now())
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the alarms that are firing; one that cannot be asked fires."""
+        named = [name for name in names if not name.startswith(ADDRESSES)]
+        fired = self.at.firing(named) if named else ()
+        return tuple(name for name in names if (name in fired if name in named else _fires(name)))
+
+
+def _fires(address: str) -> bool:
+    try:
+        return not requests.get(address, timeout=ASK_SECONDS).ok
+    except requests.RequestException:
+        return True
+
+
+RENEW_SECONDS = 10.0
+
+
+# -- holding a fleet: the engine's lock first, then the lease, which a thread renews ----------------------------------
+
+
+class Tenure:
+    """One process's hold of a fleet. It ends when the lease is found in other hands, and then for good."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, lease: Lease) -> None:
+        self.claim = claim
+        self.lease = lease
+        self._ledger = ledger
+        self._lost = threading.Event()
+        self._over = threading.Event()
+        self._tell: Callable[[], None] = lambda: None
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """Call `tell` as soon as the lease is lost, from whatever thread finds that; at once where it is lost."""
+        self._tell = tell
+        if self._lost.is_set():
+            tell()
+
+    def keeps(self) -> bool:
+        """Whether the fleet is still ours; its lease then lasts anew."""
+        return not self._lost.is_set() and renew(self._ledger, self.lease, self._lose, LEASE)
+
+    def lost(self) -> OutsideError:
+        """What there is to say when the fleet is in other hands."""
+        ours, fleet = self.lease, self.lease.fleet
+        present = self._ledger.lease(fleet)
+        has = f"{present.owner} has it now, for {present.rollout}" if present else "no process has it now"
+        return LostError(
+            f"this process ({ours.owner}) has lost the lease of {fleet} and stopped {ours.rollout} here: {has}",
+            hint=f"./goldsmith roll.status {fleet} shows the rollout; where no process executes it, ./goldsmith "
+            f"roll.start {fleet} --apply goes on. Was this machine asleep, or without the database, for longer than "
+            f"{LEASE.total_seconds():g} seconds?",
+        )
+
+    def _lose(self) -> None:
+        self._lost.set()
+        self._tell()
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew the lease while the block runs, and give it back afterwards."""
+        thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+            self._ledger.release_lease(self.lease)
+
+    def _keep_renewing(self) -> None:
+        kept = True
+        while kept and not self._over.wait(RENEW_SECONDS):
+            try:
+                kept = self.keeps()
+            except OutsideError as error:  # until the lease ends nothing is lost; after that, nothing is done
+                say(f"the lease of {self.lease.fleet} could not be renewed: {error.message}")
+
+
+@contextmanager
+def leased(ledger: Ledger, database: str, wanted: Holder) -> Iterator[Tenure]:
+    """Hold the fleet for the block, ready to carry its flows. Raises RefusedError naming who else has it.
+
+    The lock comes first: whoever has a lease but not the lock keeps everybody out, and cannot go on itself.
+    """
+    with _claimed(ledger, engine_url(database, wanted.fleet), wanted) as claim:
+        tenure = Tenure(ledger, claim, take(ledger, wanted, LEASE, alone=claim.locks.alone))
+        with tenure.renewed():
+            yield tenure
+
+
+@contextmanager
+def _claimed(ledger: Ledger, url: str, wanted: Holder) -> Iterator[Claim]:
+    """The engine's lock. Who is refused it is told who has it, as far as the ledger knows."""
+    entered = False
+    try:
+        with claimed(url) as claim:
+            entered = True
+            yield claim
+    except RefusedError as error:
+        held = None if entered else ledger.lease(wanted.fleet)
+        if held is None:
+            raise
+        raise RefusedError(
+            f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose process lives on this machine",
+            evidence=error.message,
+            hint=f"./goldsmith roll.status {wanted.fleet} shows it. A process that was suspended goes on when it is "
+            "continued; one that hangs must be ended: its lock ends with it, and roll.start goes on",
+        ) from None

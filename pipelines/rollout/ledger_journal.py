@@ -14,11 +14,10 @@ from images.documents import to_json
 from images.ledger import Ledger
 from images.ledger.leases import Lease
 from pipelines.durable.port import FencedError
-from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
+from pipelines.rollout.journal import LEASE, DesiredState, Event, OperatorCommands
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import MemberState, RolloutState, Stage
 from pipelines.rollout.status import doing
-from pipelines.rollout.tenure import LEASE
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # the engine waits for a database without end; one broken for good must be told of

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hardening.foundation.errors import GoldsmithError
-from pipelines.durable.port import FencedError, Json
-from pipelines.durable.records import recorded
+from pipelines.durable.port import FencedError, Json, recorded
 
 if TYPE_CHECKING:
     from tests.simulation.memory import Process

@@ -21,11 +21,10 @@ from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.journal import DesiredState
+from pipelines.rollout.journal import DesiredState, renew, take
 from pipelines.rollout.orders import Judge, MemberOrder, Order, World
 from pipelines.rollout.plan import GroupStep, Plan, plan
 from pipelines.rollout.state import Stage
-from pipelines.rollout.tenure import renew, take
 from tests.simulation.execution import Fate, Row
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.groups import SimulatedGroups

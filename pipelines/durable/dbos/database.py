@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError, UsageError
 from hardening.foundation.locks import only_one
-from pipelines.durable.records import decode, encode
+from pipelines.durable.port import decode, encode
 from pipelines.durable.workers import LOOK_SECONDS, Locks, alone, session
 
 SCHEMA = "goldsmith_engine"  # of PostgreSQL, beside the ledger's tables

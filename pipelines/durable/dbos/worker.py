@@ -26,8 +26,7 @@ from pipelines.durable.dbos.database import (
     within,
 )
 from pipelines.durable.dbos.queue import WorkQueue
-from pipelines.durable.port import Child, Engine, FencedError, Flow, Json
-from pipelines.durable.records import recorded
+from pipelines.durable.port import Child, Engine, FencedError, Flow, Json, recorded
 from pipelines.durable.workers import LostError, Reaper
 
 T = TypeVar("T")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import docker.errors
 import requests.exceptions
@@ -23,7 +24,6 @@ from pipelines.fleet.health import probe
 from pipelines.fleet.members import OLD, Key, Member, protection
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.orphans import MEMBER, ROLLOUT
-from pipelines.fleet.together import together
 
 
 @contextmanager
@@ -179,3 +179,13 @@ def _at_present(inspected: Json, listed: Json) -> Json:
 
 def _labels(container: Json) -> dict[str, str]:
     return container["Config"].get("Labels") or {}
+
+
+T = TypeVar("T")
+AT_ONCE = 16
+
+
+def together(questions: Sequence[Callable[[], T]]) -> list[T]:
+    """The answers in the questions' order. Raises what the first that failed raised."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda ask: ask(), questions))

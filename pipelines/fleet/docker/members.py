@@ -15,13 +15,12 @@ from pipelines.fleet.docker import compose, container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
 from pipelines.fleet.docker.create import Apart, after_drain, before_drain, connect, find, is_copy, make
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import Inventory, Looks, as_inspected, outside
+from pipelines.fleet.docker.inventory import AT_ONCE, Inventory, Looks, as_inspected, outside
 from pipelines.fleet.health import probe
 from pipelines.fleet.members import Key, Member, Read, Target
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.port import GoneError
-from pipelines.fleet.together import AT_ONCE
 
 ENGINE_TIMEOUT = 120
 LOG_LINES = 10
