@@ -86,7 +86,7 @@ def test_a_rollout_is_open_until_it_has_ended(journal: LedgerJournal, ledger: Le
 def test_whoever_waits_sees_each_stage(journal: LedgerJournal, capsys: pytest.CaptureFixture[str]) -> None:
     """On standard error, with what it waits for; the begin and the end are for the caller to say."""
     journal.begin(STATE, MEMBERS)
-    for stage, note in ((Stage.BAKING, "baking for 5m"), (Stage.PAUSED, "paused"), (Stage.ENDED, "2 new")):
+    for stage, note in ((Stage.BAKING, "baking for 5m"), (Stage.PAUSED, ""), (Stage.ENDED, "2 new")):
         journal.save(replace(STATE, stage=stage, note=note, wave=1))
     said = capsys.readouterr()
     assert (said.out, said.err.splitlines()) == (

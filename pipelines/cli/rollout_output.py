@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 from hardening.findings import Reason
 from hardening.foundation import text
@@ -55,7 +56,7 @@ class StepLine(Line):
     zone: str
     rule: str
     seconds: int
-    outcome: str = ""
+    outcome: Phase | Literal[""] = ""
     note: str = ""
 
 
@@ -102,7 +103,7 @@ class GroupLine(Line):
     checkpoints: tuple[int, ...]
     cannot_roll: str
     runs: str
-    outcome: str = ""
+    outcome: Phase | Literal[""] = ""
     note: str = ""
 
 
@@ -312,8 +313,8 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _ended(outcome: str) -> str:
-    return MEANING[Phase(outcome)] if outcome else "planned"
+def _ended(outcome: Phase | Literal[""]) -> str:
+    return MEANING[outcome] if outcome else "planned"
 
 
 def _shown_wave(wave: WaveLine) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Literal
 
 from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say, table_of
 from hardening.foundation.text import one_line
@@ -13,7 +14,7 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.contract import AuditReport, Line
 from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.ledger_journal import Command, orders
+from pipelines.rollout.ledger_journal import STEP, Command, orders
 from pipelines.rollout.state import Stage
 from pipelines.rollout.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
 from pipelines.rollout.store import View, history, newest, require_known, tell, told
@@ -70,7 +71,7 @@ def _status(seen: View) -> StatusOutput:
     )
 
 
-def _stage(seen: View) -> str:
+def _stage(seen: View) -> Stage | Literal["begun"]:
     """What it does; one that people have paused is paused also while a member is brought to a safe point."""
     if seen.state is None:
         return "begun"
@@ -190,7 +191,7 @@ def _show_steps(context: Context, fleet: str, rollout: str, *, as_json: bool) ->
     if as_json:
         print_json(to_json(tuple(steps)))
         return
-    cells = [[f"{one.at:%H:%M:%S}", one.actor, one.action.removeprefix("step: "), one.detail] for one in steps]
+    cells = [[f"{one.at:%H:%M:%S}", one.actor, one.action.removeprefix(STEP), one.detail] for one in steps]
     print_table(["at (UTC)", "by", "did", "detail"], cells)
 
 

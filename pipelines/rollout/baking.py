@@ -130,7 +130,7 @@ def _ill(rolling: Rolling, rows: dict[str, HealthStreak], *, late: bool) -> IllE
 async def _show(rolling: Rolling, stance: DesiredState, what: _Bake, *, asks: bool) -> None:
     """Let people see what the rollout waits for."""
     if stance is DesiredState.PAUSE:
-        stage, note, event = Stage.PAUSED, "paused", Event.PAUSED
+        stage, note, event = Stage.PAUSED, "", Event.PAUSED
     elif asks:
         approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
         stage, note = Stage.APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"

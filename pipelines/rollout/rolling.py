@@ -19,7 +19,7 @@ from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Sco
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.schedule import Admission, admit, scheduled
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage, summary
-from pipelines.rollout.steps import HELD, Backoff, StepRunner
+from pipelines.rollout.steps import HELD, Backoff, StepRunner, StoppedError
 from pipelines.rollout.waves import Step
 
 MEMBER, FINISH, GROUP = "member", "finish", "group"
@@ -74,7 +74,7 @@ class Rolling:
         def write() -> None:
             journal.save(self.state)
             if event:
-                journal.notify(self.state.id, event, note or self.state.failure)
+                journal.notify(self.state.id, event, note or self.state.failure or stage)
 
         await self.hand.note(f"{stage} {self.state.wave}", write)
 
@@ -188,7 +188,7 @@ class Rolling:
         def asked() -> _Asked:
             stance = self.hand.stance()
             held = stance is DesiredState.PAUSE or self.hand.stops(stance)
-            return _Asked(stance, Admission(0, Stage.PAUSED, stance) if held else ask())
+            return _Asked(stance, Admission(0, Stage.PAUSED) if held else ask())
 
         turns = Backoff(self.hand.engine, HELD)
         stage = self.state.stage
@@ -198,6 +198,8 @@ class Rolling:
             if given.room:
                 await self._tell(stage, "")
                 return given.room
+            if self.hand.stops(answer.stance):
+                raise StoppedError(answer.stance)
             await self._tell(given.stage, given.why)
             if await self.hand.obey(answer.stance, turns):
                 continue

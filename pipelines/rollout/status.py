@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from typing import Literal
 
 from hardening.foundation.durations import in_short
 from pipelines.contract import Line
@@ -19,7 +20,7 @@ MEANING = {
     Phase.SKIPPED: "left alone",
     Phase.FAILED: "needs a person",
 }
-STAGES = {
+STAGES: dict[Stage | Literal["begun"], str] = {
     Stage.ROLLING: "replacing members",
     Stage.WAITING: "waiting",
     Stage.PAUSED: "paused",
@@ -38,7 +39,7 @@ class MemberStatus(Line):
 
     member: str
     name: str
-    state: str
+    state: Phase
     note: str
 
 
@@ -59,7 +60,7 @@ class StatusOutput(Line):
     rollout: str
     replacement: str
     back: bool
-    stage: str
+    stage: Stage | Literal["begun"]
     wave: int
     waves: int
     note: str
@@ -87,11 +88,11 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     return said
 
 
-def doing(stage: str, wave: int, waves: int, note: str) -> str:
+def doing(stage: Stage | Literal["begun"], wave: int, waves: int, note: str) -> str:
     """What a rollout under way does, in which wave, and what it waits for."""
-    words = STAGES.get(Stage(stage), stage) if stage in set(Stage) else "about to begin"
+    words = STAGES.get(stage, "about to begin")
     place = f"wave {wave} of {waves}: " if wave else ""
-    return f"{place}{words}{f' ({note})' if note and note != stage else ''}"
+    return f"{place}{words}{f' ({note})' if note else ''}"
 
 
 def towards(replacement: str, *, back: bool = False) -> str:
@@ -111,7 +112,7 @@ def progress(status: StatusOutput) -> str:
 
 def rows(status: StatusOutput) -> list[list[str]]:
     """A row for each member."""
-    return [[member.name, MEANING[Phase(member.state)], member.note] for member in status.members]
+    return [[member.name, MEANING[member.state], member.note] for member in status.members]
 
 
 def _stage(status: StatusOutput) -> str:
