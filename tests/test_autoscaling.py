@@ -58,7 +58,7 @@ class Groups:
         return found
 
     def begin(self, pinned: Any = None) -> Any:
-        pinned = pinned or self.port.pin(ROLLOUT, self.group)
+        pinned = pinned or self.port.pin(self.group)
         self.port.begin(ROLLOUT, self.group, self.at.target, pinned, pacing(LIMITS, 4, 4))
         return pinned
 
@@ -105,7 +105,7 @@ def test_a_group_is_refreshed_to_a_new_version_by_number(at: Shop) -> None:
 def test_beginning_twice_begins_once(at: Shop, effects: int) -> None:
     """Killed after the version or after the start: one version, one refresh."""
     groups = Groups(at)
-    pinned = groups.port.pin(ROLLOUT, groups.group)
+    pinned = groups.port.pin(groups.group)
     with pytest.raises(Killed), killed_after(effects):
         groups.begin(pinned)
     for _ in range(2):
@@ -130,7 +130,7 @@ def test_a_symbolic_version_is_pinned_by_number_first(at: Shop) -> None:
     groups.begin()
     assert groups.setting() == "1"
     groups.until(Progress.RUNNING)
-    groups.port.roll_back(ROLLOUT, groups.group, groups.port.pin(ROLLOUT, groups.group))
+    groups.port.roll_back(ROLLOUT, groups.group, groups.port.pin(groups.group))
     assert groups.until(Progress.ROLLED_BACK) is Progress.ROLLED_BACK
     assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
 
@@ -175,7 +175,7 @@ def test_from_every_state_it_goes_back_to_the_pinned_version(at: Shop, when: Pro
 def test_a_group_that_nothing_was_begun_with_is_where_it_was(at: Shop) -> None:
     """Taking it back, or stopping it, is nothing to do."""
     groups = Groups(at)
-    pinned = groups.port.pin(ROLLOUT, groups.group)
+    pinned = groups.port.pin(groups.group)
     groups.port.cancel(ROLLOUT, groups.group)
     groups.port.roll_back(ROLLOUT, groups.group, pinned)
     assert groups.port.watch(ROLLOUT, groups.group).progress is Progress.ROLLED_BACK
@@ -190,7 +190,7 @@ def test_an_alarm_rolls_it_back(at: Shop) -> None:
         AlarmName="errors", MetricName="errors", Namespace="shop", Period=60, EvaluationPeriods=1, Threshold=1,
         ComparisonOperator="GreaterThanThreshold", Statistic="Sum",
     )  # fmt: skip
-    pinned = groups.port.pin(ROLLOUT, groups.group)
+    pinned = groups.port.pin(groups.group)
     pace = replace(pacing(LIMITS, 4, 4), alarms=("errors",))
     groups.port.begin(ROLLOUT, groups.group, at.target, pinned, pace)
     at.aws.advance(10)
@@ -203,7 +203,7 @@ def test_an_alarm_rolls_it_back(at: Shop) -> None:
 def test_a_group_that_somebody_changed_meanwhile_is_not_touched(at: Shop) -> None:
     """The pinned version is what a rollback goes to: where the group has left it, the plan is void."""
     groups = Groups(at)
-    pinned = groups.port.pin(ROLLOUT, groups.group)
+    pinned = groups.port.pin(groups.group)
     data = {"ImageId": at.image(at.old), "InstanceType": "t3.small"}
     at.ec2.create_launch_template_version(LaunchTemplateId=groups.template, LaunchTemplateData=data)
     named = {"LaunchTemplateId": groups.template, "Version": "2"}
@@ -220,7 +220,7 @@ REST = f"{ROLLOUT}-rest"
 def with_canary(at: Shop) -> tuple[Groups, Any]:
     """A group one of whose four members is new, and that is held at what it ran."""
     groups = Groups(at)
-    pinned = groups.port.pin(ROLLOUT, groups.group)
+    pinned = groups.port.pin(groups.group)
     for _ in range(2):
         groups.port.begin(ROLLOUT, groups.group, at.target, pinned, ASKS.canary)
     groups.until(Progress.DONE)
@@ -335,7 +335,7 @@ def test_groups_that_share_a_template_keep_their_own_settings(at: Shop) -> None:
     )  # fmt: skip
     at.settle()
     both = {group.name: group for group in groups.port.groups()}
-    pinned = {name: groups.port.pin(ROLLOUT, group) for name, group in both.items()}
+    pinned = {name: groups.port.pin(group) for name, group in both.items()}
     for name, group in both.items():
         groups.port.begin(ROLLOUT, group, at.target, pinned[name], pacing(LIMITS, group.desired, group.desired))
     found = at.ec2.describe_launch_template_versions(LaunchTemplateId=groups.template)["LaunchTemplateVersions"]

@@ -130,7 +130,9 @@ def test_a_rest_that_pins_anew_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     real = Rolling.roll_group
 
     async def pins_anew(rolling: Rolling, step: GroupStep, part: Scope, pinned: str = "") -> MemberState:
-        return await real(rolling, step, part, f'{{"version": "{NEW}"}}' if part is Scope.REST else pinned)
+        return await real(
+            rolling, step, part, f'{{"template": "", "version": "{NEW}"}}' if part is Scope.REST else pinned
+        )
 
     monkeypatch.setattr(Rolling, "roll_group", pins_anew)
     assert caught()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from hardening.foundation.errors import OutsideError
 from pipelines.fleet.members import Key, Member, Read, Target
@@ -103,6 +103,14 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """What a group runs, exactly: a version of the template that it starts members from. A rollback goes to that."""
+
+    template: str
+    version: int | str
+
+
+@dataclass(frozen=True)
 class Pacing:
     """How a service is asked to roll: percentages of `desired` that stay healthy, and where and how long it pauses."""
 
@@ -147,15 +155,15 @@ class DelegatedFleet(Protocol):
     def groups(self) -> tuple[Group, ...]:
         """Every group of the fleet."""
 
-    def pin(self, rollout: str, group: Group) -> Any:
-        """What the group runs now, as exact versions (JSON): what a rollback goes to. Changes nothing."""
+    def pin(self, group: Group) -> Pin:
+        """What the group runs now. Changes nothing."""
 
-    def begin(self, rollout: str, group: Group, target: Target, pinned: Any, pacing: Pacing) -> None:
+    def begin(self, rollout: str, group: Group, target: Target, pinned: Pin, pacing: Pacing) -> None:
         """Ask the service to roll the group to `target`; a repeated call finds the first. Raises RefusedError where the
         group has left what was pinned.
         """
 
-    def hold(self, rollout: str, group: Group, pinned: Any) -> None:
+    def hold(self, rollout: str, group: Group, pinned: Pin) -> None:
         """Let whatever the group starts from now on run what was pinned: its canary is done, its rest is not begun."""
 
     def watch(self, rollout: str, group: Group) -> Watched:
@@ -164,10 +172,10 @@ class DelegatedFleet(Protocol):
     def cancel(self, rollout: str, group: Group) -> None:
         """Ask the service to stop where it is; returns when the request is accepted."""
 
-    def way_back(self, rollout: str, group: Group, pinned: Any) -> str:
+    def way_back(self, rollout: str, group: Group, pinned: Pin) -> str:
         """Why the group cannot go back to what was pinned: that is gone, or it runs somebody else's. Empty: it can."""
 
-    def roll_back(self, rollout: str, group: Group, pinned: Any) -> None:
+    def roll_back(self, rollout: str, group: Group, pinned: Pin) -> None:
         """Ask the service to bring the group back to what was pinned; returns when the request is accepted. Raises
         RefusedError where there is no way back.
         """

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
-from pipelines.durable.port import Engine, Json
-from pipelines.fleet.port import Group, Progress, Watched
+from images.documents import to_json
+from pipelines.durable.port import Engine
+from pipelines.fleet.port import Group, Pin, Progress, Watched
 from pipelines.rollout.baking import bake_group
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.member_context import StepContext
@@ -44,9 +45,9 @@ class GroupContext(StepContext):
         return stem if self.attempts <= 1 else f"{stem}-{self.attempts}"
 
     @property
-    def pinned(self) -> Json:
+    def pinned(self) -> Pin:
         """What the group ran before."""
-        return json.loads(self.state.pinned)
+        return self.state.pin
 
 
 async def roll_group(world: World, engine: Engine, order: GroupOrder) -> MemberState:
@@ -78,7 +79,7 @@ async def _rolled(work: GroupContext) -> MemberState:
 async def _unpinned(work: GroupContext) -> MemberState | None:
     """Pin what the group runs; its end, where that does not come about."""
     try:
-        pinned = await work.hand.look_when_free(f"pin {work.group.name}", lambda: _pin(work))
+        pinned = await work.hand.look_when_free(f"pin {work.group.name}", lambda: to_json(_pin(work)))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
@@ -98,9 +99,9 @@ async def _serving(work: GroupContext) -> MemberState:
     return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
 
-def _pin(work: GroupContext) -> Json:
+def _pin(work: GroupContext) -> Pin:
     work.world.judge.refuse(work.order.target)
-    return work.world.groups.pin(work.order.rollout, work.group)
+    return work.world.groups.pin(work.group)
 
 
 async def _attempted(work: GroupContext) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -160,13 +159,13 @@ def _judged(at: FleetSession, group: Group, judged: Iterable[Judged], target: Ta
 
 def refuse_no_way_back(at: FleetSession, order: Order) -> None:
     """Raise RefusedError where nothing but groups goes back and none of them can, with the reason of each."""
-    going = {one.id: one.pinned for one in order.back}
+    going = {one.id: one for one in order.back}
     groups = [step.group for step in order.plan.groups if step.group.id in going]
     if not groups:
         return
     if (port := at.groups) is None:
         raise RefusedError(f"{at.fleet.name} no longer has Auto Scaling groups", hint="its file was changed since")
-    reasons = [port.way_back(order.rollout, group, json.loads(going[group.id])) for group in groups]
+    reasons = [port.way_back(order.rollout, group, going[group.id].pin) for group in groups]
     if all(reasons) and len(groups) == len(going):
         hint = "move the channel back with ./goldsmith image.rollback NAME, then ./goldsmith roll.start"
         raise RefusedError("no group can go back to what it ran before", evidence="\n".join(reasons), hint=hint)

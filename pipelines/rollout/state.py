@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from images.documents import from_json
+from pipelines.fleet.port import Pin
+
 
 class Phase(StrEnum):
     """How far a member is. REPLACING: anything up to the swap; SERVING: the new one serves, the old one is kept.
@@ -74,11 +77,16 @@ class MemberState:
     cause: Cause | None = None
 
     @property
+    def pin(self) -> Pin:
+        """What a group ran before."""
+        return from_json(Pin, json.loads(self.pinned))
+
+    @property
     def before(self) -> str:
         """What it ran before, in words: a group's pin is JSON, such as of a launch template and its version."""
         if not self.pinned.startswith("{"):
             return self.pinned
-        return ", ".join(f"{name} {value}" for name, value in json.loads(self.pinned).items())
+        return ", ".join(f"{name} {value}" for name, value in json.loads(self.pinned).items() if value)
 
 
 @dataclass(frozen=True)

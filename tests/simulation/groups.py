@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
 
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Target
-from pipelines.fleet.port import DelegatedFleet, Group, Pacing, Progress, Watched
+from pipelines.fleet.port import DelegatedFleet, Group, Pacing, Pin, Progress, Watched
 from tests.simulation.ledger import ViolationError
 
 ALL = 100
@@ -75,24 +74,24 @@ class SimulatedGroups(DelegatedFleet):
         """What the members of a group run."""
         return next(self._state(one.group).members for one in self.states.values() if one.group.name == name)
 
-    def pin(self, rollout: str, group: Group) -> Any:
+    def pin(self, group: Group) -> Pin:
         """The version that it starts from."""
-        return {"version": self._state(group).starts_from}
+        return Pin("", self._state(group).starts_from)
 
-    def begin(self, rollout: str, group: Group, target: Target, pinned: Any, pacing: Pacing) -> None:
+    def begin(self, rollout: str, group: Group, target: Target, pinned: Pin, pacing: Pacing) -> None:
         """Begin once; what was cancelled, or went to the canary alone, is followed by another one."""
         state, reach = self._state(group), (pacing.checkpoint_percents or (ALL,))[-1]
         newest = state.refreshes[-1] if state.refreshes else None
         if newest is None or newest.progress is Progress.CANCELLED or newest.reach < reach:
-            if state.starts_from not in (pinned["version"], target.digest):
+            if state.starts_from not in (str(pinned.version), target.digest):
                 raise RefusedError(f"{group.name} starts from {state.starts_from} by now")
-            state.starts_from = pinned["version"]
+            state.starts_from = str(pinned.version)
             self._start(state, Refresh(rollout, target.digest, state.starts_from, [], reach, 0, pacing.auto_rollback))
         self._asked(f"begin {rollout} {group.name}")
 
-    def hold(self, rollout: str, group: Group, pinned: Any) -> None:
+    def hold(self, rollout: str, group: Group, pinned: Pin) -> None:
         """New members are of the pinned version again."""
-        self._state(group).starts_from = pinned["version"]
+        self._state(group).starts_from = str(pinned.version)
         self._asked(f"hold {rollout} {group.name}")
 
     def watch(self, rollout: str, group: Group) -> Watched:
@@ -116,11 +115,11 @@ class SimulatedGroups(DelegatedFleet):
             newest[0].progress = Progress.CANCELLED
         self._asked(f"cancel {rollout} {group.name}")
 
-    def way_back(self, rollout: str, group: Group, pinned: Any) -> str:
+    def way_back(self, rollout: str, group: Group, pinned: Pin) -> str:
         """Whatever the scenario says."""
         return self._state(group).gone
 
-    def roll_back(self, rollout: str, group: Group, pinned: Any) -> None:
+    def roll_back(self, rollout: str, group: Group, pinned: Pin) -> None:
         """The service takes a refresh back that goes on; what is over is followed by one to the pinned version."""
         state = self._state(group)
         newest = state.refreshes[-1]
@@ -129,9 +128,9 @@ class SimulatedGroups(DelegatedFleet):
         elif not newest.active and not self._is_back(state):
             if state.gone:
                 raise RefusedError(state.gone)
-            back = Refresh(f"{rollout} back", pinned["version"], "", [], ALL, 0, auto_rollback=False, back=True)
+            back = Refresh(f"{rollout} back", str(pinned.version), "", [], ALL, 0, auto_rollback=False, back=True)
             self._start(state, back)
-        self._asked(f"roll back {rollout} {group.name} to {pinned['version']}")
+        self._asked(f"roll back {rollout} {group.name} to {pinned.version}")
 
     def _asked(self, what: str) -> None:
         self.asked.append(what)

@@ -20,7 +20,7 @@ from pipelines.fleet.members import Target
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.orphans import BACK as BACK_NAME
 from pipelines.fleet.orphans import OWN_LABELS
-from pipelines.fleet.port import Group, Pacing, Progress, UnderwayError, Watched
+from pipelines.fleet.port import Group, Pacing, Pin, Progress, UnderwayError, Watched
 
 Json = dict[str, Any]
 SYMBOLIC = ("$Latest", "$Default")
@@ -270,34 +270,34 @@ class AutoScalingFleet:
         runs = f"{found['LaunchTemplateId']} version {found['VersionNumber']}"
         return replace(group, cannot_roll=_cannot_roll(shown, found), runs=runs)
 
-    def pin(self, rollout: str, group: Group) -> Json:  # noqa: ARG002 - the port says it
+    def pin(self, group: Group) -> Pin:
         """The version of the launch template that the group runs now, by number."""
         template, version, _ = ScalingGroup(self.cloud, group).present()
-        return {"template": template, "version": version}
+        return Pin(template, version)
 
-    def begin(self, rollout: str, group: Group, target: Target, pinned: Json, pacing: Pacing) -> None:
+    def begin(self, rollout: str, group: Group, target: Target, pinned: Pin, pacing: Pacing) -> None:
         """Start the refresh to a version with the target's image; one that was cancelled is started again, and one
         that ended with its canary is followed by one that goes further.
 
         Raises RefusedError where the group has left the version that was pinned.
         """
         at, asked = ScalingGroup(self.cloud, group), preferences(pacing)
-        made = self._made(at, rollout, pinned["template"])
+        made = self._made(at, rollout, pinned.template)
         begun = [one for one in made.refreshes if number(one) == made.version] if made else []
         if begun and begun[0]["Status"] != "Cancelled" and reach(begun[0]["Preferences"]) >= reach(asked):
             return
         self._hold(at, pinned, made)  # first: $Latest would mean the new version as soon as there is one
         version = made.version if made else self._make(at, rollout, group, target, pinned)
-        at.refresh(pinned["template"], version, asked)
+        at.refresh(pinned.template, version, asked)
 
-    def hold(self, rollout: str, group: Group, pinned: Json) -> None:
+    def hold(self, rollout: str, group: Group, pinned: Pin) -> None:
         """Let the group start from the pinned version until the rest of it is rolled.
 
         A refresh that was successful has made its own version the group's, a canary's as well: whatever scales out
         meanwhile would be new, and AWS would roll the rest back to the canary's version. Raises RefusedError.
         """
         at = ScalingGroup(self.cloud, group)
-        self._hold(at, pinned, self._made(at, rollout, pinned["template"]))
+        self._hold(at, pinned, self._made(at, rollout, pinned.template))
 
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look at the refresh, or at the one that takes it back; a group without a version of ours never left.
@@ -322,24 +322,24 @@ class AutoScalingFleet:
         if made and made.newest and made.newest["Status"] in GOES_ON:
             at.accepted("CancelInstanceRefresh")
 
-    def way_back(self, rollout: str, group: Group, pinned: Json) -> str:
+    def way_back(self, rollout: str, group: Group, pinned: Pin) -> str:
         """Why the group cannot go back to what was pinned; empty where it can."""
         at = ScalingGroup(self.cloud, group)
         template, version, _ = at.present()
-        if template != pinned["template"]:
+        if template != pinned.template:
             return f"{group.name} starts from another launch template by now: somebody else has changed it"
         versions = {int(one["VersionNumber"]): one for one in at.versions(template)}
         made = self._made(at, rollout, template)
-        if version not in {pinned["version"], made.version if made else 0}:
+        if version not in {pinned.version, made.version if made else 0}:
             return f"{group.name} starts from version {version} by now, which somebody else has given it"
-        if pinned["version"] not in versions:
-            return f"version {pinned['version']} of its launch template, which {group.name} ran before, is gone"
-        image = str(versions[pinned["version"]]["LaunchTemplateData"].get("ImageId", ""))
+        if pinned.version not in versions:
+            return f"version {pinned.version} of its launch template, which {group.name} ran before, is gone"
+        image = str(versions[int(pinned.version)]["LaunchTemplateData"].get("ImageId", ""))
         if not at.has_image(image):
             return f"{image}, the image that {group.name} ran before, is deregistered or disabled"
         return ""
 
-    def roll_back(self, rollout: str, group: Group, pinned: Json) -> None:
+    def roll_back(self, rollout: str, group: Group, pinned: Pin) -> None:
         """Let AWS roll the refresh back; where it is over, start one to the version that was pinned, by its number.
 
         Raises RefusedError where there is no way back.
@@ -360,7 +360,7 @@ class AutoScalingFleet:
         if why := self.way_back(rollout, group, pinned):
             raise RefusedError(why, hint="nothing was done; build and roll what shall run instead")
         kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}
-        at.refresh(pinned["template"], int(pinned["version"]), {**kept, "SkipMatching": True})
+        at.refresh(pinned.template, int(pinned.version), {**kept, "SkipMatching": True})
 
     def _is_over(self, at: ScalingGroup, rollout: str) -> bool:
         made = self._found(at, rollout)
@@ -380,15 +380,15 @@ class AutoScalingFleet:
                 return _Made(template, version, before, tuple(at.refreshes(template, {version, before})))
         return None
 
-    def _make(self, at: ScalingGroup, rollout: str, group: Group, target: Target, pinned: Json) -> int:
+    def _make(self, at: ScalingGroup, rollout: str, group: Group, target: Target, pinned: Pin) -> int:
         """A version that differs from the pinned one by its image, and allows IMDSv2 only."""
-        source = at.version(pinned["template"], str(pinned["version"]))["LaunchTemplateData"]
+        source = at.version(pinned.template, str(pinned.version))["LaunchTemplateData"]
         metadata = {key: value for key, value in source.get("MetadataOptions", {}).items() if key != "State"}
         answer = at.ec2.call(
             "CreateLaunchTemplateVersion",
-            LaunchTemplateId=pinned["template"],
-            SourceVersion=str(pinned["version"]),
-            VersionDescription=f"{_mark(rollout, at)} from {pinned['version']}",
+            LaunchTemplateId=pinned.template,
+            SourceVersion=str(pinned.version),
+            VersionDescription=f"{_mark(rollout, at)} from {pinned.version}",
             ClientToken=token(stem(rollout), group.id, "version"),
             LaunchTemplateData={
                 "ImageId": image_of(self.cloud, target, at.region),
@@ -397,17 +397,17 @@ class AutoScalingFleet:
         )
         return int(answer["LaunchTemplateVersion"]["VersionNumber"])
 
-    def _hold(self, at: ScalingGroup, pinned: Json, made: _Made | None) -> None:
+    def _hold(self, at: ScalingGroup, pinned: Pin, made: _Made | None) -> None:
         """Let the group name its version by number, so that AWS can bring it back."""
         template, version, said = at.present()
-        if template != pinned["template"] or version not in {pinned["version"], made.version if made else 0}:
+        if template != pinned.template or version not in {pinned.version, made.version if made else 0}:
             raise RefusedError(
-                f"{at.name} is at version {version} of {template} by now, and {pinned['version']} of "
-                f"{pinned['template']} was pinned",
+                f"{at.name} is at version {version} of {template} by now, and {pinned.version} of "
+                f"{pinned.template} was pinned",
                 hint="somebody else has changed it: plan again",
             )
-        if said in SYMBOLIC or version != pinned["version"]:
-            at.start_from(pinned["template"], int(pinned["version"]))
+        if said in SYMBOLIC or version != pinned.version:
+            at.start_from(pinned.template, int(pinned.version))
 
 
 def _mark(rollout: str, at: ScalingGroup) -> str:
