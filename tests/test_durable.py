@@ -23,7 +23,7 @@ from hardening.foundation.errors import (
     UsageError,
 )
 from hardening.foundation.settings import ROOT
-from pipelines.durable.dbos import Worker, engine_url, queue, wake
+from pipelines.durable.dbos import Worker, engine_url, queue, wake, worker
 from pipelines.durable.port import BugError, Engine, Flow, Json
 from tests.conftest import POSTGRES
 from tests.durable import MEMBERS, RESULT, STEPS, Look, State, World, flows, look
@@ -315,15 +315,16 @@ def test_one_process_at_a_time_has_a_file(tmp_path: Path) -> None:
         pass
 
 
-def test_flows_of_another_version_are_left_alone(url: str, world: World) -> None:
+def test_flows_of_another_version_are_left_alone(monkeypatch: pytest.MonkeyPatch, url: str, world: World) -> None:
     """What was begun with other steps is for the version that began it, which goes on with it."""
     (world.folder / "deaths").write_text("promote before")
     assert started(url, world, "rollout", "r1").wait(600) == -9
-    with Worker.launched(url, flows(world), version="2") as worker:
-        assert worker.execute("member", "other", "a") == "a is new"
+    monkeypatch.setattr(worker, "VERSION", "2")
+    with Worker.launched(url, flows(world)) as another:
+        assert another.execute("member", "other", "a") == "a is new"
         assert look(url, "r1") == Look(State.OPEN)
         with pytest.raises(RefusedError, match="another version of Goldsmith began r1"):
-            worker.execute("rollout", "r1", MEMBERS)
+            another.execute("rollout", "r1", MEMBERS)
     assert started(url, world, "rollout", "r1").wait(600) == 0
 
 
@@ -336,10 +337,12 @@ def test_flows_are_not_given_up_for_deaths_of_another_version(
     (world.folder / "deaths").write_text("promote before")
     assert started(url, world, "rollout", "r1").wait(600) == -9
     for _ in range(2):
-        with Worker.launched(url, flows(world), version="2"):
-            pass
-    with Worker.launched(url, flows(world)) as worker:
-        assert worker.execute("rollout", "r1", MEMBERS) == RESULT
+        with monkeypatch.context() as patched:
+            patched.setattr(worker, "VERSION", "2")
+            with Worker.launched(url, flows(world)):
+                pass
+    with Worker.launched(url, flows(world)) as ours:
+        assert ours.execute("rollout", "r1", MEMBERS) == RESULT
 
 
 def test_nobody_is_called_home(tmp_path: Path, world: World) -> None:

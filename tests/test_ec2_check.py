@@ -44,9 +44,7 @@ class Office:
 
     def check(self, days: float = 2) -> dict[str, Judged]:
         """All that is judged, by the members' names, so many days after the old release."""
-        with fleet_session(
-            "shop", self.context, engine=lambda: "", now=lambda: self.context.now + days * DAY
-        ) as opened:
+        with fleet_session("shop", self.context, now=lambda: self.context.now + days * DAY) as opened:
             return {one.member.name: one for one in check(opened)}
 
 
@@ -125,7 +123,7 @@ def test_groups_and_templates_are_judged_too(office: Office) -> None:
     assert rules(judged["launch template tagged version 1"]) == {"superseded"}
     assert rules(judged[inside]) == {"superseded"}
     assert "Auto Scaling group shop" in judged[inside].member.cannot_roll
-    with fleet_session("shop", office.context, engine=lambda: "", now=lambda: office.context.now) as opened:
+    with fleet_session("shop", office.context, now=lambda: office.context.now) as opened:
         assert opened.groups is not None
         (group,) = opened.groups.groups()
     assert {one.member.group for one in judged.values()} == {group.id, ""}
@@ -160,7 +158,7 @@ def test_a_region_that_cannot_be_read_is_told_and_never_compliant(office: Office
     office.check()
     with (
         at.aws.faulty(Fault("denied", service="ec2", region="us-east-1")),
-        fleet_session("shop", office.context, engine=lambda: "", now=lambda: office.context.now) as opened,
+        fleet_session("shop", office.context, now=lambda: office.context.now) as opened,
     ):
         judged = {one.member.name: one for one in check(opened)}
         with pytest.raises(OutsideError, match="region"):

@@ -57,7 +57,7 @@ def opened(office: Office, way: str) -> Iterator[FleetSession]:
     text += 'way = "root_volume"\n' if way == "root_volume" else ""
     office.file.write_text(text + LIMITS.replace("[limits]\n", f"[limits]\n{WAYS.get(way, ASKS)}"))
     later = office.context.now + 2 * DAY - datetime.now(UTC)
-    with fleet_session("shop", office.context, engine=lambda: "", now=lambda: datetime.now(UTC) + later) as at:
+    with fleet_session("shop", office.context, now=lambda: datetime.now(UTC) + later) as at:
         yield at
 
 

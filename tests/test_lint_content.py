@@ -171,14 +171,17 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(
     assert all(any(text.startswith(path) for text in found) for path in changes if "three" not in path)
 
 
-def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(tmp_path: Path) -> None:
+def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """File and key also from fleet.check and roll.plan, not only from lint."""
     file = tmp_path / "pipelines/fleets/l-fleet.toml"
     file.parent.mkdir(parents=True)
     file.write_text(FLEET + 'policy = "defualt"\n' + TO)
     settings = Settings(state=tmp_path / "state", content=(tmp_path,))
     context = Context(settings, datetime(2026, 6, 1, tzinfo=UTC), str, str)
-    opened = fleet_session("l-fleet", context, engine=lambda: pytest.fail("it was asked"), now=lambda: context.now)
+    monkeypatch.setattr("pipelines.rollout.session.fleet_host", lambda _context: pytest.fail("it was asked"))
+    opened = fleet_session("l-fleet", context, now=lambda: context.now)
     with pytest.raises(ContentError, match=r"l-fleet\.toml: policy: no policy is named defualt"), opened:
         pytest.fail("it was opened")
 

@@ -18,7 +18,7 @@ from engines import busybox_image, engine
 
 from hardening.foundation.errors import OutsideError, RefusedError, UsageError
 from hardening.foundation.process import run as command_of
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import Docker, Settings
 from images.artifact import Release
 from images.context import Context
 from images.documents import REVOCATION, Document
@@ -72,15 +72,13 @@ class Place:
     api: Any
 
     def context(self) -> Context:
-        docker = self.settings.docker.model_copy(update={"host": self.host})
-        settings = self.settings.model_copy(update={"docker": docker})
-        return Context(settings, NOW, lambda: self.host, lambda: self.address)
+        return Context(self.settings, NOW, lambda: self.host, lambda: self.address)
 
     def login(self) -> dict[str, str] | None:
         return auth_config(self.settings, self.address)
 
     def session(self, context: Context) -> Any:
-        return fleet_session("fleet-test", context, engine=lambda: self.host, now=lambda: NOW)
+        return fleet_session("fleet-test", context, now=lambda: NOW)
 
     def publish(
         self, context: Context, answer: str, *, days: int, ends: int = 30, channel: str = "stable",
@@ -119,7 +117,8 @@ def write_fleet(settings: Settings, text: str) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, docker_host: str) -> Iterator[Place]:
-    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
+    docker = Docker(host=docker_host)
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",), docker=docker)
     settings.state_dir.mkdir()
     write_fleet(settings, FLEET)
     with engine(docker_host) as api:
@@ -458,7 +457,7 @@ def stage(context: Context) -> str:
 def rolls(settings: Settings, address: str, host: str) -> None:
     """A process that rolls."""
     context = Context(settings, NOW, lambda: host, lambda: address)
-    with fleet_session("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
+    with fleet_session("fleet-test", context, now=lambda: NOW) as at:
         start(at, apply=True, as_owner=True)
 
 
@@ -487,7 +486,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
 def killed_at_stop(settings: Settings, address: str, host: str) -> None:
     """A process that rolls, and dies right after it has stopped the old container."""
     context = Context(settings, NOW, lambda: host, lambda: address)
-    with fleet_session("fleet-test", context, engine=lambda: host, now=lambda: NOW) as at:
+    with fleet_session("fleet-test", context, now=lambda: NOW) as at:
         fatal(at)
         start(at, apply=True, as_owner=True)
 

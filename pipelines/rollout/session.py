@@ -141,10 +141,8 @@ class FleetSession:
 
 
 @contextmanager
-def fleet_session(
-    name: str, context: Context, *, engine: Callable[[], str] | None = None, now: Now = clock
-) -> Iterator[FleetSession]:
-    """Open what a flow over the fleet `name` needs; a Docker fleet's engine is the host's, or where `engine` says.
+def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[FleetSession]:
+    """Open what a flow over the fleet `name` needs.
 
     Raises ContentError where the fleet names no policy, before anything is asked, and OutsideError.
     """
@@ -156,9 +154,8 @@ def fleet_session(
         yield _at_ec2(fleet, context, now)
         return
     registry = context.publisher.registry
-    host = engine() if engine else fleet_host(context)
     login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
-    with DockerFleet(fleet, host, login, registered(registry, fleet), seen) as members:
+    with DockerFleet(fleet, fleet_host(context), login, registered(registry, fleet), seen) as members:
         yield FleetSession(
             fleet, context, members, now, registry.address,
             lambda waivers, at: ProvenanceReader(fleet, context, registry, waivers, at),

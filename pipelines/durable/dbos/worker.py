@@ -66,19 +66,18 @@ class Worker:
         flows: Flows,
         *,
         kind: str = "",
-        version: str = VERSION,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Iterator[Worker]:
         """Carry `flows` from the engine's database, by its URL or our claim there, while the block runs; those of dead
         processes included.
 
         A block that ends well drains first: what this process carries runs to its end. One that an exception ends
-        leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or
-        `version` are left alone. `now` is the clock that flows see.
+        leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or version are left
+        alone. `now` is the clock that flows see.
 
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
-        version = f"{version} {kind}".strip()
+        version = f"{VERSION} {kind}".strip()
         claim = claimed(where) if isinstance(where, str) else nullcontext(where)
         with claim as ours, _own_loop() as loop, configured(ours.url, ours.name, version):
             inbox = WorkQueue(ours.name, version)
