@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import socket
 import stat
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MOVED = "GOLDSMITH_NOW"
 LOGIN, NO_LOGIN = Path("/proc/self/loginuid"), 2**32 - 1  # proc(5)
+BY_SUDO = " (sudo by "  # between the user that a process has and the one who logged in, who is in brackets
 REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it was made for rehearsing
 
 
@@ -85,8 +87,15 @@ def actor() -> str:
     """Whom the audit names: the user that runs this process, who logged in and became that one, and the host."""
     uid = os.getuid()
     behind = _logged_in(uid)
-    by = f" (sudo by {_user(behind)})" if behind != uid else ""
+    by = f"{BY_SUDO}{_user(behind)})" if behind != uid else ""
     return f"{_user(uid)}{by}@{socket.gethostname()}"
+
+
+def person(actor: str) -> str:
+    """The person behind an actor, on whatever host: behind `root (sudo by ann)@host` it is ann."""
+    user = actor.rpartition("@")[0] or actor
+    behind = re.fullmatch(rf".*{re.escape(BY_SUDO)}(.+)\)", user)
+    return behind[1] if behind else user
 
 
 def _logged_in(uid: int) -> int:

@@ -18,10 +18,11 @@ from images.documents import to_json
 from images.ledger import Ledger
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout import auto
-from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, person, read_plan, told
+from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, read_plan, told
 from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, as_then, digest, refuse_replanned, seal
 from pipelines.rollout.plan import plan
 from pipelines.rollout.service import start
+from pipelines.wiring import person
 
 KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
 WORLD = Present(fleet(), [one.member for one in KNOWN], target(), NOW)

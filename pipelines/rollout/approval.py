@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from images.ledger import PlanLine
 from pipelines.fleet.model import Approval
 from pipelines.rollout.approved_plan import ApprovedPlan, digest, opened, written
 from pipelines.rollout.session import FleetSession
+from pipelines.wiring import person
 
 AS_OWNER = "approve as owner"
 
@@ -117,13 +117,6 @@ def needs_approval(at: FleetSession, sealed: ApprovedPlan | None) -> bool:
         return False
     line = at.context.ledger.plan(digest(sealed)) if sealed else None
     return line is None or line.approved_at is None
-
-
-def person(actor: str) -> str:
-    """The person behind an actor, on whatever host: behind `root (sudo by ann)@host` it is ann."""
-    user = actor.rpartition("@")[0] or actor
-    behind = re.fullmatch(r".* \(sudo by (.+)\)", user)
-    return behind[1] if behind else user
 
 
 def told(line: PlanLine) -> str:

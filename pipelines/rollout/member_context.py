@@ -9,7 +9,7 @@ from datetime import timedelta
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError
 from pipelines.durable.port import Json
-from pipelines.fleet.members import Key, Member, Read
+from pipelines.fleet.members import Key, Read
 from pipelines.fleet.port import MemberFleet
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import MemberOrder, World
@@ -182,12 +182,3 @@ def _log(work: MemberContext) -> str:
         return work.fleet.log(work.key)
     except OutsideError as error:
         return error.message
-
-
-def below_floor(members: Sequence[Member], leaving: str, floor: int) -> str:
-    """Why a member must not be taken away now, counting who serves at this moment; empty when it may."""
-    member = next((one for one in members if one.id == leaving), None)
-    left = sum(one.healthy for one in members) - 1
-    if member is None or not member.healthy or left >= floor:
-        return ""
-    return f"replacing {member.name} in place now would leave {left} members serving; the floor is {floor}"

@@ -200,9 +200,19 @@ def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Adm
     for number, order in enumerate(orders):
         if order.member in serving and (spare := spare - 1) < 0:
             left = len(serving) - number - 1
-            why = f"replacing {order.name} in place now would leave {left} members serving; the floor is {order.floor}"
-            return Admission(number, Stage.WAITING, why)
+            return Admission(number, Stage.WAITING, _too_few(order.name, left, order.floor))
     return Admission(len(orders))
+
+
+def below_floor(members: Sequence[Member], leaving: str, floor: int) -> str:
+    """Why a member must not be taken away now, counting who serves at this moment; empty when it may."""
+    member = next((one for one in members if one.id == leaving), None)
+    left = sum(one.healthy for one in members) - 1
+    return _too_few(member.name, left, floor) if member and member.healthy and left < floor else ""
+
+
+def _too_few(name: str, left: int, floor: int) -> str:
+    return f"replacing {name} in place now would leave {left} members serving; the floor is {floor}"
 
 
 def admit(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Admission:
