@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
-from images.documents import from_json, to_json
-from pipelines.durable.port import Engine, Json
+from images.documents import from_json
+from pipelines.durable.port import Engine
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
 from pipelines.rollout.member_context import LEAST_READS, MemberContext, evidence, look, old_serves, prove
@@ -49,7 +49,7 @@ async def _prove_and_remove(work: MemberContext) -> None:
     )
 
 
-def _remove_safely(work: MemberContext) -> Json:
+def _remove_safely(work: MemberContext) -> str | None:
     """Remove the old one; what is seen of the new one where that is not good: somebody may just have removed it."""
     seen = work.fleet.read(work.key)
     if not seen.good:
@@ -86,7 +86,7 @@ async def _replaced_by_old(work: MemberContext) -> bool:
     return False
 
 
-def _discard_safely(work: MemberContext) -> Json:
+def _discard_safely(work: MemberContext) -> str | None:
     """Discard the new one; what is seen of the old one where it has fallen ill meanwhile and the new one serves."""
     seen = work.fleet.read_old(work.key)
     if not seen.good and work.fleet.read(work.key).good:
@@ -128,7 +128,7 @@ class _Kept:
     good: bool | None
 
 
-def _revive_safely(work: MemberContext, ill: bool) -> Json:
+def _revive_safely(work: MemberContext, ill: bool) -> _Kept | None:
     """In place the new one must stop for that: only while enough others serve, or where it is `ill` for certain.
 
     What holds it back, and how the new one looks: one bad read is no proof.
@@ -139,7 +139,7 @@ def _revive_safely(work: MemberContext, ill: bool) -> Json:
         left = sum(one.healthy for one in fleet.describe() if one.id != order.member)
         if left < order.floor and not (ill and good is False):
             why = f"stopping the new {order.name} now would leave {left} members serving; the floor is {order.floor}"
-            return to_json(_Kept(why, good))
+            return _Kept(why, good)
     fleet.revive(work.key)
     return None
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
-from images.documents import to_json
 from pipelines.durable.port import Engine
 from pipelines.fleet.port import Group, Pin, Progress, Watched
 from pipelines.rollout.baking import bake_group
@@ -79,7 +78,7 @@ async def _rolled(work: GroupContext) -> MemberState:
 async def _unpinned(work: GroupContext) -> MemberState | None:
     """Pin what the group runs; its end, where that does not come about."""
     try:
-        pinned = await work.hand.look_when_free(f"pin {work.group.name}", lambda: to_json(_pin(work)))
+        pinned = await work.hand.look_when_free(f"pin {work.group.name}", lambda: _pin(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:

@@ -10,8 +10,8 @@ from datetime import timedelta
 from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from images.documents import from_json, to_json
-from pipelines.durable.port import Engine, Json
+from images.documents import from_json
+from pipelines.durable.port import Engine
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, UnderwayError
 from pipelines.rollout.finish import restore, without_old
@@ -33,13 +33,12 @@ async def replace_member(world: World, engine: Engine, order: MemberOrder) -> Me
 async def _replaced(work: MemberContext) -> MemberState:
     """Judge the member, then touch it."""
     try:
-        judged = from_json(
-            _Judgement, await work.hand.look_when_free(f"judge {work.order.name}", lambda: to_json(_judge(work)))
-        )
+        answer = await work.hand.look_when_free(f"judge {work.order.name}", lambda: _judge(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
         return await work.end(Phase.OLD, failure=str(error))
+    judged = from_json(_Judgement, answer)
     if judged.left_alone or judged.cause:
         return await work.end(Phase.SKIPPED, judged.left_alone, cause=judged.cause)
     work.state = replace(work.state, old=judged.old, pinned=judged.exact)
@@ -148,7 +147,7 @@ class _Held:
     underway: bool = False
 
 
-def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> Json:
+def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held | None:
     """Stop the old one; where that is not safe at this moment, or takes its time, say why and which of the two."""
     order, fleet = work.order, work.fleet
     if begun:
@@ -159,11 +158,11 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> Json:
         seen = fleet.read(work.key)
         held = "" if seen.good else f"the new one fell ill: {seen.text}"
     if held:
-        return to_json(_Held(held))
+        return _Held(held)
     try:
         fleet.retire(work.key, drain)
     except UnderwayError as error:
-        return to_json(_Held(error.message, underway=True))
+        return _Held(error.message, underway=True)
     return None
 
 

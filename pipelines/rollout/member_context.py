@@ -58,15 +58,15 @@ class MemberContext(StepContext):
         """The domain key of every effect."""
         return self.order.key(self.state.old)
 
-    async def free(self, action: str, effect: Callable[[], Json]) -> Json:
+    async def free(self, action: str, effect: Callable[[], object]) -> Json:
         """An effect that a pause holds back."""
         return await self.hand.act_when_free(f"{action} {self.order.name}", effect)
 
-    async def until_stopped(self, action: str, effect: Callable[[], Json]) -> Json:
+    async def until_stopped(self, action: str, effect: Callable[[], object]) -> Json:
         """An effect that only the rollout's end holds back: its member serves nobody meanwhile."""
         return await self.hand.act_until_stopped(f"{action} {self.order.name}", effect)
 
-    async def act(self, action: str, effect: Callable[[], Json], tries: int = 0) -> Json:
+    async def act(self, action: str, effect: Callable[[], object], tries: int = 0) -> Json:
         """An effect that must not wait: its member is between two safe points."""
         name = f"{action} {self.order.name}"
         return await (self.hand.act(name, effect, tries) if tries else self.hand.act(name, effect))

@@ -62,48 +62,51 @@ class _Tried:
 
 @dataclass(frozen=True)
 class StepRunner:
-    """What one flow acts with. `back`: it goes back to what was, so that only an abort stops it."""
+    """What one flow acts with. `back`: it goes back to what was, so that only an abort stops it.
+
+    What a step answers is one of our values; the flow gets it as its record, JSON.
+    """
 
     engine: Engine
     journal: Journal
     rollout: str
     back: bool = False
 
-    async def look(self, name: str, read: Callable[[], Json], tries: int = TRIES) -> Json:
+    async def look(self, name: str, read: Callable[[], object], tries: int = TRIES) -> Json:
         """Ask the world, which changes nothing."""
         return await self._tried(name, read, tries)
 
     async def see(self, kind: type[Value], name: str, read: Callable[[], Value], tries: int = TRIES) -> Value:
         """`look` for a frozen value of ours."""
-        return from_json(kind, await self._tried(name, lambda: to_json(read()), tries))
+        return from_json(kind, await self._tried(name, read, tries))
 
-    async def note(self, name: str, write: Callable[[], Json]) -> Json:
+    async def note(self, name: str, write: Callable[[], object]) -> Json:
         """Write to the ledger."""
         return await self._tried(name, lambda: self._fenced(write), PATIENT_TRIES)
 
-    async def act(self, name: str, effect: Callable[[], Json], tries: int = TRIES) -> Json:
+    async def act(self, name: str, effect: Callable[[], object], tries: int = TRIES) -> Json:
         """Do `effect` and write down that it was done; an effect answers with what held it back, if anything did.
 
         Raises the last OutsideError, and GoneError at once.
         """
         return await self._tried(name, lambda: self._audited(name, effect), tries)
 
-    async def act_when_free(self, name: str, effect: Callable[[], Json]) -> Json:
+    async def act_when_free(self, name: str, effect: Callable[[], object]) -> Json:
         """`act`, but not while the rollout is paused. Raises StoppedError when it was stopped."""
         return await self._when_free(name, lambda: self._audited(name, effect))
 
-    async def act_until_stopped(self, name: str, effect: Callable[[], Json]) -> Json:
+    async def act_until_stopped(self, name: str, effect: Callable[[], object]) -> Json:
         """`act`, that a pause does not hold. Raises StoppedError when the rollout was stopped."""
         tried = await self.see(_Tried, name, lambda: self._unless_stopped(lambda: self._audited(name, effect)))
         if tried.held:
             raise StoppedError(tried.held)
         return tried.answer
 
-    async def look_when_free(self, name: str, read: Callable[[], Json]) -> Json:
+    async def look_when_free(self, name: str, read: Callable[[], object]) -> Json:
         """`look`, but not while the rollout is paused: what is seen is what is acted upon."""
         return await self._when_free(name, lambda: self._fenced(read))
 
-    async def _when_free(self, name: str, attempt: Callable[[], Json]) -> Json:
+    async def _when_free(self, name: str, attempt: Callable[[], object]) -> Json:
         turns = Backoff(self.engine, HELD)
         while True:
             tried = await self.see(_Tried, name, lambda: self._unless_held(attempt))
@@ -128,34 +131,34 @@ class StepRunner:
         """What people want; for use inside a step."""
         return self.journal.orders(self.rollout).stance
 
-    def _fenced(self, effect: Callable[[], Json]) -> Json:
+    def _fenced(self, effect: Callable[[], Value]) -> Value:
         self.journal.fence(self.rollout)
         return effect()
 
-    def _audited(self, name: str, effect: Callable[[], Json]) -> Json:
+    def _audited(self, name: str, effect: Callable[[], Value]) -> Value:
         held = self._fenced(effect)
         if not held:
             self.journal.audit(self.rollout, name)
         return held
 
-    def _unless_stopped(self, attempt: Callable[[], Json]) -> _Tried:
+    def _unless_stopped(self, attempt: Callable[[], object]) -> _Tried:
         stance = self.stance()
         return _Tried(stance) if self.stops(stance) else _Tried(answer=attempt())
 
-    def _unless_held(self, attempt: Callable[[], Json]) -> _Tried:
+    def _unless_held(self, attempt: Callable[[], object]) -> _Tried:
         stance = self.stance()
         if stance is DesiredState.PAUSE or self.stops(stance):
             return _Tried(stance)
         return _Tried(answer=attempt())
 
-    async def _tried(self, name: str, attempt: Callable[[], Json], tries: int) -> Json:
+    async def _tried(self, name: str, attempt: Callable[[], object], tries: int) -> Json:
         """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
         as long as UNDERWAY, that is a failure, and of failures there may be so many as there are `tries`.
         """
         failed, waiting, turns = 0, "", Backoff(self.engine, HELD)
         while True:
             try:
-                return await self.engine.step(name, attempt)
+                return await self.engine.step(name, lambda: to_json(attempt()))
             except GoneError:
                 raise
             except OutsideError as error:
