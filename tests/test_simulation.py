@@ -128,7 +128,7 @@ def no_budgets_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_last_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member is replaced as it was planned, though it has been protected since."""
-    monkeypatch.setattr(member, "_left_alone", lambda _work, _member: "")
+    monkeypatch.setattr(member, "_left_alone", lambda _work, _member: None)
 
 
 def half_a_bake(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json
 from pipelines.durable.port import Engine
+from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, UnderwayError
 from pipelines.rollout.finish import restore, without_old
@@ -74,14 +75,22 @@ def _judge(work: MemberContext) -> _Judgement:
     member = world.fleet.find(order.member)
     if member is None:
         return _Judgement(cause=Cause.GONE)
-    if order.back:
-        if order.replaces not in member.digests:
-            return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
-    elif why := world.judge.left_alone(order, member):
-        return _Judgement(why)
-    else:
+    if left := _left_alone(work, member):
+        return left
+    if not order.back:
         world.judge.refuse(order.target)
     return _Judgement(old=member.handle, exact=member.exact or member.image)
+
+
+def _left_alone(work: MemberContext, member: Member) -> _Judgement | None:
+    """Why the member is left alone after all; None where it is to be replaced."""
+    order = work.order
+    if not order.back:
+        why = work.world.judge.left_alone(order, member)
+        return _Judgement(why) if why else None
+    if order.replaces in member.digests:
+        return None
+    return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
 
 
 async def _beside(work: MemberContext) -> None:
