@@ -14,7 +14,6 @@ from hardening.foundation.errors import OutsideError
 from images.artifact import Release
 from images.registry.client import Registry
 from images.registry.release_store import RegistryStore
-from images.registry.retire import prune
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
 from images.release.publish import release
@@ -154,18 +153,18 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
     before = stored(tmp_path / "registry")
     later = at(to, NOW + 3 * DAY)
     to.ledger.seen_fleet("shop", {"a": again.digest}, NOW)
-    planned = prune(later, ["web"], apply=False)
+    planned = later.prune(apply=False)
     assert {d.release.digest for d in planned if d.remove} == {first.digest}
     assert stored(tmp_path / "registry") == before
-    assert prune(later, ["web"], apply=True) == planned
+    assert later.prune(apply=True) == planned
     assert stored(tmp_path / "registry")["manifests"] == before["manifests"] - 5  # index, its 3 documents, their list
     to.ledger.seen_fleet("shop", {}, NOW)
-    assert [d.release.digest for d in prune(later, ["web"], apply=True) if d.remove] == [again.digest]
+    assert [d.release.digest for d in later.prune(apply=True) if d.remove] == [again.digest]
     left = to.registry.tags(other.repository)
     assert not [tag for tag in left if again.digest[7:] in tag or again.content[7:] in tag]
     assert to.registry.find(f"{again.repository}@{again.content}") is None
     assert [r.pruned_at is not None for r in to.ledger.releases("web")] == [False, False, True, True]
-    assert not [d for d in prune(later, ["web"], apply=True) if d.remove]
+    assert not [d for d in later.prune(apply=True) if d.remove]
     assert to.registry.find(f"{third.repository}:candidate-previous").digest == other.digest  # type: ignore[union-attr]
 
 
@@ -177,7 +176,7 @@ def test_a_child_of_another_definition_holds_its_base(to: RegistryStore) -> None
     release(to, built(to.store, "app", "app", parent=base.content), child, judged())
     for day, text in enumerate(("two", "three"), start=1):
         published(to, text, day)
-    (decision,) = (d for d in prune(at(to, NOW + 3 * DAY), ["web"], apply=True) if d.release == base)
+    (decision,) = (d for d in at(to, NOW + 3 * DAY).prune(apply=True) if d.release == base)
     assert (decision.remove, decision.why[:3]) == (False, "app")
 
 
@@ -187,7 +186,7 @@ def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: Regi
     one = published(to, "one", 0)
     published(to, "two", 1)
     revoke(to, f"{one.repository}@{one.digest}", "bad")
-    assert [d.release.digest for d in prune(to, ["web"], apply=True) if d.remove] == [one.digest]
+    assert [d.release.digest for d in to.prune(apply=True) if d.remove] == [one.digest]
 
 
 @needs_registry
@@ -210,6 +209,6 @@ def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
     monkeypatch.setattr(Registry, "delete", delete)
     later = at(to, NOW + 2 * DAY)
     with pytest.raises(OutsideError, match="cut"):
-        prune(later, ["web"], apply=True)
-    assert len([d for d in prune(later, ["web"], apply=True) if d.remove]) == 1
+        later.prune(apply=True)
+    assert len([d for d in later.prune(apply=True) if d.remove]) == 1
     assert stored(tmp_path / "registry") == {"manifests": 20, "tags": 8}

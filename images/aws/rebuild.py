@@ -11,7 +11,7 @@ from images.aws.model import Ami
 from images.aws.statement import proof_of, public_key
 from images.ledger import Made
 from images.ledger.cloud_resources import STANDING
-from images.registry.releases import newest_first
+from images.release.lifecycle import newest_first
 from images.release.revocations import said_by_ledger
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
-from images.release.revocations import nothing, revoked_base
+from images.registry.releases import revocations_in
+from images.release.revocations import revoked_base
 
 
 def revoked_parent(context: Context, parent: str, content: str) -> RefusedError | None:
@@ -17,7 +18,8 @@ def revoked_parent(context: Context, parent: str, content: str) -> RefusedError 
     shared = context.settings.registry.address
     repository = f"{shared.rstrip('/')}/{parent}" if shared else parent
     try:
-        found = revoked_base(context.ledger, repository, content, context.publisher.revocation if shared else nothing)
+        ask = revocations_in(context.registry) if shared else None
+        found = revoked_base(context.ledger, repository, content, ask)
     except OutsideError as error:
         say(f"whether {parent} was revoked elsewhere is not known: {error.message}")
         found = revoked_base(context.ledger, repository, content)

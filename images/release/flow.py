@@ -11,7 +11,6 @@ from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from images.aws.preflight import preflight
 from images.build.flow import BuildOutcome, build
 from images.context import Context
 from images.plan.change import Action
@@ -60,24 +59,25 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
 
 def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
     """The outcomes of images that could not be published whatever was built, asked before anything is."""
-    known = {name: found for name in names if (found := context.definitions.get(name))}
-    told = {name: error for name in known if (error := _may_not_publish(context, name))}
-    machines = [name for name, found in known.items() if found.definition.is_machine and name not in told]
-    try:
-        if machines:
-            preflight(context.cloud)
-    except GoldsmithError as error:
-        told |= dict.fromkeys(machines, error)
-    return {name: _never_built(name, error) for name, error in told.items()}
+    asked: dict[str, GoldsmithError | None] = {}
+    told = {name: _may_not_publish(context, name, asked) for name in names if name in context.definitions}
+    return {name: _never_built(name, error) for name, error in told.items() if error}
 
 
-def _may_not_publish(context: Context, name: str) -> GoldsmithError | None:
-    """Why the policy that judges the image may not publish it; None where it may."""
+def _may_not_publish(context: Context, name: str, asked: dict[str, GoldsmithError | None]) -> GoldsmithError | None:
+    """Why the image may not be published, by policy or store; None where it may. Each place is `asked` only once."""
     try:
         require_may_publish(context.settings.roots, context.settings.judging, context.policy_of(name))
+        store = store_of(context, name)
     except GoldsmithError as error:
         return error
-    return None
+    if store.place not in asked:
+        try:
+            asked[store.place] = None
+            store.publication()
+        except GoldsmithError as error:
+            asked[store.place] = error
+    return asked[store.place]
 
 
 def _never_built(name: str, error: GoldsmithError) -> ReleaseOutcome:

@@ -155,7 +155,7 @@ def fleet_session(
     if fleet.kind is FleetKind.EC2:
         yield _at_ec2(fleet, context, now)
         return
-    registry = context.publisher.registry
+    registry = context.registry
     host = engine() if engine else fleet_host(context)
     login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
     with DockerFleet(fleet, host, login, registered(registry, fleet), seen) as members:
