@@ -136,8 +136,8 @@ class ReleaseLine(Line):
 
 
 class PruneLine(Line):
-    """`image.prune`: what becomes of one release: keep, remove (planned) or removed. Of a machine's, `release` is one
-    image, region/id, and `action` also warn, deprecate(d) or disable(d).
+    """`image.prune`: what becomes of one release: keep, warn, remove (planned) or removed. Of a machine's, `release` is
+    one image, region/id, and `action` also deprecate(d) or disable(d).
     """
 
     name: str

@@ -40,7 +40,6 @@ PURE = {
     "images.artifact",
     "images.aws.deltas",
     "images.aws.errors",
-    "images.aws.expiry",
     "images.aws.orphans",
     "images.aws.model",
     "images.aws.permissions",

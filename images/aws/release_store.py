@@ -12,7 +12,6 @@ from images.artifact import Release
 from images.aws import channels, tags
 from images.aws.amis import SOON, deprecate, put_tags
 from images.aws.cloud import Cloud
-from images.aws.expiry import DEPRECATE, DISABLE, REMOVE
 from images.aws.preflight import preflight
 from images.aws.publish import AwsPublication
 from images.aws.rebuild import rebuild_machines
@@ -22,8 +21,6 @@ from images.aws.show import ShownMachine, home_image, show_machine
 from images.aws.statement import proof_of, public_key
 from images.release.history import shown
 from images.release.store import Publication, ReleaseStore, Retirement
-
-DONE = {DEPRECATE: "deprecated", DISABLE: "disabled", REMOVE: "removed"}
 
 
 class AwsStore(ReleaseStore):
@@ -110,13 +107,11 @@ class AwsStore(ReleaseStore):
 
     def retire(self, *, apply: bool) -> list[Retirement]:
         """Decide over every image of ours in every region, whatever its definition is called by now."""
+        decisions = [(one.subject, one) for one in retire_images(self.cloud, apply=apply)]
         return [
-            Retirement(
-                decision.ami.release.name if decision.ami.release else decision.ami.name, decision.ami.where,
-                DONE.get(decision.action, decision.action.value) if apply else decision.action.value, decision.why,
-            )
-            for decision in retire_images(self.cloud, apply=apply)
-        ]  # fmt: skip
+            Retirement.of(ami.release.name if ami.release else ami.name, ami.where, one, apply=apply)
+            for ami, one in decisions
+        ]
 
     def read_in(self) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
         """Read every image whose signed statement holds, whatever its definition is called by now."""

@@ -32,10 +32,12 @@ from images.registry.releases import (
 from images.registry.show import AttachedDocuments, Shown, show
 from images.release import lifecycle
 from images.release.history import shown
-from images.release.retention import Decision, plan
+from images.release.retention import REMOVE, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement
 from images.store.oci import Store
+
+Decision = RetirementDecision[Release]
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,8 @@ class RegistryStore(ReleaseStore):
 
     def retire(self, *, apply: bool) -> list[Retirement]:
         """Decide over every release, and with `apply` remove what may go."""
-        done = "removed" if apply else "remove"
-        return [
-            Retirement(one.release.name, one.release.digest, done if one.remove else "keep", one.why)
-            for one in self.prune(apply=apply)
-        ]
+        decisions = self.prune(apply=apply)
+        return [Retirement.of(one.subject.name, one.subject.digest, one, apply=apply) for one in decisions]
 
     def prune(self, *, apply: bool) -> tuple[Decision, ...]:
         """The decisions over the releases of `names`; what else the ledger ever knew is looked at, and stays."""
@@ -142,14 +141,15 @@ class RegistryStore(ReleaseStore):
             releases = [said_by_ledger(self.ledger, release) for each in found for release in each]
             tags = list(pool.map(lambda name: channels_of(self.registry, self.repository(name)), every))
         decisions = plan(releases, self.ledger.running_digests(), _pointing(tags, releases), self.now)
-        mine = tuple(decision for decision in decisions if decision.release.name in self.names)
+        mine = tuple(decision for decision in decisions if decision.subject.name in self.names)
         if apply:
-            self._remove(mine, {(d.release.repository, d.release.content) for d in decisions if not d.remove})
+            kept = (decision.subject for decision in decisions if decision.action is not REMOVE)
+            self._remove(mine, {(release.repository, release.content) for release in kept})
         return mine
 
     def _remove(self, decisions: Sequence[Decision], needed: set[tuple[str, str]]) -> None:
         """Remove what is to go; `needed` are the contents, by repository, that a release which stays is over."""
-        for release, why in ((decision.release, decision.why) for decision in decisions if decision.remove):
+        for release, why in ((one.subject, one.why) for one in decisions if one.action is REMOVE):
             remove(self.registry, release, with_content=(release.repository, release.content) not in needed)
             if self.ledger.release(release.digest) is None:
                 self.ledger.record_release(release)

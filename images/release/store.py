@@ -15,6 +15,7 @@ from hardening.foundation.settings import Settings
 from images.artifact import Artifact, Release
 from images.ledger import Begun, Ledger
 from images.release.lifecycle import Status, status
+from images.release.retention import DONE, RetirementDecision
 from images.release.revocations import Ask, revoked
 
 if TYPE_CHECKING:  # only what publishes needs the scanners
@@ -32,6 +33,12 @@ class Retirement:
     release: str
     action: str
     why: str
+
+    @classmethod
+    def of(cls, name: str, release: str, decision: RetirementDecision[Any], *, apply: bool) -> Retirement:
+        """The line of a decision, once it is carried out or before."""
+        action = DONE.get(decision.action, decision.action) if apply else decision.action
+        return cls(name, release, str(action), decision.why)
 
 
 class ShownRelease(BaseModel):
