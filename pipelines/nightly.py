@@ -20,8 +20,8 @@ from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
 from images.model import Bootstrap
-from images.plan.change import Action
 from images.plan.graph import with_ancestors
+from images.plan.plan import Action
 from images.plan.planner import Planner
 from images.release.flow import ReleaseOutcome, release_all
 from images.release.promotion import gate

@@ -61,7 +61,6 @@ PURE = {
     "images.model",
     "images.packages.debian",
     "images.packages.grammar",
-    "images.plan.change",
     "images.plan.graph",
     "images.plan.plan",
     "images.registry.answers",

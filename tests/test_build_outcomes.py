@@ -12,7 +12,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.build.flow import build
 from images.context import Context
-from images.plan.change import Action
+from images.plan.plan import Action
 from images.plan.planner import Planner
 from pipelines.nightly import nightly
 

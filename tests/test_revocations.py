@@ -16,12 +16,11 @@ from hardening.foundation.errors import MalformedError, OutsideError, RefusedErr
 from hardening.model import Severity
 from images import documents
 from images.artifact import Release
-from images.build.flow import BuildOutcome
-from images.build.revoked_base import revoked_parent
+from images.build.flow import BuildOutcome, revoked_parent
 from images.context import Context
 from images.documents import Document
 from images.ledger import ScanRecord
-from images.plan.change import Action
+from images.plan.plan import Action
 from images.registry.client import Registry
 from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore

@@ -10,12 +10,11 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError
 from images.boot import Level
 from images.build import build, require_tools
-from images.build.jobs import job_for
+from images.build.flow import job_for
 from images.build.workspace import workspace
 from images.context import Context
 from images.machine.trees import private_mounts
-from images.plan.change import Action
-from images.plan.plan import BuildPlan
+from images.plan.plan import Action, BuildPlan
 from images.plan.planner import Planner
 from images.scan.judge import only_check
 from images.scan.verify import verify

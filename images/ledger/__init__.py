@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
 from images.ledger.cloud_resources import Clouds, Made
-from images.ledger.fleets import AuditLine, Fleets, Rollout
+from images.ledger.fleets import AuditLine, Fleets, PlanLine, Plans, Rollout
 from images.ledger.leases import Command, Holder, Lease, Leases
-from images.ledger.plans import PlanLine, Plans
 from images.ledger.releases import Begun, Move, Releases
 
 __all__ = [

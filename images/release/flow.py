@@ -13,8 +13,8 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.build.flow import BuildOutcome, build
 from images.context import Context
-from images.plan.change import Action
 from images.plan.graph import order
+from images.plan.plan import Action
 from images.release.lifecycle import near_expiry
 from images.release.publish import release
 from images.release.stores import store_of
