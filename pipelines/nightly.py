@@ -23,8 +23,7 @@ from images.model import Bootstrap
 from images.plan.graph import with_ancestors
 from images.plan.plan import Action
 from images.plan.planner import Planner
-from images.release.flow import ReleaseOutcome, release_all
-from images.release.promotion import gate
+from images.release.flow import ReleaseOutcome, gate, release_all
 from pipelines.cli.image import promote_one
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report

@@ -22,9 +22,8 @@ from images.aws.statement import parameter
 from images.build.flow import BuildOutcome
 from images.context import Context
 from images.plan.plan import Action
-from images.release.channels import promote, revoke, rollback
+from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.lifecycle import Status
-from images.release.rebuild import rebuild
 from pipelines import nightly
 from tests.cloud import DAY, HOME, OTHER, at, built, cloud_for, disk, publish, settings_at
 from tests.publishing import gate, judged

@@ -20,11 +20,10 @@ from images.registry.referrers import attached
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
-from images.release.channels import Change, promote, revoke, rollback
+from images.release.channels import Change, promote, rebuild, revoke, rollback
 from images.release.history import before, below, trail
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.rebuild import rebuild
 from images.release.stores import store_of
 from pipelines.cli.image import promote_images
 from pipelines.cli.image_output import finish

@@ -22,7 +22,7 @@ from images.boot import Level
 from images.build import build, machine
 from images.build.flow import _Builder
 from images.build.workspace import sweep
-from images.feeds.sample import debsecan_format
+from images.feeds import debsecan_format
 from images.machine import blocks, trees
 from images.machine.disk import digests_of
 from images.machine.trees import private_mounts

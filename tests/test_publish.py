@@ -22,10 +22,9 @@ from images.registry.referrers import attach, attached
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at, releases_in
 from images.registry.show import show
-from images.release.channels import revoke
+from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.rebuild import rebuild
 from tests.publishing import (
     DAY,
     NOW,

@@ -25,11 +25,9 @@ from images.registry.client import Registry
 from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
-from images.release import promotion
-from images.release.channels import promote, revoke, rollback
-from images.release.promotion import gate as gate_of
+from images.release.channels import promote, rebuild, revoke, rollback
+from images.release.flow import gate as gate_of
 from images.release.publish import release
-from images.release.rebuild import rebuild
 from images.release.stores import store_of
 from pipelines import nightly
 from tests.publishing import (
@@ -236,7 +234,7 @@ def test_today_counts_and_what_a_registry_told_does_not(context: Context, monkey
     yes = Verdict("debian-base", "default", NOW, True, ())
     context.ledger.record_verdict(artifact.digest, yes)
     no = replace(judged(), verdict=replace(yes, allowed=False))
-    monkeypatch.setattr(promotion, "judge", lambda *_: no)
+    monkeypatch.setattr(images.release.flow, "judge", lambda *_: no)
     assert ask(made) == no.verdict
     context.store.blob(artifact.digest).unlink()
     assert ask(made) == yes

@@ -15,7 +15,7 @@ import requests
 from hardening.foundation.content import parse
 from images.engine import engine
 from images.model import Definition
-from images.scan.smoke_test import run_hardened
+from images.scan.verify import run_hardened
 from images.store.oci import Store
 from tests.loop import CHILD, Goldsmith, definition, on_engine, until
 
@@ -274,7 +274,7 @@ def test_an_enforcement_that_begins_later_counts_from_that_day(house: Goldsmith,
 
 def test_a_trial_that_does_not_end_is_ended(house: Goldsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A status that is no success, the time limit as its evidence, and nothing left on the engine."""
-    monkeypatch.setattr("images.scan.smoke_test.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("images.scan.verify.SMOKE_SECONDS", 1)
     endless = parse(tomllib.loads(CHILD.replace('"true"', '"sleep", "60"')), Definition, "image.toml", name="endless")
     work = tmp_path / "v-endless"
     work.mkdir()

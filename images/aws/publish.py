@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
+from hardening.foundation.errors import RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
-from images.aws import tags
+from images.aws import requests, tags
 from images.aws.amis import (
     deprecate,
     ensure_copied,
@@ -26,7 +27,6 @@ from images.aws.channels import images_of
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, Machine
 from images.aws.preflight import refuse_taken_names
-from images.aws.sharing import note_on_keys, share
 from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.aws.statement import keep, parameter, prove, public_key, sign, statement, statement_name
 from images.ledger import Begun, Made
@@ -69,9 +69,9 @@ class AwsPublication(Publication):
         home = ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
         amis = [home, *_copies(cloud, chosen, machine, home)]
         for ami in amis:
-            share(cloud, ami)
+            _share(cloud, ami)
             deprecate(cloud, ami, chosen.expires_at)
-        note_on_keys(cloud)
+        _note_on_keys(cloud)
         _state(cloud, chosen, machine, amis, artifact, judgement.verdict)
 
     def settle(self, chosen: Release) -> None:
@@ -127,3 +127,41 @@ def _state(
 def _shown_after(cloud: Cloud, ami: Ami, chosen: Release, machine: Machine) -> Ami:
     """The image with the tags that it has by now."""
     return replace(ami, tags={**ami.tags, **tags.of_image(chosen, machine.linear, cloud.prefix, chosen.published_at)})
+
+
+def _share(cloud: Cloud, ami: Ami) -> None:
+    """Let the settings' accounts and organisations launch an image, and its accounts copy the snapshots.
+
+    Raises RefusedError where the image or a snapshot is open to the public.
+    """
+    ec2, aws = cloud.client("ec2", ami.region), cloud.aws
+    if aws.share_accounts or aws.share_organizations:
+        ec2.call("ModifyImageAttribute", **requests.share_image(ami.id, aws.share_accounts, aws.share_organizations))
+    for snapshot in ami.snapshots if aws.share_accounts else ():
+        ec2.call("ModifySnapshotAttribute", **requests.share_snapshot(snapshot, aws.share_accounts))
+    _refuse_public(cloud, ami)
+
+
+def _refuse_public(cloud: Cloud, ami: Ami) -> None:
+    """Raise RefusedError where everybody may launch an image or copy its snapshots."""
+    ec2 = cloud.client("ec2", ami.region)
+    found = ec2.call("DescribeImageAttribute", ImageId=ami.id, Attribute="launchPermission")["LaunchPermissions"]
+    public = [ami.id] if any(permission.get("Group") == "all" for permission in found) else []
+    for snapshot in ami.snapshots:
+        asked = {"SnapshotId": snapshot, "Attribute": "createVolumePermission"}
+        allowed = ec2.call("DescribeSnapshotAttribute", **asked).get("CreateVolumePermissions", ())
+        public += [snapshot] if any(permission.get("Group") == "all" for permission in allowed) else []
+    if public:
+        raise RefusedError(
+            f"{' and '.join(public)} in {ami.region} is public; images of ours never are",
+            hint="take the permission of the group `all` away; Block Public Access keeps it from coming back",
+        )
+
+
+def _note_on_keys(cloud: Cloud) -> None:
+    """Say what sharing alone does not give: the use of the keys that encrypt the images."""
+    if cloud.aws.encrypted and (cloud.aws.share_accounts or cloud.aws.share_organizations):
+        say(
+            "shared images are encrypted: the policy of each key in aws.kms_keys must let the others use it "
+            "(kms:DescribeKey, kms:Decrypt, kms:CreateGrant, kms:ReEncrypt*, kms:GenerateDataKey*); docs/aws.md"
+        )

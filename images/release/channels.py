@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
-from hardening.foundation.errors import RefusedError, UsageError
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from images.artifact import Release
 from images.ledger import Move
 from images.release.history import before, below, chosen_back, refuse_ended, refuse_judged, worse
@@ -147,3 +147,16 @@ def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Col
         return _back(to, chosen, channel, "revoke")
     note = "no earlier release to go back to: it still points to the revoked one; publish a good one"
     return Change(name, channel, found[0], found[0], applied=False, note=note)
+
+
+def rebuild(to: ReleaseStore) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
+    """Write into the ledger what a store knows: releases, revocations, channels, artifacts, judgements.
+
+    Lines of what was never published (rollouts, audit, days of first sight) cannot come back. Run again, it changes
+    nothing; returns the releases, and what could not be read: that stops no other image.
+    """
+    releases, errors = to.read_in()
+    for repository in sorted({release.repository for release in releases}):
+        read_in_moves(to, repository)
+    to.note("rebuild", "ledger", f"{len(releases)} releases read from {to.place.rstrip('/')}")
+    return releases, errors

@@ -19,10 +19,8 @@ from images.plan.planner import Planner
 from images.plan.upstream import Upstream
 from images.registry.releases import reference_of
 from images.release import channels
-from images.release.channels import Change, Gate
-from images.release.flow import ReleaseOutcome, release_all
-from images.release.promotion import gate
-from images.release.rebuild import rebuild
+from images.release.channels import Change, Gate, rebuild
+from images.release.flow import ReleaseOutcome, gate, release_all
 from images.release.store import ShownRelease
 from images.release.stores import store_meant, store_of, stores
 from images.scan.judge import judge, latest, reverify, scan_content
