@@ -30,7 +30,7 @@ from images.aws.preflight import refuse_taken_names
 from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.aws.statement import keep, parameter, prove, public_key, sign, statement, statement_name
 from images.ledger import Begun, Made
-from images.ledger.cloud_resources import GONE, STANDING
+from images.ledger.releases import GONE, STANDING
 from images.release import lifecycle
 from images.release.store import Publication
 

@@ -14,7 +14,7 @@ from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, 
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.uses import Uses, unseen, uses_in
-from images.ledger.cloud_resources import GONE, STANDING
+from images.ledger.releases import GONE, STANDING
 from images.release import lifecycle
 from images.release.retention import (
     DEPRECATE,

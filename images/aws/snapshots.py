@@ -24,7 +24,7 @@ from images.aws.deltas import Upload, count, delta_on, digests_at, plan_upload, 
 from images.aws.model import Machine, Parent
 from images.aws.requests import put_block
 from images.ledger import Made
-from images.ledger.cloud_resources import BEGUN, GONE, STANDING
+from images.ledger.releases import BEGUN, GONE, STANDING
 from images.machine.blocks import BLOCK
 
 NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}

@@ -14,7 +14,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, threads
 from hardening.render import Overlay
 from images.boot import observations, unified
-from images.boot.guest import Credentials, Errand, live
+from images.boot.guest import Errand, live
 from images.boot.model import Boot, BootReport, Level
 from images.boot.qemu import Direct
 from images.boot.vm import Disk, Task, a_uuid, accelerators, require_qemu, run_boot, seed
@@ -41,17 +41,16 @@ def boot(
 
 @dataclass(frozen=True)
 class Plan:
-    """What every boot of one gate shares. `planted` is for tests alone: faults that a machine is broken with."""
+    """What every boot of one gate shares."""
 
     disk: Disk
     level: Level
     errand: Errand
     work: Path
-    planted: Credentials | None = None
 
 
 def _plan(disk: Path, overlay: Overlay, level: Level, work: Path) -> Plan:
-    """The plan of the gate, with nothing planted."""
+    """The plan of the gate."""
     errand = Errand(live(overlay.checks), cloud_init=level is Level.FULL)
     machine = Disk(
         disk, _format(disk), a_uuid(),
@@ -95,7 +94,7 @@ def _second(plan: Plan, disk: Disk, first: Boot) -> tuple[CheckResult, list[Boot
 
 
 def _boot(plan: Plan, title: str, disk: Disk, errand: Errand, among: Sequence[str]) -> Boot:
-    task = Task(title, disk, plan.level, errand, plan.planted)
+    task = Task(title, disk, plan.level, errand)
     return run_boot(task, plan.work / title.replace(" ", "-"), among)
 
 

@@ -21,6 +21,7 @@ from hardening.foundation.process import threads
 from hardening.rules import BOOT_TITLES
 from hardening.waivers import about_check, how_to_ask
 from images.artifact import Artifact
+from images.boot import Level
 from images.build import BuildJob, Built, require_platform, require_tools
 from images.build import build as build_image
 from images.build.workspace import sweep, workspace
@@ -31,7 +32,7 @@ from images.plan.plan import Action, BuildPlan
 from images.plan.planner import Planner
 from images.registry.releases import revocations_in
 from images.release.revocations import revoked_base
-from images.scan.judge import judge, refusal, without_judges
+from images.scan.judge import judge, only_check, refusal, without_judges
 from images.scan.verify import console_log, refusals, verify, waived
 from images.store.files import room_on
 from images.store.oci import Store
@@ -297,3 +298,43 @@ def revoked_parent(context: Context, parent: str, content: str) -> RefusedError 
         f"its base {base.name} was revoked: {reason}",
         hint=f"change what is wrong in {base.name}; image.why {base.name} shows what would be built",
     )
+
+
+def dev_build(
+    context: Context, name: str, level: Level, control: str = ""
+) -> tuple[str, tuple[CheckResult, ...]] | None:
+    """Build the machine `name` as it would be built now, boot it once at `level`; its digest and the results.
+
+    The loop of those who edit controls: a second boot, scans and the gate are left out, and nothing is kept.
+
+    With `control`, only that one is asked. None where the newest artifact is what would be built. Raises ContentError
+    where what it stands on must be built first, or the profile has no such control; and OutsideError.
+    """
+    planner = Planner(context)
+    loaded = context.definitions[name]
+    definition = loaded.definition
+    asked = only_check(planner.overlay(loaded), control, definition.profile)
+    *below, plan = planner.plan_all([name])
+    if plan.artifact:
+        return None
+    _require_built(name, below)
+    require_tools(definition)
+    say(f"{name}: building for this boot alone, because {plan.why[0]}; image.build {name} keeps it")
+    with workspace(context.settings) as work, private_mounts():
+        store = Store(work / "store", below=context.store)
+        job = job_for(context, planner, plan, work=work, store=store)
+        built = build_image(job)
+        checks = verify(
+            definition, asked, tree=built.tree, config=built.config, digest=built.digest, store=store, work=work,
+            docker_host="", level=level, twice=False,
+        )  # fmt: skip
+    return built.digest, checks
+
+
+def _require_built(name: str, below: list[BuildPlan]) -> None:
+    for plan in below:
+        if plan.action is Action.BUILD:
+            raise ContentError(
+                f"{name} stands on {plan.name}, which has changed too: {plan.why[0]}",
+                hint=f"./goldsmith image.build {plan.name}, then try {name} again",
+            )

@@ -12,7 +12,7 @@ from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.process import run
 from images.artifact import Artifact
 from images.boot import Level
-from images.build.dev_build import dev_build
+from images.build.flow import dev_build
 from images.context import Context
 from images.machine.disk import convert_to_qcow2
 from images.scan.judge import latest, reverify
