@@ -26,6 +26,7 @@ from images.build.workspace import WORK_LABEL
 from images.ledger import Ledger
 from images.store.oci import DISKS, TREES, Store
 from pipelines.wiring import REHEARSAL
+from tests.forked import run_forked
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
@@ -80,7 +81,9 @@ class Goldsmith:
         }
 
     def __call__(self, *arguments: str, prefix: tuple[str, ...] = ()) -> Answer:
-        """Run `./goldsmith` with `arguments` to its end, without its `setup`."""
+        """Run `./goldsmith` with `arguments` to its end, without its `setup`; after `prefix`, which starts a Python."""
+        if not prefix:
+            return Answer(*run_forked(arguments, ROOT, self.environment))
         done = subprocess.run(
             [*prefix, *inv(), *arguments], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +170,17 @@ def test_an_accelerator_works_if_a_guest_really_ran_under_it(monkeypatch: pytest
     monkeypatch.setattr(vm, "PROBE_SECONDS", 600)
     assert vm.works("tcg")
     assert not vm.works("none-such")
+
+
+def test_a_broken_kvm_is_tried_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all processes of a user together; one that works is tried by each, which takes no time."""
+    tried: list[str] = []
+    monkeypatch.setattr(vm, "_runtime", lambda: tmp_path)
+    monkeypatch.setattr(vm, "works", lambda name: tried.append(name) or len(tried) == 2)
+    assert [vm._kvm_works(), vm._kvm_works(), len(tried)] == [False, False, 1]
+    [note] = tmp_path.iterdir()
+    os.utime(note, (0, time.time() - 3601))
+    assert [vm._kvm_works(), len(tried)] == [True, 2]
 
 
 def test_a_guest_that_never_ends_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,38 +216,46 @@ def no_bake_without_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rolling, "new", Rolling.pairs)
 
 
-PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
-    no_proof: "proved before terminated",
-    one_good_read: "proved before terminated",
-    no_key: "no effect twice",
-    to_the_latest: "rollback reaches the pinned version",
-    no_fence: "one rollout at a time",
-    no_fence_for_notes: "one rollout at a time",
-    no_look_at_the_floor: "capacity",
-    new_discarded_first: "capacity",
-    no_floor_in_leave: "nothing begins without leave",
-    no_budgets_in_leave: "nothing begins without leave",
-    no_last_judgement: "judged again before replaced",
-    half_a_bake: "baked before promoted",
-    no_approval: "baked before promoted",
-    paused_time_counts: "baked before promoted",
-    deaf_while_proving: "people are obeyed",
-    fenced_and_lingering: "who lost its lease ends",
-    lease_before_lock: "a lease is with whoever can go on",
-    no_lock_of_the_file: "who lost its lease ends",
-    no_canary_passed_on: "a canary comes first",
-    no_bake_without_an_old_one: "a canary comes first",
+PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
+    no_proof: ("proved before terminated", 1),
+    one_good_read: ("proved before terminated", 1),
+    no_key: ("no effect twice", 30),
+    to_the_latest: ("rollback reaches the pinned version", 80),
+    no_fence: ("one rollout at a time", 37),
+    no_fence_for_notes: ("one rollout at a time", 621),
+    no_look_at_the_floor: ("capacity", 22),
+    new_discarded_first: ("capacity", 6),
+    no_floor_in_leave: ("nothing begins without leave", 19),
+    no_budgets_in_leave: ("nothing begins without leave", 3),
+    no_last_judgement: ("judged again before replaced", 12),
+    half_a_bake: ("baked before promoted", 1),
+    no_approval: ("baked before promoted", 3),
+    paused_time_counts: ("baked before promoted", 262),
+    deaf_while_proving: ("people are obeyed", 24),
+    fenced_and_lingering: ("who lost its lease ends", 11),
+    lease_before_lock: ("a lease is with whoever can go on", 2),
+    no_lock_of_the_file: ("who lost its lease ends", 81),
+    no_canary_passed_on: ("a canary comes first", 116),
+    no_bake_without_an_old_one: ("a canary comes first", 251),
 }
+"""Bug → the promise that it breaks, and the first seed that has shown it."""
 
 
-@pytest.mark.parametrize(("plant", "promise"), PLANTED.items(), ids=lambda value: getattr(value, "__name__", ""))
+def broken_seed(plant: Callable[[pytest.MonkeyPatch], None]) -> int:
+    """A seed that shows the bug, which is planted: the one that is known first, to be quick."""
+    seeds = (PLANTED[plant][1], *range(ENOUGH))
+    return next(seed for seed in seeds if play(scenario(seed), Report()))
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found_within_a_thousand_seeds(
-    monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None], promise: str
+    monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     """A simulation that finds nothing proves nothing."""
     plant(monkeypatch)
-    found = (play(scenario(seed), Report()) for seed in range(ENOUGH))
-    assert next(broken.promise for broken in found if broken) == promise
+    broken = play(scenario(broken_seed(plant)), Report())
+    assert broken
+    assert broken.promise == PLANTED[plant][0]
 
 
 FOUND = {
@@ -267,7 +275,7 @@ def test_what_a_fresh_seed_once_found_is_kept_from_coming_back(seed: int) -> Non
 def test_a_broken_seed_replays_and_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is reported is the least that still breaks the same promise, in words."""
     no_fence(monkeypatch)
-    seed = next(seed for seed in range(ENOUGH) if play(scenario(seed), Report()))
+    seed = broken_seed(no_fence)
     first, second = simulate(1, seed).broken, simulate(1, seed).broken
     assert first == second
     assert (first[0].seed, first[0].promise) == (seed, "one rollout at a time")
@@ -328,7 +336,7 @@ def test_the_command_line_says_what_was_broken_and_how_to_see_it_again(
     good = output(simulate(3), 0)
     assert (show_simulation(good, as_json=False), good.broken) == (0, ())
     no_fence(monkeypatch)
-    seed = next(seed for seed in range(ENOUGH) if play(scenario(seed), Report()))
+    seed = broken_seed(no_fence)
     bad = output(simulate(1, seed), seed)
     capsys.readouterr()
     assert show_simulation(bad, as_json=False) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def seed(work: Path) -> Path:
 
 KVM = Path("/dev/kvm")
 PROBE_SECONDS = 20  # under KVM the firmware takes two
+BROKEN_SECONDS = 3600
 
 
 @cache
@@ -42,10 +44,28 @@ def accelerators() -> tuple[str, ...]:
     """What to boot with, best first; found out once in a run. TCG always works, and is the last."""
     if not KVM.exists():
         return ("tcg",)
-    if works("kvm"):
+    if _kvm_works():
         return ("kvm", "tcg")
     say(f"{KVM} is there but does not work: machines boot without it, which takes longer")
     return ("tcg",)
+
+
+def _kvm_works() -> bool:
+    """Whether KVM works. One that did not is not tried again for an hour: each try of a KVM that hangs costs 20 s."""
+    broken = _runtime() / "goldsmith-kvm-is-broken"
+    with suppress(FileNotFoundError):
+        if time.time() - broken.stat().st_mtime < BROKEN_SECONDS:
+            return False
+    if works("kvm"):
+        return True
+    with suppress(OSError):  # who has no such folder tries each time
+        broken.touch()
+    return False
+
+
+def _runtime() -> Path:
+    """The folder for what this user's processes share until the machine restarts; only this user writes there."""
+    return Path("/run" if os.geteuid() == 0 else f"/run/user/{os.geteuid()}")
 
 
 def works(accelerator: str) -> bool:

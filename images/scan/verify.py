@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SMOKE_SECONDS = 60
 CANNOT_START = 127
 TIMED_OUT = 124
+LOG_SIZE = "512k"  # of what it prints the engine keeps the newest only: two files of this size
 
 
 def facts_of(definition: Definition, config: dict[str, Any], run: tuple[int, str] | None) -> ImageFacts:
@@ -170,6 +171,7 @@ def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> 
 
 def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:
     from docker.errors import APIError
+    from docker.types import LogConfig
     from requests.exceptions import ConnectionError, ReadTimeout  # noqa: A004
 
     container = client.containers.create(
@@ -182,6 +184,7 @@ def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -
         network_mode="none",
         tmpfs=dict.fromkeys(definition.tmpfs, "mode=1777"),
         labels={WORK_LABEL: work_id},
+        log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": LOG_SIZE, "max-file": "2"}),
     )
     try:
         try:

@@ -14,6 +14,10 @@ bad=$(
     find etc/polkit-1 -maxdepth 0 -type l -printf '/%p is a link\n' 2>/dev/null || true
     find etc/doas.conf etc/doas.d usr/local/etc/doas.conf -xdev -type f -exec grep -nHE '^[^#]*permit.*nopass' -- {} + 2>/dev/null | sed 's#^#/#' || true
     find etc/polkit-1/rules.d usr/local/share/polkit-1/rules.d -xdev -type f -exec grep -nHE 'Result\.YES' -- {} + 2>/dev/null | sed 's#^#/#' || true
+    # What a package brought there is the package's own; package-files-intact holds that it was not changed.
+    for file in $(find usr/share/polkit-1/rules.d -xdev ! -type d 2>/dev/null | sort); do
+        grep -qxF "/$file" var/lib/dpkg/info/*.list 2>/dev/null || echo "/$file belongs to no package"
+    done
     awk -F: '$1 != "root" && $3 ~ /^0+$/ {print "/etc/passwd: " $1 " has root'"'"'s number"}' etc/passwd
     awk -F: '$1 != "root" && $3 ~ /^0+$/ {print "/etc/group: " $1 " has root'"'"'s number"}' etc/group
     awk -F: -v groups="$PARAM_GROUPS" '
