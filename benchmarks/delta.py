@@ -15,15 +15,16 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from measure import ROOT, Report
 
 from hardening.foundation.process import run
 from hardening.foundation.settings import load_settings
-from images.machine import initrd, kernel, raw, trees
-from images.machine.blocks import BLOCK, Difference, difference
-from images.machine.disk import HINT, SEED, DiskSpec, assemble
+from images.machine import initrd, kernel, trees
+from images.machine.blocks import BLOCK, ZERO, delta, split
+from images.machine.disk import HINT, SEED, DiskSpec, assemble, digests_of
 from images.machine.filesystem import ABSENT, HASH_SEED
 from images.model import Bootstrap
 from images.packages.aptroot import sources_of
@@ -32,6 +33,26 @@ WORDS = "root=LABEL=root rw console=ttyS0"
 PACKAGES = ("libssl3t64", "openssl", "openssl-provider-legacy")
 OLDER, NEWER = 1_751_328_000, 1_753_920_000  # a month apart: whatever a build touches has another time
 MOST = 0.15
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much of a new disk differs from an old one: counts of blocks."""
+
+    changed: int
+    became_zero: int
+    blocks: int
+    with_data: int
+
+    @property
+    def of_all(self) -> float:
+        """Changed blocks as a share of all blocks, 0 to 1."""
+        return self.changed / self.blocks
+
+    @property
+    def of_data(self) -> float:
+        """Changed blocks as a share of the blocks that hold anything but zeros; may exceed 1 where many became zero."""
+        return self.changed / max(1, self.with_data)
 
 
 def main() -> int:
@@ -116,14 +137,16 @@ def disks(work: Path, old: Path, new: Path, made: object) -> Iterator[bytes]:
         start = time.monotonic()
         disk = made(tree, folder, epoch)  # type: ignore[operator]
         print(f"{work.name}: {tree.name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
-        yield raw.digests_of(disk)
+        yield digests_of(disk)
         disk.unlink()
 
 
 def compared(name: str, digests: Iterator[bytes]) -> Difference:
     """What differs between two disks. Ends the benchmark where nothing does: then it measured nothing."""
     old, new = digests
-    found = difference(old, new)
+    changed, blocks = delta(old, new), split(new)
+    zeros = sum(blocks[index] == ZERO for index in changed)
+    found = Difference(len(changed), zeros, len(blocks), sum(digest != ZERO for digest in blocks))
     if not found.changed:
         sys.exit(f"{name}: the two disks are the same, so nothing was measured")
     return found

@@ -102,7 +102,7 @@ def ours(url: str, disk: Path) -> Action:
     """What `image.publish` does with a first upload. The digests are the build's, as there."""
     from hardening.foundation.settings import Aws
     from images.aws.client import Clients
-    from images.aws.upload import upload
+    from images.aws.snapshots import upload
 
     os.environ |= {"AWS_ENDPOINT_URL": url, **{name.upper(): value for name, value in CREDENTIALS.items()}}
     settings = Aws(account="123456789012", region="eu-central-1", parallel=PARALLEL)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.aws.cloud import Cloud
     from images.ledger import Ledger
     from images.packages.index import PackageIndex
-    from images.registry.release_store import RegistryStore
+    from images.registry.client import Registry
     from images.store.oci import Store
 
 
@@ -85,17 +85,15 @@ class Context:
         return Ledger.open(self.settings.database_url)
 
     @cached_property
-    def publisher(self) -> RegistryStore:
-        """What the flows over releases work with."""
+    def registry(self) -> Registry:
+        """The registry that releases of containers stand in."""
         from images.registry.client import Registry
-        from images.registry.release_store import RegistryStore
 
-        registry = Registry(self.registry_address(), self.settings)
-        return RegistryStore(registry, self.ledger, self.store, self.now, self.actor)
+        return Registry(self.registry_address(), self.settings)
 
     @cached_property
     def cloud(self) -> Cloud:
-        """What the flows over machine releases work with."""
+        """What the flows over machines at AWS work with."""
         from images.aws.client import Clients
         from images.aws.cloud import Cloud
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
 from hardening.model import Waiver
-from images.plan.change import Action, Change
+from images.plan.plan import Action, Change
 
 
 class Line(BaseModel):
@@ -140,8 +140,8 @@ class ReleaseLine(Line):
 
 
 class PruneLine(Line):
-    """`image.prune`: what becomes of one release: keep, remove (planned) or removed. Of a machine's, `release` is one
-    image, region/id, and `action` also warn, deprecate(d) or disable(d).
+    """`image.prune`: what becomes of one release: keep, warn, remove (planned) or removed. Of a machine's, `release` is
+    one image, region/id, and `action` also deprecate(d) or disable(d).
     """
 
     name: str

@@ -22,11 +22,10 @@ from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
 from images.model import Bootstrap
-from images.plan.change import Action
 from images.plan.graph import with_ancestors
+from images.plan.plan import Action
 from images.plan.planner import Planner
-from images.release.flow import ReleaseOutcome, release_all
-from images.release.promotion import gate
+from images.release.flow import ReleaseOutcome, gate, release_all
 from pipelines.cli.image import promote_one, publishable
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report

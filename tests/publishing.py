@@ -69,7 +69,7 @@ def settings_in(folder: Path, **more: Any) -> Settings:
 
 
 def publisher(address: str, folder: Path, now: datetime = NOW) -> RegistryStore:
-    """A publisher with a ledger and a store in `folder`."""
+    """The releases in a registry, with a ledger and a store in `folder`."""
     settings = settings_in(folder)
     return RegistryStore(
         registry=Registry(address, settings),
@@ -77,6 +77,7 @@ def publisher(address: str, folder: Path, now: datetime = NOW) -> RegistryStore:
         store=Store(folder / "store"),
         now=now,
         actor="ann",
+        names=("web",),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hardening.foundation.settings import ROOT, Settings
 from images.build import BuildJob, Built, build
-from images.build.jobs import job_for
+from images.build.flow import job_for
 from images.build.workspace import workspace
 from images.context import Context
 from images.machine.trees import private_mounts

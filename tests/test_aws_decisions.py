@@ -15,12 +15,10 @@ from hypothesis import strategies as some
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import canonical
-from hardening.foundation.settings import load_settings
+from hardening.foundation.settings import Aws, load_settings
 from images.artifact import Release
 from images.aws import tags
 from images.aws.deltas import digests_at, plan_upload, with_zeros
-from images.aws.expiry import Grace, decide
-from images.aws.expiry import RetirementAction as Action
 from images.aws.model import GIB, Ami, Machine, Parent
 from images.aws.orphans import Found
 from images.aws.orphans import decide as decide_leaving
@@ -33,8 +31,10 @@ from images.aws.requests import (
     share_image,
     start_snapshot,
 )
+from images.aws.retire import decide_over
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
 from images.machine.blocks import ZERO, digest_of, linear
+from images.release.retention import RetirementAction as Action
 from tests.publishing import DAY, NOW, judged
 from tests.test_ledger import ARTIFACT
 
@@ -43,7 +43,7 @@ RELEASE = Release(
     "web", "aws/1/goldsmith/web", "sha256:" + "ab" * 32, "sha256:c1", "sha256:in", "cis-level1", "default",
     NOW, NOW + 23 * DAY, NOW + 30 * DAY, "aws/1/goldsmith/base", "sha256:b1",
 )  # fmt: skip
-GRACE = Grace(14 * DAY, 30 * DAY)
+GRACE = Aws(disable_after=14 * DAY, deregister_after=30 * DAY)
 DISK = some.lists(some.integers(0, 3), min_size=1, max_size=12)  # blocks by their first byte; 0 is a block of zeros
 
 
@@ -192,7 +192,7 @@ def test_nothing_is_disabled_or_removed_too_early_or_under_anybody(
     now, users = NOW + day * DAY, ("the instance i-1",) if used else ()
     release = replace(RELEASE, revoked_at=NOW + 3 * DAY, revoked_reason="bad") if revoked else RELEASE
     disabled_at = None if disabled_on is None else NOW + disabled_on * DAY
-    decision = decide(ami(release=release, state=state), users, GRACE, now, disabled_at=disabled_at, unseen=())
+    decision = decide_over(ami(release=release, state=state), users, GRACE, now, disabled_at=disabled_at, unseen=())
     end = release.revoked_at or release.expires_at
     assert decision.why
     if decision.action is Action.DISABLE:
@@ -210,7 +210,7 @@ def test_nothing_is_disabled_or_removed_too_early_or_under_anybody(
 
 def test_an_image_that_does_not_say_when_it_ends_is_kept() -> None:
     """Whoever took its tags away did not end it."""
-    decision = decide(ami(release=None), (), GRACE, NOW + 999 * DAY, disabled_at=None, unseen=())
+    decision = decide_over(ami(release=None), (), GRACE, NOW + 999 * DAY, disabled_at=None, unseen=())
     assert (decision.action, "do not tell" in decision.why) == (Action.KEEP, True)
 
 
@@ -218,17 +218,17 @@ def test_an_image_that_others_launched_lately_is_kept_where_nobody_can_look() ->
     """Within the grace; longer ago, or where everybody can be asked, it goes."""
     now = RELEASE.expires_at + 20 * DAY
     lately = ami(launched_at=now - 2 * DAY)
-    decision = decide(lately, (), GRACE, now, disabled_at=None, unseen=("210987654321",))
+    decision = decide_over(lately, (), GRACE, now, disabled_at=None, unseen=("210987654321",))
     assert (decision.held, "210987654321" in decision.why) == (True, True)
-    assert decide(lately, (), GRACE, now, disabled_at=None, unseen=()).action is Action.DISABLE
+    assert decide_over(lately, (), GRACE, now, disabled_at=None, unseen=()).action is Action.DISABLE
     long_ago = replace(lately, launched_at=now - 20 * DAY)
-    assert decide(long_ago, (), GRACE, now, disabled_at=None, unseen=("2",)).action is Action.DISABLE
+    assert decide_over(long_ago, (), GRACE, now, disabled_at=None, unseen=("2",)).action is Action.DISABLE
 
 
 def test_many_users_are_counted_and_some_named() -> None:
     """The line stays readable."""
     users = tuple(f"the instance i-{number}" for number in range(5))
-    decision = decide(ami(), users, GRACE, RELEASE.expires_at + 20 * DAY, disabled_at=None, unseen=())
+    decision = decide_over(ami(), users, GRACE, RELEASE.expires_at + 20 * DAY, disabled_at=None, unseen=())
     assert "i-0, the instance i-1, the instance i-2 and 2 more still name it" in decision.why
 
 

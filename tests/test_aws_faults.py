@@ -256,7 +256,7 @@ def test_two_runs_at_once_do_not_both_publish(aws: StrictAws, cloud: Cloud) -> N
     from hardening.foundation.locks import only_one
 
     with (
-        only_one(cloud.settings.state_dir / "aws-debian-server.lock", "x"),
+        only_one(cloud.settings.state_dir / "locks" / "publish-debian-server.lock", "x"),
         pytest.raises(RefusedError, match="publishing debian-server is already running"),
     ):
         publish(cloud, disk())

@@ -120,7 +120,7 @@ def test_it_is_shared_with_those_of_the_settings_and_nobody_else(aws: StrictAws,
 
 
 def test_the_channel_moves_last(aws: StrictAws, cloud: Cloud) -> None:
-    """In every region it names that region's image, and nothing but untagging comes after it."""
+    """In every region it names that region's image, which is there for good by then; nothing comes after it."""
     publish(cloud, disk())
     for region in (HOME, OTHER, THIRD):
         assert (
@@ -132,7 +132,7 @@ def test_the_channel_moves_last(aws: StrictAws, cloud: Cloud) -> None:
         for call in aws.calls(outcome="ok")
         if not call["operation"].startswith(("Get", "Describe", "List", "CreateKey"))
     ]
-    assert changes[-6:] == ["PutParameter"] * 3 + ["DeleteTags"] * 3
+    assert changes[-6:] == ["DeleteTags"] * 3 + ["PutParameter"] * 3
 
 
 def test_published_again_nothing_changes(aws: StrictAws, cloud: Cloud) -> None:
@@ -246,7 +246,7 @@ def test_a_strangers_image_of_the_same_name_is_refused(
 ) -> None:
     """In any region, before a block is sent, or at the latest when it appeared meanwhile; and it is left alone."""
     if late:
-        monkeypatch.setattr("images.aws.release_store.refuse_taken_names", lambda cloud, release: None)
+        monkeypatch.setattr("images.aws.publish.refuse_taken_names", lambda cloud, release: None)
     blocks = disk()
     publish(cloud, blocks)
     name = image_of(aws, HOME)["Name"]

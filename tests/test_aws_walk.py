@@ -15,12 +15,12 @@ from hardening.foundation.errors import OutsideError
 from images.aws.channels import channel_name
 from images.aws.client import Client
 from images.aws.cloud import Cloud
-from images.aws.expiry import RetirementAction as Action
 from images.aws.orphans import reap
 from images.aws.release_store import AwsStore
 from images.aws.retire import retire_images
 from images.aws.uses import uses_in
 from images.release.channels import revoke
+from images.release.retention import RetirementAction as Action
 from tests.cloud import DAY, HOME, PARTNER, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import Fault, StrictAws
 from tests.test_aws_faults import Killed, dying
@@ -63,7 +63,7 @@ def test_an_image_is_warned_deprecated_disabled_and_removed_each_in_its_time(aws
         assert [decision.action for decision in retire_images(then, apply=False)] == [step], day
         assert aws.images() == before
         (decision,) = retire_images(then, apply=True)
-        assert (decision.action, decision.ami.id, decision.held) == (step, image, False)
+        assert (decision.action, decision.subject.id, decision.held) == (step, image, False)
         assert aws.images().get(image, {"state": "gone"})["state"] == _state_on(day)
     assert (aws.images(), aws.snapshots()) == ({}, {})
     assert not aws.client("ssm").describe_parameters()["Parameters"]

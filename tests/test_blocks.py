@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
-from images.machine import blocks, raw
+from images.machine import blocks
 from images.machine.blocks import BLOCK, SIZE, ZERO
+from images.machine.disk import convert_to_qcow2, digests_of
 
 # A disk of few distinct blocks, each named by a number; 0 is a block of zeros.
 DISKS = st.lists(st.integers(0, 3), min_size=1, max_size=12)
@@ -62,7 +63,6 @@ def test_a_block_that_became_zero_is_in_the_delta(parent: list[int], where: int)
     index = where % len(parent)
     parent[index], child = 1, [*parent[:index], 0, *parent[index + 1 :]]
     assert blocks.delta(digests(parent), digests(child)) == (index,)
-    assert blocks.difference(digests(parent), digests(child)).became_zero == 1
 
 
 @given(DISKS, st.lists(st.just(0), min_size=1, max_size=3))
@@ -78,16 +78,9 @@ def test_the_linear_digest_tells_disks_apart(one: list[int], other: list[int]) -
     assert (blocks.linear(digests(one)) == blocks.linear(digests(other))) == (one == other)
 
 
-@given(DISKS, DISKS)
-def test_a_difference_counts_what_the_delta_names(parent: list[int], child: list[int]) -> None:
-    """Counts and shares follow from the two lists of digests."""
-    old, new = digests(parent), digests(child)
-    found = blocks.difference(old, new)
-    assert found.changed == len(blocks.delta(old, new))
-    assert (found.blocks, found.with_data) == (len(child), sum(number != 0 for number in child))
-    assert found.of_all == found.changed / len(child)
-    assert found.of_data == found.changed / max(1, found.with_data)
-    assert found.became_zero == sum(child[index] == 0 for index in blocks.delta(old, new))
+def with_data(disk: Path) -> tuple[int, ...]:
+    """The indexes of the blocks that hold anything but zeros."""
+    return tuple(index for index, digest in enumerate(blocks.split(digests_of(disk))) if digest != ZERO)
 
 
 def test_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
@@ -99,7 +92,7 @@ def test_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
     parts = sorted(tmp_path.glob("part-*"))
     os.truncate(parts[-1], BLOCK)
     printed = run(["sha256sum", *map(str, parts)]).stdout.splitlines()
-    found = raw.digests_of(disk)
+    found = digests_of(disk)
     assert [digest.hex() for digest in blocks.split(found)] == [line.split()[0] for line in printed]
     assert len(found) == 6 * SIZE
     (tmp_path / "all").write_bytes(bytes.fromhex("".join(line.split()[0] for line in printed)))
@@ -126,7 +119,7 @@ def test_holes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return pread(descriptor, count, offset)
 
     monkeypatch.setattr(os, "pread", noting)
-    assert blocks.with_data(raw.digests_of(disk)) == (1000,)
+    assert with_data(disk) == (1000,)
     assert asked == [1000 * BLOCK]
 
 
@@ -138,24 +131,7 @@ def test_data_that_begins_inside_a_block_is_found(tmp_path: Path) -> None:
         for place in (BLOCK + 100_000, 3 * BLOCK - 1, 6 * BLOCK - 1):
             file.seek(place)
             file.write(b"x")
-    assert blocks.with_data(raw.digests_of(disk)) == (1, 2, 5)
-
-
-def test_blocks_are_read_in_the_order_asked_for(tmp_path: Path) -> None:
-    """The uploader gets the whole block of each index, zeros where the file is short."""
-    disk = write(tmp_path / "disk", [1, 0, 2])
-    with disk.open("ab") as file:
-        file.write(b"end")
-    found = list(raw.read_blocks(disk, [2, 0, 3, 1]))
-    assert found == [(2, block(2)), (0, block(1)), (3, b"end".ljust(BLOCK, b"\0")), (1, bytes(BLOCK))]
-
-
-@pytest.mark.parametrize("index", [-1, 3])
-def test_a_block_beyond_the_disk_is_refused(tmp_path: Path, index: int) -> None:
-    """Nobody uploads zeros for a block that the disk does not have."""
-    disk = write(tmp_path / "disk", [1, 0, 2])
-    with pytest.raises(OutsideError, match=rf"3 blocks, and no block {index}"):
-        list(raw.read_blocks(disk, [index]))
+    assert with_data(disk) == (1, 2, 5)
 
 
 @pytest.mark.parametrize("wrong", [b"", b"x", bytes(SIZE + 1)])
@@ -178,8 +154,8 @@ def test_qcow2_holds_the_same_disk_and_the_same_bytes_each_time(tmp_path: Path) 
     """qemu-img itself compares the qcow2 with the raw disk and finds it sound; converting again gives the same file."""
     disk = write(tmp_path / "disk", [0, 7, 0, 9, 0, 0, 5, 0])
     target, again = tmp_path / "a.qcow2", tmp_path / "b.qcow2"
-    raw.convert_to_qcow2(disk, target)
-    raw.convert_to_qcow2(disk, again)
+    convert_to_qcow2(disk, target)
+    convert_to_qcow2(disk, again)
     run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(disk), str(target)])
     run(["qemu-img", "check", "-f", "qcow2", str(target)])
     assert target.read_bytes() == again.read_bytes()
@@ -193,8 +169,8 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     folder.mkdir()
     target.write_text("before")
     with pytest.raises(OutsideError, match="qemu-img"):
-        raw.convert_to_qcow2(tmp_path / "absent", target)
+        convert_to_qcow2(tmp_path / "absent", target)
     with pytest.raises(IsADirectoryError):
-        raw.convert_to_qcow2(write(tmp_path / "disk", [1]), folder)
+        convert_to_qcow2(write(tmp_path / "disk", [1]), folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.qcow2", "disk", "folder"]
     assert target.read_text() == "before"

@@ -16,7 +16,7 @@ from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.boot import Level, boot, flow, qemu, vm
-from images.boot.guest import Credentials
+from images.boot.guest import Credentials, Errand, credentials
 from images.boot.model import BootReport, Limits
 from tests.loop import Goldsmith, processes, until
 from tests.machines import check, overlay
@@ -31,16 +31,14 @@ FAILS = check("fails", "echo 'LIVE: it is open'; exit 1")
 SILENT = check("silent", ": LIVE")
 STATIC = check("static", "echo only of a tree")
 HANGING = qemu.probe_program()[:512] + b"\xeb\xfe".ljust(512, b"\0")  # jmp to itself
-FAULTY = Credentials(
-    {
-        "systemd.extra-unit.planted.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo words; exit 3'\n",
-        "systemd.extra-unit.planted.socket": "[Socket]\nListenStream=4711\nAccept=yes\n",
-        "systemd.extra-unit.planted@.service": "[Service]\nExecStart=/bin/true\n",
-        "systemd.extra-unit.looping.service": "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=300\n",
-        "systemd.unit-dropin.sysinit.target": "[Unit]\nWants=planted.socket\n",
-        "systemd.unit-dropin.multi-user.target": "[Unit]\nWants=planted.service looping.service\n",
-    }
-)
+FAULTY = {
+    "systemd.extra-unit.planted.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo words; exit 3'\n",
+    "systemd.extra-unit.planted.socket": "[Socket]\nListenStream=4711\nAccept=yes\n",
+    "systemd.extra-unit.planted@.service": "[Service]\nExecStart=/bin/true\n",
+    "systemd.extra-unit.looping.service": "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=300\n",
+    "systemd.unit-dropin.sysinit.target": "[Unit]\nWants=planted.socket\n",
+    "systemd.unit-dropin.multi-user.target": "[Unit]\nWants=planted.service looping.service\n",
+}
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +53,11 @@ def blank(tmp_path: Path) -> Path:
     made = tmp_path / "blank.raw"
     made.write_bytes(b"\0" * (1 << 20))
     return made
+
+
+def faulty(guest: str, errand: Errand) -> Credentials:
+    """What a boot needs, with the faults beside it."""
+    return Credentials({**FAULTY, **credentials(guest, errand).texts})
 
 
 def log_of(report: BootReport) -> str:
@@ -72,8 +75,9 @@ def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
     What is good passes beside them. Its first accelerator is none that QEMU has, which is not the image's fault.
     """
     monkeypatch.setattr(flow, "accelerators", lambda: ("none-such", "tcg"))
-    plan = flow._plan(disk, overlay(ASKS, FAILS, SILENT, STATIC), Level.QUICK, tmp_path)
-    report = flow._reported(replace(plan, planted=FAULTY), ("22/tcp",), twice=False)
+    monkeypatch.setattr(vm, "credentials", faulty)
+    asked = overlay(ASKS, FAILS, SILENT, STATIC)
+    report = boot(disk, asked, level=Level.QUICK, listens=("22/tcp",), work=tmp_path, twice=False)
     assert outcomes(report.results) == {
         "asks": Outcome.PASS, "fails": Outcome.FAIL, "silent": Outcome.ERROR, "boot-completed": Outcome.PASS,
         "boot-failed-units": Outcome.FAIL, "boot-listening": Outcome.FAIL,

@@ -22,7 +22,7 @@ from images.build.config import image_config, seconds, stamp
 from images.packages import debian
 from images.packages.index import PackageIndex
 from images.plan.upstream import Upstream
-from images.scan.smoke_test import run_hardened
+from images.scan.verify import run_hardened
 from images.store import layers
 from images.store.oci import LAYER, Store
 from tests.archive import Archive

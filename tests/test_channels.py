@@ -17,14 +17,14 @@ from images.context import Context
 from images.registry.answers import NotFoundError
 from images.registry.client import Registry
 from images.registry.referrers import attached
-from images.registry.release_store import RegistryStore, locate
+from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
-from images.release.channels import Change, promote, revoke, rollback
+from images.release.channels import Change, promote, rebuild, revoke, rollback
 from images.release.history import before, below, trail
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.rebuild import rebuild
+from images.release.stores import store_of
 from pipelines.cli.image import promote_images
 from pipelines.cli.image_output import finish
 from tests.publishing import DAY, NOW, at, built, definition, gate, judged, publisher, running_registry, settings_in
@@ -75,7 +75,7 @@ def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
             made = built(context.store, "python-runtime")
             verdict = replace(judged().verdict, subject="python-runtime")
             judgement = replace(judged(), verdict=verdict)
-            release(context.publisher, made, definition("python-runtime", **LIVES), judgement)
+            release(store_of(context, "python-runtime"), made, definition("python-runtime", **LIVES), judgement)
             context.store.blob(made.digest).unlink()  # as after garbage was collected: what was said last counts
             context.ledger.record_verdict(made.digest, verdict)
             changes, errors = promote_images("all", context=context)
@@ -117,7 +117,7 @@ def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(to: RegistryStore, 
     promoted(to, "two", 1)
     rollback(to, "web")
     other = publisher(to.registry.address, tmp_path / "other", NOW)
-    rebuild(other, ["web"])
+    rebuild(other)
     with pytest.raises(RefusedError, match="no earlier release"):
         rollback(other, "web")
     other.ledger.close()
@@ -131,7 +131,7 @@ def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: R
     redated = release(
         at(to, NOW + 2 * DAY), built(to.store, text="two"), definition(**LIVES), judged(), redate=True
     ).release
-    first = locate(to, pointing(to)["stable"], ["web"])
+    first = pointing(to)["stable"]
     changes = revoke(at(to, NOW + 3 * DAY), first, "leaked key")
     assert {change.channel: change.applied for change in changes} == {"candidate": True, "stable": True}
     assert pointing(to)["stable"] == pointing(to)["candidate"] == one.digest
@@ -151,7 +151,7 @@ def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: R
 def test_a_revoked_release_with_nothing_before_it_is_reported(to: RegistryStore) -> None:
     """A registry cannot take a tag away; the person is told that the channel still points there."""
     promoted(to, "one", 0)
-    changes = revoke(to, locate(to, pointing(to)["stable"], []), "bad")
+    changes = revoke(to, pointing(to)["stable"], "bad")
     assert [change.applied for change in changes] == [False, False]
     assert "still points to the revoked one" in changes[0].note
     with pytest.raises(RefusedError, match="was revoked: bad"):
@@ -198,7 +198,7 @@ def test_what_is_not_there_is_said(to: RegistryStore) -> None:
     with pytest.raises(NotFoundError, match="nothing is published"):
         promote(to, "web", "default", gate())
     with pytest.raises(ContentError, match="no release has the digest"):
-        locate(to, "sha256:" + "0" * 64, ["web"])
+        to.meant("sha256:" + "0" * 64)
     one = published(to, "one", 0)
     with pytest.raises(UsageError, match="needs a reason"):
         revoke(to, f"{one.repository}@{one.digest}", " ")

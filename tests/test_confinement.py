@@ -17,8 +17,7 @@ import pytest
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
-from images.feeds import trivy_db
-from images.feeds.sample import debsecan_format
+from images.feeds import debsecan_format, trivy_db
 from images.scan import SCANNERS, denied, sandbox
 from images.scan.base import ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import scan

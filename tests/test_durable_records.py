@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import ContentError, GoldsmithError, LateError, OutsideError, RefusedError, UsageError
-from images.aws.errors import AwsError, DeniedError, UnreachableError
+from images.aws.client import AwsError, DeniedError, UnreachableError
 from pipelines.durable.port import BugError, decode, encode, recorded
 
 JSON = st.recursive(

@@ -17,7 +17,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images import feeds
-from images.feeds.sample import debsecan_format
+from images.feeds import debsecan_format
 from images.scan.flow import known_exploited
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

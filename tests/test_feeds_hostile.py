@@ -21,9 +21,8 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import Limit
 from hardening.foundation.settings import ROOT, Settings, load_settings
 from images import feeds
-from images.feeds import debsecan, download, kev, trivy_db
+from images.feeds import debsecan_format, download, facts, trivy_db
 from images.feeds.facts import Facts
-from images.feeds.sample import debsecan_format
 from images.scan.flow import known_exploited
 from tests import hostile as h
 
@@ -316,9 +315,9 @@ def test_a_hostile_feed_takes_little_and_leaves_nothing(way: str, server: h.Host
 
 def test_real_data_has_its_canaries(advisories: Path, tmp_path: Path) -> None:
     """The names that are looked for stand in Debian's and CISA's real data."""
-    assert debsecan.facts(advisories / "debsecan" / "trixie").canaries >= {"linux", "openssl"}
+    assert facts.debsecan_facts(advisories / "debsecan" / "trixie").canaries >= {"linux", "openssl"}
     (tmp_path / "kev.json").write_bytes(gzip.decompress((advisories / "kev.json.gz").read_bytes()))
-    assert kev.facts(tmp_path / "kev.json").canaries == kev.CANARIES
+    assert facts.exploited_facts(tmp_path / "kev.json").canaries == facts.EXPLOITED_CANARIES
 
 
 @pytest.mark.parametrize(
@@ -331,7 +330,7 @@ def test_real_data_has_its_canaries(advisories: Path, tmp_path: Path) -> None:
 def test_debsecans_entries_are_the_lines_of_its_packages(text: bytes, tmp_path: Path) -> None:
     """Neither the vulnerabilities before them nor what follows them counts."""
     (tmp_path / "data").write_bytes(zlib.compress(text))
-    assert debsecan.facts(tmp_path / "data") == Facts(3, frozenset({"openssl", "linux"}))
+    assert facts.debsecan_facts(tmp_path / "data") == Facts(3, frozenset({"openssl", "linux"}))
 
 
 @pytest.mark.parametrize("value", [{}, [{"cve": 1}], [{"cveID": 7}], ["CVE-1"], 7, None, {"vulnerabilities": 7}])
@@ -339,4 +338,4 @@ def test_a_list_of_exploited_ones_in_another_form_is_none(value: object, tmp_pat
     """What cannot be read must not be taken for an empty list."""
     (tmp_path / "kev.json").write_text(json.dumps(value))
     with pytest.raises(OutsideError, match="is not CISA's JSON"):
-        kev.facts(tmp_path / "kev.json")
+        facts.exploited_facts(tmp_path / "kev.json")

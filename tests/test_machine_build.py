@@ -22,11 +22,11 @@ from images.boot import Level
 from images.build import build, machine
 from images.build.flow import _Builder
 from images.build.workspace import sweep
-from images.feeds.sample import debsecan_format
+from images.feeds import debsecan_format
 from images.machine import blocks, trees
-from images.machine.raw import digests_of
+from images.machine.disk import digests_of
 from images.machine.trees import private_mounts
-from images.plan.change import Action
+from images.plan.plan import Action
 from images.plan.planner import Planner
 from images.scan import SCANNERS
 from images.scan.flow import ScanTarget, scan

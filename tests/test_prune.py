@@ -14,11 +14,10 @@ from hardening.foundation.errors import OutsideError
 from images.artifact import Release
 from images.registry.client import Registry
 from images.registry.release_store import RegistryStore
-from images.registry.retire import prune
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
 from images.release.publish import release
-from images.release.retention import plan
+from images.release.retention import REMOVE, plan
 from tests.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
@@ -47,7 +46,7 @@ def decided(
 ) -> dict[str, tuple[bool, str]]:
     """digest → (goes, why)."""
     decisions = plan(releases, dict(running), dict(channels), NOW + day * DAY)  # type: ignore[call-overload]
-    return {decision.release.digest: (decision.remove, decision.why) for decision in decisions}
+    return {decision.subject.digest: (decision.action is REMOVE, decision.why) for decision in decisions}
 
 
 def test_expired_revoked_and_superseded_releases_go() -> None:
@@ -55,8 +54,8 @@ def test_expired_revoked_and_superseded_releases_go() -> None:
     releases = [made("web", 0), made("web", 20), made("web", 25, revoked_at=NOW, revoked_reason="bad"), made("db", 0)]
     assert decided(releases, 31) == {
         "web0": (True, "expired on 2026-12-25"),
-        "web20": (False, "it is the newest"),
-        "web25": (True, "revoked: bad"),
+        "web20": (False, "expires on 2027-01-14"),
+        "web25": (True, "revoked on 2026-11-25: bad"),
         "db0": (True, "expired on 2026-12-25"),
     }
     assert decided(releases, 21)["web0"] == (True, "superseded by web20")
@@ -65,7 +64,7 @@ def test_expired_revoked_and_superseded_releases_go() -> None:
 def test_a_revoked_or_expired_successor_supersedes_nothing() -> None:
     """What stands is not taken away in favour of what must not run."""
     releases = [made("web", 0), made("web", 1, revoked_at=NOW, revoked_reason="bad")]
-    assert decided(releases, 2)["web0"] == (False, "it is the newest")
+    assert decided(releases, 2)["web0"] == (False, "expires on 2026-12-25")
 
 
 def test_what_runs_or_is_pointed_to_stays_whatever_its_dates() -> None:
@@ -73,9 +72,9 @@ def test_what_runs_or_is_pointed_to_stays_whatever_its_dates() -> None:
     releases = [made("web", 0), made("web", 1), made("web", 2)]
     running = {"web0": ("shop/a", "shop/b"), "web1-content": ("bank/c",)}
     assert decided(releases, 90, running, {"web2": ("stable", "candidate")}) == {
-        "web0": (False, "shop/a runs it and 1 more"),
-        "web1": (False, "bank/c runs it"),
-        "web2": (False, "candidate and stable point to it"),
+        "web0": (False, "expired on 2026-12-25; not removed: shop/a runs it and 1 more"),
+        "web1": (False, "expired on 2026-12-26; not removed: bank/c runs it"),
+        "web2": (False, "expired on 2026-12-27; not removed: candidate and stable point to it"),
     }
 
 
@@ -88,7 +87,7 @@ def test_what_a_kept_child_is_built_on_stays_and_so_does_its_own_base() -> None:
     )
     held = decided([base, middle, leaf], 90, channels={"leaf0": ("stable",)})
     assert [held[digest][0] for digest in ("base0", "mid0", "leaf0")] == [False] * 3
-    assert held["base0"][1] == "mid mid0 is built on it"
+    assert held["base0"][1] == "expired on 2026-12-25; not removed: mid mid0 is built on it"
     assert all(goes for goes, _ in decided([base, middle, leaf], 90).values())
 
 
@@ -116,9 +115,9 @@ def test_nothing_that_stands_on_something_ever_goes(
     channels = {digests[i]: ("stable",) for i in tagged if i < len(digests)}
     now = NOW + day * DAY
     decisions = plan(releases, running, channels, now)
-    removed = [decision.release for decision in decisions if decision.remove]
-    kept = [decision.release for decision in decisions if not decision.remove]
-    assert [decision.release for decision in decisions] == releases
+    removed = [decision.subject for decision in decisions if decision.action is REMOVE]
+    kept = [decision.subject for decision in decisions if decision.action is not REMOVE]
+    assert [decision.subject for decision in decisions] == releases
     assert all(decision.why for decision in decisions)
     assert not {r.digest for r in removed} & (running.keys() | channels.keys())
     assert not {r.content for r in removed} & {r.base_digest for r in kept if r.base_digest}
@@ -154,18 +153,18 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
     before = stored(tmp_path / "registry")
     later = at(to, NOW + 3 * DAY)
     to.ledger.seen_fleet("shop", {"a": again.digest}, NOW)
-    planned = prune(later, ["web"], apply=False)
-    assert {d.release.digest for d in planned if d.remove} == {first.digest}
+    planned = later.prune(apply=False)
+    assert {d.subject.digest for d in planned if d.action is REMOVE} == {first.digest}
     assert stored(tmp_path / "registry") == before
-    assert prune(later, ["web"], apply=True) == planned
+    assert later.prune(apply=True) == planned
     assert stored(tmp_path / "registry")["manifests"] == before["manifests"] - 5  # index, its 3 documents, their list
     to.ledger.seen_fleet("shop", {}, NOW)
-    assert [d.release.digest for d in prune(later, ["web"], apply=True) if d.remove] == [again.digest]
+    assert [d.subject.digest for d in later.prune(apply=True) if d.action is REMOVE] == [again.digest]
     left = to.registry.tags(other.repository)
     assert not [tag for tag in left if again.digest[7:] in tag or again.content[7:] in tag]
     assert to.registry.find(f"{again.repository}@{again.content}") is None
     assert [r.pruned_at is not None for r in to.ledger.releases("web")] == [False, False, True, True]
-    assert not [d for d in prune(later, ["web"], apply=True) if d.remove]
+    assert not [d for d in later.prune(apply=True) if d.action is REMOVE]
     assert to.registry.find(f"{third.repository}:candidate-previous").digest == other.digest  # type: ignore[union-attr]
 
 
@@ -177,8 +176,8 @@ def test_a_child_of_another_definition_holds_its_base(to: RegistryStore) -> None
     release(to, built(to.store, "app", "app", parent=base.content), child, judged())
     for day, text in enumerate(("two", "three"), start=1):
         published(to, text, day)
-    (decision,) = (d for d in prune(at(to, NOW + 3 * DAY), ["web"], apply=True) if d.release == base)
-    assert (decision.remove, decision.why[:3]) == (False, "app")
+    (decision,) = (d for d in at(to, NOW + 3 * DAY).prune(apply=True) if d.subject == base)
+    assert (decision.action is REMOVE, "not removed: app" in decision.why) == (False, True)
 
 
 @needs_registry
@@ -187,7 +186,7 @@ def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: Regi
     one = published(to, "one", 0)
     published(to, "two", 1)
     revoke(to, f"{one.repository}@{one.digest}", "bad")
-    assert [d.release.digest for d in prune(to, ["web"], apply=True) if d.remove] == [one.digest]
+    assert [d.subject.digest for d in to.prune(apply=True) if d.action is REMOVE] == [one.digest]
 
 
 @needs_registry
@@ -210,6 +209,6 @@ def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
     monkeypatch.setattr(Registry, "delete", delete)
     later = at(to, NOW + 2 * DAY)
     with pytest.raises(OutsideError, match="cut"):
-        prune(later, ["web"], apply=True)
-    assert len([d for d in prune(later, ["web"], apply=True) if d.remove]) == 1
+        later.prune(apply=True)
+    assert len([d for d in later.prune(apply=True) if d.action is REMOVE]) == 1
     assert stored(tmp_path / "registry") == {"manifests": 20, "tags": 8}

@@ -22,10 +22,9 @@ from images.registry.referrers import attach, attached
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at, releases_in
 from images.registry.show import show
-from images.release.channels import revoke
+from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
-from images.release.rebuild import rebuild
 from tests.publishing import (
     DAY,
     NOW,
@@ -248,7 +247,7 @@ def test_a_lost_ledger_comes_back_from_the_registry(to: RegistryStore, tmp_path:
     revoke(to, f"{second.repository}@{second.digest}", "bad")
     other = publisher(to.registry.address, tmp_path / "other", NOW + DAY)
     for _ in range(2):
-        assert rebuild(other, ["web", "never-published"])[1] == ()
+        assert rebuild(replace(other, names=("web", "never-published")))[1] == ()
     assert other.ledger.releases() == to.ledger.releases()
     assert other.ledger.artifact_by_input("web", "linux/amd64", artifact.input_digest) == artifact
     assert (other.ledger.checks(first.content), other.ledger.verdict(first.content)) == ((), None), "told, not judged"
@@ -263,5 +262,5 @@ def test_a_scan_that_a_registry_tells_of_spares_none_of_ours(to: RegistryStore, 
     scan = {**documents.to_json(ScanRecord((REPORT,), ())), "suite": "trixie", "inputs": {REPORT.scanner: "sha256:in"}}
     index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
     attach(to.registry, made.repository, index, [Document(documents.SCAN, canonical(scan), {"by": "a stranger"})])
-    rebuild(to, ["web"])
+    rebuild(to)
     assert to.ledger.scan(made.content) == ScanRecord((REPORT,), ())

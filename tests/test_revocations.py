@@ -16,21 +16,19 @@ from hardening.foundation.errors import MalformedError, OutsideError, RefusedErr
 from hardening.model import Severity
 from images import documents
 from images.artifact import Release
-from images.build.flow import BuildOutcome
-from images.build.revoked_base import revoked_parent
+from images.build.flow import BuildOutcome, revoked_parent
 from images.context import Context
 from images.documents import Document
 from images.ledger import ScanRecord
-from images.plan.change import Action
+from images.plan.plan import Action
 from images.registry.client import Registry
 from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
-from images.release import promotion
-from images.release.channels import promote, revoke, rollback
-from images.release.promotion import gate as gate_of
+from images.release.channels import promote, rebuild, revoke, rollback
+from images.release.flow import gate as gate_of
 from images.release.publish import release
-from images.release.rebuild import rebuild
+from images.release.stores import store_of
 from pipelines import nightly
 from tests.publishing import (
     DAY,
@@ -150,7 +148,7 @@ def test_the_one_that_says_revoked_wins(machine: Other) -> None:
         detach_all(to.registry, one.repository, subject)
     with pytest.raises(RefusedError, match="was revoked: bad"):
         promote(to, "web", "default", gate())
-    rebuild(to, ["web"])
+    rebuild(to)
     known = to.ledger.release(one.digest)
     assert known
     assert known.revoked_reason == "bad"
@@ -213,7 +211,7 @@ def test_a_verdict_says_what_it_is_about(machine: Other) -> None:
     """The one that publication attaches names the content, so that it cannot be hung on another release."""
     to = machine()
     made = put(to, "web", 0)
-    rebuild(to, ["web"])
+    rebuild(to)
     told = to.ledger.verdict(made.content, told=True)
     assert told
     assert told.content == made.content
@@ -236,7 +234,7 @@ def test_today_counts_and_what_a_registry_told_does_not(context: Context, monkey
     yes = Verdict("debian-base", "default", NOW, True, ())
     context.ledger.record_verdict(artifact.digest, yes)
     no = replace(judged(), verdict=replace(yes, allowed=False))
-    monkeypatch.setattr(promotion, "judge", lambda *_: no)
+    monkeypatch.setattr(images.release.flow, "judge", lambda *_: no)
     assert ask(made) == no.verdict
     context.store.blob(artifact.digest).unlink()
     assert ask(made) == yes
@@ -281,7 +279,7 @@ def test_one_malformed_image_costs_a_rebuild_one_image(machine: Other, capsys: p
     bad, good = put(to, "bad", 0), put(to, "web", 0)
     index = to.registry.get(f"{bad.repository}@{bad.digest}").descriptor
     attach(to.registry, bad.repository, index, [Document(documents.REVOCATION, b"", {"when": "now"})])
-    releases, errors = rebuild(other, ["bad", "web"])
+    releases, errors = rebuild(replace(other, names=("bad", "web")))
     assert [one.digest for one in releases] == [good.digest]
     assert [type(error) for error in errors] == [MalformedError]
     assert "bad is passed over: the revocation of" in capsys.readouterr().err
@@ -306,7 +304,7 @@ def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) 
     detach_all(to.registry, made.repository, made.content)
     attach(to.registry, made.repository, content,
            [Document(documents.PROVENANCE, documents.to_bytes(other), inputs)])  # fmt: skip
-    _, (error,) = rebuild(to, ["web"])
+    _, (error,) = rebuild(to)
     assert "the provenance of" in str(error)
     assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) is None
 
@@ -320,7 +318,7 @@ def test_what_a_registry_tells_replaces_nothing_that_was_found_here(machine: Oth
     to.ledger.record_scan(made.content, own, NOW)
     mine = replace(built(to.store, "web", "mine"), input_digest=made.input_digest)
     to.ledger.record_artifact(mine)
-    rebuild(to, ["web"])
+    rebuild(to)
     assert to.ledger.scan(made.content) == own
     assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) == mine
 
@@ -337,7 +335,9 @@ def test_one_malformed_image_costs_the_night_one_image(
             loaded = context.definitions[name]
             automatic = loaded.definition.model_copy(update={"promote": "auto"})
             context.definitions[name] = replace(loaded, definition=automatic)
-        first = release(context.publisher, made["debian-base"], definition("debian-base", **LIVES), judged()).release
+        first = release(
+            store_of(context, "debian-base"), made["debian-base"], definition("debian-base", **LIVES), judged()
+        ).release
         content = to.registry.get(f"{first.repository}@{first.content}").descriptor
         attach(to.registry, first.repository, content, [Document(documents.REVOCATION, b"", {"when": "now"})])
         outcomes = [BuildOutcome(name, Action.BUILT, one.digest) for name, one in made.items()]

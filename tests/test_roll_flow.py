@@ -90,7 +90,7 @@ class Place:
         self.api.tag(f"fleet-test:{answer}", repository, channel)
         lines = list(self.api.push(repository, channel, stream=True, decode=True, auth_config=self.login()))
         assert not [line for line in lines if "error" in line], lines
-        pushed = context.publisher.registry.get(f"{repository}:{channel}").digest
+        pushed = context.registry.get(f"{repository}:{channel}").digest
         at = NOW - timedelta(days=days)
         made = Release("fleet-test", repository, pushed, pushed, "", "p", "default", at, at, NOW + timedelta(days=ends))
         context.ledger.record_release(made)
@@ -271,8 +271,8 @@ def revoke(context: Context, release: Release, known_to: str) -> None:
         return
     prefix = context.settings.annotation_prefix
     said = {f"{prefix}revoked-at": timestamp(NOW), f"{prefix}revoked-reason": "a hole"}
-    index = context.publisher.registry.get(f"{release.repository}@{release.digest}")
-    attach(context.publisher.registry, release.repository, index.descriptor, [Document(REVOCATION, b"", said)])
+    index = context.registry.get(f"{release.repository}@{release.digest}")
+    attach(context.registry, release.repository, index.descriptor, [Document(REVOCATION, b"", said)])
 
 
 def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Context) -> None:
@@ -292,7 +292,7 @@ def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Con
 def test_an_application_on_a_superseded_base_is_reported_with_its_base(place: Place, context: Context) -> None:
     """Known by the layers that it begins with, and left to its owner."""
     base = place.publish(context, "one", days=40)
-    context.publisher.registry.pull(f"{base.repository}@{base.digest}", context.store.path, "base")
+    context.registry.pull(f"{base.repository}@{base.digest}", context.store.path, "base")
     changed = place.api.create_container(
         "fleet-test:one", ["sh", "-c", "echo more > /tmp/more"], labels={"goldsmith-test": "1"}
     )
@@ -314,7 +314,7 @@ def test_an_application_that_names_a_base_and_holds_none_of_it_is_unknown(place:
     """The annotation base.digest, in an image that shares no layer with that base: anybody can write that."""
     base = place.publish(context, "one", days=40)
     other = place.publish(context, "two", days=1, channel="other", files={"own": "another layer"})
-    manifest = context.publisher.registry.get(f"{other.repository}@{other.digest}").data
+    manifest = context.registry.get(f"{other.repository}@{other.digest}").data
     named = {**manifest, "annotations": {"org.opencontainers.image.base.digest": base.digest}}
     url = f"http://{place.address.replace('/', '/v2/', 1)}/fleet-test/manifests/app"
     login = place.login() or {}

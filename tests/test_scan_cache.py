@@ -16,11 +16,10 @@ from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.settings import ROOT, Feeds, Settings
 from hardening.gate import judge_image
 from hardening.model import Severity
-from images.feeds.sample import debsecan_format
-from images.scan import SCANNERS, scan_cache
+from images.feeds import debsecan_format
+from images.scan import SCANNERS, flow
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report
-from images.scan.flow import ScanResult, at_best, scan, unchanged
-from images.scan.scan_cache import SBOM, inputs_of, still_valid
+from images.scan.flow import SBOM, ScanResult, at_best, inputs_of, scan, still_valid, unchanged
 from tests.publishing import CHECK
 from tests.scanning import make_target
 
@@ -83,9 +82,9 @@ def test_our_own_code_around_a_scanner_is_an_input(
     def reads(path: Path) -> bytes:
         return read(path) + (b"# changed" if str(path) == changed else b"")
 
-    before = scan_cache._own_code.__wrapped__()
+    before = flow._own_code.__wrapped__()
     monkeypatch.setattr(Path, "read_bytes", reads)
-    assert scan_cache._own_code.__wrapped__() != before
+    assert flow._own_code.__wrapped__() != before
 
 
 def test_a_judge_without_a_program_evaluates_nothing_at_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import requests
 from hardening.foundation.content import parse
 from images.engine import engine
 from images.model import Definition
-from images.scan.smoke_test import run_hardened
+from images.scan.verify import run_hardened
 from images.store.oci import Store
 from tests.loop import CHILD, Goldsmith, definition, on_engine, until
 
@@ -280,7 +280,7 @@ def test_a_trial_that_does_not_end_is_ended(
 
     However much it prints, no more than a megabyte is kept.
     """
-    monkeypatch.setattr("images.scan.smoke_test.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("images.scan.verify.SMOKE_SECONDS", 1)
     endless = parse(tomllib.loads(CHILD.replace('"true"', command)), Definition, "image.toml", name="endless")
     work = tmp_path / "v-endless"
     work.mkdir()

@@ -16,7 +16,7 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami, Machine
 from images.aws.snapshots import NO_SUCH, REAP_AFTER, record_snapshot, standing_snapshot
 from images.ledger import Made
-from images.ledger.cloud_resources import GONE, STANDING
+from images.ledger.releases import GONE, STANDING
 from images.release import lifecycle
 
 QUEUE_FULL = {"ResourceLimitExceeded", "SnapshotCopyLimitExceeded", "ConcurrentSnapshotLimitExceeded"}

@@ -9,7 +9,7 @@ from images.aws.amis import image
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.statement import parameter
-from images.ledger.cloud_resources import STANDING
+from images.ledger.releases import STANDING
 from images.release.history import shown
 from images.release.store import PREVIOUS
 

@@ -13,7 +13,7 @@ from images.artifact import Artifact
 from images.aws.client import Client, Clients
 from images.aws.model import Machine
 from images.ledger import Ledger, Made
-from images.ledger.cloud_resources import GONE
+from images.ledger.releases import GONE
 from images.machine.blocks import split
 from images.store.oci import Store
 

@@ -17,7 +17,7 @@ from images.aws.amis import forget, image, ours_in, remove_image, remove_snapsho
 from images.aws.cloud import Cloud
 from images.aws.uses import uses_in
 from images.ledger import Made
-from images.ledger.cloud_resources import BEGUN, STANDING
+from images.ledger.releases import BEGUN, STANDING
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError
 from images.artifact import Release
 from images.aws.amis import image_name, named, taken
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
-from images.aws.sharing import unblocked
 from images.aws.statement import public_key
 
 DRY = "DryRunOperation"
@@ -34,6 +34,13 @@ def preflight(cloud: Cloud) -> dict[str, tuple[str, ...]]:
         )
     public_key(cloud)
     return open_in
+
+
+def note_on_public_access(open_in: dict[str, tuple[str, ...]]) -> None:
+    """Say where the account itself would not keep images from becoming public. Ours never do; a mistake might."""
+    shown = [f"{region} ({', '.join(what)})" for region, what in sorted(open_in.items()) if what]
+    if shown:
+        say(f"Block Public Access is off in {', '.join(shown)}: nothing but care keeps a mistake out there")
 
 
 def refuse_taken_names(cloud: Cloud, release: Release) -> None:
@@ -86,7 +93,7 @@ def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
         _key(cloud, region, key)
     for operation, request in _rehearsals(cloud, region).items():
         _rehearse(cloud, region, operation, request)
-    return unblocked(cloud, region)
+    return _unblocked(cloud, region)
 
 
 def _key(cloud: Cloud, region: str, key: str) -> None:
@@ -128,3 +135,13 @@ def _rehearse(cloud: Cloud, region: str, operation: str, request: dict[str, obje
         if error.code.startswith("Invalid") or error.code == DRY:
             return
         raise
+
+
+def _unblocked(cloud: Cloud, region: str) -> tuple[str, ...]:
+    """What the account would let become public in a region: images, snapshots."""
+    ec2 = cloud.client("ec2", region)
+    states = {
+        "images": ec2.call("GetImageBlockPublicAccessState").get("ImageBlockPublicAccessState", "unblocked"),
+        "snapshots": ec2.call("GetSnapshotBlockPublicAccessState").get("State", "unblocked"),
+    }
+    return tuple(what for what, state in states.items() if state == "unblocked")

@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from hardening.findings import Verdict
+from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
-from hardening.foundation.hashing import digest_of
-from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Settings
-from images.artifact import Artifact, Release
+from images.artifact import Release
 from images.aws import channels, tags
-from images.aws.amis import SOON, deprecate, put_tags
+from images.aws.amis import SOON, deprecate, ours_in, put_tags
 from images.aws.cloud import Cloud
-from images.aws.expiry import DEPRECATE, DISABLE, REMOVE
-from images.aws.preflight import preflight, refuse_taken_names
-from images.aws.publish import images_for, keep_for_good, put_away
-from images.aws.rebuild import rebuild_machines
+from images.aws.model import Ami
+from images.aws.preflight import note_on_public_access, preflight
+from images.aws.publish import AwsPublication
 from images.aws.retire import retire_images
-from images.aws.sharing import note_on_public_access
 from images.aws.show import ShownMachine, home_image, show_machine
 from images.aws.statement import proof_of, public_key
-from images.documents import Document
-from images.release import lifecycle
-from images.release.channels import point
-from images.release.history import refuse_policy, shown
-from images.release.store import ReleaseStore, Retirement
-
-if TYPE_CHECKING:
-    from images.scan.judge import Judgement
-
-DONE = {DEPRECATE: "deprecated", DISABLE: "disabled", REMOVE: "removed"}
+from images.ledger import Made
+from images.ledger.releases import STANDING
+from images.release.history import shown
+from images.release.lifecycle import newest_first
+from images.release.revocations import said_by_ledger
+from images.release.store import Publication, ReleaseStore, Retirement
 
 
 class AwsStore(ReleaseStore):
-    """The releases of machine images, in every region of the settings; home decides."""
+    """The releases of machine images, in every region of the settings; home decides.
 
-    def __init__(self, cloud: Cloud) -> None:
-        self.cloud, self.ledger, self.now, self.actor = cloud, cloud.ledger, cloud.now, cloud.actor
+    `names` are the definitions', to suggest the nearest. No revocation can be asked for: the images' own tags tell.
+    """
+
+    revocation = None
+
+    def __init__(self, cloud: Cloud, names: Sequence[str] = ()) -> None:
+        self.cloud, self.ledger, self.now, self.actor, self.names = cloud, cloud.ledger, cloud.now, cloud.actor, names
 
     @property
     def settings(self) -> Settings:
         """The settings of this machine."""
         return self.cloud.settings
 
-    def repository(self, name: str) -> str:
-        """Where a definition's releases stand, in the ledger's words."""
-        return self.cloud.repository(name)
+    @property
+    def place(self) -> str:
+        """The account and our images' names in it, in the ledger's words."""
+        return self.cloud.repository("")
 
     def pointed(self, repository: str, channel: str) -> tuple[str, ...]:
         """The digests of the release whose image a parameter names at home, and of its content."""
         found = channels.at(self.cloud, self.cloud.home, repository.rpartition("/")[2], channel)
         return (found.release.digest, found.release.content) if found and found.release else ()
-
-    def channel(self, name: str, channel: str) -> Release:
-        """The release whose image a parameter names at home. Raises ContentError where there is none."""
-        cloud = self.cloud
-        found = channels.at(cloud, cloud.home, name, channel)
-        if found is None or found.release is None:
-            where = channels.channel_name(cloud, name, channel)
-            hint = f"./goldsmith image.publish {name}"
-            raise ContentError(f"nothing is published as {where} in {cloud.home}", hint=hint)
-        return found.release
 
     def find(self, repository: str, digest: str) -> Release | None:
         """A release of the ledger whose image is there at home, with a revocation that only its tags tell of."""
@@ -76,21 +64,20 @@ class AwsStore(ReleaseStore):
         return replace(release, revoked_at=release.revoked_at or told.revoked_at,
                        revoked_reason=release.revoked_reason or told.revoked_reason)  # fmt: skip
 
-    def meant(self, ref: str, known: Collection[str] = ()) -> Release:
+    def meant(self, ref: str) -> Release:
         """The release that a digest means, or an image as `show` finds it, in the ledger's words."""
-        shown_at_home = None if ref.startswith("sha256:") else home_image(self.cloud, ref, known).release
+        shown_at_home = None if ref.startswith("sha256:") else home_image(self.cloud, ref, self.names).release
         digest = shown_at_home.digest if shown_at_home else ref
         if release := self.ledger.release(digest):
             return release
         hint = "./goldsmith image.rebuild fills it from AWS"
         raise ContentError(f"the ledger knows no release {digest}", hint=hint)
 
-    def require_evidence(self, release: Release, policy: str) -> None:
-        """Raise RefusedError unless the signed statement holds of the candidate's images and of the release's own.
+    def evidence(self, release: Release) -> Verdict:
+        """The verdict that a signature stands for: nothing is made at AWS before the gate let it through.
 
-        That a release was signed says that the gate let it through: nothing is made at AWS before.
+        Raises RefusedError unless the signed statement holds of the candidate's images and of the release's own.
         """
-        refuse_policy(release, release.policy, policy)
         cloud, key = self.cloud, public_key(self.cloud)
         candidate = channels.at(cloud, cloud.home, release.name, "candidate")
         for ami in [*([candidate] if candidate else ()), *channels.images_of(cloud, release)]:
@@ -100,6 +87,7 @@ class AwsStore(ReleaseStore):
                     evidence="\n".join(proof.problems),
                     hint=f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why",
                 )
+        return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
     def move(self, release: Release, channel: str, back: str) -> None:
         """Move the parameters of all regions. Raises RefusedError where the release has no image at home."""
@@ -116,52 +104,63 @@ class AwsStore(ReleaseStore):
             self.ledger.revoke(release.digest, reason, self.now)
             self.note("revoke", f"{release.repository}@{release.digest}", reason)
 
-    @contextmanager
-    def publishing(self, name: str) -> Iterator[None]:
-        """Ask whether images can be published by these settings; then one run at a time publishes a definition."""
+    def publication(self) -> Publication:
+        """What makes a release's images. Asks whether they can be published by these settings."""
         note_on_public_access(preflight(self.cloud))
-        with only_one(self.settings.state_dir / f"aws-{name}.lock", f"publishing {name}"):
-            yield
+        return AwsPublication(self.cloud)
 
-    def annotations(self, repository: str, artifact: Artifact) -> Mapping[str, str]:  # noqa: ARG002
-        """The annotations of the content's manifest, which the local store holds."""
-        return self.cloud.store.read_json(artifact.digest).get("annotations") or {}
-
-    def digest(self, draft: Release, artifact: Artifact) -> str:
-        """A digest of all that a release says, and of the disk."""
-        linear = self.cloud.store.layers_of(artifact.digest)[0].digest
-        return digest_of([draft.repository, draft.content, linear, lifecycle.annotations(draft, self.prefix)])
-
-    def refuse_taken(self, chosen: Release) -> None:
-        """Raise RefusedError where a stranger's image has the name of the release's."""
-        refuse_taken_names(self.cloud, chosen)
-
-    def complete(self, chosen: Release, artifact: Artifact, judgement: Judgement, said: tuple[Document, ...]) -> None:  # noqa: ARG002
-        """Every step of a publication, in the order in which nothing visible is ever half done."""
-        amis = images_for(self.cloud, chosen, artifact, judgement.verdict)
-        self.record(chosen)
-        point(self, chosen, "candidate", "publish")
-        for ami in amis:
-            keep_for_good(self.cloud, ami)
-
-    def put_away(self, begun: Release, draft: Release) -> None:
-        """Remove the images and snapshots that nothing else stands on, unless it got as far as a release."""
-        put_away(self.cloud, begun, draft)
-
-    def retire(self, names: Collection[str], *, apply: bool) -> list[Retirement]:  # noqa: ARG002 - all are looked at
+    def retire(self, *, apply: bool) -> list[Retirement]:
         """Decide over every image of ours in every region, whatever its definition is called by now."""
+        decisions = [(one.subject, one) for one in retire_images(self.cloud, apply=apply)]
         return [
-            Retirement(
-                decision.ami.release.name if decision.ami.release else decision.ami.name, decision.ami.where,
-                DONE.get(decision.action, decision.action.value) if apply else decision.action.value, decision.why,
-            )
-            for decision in retire_images(self.cloud, apply=apply)
-        ]  # fmt: skip
+            Retirement.of(ami.release.name if ami.release else ami.name, ami.where, one, apply=apply)
+            for ami, one in decisions
+        ]
 
-    def read_in(self, names: Iterable[str]) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:  # noqa: ARG002
+    def read_in(self) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
         """Read every image whose signed statement holds, whatever its definition is called by now."""
         return rebuild_machines(self.cloud), ()
 
-    def show(self, ref: str, known: Collection[str]) -> ShownMachine:
+    def show(self, ref: str) -> ShownMachine:
         """What AWS says of `ref`."""
-        return show_machine(self.cloud, ref, known)
+        return show_machine(self.cloud, ref, self.names)
+
+
+def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
+    """Write into the ledger what AWS knows: releases, images, snapshots. Run again, it changes nothing.
+
+    What is not signed by our key is not believed, and said; what a killed run left is the reaper's.
+    """
+    key, found = public_key(cloud), {}
+    for region in cloud.aws.all_regions:
+        for ami in ours_in(cloud, region):
+            if f"{cloud.prefix}{tags.REAP_AFTER}" in ami.tags:
+                continue
+            if problems := proof_of(cloud, ami, key).problems:
+                say(f"{ami.where} is passed over: {problems[0]}")
+            elif ami.release:
+                found[ami.release.digest] = ami.release
+                _record(cloud, ami, ami.release)
+    for release in newest_first(found.values())[::-1]:
+        cloud.ledger.record_release(said_by_ledger(cloud.ledger, release))
+    return newest_first(found.values())
+
+
+def _record(cloud: Cloud, ami: Ami, release: Release) -> None:
+    """The lines of an image and its snapshots; the snapshots' can be no parents until their digests are at hand."""
+    known = {line.resource for line in cloud.made(region=ami.region)}
+    if ami.id not in known:
+        cloud.ledger.record_made(_line(cloud, ami, release, "image", ami.name, ami.id, {"snapshots": ami.snapshots}))
+    linear = ami.tags[f"{cloud.prefix}{tags.LINEAR}"]
+    details = {"key": cloud.key(ami.region), "linear": linear, "gib": 0, "parent": "", "parent_linear": ""}
+    for snapshot in set(ami.snapshots) - known:
+        found = cloud.client("ec2", ami.region).call("DescribeSnapshots", SnapshotIds=[snapshot])["Snapshots"][0]
+        sized = details | {"gib": found["VolumeSize"], "key": found.get("KmsKeyId", "")}
+        cloud.ledger.record_made(_line(cloud, ami, release, "snapshot", snapshot, snapshot, sized))
+
+
+def _line(
+    cloud: Cloud, ami: Ami, release: Release, kind: str, token: str, resource: str, details: dict[str, object]
+) -> Made:
+    return Made(cloud.aws.account, ami.region, kind, token, release.name, release.content, release.digest,
+                release.published_at, resource, STANDING, details)  # fmt: skip

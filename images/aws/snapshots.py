@@ -6,19 +6,26 @@ The ledger is told before the service is; the service makes one snapshot for one
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
 from images.aws import requests, tags
-from images.aws.client import AwsError
+from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
-from images.aws.deltas import Upload, count, delta_on, plan_upload, whole, with_zeros
+from images.aws.deltas import Upload, count, delta_on, digests_at, plan_upload, whole, with_zeros
 from images.aws.model import Machine, Parent
-from images.aws.upload import require_disk, upload
+from images.aws.requests import put_block
 from images.ledger import Made
-from images.ledger.cloud_resources import BEGUN, GONE, STANDING
+from images.ledger.releases import BEGUN, GONE, STANDING
+from images.machine.blocks import BLOCK
 
 NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}
 REAP_AFTER = timedelta(days=2)
@@ -208,3 +215,61 @@ def _completed(cloud: Cloud, line: Made) -> bool:
             hint="publish again: it is uploaded anew",
         )
     return bool(found["State"] == "completed")
+
+
+TENTHS = 10
+
+
+def upload(
+    ebs: Client,
+    snapshot: str,
+    disk: Path,
+    indexes: Sequence[int],
+    digests: bytes,
+    *,
+    parallel: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Put the blocks `indexes` of `disk`, whose `digests` the service checks; `progress(done, of)` is told ten times.
+
+    Raises OutsideError where the disk is not there, or no longer what its digests say.
+    """
+    require_disk(disk)
+    told = _told(len(indexes), progress)
+    file = os.open(disk, os.O_RDONLY)
+
+    def put(index: int) -> None:
+        data = os.pread(file, BLOCK, index * BLOCK).ljust(BLOCK, b"\0")
+        ebs.call("PutSnapshotBlock", **put_block(snapshot, index, data, digests_at(digests, (index,))))
+        told()
+
+    try:
+        with ThreadPoolExecutor(parallel, thread_name_prefix="upload") as pool:
+            try:
+                for _ in pool.map(put, indexes):
+                    pass
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        os.close(file)
+
+
+def require_disk(disk: Path) -> None:
+    """Raises OutsideError where the disk is not there."""
+    if not disk.exists():
+        hint = "./goldsmith image.build NAME --no-cache makes it again"
+        raise OutsideError(f"the disk {disk.name} is not on this machine any more", hint=hint)
+
+
+def _told(total: int, progress: Callable[[int, int], None]) -> Callable[[], None]:
+    """A function to call after each block: it counts, and tells `progress` after every tenth of them."""
+    done, guard = itertools.count(1), Lock()
+    marks = {max(1, total * part // TENTHS) for part in range(1, TENTHS + 1)}
+
+    def one_more() -> None:
+        with guard:
+            if (number := next(done)) in marks:
+                progress(number, total)
+
+    return one_more

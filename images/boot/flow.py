@@ -11,12 +11,12 @@ from pathlib import Path
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import threads
+from hardening.foundation.process import run, threads
 from hardening.render import Overlay
-from images.boot import observations
-from images.boot.direct import direct
-from images.boot.guest import Credentials, Errand, live
+from images.boot import observations, unified
+from images.boot.guest import Errand, live
 from images.boot.model import Boot, BootReport, Level
+from images.boot.qemu import Direct
 from images.boot.vm import Disk, Task, a_uuid, accelerators, require_qemu, run_boot, seed
 
 QCOW2_MAGIC = b"QFI\xfb"
@@ -41,17 +41,16 @@ def boot(
 
 @dataclass(frozen=True)
 class Plan:
-    """What every boot of one gate shares. `planted` is for tests alone: faults that a machine is broken with."""
+    """What every boot of one gate shares."""
 
     disk: Disk
     level: Level
     errand: Errand
     work: Path
-    planted: Credentials | None = None
 
 
 def _plan(disk: Path, overlay: Overlay, level: Level, work: Path) -> Plan:
-    """The plan of the gate, with nothing planted."""
+    """The plan of the gate."""
     errand = Errand(live(overlay.checks), cloud_init=level is Level.FULL)
     machine = Disk(
         disk, _format(disk), a_uuid(),
@@ -95,7 +94,7 @@ def _second(plan: Plan, disk: Disk, first: Boot) -> tuple[CheckResult, list[Boot
 
 
 def _boot(plan: Plan, title: str, disk: Disk, errand: Errand, among: Sequence[str]) -> Boot:
-    task = Task(title, disk, plan.level, errand, plan.planted)
+    task = Task(title, disk, plan.level, errand)
     return run_boot(task, plan.work / title.replace(" ", "-"), among)
 
 
@@ -112,3 +111,33 @@ def _require_room(work: Path) -> None:
 def _format(disk: Path) -> str:
     with disk.open("rb") as file:
         return "qcow2" if file.read(4) == QCOW2_MAGIC else "raw"
+
+
+def direct(disk: Path, work: Path) -> Direct:
+    """What boots the raw `disk` without firmware: first without the initrd, with it where the kernel needs one.
+
+    The files are written to `work`. Raises OutsideError where the disk holds no unified kernel image.
+    """
+    work.mkdir()
+    found = unified.partitions(run(["sfdisk", "--json", str(disk)]).stdout)
+    image = work / "unified.efi"
+    where = f"{disk}@@{found.esp_offset}"
+    run(["mcopy", "-n", "-i", where, f"::{unified.EFI_PATH}", str(image)], env={"MTOOLS_SKIP_CHECK": "1"})
+    with image.open("rb") as file:
+        sections = unified.sections(file.read(unified.HEADERS_BYTES))
+    kernel, initrd, words = (_section(image, sections, name, work) for name in (".linux", ".initrd", ".cmdline"))
+    image.unlink()
+    bare, full = (unified.command_line(words.read_text(), found.root_uuid, initrd=with_it) for with_it in (False, True))
+    return Direct(kernel, bare, spare=Direct(kernel, full, initrd))
+
+
+def _section(image: Path, sections: dict[str, tuple[int, int]], name: str, work: Path) -> Path:
+    """One section of the image, as a file."""
+    if name not in sections:
+        raise OutsideError(f"{unified.EFI_PATH} has no section {name}: it is no unified kernel image")
+    offset, size = sections[name]
+    part = work / name.removeprefix(".")
+    with image.open("rb") as source, part.open("wb") as target:
+        source.seek(offset)
+        target.write(source.read(size))
+    return part

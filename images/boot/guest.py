@@ -95,11 +95,10 @@ def live(checks: Iterable[Check]) -> tuple[Check, ...]:
     return tuple(check for check in checks if re.search(r"\bLIVE\b", check.text))
 
 
-def credentials(guest: str, errand: Errand, planted: Credentials | None = None) -> Credentials:
-    """All that one boot needs; `guest` is the text of guest.sh, `planted` what a test breaks the machine with."""
+def credentials(guest: str, errand: Errand) -> Credentials:
+    """All that one boot needs; `guest` is the text of guest.sh."""
     return Credentials(
         {
-            **(planted.texts if planted else {}),
             "systemd.extra-unit.goldsmith-boot.service": UNIT,
             "systemd.unit-dropin.basic.target": "[Unit]\nWants=goldsmith-boot.service\n",
             SCRIPT: script(guest, errand),

@@ -126,13 +126,12 @@ class Disk:
 
 @dataclass(frozen=True)
 class Task:
-    """One boot to make. `planted` are faults that tests put into the machine; the gate itself never gives any."""
+    """One boot to make."""
 
     title: str
     disk: Disk
     level: Level
     errand: Errand
-    planted: Credentials | None = None
 
 
 def a_uuid() -> str:
@@ -191,7 +190,7 @@ def _attempt(task: Task, work: Path, accelerator: str) -> Boot:
     work.mkdir()
     limit = limits(task.level, accelerator)
     errand = replace(task.errand, patience_seconds=limit.patience)
-    machine = _machine(task.disk, credentials(GUEST.read_text(), errand, task.planted), work, accelerator)
+    machine = _machine(task.disk, credentials(GUEST.read_text(), errand), work, accelerator)
     start = time.monotonic()
     late = _runs_late(machine, work, limit.machine)
     passed = time.monotonic() - start

@@ -20,18 +20,18 @@ from hardening.foundation.errors import ContentError, GoldsmithError, OutsideErr
 from hardening.foundation.process import threads
 from hardening.waivers import BOOT_TITLES, about_check, how_to_ask
 from images.artifact import Artifact
+from images.boot import Level
 from images.build import BuildJob, Built, require_platform, require_tools
 from images.build import build as build_image
-from images.build.jobs import job_for
-from images.build.revoked_base import revoked_parent
 from images.build.workspace import sweep, workspace
 from images.context import Context
 from images.machine.trees import private_mounts
-from images.plan.change import Action
 from images.plan.graph import sorter, with_ancestors
-from images.plan.plan import BuildPlan
+from images.plan.plan import Action, BuildPlan
 from images.plan.planner import Planner
-from images.scan.judge import judge, refusal, without_judges
+from images.registry.releases import revocations_in
+from images.release.revocations import revoked_base
+from images.scan.judge import judge, only_check, refusal, without_judges
 from images.scan.verify import console_log, refusals, verify, waived
 from images.store.files import room_on
 from images.store.oci import Store
@@ -246,3 +246,94 @@ class _Builder:
 
 def _became(action: Action) -> str:
     return "was refused" if action is Action.REFUSED else "failed"
+
+
+def job_for(
+    context: Context, planner: Planner, plan: BuildPlan, *, work: Path, store: Store, docker_host: str = ""
+) -> BuildJob:
+    """The job that carries out `plan` in `work`, its results in `store`. Its parent must be built.
+
+    Raises OutsideError where packages or an upstream base cannot be fetched.
+    """
+    loaded = context.definitions[plan.name]
+    base, bootstrap = loaded.definition.base, planner.bootstrap(loaded)
+    return BuildJob(
+        name=plan.name,
+        definition=loaded.definition,
+        definition_folder=loaded.folder,
+        platform=plan.platform,
+        overlay=plan.overlay,
+        packages=plan.added,
+        debs=context.index.download(bootstrap, plan.added),
+        stanzas=context.index.stanzas(plan.added),
+        sources=planner.sources(loaded),
+        parent=planner.digests[base.golden] if base.golden else None,
+        upstream=planner.upstream.fetch(base.image) if base.image else None,
+        work=work,
+        store=store,
+        docker_host=docker_host,
+        archive=plan.inputs.get("archive", ""),
+    )
+
+
+def revoked_parent(context: Context, parent: str, content: str) -> RefusedError | None:
+    """Why nothing may be built on `content` of the definition `parent`; None where it is not revoked.
+
+    A registry that others write to is asked too. Where it cannot be, that is said: publication asks it again, and
+    fails.
+    """
+    shared = context.settings.registry.address
+    repository = f"{shared.rstrip('/')}/{parent}" if shared else parent
+    try:
+        ask = revocations_in(context.registry) if shared else None
+        found = revoked_base(context.ledger, repository, content, ask)
+    except OutsideError as error:
+        say(f"whether {parent} was revoked elsewhere is not known: {error.message}")
+        found = revoked_base(context.ledger, repository, content)
+    if found is None:
+        return None
+    base, (_, reason) = found
+    return RefusedError(
+        f"its base {base.name} was revoked: {reason}",
+        hint=f"change what is wrong in {base.name}; image.why {base.name} shows what would be built",
+    )
+
+
+def dev_build(
+    context: Context, name: str, level: Level, control: str = ""
+) -> tuple[str, tuple[CheckResult, ...]] | None:
+    """Build the machine `name` as it would be built now, boot it once at `level`; its digest and the results.
+
+    The loop of those who edit controls: a second boot, scans and the gate are left out, and nothing is kept.
+
+    With `control`, only that one is asked. None where the newest artifact is what would be built. Raises ContentError
+    where what it stands on must be built first, or the profile has no such control; and OutsideError.
+    """
+    planner = Planner(context)
+    loaded = context.definitions[name]
+    definition = loaded.definition
+    asked = only_check(planner.overlay(loaded), control, definition.profile)
+    *below, plan = planner.plan_all([name])
+    if plan.artifact:
+        return None
+    _require_built(name, below)
+    require_tools(definition)
+    say(f"{name}: building for this boot alone, because {plan.why[0]}; image.build {name} keeps it")
+    with workspace(context.settings) as work, private_mounts():
+        store = Store(work / "store", below=context.store)
+        job = job_for(context, planner, plan, work=work, store=store)
+        built = build_image(job)
+        checks = verify(
+            definition, asked, tree=built.tree, config=built.config, digest=built.digest, store=store, work=work,
+            docker_host="", level=level, twice=False,
+        )  # fmt: skip
+    return built.digest, checks
+
+
+def _require_built(name: str, below: list[BuildPlan]) -> None:
+    for plan in below:
+        if plan.action is Action.BUILD:
+            raise ContentError(
+                f"{name} stands on {plan.name}, which has changed too: {plan.why[0]}",
+                hint=f"./goldsmith image.build {plan.name}, then try {name} again",
+            )

@@ -10,20 +10,22 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, which
-from images.artifact import Package
+from images.artifact import Descriptor, Package
 from images.build import steps
+from images.build.config import stamp
 from images.build.job import BuildJob, Built
-from images.machine import trees
-from images.machine.disk import DiskSpec, assemble
+from images.machine import blocks, trees
+from images.machine.disk import DiskSpec, assemble, digests_of
 from images.machine.kernel import STUB, SYSTEM_PATH
-from images.machine.record import keep_disk, write_manifest
 from images.machine.trees import overlay, unmount
 from images.model import Machine
 from images.packages import debian
 from images.store.files import file_digest, require_free, room_on
+from images.store.oci import DISK_BLOCKS, MACHINE_CONFIG
 
 VERSION = "2"  # changes whenever the same tree would become another disk
 # What has a say in the bytes of a disk, and how it tells its version; without an option: by the program itself.
@@ -99,3 +101,31 @@ def _version(name: str, flag: str) -> str:
 
 def _of(file: Path | None) -> str:
     return file_digest(file)[:12] if file and file.exists() else "absent"
+
+
+def keep_disk(job: BuildJob, disk: Path, command_line: str, epoch: int) -> dict[str, Any]:
+    """Move the raw `disk` into the job's store, with the digests of its blocks; the image's configuration."""
+    inherited = job.store.config(job.parent)["listens"] if job.parent else []
+    machine = job.definition.machine or Machine()
+    digests = digests_of(disk)
+    linear, size_bytes = blocks.linear(digests), disk.stat().st_size
+    job.store.put_bytes(digests, DISK_BLOCKS)
+    place = job.store.own_disk(linear)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    disk.replace(place)
+    return {
+        "architecture": job.platform.removeprefix("linux/"),
+        "os": "linux",
+        "created": stamp(epoch),
+        "command_line": command_line,
+        "listens": sorted({*inherited, *machine.listens}),
+        "disk": {"linear": linear, "size_bytes": size_bytes},
+    }
+
+
+def write_manifest(job: BuildJob, config: dict[str, Any]) -> str:
+    """Write the content manifest over the block digests of the disk that `config` names; its digest."""
+    linear = config["disk"]["linear"]
+    layer = Descriptor(DISK_BLOCKS, linear, job.store.blob(linear).stat().st_size)
+    annotations = {"org.opencontainers.image.base.digest": job.parent} if job.parent else None
+    return job.store.write_image(config, [layer], annotations, MACHINE_CONFIG).digest

@@ -6,15 +6,18 @@ asks now. An address that fails never takes away the last good copy: its age sho
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import digest
 from hardening.foundation.settings import ROOT, Settings
-from images.feeds import debsecan, download, facts, kev, openscap, sample, trivy_db
+from images.feeds import download, facts, openscap, trivy_db
 from images.scan.base import Feed
 from images.store.files import file_digest
 
@@ -61,14 +64,14 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
     if not SUITE.fullmatch(suite):
         raise OutsideError(f"there is no data for {suite!r}, which is no name of a suite")
     if not place:
-        return sample.compile_sample(SAMPLE, suite, kept / "sample")
+        return compile_sample(SAMPLE, suite, kept / "sample")
     if _is_address(place):
         address = f"{place.rstrip('/')}/{suite}"
-        return download.fetch(address, kept / "debsecan", suite, settings, now, after, look=debsecan.facts)
+        return download.fetch(address, kept / "debsecan", suite, settings, now, after, look=facts.debsecan_facts)
     directory = ROOT / place
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
-    debsecan.facts(directory / suite)
+    facts.debsecan_facts(directory / suite)
     dated = facts.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
     return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
 
@@ -111,12 +114,12 @@ def exploited(settings: Settings, now: datetime) -> Exploited:
         return Exploited()
     if _is_address(place):
         kept = settings.state_dir / "feeds" / "kev"
-        feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, look=kev.facts)
-        return Exploited(kev.ids(kept / "kev.json"), feed)
+        feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, look=facts.exploited_facts)
+        return Exploited(facts.exploited_ids(kept / "kev.json"), feed)
     file = ROOT / place
     try:
-        dated = kev.facts(file).date or _modified(file)
-        return Exploited(kev.ids(file), Feed(file.parent, dated, f"file {file}"))
+        dated = facts.exploited_facts(file).date or _modified(file)
+        return Exploited(facts.exploited_ids(file), Feed(file.parent, dated, f"file {file}"))
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
 
@@ -127,3 +130,36 @@ def _is_address(place: str) -> bool:
 
 def _modified(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+Advisories = Mapping[str, Mapping[str, list[str]]]
+
+
+def compile_sample(folder: Path, suite: str, into: Path) -> Feed:
+    """The sample of `suite` in debsecan's format in `into`. Raises OutsideError where none ships for that suite."""
+    path = folder / f"{suite}.json"
+    if not suite or not path.is_file():
+        raise OutsideError(f"no sample of advisories ships for {suite or 'an unknown suite'}; set feeds.debsecan")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    compiled = debsecan_format(document["sources"])
+    into.mkdir(parents=True, exist_ok=True)
+    if not (into / suite).is_file() or (into / suite).read_bytes() != compiled:
+        fresh = into / f".{suite}.{digest(compiled)[-8:]}.new"
+        fresh.write_bytes(compiled)
+        fresh.replace(into / suite)
+    date = datetime.fromisoformat(document["date"]).replace(tzinfo=UTC)
+    return Feed(into, date, f"sample of {document['date']}", digest(compiled), sample=True)
+
+
+def debsecan_format(sources: Advisories) -> bytes:
+    """Source package → fixed version → vulnerabilities, as a debsecan release file (its "VERSION 1"). Pure."""
+    ids = sorted({cve for fixes in sources.values() for cves in fixes.values() for cve in cves})
+    number = {cve: index for index, cve in enumerate(ids)}
+    lines = [
+        f"{source},{number[cve]},S ?F,{version},"
+        for source, fixes in sorted(sources.items())
+        for version, cves in sorted(fixes.items())
+        for cve in sorted(cves)
+    ]
+    text = "\n".join(["VERSION 1", *(f"{cve},," for cve in ids), "", *lines, "", "", ""])
+    return zlib.compress(text.encode(), 9)

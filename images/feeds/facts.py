@@ -1,7 +1,12 @@
-"""What a look inside a feed's data found, and when newer data may replace older. Pure."""
+"""A look inside the data of feeds: what is found there, and when newer data may replace older.
+
+debsecan's data (its "VERSION 1", zlib-compressed) is read line by line, never as a whole.
+"""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -9,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import JSON_BYTES, parse_json, read_all
+from hardening.foundation.limits import CHUNK, FEED_LINE, FEED_TEXT, JSON_BYTES, Meter, parse_json, read_all
 
 SHRINKS_TO = 0.5
 """The least part of its entries that newer data must still have: lists of vulnerabilities grow."""
@@ -57,3 +62,99 @@ def in_header(text: str) -> datetime | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return dated.astimezone(UTC) if dated.tzinfo else dated.replace(tzinfo=UTC)
+
+
+EXPLOITED = "the list of exploited vulnerabilities"
+EXPLOITED_CANARIES = frozenset({"CVE-2014-0160", "CVE-2014-6271", "CVE-2021-44228"})
+"""Heartbleed, Shellshock and Log4Shell, which CISA's list holds for good."""
+
+
+def exploited_facts(path: Path) -> Facts:
+    """What is in CISA's list in `path` (its JSON, or its bare list). Raises OutsideError where it is none, or empty."""
+    value = _read_exploited(path)
+    ids = _exploited_ids(value)
+    return Facts(len(ids), EXPLOITED_CANARIES & ids, in_json(value, "dateReleased"))
+
+
+def exploited_ids(path: Path) -> frozenset[str]:
+    """The ids in the file `path`. Raises OutsideError where it is no such list, or an empty one."""
+    return _exploited_ids(_read_exploited(path))
+
+
+def _read_exploited(path: Path) -> Any:
+    with path.open("rb") as file:
+        return parse_json(read_all(file, JSON_BYTES, EXPLOITED), EXPLOITED)
+
+
+def _exploited_ids(value: Any) -> frozenset[str]:
+    try:
+        found = [item["cveID"] for item in (value["vulnerabilities"] if isinstance(value, dict) else value)]
+    except (KeyError, TypeError):
+        found = [None]
+    if not all(isinstance(one, str) for one in found):
+        raise OutsideError(f"{EXPLOITED} is not CISA's JSON")
+    if not found:
+        raise OutsideError(f"{EXPLOITED} is empty")
+    return frozenset(found)
+
+
+DEBSECAN = "the debsecan data"
+VULNERABILITIES, PACKAGES = 1, 2  # sections, which empty lines end
+DEBSECAN_CANARIES = frozenset({"curl", "glibc", "linux", "openssl", "systemd"})
+"""Source packages that never are without a line: data that loses one was cut or tampered with."""
+
+
+def debsecan_facts(path: Path) -> Facts:
+    """What is in the file `path`: a line for each pair of source package and vulnerability.
+
+    Raises OutsideError where it is no debsecan data, was cut short, is over a limit, or names no vulnerability.
+    """
+    pieces = _unpacked(path)
+    lines = _lines(pieces)
+    if next(lines, "") != "VERSION 1":
+        raise OutsideError(f"{DEBSECAN} is cut short or of an unknown format")
+    entries, canaries, section = 0, set[str](), VULNERABILITIES
+    for line in lines:
+        if not line:
+            section += 1
+        elif section == PACKAGES:
+            entries += 1
+            if (source := line.partition(",")[0]) in DEBSECAN_CANARIES:
+                canaries.add(source)
+        if section > PACKAGES:
+            break
+    for _ in pieces:  # to the end, which may be cut off or beyond the limit
+        pass
+    if not entries:
+        raise OutsideError(f"{DEBSECAN} names no vulnerability")
+    return Facts(entries, frozenset(canaries))
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    """The lines of a text that comes in pieces, one at a time."""
+    rest = b""
+    for part in pieces:
+        *whole, rest = (rest + part).split(b"\n")
+        FEED_LINE.require(len(rest), DEBSECAN)
+        try:
+            yield from (line.decode() for line in whole)
+        except UnicodeDecodeError:
+            raise OutsideError(f"{DEBSECAN} is not zlib-compressed text") from None
+    yield rest.decode(errors="replace")
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    """The decompressed text, in pieces of at most CHUNK bytes."""
+    unpacker, meter = zlib.decompressobj(), Meter(FEED_TEXT, DEBSECAN)
+    with path.open("rb") as file:
+        left = file.read(CHUNK)
+        while left and not unpacker.eof:
+            try:
+                part = unpacker.decompress(left, CHUNK)
+            except zlib.error:
+                raise OutsideError(f"{DEBSECAN} is not zlib-compressed text") from None
+            meter.add(len(part))
+            yield part
+            left = unpacker.unconsumed_tail or file.read(CHUNK)
+    if not unpacker.eof:
+        raise OutsideError(f"{DEBSECAN} is cut short or of an unknown format")

@@ -23,7 +23,7 @@ TOLD = "told-"
 class ScanRecord:
     """What the scanners last said of a content; `sbom` is the SBOM's digest in the store.
 
-    `inputs`: by scanner, what its report was made from (`images.scan.scan_cache`); `suite`: of the image.
+    `inputs`: by scanner, what its report was made from (`images.scan.flow`); `suite`: of the image.
     """
 
     reports: tuple[ScanReport, ...]

@@ -1,4 +1,4 @@
-"""A disk as blocks: their digests, the one digest over all of them, and what differs between two disks.
+"""A disk as blocks: their digests, the one digest over all of them, and which ones differ between two disks.
 
 Blocks are those of EBS direct: 524,288 bytes, numbered from the start of the disk; a last one that is short counts as
 filled up with zeros.
@@ -7,31 +7,10 @@ filled up with zeros.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 BLOCK = 524_288
 SIZE = 32
 ZERO = hashlib.sha256(bytes(BLOCK)).digest()
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much of a new disk differs from an old one: counts of blocks."""
-
-    changed: int
-    became_zero: int
-    blocks: int
-    with_data: int
-
-    @property
-    def of_all(self) -> float:
-        """Changed blocks as a share of all blocks, 0 to 1."""
-        return self.changed / self.blocks
-
-    @property
-    def of_data(self) -> float:
-        """Changed blocks as a share of the blocks that hold anything but zeros; may exceed 1 where many became zero."""
-        return self.changed / max(1, self.with_data)
 
 
 def digest_of(block: bytes) -> bytes:
@@ -64,14 +43,3 @@ def delta(parent: bytes, child: bytes) -> tuple[int, ...]:
     """
     old, new = split(parent), split(child)
     return tuple(index for index, digest in enumerate(new) if index >= len(old) or digest != old[index])
-
-
-def with_data(digests: bytes) -> tuple[int, ...]:
-    """The indexes of the blocks that hold anything but zeros."""
-    return tuple(index for index, digest in enumerate(split(digests)) if digest != ZERO)
-
-
-def difference(parent: bytes, child: bytes) -> Difference:
-    """How much of the child's disk differs from the parent's."""
-    changed, new = delta(parent, child), split(child)
-    return Difference(len(changed), sum(new[index] == ZERO for index in changed), len(new), len(with_data(child)))

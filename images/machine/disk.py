@@ -1,20 +1,25 @@
 """A finished tree as a raw disk that boots by UEFI: GPT, an EFI system partition with one kernel image, ext4 root.
+Its blocks, read without reading holes, and the same disk as qcow2.
 
 No loop device and no mount is needed, and the same tree gives the same bytes on any day.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from hardening.foundation.process import dies_with_us, run, threads
-from images.machine import filesystem, kernel
+from images.machine import blocks, filesystem, kernel
 from images.store.files import room_on
 
 MIB = 1 << 20
+HASHERS = 2  # hashing releases the interpreter's lock
 SEED = "0d1b62a1-6f0e-4a55-9d3c-6a1f3f0a7f10"
 ESP = """[Partition]
 Type=esp
@@ -31,6 +36,7 @@ SizeMaxBytes={size}
 """
 ROOT_NAME = "Linux"  # the partition's, one of those that trivy reads; the file system in it has a label of its own
 HINT = "Debian's packages systemd-repart, dosfstools and mtools make disks; ./goldsmith setup --machines installs them"
+CONVERT_HINT = "Debian's package qemu-utils has qemu-img; ./goldsmith setup --machines installs it"
 
 
 @dataclass(frozen=True)
@@ -89,3 +95,52 @@ def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int
     done = run(dies_with_us(argv), env={"SOURCE_DATE_EPOCH": str(epoch)}, hint=HINT)
     root = next(part for part in json.loads(done.stdout) if part["label"] == ROOT_NAME)
     return filesystem.FilePlacement(disk, root["offset"], root["raw_size"])
+
+
+def digests_of(disk: Path) -> bytes:
+    """The SHA-256 of every block of a raw disk, concatenated. Holes cost nothing: their digest is known."""
+    with disk.open("rb") as file, ThreadPoolExecutor(HASHERS) as pool:
+        descriptor = file.fileno()
+        count = _count(descriptor)
+        found = [blocks.ZERO] * count
+        written = list(_written(descriptor, count))
+        hashed = pool.map(lambda index: blocks.digest_of(_block(descriptor, index)), written)
+        for index, digest in zip(written, hashed, strict=True):
+            found[index] = digest
+    return b"".join(found)
+
+
+def convert_to_qcow2(disk: Path, target: Path) -> None:
+    """Write the raw `disk` as a compressed qcow2 image; whole or not at all. Raises OutsideError."""
+    part = target.with_name(f".{target.name}.part")
+    options = ["-f", "raw", "-O", "qcow2", "-c", "-m", "1", "-o", "compat=1.1,compression_type=zlib"]
+    try:
+        with room_on(target.parent):
+            run(["qemu-img", "convert", *options, str(disk), str(part)], hint=CONVERT_HINT)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _count(descriptor: int) -> int:
+    return -(-os.fstat(descriptor).st_size // blocks.BLOCK)
+
+
+def _block(descriptor: int, index: int) -> bytes:
+    return os.pread(descriptor, blocks.BLOCK, index * blocks.BLOCK).ljust(blocks.BLOCK, b"\0")
+
+
+def _written(descriptor: int, count: int) -> Iterator[int]:
+    """The blocks that are not wholly a hole."""
+    position, size = 0, blocks.BLOCK
+    while position < count * size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        first, last = max(start, position) // size, -(-end // size)
+        yield from range(first, last)
+        position = last * size

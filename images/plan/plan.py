@@ -4,18 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from hardening.foundation.hashing import digest_of
 from hardening.render import Overlay
 from images.artifact import Artifact, Package
 from images.model import CONTAINER_ONLY, Definition
-from images.plan.change import Action, Change
 
 # What a definition says about dates and duties does not change a byte of the image.
 NOT_CONTENT = {"title", "owner", "lifecycle", "policy", "promote"}
 # Nor does how it is tried out, but what was verified otherwise is not verified: a change of these builds it again.
 VERIFY = {"smoke", "tmpfs"}
+
+
+class Action(StrEnum):
+    """What became, or would become, of an image."""
+
+    BUILD = "build"
+    BUILT = "built"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One input that differs from the last artifact's; `kind` says which: package, control, definition and so on."""
+
+    kind: str
+    name: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        if self.kind == "package" and not self.old:
+            return f"package {self.name} {self.new} added"
+        if self.kind == "package" and not self.new:
+            return f"package {self.name} {self.old} removed"
+        if self.kind == "package":
+            return f"package {self.name} {self.old} → {self.new}"
+        what = self.kind if self.kind == self.name else f"{self.kind} {self.name}"
+        if self.kind in {"control", "check", "file", "hardening file"} and not (self.old and self.new):
+            return f"{what} {'is new' if self.new else 'is gone'}"
+        return f"{what} changed"
 
 
 @dataclass(frozen=True)

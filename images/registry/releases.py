@@ -1,20 +1,20 @@
-"""Reading releases back from the registry: the truth that the ledger can be rebuilt from."""
+"""Releases in the registry, read back and removed: the truth that the ledger can be rebuilt from."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
 
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from images.artifact import Release
 from images.documents import REVOCATION
 from images.registry.answers import NotFoundError
 from images.registry.client import Manifest, Registry, split
-from images.registry.referrers import attached, latest
+from images.registry.referrers import attached, detach_all, latest
 from images.release import lifecycle
+from images.release.revocations import Ask, Told
 from images.release.store import CHANNELS, PREVIOUS
 
 DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
@@ -56,12 +56,7 @@ def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ..
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda tag: _release_or_none(registry, f"{repository}:{tag}", prefix), tags)
         unique = {release.digest: release for release in found if release}
-    return newest_first(unique.values())
-
-
-def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
-    """Releases by their day, the newest first."""
-    return tuple(sorted(releases, key=lambda release: (release.published_at, release.digest), reverse=True))
+    return lifecycle.newest_first(unique.values())
 
 
 def channels_of(registry: Registry, repository: str) -> dict[str, str]:
@@ -69,6 +64,15 @@ def channels_of(registry: Registry, repository: str) -> dict[str, str]:
     tags = [tag for tag in registry.tags(repository) if tag.removesuffix(PREVIOUS) in CHANNELS]
     found = {tag: registry.find(f"{repository}:{tag}") for tag in tags}
     return {tag: manifest.digest for tag, manifest in found.items() if manifest}
+
+
+def remove(registry: Registry, release: Release, *, with_content: bool) -> None:
+    """Remove a release with all that is attached to it, and its content where nothing else needs that."""
+    detach_all(registry, release.repository, release.digest)
+    if with_content:
+        detach_all(registry, release.repository, release.content)
+        registry.delete(release.repository, release.content)
+    registry.delete(release.repository, release.digest)
 
 
 def _release_or_none(registry: Registry, reference: str, prefix: str) -> Release | None:
@@ -98,13 +102,23 @@ def revoked_in(registry: Registry, release: Release, prefix: str) -> Release:
     return release
 
 
-def revocation_of(registry: Registry, repository: str, subject: str, prefix: str) -> tuple[datetime, str] | None:
+def revocation_of(registry: Registry, repository: str, subject: str, prefix: str) -> Told | None:
     """When and why what has the digest `subject` was revoked, as the repository tells it."""
     revocation = latest(attached(registry, repository, subject), REVOCATION)
     return _told(revocation.annotations, prefix, f"{repository}@{subject}") if revocation else None
 
 
-def _told(said: Mapping[str, str], prefix: str, what: str) -> tuple[datetime, str]:
+def revocations_in(registry: Registry) -> Ask:
+    """What a registry tells of its own repositories, and nothing of others'."""
+
+    def ask(repository: str, digest: str) -> Told | None:
+        ours = repository.startswith(registry.repository(""))
+        return revocation_of(registry, repository, digest, registry.settings.annotation_prefix) if ours else None
+
+    return ask
+
+
+def _told(said: Mapping[str, str], prefix: str, what: str) -> Told:
     try:
         return lifecycle.moment(said[f"{prefix}revoked-at"]), said.get(f"{prefix}revoked-reason", "")
     except (KeyError, ValueError) as error:

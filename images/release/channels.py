@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
-from hardening.foundation.errors import RefusedError, UsageError
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from images.artifact import Release
 from images.ledger import Move
 from images.release.history import before, below, chosen_back, refuse_ended, refuse_judged, worse
@@ -41,14 +41,14 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> Change:
     does not become `stable` by the way.
     """
     require_may_publish(to.settings.roots, to.settings.judging, policy)
-    chosen = to.revoked(to.channel(name, "candidate"))
+    chosen = to.revoked(to.meant(f"{name}:candidate"))
     if chosen.name != name:
         raise RefusedError(
             f"what {to.repository(name)}:candidate points to calls itself {chosen.name}",
             hint=f"who can write to that repository? ./goldsmith image.publish {name} publishes a right one",
         )
-    refuse_ended(chosen, to.now)
-    to.require_evidence(chosen, policy)
+    refuse_ended(chosen, to.now, "stable stays where it is")
+    refuse_judged(chosen, to.evidence(chosen), policy)
     refuse_judged(chosen, gate(chosen), policy)
     return _move(to, chosen, "stable", "promote")
 
@@ -67,7 +67,7 @@ def rollback(to: ReleaseStore, name: str, *, channel: str = "stable", reason: st
     return replace(_back(to, chosen, channel, "rollback"), note=note and f"this release {note}")
 
 
-def revoke(to: ReleaseStore, ref: str, reason: str, known: Collection[str] = ()) -> tuple[Change, ...]:
+def revoke(to: ReleaseStore, ref: str, reason: str) -> tuple[Change, ...]:
     """Take a release out of policy everywhere, and move the channels that point to it back where they can.
 
     What is wrong is inside the content, so every release over the same content goes with it, and every one that is
@@ -75,10 +75,9 @@ def revoke(to: ReleaseStore, ref: str, reason: str, known: Collection[str] = ())
     """
     if not reason.strip():
         raise UsageError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
-    release = to.meant(ref, known)
+    release = to.meant(ref)
     over = {release.digest: release, **{one.digest: one for one in to.ledger.releases_of_content(release.content)}}
-    ours = to.repository("")
-    every = [one for one in with_children(to.ledger, over).values() if one.repository.startswith(ours)]
+    every = [one for one in with_children(to.ledger, over).values() if one.repository.startswith(to.place)]
     for one in every:
         same = one.content == release.content
         to.mark_revoked(one, reason if same else f"its base {release.name} was revoked: {reason}")
@@ -148,3 +147,16 @@ def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Col
         return _back(to, chosen, channel, "revoke")
     note = "no earlier release to go back to: it still points to the revoked one; publish a good one"
     return Change(name, channel, found[0], found[0], applied=False, note=note)
+
+
+def rebuild(to: ReleaseStore) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
+    """Write into the ledger what a store knows: releases, revocations, channels, artifacts, judgements.
+
+    Lines of what was never published (rollouts, audit, days of first sight) cannot come back. Run again, it changes
+    nothing; returns the releases, and what could not be read: that stops no other image.
+    """
+    releases, errors = to.read_in()
+    for repository in sorted({release.repository for release in releases}):
+        read_in_moves(to, repository)
+    to.note("rebuild", "ledger", f"{len(releases)} releases read from {to.place.rstrip('/')}")
+    return releases, errors

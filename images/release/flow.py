@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from hardening.catalog import require_may_publish
+from hardening.catalog import load_policy, require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.console import say
+from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from images.aws.preflight import preflight
+from images.artifact import Artifact, Release
 from images.build.flow import BuildOutcome, build
 from images.context import Context
-from images.plan.change import Action
 from images.plan.graph import order
+from images.plan.plan import Action
+from images.release.channels import Gate
 from images.release.lifecycle import near_expiry
 from images.release.publish import release
 from images.release.stores import store_of
@@ -61,24 +63,25 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
 
 def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
     """The outcomes of images that could not be published whatever was built, asked before anything is."""
-    known = {name: found for name in names if (found := context.definitions.get(name))}
-    told = {name: error for name in known if (error := _may_not_publish(context, name))}
-    machines = [name for name, found in known.items() if found.definition.is_machine and name not in told]
-    try:
-        if machines:
-            preflight(context.cloud)
-    except GoldsmithError as error:
-        told |= dict.fromkeys(machines, error)
-    return {name: _never_built(name, error) for name, error in told.items()}
+    asked: dict[str, GoldsmithError | None] = {}
+    told = {name: _may_not_publish(context, name, asked) for name in names if name in context.definitions}
+    return {name: _never_built(name, error) for name, error in told.items() if error}
 
 
-def _may_not_publish(context: Context, name: str) -> GoldsmithError | None:
-    """Why the policy that judges the image may not publish it; None where it may."""
+def _may_not_publish(context: Context, name: str, asked: dict[str, GoldsmithError | None]) -> GoldsmithError | None:
+    """Why the image may not be published, by policy or store; None where it may. Each place is `asked` only once."""
     try:
         require_may_publish(context.settings.roots, context.settings.judging, context.policy_of(name))
+        store = store_of(context, name)
     except GoldsmithError as error:
         return error
-    return None
+    if store.place not in asked:
+        try:
+            asked[store.place] = None
+            store.publication()
+        except GoldsmithError as error:
+            asked[store.place] = error
+    return asked[store.place]
 
 
 def _never_built(name: str, error: GoldsmithError) -> ReleaseOutcome:
@@ -122,3 +125,37 @@ def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
         built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
         built.reasons, verdict=judgement.verdict,
     )  # fmt: skip
+
+
+def gate(context: Context, policy: str) -> Gate:
+    """The gate's answer over a release's content by the policy of that name: today's, or one that still counts.
+
+    What a registry says was judged, or what `image.rebuild` read there, is no answer. Raises RefusedError.
+    """
+    return lambda release: _today(context, release, policy)
+
+
+def _today(context: Context, release: Release, policy: str) -> Verdict:
+    """Judge the content again; where it is no longer on this machine, what was said here last, if not too long ago."""
+    if artifact := _artifact(context, release):
+        return judge(context, artifact, policy).verdict
+    again = f"./goldsmith image.publish {release.name} judges it on this machine"
+    told = f"{release.name} {release.digest[:19]}"
+    last = context.ledger.verdict(release.content)
+    if last is None:
+        raise RefusedError(f"{told} was never judged on this machine, and its content is not here", hint=again)
+    most = load_policy(context.settings.roots, policy).image.judges.data_max_age
+    if context.now - last.judged_at > most:
+        raise RefusedError(
+            f"{told} was last judged on {last.judged_at:%Y-%m-%d}, longer ago than the {shown(most)} of the policy "
+            f"{policy} (image.judges.data_max_age), and its content is not here to be judged again",
+            hint=again,
+        )
+    return last
+
+
+def _artifact(context: Context, release: Release) -> Artifact | None:
+    """The artifact whose content the release is over, if it is here whole."""
+    if release.name not in context.definitions or not context.store.whole(release.content):
+        return None
+    return next((one for one in context.ledger.artifacts(release.name) if one.digest == release.content), None)

@@ -59,14 +59,17 @@ def worse(release: Release, now: datetime) -> str:
     return f"expired on {release.expires_at:%Y-%m-%d}" if release.expires_at <= now else ""
 
 
-def refuse_ended(release: Release, now: datetime) -> None:
-    """Raise RefusedError where a release is revoked or has expired."""
+def refuse_ended(release: Release, now: datetime, outcome: str) -> None:
+    """Raise RefusedError where a release, or what would become one, is revoked or has expired; `outcome`: what then."""
     state = status(release, now)
     if state is Status.REVOKED:
-        raise RefusedError(f"{shown(release)} was revoked: {release.revoked_reason}", hint="publish another one first")
+        raise RefusedError(
+            f"{shown(release)} was revoked: {release.revoked_reason}; {outcome}",
+            hint="change what is wrong inside it, and publish that; a new date would only hide it",
+        )
     if state is Status.EXPIRED:
         hint = f"./goldsmith image.publish {release.name} re-dates it"
-        raise RefusedError(f"{shown(release)} expired on {release.expires_at:%Y-%m-%d}", hint=hint)
+        raise RefusedError(f"{shown(release)} expired on {release.expires_at:%Y-%m-%d}; {outcome}", hint=hint)
 
 
 def refuse_judged(release: Release, verdict: Verdict, policy: str) -> None:
@@ -76,20 +79,15 @@ def refuse_judged(release: Release, verdict: Verdict, policy: str) -> None:
             f"{shown(release)}: its verdict is about {verdict.subject} {verdict.content[:19]}".rstrip(),
             hint=f"./goldsmith image.publish {release.name} judges it; who attached that one?",
         )
-    refuse_policy(release, verdict.policy, policy)
+    if verdict.policy != policy:
+        raise RefusedError(
+            f"{shown(release)} was judged by the policy {verdict.policy}, and the policy {policy} decides on stable",
+            hint=f"./goldsmith image.publish {release.name} judges it by {policy}; if {verdict.policy} is meant: "
+            f"./goldsmith image.promote {release.name} --policy {verdict.policy}",
+        )
     if not verdict.allowed:
         reasons = "\n".join(reason.what for reason in verdict.refusals)
         raise RefusedError(f"{shown(release)} is refused by policy {verdict.policy}", evidence=reasons)
-
-
-def refuse_policy(release: Release, judged_by: str, policy: str) -> None:
-    """Raise RefusedError where another policy judged a release than the one that decides on `stable`."""
-    if judged_by != policy:
-        raise RefusedError(
-            f"{shown(release)} was judged by the policy {judged_by}, and the policy {policy} decides on stable",
-            hint=f"./goldsmith image.publish {release.name} judges it by {policy}; if {judged_by} is meant: "
-            f"./goldsmith image.promote {release.name} --policy {judged_by}",
-        )
 
 
 def shown(release: Release) -> str:

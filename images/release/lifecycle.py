@@ -4,10 +4,11 @@ They stand in the annotations of the release's index, never in a label: labels a
 would inherit its parent's expiry.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
+from typing import Any
 
 from hardening.foundation.errors import ContentError
 from images.artifact import Release
@@ -59,6 +60,16 @@ def status(release: Release, now: datetime) -> Status:
 def near_expiry(release: Release, now: datetime) -> bool:
     """Whether it is time to judge `release` again and re-date it (or its end has already come)."""
     return now >= release.warn_at
+
+
+def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
+    """Releases by their day, the newest first."""
+    return tuple(sorted(releases, key=lambda release: (release.published_at, release.digest), reverse=True))
+
+
+def based(draft: Release, content: Mapping[str, Any]) -> Release:
+    """The draft with the digest of its base, which the manifest of its content tells."""
+    return replace(draft, base_digest=(content.get("annotations") or {}).get(f"{OCI}base.digest", ""))
 
 
 def annotations(release: Release, prefix: str) -> dict[str, str]:

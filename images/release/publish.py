@@ -14,13 +14,16 @@ from typing import Literal
 from hardening.catalog import require_may_publish
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.hashing import canonical
+from hardening.foundation.locks import only_one
 from images import documents
 from images.artifact import Artifact, Release
 from images.documents import Document
 from images.ledger import Begun
 from images.model import Definition
 from images.release import lifecycle
-from images.release.store import ReleaseStore
+from images.release.channels import point
+from images.release.history import refuse_ended
+from images.release.store import Publication, ReleaseStore
 from images.scan.judge import Judgement
 
 TAKEN_UP_WITHIN = timedelta(days=1)
@@ -46,18 +49,22 @@ def release(
     policy = judgement.verdict.policy
     require_may_publish(to.settings.roots, to.settings.judging, policy)
     refuse(to.now, definition, judgement)
-    with to.publishing(definition.name):
-        draft = _draft(to, artifact, definition, policy, to.now)
-        refuse_revoked(to.revoked(draft))
-        begun = _take_up(to, draft, artifact, definition)
-        standing = None if begun or redate else _standing(to, draft, definition)
+    making, lock = to.publication(), to.settings.state_dir / "locks" / f"publish-{definition.name}.lock"
+    with only_one(lock, f"publishing {definition.name}"):
+        draft = _draft(to, making, artifact, definition, policy, to.now)
+        refuse_ended(to.revoked(draft), to.now, "nothing was published")
+        begun = _take_up(to, making, draft, artifact, definition)
+        standing = None if begun or redate else _standing(to, making, draft, definition)
         chosen = begun.release if begun else standing or draft
-        said = begun.documents if begun else release_documents(chosen, judgement)
-        to.refuse_taken(chosen)
+        begun = begun or Begun(chosen, release_documents(chosen, judgement))
+        making.refuse_taken(chosen)
         earlier = [known for known in to.ledger.releases_of_content(chosen.content) if known.digest != chosen.digest]
         if chosen is draft:
-            to.ledger.begin_publication(Begun(chosen, said))
-        to.complete(chosen, artifact, judgement, said)
+            to.ledger.begin_publication(begun)
+        making.make(begun, artifact, judgement)
+        _record(to, chosen)
+        making.settle(chosen)
+        point(to, chosen, "candidate", "publish")
         to.ledger.end_publication(chosen)
     return Published(chosen, "unchanged" if standing else "re-dated" if earlier else "published")
 
@@ -90,24 +97,17 @@ def refuse(now: datetime, definition: Definition, judgement: Judgement) -> None:
         )
 
 
-def refuse_revoked(draft: Release) -> None:
-    """Raise RefusedError where what would be published holds what was revoked, under whatever name and date."""
-    if draft.revoked_at:
-        raise RefusedError(
-            f"the content of {draft.name} was revoked: {draft.revoked_reason}; nothing was published",
-            hint="change what is wrong inside it; a new date would only hide it",
-        )
-
-
-def _draft(to: ReleaseStore, artifact: Artifact, definition: Definition, policy: str, day: datetime) -> Release:
+def _draft(
+    to: ReleaseStore, making: Publication, artifact: Artifact, definition: Definition, policy: str, day: datetime
+) -> Release:
     """The release that would be made on `day`; its digest is known before anything is made.
 
     `policy` is the one that judged it, which may not be the definition's own.
     """
-    repository, base = to.repository(definition.name), definition.base
+    base = definition.base
     draft = Release(
         name=definition.name,
-        repository=repository,
+        repository=to.repository(definition.name),
         digest="",
         content=artifact.digest,
         input_digest=artifact.input_digest,
@@ -115,32 +115,43 @@ def _draft(to: ReleaseStore, artifact: Artifact, definition: Definition, policy:
         policy=policy,
         **asdict(lifecycle.dates(definition.lifecycle, day)),
         base_name=to.repository(base.golden) if base.golden else base.image or "",
-        base_digest=to.annotations(repository, artifact).get(f"{lifecycle.OCI}base.digest", ""),
     )
-    return replace(draft, digest=to.digest(draft, artifact))
+    return making.with_digests(draft, artifact)
 
 
-def _take_up(to: ReleaseStore, draft: Release, artifact: Artifact, definition: Definition) -> Begun | None:
+def _take_up(
+    to: ReleaseStore, making: Publication, draft: Release, artifact: Artifact, definition: Definition
+) -> Begun | None:
     """The publication that a killed run began, if this run would make the same; what it began otherwise is put away."""
     taken = None
     for begun in to.ledger.open_publications(draft.repository):
         day = begun.release.published_at
-        same = _draft(to, artifact, definition, draft.policy, day) == begun.release
+        same = _draft(to, making, artifact, definition, draft.policy, day) == begun.release
         if same and to.now - day < TAKEN_UP_WITHIN:
             taken = begun
         else:
-            to.put_away(begun.release, draft)
+            if to.ledger.release(begun.release.digest):  # it got as far as a release
+                making.settle(begun.release)
+            else:
+                making.put_away(begun.release, draft)
             to.ledger.end_publication(begun.release)
             subject = f"{draft.repository}@{begun.release.digest}"
             to.note("publish", subject, "a publication that was cut short was put away")
     return taken
 
 
-def _standing(to: ReleaseStore, draft: Release, definition: Definition) -> Release | None:
+def _standing(to: ReleaseStore, making: Publication, draft: Release, definition: Definition) -> Release | None:
     """A release that already says what `draft` would, but for its day, and whose end is not near."""
-    for known in to.over(draft):
+    for known in making.over(draft):
         dates = lifecycle.dates(definition.lifecycle, known.published_at)
         same = replace(draft, digest=known.digest, **asdict(dates)) == known
         if same and not lifecycle.near_expiry(known, to.now):
             return known
     return None
+
+
+def _record(to: ReleaseStore, release: Release) -> None:
+    """Write the ledger's line of a release; what it already knows stands."""
+    if to.ledger.release(release.digest) is None:
+        to.ledger.record_release(release)
+        to.note("publish", f"{release.repository}@{release.digest}", f"expires {release.expires_at:%Y-%m-%d}")

@@ -15,7 +15,7 @@ from images.ledger import Ledger
 Told = tuple[datetime, str]
 Ask = Callable[[str, str], Told | None]
 """What a registry says of a digest in a repository: when and why it was revoked. Raises OutsideError: unasked is not
-unrevoked."""
+unrevoked. None where the ledger alone decides, or AWS's tags say the rest."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,7 @@ class Link:
     digests: tuple[str, ...]
 
 
-def nothing(_repository: str, _digest: str) -> Told | None:
-    """The registry that is not asked: where the ledger alone decides, or AWS's tags say the rest."""
-    return None
-
-
-def revoked(ledger: Ledger, release: Release, ask: Ask = nothing) -> Release:
+def revoked(ledger: Ledger, release: Release, ask: Ask | None = None) -> Release:
     """The release, revoked where ledger or registry say so of it, of its content, or of a base of it."""
     if release.revoked_at:
         return release
@@ -55,7 +50,7 @@ def said_by_ledger(ledger: Ledger, release: Release) -> Release:
     return replace(release, revoked_at=known.revoked_at, revoked_reason=known.revoked_reason)
 
 
-def revoked_base(ledger: Ledger, repository: str, digest: str, ask: Ask = nothing) -> tuple[Link, Told] | None:
+def revoked_base(ledger: Ledger, repository: str, digest: str, ask: Ask | None = None) -> tuple[Link, Told] | None:
     """The first base from this one on that is revoked, and what was said of it."""
     for link in bases(ledger, repository, digest):
         if said := _said(ledger, link, ask):
@@ -90,11 +85,11 @@ def with_children(ledger: Ledger, releases: dict[str, Release]) -> dict[str, Rel
         found.update((one.digest, one) for one in more)
 
 
-def _said(ledger: Ledger, link: Link, ask: Ask) -> Told | None:
+def _said(ledger: Ledger, link: Link, ask: Ask | None) -> Told | None:
     for digest in link.digests:
         known = next((one for one in over(ledger, digest) if one.revoked_at), None)
         if known and known.revoked_at:
             return known.revoked_at, known.revoked_reason
-        if said := ask(link.repository, digest):
+        if ask and (said := ask(link.repository, digest)):
             return said
     return None

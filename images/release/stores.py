@@ -6,30 +6,39 @@ from collections.abc import Iterator
 
 from images.aws.release_store import AwsStore
 from images.context import Context
+from images.registry.release_store import RegistryStore
 from images.release.store import ReleaseStore
 
 AT_AWS = "aws/"  # so begins the repository of what stands there
 
 
 def store_of(context: Context, name: str) -> ReleaseStore:
-    """The store of a definition's releases. Opens nothing."""
+    """The store of a definition's releases."""
     loaded = context.definitions.get(name)
-    return AwsStore(context.cloud) if loaded and loaded.definition.is_machine else context.publisher
+    return _at_aws(context) if loaded and loaded.definition.is_machine else _in_registry(context)
 
 
 def store_meant(context: Context, ref: str) -> ReleaseStore:
     """The store of what a reference means: a digest, an image's id, a definition's name, `name:…` or `name@…`."""
     if ref.startswith("sha256:"):
         known = context.ledger.release(ref)
-        return AwsStore(context.cloud) if known and known.repository.startswith(AT_AWS) else context.publisher
+        return _at_aws(context) if known and known.repository.startswith(AT_AWS) else _in_registry(context)
     if ref.startswith("ami-"):
-        return AwsStore(context.cloud)
+        return _at_aws(context)
     return store_of(context, ref.partition(":")[0].partition("@")[0])
 
 
-def stores(context: Context) -> Iterator[tuple[ReleaseStore, list[str]]]:
-    """Every store, each with the names of its definitions; AWS where it is set."""
-    machines = {name for name, loaded in context.definitions.items() if loaded.definition.is_machine}
-    yield context.publisher, sorted(context.definitions.keys() - machines)
+def stores(context: Context) -> Iterator[ReleaseStore]:
+    """Every store; AWS where it is set."""
+    yield _in_registry(context)
     if context.settings.aws.region:
-        yield AwsStore(context.cloud), sorted(machines)
+        yield _at_aws(context)
+
+
+def _in_registry(context: Context) -> ReleaseStore:
+    names = sorted(context.definitions)
+    return RegistryStore(context.registry, context.ledger, context.store, context.now, context.actor, names)
+
+
+def _at_aws(context: Context) -> ReleaseStore:
+    return AwsStore(context.cloud, sorted(context.definitions))

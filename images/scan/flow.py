@@ -1,4 +1,9 @@
-"""Scan one image: every scanner side by side over the artifact itself, their findings merged, and its SBOM."""
+"""Scan one image: every scanner side by side over the artifact itself, their findings merged, and its SBOM.
+
+A report is good for as long as nothing that entered it has changed. Only reports are kept, with the date of their data;
+what they mean (merging, known exploitation, the policy) is worked out anew each time, so that data grown old counts as
+old.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,16 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hardening import findings
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import process
 from hardening.foundation.errors import GoldsmithError, OutsideError
-from hardening.foundation.process import threads
+from hardening.foundation.hashing import digest, digest_of
+from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import feeds
@@ -23,8 +31,8 @@ from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unev
 from images.scan.boot_state import services_of
 from images.scan.denied import refuse_denied
 from images.scan.sandbox import read_answer, run_confined
-from images.scan.scan_cache import SBOM, inputs_of, still_valid
 
+SBOM = "sbom"
 __all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]
 
 
@@ -32,7 +40,7 @@ __all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged
 class ScanResult:
     """What the scanners said of one image: their reports, the findings merged, and the SBOM (CycloneDX, canonical).
 
-    `inputs`: by scanner, what its report was made from (`images.scan.scan_cache`); `suite`: of the image.
+    `inputs`: by scanner, what its report was made from (`inputs_of`); `suite`: of the image.
     """
 
     reports: tuple[ScanReport, ...]
@@ -230,3 +238,54 @@ def _text(tree: Path, place: str) -> str:
     """The text of a file of the tree; nothing where it is absent or a link leads out of the tree, onto the host."""
     path = (tree / place).resolve()
     return path.read_text(errors="replace") if path.is_relative_to(tree.resolve()) and path.is_file() else ""
+
+
+def inputs_of(
+    subject: str, scanners: Mapping[str, Scanner], data: Mapping[str, Feed], missing: Mapping[str, str]
+) -> dict[str, str]:
+    """By scanner, and under `sbom`: the digest of all that enters its report.
+
+    That is the image (`subject` names everything in it), the program, the data or why there is none, and our own code
+    around it. Of the environment a scanner sees nothing.
+    """
+    common = [subject, _own_code()]
+    found = {
+        name: digest_of(
+            [*common, name, _program(scanner.program), _data(data.get(scanner.data)), missing.get(scanner.data, "")]
+        )
+        for name, scanner in scanners.items()
+    }
+    return {**found, SBOM: digest_of([*common, SBOM, _program("syft")])}
+
+
+def still_valid(
+    reports: Iterable[ScanReport], before: Mapping[str, str], inputs: Mapping[str, str]
+) -> dict[str, ScanReport]:
+    """By scanner, the reports that the same inputs led to. An error never stands: it may not happen again. Pure."""
+    same = {name for name, entered in inputs.items() if before.get(name) == entered}
+    return {r.scanner: r for r in reports if r.scanner in same and r.outcome is not Outcome.ERROR}
+
+
+def _program(name: str) -> list[object]:
+    """What tells that a program was replaced by another version, without asking it."""
+    path = which(name)
+    return [str(path), *_stamp(path)] if path else []
+
+
+def _data(feed: Feed | None) -> list[str]:
+    return [str(feed.date), feed.source, feed.note, feed.sha256, *feed.stamps] if feed else []
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@cache
+def _own_code() -> str:
+    modules = [
+        *Path(__file__).parent.glob("*.py"),
+        *Path(__file__).parent.glob("*.sh"),
+        Path(findings.__file__),
+    ]
+    return digest(b"".join(path.read_bytes() for path in sorted(modules)))

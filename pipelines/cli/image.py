@@ -20,10 +20,8 @@ from images.plan.planner import Planner
 from images.plan.upstream import Upstream
 from images.registry.releases import reference_of
 from images.release import channels
-from images.release.channels import Change, Gate
-from images.release.flow import ReleaseOutcome, release_all
-from images.release.promotion import gate
-from images.release.rebuild import rebuild
+from images.release.channels import Change, Gate, rebuild
+from images.release.flow import ReleaseOutcome, gate, release_all
 from images.release.store import ShownRelease
 from images.release.stores import store_meant, store_of, stores
 from images.scan.judge import judge, latest, reverify, scan_content
@@ -144,7 +142,7 @@ def scan_image(ref: str, policy: str = "") -> ScanOutput:
 
 def _scan_published(context: Context, ref: str) -> ScanOutput:
     """Scan what a registry holds, ours or another's; a stranger is judged by the default policy, without checks."""
-    reference = reference_of(context.publisher.registry, ref, context.definitions)
+    reference = reference_of(context.registry, ref, context.definitions)
     digest = Upstream(context.settings, context.store).bring(reference)
     result = scan_content(context, digest, None)
     name = context.policy or "default"
@@ -230,7 +228,7 @@ def rollback_image(name: str, reason: str = "") -> list[Change]:
 def revoke_release(ref: str, reason: str) -> list[Change]:
     """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
     context = image_context()
-    changed = channels.revoke(store_meant(context, ref), ref, reason, context.definitions)
+    changed = channels.revoke(store_meant(context, ref), ref, reason)
     say(f"revoked {ref}: {reason}")
     return list(changed)
 
@@ -238,7 +236,7 @@ def revoke_release(ref: str, reason: str) -> list[Change]:
 def show_release(ref: str) -> ShownRelease:
     """Everything about a published image, from the registry or AWS alone."""
     context = image_context(looks=True)
-    return store_meant(context, ref).show(ref, context.definitions)
+    return store_meant(context, ref).show(ref)
 
 
 def print_release(shown: ShownRelease, *, as_json: bool) -> None:
@@ -276,7 +274,7 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
     """
     context = context or image_context(looks=not apply)
     look_at_fleets(context)
-    lines = [PruneLine.of(one) for store, names in stores(context) for one in store.retire(names, apply=apply)]
+    lines = [PruneLine.of(one) for store in stores(context) for one in store.retire(apply=apply)]
     garbage = [found for found in collect(context, apply=apply) if found.files]
     lines += [_garbage_line(found, apply=apply) for found in garbage]
     if any(line.action in {"remove", "disable", "deprecate"} for line in lines):
@@ -319,8 +317,8 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
     """Fill the ledger from the registry and AWS: the releases that were found there, and what could not be read."""
     context = context or image_context()
     lines, errors = list[ReleaseLine](), list[GoldsmithError]()
-    for store, names in stores(context):
-        releases, wrong = rebuild(store, names)
+    for store in stores(context):
+        releases, wrong = rebuild(store)
         errors += wrong
         lines += [
             ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)

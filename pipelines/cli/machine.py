@@ -12,9 +12,9 @@ from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.process import run
 from images.artifact import Artifact
 from images.boot import Level
-from images.build.dev_build import dev_build
+from images.build.flow import dev_build
 from images.context import Context
-from images.machine.raw import convert_to_qcow2
+from images.machine.disk import convert_to_qcow2
 from images.scan.judge import latest, reverify
 from images.scan.verify import refusals
 from images.store.files import room_on

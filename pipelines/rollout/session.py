@@ -153,7 +153,7 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
     if fleet.kind is FleetKind.EC2:
         yield _at_ec2(fleet, context, now)
         return
-    registry = context.publisher.registry
+    registry = context.registry
     login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
     with DockerFleet(fleet, fleet_host(context), login, registered(registry, fleet), seen) as members:
         yield FleetSession(

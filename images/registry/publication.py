@@ -1,0 +1,126 @@
+"""A new release in a registry: its content, its dated index, and the documents that are attached to both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hardening.foundation.errors import ContentError, UsageError
+from hardening.foundation.hashing import digest_of, hex_of
+from images import documents
+from images.artifact import Artifact, Descriptor, Release
+from images.build.workspace import workspace
+from images.documents import Document
+from images.ledger import Begun, Ledger
+from images.registry.client import REF_NAME, Registry, write_layout
+from images.registry.referrers import attach
+from images.registry.releases import release_at, remove
+from images.release import lifecycle
+from images.release.store import Publication
+from images.store.oci import INDEX, MANIFEST, Store, as_json
+
+if TYPE_CHECKING:
+    from images.scan.judge import Judgement
+
+
+@dataclass(frozen=True)
+class RegistryPublication(Publication):
+    """What it takes to publish a container image."""
+
+    registry: Registry
+    ledger: Ledger
+    store: Store
+
+    @property
+    def prefix(self) -> str:
+        """Our own annotations' prefix."""
+        return self.registry.settings.annotation_prefix
+
+    def with_digests(self, draft: Release, artifact: Artifact) -> Release:
+        """The digest is the index's; the base's stands in the content's manifest."""
+        based = lifecycle.based(draft, self._content(draft)[1])
+        return replace(based, digest=digest_of(self._index(based, artifact.platform)))
+
+    def over(self, draft: Release) -> Iterator[Release]:
+        """Releases of the ledger, and what `candidate` points to for a ledger that was lost."""
+        for known in self.ledger.releases_of_content(draft.content):
+            if self.registry.find(f"{known.repository}@{known.digest}"):
+                yield known
+        with suppress(ContentError):
+            yield release_at(self.registry, f"{draft.repository}:candidate", self.prefix)
+
+    def refuse_taken(self, chosen: Release) -> None:
+        """Raise UsageError where the dated tag names another release."""
+        self._tagged(chosen)
+
+    def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
+        """Push content and index, the index without a tag, and attach the documents to each."""
+        chosen = begun.release
+        content, index = self._push_content(chosen), self._push_index(chosen, artifact.platform)
+        attach(self.registry, chosen.repository, content, _of_content(artifact, judgement, self.prefix))
+        attach(self.registry, chosen.repository, index, begun.documents)
+
+    def settle(self, chosen: Release) -> None:
+        """Set the dated tag, which never moves."""
+        if not self._tagged(chosen):
+            self.registry.tag(chosen.repository, chosen.digest, lifecycle.dated_tag(chosen))
+
+    def put_away(self, begun: Release, draft: Release) -> None:
+        """Remove index, documents, and the content where nothing else needs it."""
+        needed = {known.content for known in self.ledger.releases(begun.name) if not known.pruned_at}
+        remove(self.registry, begun, with_content=begun.content not in {draft.content, *needed})
+
+    def _tagged(self, chosen: Release) -> bool:
+        """Whether the dated tag is there. Raises UsageError where it names another release."""
+        tag = f"{chosen.repository}:{lifecycle.dated_tag(chosen)}"
+        found = self.registry.find(tag)
+        if found and found.digest != chosen.digest:
+            raise UsageError(f"{tag} is another release: {found.digest}", hint="publish again tomorrow")
+        return found is not None
+
+    def _index(self, chosen: Release, platform: str) -> dict[str, Any]:
+        """The release's index: one content, and the annotations."""
+        system, _, architecture = platform.partition("/")
+        child = {**as_json(self._content(chosen)[0]), "platform": {"os": system, "architecture": architecture}}
+        annotations = lifecycle.annotations(chosen, self.prefix)
+        return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [child], "annotations": annotations}
+
+    def _content(self, chosen: Release) -> tuple[Descriptor, dict[str, Any]]:
+        """The content manifest and how to refer to it, from the store or, where that was cleared, from the registry."""
+        digest = chosen.content
+        if self.store.has(digest):
+            return Descriptor(MANIFEST, digest, self.store.blob(digest).stat().st_size), self.store.read_json(digest)
+        found = self.registry.get(f"{chosen.repository}@{digest}")
+        return found.descriptor, found.data
+
+    def _push_content(self, chosen: Release) -> Descriptor:
+        """Push the content manifest and what it names, unless the repository has it."""
+        target = f"{chosen.repository}@{chosen.content}"
+        if found := self.registry.find(target):
+            return found.descriptor
+        name = hex_of(chosen.content)
+        with workspace(self.registry.settings) as room:
+            self.registry.push(self.store.layout_for(chosen.content, room, {REF_NAME: name}), name, target)
+        return self._content(chosen)[0]
+
+    def _push_index(self, chosen: Release, platform: str) -> Descriptor:
+        """Push the release's index, without a tag, unless the repository has it."""
+        target = f"{chosen.repository}@{chosen.digest}"
+        if found := self.registry.find(target):
+            return found.descriptor
+        with workspace(self.registry.settings) as room:
+            index = Store(room).put_json(self._index(chosen, platform), INDEX)
+            self.registry.push(write_layout(room, [index]), hex_of(index.digest), target, index_only=True)
+        return index
+
+
+def _of_content(artifact: Artifact, judgement: Judgement, prefix: str) -> tuple[Document, ...]:
+    """What is true of the content, whatever the day: SBOM, provenance, results of the checks."""
+    inputs = {f"{prefix}input-digest": artifact.input_digest}
+    return (
+        Document(documents.SBOM, judgement.result.sbom),
+        Document(documents.PROVENANCE, documents.to_bytes(artifact), inputs),
+        Document(documents.CHECKS, documents.to_bytes(judgement.checks), inputs),
+    )
