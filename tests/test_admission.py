@@ -7,8 +7,8 @@ from typing import Any
 from fleets import NOW, fleet, target
 
 from pipelines.fleet.model import Method
+from pipelines.rollout.admission import budgeted
 from pipelines.rollout.orders import MemberOrder
-from pipelines.rollout.schedule import budgeted
 
 TWO = ("expired", "superseded")
 

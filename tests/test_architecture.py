@@ -97,6 +97,7 @@ PURE = {
     "pipelines.rollout.group",
     "pipelines.rollout.finish",
     "pipelines.rollout.journal",
+    "pipelines.rollout.admission",
     "pipelines.rollout.schedule",
     "pipelines.rollout.member",
     "pipelines.rollout.orders",

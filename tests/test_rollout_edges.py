@@ -20,11 +20,12 @@ from pipelines.cli.rollout_output import member_lines
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
 from pipelines.rollout import finish, member
+from pipelines.rollout.admission import admit
 from pipelines.rollout.approved_plan import Present, compare, opened, seal, written
 from pipelines.rollout.orders import MemberOrder
 from pipelines.rollout.plan import plan
 from pipelines.rollout.refusals import why_not
-from pipelines.rollout.schedule import admit, may_act
+from pipelines.rollout.schedule import may_act
 from pipelines.rollout.state import Phase
 from pipelines.rollout.waves import Room, Step, waves
 from tests.fleets import NOW, fleet, judged, target

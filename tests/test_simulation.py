@@ -16,11 +16,11 @@ from images.ledger.leases import Holder
 from pipelines.cli.simulate import output, show_simulation, simulate_rollouts
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Target
-from pipelines.rollout import finish, flow, member, member_context, rollback, schedule
+from pipelines.rollout import admission, finish, flow, member, member_context, rollback
+from pipelines.rollout.admission import Admission
 from pipelines.rollout.journal import take
 from pipelines.rollout.member_context import HealthStreak, MemberContext
 from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.schedule import Admission
 from pipelines.rollout.state import MemberState
 from pipelines.rollout.steps import PATIENT_TRIES, Backoff, StepRunner
 from tests.simulation.faults import arrange
@@ -118,12 +118,12 @@ def no_look_at_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_floor_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many members are begun in place as the plan had foreseen, whoever is ill by then."""
-    monkeypatch.setattr(schedule, "above_floor", lambda orders, _members: Admission(len(orders)))
+    monkeypatch.setattr(admission, "above_floor", lambda orders, _members: Admission(len(orders)))
 
 
 def no_budgets_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """The budgets are those of the moment at which it was planned."""
-    monkeypatch.setattr(schedule, "budgeted", lambda _limits, _desired, orders, _now: Admission(len(orders)))
+    monkeypatch.setattr(admission, "budgeted", lambda _limits, _desired, orders, _now: Admission(len(orders)))
 
 
 def no_last_judgement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,10 @@ from pipelines.durable.port import Engine
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, UnderwayError
+from pipelines.rollout.admission import below_floor
 from pipelines.rollout.finish import restore, without_old
 from pipelines.rollout.member_context import MemberContext, prove
 from pipelines.rollout.orders import MemberOrder, World
-from pipelines.rollout.schedule import below_floor
 from pipelines.rollout.state import Cause, MemberState, Phase
 from pipelines.rollout.steps import HELD, UNDERWAY, Backoff, StepRunner, StoppedError
 

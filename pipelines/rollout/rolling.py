@@ -14,10 +14,10 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import BugError, Child, Engine, Json
 from pipelines.fleet.model import Method
+from pipelines.rollout.admission import Admission, admit, scheduled
 from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Scope, Verb, World
 from pipelines.rollout.plan import GroupStep
-from pipelines.rollout.schedule import Admission, admit, scheduled
 from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage, summary
 from pipelines.rollout.steps import HELD, Backoff, StepRunner, StoppedError
 from pipelines.rollout.waves import Step

@@ -1,0 +1,89 @@
+"""Whether a rollout may replace members at this moment, and how many: people, windows, budgets, floor. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from hardening.foundation.errors import RefusedError
+from pipelines.fleet.members import Member
+from pipelines.fleet.model import Limits, Method
+from pipelines.rollout.orders import MemberOrder
+from pipelines.rollout.schedule import caps, may_act
+from pipelines.rollout.state import Stage
+
+LONGEST_SLEEP = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """`room` members may be replaced now; for nobody: what the rollout does meanwhile, why, and for how many seconds.
+
+    `seconds` 0: nobody knows.
+    """
+
+    room: int
+    stage: Stage = Stage.ROLLING
+    why: str = ""
+    seconds: float = 0
+
+
+def scheduled(limits: Limits, now: datetime) -> Admission | None:
+    """What windows, freezes and budgets of nobody say. Raises RefusedError where no moment within a year is allowed."""
+    hold = may_act(limits, now)
+    if hold is None:
+        return None
+    if hold.until is None:
+        raise RefusedError(hold.why, hint="change it in the fleet's file")
+    why = f"{hold.why}, until {hold.until:%Y-%m-%d %H:%M} UTC"
+    return Admission(0, Stage.WAITING, why, min(hold.until - now, LONGEST_SLEEP).total_seconds())
+
+
+def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: datetime) -> Admission:
+    """How many of `orders`, in their order, the budgets of this moment let be replaced side by side."""
+    holding, taken = caps(limits, desired, now), Counter[str]()
+    for number, order in enumerate(orders):
+        bound = [cap for cap in holding if cap.binds(order.rule)]
+        if any(taken[cap.name] >= cap.most for cap in bound):
+            why = f"the budgets of this moment allow nobody more who is {order.rule}"
+            return Admission(number, Stage.WAITING, why, 0 if number else LONGEST_SLEEP.total_seconds())
+        taken.update(cap.name for cap in bound)
+    return Admission(len(orders))
+
+
+def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Admission:
+    """How many of `orders`, in their order, may be taken away at once: counted are those who serve right now."""
+    serving = {member.id for member in members if member.healthy}
+    spare = len(serving) - orders[0].floor
+    for number, order in enumerate(orders):
+        if order.member in serving and (spare := spare - 1) < 0:
+            left = len(serving) - number - 1
+            return Admission(number, Stage.WAITING, _too_few(order.name, left, order.floor))
+    return Admission(len(orders))
+
+
+def below_floor(members: Sequence[Member], leaving: str, floor: int) -> str:
+    """Why a member must not be taken away now, counting who serves at this moment; empty when it may."""
+    member = next((one for one in members if one.id == leaving), None)
+    left = sum(one.healthy for one in members) - 1
+    return _too_few(member.name, left, floor) if member and member.healthy and left < floor else ""
+
+
+def _too_few(name: str, left: int, floor: int) -> str:
+    return f"replacing {name} in place now would leave {left} members serving; the floor is {floor}"
+
+
+def admit(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Admission:
+    """How many of `orders`, which belong to one wave, may begin at `now`; `members` are needed for what goes in place.
+
+    What goes back to what it was waits for no window and no budget. Raises RefusedError.
+    """
+    first = orders[0]
+    if not first.back and (held := scheduled(first.limits, now)):
+        return held
+    within = Admission(len(orders)) if first.back else budgeted(first.limits, desired, orders, now)
+    if within.room and first.method is Method.IN_PLACE:
+        return above_floor(orders[: within.room], members)
+    return within
