@@ -58,9 +58,9 @@ async def steps(step: Any) -> list[float]:
 def ours(new: Callable[[], str]) -> Reading:
     """The steps as a flow of ours asks for them."""
     from pipelines.durable.dbos import Worker
-    from pipelines.durable.port import Engine, Json
+    from pipelines.durable.port import Json, WorkflowEngine
 
-    async def flow(engine: Engine, _argument: Json) -> Json:
+    async def flow(engine: WorkflowEngine, _argument: Json) -> Json:
         return await steps(engine.step)
 
     with Worker.launched(new(), {"flow": flow}) as worker:

@@ -16,7 +16,7 @@ from hardening.foundation.settings import load_settings
 from hardening.model import Enforcement
 from images.artifact import Release
 from pipelines.cli.rollout_output import roll_output
-from pipelines.fleet.members import Member, Provenance, Target
+from pipelines.fleet.members import Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged, judge
 from pipelines.rollout.approved_plan import Present, opened, seal, written
@@ -108,10 +108,10 @@ def release(number: int) -> Release:
     )
 
 
-def target() -> Target:
+def target() -> ReplacementImage:
     """What all become."""
     golden = release(30)
-    return Target(f"{golden.repository}@{golden.digest}", golden.digest, golden)
+    return ReplacementImage(f"{golden.repository}@{golden.digest}", golden.digest, golden)
 
 
 def judged(number: int) -> Judged:

@@ -100,11 +100,11 @@ def rolled(host: str, image: str, healthy: int) -> tuple[float, float, int]:
     """The seconds that a rollout of all members takes, the least that its waves ask for, and the calls it makes."""
     from images.documents import from_json, to_json
     from pipelines.fleet.docker.members import DockerFleet
-    from pipelines.fleet.members import Target
+    from pipelines.fleet.members import ReplacementImage
     from pipelines.rollout.flow import ROLLOUT
     from pipelines.rollout.orders import Order
     from pipelines.rollout.plan import plan
-    from pipelines.rollout.state import Outcome, Phase
+    from pipelines.rollout.state import Phase, RolloutOutcome
     from tests.fleets import judged, release
     from tests.rolling import carried
 
@@ -118,11 +118,13 @@ def rolled(host: str, image: str, healthy: int) -> tuple[float, float, int]:
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder, DockerFleet(fleet, host) as members:
         calls = counted(members)
         found = [replace(judged(one.name, "expired"), member=one) for one in members.describe()]
-        made = plan(fleet, found, Target("bench-rollout:two", image, golden), now)
+        made = plan(fleet, found, ReplacementImage("bench-rollout:two", image, golden), now)
         ideal = len(made.waves) * (fleet.limits.min_healthy_time + fleet.limits.settle).total_seconds()
         start = time.monotonic()
         with carried(members, Path(folder)) as worker:
-            done = from_json(Outcome, worker.execute(ROLLOUT, "bench", to_json(Order("bench", made, fleet.limits))))
+            done = from_json(
+                RolloutOutcome, worker.execute(ROLLOUT, "bench", to_json(Order("bench", made, fleet.limits)))
+            )
         took = time.monotonic() - start
     if {member.phase for member in done.members} != {Phase.NEW}:
         sys.exit(f"not all were replaced: {done.state.note} {done.state.failure}")

@@ -18,7 +18,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
 from hardening.running import RunningFacts, judge_member
 from hardening.scanner_quorum import counts, judges, outdated, unread
-from hardening.waivers import Answer, about_check, about_finding, about_rule, answer, ended
+from hardening.waivers import WaiverAnswer, about_check, about_finding, about_rule, answer, ended
 
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
@@ -69,7 +69,7 @@ def judge_image(
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
 
 
-def _answered(reason: Reason, answered: Answer) -> Reason:
+def _answered(reason: Reason, answered: WaiverAnswer) -> Reason:
     """`reason` with what the waivers say about it."""
     return replace(reason, waiver=answered.ask, waived_by=answered.waived_by)
 

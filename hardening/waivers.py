@@ -91,23 +91,23 @@ def waived_by(waivers: Sequence[Waiver], about: About, subject: str, today: date
 
 
 @dataclass(frozen=True)
-class Answer:
+class WaiverAnswer:
     """What waivers say about a reason: `waived_by` names the one that covers it, else `ask` is how to get one."""
 
     ask: str = ""
     waived_by: str = ""
 
 
-def answer(about: About, subject: str, contact: str, waivers: Sequence[Waiver], now: datetime) -> Answer:
+def answer(about: About, subject: str, contact: str, waivers: Sequence[Waiver], now: datetime) -> WaiverAnswer:
     """The waiver that covers it for `subject` today, or how to ask `contact` for one.
 
     A rule of Goldsmith's own that is not WAIVABLE has neither: no waiver can say that anything was evaluated.
     """
     if about.key == "rules" and about.name not in WAIVABLE:
-        return Answer()
+        return WaiverAnswer()
     if waiver := waived_by(waivers, about, subject, now.date()):
-        return Answer(waived_by=f"{waiver.id} until {waiver.expires}: {waiver.reason}")
-    return Answer(ask=how_to_ask(about, subject, contact, now.date()))
+        return WaiverAnswer(waived_by=f"{waiver.id} until {waiver.expires}: {waiver.reason}")
+    return WaiverAnswer(ask=how_to_ask(about, subject, contact, now.date()))
 
 
 def ended(waivers: Sequence[Waiver], subject: str, today: date) -> list[Reason]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.aws.cloud import Cloud
     from images.ledger import Ledger
     from images.packages.index import PackageIndex
-    from images.registry.client import Registry
+    from images.registry.client import RegistryClient
     from images.store.oci import Store
 
 
@@ -85,11 +85,11 @@ class Context:
         return Ledger.open(self.settings.database_url)
 
     @cached_property
-    def registry(self) -> Registry:
+    def registry(self) -> RegistryClient:
         """The registry that releases of containers stand in."""
-        from images.registry.client import Registry
+        from images.registry.client import RegistryClient
 
-        return Registry(self.registry_address(), self.settings)
+        return RegistryClient(self.registry_address(), self.settings)
 
     @cached_property
     def cloud(self) -> Cloud:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.durable.dbos import database
-from pipelines.durable.port import Engine, FencedError, Flow, Json
+from pipelines.durable.port import FencedError, Flow, Json, WorkflowEngine
 
 MEMBERS = ["a", "bad", "b"]
 SHORT = timedelta(milliseconds=20)
@@ -102,7 +102,7 @@ def look(url: str, flow_id: str) -> Look | None:
 def flows(world: World) -> dict[str, Flow]:
     """The flows of the small rollout, acting on `world`."""
 
-    async def rollout(engine: Engine, members: Json) -> Json:
+    async def rollout(engine: WorkflowEngine, members: Json) -> Json:
         ends: list[Json] = []
         for name in members:
             child = await engine.child(name, "member", name)
@@ -114,7 +114,7 @@ def flows(world: World) -> dict[str, Flow]:
         await engine.step("promote", lambda: world.act("promote"))
         return {"ends": ends, "woken": woken}
 
-    async def member(engine: Engine, name: Json) -> Json:
+    async def member(engine: WorkflowEngine, name: Json) -> Json:
         await engine.step(f"create {name}", lambda: world.act(f"create {name}"))
         await engine.wait(SHORT)
         if name == "bad":
@@ -122,11 +122,11 @@ def flows(world: World) -> dict[str, Flow]:
         await engine.step(f"swap {name}", lambda: world.act(f"swap {name}"))
         return f"{name} is new"
 
-    async def asleep(engine: Engine, _argument: Json) -> Json:
+    async def asleep(engine: WorkflowEngine, _argument: Json) -> Json:
         await engine.step("fall asleep", world.sleep)
         return await engine.wait(timedelta(hours=1))
 
-    async def many(engine: Engine, number: Json) -> Json:
+    async def many(engine: WorkflowEngine, number: Json) -> Json:
         return [await engine.step(f"step {n}", _slowly(world, n)) for n in range(number)]
 
     return {"rollout": rollout, "member": member, "asleep": asleep, "many": many}

@@ -15,9 +15,9 @@ import pytest
 from images.artifact import Release
 from images.aws.client import Client
 from images.aws.cloud import Cloud
-from pipelines.fleet.members import Key, Member, Target
+from pipelines.fleet.members import Key, Member, ReplacementImage
 from pipelines.fleet.model import Fleet, Method
-from pipelines.fleet.port import MemberFleet, UnderwayError
+from pipelines.fleet.port import InProgressError, MemberFleet
 from pipelines.rollout.steps import HELD
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
 from tests.strict_aws import REGION, StrictAws
@@ -64,9 +64,9 @@ class Shop:
         return self.aws.client("elbv2")
 
     @property
-    def target(self) -> Target:
+    def target(self) -> ReplacementImage:
         """The new release, pinned."""
-        return Target(f"{self.new.repository}@{self.new.digest}", self.new.digest, self.new)
+        return ReplacementImage(f"{self.new.repository}@{self.new.digest}", self.new.digest, self.new)
 
     def image(self, release: Release) -> str:
         """The id of a release's image at home."""
@@ -186,7 +186,7 @@ class Asked:
             for _ in range(100):
                 try:
                     return method(*given)
-                except UnderwayError:
+                except InProgressError:
                     self._aws.advance(HELD.total_seconds())
                     given = tuple(one - HELD if isinstance(one, timedelta) else one for one in given)  # of a drain
             raise AssertionError(f"{name} did not come to its end")

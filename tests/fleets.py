@@ -11,7 +11,7 @@ import pytest
 from hardening.findings import Reason
 from hardening.model import Enforcement
 from images.artifact import Release
-from pipelines.fleet.members import Key, Member, Provenance, Target
+from pipelines.fleet.members import Key, Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError, MemberFleet
 from pipelines.fleet.violations import Judged
@@ -54,10 +54,10 @@ def release(number: int = 1, *, name: str = "nginx", content: str = "", **more: 
     )
 
 
-def target(number: int = 9, **more: Any) -> Target:
+def target(number: int = 9, **more: Any) -> ReplacementImage:
     """A replacement: release `number`."""
     golden = release(number, **more)
-    return Target(f"{golden.repository}@{golden.digest}", golden.digest, golden)
+    return ReplacementImage(f"{golden.repository}@{golden.digest}", golden.digest, golden)
 
 
 def member(name: str = "web-1", **more: Any) -> Member:
@@ -79,7 +79,7 @@ def reason(rule: str, subject: str = "web/web-1", **more: Any) -> Reason:
     return replace(made, **more)
 
 
-def keeps_its_word(port: MemberFleet, replacement: Target) -> None:
+def keeps_its_word(port: MemberFleet, replacement: ReplacementImage) -> None:
     """The contract of every MemberFleet of one member: a repeated effect is one effect, and all goes back."""
     one = port.describe()[0]
     assert port.find(one.id) == one

@@ -21,7 +21,7 @@ from hardening.model import Enforcement, Kind, Severity
 from images.artifact import Artifact, Descriptor, Package, Release
 from images.ledger import Ledger
 from images.model import Definition
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.registry.release_store import RegistryStore
 from images.scan.flow import ScanResult
 from images.scan.judge import Judgement
@@ -72,7 +72,7 @@ def publisher(address: str, folder: Path, now: datetime = NOW) -> RegistryStore:
     """The releases in a registry, with a ledger and a store in `folder`."""
     settings = settings_in(folder)
     return RegistryStore(
-        registry=Registry(address, settings),
+        registry=RegistryClient(address, settings),
         ledger=Ledger.open(settings.database_url),
         store=Store(folder / "store"),
         now=now,

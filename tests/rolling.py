@@ -20,11 +20,11 @@ from images.documents import from_json, to_json
 from pipelines.durable.dbos import Worker
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import Member, Target
+from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.orders import Judge, MemberOrder, World
-from pipelines.rollout.state import Outcome
+from pipelines.rollout.state import RolloutOutcome
 from tests.simulation.ledger import Ledger, SimulatedJournal
 
 MUTATING = (
@@ -39,7 +39,7 @@ class Unchanged(Judge):
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         return ""
 
-    def refuse(self, target: Target) -> None:
+    def refuse(self, target: ReplacementImage) -> None:
         return None
 
     def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -101,15 +101,15 @@ def main(folder: Path) -> None:
     queue.ATTEMPTS = 1_000_000  # who dies so often is given up, and should be; not here
     tried = steps.StepRunner._tried
 
-    async def dying(hand: steps.StepRunner, name: str, attempt: Callable[[], Any], tries: int) -> Any:
-        return await tried(hand, name, deaths.before(name, attempt), tries)
+    async def dying(runner: steps.StepRunner, name: str, attempt: Callable[[], Any], tries: int) -> Any:
+        return await tried(runner, name, deaths.before(name, attempt), tries)
 
     steps.StepRunner._tried = dying  # type: ignore[method-assign]
     with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
         for call in MUTATING:
             setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
         with carried(members, folder) as worker:
-            outcome = from_json(Outcome, worker.execute(ROLLOUT, "r1", given["order"]))
+            outcome = from_json(RolloutOutcome, worker.execute(ROLLOUT, "r1", given["order"]))
     (folder / "outcome.json").write_text(json.dumps(to_json(outcome)))
 
 

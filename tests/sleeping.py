@@ -20,7 +20,7 @@ from filelock import FileLock
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import Settings
 from images.context import Context
-from pipelines.fleet.members import Key, Member, Read, Seen, Target
+from pipelines.fleet.members import Key, Member, Read, ReplacementImage, Seen
 from pipelines.fleet.port import MemberFleet
 from pipelines.rollout import executor
 from pipelines.rollout.orders import Order
@@ -79,10 +79,10 @@ class FileFleet(MemberFleet):
     def find(self, member: str) -> Member | None:
         return next((one for one in self.describe() if one.id == member), None)
 
-    def prepare(self, target: Target) -> None:
+    def prepare(self, target: ReplacementImage) -> None:
         return None
 
-    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+    def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         with self._changed("create", key) as boxes:
             boxes.setdefault(f"new-{key.name}", key.new_name)
 

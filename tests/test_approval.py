@@ -29,7 +29,7 @@ WORLD = Present(fleet(), [one.member for one in KNOWN], target(), NOW)
 FLEET = fleet().model_copy(update={"approval": Approval.REQUIRED})
 
 
-def sealed(by: str = "ann@here", **limits: Any) -> ApprovedPlan:
+def document(by: str = "ann@here", **limits: Any) -> ApprovedPlan:
     of = fleet(**limits)
     return seal(plan(of, KNOWN, target(), NOW), replace(WORLD, fleet=of), by)
 
@@ -52,7 +52,7 @@ def at(ledger: Ledger, actor: str = "ann@here", of: Fleet = FLEET) -> Any:
 
 def filed(ledger: Ledger, folder: Path, made: ApprovedPlan | None = None) -> tuple[ApprovedPlan, Path]:
     """A plan that ann made, as `roll.plan --output` leaves it."""
-    made = made or sealed()
+    made = made or document()
     file_plan(by(ledger, made.made_by), made, folder / "plan.json")
     return made, folder / "plan.json"
 
@@ -98,7 +98,7 @@ def test_who_made_a_plan_approves_it_from_nowhere(ledger: Ledger, tmp_path: Path
 
 def test_a_file_does_not_say_who_made_it(ledger: Ledger, tmp_path: Path) -> None:
     """Written by hand with a right digest and another maker, it is a plan that the ledger does not know."""
-    forged = replace(sealed(), made_by="bob@there", plan=replace(sealed().plan, floor=0))
+    forged = replace(document(), made_by="bob@there", plan=replace(document().plan, floor=0))
     body = to_json(forged)
     file = tmp_path / "forged.json"
     file.write_text(json.dumps({"form": FORM, "digest": digest(forged), "sealed": body}))
@@ -127,10 +127,10 @@ def test_a_plan_is_approved_once_in_time_and_for_its_fleet(ledger: Ledger, tmp_p
 def test_without_a_plan_a_fleet_that_asks_for_approval_begins_only_as_its_owner(ledger: Ledger) -> None:
     """`--approve-as-owner` does without, and the audit and the history show it."""
     with pytest.raises(RefusedError, match="the fleet web asks for an approval") as error:
-        begin(ledger, sealed(), planned=False)
+        begin(ledger, document(), planned=False)
     assert "--approve-as-owner" in error.value.hint
     assert ledger.audit_lines() == ()
-    begin(ledger, sealed(), planned=False, as_owner=True)
+    begin(ledger, document(), planned=False, as_owner=True)
     line = ledger.plan_of("r1")
     assert line is not None
     assert (line.made_by, line.approved_by) == ("ann@here", "ann@here")
@@ -172,10 +172,10 @@ def test_a_used_plan_is_called_used_and_not_outdated(ledger: Ledger, tmp_path: P
 def test_a_fleet_that_asks_nobody_uses_each_plan_once_all_the_same(ledger: Ledger) -> None:
     """Without a file nothing is kept; by a file, the second start is refused."""
     free = fleet().model_copy(update={"approval": Approval.NONE})
-    begin(ledger, sealed(), "r1", of=free, planned=False)
-    begin(ledger, sealed(), "r2", of=free)
+    begin(ledger, document(), "r1", of=free, planned=False)
+    begin(ledger, document(), "r2", of=free)
     with pytest.raises(RefusedError, match="the rollout r2 has used this plan already"):
-        begin(ledger, sealed(), "r3", of=free)
+        begin(ledger, document(), "r3", of=free)
 
 
 def test_of_two_starts_at_once_one_uses_the_plan(ledger: Ledger, tmp_path: Path) -> None:
@@ -193,10 +193,10 @@ FORGED = [
     ({"floor": 0}, "floor is 0 in the plan, and 4 by the fleet's file"),
     ({"desired": 9}, "desired is 9 in the plan, and 4 by the fleet's file"),
     ({"method": "in-place"}, "method is in-place in the plan, and surge"),
-    ({"waves": sealed().plan.waves[:-1]}, "web-3 is to be replaced by the fleet's file, and not by the plan"),
-    ({"waves": sealed().plan.waves[::-1]}, "the waves of the plan are not those that the fleet's file gives"),
+    ({"waves": document().plan.waves[:-1]}, "web-3 is to be replaced by the fleet's file, and not by the plan"),
+    ({"waves": document().plan.waves[::-1]}, "the waves of the plan are not those that the fleet's file gives"),
     (
-        {"waves": tuple(replace(wave, parallel=9) for wave in sealed().plan.waves)},
+        {"waves": tuple(replace(wave, parallel=9) for wave in document().plan.waves)},
         "the waves of the plan are not those that the fleet's file gives",
     ),
 ]  # fmt: skip
@@ -205,9 +205,9 @@ FORGED = [
 @pytest.mark.parametrize(("change", "said"), FORGED, ids=[said for _, said in FORGED])
 def test_what_a_file_says_of_floor_waves_and_members_is_planned_again(change: dict[str, Any], said: str) -> None:
     """Whoever writes a file with a right digest still cannot begin more than the fleet's own file allows."""
-    again = sealed().plan
-    refuse_replanned(sealed(), again, WORLD)
-    forged = replace(sealed(), plan=replace(again, **change))
+    again = document().plan
+    refuse_replanned(document(), again, WORLD)
+    forged = replace(document(), plan=replace(again, **change))
     with pytest.raises(RefusedError, match="no longer fits") as error:
         refuse_replanned(forged, again, WORLD)
     assert said in error.value.evidence

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.hashing import digest_of
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import Member, Provenance, Target
+from pipelines.fleet.members import Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.approval import read_plan, write_plan
@@ -39,14 +39,14 @@ MEMBERS = [one.member for one in KNOWN]
 
 def world(
     members: Sequence[Member] = MEMBERS,
-    to: Target | None = None,
+    to: ReplacementImage | None = None,
     of: Fleet | None = None,
     later: timedelta = timedelta(),
 ) -> Present:
     return Present(of or fleet(), members, to or target(), NOW + later)
 
 
-def sealed(**limits: Any) -> ApprovedPlan:
+def document(**limits: Any) -> ApprovedPlan:
     of = fleet(**limits)
     return seal(plan(of, KNOWN, target(), NOW), world(of=of), "ana@host", ["web-*"])
 
@@ -74,7 +74,7 @@ def test_a_plan_survives_its_file_exactly(members: list[Any], limits: dict[str, 
 
 def test_every_changed_byte_of_the_plan_is_found() -> None:
     """A member added, a bake shortened, an end put off: the digest breaks."""
-    text = written(sealed())
+    text = written(document())
     body = json.loads(text)["sealed"]
     for key in body:
         changed = json.loads(text)
@@ -113,12 +113,12 @@ CHANGES: list[tuple[Callable[[], Present], list[str]]] = [
 @pytest.mark.parametrize(("present", "said"), CHANGES)
 def test_a_world_that_has_moved_is_refused_with_what_differs(present: Callable[[], Present], said: list[str]) -> None:
     """Each change is named; and a world that stood still is not refused."""
-    refuse_moved(sealed(), world())
-    found = compare(sealed(), present())
+    refuse_moved(document(), world())
+    found = compare(document(), present())
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
     with pytest.raises(RefusedError, match=r"no longer fits") as error:
-        refuse_moved(sealed(), present())
+        refuse_moved(document(), present())
     assert "plan anew" in error.value.hint
 
 
@@ -135,7 +135,7 @@ def test_dates_of_members_and_releases_are_no_difference() -> None:
     """What is known of the replacement may change, and who is healthy: the run judges both right before it acts."""
     ill = [replace(member, healthy=False) for member in MEMBERS]
     redated = replace(target(), golden=replace(release(9), expires_at=NOW + timedelta(days=400)))
-    assert compare(sealed(), world(ill, to=redated)) == ()
+    assert compare(document(), world(ill, to=redated)) == ()
 
 
 def test_the_file_is_written_and_read_at_the_edge(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_groups_that_a_service_rolls_survive_the_file_exactly() -> None:
 
 def test_a_plan_of_before_there_were_groups_is_read_and_refused_where_there_are() -> None:
     """It says nothing of them, so nobody has approved them."""
-    old = json.loads(written(sealed()))
+    old = json.loads(written(document()))
     del old["sealed"]["groups_seen"], old["sealed"]["plan"]["groups"]
     found = opened(json.dumps(old | {"digest": digest_of(old["sealed"])}), "plan.json")
     assert compare(found, with_groups(GROUPS[:1])) == (f"{GROUPS[0].id} is new",)
@@ -213,14 +213,14 @@ def test_groups_that_violate_no_more_or_have_another_pace_are_refused() -> None:
 
 def test_a_plan_of_an_older_version_is_refused_and_says_so() -> None:
     """Groups stood elsewhere in it; it is good for three days, so that it is planned anew."""
-    old = json.loads(written(sealed())) | {"form": "goldsmith.rollout-plan/1"}
+    old = json.loads(written(document())) | {"form": "goldsmith.rollout-plan/1"}
     with pytest.raises(ContentError, match="a plan in the form goldsmith"):
         opened(json.dumps(old), "plan.json")
 
 
 def test_every_character_of_the_digest_counts() -> None:
     """A digest that only begins like the right one is another."""
-    text = json.loads(written(sealed()))
+    text = json.loads(written(document()))
     last = text["digest"][-1]
     text["digest"] = text["digest"][:-1] + ("0" if last != "0" else "1")
     with pytest.raises(RefusedError, match="digest is broken"):
@@ -230,4 +230,4 @@ def test_every_character_of_the_digest_counts() -> None:
 def test_a_replacement_with_the_same_address_and_another_digest_is_another() -> None:
     """A tag that points elsewhere by now is what the approval was not for."""
     moved = replace(target(), digest="sha256:" + "f" * 64)
-    assert len(compare(sealed(), world(to=moved))) == 1
+    assert len(compare(document(), world(to=moved))) == 1

@@ -19,8 +19,8 @@ from hardening.foundation.settings import Aws, load_settings
 from images.artifact import Release
 from images.aws import tags
 from images.aws.deltas import digests_at, plan_upload, with_zeros
-from images.aws.model import GIB, Ami, Machine, Parent
-from images.aws.orphans import Found
+from images.aws.model import GIB, Ami, MachineImage, Parent
+from images.aws.orphans import TaggedResource
 from images.aws.orphans import decide as decide_leaving
 from images.aws.requests import (
     LARGEST_PARAMETER,
@@ -55,9 +55,9 @@ def digests(disk: list[int]) -> bytes:
     return b"".join(digest_of(block(byte)) for byte in disk)
 
 
-def machine(disk: list[int], gib: int = 1) -> Machine:
+def machine(disk: list[int], gib: int = 1) -> MachineImage:
     made = digests(disk)
-    return Machine("web", "sha256:c1", "amd64", linear(made), made, gib * GIB, Path("disk.raw"))
+    return MachineImage("web", "sha256:c1", "amd64", linear(made), made, gib * GIB, Path("disk.raw"))
 
 
 def parent(disk: list[int], name: str = "snap-1", gib: int = 1) -> Parent:
@@ -239,7 +239,7 @@ def test_many_users_are_counted_and_some_named() -> None:
 def test_only_what_nobody_owns_needs_or_may_take_up_goes(state: str, due_in: int | None, used: bool) -> None:
     """After its day, and what has no day or no line in the ledger never."""
     due = None if due_in is None else NOW + timedelta(days=due_in)
-    found = Found("1", "eu-west-1", "snapshot", "snap-1", "web", due)
+    found = TaggedResource("1", "eu-west-1", "snapshot", "snap-1", "web", due)
     decided = decide_leaving(found, state=state, users=("the instance i-1",) if used else (), now=NOW)
     goes = state == "begun" and due is not None and due <= NOW and not used
     assert (decided is not None and decided.remove) == goes

@@ -27,7 +27,7 @@ GUEST = (ROOT / "images/boot/guest.sh").read_text()
 SS = (ROOT / "tests/samples/boot/ss.txt").read_text()
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 NAMES = list(GOOD)
-MACHINE = qemu.Machine(Path("/w/d.raw"), "raw", True, "tcg", "u-u-i-d", Path("/w/console"), Path("/w/report"))
+MACHINE = qemu.VirtualMachine(Path("/w/d.raw"), "raw", True, "tcg", "u-u-i-d", Path("/w/console"), Path("/w/report"))
 texts = st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=40)
 
 
@@ -478,11 +478,11 @@ def test_an_accelerator_that_was_at_fault_is_waited_for_no_more(
     monkeypatch.setattr(vm, "_once", once)
     monkeypatch.setattr(vm, "_at_fault", set())
     task = vm.Task("boot", vm.Disk(tmp_path / "disk", "raw", vm.a_uuid()), Level.QUICK, Errand())
-    turns: list[list[str]] = []
+    backoff: list[list[str]] = []
     for number, now_well in enumerate(((), ("tcg",), ("tcg",))):
         well.update(now_well)
         report = vm.run_boot(task, tmp_path / str(number), ("kvm", "tcg"))
         assert report.stream.whole is bool(now_well)
-        turns.append(asked.copy())
+        backoff.append(asked.copy())
         asked.clear()
-    assert turns == [["kvm", "tcg"], ["kvm", "tcg"], ["tcg"]]
+    assert backoff == [["kvm", "tcg"], ["kvm", "tcg"], ["tcg"]]

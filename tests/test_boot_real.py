@@ -17,7 +17,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.boot import Level, boot, flow, qemu, vm
 from images.boot.guest import Credentials, Errand, credentials
-from images.boot.model import BootReport, Limits
+from images.boot.model import BootLimits, BootReport
 from tests.loop import Goldsmith, processes, until
 from tests.machines import check, overlay
 from tests.test_boot import evidence, outcomes
@@ -99,7 +99,7 @@ def test_a_disk_that_does_not_boot_has_not_completed(
     blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is ended in time, and nothing of it passes; there is no second boot of what never came up."""
-    monkeypatch.setattr(vm, "limits", lambda level, accelerator: Limits(1, 6))
+    monkeypatch.setattr(vm, "limits", lambda level, accelerator: BootLimits(1, 6))
     report = boot(blank, overlay(ASKS), level=Level.RELEASE, listens=(), work=tmp_path)
     assert outcomes(report.results) == {
         "asks": Outcome.ERROR, "boot-completed": Outcome.FAIL, "boot-failed-units": Outcome.ERROR,
@@ -128,7 +128,7 @@ def test_a_machine_whose_qemu_crashes_begins_once_more_unless_it_was_to_go_on(
     task = vm.Task("boot", replace(plan.disk, overlay=kept, first=first), plan.level, plan.errand)
     argvs: list[list[str]] = []
 
-    def crashing(machine: qemu.Machine) -> list[str]:
+    def crashing(machine: qemu.VirtualMachine) -> list[str]:
         argvs.append([str(machine.disk)])
         return ["sh", "-c", "kill -ABRT $$"]
 

@@ -15,12 +15,12 @@ from images import documents
 from images.artifact import Release
 from images.context import Context
 from images.registry.answers import NotFoundError
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.registry.referrers import attached
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
-from images.release.channels import Change, promote, rebuild, revoke, rollback
+from images.release.channels import ChannelMove, promote, rebuild, revoke, rollback
 from images.release.history import before, below, trail
 from images.release.lifecycle import Status
 from images.release.publish import release
@@ -58,7 +58,7 @@ def trusting(to: RegistryStore, *policies: str) -> RegistryStore:
     """The same publisher where the settings let these policies publish, whatever their strictness."""
     judging = Judging(policies=policies, floor="")
     settings = to.registry.settings.model_copy(update={"judging": judging})
-    return replace(to, registry=Registry(to.registry.address, settings))
+    return replace(to, registry=RegistryClient(to.registry.address, settings))
 
 
 def pointing(to: RegistryStore) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
 def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: RegistryStore) -> None:
     """Asked again there is nothing to do, and it says so."""
     one = published(to, "one", 0)
-    assert promote(to, "web", "default", gate()) == Change("web", "stable", "", one.digest, applied=True)
+    assert promote(to, "web", "default", gate()) == ChannelMove("web", "stable", "", one.digest, applied=True)
     assert promote(to, "web", "default", gate()).note == "already there"
     assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
     assert show(to.registry, "web", to.prefix, NOW).channels == ("candidate", "stable")

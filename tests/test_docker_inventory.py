@@ -14,7 +14,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.registry.client import NotFoundError
 from pipelines.fleet.docker import inventory
 from pipelines.fleet.docker.images import Images, registered
-from pipelines.fleet.docker.inventory import AT_ONCE, Inventory, Looks
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, Looks
 from pipelines.fleet.health import inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
@@ -86,7 +86,7 @@ def fleet(health: str = "http") -> Fleet:
 
 def members(api: Engine, *recorded: str, of: Fleet | None = None) -> dict[str, Member]:
     images = Images(api, lambda _reference: None)
-    found = Inventory(api, of or fleet(), "host", images, lambda: recorded).members()
+    found = ContainerInventory(api, of or fleet(), "host", images, lambda: recorded).members()
     return {one.name: one for one in found}
 
 
@@ -149,7 +149,7 @@ def test_each_look_after_the_first_is_one_call(api: Engine) -> None:
     """What never changes is asked once; what was made since is asked then."""
     for number in range(60):
         api.run(f"web-{number}")
-    look = Inventory(api, fleet(), "host", Images(api, lambda _reference: None), tuple)
+    look = ContainerInventory(api, fleet(), "host", Images(api, lambda _reference: None), tuple)
     assert len(look.members()) == 60
     api.calls.clear()
     assert len(look.members()) == 60

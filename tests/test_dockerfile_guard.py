@@ -96,8 +96,8 @@ def test_buildkit_never_loads_a_frontend_that_a_definition_names(name: str, engi
         rest = "" if "{" in text else "FROM scratch\n"
         [frontend] = asked_by_buildkit(text + rest, server, engine, tmp_path)
         assert frontend.endswith(f"{server.authority}/evil/frontend:1")
-        sealed = f"{dockerfile.HEADER}{text}FROM scratch\nCOPY . /\n"
-        assert asked_by_buildkit(sealed, server, engine, tmp_path) == []
+        document = f"{dockerfile.HEADER}{text}FROM scratch\nCOPY . /\n"
+        assert asked_by_buildkit(document, server, engine, tmp_path) == []
     assert rendered(GOLDEN, text + END, tmp_path)
 
 

@@ -24,7 +24,7 @@ from hardening.foundation.errors import (
 )
 from hardening.foundation.settings import ROOT
 from pipelines.durable.dbos import Worker, engine_url, queue, wake, worker
-from pipelines.durable.port import BugError, Engine, Flow, Json
+from pipelines.durable.port import BugError, Flow, Json, WorkflowEngine
 from tests.conftest import POSTGRES
 from tests.durable import MEMBERS, RESULT, STEPS, Look, State, World, flows, look
 from tests.loop import until
@@ -215,10 +215,10 @@ def test_what_a_step_raises_is_what_the_flow_and_its_caller_get(carry: Carry, fa
     def fail() -> None:
         raise failure
 
-    async def failing(engine: Engine, _argument: Json) -> Json:
+    async def failing(engine: WorkflowEngine, _argument: Json) -> Json:
         return await engine.step("fail", fail)
 
-    async def parent(engine: Engine, _argument: Json) -> Json:
+    async def parent(engine: WorkflowEngine, _argument: Json) -> Json:
         with pytest.raises(type(failure)) as inside:
             await (await engine.child("one", "failing", None)).result()
         assert str(inside.value) == str(failure)
@@ -232,7 +232,7 @@ def test_what_a_step_raises_is_what_the_flow_and_its_caller_get(carry: Carry, fa
 def simple(act: Callable[[], Any]) -> dict[str, Flow]:
     """One flow of one step."""
 
-    async def flow(engine: Engine, _argument: Json) -> Json:
+    async def flow(engine: WorkflowEngine, _argument: Json) -> Json:
         return await engine.step("act", act)
 
     return {"flow": flow}
@@ -258,7 +258,7 @@ def test_an_answer_that_is_no_json_is_a_bug_and_ends_the_flow(url: str) -> None:
 def test_a_flow_sees_at_once_what_it_would_see_from_the_record(carry: Carry) -> None:
     """What JSON changes is changed the first time too: else a flow would decide otherwise after a crash."""
 
-    async def flow(engine: Engine, _argument: Json) -> Json:
+    async def flow(engine: WorkflowEngine, _argument: Json) -> Json:
         return [repr(await engine.step("act", lambda: (1, {2: None})))]
 
     assert carry({"flow": flow}, "flow", "f1", None) == ["[1, {'2': None}]"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.durable.port import Engine, FencedError, Json
+from pipelines.durable.port import FencedError, Json, WorkflowEngine
 from tests.simulation.execution import Fate
 from tests.simulation.memory import EPOCH, Memory, Process
 
@@ -34,20 +34,20 @@ class Shop:
         self.done.append(what)
         return what
 
-    async def two(self, engine: Engine, argument: Json) -> Json:
+    async def two(self, engine: WorkflowEngine, argument: Json) -> Json:
         first = await engine.step("one", lambda: self.act(f"one {argument}"))
         second = await engine.step("two", lambda: self.act(f"two {argument}"))
         return [first, second]
 
-    async def nap(self, engine: Engine, argument: Json) -> Json:
+    async def nap(self, engine: WorkflowEngine, argument: Json) -> Json:
         woken = await engine.wait(HOUR)
         return [woken, (await engine.now()).isoformat()]
 
-    async def parent(self, engine: Engine, argument: Json) -> Json:
+    async def parent(self, engine: WorkflowEngine, argument: Json) -> Json:
         children = [await engine.child(name, "two", name) for name in argument]
         return [await child.result() for child in children]
 
-    async def odd(self, engine: Engine, argument: Json) -> Json:
+    async def odd(self, engine: WorkflowEngine, argument: Json) -> Json:
         return await engine.step(f"odd {len(self.done)}", lambda: self.act("odd"))
 
 
@@ -127,7 +127,7 @@ def test_an_error_of_a_step_is_an_answer_and_comes_again() -> None:
         calls.append(1)
         raise OutsideError("no")
 
-    async def flow(engine: Engine, argument: Json) -> Json:
+    async def flow(engine: WorkflowEngine, argument: Json) -> Json:
         try:
             await engine.step("fails", fail)
         except OutsideError as error:
@@ -187,7 +187,7 @@ def test_what_json_cannot_carry_is_no_answer() -> None:
     """The real engine would refuse it, too."""
     shop = Shop()
 
-    async def flow(engine: Engine, argument: Json) -> Json:
+    async def flow(engine: WorkflowEngine, argument: Json) -> Json:
         return await engine.step("set", lambda: {1, 2})
 
     shop.memory.process("first", {"f": flow}).start("f", "a", None)

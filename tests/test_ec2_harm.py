@@ -14,7 +14,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.ec2.instance_spec import kept_in
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.members import Key, Target
+from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
 from tests.ec2 import ZONE, Asked, Shop, fleet, key_of, shop
 from tests.strict_aws import StrictAws
@@ -42,7 +42,7 @@ def within(at: Shop) -> Any:
     return Asked(RootVolumeFleet(fleet(ec2={"way": "root_volume"}, limits={"method": "in_place"}), at.cloud), at.aws)
 
 
-def replaced(at: Shop, port: Any, key: Key, target: Target | None = None) -> None:
+def replaced(at: Shop, port: Any, key: Key, target: ReplacementImage | None = None) -> None:
     """All effects of a replacement in place."""
     port.create(key, target or at.target, at.cloud.now + EXPIRY)
     port.retire(key, DRAIN)
@@ -99,7 +99,7 @@ def test_an_adoption_that_was_taken_back_is_unknown_again(at: Shop) -> None:
     at.ec2.deregister_image(ImageId=at.image(at.new))
     assert port.describe()[0].image == member.image
     with pytest.raises(OutsideError, match="what ran before is no image"):
-        port.prepare(Target(member.exact, member.exact, None))
+        port.prepare(ReplacementImage(member.exact, member.exact, None))
 
 
 def test_the_way_back_of_a_root_volume_stops_nothing(at: Shop) -> None:
@@ -150,7 +150,7 @@ def test_a_root_in_the_clear_does_not_become_an_encrypted_one(at: Shop) -> None:
     port = within(at)
     (member,) = port.describe()
     assert "not encrypted" in member.cannot_roll
-    target = Target(image(at.aws, "other"), "", None)
+    target = ReplacementImage(image(at.aws, "other"), "", None)
     at.ec2.enable_ebs_encryption_by_default()
     with pytest.raises(RefusedError, match="not encrypted"):
         port.create(key_of(member, Method.IN_PLACE), target, at.cloud.now + EXPIRY)

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2.instance_spec import Hung, Kept, Registration, Shown, differences, is_member, kept_in
+from pipelines.fleet.ec2.instance_spec import (
+    Hung,
+    InstanceDescription,
+    Registration,
+    ReplacementRecord,
+    differences,
+    is_member,
+    kept_in,
+)
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place, lost_by_stop, unfit
 from pipelines.fleet.ec2.requests import run_instances, token
 from pipelines.fleet.model import Ec2, ReplacementStrategy
@@ -57,16 +65,16 @@ def instance(name: str = "i-old") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shown(found: dict[str, Any]) -> Shown:
+def shown(found: dict[str, Any]) -> InstanceDescription:
     """The instance with its root volume, script, Elastic IP and place in a target group."""
     root = {"Size": 12, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250, "Tags": [{"Key": "disk", "Value": "a"}]}
     more = {"userData": "aGVsbG8=", "instanceInitiatedShutdownBehavior": "stop", "addresses": ("eipalloc-1",),
             "credits": "unlimited"}  # fmt: skip
-    return Shown(found, {f"vol-root-{found['InstanceId']}": root}, more, (Registration(GROUP, 80),), TYPE)
+    return InstanceDescription(found, {f"vol-root-{found['InstanceId']}": root}, more, (Registration(GROUP, 80),), TYPE)
 
 
-def kept(old: Shown) -> Kept:
-    return Kept("shop-1", "ami-new", "2027-01-01T00:00:00+00:00", False, old.hung())
+def kept(old: InstanceDescription) -> ReplacementRecord:
+    return ReplacementRecord("shop-1", "ami-new", "2027-01-01T00:00:00+00:00", False, old.hung())
 
 
 Break = Callable[[dict[str, Any]], Any]
@@ -109,8 +117,8 @@ def test_every_difference_beyond_the_image_is_told(change: Break, said: str) -> 
 def test_addresses_and_registrations_that_were_lost_are_told() -> None:
     """Each by its name."""
     old, new = shown(instance()), shown(instance("i-new"))
-    bare = Shown(new.instance, new.volumes, {**new.attributes, "addresses": ()})
-    stopped = Shown({**old.instance, "State": {"Name": "stopped"}}, old.volumes, old.attributes)
+    bare = InstanceDescription(new.instance, new.volumes, {**new.attributes, "addresses": ()})
+    stopped = InstanceDescription({**old.instance, "State": {"Name": "stopped"}}, old.volumes, old.attributes)
     found = differences(stopped, kept(old), bare)
     assert found == ("the Elastic IP eipalloc-1 is not its own", f"it is not registered in {GROUP} at port 80")
     assert differences(old, kept(old), bare) == ()  # they are the old one's still
@@ -150,7 +158,7 @@ def test_what_is_kept_in_tags_comes_back_as_it_was(
     """Beside other people's tags, each within what a tag holds."""
     places = tuple(Registration(GROUP, port, "", address) for port in ports)
     hung = Hung(volumes, interfaces, addresses, places, dict.fromkeys(interfaces, card) if card else {})
-    written = Kept("shop-1", "ami-1", "2027-01-01T00:00:00+00:00", public, hung)
+    written = ReplacementRecord("shop-1", "ami-1", "2027-01-01T00:00:00+00:00", public, hung)
     tags = {**written.tags(), "Name": "shop-1"}
     assert kept_in(tags) == written
     assert all(len(key) <= 127 and len(value) <= 255 for key, value in tags.items())

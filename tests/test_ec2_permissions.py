@@ -23,7 +23,7 @@ from pipelines.fleet.ec2.inventory import firing
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.requests import token
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Method
 from tests.ec2 import Asked, Shop, fleet, key_of, shop
 from tests.strict_aws import REGION, StrictAws
@@ -115,7 +115,7 @@ def detached(at: Shop, port: Any) -> None:
     old = at.instance(ImageId=image(at.aws, "old"))
     (member,) = [one for one in port.describe() if one.handle == old]
     key = key_of(member, Method.IN_PLACE)
-    port.create(key, Target(new, "", None), at.cloud.now + EXPIRY)
+    port.create(key, ReplacementImage(new, "", None), at.cloud.now + EXPIRY)
     with pytest.raises(OutsideError):
         port.start(key)
     port.revive(key)
@@ -149,9 +149,9 @@ def test_reaping_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> None:
     ledger.begin_rollout("x", "shop", "ann", {}, at.cloud.now)
     ledger.save_rollout("x", {}, at.cloud.now, is_open=False)
     ledger.record_made(Made(account, REGION, "volume", volume, "y", "", "", at.cloud.now, volume))
-    ground = Ec2OrphanSource(at.cloud.clients, [(account, REGION)], ledger)
+    source = Ec2OrphanSource(at.cloud.clients, [(account, REGION)], ledger)
     with listening() as asked:
-        assert len(reap([ground], ledger, at.cloud.now, "ann", apply=True)) == 2
+        assert len(reap([source], ledger, at.cloud.now, "ann", apply=True)) == 2
     assert told(asked, "roll.reap") == ([], [])
     at.settle()
     assert (at.running(), at.leftovers()) == ([], [])

@@ -15,7 +15,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.ec2.instance_spec import traits
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.members import Key, Target
+from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
 from tests.ec2 import Asked, Killed, Shop, fleet, key_of, killed_after, shop
 from tests.strict_aws import Fault, StrictAws
@@ -240,7 +240,7 @@ def test_the_way_back_of_a_member_takes_the_very_image_that_it_had(at: Shop) -> 
     (now,) = port.describe()
     assert (now.id, now.handle != key.old, at.new.digest in now.digests) == (key.member, True, True)
     back = Key(f"{key.rollout}-back", now.id, now.name, now.handle, key.method)
-    target = Target(pinned, pinned, None)
+    target = ReplacementImage(pinned, pinned, None)
     port.prepare(target)
     port.create(back, target, at.cloud.now + EXPIRY)
     for act in replacing(at, key.method)[2:]:

@@ -22,7 +22,7 @@ from pipelines.rollout.auto import automated
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.service import back, plan_all, start
 from pipelines.rollout.session import FleetSession, check, fleet_session
-from pipelines.rollout.state import Outcome, Phase, Stage
+from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage
 from pipelines.rollout.store import newest, tell
 from tests.cloud import DAY
 from tests.ec2 import Shop
@@ -61,7 +61,7 @@ def opened(office: Office, way: str) -> Iterator[FleetSession]:
         yield at
 
 
-def rolled(at: FleetSession) -> Outcome:
+def rolled(at: FleetSession) -> RolloutOutcome:
     """The outcome of a rollout of the whole fleet."""
     _, outcome = start(at, apply=True, as_owner=True)
     assert outcome is not None
@@ -228,7 +228,7 @@ def test_a_canary_waits_for_a_person_on_the_durable_engine(office: Office) -> No
             time.sleep(0.1)
             if office.context.ledger.open_rollouts("shop"):
                 now = _status(newest(office.context, "shop"))
-                if now.stage == Stage.APPROVAL:
+                if now.stage == RolloutStage.APPROVAL:
                     seen.append((now.members[0].note, images(at)))
                     tell(office.context, "shop", Command.APPROVE)
                     return

@@ -24,7 +24,7 @@ from images.artifact import Artifact
 from images.ledger import ScanRecord
 from images.plan.upstream import LOCK, Upstream
 from images.registry import client
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all, read
 from images.registry.releases import release_at
 from images.registry.show import show
@@ -56,7 +56,7 @@ class Stage:
         self.server, self.folder = server, folder
         self.settings = Settings(state=folder / "state", retry_for=timedelta(0))
         self.settings.state_dir.mkdir(parents=True)
-        self.registry = Registry(server.authority, self.settings)
+        self.registry = RegistryClient(server.authority, self.settings)
         self.repository = self.registry.repository("web")
         server["/v2/"] = Reply(b"{}", headers={"Docker-Distribution-Api-Version": "registry/2.0"})
         server.fallback = Reply(b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}', status=404)
@@ -391,10 +391,10 @@ def test_a_loop_of_redirects_ends(stage: Stage) -> None:
     refused(lambda: stage.registry.find(f"{stage.repository}:one"))
 
 
-def trusted(server: Hostile, folder: Path, **more: Any) -> Registry:
+def trusted(server: Hostile, folder: Path, **more: Any) -> RegistryClient:
     """A registry that is asked by HTTPS and trusted, though it stands on loopback."""
     settings = Settings(state=folder / "state", retry_for=timedelta(0), registry={"ca_file": server.ca, **more})  # type: ignore[arg-type]
-    registry = Registry(server.authority, settings)
+    registry = RegistryClient(server.authority, settings)
     registry._plain = lambda _reference: False  # type: ignore[method-assign]
     return registry
 
@@ -436,7 +436,7 @@ def test_a_login_does_not_go_to_another_host(tmp_path: Path, monkeypatch: pytest
 def test_insecure_concerns_the_configured_registry_alone(tmp_path: Path) -> None:
     """An upstream image, or a fleet's tag, of another registry is still asked by HTTPS and must prove itself."""
     settings = Settings(state=tmp_path, registry={"address": "own.example:5000/golden", "insecure": True})  # type: ignore[arg-type]
-    for registry in (Registry("own.example:5000/golden", settings), Registry("other.example", settings)):
+    for registry in (RegistryClient("own.example:5000/golden", settings), RegistryClient("other.example", settings)):
         assert registry._access("own.example:5000/golden/web:one", "src-") == ["--src-tls-verify=false"]
         assert registry._access("other.example/web:one", "") == []
         assert registry._access("own.example/web:one", "") == []

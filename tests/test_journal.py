@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from images.documents import from_json
-from images.ledger import Command as Given
+from images.ledger import CommandRow as Given
 from images.ledger import Holder, Ledger
 from pipelines.durable.port import FencedError
 from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
 from pipelines.rollout.ledger_journal import LedgerJournal, orders
 from pipelines.rollout.notify import Message
-from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
+from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
 from tests.conftest import POSTGRES
 from tests.postgres import Server
 
@@ -66,7 +66,7 @@ def test_a_rollout_is_read_as_it_was_written(journal: LedgerJournal, ledger: Led
     journal.begin(STATE, MEMBERS)
     assert written(ledger) == (STATE, MEMBERS)
     serving = replace(MEMBERS[1], phase=Phase.SERVING, old="b-old", note="differs")
-    baking = replace(STATE, stage=Stage.BAKING, wave=1)
+    baking = replace(STATE, stage=RolloutStage.BAKING, wave=1)
     journal.mark("r1", serving)
     journal.save(baking)
     assert written(ledger) == (baking, (MEMBERS[0], serving))
@@ -76,7 +76,7 @@ def test_a_rollout_is_open_until_it_has_ended(journal: LedgerJournal, ledger: Le
     """Who looks for work that is left finds it; ended it is history, and a line of the audit."""
     journal.begin(STATE, MEMBERS)
     assert [(found.id, found.owner) for found in ledger.open_rollouts("shop")] == [("r1", "host-a:1")]
-    journal.save(replace(STATE, stage=Stage.ENDED, ended_at=NOW, note="2 new"))
+    journal.save(replace(STATE, stage=RolloutStage.ENDED, ended_at=NOW, note="2 new"))
     assert ledger.open_rollouts("shop") == ()
     assert [(line.action, line.subject, line.detail) for line in ledger.audit_lines()] == [
         ("roll", "shop", "r1: 2 new")
@@ -86,7 +86,11 @@ def test_a_rollout_is_open_until_it_has_ended(journal: LedgerJournal, ledger: Le
 def test_whoever_waits_sees_each_stage(journal: LedgerJournal, capsys: pytest.CaptureFixture[str]) -> None:
     """On standard error, with what it waits for; the begin and the end are for the caller to say."""
     journal.begin(STATE, MEMBERS)
-    for stage, note in ((Stage.BAKING, "baking for 5m"), (Stage.PAUSED, ""), (Stage.ENDED, "2 new")):
+    for stage, note in (
+        (RolloutStage.BAKING, "baking for 5m"),
+        (RolloutStage.PAUSED, ""),
+        (RolloutStage.ENDED, "2 new"),
+    ):
         journal.save(replace(STATE, stage=stage, note=note, wave=1))
     said = capsys.readouterr()
     assert (said.out, said.err.splitlines()) == (

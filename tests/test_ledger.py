@@ -18,7 +18,7 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
-from images.ledger import Begun, Command, Holder, Ledger, Move, ScanRecord
+from images.ledger import Begun, CommandRow, Holder, Ledger, Move, ScanRecord
 from tests.conftest import POSTGRES
 from tests.postgres import Server
 
@@ -262,7 +262,7 @@ def test_no_module_about_leases_reads_a_clock_of_its_own() -> None:
 
 def test_the_newest_command_stands_and_each_is_audited(ledger: Ledger) -> None:
     """Who told a rollout what, in the order in which they did, also within one moment."""
-    given = [Command("r1", name, who, NOW) for name, who in (("pause", "ann"), ("resume", "bob"), ("pause", "cy"))]
+    given = [CommandRow("r1", name, who, NOW) for name, who in (("pause", "ann"), ("resume", "bob"), ("pause", "cy"))]
     for command in given:
         ledger.give_command(command, "from a test")
     assert ledger.commands("r1") == tuple(given)

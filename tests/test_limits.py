@@ -20,7 +20,7 @@ from images.build import steps
 from images.store import layers
 from images.store.merge import Merged
 from images.store.oci import LAYER, Store
-from images.store.tars import Allowance, Kept, Tar
+from images.store.tars import Allowance, ReaderBudget, Tar
 from tests import hostile as h
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -298,7 +298,7 @@ def test_a_tar_of_many_members_forgets_them(tmp_path: Path) -> None:
     """Unless its reader keeps them, as the merging of layers does."""
     path = tmp_path / "tar"
     path.write_bytes(h.tar_of(*(h.member(str(n)) for n in range(10))))
-    for kept, left in ((None, 0), (Kept("it"), 10)):
+    for kept, left in ((None, 0), (ReaderBudget("it"), 10)):
         with Tar.open(path, "r:", what="it", allowance=Allowance("it"), kept=kept) as tar:
             assert [info.name for info in tar] == [str(n) for n in range(10)]
             assert len(tar.members) == left

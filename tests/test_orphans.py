@@ -23,17 +23,17 @@ NOW = datetime(2027, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def leaving(expiry: datetime | None, held: str = "") -> Orphan:
+def orphan(expiry: datetime | None, held: str = "") -> Orphan:
     return Orphan("111111111111/eu-central-1", "instance", "i-1", "a/b/ec2/i-0", "shop-1-back", expiry, held)
 
 
 @pytest.mark.parametrize(
     ("one", "removed", "why"),
     [
-        (leaving(NOW - HOUR), True, "is over"),
-        (leaving(NOW + HOUR), False, "to be removed from 2027-01-01 01:00"),
-        (leaving(NOW - HOUR, "it holds data"), False, "it holds data"),
-        (leaving(None), False, "by hand"),
+        (orphan(NOW - HOUR), True, "is over"),
+        (orphan(NOW + HOUR), False, "to be removed from 2027-01-01 01:00"),
+        (orphan(NOW - HOUR, "it holds data"), False, "it holds data"),
+        (orphan(None), False, "by hand"),
     ],
 )
 def test_only_what_nobody_owns_goes_and_only_after_its_lease(one: Orphan, removed: bool, why: str) -> None:
@@ -45,11 +45,11 @@ def test_only_what_nobody_owns_goes_and_only_after_its_lease(one: Orphan, remove
 
 def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() -> None:
     """They may be anyone's; a rollout that went back is known under its first name too."""
-    found = decide(leaving(NOW - HOUR), lambda name: OwnerStatus.UNKNOWN, NOW)
+    found = decide(orphan(NOW - HOUR), lambda name: OwnerStatus.UNKNOWN, NOW)
     assert found is not None
     assert (found.remove, "knows no rollout shop-1-back" in found.why) == (False, True)
     by_first_name = decide(
-        leaving(NOW - HOUR), lambda name: OwnerStatus.OVER if name == "shop-1" else OwnerStatus.UNKNOWN, NOW
+        orphan(NOW - HOUR), lambda name: OwnerStatus.OVER if name == "shop-1" else OwnerStatus.UNKNOWN, NOW
     )
     assert by_first_name is not None
     assert by_first_name.remove
@@ -58,7 +58,7 @@ def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() ->
 def test_a_rollout_that_is_not_over_owns_what_it_launched_on_its_way_there_and_back() -> None:
     """Whatever the expiry says."""
     assert (
-        decide(leaving(NOW - HOUR), lambda name: OwnerStatus.OPEN if name == "shop-1" else OwnerStatus.UNKNOWN, NOW)
+        decide(orphan(NOW - HOUR), lambda name: OwnerStatus.OPEN if name == "shop-1" else OwnerStatus.UNKNOWN, NOW)
         is None
     )
 
@@ -72,8 +72,8 @@ def at(aws: StrictAws, tmp_path: Path) -> Iterator[Shop]:
 
 
 def reaped(at: Shop, *, days: float, apply: bool = True) -> tuple[Reaping, ...]:
-    ground = Ec2OrphanSource(at.cloud.clients, [(at.cloud.aws.account, REGION)], at.cloud.ledger)
-    return reap([ground], at.cloud.ledger, at.cloud.now + timedelta(days=days), "ann", apply=apply)
+    source = Ec2OrphanSource(at.cloud.clients, [(at.cloud.aws.account, REGION)], at.cloud.ledger)
+    return reap([source], at.cloud.ledger, at.cloud.now + timedelta(days=days), "ann", apply=apply)
 
 
 def test_an_instance_that_a_killed_rollout_launched_goes_after_its_lease(at: Shop) -> None:
@@ -88,10 +88,10 @@ def test_an_instance_that_a_killed_rollout_launched_goes_after_its_lease(at: Sho
     at.cloud.ledger.begin_rollout(key.rollout, "shop", "ann", {}, at.cloud.now)
     assert not reaped(at, days=2)
     at.cloud.ledger.save_rollout(key.rollout, {}, at.cloud.now, is_open=False)
-    assert [(one.leaving.id, one.remove) for one in reaped(at, days=0.5)] == [(new, False)]
-    assert [(one.leaving.id, one.remove) for one in reaped(at, days=2, apply=False)] == [(new, True)]
+    assert [(one.orphan.id, one.remove) for one in reaped(at, days=0.5)] == [(new, False)]
+    assert [(one.orphan.id, one.remove) for one in reaped(at, days=2, apply=False)] == [(new, True)]
     assert new in at.running()
-    assert [(one.leaving.id, one.remove) for one in reaped(at, days=2)] == [(new, True)]
+    assert [(one.orphan.id, one.remove) for one in reaped(at, days=2)] == [(new, True)]
     at.settle()
     assert at.running() == [old]
     assert at.cloud.ledger.audit_lines()[-1].action == "reap"
@@ -110,7 +110,7 @@ def test_what_took_a_members_place_is_no_leaving_and_the_old_one_is_shown_and_ke
     port.swap(key)
     at.settle()
     (found,) = reaped(at, days=99)
-    assert (found.leaving.id, found.remove, "the old one" in found.why) == (old, False, True)
+    assert (found.orphan.id, found.remove, "the old one" in found.why) == (old, False, True)
 
 
 def test_a_root_volume_that_nobody_needs_goes_and_one_to_go_back_to_stays(at: Shop) -> None:
@@ -125,10 +125,10 @@ def test_a_root_volume_that_nobody_needs_goes_and_one_to_go_back_to_stays(at: Sh
     at.cloud.ledger.begin_rollout(key.rollout, "shop", "ann", {}, at.cloud.now)
     at.cloud.ledger.save_rollout(key.rollout, {}, at.cloud.now, is_open=False)
     (kept,) = reaped(at, days=9)
-    assert (kept.leaving.kind, kept.remove, "go back" in kept.why) == ("volume", False, True)
+    assert (kept.orphan.kind, kept.remove, "go back" in kept.why) == ("volume", False, True)
     port.revive(key)
     (put_out,) = reaped(at, days=9)
-    assert (put_out.leaving.kind, put_out.remove) == ("volume", True)
+    assert (put_out.orphan.kind, put_out.remove) == ("volume", True)
     port.discard(key)
     assert not at.leftovers()
 
@@ -151,7 +151,7 @@ def test_tags_on_an_instance_and_a_volume_of_production_let_nothing_go(at: Shop)
     said = {ROLLOUT: rollout, MEMBER: "a/b/ec2/i-0", EXPIRY: due}
     at.ec2.create_tags(Resources=[old, disk], Tags=[{"Key": key, "Value": value} for key, value in said.items()])
     at.settle()
-    found = {one.leaving.id: one for one in reaped(at, days=99)}
+    found = {one.orphan.id: one for one in reaped(at, days=99)}
     assert (found[old].remove, "not launched by this rollout's token" in found[old].why) == (False, True)
     assert (found[disk].remove, "no line in this ledger" in found[disk].why) == (False, True)
     assert old in at.running()

@@ -14,7 +14,7 @@ from images.ledger import Ledger
 from pipelines.cli.orphans import reap
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.orphans import DockerOrphanSource
-from pipelines.fleet.members import Key, Target
+from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
@@ -31,19 +31,21 @@ def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(docker_host
         made = api.create_container("leavings-test:one", name="left-web", labels=labels)
         api.start(made["Id"])
         of = fleet_with().model_copy(update={"selector": {"app": "leavings-test"}})
-        ledger, ground = Ledger.open(f"sqlite:///{tmp_path}/ledger"), DockerOrphanSource(docker_host)
+        ledger, source = Ledger.open(f"sqlite:///{tmp_path}/ledger"), DockerOrphanSource(docker_host)
 
         ledger.begin_rollout("left-1", of.name, "ann", {}, NOW)
         ledger.save_rollout("left-1", {}, NOW, is_open=False)
 
         def reaped(after: timedelta) -> list[tuple[str, bool]]:
-            done = reap([ground], ledger, NOW + after, "ann", apply=True)
-            return [(one.leaving.name, one.remove) for one in done if one.leaving.name.startswith("left-")]
+            done = reap([source], ledger, NOW + after, "ann", apply=True)
+            return [(one.orphan.name, one.remove) for one in done if one.orphan.name.startswith("left-")]
 
         with DockerFleet(of, docker_host) as members:
             (member,) = members.describe()
             key = Key("left-1", member.id, member.name, member.handle, Method.SURGE)
-            target = Target("leavings-test:one", image, release(9, published_at=NOW, expires_at=NOW + 9 * HOUR))
+            target = ReplacementImage(
+                "leavings-test:one", image, release(9, published_at=NOW, expires_at=NOW + 9 * HOUR)
+            )
             members.create(key, target, NOW + HOUR)
             assert (reaped(HOUR / 2), reaped(2 * HOUR)) == ([(key.new_name, False)], [(key.new_name, True)])
             assert reaped(2 * HOUR) == []

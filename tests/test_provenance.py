@@ -14,7 +14,7 @@ import pytest
 from hardening.foundation.errors import MalformedError, RefusedError
 from images import documents
 from images.context import Context
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.store.oci import MANIFEST
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Member, Seen
@@ -185,4 +185,4 @@ def test_a_member_on_a_revoked_base_is_revoked(place: Place) -> None:
 
 def test_the_registry_of_a_tag_is_asked_as_what_it_is(place: Place) -> None:
     """A fleet's tag in another registry is asked by HTTPS, though our own is on loopback."""
-    assert Registry(place.stage.server.authority, place.stage.settings)._access("other.example/web:one", "") == []
+    assert RegistryClient(place.stage.server.authority, place.stage.settings)._access("other.example/web:one", "") == []

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from hardening.foundation.errors import OutsideError
 from images.artifact import Release
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.registry.release_store import RegistryStore
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
@@ -198,15 +198,15 @@ def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
     """Whichever deletion fails, the release is still found, and then nothing of it is left."""
     for day, text in enumerate(("one", "two", "three")):
         published(to, text, day)
-    real, calls = Registry.delete, [0]
+    real, calls = RegistryClient.delete, [0]
 
-    def delete(self: Registry, repository: str, digest: str) -> bool:
+    def delete(self: RegistryClient, repository: str, digest: str) -> bool:
         calls[0] += 1
         if calls[0] == failing:
             raise OutsideError("the line was cut")
         return real(self, repository, digest)
 
-    monkeypatch.setattr(Registry, "delete", delete)
+    monkeypatch.setattr(RegistryClient, "delete", delete)
     later = at(to, NOW + 2 * DAY)
     with pytest.raises(OutsideError, match="cut"):
         later.prune(apply=True)

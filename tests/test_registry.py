@@ -20,7 +20,7 @@ from hardening.foundation.settings import Registry as RegistrySettings
 from hardening.foundation.settings import Settings
 from images.documents import Document
 from images.registry.answers import NotFoundError
-from images.registry.client import Registry, split
+from images.registry.client import RegistryClient, split
 from images.registry.referrers import SETTLE_SECONDS, _write_index, attach, attached, detach_all, latest, read
 from images.store.oci import Store
 from tests.publishing import built, running_registry, settings_in, stored
@@ -31,16 +31,16 @@ NAME = "org.opencontainers.image.ref.name"
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
+def registry(tmp_path: Path) -> Iterator[RegistryClient]:
     """A registry that holds one image, tagged `one` and `two`."""
     with running_registry(tmp_path / "registry") as address:
-        registry = Registry(address, settings_in(tmp_path / "state"))
+        registry = RegistryClient(address, settings_in(tmp_path / "state"))
         for tag in ("one", "two"):
             _push(registry, tmp_path, tag)
         yield registry
 
 
-def _push(registry: Registry, folder: Path, tag: str) -> str:
+def _push(registry: RegistryClient, folder: Path, tag: str) -> str:
     store = Store(folder / "state" / "store")
     image = built(store, text=tag)
     layout = store.layout_for(image.digest, folder / tag, {NAME: "x"})
@@ -48,7 +48,7 @@ def _push(registry: Registry, folder: Path, tag: str) -> str:
     return image.digest
 
 
-def test_what_is_pushed_is_found_with_its_bytes_unchanged(registry: Registry, tmp_path: Path) -> None:
+def test_what_is_pushed_is_found_with_its_bytes_unchanged(registry: RegistryClient, tmp_path: Path) -> None:
     """The digest that the store knows is the digest that the registry serves, by tag and by digest."""
     digest = built(Store(tmp_path / "state" / "store"), text="one").digest
     repository = registry.repository("web")
@@ -57,7 +57,7 @@ def test_what_is_pushed_is_found_with_its_bytes_unchanged(registry: Registry, tm
     assert registry.tags(repository) == ("one", "two")
 
 
-def test_what_is_not_there_is_named_with_the_nearest(registry: Registry) -> None:
+def test_what_is_not_there_is_named_with_the_nearest(registry: RegistryClient) -> None:
     """An unknown tag and an unknown repository are wrong content, found without waiting."""
     assert registry.find(f"{registry.repository('web')}:none") is None
     with pytest.raises(NotFoundError, match="did you mean one"):
@@ -67,7 +67,7 @@ def test_what_is_not_there_is_named_with_the_nearest(registry: Registry) -> None
     assert registry.tags(registry.repository("nowhere")) == ()
 
 
-def test_documents_are_attached_once_and_read_back(registry: Registry) -> None:
+def test_documents_are_attached_once_and_read_back(registry: RegistryClient) -> None:
     """Attaching again changes nothing; what others attached stays; the newest of a type is found by its annotations."""
     repository = registry.repository("web")
     subject = registry.get(f"{repository}:one").descriptor
@@ -86,7 +86,7 @@ def test_documents_are_attached_once_and_read_back(registry: Registry) -> None:
     assert manifest["artifactType"] == "a/x"
 
 
-def test_many_writers_lose_nothing(registry: Registry) -> None:
+def test_many_writers_lose_nothing(registry: RegistryClient) -> None:
     """The tag schema loses lines when two write at once; the lock and the reading back do not let it."""
     repository = registry.repository("web")
     subject = registry.get(f"{repository}:one").descriptor
@@ -97,11 +97,14 @@ def test_many_writers_lose_nothing(registry: Registry) -> None:
 
 
 def test_a_writer_elsewhere_that_overwrites_the_list_takes_nothing_away(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had read the list before we wrote it; we wait for its writing, and list what was taken away again."""
     shared = registry.settings.model_copy(update={"registry": RegistrySettings(address=registry.address)})
-    ours, theirs = Registry(registry.address, shared), Registry(registry.address, settings_in(tmp_path / "elsewhere"))
+    ours, theirs = (
+        RegistryClient(registry.address, shared),
+        RegistryClient(registry.address, settings_in(tmp_path / "elsewhere")),
+    )
     repository = ours.repository("web")
     subject = ours.get(f"{repository}:one").descriptor
     before = attach(theirs, repository, subject, [Document("a/old", b"1")])
@@ -122,7 +125,7 @@ def test_a_writer_elsewhere_that_overwrites_the_list_takes_nothing_away(
     assert waits == [SETTLE_SECONDS] * 2
 
 
-def test_detaching_leaves_the_subject_and_nothing_else(registry: Registry, tmp_path: Path) -> None:
+def test_detaching_leaves_the_subject_and_nothing_else(registry: RegistryClient, tmp_path: Path) -> None:
     """Every attached manifest and the index that listed them go; doing it twice is no error."""
     repository = registry.repository("web")
     before = stored(tmp_path / "registry")
@@ -133,7 +136,7 @@ def test_detaching_leaves_the_subject_and_nothing_else(registry: Registry, tmp_p
     assert stored(tmp_path / "registry") == before
 
 
-def test_deleting_what_is_gone_says_so(registry: Registry) -> None:
+def test_deleting_what_is_gone_says_so(registry: RegistryClient) -> None:
     """A removal that was interrupted can be done again."""
     repository = registry.repository("web")
     digest = registry.get(f"{repository}:one").digest
@@ -142,12 +145,12 @@ def test_deleting_what_is_gone_says_so(registry: Registry) -> None:
 
 def test_a_registry_that_is_down_is_the_outside_worlds_failure(tmp_path: Path) -> None:
     """Nothing listens there: said once, with what to look at."""
-    registry = Registry("127.0.0.1:1", settings_in(tmp_path))
+    registry = RegistryClient("127.0.0.1:1", settings_in(tmp_path))
     with pytest.raises(OutsideError, match=r"cannot be reached.*\n.*connection refused"):
         registry.find("127.0.0.1:1/web:one")
 
 
-def _tell(registry: Registry) -> list[str]:
+def _tell(registry: RegistryClient) -> list[str]:
     """What each way to ask says of a failure, none of which may be "there is nothing"."""
     repository, told = registry.repository("web"), []
     for ask in (
@@ -165,12 +168,12 @@ def _tell(registry: Registry) -> list[str]:
 def test_a_page_that_is_not_found_is_no_empty_registry(tmp_path: Path, pings: bool) -> None:
     """A wrong address or a broken proxy answers 404 to everything; "nothing is published" would be an invention."""
     with website(pings=pings) as address:
-        told = _tell(Registry(address, settings_in(tmp_path)))
+        told = _tell(RegistryClient(address, settings_in(tmp_path)))
     assert all("not in a registry's words" in text and "registry.address" in text for text in told), told
 
 
 def test_a_credential_helper_that_is_missing_is_no_empty_registry(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is `not found` is the helper's program, and the way out is named."""
     login = tmp_path / "auth.json"
@@ -227,7 +230,7 @@ def test_a_registry_with_a_private_authority_and_a_login(tmp_path: Path, monkeyp
 
 def test_a_certificate_authority_that_cannot_be_read_names_the_setting(tmp_path: Path) -> None:
     """The mistake is in goldsmith.toml, so the error says where."""
-    registry = Registry("r.example", settings_in(tmp_path, registry={"ca_file": tmp_path / "none.pem"}))
+    registry = RegistryClient("r.example", settings_in(tmp_path, registry={"ca_file": tmp_path / "none.pem"}))
     with pytest.raises(ContentError, match=r"registry\.ca_file"):
         registry.tags("r.example/web")
 
@@ -260,8 +263,8 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def _strict(address: str, settings: Settings) -> Registry:
+def _strict(address: str, settings: Settings) -> RegistryClient:
     """A registry on loopback that is treated like one elsewhere."""
-    registry = Registry(address, settings)
+    registry = RegistryClient(address, settings)
     registry._plain = lambda _reference: False  # type: ignore[method-assign]
     return registry

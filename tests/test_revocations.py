@@ -21,7 +21,7 @@ from images.context import Context
 from images.documents import Document
 from images.ledger import ScanRecord
 from images.plan.plan import Action
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
@@ -159,7 +159,7 @@ def test_where_the_registry_cannot_be_asked_nothing_moves(machine: Other) -> Non
     to = machine()
     stable(to, "web", 0)
     stable(to, "web", 1)
-    gone = replace(to, registry=Registry("127.0.0.1:1/x", to.registry.settings))
+    gone = replace(to, registry=RegistryClient("127.0.0.1:1/x", to.registry.settings))
     for act in (lambda: promote(gone, "web", "default", gate()), lambda: rollback(gone, "web"),
                 lambda: put(gone, "web", 2)):  # fmt: skip
         with pytest.raises(OutsideError, match="cannot be reached"):

@@ -26,7 +26,7 @@ from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key
 from pipelines.fleet.model import Method
 from pipelines.rollout.orders import Order
-from pipelines.rollout.state import Outcome, Phase
+from pipelines.rollout.state import Phase, RolloutOutcome
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
@@ -328,7 +328,7 @@ def test_killed_at_every_point_it_comes_to_the_same_end(
     assert len(points) == len(set(points))
     assert sum(": after " in point for point in points) >= 7, points
     assert sum(point.startswith("before ") for point in points) >= 12, points
-    outcome = from_json(Outcome, json.loads((yard.folder / "outcome.json").read_text()))
+    outcome = from_json(RolloutOutcome, json.loads((yard.folder / "outcome.json").read_text()))
     assert [member.phase for member in outcome.members] == [phase], outcome
     assert yard.names() == ["web-1"]
     assert yard.answer("web-1") == serves

@@ -17,9 +17,9 @@ from publishing import running_registry, settings_in
 from yards import NOW, Yard, fleet, planned, roll
 
 from hardening.foundation.errors import RefusedError
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import Key, Target
+from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
 from pipelines.rollout.state import Phase
 from tests.rolling import MUTATING
@@ -37,12 +37,12 @@ IN_PROJECT = [word for key, value in SHOP.items() for word in ("--label", f"{key
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
+def registry(tmp_path: Path) -> Iterator[RegistryClient]:
     with running_registry(tmp_path) as address:
-        yield Registry(address, settings_in(tmp_path))
+        yield RegistryClient(address, settings_in(tmp_path))
 
 
-def forgotten(yard: Yard, registry: Registry) -> str:
+def forgotten(yard: Yard, registry: RegistryClient) -> str:
     """A member whose tag was pulled again meanwhile; the repository."""
     where = registry.repository("shop")
     busybox_image(yard.api, "fleet-test:one", "one", CHECK.format("1s"), "USER 0", "LABEL made=one")
@@ -59,7 +59,7 @@ def forgotten(yard: Yard, registry: Registry) -> str:
 
 
 @pytest.mark.needs("docker-registry", "skopeo")
-def test_a_tag_that_was_pulled_again_freezes_nothing_of_the_old_image(yard: Yard, registry: Registry) -> None:
+def test_a_tag_that_was_pulled_again_freezes_nothing_of_the_old_image(yard: Yard, registry: RegistryClient) -> None:
     """The engine forgets the old image's record: its defaults come from the registry, by digest, and a rollback goes to
     that digest.
     """
@@ -68,7 +68,7 @@ def test_a_tag_that_was_pulled_again_freezes_nothing_of_the_old_image(yard: Yard
     with pytest.raises(docker.errors.ImageNotFound):
         yard.api.inspect_image(old["Image"])
     pinned = registry.get(f"{where}:stable").digest
-    target = Target(f"{where}@{pinned}", pinned, yard.target("two").golden)
+    target = ReplacementImage(f"{where}@{pinned}", pinned, yard.target("two").golden)
     with DockerFleet(fleet(), yard.host, configuration=registry.configuration) as members:
         (one,) = members.describe()
         assert (one.cannot_roll, one.exact) == ("", f"{where}@{old['Image']}")
@@ -86,7 +86,7 @@ def test_a_tag_that_was_pulled_again_freezes_nothing_of_the_old_image(yard: Yard
         members.remove_old(key)
         (two,) = members.describe()
         back = Key("r1-back", two.id, two.name, two.handle, Method.SURGE)
-        before = Target(one.exact, old["Image"], None)
+        before = ReplacementImage(one.exact, old["Image"], None)
         members.prepare(before)
         members.create(back, before, NOW)
         assert yard.inspect(back.new_name)["Image"] == old["Image"]
@@ -94,7 +94,7 @@ def test_a_tag_that_was_pulled_again_freezes_nothing_of_the_old_image(yard: Yard
 
 
 @pytest.mark.needs("docker-registry", "skopeo")
-def test_an_old_image_that_no_registry_has_refuses_its_member(yard: Yard, registry: Registry) -> None:
+def test_an_old_image_that_no_registry_has_refuses_its_member(yard: Yard, registry: RegistryClient) -> None:
     """Rather than to keep all that it had; nothing is created."""
     where = forgotten(yard, registry)
     with DockerFleet(fleet(), yard.host) as members:

@@ -30,7 +30,7 @@ from pipelines.cli.image import prune_images
 from pipelines.cli.rollout_output import member_lines, roll_output
 from pipelines.cli.rollout_watch import _history
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import Key, Target
+from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.host import embedded_registry
 from pipelines.rollout.approval import approve_plan, file_plan, read_plan
 from pipelines.rollout.approved_plan import digest
@@ -414,7 +414,7 @@ def test_a_member_that_could_not_go_back_goes_back_when_it_is_asked_for_again(
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
 
-    def refuses(_fleet: DockerFleet, target: Target) -> None:
+    def refuses(_fleet: DockerFleet, target: ReplacementImage) -> None:
         raise RefusedError(f"{target.reference} is away")
 
     with place.session(context) as at:

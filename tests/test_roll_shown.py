@@ -17,7 +17,7 @@ from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.plan import GroupStep, nothing, plan
-from pipelines.rollout.state import MemberState, Outcome, Phase, RolloutState
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutState
 
 
 def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:
@@ -168,7 +168,7 @@ def test_a_rollout_that_failed_says_how_each_ended_and_not_that_all_went_back(
     ended = [
         MemberState(one, one, phase) for one, phase in zip(ids, (Phase.NEW, Phase.OLD, Phase.FAILED), strict=False)
     ]
-    outcome = Outcome(
+    outcome = RolloutOutcome(
         RolloutState("r1", "web", "", NOW, 4, failure="it fell ill"), (*ended, MemberState(ids[3], ids[3]))
     )
     assert show_roll(roll_output(made, outcome), as_json=False) == 3

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
 from pipelines.fleet.docker.container_spec import repository
-from pipelines.fleet.members import Provenance, Target
+from pipelines.fleet.members import Provenance, ReplacementImage
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.plan import Plan, plan
@@ -126,7 +126,7 @@ def test_every_small_fleet_can_roll(size: int, percentage: int) -> None:
 
 def test_nothing_that_violates_is_a_plan_without_waves() -> None:
     """It does not even look at the replacement."""
-    planned = plan(fleet(), several(3), Target("r/x@sha256:1", "sha256:1", None), NOW)
+    planned = plan(fleet(), several(3), ReplacementImage("r/x@sha256:1", "sha256:1", None), NOW)
     assert planned.waves == ()
     assert planned.seconds == 0
 
@@ -220,7 +220,7 @@ def test_a_replacement_that_is_bad_itself_is_refused(more: dict[str, Any], limit
 def test_an_unknown_replacement_is_refused() -> None:
     """Unknown must not replace unknown."""
     with pytest.raises(RefusedError, match="nobody knows where the replacement"):
-        plan(fleet(), several(1, "expired"), Target("r.example/x@sha256:1", "sha256:1", None), NOW)
+        plan(fleet(), several(1, "expired"), ReplacementImage("r.example/x@sha256:1", "sha256:1", None), NOW)
 
 
 def test_a_fleet_that_is_mostly_unknown_is_not_believed() -> None:
@@ -288,7 +288,7 @@ def test_an_application_is_rolled_only_when_its_own_tag_has_a_newer_digest() -> 
     other = judged(
         "web-3", "superseded", origin=Provenance(base=release()), image="r.example/blog:1", digests=("sha256:d",)
     )
-    planned = plan(of, [same, old, other], Target("r.example/shop@sha256:a", "sha256:a", release(9)), NOW)
+    planned = plan(of, [same, old, other], ReplacementImage("r.example/shop@sha256:a", "sha256:a", release(9)), NOW)
     assert [step.member.name for step in planned.steps] == ["web-2"]
     assert ["no newer digest" in planned.skipped[0].why, "another image" in planned.skipped[1].why] == [True, True]
 

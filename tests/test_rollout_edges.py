@@ -223,9 +223,9 @@ def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:
     async def wait(_span: timedelta) -> bool:
         return False
 
-    hand = SimpleNamespace(engine=SimpleNamespace(wait=wait))
+    runner = SimpleNamespace(engine=SimpleNamespace(wait=wait))
     wanted = order(method=Method.IN_PLACE, floor=2)
-    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, act=act, hand=hand)
+    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, act=act, runner=runner)
     assert asyncio.run(finish._revived(work)) == ""
     assert (place.revived, place.reads) == (1, [])
 

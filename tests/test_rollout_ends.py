@@ -11,12 +11,12 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from images.documents import from_json, to_json
-from pipelines.fleet.members import Key, Target
+from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.rollout.flow import ROLLOUT, Census, fewer
 from pipelines.rollout.journal import Event
 from pipelines.rollout.orders import Order
 from pipelines.rollout.rollback import UNFINISHED
-from pipelines.rollout.state import SAID, Cause, MemberState, Outcome, Phase, Stage
+from pipelines.rollout.state import SAID, Cause, MemberState, Phase, RolloutOutcome, RolloutStage
 from pipelines.rollout.waves import Step, Wave, canary_of
 from tests.fleets import fleet, member
 from tests.simulation.fleet import SimulatedFleet
@@ -36,7 +36,7 @@ def test_where_the_canary_was_left_alone_the_next_member_is_the_canary(limits: d
     outcome = run.play()
     assert phases(outcome) == [Phase.SKIPPED, *[Phase.NEW] * 3]
     assert Event.APPROVAL in run.ledger.events
-    assert run.first(Stage.APPROVAL) - run.first(Stage.BAKING) >= 300
+    assert run.first(RolloutStage.APPROVAL) - run.first(RolloutStage.BAKING) >= 300
     creates = [line for line in run.ledger.audited if line.startswith("create")]
     assert creates[0] == f"create {name_of(1)}"
     assert run.ledger.audited.index(f"remove the old {name_of(1)}") < run.ledger.audited.index(creates[1])
@@ -65,7 +65,7 @@ def test_a_canary_whose_old_one_vanished_bakes_and_is_approved_like_any(limits: 
     assert (Event.APPROVAL in run.ledger.events) == (limits is ASKS)
     second = run.ledger.audited.index(f"create {name_of(1)}")
     at = next(time for time, effects, _ in run.seen if effects > second)
-    assert at - run.first(Stage.BAKING) >= 300
+    assert at - run.first(RolloutStage.BAKING) >= 300
     ill = Run(limits, vanishes, Fault(FaultKind.FALLS_ILL, 200, member=0, amount=1e6))
     outcome = ill.play()
     assert phases(outcome) == [Phase.NEW, Phase.PLANNED, Phase.PLANNED]
@@ -85,13 +85,13 @@ def test_a_wave_gets_a_canary_of_its_own() -> None:
 # -- the way back -----------------------------------------------------------------------------------------------------
 
 
-def taken_back(run: Run, meanwhile: Callable[[], None] = lambda: None) -> Outcome:
+def taken_back(run: Run, meanwhile: Callable[[], None] = lambda: None) -> RolloutOutcome:
     """The rollout, to its end; then it is taken back by one of its own."""
     replaced = run.play().members
     meanwhile()
     row = run.process.start(ROLLOUT, "r2", to_json(Order("r2", run.plan, run.fleet.limits, back=replaced)))
     run.memory.run(run.memory.time + 1e5, lambda: row.ended)
-    return from_json(Outcome, row.result)
+    return from_json(RolloutOutcome, row.result)
 
 
 def by_hand(run: Run, name: str, exact: str) -> None:
@@ -123,7 +123,7 @@ def test_a_member_that_is_gone_cannot_go_back_and_that_is_no_success() -> None:
 def test_what_could_not_be_fetched_any_more_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """The member is a person's: failed, with the cause, and so is the rollout."""
 
-    def away(_fleet: SimulatedFleet, target: Target) -> None:
+    def away(_fleet: SimulatedFleet, target: ReplacementImage) -> None:
         raise RefusedError(f"{target.reference} is away")
 
     run = Run()

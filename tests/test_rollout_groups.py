@@ -12,13 +12,13 @@ from fleets import fleet, target
 from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import Member, Target
+from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.port import Group, MemberFleet
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.orders import Judge, MemberOrder, Order, World
 from pipelines.rollout.plan import GroupStep, nothing
-from pipelines.rollout.state import MemberState, Outcome, Phase, Stage
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutStage
 from pipelines.rollout.steps import StoppedError
 from tests.simulation.execution import Fate
 from tests.simulation.groups import SimulatedGroups, State
@@ -39,7 +39,7 @@ class Alarms(Judge):
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         return ""
 
-    def refuse(self, target: Target) -> None:
+    def refuse(self, target: ReplacementImage) -> None:
         return None
 
     def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -86,11 +86,11 @@ class Play:
         self.steps += 1
         return Fate(0.1, "after" if self.steps == self.dies_at else "")
 
-    def says(self, at: float, stance: DesiredState) -> None:
+    def says(self, at: float, desired_state: DesiredState) -> None:
         """A person says something at a moment."""
 
         def say() -> None:
-            self.ledger.stance = stance
+            self.ledger.desired_state = desired_state
             self._wake()
 
         self.memory.at(at, say)
@@ -111,14 +111,14 @@ class Play:
     def at(self, seconds: float, happen: Callable[[], None]) -> None:
         self.memory.at(seconds, happen)
 
-    def sees(self, *moments: float) -> list[tuple[Stage, str]]:
+    def sees(self, *moments: float) -> list[tuple[RolloutStage, str]]:
         """What `roll.status` shows at these moments, as soon as the rollout was played."""
-        seen: list[tuple[Stage, str]] = []
+        seen: list[tuple[RolloutStage, str]] = []
         for at in moments:
             self.at(at, lambda: seen.append((self.ledger.state.stage, self.ledger.state.note)))  # type: ignore[union-attr]
         return seen
 
-    def play(self, order: Order | None = None) -> Outcome:
+    def play(self, order: Order | None = None) -> RolloutOutcome:
         order = order or self.order
         row = self.process.start(ROLLOUT, order.rollout, to_json(order))
         self.memory.run(self.memory.time + 1e6, lambda: row.ended or not self.process.alive)
@@ -127,7 +127,7 @@ class Play:
             self.process.recover()
             self.memory.run(self.memory.time + 2e6, lambda: row.ended)
         assert row.ended, self.ledger.state
-        return from_json(Outcome, row.result)
+        return from_json(RolloutOutcome, row.result)
 
 
 def going_back(order: Order, members: Sequence[MemberState]) -> Order:
@@ -135,7 +135,7 @@ def going_back(order: Order, members: Sequence[MemberState]) -> Order:
     return replace(order, rollout="r1-back", back=tuple(members))
 
 
-def phases(outcome: Outcome) -> list[Phase]:
+def phases(outcome: RolloutOutcome) -> list[Phase]:
     return [member.phase for member in outcome.members]
 
 
@@ -242,10 +242,10 @@ def test_a_freeze_is_waited_out_between_groups() -> None:
     """And shown meanwhile."""
     freeze = {"first_day": "2026-03-01", "last_day": "2026-03-01", "zone": "UTC", "reason": "inventory"}
     play = Play(freezes=[freeze])
-    seen: list[Stage] = []
+    seen: list[RolloutStage] = []
     play.at(100, lambda: seen.append(play.ledger.state.stage) if play.ledger.state else None)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
-    assert seen == [Stage.WAITING]
+    assert seen == [RolloutStage.WAITING]
 
 
 # -- the canary that a person approves ---------------------------------------------------------------------------------
@@ -260,7 +260,12 @@ def test_a_canary_is_rolled_alone_and_the_rest_when_a_person_has_approved_it() -
     play.approves(6000)
     play.approves(12000)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
-    assert [stage for stage, _ in seen] == [Stage.ROLLING, Stage.BAKING, Stage.APPROVAL, Stage.APPROVAL]
+    assert [stage for stage, _ in seen] == [
+        RolloutStage.ROLLING,
+        RolloutStage.BAKING,
+        RolloutStage.APPROVAL,
+        RolloutStage.APPROVAL,
+    ]
     assert "the canary of one has baked; ./goldsmith roll.approve " in seen[2][1]
     assert held == [(OLD, [NEW] * 2 + [OLD] * 8)]
     assert play.service.asked[:3] == ["begin r1 one", "hold r1 one", "begin r1-rest one"]
@@ -287,7 +292,7 @@ def test_a_canary_as_large_as_the_group_is_approved_too() -> None:
     play.approves(12000)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
     assert play.service.asked == ["begin r1 one", "begin r1 two"]
-    assert seen[0][0] is Stage.APPROVAL
+    assert seen[0][0] is RolloutStage.APPROVAL
 
 
 @pytest.mark.parametrize("at", [200.0, 4000.0])
@@ -310,7 +315,7 @@ def test_an_abort_during_the_wait_leaves_the_canary_and_says_so() -> None:
     assert phases(outcome) == [Phase.FAILED, Phase.PLANNED]
     assert "its canary, 20 % of it, runs the new version" in outcome.members[0].note
     assert play.ledger.members[outcome.members[0].id].phase is Phase.FAILED
-    play.ledger.stance = DesiredState.GO
+    play.ledger.desired_state = DesiredState.GO
     order = going_back(play.order, outcome.members[:1])
     assert phases(play.play(order)) == [Phase.OLD]
     assert play.service.runs("one") == [OLD] * 10
@@ -337,7 +342,12 @@ def test_a_pause_during_the_bake_lets_no_time_pass() -> None:
     play.says(9000, DesiredState.GO)
     play.approves(20000)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
-    assert [stage for stage, _ in seen] == [Stage.PAUSED, Stage.BAKING, Stage.APPROVAL, Stage.PAUSED]
+    assert [stage for stage, _ in seen] == [
+        RolloutStage.PAUSED,
+        RolloutStage.BAKING,
+        RolloutStage.APPROVAL,
+        RolloutStage.PAUSED,
+    ]
     assert play.state("one").refreshes[1].began > 9000
 
 
@@ -440,8 +450,8 @@ def test_how_a_person_stopped_it_is_known_whatever_it_is_called(monkeypatch: pyt
     """A rollback brings the canary, and a group under way, back also where the message is another one."""
     init = StoppedError.__init__
 
-    def named(self: StoppedError, stance: DesiredState) -> None:
-        init(self, stance)
+    def named(self: StoppedError, desired_state: DesiredState) -> None:
+        init(self, desired_state)
         self.message = "angehalten"
 
     monkeypatch.setattr(StoppedError, "__init__", named)

@@ -11,7 +11,7 @@ from test_rollout_groups import NEW, Play
 
 from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.port import Group, Pacing
 from pipelines.rollout import group
 from pipelines.rollout.flow import ROLLOUT
@@ -19,7 +19,7 @@ from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.orders import Scope
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import MemberState, Outcome, Phase
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome
 from tests.simulation.execution import Fate
 from tests.simulation.groups import SimulatedGroups
 from tests.simulation.ledger import ViolationError
@@ -60,7 +60,7 @@ class Seeded(Play):
         self.steps += 1
         return Fate(self.dice.random(), self.deaths.pop(self.steps, ""))
 
-    def played(self) -> Outcome:
+    def played(self) -> RolloutOutcome:
         """To its end, from one process to the next."""
         row = self.process.start(ROLLOUT, "r1", to_json(self.order))
         for life in range(10):
@@ -72,7 +72,7 @@ class Seeded(Play):
         self.memory.close()
         assert row.ended, "the rollout ends"
         assert not row.error, row.error
-        return from_json(Outcome, row.result)
+        return from_json(RolloutOutcome, row.result)
 
 
 def broken(seed: int) -> str:
@@ -142,7 +142,9 @@ def test_a_start_without_a_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     """Planted: a repeated call begins again."""
     real = SimulatedGroups.begin
 
-    def begins(self: SimulatedGroups, rollout: str, group: Group, target: Target, pinned: Any, pacing: Pacing) -> None:
+    def begins(
+        self: SimulatedGroups, rollout: str, group: Group, target: ReplacementImage, pinned: Any, pacing: Pacing
+    ) -> None:
         state, there = self._state(group), self._state(group).refreshes
         state.refreshes = []
         real(self, rollout, group, target, pinned, pacing)

@@ -15,14 +15,14 @@ from images.documents import from_json, to_json
 from images.ledger.leases import Holder
 from pipelines.durable.port import BugError
 from pipelines.fleet.members import Key
-from pipelines.fleet.port import UnderwayError
+from pipelines.fleet.port import InProgressError
 from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.member_context import HealthLook, HealthStreak
 from pipelines.rollout.orders import Order
 from pipelines.rollout.rollback import UNFINISHED
 from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import MemberState, Outcome, Phase, Stage
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutStage
 from pipelines.rollout.steps import HELD
 from tests.simulation.execution import Row as FlowRow
 from tests.simulation.faults import arrange
@@ -50,7 +50,7 @@ class Run(Simulation):
     ) -> None:
         super().__init__(Scenario(1, members, limits or {}, faults=faults, shared=shared, groups=groups))
         self.least = members
-        self.seen: list[tuple[float, int, Stage | None]] = []
+        self.seen: list[tuple[float, int, RolloutStage | None]] = []
         self.each_event = self._look
 
     def _look(self) -> None:
@@ -59,7 +59,7 @@ class Run(Simulation):
         stage = self.ledger.state.stage if self.ledger.state else None
         self.seen.append((self.memory.time, len(self.ledger.audited), stage))
 
-    def play(self) -> Outcome:
+    def play(self) -> RolloutOutcome:
         """To the end, with every promise held."""
         arrange(self)
         return kept(self, self.run())
@@ -73,12 +73,12 @@ class Run(Simulation):
         counts = [effects for time, effects, _ in self.seen if first <= time <= last]
         return counts[-1] - counts[0] if counts else 0
 
-    def first(self, stage: Stage) -> float:
+    def first(self, stage: RolloutStage) -> float:
         """When the rollout was first in a stage."""
         return next(time for time, _, found in self.seen if found is stage)
 
 
-def phases(outcome: Outcome) -> list[Phase]:
+def phases(outcome: RolloutOutcome) -> list[Phase]:
     return [member.phase for member in outcome.members]
 
 
@@ -133,7 +133,7 @@ def test_without_the_groups_that_it_names_a_rollout_fails_by_its_outcome() -> No
     run.service = None  # type: ignore[assignment]
     run.ledger.release_lease(Holder(NAME, run.process.name, ID))
     run.process = run._process()
-    outcome = from_json(Outcome, run.run().result)
+    outcome = from_json(RolloutOutcome, run.run().result)
     assert phases(outcome) == [*[Phase.NEW] * 3, Phase.OLD]
     assert "no longer has Auto Scaling groups" in outcome.state.failure
 
@@ -199,7 +199,7 @@ def test_an_old_one_that_drains_is_given_what_is_left_of_its_time_and_a_new_one_
     def drains(fleet: SimulatedFleet, key: Key, drain: timedelta) -> None:
         given.append(drain.total_seconds())
         if drain > timedelta():
-            raise UnderwayError(f"waiting for {key.name} to be drained")
+            raise InProgressError(f"waiting for {key.name} to be drained")
         real(fleet, key, drain)
 
     real = SimulatedFleet.retire
@@ -222,7 +222,7 @@ def test_in_place_what_has_begun_to_stop_goes_on_to_its_next_safe_point_though_s
         real(fleet, key, drain)
         asked.append(key.name)
         if asked.count(key.name) < 10:
-            raise UnderwayError(f"waiting for {key.name} to be stopped")
+            raise InProgressError(f"waiting for {key.name} to be stopped")
 
     real = SimulatedFleet.retire
     monkeypatch.setattr(SimulatedFleet, "retire", stops)
@@ -238,11 +238,11 @@ def test_what_makes_no_way_has_failed_and_what_goes_on_has_not(monkeypatch: pyte
 
     def starts(fleet: SimulatedFleet, key: Key) -> None:
         if (now := fleet.estate.memory.time) < 10 * 480:
-            raise UnderwayError(f"waiting for part {now // 480}")
+            raise InProgressError(f"waiting for part {now // 480}")
         real(fleet, key)
 
     def never(fleet: SimulatedFleet, key: Key) -> None:
-        raise UnderwayError("waiting for ever" if fleet.estate.memory.time > 60 else "waiting for a moment")
+        raise InProgressError("waiting for ever" if fleet.estate.memory.time > 60 else "waiting for a moment")
 
     real = SimulatedFleet.start
     monkeypatch.setattr(SimulatedFleet, "start", starts)
@@ -436,7 +436,7 @@ def test_a_canary_waits_for_approval_where_the_fleet_wants_it() -> None:
     run = Run({"auto_promote": False})
     assert phases(run.play()) == [Phase.NEW] * 3
     assert Event.APPROVAL in run.ledger.events
-    assert run.first(Stage.APPROVAL) - run.first(Stage.BAKING) >= 300
+    assert run.first(RolloutStage.APPROVAL) - run.first(RolloutStage.BAKING) >= 300
 
 
 def test_an_approval_cuts_a_bake_short() -> None:
@@ -456,7 +456,7 @@ def test_a_rollout_that_is_over_is_taken_back_by_a_rollout_of_its_own() -> None:
     order = Order("r2", run.plan, run.fleet.limits, back=replaced)
     row = run.process.start(ROLLOUT, "r2", to_json(order))
     run.memory.run(1e6, lambda: row.ended)
-    assert phases(from_json(Outcome, row.result)) == [Phase.OLD] * 10
+    assert phases(from_json(RolloutOutcome, row.result)) == [Phase.OLD] * 10
     assert (run.images(), run.least) == (run.pinned, 10)
 
 
@@ -467,7 +467,7 @@ def test_a_freeze_is_waited_out_and_shown() -> None:
     assert phases(run.play()) == [Phase.NEW] * 3
     midnight = (EPOCH.replace(hour=0) + timedelta(days=1) - EPOCH).total_seconds()
     assert run.effects_between(5, midnight) == 0
-    assert Stage.WAITING in {stage for _, _, stage in run.seen}
+    assert RolloutStage.WAITING in {stage for _, _, stage in run.seen}
 
 
 @pytest.mark.parametrize("limits", [{}, IN_PLACE], ids=["surge", "in place"])
@@ -541,7 +541,7 @@ def test_a_flow_answers_with_what_others_can_read() -> None:
     run = Run()
     arrange(run)
     row: FlowRow = run.run()
-    outcome = from_json(Outcome, row.result)
+    outcome = from_json(RolloutOutcome, row.result)
     assert [member.pinned for member in outcome.members] == list(run.pinned.values())
     assert outcome.state.note == "3 new"
-    assert run.ledger.stance is DesiredState.GO
+    assert run.ledger.desired_state is DesiredState.GO

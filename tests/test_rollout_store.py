@@ -28,7 +28,7 @@ from pipelines.fleet.port import Group
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, nothing, plan
 from pipelines.rollout.service import order_back
-from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage
+from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
 from pipelines.rollout.status import StatusOutput, lines
 from pipelines.rollout.store import newest, refuse_unasked, require_known, told
 from tests.fleets import fleet, judged, target
@@ -70,8 +70,8 @@ def test_content_that_is_broken_keeps_nobody_from_a_rollout_under_way(tmp_path: 
             require_known(context, "shpo")
 
 
-@pytest.mark.parametrize("stage", list(Stage))
-def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage: Stage) -> None:
+@pytest.mark.parametrize("stage", list(RolloutStage))
+def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage: RolloutStage) -> None:
     """Given before, it would be written down and have no effect."""
     state = RolloutState("r1", "shop", "shop:2", NOW, 1, stage)
     seen: Any = SimpleNamespace(row=SimpleNamespace(id="r1", fleet="shop"), state=state)

@@ -306,10 +306,10 @@ def test_members_of_one_age_take_their_turns_over_a_part_of_the_grace() -> None:
     """Decided by the id alone; never after the deadline."""
     since, deadline = datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 11, tzinfo=UTC)
     old = (reason("expired", since=since, deadline=deadline),)
-    turns = [turn(f"host/local/docker/web-{number}", old, "10%") for number in range(100)]
-    assert turns == [turn(f"host/local/docker/web-{number}", old, "10%") for number in range(100)]
-    assert all(at is not None and since <= at < since + timedelta(days=1) for at in turns)
-    assert len({f"{at:%d %H:%M}" for at in turns if at}) > 90
+    backoff = [turn(f"host/local/docker/web-{number}", old, "10%") for number in range(100)]
+    assert backoff == [turn(f"host/local/docker/web-{number}", old, "10%") for number in range(100)]
+    assert all(at is not None and since <= at < since + timedelta(days=1) for at in backoff)
+    assert len({f"{at:%d %H:%M}" for at in backoff if at}) > 90
 
 
 def test_what_is_worse_than_old_waits_for_no_turn() -> None:

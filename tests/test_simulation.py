@@ -15,7 +15,7 @@ from hardening.foundation.errors import RefusedError, UsageError
 from images.ledger.leases import Holder
 from pipelines.cli.simulate import output, show_simulation, simulate_rollouts
 from pipelines.durable.port import Json
-from pipelines.fleet.members import Key, Target
+from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.rollout import admission, finish, flow, member, member_context, rollback
 from pipelines.rollout.admission import Admission
 from pipelines.rollout.journal import take
@@ -87,7 +87,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def to_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way back leads to what a channel points to by now."""
 
-    def pinned(state: MemberState) -> Target:
+    def pinned(state: MemberState) -> ReplacementImage:
         return replace(TARGET, reference="r.example/simulated:stable")
 
     monkeypatch.setattr(rollback, "pinned", pinned)
@@ -105,8 +105,8 @@ def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_fence_for_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is only written down is written by whoever has slept through its lease, too."""
 
-    async def note(hand: StepRunner, name: str, write: Callable[[], Json]) -> Json:
-        return await hand.look(name, write, PATIENT_TRIES)
+    async def note(runner: StepRunner, name: str, write: Callable[[], Json]) -> Json:
+        return await runner.look(name, write, PATIENT_TRIES)
 
     monkeypatch.setattr(StepRunner, "note", note)
 
@@ -155,8 +155,8 @@ def paused_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wave bakes on while the rollout is paused."""
     real = Backoff.next
 
-    async def following(turns: Backoff, *, counts: bool = True) -> timedelta:
-        return await real(turns)
+    async def following(backoff: Backoff, *, counts: bool = True) -> timedelta:
+        return await real(backoff)
 
     monkeypatch.setattr(Backoff, "next", following)
 

@@ -16,7 +16,7 @@ from hardening.findings import Finding, FindingKind
 from hardening.model import Severity, Waiver
 from hardening.waivers import (
     About,
-    Answer,
+    WaiverAnswer,
     about_check,
     about_finding,
     about_rule,
@@ -104,7 +104,7 @@ def test_a_revocation_and_that_nothing_was_evaluated_cannot_be_waived(rule):
     """Whatever a waiver says that came past the loader; and nobody is told how to ask for one."""
     loose = waiver(rules=(rule,))
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    assert answer(about_rule(rule), "python-runtime", "security@example.com", [loose], now) == Answer()
+    assert answer(about_rule(rule), "python-runtime", "security@example.com", [loose], now) == WaiverAnswer()
 
 
 @given(st.integers(-400, 400))

@@ -15,12 +15,12 @@ from fleets import judged, release
 from hardening.foundation.process import run as command
 from images.documents import from_json, to_json
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import Plan, plan
-from pipelines.rollout.state import MemberState, Outcome
+from pipelines.rollout.state import MemberState, RolloutOutcome
 from tests.rolling import carried
 
 QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
@@ -73,8 +73,8 @@ class Yard:
         found: dict[str, Any] = self.api.inspect_container(name)
         return found
 
-    def target(self, image: str) -> Target:
-        return Target(
+    def target(self, image: str) -> ReplacementImage:
+        return ReplacementImage(
             f"fleet-test:{image}", self.images[image], release(9, published_at=NOW, expires_at=NOW + timedelta(60))
         )
 
@@ -92,15 +92,15 @@ def yards(host: str, folder: Path) -> Iterator[Yard]:
         yield Yard(api, host, folder)
 
 
-def planned(members: DockerFleet, target: Target) -> Plan:
+def planned(members: DockerFleet, target: ReplacementImage) -> Plan:
     """All members violate."""
     found = members.describe()
     ours = [replace(judged(one.name, "expired"), member=one) for one in found]
     return plan(members.fleet, ours, target, NOW)
 
 
-def roll(yard: Yard, of: Fleet, image: str, rollout: str = "r1", back: tuple[MemberState, ...] = ()) -> Outcome:
+def roll(yard: Yard, of: Fleet, image: str, rollout: str = "r1", back: tuple[MemberState, ...] = ()) -> RolloutOutcome:
     """Roll all members to an image, for real; or back from it."""
     with DockerFleet(of, yard.host) as members, carried(members, yard.folder) as worker:
         order = Order(rollout, planned(members, yard.target(image)), of.limits, back=back)
-        return from_json(Outcome, worker.execute(ROLLOUT, rollout, to_json(order)))
+        return from_json(RolloutOutcome, worker.execute(ROLLOUT, rollout, to_json(order)))

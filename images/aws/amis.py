@@ -13,7 +13,7 @@ from images.artifact import Release
 from images.aws import requests, tags
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
-from images.aws.model import Ami, Machine
+from images.aws.model import Ami, MachineImage
 from images.aws.snapshots import NO_SUCH, REAP_AFTER, record_snapshot, standing_snapshot
 from images.ledger import Made
 from images.ledger.releases import GONE, STANDING
@@ -59,7 +59,7 @@ def image(cloud: Cloud, region: str, image_id: str) -> Ami | None:
         raise
 
 
-def ensure_registered(cloud: Cloud, release: Release, machine: Machine, region: str, snapshot: str) -> Ami:
+def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, region: str, snapshot: str) -> Ami:
     """The release's image over a snapshot of the region. Raises RefusedError where a stranger has its name."""
     name = image_name(cloud, release)
     found = _mine(cloud, region, release, snapshots=(snapshot,))
@@ -75,7 +75,7 @@ def ensure_registered(cloud: Cloud, release: Release, machine: Machine, region: 
     return _settled(cloud, release, machine, region, lambda ami: ami.snapshots == (snapshot,))
 
 
-def ensure_copied(cloud: Cloud, release: Release, machine: Machine, region: str, home: Ami) -> Ami:
+def ensure_copied(cloud: Cloud, release: Release, machine: MachineImage, region: str, home: Ami) -> Ami:
     """The release's image in another region: registered over what lies there already, else copied from home."""
     if snapshot := standing_snapshot(cloud, region, release.content):
         return ensure_registered(cloud, release, machine, region, snapshot)
@@ -164,7 +164,7 @@ def _begin(cloud: Cloud, release: Release, region: str) -> Made:
     return line
 
 
-def _settled(cloud: Cloud, release: Release, machine: Machine, region: str, expected: Any) -> Ami:
+def _settled(cloud: Cloud, release: Release, machine: MachineImage, region: str, expected: Any) -> Ami:
     """The image once it is available: as we wanted it, tagged, and in the ledger."""
     name = image_name(cloud, release)
     ami: Ami = cloud.clients.until(lambda: _available(cloud, region, name), f"the image {name} in {region}")
@@ -194,7 +194,7 @@ def _available(cloud: Cloud, region: str, name: str) -> Ami | None:
     return found if found and found.state in {"available", "disabled"} else None
 
 
-def _tags(cloud: Cloud, release: Release, machine: Machine) -> dict[str, str]:
+def _tags(cloud: Cloud, release: Release, machine: MachineImage) -> dict[str, str]:
     return tags.of_image(release, machine.linear, cloud.prefix, _reap_after(release))
 
 

@@ -11,7 +11,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Aws, Settings
 from images.artifact import Artifact
 from images.aws.client import Client, Clients
-from images.aws.model import Machine
+from images.aws.model import MachineImage
 from images.ledger import Ledger, Made
 from images.ledger.releases import GONE
 from images.machine.blocks import split
@@ -75,11 +75,11 @@ class Cloud:
         return changed
 
 
-def machine_of(store: Store, settings: Settings, artifact: Artifact) -> Machine:
+def machine_of(store: Store, settings: Settings, artifact: Artifact) -> MachineImage:
     """The machine image that an artifact is. Raises OutsideError where the store has lost it."""
     config, blocks = store.config(artifact.digest), store.layers_of(artifact.digest)[0]
     disk: Mapping[str, object] = config["disk"]
-    return Machine(
+    return MachineImage(
         name=artifact.name,
         content=artifact.digest,
         architecture=artifact.platform.partition("/")[2],

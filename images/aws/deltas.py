@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from images.aws.model import Machine, Parent
+from images.aws.model import MachineImage, Parent
 from images.machine.blocks import SIZE, ZERO, delta
 
 WORTH = 0.9  # a delta that writes more than this part of the blocks is a full upload that depends on a parent
@@ -23,7 +23,7 @@ class Upload:
     parent: Parent | None = None
 
 
-def plan_upload(machine: Machine, parents: Iterable[Parent]) -> Upload:
+def plan_upload(machine: MachineImage, parents: Iterable[Parent]) -> Upload:
     """The upload that writes the fewest blocks. A parent whose volume is larger cannot be stood on."""
     full = whole(machine)
     deltas = [delta_on(machine, parent) for parent in parents if parent.volume_gib <= machine.volume_gib]
@@ -31,12 +31,12 @@ def plan_upload(machine: Machine, parents: Iterable[Parent]) -> Upload:
     return best if 0 < len(best.indexes) <= WORTH * len(full.indexes) else full
 
 
-def whole(machine: Machine) -> Upload:
+def whole(machine: MachineImage) -> Upload:
     """Every block."""
     return Upload(tuple(range(count(machine.digests))))
 
 
-def delta_on(machine: Machine, parent: Parent) -> Upload:
+def delta_on(machine: MachineImage, parent: Parent) -> Upload:
     """The blocks that differ from the parent's, and all beyond its end; zeros where the parent was longer."""
     child = with_zeros(machine.digests, count(parent.digests))
     return Upload(delta(parent.digests, child), parent)

@@ -12,7 +12,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineImage:
     """A built machine image: its raw disk, and the digest of each of the disk's blocks, one after the other.
 
     `linear` is the digest of those digests, `sha256:…`: the name of exactly this disk.

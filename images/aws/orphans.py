@@ -21,7 +21,7 @@ from images.ledger.releases import BEGUN, STANDING
 
 
 @dataclass(frozen=True)
-class Found:
+class TaggedResource:
     """One thing with our tags: a snapshot, a volume, an instance or an image. `reap_after` as its tag says.
 
     `token` is what it was made by and keeps for good: an image's name, the last word of a snapshot's description.
@@ -42,15 +42,15 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Reaping:
+class AwsReaping:
     """What becomes of one thing, and why."""
 
-    found: Found
+    found: TaggedResource
     remove: bool
     why: str
 
 
-def decide(found: Found, *, state: str, users: Sequence[str], now: datetime) -> Reaping | None:
+def decide(found: TaggedResource, *, state: str, users: Sequence[str], now: datetime) -> AwsReaping | None:
     """Whether a thing may go; None where it is no riddle, since the ledger owns it.
 
     `state` is that of its line in the ledger: standing, begun, or empty where there is none.
@@ -58,22 +58,22 @@ def decide(found: Found, *, state: str, users: Sequence[str], now: datetime) -> 
     if state == "standing":
         return None
     if found.reap_after is None:
-        return Reaping(found, False, "published, and not in this ledger: ./goldsmith image.rebuild reads it in")
+        return AwsReaping(found, False, "published, and not in this ledger: ./goldsmith image.rebuild reads it in")
     if not state:
-        return Reaping(found, False, "it has our tags and no line in this ledger: remove it by hand if it is yours")
+        return AwsReaping(found, False, "it has our tags and no line in this ledger: remove it by hand if it is yours")
     if now < found.reap_after:
         until = f"{found.reap_after:%Y-%m-%d %H:%M} UTC"
-        return Reaping(found, False, f"a run began it: the next one may go on with it; to be removed from {until}")
+        return AwsReaping(found, False, f"a run began it: the next one may go on with it; to be removed from {until}")
     if users:
-        return Reaping(found, False, f"{users[0]} still names it")
-    return Reaping(found, True, "a killed run left it")
+        return AwsReaping(found, False, f"{users[0]} still names it")
+    return AwsReaping(found, True, "a killed run left it")
 
 
 ORDER = ("instance", "volume", "image", "snapshot")  # what stands on others goes first
 ENDED = {"terminated", "shutting-down"}
 
 
-def reap(cloud: Cloud, *, apply: bool) -> tuple[Reaping, ...]:
+def reap(cloud: Cloud, *, apply: bool) -> tuple[AwsReaping, ...]:
     """Every thing with our tags that is no release of this ledger, and what becomes of it.
 
     Raises OutsideError where a region cannot be read: what stands there is unknown.
@@ -83,7 +83,7 @@ def reap(cloud: Cloud, *, apply: bool) -> tuple[Reaping, ...]:
     return tuple(_done(cloud, reaping) for reaping in found) if apply else tuple(found)
 
 
-def _in_region(cloud: Cloud, region: str) -> list[Reaping]:
+def _in_region(cloud: Cloud, region: str) -> list[AwsReaping]:
     try:
         found = list(_found(cloud, region))
         users = uses_in(cloud, region) if found else {}
@@ -100,7 +100,7 @@ def _in_region(cloud: Cloud, region: str) -> list[Reaping]:
     return [reaping for reaping in decided if reaping]
 
 
-def _known(known: dict[tuple[str, str], str], found: Found) -> str:
+def _known(known: dict[tuple[str, str], str], found: TaggedResource) -> str:
     return known.get((found.kind, found.id)) or known.get((found.kind, found.token), "")
 
 
@@ -111,7 +111,7 @@ def _state(cloud: Cloud, line: Made) -> str:
     return STANDING if stands else BEGUN
 
 
-def _found(cloud: Cloud, region: str) -> Iterator[Found]:
+def _found(cloud: Cloud, region: str) -> Iterator[TaggedResource]:
     """Everything in a region with a tag of ours."""
     ec2 = cloud.client("ec2", region)
     keyed = [{"Name": "tag-key", "Values": [f"{cloud.prefix}{key}" for key in (tags.NAME, tags.REAP_AFTER)]}]
@@ -125,17 +125,19 @@ def _found(cloud: Cloud, region: str) -> Iterator[Found]:
         yield _as_found(cloud, region, "snapshot", one["SnapshotId"], one)
     for ami in ours_in(cloud, region):
         due = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.REAP_AFTER}")
-        yield Found(cloud.aws.account, region, "image", ami.id, ami.name, due, ami.name)
+        yield TaggedResource(cloud.aws.account, region, "image", ami.id, ami.name, due, ami.name)
 
 
-def _as_found(cloud: Cloud, region: str, kind: str, resource: str, shown: dict[str, Any]) -> Found:
+def _as_found(cloud: Cloud, region: str, kind: str, resource: str, shown: dict[str, Any]) -> TaggedResource:
     said = tags.as_dict(shown.get("Tags"))
     due = tags.moment_in(said, f"{cloud.prefix}{tags.REAP_AFTER}")
     token = shown.get("Description", "").rpartition(" ")[2] if kind == "snapshot" else ""
-    return Found(cloud.aws.account, region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due, token)
+    return TaggedResource(
+        cloud.aws.account, region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due, token
+    )
 
 
-def _done(cloud: Cloud, reaping: Reaping) -> Reaping:
+def _done(cloud: Cloud, reaping: AwsReaping) -> AwsReaping:
     """Remove a thing that may go; a failure is told and stops no other."""
     found = reaping.found
     if not reaping.remove:
@@ -149,14 +151,14 @@ def _done(cloud: Cloud, reaping: Reaping) -> Reaping:
     return reaping
 
 
-def _image(cloud: Cloud, found: Found) -> None:
+def _image(cloud: Cloud, found: TaggedResource) -> None:
     if ami := image(cloud, found.region, found.id):
         remove_image(cloud, ami)
 
 
-def _snapshot(cloud: Cloud, found: Found) -> None:
+def _snapshot(cloud: Cloud, found: TaggedResource) -> None:
     remove_snapshot(cloud, found.region, found.id)
 
 
-REMOVERS: dict[str, Callable[[Cloud, Found], None]] = {"image": _image, "snapshot": _snapshot}
+REMOVERS: dict[str, Callable[[Cloud, TaggedResource], None]] = {"image": _image, "snapshot": _snapshot}
 """What a publication makes, and so what is removed. Instances and volumes with our tags are shown only."""

@@ -25,7 +25,7 @@ from images.aws.amis import (
 )
 from images.aws.channels import images_of
 from images.aws.cloud import Cloud, machine_of
-from images.aws.model import Ami, Machine
+from images.aws.model import Ami, MachineImage
 from images.aws.preflight import refuse_taken_names
 from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.aws.statement import keep, parameter, prove, public_key, sign, statement, statement_name
@@ -99,7 +99,7 @@ class AwsPublication(Publication):
                     remove_snapshot(cloud, region, snapshot)
 
 
-def _copies(cloud: Cloud, chosen: Release, machine: Machine, home: Ami) -> list[Ami]:
+def _copies(cloud: Cloud, chosen: Release, machine: MachineImage, home: Ami) -> list[Ami]:
     """The release's images in the other regions, made side by side; one that fails stops no other."""
     with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
         others = [region for region in cloud.aws.all_regions if region != home.region]
@@ -108,7 +108,7 @@ def _copies(cloud: Cloud, chosen: Release, machine: Machine, home: Ami) -> list[
 
 
 def _state(
-    cloud: Cloud, chosen: Release, machine: Machine, amis: Sequence[Ami], artifact: Artifact, verdict: Verdict
+    cloud: Cloud, chosen: Release, machine: MachineImage, amis: Sequence[Ami], artifact: Artifact, verdict: Verdict
 ) -> None:
     """See that a signed statement binds the images; one that stands and holds is kept."""
     name, key = statement_name(cloud, image_name(cloud, chosen)), public_key(cloud)
@@ -124,7 +124,7 @@ def _state(
     )  # fmt: skip
 
 
-def _shown_after(cloud: Cloud, ami: Ami, chosen: Release, machine: Machine) -> Ami:
+def _shown_after(cloud: Cloud, ami: Ami, chosen: Release, machine: MachineImage) -> Ami:
     """The image with the tags that it has by now."""
     return replace(ami, tags={**ami.tags, **tags.of_image(chosen, machine.linear, cloud.prefix, chosen.published_at)})
 

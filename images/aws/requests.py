@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from images.aws.deltas import digests_at
-from images.aws.model import Machine, Parent
+from images.aws.model import MachineImage, Parent
 from images.aws.tags import as_list
 from images.machine.blocks import BLOCK
 
@@ -23,7 +23,7 @@ IDLE_MINUTES = 120  # after so long without a block, the service itself gives a 
 
 
 def start_snapshot(
-    machine: Machine, token: str, tags: Mapping[str, str], *, parent: Parent | None, key: str
+    machine: MachineImage, token: str, tags: Mapping[str, str], *, parent: Parent | None, key: str
 ) -> dict[str, Any]:
     """A snapshot to write blocks into: on `parent`, else encrypted by `key`, else (no key) plain.
 
@@ -68,7 +68,7 @@ def complete_snapshot(snapshot: str, written: Sequence[int], digests: bytes) -> 
 BOOT = {"BootMode": "uefi", "TpmSupport": "v2.0", "ImdsSupport": "v2.0", "EnaSupport": True}
 
 
-def register_image(machine: Machine, name: str, snapshot: str, tags: Mapping[str, str]) -> dict[str, Any]:
+def register_image(machine: MachineImage, name: str, snapshot: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """An image over a snapshot: UEFI with a TPM, ENA, metadata by IMDSv2 only, a gp3 root."""
     root = {"SnapshotId": snapshot, "VolumeType": "gp3", "DeleteOnTermination": True}
     return {

@@ -13,7 +13,7 @@ from images.aws.amis import image, named
 from images.aws.channels import at, channel_name
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.aws.statement import Proof, parameter, proof_of, public_key
+from images.aws.statement import StatementProof, parameter, proof_of, public_key
 from images.release.store import CHANNELS, PREVIOUS, ShownRelease, as_shown
 
 
@@ -92,7 +92,7 @@ def _elsewhere(cloud: Cloud, home: Ami) -> list[Ami]:
     return [ami for ami in others if ami]
 
 
-def _shown(cloud: Cloud, ami: Ami, proof: Proof, name: str) -> ShownAmi:
+def _shown(cloud: Cloud, ami: Ami, proof: StatementProof, name: str) -> ShownAmi:
     every = [f"{channel}{suffix}" for channel in CHANNELS for suffix in ("", PREVIOUS)]
     pointing = [one for one in every if parameter(cloud, ami.region, channel_name(cloud, name, one)) == ami.id]
     return ShownAmi(

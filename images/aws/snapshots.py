@@ -21,7 +21,7 @@ from images.aws import requests, tags
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
 from images.aws.deltas import Upload, count, delta_on, digests_at, plan_upload, whole, with_zeros
-from images.aws.model import Machine, Parent
+from images.aws.model import MachineImage, Parent
 from images.aws.requests import put_block
 from images.ledger import Made
 from images.ledger.releases import BEGUN, GONE, STANDING
@@ -31,7 +31,7 @@ NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}
 REAP_AFTER = timedelta(days=2)
 
 
-def ensure_snapshot(cloud: Cloud, machine: Machine, release: str) -> str:
+def ensure_snapshot(cloud: Cloud, machine: MachineImage, release: str) -> str:
     """The id of a completed snapshot that holds the machine's disk, in the home region."""
     for line in _lines(cloud, cloud.home, machine.content):
         if found := _taken_up(cloud, machine, line):
@@ -49,7 +49,7 @@ def standing_snapshot(cloud: Cloud, region: str, content: str) -> str:
     return ""
 
 
-def record_snapshot(cloud: Cloud, region: str, machine: Machine, release: str, snapshot: str) -> None:
+def record_snapshot(cloud: Cloud, region: str, machine: MachineImage, release: str, snapshot: str) -> None:
     """Write down a snapshot that the service itself made for us, such as a copied image's."""
     if not any(line.resource == snapshot for line in _lines(cloud, region, machine.content)):
         details = _details(cloud, region, machine, None)
@@ -92,7 +92,7 @@ def _described(cloud: Cloud, region: str, snapshot: str) -> dict[str, Any] | Non
     return next(iter(answer["Snapshots"]), None)
 
 
-def _taken_up(cloud: Cloud, machine: Machine, line: Made) -> str:
+def _taken_up(cloud: Cloud, machine: MachineImage, line: Made) -> str:
     """The snapshot of a line, brought to its end if it was only begun; empty where it is no good any more."""
     lost_parent = line.details["parent_linear"] and not cloud.store.has(line.details["parent_linear"])
     if not line.resource:
@@ -107,7 +107,7 @@ def _taken_up(cloud: Cloud, machine: Machine, line: Made) -> str:
     return _finish(cloud, machine, line) if state == "pending" else ""
 
 
-def _begin(cloud: Cloud, machine: Machine, release: str) -> Made:
+def _begin(cloud: Cloud, machine: MachineImage, release: str) -> Made:
     """The line of a snapshot that is about to be made, on the parent that saves most."""
     attempts = len(cloud.ledger.made(cloud.aws.account, region=cloud.home, kind="snapshot", content=machine.content))
     # The day is in it: a ledger that was lost must not ask by a token that the service knows with other words.
@@ -120,12 +120,12 @@ def _begin(cloud: Cloud, machine: Machine, release: str) -> Made:
     return line
 
 
-def _details(cloud: Cloud, region: str, machine: Machine, parent: Parent | None) -> dict[str, Any]:
+def _details(cloud: Cloud, region: str, machine: MachineImage, parent: Parent | None) -> dict[str, Any]:
     known = {"key": cloud.key(region), "linear": machine.linear, "gib": machine.volume_gib}
     return known | {"parent": parent.snapshot if parent else "", "parent_linear": parent.linear if parent else ""}
 
 
-def _best(cloud: Cloud, machine: Machine) -> Upload:
+def _best(cloud: Cloud, machine: MachineImage) -> Upload:
     """The upload that writes least, on a parent that still stands."""
     parents = _parents(cloud)
     while (best := plan_upload(machine, parents)).parent:
@@ -150,7 +150,7 @@ def _parents(cloud: Cloud) -> list[Parent]:
     return list(newest.values())
 
 
-def _start(cloud: Cloud, machine: Machine, line: Made) -> Made:
+def _start(cloud: Cloud, machine: MachineImage, line: Made) -> Made:
     """Start the snapshot that a line speaks of; asked again, the service answers with the same one."""
     parent = _parent_of(cloud, line)
     said = tags.of_snapshot(machine.name, machine.content, machine.linear, cloud.prefix, line.at + REAP_AFTER)
@@ -168,7 +168,7 @@ def _parent_of(cloud: Cloud, line: Made) -> Parent | None:
     return Parent(line.details["parent"], linear, digests, line.details["gib"])
 
 
-def _finish(cloud: Cloud, machine: Machine, line: Made) -> str:
+def _finish(cloud: Cloud, machine: MachineImage, line: Made) -> str:
     """Bring a pending snapshot to its end: every block, the digest of all, and the service's own work. Its id."""
     parent = _parent_of(cloud, line)
     upload_ = delta_on(machine, parent) if parent else whole(machine)
@@ -182,7 +182,7 @@ def _finish(cloud: Cloud, machine: Machine, line: Made) -> str:
     return line.resource
 
 
-def _write(cloud: Cloud, machine: Machine, line: Made, upload_: Upload, digests: bytes) -> None:
+def _write(cloud: Cloud, machine: MachineImage, line: Made, upload_: Upload, digests: bytes) -> None:
     total = count(machine.digests)
     on = f"a delta on {upload_.parent.snapshot}" if upload_.parent else "the first upload: every block"
     say(f"{machine.name}: {len(upload_.indexes)} of {total} blocks to {line.region}, {on}")

@@ -16,7 +16,7 @@ from images.artifact import Artifact, Release
 from images.aws import requests
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
-from images.aws.model import Ami, Machine
+from images.aws.model import Ami, MachineImage
 from images.documents import to_json
 from images.release import lifecycle
 
@@ -26,7 +26,7 @@ PREDICATE = "urn:dev.goldsmith:machine-release:v1"
 
 
 @dataclass(frozen=True)
-class Proof:
+class StatementProof:
     """What came of checking a statement: `problems` is empty where it holds and all that is shown agrees with it."""
 
     signed: bool
@@ -40,7 +40,7 @@ class Proof:
 
 
 def statement(
-    release: Release, machine: Machine, amis: Sequence[Ami], artifact: Artifact, verdict: Verdict, prefix: str
+    release: Release, machine: MachineImage, amis: Sequence[Ami], artifact: Artifact, verdict: Verdict, prefix: str
 ) -> dict[str, Any]:
     """What is signed: the images by region as subjects, and what they are made from."""
     hexed = machine.linear.removeprefix("sha256:")
@@ -74,23 +74,23 @@ def envelope(payload: bytes, key: str, signature: bytes) -> str:
     return canonical({"payload": b64encode(payload).decode(), "payloadType": PAYLOAD, "signatures": [signed]}).decode()
 
 
-def prove(kept: str, public_key: bytes, ami: Ami, prefix: str) -> Proof:
+def prove(kept: str, public_key: bytes, ami: Ami, prefix: str) -> StatementProof:
     """Check a kept envelope by the public key (DER), and what an image shows against it."""
     try:
         data = json.loads(kept)
         payload = b64decode(data["payload"], validate=True)
         signatures = [b64decode(each["sig"], validate=True) for each in data["signatures"]]
         if data["payloadType"] != PAYLOAD or not any(_valid(public_key, pae(payload), each) for each in signatures):
-            return Proof(False, ("the statement is not signed by our key: it was changed, or another's",), {})
+            return StatementProof(False, ("the statement is not signed by our key: it was changed, or another's",), {})
         said: dict[str, Any] = json.loads(payload)
     except (ValueError, KeyError, TypeError) as error:
-        return Proof(False, (f"the statement cannot be read: {error!r}",), {})
-    return Proof(True, tuple(_contradictions(said, ami, prefix)), said)
+        return StatementProof(False, (f"the statement cannot be read: {error!r}",), {})
+    return StatementProof(True, tuple(_contradictions(said, ami, prefix)), said)
 
 
-def unproven(why: str) -> Proof:
+def unproven(why: str) -> StatementProof:
     """The proof where there is no statement at all."""
-    return Proof(False, (why,), {})
+    return StatementProof(False, (why,), {})
 
 
 def _contradictions(said: Mapping[str, Any], ami: Ami, prefix: str) -> list[str]:
@@ -187,7 +187,7 @@ def keep(cloud: Cloud, name: str, kept: str) -> None:
         cloud.client("ssm").call("PutParameter", **asked)
 
 
-def proof_of(cloud: Cloud, ami: Ami, public_key: bytes) -> Proof:
+def proof_of(cloud: Cloud, ami: Ami, public_key: bytes) -> StatementProof:
     """Whether what an image shows is what was signed."""
     if ami.name.count("/") < 2:  # noqa: PLR2004 - prefix/name/date
         return unproven(f"{ami.where} is named {ami.name}: no image of ours")

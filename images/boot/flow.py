@@ -40,7 +40,7 @@ def boot(
 
 
 @dataclass(frozen=True)
-class Plan:
+class BootPlan:
     """What every boot of one gate shares."""
 
     disk: Disk
@@ -49,7 +49,7 @@ class Plan:
     work: Path
 
 
-def _plan(disk: Path, overlay: Overlay, level: Level, work: Path) -> Plan:
+def _plan(disk: Path, overlay: Overlay, level: Level, work: Path) -> BootPlan:
     """The plan of the gate."""
     errand = Errand(live(overlay.checks), cloud_init=level is Level.FULL)
     machine = Disk(
@@ -57,10 +57,10 @@ def _plan(disk: Path, overlay: Overlay, level: Level, work: Path) -> Plan:
         direct=direct(disk, work / "kernel") if level is Level.QUICK else None,
         seed=seed(work) if level is Level.FULL else None,
     )  # fmt: skip
-    return Plan(machine, level, errand, work)
+    return BootPlan(machine, level, errand, work)
 
 
-def _reported(plan: Plan, listens: tuple[str, ...], *, twice: bool) -> BootReport:
+def _reported(plan: BootPlan, listens: tuple[str, ...], *, twice: bool) -> BootReport:
     """Boot as often as it takes; the report."""
     start = time.monotonic()
     disk = replace(plan.disk, overlay=plan.work / "kept.qcow2") if twice else plan.disk
@@ -79,7 +79,7 @@ def _reported(plan: Plan, listens: tuple[str, ...], *, twice: bool) -> BootRepor
     return BootReport(plan.level, tuple(results), log, first.accelerator, time.monotonic() - start)
 
 
-def _second(plan: Plan, disk: Disk, first: Boot) -> tuple[CheckResult, list[Boot]]:
+def _second(plan: BootPlan, disk: Disk, first: Boot) -> tuple[CheckResult, list[Boot]]:
     """Boot the first one's disk again and, at the same time, another new machine; what that showed."""
     if not first.stream.whole:
         return observations.no_second("the first boot gave no whole report"), []
@@ -93,7 +93,7 @@ def _second(plan: Plan, disk: Disk, first: Boot) -> tuple[CheckResult, list[Boot
     return observations.second(first, again, other), [again, other]
 
 
-def _boot(plan: Plan, title: str, disk: Disk, errand: Errand, among: Sequence[str]) -> Boot:
+def _boot(plan: BootPlan, title: str, disk: Disk, errand: Errand, among: Sequence[str]) -> Boot:
     task = Task(title, disk, plan.level, errand)
     return run_boot(task, plan.work / title.replace(" ", "-"), among)
 

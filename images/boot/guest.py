@@ -151,7 +151,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Stream:
+class GuestRecords:
     """The records by name, and why they are not the whole report; empty when they are."""
 
     records: dict[str, Record]
@@ -163,15 +163,15 @@ class Stream:
         return not self.problem
 
 
-def parse(data: bytes, expected: Sequence[str]) -> Stream:
+def parse(data: bytes, expected: Sequence[str]) -> GuestRecords:
     """The report in `data`, which must hold each of the `expected` records once, and its end."""
     text = data.decode(errors="replace")
     lines = text.splitlines()
     if not lines:
-        return Stream({}, "the machine reported nothing")
+        return GuestRecords({}, "the machine reported nothing")
     records = [record for line in lines if (record := _record(line))]
     found = {record.name: record for record in records}
-    return Stream(found, _problem(lines, records, expected, ended=text.endswith("\n")))
+    return GuestRecords(found, _problem(lines, records, expected, ended=text.endswith("\n")))
 
 
 def _record(line: str) -> Record | None:

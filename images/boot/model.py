@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from hardening.findings import CheckResult, Outcome
-from images.boot.guest import Stream, plain
+from images.boot.guest import GuestRecords, plain
 
 
 class Level(StrEnum):
@@ -23,21 +23,21 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class BootLimits:
     """Seconds: how long the machine waits for the end of its own boot, and how long we wait for the machine."""
 
     patience: int
     machine: int
 
 
-def limits(level: Level, accelerator: str) -> Limits:
+def limits(level: Level, accelerator: str) -> BootLimits:
     """The limits of one boot. An idle host of two processors needs 11, 18 and 33 s without KVM, a crowded one ten times
     that, as was seen with a load of 13; only a machine that hangs waits for the end of them.
     """
     patience = {Level.QUICK: 300, Level.RELEASE: 420, Level.FULL: 600}[level]
     if accelerator == "kvm":
         patience //= 3
-    return Limits(patience, patience + 120)
+    return BootLimits(patience, patience + 120)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Boot:
     """What one boot of one machine gave. `late`: it did not turn itself off in time, and was ended."""
 
     title: str
-    stream: Stream
+    stream: GuestRecords
     console: str
     accelerator: str
     seconds: float

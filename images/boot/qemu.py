@@ -26,7 +26,7 @@ class Direct:
 
 
 @dataclass(frozen=True)
-class Machine:
+class VirtualMachine:
     """One machine for one boot.
 
     `throw_away`: what it writes to its disk is forgotten at its end. `uuid` is what a cloud would give it (SMBIOS).
@@ -46,7 +46,7 @@ class Machine:
     direct: Direct | None = None
 
 
-def command(machine: Machine) -> list[str]:
+def command(machine: VirtualMachine) -> list[str]:
     """The argv that boots `machine`: no default devices, no display, no way out, and a reset ends it."""
     return [
         *(PROGRAM, "-machine", BOARD, *_accelerator(machine.accelerator), "-smp", "2", "-m", "1024"),
@@ -98,7 +98,7 @@ def _accelerator(name: str) -> list[str]:
     return ["-accel", name, "-cpu", "host"]
 
 
-def _disk(machine: Machine) -> list[str]:
+def _disk(machine: VirtualMachine) -> list[str]:
     """The disk; without firmware as NVMe, whose driver cloud kernels have built in, so that no initrd is needed."""
     snapshot = "on" if machine.throw_away else "off"
     options = f"format={machine.disk_format},snapshot={snapshot},cache=unsafe"

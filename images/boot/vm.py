@@ -198,7 +198,7 @@ def _attempt(task: Task, work: Path, accelerator: str) -> Boot:
     return Boot(task.title, parse(report, errand.expected), _console(machine), accelerator, passed, late)
 
 
-def _runs_late(machine: qemu.Machine, work: Path, seconds: int) -> bool:
+def _runs_late(machine: qemu.VirtualMachine, work: Path, seconds: int) -> bool:
     """Run the machine to its end; whether it had to be ended. Raises OutsideError where QEMU itself fails."""
     try:
         done = run(dies_with_us(qemu.command(machine)), env={"TMPDIR": str(work)}, timeout=seconds, ok=range(-64, 256))
@@ -223,17 +223,17 @@ def _written_to(disk: Disk) -> tuple[Path, str]:
     return disk.overlay, "qcow2"
 
 
-def _machine(disk: Disk, given: Credentials, work: Path, accelerator: str) -> qemu.Machine:
+def _machine(disk: Disk, given: Credentials, work: Path, accelerator: str) -> qemu.VirtualMachine:
     files = []
     for number, (name, text) in enumerate(sorted(given.files.items())):
         file = work / f"credential{number}"
         file.write_text(text)
         files.append((f"{FW_CFG}{name}", file))
-    return qemu.Machine(
+    return qemu.VirtualMachine(
         *_written_to(disk), disk.overlay is None, accelerator, disk.uuid, work / "console", work / "report",
         smbios=given.smbios, files=tuple(files), seed=disk.seed, direct=disk.direct,
     )  # fmt: skip
 
 
-def _console(machine: qemu.Machine) -> str:
+def _console(machine: qemu.VirtualMachine) -> str:
     return machine.console.read_text(errors="replace") if machine.console.exists() else ""

@@ -136,7 +136,7 @@ NOT_MODIFIED = 304
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptFeed:
     """What is known of the last good copy: where from, its validators, date, digest, when last confirmed.
 
     `date` is what the data states of itself, else the server's Last-Modified; empty where neither names one: the copy
@@ -181,15 +181,15 @@ def fetch(
     return _feed(directory, kept)
 
 
-def _feed(directory: Path, kept: Kept, note: str = "") -> Feed:
+def _feed(directory: Path, kept: KeptFeed, note: str = "") -> Feed:
     date = datetime.fromisoformat(kept.date) if kept.date else None
     return Feed(directory, date, kept.address, kept.sha256, note)
 
 
-def _kept(directory: Path, name: str, address: str) -> Kept | None:
+def _kept(directory: Path, name: str, address: str) -> KeptFeed | None:
     """The last good copy, if it came from this address and is still, byte for byte, what was kept."""
     try:
-        kept = Kept(**json.loads((directory / f"{name}.kept.json").read_text()))
+        kept = KeptFeed(**json.loads((directory / f"{name}.kept.json").read_text()))
         whole = f"sha256:{file_digest(directory / name)}" == kept.sha256
     except (OSError, ValueError, TypeError):
         return None
@@ -197,8 +197,8 @@ def _kept(directory: Path, name: str, address: str) -> Kept | None:
 
 
 def _ask(
-    kept: Kept | None, address: str, directory: Path, name: str, now: datetime, look: Callable[[Path], Facts]
-) -> Kept:
+    kept: KeptFeed | None, address: str, directory: Path, name: str, now: datetime, look: Callable[[Path], Facts]
+) -> KeptFeed:
     asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
     fresh = _beside(directory / name)
     try:
@@ -216,7 +216,9 @@ def _ask(
         fresh.unlink(missing_ok=True)
     date = found.date or facts.in_header(answer.modified)
     dated = date.isoformat() if date else ""
-    return _confirm(directory, name, Kept(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat()))
+    return _confirm(
+        directory, name, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat())
+    )
 
 
 def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -> Facts:
@@ -230,7 +232,7 @@ def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -
     return found
 
 
-def _confirm(directory: Path, name: str, kept: Kept) -> Kept:
+def _confirm(directory: Path, name: str, kept: KeptFeed) -> KeptFeed:
     """Write down what is known of the copy that lies there."""
     note = directory / f"{name}.kept.json"
     with _beside(note).open("wb") as file:

@@ -7,20 +7,20 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
-from images.ledger.fleets import AuditLine, Fleets, PlanLine, Plans, Rollout
-from images.ledger.leases import Command, Holder, Lease, Leases
+from images.ledger.fleets import ApprovedPlanRow, AuditLine, Fleets, Plans, Rollout
+from images.ledger.leases import CommandRow, Holder, Lease, Leases
 from images.ledger.releases import Begun, Clouds, Made, Move, Releases
 
 __all__ = [
+    "ApprovedPlanRow",
     "AuditLine",
     "Begun",
-    "Command",
+    "CommandRow",
     "Holder",
     "Lease",
     "Ledger",
     "Made",
     "Move",
-    "PlanLine",
     "Rollout",
     "ScanRecord",
 ]

@@ -108,7 +108,7 @@ class Fleets(Database):
 
 
 @dataclass(frozen=True)
-class PlanLine:
+class ApprovedPlanRow:
     """A plan by its digest. Empty: not approved yet, not used yet. `made_by` and `approved_by` are actors."""
 
     digest: str
@@ -123,7 +123,7 @@ class PlanLine:
 class Plans(Database):
     """The ledger's lines about plans. Approval and use are conditional updates: of many at once one succeeds."""
 
-    def record_plan(self, line: PlanLine) -> None:
+    def record_plan(self, line: ApprovedPlanRow) -> None:
         """Write down that a plan was made; what is already known of it stands."""
         if self.plan(line.digest) is None:
             try:
@@ -131,11 +131,11 @@ class Plans(Database):
             except IntegrityError:  # another process has just written the same
                 return
 
-    def plan(self, digest: str) -> PlanLine | None:
+    def plan(self, digest: str) -> ApprovedPlanRow | None:
         """The plan with that digest."""
         return self._plan(t.plans.c.digest == digest)
 
-    def plan_of(self, rollout: str) -> PlanLine | None:
+    def plan_of(self, rollout: str) -> ApprovedPlanRow | None:
         """The plan that a rollout used."""
         return self._plan(t.plans.c.rollout == rollout)
 
@@ -152,9 +152,9 @@ class Plans(Database):
         """Take that back for a rollout that never began."""
         self._change_plan(t.plans.c.digest == digest, t.plans.c.rollout == rollout, rollout="")
 
-    def _plan(self, which: ColumnElement[bool]) -> PlanLine | None:
+    def _plan(self, which: ColumnElement[bool]) -> ApprovedPlanRow | None:
         rows = self._rows(select(t.plans).where(which))
-        return PlanLine(**rows[0]._mapping) if rows else None
+        return ApprovedPlanRow(**rows[0]._mapping) if rows else None
 
     def _change_plan(self, *which: ColumnElement[bool], **values: str | datetime) -> bool:
         with self._begin() as connection:

@@ -29,7 +29,7 @@ class Lease(Holder):
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandRow:
     """What a person told a rollout to do."""
 
     rollout: str
@@ -80,7 +80,7 @@ class Leases(Database):
         rows = self._rows(select(t.leases).where(t.leases.c.fleet == fleet))
         return Lease(**rows[0]._mapping) if rows else None
 
-    def give_command(self, given: Command, detail: str = "") -> None:
+    def give_command(self, given: CommandRow, detail: str = "") -> None:
         """Tell a rollout what to do, and write down who did."""
         line = {"at": given.at, "actor": given.actor, "action": given.command, "subject": given.rollout}
         row = {"rollout": given.rollout, "command": given.command, "actor": given.actor, "at": given.at}
@@ -88,10 +88,10 @@ class Leases(Database):
             connection.execute(insert(t.commands), row)
             connection.execute(insert(t.audit), {**line, "detail": detail})
 
-    def commands(self, rollout: str) -> tuple[Command, ...]:
+    def commands(self, rollout: str) -> tuple[CommandRow, ...]:
         """What a rollout was told, the newest last: that one stands."""
         query = select(t.commands).where(t.commands.c.rollout == rollout).order_by(t.commands.c.id)
-        return tuple(Command(row.rollout, row.command, row.actor, row.at) for row in self._rows(query))
+        return tuple(CommandRow(row.rollout, row.command, row.actor, row.at) for row in self._rows(query))
 
     def _set_lease(self, wanted: Lease, allowed: ColumnElement[bool]) -> bool:
         """One conditional update: the database lets one of many at once have it."""

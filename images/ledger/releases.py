@@ -66,9 +66,9 @@ class Releases(Database):
 
     def begin_publication(self, begun: Begun) -> None:
         """Write down, before anything is pushed, which release a publication is about to make."""
-        release, papers = begun.release, to_json(begun.documents)
+        release, attached = begun.release, to_json(begun.documents)
         where = {"repository": release.repository, "digest": release.digest}
-        self._insert(t.publications, where | {"release": to_json(release), "documents": papers, "done": False})
+        self._insert(t.publications, where | {"release": to_json(release), "documents": attached, "done": False})
 
     def open_publications(self, repository: str) -> tuple[Begun, ...]:
         """The publications that were begun and never ended, the oldest first."""

@@ -22,7 +22,7 @@ LEVEL = 3
 
 
 @dataclass(frozen=True)
-class Member:
+class CpioEntry:
     """An entry of a cpio archive, with all its bytes. `stands_alone`: a file that no hard link ties to others."""
 
     name: str
@@ -45,13 +45,13 @@ def repacked(initrd: bytes) -> bytes:
     return b"".join(piece.ljust(_up(len(piece), SLOT), b"\0") for piece in pieces)
 
 
-def read(initrd: bytes) -> tuple[list[Member], list[Member]]:
+def read(initrd: bytes) -> tuple[list[CpioEntry], list[CpioEntry]]:
     """The entries that lie plain in an initrd, and those that are compressed; the unneeded left out.
 
     Raises ValueError.
     """
-    plain: list[Member] = []
-    packed: list[Member] = []
+    plain: list[CpioEntry] = []
+    packed: list[CpioEntry] = []
     position = 0
     while position < len(initrd):
         if initrd[position] == 0:
@@ -67,9 +67,9 @@ def read(initrd: bytes) -> tuple[list[Member], list[Member]]:
     return plain, packed
 
 
-def _members(archive: bytes, position: int) -> tuple[list[Member], int]:
+def _members(archive: bytes, position: int) -> tuple[list[CpioEntry], int]:
     """The entries of the cpio archive at `position` without the trailer, and where that ends."""
-    found: list[Member] = []
+    found: list[CpioEntry] = []
     while True:
         member, position = _member(archive, position)
         if member.name == TRAILER:
@@ -78,7 +78,7 @@ def _members(archive: bytes, position: int) -> tuple[list[Member], int]:
             found.append(member)
 
 
-def _member(archive: bytes, start: int) -> tuple[Member, int]:
+def _member(archive: bytes, start: int) -> tuple[CpioEntry, int]:
     header = archive[start : start + HEADER]
     if header[:6] != MAGIC or len(header) < HEADER:
         raise ValueError(f"neither a cpio archive nor compressed with zstd at byte {start}: {header[:6]!r}")
@@ -87,10 +87,10 @@ def _member(archive: bytes, start: int) -> tuple[Member, int]:
     name = archive[start + HEADER : start + HEADER + name_size - 1].decode("utf-8", "surrogateescape")
     # Header and name together, and the content, are each filled up to four bytes.
     end = start + _up(_up(HEADER + name_size, 4) + size, 4)
-    return Member(name, size, mode & KINDS == REGULAR and links == 1, archive[start:end]), end
+    return CpioEntry(name, size, mode & KINDS == REGULAR and links == 1, archive[start:end]), end
 
 
-def _archive(members: Iterable[Member]) -> bytes:
+def _archive(members: Iterable[CpioEntry]) -> bytes:
     numbers = [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, len(TRAILER) + 1, 0]
     trailer = MAGIC + b"".join(b"%08X" % number for number in numbers) + TRAILER.encode() + b"\0"
     return b"".join(member.raw for member in members) + trailer.ljust(_up(len(trailer), 4), b"\0")

@@ -16,7 +16,7 @@ from images.artifact import Package
 from images.model import Bootstrap
 from images.packages import grammar
 from images.packages.index import PackageIndex, write_atomically
-from images.registry.client import Manifest, Registry, split
+from images.registry.client import Manifest, RegistryClient, split
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
@@ -135,8 +135,8 @@ class Upstream:
         if found.digest != digest:
             raise OutsideError(f"the registry gave {found.digest} for {digest}", hint="is something between us and it?")
 
-    def _registry(self, reference: str) -> Registry:
-        return Registry(split(reference)[0].rpartition("/")[0], self.settings)
+    def _registry(self, reference: str) -> RegistryClient:
+        return RegistryClient(split(reference)[0].rpartition("/")[0], self.settings)
 
     def _root_of(self, reference: str) -> Path:
         """The content root whose lock file pins `reference`; the checkout where none does."""

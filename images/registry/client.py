@@ -77,7 +77,7 @@ class Manifest:
         return child_for(self.index, platform, self.digest).digest if self.is_index else self.digest
 
 
-class Registry:
+class RegistryClient:
     """One registry address; repositories are `address/name`, references `repository:tag` or `repository@digest`."""
 
     def __init__(self, address: str, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from images.artifact import Artifact, Descriptor, Release
 from images.build.workspace import workspace
 from images.documents import Document
 from images.ledger import Begun, Ledger
-from images.registry.client import REF_NAME, Registry, write_layout
+from images.registry.client import REF_NAME, RegistryClient, write_layout
 from images.registry.referrers import attach
 from images.registry.releases import release_at, remove
 from images.release import lifecycle
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class RegistryPublication(Publication):
     """What it takes to publish a container image."""
 
-    registry: Registry
+    registry: RegistryClient
     ledger: Ledger
     store: Store
 

@@ -24,7 +24,7 @@ from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.build.workspace import workspace
 from images.documents import Document
-from images.registry.client import Registry, write_layout
+from images.registry.client import RegistryClient, write_layout
 from images.registry.wire import Image, Index, Listed, Referring, loaded, parsed
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 
@@ -61,7 +61,7 @@ def tag_of(subject: str) -> str:
     return f"sha256-{hex_of(subject)}"
 
 
-def attached(registry: Registry, repository: str, subject: str) -> tuple[Referrer, ...]:
+def attached(registry: RegistryClient, repository: str, subject: str) -> tuple[Referrer, ...]:
     """What refers to `subject`, the oldest first. Raises MalformedError where the list of it cannot be read."""
     reference = f"{repository}:{tag_of(subject)}"
     found = registry.find(reference)
@@ -76,7 +76,7 @@ def latest(referrers: Sequence[Referrer], artifact_type: str, **annotations: str
     return None
 
 
-def read(registry: Registry, repository: str, referrer: Referrer) -> bytes:
+def read(registry: RegistryClient, repository: str, referrer: Referrer) -> bytes:
     """The bytes of an attached document, hashed. Raises MalformedError where it is not what was listed."""
     name = referrer.descriptor.digest
     what = f"{repository}@{name}"
@@ -93,7 +93,7 @@ def read(registry: Registry, repository: str, referrer: Referrer) -> bytes:
 
 
 def attach(
-    registry: Registry, repository: str, subject: Descriptor, documents: Sequence[Document]
+    registry: RegistryClient, repository: str, subject: Descriptor, documents: Sequence[Document]
 ) -> tuple[Referrer, ...]:
     """Attach the documents that are not attached yet; returns all that now refers to `subject`.
 
@@ -122,7 +122,7 @@ def attach(
     )
 
 
-def detach_all(registry: Registry, repository: str, subject: str) -> None:
+def detach_all(registry: RegistryClient, repository: str, subject: str) -> None:
     """Remove everything that refers to `subject`, and the index that lists it. What is gone already is skipped."""
     if listing := registry.find(f"{repository}:{tag_of(subject)}"):
         for line in attached(registry, repository, subject):
@@ -131,7 +131,7 @@ def detach_all(registry: Registry, repository: str, subject: str) -> None:
         registry.delete(repository, listing.digest)
 
 
-def _refers(registry: Registry, repository: str, manifest_digest: str, subject: str) -> bool:
+def _refers(registry: RegistryClient, repository: str, manifest_digest: str, subject: str) -> bool:
     """Whether a manifest says itself that it refers to `subject`: a list alone gives nothing away to be removed."""
     found = registry.find(f"{repository}@{manifest_digest}")
     referring = parsed(Referring, found.data, manifest_digest).subject if found else None
@@ -143,7 +143,7 @@ def _missing(wanted: Sequence[Said], present: Sequence[Referrer]) -> list[Said]:
     return [item for item in wanted if not any(known.says_the_same(item) for known in present)]
 
 
-def _push(registry: Registry, repository: str, store: Store, made: Sequence[Referrer]) -> None:
+def _push(registry: RegistryClient, repository: str, store: Store, made: Sequence[Referrer]) -> None:
     """Push the documents themselves, which nobody finds yet."""
     layout = write_layout(store.path, [referrer.descriptor for referrer in made])
     for referrer in made:
@@ -151,7 +151,9 @@ def _push(registry: Registry, repository: str, store: Store, made: Sequence[Refe
         registry.push(layout, hex_of(name), f"{repository}@{name}")
 
 
-def _write_index(registry: Registry, repository: str, subject: str, store: Store, listed: Sequence[Referrer]) -> None:
+def _write_index(
+    registry: RegistryClient, repository: str, subject: str, store: Store, listed: Sequence[Referrer]
+) -> None:
     """Push the index that lists what refers to `subject`."""
     lines = [referrer.line for referrer in listed]
     index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
@@ -160,7 +162,7 @@ def _write_index(registry: Registry, repository: str, subject: str, store: Store
     registry.push(layout, hex_of(index.digest), tag, index_only=True)
 
 
-def _settle(registry: Registry) -> None:
+def _settle(registry: RegistryClient) -> None:
     """Let whoever read the index before our write come to theirs. The embedded registry has no writers elsewhere."""
     if registry.settings.registry.address:
         sleep(SETTLE_SECONDS)

@@ -17,7 +17,7 @@ from images import documents
 from images.artifact import Artifact, Release
 from images.documents import Document
 from images.ledger import Ledger
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
 from images.registry.referrers import attach, attached, latest, read
 from images.registry.releases import (
@@ -29,7 +29,7 @@ from images.registry.releases import (
     remove,
     revocations_in,
 )
-from images.registry.show import AttachedDocuments, Shown, show
+from images.registry.show import AttachedDocuments, ShownImage, show
 from images.release import lifecycle
 from images.release.history import shown
 from images.release.retention import REMOVE, RetirementDecision, plan
@@ -47,7 +47,7 @@ class RegistryStore(ReleaseStore):
     `names` are all definitions': a release that is not looked at cannot hold its base, nor be found by its digest.
     """
 
-    registry: Registry
+    registry: RegistryClient
     ledger: Ledger
     store: Store
     now: datetime
@@ -191,7 +191,7 @@ class RegistryStore(ReleaseStore):
         if checks := found.checks:
             self.ledger.record_checks(content, checks, release.published_at, told=True)
 
-    def show(self, ref: str) -> Shown:
+    def show(self, ref: str) -> ShownImage:
         """What the registry says of `ref`."""
         return show(self.registry, ref, self.prefix, self.now, self.names)
 

@@ -11,7 +11,7 @@ from hardening.foundation.errors import ContentError, MalformedError, nearest
 from images.artifact import Release
 from images.documents import REVOCATION
 from images.registry.answers import NotFoundError
-from images.registry.client import Manifest, Registry, split
+from images.registry.client import Manifest, RegistryClient, split
 from images.registry.referrers import attached, detach_all, latest
 from images.release import lifecycle
 from images.release.revocations import Ask, Told
@@ -21,7 +21,7 @@ DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
 READERS = 8
 
 
-def reference_of(registry: Registry, ref: str, known: Collection[str] = ()) -> str:
+def reference_of(registry: RegistryClient, ref: str, known: Collection[str] = ()) -> str:
     """What a person types as a full reference: a definition's name alone means its stable release, else its candidate.
 
     `name:tag` and `name@digest` stand in our registry; anything with another registry's address stays as it is.
@@ -43,13 +43,13 @@ def reference_of(registry: Registry, ref: str, known: Collection[str] = ()) -> s
     raise NotFoundError(f"nothing is published as {repository}", hint=hint)
 
 
-def release_at(registry: Registry, reference: str, prefix: str) -> Release:
+def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release:
     """The release at a reference, its revocation included. Raises NotFoundError, or ContentError for a stranger."""
     manifest = registry.get(reference)
     return _release(registry, split(reference)[0], manifest, prefix)
 
 
-def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ...]:
+def releases_in(registry: RegistryClient, name: str, prefix: str) -> tuple[Release, ...]:
     """Every release that a repository holds, the newest first. What is not ours is passed over."""
     repository = registry.repository(name)
     tags = [tag for tag in registry.tags(repository) if DATED.fullmatch(tag) or tag.startswith(CHANNELS)]
@@ -59,14 +59,14 @@ def releases_in(registry: Registry, name: str, prefix: str) -> tuple[Release, ..
     return lifecycle.newest_first(unique.values())
 
 
-def channels_of(registry: Registry, repository: str) -> dict[str, str]:
+def channels_of(registry: RegistryClient, repository: str) -> dict[str, str]:
     """Where the channels of a repository point, those to roll back to included: tag → digest."""
     tags = [tag for tag in registry.tags(repository) if tag.removesuffix(PREVIOUS) in CHANNELS]
     found = {tag: registry.find(f"{repository}:{tag}") for tag in tags}
     return {tag: manifest.digest for tag, manifest in found.items() if manifest}
 
 
-def remove(registry: Registry, release: Release, *, with_content: bool) -> None:
+def remove(registry: RegistryClient, release: Release, *, with_content: bool) -> None:
     """Remove a release with all that is attached to it, and its content where nothing else needs that."""
     detach_all(registry, release.repository, release.digest)
     if with_content:
@@ -75,14 +75,14 @@ def remove(registry: Registry, release: Release, *, with_content: bool) -> None:
     registry.delete(release.repository, release.digest)
 
 
-def _release_or_none(registry: Registry, reference: str, prefix: str) -> Release | None:
+def _release_or_none(registry: RegistryClient, reference: str, prefix: str) -> Release | None:
     try:
         return release_at(registry, reference, prefix)
     except ContentError:  # removed in this moment, or somebody else's tag
         return None
 
 
-def _release(registry: Registry, repository: str, manifest: Manifest, prefix: str) -> Release:
+def _release(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release:
     content = manifest.content(registry.settings.platform)
     release = lifecycle.parse_annotations(
         manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
@@ -90,7 +90,7 @@ def _release(registry: Registry, repository: str, manifest: Manifest, prefix: st
     return revoked_in(registry, release, prefix)
 
 
-def revoked_in(registry: Registry, release: Release, prefix: str) -> Release:
+def revoked_in(registry: RegistryClient, release: Release, prefix: str) -> Release:
     """The release with a revocation that its registry holds, of the release or of what is inside.
 
     Raises MalformedError where one is there that cannot be read.
@@ -102,13 +102,13 @@ def revoked_in(registry: Registry, release: Release, prefix: str) -> Release:
     return release
 
 
-def revocation_of(registry: Registry, repository: str, subject: str, prefix: str) -> Told | None:
+def revocation_of(registry: RegistryClient, repository: str, subject: str, prefix: str) -> Told | None:
     """When and why what has the digest `subject` was revoked, as the repository tells it."""
     revocation = latest(attached(registry, repository, subject), REVOCATION)
     return _told(revocation.annotations, prefix, f"{repository}@{subject}") if revocation else None
 
 
-def revocations_in(registry: Registry) -> Ask:
+def revocations_in(registry: RegistryClient) -> Ask:
     """What a registry tells of its own repositories, and nothing of others'."""
 
     def ask(repository: str, digest: str) -> Told | None:

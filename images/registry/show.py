@@ -14,7 +14,7 @@ from images import documents
 from images.artifact import Artifact, Release
 from images.documents import from_bytes
 from images.ledger import ScanRecord
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.registry.referrers import Referrer, attached, latest, read
 from images.registry.releases import channels_of, reference_of, release_at
 from images.registry.wire import loaded
@@ -32,7 +32,7 @@ class Attached(BaseModel):
     of: str
 
 
-class Shown(ShownRelease):
+class ShownImage(ShownRelease):
     """A release as the registry knows it. `verdict` is `allowed`, `refused`, or `unknown` where none is attached."""
 
     channels: tuple[str, ...]
@@ -49,7 +49,7 @@ class Shown(ShownRelease):
     documents: tuple[Attached, ...]
 
 
-def show(registry: Registry, ref: str, prefix: str, now: datetime, known: Collection[str] = ()) -> Shown:
+def show(registry: RegistryClient, ref: str, prefix: str, now: datetime, known: Collection[str] = ()) -> ShownImage:
     """What the registry says of `ref`: a definition's name, `name:tag`, `name@digest`, or a full reference.
 
     Raises NotFoundError with the nearest tags, or names out of `known`; ContentError when it is no release of ours.
@@ -58,7 +58,7 @@ def show(registry: Registry, ref: str, prefix: str, now: datetime, known: Collec
     release = release_at(registry, reference, prefix)
     found = AttachedDocuments(registry, release, prefix)
     tags = sorted(tag for tag, digest in channels_of(registry, release.repository).items() if digest == release.digest)
-    return Shown(
+    return ShownImage(
         **as_shown(release, reference, now),
         channels=tuple(tags),
         tag=lifecycle.dated_tag(release),
@@ -71,7 +71,7 @@ def show(registry: Registry, ref: str, prefix: str, now: datetime, known: Collec
 class AttachedDocuments:
     """The documents attached to one release and its content, read when they are asked for."""
 
-    def __init__(self, registry: Registry, release: Release, prefix: str) -> None:
+    def __init__(self, registry: RegistryClient, release: Release, prefix: str) -> None:
         self._registry, self._repository = registry, release.repository
         self.of_release = attached(registry, release.repository, release.digest)
         self.of_content = attached(registry, release.repository, release.content)

@@ -22,7 +22,7 @@ Gate = Callable[[Release], Verdict]
 
 
 @dataclass(frozen=True)
-class Change:
+class ChannelMove:
     """A channel that moved, or would: release digests before and after. `note` says what a person should know."""
 
     name: str
@@ -33,7 +33,7 @@ class Change:
     note: str = ""
 
 
-def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> Change:
+def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> ChannelMove:
     """Let `stable` point to what `candidate` points to.
 
     Raises RefusedError when that release is revoked, has expired, `gate` refuses it today, or what was attached to it
@@ -53,7 +53,7 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> Change:
     return _move(to, chosen, "stable", "promote")
 
 
-def rollback(to: ReleaseStore, name: str, *, channel: str = "stable", reason: str = "") -> Change:
+def rollback(to: ReleaseStore, name: str, *, channel: str = "stable", reason: str = "") -> ChannelMove:
     """Let the channel point to the release that it pointed to before; a revoked one only where there is no other.
 
     Raises RefusedError when there is none, or it is expired or revoked and no `reason` says why it is better.
@@ -67,7 +67,7 @@ def rollback(to: ReleaseStore, name: str, *, channel: str = "stable", reason: st
     return replace(_back(to, chosen, channel, "rollback"), note=note and f"this release {note}")
 
 
-def revoke(to: ReleaseStore, ref: str, reason: str) -> tuple[Change, ...]:
+def revoke(to: ReleaseStore, ref: str, reason: str) -> tuple[ChannelMove, ...]:
     """Take a release out of policy everywhere, and move the channels that point to it back where they can.
 
     What is wrong is inside the content, so every release over the same content goes with it, and every one that is
@@ -116,13 +116,13 @@ def _digests(to: ReleaseStore, repository: str, channel: str) -> list[str]:
     return [move.digest for move in to.ledger.moves(repository, channel)]
 
 
-def _move(to: ReleaseStore, chosen: Release, channel: str, reason: str, back: str = "") -> Change:
+def _move(to: ReleaseStore, chosen: Release, channel: str, reason: str, back: str = "") -> ChannelMove:
     left = point(to, chosen, channel, reason, back)
     note = "" if left != chosen.digest else "already there"
-    return Change(chosen.name, channel, left, chosen.digest, applied=True, note=note)
+    return ChannelMove(chosen.name, channel, left, chosen.digest, applied=True, note=note)
 
 
-def _back(to: ReleaseStore, earlier: Release, channel: str, reason: str) -> Change:
+def _back(to: ReleaseStore, earlier: Release, channel: str, reason: str) -> ChannelMove:
     """Move a channel back; what it left is forgotten, so that the next rollback goes further back and not forth."""
     back = below(_digests(to, earlier.repository, channel), earlier.digest)
     return _move(to, earlier, channel, reason, back)
@@ -137,7 +137,7 @@ def _earlier(
     return [to.revoked(release) for release in found if release]
 
 
-def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Collection[str]) -> Change | None:
+def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Collection[str]) -> ChannelMove | None:
     """Move a channel off revoked releases; where there is nothing to go back to, say so and leave it."""
     found = to.pointed(repository, channel)
     if set(found).isdisjoint(gone):
@@ -146,7 +146,7 @@ def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Col
     if chosen := next((one for one in earlier if not one.revoked_at), None):
         return _back(to, chosen, channel, "revoke")
     note = "no earlier release to go back to: it still points to the revoked one; publish a good one"
-    return Change(name, channel, found[0], found[0], applied=False, note=note)
+    return ChannelMove(name, channel, found[0], found[0], applied=False, note=note)
 
 
 def rebuild(to: ReleaseStore) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:

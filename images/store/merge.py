@@ -10,7 +10,7 @@ from typing import IO, cast
 
 from hardening.foundation.errors import OutsideError
 from images.store.layers import OPAQUE, WHITEOUT, Entry
-from images.store.tars import ATTRIBUTE, Allowance, Kept, Tar
+from images.store.tars import ATTRIBUTE, Allowance, ReaderBudget, Tar
 
 
 class Merged:
@@ -22,7 +22,7 @@ class Merged:
 
     def __init__(self, paths: list[Path], in_parent: Callable[[str], bool], ours: Callable[[str], bool]) -> None:
         what = "what the build's steps changed"
-        allowance, kept = Allowance(what), Kept(what)
+        allowance, kept = Allowance(what), ReaderBudget(what)
         self.tars = [Tar.open(path, "r:", what=what, allowance=allowance, kept=kept) for path in paths]  # type: ignore[call-overload]
         self.in_parent = in_parent
         self.chosen: dict[str, tuple[int, tarfile.TarInfo]] = {}

@@ -106,7 +106,7 @@ class Allowance:
         self.members = Meter(IMAGE_MEMBERS, what)
 
 
-class Kept:
+class ReaderBudget:
     """What the memory of one reader may still take: members and their names, of one tar or of several at once."""
 
     def __init__(self, what: str) -> None:
@@ -164,10 +164,12 @@ class Tar(tarfile.TarFile):
     fileobj: Any
     members: list[tarfile.TarInfo]
 
-    def __init__(self, *arguments: Any, what: str, allowance: Allowance, kept: Kept | None = None, **more: Any) -> None:
+    def __init__(
+        self, *arguments: Any, what: str, allowance: Allowance, kept: ReaderBudget | None = None, **more: Any
+    ) -> None:
         self.what = what
         self.forgets = kept is None
-        self.kept = kept or Kept(what)
+        self.kept = kept or ReaderBudget(what)
         self.headers = Meter(LAYER_HEADER, what)
         self.of_image = allowance.members
         super().__init__(*arguments, **more)

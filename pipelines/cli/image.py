@@ -20,7 +20,7 @@ from images.plan.planner import Planner
 from images.plan.upstream import Upstream
 from images.registry.releases import reference_of
 from images.release import channels
-from images.release.channels import Change, Gate, rebuild
+from images.release.channels import ChannelMove, Gate, rebuild
 from images.release.flow import ReleaseOutcome, gate, release_all
 from images.release.store import ShownRelease
 from images.release.stores import store_meant, store_of, stores
@@ -197,7 +197,7 @@ def _opinions(scanners: Iterable[tuple[str, str]]) -> list[str]:
 
 def promote_images(
     pattern: str, policy: str = "", context: Context | None = None
-) -> tuple[list[Change], list[GoldsmithError]]:
+) -> tuple[list[ChannelMove], list[GoldsmithError]]:
     """Move `stable` to what `candidate` points to, judged again by the definition's own policy or the one named.
 
     One that cannot be moved stops no other: what moved, and what went wrong.
@@ -212,20 +212,20 @@ def promote_images(
     return changes, errors
 
 
-def promote_one(context: Context, name: str, tonight: Gate | None = None) -> Change:
+def promote_one(context: Context, name: str, tonight: Gate | None = None) -> ChannelMove:
     """Move `stable` of one image to what `candidate` points to; `tonight` answers in the place of a gate of its own."""
     policy = context.policy_of(name)
     return channels.promote(store_of(context, name), name, policy, tonight or gate(context, policy))
 
 
-def rollback_image(name: str, reason: str = "") -> list[Change]:
+def rollback_image(name: str, reason: str = "") -> list[ChannelMove]:
     """Move `stable` back to the release it pointed to before; `reason` lets it be an expired or revoked one."""
     context = image_context()
     only = select(name, context.definitions, "image")[0]
     return [channels.rollback(store_of(context, only), only, reason=reason)]
 
 
-def revoke_release(ref: str, reason: str) -> list[Change]:
+def revoke_release(ref: str, reason: str) -> list[ChannelMove]:
     """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
     context = image_context()
     changed = channels.revoke(store_meant(context, ref), ref, reason)

@@ -66,12 +66,12 @@ def reap(
 ) -> tuple[Reaping, ...]:
     """All that no rollout owns, and what becomes of it. Raises OutsideError where a source cannot be read."""
     found = [
-        (ground, reaping)
-        for ground in over
-        for leaving in ground.leavings()
-        if (reaping := decide(leaving, lambda name: _standing(ledger, name), now))
+        (source, reaping)
+        for source in over
+        for orphan in source.orphans()
+        if (reaping := decide(orphan, lambda name: _standing(ledger, name), now))
     ]
-    return tuple(_done(ground, reaping, ledger, now, actor) if apply else reaping for ground, reaping in found)
+    return tuple(_done(source, reaping, ledger, now, actor) if apply else reaping for source, reaping in found)
 
 
 def _standing(ledger: Ledger, rollout: str) -> OwnerStatus:
@@ -81,15 +81,15 @@ def _standing(ledger: Ledger, rollout: str) -> OwnerStatus:
     return OwnerStatus.OPEN if known.open else OwnerStatus.OVER
 
 
-def _done(ground: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime, actor: str) -> Reaping:
+def _done(source: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime, actor: str) -> Reaping:
     """Remove a thing that may go; a failure is told and stops no other."""
     if not reaping.remove:
         return reaping
     try:
-        ground.remove(reaping.leaving)
+        source.remove(reaping.orphan)
     except GoldsmithError as error:
         return replace(reaping, remove=False, why=f"{reaping.why}; not removed: {error.message}")
-    ledger.audit(now, actor, "reap", f"{reaping.leaving.where}/{reaping.leaving.id}", reaping.why)
+    ledger.audit(now, actor, "reap", f"{reaping.orphan.where}/{reaping.orphan.id}", reaping.why)
     return reaping
 
 
@@ -104,9 +104,9 @@ def reap_lines(found: Iterable[Reaping], *, apply: bool) -> list[ReapLine]:
     """What `roll.reap` prints."""
     return [
         ReapLine(
-            kind=one.leaving.kind,
-            where=f"{one.leaving.where}/{one.leaving.id[:20]}",
-            name=one.leaving.name,
+            kind=one.orphan.kind,
+            where=f"{one.orphan.where}/{one.orphan.id[:20]}",
+            name=one.orphan.name,
             action=_action(one.remove, apply=apply),
             why=one.why,
         )

@@ -107,10 +107,10 @@ def plan_roll(
     """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
     context = context or image_context(looks=not output)
     with fleet_session(name, context) as at:
-        sealed = plan_all(at, adopt)
+        document = plan_all(at, adopt)
         if output:
-            file_plan(context, sealed, Path(output))
-        return roll_output(sealed.plan).model_copy(update={"needs_approval": needs_approval(at, None)}), sealed
+            file_plan(context, document, Path(output))
+        return roll_output(document.plan).model_copy(update={"needs_approval": needs_approval(at, None)}), document
 
 
 def roll_fleet(
@@ -221,10 +221,10 @@ def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: b
 
 def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
     """Print a plan for people, for programs, or for whoever approves it."""
-    roll, sealed = planned
+    roll, document = planned
     if as_markdown:
         out().print(
-            markdown(roll, sealed.made_by, f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"),
+            markdown(roll, document.made_by, f"{document.expires_at:%Y-%m-%d %H:%M} UTC"),
             soft_wrap=True,
             end="",
         )

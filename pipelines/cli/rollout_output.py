@@ -13,7 +13,7 @@ from hardening.foundation.durations import in_short
 from pipelines.contract import Line
 from pipelines.fleet.violations import Judged, named
 from pipelines.rollout.plan import GroupStep, Plan
-from pipelines.rollout.state import MemberState, Outcome, Phase
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome
 from pipelines.rollout.status import MEANING
 from pipelines.rollout.waves import Wave
 
@@ -154,7 +154,7 @@ def _member(one: Judged) -> MemberLine:
     )
 
 
-def roll_output(plan: Plan, outcome: Outcome | None = None) -> RollOutput:
+def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput:
     """A plan, with what became of each member and group where it was carried out."""
     done = {member.id: member for member in outcome.members} if outcome else {}
     steps = [

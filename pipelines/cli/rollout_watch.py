@@ -15,7 +15,7 @@ from images.documents import to_json
 from pipelines.contract import AuditReport, Line
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.ledger_journal import STEP, Command, orders
-from pipelines.rollout.state import Stage
+from pipelines.rollout.state import RolloutStage
 from pipelines.rollout.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
 from pipelines.rollout.store import View, history, newest, require_known, tell, told
 from pipelines.wiring import image_context
@@ -71,12 +71,12 @@ def _status(seen: View) -> StatusOutput:
     )
 
 
-def _stage(seen: View) -> Stage | Literal["begun"]:
+def _stage(seen: View) -> RolloutStage | Literal["begun"]:
     """What it does; one that people have paused is paused also while a member is brought to a safe point."""
     if seen.state is None:
         return "begun"
-    paused = orders([given.command for given in seen.commands]).stance is DesiredState.PAUSE
-    return Stage.PAUSED if paused and seen.state.stage is not Stage.ENDED else seen.state.stage
+    paused = orders([given.command for given in seen.commands]).desired_state is DesiredState.PAUSE
+    return RolloutStage.PAUSED if paused and seen.state.stage is not RolloutStage.ENDED else seen.state.stage
 
 
 def show_status(fleet: str, *, watch: bool, as_json: bool) -> int:
@@ -114,7 +114,7 @@ def _watched(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
         return Group(*map(one_line, lines(now, datetime.now(UTC))), "", table_of(COLUMNS, _cells(now)))
 
     with Live(drawn(seen), console=out(), auto_refresh=False, vertical_overflow="crop") as live:
-        while seen.stage != Stage.ENDED:
+        while seen.stage != RolloutStage.ENDED:
             time.sleep(SECONDS)
             seen = status(fleet, context)
             live.update(drawn(seen), refresh=True)
@@ -123,7 +123,7 @@ def _watched(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
 
 def _followed(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
     _print(seen)
-    while seen.stage != Stage.ENDED:
+    while seen.stage != RolloutStage.ENDED:
         time.sleep(SECONDS)
         before, seen = seen, status(fleet, context)
         for line in changes(before, seen):

@@ -19,8 +19,8 @@ from hardening.model import Cases, Control, Profile, Waiver
 from hardening.policy import Policy
 from images.aws.show import ShownMachine
 from images.model import Definition
-from images.registry.show import Shown
-from images.release.channels import Change
+from images.registry.show import ShownImage
+from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.machine import ExportLine
 from pipelines.cli.orphans import ReapLine
@@ -43,10 +43,10 @@ COMMANDS: dict[str, Any] = {
     "image.export": list[ExportLine],
     "image.scan": contract.ScanOutput,
     "image.publish": list[contract.PublishLine],
-    "image.promote": list[Change],
-    "image.rollback": list[Change],
-    "image.revoke": list[Change],
-    "image.show": Shown | ShownMachine,
+    "image.promote": list[ChannelMove],
+    "image.rollback": list[ChannelMove],
+    "image.revoke": list[ChannelMove],
+    "image.show": ShownImage | ShownMachine,
     "image.why": contract.WhyOutput,
     "image.prune": list[contract.PruneLine],
     "image.reap": list[ReapLine],

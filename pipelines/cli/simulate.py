@@ -46,7 +46,7 @@ def output(report: Report, seed: int) -> SimulateOutput:
         events=report.events,
         steps=report.steps,
         members={str(phase): number for phase, number in sorted(report.ends.items())},
-        troubles={str(trouble): number for trouble, number in sorted(report.troubles.items())},
+        troubles={str(kind): number for kind, number in sorted(report.troubles.items())},
         broken=tuple(
             BrokenLine(seed=one.seed, promise=one.promise, how=one.how, smallest=one.smallest) for one in report.broken
         ),

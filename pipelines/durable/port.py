@@ -33,7 +33,7 @@ class Child(Protocol):
         """Wait for its end: what it returned. Raises the GoldsmithError that ended it, BugError for any other."""
 
 
-class Engine(Protocol):
+class WorkflowEngine(Protocol):
     """What carries one flow. Every method is recorded under the flow's id, in order."""
 
     id: str
@@ -55,7 +55,7 @@ class Engine(Protocol):
         """Start the flow registered as `flow` under the id `<own id>/<key>`, or find it there."""
 
 
-Flow = Callable[[Engine, Json], Awaitable[Json]]
+Flow = Callable[[WorkflowEngine, Json], Awaitable[Json]]
 
 
 # -- what the engine writes down: JSON, and failures by their names ---------------------------------------------------

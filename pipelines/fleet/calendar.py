@@ -173,7 +173,7 @@ class Day(StrEnum):
     SUN = "sun"
 
 
-class Rule(StrEnum):
+class RunningRule(StrEnum):
     """Why a member is replaced: the policy's rules for what runs."""
 
     EXPIRED = "expired"
@@ -229,7 +229,7 @@ class Budget(Content):
     """How many members may be acted upon at once: always, in `windows`, or for `duration` from each `schedule` on."""
 
     nodes: Amount = Field(description="a number, or a percentage of the fleet, rounded up; only an explicit 0 freezes")
-    reasons: tuple[Rule, ...] = Field((), description="the rules that it binds; without any it binds all")
+    reasons: tuple[RunningRule, ...] = Field((), description="the rules that it binds; without any it binds all")
     schedule: Schedule | None = Field(None, description="when it begins to hold, in cron's five fields")
     duration: Duration | None = Field(None, description="for how long from each beginning on")
     windows: tuple[Window, ...] = Field((), description="instead of schedule and duration")

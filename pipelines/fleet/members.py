@@ -95,7 +95,7 @@ def newest(releases: Sequence[Release]) -> Release | None:
 
 
 @dataclass(frozen=True)
-class Target:
+class ReplacementImage:
     """A replacement, pinned: `reference` is by digest. `golden` is the release itself, or that of its base.
 
     `refused_because`: why the present policy would not let the golden image be published.

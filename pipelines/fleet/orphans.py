@@ -40,7 +40,7 @@ class Orphan:
 class Reaping:
     """What becomes of one thing, and why."""
 
-    leaving: Orphan
+    orphan: Orphan
     remove: bool
     why: str
 
@@ -56,10 +56,10 @@ class OwnerStatus(Enum):
 class OrphanSource(Protocol):
     """A place where rollouts launch things. One that cannot be read raises OutsideError: what is there is unknown."""
 
-    def leavings(self) -> tuple[Orphan, ...]:
+    def orphans(self) -> tuple[Orphan, ...]:
         """All that carries a rollout's name and is no member, what stands on others first."""
 
-    def remove(self, leaving: Orphan) -> None:
+    def remove(self, orphan: Orphan) -> None:
         """Remove one thing, if it is still there."""
 
 
@@ -68,18 +68,18 @@ def owner_of(rollout: str) -> str:
     return rollout.removesuffix(BACK)
 
 
-def decide(leaving: Orphan, standing: Callable[[str], OwnerStatus], now: datetime) -> Reaping | None:
+def decide(orphan: Orphan, standing: Callable[[str], OwnerStatus], now: datetime) -> Reaping | None:
     """Whether a thing may go; None where a rollout that is not over owns it. `standing` asks the ledger."""
-    said = {standing(leaving.rollout), standing(owner_of(leaving.rollout))}
+    said = {standing(orphan.rollout), standing(owner_of(orphan.rollout))}
     if OwnerStatus.OPEN in said:
         return None
-    if leaving.held:
-        return Reaping(leaving, False, leaving.held)
+    if orphan.held:
+        return Reaping(orphan, False, orphan.held)
     if OwnerStatus.OVER not in said:
-        return Reaping(leaving, False, f"this ledger knows no rollout {leaving.rollout}: its tags may be anyone's")
-    if leaving.expiry is None:
-        return Reaping(leaving, False, f"{leaving.rollout} launched it, and its expiry is gone: remove it by hand")
-    if now < leaving.expiry:
-        until = f"{leaving.expiry:%Y-%m-%d %H:%M} UTC"
-        return Reaping(leaving, False, f"no rollout owns it; to be removed from {until}")
-    return Reaping(leaving, True, f"{leaving.rollout} launched it and is over")
+        return Reaping(orphan, False, f"this ledger knows no rollout {orphan.rollout}: its tags may be anyone's")
+    if orphan.expiry is None:
+        return Reaping(orphan, False, f"{orphan.rollout} launched it, and its expiry is gone: remove it by hand")
+    if now < orphan.expiry:
+        until = f"{orphan.expiry:%Y-%m-%d %H:%M} UTC"
+        return Reaping(orphan, False, f"no rollout owns it; to be removed from {until}")
+    return Reaping(orphan, True, f"{orphan.rollout} launched it and is over")

@@ -8,14 +8,14 @@ from enum import StrEnum
 from typing import Protocol
 
 from hardening.foundation.errors import OutsideError
-from pipelines.fleet.members import Key, Member, Read, Target
+from pipelines.fleet.members import Key, Member, Read, ReplacementImage
 
 
 class GoneError(OutsideError):
     """The old instance is no longer there: trying again helps nobody."""
 
 
-class UnderwayError(OutsideError):
+class InProgressError(OutsideError):
     """What was asked for has begun and takes its time: asked again, it goes on where it is."""
 
 
@@ -32,10 +32,10 @@ class MemberFleet(Protocol):
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
 
-    def prepare(self, target: Target) -> None:
+    def prepare(self, target: ReplacementImage) -> None:
         """Fetch the replacement's image."""
 
-    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+    def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Make the new instance, not started, with all that makes the member that member. Raises GoneError."""
 
     def start(self, key: Key) -> None:
@@ -103,7 +103,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Pin:
+class GroupPin:
     """What a group runs, exactly: a version of the template that it starts members from. A rollback goes to that."""
 
     template: str
@@ -155,15 +155,15 @@ class DelegatedFleet(Protocol):
     def groups(self) -> tuple[Group, ...]:
         """Every group of the fleet."""
 
-    def pin(self, group: Group) -> Pin:
+    def pin(self, group: Group) -> GroupPin:
         """What the group runs now. Changes nothing."""
 
-    def begin(self, rollout: str, group: Group, target: Target, pinned: Pin, pacing: Pacing) -> None:
+    def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Ask the service to roll the group to `target`; a repeated call finds the first. Raises RefusedError where the
         group has left what was pinned.
         """
 
-    def hold(self, rollout: str, group: Group, pinned: Pin) -> None:
+    def hold(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Let whatever the group starts from now on run what was pinned: its canary is done, its rest is not begun."""
 
     def watch(self, rollout: str, group: Group) -> Watched:
@@ -172,10 +172,10 @@ class DelegatedFleet(Protocol):
     def cancel(self, rollout: str, group: Group) -> None:
         """Ask the service to stop where it is; returns when the request is accepted."""
 
-    def way_back(self, rollout: str, group: Group, pinned: Pin) -> str:
+    def way_back(self, rollout: str, group: Group, pinned: GroupPin) -> str:
         """Why the group cannot go back to what was pinned: that is gone, or it runs somebody else's. Empty: it can."""
 
-    def roll_back(self, rollout: str, group: Group, pinned: Pin) -> None:
+    def roll_back(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Ask the service to bring the group back to what was pinned; returns when the request is accepted. Raises
         RefusedError where there is no way back.
         """

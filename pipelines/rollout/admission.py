@@ -12,7 +12,7 @@ from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
 from pipelines.rollout.orders import MemberOrder
 from pipelines.rollout.schedule import caps, may_act
-from pipelines.rollout.state import Stage
+from pipelines.rollout.state import RolloutStage
 
 LONGEST_SLEEP = timedelta(minutes=10)
 
@@ -25,7 +25,7 @@ class Admission:
     """
 
     room: int
-    stage: Stage = Stage.ROLLING
+    stage: RolloutStage = RolloutStage.ROLLING
     why: str = ""
     seconds: float = 0
 
@@ -38,7 +38,7 @@ def scheduled(limits: Limits, now: datetime) -> Admission | None:
     if hold.until is None:
         raise RefusedError(hold.why, hint="change it in the fleet's file")
     why = f"{hold.why}, until {hold.until:%Y-%m-%d %H:%M} UTC"
-    return Admission(0, Stage.WAITING, why, min(hold.until - now, LONGEST_SLEEP).total_seconds())
+    return Admission(0, RolloutStage.WAITING, why, min(hold.until - now, LONGEST_SLEEP).total_seconds())
 
 
 def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: datetime) -> Admission:
@@ -48,7 +48,7 @@ def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: d
         bound = [cap for cap in holding if cap.binds(order.rule)]
         if any(taken[cap.name] >= cap.most for cap in bound):
             why = f"the budgets of this moment allow nobody more who is {order.rule}"
-            return Admission(number, Stage.WAITING, why, 0 if number else LONGEST_SLEEP.total_seconds())
+            return Admission(number, RolloutStage.WAITING, why, 0 if number else LONGEST_SLEEP.total_seconds())
         taken.update(cap.name for cap in bound)
     return Admission(len(orders))
 
@@ -60,7 +60,7 @@ def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Adm
     for number, order in enumerate(orders):
         if order.member in serving and (spare := spare - 1) < 0:
             left = len(serving) - number - 1
-            return Admission(number, Stage.WAITING, _too_few(order.name, left, order.floor))
+            return Admission(number, RolloutStage.WAITING, _too_few(order.name, left, order.floor))
     return Admission(len(orders))
 
 

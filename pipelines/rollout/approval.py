@@ -10,7 +10,7 @@ from pathlib import Path
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.context import Context
-from images.ledger import PlanLine
+from images.ledger import ApprovedPlanRow
 from pipelines.fleet.model import Approval
 from pipelines.rollout.approved_plan import ApprovedPlan, digest, opened, written
 from pipelines.rollout.session import FleetSession
@@ -19,13 +19,13 @@ from pipelines.wiring import person
 AS_OWNER = "approve as owner"
 
 
-def write_plan(sealed: ApprovedPlan, file: Path) -> None:
+def write_plan(document: ApprovedPlan, file: Path) -> None:
     """Write the plan. Raises OutsideError where the file cannot be written."""
     try:
-        file.write_text(written(sealed), encoding="utf-8")
+        file.write_text(written(document), encoding="utf-8")
     except OSError as error:
         raise OutsideError(f"{file} cannot be written: {error.strerror}") from None
-    until = f"{sealed.expires_at:%Y-%m-%d %H:%M} UTC"
+    until = f"{document.expires_at:%Y-%m-%d %H:%M} UTC"
     say(f"written: {file}, good until {until}")
 
 
@@ -41,28 +41,28 @@ def read_plan(file: Path) -> ApprovedPlan:
     return opened(text, str(file))
 
 
-def line_of(sealed: ApprovedPlan) -> PlanLine:
+def line_of(document: ApprovedPlan) -> ApprovedPlanRow:
     """What the ledger keeps of a plan that was just made."""
-    return PlanLine(digest(sealed), sealed.plan.fleet, sealed.made_by, sealed.made_at)
+    return ApprovedPlanRow(digest(document), document.plan.fleet, document.made_by, document.made_at)
 
 
-def file_plan(context: Context, sealed: ApprovedPlan, file: Path) -> None:
+def file_plan(context: Context, document: ApprovedPlan, file: Path) -> None:
     """Write the plan for whoever approves it, and record who made it: the file alone proves nothing."""
-    write_plan(sealed, file)
-    context.ledger.record_plan(line_of(sealed))
+    write_plan(document, file)
+    context.ledger.record_plan(line_of(document))
 
 
-def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> PlanLine:
+def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> ApprovedPlanRow:
     """Record that this user approves the plan in the file. Raises RefusedError where this is no second person."""
-    sealed = read_plan(file)
-    known = _known(context, sealed, fleet)
+    document = read_plan(file)
+    known = _known(context, document, fleet)
     if person(known.made_by) == person(context.actor):
         raise RefusedError(
             f"{known.made_by} made this plan, so another user must approve it",
             hint=f"alone: ./goldsmith roll.start {fleet} --plan {file} --approve-as-owner --apply; the audit shows it",
         )
-    if context.now >= sealed.expires_at:
-        raise RefusedError(f"this plan was good until {sealed.expires_at:%Y-%m-%d %H:%M} UTC", hint=_again(fleet))
+    if context.now >= document.expires_at:
+        raise RefusedError(f"this plan was good until {document.expires_at:%Y-%m-%d %H:%M} UTC", hint=_again(fleet))
     if not context.ledger.approve_plan(known.digest, context.actor, context.now):
         _refuse_used(context.ledger.plan(known.digest) or known)
         raise RefusedError(
@@ -75,7 +75,7 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
 
 @contextmanager
 def consented(
-    at: FleetSession, sealed: ApprovedPlan, rollout: str, *, planned: bool, as_owner: bool = False
+    at: FleetSession, document: ApprovedPlan, rollout: str, *, planned: bool, as_owner: bool = False
 ) -> Iterator[None]:
     """Let the rollout begin by this plan, which is used up by it; a rollout that never begins leaves it unused.
 
@@ -85,15 +85,15 @@ def consented(
     ledger, now, actor = at.context.ledger, at.now(), at.context.actor
     required = at.fleet.approval is Approval.REQUIRED
     if (required and as_owner) or (planned and not required):
-        ledger.record_plan(line_of(sealed))
-    if line := ledger.plan(digest(sealed)):
+        ledger.record_plan(line_of(document))
+    if line := ledger.plan(digest(document)):
         _refuse_used(line)
     if required and as_owner:
-        ledger.approve_plan(digest(sealed), actor, now)  # where somebody else has, that stands
+        ledger.approve_plan(digest(document), actor, now)  # where somebody else has, that stands
         ledger.audit(now, actor, AS_OWNER, rollout, "--approve-as-owner: no second person has approved")
     elif required:
-        _require_approved(at.context, at.fleet.name, sealed, planned=planned)
-    if line := ledger.plan(digest(sealed)):
+        _require_approved(at.context, at.fleet.name, document, planned=planned)
+    if line := ledger.plan(digest(document)):
         if not ledger.use_plan(line.digest, rollout):
             _refuse_used(ledger.plan(line.digest) or line)
         ledger.audit(now, actor, "begin by plan", rollout, told(line))
@@ -101,25 +101,25 @@ def consented(
         yield
     except BaseException:  # also where a person stops it
         if ledger.rollout(rollout) is None:
-            ledger.return_plan(digest(sealed), rollout)
+            ledger.return_plan(digest(document), rollout)
         raise
 
 
-def refuse_used(context: Context, sealed: ApprovedPlan) -> None:
+def refuse_used(context: Context, document: ApprovedPlan) -> None:
     """Raise RefusedError where a rollout has used the plan, before what has moved since by just that is told."""
-    if line := context.ledger.plan(digest(sealed)):
+    if line := context.ledger.plan(digest(document)):
         _refuse_used(line)
 
 
-def needs_approval(at: FleetSession, sealed: ApprovedPlan | None) -> bool:
+def needs_approval(at: FleetSession, document: ApprovedPlan | None) -> bool:
     """Whether another user must approve before a rollout begins: by this plan of a file, or by one not yet written."""
     if at.fleet.approval is not Approval.REQUIRED:
         return False
-    line = at.context.ledger.plan(digest(sealed)) if sealed else None
+    line = at.context.ledger.plan(digest(document)) if document else None
     return line is None or line.approved_at is None
 
 
-def told(line: PlanLine) -> str:
+def told(line: ApprovedPlanRow) -> str:
     """Who made the plan, who approved it, and when."""
     made = f"plan {line.digest} made by {line.made_by} at {line.made_at:%Y-%m-%d %H:%M} UTC"
     if line.approved_at is None:
@@ -127,27 +127,27 @@ def told(line: PlanLine) -> str:
     return f"{made}, approved by {line.approved_by} at {line.approved_at:%Y-%m-%d %H:%M} UTC"
 
 
-def _require_approved(context: Context, fleet: str, sealed: ApprovedPlan, *, planned: bool) -> None:
+def _require_approved(context: Context, fleet: str, document: ApprovedPlan, *, planned: bool) -> None:
     """Raise RefusedError unless somebody else than its maker has approved this very plan."""
     if not planned:
         raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_how(fleet))
-    known = _known(context, sealed, fleet)
+    known = _known(context, document, fleet)
     if known.approved_at is None or person(known.approved_by) == person(known.made_by):
         raise RefusedError(f"no second person has approved this plan, made by {known.made_by}", hint=_approve(fleet))
 
 
-def _known(context: Context, sealed: ApprovedPlan, fleet: str) -> PlanLine:
+def _known(context: Context, document: ApprovedPlan, fleet: str) -> ApprovedPlanRow:
     """The ledger's line of the plan: who made it is for the ledger to say, and not for the file."""
-    if sealed.plan.fleet != fleet:
-        raise RefusedError(f"the plan is for the fleet {sealed.plan.fleet}, and not for {fleet}")
-    line = context.ledger.plan(digest(sealed))
+    if document.plan.fleet != fleet:
+        raise RefusedError(f"the plan is for the fleet {document.plan.fleet}, and not for {fleet}")
+    line = context.ledger.plan(digest(document))
     if line is None:
         raise RefusedError("this ledger knows no plan with that digest: it was made elsewhere, or changed since",
                            hint=_again(fleet))  # fmt: skip
     return line
 
 
-def _refuse_used(line: PlanLine) -> None:
+def _refuse_used(line: ApprovedPlanRow) -> None:
     if line.rollout:
         raise RefusedError(f"the rollout {line.rollout} has used this plan already", hint=_again(line.fleet))
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.documents import from_json, to_json
-from pipelines.fleet.members import Member, Target
+from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.plan import GroupStep, Plan
@@ -55,7 +55,7 @@ class Present:
 
     fleet: Fleet
     members: Sequence[Member]
-    target: Target
+    target: ReplacementImage
     now: datetime
     groups: Sequence[Group] = ()
 
@@ -76,14 +76,14 @@ def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), *, auto
     )
 
 
-def digest(sealed: ApprovedPlan) -> str:
+def digest(document: ApprovedPlan) -> str:
     """What the plan is approved by: the digest over all of it, as it stands in its file."""
-    return digest_of(to_json(sealed))
+    return digest_of(to_json(document))
 
 
-def written(sealed: ApprovedPlan) -> str:
+def written(document: ApprovedPlan) -> str:
     """The text of the file: JSON, with the digest over all of it."""
-    body = to_json(sealed)
+    body = to_json(document)
     return json.dumps({"form": FORM, "digest": digest_of(body), "sealed": body}, indent=1) + "\n"
 
 
@@ -107,22 +107,22 @@ def opened(text: str, file: str) -> ApprovedPlan:
         raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="plan anew") from None
 
 
-def refuse_moved(sealed: ApprovedPlan, present: Present) -> None:
+def refuse_moved(document: ApprovedPlan, present: Present) -> None:
     """Raise RefusedError where the world is not the one that was approved, with all that differs."""
-    _refuse(sealed, present.fleet, compare(sealed, present))
+    _refuse(document, present.fleet, compare(document, present))
 
 
-def refuse_replanned(sealed: ApprovedPlan, again: Plan, present: Present) -> None:
+def refuse_replanned(document: ApprovedPlan, again: Plan, present: Present) -> None:
     """Raise RefusedError where the fleet's file and members, planned `again`, do not give the plan of the file.
 
     What runs is the plan made again; what the file says of floor, waves and members is only compared with it.
     """
-    _refuse(sealed, present.fleet, tuple(_replanned(sealed.plan, again)))
+    _refuse(document, present.fleet, tuple(_replanned(document.plan, again)))
 
 
-def refuse_repaced(sealed: ApprovedPlan, again: Sequence[GroupStep], fleet: Fleet) -> None:
+def refuse_repaced(document: ApprovedPlan, again: Sequence[GroupStep], fleet: Fleet) -> None:
     """The same for the groups that a service rolls: which they are, and the pace that the fleet's limits give."""
-    planned = {one.group.id: one for one in sealed.plan.groups}
+    planned = {one.group.id: one for one in document.plan.groups}
     now = {one.group.id: one for one in again}
     reasons = [
         f"{name} is to be rolled by the plan, and violates nothing" for name in sorted(planned.keys() - now.keys())
@@ -132,12 +132,12 @@ def refuse_repaced(sealed: ApprovedPlan, again: Sequence[GroupStep], fleet: Flee
         for name, one in sorted(now.items())
         if planned[name].pacing != one.pacing
     ]
-    _refuse(sealed, fleet, reasons)
+    _refuse(document, fleet, reasons)
 
 
-def as_then(sealed: ApprovedPlan, members: Sequence[Member]) -> list[Member]:
+def as_then(document: ApprovedPlan, members: Sequence[Member]) -> list[Member]:
     """The members with the health that they had when the plan was made: it decides the order of the waves."""
-    return [replace(member, healthy=member.id not in sealed.ill) for member in members]
+    return [replace(member, healthy=member.id not in document.ill) for member in members]
 
 
 def _replanned(planned: Plan, again: Plan) -> Iterator[str]:
@@ -157,31 +157,31 @@ def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
     return [([step.member.id for step in w.steps], w.parallel, w.canary, w.bake) for w in plan.waves]
 
 
-def _refuse(sealed: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> None:
+def _refuse(document: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> None:
     if reasons:
         raise RefusedError(
-            f"the approved plan of {sealed.made_at:%Y-%m-%d %H:%M} UTC by {sealed.made_by} no longer fits",
+            f"the approved plan of {document.made_at:%Y-%m-%d %H:%M} UTC by {document.made_by} no longer fits",
             evidence="\n".join(reasons),
             hint=f"plan anew and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE",
         )
 
 
-def compare(sealed: ApprovedPlan, present: Present) -> tuple[str, ...]:
+def compare(document: ApprovedPlan, present: Present) -> tuple[str, ...]:
     """What has moved since the plan was made, a line for each; none: exactly the approved may be carried out."""
     return (
-        *_age(sealed, present.now),
-        *_differing(sealed.fleet, present.fleet.model_dump(mode="json")),
-        *_moved(sealed.plan.target, present.target),
-        *_changed(sealed.members, _handles(present.members)),
-        *_regrouped(sealed, present),
+        *_age(document, present.now),
+        *_differing(document.fleet, present.fleet.model_dump(mode="json")),
+        *_moved(document.plan.target, present.target),
+        *_changed(document.members, _handles(present.members)),
+        *_regrouped(document, present),
     )
 
 
-def _age(sealed: ApprovedPlan, now: datetime) -> Iterator[str]:
-    if now >= sealed.expires_at:
-        yield f"it was good until {sealed.expires_at:%Y-%m-%d %H:%M} UTC"
-    if now < sealed.made_at:
-        yield f"it was made at {sealed.made_at:%Y-%m-%d %H:%M} UTC, which is still to come: is a clock wrong?"
+def _age(document: ApprovedPlan, now: datetime) -> Iterator[str]:
+    if now >= document.expires_at:
+        yield f"it was good until {document.expires_at:%Y-%m-%d %H:%M} UTC"
+    if now < document.made_at:
+        yield f"it was made at {document.made_at:%Y-%m-%d %H:%M} UTC, which is still to come: is a clock wrong?"
 
 
 def _differing(planned: Any, present: Any, key: str = "") -> Iterator[str]:
@@ -193,7 +193,7 @@ def _differing(planned: Any, present: Any, key: str = "") -> Iterator[str]:
         yield f"the fleet's file: {key} was {json.dumps(planned)} and is {json.dumps(present)}"
 
 
-def _moved(planned: Target, present: Target) -> Iterator[str]:
+def _moved(planned: ReplacementImage, present: ReplacementImage) -> Iterator[str]:
     if (planned.reference, planned.digest) != (present.reference, present.digest):
         yield f"the replacement was {planned.reference} and is {present.reference}"
 
@@ -206,9 +206,9 @@ def _changed(planned: Mapping[str, str], present: Mapping[str, str]) -> Iterator
     yield from _some([member for member in both if planned[member] != present[member]], "was made anew since")
 
 
-def _regrouped(sealed: ApprovedPlan, present: Present) -> Iterator[str]:
+def _regrouped(document: ApprovedPlan, present: Present) -> Iterator[str]:
     """Groups that are gone, new, of another size, or that start from something else."""
-    planned, now = ({one.id: one for one in groups} for groups in (sealed.groups_seen, present.groups))
+    planned, now = ({one.id: one for one in groups} for groups in (document.groups_seen, present.groups))
     yield from _some(sorted(planned.keys() - now.keys()), "is gone")
     yield from _some(sorted(now.keys() - planned.keys()), "is new")
     for name in sorted(planned.keys() & now.keys()):

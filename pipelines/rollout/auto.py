@@ -54,9 +54,9 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
 
 def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
     """Write the plan down for whoever approves it, and tell people."""
-    sealed = plan_all(at, automated=True)
-    if not sealed.plan.parts:
-        return _line(at, "skipped", _left(sealed.plan))
+    document = plan_all(at, automated=True)
+    if not document.plan.parts:
+        return _line(at, "skipped", _left(document.plan))
     name = at.fleet.name
     do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
     if apply:
@@ -65,7 +65,7 @@ def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
         if _approved(at, file):
             return _line(at, "waits", f"{found}; its plan is approved: {do}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file_plan(at.context, sealed, file)
+        file_plan(at.context, document, file)
         do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
     detail = f"{found}; approval is required: {do}"
     if apply:
@@ -78,11 +78,11 @@ def _approved(at: FleetSession, file: Path) -> bool:
     if not file.exists():
         return False
     try:
-        sealed = read_plan(file)
-        line = at.context.ledger.plan(digest(sealed))
+        document = read_plan(file)
+        line = at.context.ledger.plan(digest(document))
         if line is None or line.approved_at is None or line.rollout:
             return False
-        at.same(sealed)
+        at.same(document)
     except (ContentError, RefusedError):
         return False
     return True

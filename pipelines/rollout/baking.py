@@ -12,10 +12,10 @@ from pipelines.fleet.members import Key
 from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
 from pipelines.rollout.member_context import LEAST_READS, HealthLook, HealthStreak, look
 from pipelines.rollout.rolling import Pairs, Rolling
-from pipelines.rollout.state import Stage
+from pipelines.rollout.state import RolloutStage
 from pipelines.rollout.steps import LONGEST, PATIENT_TRIES, TRIES, Backoff, UnhealthyError
 
-MOST_TURNS = 60
+MOST_ROUNDS = 60
 
 
 class IllError(UnhealthyError):
@@ -76,27 +76,27 @@ async def _watched(
 
 async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], row_of_each: HealthStreak) -> None:
     span, asks, tries = what.span, what.asks, TRIES if keys else PATIENT_TRIES
-    turns = Backoff(rolling.hand.engine, min(max(span, row_of_each.span) / MOST_TURNS, LONGEST))
+    backoff = Backoff(rolling.runner.engine, min(max(span, row_of_each.span) / MOST_ROUNDS, LONGEST))
     rows = {member: replace(row_of_each, texts=[]) for member in keys}
     watch = partial(_watch, rolling, keys, what.judged)
     before: int | None = None
     while True:
-        seen = await rolling.hand.see(_BakeLook, "watch the new members", watch, tries)
-        stance, approvals = seen.orders.stance, seen.orders.approvals
+        seen = await rolling.runner.see(_BakeLook, "watch the new members", watch, tries)
+        desired_state, approvals = seen.orders.desired_state, seen.orders.approvals
         before = approvals if before is None else before
         for member, read in seen.reads.items():
             rows[member].add(read)
         unproved = [member for member, row in rows.items() if not row.proved]
         good = not unproved
-        over = turns.slept >= span
-        if good and stance is DesiredState.GO and (approvals > before or (over and not asks)):
+        over = backoff.slept >= span
+        if good and desired_state is DesiredState.GO and (approvals > before or (over and not asks)):
             return
-        late = not good and turns.slept - span >= rolling.order.limits.healthy_deadline
+        late = not good and backoff.slept - span >= rolling.order.limits.healthy_deadline
         if late or any(row.bad >= LEAST_READS for row in rows.values()):
             raise _ill(rolling, {member: rows[member] for member in unproved}, late=late)
-        await _show(rolling, stance, what, asks=over and asks)
-        if not await rolling.hand.obey(stance, turns):
-            passed = await turns.next(counts=not (over and asks and good))
+        await _show(rolling, desired_state, what, asks=over and asks)
+        if not await rolling.runner.obey(desired_state, backoff):
+            passed = await backoff.next(counts=not (over and asks and good))
             for row in rows.values():
                 row.slept(passed)
 
@@ -127,15 +127,15 @@ def _ill(rolling: Rolling, rows: dict[str, HealthStreak], *, late: bool) -> IllE
     return IllError(f"{names}: the new one {what}", tuple(rows), evidence=seen)
 
 
-async def _show(rolling: Rolling, stance: DesiredState, what: _Bake, *, asks: bool) -> None:
+async def _show(rolling: Rolling, desired_state: DesiredState, what: _Bake, *, asks: bool) -> None:
     """Let people see what the rollout waits for."""
-    if stance is DesiredState.PAUSE:
-        stage, note, event = Stage.PAUSED, "", Event.PAUSED
+    if desired_state is DesiredState.PAUSE:
+        stage, note, event = RolloutStage.PAUSED, "", Event.PAUSED
     elif asks:
         approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
-        stage, note = Stage.APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"
+        stage, note = RolloutStage.APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"
         event = Event.APPROVAL
     else:
-        stage, note, event = Stage.BAKING, f"baking {what.of}".rstrip() + f" for {shown(what.span)}", None
+        stage, note, event = RolloutStage.BAKING, f"baking {what.of}".rstrip() + f" for {shown(what.span)}", None
     if rolling.state.stage is not stage:
         await rolling.save(stage, note, event)

@@ -21,7 +21,7 @@ from pipelines.durable.dbos import Claim, Worker, claimed, engine_url
 from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.docker.inventory import together
-from pipelines.fleet.members import Member, Target
+from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import FleetKind
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.journal import LEASE, renew, take
@@ -30,7 +30,7 @@ from pipelines.rollout.notify import notifier
 from pipelines.rollout.orders import MemberOrder, Order, World, one_by_one, ordered
 from pipelines.rollout.refusals import refuse_target, why_not
 from pipelines.rollout.session import FleetSession
-from pipelines.rollout.state import Outcome, RolloutState, Stage
+from pipelines.rollout.state import RolloutOutcome, RolloutStage, RolloutState
 from pipelines.rollout.store import view
 
 
@@ -46,7 +46,7 @@ class SteadyClock:
         return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
-def execute(at: FleetSession, order: Order) -> Outcome:
+def execute(at: FleetSession, order: Order) -> RolloutOutcome:
     """Carry an order to its end, from wherever an earlier process left it.
 
     Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
@@ -71,7 +71,7 @@ def execute(at: FleetSession, order: Order) -> Outcome:
                 raise
             if not tenure.keeps():  # it was ended by the one that has the fleet now, and is that one's to tell
                 raise tenure.lost()
-            return from_json(Outcome, answer)
+            return from_json(RolloutOutcome, answer)
 
 
 def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithError:
@@ -82,7 +82,7 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
         target = view(at.context, row).replacement
         state = from_json(RolloutState, row.state) if row.state else None
         begun = state or RolloutState(rollout, row.fleet, target, row.begun_at, 0)
-        ended = replace(begun, stage=Stage.ENDED, note=said, failure=said, ended_at=at.now())
+        ended = replace(begun, stage=RolloutStage.ENDED, note=said, failure=said, ended_at=at.now())
         at.context.ledger.save_rollout(rollout, to_json(ended), at.now(), is_open=False)
         at.context.ledger.audit(at.now(), at.context.actor, "roll", row.fleet, said)
     hint = (
@@ -92,7 +92,7 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
     return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
 
 
-def go_on(at: FleetSession) -> tuple[Outcome, ...]:
+def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
     """Carry the rollouts that earlier processes left unfinished to their end. Raises as `execute` does."""
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
@@ -130,7 +130,7 @@ class PresentJudge:
             return "it is waived by now" if one.reasons else "it no longer violates"
         return why_not(self.at.fleet, one, order.target, self.at.now(), order.adopt)
 
-    def refuse(self, target: Target) -> None:
+    def refuse(self, target: ReplacementImage) -> None:
         """Raises RefusedError as soon as the replacement must not run any more."""
         refuse_target(self.at.fleet, self.at.origins().again(target), self.at.now())
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.documents import from_json
-from pipelines.durable.port import Engine
+from pipelines.durable.port import WorkflowEngine
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
 from pipelines.rollout.member_context import LEAST_READS, MemberContext, evidence, look, old_serves, prove
@@ -16,10 +16,10 @@ from pipelines.rollout.state import Cause, MemberState, Phase
 from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, UnhealthyError
 
 
-async def finish_member(world: World, engine: Engine, finish: Finish) -> MemberState:
+async def finish_member(world: World, engine: WorkflowEngine, finish: Finish) -> MemberState:
     """Promote or restore a member whose new instance serves; the state that it reached."""
-    hand = StepRunner(engine, world.journal, finish.order.rollout, finish.order.back)
-    work = MemberContext(hand, world, finish.order, finish.state)
+    runner = StepRunner(engine, world.journal, finish.order.rollout, finish.order.back)
+    work = MemberContext(runner, world, finish.order, finish.state)
     return await (promote(work) if finish.verb is Verb.PROMOTE else restore(work, finish.note))
 
 
@@ -110,13 +110,13 @@ async def without_old(work: MemberContext, failure: str = "") -> MemberState:
 
 async def _revived(work: MemberContext) -> str:
     """Let the old one run under its name; why not, where that would take away what serves now."""
-    turns, bad = Backoff(work.hand.engine, HELD), 0
+    backoff, bad = Backoff(work.runner.engine, HELD), 0
     while held := await work.act("revive", partial(_revive_safely, work, bad >= LEAST_READS), PATIENT_TRIES):
         kept = from_json(_Kept, held)
         bad = bad + 1 if kept.good is False else 0
-        if turns.slept >= work.order.limits.healthy_deadline:
+        if backoff.slept >= work.order.limits.healthy_deadline:
             return kept.why
-        await turns.next()
+        await backoff.next()
     return ""
 
 
@@ -146,7 +146,7 @@ def _revive_safely(work: MemberContext, ill: bool) -> _Kept | None:
 
 async def _new_serves(work: MemberContext) -> bool:
     name = f"read the new {work.order.name}"
-    return await work.hand.look(name, lambda: look(lambda: work.fleet.read(work.key)).good) is True
+    return await work.runner.look(name, lambda: look(lambda: work.fleet.read(work.key)).good) is True
 
 
 async def _stay(work: MemberContext, why: str, failure: str) -> MemberState:

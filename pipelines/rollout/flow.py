@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from hardening.foundation.errors import GoldsmithError
 from images.documents import from_json, to_json
-from pipelines.durable.port import Engine, Flow, Json
+from pipelines.durable.port import Flow, Json, WorkflowEngine
 from pipelines.rollout.baking import IllError, bake, settle
 from pipelines.rollout.finish import finish_member
 from pipelines.rollout.group import roll_group, roll_groups
@@ -19,7 +19,7 @@ from pipelines.rollout.member_context import LEAST_READS
 from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Verb, World, ordered
 from pipelines.rollout.rollback import go_back
 from pipelines.rollout.rolling import FINISH, GROUP, MEMBER, Pairs, Rolling
-from pipelines.rollout.state import Cause, MemberState, Outcome, Phase, Stage
+from pipelines.rollout.state import Cause, MemberState, Phase, RolloutOutcome, RolloutStage
 from pipelines.rollout.steps import HELD, Backoff, StoppedError
 from pipelines.rollout.waves import Wave, canary_of
 
@@ -37,16 +37,16 @@ def flows(world: World) -> Mapping[str, Flow]:
     }
 
 
-def _flow(read: Callable[[Json], Argument], run: Callable[[Engine, Argument], Awaitable[object]]) -> Flow:
+def _flow(read: Callable[[Json], Argument], run: Callable[[WorkflowEngine, Argument], Awaitable[object]]) -> Flow:
     """`run` as the engine carries it: JSON is what it records, and values are what flows take and give."""
 
-    async def flow(engine: Engine, argument: Json) -> Json:
+    async def flow(engine: WorkflowEngine, argument: Json) -> Json:
         return to_json(await run(engine, read(argument)))
 
     return flow
 
 
-async def roll(world: World, engine: Engine, order: Order) -> Outcome:
+async def roll(world: World, engine: WorkflowEngine, order: Order) -> RolloutOutcome:
     """Carry an order out. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
     rolling = Rolling(world, engine, order, await engine.now())
     await rolling.begin()
@@ -70,7 +70,7 @@ async def _all_parts(rolling: Rolling) -> None:
 
 async def _all_waves(rolling: Rolling) -> None:
     target = rolling.order.plan.target
-    await rolling.hand.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
+    await rolling.runner.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
     waves = list(enumerate(rolling.order.plan.waves, start=1))
     while waves:
         number, wave = waves.pop(0)
@@ -83,7 +83,7 @@ async def _all_waves(rolling: Rolling) -> None:
 async def _wave(rolling: Rolling, number: int, wave: Wave) -> bool:
     """Replace the members of a wave, let it bake, and only then remove the old ones; whether any of it is new."""
     rolling.wave = wave.steps
-    await rolling.save(Stage.ROLLING, wave=number)
+    await rolling.save(RolloutStage.ROLLING, wave=number)
     await rolling.replace_all([rolling.member_order(step) for step in wave.steps], wave.parallel)
     await bake(rolling, wave.bake, asks=wave.canary and not rolling.order.limits.auto_promote)
     await rolling.finish(Verb.PROMOTE, rolling.pairs())
@@ -94,7 +94,7 @@ async def _wave(rolling: Rolling, number: int, wave: Wave) -> bool:
 async def _fail(rolling: Rolling, error: GoldsmithError) -> None:
     """Put the members of the broken wave back, all of them or the ill ones alone, as the limits say."""
     stopped = isinstance(error, StoppedError)
-    await rolling.save(Stage.RESTORING, error.message, None if stopped else Event.FAILED, failure=str(error))
+    await rolling.save(RolloutStage.RESTORING, error.message, None if stopped else Event.FAILED, failure=str(error))
     if not stopped and not rolling.order.limits.auto_rollback:
         await _keep_the_good(rolling, error)
     await _put_back(rolling, rolling.pairs(), error)
@@ -120,15 +120,15 @@ async def _put_back(rolling: Rolling, pairs: Pairs, error: GoldsmithError) -> No
 
 
 async def _wants_back(rolling: Rolling) -> bool:
-    stance = await rolling.hand.look("look for a rollback", rolling.hand.stance)
-    return DesiredState(stance) is DesiredState.ROLLBACK
+    desired_state = await rolling.runner.look("look for a rollback", rolling.runner.desired_state)
+    return DesiredState(desired_state) is DesiredState.ROLLBACK
 
 
-async def _end(rolling: Rolling) -> Outcome:
-    ended = await rolling.hand.engine.now()
+async def _end(rolling: Rolling) -> RolloutOutcome:
+    ended = await rolling.runner.engine.now()
     event = Event.FAILED if rolling.state.failure else Event.ENDED
-    await rolling.save(Stage.ENDED, rolling.summary(), event, ended_at=ended)
-    return Outcome(rolling.state, tuple(rolling.members.values()))
+    await rolling.save(RolloutStage.ENDED, rolling.summary(), event, ended_at=ended)
+    return RolloutOutcome(rolling.state, tuple(rolling.members.values()))
 
 
 # -- who serves when a rollout begins, and who is missing when it ends: a smaller fleet is no success ------------------
@@ -149,7 +149,7 @@ async def count(rolling: Rolling) -> Census:
         members = rolling.world.fleet.describe()
         return Census({one.id: one.name for one in members if one.healthy}, tuple(one.id for one in members))
 
-    return await rolling.hand.see(Census, "count who serves", look)
+    return await rolling.runner.see(Census, "count who serves", look)
 
 
 async def count_at_first(rolling: Rolling) -> Census | None:
@@ -171,7 +171,7 @@ async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
     """
     if before is None or rolling.state.failure:
         return
-    turns, why = Backoff(rolling.hand.engine, HELD), ""
+    backoff, why = Backoff(rolling.runner.engine, HELD), ""
     for _ in range(LEAST_READS):
         try:
             why = fewer(before, await count(rolling), rolling.members)
@@ -179,8 +179,8 @@ async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
             why = f"nobody knows who serves at its end: {error}"
         if not why:
             return
-        await turns.next()
-    await rolling.save(Stage.RESTORING, why, failure=why)
+        await backoff.next()
+    await rolling.save(RolloutStage.RESTORING, why, failure=why)
 
 
 def fewer(before: Census, after: Census, members: Mapping[str, MemberState]) -> str:

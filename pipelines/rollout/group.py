@@ -8,15 +8,15 @@ from datetime import timedelta
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
-from pipelines.durable.port import Engine
-from pipelines.fleet.port import Group, Pin, Progress, Watched
+from pipelines.durable.port import WorkflowEngine
+from pipelines.fleet.port import Group, GroupPin, Progress, Watched
 from pipelines.rollout.baking import bake_group
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.member_context import StepContext
 from pipelines.rollout.orders import GroupOrder, Scope, World
 from pipelines.rollout.plan import GroupStep
 from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import MemberState, Phase, Stage
+from pipelines.rollout.state import MemberState, Phase, RolloutStage
 from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, StoppedError
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
@@ -31,9 +31,9 @@ class TurnError(RefusedError):
 class GroupContext(StepContext):
     """A group under way. `attempt` names what the service was asked: a new name for each resumption."""
 
-    def __init__(self, hand: StepRunner, world: World, order: GroupOrder) -> None:
+    def __init__(self, runner: StepRunner, world: World, order: GroupOrder) -> None:
         self.group: Group = order.step.group
-        super().__init__(hand, world, MemberState(self.group.id, self.group.name, pinned=order.pinned))
+        super().__init__(runner, world, MemberState(self.group.id, self.group.name, pinned=order.pinned))
         self.order = order
         self.attempts = 0
 
@@ -44,12 +44,12 @@ class GroupContext(StepContext):
         return stem if self.attempts <= 1 else f"{stem}-{self.attempts}"
 
     @property
-    def pinned(self) -> Pin:
+    def pinned(self) -> GroupPin:
         """What the group ran before."""
         return self.state.pin
 
 
-async def roll_group(world: World, engine: Engine, order: GroupOrder) -> MemberState:
+async def roll_group(world: World, engine: WorkflowEngine, order: GroupOrder) -> MemberState:
     """Let the service roll one group; the state that it reached, SERVING for a canary."""
     back = order.part is Scope.BACK
     work = GroupContext(StepRunner(engine, world.journal, order.rollout, back), world, order)
@@ -78,7 +78,7 @@ async def _rolled(work: GroupContext) -> MemberState:
 async def _unpinned(work: GroupContext) -> MemberState | None:
     """Pin what the group runs; its end, where that does not come about."""
     try:
-        pinned = await work.hand.look_when_free(f"pin {work.group.name}", lambda: _pin(work))
+        pinned = await work.runner.look_when_free(f"pin {work.group.name}", lambda: _pin(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
@@ -93,12 +93,12 @@ async def _serving(work: GroupContext) -> MemberState:
         return await work.end(Phase.SERVING, "all of it runs the new version")
     group = work.group
     hold = work.world.groups.hold
-    await work.hand.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.pinned), PATIENT_TRIES)
+    await work.runner.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.pinned), PATIENT_TRIES)
     percent = work.order.step.pacing.checkpoint_percents[0]
     return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
 
-def _pin(work: GroupContext) -> Pin:
+def _pin(work: GroupContext) -> GroupPin:
     work.world.judge.refuse(work.order.target)
     return work.world.groups.pin(work.group)
 
@@ -106,24 +106,24 @@ def _pin(work: GroupContext) -> Pin:
 async def _attempted(work: GroupContext) -> bool:
     """One rolling of the service, to its end: True; False where a pause cancelled it and it has to begin anew."""
     work.attempts += 1
-    await work.hand.act_when_free(f"begin {work.group.name}", lambda: _begin(work))
-    turns, percent = Backoff(work.hand.engine, BETWEEN_LOOKS), -1
+    await work.runner.act_when_free(f"begin {work.group.name}", lambda: _begin(work))
+    backoff, percent = Backoff(work.runner.engine, BETWEEN_LOOKS), -1
     while True:
-        seen, stance = await _look(work)
+        seen, desired_state = await _look(work)
         if seen.progress is Progress.DONE:
             return True
         if seen.progress is not Progress.RUNNING:
             raise TurnError(f"the service reports {seen.progress}: {seen.text}")
-        if work.hand.stops(stance):
-            raise StoppedError(stance)
-        if stance is DesiredState.PAUSE:
+        if work.runner.stops(desired_state):
+            raise StoppedError(desired_state)
+        if desired_state is DesiredState.PAUSE:
             await _cancelled(work)
             return False
         if seen.percent > percent:
-            percent, turns = seen.percent, Backoff(work.hand.engine, BETWEEN_LOOKS)
-        if turns.slept >= work.order.limits.progress_deadline:
+            percent, backoff = seen.percent, Backoff(work.runner.engine, BETWEEN_LOOKS)
+        if backoff.slept >= work.order.limits.progress_deadline:
             raise TurnError(f"it stood at {percent} % for {shown(work.order.limits.progress_deadline)}")
-        await turns.next()
+        await backoff.next()
 
 
 def _begin(work: GroupContext) -> None:
@@ -138,7 +138,7 @@ class _GroupLook:
     """What the service says, and what people want."""
 
     service: Watched
-    stance: DesiredState
+    desired_state: DesiredState
 
 
 async def _look(work: GroupContext, *, judged: bool = True) -> tuple[Watched, DesiredState]:
@@ -147,34 +147,34 @@ async def _look(work: GroupContext, *, judged: bool = True) -> tuple[Watched, De
     def look() -> _GroupLook:
         if judged:
             work.world.refuse(work.order.target, work.order.limits)
-        return _GroupLook(work.world.groups.watch(work.attempt, work.group), work.hand.stance())
+        return _GroupLook(work.world.groups.watch(work.attempt, work.group), work.runner.desired_state())
 
-    seen = await work.hand.see(_GroupLook, f"watch {work.group.name}", look, PATIENT_TRIES)
-    return seen.service, seen.stance
+    seen = await work.runner.see(_GroupLook, f"watch {work.group.name}", look, PATIENT_TRIES)
+    return seen.service, seen.desired_state
 
 
 async def _cancelled(work: GroupContext) -> Watched:
     """Ask the service to stop where it is, and wait until it has."""
     group = work.group
-    await work.hand.act(f"cancel {group.name}", lambda: work.world.groups.cancel(work.attempt, group), PATIENT_TRIES)
+    await work.runner.act(f"cancel {group.name}", lambda: work.world.groups.cancel(work.attempt, group), PATIENT_TRIES)
     return await _over(work)
 
 
 async def _over(work: GroupContext) -> Watched:
     """Wait until the service does nothing more. Raises OutsideError after progress_deadline."""
-    turns = Backoff(work.hand.engine, HELD)
+    backoff = Backoff(work.runner.engine, HELD)
     while True:
         seen, _ = await _look(work, judged=False)
         if seen.progress in OVER:
             return seen
-        if turns.slept >= work.order.limits.progress_deadline:
+        if backoff.slept >= work.order.limits.progress_deadline:
             raise OutsideError(f"the service still reports {seen.progress} for {work.group.name}: {seen.text}")
-        await turns.next()
+        await backoff.next()
 
 
 async def _stopped(work: GroupContext, stopped: StoppedError) -> MemberState:
     """An abort leaves a group where it is; a rollback brings it back."""
-    if stopped.stance is DesiredState.ROLLBACK:
+    if stopped.desired_state is DesiredState.ROLLBACK:
         return await _brought_back(work, "")
     why = stopped.message
     try:
@@ -198,7 +198,7 @@ async def _brought_back(work: GroupContext, failure: str) -> MemberState:
             if seen.progress is Progress.ROLLED_BACK:
                 break
             if seen.progress is not Progress.ROLLING_BACK:
-                await work.hand.act(f"roll back {group.name}", lambda: _roll_back(work), PATIENT_TRIES)
+                await work.runner.act(f"roll back {group.name}", lambda: _roll_back(work), PATIENT_TRIES)
             seen = await _over(work)
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, f"it could not be brought back: {error.message}", failure or str(error))
@@ -213,7 +213,7 @@ async def _gone_back(work: GroupContext) -> MemberState:
     group = work.group
     try:
         way_back = work.world.groups.way_back
-        why = await work.hand.look_when_free(
+        why = await work.runner.look_when_free(
             f"find the way back of {group.name}", lambda: way_back(work.attempt, group, work.pinned)
         )
     except GoldsmithError as error:
@@ -232,7 +232,7 @@ async def roll_groups(rolling: Rolling) -> None:
     plan = rolling.order.plan
     for number, step in enumerate(plan.groups, start=len(plan.waves) + 1):
         await rolling.leave_for_group()
-        await rolling.save(Stage.ROLLING, wave=number)
+        await rolling.save(RolloutStage.ROLLING, wave=number)
         if failure := (await _in_parts(rolling, step)).failure:
             raise RefusedError(failure)
 
@@ -257,13 +257,13 @@ async def _in_parts(rolling: Rolling, step: GroupStep) -> MemberState:
         return await _canary_stopped(rolling, canary, stopped)
     except GoldsmithError as error:
         return await _canary_refused(rolling, step, canary, error)
-    await rolling.save(Stage.ROLLING)
+    await rolling.save(RolloutStage.ROLLING)
     return await rolling.roll_group(step, Scope.REST, canary.pinned)
 
 
 async def _canary_stopped(rolling: Rolling, canary: MemberState, stopped: StoppedError) -> MemberState:
     """A rollback finds the canary where it is, and brings it back; an abort leaves it there, and says so."""
-    if stopped.stance is DesiredState.ROLLBACK:
+    if stopped.desired_state is DesiredState.ROLLBACK:
         raise stopped
     said = f"{stopped.message} after its canary: {canary.note}"
     return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=said))
@@ -275,6 +275,6 @@ async def _canary_refused(rolling: Rolling, step: GroupStep, canary: MemberState
     if not rolling.order.limits.auto_rollback:
         said = f"auto_rollback is off: {canary.note}"
         return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=failure))
-    await rolling.save(Stage.RESTORING, error.message)
+    await rolling.save(RolloutStage.RESTORING, error.message)
     done = await rolling.roll_group(step, Scope.BACK, canary.pinned)
     return await rolling.mark(replace(done, failure=done.failure or failure))

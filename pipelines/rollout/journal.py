@@ -28,7 +28,7 @@ class DesiredState(StrEnum):
 class OperatorCommands:
     """What people have asked so far: where it stands, and how often they have approved."""
 
-    stance: DesiredState = DesiredState.GO
+    desired_state: DesiredState = DesiredState.GO
     approvals: int = 0
 
 
@@ -75,7 +75,7 @@ class Journal(Protocol):
 LEASE = timedelta(seconds=60)
 
 
-class Leases(Protocol):
+class LeaseStore(Protocol):
     """The leases of fleets. One database's clock says when a lease ends."""
 
     def acquire_lease(self, wanted: Holder, lasting: timedelta) -> Lease:
@@ -88,7 +88,7 @@ class Leases(Protocol):
         """Give the fleet back, where it is still ours."""
 
 
-def take(leases: Leases, wanted: Holder, lasting: timedelta = LEASE, *, alone: bool) -> Lease:
+def take(leases: LeaseStore, wanted: Holder, lasting: timedelta = LEASE, *, alone: bool) -> Lease:
     """The fleet's lease. Raises RefusedError naming the owner where another process has the fleet.
 
     To be called by a process that can go on at once: a lease in the hands of one that cannot keeps everybody out.
@@ -107,7 +107,7 @@ def take(leases: Leases, wanted: Holder, lasting: timedelta = LEASE, *, alone: b
     return held
 
 
-def renew(leases: Leases, held: Holder, lose: Callable[[], None], lasting: timedelta = LEASE) -> bool:
+def renew(leases: LeaseStore, held: Holder, lose: Callable[[], None], lasting: timedelta = LEASE) -> bool:
     """Move the end of our lease. Where another process has the fleet by now, `lose` ends what this one does: False."""
     kept = leases.renew_lease(held, lasting)
     if not kept:

@@ -16,7 +16,7 @@ from images.ledger.leases import Lease
 from pipelines.durable.port import FencedError
 from pipelines.rollout.journal import LEASE, DesiredState, Event, OperatorCommands
 from pipelines.rollout.notify import Message
-from pipelines.rollout.state import MemberState, RolloutState, Stage
+from pipelines.rollout.state import MemberState, RolloutStage, RolloutState
 from pipelines.rollout.status import doing
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class LedgerJournal:
     def save(self, state: RolloutState) -> None:
         """Write down how far the rollout is, and say it; its end is an audit line too, and its caller's to say."""
         self._write(state)
-        if state.stage is Stage.ENDED:
+        if state.stage is RolloutStage.ENDED:
             self._audit("roll", state.fleet, state.failure or f"{state.id}: {state.note}")
         else:
             say(f"{state.fleet}: {doing(state.stage, state.wave, state.waves, state.note)}")
@@ -94,7 +94,7 @@ class LedgerJournal:
         self._audit(f"{STEP}{action}", rollout, detail)
 
     def _write(self, state: RolloutState) -> None:
-        is_open = state.stage is not Stage.ENDED
+        is_open = state.stage is not RolloutStage.ENDED
         _patiently(lambda: self.ledger.save_rollout(state.id, to_json(state), self.now(), is_open=is_open))
 
     def _audit(self, action: str, subject: str, detail: str) -> None:

@@ -11,30 +11,30 @@ from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json
-from pipelines.durable.port import Engine
+from pipelines.durable.port import WorkflowEngine
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
-from pipelines.fleet.port import GoneError, UnderwayError
+from pipelines.fleet.port import GoneError, InProgressError
 from pipelines.rollout.admission import below_floor
 from pipelines.rollout.finish import restore, without_old
 from pipelines.rollout.member_context import MemberContext, prove
 from pipelines.rollout.orders import MemberOrder, World
 from pipelines.rollout.state import Cause, MemberState, Phase
-from pipelines.rollout.steps import HELD, UNDERWAY, Backoff, StepRunner, StoppedError
+from pipelines.rollout.steps import HELD, IN_PROGRESS, Backoff, StepRunner, StoppedError
 
 LAUNCHED_FOR = timedelta(days=1)
 
 
-async def replace_member(world: World, engine: Engine, order: MemberOrder) -> MemberState:
+async def replace_member(world: World, engine: WorkflowEngine, order: MemberOrder) -> MemberState:
     """Replace one member; the state that it reached."""
-    hand = StepRunner(engine, world.journal, order.rollout, order.back)
-    return await _replaced(MemberContext(hand, world, order, MemberState(order.member, order.name)))
+    runner = StepRunner(engine, world.journal, order.rollout, order.back)
+    return await _replaced(MemberContext(runner, world, order, MemberState(order.member, order.name)))
 
 
 async def _replaced(work: MemberContext) -> MemberState:
     """Judge the member, then touch it."""
     try:
-        answer = await work.hand.look_when_free(f"judge {work.order.name}", lambda: _judge(work))
+        answer = await work.runner.look_when_free(f"judge {work.order.name}", lambda: _judge(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
@@ -125,7 +125,7 @@ def _create(work: MemberContext) -> None:
 
 async def _compare(work: MemberContext) -> None:
     """Report what differs beyond the image, while the old one is still as it always was."""
-    found = await work.hand.look(f"compare {work.order.name}", lambda: list(work.fleet.differences(work.key)))
+    found = await work.runner.look(f"compare {work.order.name}", lambda: list(work.fleet.differences(work.key)))
     if found:
         work.state = replace(work.state, note=f"differs beyond the image: {'; '.join(found)}")
 
@@ -133,18 +133,18 @@ async def _compare(work: MemberContext) -> None:
 async def _retire(work: MemberContext) -> None:
     """Stop the old one as soon as that costs nobody anything. Raises RefusedError after progress_deadline."""
     limits, in_place = work.order.limits, work.order.method is Method.IN_PLACE
-    turns, drains = Backoff(work.hand.engine, HELD), Backoff(work.hand.engine, HELD)
+    backoff, drains = Backoff(work.runner.engine, HELD), Backoff(work.runner.engine, HELD)
     asks, begun = work.free, False
     while answer := await asks("retire", partial(_retire_safely, work, limits.drain - drains.slept, begun)):
         held = from_json(_Held, answer)
-        if held.underway and in_place:  # it serves nobody by now: to wait for a pause's end would only cost more
+        if held.in_progress and in_place:  # it serves nobody by now: to wait for a pause's end would only cost more
             asks, begun = work.until_stopped, True
-        if turns.slept >= limits.progress_deadline:
+        if backoff.slept >= limits.progress_deadline:
             raise RefusedError(held.why, hint="something else is unhealthy: mend it first")
-        if drains.slept >= limits.drain + UNDERWAY:
+        if drains.slept >= limits.drain + IN_PROGRESS:
             raise RefusedError(held.why, hint="it takes too long: look at the old one")
-        await (drains if held.underway else turns).next()
-        if not held.underway and not in_place:
+        await (drains if held.in_progress else backoff).next()
+        if not held.in_progress and not in_place:
             await prove(work, limits.min_healthy_time)
 
 
@@ -153,7 +153,7 @@ class _Held:
     """Why the old instance is not stopped yet; `underway`: it stops, and that takes its time."""
 
     why: str
-    underway: bool = False
+    in_progress: bool = False
 
 
 def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held | None:
@@ -170,8 +170,8 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
         return _Held(held)
     try:
         fleet.retire(work.key, drain)
-    except UnderwayError as error:
-        return _Held(error.message, underway=True)
+    except InProgressError as error:
+        return _Held(error.message, in_progress=True)
     return None
 
 

@@ -24,28 +24,28 @@ MOST_BETWEEN_READS = timedelta(seconds=5)
 class StepContext:
     """A member or a group under way, and how far it is."""
 
-    def __init__(self, hand: StepRunner, world: World, state: MemberState) -> None:
-        self.hand = hand
+    def __init__(self, runner: StepRunner, world: World, state: MemberState) -> None:
+        self.runner = runner
         self.world = world
         self.state = state
 
     def save(self, phase: Phase) -> None:
         """Write down a phase; for use inside the step that reaches it."""
-        self.world.journal.mark(self.hand.rollout, replace(self.state, phase=phase))
+        self.world.journal.mark(self.runner.rollout, replace(self.state, phase=phase))
 
     async def end(self, phase: Phase, note: str = "", failure: str = "", cause: Cause | None = None) -> MemberState:
         """Write down how it ended, or that the new version serves; a `cause` is told in its own words."""
         kept = "; ".join(part for part in (self.state.note, note or (SAID[cause] if cause else "")) if part)
         self.state = replace(self.state, phase=phase, note=kept, failure=failure, cause=cause)
-        await self.hand.note(f"{phase} {self.state.name}", lambda: self.save(phase))
+        await self.runner.note(f"{phase} {self.state.name}", lambda: self.save(phase))
         return self.state
 
 
 class MemberContext(StepContext):
     """A member, its order, and how far it is."""
 
-    def __init__(self, hand: StepRunner, world: World, order: MemberOrder, state: MemberState) -> None:
-        super().__init__(hand, world, state)
+    def __init__(self, runner: StepRunner, world: World, order: MemberOrder, state: MemberState) -> None:
+        super().__init__(runner, world, state)
         self.order = order
 
     @property
@@ -60,16 +60,16 @@ class MemberContext(StepContext):
 
     async def free(self, action: str, effect: Callable[[], object]) -> Json:
         """An effect that a pause holds back."""
-        return await self.hand.act_when_free(f"{action} {self.order.name}", effect)
+        return await self.runner.act_when_free(f"{action} {self.order.name}", effect)
 
     async def until_stopped(self, action: str, effect: Callable[[], object]) -> Json:
         """An effect that only the rollout's end holds back: its member serves nobody meanwhile."""
-        return await self.hand.act_until_stopped(f"{action} {self.order.name}", effect)
+        return await self.runner.act_until_stopped(f"{action} {self.order.name}", effect)
 
     async def act(self, action: str, effect: Callable[[], object], tries: int = 0) -> Json:
         """An effect that must not wait: its member is between two safe points."""
         name = f"{action} {self.order.name}"
-        return await (self.hand.act(name, effect, tries) if tries else self.hand.act(name, effect))
+        return await (self.runner.act(name, effect, tries) if tries else self.runner.act(name, effect))
 
 
 @dataclass
@@ -130,15 +130,15 @@ async def old_serves(work: MemberContext) -> bool:
 
 
 async def _watched(work: MemberContext, which: str, row: HealthStreak, *, obeys: bool) -> HealthStreak:
-    turns = Backoff(work.hand.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
+    backoff = Backoff(work.runner.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
     while True:
-        seen = await work.hand.see(_MemberLook, f"read the {which} {work.order.name}", lambda: _look(work, which))
+        seen = await work.runner.see(_MemberLook, f"read the {which} {work.order.name}", lambda: _look(work, which))
         row.add(seen.look)
-        if row.proved or turns.slept >= work.order.limits.healthy_deadline:
+        if row.proved or backoff.slept >= work.order.limits.healthy_deadline:
             return row
-        if obeys and work.hand.stops(seen.stance):
-            raise StoppedError(seen.stance)
-        row.slept(await turns.next())
+        if obeys and work.runner.stops(seen.desired_state):
+            raise StoppedError(seen.desired_state)
+        row.slept(await backoff.next())
 
 
 @dataclass(frozen=True)
@@ -154,12 +154,12 @@ class _MemberLook:
     """One look at an instance, and what people want."""
 
     look: HealthLook
-    stance: DesiredState
+    desired_state: DesiredState
 
 
 def _look(work: MemberContext, which: str) -> _MemberLook:
     seen = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
-    return _MemberLook(seen, work.hand.stance())
+    return _MemberLook(seen, work.runner.desired_state())
 
 
 def look(read: Callable[[], Read]) -> HealthLook:
@@ -173,7 +173,7 @@ def look(read: Callable[[], Read]) -> HealthLook:
 
 async def evidence(work: MemberContext, texts: Sequence[str]) -> str:
     """The last reads, and the last lines that the new instance printed."""
-    log = await work.hand.look(f"read the log of {work.order.name}", lambda: _log(work))
+    log = await work.runner.look(f"read the log of {work.order.name}", lambda: _log(work))
     return "\n".join([*(f"health: {text}" for text in texts), *(f"log: {line}" for line in log.splitlines())])
 
 

@@ -13,7 +13,7 @@ from pydantic import PlainSerializer
 from hardening.foundation.errors import RefusedError
 from images.documents import from_json
 from pipelines.durable.port import Json
-from pipelines.fleet.members import Key, Member, Target
+from pipelines.fleet.members import Key, Member, ReplacementImage
 from pipelines.fleet.model import Limits, Method
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, Pacing
 from pipelines.rollout.journal import Journal
@@ -51,7 +51,7 @@ class MemberOrder:
     label: str
     member: str
     name: str
-    target: Target
+    target: ReplacementImage
     method: Method
     floor: int
     limits: Written
@@ -97,7 +97,7 @@ class GroupOrder:
 
     rollout: str
     step: GroupStep
-    target: Target
+    target: ReplacementImage
     limits: Written
     part: Scope = Scope.ALL
     pinned: str = ""
@@ -108,7 +108,7 @@ def ordered(order: Json) -> Order:
     if "groups" not in order:
         return from_json(Order, order)
     groups = from_json(tuple[_OlderGroup, ...], order["groups"])
-    target, limits = from_json(Target, order["target"]), from_json(Limits, order["limits"])
+    target, limits = from_json(ReplacementImage, order["target"]), from_json(Limits, order["limits"])
     steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
     plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
     back = tuple(
@@ -135,7 +135,7 @@ class Judge(Protocol):
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         """Why the member is left alone after all; empty when it is to be replaced."""
 
-    def refuse(self, target: Target) -> None:
+    def refuse(self, target: ReplacementImage) -> None:
         """Raises RefusedError as soon as the replacement must not run any more."""
 
     def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ class World:
     together: Callable[[Sequence[Callable[[], Json]]], list[Json]] = one_by_one
     delegated: DelegatedFleet | None = None
 
-    def refuse(self, target: Target, limits: Limits) -> None:
+    def refuse(self, target: ReplacementImage, limits: Limits) -> None:
         """Raises RefusedError where the replacement must not run any more, AlarmError where an alarm is firing.
 
         For use inside a step.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import Group, Pacing
 from pipelines.fleet.violations import Judged
@@ -48,7 +48,7 @@ class Plan:
     """
 
     fleet: str
-    target: Target
+    target: ReplacementImage
     method: Method
     desired: int
     floor: int
@@ -79,7 +79,7 @@ class Plan:
 def plan(
     fleet: Fleet,
     judged: Sequence[Judged],
-    target: Target,
+    target: ReplacementImage,
     now: datetime,
     adopt: Sequence[str] = (),
     *,
@@ -128,7 +128,7 @@ def _refuse_empty(fleet: Fleet, judged: Sequence[Judged]) -> None:
         raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
 
 
-def nothing(fleet: Fleet, target: Target) -> Plan:
+def nothing(fleet: Fleet, target: ReplacementImage) -> Plan:
     """The plan for a fleet that has no members of ours to step: a service rolls all of it."""
     return Plan(fleet.name, target, fleet.limits.method, 0, 0, (), (), 0)
 

@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.docker.container_spec import repository
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.violations import Judged, named
 
 
-def refuse_target(fleet: Fleet, target: Target, now: datetime) -> None:
+def refuse_target(fleet: Fleet, target: ReplacementImage, now: datetime) -> None:
     """Refuse a replacement that would be a violation itself, today or soon."""
     golden, limits = target.golden, fleet.limits
     if golden is None:
@@ -81,7 +81,7 @@ def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
     return any(glob == "all" or fnmatchcase(one.member.name, glob) for glob in adopt)
 
 
-def why_not(fleet: Fleet, one: Judged, target: Target, now: datetime, adopt: Sequence[str]) -> str:
+def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, adopt: Sequence[str]) -> str:
     """Why a violating member is left alone; empty when it is to be replaced."""
     member, deadline = one.member, one.deadline
     if member.cannot_roll:
@@ -107,7 +107,7 @@ def _not_beside(fleet: Fleet, one: Judged) -> str:
     return f"method surge needs old and new side by side, and {', '.join(one.member.forced_in_place)}"
 
 
-def _another_golden(one: Judged, target: Target, adopt: Sequence[str]) -> str:
+def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str]) -> str:
     """Why a golden image must not take the member's place."""
     golden, origin = target.golden, one.origin
     if one.on_base and origin.base:

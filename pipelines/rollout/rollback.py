@@ -6,10 +6,10 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from hardening.foundation.errors import GoldsmithError
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.rollout.orders import MemberOrder, Scope, Verb
 from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import SAID, Cause, MemberState, Phase, Stage
+from pipelines.rollout.state import SAID, Cause, MemberState, Phase, RolloutStage
 
 UNFINISHED = "not all went back"
 
@@ -22,8 +22,8 @@ async def go_back(rolling: Rolling) -> None:
     named = {member.id for member in rolling.order.back}  # also those that could not go back when it was first tried
     groups = {step.group.id: step for step in rolling.order.plan.groups}
     before = {one.id: one for one in reversed(rolling.members.values()) if one.id in named or _is_new(one, groups)}
-    await rolling.save(Stage.RESTORING, f"going back with {len(before)} members")
-    rolling.hand = replace(rolling.hand, back=True)
+    await rolling.save(RolloutStage.RESTORING, f"going back with {len(before)} members")
+    rolling.runner = replace(rolling.runner, back=True)
     steps = {step.member.id: step for step in rolling.order.plan.steps}
     orders = [_order(rolling, rolling.member_order(steps[one.id]), one) for one in before.values() if one.id in steps]
     stopped = ""
@@ -53,7 +53,7 @@ async def _tell_who_is_left(rolling: Rolling, before: Mapping[str, MemberState],
         waiting = [one.name for one in left if one == before[one.id]]
         causes += [f"{', '.join(waiting)}: {stopped or 'not reached'}"] if waiting else []
         said = f"{UNFINISHED}: " + "\n".join(causes or [stopped])
-        await rolling.save(Stage.RESTORING, said, failure=said)
+        await rolling.save(RolloutStage.RESTORING, said, failure=said)
 
 
 def _order(rolling: Rolling, order: MemberOrder, member: MemberState) -> MemberOrder:
@@ -62,9 +62,9 @@ def _order(rolling: Rolling, order: MemberOrder, member: MemberState) -> MemberO
     return replace(order, label=label, target=target, back=True, replaces=rolling.order.plan.target.digest)
 
 
-def pinned(member: MemberState) -> Target:
+def pinned(member: MemberState) -> ReplacementImage:
     """What the member ran before, exactly."""
-    return Target(member.pinned, member.pinned.rpartition("@")[2], None)
+    return ReplacementImage(member.pinned, member.pinned.rpartition("@")[2], None)
 
 
 async def _settle(rolling: Rolling, orders: Sequence[MemberOrder], before: Sequence[MemberState]) -> None:

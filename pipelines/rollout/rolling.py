@@ -12,13 +12,13 @@ from typing import Any
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
-from pipelines.durable.port import BugError, Child, Engine, Json
+from pipelines.durable.port import BugError, Child, Json, WorkflowEngine
 from pipelines.fleet.model import Method
 from pipelines.rollout.admission import Admission, admit, scheduled
 from pipelines.rollout.journal import DesiredState, Event
 from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Scope, Verb, World
 from pipelines.rollout.plan import GroupStep
-from pipelines.rollout.state import MemberState, Phase, RolloutState, Stage, summary
+from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState, summary
 from pipelines.rollout.steps import HELD, Backoff, StepRunner, StoppedError
 from pipelines.rollout.waves import Step
 
@@ -34,16 +34,16 @@ class BrokenError(RefusedError):
 class _Asked:
     """What people want, and how many members may begin."""
 
-    stance: DesiredState
+    desired_state: DesiredState
     admission: Admission
 
 
 class Rolling:
     """One rollout: its order, its state, and the state of each member and group."""
 
-    def __init__(self, world: World, engine: Engine, order: Order, started_at: datetime) -> None:
+    def __init__(self, world: World, engine: WorkflowEngine, order: Order, started_at: datetime) -> None:
         plan = order.plan
-        self.hand = StepRunner(engine, world.journal, order.rollout)
+        self.runner = StepRunner(engine, world.journal, order.rollout)
         self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, plan.parts)
         planned = (MemberState(member, name) for member, name in plan.names.items())
         self.members = {member.id: member for member in order.back or planned}
@@ -55,7 +55,7 @@ class Rolling:
 
     async def begin(self) -> None:
         """Write down the rollout and who belongs to it, and tell people what is to be done."""
-        journal, groups = self.hand.journal, sum(step.group.id in self.members for step in self.order.plan.groups)
+        journal, groups = self.runner.journal, sum(step.group.id in self.members for step in self.order.plan.groups)
         counts = ((len(self.members) - groups, "members"), (groups, "groups"))
         many = " and ".join(f"{number} {what}" for number, what in counts if number)
         told = f"{many} {'back from' if self.order.back else 'to'} {self.state.target}"
@@ -64,25 +64,25 @@ class Rolling:
             journal.begin(self.state, tuple(self.members.values()))
             journal.notify(self.state.id, Event.STARTED, told)
 
-        await self.hand.note("begin", write)
+        await self.runner.note("begin", write)
 
-    async def save(self, stage: Stage, note: str = "", event: Event | None = None, **changes: Any) -> None:
+    async def save(self, stage: RolloutStage, note: str = "", event: Event | None = None, **changes: Any) -> None:
         """Write down what the rollout does now; with `event` people are told."""
         self.state = replace(self.state, stage=stage, note=note, **changes)
-        journal = self.hand.journal
+        journal = self.runner.journal
 
         def write() -> None:
             journal.save(self.state)
             if event:
                 journal.notify(self.state.id, event, note or self.state.failure or stage)
 
-        await self.hand.note(f"{stage} {self.state.wave}", write)
+        await self.runner.note(f"{stage} {self.state.wave}", write)
 
     async def mark(self, member: MemberState) -> MemberState:
         """Remember and write down how far a member is."""
         self.keep(member)
-        journal = self.hand.journal
-        await self.hand.note(f"{member.phase} {member.name}", lambda: journal.mark(self.state.id, member))
+        journal = self.runner.journal
+        await self.runner.note(f"{member.phase} {member.name}", lambda: journal.mark(self.state.id, member))
         return member
 
     def keep(self, member: MemberState) -> MemberState:
@@ -152,7 +152,7 @@ class Rolling:
 
     async def children(self, flow: str, batch: Sequence[tuple[str, str, Json]]) -> None:
         """Start flows side by side, (key, member, argument), and await them all."""
-        started = [(member, await self.hand.engine.child(key, flow, argument)) for key, member, argument in batch]
+        started = [(member, await self.runner.engine.child(key, flow, argument)) for key, member, argument in batch]
         for member, child in started:
             await self._await_end(member, child)
 
@@ -161,7 +161,7 @@ class Rolling:
         order, group = self.order, step.group
         argument = GroupOrder(order.rollout, step, order.plan.target, order.limits, part, pinned)
         prefix = f"{part}/" if part in (Scope.CANARY, Scope.BACK) else ""
-        child = await self.hand.engine.child(f"{prefix}{group.id}", GROUP, to_json(argument))
+        child = await self.runner.engine.child(f"{prefix}{group.id}", GROUP, to_json(argument))
         return await self._await_end(group.id, child)
 
     async def _await_end(self, member: str, child: Child) -> MemberState:
@@ -186,29 +186,29 @@ class Rolling:
 
     async def _admitted(self, ask: Callable[[], Admission]) -> int:
         def asked() -> _Asked:
-            stance = self.hand.stance()
-            held = stance is DesiredState.PAUSE or self.hand.stops(stance)
-            return _Asked(stance, Admission(0, Stage.PAUSED) if held else ask())
+            desired_state = self.runner.desired_state()
+            held = desired_state is DesiredState.PAUSE or self.runner.stops(desired_state)
+            return _Asked(desired_state, Admission(0, RolloutStage.PAUSED) if held else ask())
 
-        turns = Backoff(self.hand.engine, HELD)
+        backoff = Backoff(self.runner.engine, HELD)
         stage = self.state.stage
         while True:
-            answer = await self.hand.see(_Asked, "ask for leave", asked)
+            answer = await self.runner.see(_Asked, "ask for leave", asked)
             given = answer.admission
             if given.room:
                 await self._tell(stage, "")
                 return given.room
-            if self.hand.stops(answer.stance):
-                raise StoppedError(answer.stance)
+            if self.runner.stops(answer.desired_state):
+                raise StoppedError(answer.desired_state)
             await self._tell(given.stage, given.why)
-            if await self.hand.obey(answer.stance, turns):
+            if await self.runner.obey(answer.desired_state, backoff):
                 continue
-            if turns.slept >= self.order.limits.progress_deadline:
+            if backoff.slept >= self.order.limits.progress_deadline:
                 raise RefusedError(given.why, hint="nothing moved for progress_deadline: mend what is unhealthy first")
             if given.seconds:
-                await self.hand.engine.wait(timedelta(seconds=given.seconds))
+                await self.runner.engine.wait(timedelta(seconds=given.seconds))
             else:
-                await turns.next()
+                await backoff.next()
 
     def _admission(self, orders: Sequence[MemberOrder]) -> Admission:
         if not orders[0].back:
@@ -217,9 +217,9 @@ class Rolling:
         members = self.world.fleet.describe() if plan.method is Method.IN_PLACE else ()
         return admit(orders, plan.desired, members, self.world.now())
 
-    async def _tell(self, stage: Stage, note: str) -> None:
+    async def _tell(self, stage: RolloutStage, note: str) -> None:
         if self.state.stage is not stage:
-            await self.save(stage, note, Event.PAUSED if stage is Stage.PAUSED else None)
+            await self.save(stage, note, Event.PAUSED if stage is RolloutStage.PAUSED else None)
 
 
 def _finish(verb: Verb, order: MemberOrder, member: MemberState, note: str) -> tuple[str, str, Json]:

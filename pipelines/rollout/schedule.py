@@ -10,14 +10,21 @@ from zoneinfo import ZoneInfo
 
 from hardening.findings import Reason
 from pipelines.fleet.amounts import at_least, share
-from pipelines.fleet.calendar import Budget, Freeze, Rule, Span, Window, cron
+from pipelines.fleet.calendar import Budget, Freeze, RunningRule, Span, Window, cron
 from pipelines.fleet.model import Limits
 
 GRAVEST_FIRST = (
-    *(Rule.REVOKED, Rule.REFUSED, Rule.EXPIRED, Rule.MAX_AGE, Rule.UNKNOWN, Rule.APPROVED_SOURCE),
-    Rule.SUPERSEDED,
+    *(
+        RunningRule.REVOKED,
+        RunningRule.REFUSED,
+        RunningRule.EXPIRED,
+        RunningRule.MAX_AGE,
+        RunningRule.UNKNOWN,
+        RunningRule.APPROVED_SOURCE,
+    ),
+    RunningRule.SUPERSEDED,
 )
-AGES = (Rule.EXPIRED, Rule.MAX_AGE)
+AGES = (RunningRule.EXPIRED, RunningRule.MAX_AGE)
 LOOK_AHEAD, MOST_CHANGES = timedelta(days=366), 2000
 _DAY = timedelta(days=1)
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -37,7 +44,7 @@ class Cap:
 
     name: str
     most: int
-    reasons: tuple[Rule, ...] = ()
+    reasons: tuple[RunningRule, ...] = ()
 
     def binds(self, rule: str) -> bool:
         """Whether a member that is replaced for `rule` counts."""

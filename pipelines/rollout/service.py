@@ -10,7 +10,7 @@ from secrets import token_hex
 from hardening.foundation.console import say
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Approval
 from pipelines.fleet.orphans import BACK
 from pipelines.fleet.port import Group
@@ -23,14 +23,14 @@ from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.refusals import refuse_implausible, refuse_target, why_not
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.session import FleetSession, check
-from pipelines.rollout.state import MemberState, Outcome, Phase
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome
 from pipelines.rollout.store import View
 
 
 def start(
     at: FleetSession, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False,
     approved: ApprovedPlan | None = None, as_owner: bool = False,
-) -> tuple[Plan, Outcome | None]:  # fmt: skip
+) -> tuple[Plan, RolloutOutcome | None]:  # fmt: skip
     """Plan the fleet's rollout and, with `apply`, carry it out; an automated run does so only if the fleet says so.
 
     `approved`: exactly that plan is carried out, or refused with what has moved since. Where the fleet asks for an
@@ -46,29 +46,29 @@ def start(
             say(f"the rollout {row.id} is not over; --apply goes on with it where its process is dead")
     if approved:
         refuse_used(at.context, approved)
-    sealed = _same(at, approved) if approved else plan_all(at, adopt, automated=automated)
-    if not act or not sealed.plan.parts:
-        return sealed.plan, None
-    order = Order(_new_id(at), sealed.plan, at.fleet.limits, sealed.adopt)
-    with consented(at, approved or sealed, order.rollout, planned=approved is not None, as_owner=as_owner):
+    document = _same(at, approved) if approved else plan_all(at, adopt, automated=automated)
+    if not act or not document.plan.parts:
+        return document.plan, None
+    order = Order(_new_id(at), document.plan, at.fleet.limits, document.adopt)
+    with consented(at, approved or document, order.rollout, planned=approved is not None, as_owner=as_owner):
         outcome = execute(at, order)
     check(at)
-    return sealed.plan, outcome
+    return document.plan, outcome
 
 
 def plan_all(at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
     """What a rollout would do now, of members and of groups that a service rolls. Raises RefusedError, OutsideError."""
     judged = check(at) if at.groups else ()
-    sealed = at.plan(adopt, automated=automated, judged=judged)
-    return with_groups(sealed, _plan_groups(at, judged, adopt))
+    document = at.plan(adopt, automated=automated, judged=judged)
+    return with_groups(document, _plan_groups(at, judged, adopt))
 
 
-def with_groups(sealed: ApprovedPlan, groups: Sequence[GroupStep]) -> ApprovedPlan:
+def with_groups(document: ApprovedPlan, groups: Sequence[GroupStep]) -> ApprovedPlan:
     """The plan with these groups to roll."""
-    return replace(sealed, plan=replace(sealed.plan, groups=tuple(groups)))
+    return replace(document, plan=replace(document.plan, groups=tuple(groups)))
 
 
-def back(at: FleetSession, view: View) -> Outcome:
+def back(at: FleetSession, view: View) -> RolloutOutcome:
     """Bring the members that an ended rollout has replaced back to exactly what they ran before it.
 
     Asked for again, it finds what it has done. Raises RefusedError as `order_back` does, and where a group has no way.
@@ -127,9 +127,9 @@ def _same(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
 
     A group of which something must be left alone by now is so as a whole. Raises RefusedError with what differs.
     """
-    sealed = at.same(approved)
+    document = at.same(approved)
     if not approved.plan.groups:
-        return sealed
+        return document
     judged = check(at)
     rules, present = violating(judged), {one.id: one for one in (at.groups.groups() if at.groups else ())}
     wanted = [step.group.id for step in approved.plan.groups]
@@ -137,9 +137,9 @@ def _same(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
         _step(at, present[name], rules[name], approved.made_at) for name in wanted if name in rules and name in present
     ]
     refuse_repaced(approved, again, at.fleet)
-    target = sealed.plan.target
+    target = document.plan.target
     return with_groups(
-        sealed, [replace(one, group=_judged(at, one.group, judged, target, approved.adopt)) for one in again]
+        document, [replace(one, group=_judged(at, one.group, judged, target, approved.adopt)) for one in again]
     )
 
 
@@ -149,7 +149,9 @@ def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
     return [replace(one, member=replace(one.member, name=group.name, cannot_roll="")) for one in found]
 
 
-def _judged(at: FleetSession, group: Group, judged: Iterable[Judged], target: Target, adopt: Sequence[str]) -> Group:
+def _judged(
+    at: FleetSession, group: Group, judged: Iterable[Judged], target: ReplacementImage, adopt: Sequence[str]
+) -> Group:
     """The group, with why it is left alone, for one thing in it that must be: the service replaces all of it."""
     violating = [one for one in _inside(judged, group) if one.violations]
     found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in violating)

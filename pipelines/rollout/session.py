@@ -23,9 +23,9 @@ from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.ec2.groups import AutoScalingFleet
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.inventory import firing, regions_of
-from pipelines.fleet.ec2.provenance import AmiOrigins
+from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.members import Member, Provenance, Seen, Target, Unread
+from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen, Unread
 from pipelines.fleet.model import Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.violations import Judged, judge
@@ -45,10 +45,10 @@ class ProvenancePort(Protocol):
     def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
 
-    def target(self) -> Target:
+    def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned. Raises ContentError where there is no such thing."""
 
-    def again(self, target: Target) -> Target:
+    def again(self, target: ReplacementImage) -> ReplacementImage:
         """The same pinned replacement, as it is judged now."""
 
 
@@ -120,24 +120,24 @@ class FleetSession:
         found = [*(known[member] for member in members if member in known), *(self.judge(new) if new else ())]
         return tuple(sorted(found, key=lambda one: one.member.id))
 
-    def same(self, sealed: ApprovedPlan) -> ApprovedPlan:
+    def same(self, document: ApprovedPlan) -> ApprovedPlan:
         """An approved plan as it is planned again, if that and the world are what was approved.
 
         Raises RefusedError with what differs.
         """
         world = self.world()
-        refuse_moved(sealed, world)
+        refuse_moved(document, world)
         refuse_target(self.fleet, world.target, world.now)
-        again = self._again(sealed, world)
-        refuse_replanned(sealed, again, world)
-        return replace(sealed, plan=again)
+        again = self._again(document, world)
+        refuse_replanned(document, again, world)
+        return replace(document, plan=again)
 
-    def _again(self, sealed: ApprovedPlan, world: Present) -> Plan:
+    def _again(self, document: ApprovedPlan, world: Present) -> Plan:
         """The plan that the fleet's file and members give, as of the moment at which the sealed one was made."""
         if not world.members and world.groups:
             return nothing(self.fleet, world.target)
-        judged = self.judge(as_then(sealed, world.members), sealed.made_at)
-        return plan(self.fleet, judged, world.target, sealed.made_at, sealed.adopt, automated=sealed.automated)
+        judged = self.judge(as_then(document, world.members), document.made_at)
+        return plan(self.fleet, judged, world.target, document.made_at, document.adopt, automated=document.automated)
 
 
 @contextmanager
@@ -175,7 +175,7 @@ def _at_ec2(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     source = f"aws/{cloud.aws.account}"
     return FleetSession(
         fleet, context, members, now, source,
-        lambda waivers, at: AmiOrigins(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
+        lambda waivers, at: AmiProvenance(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
         lambda names: firing(cloud, regions_of(fleet, cloud), names),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from images.documents import from_json
-from pipelines.fleet.port import Pin
+from pipelines.fleet.port import GroupPin
 
 
 class Phase(StrEnum):
@@ -47,7 +47,7 @@ SAID = {
 }
 
 
-class Stage(StrEnum):
+class RolloutStage(StrEnum):
     """What the rollout as a whole is doing."""
 
     ROLLING = "rolling"
@@ -77,9 +77,9 @@ class MemberState:
     cause: Cause | None = None
 
     @property
-    def pin(self) -> Pin:
+    def pin(self) -> GroupPin:
         """What a group ran before."""
-        return from_json(Pin, json.loads(self.pinned))
+        return from_json(GroupPin, json.loads(self.pinned))
 
     @property
     def before(self) -> str:
@@ -98,7 +98,7 @@ class RolloutState:
     target: str
     started_at: datetime
     waves: int
-    stage: Stage = Stage.ROLLING
+    stage: RolloutStage = RolloutStage.ROLLING
     wave: int = 0
     note: str = ""
     failure: str = ""
@@ -106,7 +106,7 @@ class RolloutState:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RolloutOutcome:
     """What a rollout came to: all that its flow answers."""
 
     state: RolloutState

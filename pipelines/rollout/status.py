@@ -8,7 +8,7 @@ from typing import Literal
 
 from hardening.foundation.durations import in_short
 from pipelines.contract import Line
-from pipelines.rollout.state import Phase, Stage
+from pipelines.rollout.state import Phase, RolloutStage
 
 COLUMNS = ["member", "state", "note"]
 MEANING = {
@@ -20,14 +20,14 @@ MEANING = {
     Phase.SKIPPED: "left alone",
     Phase.FAILED: "needs a person",
 }
-STAGES: dict[Stage | Literal["begun"], str] = {
-    Stage.ROLLING: "replacing members",
-    Stage.WAITING: "waiting",
-    Stage.PAUSED: "paused",
-    Stage.BAKING: "baking: the new are watched, the old kept",
-    Stage.APPROVAL: "waiting for approval",
-    Stage.RESTORING: "going back",
-    Stage.ENDED: "over",
+STAGES: dict[RolloutStage | Literal["begun"], str] = {
+    RolloutStage.ROLLING: "replacing members",
+    RolloutStage.WAITING: "waiting",
+    RolloutStage.PAUSED: "paused",
+    RolloutStage.BAKING: "baking: the new are watched, the old kept",
+    RolloutStage.APPROVAL: "waiting for approval",
+    RolloutStage.RESTORING: "going back",
+    RolloutStage.ENDED: "over",
 }
 BACK = (Phase.OLD, Phase.SKIPPED, Phase.FAILED)
 FINISHED = (Phase.NEW, *BACK)
@@ -60,7 +60,7 @@ class StatusOutput(Line):
     rollout: str
     replacement: str
     back: bool
-    stage: Stage | Literal["begun"]
+    stage: RolloutStage | Literal["begun"]
     wave: int
     waves: int
     note: str
@@ -82,13 +82,13 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     said.append(", ".join(f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]))
     said.append(f"began {status.begun_at:%Y-%m-%d %H:%M} UTC, {'took' if status.ended_at else 'for'} {took}")
     said += [f"{one.actor} told it to {one.command} at {one.at:%H:%M:%S} UTC" for one in status.told]
-    if status.stage != Stage.ENDED:
+    if status.stage != RolloutStage.ENDED:
         again = f"nobody carries it; ./goldsmith roll.start {status.fleet} --apply goes on"
         said.append(f"carried by {status.carried_by}" if status.carried_by else again)
     return said
 
 
-def doing(stage: Stage | Literal["begun"], wave: int, waves: int, note: str) -> str:
+def doing(stage: RolloutStage | Literal["begun"], wave: int, waves: int, note: str) -> str:
     """What a rollout under way does, in which wave, and what it waits for."""
     words = STAGES.get(stage, "about to begin")
     place = f"wave {wave} of {waves}: " if wave else ""
@@ -116,6 +116,6 @@ def rows(status: StatusOutput) -> list[list[str]]:
 
 
 def _stage(status: StatusOutput) -> str:
-    if status.stage == Stage.ENDED:
+    if status.stage == RolloutStage.ENDED:
         return f"failed: {status.failure.splitlines()[0]}" if status.failure else f"over: {status.note}"
     return doing(status.stage, status.wave, status.waves, status.note)

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import from_json, to_json
-from pipelines.durable.port import Engine, Json
-from pipelines.fleet.port import GoneError, UnderwayError
+from pipelines.durable.port import Json, WorkflowEngine
+from pipelines.fleet.port import GoneError, InProgressError
 from pipelines.rollout.journal import DesiredState, Journal
 
 Value = TypeVar("Value")
 TRIES = 6  # half a minute
 PATIENT_TRIES = 40  # a quarter of an hour: what puts a member back must not give up because an engine restarts
-UNDERWAY = timedelta(minutes=10)  # for what has begun to come to its end: a machine to start, a volume to move
+IN_PROGRESS = timedelta(minutes=10)  # for what has begun to come to its end: a machine to start, a volume to move
 SHORTEST = timedelta(milliseconds=200)
 LONGEST = timedelta(seconds=30)
 HELD = timedelta(seconds=2)
@@ -25,9 +25,9 @@ HELD = timedelta(seconds=2)
 class StoppedError(RefusedError):
     """A person stopped the rollout. `stance`: how. Flows raise it, no step does: its record keeps words."""
 
-    def __init__(self, stance: DesiredState) -> None:
-        super().__init__(f"stopped by {stance}")
-        self.stance = stance
+    def __init__(self, desired_state: DesiredState) -> None:
+        super().__init__(f"stopped by {desired_state}")
+        self.desired_state = desired_state
 
 
 class UnhealthyError(RefusedError):
@@ -37,7 +37,7 @@ class UnhealthyError(RefusedError):
 class Backoff:
     """Waits that grow, and the sum of what was slept: a wait that a message cut short counts for nothing."""
 
-    def __init__(self, engine: Engine, least: timedelta) -> None:
+    def __init__(self, engine: WorkflowEngine, least: timedelta) -> None:
         self._engine = engine
         self._least = max(SHORTEST, least)
         self.slept = timedelta()
@@ -67,7 +67,7 @@ class StepRunner:
     What a step answers is one of our values; the flow gets it as its record, JSON.
     """
 
-    engine: Engine
+    engine: WorkflowEngine
     journal: Journal
     rollout: str
     back: bool = False
@@ -107,29 +107,29 @@ class StepRunner:
         return await self._when_free(name, lambda: self._fenced(read))
 
     async def _when_free(self, name: str, attempt: Callable[[], object]) -> Json:
-        turns = Backoff(self.engine, HELD)
+        backoff = Backoff(self.engine, HELD)
         while True:
             tried = await self.see(_Tried, name, lambda: self._unless_held(attempt))
             if tried.held is None:
                 return tried.answer
-            await self.obey(tried.held, turns)
+            await self.obey(tried.held, backoff)
 
-    async def obey(self, stance: DesiredState, turns: Backoff) -> bool:
+    async def obey(self, desired_state: DesiredState, backoff: Backoff) -> bool:
         """Sleep a turn where the stance is a pause: True. Raises StoppedError where it ends the rollout."""
-        if stance is DesiredState.PAUSE:
-            await turns.next(counts=False)
+        if desired_state is DesiredState.PAUSE:
+            await backoff.next(counts=False)
             return True
-        if self.stops(stance):
-            raise StoppedError(stance)
+        if self.stops(desired_state):
+            raise StoppedError(desired_state)
         return False
 
-    def stops(self, stance: DesiredState) -> bool:
+    def stops(self, desired_state: DesiredState) -> bool:
         """Whether nothing more may begin."""
-        return stance is DesiredState.ABORT or (stance is DesiredState.ROLLBACK and not self.back)
+        return desired_state is DesiredState.ABORT or (desired_state is DesiredState.ROLLBACK and not self.back)
 
-    def stance(self) -> DesiredState:
+    def desired_state(self) -> DesiredState:
         """What people want; for use inside a step."""
-        return self.journal.orders(self.rollout).stance
+        return self.journal.orders(self.rollout).desired_state
 
     def _fenced(self, effect: Callable[[], Value]) -> Value:
         self.journal.fence(self.rollout)
@@ -142,30 +142,32 @@ class StepRunner:
         return held
 
     def _unless_stopped(self, attempt: Callable[[], object]) -> _Tried:
-        stance = self.stance()
-        return _Tried(stance) if self.stops(stance) else _Tried(answer=attempt())
+        desired_state = self.desired_state()
+        return _Tried(desired_state) if self.stops(desired_state) else _Tried(answer=attempt())
 
     def _unless_held(self, attempt: Callable[[], object]) -> _Tried:
-        stance = self.stance()
-        if stance is DesiredState.PAUSE or self.stops(stance):
-            return _Tried(stance)
+        desired_state = self.desired_state()
+        if desired_state is DesiredState.PAUSE or self.stops(desired_state):
+            return _Tried(desired_state)
         return _Tried(answer=attempt())
 
     async def _tried(self, name: str, attempt: Callable[[], object], tries: int) -> Json:
         """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
         as long as UNDERWAY, that is a failure, and of failures there may be so many as there are `tries`.
         """
-        failed, waiting, turns = 0, "", Backoff(self.engine, HELD)
+        failed, waiting, backoff = 0, "", Backoff(self.engine, HELD)
         while True:
             try:
                 return await self.engine.step(name, lambda: to_json(attempt()))
             except GoneError:
                 raise
             except OutsideError as error:
-                if isinstance(error, UnderwayError) and not (error.message == waiting and turns.slept >= UNDERWAY):
+                if isinstance(error, InProgressError) and not (
+                    error.message == waiting and backoff.slept >= IN_PROGRESS
+                ):
                     if error.message != waiting:
-                        waiting, turns = error.message, Backoff(self.engine, HELD)
-                    await turns.next()
+                        waiting, backoff = error.message, Backoff(self.engine, HELD)
+                    await backoff.next()
                     continue
                 waiting, failed = "", failed + 1
                 if failed >= tries:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
-from images.ledger import AuditLine, PlanLine, Rollout
-from images.ledger.leases import Command as Given
+from images.ledger import ApprovedPlanRow, AuditLine, Rollout
+from images.ledger.leases import CommandRow as Given
 from images.ledger.leases import Lease
 from pipelines.fleet.catalog import load_fleet
 from pipelines.rollout.ledger_journal import FINAL, Command, orders
 from pipelines.rollout.orders import Order, ordered
-from pipelines.rollout.state import MemberState, RolloutState, Stage
+from pipelines.rollout.state import MemberState, RolloutStage, RolloutState
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class View:
     lease: Lease | None
     commands: tuple[Given, ...]
     carried: bool
-    plan: PlanLine | None = None
+    plan: ApprovedPlanRow | None = None
 
     @property
     def replacement(self) -> str:
@@ -127,9 +127,9 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
         hint = f"./goldsmith roll.history {fleet} shows those that are over"
         raise RefusedError(f"no rollout of {fleet} is under way", hint=hint)
     rollout = rows[0].id
-    stance = orders([given.command for given in context.ledger.commands(rollout)]).stance
-    if stance in FINAL.values():
-        raise RefusedError(f"{rollout} was already told to {stance}", hint=f"./goldsmith roll.status {fleet}")
+    desired_state = orders([given.command for given in context.ledger.commands(rollout)]).desired_state
+    if desired_state in FINAL.values():
+        raise RefusedError(f"{rollout} was already told to {desired_state}", hint=f"./goldsmith roll.status {fleet}")
     if command is Command.APPROVE:
         refuse_unasked(view(context, rows[0]))
     context.ledger.give_command(Given(rollout, command, context.actor, datetime.now(UTC)), reason)
@@ -139,8 +139,8 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
 
 def refuse_unasked(seen: View) -> None:
     """Raise RefusedError where nothing bakes: an approval counts from then on, and an earlier one would be lost."""
-    stage = seen.state.stage if seen.state else Stage.ROLLING
-    if stage not in (Stage.BAKING, Stage.APPROVAL, Stage.PAUSED):
+    stage = seen.state.stage if seen.state else RolloutStage.ROLLING
+    if stage not in (RolloutStage.BAKING, RolloutStage.APPROVAL, RolloutStage.PAUSED):
         hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
         raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)
 

@@ -39,7 +39,7 @@ def _throttled(stage: Simulation, fault: Fault) -> None:
 
 
 def _takes_time(stage: Simulation, fault: Fault) -> None:
-    stage.estate.underway.update(range(int(fault.at), int(fault.at + fault.amount)))
+    stage.estate.in_progress.update(range(int(fault.at), int(fault.at + fault.amount)))
 
 
 def _lost(stage: Simulation, fault: Fault) -> None:
@@ -166,8 +166,8 @@ def _pause(stage: Simulation, fault: Fault) -> None:
     stage.memory.at(fault.amount, lambda: stage.command(DesiredState.GO))
 
 
-def _says(stance: DesiredState, stage: Simulation, _fault: Fault) -> None:
-    stage.command(stance)
+def _says(desired_state: DesiredState, stage: Simulation, _fault: Fault) -> None:
+    stage.command(desired_state)
 
 
 def _approve(stage: Simulation, _fault: Fault) -> None:

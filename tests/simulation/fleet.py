@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from hardening.foundation.errors import OutsideError
-from pipelines.fleet.members import Key, Member, Read, Target
+from pipelines.fleet.members import Key, Member, Read, ReplacementImage
 from pipelines.fleet.model import Method
-from pipelines.fleet.port import GoneError, MemberFleet, UnderwayError
+from pipelines.fleet.port import GoneError, InProgressError, MemberFleet
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.state import Phase
 from tests.simulation.ledger import ViolationError
@@ -47,13 +47,13 @@ class SimulatedFleet(MemberFleet):
             exact=box.exact,
         )
 
-    def prepare(self, target: Target) -> None:
+    def prepare(self, target: ReplacementImage) -> None:
         self._answers()
 
-    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+    def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         self._effect("create", key, lambda: self._create(key, target))
 
-    def _create(self, key: Key, target: Target) -> None:
+    def _create(self, key: Key, target: ReplacementImage) -> None:
         """Launch once for a token: a call that comes again finds what the first one launched."""
         estate = self.estate
         old = self._old(key)
@@ -201,22 +201,22 @@ class SimulatedFleet(MemberFleet):
             raise ViolationError("capacity", f"{action} {key.name} left {after} serving; the floor is {estate.floor}")
         if number in estate.neighbours:
             estate.neighbours[number](key.member)
-        if number in estate.underway:
-            raise UnderwayError(f"{action} is under way")
+        if number in estate.in_progress:
+            raise InProgressError(f"{action} is under way")
         if number in estate.lost:
             raise OutsideError("no answer came")
 
     def _wanted(self, action: str, key: Key) -> None:
         """What people said holds at once: nothing begins in a pause, and nothing new after an abort or a rollback."""
-        stance = self.estate.ledger.stance
+        desired_state = self.estate.ledger.desired_state
         begins = {
             DesiredState.GO: (),
             DesiredState.PAUSE: ("create", "expose"),
             DesiredState.ABORT: ("create", "expose"),
             DesiredState.ROLLBACK: () if key.rollout != ID else ("create", "expose"),
         }
-        if action in begins[stance]:
-            raise ViolationError("people are obeyed", f"{action} {key.name} after {stance}")
+        if action in begins[desired_state]:
+            raise ViolationError("people are obeyed", f"{action} {key.name} after {desired_state}")
 
     def _answers(self) -> None:
         if self.estate.memory.time < self.estate.dark_until:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.members import Target
-from pipelines.fleet.port import DelegatedFleet, Group, Pacing, Pin, Progress, Watched
+from pipelines.fleet.members import ReplacementImage
+from pipelines.fleet.port import DelegatedFleet, Group, GroupPin, Pacing, Progress, Watched
 from tests.simulation.ledger import ViolationError
 
 ALL = 100
@@ -74,11 +74,11 @@ class SimulatedGroups(DelegatedFleet):
         """What the members of a group run."""
         return next(self._state(one.group).members for one in self.states.values() if one.group.name == name)
 
-    def pin(self, group: Group) -> Pin:
+    def pin(self, group: Group) -> GroupPin:
         """The version that it starts from."""
-        return Pin("", self._state(group).starts_from)
+        return GroupPin("", self._state(group).starts_from)
 
-    def begin(self, rollout: str, group: Group, target: Target, pinned: Pin, pacing: Pacing) -> None:
+    def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Begin once; what was cancelled, or went to the canary alone, is followed by another one."""
         state, reach = self._state(group), (pacing.checkpoint_percents or (ALL,))[-1]
         newest = state.refreshes[-1] if state.refreshes else None
@@ -89,7 +89,7 @@ class SimulatedGroups(DelegatedFleet):
             self._start(state, Refresh(rollout, target.digest, state.starts_from, [], reach, 0, pacing.auto_rollback))
         self._asked(f"begin {rollout} {group.name}")
 
-    def hold(self, rollout: str, group: Group, pinned: Pin) -> None:
+    def hold(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """New members are of the pinned version again."""
         self._state(group).starts_from = str(pinned.version)
         self._asked(f"hold {rollout} {group.name}")
@@ -115,11 +115,11 @@ class SimulatedGroups(DelegatedFleet):
             newest[0].progress = Progress.CANCELLED
         self._asked(f"cancel {rollout} {group.name}")
 
-    def way_back(self, rollout: str, group: Group, pinned: Pin) -> str:
+    def way_back(self, rollout: str, group: Group, pinned: GroupPin) -> str:
         """Whatever the scenario says."""
         return self._state(group).gone
 
-    def roll_back(self, rollout: str, group: Group, pinned: Pin) -> None:
+    def roll_back(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """The service takes a refresh back that goes on; what is over is followed by one to the pinned version."""
         state = self._state(group)
         newest = state.refreshes[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from images.documents import from_json
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.rollback import UNFINISHED
-from pipelines.rollout.state import Cause, MemberState, Outcome, Phase
+from pipelines.rollout.state import Cause, MemberState, Phase, RolloutOutcome
 from tests.simulation.execution import Row
 from tests.simulation.ledger import ViolationError
 from tests.simulation.stage import RENEW, TARGET, Simulation
@@ -29,13 +29,13 @@ def watch(stage: Simulation) -> None:
                 raise ViolationError("who lost its lease ends", f"{process.name} is awake for {awake:g}s, and lives")
 
 
-def kept(stage: Simulation, row: Row) -> Outcome:
+def kept(stage: Simulation, row: Row) -> RolloutOutcome:
     """What the rollout came to. Raises ViolationError."""
     if not row.ended:
         raise ViolationError("the rollout ends", f"it is still {stage.ledger.state and stage.ledger.state.stage}")
     if row.error:
         raise ViolationError("the rollout ends", f"its flow was ended by {row.error!r}")
-    outcome = from_json(Outcome, row.result)
+    outcome = from_json(RolloutOutcome, row.result)
     for member in outcome.members:
         if member.id in stage.service.states:
             _group(stage, member)
@@ -84,17 +84,17 @@ def _runs(stage: Simulation, member: MemberState, named: list[Box]) -> None:
         raise ViolationError(promise, f"{member.name} is called {member.phase} and runs {found}")
 
 
-def _told(outcome: Outcome) -> None:
+def _told(outcome: RolloutOutcome) -> None:
     """A way back that did not come about for somebody is a failure that says so."""
     left = [one.name for one in outcome.members if one.cause in (Cause.NOT_TAKEN, Cause.COULD_NOT)]
     if left and not outcome.state.failure.startswith(UNFINISHED):
         raise ViolationError("rollback reaches the pinned version", f"{left[0]} was not taken back, and nobody is told")
 
 
-def _went_back(stage: Simulation, outcome: Outcome) -> None:
+def _went_back(stage: Simulation, outcome: RolloutOutcome) -> None:
     """Once a person has asked for a rollback in time, nobody is left on the new version without a word."""
     at = stage.stopped_at
-    if stage.ledger.stance is not DesiredState.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
+    if stage.ledger.desired_state is not DesiredState.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
         return
     if outcome.state.failure.startswith(UNFINISHED):
         return

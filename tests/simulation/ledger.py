@@ -31,7 +31,7 @@ class Ledger:
     holder: str = ""
     until: float = math.inf
     clock: Callable[[], float] = lambda: 0.0
-    stance: DesiredState = DesiredState.GO
+    desired_state: DesiredState = DesiredState.GO
     approvals: int = 0
     state: RolloutState | None = None
     members: dict[str, MemberState] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class SimulatedJournal(Journal):
             self.ledger.until = math.inf  # it was not taken meanwhile: ours again
 
     def orders(self, rollout: str) -> OperatorCommands:
-        return OperatorCommands(self.ledger.stance, self.ledger.approvals)
+        return OperatorCommands(self.ledger.desired_state, self.ledger.approvals)
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
         self._held("begin")

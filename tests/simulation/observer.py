@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipelines.fleet.calendar import Rule
+from pipelines.fleet.calendar import RunningRule
 from pipelines.fleet.members import Key
 from pipelines.fleet.model import Limits, Method
 from pipelines.rollout.journal import DesiredState
@@ -52,13 +52,13 @@ class Observer:
         """The rollout asks for leave now."""
         now = self.estate.memory.time
         serving = frozenset(box.member for box in self.estate.members().values() if box.serves(now))
-        most = allowed(self.limits, self.plan.desired, [Rule.EXPIRED], self.estate.memory.now())
+        most = allowed(self.limits, self.plan.desired, [RunningRule.EXPIRED], self.estate.memory.now())
         self.leave, self.begun = Asked(now, serving, most, forbidden), set()
 
-    def hears(self, stance: DesiredState) -> None:
+    def hears(self, desired_state: DesiredState) -> None:
         """A person has said something that holds from now on."""
         self.paused_for, self.paused_at = self._paused(), None
-        if stance is DesiredState.PAUSE:
+        if desired_state is DesiredState.PAUSE:
             self.paused_at = self.estate.memory.time
 
     def unpaused(self) -> float:
@@ -121,7 +121,7 @@ class Observer:
 
     def looks_at(self, key: Key, process: str) -> None:
         """A new instance that does not serve yet is looked at. Raises ViolationError long after a stop."""
-        stance = self.estate.ledger.stance
-        self.looks[process, key.member] += stance in STOPS
+        desired_state = self.estate.ledger.desired_state
+        self.looks[process, key.member] += desired_state in STOPS
         if self.looks[process, key.member] > LOOKS_AFTER_STOP:
-            raise ViolationError("people are obeyed", f"{key.name} is still being proved after {stance}")
+            raise ViolationError("people are obeyed", f"{key.name} is still being proved after {desired_state}")

@@ -16,7 +16,7 @@ from images.documents import to_json
 from images.ledger.leases import Holder
 from pipelines.durable.port import Flow
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import Member, Provenance, Target
+from pipelines.fleet.members import Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
@@ -24,7 +24,7 @@ from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.journal import DesiredState, renew, take
 from pipelines.rollout.orders import Judge, MemberOrder, Order, World
 from pipelines.rollout.plan import GroupStep, Plan, plan
-from pipelines.rollout.state import Stage
+from pipelines.rollout.state import RolloutStage
 from tests.simulation.execution import Fate, Row
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.groups import SimulatedGroups
@@ -52,7 +52,7 @@ def release(number: int) -> Release:
     return Release(NAME, f"r.example/{NAME}", digest, f"c{number}", "", "", "", at, ends, ends)
 
 
-TARGET = Target(f"r.example/{NAME}@{release(30).digest}", release(30).digest, release(30))
+TARGET = ReplacementImage(f"r.example/{NAME}@{release(30).digest}", release(30).digest, release(30))
 
 
 class SimulatedJudge(Judge):
@@ -68,7 +68,7 @@ class SimulatedJudge(Judge):
             return "it no longer violates"
         return "it asks not to be disrupted" if member.protected_until else ""
 
-    def refuse(self, target: Target) -> None:
+    def refuse(self, target: ReplacementImage) -> None:
         """Revoked meanwhile."""
         if self.revoked:
             raise RefusedError("the replacement is revoked")
@@ -224,12 +224,12 @@ class Simulation:
 
     # -- people -------------------------------------------------------------------------------------------------------
 
-    def command(self, stance: DesiredState) -> None:
+    def command(self, desired_state: DesiredState) -> None:
         """What a person says; abort and rollback are final."""
-        if self.ledger.stance in (DesiredState.GO, DesiredState.PAUSE):
-            self.ledger.stance = stance
-            self.witness.hears(stance)
-            if stance in (DesiredState.ABORT, DesiredState.ROLLBACK):
+        if self.ledger.desired_state in (DesiredState.GO, DesiredState.PAUSE):
+            self.ledger.desired_state = desired_state
+            self.witness.hears(desired_state)
+            if desired_state in (DesiredState.ABORT, DesiredState.ROLLBACK):
                 self.stopped_at = self.memory.time
         self.wake()
 
@@ -247,7 +247,7 @@ class Simulation:
 
     def _approve_where_asked(self) -> None:
         if self.row and not self.row.ended:
-            if self.ledger.state and self.ledger.state.stage is Stage.APPROVAL:
+            if self.ledger.state and self.ledger.state.stage is RolloutStage.APPROVAL:
                 self.approve()
             self.memory.at(APPROVES_EVERY, self._approve_where_asked)
 

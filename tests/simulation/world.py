@@ -76,7 +76,7 @@ class SimulatedWorld:
     newborn: Callable[[Box], None] = lambda _box: None
     dark_until: float = -1.0
     throttled: set[int] = field(default_factory=set)
-    underway: set[int] = field(default_factory=set)
+    in_progress: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
     bad_reads: set[int] = field(default_factory=set)
     neighbours: dict[int, Callable[[str], None]] = field(default_factory=dict)

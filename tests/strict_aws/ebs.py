@@ -113,7 +113,7 @@ def complete_snapshot(world: World, call: Call) -> dict[str, Any]:
         raise invalid("INVALID_PARAMETER_VALUE", said)
     if named[0] and named[0] != linear(snapshot):
         raise invalid("INVALID_PARAMETER_VALUE", "The aggregated checksum is not that of the blocks written")
-    snapshot.sealed, snapshot.ready = True, world.ready_at()
+    snapshot.document, snapshot.ready = True, world.ready_at()
     return {"Status": world.state_of(snapshot)}
 
 
@@ -207,7 +207,7 @@ def _writable(world: World, call: Call) -> Snapshot:
     snapshot = _readable(world, call, name)
     if snapshot.owner != call.account:
         raise AwsError("AccessDeniedException", "Not the owner", Reason="UNAUTHORIZED_ACCOUNT")
-    if snapshot.timeout is None or snapshot.sealed or world.state_of(snapshot) != "pending":
+    if snapshot.timeout is None or snapshot.document or world.state_of(snapshot) != "pending":
         raise invalid("INVALID_SNAPSHOT_ID", f"The snapshot '{name}' is not pending: it takes no more blocks")
     return snapshot
 

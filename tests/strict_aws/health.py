@@ -23,7 +23,7 @@ WORDS = {
 
 
 @dataclass
-class Target:
+class ReplacementImage:
     """Registered `since`; on its way out, draining `until`."""
 
     since: datetime
@@ -41,13 +41,13 @@ def group_of(call: Call) -> Any:
     return group
 
 
-def targets(world: World, group: Any) -> dict[Key, Target]:
+def targets(world: World, group: Any) -> dict[Key, ReplacementImage]:
     """What is registered or draining, with what moto registered or ended for groups and instances since."""
-    held: dict[Key, Target] = world.targets.setdefault(group.arn, {})
+    held: dict[Key, ReplacementImage] = world.targets.setdefault(group.arn, {})
     for name, port in [key for key, one in held.items() if one.until and one.until <= world.now()]:
         del held[name, port]
     for name, one in list(group.targets.items()):  # by a group of instances
-        held.setdefault((name, int(one["Port"])), Target(world.now()))
+        held.setdefault((name, int(one["Port"])), ReplacementImage(world.now()))
         del group.targets[name]
     for name in list(group.terminated_targets):
         del group.terminated_targets[name]
@@ -67,7 +67,7 @@ def register(world: World, call: Call) -> dict[str, Any]:
     held = targets(world, group)
     for key in asked:
         if key not in held or held[key].until:
-            held[key] = Target(world.now())
+            held[key] = ReplacementImage(world.now())
     return {}
 
 
@@ -90,7 +90,7 @@ def deregister(world: World, call: Call) -> dict[str, Any]:
     return {}
 
 
-def drain(world: World, group: Any, target: Target) -> None:
+def drain(world: World, group: Any, target: ReplacementImage) -> None:
     """The target goes, after the delay."""
     delay = float(group.attributes["deregistration_delay.timeout_seconds"])
     target.until = target.until or world.now() + timedelta(seconds=delay)
@@ -130,7 +130,7 @@ def holds(instance: Any, address: str) -> bool:
     return any(address == one["PrivateIpAddress"] for nic in instance.nics.values() for one in nic.private_ip_addresses)
 
 
-def checked(world: World, target: Target, name: str, instance: Any) -> tuple[str, str]:
+def checked(world: World, target: ReplacementImage, name: str, instance: Any) -> tuple[str, str]:
     """What the health checks of a registered target find; `instance` is None for an address of no instance.
 
     A group of addresses is not told that an instance has stopped: its health checks fail.
@@ -148,7 +148,7 @@ def checked(world: World, target: Target, name: str, instance: Any) -> tuple[str
     return "healthy", ""
 
 
-def passed(world: World, target: Target) -> bool:
+def passed(world: World, target: ReplacementImage) -> bool:
     return world.now() >= target.since + timedelta(seconds=world.takes["target"])
 
 

@@ -126,7 +126,7 @@ def of_volume(world: World, call: Call, volume: Any, given: dict[str, str], read
 
 def add(world: World, call: Call, made: Snapshot, given: dict[str, str]) -> Snapshot:
     """Keep a new snapshot with its tags."""
-    made.lineage, made.sealed = made.lineage or made.id, True
+    made.lineage, made.document = made.lineage or made.id, True
     world.snapshots[made.id] = made
     tags.put(call, made.id, given)
     return made

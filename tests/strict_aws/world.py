@@ -63,7 +63,7 @@ class Snapshot:
     lineage: str = ""
     inherited: dict[int, bytes] = field(default_factory=dict)
     written: dict[int, bytes] = field(default_factory=dict)
-    sealed: bool = False  # CompleteSnapshot came: no more blocks
+    document: bool = False  # CompleteSnapshot came: no more blocks
     ready: datetime | None = None  # from when it is completed
     touched: datetime | None = None  # the last block
     timeout: timedelta | None = None  # EBS direct only
@@ -172,7 +172,7 @@ class World:
     def state_of(self, snapshot: Snapshot) -> str:
         """pending, completed or error; a snapshot that nobody completed in time is cancelled."""
         waited = self.now() - (snapshot.touched or snapshot.start)
-        if snapshot.timeout and not snapshot.sealed and waited > snapshot.timeout:
+        if snapshot.timeout and not snapshot.document and waited > snapshot.timeout:
             snapshot.failed = "The snapshot was not completed in time"
         if snapshot.failed:
             return "error"

@@ -26,7 +26,7 @@ from pipelines.durable.dbos.database import (
     within,
 )
 from pipelines.durable.dbos.queue import WorkQueue
-from pipelines.durable.port import Child, Engine, FencedError, Flow, Json, recorded
+from pipelines.durable.port import Child, FencedError, Flow, Json, WorkflowEngine, recorded
 from pipelines.durable.workers import LostError, Reaper
 
 T = TypeVar("T")
@@ -44,14 +44,14 @@ class Worker:
     """A process that carries flows: `with Worker.launched(…) as worker`."""
 
     def __init__(
-        self, inbox: WorkQueue, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime]
+        self, work_queue: WorkQueue, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime]
     ) -> None:
-        self._inbox = inbox
+        self._work_queue = work_queue
         self.now = now
         self._loop = loop
         self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
         self._carried = 0
-        self._acting = 0
+        self._running_steps = 0
         self._leaving = False
         self._lost: Future[None] = Future()
         self._fenced: set[str] = set()
@@ -80,19 +80,19 @@ class Worker:
         version = f"{VERSION} {kind}".strip()
         claim = claimed(where) if isinstance(where, str) else nullcontext(where)
         with claim as ours, _own_loop() as loop, configured(ours.url, ours.name, version):
-            inbox = WorkQueue(ours.name, version)
-            worker = cls(inbox, flows, loop, now)
+            work_queue = WorkQueue(ours.name, version)
+            worker = cls(work_queue, flows, loop, now)
             with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
-                inbox.open()
-            with Reaper(ours.name, ours.locks, inbox.holders, inbox.inherit).at_work():
+                work_queue.open()
+            with Reaper(ours.name, ours.locks, work_queue.holders, work_queue.inherit).at_work():
                 try:
                     yield worker
                     worker.drain()
                 finally:
                     worker._leave()
                     asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
-                    inbox.close()
+                    work_queue.close()
 
     def execute(self, flow: str, flow_id: str, argument: Json) -> Json:
         """Run `flow` to its end under `flow_id` and give its answer; one that exists there goes on, or has ended.
@@ -103,7 +103,7 @@ class Worker:
         has this id, RefusedError where another version of ours began it, LostError as soon as this process may do
         nothing more with it.
         """
-        if self._inbox.is_of_another_version(flow_id):
+        if self._work_queue.is_of_another_version(flow_id):
             raise RefusedError(
                 f"another version of Goldsmith began {flow_id}, and this one takes other steps",
                 hint="let that version carry it to its end",
@@ -112,7 +112,7 @@ class Worker:
             self._own = flow_id
             if any(within(one, flow_id) for one in self._fenced):
                 self.lose()
-        self._inbox.take(flow_id)
+        self._work_queue.take(flow_id)
         try:
             asyncio.run_coroutine_threadsafe(self.start(flow, flow_id, argument), self._loop).result()
         except error.DBOSConflictingWorkflowError as conflict:
@@ -143,7 +143,7 @@ class Worker:
         found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
         broken = bool(found) and found[0].status in BROKEN
         if broken:
-            self._inbox.abandon(flow_id)
+            self._work_queue.abandon(flow_id)
         return broken
 
     def drain(self) -> None:
@@ -151,7 +151,7 @@ class Worker:
         for _ in range(RECORDING_LOOKS):
             with self._changed:
                 self._changed.wait_for(lambda: not self._carried)
-            if not self._inbox.holds():
+            if not self._work_queue.holds():
                 return
             time.sleep(POLL_SECONDS)
 
@@ -160,7 +160,7 @@ class Worker:
         with self._changed:
             self._leaving = True
             seconds = LOST_SECONDS if self._lost.done() else LEAVE_SECONDS
-            self._changed.wait_for(lambda: not self._acting, timeout=seconds)
+            self._changed.wait_for(lambda: not self._running_steps, timeout=seconds)
 
     def _registered(self, name: str, flow: Flow) -> Body:
         async def body(argument: Json) -> Json:
@@ -177,15 +177,15 @@ class Worker:
     async def act(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call`, which may act; parked for good where the process is leaving."""
         with self._changed:
-            self._acting += not self._leaving
-            leaving = self._leaving
-        if leaving:
+            self._running_steps += not self._leaving
+            orphan = self._leaving
+        if orphan:
             await asyncio.Event().wait()
         try:
             return await call()
         finally:
             with self._changed:
-                self._acting -= 1
+                self._running_steps -= 1
                 self._changed.notify_all()
 
     @contextmanager
@@ -200,7 +200,7 @@ class Worker:
                 self._changed.notify_all()
 
 
-class _Engine(Engine):
+class _Engine(WorkflowEngine):
     """The port, on DBOS."""
 
     def __init__(self, worker: Worker, flow_id: str) -> None:

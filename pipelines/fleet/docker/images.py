@@ -11,7 +11,7 @@ import docker.errors
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.registry.answers import NotFoundError
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from pipelines.fleet.docker.container_spec import Json, repository
 from pipelines.fleet.model import Fleet
 
@@ -102,7 +102,7 @@ def _exact(container: Json) -> str:
     return f"{repository(container['Config']['Image'])}@{container['Image']}"
 
 
-def registered(registry: Registry, fleet: Fleet) -> Configuration:
+def registered(registry: RegistryClient, fleet: Fleet) -> Configuration:
     """What the registries that the fleet deals with say of an image; others are not asked."""
 
     def ask(reference: str) -> Json | None:

@@ -78,7 +78,7 @@ CHECKED = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 ENDED = ("exited", "dead")
 
 
-class Inventory:
+class ContainerInventory:
     """The containers of one engine. What never changes of a container is asked once, the rest in one list.
 
     `recorded`: the names of the members that the fleet was last seen with.

@@ -15,9 +15,9 @@ from pipelines.fleet.docker import compose, container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
 from pipelines.fleet.docker.create import Apart, after_drain, before_drain, connect, find, is_copy, make
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import AT_ONCE, Inventory, Looks, as_inspected, outside
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, Looks, as_inspected, outside
 from pipelines.fleet.health import probe
-from pipelines.fleet.members import Key, Member, Read, Target
+from pipelines.fleet.members import Key, Member, Read, ReplacementImage
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.port import GoneError
@@ -50,7 +50,7 @@ class DockerFleet:
             )
             self.account = str(self.api.info()["Name"])
         self._images = Images(self.api, configuration, login)
-        self._inventory = Inventory(self.api, fleet, self.account, self._images, recorded)
+        self._inventory = ContainerInventory(self.api, fleet, self.account, self._images, recorded)
         self._looks = Looks(self.api)
         self._apart = Apart(self.api, self._images)
 
@@ -72,13 +72,13 @@ class DockerFleet:
         with outside("looking for a container", self.engine):
             return next((one for one in self._inventory.members(member.rpartition("/")[2]) if one.id == member), None)
 
-    def prepare(self, target: Target) -> None:
+    def prepare(self, target: ReplacementImage) -> None:
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
             self._images.forget(target.reference)
             self._images.fetch(target.reference)
 
-    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+    def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Create the new container from the old one's essence; a try that was cut short is begun anew."""
         with outside(f"creating {key.new_name}", self.engine), self._changed():
             old = self._need(key)

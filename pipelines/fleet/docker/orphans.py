@@ -24,7 +24,7 @@ class DockerOrphanSource:
             self.api: Any = docker.APIClient(base_url=engine, version="auto", timeout=ENGINE_TIMEOUT)
             self.name = str(self.api.info()["Name"])
 
-    def leavings(self) -> tuple[Orphan, ...]:
+    def orphans(self) -> tuple[Orphan, ...]:
         """New ones that never became a member, and old ones that are kept."""
         with outside("listing containers", self.engine):
             everything = [self.api.inspect_container(one["Id"]) for one in self.api.containers(all=True)]
@@ -46,10 +46,10 @@ class DockerOrphanSource:
             return Orphan(self.name, "container", container["Id"], name, rollout, expiry)
         return None
 
-    def remove(self, leaving: Orphan) -> None:
+    def remove(self, orphan: Orphan) -> None:
         """Remove a container, with the volumes that were made for it alone."""
-        with outside(f"removing {leaving.name}", self.engine):
+        with outside(f"removing {orphan.name}", self.engine):
             try:
-                self.api.remove_container(leaving.id, force=True, v=True)
+                self.api.remove_container(orphan.id, force=True, v=True)
             except docker.errors.NotFound:
                 return

@@ -11,13 +11,13 @@ from hardening.foundation.errors import ContentError, RefusedError
 from hardening.model import Waiver
 from images.artifact import Release
 from images.context import Context
-from images.registry.client import Manifest, Registry
+from images.registry.client import Manifest, RegistryClient
 from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
 from pipelines.fleet.docker.container_spec import repository
 from pipelines.fleet.golden_status import GoldenStatus
-from pipelines.fleet.members import Member, Provenance, Target, newest
+from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest
 from pipelines.fleet.model import Fleet
 
 
@@ -27,7 +27,7 @@ class ProvenanceReader:
 
     fleet: Fleet
     context: Context
-    registry: Registry
+    registry: RegistryClient
     waivers: tuple[Waiver, ...]
     now: datetime
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class ProvenanceReader:
         because, since = self.golden_status.refused(golden)
         return Provenance(release, base, latest, self.golden_status.left_at(golden, latest), because, since)
 
-    def target(self) -> Target:
+    def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
 
         Raises RefusedError where only the registry knows its release: whoever may push could have written that.
@@ -60,7 +60,7 @@ class ProvenanceReader:
             found = self.registry.get(tag)
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
             golden = self._release(repository(tag), found.digest) or self._base(image)
-            return self._of_ours(Target(f"{repository(tag)}@{found.digest}", found.digest, golden))
+            return self._of_ours(ReplacementImage(f"{repository(tag)}@{found.digest}", found.digest, golden))
         name = self.fleet.replacement.definition or ""
         release = self._channel(name)
         if release is None:
@@ -71,9 +71,9 @@ class ProvenanceReader:
                 key="replacement",
                 hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
             )
-        return self._of_ours(Target(f"{release.repository}@{release.digest}", release.digest, release))
+        return self._of_ours(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
-    def _of_ours(self, target: Target) -> Target:
+    def _of_ours(self, target: ReplacementImage) -> ReplacementImage:
         """The replacement as it is judged now. Raises RefusedError where this ledger never saw its golden image."""
         golden, ledger = target.golden, self.context.ledger
         if golden and not (ledger.release(golden.digest) or ledger.releases_of_content(golden.content)):
@@ -84,7 +84,7 @@ class ProvenanceReader:
             )
         return self.again(target)
 
-    def again(self, target: Target) -> Target:
+    def again(self, target: ReplacementImage) -> ReplacementImage:
         """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
         if target.golden is None:
             return target

@@ -16,11 +16,11 @@ from pipelines.fleet.ec2.inventory import read_fleet, specification
 from pipelines.fleet.ec2.pacing import preferences
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.requests import token
-from pipelines.fleet.members import Target
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.orphans import BACK as BACK_NAME
 from pipelines.fleet.orphans import OWN_LABELS
-from pipelines.fleet.port import Group, Pacing, Pin, Progress, UnderwayError, Watched
+from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
 
 Json = dict[str, Any]
 SYMBOLIC = ("$Latest", "$Default")
@@ -270,12 +270,12 @@ class AutoScalingFleet:
         runs = f"{found['LaunchTemplateId']} version {found['VersionNumber']}"
         return replace(group, cannot_roll=_cannot_roll(shown, found), runs=runs)
 
-    def pin(self, group: Group) -> Pin:
+    def pin(self, group: Group) -> GroupPin:
         """The version of the launch template that the group runs now, by number."""
         template, version, _ = ScalingGroup(self.cloud, group).present()
-        return Pin(template, version)
+        return GroupPin(template, version)
 
-    def begin(self, rollout: str, group: Group, target: Target, pinned: Pin, pacing: Pacing) -> None:
+    def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Start the refresh to a version with the target's image; one that was cancelled is started again, and one
         that ended with its canary is followed by one that goes further.
 
@@ -290,7 +290,7 @@ class AutoScalingFleet:
         version = made.version if made else self._make(at, rollout, group, target, pinned)
         at.refresh(pinned.template, version, asked)
 
-    def hold(self, rollout: str, group: Group, pinned: Pin) -> None:
+    def hold(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Let the group start from the pinned version until the rest of it is rolled.
 
         A refresh that was successful has made its own version the group's, a canary's as well: whatever scales out
@@ -322,7 +322,7 @@ class AutoScalingFleet:
         if made and made.newest and made.newest["Status"] in GOES_ON:
             at.accepted("CancelInstanceRefresh")
 
-    def way_back(self, rollout: str, group: Group, pinned: Pin) -> str:
+    def way_back(self, rollout: str, group: Group, pinned: GroupPin) -> str:
         """Why the group cannot go back to what was pinned; empty where it can."""
         at = ScalingGroup(self.cloud, group)
         template, version, _ = at.present()
@@ -339,7 +339,7 @@ class AutoScalingFleet:
             return f"{image}, the image that {group.name} ran before, is deregistered or disabled"
         return ""
 
-    def roll_back(self, rollout: str, group: Group, pinned: Pin) -> None:
+    def roll_back(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Let AWS roll the refresh back; where it is over, start one to the version that was pinned, by its number.
 
         Raises RefusedError where there is no way back.
@@ -356,7 +356,7 @@ class AutoScalingFleet:
         if stands in GOES_ON and at.accepted("RollbackInstanceRefresh"):
             return
         if not self._is_over(at, rollout):
-            raise UnderwayError(f"waiting for the refresh of {group.name} to end")
+            raise InProgressError(f"waiting for the refresh of {group.name} to end")
         if why := self.way_back(rollout, group, pinned):
             raise RefusedError(why, hint="nothing was done; build and roll what shall run instead")
         kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}
@@ -380,7 +380,7 @@ class AutoScalingFleet:
                 return _Made(template, version, before, tuple(at.refreshes(template, {version, before})))
         return None
 
-    def _make(self, at: ScalingGroup, rollout: str, group: Group, target: Target, pinned: Pin) -> int:
+    def _make(self, at: ScalingGroup, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin) -> int:
         """A version that differs from the pinned one by its image, and allows IMDSv2 only."""
         source = at.version(pinned.template, str(pinned.version))["LaunchTemplateData"]
         metadata = {key: value for key, value in source.get("MetadataOptions", {}).items() if key != "State"}
@@ -397,7 +397,7 @@ class AutoScalingFleet:
         )
         return int(answer["LaunchTemplateVersion"]["VersionNumber"])
 
-    def _hold(self, at: ScalingGroup, pinned: Pin, made: _Made | None) -> None:
+    def _hold(self, at: ScalingGroup, pinned: GroupPin, made: _Made | None) -> None:
         """Let the group name its version by number, so that AWS can bring it back."""
         template, version, said = at.present()
         if template != pinned.template or version not in {pinned.version, made.version if made else 0}:

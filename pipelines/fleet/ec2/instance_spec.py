@@ -47,7 +47,7 @@ class Registered:
 
 
 @dataclass(frozen=True)
-class Shown:
+class InstanceDescription:
     """An instance with what hangs on it. `volumes` are by id; `attributes` as DescribeInstanceAttribute calls them.
 
     `type` is its instance type as DescribeInstanceTypes shows it; `classic` the Classic Load Balancers that it is in.
@@ -158,7 +158,7 @@ class Hung:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReplacementRecord:
     """What is written onto the old instance: for which rollout, what the new one starts from, and what hung on it.
 
     `public`: it was reachable from outside, which nobody can see any more once it is stopped.
@@ -184,7 +184,7 @@ class Kept:
         return {f"{KEPT}{key}": value for key, value in values}
 
 
-def kept_in(tags: Mapping[str, str]) -> Kept | None:
+def kept_in(tags: Mapping[str, str]) -> ReplacementRecord | None:
     """What an instance's tags keep; None where no rollout has begun with it."""
     said = {key.removeprefix(KEPT): value for key, value in tags.items() if key.startswith(KEPT)}
     if "rollout" not in said:
@@ -194,7 +194,7 @@ def kept_in(tags: Mapping[str, str]) -> Kept | None:
         kind, _, number = key.partition("-")
         if number:
             rows[kind].append(said[key].split(" "))
-    return Kept(
+    return ReplacementRecord(
         said["rollout"], said["image"], said["expiry"], said["public"] == "yes",
         Hung(
             volumes={name: (device, ends == "ends") for name, device, ends in rows["volume"]},
@@ -233,7 +233,7 @@ KEY = "key of the root volume"
 GP3 = {"Iops": 3000, "Throughput": 125}  # MiB/s
 
 
-def differences(old: Shown, kept: Kept, new: Shown) -> tuple[str, ...]:
+def differences(old: InstanceDescription, kept: ReplacementRecord, new: InstanceDescription) -> tuple[str, ...]:
     """What differs beyond the image, one line each. What is on its way to the new one counts as its own."""
     was = {**traits(old), "public address": kept.public}
     return (*changed(was, traits(new)), *_missing(old, kept.hung, new))
@@ -245,7 +245,7 @@ def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {was[name]} → {now[name]}" for name in names]
 
 
-def _missing(old: Shown, wanted: Hung, new: Shown) -> list[str]:
+def _missing(old: InstanceDescription, wanted: Hung, new: InstanceDescription) -> list[str]:
     """What hung on the old one and does not on the new; while the old one runs it may still be there."""
     has, had = new.hung(), old.hung() if old.state in RUNNING else Hung()
     lines = []
@@ -264,7 +264,7 @@ def _missing(old: Shown, wanted: Hung, new: Shown) -> list[str]:
     return lines + [f"{name} hangs on it and did not before" for name in more]
 
 
-def traits(shown: Shown) -> dict[str, Any]:
+def traits(shown: InstanceDescription) -> dict[str, Any]:
     """Everything that people chose and that a region can give twice, by what they call it."""
     instance, placement = shown.instance, shown.instance.get("Placement", {})
     metadata = instance.get("MetadataOptions", {})

@@ -13,9 +13,9 @@ from pipelines.fleet.ec2 import requests
 from pipelines.fleet.ec2.instance_spec import (
     KEPT,
     STOPPED,
+    InstanceDescription,
     Json,
-    Kept,
-    Shown,
+    ReplacementRecord,
     differences,
     kept_in,
     own_tags,
@@ -24,7 +24,7 @@ from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, unfit
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.region_client import RegionClient
-from pipelines.fleet.members import Key, Read, Target
+from pipelines.fleet.members import Key, Read, ReplacementImage
 from pipelines.fleet.model import Method, ReplacementStrategy
 from pipelines.fleet.orphans import EXPIRY
 from pipelines.fleet.port import GoneError
@@ -33,7 +33,7 @@ from pipelines.fleet.port import GoneError
 class Ec2Fleet(Ec2Members):
     """The standalone instances of a fleet, each replaced by a new one."""
 
-    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+    def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Write down on the old instance what hangs on it and what comes; beside it, launch the new one.
 
         In place the new one is launched by `start`: it must not run without what it takes over.
@@ -45,7 +45,7 @@ class Ec2Fleet(Ec2Members):
             image = image_of(self.cloud, target, place.region)
             if why := unfit(old, essentials(place.image(image)), ReplacementStrategy.INSTANCE):
                 raise RefusedError(f"{key.old} cannot become {image}: {why}")
-            kept = Kept(key.rollout, image, expiry.astimezone(UTC).isoformat(), old.public, old.hung())
+            kept = ReplacementRecord(key.rollout, image, expiry.astimezone(UTC).isoformat(), old.public, old.hung())
             place.tag([key.old], kept.tags())
         else:
             kept_for(old, key)
@@ -70,14 +70,16 @@ class Ec2Fleet(Ec2Members):
         """The new instance runs, and has what could not exist twice, where the old one is stopped already."""
         place = self.place(key)
         new = self._begun(key, place)
-        old = Shown(place.need(key.old))
+        old = InstanceDescription(place.need(key.old))
         if not old.checked:
-            first = Shown(place.need(new)).primary["NetworkInterfaceId"]  # a further one may be there: it is named
+            first = InstanceDescription(place.need(new)).primary[
+                "NetworkInterfaceId"
+            ]  # a further one may be there: it is named
             off = {"NetworkInterfaceId": first, "SourceDestCheck": {"Value": False}}
             place.ec2.call("ModifyNetworkInterfaceAttribute", **off)
         if key.method is Method.IN_PLACE:
             kept = kept_for(old, key)
-            self._hand_over(place, kept, place.need(new), key.old)
+            self._move_over(place, kept, place.need(new), key.old)
             place.register(new, kept.hung.registrations)
 
     def _begun(self, key: Key, place: RegionClient) -> str:
@@ -93,7 +95,7 @@ class Ec2Fleet(Ec2Members):
             raise OutsideError(f"the new instance of {key.name} ended while it started") from None
         return name
 
-    def _hand_over(self, place: RegionClient, kept: Kept, to: Json, *off: str) -> None:
+    def _move_over(self, place: RegionClient, kept: ReplacementRecord, to: Json, *off: str) -> None:
         """What cannot exist twice goes to an instance, off the other one."""
         moving, hung, name = place.moving(to["InstanceId"], *off), kept.hung, to["InstanceId"]
         for volume, (device, _) in hung.volumes.items():
@@ -101,7 +103,7 @@ class Ec2Fleet(Ec2Members):
         for interface, index in hung.interfaces.items():
             moving.interface(interface, index, hung.cards.get(interface, 0), name)
         for address in hung.addresses:
-            moving.address(address, Shown(to).primary["NetworkInterfaceId"])
+            moving.address(address, InstanceDescription(to).primary["NetworkInterfaceId"])
 
     def read(self, key: Key) -> Read:
         """One look at the new instance."""
@@ -114,7 +116,9 @@ class Ec2Fleet(Ec2Members):
         place = self.place(key)
         new, _ = place.launched(key.rollout, key.member)
         if new:
-            place.register(new["InstanceId"], kept_for(Shown(place.need(key.old)), key).hung.registrations)
+            place.register(
+                new["InstanceId"], kept_for(InstanceDescription(place.need(key.old)), key).hung.registrations
+            )
 
     def retire(self, key: Key, drain: timedelta) -> None:
         """Take the old instance out of its target groups, let it drain, and stop it. Beside it, its addresses move."""
@@ -122,12 +126,12 @@ class Ec2Fleet(Ec2Members):
         old = place.find(key.old)
         if old is None:
             return
-        kept = kept_for(Shown(old), key)
+        kept = kept_for(InstanceDescription(old), key)
         place.deregister(key.old, kept.hung.registrations, drain)
         if key.method is Method.SURGE:
             new, _ = place.launched(key.rollout, key.member)
             if new:
-                self._hand_over(place, kept, new, key.old)
+                self._move_over(place, kept, new, key.old)
         place.stop(key.old, wait=key.method is Method.IN_PLACE)
 
     def swap(self, key: Key) -> None:
@@ -138,7 +142,7 @@ class Ec2Fleet(Ec2Members):
             raise OutsideError(f"the new instance of {key.name} is gone")
         place.untag(_parts(new), [EXPIRY])  # first: nobody may end it with the member's data
         old = place.find(key.old)
-        if old and (volumes := kept_for(Shown(old), key).hung.volumes):
+        if old and (volumes := kept_for(InstanceDescription(old), key).hung.volumes):
             place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(new["InstanceId"], volumes))
 
     def remove_old(self, key: Key) -> None:
@@ -149,7 +153,7 @@ class Ec2Fleet(Ec2Members):
         """The old instance has back what hung on it, runs, and is registered. Raises GoneError."""
         place = self.place(key)
         old = place.need(key.old)
-        kept = kept_in(Shown(old).tags)
+        kept = kept_in(InstanceDescription(old).tags)
         new, _ = place.launched(key.rollout, key.member)
         if kept is None:
             place.start(key.old)
@@ -161,18 +165,18 @@ class Ec2Fleet(Ec2Members):
             self._give_back(place, kept, key.old, *off)
         place.start(key.old)
         if key.method is Method.SURGE:
-            self._hand_over(place, kept, old, *off)
+            self._move_over(place, kept, old, *off)
         place.register(key.old, kept.hung.registrations)
 
-    def _give_back(self, place: RegionClient, kept: Kept, old: str, *off: str) -> None:
+    def _give_back(self, place: RegionClient, kept: ReplacementRecord, old: str, *off: str) -> None:
         """What could not exist twice goes back to the stopped old instance before it starts."""
-        if Shown(place.need(old)).state in STOPPED:
+        if InstanceDescription(place.need(old)).state in STOPPED:
             place.until_state(old, "stopped")
-        self._hand_over(place, kept, place.need(old), *off)
+        self._move_over(place, kept, place.need(old), *off)
         if kept.hung.volumes:
             place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(old, kept.hung.volumes))
 
-    def _unmake(self, key: Key, place: RegionClient, new: Json, kept: Kept) -> None:
+    def _unmake(self, key: Key, place: RegionClient, new: Json, kept: ReplacementRecord) -> None:
         """The new instance is no member any more; where it holds what is the old one's, it is stopped first."""
         place.tag(_parts(new), {EXPIRY: kept.expiry})
         if key.method is Method.IN_PLACE:
@@ -184,22 +188,22 @@ class Ec2Fleet(Ec2Members):
         place = self.place(key)
         new, _ = place.launched(key.rollout, key.member)
         if new:
-            if held := Shown(new).hung().volumes:
+            if held := InstanceDescription(new).hung().volumes:
                 raise OutsideError(f"{new['InstanceId']} holds {', '.join(held)}", hint="revive the old one first")
             place.deregister(new["InstanceId"], place.registrations(new), timedelta())
-            if not Shown(new).root_ends:
-                ends = {Shown(new).root: (new["RootDeviceName"], True)}
+            if not InstanceDescription(new).root_ends:
+                ends = {InstanceDescription(new).root: (new["RootDeviceName"], True)}
                 place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(new["InstanceId"], ends))
             place.terminate(new["InstanceId"])
         if old := place.find(key.old):
-            place.untag([key.old], [tag for tag in Shown(old).tags if tag.startswith(KEPT)])
+            place.untag([key.old], [tag for tag in InstanceDescription(old).tags if tag.startswith(KEPT)])
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image."""
         place = self.place(key)
         new, _ = place.launched(key.rollout, key.member)
         old = place.find(key.old)
-        kept = kept_in(Shown(old).tags) if old else None
+        kept = kept_in(InstanceDescription(old).tags) if old else None
         if old is None or new is None or kept is None:
             return ()
         return differences(place.shown(old), kept, place.shown(new))
@@ -213,6 +217,6 @@ class Ec2Fleet(Ec2Members):
 
 def _parts(instance: Json) -> list[str]:
     """An instance with what was launched with it."""
-    shown = Shown(instance)
+    shown = InstanceDescription(instance)
     parts = [shown.id, shown.root, str(shown.primary.get("NetworkInterfaceId", ""))]
     return [one for one in parts if one]

@@ -11,7 +11,7 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.tags import as_dict
 from images.ledger import Made
-from pipelines.fleet.ec2.instance_spec import Json, Shown, is_member
+from pipelines.fleet.ec2.instance_spec import InstanceDescription, Json, is_member
 from pipelines.fleet.ec2.moving import of_instance
 from pipelines.fleet.ec2.region_client import RegionClient, portions
 from pipelines.fleet.members import Unread
@@ -45,7 +45,7 @@ GROUP = "aws:autoscaling:groupName"
 
 
 @dataclass(frozen=True)
-class Found:
+class RunningInstance:
     """One instance that runs. `image` is the one whose disk it runs from, `release` the digest that its tags tell.
 
     `group` is the Auto Scaling group it is in.
@@ -53,7 +53,7 @@ class Found:
 
     account: str
     region: str
-    shown: Shown
+    shown: InstanceDescription
     image: str
     release: str
     healthy: bool
@@ -77,13 +77,13 @@ class Template:
 class Inventory:
     """All that was found, and where nothing could be read."""
 
-    instances: tuple[Found, ...] = ()
+    instances: tuple[RunningInstance, ...] = ()
     groups: tuple[tuple[str, str, Json], ...] = ()
     templates: tuple[Template, ...] = ()
     unread: tuple[Unread, ...] = ()
 
     @property
-    def standalone(self) -> tuple[Found, ...]:
+    def standalone(self) -> tuple[RunningInstance, ...]:
         """The instances that are in no group and that no rollout is still preparing."""
         return tuple(one for one in self.instances if is_member(one.shown.tags, one.shown.state))
 
@@ -130,7 +130,7 @@ class _Reading:
         tags = as_dict(one.get("Tags", ()))
         return all(tags.get(key) == value for key, value in self.fleet.selector.items())
 
-    def instances(self) -> Iterator[Found]:
+    def instances(self) -> Iterator[RunningInstance]:
         """The instances of the selector that run, with how they are."""
         running = {"Name": "instance-state-name", "Values": ["pending", "running"]}
         pages = self.place.ec2.pages("DescribeInstances", "Reservations", Filters=[*self._selected(), running])
@@ -143,16 +143,18 @@ class _Reading:
         types, classic, images = self.place.types(found.values()), self.place.balancers.classic(), self._images()
         for name, one in sorted(found.items()):
             places = of_instance(one, registered)
-            shown = Shown(one, volumes, {}, places, types.get(one["InstanceType"], {}), classic.get(name, ()))
+            shown = InstanceDescription(
+                one, volumes, {}, places, types.get(one["InstanceType"], {}), classic.get(name, ())
+            )
             image = self._image_of(shown, images)
             known = images[image].release if image in images else None
             serves = all(place.state in ("healthy", "unused") for place in places)
-            yield Found(
+            yield RunningInstance(
                 self.place.account, self.place.region, shown, image, known.digest if known else "",
                 name in checked and serves, shown.tags.get(GROUP, ""),
             )  # fmt: skip
 
-    def _image_of(self, shown: Shown, images: Mapping[str, Ami]) -> str:
+    def _image_of(self, shown: InstanceDescription, images: Mapping[str, Ami]) -> str:
         """The image that a root volume is made of, by its snapshot: a volume that was put back tells more than the id.
 
         Where none of our images has that snapshot, it is the snapshot itself, or the volume: nothing is known of those.

@@ -8,13 +8,13 @@ from dataclasses import replace
 from hardening.foundation.errors import OutsideError
 from images.aws.cloud import Cloud
 from images.aws.requests import BOOT
-from pipelines.fleet.ec2.instance_spec import KEPT, Json, Kept, Shown, kept_in
-from pipelines.fleet.ec2.inventory import Found, Inventory, Template, read_fleet, regions_of
+from pipelines.fleet.ec2.instance_spec import KEPT, InstanceDescription, Json, ReplacementRecord, kept_in
+from pipelines.fleet.ec2.inventory import Inventory, RunningInstance, Template, read_fleet, regions_of
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import Key, Member, Read, Seen, Target, protection
+from pipelines.fleet.members import Key, Member, Read, ReplacementImage, Seen, protection
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.orphans import MEMBER
 
@@ -49,7 +49,7 @@ class Ec2Members:
         templates = [self._template(one) for one in inventory.templates]
         return Seen((*alone, *grouped, *templates), inventory.unread)
 
-    def _grouped(self, found: Found) -> Member:
+    def _grouped(self, found: RunningInstance) -> Member:
         """An instance of an Auto Scaling group, which the group replaces."""
         one = self.member(found, f"{found.account}/{found.region}/ec2/{found.shown.id}")
         why = f"the Auto Scaling group {found.group} rolls it"
@@ -74,7 +74,7 @@ class Ec2Members:
         there = self._described(read_fleet(self.fleet, self.cloud, (account, region)))
         return next((one for one in there if one.id == member), None)
 
-    def _members(self, found: Sequence[Found]) -> Iterator[Member]:
+    def _members(self, found: Sequence[RunningInstance]) -> Iterator[Member]:
         """The instances as members. One that took another's place has its id, whoever else copied its tags."""
         taken: set[str] = set()
         for one in sorted(found, key=lambda one: one.shown.since):
@@ -83,7 +83,7 @@ class Ec2Members:
             yield self.member(one, own if name in taken else name)
             taken.add(name)
 
-    def member(self, found: Found, name: str) -> Member:
+    def member(self, found: RunningInstance, name: str) -> Member:
         """An instance as the engine knows it, under the id `name`."""
         shown = found.shown
         until, wrong = protection(self.fleet.limits.do_not_disrupt, shown.tags)
@@ -107,7 +107,7 @@ class Ec2Members:
         """What is known of every image of ours before one is chosen."""
         return {**BOOT, "Encrypted": self.cloud.aws.encrypted}
 
-    def prepare(self, target: Target) -> None:
+    def prepare(self, target: ReplacementImage) -> None:
         """See that a release is there in every region. Raises RefusedError where it is not what was signed."""
         if is_image(target):
             return
@@ -148,7 +148,7 @@ def _group(account: str, region: str, name: str) -> str:
     return f"{account}/{region}/autoscaling/{name}"
 
 
-def kept_for(old: Shown, key: Key) -> Kept:
+def kept_for(old: InstanceDescription, key: Key) -> ReplacementRecord:
     """What was written onto the old instance. Raises OutsideError where it is not this rollout's."""
     kept = kept_in(old.tags)
     if kept is None or kept.rollout != key.rollout:

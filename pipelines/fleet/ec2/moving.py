@@ -9,7 +9,7 @@ from typing import Any
 from hardening.foundation.errors import OutsideError
 from images.aws.client import AwsError, Client, Clients
 from pipelines.fleet.ec2 import requests
-from pipelines.fleet.ec2.instance_spec import Json, Registered, Registration, Shown
+from pipelines.fleet.ec2.instance_spec import InstanceDescription, Json, Registered, Registration
 
 
 class Balancers:
@@ -60,7 +60,7 @@ class Balancers:
 
 def of_instance(instance: Json, registered: Iterable[Registered]) -> tuple[Registration, ...]:
     """Where an instance is registered, and how it is there."""
-    addresses = dict(Shown(instance).addresses())
+    addresses = dict(InstanceDescription(instance).addresses())
     here = [one for one in registered if one.vpc == instance.get("VpcId")]
     own = [one.place for one in here if one.target == instance["InstanceId"]]
     own += [replace(one.place, address=addresses[one.target]) for one in here if one.target in addresses]

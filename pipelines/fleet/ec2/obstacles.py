@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.fleet.ec2.instance_spec import FIRST, TAGS_AT_MOST, Json, Kept, Shown
+from pipelines.fleet.ec2.instance_spec import FIRST, TAGS_AT_MOST, InstanceDescription, Json, ReplacementRecord
 from pipelines.fleet.model import Ec2, ReplacementStrategy
 
 CARDS = ("interface", "efa", "efa-only")
@@ -17,7 +17,7 @@ INSTEAD = 'set ec2.way = "root_volume"'
 ANEW = 'set ec2.way = "instance"'
 
 
-def forced_in_place(shown: Shown, way: ReplacementStrategy) -> tuple[str, ...]:
+def forced_in_place(shown: InstanceDescription, way: ReplacementStrategy) -> tuple[str, ...]:
     """What of an instance cannot exist twice; an Elastic IP moves between running instances and forces nothing."""
     if way is ReplacementStrategy.ROOT_VOLUME:
         return ("its root volume is replaced in place, which reboots it",)
@@ -28,12 +28,12 @@ def forced_in_place(shown: Shown, way: ReplacementStrategy) -> tuple[str, ...]:
     return (*volumes, *(f"the network interface {name}" for name in sorted(hung.interfaces)), *places)
 
 
-def cannot_roll(shown: Shown, how: Ec2, image: Json) -> str:
+def cannot_roll(shown: InstanceDescription, how: Ec2, image: Json) -> str:
     """Why an instance cannot be replaced at all; empty when it can. `image`: what is known of the one that comes."""
     return next(_obstacles(shown, how), "") or unfit(shown, image, how.way)
 
 
-def _obstacles(shown: Shown, how: Ec2) -> Iterator[str]:
+def _obstacles(shown: InstanceDescription, how: Ec2) -> Iterator[str]:
     instance = shown.instance
     if instance.get("RootDeviceType", "ebs") != "ebs":
         yield "its root device is an instance store, which does not outlive a stop"
@@ -48,7 +48,7 @@ def _obstacles(shown: Shown, how: Ec2) -> Iterator[str]:
         yield from _not_carried(shown, how)
 
 
-def _not_carried(shown: Shown, how: Ec2) -> Iterator[str]:
+def _not_carried(shown: InstanceDescription, how: Ec2) -> Iterator[str]:
     """What a new instance would not have, or what a stop would take from the old one that is kept."""
     instance = shown.instance
     if instance.get("InstanceLifecycle"):
@@ -68,12 +68,12 @@ def _not_carried(shown: Shown, how: Ec2) -> Iterator[str]:
             yield f"{kind}, which a running instance does not take: {INSTEAD}"
     if instance.get("MaintenanceOptions", {}).get("RebootMigration") == "disabled":
         yield f"its maintenance option RebootMigration is disabled, which a launch cannot ask for: {INSTEAD}"
-    taken = len(shown.tags) + len(Kept("", "", "", False, shown.hung()).tags())
+    taken = len(shown.tags) + len(ReplacementRecord("", "", "", False, shown.hung()).tags())
     if taken > TAGS_AT_MOST:
         yield f"it has no room for the tags that a replacement needs: {taken} of 50"
 
 
-def _kept_address(shown: Shown, how: Ec2) -> str:
+def _kept_address(shown: InstanceDescription, how: Ec2) -> str:
     """A private address of the first interface that is part of the member; empty where there is none.
 
     An interface that outlives its instance was made by a person, for its address. So were prefixes, and addresses that
@@ -91,7 +91,7 @@ def _kept_address(shown: Shown, how: Ec2) -> str:
     return ", ".join(one for one in found if one)
 
 
-def unfit(shown: Shown, image: Json, way: ReplacementStrategy) -> str:
+def unfit(shown: InstanceDescription, image: Json, way: ReplacementStrategy) -> str:
     """Why an image cannot be an instance's, or could not be taken back; empty where it can. What is unknown fits."""
     found = [
         *_unsupported(shown, image),
@@ -100,7 +100,7 @@ def unfit(shown: Shown, image: Json, way: ReplacementStrategy) -> str:
     return found[0] if found else ""
 
 
-def _unsupported(shown: Shown, image: Json) -> Iterator[str]:
+def _unsupported(shown: InstanceDescription, image: Json) -> Iterator[str]:
     """What the instance's type does not support."""
     kind, name = shown.type, shown.instance.get("InstanceType")
     if not kind:
@@ -116,7 +116,7 @@ def _unsupported(shown: Shown, image: Json) -> Iterator[str]:
         yield f"{name} needs ENA, which the image does not support"
 
 
-def _no_way_back(shown: Shown, image: Json) -> Iterator[str]:
+def _no_way_back(shown: InstanceDescription, image: Json) -> Iterator[str]:
     """What EC2 refuses of a new root volume, or would not undo when the old one comes back."""
     instance, kind = shown.instance, shown.type
     if kind.get("BareMetal") and not str(instance["InstanceType"]).startswith("mac"):
@@ -160,7 +160,7 @@ def boots(image: Json, kind: Mapping[str, Any]) -> str:
     return str(said or ("uefi" if image.get("Architecture") == "arm64" else "legacy-bios"))
 
 
-def lost_by_stop(shown: Shown) -> list[str]:
+def lost_by_stop(shown: InstanceDescription) -> list[str]:
     """What a stop and a start would take from an instance, or what keeps it from stopping."""
     found = []
     if shown.instance.get("InstanceLifecycle"):

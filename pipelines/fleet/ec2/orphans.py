@@ -8,7 +8,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.client import Clients
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
-from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, Json, Shown, kept_in
+from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, kept_in
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.ec2.requests import is_launched
 from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Orphan
@@ -25,7 +25,7 @@ class Ec2OrphanSource:
         self.places = {f"{account}/{region}": RegionClient(clients, account, region) for account, region in places}
         self.ledger = ledger
 
-    def leavings(self) -> tuple[Orphan, ...]:
+    def orphans(self) -> tuple[Orphan, ...]:
         """Instances that never became a member or were kept, then volumes that hang nowhere."""
         return tuple(
             one
@@ -33,13 +33,13 @@ class Ec2OrphanSource:
             for one in _read(where, place, volumes_of(self.ledger, place))
         )
 
-    def remove(self, leaving: Orphan) -> None:
+    def remove(self, orphan: Orphan) -> None:
         """Remove one thing."""
-        place = self.places[leaving.where]
-        if leaving.kind == "instance":
-            place.terminate(leaving.id)
+        place = self.places[orphan.where]
+        if orphan.kind == "instance":
+            place.terminate(orphan.id)
         else:
-            place.delete_volume(leaving.id)
+            place.delete_volume(orphan.id)
 
 
 def volumes_of(ledger: Ledger, place: RegionClient) -> frozenset[str]:
@@ -49,7 +49,7 @@ def volumes_of(ledger: Ledger, place: RegionClient) -> frozenset[str]:
 
 def _held(instance: Json) -> str:
     """Why an instance with the tags of a rollout stays; empty where it may go."""
-    shown = Shown(instance)
+    shown = InstanceDescription(instance)
     if not is_launched(instance, shown.tags.get(ROLLOUT, ""), shown.tags.get(MEMBER, ""), TRIES):
         return NOT_LAUNCHED
     volumes = ", ".join(shown.hung().volumes)
@@ -88,7 +88,7 @@ class _Region:
     def _kept_ones(self) -> Iterator[Orphan]:
         """Old ones that stand stopped: they hold what they held."""
         for one in self._instances([{"Name": "tag-key", "Values": [f"{KEPT}rollout"]}]):
-            shown = Shown(one)
+            shown = InstanceDescription(one)
             kept = kept_in(shown.tags)
             if kept is None:
                 continue

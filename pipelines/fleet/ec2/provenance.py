@@ -17,16 +17,16 @@ from images.aws.statement import proof_of, public_key
 from images.context import Context
 from images.release.revocations import revoked
 from pipelines.fleet.golden_status import GoldenStatus
-from pipelines.fleet.members import Member, Provenance, Target
+from pipelines.fleet.members import Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet
 
 
-def is_image(target: Target) -> bool:
+def is_image(target: ReplacementImage) -> bool:
     """Whether a target is one very image, as what a rollback goes to is, and no release."""
     return target.reference.startswith("ami-")
 
 
-def image_of(cloud: Cloud, target: Target, region: str) -> str:
+def image_of(cloud: Cloud, target: ReplacementImage, region: str) -> str:
     """The id of the image that a target is in a region.
 
     Raises OutsideError where there is none, and RefusedError where it is not what was signed.
@@ -45,7 +45,7 @@ def image_of(cloud: Cloud, target: Target, region: str) -> str:
 
 
 @dataclass
-class AmiOrigins:
+class AmiProvenance:
     """Answers for one judging of one EC2 fleet; each region's images are read once."""
 
     fleet: Fleet
@@ -69,7 +69,7 @@ class AmiOrigins:
         because, since = self.golden_status.refused(release)
         return Provenance(release, None, latest, self.golden_status.left_at(release, latest), because, since)
 
-    def target(self) -> Target:
+    def target(self) -> ReplacementImage:
         """What the fleet's members become: the release that the channel names at home. Raises ContentError."""
         name, channel = self.fleet.replacement.definition or "", self.fleet.replacement.channel
         release = self._latest(name)
@@ -79,15 +79,15 @@ class AmiOrigins:
                 file=f"pipelines/fleets/{self.fleet.name}.toml", key="replacement",
                 hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
             )  # fmt: skip
-        return self.again(Target(f"{release.repository}@{release.digest}", release.digest, release))
+        return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
-    def again(self, target: Target) -> Target:
+    def again(self, target: ReplacementImage) -> ReplacementImage:
         """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
         if target.golden is None:
             return target
         known = self.context.ledger.release(target.golden.digest) or target.golden
         golden = self.golden_status.dated(self._tagged(known)) or known
-        return Target(target.reference, target.digest, golden, self.golden_status.forbidden(golden))
+        return ReplacementImage(target.reference, target.digest, golden, self.golden_status.forbidden(golden))
 
     @property
     def _cloud(self) -> Cloud:

@@ -10,11 +10,11 @@ from typing import Any
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
 from images.aws.client import AwsError, Clients
 from images.aws.tags import as_list
-from pipelines.fleet.ec2.instance_spec import ENDED, Json, Registration, Shown
+from pipelines.fleet.ec2.instance_spec import ENDED, InstanceDescription, Json, Registration
 from pipelines.fleet.ec2.moving import Balancers, Moving, of_instance
 from pipelines.fleet.ec2.requests import is_launched
 from pipelines.fleet.orphans import MEMBER, ROLLOUT
-from pipelines.fleet.port import GoneError, UnderwayError
+from pipelines.fleet.port import GoneError, InProgressError
 
 ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
 PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped"}
@@ -68,17 +68,17 @@ class RegionClient:
         alive = [one for one in found if one["State"]["Name"] not in ENDED]
         return (alive[0] if alive else None), len(found) - len(alive)
 
-    def shown(self, instance: Json) -> Shown:
+    def shown(self, instance: Json) -> InstanceDescription:
         """An instance with all that hangs on it."""
         mine = [{"Name": "attachment.instance-id", "Values": [instance["InstanceId"]]}]
         volumes = {one["VolumeId"]: one for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=mine)}
         kind = self.types([instance])[instance["InstanceType"]]
-        return Shown(instance, volumes, self._attributes(instance), self.registrations(instance), kind)
+        return InstanceDescription(instance, volumes, self._attributes(instance), self.registrations(instance), kind)
 
     def _attributes(self, instance: Json) -> dict[str, Any]:
         name = instance["InstanceId"]
         found = {key: self.attribute(name, key) for key in ATTRIBUTES}
-        first = Shown(instance).primary.get("NetworkInterfaceId", "")
+        first = InstanceDescription(instance).primary.get("NetworkInterfaceId", "")
         asked = [{"Name": "network-interface-id", "Values": [first]}]
         addresses = self.ec2.call("DescribeAddresses", Filters=asked)["Addresses"] if first else []
         found["addresses"] = tuple(one["AllocationId"] for one in addresses)
@@ -184,7 +184,7 @@ class RegionClient:
         try:
             return self.clients.until(done, what, within=MOMENT)
         except LateError:
-            raise UnderwayError(f"waiting for {what}") from None
+            raise InProgressError(f"waiting for {what}") from None
 
     def console(self, instance: str) -> str:
         """The last lines that an instance wrote to its console, as far as the service has them by now."""

@@ -8,7 +8,16 @@ from typing import Any
 
 from hardening.foundation.hashing import digest_of
 from images.aws.tags import as_list
-from pipelines.fleet.ec2.instance_spec import FIRST, SETTINGS, Json, Kept, Registration, Shown, options, persons_tags
+from pipelines.fleet.ec2.instance_spec import (
+    FIRST,
+    SETTINGS,
+    InstanceDescription,
+    Json,
+    Registration,
+    ReplacementRecord,
+    options,
+    persons_tags,
+)
 
 PLACEMENT = ("AvailabilityZone", "Tenancy", "GroupName", "PartitionNumber", "HostId", "HostResourceGroupArn")
 WITH_IOPS = ("gp3", "io1", "io2")
@@ -25,7 +34,9 @@ def is_launched(instance: Json, rollout: str, member: str, tries: int) -> bool:
     return instance.get("ClientToken") in tokens
 
 
-def run_instances(old: Shown, kept: Kept, image: Json, client_token: str, own: Mapping[str, str]) -> Json:
+def run_instances(
+    old: InstanceDescription, kept: ReplacementRecord, image: Json, client_token: str, own: Mapping[str, str]
+) -> Json:
     """One instance like `old` from another image. Metadata by IMDSv2 only, whatever the old one allowed."""
     instance = old.instance
     asked: Json = {
@@ -54,7 +65,7 @@ def run_instances(old: Shown, kept: Kept, image: Json, client_token: str, own: M
     return {**asked, **_options(old)}
 
 
-def _options(old: Shown) -> Json:
+def _options(old: InstanceDescription) -> Json:
     """What the old one's launch chose beside the service's defaults. Some types refuse even to be told theirs."""
     instance, usual, cores = old.instance, options({}), old.type.get("VCpuInfo", {})
     chosen = options(instance)
@@ -76,7 +87,7 @@ def _options(old: Shown) -> Json:
     return {found[name][0]: found[name][1] for name in differs if name != "CPU options" or cpu != plain}
 
 
-def _interface(old: Shown, kept: Kept) -> Json:
+def _interface(old: InstanceDescription, kept: ReplacementRecord) -> Json:
     """The first interface: where the old one's is, reachable from outside where the old one was."""
     asked: Json = {
         "DeviceIndex": 0,
@@ -94,7 +105,7 @@ def _interface(old: Shown, kept: Kept) -> Json:
     return asked if kind == "interface" else {**asked, "InterfaceType": kind}
 
 
-def _root(old: Shown, image: Json) -> Json:
+def _root(old: InstanceDescription, image: Json) -> Json:
     """The root volume: as large and fast as the old one's, never smaller than the image; by the same key."""
     volume, device = old.volumes.get(old.root, {}), image["RootDeviceName"]
     least = next(one["Ebs"].get("VolumeSize", 0) for one in image["BlockDeviceMappings"] if one["DeviceName"] == device)
@@ -118,7 +129,7 @@ def _metadata(instance: Json) -> Json:
     return {**{key: options[key] for key in SETTINGS if key in options}, "HttpTokens": "required"}
 
 
-def _tagged(old: Shown, own: Mapping[str, str]) -> list[Json]:
+def _tagged(old: InstanceDescription, own: Mapping[str, str]) -> list[Json]:
     """People's tags and ours, from the first moment."""
     root, first = old.volumes.get(old.root, {}), old.primary
     given = {

@@ -18,9 +18,9 @@ from pipelines.fleet.ec2.instance_spec import (
     RUNNING,
     STOPPED,
     Hung,
+    InstanceDescription,
     Json,
-    Kept,
-    Shown,
+    ReplacementRecord,
     changed,
     kept_in,
     own_tags,
@@ -32,10 +32,10 @@ from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.orphans import volumes_of
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.region_client import RegionClient
-from pipelines.fleet.members import Key, Read, Target
+from pipelines.fleet.members import Key, Read, ReplacementImage
 from pipelines.fleet.model import ReplacementStrategy
 from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
-from pipelines.fleet.port import UnderwayError
+from pipelines.fleet.port import InProgressError
 
 UNDER_WAY = ("pending", "in-progress", "failing", "failing-detached")
 FAILED = ("failed", "failed-detached")
@@ -45,7 +45,7 @@ CHECKED = timedelta(minutes=2)  # EC2 User Guide, "Status checks": they run ever
 class RootVolumeFleet(Ec2Members):
     """The standalone instances of a fleet, each replaced inside: the instance stays, its root volume does not."""
 
-    def create(self, key: Key, target: Target, expiry: datetime) -> None:
+    def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Write down on the instance which root volume it has and which image comes. Raises RefusedError."""
         place = self.place(key)
         shown = place.shown(place.need(key.old))
@@ -56,9 +56,9 @@ class RootVolumeFleet(Ec2Members):
         self._refuse_unfit(place, shown, image)
         held = Hung(volumes=_root_of(shown), registrations=shown.registrations)
         until = expiry.astimezone(UTC).isoformat()
-        place.tag([key.old], Kept(key.rollout, image["ImageId"], until, shown.public, held).tags())
+        place.tag([key.old], ReplacementRecord(key.rollout, image["ImageId"], until, shown.public, held).tags())
 
-    def _refuse_unfit(self, place: RegionClient, shown: Shown, image: Json) -> None:
+    def _refuse_unfit(self, place: RegionClient, shown: InstanceDescription, image: Json) -> None:
         """Raise RefusedError, before anything is drained, for what EC2 refuses or what could not go back."""
         comes, was = essentials(image), shown.volumes[shown.root]
         if not was.get("Encrypted") and not comes["Encrypted"]:
@@ -70,29 +70,29 @@ class RootVolumeFleet(Ec2Members):
         """Take the instance out of its target groups and let it drain; it is still what it was."""
         place = self.place(key)
         if found := place.find(key.old):
-            place.deregister(key.old, kept_for(Shown(found), key).hung.registrations, drain)
+            place.deregister(key.old, kept_for(InstanceDescription(found), key).hung.registrations, drain)
 
     def start(self, key: Key) -> None:
         """Replace the root volume, wait until that is done, and register the instance again."""
         place = self.place(key)
-        kept = kept_for(Shown(place.need(key.old)), key)
+        kept = kept_for(InstanceDescription(place.need(key.old)), key)
         self._replace(key, place, kept)
-        shown = Shown(place.need(key.old))
+        shown = InstanceDescription(place.need(key.old))
         if shown.root in ("", *kept.hung.volumes):
-            raise UnderwayError(f"waiting for {key.old} to show its new root volume")
+            raise InProgressError(f"waiting for {key.old} to show its new root volume")
         self._note(key, place, *kept.hung.volumes, shown.root)
         place.tag([*kept.hung.volumes], own_tags(key.rollout, key.member, kept.expiry))
         was = place.volume(next(iter(kept.hung.volumes)))
         place.tag([shown.root], {**persons_tags(was.get("Tags")), ROLLOUT: key.rollout, MEMBER: key.member})
         place.register(key.old, kept.hung.registrations)
 
-    def _replace(self, key: Key, place: RegionClient, kept: Kept) -> None:
+    def _replace(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
         """One task that replaces it, begun once, and looked at before the instance is: that shows it a bit later."""
         if not self._tasks(key, place):
             self._ask(key, place, {"ImageId": kept.image}, requests.token(key.rollout, key.member, "root", 0), kept)
         self._succeeded(key, place)
 
-    def _ask(self, key: Key, place: RegionClient, source: dict[str, str], token: str, kept: Kept) -> None:
+    def _ask(self, key: Key, place: RegionClient, source: dict[str, str], token: str, kept: ReplacementRecord) -> None:
         own = own_tags(key.rollout, key.member, kept.expiry)
         place.ec2.call("CreateReplaceRootVolumeTask", **requests.replace_root(key.old, source, token, own))
 
@@ -124,8 +124,8 @@ class RootVolumeFleet(Ec2Members):
         """One look at the instance, with its new root volume."""
         place = self.place(key)
         found = place.find(key.old)
-        kept = kept_in(Shown(found).tags) if found else None
-        if found and kept and Shown(found).root in kept.hung.volumes:
+        kept = kept_in(InstanceDescription(found).tags) if found else None
+        if found and kept and InstanceDescription(found).root in kept.hung.volumes:
             return Read(False, f"{key.old} still has its old root volume")
         seen = self.read_old(key)
         if seen.good and found and self._stale(key, place, found):
@@ -151,11 +151,11 @@ class RootVolumeFleet(Ec2Members):
         """Delete the old root volume, and what was written about it."""
         place = self.place(key)
         found = place.find(key.old)
-        kept = kept_in(Shown(found).tags) if found else None
+        kept = kept_in(InstanceDescription(found).tags) if found else None
         if found is None or kept is None or kept.rollout != key.rollout:
             return
         for volume in kept.hung.volumes:
-            if volume == Shown(found).root:
+            if volume == InstanceDescription(found).root:
                 raise OutsideError(f"{volume} is the root volume of {key.old} still, and not removed")
             place.delete_volume(volume)
         self._forget(place, found, KEPT)
@@ -163,21 +163,21 @@ class RootVolumeFleet(Ec2Members):
     def revive(self, key: Key) -> None:
         """The old root volume is in its place again, and the instance runs and is registered."""
         place = self.place(key)
-        shown = Shown(place.need(key.old))
+        shown = InstanceDescription(place.need(key.old))
         kept = kept_in(shown.tags)
         if kept is None:
             place.start(key.old)
             return
         if self._tasks(key, place) and shown.state in RUNNING:
             self._ended(key, place, back=False)
-            shown = Shown(place.need(key.old))
+            shown = InstanceDescription(place.need(key.old))
         if shown.root not in kept.hung.volumes:
             self._put_back(key, place, shown, kept)
         place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(key.old, kept.hung.volumes))
         place.start(key.old)
         place.register(key.old, kept.hung.registrations)
 
-    def _put_back(self, key: Key, place: RegionClient, shown: Shown, kept: Kept) -> None:
+    def _put_back(self, key: Key, place: RegionClient, shown: InstanceDescription, kept: ReplacementRecord) -> None:
         """The old root volume takes the place of the new one, which is marked for the reaper."""
         place.deregister(key.old, kept.hung.registrations, timedelta())
         if not shown.root:
@@ -191,8 +191,8 @@ class RootVolumeFleet(Ec2Members):
             volume, token = next(iter(kept.hung.volumes)), requests.token(key.rollout, key.member, "back", len(tasks))
             self._ask(key, place, {"VolumeId": volume}, token, kept)
         self._succeeded(key, place, back=True)
-        if Shown(place.need(key.old)).root not in kept.hung.volumes:
-            raise UnderwayError(f"waiting for {key.old} to show its old root volume")
+        if InstanceDescription(place.need(key.old)).root not in kept.hung.volumes:
+            raise InProgressError(f"waiting for {key.old} to show its old root volume")
 
     def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
         """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""
@@ -201,13 +201,13 @@ class RootVolumeFleet(Ec2Members):
                 Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
             )
 
-    def _attach(self, key: Key, place: RegionClient, kept: Kept) -> None:
+    def _attach(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
         """A task left the instance without any root volume: it stops, and gets its own again, if a stop costs nothing.
 
         Raises OutsideError where it would: then a person decides.
         """
         (volume, (device, _)), *_ = kept.hung.volumes.items()
-        if Shown(place.need(key.old)).state not in STOPPED:
+        if InstanceDescription(place.need(key.old)).state not in STOPPED:
             shown = place.shown(place.need(key.old))
             protected = ["its protection from being stopped"] if place.attribute(key.old, "disableApiStop") else []
             if lost := [*lost_by_stop(shown), *protected]:
@@ -222,8 +222,8 @@ class RootVolumeFleet(Ec2Members):
         """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`."""
         place = self.place(key)
         found = place.find(key.old)
-        kept = kept_in(Shown(found).tags) if found else None
-        if found and kept and Shown(found).root not in kept.hung.volumes:
+        kept = kept_in(InstanceDescription(found).tags) if found else None
+        if found and kept and InstanceDescription(found).root not in kept.hung.volumes:
             raise OutsideError(f"{key.old} has not got back its root volume", hint="revive the old one first")
         old = kept.hung.volumes if kept else {}
         ours = volumes_of(self.cloud.ledger, place)  # a tag can be put on any volume
@@ -238,11 +238,11 @@ class RootVolumeFleet(Ec2Members):
         """What differs between old and new root volume beyond what is on them; all else is the same instance's."""
         place = self.place(key)
         found = place.find(key.old)
-        kept = kept_in(Shown(found).tags) if found else None
-        if found is None or kept is None or Shown(found).root in ("", *kept.hung.volumes):
+        kept = kept_in(InstanceDescription(found).tags) if found else None
+        if found is None or kept is None or InstanceDescription(found).root in ("", *kept.hung.volumes):
             return ()
         was = root_traits(place.volume(next(iter(kept.hung.volumes))))
-        now = root_traits(place.volume(Shown(found).root))
+        now = root_traits(place.volume(InstanceDescription(found).root))
         return tuple(changed(was, now))
 
     def log(self, key: Key) -> str:
@@ -252,10 +252,12 @@ class RootVolumeFleet(Ec2Members):
 
     def _forget(self, place: RegionClient, instance: Json, *begins: str) -> None:
         """Take off an instance what was written onto it."""
-        place.untag([instance["InstanceId"]], [tag for tag in Shown(instance).tags if tag.startswith(begins)])
+        place.untag(
+            [instance["InstanceId"]], [tag for tag in InstanceDescription(instance).tags if tag.startswith(begins)]
+        )
 
 
-def _root_of(shown: Shown) -> dict[str, tuple[str, bool]]:
+def _root_of(shown: InstanceDescription) -> dict[str, tuple[str, bool]]:
     """The root volume with its device, and whether it ends with the instance."""
     name = shown.instance["RootDeviceName"]
     ebs = next(one["Ebs"] for one in shown.instance["BlockDeviceMappings"] if one["DeviceName"] == name)
