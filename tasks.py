@@ -133,8 +133,8 @@ def image_boot(
     c: Context, name: str, quick: bool = False, full: bool = False, control: str = "", json: bool = False
 ) -> int:
     """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
+    from pipelines.cli.disk import boot_image
     from pipelines.cli.image_output import show_checks
-    from pipelines.cli.machine import boot_image
 
     return show_checks(boot_image(name, quick=quick, full=full, control=control), as_json=json)
 
@@ -153,8 +153,8 @@ def image_export(
     c: Context, name: str, output: str = "", form: str = "raw", force: bool = False, json: bool = False
 ) -> None:
     """Write a machine's disk to a file that is not there yet, for private clouds and hypervisors."""
+    from pipelines.cli.disk import EXPORT_COLUMNS, export_image
     from pipelines.cli.image_output import show
-    from pipelines.cli.machine import EXPORT_COLUMNS, export_image
 
     show(export_image(name, form, output, force=force), EXPORT_COLUMNS, as_json=json)
 
@@ -237,7 +237,7 @@ def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
 def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
     from pipelines.cli.image_output import show
-    from pipelines.cli.orphans import REAP_COLUMNS, reap_images
+    from pipelines.cli.reap import REAP_COLUMNS, reap_images
 
     show(reap_images(apply=apply), REAP_COLUMNS, as_json=json)
 
@@ -268,7 +268,7 @@ def image_rebuild(c: Context, json: bool = False) -> int:
 @command(JSON)
 def control_list(c: Context, json: bool = False) -> None:
     """Every control, and the profiles it stands in."""
-    from pipelines.cli.content import CONTROL_COLUMNS, control_rows
+    from pipelines.cli.controls import CONTROL_COLUMNS, control_rows
     from pipelines.cli.image_output import show
 
     show(control_rows(), CONTROL_COLUMNS, as_json=json)
@@ -277,7 +277,7 @@ def control_list(c: Context, json: bool = False) -> None:
 @command({"name": "a control's id"} | JSON, "name")
 def control_show(c: Context, name: str, json: bool = False) -> None:
     """One control: its reason, its cost, its parameters, its check."""
-    from pipelines.cli.content import show_control_of
+    from pipelines.cli.controls import show_control_of
 
     show_control_of(name, as_json=json)
 
@@ -293,7 +293,7 @@ def control_show(c: Context, name: str, json: bool = False) -> None:
 )
 def control_check(c: Context, name: str, control: str = "", profile: str = "", json: bool = False) -> int:
     """Check an image's newest artifact, or with --profile the filesystem in a directory, against its controls."""
-    from pipelines.cli.content import check_directory
+    from pipelines.cli.controls import check_directory
     from pipelines.cli.image import verify_images
     from pipelines.cli.image_output import show_checks
 
@@ -304,7 +304,7 @@ def control_check(c: Context, name: str, control: str = "", profile: str = "", j
 @command(NAME | JSON, "name")
 def policy_show(c: Context, name: str, json: bool = False) -> None:
     """What a policy asks of images and instances, and when it must be reviewed."""
-    from pipelines.cli.content import show_policies
+    from pipelines.cli.controls import show_policies
 
     show_policies(name, as_json=json)
 
@@ -312,7 +312,7 @@ def policy_show(c: Context, name: str, json: bool = False) -> None:
 @command(JSON)
 def policy_waivers(c: Context, json: bool = False) -> None:
     """Every waiver, whom it covers and when it ends."""
-    from pipelines.cli.content import WAIVER_COLUMNS, waiver_lines
+    from pipelines.cli.controls import WAIVER_COLUMNS, waiver_lines
     from pipelines.cli.image_output import show
 
     empty = "no waiver is written; hardening/waivers/README.md shows how to"
@@ -323,7 +323,7 @@ def policy_waivers(c: Context, json: bool = False) -> None:
 def policy_export(c: Context, image: str, form: str = "openvex") -> None:
     """The waivers in force for an image in a form that other scanners read."""
     from hardening.foundation.console import out
-    from pipelines.cli.content import export_waivers
+    from pipelines.cli.controls import export_waivers
 
     out().out(export_waivers(form, image), highlight=False, end="")
 
@@ -334,7 +334,7 @@ def policy_export(c: Context, image: str, form: str = "openvex") -> None:
 @command(JSON)
 def fleet_list(c: Context, json: bool = False) -> None:
     """Every fleet."""
-    from pipelines.cli.content import FLEET_COLUMNS, fleet_lines
+    from pipelines.cli.controls import FLEET_COLUMNS, fleet_lines
     from pipelines.cli.image_output import show
 
     empty = "no fleet is defined; CONTRIBUTING.md shows how to add one"
@@ -491,7 +491,7 @@ def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = Fal
 def roll_reap(c: Context, apply: bool = False, json: bool = False) -> None:
     """Find what rollouts launched and nothing owns any more, on Docker and EC2; remove what is due."""
     from pipelines.cli.image_output import show
-    from pipelines.cli.orphans import REAP_COLUMNS, reap_rollouts
+    from pipelines.cli.reap import REAP_COLUMNS, reap_rollouts
 
     show(reap_rollouts(apply=apply), REAP_COLUMNS, as_json=json)
 

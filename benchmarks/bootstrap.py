@@ -77,7 +77,7 @@ class Bench:
         return {package.name for package in artifact.packages} if artifact else set()
 
     def _peer(self, command: tuple[str, ...]) -> Reading:
-        from images.build.steps import installed_in
+        from images.build.build_steps import installed_in
 
         reading = timed(command)
         names = {package.name for package in installed_in(self.tree)}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
 from hardening.model import Waiver
-from images.plan.plan import Action, Change
+from images.plan.build_plan import Action, Change
 
 
 class Line(BaseModel):

@@ -22,8 +22,8 @@ from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
 from images.model import Bootstrap
+from images.plan.build_plan import Action
 from images.plan.graph import with_ancestors
-from images.plan.plan import Action
 from images.plan.planner import Planner
 from images.release.flow import ReleaseOutcome, gate, release_all
 from pipelines.cli.image import promote_one, publishable
@@ -40,7 +40,7 @@ CHANGES = 3  # named in a summary line; image.why names them all
 
 
 @dataclass(frozen=True)
-class Part:
+class NightResult:
     """What came of one part of the night: its line, what went wrong, and the image that was released or promoted."""
 
     line: NightlyLine | None = None
@@ -111,7 +111,7 @@ def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) ->
     return f"{text}; fleets: {', '.join(told) or 'none'}"
 
 
-def refresh(context: Context, names: Iterable[str]) -> Iterator[Part]:
+def refresh(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
     """Ask the mirror for its package index, and the feeds for their data; a last good copy serves where one fails."""
     for bootstrap in _bootstraps(context, names):
         yield _part("index", bootstrap.suite, partial(_index, context, bootstrap))
@@ -141,7 +141,7 @@ def _feeds(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:
     return "refreshed", "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
 
 
-def publish(context: Context, names: Iterable[str], unsound: Iterable[ReleaseOutcome] = ()) -> Iterator[Part]:
+def publish(context: Context, names: Iterable[str], unsound: Iterable[ReleaseOutcome] = ()) -> Iterator[NightResult]:
     """Build, judge and publish the images, and move `stable` where the definition lets the night do so.
 
     What is unsound has its line too. Where nothing could be built, such as without an engine, the night goes on.
@@ -152,7 +152,7 @@ def publish(context: Context, names: Iterable[str], unsound: Iterable[ReleaseOut
     except GoldsmithError as error:
         yield _failed("image", "all", error)
     for outcome in released:
-        yield Part(_told(_image_line(outcome)), outcome.error, outcome)
+        yield NightResult(_told(_image_line(outcome)), outcome.error, outcome)
         if outcome.error is None and context.definitions[outcome.name].definition.promote == "auto":
             yield _promoted(context, outcome)
 
@@ -181,13 +181,13 @@ def _shortly(reasons: Sequence[str]) -> str:
     return "; ".join(reasons[:CHANGES]) + more
 
 
-def _promoted(context: Context, outcome: ReleaseOutcome) -> Part:
+def _promoted(context: Context, outcome: ReleaseOutcome) -> NightResult:
     """Move `stable`. A line where that could not be: else the image's own line has told it all."""
     try:
         move = promote_one(context, outcome.name, partial(_of_tonight, context, outcome))
     except GoldsmithError as error:
         return _failed("channel", outcome.name, error)
-    return Part(promoted=outcome.name if move.before != move.after else "")
+    return NightResult(promoted=outcome.name if move.before != move.after else "")
 
 
 def _of_tonight(context: Context, outcome: ReleaseOutcome, release: Release) -> Verdict:
@@ -197,7 +197,7 @@ def _of_tonight(context: Context, outcome: ReleaseOutcome, release: Release) -> 
     return gate(context, context.policy_of(outcome.name))(release)
 
 
-def fleets(context: Context, names: Iterable[str]) -> Iterator[Part]:
+def fleets(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
     """Check every fleet, and roll those whose files say that an automated run may."""
     for name in names:
         yield _part("fleet", name, partial(_fleet, context, name))
@@ -209,7 +209,7 @@ def _fleet(context: Context, name: str) -> tuple[str, str]:
         return line.outcome, line.detail
 
 
-def _part(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> Part:
+def _part(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightResult:
     """Do one part of the night; its failure is a line and an error, and the night goes on."""
     began = time.monotonic()
     try:
@@ -217,12 +217,12 @@ def _part(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> Part:
     except GoldsmithError as error:
         return _failed(kind, name, error, round(time.monotonic() - began, 1))
     seconds = round(time.monotonic() - began, 1)
-    return Part(_told(NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=seconds)))
+    return NightResult(_told(NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=seconds)))
 
 
-def _failed(kind: str, name: str, error: GoldsmithError, seconds: float = 0.0) -> Part:
+def _failed(kind: str, name: str, error: GoldsmithError, seconds: float = 0.0) -> NightResult:
     line = NightlyLine(kind=kind, name=name, status=ended_by(error), detail=error.message, seconds=seconds)
-    return Part(_told(line), error)
+    return NightResult(_told(line), error)
 
 
 def _told(line: NightlyLine) -> NightlyLine:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.durable.dbos import database
+from pipelines.durable.dbos import system_database
 from pipelines.durable.port import FencedError, Flow, Json, WorkflowEngine
 
 MEMBERS = ["a", "bad", "b"]
@@ -88,15 +88,15 @@ class Look:
 
 def look(url: str, flow_id: str) -> Look | None:
     """How a flow stands in the engine's database; None where there is none."""
-    with database.client_of(url) as client:
+    with system_database.client_of(url) as client:
         found = client.list_workflows(workflow_ids=[flow_id], load_input=False)
     if not found:
         return None
-    if found[0].status in database.UNDER_WAY:
+    if found[0].status in system_database.UNDER_WAY:
         return Look(State.OPEN)
     if found[0].status == "SUCCESS":
         return Look(State.DONE, found[0].output)
-    return Look(State.FAILED, found[0].error or database.given_up(flow_id))
+    return Look(State.FAILED, found[0].error or system_database.given_up(flow_id))
 
 
 def flows(world: World) -> dict[str, Flow]:

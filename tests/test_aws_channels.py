@@ -21,7 +21,7 @@ from images.aws.show import show_machine
 from images.aws.statement import parameter
 from images.build.flow import BuildOutcome
 from images.context import Context
-from images.plan.plan import Action
+from images.plan.build_plan import Action
 from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.lifecycle import Status
 from pipelines import nightly

@@ -18,11 +18,7 @@ from hardening.foundation.hashing import canonical
 from hardening.foundation.settings import Aws, load_settings
 from images.artifact import Release
 from images.aws import tags
-from images.aws.deltas import digests_at, plan_upload, with_zeros
-from images.aws.model import GIB, Ami, MachineImage, Parent
-from images.aws.orphans import TaggedResource
-from images.aws.orphans import decide as decide_leaving
-from images.aws.requests import (
+from images.aws.call_arguments import (
     LARGEST_PARAMETER,
     complete_snapshot,
     copy_image,
@@ -31,8 +27,12 @@ from images.aws.requests import (
     share_image,
     start_snapshot,
 )
+from images.aws.deltas import digests_at, plan_upload, with_zeros
+from images.aws.model import GIB, Ami, MachineImage, Parent
 from images.aws.retire import decide_over
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
+from images.aws.tagged_resources import TaggedResource
+from images.aws.tagged_resources import decide as decide_leaving
 from images.machine.blocks import ZERO, digest_of, linear
 from images.release.retention import RetirementAction as Action
 from tests.publishing import DAY, NOW, judged

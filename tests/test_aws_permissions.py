@@ -16,10 +16,10 @@ from hardening.foundation.settings import ROOT
 from images.aws.channels import channel_name
 from images.aws.client import Client
 from images.aws.cloud import Cloud
-from images.aws.orphans import reap
 from images.aws.release_store import AwsStore, rebuild_machines
 from images.aws.retire import retire_images
 from images.aws.show import show_machine
+from images.aws.tagged_resources import reap
 from images.release.channels import promote, revoke, rollback
 from tests.cloud import DAY, at, cloud_for, disk, publish, settings_at
 from tests.publishing import gate

@@ -16,7 +16,7 @@ from hardening.gate import GateError
 from hardening.model import Enforcement
 from images.build.flow import BuildOutcome, build
 from images.context import Context
-from images.plan.plan import Action
+from images.plan.build_plan import Action
 from images.plan.planner import Planner
 from images.release.flow import ReleaseOutcome
 from pipelines.nightly import _image_line, nightly

@@ -17,7 +17,7 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Packages, Settings
 from images import build as builders
-from images.build import BuildJob, Built, build, buildkit, dockerfile, steps
+from images.build import BuildJob, Built, build, build_steps, buildkit, dockerfile
 from images.build.config import image_config, seconds, stamp
 from images.packages import debian
 from images.packages.index import PackageIndex
@@ -81,7 +81,7 @@ def rendered(text: str, body: str, tmp_path: Path) -> str:
     """What is wrong with a Dockerfile.j2 of a definition."""
     (tmp_path / "Dockerfile.j2").write_text(body)
     values = dockerfile.values(definition(text), "sha256:" + "a" * 64, ("x",), 1)
-    return dockerfile.problem(steps.render(tmp_path / "Dockerfile.j2", values), values)
+    return dockerfile.problem(build_steps.render(tmp_path / "Dockerfile.j2", values), values)
 
 
 STEPS = '{%% extends "Dockerfile.j2" %%}{%% block steps %%}%s{%% endblock %%}'
@@ -151,7 +151,7 @@ def test_a_mistake_in_a_template_names_file_and_value(tmp_path: Path) -> None:
     """And the values that there are."""
     (tmp_path / "Dockerfile.j2").write_text("FROM {{ bse }}")
     with pytest.raises(ContentError, match=r"Dockerfile.j2: 'bse' is undefined") as error:
-        steps.render(tmp_path / "Dockerfile.j2", {"base": "x"})
+        build_steps.render(tmp_path / "Dockerfile.j2", {"base": "x"})
     assert "base" in error.value.hint
 
 

@@ -13,10 +13,10 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT
 from hardening.model import Profile
 from hardening.render import render
-from images.build import buildkit, steps
+from images.build import build_steps, buildkit
 from images.build.config import image_config
 from images.catalog import file_digests, files_of
-from images.plan.plan import inputs_of
+from images.plan.build_plan import inputs_of
 from images.scan.verify import facts_of, refusals
 from tests.building import NOTHING, definition
 
@@ -154,7 +154,7 @@ def test_a_template_in_another_encoding_is_named(tmp_path: Path) -> None:
     """Latin-1 is no traceback."""
     (tmp_path / "Dockerfile.j2").write_bytes("# für".encode("latin-1"))
     with pytest.raises(ContentError, match=r"Dockerfile.j2: not UTF-8"):
-        steps.render(tmp_path / "Dockerfile.j2", {})
+        build_steps.render(tmp_path / "Dockerfile.j2", {})
 
 
 @pytest.mark.parametrize(

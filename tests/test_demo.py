@@ -15,7 +15,7 @@ import requests
 from hardening.foundation.settings import Settings
 from images.engine import engine, images_named
 from pipelines.contract import DemoOutput
-from pipelines.demo import service
+from pipelines.demo import web_service
 from pipelines.demo.flow import _close
 from pipelines.host import embedded_registry
 from tests.loop import Goldsmith, kill_when, processes, until
@@ -32,7 +32,7 @@ class Stage:
 
     def running(self) -> set[str]:
         """The names of containers that carry the demo's label, running ones or not."""
-        found = engine(self.docker_host).api.containers(all=True, filters={"label": service.LABEL})
+        found = engine(self.docker_host).api.containers(all=True, filters={"label": web_service.LABEL})
         return {str(one["Names"][0]).lstrip("/") for one in found}
 
     def registry(self) -> str:
@@ -41,7 +41,7 @@ class Stage:
     def left(self, registry: str) -> list[object]:
         """Everything that a demo with this registry has on the machine, but its report."""
         client = engine(self.docker_host)
-        networks = client.networks.list(filters={"label": service.LABEL})
+        networks = client.networks.list(filters={"label": web_service.LABEL})
         images = images_named(self.docker_host, f"{registry}/*")
         return [
             *self.running(), *networks, *images, *processes("docker-registry", str(self.state)),
@@ -55,9 +55,9 @@ class Stage:
     def clean(self) -> None:
         """What a failed test leaves."""
         registry = self.registry()
-        service.clean(self.docker_host)
+        web_service.clean(self.docker_host)
         if registry:
-            service.forget_images(self.docker_host, registry)
+            web_service.forget_images(self.docker_host, registry)
         embedded_registry.stop(Settings(state=self.state))
         shutil.rmtree(self.state, ignore_errors=True)
 
@@ -86,7 +86,7 @@ def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_
     for word in ("demo-web", "goldsmith-demo-web", "replaced", "judged by a sample"):
         assert word in report
     assert requests.get(said["kept_at"], timeout=600).text.strip().endswith("release two")
-    assert {service.WEB, service.PROXY} <= stage.running()
+    assert {web_service.WEB, web_service.PROXY} <= stage.running()
     assert requests.get(f"http://{stage.registry().partition('/')[0]}/v2/", timeout=600).status_code == 401
 
 
@@ -96,7 +96,7 @@ def test_the_next_demo_removes_what_was_kept_and_all_that_a_killed_one_left(stag
     killed = stage.inv.start("demo")
     until(lambda: stage.registry() != kept, "the kept one's end")
     assert not stage.running()
-    kill_when(killed, lambda: {service.WEB, service.PROXY} <= stage.running(), "a service")
+    kill_when(killed, lambda: {web_service.WEB, web_service.PROXY} <= stage.running(), "a service")
     registry = stage.registry()
     assert len(stage.left(registry)) > 5
     demo = stage.inv.start("demo")

@@ -21,8 +21,8 @@ from pipelines.fleet.ec2.instance_spec import (
     is_member,
     kept_in,
 )
+from pipelines.fleet.ec2.launch_requests import run_instances, token
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place, lost_by_stop, unfit
-from pipelines.fleet.ec2.requests import run_instances, token
 from pipelines.fleet.model import Ec2, ReplacementStrategy
 
 GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/shop/0123456789abcdef"

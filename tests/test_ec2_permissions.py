@@ -17,11 +17,11 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
 from images.ledger import Made
-from pipelines.cli.orphans import reap
+from pipelines.cli.reap import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.inventory import firing
+from pipelines.fleet.ec2.launch_requests import token
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
-from pipelines.fleet.ec2.requests import token
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Method

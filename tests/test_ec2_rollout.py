@@ -20,10 +20,10 @@ from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import approve_plan, read_plan
 from pipelines.rollout.auto import automated
 from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.rollout_store import newest, tell
 from pipelines.rollout.service import back, plan_all, start
 from pipelines.rollout.session import FleetSession, check, fleet_session
 from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage
-from pipelines.rollout.store import newest, tell
 from tests.cloud import DAY
 from tests.ec2 import Shop
 from tests.strict_aws import REGION, Fault

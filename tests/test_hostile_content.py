@@ -15,7 +15,7 @@ from hardening.catalog import load_controls, load_profile
 from hardening.foundation.content import load_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
-from images.build import steps
+from images.build import build_steps
 from images.catalog import load_definitions
 from images.model import Definition
 from images.packages.index import write_atomically
@@ -104,7 +104,7 @@ def test_a_template_runs_nothing_and_makes_little(name: str, tmp_path: Path) -> 
         (tmp_path / "page.j2").write_text(text)
         given = {"definition": definition(GOLDEN), "params": {"text": str(tmp_path / "ran")}}
         with pytest.raises(ContentError, match=r"page\.j2: "):
-            steps.render(tmp_path / "page.j2", given)
+            build_steps.render(tmp_path / "page.j2", given)
     assert not (tmp_path / "ran").exists()
 
 
@@ -133,11 +133,11 @@ def test_a_template_reads_a_definition_but_calls_nothing_of_it(tmp_path: Path) -
     page.write_text(
         "{{ definition.name }} {{ definition.base.golden }} {{ definition.kind.value }} {{ definition.kind }}"
     )
-    assert steps.render(page, {"definition": definition(GOLDEN)}) == "example parent container container"
+    assert build_steps.render(page, {"definition": definition(GOLDEN)}) == "example parent container container"
     for wrong in ("{{ definition.model_dump() }}", "{{ definition.model_construct }}", "{{ definition.__class__ }}"):
         page.write_text(wrong)
         with pytest.raises(ContentError, match="unsafe"):
-            steps.render(page, {"definition": definition(GOLDEN)})
+            build_steps.render(page, {"definition": definition(GOLDEN)})
 
 
 def test_lint_runs_no_script_of_a_content_root(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_large_file_is_copied_without_reading_it_whole(tmp_path: Path) -> None
     with (tmp_path / "big").open("wb") as file:
         file.truncate(MOST_MEMORY + (1 << 20))
     with bounded():
-        steps.put_file(definition(GOLDEN), tmp_path, "big", tmp_path / "copy")
+        build_steps.put_file(definition(GOLDEN), tmp_path, "big", tmp_path / "copy")
     assert (tmp_path / "copy").stat().st_size > MOST_MEMORY
 
 

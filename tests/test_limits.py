@@ -16,7 +16,7 @@ import zstandard
 from hardening.foundation import limits
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
-from images.build import steps
+from images.build import build_steps
 from images.store import layers
 from images.store.merge import Merged
 from images.store.oci import LAYER, Store
@@ -234,8 +234,8 @@ def test_a_package_is_weighed_before_it_is_unpacked(tmp_path: Path) -> None:
             file.truncate(size)
         deb = tmp_path / f"{name}.deb"
         subprocess.run(["dpkg-deb", "-Zzstd", "--build", str(tree), str(deb)], check=True, capture_output=True)
-    steps.weigh([tmp_path / "small.deb"])
-    code = "from images.build import steps; steps.weigh([path])"
+    build_steps.weigh([tmp_path / "small.deb"])
+    code = "from images.build import steps; build_steps.weigh([path])"
     said, peak = measured(code, tmp_path / "bomb.deb", tmp_path)
     assert "the package bomb.deb exceeds the limit layer.ratio" in said
     assert peak < MOST_MEMORY

@@ -20,7 +20,7 @@ from hardening.listing import ControlDetail, check_tree, list_controls, show_con
 from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import Move
-from images.plan.plan import Action
+from images.plan.build_plan import Action
 from pipelines.cli.image import _text
 from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show, show_checks
 from pipelines.contract import BuildLine, DefinitionLine, VerifyLine

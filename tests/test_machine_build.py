@@ -26,12 +26,12 @@ from images.feeds import debsecan_format
 from images.machine import blocks, trees
 from images.machine.disk import digests_of
 from images.machine.trees import private_mounts
-from images.plan.plan import Action
+from images.plan.build_plan import Action
 from images.plan.planner import Planner
 from images.scan import SCANNERS
 from images.scan.flow import ScanTarget, scan
 from images.scan.verify import verify
-from pipelines.cli.machine import export_image
+from pipelines.cli.disk import export_image
 from tests.loop import Goldsmith, definition, kill_when, processes, until
 from tests.servers import NO_ENGINE, Exported, Workshop, fingerprint
 from tests.test_build_flow import TOMORROW

@@ -13,7 +13,7 @@ from images.artifact import Artifact
 from images.boot import Level
 from images.build import build, mkosi
 from images.machine import trees
-from images.plan.plan import changes_between
+from images.plan.build_plan import changes_between
 from images.plan.planner import Planner
 from images.scan.verify import verify
 from tests.building import definition as parsed

@@ -24,7 +24,7 @@ PRIVATE = {
     "proving", "fate", "witness", "promises", "estate", "trouble", "inbox", "papers", "rescan", "soundness",
 }  # fmt: skip
 """Words of our own that a term of the field has replaced."""
-PRIVATE_CLASSES = {"Origin", "Origins", "Work", "Row", "Way", "Part", "Place", "Window", "Target", "Leave", "Orders"}
+PRIVATE_CLASSES = {"Origin", "Origins", "Work", "Way", "Part", "Place", "Target", "Leave", "Orders"}
 """The same, where the word itself is plain English."""
 
 

@@ -18,7 +18,7 @@ import requests
 
 from hardening.foundation.settings import Settings
 from images.registry.login import login_file
-from pipelines.demo.service import nginx_config
+from pipelines.demo.web_service import nginx_config
 from pipelines.host import embedded_registry
 from tests.archive import Archive
 from tests.engines import requests_to

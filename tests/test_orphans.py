@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from pipelines.cli.orphans import reap
+from pipelines.cli.reap import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet

@@ -11,7 +11,7 @@ from fleets import fleet as fleet_with
 from fleets import release
 
 from images.ledger import Ledger
-from pipelines.cli.orphans import reap
+from pipelines.cli.reap import reap
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.orphans import DockerOrphanSource
 from pipelines.fleet.members import Key, ReplacementImage

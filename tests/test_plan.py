@@ -10,7 +10,7 @@ from hardening.foundation.hashing import digest_of
 from hardening.render import Overlay, RenderedFile
 from images.artifact import Artifact, Package
 from images.model import Base, Bootstrap, Definition
-from images.plan.plan import Action, BuildPlan, Change, decide, inputs_of
+from images.plan.build_plan import Action, BuildPlan, Change, decide, inputs_of
 
 OVERLAY = Overlay((), (), (), "sha256:0")
 OPENSSL = Package("openssl", "3.5.1-1", "amd64", "aa")

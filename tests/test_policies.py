@@ -10,7 +10,7 @@ import pytest
 from hardening.foundation.content import parse
 from hardening.foundation.settings import ROOT
 from hardening.policy import Policy
-from pipelines.cli.content import policy_text
+from pipelines.cli.controls import policy_text
 
 DEFAULT = tomllib.loads((ROOT / "hardening/policies/default.toml").read_text())
 

@@ -20,7 +20,7 @@ from images.build.flow import BuildOutcome, revoked_parent
 from images.context import Context
 from images.documents import Document
 from images.ledger import ScanRecord
-from images.plan.plan import Action
+from images.plan.build_plan import Action
 from images.registry.client import RegistryClient
 from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore

@@ -21,7 +21,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
 from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
-from pipelines.demo.service import nginx_config
+from pipelines.demo.web_service import nginx_config
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key
 from pipelines.fleet.model import Method

@@ -37,9 +37,9 @@ from pipelines.rollout.approved_plan import digest
 from pipelines.rollout.executor import execute
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.orders import Order
+from pipelines.rollout.rollout_store import history, newest, tell, view
 from pipelines.rollout.service import back, start
 from pipelines.rollout.session import FleetSession, check, fleet_session
-from pipelines.rollout.store import history, newest, tell, view
 from tests.loop import until
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]

@@ -15,8 +15,8 @@ from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
 from pipelines.rollout import executor
 from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.rollout_store import newest, tell
 from pipelines.rollout.service import start
-from pipelines.rollout.store import newest, tell
 from tests.conftest import POSTGRES
 from tests.loop import until
 from tests.postgres import Server

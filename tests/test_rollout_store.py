@@ -22,15 +22,15 @@ from pipelines.cli import rollout
 from pipelines.cli.rollout import roll_back
 from pipelines.cli.rollout_watch import status
 from pipelines.durable.dbos import engine_url
-from pipelines.durable.dbos.database import locks
+from pipelines.durable.dbos.system_database import locks
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.port import Group
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, nothing, plan
+from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
 from pipelines.rollout.status import StatusOutput, lines
-from pipelines.rollout.store import newest, refuse_unasked, require_known, told
 from tests.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from hardening.foundation.settings import ROOT, Settings
 from images.build.flow import build
 from images.catalog import load_definitions
 from images.context import Context
-from images.plan.plan import Action
+from images.plan.build_plan import Action
 from images.plan.validate import DefinitionValidator
 from tests.loop import CHILD, definition
 

@@ -10,7 +10,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Release
-from images.aws import requests, tags
+from images.aws import call_arguments, tags
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
@@ -65,7 +65,7 @@ def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, reg
     found = _mine(cloud, region, release, snapshots=(snapshot,))
     if found is None:
         line = _begin(cloud, release, region)
-        asked = requests.register_image(machine, name, snapshot, _tags(cloud, release, machine))
+        asked = call_arguments.register_image(machine, name, snapshot, _tags(cloud, release, machine))
         try:
             answer = cloud.client("ec2", region).call("RegisterImage", **asked)
             cloud.mark(line, resource=str(answer["ImageId"]))
@@ -84,7 +84,7 @@ def ensure_copied(cloud: Cloud, release: Release, machine: MachineImage, region:
         said = tags.of_snapshot(release.name, release.content, machine.linear, cloud.prefix, _reap_after(release))
         failed = len(line.details.get("failed", ()))
         token = digest_of([release.digest, home.id, region, cloud.key(region), failed]).removeprefix("sha256:")
-        asked = requests.copy_image(
+        asked = call_arguments.copy_image(
             home.name, home.id, home.region, token, key=cloud.key(region), image=_tags(cloud, release, machine),
             snapshot=said,
         )  # fmt: skip

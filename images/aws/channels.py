@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hardening.foundation.errors import RefusedError
 from images.artifact import Release
-from images.aws import requests
+from images.aws import call_arguments
 from images.aws.amis import image
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
@@ -58,7 +58,7 @@ def _move_in(cloud: Cloud, release: Release, ami: Ami, channel: str, back: str) 
 
 def _put(cloud: Cloud, region: str, name: str, image_id: str, description: str) -> None:
     """Write a parameter, and see that it is there: the service checks an image's id only after it has answered."""
-    asked = requests.put_parameter(name, image_id, description, image=True)
+    asked = call_arguments.put_parameter(name, image_id, description, image=True)
     cloud.client("ssm", region).call("PutParameter", **asked)
     cloud.clients.until(lambda: parameter(cloud, region, name) == image_id, f"the parameter {name} in {region}")
 

@@ -12,7 +12,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
-from images.aws import requests, tags
+from images.aws import call_arguments, tags
 from images.aws.amis import (
     deprecate,
     ensure_copied,
@@ -136,9 +136,11 @@ def _share(cloud: Cloud, ami: Ami) -> None:
     """
     ec2, aws = cloud.client("ec2", ami.region), cloud.aws
     if aws.share_accounts or aws.share_organizations:
-        ec2.call("ModifyImageAttribute", **requests.share_image(ami.id, aws.share_accounts, aws.share_organizations))
+        ec2.call(
+            "ModifyImageAttribute", **call_arguments.share_image(ami.id, aws.share_accounts, aws.share_organizations)
+        )
     for snapshot in ami.snapshots if aws.share_accounts else ():
-        ec2.call("ModifySnapshotAttribute", **requests.share_snapshot(snapshot, aws.share_accounts))
+        ec2.call("ModifySnapshotAttribute", **call_arguments.share_snapshot(snapshot, aws.share_accounts))
     _refuse_public(cloud, ami)
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
-from images.aws import requests, tags
+from images.aws import call_arguments, tags
+from images.aws.call_arguments import put_block
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
 from images.aws.deltas import Upload, count, delta_on, digests_at, plan_upload, whole, with_zeros
 from images.aws.model import MachineImage, Parent
-from images.aws.requests import put_block
 from images.ledger import Made
 from images.ledger.releases import BEGUN, GONE, STANDING
 from images.machine.blocks import BLOCK
@@ -154,7 +154,7 @@ def _start(cloud: Cloud, machine: MachineImage, line: Made) -> Made:
     """Start the snapshot that a line speaks of; asked again, the service answers with the same one."""
     parent = _parent_of(cloud, line)
     said = tags.of_snapshot(machine.name, machine.content, machine.linear, cloud.prefix, line.at + REAP_AFTER)
-    asked = requests.start_snapshot(machine, line.token, said, parent=parent, key=cloud.key(line.region))
+    asked = call_arguments.start_snapshot(machine, line.token, said, parent=parent, key=cloud.key(line.region))
     answer = cloud.client("ebs", line.region).call("StartSnapshot", **asked)
     return cloud.mark(line, resource=str(answer["SnapshotId"]))
 
@@ -176,7 +176,7 @@ def _finish(cloud: Cloud, machine: MachineImage, line: Made) -> str:
     if not line.details.get("sealed"):
         _write(cloud, machine, line, upload_, digests)
         line = cloud.mark(line, details={**line.details, "sealed": True})
-    _seal(cloud, line, requests.complete_snapshot(line.resource, upload_.indexes, digests))
+    _seal(cloud, line, call_arguments.complete_snapshot(line.resource, upload_.indexes, digests))
     cloud.clients.until(lambda: _completed(cloud, line), f"the snapshot {line.resource} in {line.region}")
     cloud.mark(line, state=STANDING)
     return line.resource

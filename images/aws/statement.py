@@ -13,7 +13,7 @@ from hardening.findings import Verdict
 from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import canonical, digest_of
 from images.artifact import Artifact, Release
-from images.aws import requests
+from images.aws import call_arguments
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
@@ -177,13 +177,13 @@ def sign(cloud: Cloud, said: dict[str, object]) -> str:
 
 def keep(cloud: Cloud, name: str, kept: str) -> None:
     """Store an envelope where AWS alone gives it back. Raises ContentError where no parameter can hold it."""
-    if len(kept.encode()) > requests.LARGEST_PARAMETER:
+    if len(kept.encode()) > call_arguments.LARGEST_PARAMETER:
         raise ContentError(
-            f"the statement has {len(kept)} bytes, more than a parameter holds ({requests.LARGEST_PARAMETER})",
+            f"the statement has {len(kept)} bytes, more than a parameter holds ({call_arguments.LARGEST_PARAMETER})",
             key="aws.regions", hint="publish to fewer regions",
         )  # fmt: skip
     if parameter(cloud, cloud.home, name) != kept:
-        asked = requests.put_parameter(name, kept, "signed statement (DSSE) of an image", image=False)
+        asked = call_arguments.put_parameter(name, kept, "signed statement (DSSE) of an image", image=False)
         cloud.client("ssm").call("PutParameter", **asked)
 
 

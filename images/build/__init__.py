@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
-from images.build import steps
+from images.build import build_steps
 from images.build.job import BuildJob, Built
 from images.model import Definition
 from images.store.files import image_modes
@@ -67,7 +67,7 @@ def _layers_version() -> str:
     import zstandard
 
     libzstd = ".".join(map(str, zstandard.ZSTD_VERSION))
-    return f"{BUILDER_VERSION}, libzstd {libzstd}, mmdebstrap {steps.mmdebstrap_version()}"
+    return f"{BUILDER_VERSION}, libzstd {libzstd}, mmdebstrap {build_steps.mmdebstrap_version()}"
 
 
 def require_platform(platform: str) -> None:

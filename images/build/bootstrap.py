@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hardening.overlay import apply_to
-from images.build import steps
+from images.build import build_steps
 from images.build.job import BuildJob, Built
 from images.packages import debian
 from images.packages.pool import write_repository
@@ -16,16 +16,16 @@ from images.store.files import fits_in_memory, room_on
 
 def build(job: BuildJob) -> Built:
     """Build a working system (variant minbase). Needs root."""
-    epoch = steps.epoch_of(job)
+    epoch = build_steps.epoch_of(job)
     tree = job.work / "tree"
     with room_on(job.work):
         make_tree(job, tree, epoch)
         (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)
-        steps.put_files(job, tree)
+        build_steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")
-        steps.clean(tree, epoch)
+        build_steps.clean(tree, epoch)
         layer = job.store.write_layer(layers.tree_entries(tree), epoch)
-        return steps.finish(job, tree, layer, (), epoch, f"goldsmith: bootstrap {_suite(job)}")
+        return build_steps.finish(job, tree, layer, (), epoch, f"goldsmith: bootstrap {_suite(job)}")
 
 
 def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()) -> None:
@@ -37,8 +37,8 @@ def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()
     argv = command(job, tree, repository, options)
     if fits_in_memory(_room_needed(job)):
         inner = command(job, room / "tree", repository, options)
-        argv = ["sh", str(steps.HERE / "in_memory.sh"), str(room), str(tree), *inner]
-    steps.run_bound(job, argv, env, "the lines above are what apt and dpkg said")
+        argv = ["sh", str(build_steps.HERE / "in_memory.sh"), str(room), str(tree), *inner]
+    build_steps.run_bound(job, argv, env, "the lines above are what apt and dpkg said")
     leftovers = ("apt/sources.list", "apt/apt.conf.d/99mmdebstrap", "dpkg/dpkg.cfg.d/99mmdebstrap")
     for name in (*leftovers, "hostname", "resolv.conf"):
         (tree / "etc" / name).unlink(missing_ok=True)

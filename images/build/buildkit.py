@@ -13,7 +13,7 @@ from pathlib import Path
 from hardening.foundation.environment import ENGINE
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.overlay import materialise
-from images.build import dockerfile, steps
+from images.build import build_steps, dockerfile
 from images.build.job import BuildJob, Built
 from images.catalog import files_of, mode_of
 from images.model import Definition
@@ -30,7 +30,7 @@ STEP_FAILED = "did not complete successfully"  # BuildKit's words for a step tha
 def build(job: BuildJob) -> Built:
     """Build a child with BuildKit. Needs root and an engine with the containerd image store."""
     base_digest = str(job.base)
-    epoch = steps.epoch_of(job)
+    epoch = build_steps.epoch_of(job)
     with room_on(job.work):
         written = _prepare(job, base_digest, epoch)
         # BuildKit works while the base is unpacked here, where what it changed is then added to it.
@@ -39,12 +39,12 @@ def build(job: BuildJob) -> Built:
             tree = job.store.unpack(base_digest, job.work / "tree")
             _require_shell(job, tree)
             changed = running.result()
-        base = steps.installed_in(tree)
+        base = build_steps.installed_in(tree)
         with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:
             layer = job.store.write_layer(merged.entries(), epoch)
         layers.unpack(job.store.blob(layer[0].digest), layer[0].media_type, tree)
         step = f"goldsmith: {' '.join(job.definition.packages) or job.name}"
-        return replace(steps.finish(job, tree, layer, base, epoch, step), dockerfile=written)
+        return replace(build_steps.finish(job, tree, layer, base, epoch, step), dockerfile=written)
 
 
 def _require_shell(job: BuildJob, tree: Path) -> None:
@@ -72,14 +72,14 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     require_plain(job.store, base_digest)
     job.store.layout_for(base_digest, job.work / "base")
     write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)
-    shutil.copy(steps.HERE / "install.sh", job.work / "debs")
+    shutil.copy(build_steps.HERE / "install.sh", job.work / "debs")
     materialise(job.overlay, job.work / "overlay")
-    shutil.copy(steps.HERE / "clean.sh", job.work / "overlay")
+    shutil.copy(build_steps.HERE / "clean.sh", job.work / "overlay")
     context = _context(job.definition_folder, job.work / "context")
     for copied in job.definition.files:
         target = context / dockerfile.FILES / copied.path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        steps.put_file(job.definition, job.definition_folder, copied.source, target)
+        build_steps.put_file(job.definition, job.definition_folder, copied.source, target)
     written = job.work / "Dockerfile"
     packages = tuple(p.name for p in job.packages)
     written.write_text(dockerfile_of(job.definition, job.definition_folder, packages, base_digest, epoch))
@@ -105,9 +105,9 @@ def _context(folder: Path, context: Path) -> Path:
 def dockerfile_of(definition: Definition, folder: Path, packages: tuple[str, ...], base_digest: str, epoch: int) -> str:
     """The text of the Dockerfile: the definition's own, or the shipped one. Raises ContentError for what it may not."""
     own = folder / "Dockerfile.j2"
-    template = own if own.exists() else steps.HERE / "Dockerfile.j2"
+    template = own if own.exists() else build_steps.HERE / "Dockerfile.j2"
     values = dockerfile.values(definition, base_digest, packages, epoch)
-    text = steps.render(template, values)
+    text = build_steps.render(template, values)
     if problem := dockerfile.problem(text, values):
         hint = "the comment at the top of images/build/Dockerfile.j2 says how"
         raise ContentError(problem, file=template, hint=hint)
@@ -138,7 +138,7 @@ def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
     env = {"DOCKER_HOST": job.docker_host} if job.docker_host else {}
     hint = "a step of its Dockerfile failed, or the engine: ./goldsmith doctor shows which one builds"
     try:
-        steps.run_bound(job, command(job, base_digest, written, output), env, hint, ENGINE)
+        build_steps.run_bound(job, command(job, base_digest, written, output), env, hint, ENGINE)
     except OutsideError as error:
         if STEP_FAILED not in error.evidence:
             raise

@@ -15,7 +15,7 @@ from typing import Any
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, which
 from images.artifact import Descriptor, Package
-from images.build import steps
+from images.build import build_steps
 from images.build.config import stamp
 from images.build.job import BuildJob, Built
 from images.machine import blocks, trees
@@ -34,7 +34,7 @@ TOOLS = {"systemd-repart": "--version", "ukify": "--version", "mkfs.ext4": "-V",
 
 def build(job: BuildJob) -> Built:
     """Build a machine's disk, and leave its tree mounted. Needs root, and `private_mounts` around it."""
-    epoch = steps.epoch_of(job)
+    epoch = build_steps.epoch_of(job)
     with room_on(job.work):
         require_free(job.work, room_needed(job), job.name)
         below = trees.packages_layer(job, epoch)
@@ -44,13 +44,13 @@ def build(job: BuildJob) -> Built:
 def finish(job: BuildJob, below: str, packages_below: Iterable[Package], epoch: int) -> Built:
     """The disk of what the definition changes on the layer `below` of packages, however that came to be."""
     with room_on(job.work):
-        layer = steps.fresh(job.work / "layer")
+        layer = build_steps.fresh(job.work / "layer")
         trees.definition_layer(job, below, layer, epoch)
         tree = overlay((layer / "upper", *trees.stack(job.store, below)), job.work / "tree")
-        packages = steps.verified(job, packages_below, tree)
+        packages = build_steps.verified(job, packages_below, tree)
         words = trees.command_line(tree)
         spec = DiskSpec(words, (job.definition.machine or Machine()).minimum_bytes)
-        config = keep_disk(job, assemble(tree, spec, steps.fresh(job.work / "disk"), epoch), words, epoch)
+        config = keep_disk(job, assemble(tree, spec, build_steps.fresh(job.work / "disk"), epoch), words, epoch)
         unmount(tree)
         digest = write_manifest(job, config)
         trees.keep(job.store, trees.key_of(digest), layer, trees.keys(job.store, below))
@@ -70,7 +70,7 @@ def room_needed(job: BuildJob) -> int:
 def _inherited(job: BuildJob) -> tuple[Package, ...]:
     """The packages of the parent's tree: what is there beside those that this build brings."""
     stacked = trees.stack(job.store, trees.key_of(job.parent)) if job.parent else ()
-    return next((found for layer in stacked if (found := steps.installed_in(layer))), ())
+    return next((found for layer in stacked if (found := build_steps.installed_in(layer))), ())
 
 
 def require_tools() -> None:

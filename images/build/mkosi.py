@@ -21,7 +21,7 @@ from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.process import run, which
-from images.build import machine, steps
+from images.build import build_steps, machine
 from images.build.job import BuildJob, Built
 from images.catalog import file_digests, files_of, mode_of
 from images.machine import trees
@@ -41,7 +41,7 @@ def build(job: BuildJob) -> Built:
     with room_on(job.work):
         below = trees.made_once(job, _key(job), lambda layer: _make(job, layer))
     [tree] = trees.stack(job.store, below)
-    return machine.finish(job, below, steps.installed_in(tree), _newest(tree))
+    return machine.finish(job, below, build_steps.installed_in(tree), _newest(tree))
 
 
 def command(job: BuildJob, source: Path) -> list[str]:
@@ -86,7 +86,7 @@ def _make(job: BuildJob, layer: Path) -> None:
     say(f"{job.name}: mkosi {version()} installs what its configuration says")
     for name in ("output", "work", "cache"):
         (job.work / "mkosi" / name).mkdir(parents=True)
-    steps.run_bound(job, command(job, _source(job)), {"PATH": SYSTEM_PATH}, HINT, NETWORK)
+    build_steps.run_bound(job, command(job, _source(job)), {"PATH": SYSTEM_PATH}, HINT, NETWORK)
     tree = (job.work / "mkosi/output/tree").rename(layer / "tree")
     bootstrap = job.definition.base.bootstrap
     (tree / f"etc/apt/sources.list.d/{bootstrap.suite if bootstrap else ''}.sources").unlink(missing_ok=True)

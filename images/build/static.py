@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hardening.foundation.process import run
 from hardening.overlay import apply_to
-from images.build import steps
+from images.build import build_steps
 from images.build.job import BuildJob, Built
 from images.packages import debian
 from images.packages.pool import require_whole
@@ -27,10 +27,10 @@ ACCOUNTS = {
 
 def build(job: BuildJob) -> Built:
     """Build an image of the named packages alone; they count as installed for every scanner. Needs root."""
-    epoch = steps.epoch_of(job)
-    tree = steps.fresh(job.work / "tree")
+    epoch = build_steps.epoch_of(job)
+    tree = build_steps.fresh(job.work / "tree")
     with room_on(job.work):
-        steps.weigh(job.debs.values())
+        build_steps.weigh(job.debs.values())
         for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
             run(["dpkg-deb", "--extract", str(require_whole(package, job.debs[package])), str(tree)])
         tree.chmod(0o755)
@@ -38,11 +38,11 @@ def build(job: BuildJob) -> Built:
         _status(job, tree)
         _accounts(tree)
         _certificates(tree)
-        steps.put_files(job, tree)
+        build_steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")
-        steps.clean(tree, epoch)
+        build_steps.clean(tree, epoch)
         layer = job.store.write_layer(layers.tree_entries(tree), epoch)
-        return steps.finish(job, tree, layer, (), epoch, "goldsmith: static")
+        return build_steps.finish(job, tree, layer, (), epoch, "goldsmith: static")
 
 
 def _links(tree: Path) -> None:

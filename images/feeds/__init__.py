@@ -17,7 +17,7 @@ from pathlib import Path
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.settings import ROOT, Settings
-from images.feeds import download, facts, openscap, trivy_db
+from images.feeds import download, facts, scap_content, trivy_db
 from images.scan.base import Feed
 from images.store.files import file_digest
 
@@ -49,7 +49,7 @@ def _gather(
     takes: dict[str, Callable[[], Feed]] = {
         "debsecan": lambda: _debsecan(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now),
-        **({"openscap": lambda: openscap.content(settings, suite)} if benchmark else {}),
+        **({"openscap": lambda: scap_content.content(settings, suite)} if benchmark else {}),
     }
     for name, take in takes.items():
         try:

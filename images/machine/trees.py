@@ -16,7 +16,7 @@ from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import run
 from hardening.overlay import apply_to
-from images.build import bootstrap, steps
+from images.build import bootstrap, build_steps
 from images.build.job import BuildJob
 from images.packages.pool import write_repository
 from images.store.oci import TREES, Store
@@ -202,7 +202,7 @@ def made_once(job: BuildJob, key: str, make: Callable[[Path], None], parent: str
     store = job.store.bottom
     with only_one(store.own_place("locks", f"tree-{key[:16]}"), f"the tree of {job.name}", wait_seconds=WAIT_SECONDS):
         if not has(store, key):
-            layer = steps.fresh(job.work / "packages")
+            layer = build_steps.fresh(job.work / "packages")
             make(layer)
             keep(store, key, layer, keys(store, parent) if parent else ())
         used(store, key)
@@ -213,7 +213,7 @@ def _key(job: BuildJob) -> str:
     """What a layer of packages is a function of."""
     base = job.parent or job.definition.base.model_dump(mode="json")
     packages = [[package.purl, package.sha256] for package in sorted(job.packages)]
-    inputs = [VERSION, steps.mmdebstrap_version(), base, packages, job.platform, dpkg_options(job)]
+    inputs = [VERSION, build_steps.mmdebstrap_version(), base, packages, job.platform, dpkg_options(job)]
     return digest_of(inputs).removeprefix("sha256:")
 
 
@@ -239,10 +239,12 @@ def _install(job: BuildJob, layer: Path, epoch: int) -> None:
     """A child's packages on its parent's tree, by apt of that tree, without network."""
     with changing(job, key_of(str(job.parent)), layer) as tree:
         write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)
-        shutil.copy(steps.HERE / "install.sh", job.work / "debs")
+        shutil.copy(build_steps.HERE / "install.sh", job.work / "debs")
         argv = ["unshare", "--net", "sh", str(HERE / "chroot.sh"), str(tree), str(job.work / "debs")]
         argv += ["sh", "/run/goldsmith/install.sh", *job.definition.packages]
-        steps.run_bound(job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, "the lines above are what apt and dpkg said")
+        build_steps.run_bound(
+            job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, "the lines above are what apt and dpkg said"
+        )
         clean(tree, epoch)
 
 
@@ -267,7 +269,7 @@ def definition_layer(job: BuildJob, below: str, layer: Path, epoch: int) -> None
             words = tree / f"etc/kernel/cmdline.d/10-{job.name}.conf"
             words.parent.mkdir(parents=True, exist_ok=True)
             words.write_text(" ".join(job.definition.machine.command_line) + "\n")
-        steps.put_files(job, tree)
+        build_steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")
         (tree / COMMAND_LINE).parent.mkdir(parents=True, exist_ok=True)
         (tree / COMMAND_LINE).write_text(command_line(tree) + "\n")
@@ -300,7 +302,7 @@ def command_line(tree: Path) -> str:
 
 def clean(tree: Path, epoch: int) -> None:
     """Take out of a machine's tree what differs from day to day; no file is newer than `epoch`."""
-    steps.clean(tree, epoch)
+    build_steps.clean(tree, epoch)
     run(["sh", str(HERE / "clean.sh")], env={"ROOT": str(tree)})
     run(["find", str(tree), "-xdev", "-newermt", f"@{epoch}", "-exec", "touch", "-hd", f"@{epoch}", "--", "{}", "+"])
     # systemd takes these as: the caches that depend on /usr are those of this /usr (systemd-update-done.service(8)).

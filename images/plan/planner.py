@@ -1,4 +1,4 @@
-"""Gathers what a plan decides over (content, index, ledger, store) and hands it to the pure `images.plan.plan`."""
+"""Gathers what a plan decides over (content, index, ledger, store) and gives it to the pure `build_plan`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from images.build import builder_version
 from images.catalog import LoadedDefinition, file_digests
 from images.context import Context
 from images.model import Bootstrap
+from images.plan.build_plan import BuildPlan, decide, inputs_of
 from images.plan.graph import order, with_ancestors
-from images.plan.plan import BuildPlan, decide, inputs_of
 from images.plan.upstream import Upstream
 from images.plan.validate import DefinitionValidator
 

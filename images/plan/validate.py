@@ -15,7 +15,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from hardening.render import Overlay, render
 from hardening.waivers import about_check, waived_by
-from images.build import builder_of, steps
+from images.build import build_steps, builder_of
 from images.build.buildkit import dockerfile_of
 from images.catalog import LoadedDefinition, files_of
 
@@ -81,7 +81,7 @@ class DefinitionValidator:
         """Every file that it copies is there, every template renders, and the Dockerfile holds nothing it may not."""
         definition, folder = loaded.definition, loaded.folder
         for copied in definition.files:
-            steps.require_file(definition, folder, copied.source)
+            build_steps.require_file(definition, folder, copied.source)
         self._require_mkosi(loaded)
         own = folder / "Dockerfile.j2"
         if "Dockerfile.j2" not in files_of(folder):

@@ -26,8 +26,8 @@ from pipelines.contract import (
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.rollout.ledger_journal import STEP
+from pipelines.rollout.rollout_store import View, history
 from pipelines.rollout.status import MEANING
-from pipelines.rollout.store import View, history
 from pipelines.wiring import image_context
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

@@ -38,10 +38,10 @@ from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, 
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.auto import AutoLine, automated
 from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.rollout_store import View, newest, require_known, tell
 from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start
 from pipelines.rollout.session import UNREAD, check, fleet_session
 from pipelines.rollout.status import towards
-from pipelines.rollout.store import View, newest, require_known, tell
 from pipelines.wiring import image_context
 
 

@@ -15,9 +15,9 @@ from images.documents import to_json
 from pipelines.contract import AuditReport, Line
 from pipelines.rollout.journal import DesiredState
 from pipelines.rollout.ledger_journal import STEP, Command, orders
+from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
 from pipelines.rollout.state import RolloutStage
 from pipelines.rollout.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
-from pipelines.rollout.store import View, history, newest, require_known, tell, told
 from pipelines.wiring import image_context
 
 SECONDS = 1.0

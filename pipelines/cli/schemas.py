@@ -22,8 +22,8 @@ from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
-from pipelines.cli.machine import ExportLine
-from pipelines.cli.orphans import ReapLine
+from pipelines.cli.disk import ExportLine
+from pipelines.cli.reap import ReapLine
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput

@@ -23,8 +23,8 @@ from pipelines.cli.image import promote_one
 from pipelines.cli.report import write_report
 from pipelines.cli.rollout import check_fleet, roll_fleet, show_members, show_roll
 from pipelines.contract import DemoOutput
-from pipelines.demo import service
-from pipelines.demo.service import Stream, steady
+from pipelines.demo import web_service
+from pipelines.demo.web_service import Stream, steady
 from pipelines.host import embedded_registry
 from pipelines.host.provision import docker_host
 from pipelines.wiring import REHEARSAL, fleet_host, image_context
@@ -107,9 +107,9 @@ def _remove(settings: Settings) -> None:
     registry = embedded_registry.known_address(settings)
     sweep(settings, lambda: settings.docker.build_host)
     for host in {settings.docker.host, settings.docker.build_host}:
-        service.clean(host)
+        web_service.clean(host)
         if registry:
-            service.forget_images(host, registry)
+            web_service.forget_images(host, registry)
     embedded_registry.stop(settings)
     shutil.rmtree(settings.state_dir, ignore_errors=True)
 
@@ -126,7 +126,7 @@ def _publish(context: Context) -> None:
 def _start(context: Context) -> str:
     """Start the service on what `stable` names, the proxy on the golden nginx; the address that answers."""
     registry = context.registry_address()
-    return service.start(
+    return web_service.start(
         fleet_host(context),
         context.settings,
         proxy_image=f"{registry}/nginx-unprivileged:stable",

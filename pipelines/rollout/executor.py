@@ -29,9 +29,9 @@ from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
 from pipelines.rollout.orders import MemberOrder, Order, World, one_by_one, ordered
 from pipelines.rollout.refusals import refuse_target, why_not
+from pipelines.rollout.rollout_store import view
 from pipelines.rollout.session import FleetSession
 from pipelines.rollout.state import RolloutOutcome, RolloutStage, RolloutState
-from pipelines.rollout.store import view
 
 
 class SteadyClock:

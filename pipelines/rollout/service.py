@@ -21,10 +21,10 @@ from pipelines.rollout.executor import execute, go_on
 from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.refusals import refuse_implausible, refuse_target, why_not
+from pipelines.rollout.rollout_store import View
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.session import FleetSession, check
 from pipelines.rollout.state import MemberState, Phase, RolloutOutcome
-from pipelines.rollout.store import View
 
 
 def start(

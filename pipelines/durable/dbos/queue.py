@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dbos import DBOS, WorkflowStatus
 
-from pipelines.durable.dbos.database import ATTEMPTS, within
+from pipelines.durable.dbos.system_database import ATTEMPTS, within
 
 POLL_SECONDS = 0.5
 DEATHS = "deaths"

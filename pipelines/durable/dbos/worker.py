@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, error
 
 from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
-from pipelines.durable.dbos.database import (
+from pipelines.durable.dbos.queue import WorkQueue
+from pipelines.durable.dbos.system_database import (
     POLL_SECONDS,
     WAKE,
     Claim,
@@ -25,7 +26,6 @@ from pipelines.durable.dbos.database import (
     given_up,
     within,
 )
-from pipelines.durable.dbos.queue import WorkQueue
 from pipelines.durable.port import Child, FencedError, Flow, Json, WorkflowEngine, recorded
 from pipelines.durable.workers import LostError, Reaper
 

@@ -13,9 +13,9 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.tags import as_dict
 from pipelines.fleet.ec2.inventory import read_fleet, specification
+from pipelines.fleet.ec2.launch_requests import token
 from pipelines.fleet.ec2.pacing import preferences
 from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.ec2.requests import token
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.orphans import BACK as BACK_NAME

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.ec2 import requests
+from pipelines.fleet.ec2 import launch_requests
 from pipelines.fleet.ec2.instance_spec import (
     KEPT,
     STOPPED,
@@ -58,8 +58,8 @@ class Ec2Fleet(Ec2Members):
         if new is None:
             old = place.shown(place.need(key.old))
             kept = kept_for(old, key)
-            asked = requests.run_instances(
-                old, kept, place.image(kept.image), requests.token(key.rollout, key.member, "create", ended),
+            asked = launch_requests.run_instances(
+                old, kept, place.image(kept.image), launch_requests.token(key.rollout, key.member, "create", ended),
                 own_tags(key.rollout, key.member, kept.expiry),
             )  # fmt: skip
             launched: Json = place.ec2.call("RunInstances", **asked)["Instances"][0]
@@ -143,7 +143,7 @@ class Ec2Fleet(Ec2Members):
         place.untag(_parts(new), [EXPIRY])  # first: nobody may end it with the member's data
         old = place.find(key.old)
         if old and (volumes := kept_for(InstanceDescription(old), key).hung.volumes):
-            place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(new["InstanceId"], volumes))
+            place.ec2.call("ModifyInstanceAttribute", **launch_requests.ends_with(new["InstanceId"], volumes))
 
     def remove_old(self, key: Key) -> None:
         """Terminate the old instance."""
@@ -174,7 +174,7 @@ class Ec2Fleet(Ec2Members):
             place.until_state(old, "stopped")
         self._move_over(place, kept, place.need(old), *off)
         if kept.hung.volumes:
-            place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(old, kept.hung.volumes))
+            place.ec2.call("ModifyInstanceAttribute", **launch_requests.ends_with(old, kept.hung.volumes))
 
     def _unmake(self, key: Key, place: RegionClient, new: Json, kept: ReplacementRecord) -> None:
         """The new instance is no member any more; where it holds what is the old one's, it is stopped first."""
@@ -193,7 +193,7 @@ class Ec2Fleet(Ec2Members):
             place.deregister(new["InstanceId"], place.registrations(new), timedelta())
             if not InstanceDescription(new).root_ends:
                 ends = {InstanceDescription(new).root: (new["RootDeviceName"], True)}
-                place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(new["InstanceId"], ends))
+                place.ec2.call("ModifyInstanceAttribute", **launch_requests.ends_with(new["InstanceId"], ends))
             place.terminate(new["InstanceId"])
         if old := place.find(key.old):
             place.untag([key.old], [tag for tag in InstanceDescription(old).tags if tag.startswith(KEPT)])

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from hardening.foundation.errors import OutsideError
+from images.aws.call_arguments import BOOT
 from images.aws.cloud import Cloud
-from images.aws.requests import BOOT
 from pipelines.fleet.ec2.instance_spec import KEPT, InstanceDescription, Json, ReplacementRecord, kept_in
 from pipelines.fleet.ec2.inventory import Inventory, RunningInstance, Template, read_fleet, regions_of
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place

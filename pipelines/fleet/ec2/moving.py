@@ -8,7 +8,7 @@ from typing import Any
 
 from hardening.foundation.errors import OutsideError
 from images.aws.client import AwsError, Client, Clients
-from pipelines.fleet.ec2 import requests
+from pipelines.fleet.ec2 import launch_requests
 from pipelines.fleet.ec2.instance_spec import InstanceDescription, Json, Registered, Registration
 
 
@@ -43,17 +43,17 @@ class Balancers:
 
     def register(self, instance: Json, places: Iterable[Registration]) -> None:
         """Register an instance, in the way that each place says."""
-        for request in requests.targets(instance, list(places)):
+        for request in launch_requests.targets(instance, list(places)):
             self.targets.call("RegisterTargets", **request)
 
     def deregister(self, instance: Json, places: Iterable[Registration]) -> None:
         """Begin to take an instance out."""
-        for request in requests.targets(instance, list(places)):
+        for request in launch_requests.targets(instance, list(places)):
             self.targets.call("DeregisterTargets", **request)
 
     def draining(self, instance: Json, place: Registration) -> bool:
         """Whether requests to an instance may still be in flight there."""
-        (request,) = requests.targets(instance, [place])
+        (request,) = launch_requests.targets(instance, [place])
         answer = self.targets.call("DescribeTargetHealth", **request)
         return any(one.get("TargetHealth", {}).get("State") == "draining" for one in answer["TargetHealthDescriptions"])
 

@@ -9,8 +9,8 @@ from images.aws.client import Clients
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
 from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, kept_in
+from pipelines.fleet.ec2.launch_requests import is_launched
 from pipelines.fleet.ec2.region_client import RegionClient
-from pipelines.fleet.ec2.requests import is_launched
 from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Orphan
 
 TRIES = 20

@@ -12,7 +12,7 @@ from typing import Any
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.tags import as_dict
 from images.ledger import Made
-from pipelines.fleet.ec2 import requests
+from pipelines.fleet.ec2 import launch_requests
 from pipelines.fleet.ec2.instance_spec import (
     KEPT,
     RUNNING,
@@ -89,12 +89,14 @@ class RootVolumeFleet(Ec2Members):
     def _replace(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
         """One task that replaces it, begun once, and looked at before the instance is: that shows it a bit later."""
         if not self._tasks(key, place):
-            self._ask(key, place, {"ImageId": kept.image}, requests.token(key.rollout, key.member, "root", 0), kept)
+            self._ask(
+                key, place, {"ImageId": kept.image}, launch_requests.token(key.rollout, key.member, "root", 0), kept
+            )
         self._succeeded(key, place)
 
     def _ask(self, key: Key, place: RegionClient, source: dict[str, str], token: str, kept: ReplacementRecord) -> None:
         own = own_tags(key.rollout, key.member, kept.expiry)
-        place.ec2.call("CreateReplaceRootVolumeTask", **requests.replace_root(key.old, source, token, own))
+        place.ec2.call("CreateReplaceRootVolumeTask", **launch_requests.replace_root(key.old, source, token, own))
 
     def _succeeded(self, key: Key, place: RegionClient, *, back: bool = False) -> None:
         """Wait for the last task. Raises OutsideError where it failed."""
@@ -173,7 +175,7 @@ class RootVolumeFleet(Ec2Members):
             shown = InstanceDescription(place.need(key.old))
         if shown.root not in kept.hung.volumes:
             self._put_back(key, place, shown, kept)
-        place.ec2.call("ModifyInstanceAttribute", **requests.ends_with(key.old, kept.hung.volumes))
+        place.ec2.call("ModifyInstanceAttribute", **launch_requests.ends_with(key.old, kept.hung.volumes))
         place.start(key.old)
         place.register(key.old, kept.hung.registrations)
 
@@ -188,7 +190,10 @@ class RootVolumeFleet(Ec2Members):
         place.start(key.old)  # only the root volume of what runs is replaced
         tasks = self._tasks(key, place, back=True)
         if not tasks or tasks[-1]["TaskState"] in FAILED:
-            volume, token = next(iter(kept.hung.volumes)), requests.token(key.rollout, key.member, "back", len(tasks))
+            volume, token = (
+                next(iter(kept.hung.volumes)),
+                launch_requests.token(key.rollout, key.member, "back", len(tasks)),
+            )
             self._ask(key, place, {"VolumeId": volume}, token, kept)
         self._succeeded(key, place, back=True)
         if InstanceDescription(place.need(key.old)).root not in kept.hung.volumes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from hardening.foundation.errors import GoldsmithError
-from images.aws.orphans import reap as reap_aws
+from images.aws.tagged_resources import reap as reap_aws
 from images.context import Context
 from images.ledger import Ledger
 from pipelines.contract import Line
