@@ -133,7 +133,7 @@ def image_boot(
     c: Context, name: str, quick: bool = False, full: bool = False, control: str = "", json: bool = False
 ) -> int:
     """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
-    from pipelines.cli.disk import boot_image
+    from pipelines.cli.export import boot_image
     from pipelines.cli.image_output import show_checks
 
     return show_checks(boot_image(name, quick=quick, full=full, control=control), as_json=json)
@@ -153,7 +153,7 @@ def image_export(
     c: Context, name: str, output: str = "", form: str = "raw", force: bool = False, json: bool = False
 ) -> None:
     """Write a machine's disk to a file that is not there yet, for private clouds and hypervisors."""
-    from pipelines.cli.disk import EXPORT_COLUMNS, export_image
+    from pipelines.cli.export import EXPORT_COLUMNS, export_image
     from pipelines.cli.image_output import show
 
     show(export_image(name, form, output, force=force), EXPORT_COLUMNS, as_json=json)

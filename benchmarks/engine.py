@@ -20,7 +20,7 @@ assert ROOT  # importing `measure` put our packages on the path
 
 def main() -> int:
     """Measure, print, and say by the exit code whether the claims hold."""
-    from tests.postgres import running
+    from tests.support.postgres import running
 
     times = rounds(5, __doc__ or "")
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder, running() as server:

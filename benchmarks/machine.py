@@ -19,8 +19,8 @@ BUILD = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
-from tests.loop import Goldsmith
-from tests.servers import NO_ENGINE, Workshop
+from tests.support.loop import Goldsmith
+from tests.support.servers import NO_ENGINE, Workshop
 content = tuple(Path(root) for root in sys.argv[3:])
 print(Workshop(Goldsmith(Path(sys.argv[1]), NO_ENGINE), content).build(sys.argv[2]).digest)
 """

@@ -31,7 +31,7 @@ def main() -> int:
     healthy = parser.parse_args().healthy
     from hardening.foundation.settings import load_settings
     from pipelines.host.provision import docker_host
-    from tests.engines import busybox_image, engine
+    from tests.support.engines import busybox_image, engine
 
     host = docker_host(load_settings(), for_builds=False)
     with engine(host) as api:
@@ -105,8 +105,8 @@ def rolled(host: str, image: str, healthy: int) -> tuple[float, float, int]:
     from pipelines.rollout.orders import Order
     from pipelines.rollout.plan import plan
     from pipelines.rollout.state import Phase, RolloutOutcome
-    from tests.fleets import judged, release
-    from tests.rolling import carried
+    from tests.support.fleets import judged, release
+    from tests.support.rolling import carried
 
     limits: dict[str, Any] = {
         "max_parallel": AT_ONCE, "max_surge": AT_ONCE, "canary": 0, "budgets": [{"nodes": "100%"}],

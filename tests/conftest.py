@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from images.aws.cloud import Cloud
-    from tests.loop import Goldsmith
-    from tests.postgres import Server
-    from tests.servers import Exported
     from tests.strict_aws import StrictAws
-    from tests.yards import Yard
+    from tests.support.loop import Goldsmith
+    from tests.support.postgres import Server
+    from tests.support.servers import Exported
+    from tests.support.yards import Yard
 
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
@@ -114,7 +114,7 @@ def _shared(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmith:
     """The shipped catalog, built once for all workers through the command line. Not to be changed: tests `fork` it."""
-    from tests.loop import build_all
+    from tests.support.loop import build_all
 
     with _shared(tmp_path_factory, "house") as state:
         return build_all(state, docker_host)
@@ -123,7 +123,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmi
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
     """debian-server, built once for all workers through the command line. Not to be changed: tests `fork` it."""
-    from tests.servers import build_server
+    from tests.support.servers import build_server
 
     with _shared(tmp_path_factory, "server") as state:
         return build_server(state)
@@ -132,7 +132,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
 @pytest.fixture(scope="session")
 def qcow2(tmp_path_factory: pytest.TempPathFactory, server: Goldsmith) -> Exported:
     """debian-server's disk as qcow2, exported once for all workers through the command line. Not to be changed."""
-    from tests.servers import export_qcow2
+    from tests.support.servers import export_qcow2
 
     with _shared(tmp_path_factory, "qcow2") as folder:
         return export_qcow2(server, folder)
@@ -152,7 +152,7 @@ def docker_host() -> str:
 @pytest.fixture
 def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
     """A Docker Engine with what tests of rollouts start their containers from."""
-    from yards import yards
+    from tests.support.yards import yards
 
     yield from yards(docker_host, tmp_path)
 
@@ -160,7 +160,7 @@ def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
 @pytest.fixture(scope="session")
 def running_postgres() -> Iterator[Server]:
     """A PostgreSQL of the tests' own, one for all tests of this process."""
-    from tests.postgres import running
+    from tests.support.postgres import running
 
     with running() as server:
         yield server
@@ -196,7 +196,7 @@ def aws(running_aws: StrictAws, monkeypatch: pytest.MonkeyPatch) -> StrictAws:
 @pytest.fixture
 def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
     """A cloud of three regions to publish machine images to, with an empty ledger."""
-    from tests.cloud import cloud_for, settings_at
+    from tests.support.cloud import cloud_for, settings_at
 
     made = cloud_for(settings_at(aws, tmp_path))
     yield made

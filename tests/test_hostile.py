@@ -12,7 +12,7 @@ import pytest
 import requests
 import zstandard
 
-from tests import hostile as h
+from tests.support import hostile as h
 
 
 def test_it_lies_cuts_and_redirects():

@@ -2,7 +2,7 @@
 
 What a feed, a registry, a mirror or a base image sends may be written by a stranger: a few bytes that unpack to
 gigabytes, a million members, names without end. All of it is read piece by piece, counted, and refused at the limit.
-Together the limits keep the memory that any such input takes under 300 MB (tests/test_limits.py measures it). Pure.
+Together the limits keep the memory that any such input takes under 300 MB, which test_limits.py measures. Pure.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
-from pipelines.cli.disk import ExportLine
+from pipelines.cli.export import ExportLine
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine
 from pipelines.cli.rollout_watch import HistoryLine

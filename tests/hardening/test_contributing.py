@@ -1,0 +1,57 @@
+"""The control that CONTRIBUTING.md shows is a whole one: it loads, and its check is proven as every other one."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from hardening.catalog import load_cases, load_controls
+from hardening.check import run_checks
+from hardening.findings import ImageFacts, Outcome
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+from hardening.model import Profile
+from hardening.render import render
+from pipelines.lint import content_problems
+
+TODAY = date(2026, 6, 1)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A content root with the files that the document shows, as somebody would copy them."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = re.findall(r"^( *)```(?:toml|sh)\n *# (hardening/controls/\S+)\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    for indent, name, body in shown:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(re.sub(rf"^{indent}", "", body, flags=re.MULTILINE))
+    return tmp_path
+
+
+def test_its_files_are_all_there_and_sound(root: Path) -> None:
+    """control.toml, check.sh and cases.toml, which lint accepts."""
+    [control] = load_controls([root]).values()
+    assert {path.name for path in control.folder.iterdir()} == {"control.toml", "check.sh", "cases.toml"}
+    assert content_problems((ROOT, root), TODAY) == ()
+
+
+def test_its_check_is_red_on_the_broken_tree_and_green_without(root: Path, tmp_path: Path) -> None:
+    """As tests/hardening/test_controls.py would show it on a whole system."""
+    [control] = load_controls([root]).values()
+    entries = [{"control": control.control.id}]
+    profile = Profile.model_validate({"name": "p", "title": "t", "owner": "us", "controls": entries})
+    overlay = render(profile, {control.control.id: control}, {}, {"kind": "container"}, TODAY)
+    for name in ("usr", "etc", "var"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    (tmp_path / "tree/etc/hosts").write_text("x")
+    [clean] = run_checks(overlay, tmp_path / "tree", ImageFacts())
+    assert clean.outcome is Outcome.PASS
+    [proof] = load_cases(control).proof
+    run(["sh", "-c", proof.plant], env={"ROOT": str(tmp_path / "tree")})
+    [broken] = run_checks(overlay, tmp_path / "tree", ImageFacts())
+    assert broken.outcome is Outcome.FAIL
+    assert proof.evidence in broken.evidence

@@ -1,0 +1,427 @@
+"""Every control's proof on real filesystems: its check is red where it is broken and green where it is hardened."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hardening.benchmark import explanation
+from hardening.catalog import load_cases, load_policy, load_profile, load_profiles
+from hardening.check import broken, judge, run_checks
+from hardening.findings import CheckResult, ImageFacts, Outcome
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import Completed, run
+from hardening.foundation.settings import ROOT, Settings
+from hardening.model import Cases, Kind, Proof
+from hardening.overlay import apply_to, materialise
+from hardening.render import Check
+from images.scan import SCANNERS
+from images.scan.flow import ScanTarget, scan
+from images.scan.verify import refusals
+from tests.support.trees import CONTROLS, PROFILES, Trees, overlay_of
+
+CASES: dict[str, Cases] = {name: load_cases(control) for name, control in CONTROLS.items()}
+ALL = [
+    (pytest.param(name, proof, id=f"{name}: {proof.title}"), proof.live)
+    for name in CASES
+    for proof in CASES[name].proof
+]
+PROOFS = [param for param, live in ALL if not live]
+LIVE = [param for param, live in ALL if live]
+LISTED = [(profile, entry.control) for profile in PROFILES for entry in load_profile([ROOT], profile).controls]
+GOOD = ImageFacts(
+    user="65532",
+    healthcheck_reason="a base image runs nothing by itself",
+    history=("PATH=/usr/bin",),
+    config={"config": {"Env": ["PATH=/usr/bin"], "Entrypoint": ["/app"]}},
+    run_status=0,
+)
+
+Copies = Callable[[Path], Path]
+
+needs_trees = pytest.mark.needs("root", "mmdebstrap")
+
+
+def facts_of(proof: Proof) -> ImageFacts:
+    """Good facts, broken as the proof says; TOML has no null, so `not run` stands for it."""
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in proof.facts.items()}
+    if changes.get("run_status") == "not run":
+        changes["run_status"] = None
+    return replace(GOOD, **changes)
+
+
+def run_inside(check: Check, tree: Path) -> Completed:
+    """The check with the tree as its root and `LIVE=1`."""
+    env = {**check.env, "ROOT": "/", "LIVE": "1", "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    return run(["chroot", str(tree), "sh", "-c", check.text, check.control], env=env, ok=range(256))
+
+
+def first_boot(tree: Path) -> None:
+    """What the first boot makes, as far as the checks' programs need it."""
+    (tree / "run/sshd").mkdir(parents=True, exist_ok=True)
+    run(["chroot", str(tree), "ssh-keygen", "-A"])
+
+
+def facts_with(history: tuple[str, ...]) -> ImageFacts:
+    return replace(GOOD, history=history)
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trees]:
+    made = Trees(tmp_path_factory.mktemp("trees"))
+    yield made
+    made.unmount()
+    shutil.rmtree(made.folder)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """Just enough to count as a filesystem."""
+    for name in ("usr", "etc"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def copies(trees: Trees, tmp_path: Path) -> Iterator[Copies]:
+    """Makes throw-away copies of a tree."""
+    mounts = Trees(tmp_path)
+    numbers = itertools.count()
+    yield lambda tree: mounts.copy(tree, tmp_path / f"copy{next(numbers)}")
+    mounts.unmount()
+
+
+@pytest.fixture(scope="session")
+def results(trees: Trees) -> Callable[[str], dict[str, CheckResult]]:
+    """What every check says of a profile's hardened tree; asked once."""
+
+    @cache
+    def ask(profile: str) -> dict[str, CheckResult]:
+        return {r.control: r for r in run_checks(overlay_of(profile), trees.of(profile, "hardened"), GOOD)}
+
+    return ask
+
+
+@needs_trees
+@pytest.mark.parametrize(("profile", "control"), LISTED)
+def test_a_control_is_green_on_the_hardened_tree(
+    results: Callable[[str], dict[str, CheckResult]], profile: str, control: str
+) -> None:
+    """What a profile promises holds where it was applied, in every profile that lists the control."""
+    result = results(profile)[control]
+    assert result.outcome is Outcome.PASS, result.evidence
+
+
+@needs_trees
+@pytest.mark.parametrize(("control", "proof"), PROOFS)
+def test_a_control_is_red_where_it_is_broken(
+    trees: Trees, copies: Copies, tmp_path: Path, control: str, proof: Proof
+) -> None:
+    """The check sees the breach and names it; where the proof says so, applying the control again heals it."""
+    profile = proof.profile or CASES[control].profile
+    tree = copies(trees.of(profile, proof.on))
+    run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
+    overlay = overlay_of(profile, only=control, params=proof.params)
+
+    [result] = run_checks(overlay, tree, facts_of(proof))
+    assert result.outcome is Outcome.FAIL, result.evidence
+    assert proof.evidence in result.evidence
+
+    if proof.healed:
+        apply_to(overlay, tree, tmp_path / "overlay")
+        [result] = run_checks(overlay, tree, facts_of(proof))
+        assert result.outcome is Outcome.PASS, result.evidence
+
+
+@needs_trees
+@pytest.mark.parametrize(("control", "proof"), LIVE)
+def test_a_control_is_red_where_what_runs_is_broken(trees: Trees, copies: Copies, control: str, proof: Proof) -> None:
+    """Inside the machine a check asks programs what is in force: green after a first boot, red once it is broken."""
+    profile = proof.profile or CASES[control].profile
+    tree = copies(trees.of(profile, proof.on))
+    first_boot(tree)
+    [check] = overlay_of(profile, only=control, params=proof.params).checks
+
+    outcome, evidence = judge(run_inside(check, tree))
+    assert outcome is Outcome.PASS, evidence
+
+    run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
+    outcome, evidence = judge(run_inside(check, tree))
+    assert outcome is Outcome.FAIL, evidence
+    assert proof.evidence in evidence
+
+
+def test_every_control_has_a_proof_and_stands_in_a_profile() -> None:
+    """A control that nothing proves, or that nobody uses, does not land."""
+    listed = {entry.control for profile in load_profiles([ROOT]).values() for entry in profile.controls}
+    assert set(CONTROLS) == listed
+    assert all(cases.proof for cases in CASES.values())
+    kinds = [c.control.applies_to for c in CONTROLS.values()]
+    assert len([kind for kind in kinds if Kind.CONTAINER in kind]) >= 16
+    assert len([kind for kind in kinds if kind == (Kind.MACHINE,)]) >= 30
+
+
+@pytest.mark.parametrize("profile", sorted(name for name in PROFILES if name.startswith("cis-")))
+def test_every_control_that_a_cis_profile_adds_names_its_numbers_in_the_benchmark(profile: str) -> None:
+    """Of both releases, as numbers with dots; what holds for every machine stands in the profile that it extends."""
+    own = [entry for entry in load_profile([ROOT], profile).controls if Path(entry.file).stem == profile]
+    assert own
+    for entry in own:
+        references = CONTROLS[entry.control].control.references
+        for release in ("cis-debian-12", "cis-debian-13"):
+            numbers = references.get(release, ())
+            assert numbers, f"{entry.control} has no {release}"
+            assert [number for number in numbers if not re.fullmatch(r"[1-7](\.\d+){1,4}", number)] == []
+
+
+@pytest.mark.parametrize("name", sorted(name for name, control in CONTROLS.items() if control.apply is not None))
+def test_a_control_that_changes_the_image_is_proved_to_heal(name: str) -> None:
+    """An apply script that nothing proves could do nothing at all."""
+    assert any(proof.healed for proof in CASES[name].proof)
+
+
+@pytest.mark.parametrize("name", sorted(CONTROLS))
+def test_a_control_that_installs_files_shows_what_they_look_like(name: str) -> None:
+    """Every template has a case with its exact text, which holds."""
+    cases = CASES[name]
+    for case in cases.render:
+        overlay = overlay_of(cases.profile, only=name, params=case.params)
+        texts = {file.path: file.content for file in overlay.files}
+        assert {path: texts[path] for path in case.expect} == case.expect
+    shown = {path for case in cases.render for path in case.expect}
+    assert shown == {file.path for file in CONTROLS[name].control.files}
+
+
+@needs_trees
+@pytest.mark.slow
+@pytest.mark.needs("oscap", "systemd-analyze", "mirror")
+def test_the_benchmark_holds_where_level_1_was_applied_or_the_policy_says_why_not(trees: Trees, tmp_path: Path) -> None:
+    """OpenSCAP's own rules over the hardened tree: as many hold as the policy demands, and it explains exactly the
+    others, so that no explanation outlives its cause."""
+    target = ScanTarget(
+        "debian-server", None, trees.of("cis-level1", "hardened"), kind=Kind.MACHINE, benchmark="cis_level1_server"
+    )
+    settings = Settings(state=tmp_path / "state", retry_for="0s")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    [report] = scan(target, settings, {"openscap": SCANNERS["openscap"]}, now=now).reports
+    asked = load_policy([ROOT], "machine").image.benchmark
+    assert asked
+    assert report.evaluated >= asked.minimum_rules, report.reason
+    assert report.score
+    assert report.score >= asked.minimum_score
+    told = [rule for rule in asked.explained if explanation(asked, "debian-server", rule)]
+    assert sorted(finding.id for finding in report.findings) == sorted(told)
+
+
+@needs_trees
+@pytest.mark.parametrize("profile", PROFILES)
+def test_applying_a_profile_twice_changes_nothing(trees: Trees, copies: Copies, tmp_path: Path, profile: str) -> None:
+    """A child image is hardened after its parent was: what is right already is not even touched, so that its layer
+    holds what the child adds and no more."""
+    tree = copies(trees.of(profile, "hardened"))
+    before = fingerprint(tree, touched=True)
+    apply_to(overlay_of(profile), tree, tmp_path / "overlay")
+    assert fingerprint(tree, touched=True) == before
+
+
+@needs_trees
+@pytest.mark.parametrize("profile", ["container-base", "cis-level2"])
+def test_a_minimal_image_hardens_itself_to_the_same_files(trees: Trees, copies: Copies, profile: str) -> None:
+    """The driver needs no more than a minimal Debian has, and inside it does what it does from outside."""
+    tree = copies(trees.of(profile, "unhardened"))
+    materialise(overlay_of(profile), tree / "overlay")
+    run(["chroot", str(tree), "sh", "/overlay/apply.sh"], env={"ROOT": "/", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    shutil.rmtree(tree / "overlay")
+    assert fingerprint(tree) == fingerprint(trees.of(profile, "hardened"))
+
+
+@needs_trees
+def test_a_failing_script_names_its_control(trees: Trees, copies: Copies, tmp_path: Path) -> None:
+    """Hardening stops at the first failure instead of shipping half of it."""
+    overlay = overlay_of("container-base")
+    broken = replace(overlay, applies=tuple(replace(script, text="exit 7") for script in overlay.applies[:1]))
+    with pytest.raises(OutsideError, match="control nonroot-account: apply failed"):
+        apply_to(broken, copies(trees.of("container-base", "hardened")), tmp_path / "overlay")
+
+
+@needs_trees
+def test_a_link_inside_the_image_does_not_lead_the_installation_out(
+    trees: Trees, copies: Copies, tmp_path: Path
+) -> None:
+    """An image with /etc/profile.d → a folder of the host gets no file written there."""
+    tree = copies(trees.of("container-base", "hardened"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(tree / "etc/profile.d")
+    (tree / "etc/profile.d").symlink_to(outside)
+    with pytest.raises(OutsideError, match="leads out of the image"):
+        apply_to(overlay_of("container-base"), tree, tmp_path / "overlay")
+    assert not list(outside.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'PEM_HEADER = "-----BEGIN PRIVATE KEY-----"\nif line == PEM_HEADER:\n',
+        "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----\n",
+        "-----BEGIN PUBLIC KEY-----\n" + 3 * ("MIGH" * 16 + "\n"),
+        "-----BEGIN CERTIFICATE-----\n" + 3 * ("MIGH" * 16 + "\n"),
+        "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
+        "sha512-" + "AKIA" * 22 + "==\n",
+    ],
+)
+def test_what_only_looks_like_a_secret_is_none(bare: Path, text: str) -> None:
+    """Programs that know a key's header, public keys, examples and checksums must not cost anyone a waiver."""
+    (bare / "usr/file").write_text(text)
+    [result] = run_checks(overlay_of("container-base", only="no-secrets"), bare, GOOD)
+    assert result.outcome is Outcome.PASS, result.evidence
+
+
+def test_variables_that_point_at_a_secret_hold_none(bare: Path) -> None:
+    """Where a secret lies, or that it comes from elsewhere, may stand in the history."""
+    history = ("DB_PASSWORD_FILE=/run/secrets/db", "TOKEN=$TOKEN", "GPG_KEY=7169605F62C751356D054A26A821E680E5FA6305")
+    [result] = run_checks(overlay_of("container-base", only="no-secrets-in-history"), bare, facts_with(history))
+    assert result.outcome is Outcome.PASS, result.evidence
+
+
+def test_evidence_never_repeats_the_secret(bare: Path) -> None:
+    """Evidence is published with the image: it names the variable, not its value."""
+    history = ("DB_PASSWORD=hunter2", "RUN curl https://me:hunter2@example.org")
+    [result] = run_checks(overlay_of("container-base", only="no-secrets-in-history"), bare, facts_with(history))
+    assert result.outcome is Outcome.FAIL
+    assert "DB_PASSWORD" in result.evidence
+    assert "hunter2" not in result.evidence
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_empty_tree_passes_nothing(tmp_path: Path, profile: str) -> None:
+    """Nothing looked at is never a pass: not for an empty folder, and not for empty usr and etc."""
+    blind = ImageFacts()
+    assert {r.outcome for r in run_checks(overlay_of(profile), tmp_path, blind)} == {Outcome.ERROR}
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "etc").mkdir()
+    passed = [r.control for r in run_checks(overlay_of(profile), tmp_path, blind) if r.outcome is Outcome.PASS]
+    assert passed == []
+
+
+@pytest.mark.parametrize("name", ["etc", "usr", "home"])
+def test_a_tree_whose_top_leads_out_passes_nothing(tmp_path: Path, name: str) -> None:
+    """An image with /etc → /etc would be judged by the host's own files."""
+    for folder in {"usr", "etc"} - {name}:
+        (tmp_path / folder).mkdir()
+    (tmp_path / name).symlink_to("/" + name)
+    results = run_checks(overlay_of("container-base"), tmp_path, GOOD)
+    assert {result.outcome for result in results} == {Outcome.ERROR}
+    assert f"/{name} is a link" in results[0].evidence
+
+
+def test_an_absent_tree_passes_nothing(tmp_path: Path) -> None:
+    """A wrong path is no clean image."""
+    results = run_checks(overlay_of("container-base"), tmp_path / "absent", GOOD)
+    assert {result.outcome for result in results} == {Outcome.ERROR}
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "evidence"),
+    [
+        ("echo seen; exit 0", Outcome.PASS, "seen"),
+        ("echo bad; exit 1", Outcome.FAIL, "bad"),
+        ("echo none; exit 2", Outcome.NOT_APPLICABLE, "none"),
+        ("echo oops >&2; exit 3", Outcome.ERROR, "status 3\noops"),
+        ("exit 0", Outcome.ERROR, "said nothing"),
+        ("echo seen; echo 'find: /root: Permission denied' >&2", Outcome.ERROR, "may not have seen all"),
+        ("no-such-program", Outcome.ERROR, "status 127"),
+        ("kill -9 $$", Outcome.ERROR, "status -9"),
+        ("seq 100", Outcome.PASS, "… and 60 lines more"),
+        ('echo "$ROOT $LIVE"', Outcome.PASS, " 0"),
+    ],
+)
+def test_only_a_check_that_says_what_it_saw_passes(bare: Path, script: str, outcome: Outcome, evidence: str) -> None:
+    """A check that breaks, dies or stays silent counts as no pass."""
+    overlay = overlay_of("container-base", only="healthcheck")
+    overlay = replace(overlay, checks=(replace(overlay.checks[0], text=script),))
+    [result] = run_checks(overlay, bare, GOOD)
+    assert result.outcome is outcome
+    assert evidence in result.evidence
+
+
+def test_a_check_that_does_not_end_is_no_pass(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hanging check is stopped and counts as an error."""
+    monkeypatch.setattr("hardening.check.TIME_LIMIT_SECONDS", 0.2)
+    overlay = overlay_of("container-base", only="healthcheck")
+    overlay = replace(overlay, checks=(replace(overlay.checks[0], text="sleep 30"),))
+    [result] = run_checks(overlay, bare, GOOD)
+    assert result.outcome is Outcome.ERROR
+    assert "did not finish within 0.2 s" in result.evidence
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "last"),
+    [
+        ("echo oops >&2; exit 3", "the check ended with status 3", "oops"),
+        ("seq 100; no-such-program", "the check ended with status 127", "no-such-program: not found"),
+        ("echo seen; echo denied >&2", "the check complained", "denied"),
+        ("case x in", "the check complained", "yntax error"),
+        ("sleep 30", "did not finish within 0.2 s", ""),
+    ],
+)
+def test_a_check_that_breaks_is_its_authors_error(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str, last: str
+) -> None:
+    """Exit code 2 with the file and its last lines: not a verdict on the image, which has not passed either."""
+    monkeypatch.setattr("hardening.check.TIME_LIMIT_SECONDS", 0.2 if script.startswith("sleep") else 60)
+    overlay = overlay_of("container-base", only="healthcheck")
+    overlay = replace(overlay, checks=(replace(overlay.checks[0], text=script),))
+    refused = refusals(run_checks(overlay, bare, GOOD))
+    assert refused
+    error = broken(refused, [ROOT])
+    assert error
+    assert error.exit_code == 2
+    assert str(error).startswith(f"{ROOT}/hardening/controls/healthcheck/check.sh: ")
+    assert said in str(error)
+    assert last in error.evidence
+
+
+def test_what_really_fails_is_refused_whatever_else_breaks(bare: Path) -> None:
+    """So is a tree that there is nothing to look at in: neither is the fault of a check."""
+    overlay = overlay_of("container-base", only="healthcheck")
+    check = overlay.checks[0]
+    both = replace(overlay, checks=(replace(check, text="exit 3"), replace(check, text="echo bad; exit 1")))
+    for tree in (bare, bare / "absent"):
+        refused = refusals(run_checks(both, tree, GOOD))
+        assert len(refused) == 2
+        assert broken(refused, [ROOT]) is None
+
+
+def fingerprint(tree: Path, *, touched: bool = False) -> dict[str, tuple[object, ...]]:
+    """Everything of a tree that its image layer holds, except times, which layers clamp; `touched` adds when each
+    path was last changed in any way."""
+    found: dict[str, tuple[object, ...]] = {}
+    for folder, folders, files in os.walk(tree):
+        for name in (*folders, *files):
+            path = Path(folder) / name
+            info = path.lstat()
+            body = ""
+            if stat.S_ISLNK(info.st_mode):
+                body = str(path.readlink())
+            elif stat.S_ISREG(info.st_mode):
+                body = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path.relative_to(tree))] = (
+                info.st_mode,
+                info.st_uid,
+                info.st_gid,
+                body,
+                info.st_ctime_ns if touched else 0,
+            )
+    return found

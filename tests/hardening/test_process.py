@@ -1,0 +1,106 @@
+"""How other programs are run: to their end, with their words as evidence, and never longer than whoever wants them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import pipe_to, run
+from hardening.foundation.settings import ROOT
+from tests.support.loop import HEARS, processes, until
+
+
+def test_a_command_gets_its_input_and_environment_and_tells_what_it_printed(tmp_path: Path) -> None:
+    """In the directory that was asked for."""
+    done = run(["sh", "-c", 'cat; echo "$MORE" >&2; pwd'], stdin="given\n", env={"MORE": "so"}, cwd=tmp_path)
+    assert (done.status, done.stdout, done.stderr) == (0, f"given\n{tmp_path}\n", "so\n")
+
+
+def test_a_command_that_fails_shows_its_last_words_unless_its_status_was_expected() -> None:
+    """With the command itself, so that a person can try it."""
+    with pytest.raises(OutsideError, match="sh ended with status 3") as error:
+        run(["sh", "-c", "echo it broke >&2; exit 3"], hint="try again")
+    assert error.value.evidence.splitlines()[-1] == "it broke"
+    assert error.value.hint == "try again"
+    assert run(["sh", "-c", "exit 3"], ok=(0, 3)).status == 3
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    """With the command that shows what is missing."""
+    with pytest.raises(OutsideError, match="no-such-program is not installed") as error:
+        run(["no-such-program"])
+    assert "doctor" in error.value.hint
+
+
+def test_a_command_that_is_late_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    """Its children too."""
+    mark = f"sleep 6{os.getpid()}"
+    with pytest.raises(OutsideError, match="did not finish within"):
+        run(["sh", "-c", f"{mark} & wait"], timeout=0.3)
+    until(lambda: processes(mark) == [], "the end of what it started", seconds=5)
+
+
+def test_a_command_is_fed_while_it_runs(tmp_path: Path) -> None:
+    """More than a pipe holds, byte for byte."""
+    target, data = tmp_path / "fed", os.urandom(1 << 20)
+    pipe_to(["sh", "-c", f"cat >{target}; echo $MORE >>{target}"], lambda sink: sink.write(data), env={"MORE": "so"})
+    assert target.read_bytes() == data + b"so\n"
+
+
+def test_a_fed_command_that_ends_early_is_the_error_not_the_broken_pipe() -> None:
+    """What it said and its status come out, although it had not read everything."""
+    with pytest.raises(OutsideError, match="sh ended with status 3") as error:
+        pipe_to(["sh", "-c", "echo it broke >&2; exit 3"], lambda sink: sink.write(bytes(1 << 20)), hint="try again")
+    assert error.value.evidence.splitlines()[-1] == "it broke"
+    assert error.value.hint == "try again"
+
+
+def test_a_fed_command_ends_when_nothing_more_comes() -> None:
+    """Where the feeding fails, that is the error, and the command does not take half of it for the whole."""
+    mark = f"sleep 8{os.getpid()}"
+    with pytest.raises(ZeroDivisionError):
+        pipe_to(["sh", "-c", f"cat; {mark}"], lambda sink: sink.write(bytes(1 // 0)))
+    assert processes(mark) == []
+
+
+@pytest.mark.needs("root", "setpriv", "unshare")
+def test_a_bound_command_dies_with_whoever_is_killed_even_if_it_is_silent() -> None:
+    """Nothing that it prints to a reader who is gone is needed to end it; what it has started goes too."""
+    mark = f"sleep 7{os.getpid()}"
+    program = f"from hardening.foundation.process import bound, run; run(bound(['sh', '-c', '{mark} & wait']))"
+    running = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    until(lambda: [line for line in processes(mark) if line.startswith("sleep")], "its start")
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    until(lambda: not processes(mark), "its end")
+
+
+def test_whoever_tells_us_to_stop_waits_for_no_command_of_a_thread_and_its_cleaning_up_is_done(tmp_path: Path) -> None:
+    """Ctrl-C: what runs is ended with all that it started, the next in the queue never begins, nothing is recorded."""
+    mark = f"sleep 6{os.getpid()}"
+    program = f"""
+from hardening.foundation.process import run, threads
+def work(number):
+    try:
+        run(["sh", "-c", "{mark} & wait"])
+    except Exception:
+        open("{tmp_path}/recorded", "w")
+    finally:
+        run(["touch", f"{tmp_path}/cleaned{{number}}"])
+with threads(1) as pool:
+    for each in [pool.submit(work, number) for number in (1, 2)]:
+        each.result()
+"""
+    running = subprocess.Popen([*HEARS, sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
+    until(lambda: [line for line in processes(mark) if line.startswith("sleep")], "its start")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate()
+    assert b"KeyboardInterrupt" in said
+    assert processes(mark) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cleaned1"]

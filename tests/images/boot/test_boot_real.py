@@ -1,0 +1,205 @@
+"""Machines really booted: a good disk, one with faults planted, and what becomes of a broken QEMU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hardening.findings import Outcome
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.settings import ROOT
+from images.boot import Level, boot, flow, qemu, vm
+from images.boot.guest import Credentials, Errand, credentials
+from images.boot.model import BootLimits, BootReport
+from tests.images.boot.test_boot import evidence, outcomes
+from tests.images.build.test_machine_build import NEEDS, content_of
+from tests.support.loop import Goldsmith, processes, until
+from tests.support.machines import check, overlay
+
+pytestmark = pytest.mark.needs("qemu-system-x86_64", str(qemu.FIRMWARE), "setpriv")
+real_disk = pytest.mark.needs(*NEEDS, "mcopy", "sfdisk")
+
+ASKS = check("asks", 'echo "LIVE=$LIVE ROOT=$ROOT $PARAM_A; $(systemctl is-active ssh)"', PARAM_A="two\nlines")
+FAILS = check("fails", "echo 'LIVE: it is open'; exit 1")
+SILENT = check("silent", ": LIVE")
+STATIC = check("static", "echo only of a tree")
+HANGING = qemu.probe_program()[:512] + b"\xeb\xfe".ljust(512, b"\0")  # jmp to itself
+FAULTY = {
+    "systemd.extra-unit.planted.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo words; exit 3'\n",
+    "systemd.extra-unit.planted.socket": "[Socket]\nListenStream=4711\nAccept=yes\n",
+    "systemd.extra-unit.planted@.service": "[Service]\nExecStart=/bin/true\n",
+    "systemd.extra-unit.looping.service": "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=300\n",
+    "systemd.unit-dropin.sysinit.target": "[Unit]\nWants=planted.socket\n",
+    "systemd.unit-dropin.multi-user.target": "[Unit]\nWants=planted.service looping.service\n",
+}
+
+
+@pytest.fixture(scope="session")
+def disk(server: Goldsmith) -> Path:
+    """debian-server's, which the gate has let pass: through firmware, and twice."""
+    return server.store.disk(server.store.config(content_of(server, "debian-server"))["disk"]["linear"])
+
+
+@pytest.fixture
+def blank(tmp_path: Path) -> Path:
+    """A disk with nothing on it."""
+    made = tmp_path / "blank.raw"
+    made.write_bytes(b"\0" * (1 << 20))
+    return made
+
+
+def faulty(guest: str, errand: Errand) -> Credentials:
+    """What a boot needs, with the faults beside it."""
+    return Credentials({**FAULTY, **credentials(guest, errand).texts})
+
+
+def log_of(report: BootReport) -> str:
+    """What helps when a boot test fails."""
+    return f"{outcomes(report.results)}\n{report.console[-3000:]}"
+
+
+@pytest.mark.slow
+@real_disk
+def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed unit, one that waits to be started again, an open port, a check that fails, one that says nothing.
+
+    What is good passes beside them. Its first accelerator is none that QEMU has, which is not the image's fault.
+    """
+    monkeypatch.setattr(flow, "accelerators", lambda: ("none-such", "tcg"))
+    monkeypatch.setattr(vm, "credentials", faulty)
+    asked = overlay(ASKS, FAILS, SILENT, STATIC)
+    report = boot(disk, asked, level=Level.QUICK, listens=("22/tcp",), work=tmp_path, twice=False)
+    assert outcomes(report.results) == {
+        "asks": Outcome.PASS, "fails": Outcome.FAIL, "silent": Outcome.ERROR, "boot-completed": Outcome.PASS,
+        "boot-failed-units": Outcome.FAIL, "boot-listening": Outcome.FAIL,
+    }, log_of(report)  # fmt: skip
+    assert evidence(report.results, "asks") == "LIVE=1 ROOT=/ two\nlines; active"
+    assert evidence(report.results, "fails") == "LIVE: it is open"
+    assert "said nothing" in evidence(report.results, "silent")
+    units = evidence(report.results, "boot-failed-units").splitlines()
+    assert [unit for unit in units if unit.startswith("failed")] == [
+        "failed looping.service auto-restart", "failed planted.service failed",
+    ]  # fmt: skip
+    assert "log words" in units
+    assert "4711/tcp on" in evidence(report.results, "boot-listening")
+    assert "root=PARTUUID=" in report.console
+    assert "efi: EFI" not in report.console, "a quick boot went through firmware"
+
+
+def test_a_disk_that_does_not_boot_has_not_completed(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended in time, and nothing of it passes; there is no second boot of what never came up."""
+    monkeypatch.setattr(vm, "limits", lambda level, accelerator: BootLimits(1, 6))
+    report = boot(blank, overlay(ASKS), level=Level.RELEASE, listens=(), work=tmp_path)
+    assert outcomes(report.results) == {
+        "asks": Outcome.ERROR, "boot-completed": Outcome.FAIL, "boot-failed-units": Outcome.ERROR,
+        "boot-listening": Outcome.ERROR, "boot-second": Outcome.ERROR,
+    }  # fmt: skip
+    assert "reported nothing, and did not end within" in evidence(report.results, "boot-completed")
+
+
+def test_a_qemu_that_fails_says_nothing_of_the_image(blank: Path, tmp_path: Path) -> None:
+    """It is the host's fault, with QEMU's own words."""
+    plan = flow._plan(blank, overlay(), Level.RELEASE, tmp_path)
+    gone = replace(plan, disk=replace(plan.disk, path=tmp_path / "no-such-disk"))
+    with pytest.raises(OutsideError, match="QEMU ended with status 1") as error:
+        flow._reported(gone, (), twice=False)
+    assert "no-such-disk" in error.value.evidence
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_machine_whose_qemu_crashes_begins_once_more_unless_it_was_to_go_on(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """QEMU breaks its own assertions now and then. A disk that a machine has written to half shows no second boot."""
+    plan = flow._plan(blank, overlay(), Level.RELEASE, tmp_path)
+    kept = tmp_path / "kept.qcow2"
+    kept.touch()
+    task = vm.Task("boot", replace(plan.disk, overlay=kept, first=first), plan.level, plan.errand)
+    argvs: list[list[str]] = []
+
+    def crashing(machine: qemu.VirtualMachine) -> list[str]:
+        argvs.append([str(machine.disk)])
+        return ["sh", "-c", "kill -ABRT $$"]
+
+    monkeypatch.setattr(vm.qemu, "command", crashing, raising=True)
+    with pytest.raises(OutsideError, match="QEMU ended with status -6"):
+        vm.run_boot(task, tmp_path / "boot", ["tcg"])
+    assert len(argvs) == (2 if first else 1)
+
+
+def test_a_host_without_qemu_is_told_what_to_install(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything else is done."""
+    monkeypatch.setattr(qemu, "FIRMWARE", tmp_path / "OVMF_CODE_4M.fd")
+    with pytest.raises(OutsideError, match=r"cannot be booted here: OVMF_CODE_4M.fd is missing") as error:
+        boot(blank, overlay(), level=Level.RELEASE, listens=(), work=tmp_path)
+    assert "setup" in error.value.hint
+
+
+def test_a_boot_without_room_to_write_is_not_begun(
+    blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose writes find no room stands still, which would look like the image's fault."""
+    monkeypatch.setattr(flow, "ROOM_BYTES", 1 << 60)
+    with pytest.raises(OutsideError, match="a machine needs 1099511627776 MiB") as error:
+        boot(blank, overlay(), level=Level.RELEASE, listens=(), work=tmp_path)
+    assert "image.prune" in error.value.hint
+
+
+def test_a_quick_boot_needs_a_disk_with_a_unified_kernel(blank: Path, tmp_path: Path) -> None:
+    """A disk without partitions is no machine's."""
+    with pytest.raises(OutsideError):
+        boot(blank, overlay(), level=Level.QUICK, listens=(), work=tmp_path)
+
+
+def test_an_accelerator_works_if_a_guest_really_ran_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCG does; what QEMU does not have does not; and the choice always ends with TCG."""
+    assert vm.accelerators()[-1] == "tcg"
+    monkeypatch.setattr(vm, "PROBE_SECONDS", 600)
+    assert vm.works("tcg")
+    assert not vm.works("none-such")
+
+
+def test_a_broken_kvm_is_tried_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all processes of a user together; one that works is tried by each, which takes no time."""
+    tried: list[str] = []
+    monkeypatch.setattr(vm, "_runtime", lambda: tmp_path)
+    monkeypatch.setattr(vm, "works", lambda name: tried.append(name) or len(tried) == 2)
+    assert [vm._kvm_works(), vm._kvm_works(), len(tried)] == [False, False, 1]
+    [note] = tmp_path.iterdir()
+    os.utime(note, (0, time.time() - 3601))
+    assert [vm._kvm_works(), len(tried)] == [True, 2]
+
+
+def test_a_guest_that_never_ends_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator that hangs is broken too."""
+    monkeypatch.setattr(qemu, "probe_program", lambda: HANGING)
+    monkeypatch.setattr(vm, "PROBE_SECONDS", 2)
+    assert not vm.works("tcg")
+
+
+def test_a_machine_dies_with_whoever_is_killed(blank: Path, tmp_path: Path) -> None:
+    """kill -9 of the gate leaves no QEMU behind."""
+    program = (
+        "import sys; from pathlib import Path; from hardening.render import Overlay;"
+        "from images.boot import boot, Level;"
+        "disk, work = map(Path, sys.argv[1:]);"
+        "boot(disk, Overlay((), (), (), ''), level=Level.RELEASE, listens=(), work=work)"
+    )
+    running = subprocess.Popen([sys.executable, "-c", program, blank, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL)
+    until(lambda: processes("qemu-system", str(tmp_path)), "its start")
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    until(lambda: not processes("qemu-system", str(tmp_path)), "its end")

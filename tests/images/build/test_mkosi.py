@@ -1,0 +1,144 @@
+"""The second builder: an mkosi configuration becomes a machine that is hardened, booted and judged like any other."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from hardening.findings import Outcome
+from hardening.foundation.errors import ContentError, OutsideError
+from images.artifact import Artifact
+from images.boot import Level
+from images.build import build, mkosi
+from images.machine import trees
+from images.plan.build_plan import changes_between
+from images.plan.planner import Planner
+from images.scan.verify import verify
+from tests.support.building import definition as parsed
+from tests.support.loop import Goldsmith, definition
+from tests.support.servers import NO_ENGINE, Workshop
+
+BOOTSTRAP = 'base = { bootstrap = { family = "debian", suite = "trixie" } }\n'
+HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "machine"\nprofile = "m-small"\npolicy = "demo"\n'
+TEXT = f"""{HEAD}{BOOTSTRAP}
+files = [{{ source = "greeting", path = "/etc/greeting" }}]
+
+[machine]
+builder = "mkosi"
+command_line = ["panic=30"]
+"""
+CONFIGURATION = """
+[Content]
+Packages=
+    dbus
+    e2fsprogs
+    initramfs-tools
+    iproute2
+    kmod
+    linux-image-cloud-amd64
+    login
+    passwd
+    systemd
+    systemd-sysv
+    udev
+    zstd
+"""
+PROFILE = 'title = "T"\nowner = "tests"\ncontrols = [{ control = "root-locked" }, { control = "no-documentation" }]\n'
+
+
+def content(folder: Path, text: str = TEXT, **files: str) -> Path:
+    """A content root with the machine `m-mkosi` and its profile."""
+    root = definition(folder, "m-mkosi", text, greeting="hello\n", **files)
+    profiles = root / "hardening/profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "m-small.toml").write_text(PROFILE)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "mirror", "mkosi", "systemd-repart", "ukify", "qemu-system-x86_64", "qemu-img")
+def test_an_mkosi_configuration_becomes_a_machine_that_is_booted_and_judged(tmp_path: Path) -> None:
+    """What mkosi installs, setuid and sticky bits too, with our files, controls and kernel parameters on top."""
+    house = Goldsmith(tmp_path / "state", NO_ENGINE)
+    shop = Workshop(house, (content(tmp_path / "content", **{"mkosi.conf": CONFIGURATION}),))
+    with shop.job("m-mkosi") as job:
+        built = build(job)
+        assert {"systemd", "linux-image-cloud-amd64"} <= {package.name for package in built.packages}
+        results = verify(
+            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest, store=job.store,
+            work=job.work, docker_host="", level=Level.QUICK,
+        )  # fmt: skip
+        assert {check.control: check.outcome for check in results} == dict.fromkeys(
+            ("root-locked", "no-documentation", "boot-completed", "boot-failed-units", "boot-listening"), Outcome.PASS
+        ), results
+        assert "panic=30" in built.config["command_line"]
+
+        own, packages = trees.stack(job.store, trees.key_of(built.digest))
+        assert (own / "etc/greeting").read_text() == "hello\n"
+        modes = {name: (packages / name).stat().st_mode & 0o7777 for name in ("usr/bin/su", "usr/bin/mount", "tmp")}
+        assert modes == {"usr/bin/su": 0o4755, "usr/bin/mount": 0o4755, "tmp": 0o1777}
+        assert (packages / "etc/machine-id").read_text() == ""
+        # mkosi unpacks essential packages by itself, without dpkg; a control takes their manuals out later.
+        assert not (packages / "usr/share/man/man1/systemctl.1.gz").exists(), (
+            "dpkg was not told what controls leave out"
+        )
+    assert house.leftovers() == []
+
+
+@pytest.mark.needs("mirror", "mkosi")
+def test_a_machine_of_mkosi_is_planned_again_when_the_archive_has_moved(tmp_path: Path) -> None:
+    """No plan knows which packages mkosi takes, so that it counts which state of the archive there was."""
+    shop = Workshop(
+        Goldsmith(tmp_path / "state", NO_ENGINE), (content(tmp_path / "content", **{"mkosi.conf": CONFIGURATION}),)
+    )
+    first, again = (Planner(shop.context).plan_all(["m-mkosi"])[-1] for _ in range(2))
+    assert (first.input_digest, first.inputs) == (again.input_digest, again.inputs)
+    now = datetime.now(UTC)
+    kept = Artifact("m-mkosi", "linux/amd64", first.input_digest, "sha256:0", first.inputs, (), now, now, 1)
+    assert first.inputs["archive"].startswith("sha256:")
+    moved = {**first.inputs, "archive": "sha256:of tomorrow"}
+    assert list(map(str, changes_between(kept, moved, ()))) == ["archive changed"]
+
+
+@pytest.mark.parametrize("also", ["packages", "base.golden"])
+def test_what_mkosi_installs_is_said_in_one_place(also: str) -> None:
+    """Packages of image.toml would be silently ignored, and so would a golden base."""
+    text = f'packages = ["nginx"]\n{BOOTSTRAP}' if also == "packages" else 'base = { golden = "debian-server" }\n'
+    with pytest.raises(ContentError, match=f"machine: {also} does not go with builder = .mkosi"):
+        parsed(f'{text}machine = {{ builder = "mkosi" }}', kind="machine")
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "told"),
+    [
+        (TEXT, {}, "m-mkosi/mkosi.conf: no such file"),
+        (TEXT.replace('builder = "mkosi"', ""), {"mkosi.conf": CONFIGURATION}, "m-mkosi/mkosi.conf: nothing reads it"),
+    ],
+)
+def test_a_configuration_without_a_builder_is_refused_and_a_builder_without_one(
+    tmp_path: Path, text: str, files: dict[str, str], told: str
+) -> None:
+    """Before anything is fetched or made, and naming the file."""
+    root = content(tmp_path / "content", text, **files)
+    answer = Goldsmith(tmp_path / "state", NO_ENGINE).with_(root)("image.build", "m-mkosi", "--json")
+    assert answer.code == 2
+    assert told in answer.err
+
+
+def test_nothing_stands_on_what_mkosi_made(tmp_path: Path) -> None:
+    """What a child would bring depends on packages that no plan knows."""
+    root = content(tmp_path / "content", **{"mkosi.conf": CONFIGURATION})
+    definition(root, "m-child", HEAD + 'base = { golden = "m-mkosi" }\n')
+    answer = Goldsmith(tmp_path / "state", NO_ENGINE).with_(root)("image.build", "m-child", "--json")
+    assert answer.code == 2
+    assert "base.golden: mkosi builds m-mkosi" in answer.err
+
+
+def test_a_host_without_mkosi_is_told_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a machine is to be built by it; no other machine asks for it."""
+    monkeypatch.setattr(mkosi, "which", lambda _: None)
+    with pytest.raises(OutsideError, match="lacks mkosi") as error:
+        mkosi.require_mkosi()
+    assert error.value.hint == "apt-get install mkosi"

@@ -1,0 +1,318 @@
+"""The ledger keeps what it is told, in times that carry their zone, from several threads and processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
+from hardening.foundation.errors import OutsideError, UsageError
+from hardening.foundation.settings import ROOT
+from hardening.model import Enforcement, Severity
+from images.artifact import Artifact, Package, Release
+from images.documents import Document
+from images.ledger import Begun, CommandRow, Holder, Ledger, Move, ScanRecord
+from tests.conftest import POSTGRES
+from tests.support.postgres import Server
+
+NOW = datetime(2026, 11, 25, 12, 0, 0, 5, tzinfo=UTC)
+DAY = timedelta(days=1)
+ARTIFACT = Artifact(
+    name="web",
+    platform="linux/amd64",
+    input_digest="sha256:in1",
+    digest="sha256:c1",
+    inputs={"packages": ["pkg:deb/debian/openssl@3.5"], "nested": {"a": [1, None, True]}},
+    packages=(Package("openssl", "3.5", "amd64", "ab", "openssl"), Package("tzdata", "1", "all", "cd")),
+    created=datetime(2026, 1, 1, tzinfo=UTC),
+    built_at=NOW,
+    size_bytes=5_000_000_000,
+)
+RELEASE = Release(
+    name="web",
+    repository="localhost/web",
+    digest="sha256:r1",
+    content="sha256:c1",
+    input_digest="sha256:in1",
+    profile="container-base",
+    policy="default",
+    published_at=NOW,
+    warn_at=NOW + 23 * DAY,
+    expires_at=NOW + 30 * DAY,
+)
+FINDING = Finding(
+    FindingKind.VULNERABILITY,
+    "CVE-2026-1",
+    "openssl",
+    "3.5",
+    "3.6",
+    Severity.HIGH,
+    (("trivy", Severity.HIGH), ("debsecan", Severity.LOW)),
+    title="bad",
+    fix_known_since=NOW,
+)
+REPORT = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.PASS, 90, NOW, "sample", "", (FINDING,), "0.76")
+CHECK = CheckResult("no-setuid", "No setuid", Severity.HIGH, Enforcement.ENFORCE, Outcome.PASS, "none found")
+VERDICT = Verdict("web", "default", NOW, False, (Reason("r", "web", Enforcement.ENFORCE, "what", "why", "todo"),))
+
+
+@pytest.fixture
+def ledger(database: str):
+    """A new ledger, on SQLite and on PostgreSQL."""
+    ledger = Ledger.open(database)
+    yield ledger
+    ledger.close()
+
+
+def test_an_artifact_comes_back_as_it_was(ledger: Ledger) -> None:
+    """Every field survives, nested inputs, packages and aware times included."""
+    ledger.record_artifact(ARTIFACT)
+    assert ledger.artifact_by_input("web", "linux/amd64", "sha256:in1") == ARTIFACT
+    assert ledger.artifact_by_input("web", "linux/arm64", "sha256:in1") is None
+
+
+def test_the_same_inputs_are_one_artifact_and_the_last_built_is_the_latest(ledger: Ledger) -> None:
+    """Recording twice doubles nothing; going back to older inputs makes them the latest again."""
+    newer = replace(ARTIFACT, input_digest="sha256:in2", digest="sha256:c2", built_at=NOW + DAY)
+    again = replace(ARTIFACT, built_at=NOW + 2 * DAY)
+    for artifact in (ARTIFACT, newer, again):
+        ledger.record_artifact(artifact)
+    assert ledger.artifacts("web") == (again, newer)
+    assert ledger.latest_artifact("web", "linux/amd64") == again
+    assert ledger.latest_artifact("nothing", "linux/amd64") is None
+
+
+def test_judgements_of_a_content_come_back_and_the_last_one_stands(ledger: Ledger) -> None:
+    """Checks, scan and verdict survive with their enums; what was never judged is not a pass."""
+    assert (ledger.checks("sha256:c1"), ledger.scan("sha256:c1"), ledger.verdict("sha256:c1")) == ((), None, None)
+    scan = ScanRecord((REPORT,), (FINDING,), "sha256:sbom", "trixie", {"debsecan": "sha256:in"})
+    ledger.record_checks("sha256:c1", (CHECK,), NOW)
+    ledger.record_scan("sha256:c1", scan, NOW)
+    ledger.record_verdict("sha256:c1", replace(VERDICT, allowed=True))
+    ledger.record_verdict("sha256:c1", VERDICT)
+    assert ledger.checks("sha256:c1") == (CHECK,)
+    assert ledger.scan("sha256:c1") == scan
+    assert ledger.verdict("sha256:c1") == VERDICT
+
+
+def test_a_vulnerability_keeps_the_day_it_was_first_seen(ledger: Ledger) -> None:
+    """Fix windows run from the first sight, not from the last."""
+    assert ledger.first_seen("CVE-1", "openssl", NOW) == NOW
+    assert ledger.first_seen("CVE-1", "openssl", NOW + DAY) == NOW
+    seen = ledger.first_seen_all([("CVE-1", "openssl"), ("CVE-2", "openssl")], NOW + DAY)
+    assert seen == {("CVE-1", "openssl"): NOW, ("CVE-2", "openssl"): NOW + DAY}
+
+
+def test_a_first_sight_that_lies_ahead_is_today(ledger: Ledger) -> None:
+    """A clock that was moved, as for a rehearsal, must not lengthen a fix window; the earlier day then stays."""
+    ledger.first_seen("CVE-1", "openssl", NOW + 90 * DAY)
+    assert ledger.first_seen("CVE-1", "openssl", NOW) == NOW
+    assert ledger.first_seen("CVE-1", "openssl", NOW + DAY) == NOW
+
+
+def test_releases_are_found_by_name_digest_and_content(ledger: Ledger) -> None:
+    """The newest stands first; revocation and pruning mark one release, not the others over its content."""
+    redated = replace(RELEASE, digest="sha256:r2", published_at=NOW + DAY)
+    ledger.record_release(RELEASE)
+    ledger.record_release(redated)
+    ledger.revoke("sha256:r1", "leaked key", NOW + DAY)
+    ledger.mark_pruned("sha256:r1", NOW + 2 * DAY)
+    assert ledger.releases_of_content("sha256:c1") == ledger.releases("web") == ledger.releases()
+    assert ledger.release("sha256:r2") == redated
+    assert ledger.release("sha256:r1") == replace(
+        RELEASE, revoked_reason="leaked key", revoked_at=NOW + DAY, pruned_at=NOW + 2 * DAY
+    )
+
+
+def test_a_publication_is_open_until_it_is_ended(ledger: Ledger) -> None:
+    """What a killed run began is found by the next one."""
+    begun = Begun(RELEASE, (Document("a/x", '{"ü":1}'.encode(), {"k": "v"}), Document("a/y")))
+    ledger.begin_publication(begun)
+    assert ledger.open_publications("localhost/web") == (begun,)
+    ledger.end_publication(RELEASE)
+    assert ledger.open_publications("localhost/web") == ()
+
+
+def test_channel_moves_and_audit_keep_their_order(ledger: Ledger) -> None:
+    """The history of a channel is what a rollback reads."""
+    moves = tuple(Move("localhost/web", "stable", f"sha256:r{n}", NOW + n * DAY, "promote") for n in (2, 1, 3))
+    for move in moves:
+        ledger.record_move(move)
+        ledger.audit(move.at, "ann", "promote", "web", move.digest)
+    assert ledger.moves("localhost/web", "stable") == moves
+    assert ledger.moves("localhost/web", "candidate") == ()
+    assert [line.detail for line in ledger.audit_lines()] == ["sha256:r2", "sha256:r1", "sha256:r3"]
+    assert [line.detail for line in ledger.audit_lines(limit=1)] == ["sha256:r3"]
+
+
+def test_what_runs_is_known_by_digest_and_forgotten_when_gone(ledger: Ledger) -> None:
+    """A digest that no member runs any more does not hold its release back from pruning."""
+    ledger.seen_fleet("shop", {"a": "sha256:r1"}, NOW)
+    ledger.seen_fleet("shop", {"a": "sha256:r2"}, NOW)
+    ledger.seen_fleet("bank", {"b": "sha256:r2"}, NOW)
+    assert ledger.running_digests() == {"sha256:r2": ("bank/b", "shop/a")}
+    ledger.seen_fleet("shop", {"c": "sha256:r3"}, NOW)
+    assert ledger.running_digests() == {"sha256:r2": ("bank/b",), "sha256:r3": ("shop/c",)}
+    ledger.seen_fleet("shop", {}, NOW)
+    assert set(ledger.running_digests()) == {"sha256:r2"}
+
+
+def test_a_rollout_is_saved_over_itself_until_it_is_over(ledger: Ledger) -> None:
+    """The last state stands; a finished rollout is no longer open."""
+    ledger.begin_rollout("r1", "shop", "host:1", {"plan": []}, NOW)
+    assert ledger.open_rollouts()[0].state is None
+    ledger.save_rollout("r1", {"step": 1}, NOW)
+    ledger.save_rollout("r1", {"step": 2, "done": []}, NOW + DAY)
+    (found,) = ledger.open_rollouts("shop")
+    assert (found.state, found.owner, found.at) == ({"step": 2, "done": []}, "host:1", NOW + DAY)
+    ledger.save_rollout("r1", {"step": 3}, NOW + DAY, is_open=False)
+    assert ledger.open_rollouts() == ()
+    assert ledger.rollout("r1") == ledger.rollouts("shop")[0]
+    assert ledger.rollout("r2") is None
+
+
+OURS = Holder("shop", "host-a", "r1")
+THEIRS = Holder("shop", "host-b", "r2")
+ENDED = timedelta(seconds=-1)  # a lease that ends as soon as it is had
+
+
+def test_a_fleet_has_one_owner_until_its_lease_ends(ledger: Ledger) -> None:
+    """A second owner is told who has it and until when; after the end it gets the fleet, and the first has lost it."""
+    assert ledger.lease("shop") is None
+    ours = ledger.acquire_lease(OURS, DAY)
+    assert (ours.owner, ledger.lease_lasts(OURS)) == ("host-a", True)
+    assert ledger.acquire_lease(THEIRS, DAY) == ledger.lease("shop") == ours
+    assert ledger.renew_lease(OURS, ENDED)
+    assert ledger.lease_lasts(OURS) is False
+    theirs = ledger.acquire_lease(THEIRS, 3 * DAY)
+    assert theirs == ledger.lease("shop")
+    assert theirs.owner == "host-b"
+    assert ledger.lease_lasts(OURS) is None
+    assert not ledger.renew_lease(OURS, DAY)
+    assert ledger.acquire_lease(replace(OURS, fleet="bank"), DAY).fleet == "bank"
+
+
+def test_an_owner_renews_its_lease_and_gives_it_back(ledger: Ledger) -> None:
+    """Also one that ended, as long as nobody took it; giving back what another has by now takes nothing from it."""
+    assert not ledger.renew_lease(OURS, DAY)
+    first = ledger.acquire_lease(OURS, DAY)
+    assert ledger.renew_lease(OURS, 5 * DAY)
+    later = ledger.lease("shop")
+    assert later
+    assert later.until > first.until + 3 * DAY
+    assert ledger.renew_lease(OURS, ENDED)
+    assert ledger.renew_lease(OURS, DAY)
+    stands = ledger.acquire_lease(OURS, DAY)
+    assert stands.owner == "host-a"
+    for foreign in (replace(OURS, owner="host-b"), replace(OURS, rollout="r2")):
+        ledger.release_lease(foreign)
+        assert ledger.lease("shop") == stands
+    ledger.release_lease(stands)
+    assert ledger.lease("shop") is None
+
+
+def test_an_owner_does_not_get_a_fleet_for_a_second_rollout_beside_the_first(ledger: Ledger) -> None:
+    """One rollout per fleet, whoever asks."""
+    first = ledger.acquire_lease(OURS, DAY)
+    assert ledger.acquire_lease(replace(OURS, rollout="r2"), DAY) == first
+    assert not ledger.renew_lease(replace(OURS, rollout="r2"), DAY)
+
+
+@pytest.mark.parametrize("held", [(), (replace(OURS, owner="dead"),)], ids=["free", "ended"])
+def test_of_many_who_want_a_fleet_at_once_one_gets_it(ledger: Ledger, held: tuple[Holder, ...]) -> None:
+    """Whether it is nobody's or a dead owner's: everyone is told the same owner."""
+    for dead in held:
+        ledger.acquire_lease(dead, ENDED)
+    wanted = [replace(OURS, owner=f"host-{n}") for n in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        told = list(pool.map(lambda one: ledger.acquire_lease(one, DAY), wanted))
+    assert len({lease.owner for lease in told}) == 1
+    assert told[0] == ledger.lease("shop")
+
+
+def test_a_lease_is_dated_by_the_database_and_by_no_client(ledger: Ledger) -> None:
+    """B7: the database's moment, in UTC; a test's own clock says only whether it is near."""
+    before = ledger.now()
+    lease = ledger.acquire_lease(OURS, DAY)
+    assert before + DAY <= lease.until <= ledger.now() + DAY
+    assert abs(before - datetime.now(UTC)) < timedelta(minutes=30), "not some other time zone's"
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_process_that_is_suspended_in_a_transaction_locks_nobody_out_for_long(running_postgres: Server) -> None:
+    """The server ends the session of one that says nothing more in the middle of a transaction."""
+    with closing(Ledger.open(running_postgres.new_database())) as ledger, ledger._begin() as connection:
+        assert connection.exec_driver_sql("show idle_in_transaction_session_timeout").scalar() == "30s"
+
+
+def test_no_module_about_leases_reads_a_clock_of_its_own() -> None:
+    """B7: an operator's clock that is two hours ahead would end other people's leases."""
+    for module in ("images/ledger/leases.py", "pipelines/rollout/executor.py", "pipelines/rollout/executor.py"):
+        text = (ROOT / module).read_text()
+        assert "datetime.now" not in text, module
+        assert "time.time" not in text, module
+
+
+def test_the_newest_command_stands_and_each_is_audited(ledger: Ledger) -> None:
+    """Who told a rollout what, in the order in which they did, also within one moment."""
+    given = [CommandRow("r1", name, who, NOW) for name, who in (("pause", "ann"), ("resume", "bob"), ("pause", "cy"))]
+    for command in given:
+        ledger.give_command(command, "from a test")
+    assert ledger.commands("r1") == tuple(given)
+    assert ledger.commands("r2") == ()
+    assert [(line.actor, line.action, line.subject) for line in ledger.audit_lines()] == [
+        ("ann", "pause", "r1"), ("bob", "resume", "r1"), ("cy", "pause", "r1"),
+    ]  # fmt: skip
+
+
+def test_times_come_back_in_utc_and_must_carry_a_zone(ledger: Ledger) -> None:
+    """A moment in another zone is the same moment; a time without a zone is refused."""
+    east = NOW.astimezone(timezone(timedelta(hours=9)))
+    ledger.audit(east, "ann", "x", "y")
+    assert ledger.audit_lines()[0].at == NOW
+    assert ledger.audit_lines()[0].at.tzinfo is UTC
+    with pytest.raises(OutsideError, match="no time zone"):
+        ledger.audit(NOW.replace(tzinfo=None), "ann", "x", "y")
+
+
+def test_threads_and_processes_share_a_ledger(database: str) -> None:
+    """Forty writers at once, two of them processes that also make the tables, lose no line."""
+    url = database
+    script = (
+        "import sys; from datetime import datetime, UTC; from images.ledger import Ledger\n"
+        "ledger = Ledger.open(sys.argv[1])\n"
+        "for n in range(20): ledger.audit(datetime.now(UTC), 'child', 'x', str(n))\n"
+        "ledger.close()"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", script, url], cwd=ROOT) for _ in range(2)]
+    ledger = Ledger.open(url)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: ledger.first_seen(f"CVE-{n % 5}", "p", NOW), range(40)))
+        list(pool.map(lambda n: ledger.audit(NOW, "thread", "x", str(n)), range(40)))
+    assert [child.wait(600) for child in children] == [0, 0]
+    assert len(ledger.audit_lines()) == 80
+    ledger.close()
+
+
+def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    """One clear error, not a traceback."""
+    (tmp_path / "no").write_text("not a database, but long enough to be looked at as one " * 40)
+    with pytest.raises(OutsideError, match="not a database"):
+        Ledger.open(f"sqlite:///{tmp_path}/no")
+
+
+def test_a_ledger_of_another_version_is_refused(database: str) -> None:
+    """What another version wrote is not read as though it were ours."""
+    other = Ledger.open(database)
+    with other._begin() as connection:
+        connection.exec_driver_sql("update versions set version = 99")
+    other.close()
+    with pytest.raises(UsageError, match=r"another version"):
+        Ledger.open(database)

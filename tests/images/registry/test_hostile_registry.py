@@ -1,0 +1,443 @@
+"""A registry that means harm: nothing is written outside the state directory, and each of its tricks is one error."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.findings import CheckResult, Verdict
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import IMAGE_BYTES, IMAGE_LAYERS
+from hardening.foundation.settings import ROOT, Settings
+from images import documents
+from images.artifact import Artifact
+from images.ledger import ScanRecord
+from images.plan.upstream import LOCK, Upstream
+from images.registry import client
+from images.registry.client import RegistryClient
+from images.registry.referrers import attached, detach_all, read
+from images.registry.releases import release_at
+from images.registry.show import show
+from images.store.oci import INDEX, MANIFEST, Store
+from tests.support.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
+from tests.support.publishing import NOW
+
+pytestmark = pytest.mark.needs("skopeo")
+PREFIX = "dev.goldsmith."
+ZERO = f"sha256:{0:064x}"
+OCI_CONFIG, OCI_LAYER = "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"
+DATES = {
+    "org.opencontainers.image.title": "web",
+    "org.opencontainers.image.created": "2026-11-25T12:00:00Z",
+    f"{PREFIX}warn-at": "2026-12-20T12:00:00Z",
+    f"{PREFIX}expires-at": "2026-12-25T12:00:00Z",
+}
+PATHS = ["sha256:../../../escaped", "../../escaped", "/escaped", "sha256:" + "0" * 63, "sha256:" + "A" * 64, "sha512:0"]
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Stage:
+    """A hostile registry that holds what a test puts there, and who asks it."""
+
+    def __init__(self, server: Hostile, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.settings = Settings(state=folder / "state", retry_for=timedelta(0))
+        self.settings.state_dir.mkdir(parents=True)
+        self.registry = RegistryClient(server.authority, self.settings)
+        self.repository = self.registry.repository("web")
+        server["/v2/"] = Reply(b"{}", headers={"Docker-Distribution-Api-Version": "registry/2.0"})
+        server.fallback = Reply(b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}', status=404)
+
+    def manifest(self, tag: str, value: Any, media_type: str = MANIFEST) -> str:
+        """Serve a manifest, JSON or bytes, by its tag and its digest; its digest."""
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        for name in (tag, digest(data)):
+            self.server[f"/v2/web/manifests/{name}"] = lambda asked: Reply(
+                b"" if asked.method == "DELETE" else data, 202 if asked.method == "DELETE" else 200,
+                {"Content-Type": media_type},
+            )  # fmt: skip
+        return digest(data)
+
+    def blob(self, data: bytes, reply: Reply | None = None, size: int = -1) -> dict[str, Any]:
+        """Serve a blob, or something else in its place; its descriptor."""
+        self.server[f"/v2/web/blobs/{digest(data)}"] = reply or Reply(data)
+        return {"mediaType": OCI_LAYER, "digest": digest(data), "size": len(data) if size < 0 else size}
+
+    def image(self, tag: str, *layers: dict[str, Any], **more: Any) -> str:
+        """Serve an image."""
+        config = {**self.blob(b'{"rootfs":{"type":"layers","diff_ids":[]}}'), "mediaType": OCI_CONFIG}
+        return self.manifest(tag, {"schemaVersion": 2, "mediaType": MANIFEST, "config": config,
+                                   "layers": list(layers), **more})  # fmt: skip
+
+    def index(self, tag: str, *children: Any, **more: Any) -> str:
+        """Serve an index."""
+        return self.manifest(tag, {"schemaVersion": 2, "mediaType": INDEX, "manifests": list(children), **more}, INDEX)
+
+    def child(self, found: str, platform: str = "linux/amd64") -> dict[str, Any]:
+        """A line of an index."""
+        system, _, architecture = platform.partition("/")
+        return {"mediaType": MANIFEST, "digest": found, "size": 10,
+                "platform": {"os": system, "architecture": architecture}}  # fmt: skip
+
+    def release(self, *children: dict[str, Any]) -> str:
+        """Serve a release; its reference by digest."""
+        return f"{self.repository}@{self.index('candidate', *children, annotations=DATES)}"
+
+    def outside(self) -> list[Path]:
+        """What was written that is not in the state directory."""
+        return [path for path in self.folder.rglob("*") if self.settings.state_dir not in (path, *path.parents)]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with hostile() as server:
+        made = Stage(server, tmp_path)
+        yield made
+        assert made.outside() == []
+        assert not list(made.settings.state_dir.rglob("escaped"))
+
+
+def refused(act: Callable[[], Any], words: str = ".") -> str:
+    """What the one error of an act says, which is the outside's."""
+    with pytest.raises(OutsideError, match=words) as error:
+        act()
+    assert error.value.exit_code == 4
+    return str(error.value)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_digest_that_is_a_path_names_no_file(stage: Stage, path: str) -> None:
+    """In the store, in a reference, in an index, and in what refers to a digest."""
+    store = Store(stage.settings.state_dir / "store")
+    for act in (store.blob, store.has, store.read_json, store.disk):
+        refused(lambda act=act: act(path), "is not a digest")
+    refused(lambda: stage.registry.find(f"{stage.repository}@{path}"), "is not a digest")
+    refused(lambda: release_at(stage.registry, stage.release(stage.child(path)), PREFIX), "malformed")
+    stage.index(ZERO.replace(":", "-"), {"mediaType": MANIFEST, "digest": path, "size": 1})
+    refused(lambda: attached(stage.registry, stage.repository, ZERO), r"(?s)web:sha256-0.* is malformed: manifests\.0")
+    refused(lambda: detach_all(stage.registry, stage.repository, ZERO), "malformed")
+
+
+NO_LISTS: dict[str, Any] = {
+    "no list": {"schemaVersion": 2},
+    "a number": {"manifests": 1},
+    "words": {"manifests": ["sha256"]},
+    "no digest": {"manifests": [{"mediaType": MANIFEST, "size": 1}]},
+    "no size": {"manifests": [{"mediaType": MANIFEST, "digest": ZERO}]},
+    "a size below nothing": {"manifests": [{"mediaType": MANIFEST, "digest": ZERO, "size": -1}]},
+    "notes that are none": {"manifests": [{"mediaType": MANIFEST, "digest": ZERO, "size": 1, "annotations": [1]}]},
+}
+
+
+@pytest.mark.parametrize("value", NO_LISTS.values(), ids=NO_LISTS)
+def test_a_list_of_referrers_that_is_none_is_one_error(stage: Stage, value: dict[str, Any]) -> None:
+    """Not a KeyError: it names the tag and what is wrong in it."""
+    stage.manifest(ZERO.replace(":", "-"), value, INDEX)
+    told = refused(lambda: attached(stage.registry, stage.repository, ZERO), "malformed")
+    assert f"{stage.repository}:sha256-000" in told
+
+
+def test_an_image_that_says_it_would_fill_the_disk_is_not_fetched(stage: Stage) -> None:
+    """By the sizes that its manifest announces, and by the number of its layers; nothing of it is asked for."""
+    huge, many = [stage.blob(b"layer", size=IMAGE_BYTES.most)], [stage.blob(b"layer")] * (IMAGE_LAYERS.most + 1)
+    for layers, limit in ((huge, "image.bytes"), (many, "image.layers")):
+        stage.image("one", *layers)
+        upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+        refused(lambda upstream=upstream: upstream.bring(f"{stage.repository}:one"), f"exceeds the limit {limit}")
+
+
+def test_a_lock_file_stays_readable_for_those_who_share_the_checkout(stage: Stage) -> None:
+    """Commands write with a mask that is for state; the lock file is content, and git carries no such mode."""
+    stage.index("one", stage.child(stage.image("it")))
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    before = os.umask(0o077)
+    try:
+        modes = []
+        for _ in range(2):
+            upstream.lock(f"{stage.repository}:one", stage.settings.state_dir)
+            modes.append((stage.settings.state_dir / LOCK).stat().st_mode & 0o777)
+    finally:
+        os.umask(before)
+    assert modes == [0o644, 0o644]
+
+
+NO_PLATFORMS: dict[str, Any] = {
+    "no platform": {"manifests": [{"mediaType": MANIFEST, "digest": ZERO, "size": 1, "platform": "linux/amd64"}]},
+    "a path": {"manifests": [{"mediaType": MANIFEST, "digest": PATHS[0], "size": 1, "platform": {"os": "linux"}}]},
+}
+
+
+@pytest.mark.parametrize("value", [*list(NO_LISTS.values())[1:], *NO_PLATFORMS.values()])
+def test_an_upstream_index_that_is_none_is_one_error(stage: Stage, value: dict[str, Any]) -> None:
+    """Where it is fetched and where it is pinned; no lock file is written."""
+    stage.manifest("one", value, INDEX)
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    refused(lambda: upstream.bring(f"{stage.repository}:one"), "malformed")
+    refused(lambda: upstream.lock(f"{stage.repository}:one", stage.settings.state_dir), "malformed")
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1]", b"no JSON", deep_json(100_000), b"\xff\xfe"], ids=["list", "words", "deep", "bytes"]
+)
+def test_a_manifest_that_is_none_is_one_error(stage: Stage, body: bytes) -> None:
+    stage.manifest("one", body)
+    refused(lambda: stage.registry.find(f"{stage.repository}:one"))
+
+
+def test_other_bytes_than_were_asked_for_are_refused(stage: Stage) -> None:
+    """A manifest, a configuration, a layer, and a document under another one's digest."""
+    good = stage.image("one", layer := stage.blob(b"layer"))
+    other = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": layer, "layers": []}).encode()
+    stage.server[f"/v2/web/manifests/{good}"] = Reply(other, headers={"Docker-Content-Digest": good})
+    refused(lambda: stage.registry.find(f"{stage.repository}@{good}"))
+    stage.server[f"/v2/web/blobs/{layer['digest']}"] = Reply(b"liar!")
+    stage.image("one", layer)
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    refused(lambda: upstream.bring(f"{stage.repository}:one"), "gave other bytes than were asked for")
+    config = json.loads(json.dumps(stage.blob(b"{}")))["digest"]
+    stage.server[f"/v2/web/blobs/{config}"] = Reply(b'{"rootfs":{"diff_ids":["a"]}}')
+    stage.manifest("two", {"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+                           "config": {"mediaType": OCI_CONFIG, "digest": config, "size": 2}})  # fmt: skip
+    refused(lambda: stage.registry.diff_ids(f"{stage.repository}:two"))
+    assert not list(stage.settings.state_dir.glob("store/blobs/sha256/*"))
+
+
+def document(stage: Stage, kind: str, data: bytes, reply: Reply | None = None, **annotations: str) -> str:
+    """Attach a document to the digest zero; the reference of its manifest."""
+    blob = stage.blob(data, reply)
+    found = stage.image("doc", blob, artifactType=kind, annotations=annotations)
+    line = {"mediaType": MANIFEST, "digest": found, "size": 1, "artifactType": kind, "annotations": annotations}
+    stage.index(ZERO.replace(":", "-"), line)
+    return found
+
+
+BAD_DOCUMENTS = {
+    "nothing": b"",
+    "no JSON": b"<html>",
+    "bytes": b"\xff\xfe",
+    "another value": b'{"subject": 1}',
+    "deep": deep_json(100_000),
+    "costly": costly_json(MIB),
+}
+
+
+@pytest.mark.parametrize("data", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
+@pytest.mark.parametrize("kind", [Verdict, ScanRecord, tuple[CheckResult, ...], Artifact], ids=str)
+def test_bytes_that_are_no_document_are_one_error(kind: Any, data: bytes) -> None:
+    """Whatever stands where one of our values should."""
+    refused(lambda: documents.from_bytes(kind, data), "an attached document .* is malformed")
+
+
+@pytest.mark.parametrize("kind", ["VERDICT", "SCAN", "CHECKS", "PROVENANCE", "SBOM"])
+def test_a_malformed_document_is_one_error_of_its_release(stage: Stage, kind: str) -> None:
+    """Whatever is attached to a release or its content, `show` says what is wrong with it."""
+    content = stage.image("content", stage.blob(b"layer"))
+    reference = stage.release(stage.child(content))
+    artifact_type = getattr(documents, kind)
+    found = stage.image("doc", stage.blob(b"[1]"), artifactType=artifact_type)
+    line = {"mediaType": MANIFEST, "digest": found, "size": 1, "artifactType": artifact_type,
+            "annotations": {f"{PREFIX}input-digest": ""}}  # fmt: skip
+    for subject in (reference.partition("@")[2], content):
+        stage.index(subject.replace(":", "-"), line)
+    refused(lambda: show(stage.registry, reference, PREFIX, NOW), "malformed")
+
+
+def test_a_document_in_other_bytes_or_of_many_parts_is_refused(stage: Stage) -> None:
+    """What a registry gives for a digest is hashed, by skopeo and by us."""
+    document(stage, documents.VERDICT, b"{}", Reply(b"[]"))
+    (line,) = attached(stage.registry, stage.repository, ZERO)
+    refused(lambda: read(stage.registry, stage.repository, line), "other bytes")
+    found = stage.image("doc", stage.blob(b"1"), stage.blob(b"2"))
+    stage.index(ZERO.replace(":", "-"), {"mediaType": MANIFEST, "digest": found, "size": 1})
+    (line,) = attached(stage.registry, stage.repository, ZERO)
+    refused(lambda: read(stage.registry, stage.repository, line), "holds 2 documents")
+
+
+REVOCATIONS = {"no date": {}, "a day": {f"{PREFIX}revoked-at": "2026-11-25"}, "words": {f"{PREFIX}revoked-at": "now"}}
+
+
+@pytest.mark.parametrize("said", REVOCATIONS.values(), ids=REVOCATIONS)
+def test_a_revocation_that_cannot_be_read_is_no_pass(stage: Stage, said: dict[str, str]) -> None:
+    """Neither a KeyError nor a release that counts as good."""
+    reference = stage.release(stage.child(stage.image("content", stage.blob(b"layer"))))
+    line = {"mediaType": MANIFEST, "digest": ZERO, "size": 1, "artifactType": documents.REVOCATION, "annotations": said}
+    stage.index(reference.partition("@")[2].replace(":", "-"), line)
+    refused(lambda: release_at(stage.registry, reference, PREFIX), "the revocation of .* is malformed")
+
+
+def test_an_index_with_a_choice_or_without_the_platform_is_no_release(stage: Stage) -> None:
+    """The engine's choice is not ours to guess; a child for another platform changes nothing."""
+    good, evil = stage.image("good", stage.blob(b"good")), stage.image("evil", stage.blob(b"evil"))
+    fine = stage.release(stage.child(good, "linux/arm64"), stage.child(evil), stage.child(good, "unknown/unknown"))
+    assert release_at(stage.registry, fine, PREFIX).content == evil
+    for children in ((), (stage.child(good, "linux/arm64"),), (stage.child(good), stage.child(evil)),
+                     (stage.child(good), {**stage.child(evil), "platform": None})):  # fmt: skip
+        refused(lambda children=children: release_at(stage.registry, stage.release(*children), PREFIX), "linux/amd64")
+
+
+def test_a_list_of_referrers_removes_nothing_that_does_not_refer(stage: Stage) -> None:
+    """A list that names a good release as an attached document does not get it deleted."""
+    mine = stage.image("mine", stage.blob(b"1"), subject={"mediaType": MANIFEST, "digest": ZERO, "size": 1})
+    victim = stage.image("victim", stage.blob(b"2"))
+    stage.index(ZERO.replace(":", "-"), *({"mediaType": MANIFEST, "digest": d, "size": 1} for d in (mine, victim)))
+    detach_all(stage.registry, stage.repository, ZERO)
+    deleted = [one.path.rpartition("/")[2] for one in stage.server.asked if one.method == "DELETE"]
+    assert mine in deleted
+    assert victim not in deleted
+
+
+MEASURED = """
+import json, resource, sys
+from datetime import timedelta
+from pathlib import Path
+from hardening.findings import CheckResult, Verdict
+from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.settings import ROOT, Settings
+from images.artifact import Release
+from images.documents import from_bytes
+from images.registry.referrers import attached, read
+from images.registry.client import Registry
+from images.store.oci import Store
+from images.plan.upstream import Upstream
+from tests.support.hostile import costly_json
+
+address, state = sys.argv[1:]
+settings = Settings(state=Path(state), retry_for=timedelta(0))
+registry, web = Registry(address, settings), f"{address}/web"
+many = costly_json(2_900_000)
+zero = f"sha256:{0:064x}"
+acts = [
+    lambda: registry.find(f"{web}:endless"),
+    lambda: registry.tags(web),
+    lambda: read(registry, web, attached(registry, web, zero)[0]),
+    lambda: Upstream(settings, Store(settings.state_dir / "store")).bring(f"{web}:big"),
+    lambda: registry.find(f"{web}:costly").annotations,
+    lambda: attached(registry, web, f"sha256:{1:064x}"),
+    lambda: from_bytes(tuple[CheckResult, ...], many),
+    lambda: from_bytes(Verdict, b'{"reasons":' + many + b"}"),
+]
+told = []
+for act in acts:
+    try:
+        act()
+        told.append("nothing")
+    except GoldsmithError as error:
+        told.append(f"{error.exit_code} {error.message}")
+# Not RUSAGE_SELF: that remembers the size of whoever started this process.
+own = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+print(json.dumps([told, [own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]]))
+"""
+
+
+def test_bombs_stay_small_on_disk_and_in_memory(stage: Stage) -> None:
+    """Bodies without an end for a manifest, the tags, a document and a layer; and JSON that costs many times itself."""
+    stage.server["/v2/web/manifests/endless"] = Reply(endless(b" " * MIB), headers={"Content-Type": MANIFEST})
+    stage.server["/v2/web/tags/list"] = Reply(endless(b" " * MIB))
+    document(stage, documents.SBOM, b"sbom", Reply(endless(b"x" * MIB)))
+    stage.image("big", stage.blob(b"layer", Reply(endless(b"x" * MIB))))
+    costly = b'{"schemaVersion":2,"annotations":' + costly_json(2_900_000) + b"}"
+    stage.manifest("costly", costly)
+    stage.manifest(f"sha256-{1:064x}", costly.replace(b"annotations", b"manifests"), INDEX)
+    argv = [sys.executable, "-c", MEASURED, stage.server.authority, str(stage.settings.state_dir)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT)
+    told, peaks = json.loads(done.stdout)
+    assert all(one.startswith("4 ") for one in told), told
+    assert all("sends more than it announced" in told[index] for index in (2, 3)), told
+    left = sum(path.stat().st_size for path in stage.settings.state_dir.rglob("*") if path.is_file())
+    assert left < MIB
+    assert max(peaks) < 300 * 1024, peaks
+
+
+def test_pages_of_tags_without_an_end_are_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page leads on to another one: memory or time ends it."""
+    monkeypatch.setattr(client, "ASK_SECONDS", 3)
+    page = json.dumps({"name": "web", "tags": [f"{n:0100d}" for n in range(1000)]}).encode()
+    stage.server["/v2/web/tags/list"] = Reply(page, headers={"Link": '</v2/web/tags/list?last=x>; rel="next"'})
+    refused(lambda: stage.registry.tags(stage.repository))
+
+
+def test_a_body_that_is_cut_short_or_never_comes_is_one_error(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Truncated by the registry; or a byte now and then, until our time is up."""
+    monkeypatch.setattr(client, "ASK_SECONDS", 2)
+    monkeypatch.setattr(client, "COPY_SECONDS", 2)
+    stage.server["/v2/web/manifests/one"] = Reply(
+        b'{"schemaVersion": 2', claim=4000, headers={"Content-Type": MANIFEST}
+    )
+    refused(lambda: stage.registry.find(f"{stage.repository}:one"))
+    stage.server["/v2/web/manifests/one"] = Drip([b"{"], claim=4000, headers={"Content-Type": MANIFEST})
+    refused(lambda: stage.registry.find(f"{stage.repository}:one"), "did not finish within 2 s")
+    for reply in (Reply(b"lay", claim=5), Drip([b"l"], claim=5)):
+        stage.image("slow", stage.blob(b"layer", reply))
+        upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+        refused(lambda upstream=upstream: upstream.bring(f"{stage.repository}:slow"))
+    assert not list(stage.settings.state_dir.glob("store/blobs/sha256/*"))
+
+
+def test_a_loop_of_redirects_ends(stage: Stage) -> None:
+    stage.server["/v2/web/manifests/one"] = redirect("/v2/web/manifests/one")
+    refused(lambda: stage.registry.find(f"{stage.repository}:one"))
+
+
+def trusted(server: Hostile, folder: Path, **more: Any) -> RegistryClient:
+    """A registry that is asked by HTTPS and trusted, though it stands on loopback."""
+    settings = Settings(state=folder / "state", retry_for=timedelta(0), registry={"ca_file": server.ca, **more})  # type: ignore[arg-type]
+    registry = RegistryClient(server.authority, settings)
+    registry._plain = lambda _reference: False  # type: ignore[method-assign]
+    return registry
+
+
+def test_https_does_not_lead_on_to_http(tmp_path: Path) -> None:
+    """Neither what is asked for nor a login goes over the network in the clear."""
+    with hostile(tmp_path) as server, hostile() as plain:
+        there = f"http://0.0.0.0:{plain.authority.rpartition(':')[2]}"  # what Go does not take for this machine
+        server["/v2/"] = Reply(b"{}")
+        server["/v2/web/manifests/one"] = redirect(f"{there}/one")
+        plain.fallback = Reply(b"{}")
+        registry = trusted(server, tmp_path)
+        refused(lambda: registry.find(f"{server.authority}/web:one"), "leads on to plain HTTP, which is not followed")
+        assert plain.asked == []
+
+
+def test_a_login_does_not_go_to_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The redirect may be followed, as registries lead to where they store; the password stays."""
+    login = tmp_path / "auth.json"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(login))
+    with hostile(tmp_path) as server:
+        login.write_text(json.dumps({"auths": {server.authority: {"auth": base64.b64encode(b"ann:secret").decode()}}}))
+
+        def ask(asked: Any) -> Reply:
+            if "Authorization" not in asked.headers:
+                return Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+            return Reply(b"{}") if asked.path == "/v2/" else redirect(f"{server.elsewhere}/stolen")
+
+        server["/v2/"] = ask
+        server["/v2/web/manifests/one"] = ask
+        server["/stolen"] = Reply(b"{}", headers={"Content-Type": MANIFEST})
+        trusted(server, tmp_path).find(f"{server.authority}/web:one")
+        stolen = [one for one in server.asked if one.path == "/stolen"]
+        assert stolen
+        assert not any("Authorization" in one.headers for one in stolen)
+        assert any("Authorization" in one.headers for one in server.asked)
+
+
+def test_insecure_concerns_the_configured_registry_alone(tmp_path: Path) -> None:
+    """An upstream image, or a fleet's tag, of another registry is still asked by HTTPS and must prove itself."""
+    settings = Settings(state=tmp_path, registry={"address": "own.example:5000/golden", "insecure": True})  # type: ignore[arg-type]
+    for registry in (RegistryClient("own.example:5000/golden", settings), RegistryClient("other.example", settings)):
+        assert registry._access("own.example:5000/golden/web:one", "src-") == ["--src-tls-verify=false"]
+        assert registry._access("other.example/web:one", "") == []
+        assert registry._access("own.example/web:one", "") == []
+        assert registry._access("127.0.0.1:5000/web:one", "") == ["--tls-verify=false"]

@@ -1,0 +1,109 @@
+"""A server really built: its disk published to the emulator and read back, a child as a delta on it, a qcow2 booted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.findings import Outcome
+from hardening.foundation.settings import Settings
+from images.artifact import Artifact
+from images.aws.cloud import Cloud
+from images.aws.release_store import AwsStore
+from images.boot import Level, boot
+from images.machine.blocks import digest_of, linear, split
+from images.plan.planner import Planner
+from images.release.publish import release
+from images.store.files import file_digest
+from pipelines.host import embedded_registry
+from tests.images.aws.test_aws_publish import image_of, last_call, put_blocks, snapshot_of, tags_of
+from tests.images.boot.test_boot import evidence, outcomes
+from tests.images.build.test_machine_build import CHILD, NEEDS, content_of
+from tests.strict_aws import StrictAws
+from tests.support.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
+from tests.support.loop import Goldsmith, definition
+from tests.support.machines import overlay
+from tests.support.publishing import judged
+from tests.support.servers import Exported, Workshop
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
+DEBIAN = "debian-server"
+
+
+def digests(aws: StrictAws, snapshot: str, size: int) -> list[bytes]:
+    """The digest of each block that a volume made from the snapshot would hold."""
+    return [digest_of(block) for block in aws.read(snapshot, size)]
+
+
+def parent_of(aws: StrictAws, snapshot: str) -> Any:
+    return aws.snapshots()[snapshot]["parent"]
+
+
+def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
+    server: Goldsmith, aws: StrictAws, tmp_path: Path
+) -> None:
+    """By one command into three regions, every block as it was built; the child sends what differs alone."""
+    settings = settings_at(aws, tmp_path)
+    content = server.state / "content"
+    house = server.fork(tmp_path / "state").with_(content, aws=json.dumps(settings.aws.model_dump(mode="json")))
+    try:
+        answer = house("image.publish", DEBIAN, "--policy", "machine-sample", "--json")
+    finally:
+        embedded_registry.stop(Settings(state=house.state))
+    assert answer.code == 0, answer.err
+    config = house.store.config(content_of(house, DEBIAN))["disk"]
+    wanted = split(house.store.blob(config["linear"]).read_bytes())
+    first = snapshot_of(image_of(aws, HOME))
+    assert digests(aws, first, config["size_bytes"]) == wanted
+    assert put_blocks(aws) == list(range(len(wanted)))
+    for region in (HOME, OTHER, THIRD):
+        image = image_of(aws, region)
+        assert image["State"] == "available"
+        assert image["DeprecationTime"]
+        assert tags_of(image)["dev.goldsmith.expires-at"]
+    number, cloud = last_call(aws), cloud_for(settings)
+    child, config = publish_child(house, cloud, tmp_path)
+    newest = next(line.resource for line in cloud.made(kind="snapshot", release=child) if line.region == HOME)
+    cloud.ledger.close()
+    assert parent_of(aws, newest) == first
+    assert 0 < len(put_blocks(aws, number)) < 0.15 * len(wanted)
+    assert linear(b"".join(digests(aws, newest, config["size_bytes"]))) == config["linear"]
+
+
+def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, dict[str, Any]]:
+    """Build a child of debian-server, publish it, and give its release and what its manifest says of its disk."""
+    text = CHILD.replace("base =", 'files = [{ source = "motd", path = "/etc/motd.d/50-child" }]\nbase =')
+    shop = Workshop(house, (definition(folder / "content", "m-child", text, motd="of a child\n"),))
+    built = shop.build("m-child")
+    now = datetime.now(UTC).replace(microsecond=0)
+    artifact = Artifact(
+        "m-child", "linux/amd64", "sha256:in", built.digest, {"builder": "1"}, built.packages, built.created, now,
+        built.size_bytes,
+    )  # fmt: skip
+    cloud.ledger.record_artifact(artifact)
+    judgement = judged(now)
+    judgement = replace(judgement, verdict=replace(judgement.verdict, subject="m-child"))
+    cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
+    planned = Planner(shop.context).context.definitions["m-child"].definition
+    return release(AwsStore(cloud), artifact, planned, judgement).release.digest, built.config["disk"]
+
+
+def test_the_qcow2_of_a_built_image_boots_with_a_clouds_answer(qcow2: Exported, tmp_path: Path) -> None:
+    """As private clouds start it: by firmware, without a failed unit, until cloud-init has found its seed and ended."""
+    file = qcow2.file
+    assert qcow2.forced.code == 0, qcow2.forced.err
+    before = file_digest(file)
+    work = tmp_path / "boot"
+    work.mkdir()
+    report = boot(file, overlay(), level=Level.FULL, listens=("22/tcp",), work=work, twice=False)
+    expected = ("boot-completed", "boot-failed-units", "boot-listening", "boot-cloud-init")
+    assert outcomes(report.results) == dict.fromkeys(expected, Outcome.PASS), report.console[-3000:]
+    assert "NoCloud" in evidence(report.results, "boot-cloud-init")
+    assert "state running" in evidence(report.results, "boot-completed")
+    assert "efi: EFI" in report.console
+    assert file_digest(file) == before

@@ -1,0 +1,214 @@
+"""Pruning takes what is over and nothing that something still stands on; what it takes is gone whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from hardening.foundation.errors import OutsideError
+from images.artifact import Release
+from images.registry.client import RegistryClient
+from images.registry.release_store import RegistryStore
+from images.release.channels import revoke
+from images.release.lifecycle import Status, status
+from images.release.publish import release
+from images.release.retention import REMOVE, plan
+from tests.support.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, stored
+
+needs_registry = pytest.mark.needs("docker-registry", "skopeo")
+
+
+def made(name: str, day: int, **more: object) -> Release:
+    """A release of `name` on a day, 30 days valid; its digest is `name` and the day."""
+    start = NOW + day * DAY
+    plain = Release(
+        name=name,
+        repository=f"r/{name}",
+        digest=f"{name}{day}",
+        content=f"{name}{day}-content",
+        input_digest="",
+        profile="p",
+        policy="p",
+        published_at=start,
+        warn_at=start + 23 * DAY,
+        expires_at=start + 30 * DAY,
+    )
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def decided(
+    releases: list[Release], day: int, running: object = (), channels: object = ()
+) -> dict[str, tuple[bool, str]]:
+    """digest → (goes, why)."""
+    decisions = plan(releases, dict(running), dict(channels), NOW + day * DAY)  # type: ignore[call-overload]
+    return {decision.subject.digest: (decision.action is REMOVE, decision.why) for decision in decisions}
+
+
+def test_expired_revoked_and_superseded_releases_go() -> None:
+    """Each with its reason; the newest one that stands is kept."""
+    releases = [made("web", 0), made("web", 20), made("web", 25, revoked_at=NOW, revoked_reason="bad"), made("db", 0)]
+    assert decided(releases, 31) == {
+        "web0": (True, "expired on 2026-12-25"),
+        "web20": (False, "expires on 2027-01-14"),
+        "web25": (True, "revoked on 2026-11-25: bad"),
+        "db0": (True, "expired on 2026-12-25"),
+    }
+    assert decided(releases, 21)["web0"] == (True, "superseded by web20")
+
+
+def test_a_revoked_or_expired_successor_supersedes_nothing() -> None:
+    """What stands is not taken away in favour of what must not run."""
+    releases = [made("web", 0), made("web", 1, revoked_at=NOW, revoked_reason="bad")]
+    assert decided(releases, 2)["web0"] == (False, "expires on 2026-12-25")
+
+
+def test_what_runs_or_is_pointed_to_stays_whatever_its_dates() -> None:
+    """By the digest of the release or of its content."""
+    releases = [made("web", 0), made("web", 1), made("web", 2)]
+    running = {"web0": ("shop/a", "shop/b"), "web1-content": ("bank/c",)}
+    assert decided(releases, 90, running, {"web2": ("stable", "candidate")}) == {
+        "web0": (False, "expired on 2026-12-25; not removed: shop/a runs it and 1 more"),
+        "web1": (False, "expired on 2026-12-26; not removed: bank/c runs it"),
+        "web2": (False, "expired on 2026-12-27; not removed: candidate and stable point to it"),
+    }
+
+
+def test_what_a_kept_child_is_built_on_stays_and_so_does_its_own_base() -> None:
+    """A chain is held by its last link; a child that goes holds nothing."""
+    base, middle, leaf = (
+        made("base", 0),
+        made("mid", 0, base_digest="base0-content"),
+        made("leaf", 0, base_digest="mid0-content"),
+    )
+    held = decided([base, middle, leaf], 90, channels={"leaf0": ("stable",)})
+    assert [held[digest][0] for digest in ("base0", "mid0", "leaf0")] == [False] * 3
+    assert held["base0"][1] == "expired on 2026-12-25; not removed: mid mid0 is built on it"
+    assert all(goes for goes, _ in decided([base, middle, leaf], 90).values())
+
+
+names = some.sampled_from(["a", "b", "c"])
+some_releases = some.lists(
+    some.builds(
+        made,
+        names,
+        some.integers(0, 60),
+        base_digest=some.sampled_from(["", "a1-content", "b2-content", "a3-content"]),
+        revoked_at=some.none() | some.just(NOW),
+    ),
+    unique_by=lambda r: r.digest,
+    max_size=12,
+)
+
+
+@given(some_releases, some.sets(some.integers(0, 11)), some.sets(some.integers(0, 11)), some.integers(0, 100))
+def test_nothing_that_stands_on_something_ever_goes(
+    releases: list[Release], run: set[int], tagged: set[int], day: int
+) -> None:
+    """For any releases: never a running, a tagged or a needed one, nor the newest that stands; always a reason."""
+    digests = [release.digest for release in releases]
+    running = {digests[i]: ("f/m",) for i in run if i < len(digests)}
+    channels = {digests[i]: ("stable",) for i in tagged if i < len(digests)}
+    now = NOW + day * DAY
+    decisions = plan(releases, running, channels, now)
+    removed = [decision.subject for decision in decisions if decision.action is REMOVE]
+    kept = [decision.subject for decision in decisions if decision.action is not REMOVE]
+    assert [decision.subject for decision in decisions] == releases
+    assert all(decision.why for decision in decisions)
+    assert not {r.digest for r in removed} & (running.keys() | channels.keys())
+    assert not {r.content for r in removed} & {r.base_digest for r in kept if r.base_digest}
+    standing = [r for r in releases if status(r, now) in {Status.CURRENT, Status.WARN}]
+    for name in {r.name for r in standing}:
+        newest = max((r for r in standing if r.name == name), key=lambda r: r.published_at)
+        assert newest in kept
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Iterator[RegistryStore]:
+    """A publisher to an empty registry."""
+    with running_registry(tmp_path / "registry") as address:
+        to = publisher(address, tmp_path)
+        yield to
+        to.ledger.close()
+
+
+def published(to: RegistryStore, text: str, day: int, **more: object) -> Release:
+    """A release of `web` on a day."""
+    return release(at(to, NOW + day * DAY), built(to.store, text=text), definition(), judged(), **more).release  # type: ignore[arg-type]
+
+
+@needs_registry
+def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_it(
+    to: RegistryStore, tmp_path: Path
+) -> None:
+    """Planned first, nothing gone; applied, documents, lists, tags and indexes are gone; the shared content is not."""
+    first = published(to, "one", 0)
+    again = published(to, "one", 1, redate=True)
+    other = published(to, "two", 2)
+    third = published(to, "three", 3)
+    before = stored(tmp_path / "registry")
+    later = at(to, NOW + 3 * DAY)
+    to.ledger.seen_fleet("shop", {"a": again.digest}, NOW)
+    planned = later.prune(apply=False)
+    assert {d.subject.digest for d in planned if d.action is REMOVE} == {first.digest}
+    assert stored(tmp_path / "registry") == before
+    assert later.prune(apply=True) == planned
+    assert stored(tmp_path / "registry")["manifests"] == before["manifests"] - 5  # index, its 3 documents, their list
+    to.ledger.seen_fleet("shop", {}, NOW)
+    assert [d.subject.digest for d in later.prune(apply=True) if d.action is REMOVE] == [again.digest]
+    left = to.registry.tags(other.repository)
+    assert not [tag for tag in left if again.digest[7:] in tag or again.content[7:] in tag]
+    assert to.registry.find(f"{again.repository}@{again.content}") is None
+    assert [r.pruned_at is not None for r in to.ledger.releases("web")] == [False, False, True, True]
+    assert not [d for d in later.prune(apply=True) if d.action is REMOVE]
+    assert to.registry.find(f"{third.repository}:candidate-previous").digest == other.digest  # type: ignore[union-attr]
+
+
+@needs_registry
+def test_a_child_of_another_definition_holds_its_base(to: RegistryStore) -> None:
+    """Also when only the base's name was given."""
+    base = published(to, "one", 0)
+    child = definition("app", base={"golden": "web"})
+    release(to, built(to.store, "app", "app", parent=base.content), child, judged())
+    for day, text in enumerate(("two", "three"), start=1):
+        published(to, text, day)
+    (decision,) = (d for d in at(to, NOW + 3 * DAY).prune(apply=True) if d.subject == base)
+    assert (decision.action is REMOVE, "not removed: app" in decision.why) == (False, True)
+
+
+@needs_registry
+def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: RegistryStore) -> None:
+    """`candidate-previous` holds nothing that no rollback would take."""
+    one = published(to, "one", 0)
+    published(to, "two", 1)
+    revoke(to, f"{one.repository}@{one.digest}", "bad")
+    assert [d.subject.digest for d in to.prune(apply=True) if d.action is REMOVE] == [one.digest]
+
+
+@needs_registry
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [1, 8])
+def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
+    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Whichever deletion fails, the release is still found, and then nothing of it is left."""
+    for day, text in enumerate(("one", "two", "three")):
+        published(to, text, day)
+    real, calls = RegistryClient.delete, [0]
+
+    def delete(self: RegistryClient, repository: str, digest: str) -> bool:
+        calls[0] += 1
+        if calls[0] == failing:
+            raise OutsideError("the line was cut")
+        return real(self, repository, digest)
+
+    monkeypatch.setattr(RegistryClient, "delete", delete)
+    later = at(to, NOW + 2 * DAY)
+    with pytest.raises(OutsideError, match="cut"):
+        later.prune(apply=True)
+    assert len([d for d in later.prune(apply=True) if d.action is REMOVE]) == 1
+    assert stored(tmp_path / "registry") == {"manifests": 20, "tags": 8}

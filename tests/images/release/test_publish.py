@@ -1,0 +1,267 @@
+"""Publication, against a real registry: dated, with its documents, the moving tag last, and the same after any kill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.hashing import canonical
+from hardening.foundation.settings import ROOT
+from images import documents
+from images.documents import Document
+from images.ledger import ScanRecord
+from images.registry.answers import NotFoundError
+from images.registry.referrers import attach, attached
+from images.registry.release_store import RegistryStore
+from images.registry.releases import channels_of, release_at, releases_in
+from images.registry.show import show
+from images.release.channels import rebuild, revoke
+from images.release.lifecycle import Status
+from images.release.publish import release
+from tests.support.publishing import (
+    DAY,
+    NOW,
+    PACKAGES,
+    REPORT,
+    at,
+    built,
+    definition,
+    dump,
+    judged,
+    publisher,
+    running_registry,
+    stored,
+)
+
+pytestmark = pytest.mark.needs("docker-registry", "skopeo")
+CHECKOUT = ROOT
+WHOLE = {"manifests": 10, "tags": 4}  # content, index, 6 documents, 2 lists of them; candidate, dated, 2 lists
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Iterator[RegistryStore]:
+    """A publisher to an empty registry."""
+    with running_registry(tmp_path / "registry") as address:
+        to = publisher(address, tmp_path)
+        yield to
+        to.ledger.close()
+
+
+def test_a_release_is_an_index_that_carries_the_dates(to: RegistryStore) -> None:
+    """The content says nothing of the day; no label carries it; the index does, under candidate and a dated tag."""
+    artifact = built(to.store)
+    done = release(to, artifact, definition(), judged())
+    assert done.action == "published"
+    repository = to.registry.repository("web")
+    index = to.registry.get(f"{repository}:candidate")
+    assert index.digest == done.release.digest
+    assert index.annotations["dev.goldsmith.expires-at"] == "2026-12-25T12:00:00Z"
+    assert [child["digest"] for child in index.data["manifests"]] == [artifact.digest]
+    assert "2026" not in dump(to.store.read_json(artifact.digest)) + dump(to.store.config(artifact.digest))
+    dated = f"20261125-{index.digest[7:13]}"
+    assert {tag for tag in to.registry.tags(repository) if not tag.startswith("sha256-")} == {"candidate", dated}
+    assert release_at(to.registry, f"{repository}:{dated}", to.prefix) == done.release
+    assert to.ledger.release(index.digest) == done.release
+    assert to.ledger.open_publications(repository) == ()
+
+
+def test_what_was_said_hangs_on_the_content_or_on_the_release(to: RegistryStore) -> None:
+    """Timeless documents on the content, dated ones on the release, the end of life where other tools look for it."""
+    done = release(to, built(to.store), definition(), judged()).release
+    of_content = attached(to.registry, done.repository, done.content)
+    of_release = attached(to.registry, done.repository, done.digest)
+    assert [r.artifact_type for r in of_content] == [documents.SBOM, documents.PROVENANCE, documents.CHECKS]
+    assert [r.artifact_type for r in of_release] == [documents.SCAN, documents.VERDICT, documents.LIFECYCLE]
+    assert of_release[2].annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
+
+
+def test_publishing_again_changes_nothing(to: RegistryStore, tmp_path: Path) -> None:
+    """Days later, judged again, by a ledger that was lost: the same release while its dates hold."""
+    artifact = built(to.store)
+    first = release(to, artifact, definition(), judged())
+    assert stored(tmp_path / "registry") == WHOLE
+    later = at(to, NOW + 10 * DAY)
+    second = release(later, artifact, definition(), judged(NOW + 10 * DAY))
+    lost = publisher(to.registry.address, tmp_path / "lost", NOW + 10 * DAY)
+    third = release(replace(lost, store=to.store), artifact, definition(), judged())
+    lost.ledger.close()
+    assert [second.release, third.release] == [first.release] * 2
+    assert [second.action, third.action] == ["unchanged"] * 2
+    assert stored(tmp_path / "registry") == WHOLE
+    assert len(to.ledger.moves(first.release.repository, "candidate")) == 1
+
+
+def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: RegistryStore, tmp_path: Path) -> None:
+    """A new index, the content and its documents untouched, even where the store no longer holds the content."""
+    artifact = built(to.store)
+    first = release(to, artifact, definition(), judged()).release
+    to.store.blob(artifact.digest).unlink()
+    later = at(to, NOW + 24 * DAY)
+    second = release(later, artifact, definition(), judged(NOW + 24 * DAY))
+    assert second.action == "re-dated"
+    assert (second.release.content, second.release.expires_at) == (first.content, NOW + 54 * DAY)
+    assert channels_of(to.registry, first.repository)["candidate"] == second.release.digest
+    assert len(attached(to.registry, first.repository, first.content)) == 3
+    asked = release(at(to, NOW + 25 * DAY), artifact, definition(), judged(), redate=True)
+    assert asked.release.expires_at == NOW + 55 * DAY
+
+
+def test_other_dates_or_another_policy_make_another_release(to: RegistryStore) -> None:
+    """What the annotations would say differently is published, whatever the day."""
+    artifact = built(to.store)
+    first = release(to, artifact, definition(), judged()).release
+    shorter = release(to, artifact, definition(lifecycle={"expires_after": "5d"}), judged()).release
+    strictly = replace(judged(), verdict=replace(judged().verdict, policy="machine"))
+    stricter = release(to, artifact, definition(), strictly).release
+    assert stricter.policy == "machine"
+    assert len({first.digest, shorter.digest, stricter.digest}) == 3
+
+
+def test_a_refused_image_is_not_pushed(to: RegistryStore, tmp_path: Path) -> None:
+    """Refused by the gate, or past its support: nothing reaches the registry or the ledger."""
+    artifact = built(to.store)
+    with pytest.raises(RefusedError, match="nothing was published"):
+        release(to, artifact, definition(), judged(allowed=False))
+    ended = definition(lifecycle={"support_until": date(2026, 11, 1)})
+    with pytest.raises(RefusedError, match="supported until 2026-11-01"):
+        release(to, artifact, ended, judged())
+    assert stored(tmp_path / "registry") == {"manifests": 0, "tags": 0}
+    assert to.ledger.releases() == ()
+
+
+def test_a_revoked_content_does_not_come_back_under_a_new_date(to: RegistryStore) -> None:
+    """The nightly run would otherwise publish tomorrow what was revoked today."""
+    artifact = built(to.store)
+    first = release(to, artifact, definition(), judged()).release
+    revoke(to, f"{first.repository}@{first.digest}", "leaked key")
+    with pytest.raises(RefusedError, match="revoked: leaked key"):
+        release(at(to, NOW + DAY), artifact, definition(), judged())
+    assert release(at(to, NOW + DAY), built(to.store, text="fixed"), definition(), judged()).action == "published"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hardening.foundation import process
+from tests.support.publishing import *
+from images.release.publish import release
+real, left = process.run, [int(sys.argv[3])]
+def run(argv, **more):
+    if argv[1] in ("copy", "delete"):
+        left[0] -= 1
+        if left[0] == 0 and sys.argv[4] == "before": os.kill(os.getpid(), signal.SIGKILL)
+        done = real(argv, **more)
+        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+        return done
+    return real(argv, **more)
+process.run = run
+to = publisher(sys.argv[1], Path(sys.argv[2]))
+release(to, built(to.store), definition(), judged())
+"""
+
+
+def _killed(address: str, folder: Path, call: int, when: str) -> int:
+    argv = [sys.executable, "-c", KILLED, address, str(folder), str(call), when]
+    return subprocess.run(argv, cwd=CHECKOUT, check=False, capture_output=True).returncode
+
+
+@pytest.mark.slow
+def test_killed_at_any_write_the_next_run_completes_the_same_release(tmp_path: Path) -> None:
+    """kill -9 after each write, an hour later run again: as if nothing had happened, and nothing doubled."""
+    with running_registry(tmp_path / "registry") as address:
+        calls = 0
+        while _killed(f"{address}/k{calls}", tmp_path / f"k{calls}", calls + 1, "after") == -9:
+            to = publisher(f"{address}/k{calls}", tmp_path / f"k{calls}", NOW + DAY / 24)
+            artifact = built(to.store)
+            done = release(to, artifact, definition(), judged(NOW + DAY / 24)).release
+            assert done.published_at == NOW, f"killed after write {calls + 1}"
+            assert stored(tmp_path / "registry", f"k{calls}/web") == WHOLE
+            assert channels_of(to.registry, done.repository) == {"candidate": done.digest}
+            assert to.ledger.open_publications(done.repository) == ()
+            assert len(to.ledger.moves(done.repository, "candidate")) == 1
+            assert not [p for p in (tmp_path / f"k{calls}" / "partial").glob("*") if p.is_dir()]
+            to.ledger.close()
+            calls += 1
+        assert calls == 12  # content, index, 6 documents in 2 lists, dated tag, candidate
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [1, 3, 12])
+def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call: int) -> None:
+    """The image changed before the next run: what the killed one pushed and nobody was shown is removed."""
+    with running_registry(tmp_path / "registry") as address:
+        assert _killed(address, tmp_path, call, "before") == -9
+        to = publisher(address, tmp_path, NOW + DAY / 24)
+        done = release(to, built(to.store, text="two"), definition(), judged()).release
+        shown = {r.digest for r in releases_in(to.registry, "web", to.prefix)}
+        assert done.digest in shown
+        assert to.ledger.open_publications(done.repository) == ()
+        whole = {"manifests": 20, "tags": 7} if call == 12 else WHOLE  # the twelfth write is the channel: all was there
+        assert stored(tmp_path / "registry") == whole
+        to.ledger.close()
+
+
+def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> None:
+    """Dates, status, verdict, findings, packages, base and channels, by name, tag or digest, with JSON types."""
+    base = definition(base={"golden": "debian-base"})
+    parent = f"sha256:{1:064x}"
+    done = release(to, built(to.store, parent=parent), base, judged()).release
+    found = show(to.registry, "web", to.prefix, NOW + 24 * DAY)
+    assert found == show(to.registry, f"{done.repository}:candidate", to.prefix, NOW + 24 * DAY)
+    assert (found.digest, found.content, found.expires_at) == (done.digest, done.content, done.expires_at)
+    assert (found.status, found.days_left, found.channels) == (Status.WARN, 6, ("candidate",))
+    assert (found.base_name, found.base_digest) == (to.registry.repository("debian-base"), parent)
+    assert (found.verdict, found.policy, found.profile) == ("allowed", "default", "container-base")
+    assert (found.findings, found.packages_count, found.checks) == ({"low": 1}, len(PACKAGES), {"pass": 1})
+    assert {paper.artifact_type for paper in found.documents} >= {documents.SBOM, documents.VERDICT}
+    by_digest = show(to.registry, f"web@{done.digest}", to.prefix, NOW)
+    assert json.loads(by_digest.model_dump_json())["days_left"] == 30
+
+
+def test_show_names_what_is_near_and_refuses_strangers(to: RegistryStore, tmp_path: Path) -> None:
+    """A typing error, a repository that is not there, and an image that is none of ours."""
+    release(to, built(to.store), definition(), judged())
+    with pytest.raises(NotFoundError, match="did you mean candidate"):
+        show(to.registry, "web:candidat", to.prefix, NOW)
+    with pytest.raises(NotFoundError, match="nothing is published"):
+        show(to.registry, "webb", to.prefix, NOW)
+    with pytest.raises(NotFoundError, match="did you mean web"):
+        show(to.registry, "webb", to.prefix, NOW, ["web", "app"])
+    content = built(to.store).digest
+    with pytest.raises(ContentError, match="not a release of ours"):
+        show(to.registry, f"web@{content}", to.prefix, NOW)
+
+
+def test_a_lost_ledger_comes_back_from_the_registry(to: RegistryStore, tmp_path: Path) -> None:
+    """Releases, revocations, channels, artifacts and judgements; twice is once."""
+    artifact = built(to.store)
+    first = release(to, artifact, definition(), judged()).release
+    second = release(at(to, NOW + DAY), built(to.store, text="two"), definition(), judged()).release
+    revoke(to, f"{second.repository}@{second.digest}", "bad")
+    other = publisher(to.registry.address, tmp_path / "other", NOW + DAY)
+    for _ in range(2):
+        assert rebuild(replace(other, names=("web", "never-published")))[1] == ()
+    assert other.ledger.releases() == to.ledger.releases()
+    assert other.ledger.artifact_by_input("web", "linux/amd64", artifact.input_digest) == artifact
+    assert (other.ledger.checks(first.content), other.ledger.verdict(first.content)) == ((), None), "told, not judged"
+    assert other.ledger.verdict(first.content, told=True) == replace(judged().verdict, content=first.content)
+    assert [move.digest for move in other.ledger.moves(first.repository, "candidate")] == [first.digest]
+    other.ledger.close()
+
+
+def test_a_scan_that_a_registry_tells_of_spares_none_of_ours(to: RegistryStore, tmp_path: Path) -> None:
+    """Whoever can push could say what it was made from; the ledger takes what was found, and nothing of that."""
+    made = release(to, built(to.store), definition(), judged()).release
+    scan = {**documents.to_json(ScanRecord((REPORT,), ())), "suite": "trixie", "inputs": {REPORT.scanner: "sha256:in"}}
+    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
+    attach(to.registry, made.repository, index, [Document(documents.SCAN, canonical(scan), {"by": "a stranger"})])
+    rebuild(to)
+    assert to.ledger.scan(made.content) == ScanRecord((REPORT,), ())

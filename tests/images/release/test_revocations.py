@@ -1,0 +1,357 @@
+"""A revocation reaches all that holds what was revoked, whoever knows of it; and nothing moves without today's yes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import images.release.flow
+from hardening.findings import Finding, FindingKind, Verdict
+from hardening.foundation.errors import MalformedError, OutsideError, RefusedError
+from hardening.model import Severity
+from images import documents
+from images.artifact import Release
+from images.build.flow import BuildOutcome, revoked_parent
+from images.context import Context
+from images.documents import Document
+from images.ledger import ScanRecord
+from images.plan.build_plan import Action
+from images.registry.client import RegistryClient
+from images.registry.referrers import attach, detach_all
+from images.registry.release_store import RegistryStore
+from images.registry.releases import channels_of, release_at
+from images.release.channels import promote, rebuild, revoke, rollback
+from images.release.flow import gate as gate_of
+from images.release.publish import release
+from images.release.stores import store_of
+from pipelines import nightly
+from tests.support.publishing import (
+    DAY,
+    NOW,
+    at,
+    built,
+    definition,
+    gate,
+    judged,
+    publisher,
+    running_registry,
+    settings_in,
+)
+
+pytestmark = pytest.mark.needs("docker-registry", "skopeo")
+LIVES = {"lifecycle": {"expires_after": "100d"}}
+BASED = {**LIVES, "base": {"golden": "base"}}
+Other = Callable[..., RegistryStore]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry for all tests of this module; each has repositories of its own in it."""
+    with running_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
+@pytest.fixture
+def machine(address: str, tmp_path: Path) -> Iterator[Other]:
+    """Makes machines, by number: each with a ledger and store of its own, at the same registry."""
+    made: dict[int, RegistryStore] = {}
+
+    def named(number: int = 1) -> RegistryStore:
+        if number not in made:
+            made[number] = publisher(f"{address}/{tmp_path.name.lower().replace('_', '-')}", tmp_path / str(number))
+        return made[number]
+
+    yield named
+    for one in made.values():
+        one.ledger.close()
+
+
+def put(to: RegistryStore, name: str, day: int, text: str = "", base: str = "", **more: Any) -> Release:
+    """A release of `name` on a day."""
+    verdict = replace(judged().verdict, subject=name)
+    artifact = built(to.store, name, text or f"{name}{day}", parent=base)
+    given = definition(name, **(BASED if base else LIVES))
+    return release(at(to, NOW + day * DAY), artifact, given, replace(judged(), verdict=verdict), **more).release
+
+
+def stable(to: RegistryStore, name: str, day: int, **more: Any) -> Release:
+    """The same, that became stable."""
+    made = put(to, name, day, **more)
+    promote(at(to, NOW + day * DAY), name, "default", gate())
+    return made
+
+
+def channels(to: RegistryStore, name: str) -> dict[str, str]:
+    return channels_of(to.registry, to.registry.repository(name))
+
+
+def test_children_of_a_revoked_base_go_with_it(machine: Other) -> None:
+    """In registry and ledger, off their channels, to the child on the good base; grandchildren too."""
+    to = machine()
+    good, bad = stable(to, "base", 0), stable(to, "base", 1)
+    old, child = stable(to, "child", 0, base=good.content), stable(to, "child", 1, base=bad.content)
+    grandchild = stable(to, "leaf", 1, base=child.content)
+    changes = revoke(at(to, NOW + 2 * DAY), f"{bad.repository}@{bad.digest}", "a back door")
+    assert {change.name for change in changes} == {"base", "child", "leaf"}
+    assert channels(to, "child")["stable"] == old.digest
+    for one in (child, grandchild):
+        seen = release_at(to.registry, f"{one.repository}@{one.digest}", to.prefix)
+        assert seen.revoked_reason == "its base base was revoked: a back door"
+        assert to.ledger.release(one.digest) == seen
+    with pytest.raises(RefusedError, match="its base base was revoked: a back door"):
+        promote(to, "leaf", "default", gate())
+    with pytest.raises(RefusedError, match="its base base was revoked: a back door; nothing was published"):
+        put(to, "child", 3, text="more", base=bad.content)
+
+
+def test_a_child_that_another_machine_published_is_reached_too(machine: Other) -> None:
+    """The machine that revokes the base has never heard of it; whoever moves the child asks for the base."""
+    one, two = machine(1), machine(2)
+    base = put(one, "base", 0)
+    child = put(two, "child", 0, base=base.content)
+    revoke(one, f"{base.repository}@{base.digest}", "a back door")
+    assert child.revoked_at is None
+    for act in (lambda: promote(two, "child", "default", gate()),
+                lambda: put(two, "child", 1, base=base.content, redate=True)):  # fmt: skip
+        with pytest.raises(RefusedError, match="its base base was revoked: a back door"):
+            act()
+
+
+def test_what_is_inside_is_revoked_under_every_date_and_name(machine: Other) -> None:
+    """Another machine re-dated the content, and published it under another name; neither stands, nor comes again."""
+    one, two = machine(1), machine(2)
+    first = put(one, "web", 0, text="same")
+    redated = put(two, "web", 1, text="same", redate=True)
+    alias = put(one, "alias", 0, text="same")
+    assert redated.digest != first.digest
+    revoke(at(one, NOW + 2 * DAY), f"{first.repository}@{first.digest}", "leaked key")
+    seen = release_at(two.registry, f"{redated.repository}@{redated.digest}", two.prefix)
+    assert seen.revoked_reason == "leaked key"
+    assert release_at(one.registry, f"{alias.repository}@{alias.digest}", one.prefix).revoked_reason == "leaked key"
+    with pytest.raises(RefusedError, match="was revoked: leaked key"):
+        promote(two, "web", "default", gate())
+    with pytest.raises(RefusedError, match="was revoked: leaked key; nothing was published"):
+        put(two, "web", 3, text="same", redate=True)
+
+
+def test_the_one_that_says_revoked_wins(machine: Other) -> None:
+    """The registry forgot it, and the ledger knows; then a rebuild takes nothing back."""
+    to = machine()
+    one = put(to, "web", 0)
+    revoke(to, f"{one.repository}@{one.digest}", "bad")
+    for subject in (one.digest, one.content):
+        detach_all(to.registry, one.repository, subject)
+    with pytest.raises(RefusedError, match="was revoked: bad"):
+        promote(to, "web", "default", gate())
+    rebuild(to)
+    known = to.ledger.release(one.digest)
+    assert known
+    assert known.revoked_reason == "bad"
+
+
+def test_where_the_registry_cannot_be_asked_nothing_moves(machine: Other) -> None:
+    """Unasked is not unrevoked, whatever the ledger says."""
+    to = machine()
+    stable(to, "web", 0)
+    stable(to, "web", 1)
+    gone = replace(to, registry=RegistryClient("127.0.0.1:1/x", to.registry.settings))
+    for act in (lambda: promote(gone, "web", "default", gate()), lambda: rollback(gone, "web"),
+                lambda: put(gone, "web", 2)):  # fmt: skip
+        with pytest.raises(OutsideError, match="cannot be reached"):
+            act()
+
+
+def test_a_rollback_to_what_is_over_needs_a_reason(machine: Other) -> None:
+    """Expired or revoked, it is refused with the reason; with one it goes, and the audit says why."""
+    to = machine()
+    one, two = stable(to, "web", 0), stable(to, "web", 1)
+    late = at(to, NOW + 100 * DAY + DAY / 2)
+    with pytest.raises(RefusedError, match=r"(?s)would go back to .*which expired on .*--reason"):
+        rollback(late, "web")
+    revoke(at(to, NOW + 2 * DAY), f"{one.repository}@{one.digest}", "bad")
+    assert channels(to, "web")["stable"] == two.digest
+    with pytest.raises(RefusedError, match=r"(?s)which was revoked: bad.*--reason"):
+        rollback(at(to, NOW + 2 * DAY), "web", reason=" ")
+    assert channels(to, "web")["stable"] == two.digest
+    change = rollback(at(to, NOW + 2 * DAY), "web", reason="two loses data")
+    assert (change.after, change.note) == (one.digest, "this release was revoked: bad")
+    assert "two loses data" in [line.detail for line in to.ledger.audit_lines() if line.action == "rollback"]
+
+
+def test_a_newer_refusal_stops_the_promotion(machine: Other) -> None:
+    """The release carries an allowed verdict of its own day; today's is asked, and says no."""
+    to = machine()
+    put(to, "web", 0)
+    with pytest.raises(RefusedError, match="is refused by policy default"):
+        promote(to, "web", "default", gate(allowed=False))
+    assert "stable" not in channels(to, "web")
+
+
+@pytest.mark.parametrize("about", [{"subject": "other"}, {"content": f"sha256:{0:064x}"}], ids=["name", "content"])
+def test_a_verdict_about_something_else_lets_nothing_through(machine: Other, about: dict[str, str]) -> None:
+    """Neither one that was attached, nor one that the gate gives."""
+    to = machine()
+    made = put(to, "web", 0)
+    with pytest.raises(RefusedError, match="its verdict is about"):
+        promote(to, "web", "default", lambda one: replace(gate()(one), **about))
+    wrong = replace(judged().verdict, content=made.content)
+    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
+    said = documents.to_bytes(replace(wrong, **about))
+    attach(to.registry, made.repository, index, [Document(documents.VERDICT, said, {"by": "a stranger"})])
+    with pytest.raises(RefusedError, match="its verdict is about"):
+        promote(to, "web", "default", gate())
+
+
+def test_a_verdict_says_what_it_is_about(machine: Other) -> None:
+    """The one that publication attaches names the content, so that it cannot be hung on another release."""
+    to = machine()
+    made = put(to, "web", 0)
+    rebuild(to)
+    told = to.ledger.verdict(made.content, told=True)
+    assert told
+    assert told.content == made.content
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    """A machine with a ledger, and no registry."""
+    made = Context(settings_in(tmp_path), NOW, lambda: "", lambda: "127.0.0.1:1")
+    with closing(made.ledger):
+        yield made
+
+
+def test_today_counts_and_what_a_registry_told_does_not(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the content is judged again; where it is gone, what was said here counts for as long as the policy says."""
+    ask = gate_of(context, "default")
+    artifact = built(context.store, "debian-base")
+    made = Release("debian-base", "r/debian-base", f"sha256:{1:064x}", artifact.digest, "", "", "", NOW, NOW, NOW)
+    context.ledger.record_artifact(artifact)
+    yes = Verdict("debian-base", "default", NOW, True, ())
+    context.ledger.record_verdict(artifact.digest, yes)
+    no = replace(judged(), verdict=replace(yes, allowed=False))
+    monkeypatch.setattr(images.release.flow, "judge", lambda *_: no)
+    assert ask(made) == no.verdict
+    context.store.blob(artifact.digest).unlink()
+    assert ask(made) == yes
+    context.ledger.record_verdict(artifact.digest, replace(yes, judged_at=NOW - 8 * DAY))
+    with pytest.raises(RefusedError, match="was last judged on 2026-11-17, longer ago than the 7d of the policy"):
+        ask(made)
+    unjudged = replace(made, content=f"sha256:{2:064x}")
+    context.ledger.record_verdict(unjudged.content, yes, told=True)
+    with pytest.raises(RefusedError, match="was never judged on this machine"):
+        ask(unjudged)
+
+
+def test_nothing_is_built_on_a_revoked_base(context: Context) -> None:
+    """Of a child, and of its child; what stands on a good one is built."""
+    base = Release("base", "base", f"sha256:{1:064x}", f"sha256:{2:064x}", "", "", "", NOW, NOW, NOW + DAY)
+    child = replace(base, name="child", repository="child", digest=f"sha256:{3:064x}", content=f"sha256:{4:064x}",
+                    base_name="base", base_digest=base.content)  # fmt: skip
+    for one in (base, child):
+        context.ledger.record_release(one)
+    assert revoked_parent(context, "child", child.content) is None
+    context.ledger.revoke(base.digest, "a back door", NOW)
+    for parent in (base, child):
+        assert "its base base was revoked: a back door" in str(revoked_parent(context, parent.name, parent.content))
+
+
+def test_what_was_revoked_elsewhere_is_asked_before_a_build(machine: Other, context: Context) -> None:
+    """At a registry that others write to; one that cannot be asked stops no build, for nothing is moved by that."""
+    to = machine()
+    base = put(to, "base", 0)
+    revoke(to, f"{base.repository}@{base.digest}", "a back door")
+    shared = settings_in(context.settings.state_dir / "b", registry={"address": to.registry.address})
+    with closing((at_shared := replace(context, settings=shared, registry_address=lambda: to.registry.address)).ledger):
+        assert "was revoked: a back door" in str(revoked_parent(at_shared, "base", base.content))
+    away = settings_in(context.settings.state_dir / "c", registry={"address": "127.0.0.1:1/x"})
+    with closing((at_away := replace(context, settings=away, registry_address=lambda: "127.0.0.1:1/x")).ledger):
+        assert revoked_parent(at_away, "base", base.content) is None
+
+
+def test_one_malformed_image_costs_a_rebuild_one_image(machine: Other, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others come back, and it is said; what they were judged is told, and counts for nothing."""
+    to, other = machine(1), machine(2)
+    bad, good = put(to, "bad", 0), put(to, "web", 0)
+    index = to.registry.get(f"{bad.repository}@{bad.digest}").descriptor
+    attach(to.registry, bad.repository, index, [Document(documents.REVOCATION, b"", {"when": "now"})])
+    releases, errors = rebuild(replace(other, names=("bad", "web")))
+    assert [one.digest for one in releases] == [good.digest]
+    assert [type(error) for error in errors] == [MalformedError]
+    assert "bad is passed over: the revocation of" in capsys.readouterr().err
+    assert other.ledger.verdict(good.content) is None
+    assert other.ledger.checks(good.content) == ()
+    told = other.ledger.verdict(good.content, told=True)
+    assert told
+    assert told.allowed
+    assert [move.reason for move in other.ledger.moves(good.repository, "candidate")] == ["rebuild"]
+    assert not other.ledger.moves(bad.repository, "candidate")
+
+
+def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) -> None:
+    """Else whoever can push could make the next plan say `unchanged` over what they like."""
+    to = machine()
+    made = put(to, "web", 0)
+    other = replace(built(to.store, "web", "evil"), input_digest=made.input_digest)
+    content = to.registry.get(f"{made.repository}@{made.content}").descriptor
+    inputs = {
+        f"{to.prefix}input-digest": made.input_digest,
+    }
+    detach_all(to.registry, made.repository, made.content)
+    attach(to.registry, made.repository, content,
+           [Document(documents.PROVENANCE, documents.to_bytes(other), inputs)])  # fmt: skip
+    _, (error,) = rebuild(to)
+    assert "the provenance of" in str(error)
+    assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) is None
+
+
+def test_what_a_registry_tells_replaces_nothing_that_was_found_here(machine: Other) -> None:
+    """Whoever may push could else empty a scan, or call another content of this store what these inputs give."""
+    to = machine()
+    made = put(to, "web", 0)
+    found = Finding(FindingKind.VULNERABILITY, "CVE-2026-0666", "openssl", "3.5", "3.6", Severity.CRITICAL, ())
+    own = ScanRecord((), (found,), inputs={"trivy": "sha256:in"})
+    to.ledger.record_scan(made.content, own, NOW)
+    mine = replace(built(to.store, "web", "mine"), input_digest=made.input_digest)
+    to.ledger.record_artifact(mine)
+    rebuild(to)
+    assert to.ledger.scan(made.content) == own
+    assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) == mine
+
+
+def test_one_malformed_image_costs_the_night_one_image(
+    machine: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line says what is wrong; the other is published and becomes stable."""
+    to, names = machine(), ["debian-base", "python-runtime"]
+    context = Context(settings_in(tmp_path / "night"), NOW, lambda: "", lambda: to.registry.address, lenient=True)
+    with closing(context.ledger):
+        made = {name: built(context.store, name, name) for name in names}
+        for name in names:
+            loaded = context.definitions[name]
+            automatic = loaded.definition.model_copy(update={"promote": "auto"})
+            context.definitions[name] = replace(loaded, definition=automatic)
+        first = release(
+            store_of(context, "debian-base"), made["debian-base"], definition("debian-base", **LIVES), judged()
+        ).release
+        content = to.registry.get(f"{first.repository}@{first.content}").descriptor
+        attach(to.registry, first.repository, content, [Document(documents.REVOCATION, b"", {"when": "now"})])
+        outcomes = [BuildOutcome(name, Action.BUILT, one.digest) for name, one in made.items()]
+        monkeypatch.setattr(images.release.flow, "build", lambda *_: outcomes)
+        monkeypatch.setattr(images.release.flow, "latest", lambda _, name: made[name])
+        verdicts = {name: replace(judged().verdict, subject=name) for name in names}
+        monkeypatch.setattr(
+            images.release.flow, "judge", lambda _, one, __: replace(judged(), verdict=verdicts[one.name])
+        )
+        monkeypatch.setitem(context.__dict__, "parents", dict.fromkeys(names))
+        parts = list(nightly.publish(context, names))
+        lines = {part.line.name: part.line for part in parts if part.line}
+    assert lines["debian-base"].status == "failed"
+    assert "the revocation of" in lines["debian-base"].detail
+    assert lines["python-runtime"].status == "published"
+    assert [part.promoted for part in parts if part.promoted] == ["python-runtime"]
+    assert [type(part.error) for part in parts if part.error] == [MalformedError]

@@ -1,0 +1,65 @@
+"""What an image's own configuration says is a stranger's text: a line of it never becomes two of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from images.build.config import image_config
+from images.scan import trivy_config
+from images.scan.flow import suite_of
+from tests.images.build.test_builders import GOLDEN
+from tests.support.building import definition
+
+WRONG: tuple[dict[str, Any], ...] = (
+    {"Env": ["A\nUSER nobody=1"]},
+    {"Env": ["A=1\nUSER nobody"]},
+    {"Env": ["A=\x1b[2J"]},
+    {"Env": ["A=1\u2028USER nobody"]},
+    {"Env": ["=1"]},
+    {"Env": ["A B=1"]},
+    {"Env": ["A"]},
+    {"Env": [7]},
+    {"Labels": {"a\nb": "c"}},
+    {"Labels": {"a": "b\nc"}},
+    {"User": "0\n"},
+    {"WorkingDir": "/x\nUSER 0"},
+    {"StopSignal": "TERM\n"},
+    {"ExposedPorts": {"80\nUSER nobody": {}}},
+)
+
+
+@pytest.mark.parametrize("config", WRONG)
+def test_no_line_of_a_configuration_becomes_two(config: dict[str, Any]) -> None:
+    """Neither in what is built on it nor in the Dockerfile that a scanner judges it by."""
+    base = {"config": config, "rootfs": {"diff_ids": []}}
+    for use in (
+        lambda: image_config(definition(GOLDEN), "linux/amd64", base, [], 0, ""),
+        lambda: trivy_config.dockerfile(base),
+    ):
+        with pytest.raises(OutsideError, match=next(iter(config))):
+            use()
+
+
+def test_scripts_of_several_lines_and_odd_values_are_no_mistake() -> None:
+    """What images hold in earnest: a shell script as the command, names with dots, `=` and quotes in values."""
+    config = {"Env": ["PATH=/bin", "npm.x=a=b", 'Q="x"', "E="], "Cmd": ["sh", "-c", "true\ntrue"], "Labels": {"é": "ü"}}
+    base = {"config": config, "rootfs": {"diff_ids": []}}
+    assert image_config(definition(GOLDEN), "linux/amd64", base, [], 0, "")["config"]["Env"] == config["Env"]
+    assert 'CMD ["sh", "-c", "true\\ntrue"]' in trivy_config.dockerfile(base)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a\x00b", "a/b", "trixie?x=1", "TRIXIE", "-x", "a b"])
+def test_a_release_that_is_no_name_reaches_no_address(name: str, tmp_path: Path) -> None:
+    """VERSION_CODENAME of a scanned image becomes part of addresses and file names of feeds."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text(f"VERSION_CODENAME={name}\n")
+    with pytest.raises(OutsideError, match="VERSION_CODENAME"):
+        suite_of(tmp_path)
+    (tmp_path / "etc/os-release").write_text('VERSION_CODENAME="trixie"\n')
+    assert suite_of(tmp_path) == "trixie"
+    (tmp_path / "etc/os-release").write_text("VERSION_CODENAME=\n")
+    assert suite_of(tmp_path) == ""

@@ -1,0 +1,201 @@
+"""`lint` loads and cross-checks all content of all roots, and tells all that is wrong at once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import ROOT, Judging, Settings
+from images.context import Context
+from pipelines.demo.flow import CONTENT as DEMO
+from pipelines.lint import content_problems, lint_content
+from pipelines.rollout.session import fleet_session
+from tests.support.loop import CHILD, definition
+
+TODAY = date(2026, 6, 1)
+CONTROL = {
+    "control.toml": 'title = "T"\nseverity = "low"\napplies_to = ["container"]\nowner = "us"\nrationale = "r"\n'
+    'cost = "c"\nparams = { port = { type = "integer", help = "h", default = 1 } }\n',
+    "check.sh": "echo seen\n",
+    "cases.toml": '[[proof]]\ntitle = "t"\nevidence = "e"\n',
+}
+PROFILE = 'title = "T"\nowner = "us"\n'
+POLICY = PROFILE + 'rationale = "r"\nreview_by = 2027-01-01\nexception_contact = "us"\n'
+POLICY += '[[image.vulnerabilities]]\nseverity = "high"\n'
+FLEET = PROFILE + 'kind = "docker"\nselector = { a = "b" }\n'
+OTHER = FLEET.replace('"b"', '"c"')
+WAIVER = """
+controls = ["no-setuid"]
+subjects = ["l-one"]
+reason = "r"
+owner = "ann"
+approver = "bob"
+created = 2026-05-01
+expires = 2026-07-01
+"""
+ON_MACHINE = CHILD.replace("debian-base", "debian-server")
+SERVER = PROFILE + 'kind = "machine"\nprofile = "cis-level1"\nbase = { golden = "debian-server" }\n'
+TO = 'replacement = { definition = "l-one" }\n'
+MINE = "hardening/controls/l-control"
+SOUND = {
+    **{f"{MINE}/{name}": text for name, text in CONTROL.items()},
+    "hardening/profiles/l-profile.toml": PROFILE + 'extends = "container-base"\ncontrols = [{ control = "l-control" }]',
+    "hardening/policies/l-policy.toml": POLICY,
+    "hardening/waivers/l-waiver.toml": WAIVER,
+    "pipelines/fleets/l-fleet.toml": FLEET + 'policy = "l-policy"\n' + TO,
+}
+
+
+def problems(root: Path, **changes: str | None) -> list[str]:
+    """What is wrong with a root that would be sound, were it not for `changes`: path → text, or None for no file."""
+    definition(root, "l-one", CHILD.replace("container-base", "l-profile"))
+    for name, text in {**SOUND, **changes}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            path.write_text(text)
+    return [str(error).replace(f"{root}/", "") for error in content_problems((ROOT, root), TODAY)]
+
+
+def test_what_is_whole_is_sound(tmp_path: Path) -> None:
+    """One of each format in a root of its own; what ships, and what the demo brings."""
+    assert problems(tmp_path) == []
+    assert content_problems((ROOT, DEMO), TODAY) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        (f"{MINE}/check.sh", None, "check.sh: required, but missing"),
+        (f"{MINE}/cases.toml", 'profile = "containr-base"\n' + CONTROL["cases.toml"], "profile: no profile is named"),
+        (f"{MINE}/cases.toml", CONTROL["cases.toml"] + "params = { prt = 1 }", "proof[0].params.prt: unknown param"),
+        (f"{MINE}/cases.toml", "", "cases.toml: proof: required, but missing"),
+        (f"{MINE}/control.toml", CONTROL["control.toml"] + "[[files]]\npath = '/x'\nsource = 'x'", "files.source"),
+        ("hardening/profiles/l-other.toml", PROFILE + 'controls = [{ control = "l-contrl" }]', "you mean l-control"),
+        (
+            "hardening/profiles/l-other.toml",
+            PROFILE + 'controls = [{ control = "l-control", params = { prt = 1 } }]',
+            "controls.l-control.params.prt: unknown param\n  hint: did you mean port?",
+        ),
+        ("hardening/policies/l-other.toml", POLICY + "[image.judge]\nminimum = 1", "image.judge: unknown key"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "subjects[0]: l-on is no definition"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "hint: did you mean l-one"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "x-*"), "subjects[0]: x-* is no definition"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-flet/web"), "did you mean l-fleet"),
+        (
+            "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "no-setuit"),
+            "controls: unknown control: no-setuit\n  hint: did you mean no-setuid",
+        ),
+        (
+            "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "boot-listening"),
+            "controls: unknown control: boot-listening\n  hint: boot-listening belongs under rules",
+        ),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "debian-base"), "of this content root, whose"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "r.example.com/app"), "subjects[0]: r.example.com"),
+        ("hardening/policies/l-other.toml", POLICY.partition("[[")[0], "image.vulnerabilities: no window is enforced"),
+        (
+            "hardening/policies/l-other.toml", POLICY + 'enforcement = "warn"\n',
+            "image.vulnerabilities: no window is enforced",
+        ),
+        ("pipelines/fleets/l-other.toml", OTHER + 'policy = "l-polic"\n' + TO, "policy: no policy is named l-polic"),
+        (
+            "pipelines/fleets/l-other.toml", OTHER + TO.replace("l-one", "l-on"),
+            "replacement.definition: l-on is not a definition\n  hint: did you mean l-one",
+        ),
+        (
+            "pipelines/fleets/l-other.toml", FLEET.replace('"b"', '"b", c = "d"') + 'policy = "l-policy"\n' + TO,
+            "selector: it selects what the fleet l-fleet selects",
+        ),
+        ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-on"), "base.golden: l-on is not a def"),
+        ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-two"), "in a circle: l-two"),
+        ("images/definitions/l-two/image.toml", 'policy = "l-polic"\n' + CHILD, "policy: no policy is named l-polic"),
+        (
+            "images/definitions/l-two/image.toml", SERVER.replace("debian-server", "l-one"),
+            "base.golden: l-one is a container, and this a machine",
+        ),
+        ("images/definitions/l-two/image.toml", ON_MACHINE, "is a machine, and this a"),
+        ("images/definitions/l-two/Dockerfile.j2", "RUN id", "nothing runs it: a machine is made of packages, files"),
+    ],
+)  # fmt: skip
+def test_a_slip_anywhere_is_told_with_file_and_key(tmp_path: Path, path: str, text: str | None, said: str) -> None:
+    """Once, and nothing else is blamed for it."""
+    beside = {"images/definitions/l-two/image.toml": SERVER} if path.endswith(".j2") else {}
+    [found] = problems(tmp_path, **beside, **{path: text})
+    assert path in found
+    assert said in found
+
+
+def test_a_template_that_no_image_uses_yet_is_read_too(tmp_path: Path) -> None:
+    """Whoever writes the control learns of the slip, not who first lists it in a profile."""
+    other = "hardening/controls/l-other"
+    texts = {f"{other}/{name}": text for name, text in CONTROL.items()}
+    texts[f"{other}/control.toml"] += "[[files]]\npath = '/etc/x'\nsource = 'x.j2'\n"
+    [found] = problems(tmp_path, **texts, **{f"{other}/files/x.j2": "one\n{{ params.port"})
+    assert f"{other}/files/x.j2: template: " in found
+    assert "(line 2)" in found
+
+
+@pytest.mark.parametrize("subject", ["l-*", "*", "l-fleet/web-1", "l-fleet*", "l-*/web"])
+def test_a_waiver_may_be_for_definitions_and_members_of_its_own_root(tmp_path: Path, subject: str) -> None:
+    """By name or glob; members come and go, so that only their fleet must be known."""
+    assert problems(tmp_path, **{"hardening/waivers/l-other.toml": WAIVER.replace("l-one", subject)}) == []
+
+
+def test_a_policy_that_may_publish_is_no_weaker_than_the_floor(tmp_path: Path) -> None:
+    """The settings name both; each field that is weaker is told, with the file."""
+    assert problems(tmp_path) == []
+    both = Judging(policies=("default", "machine", "l-policy"))
+    [found] = content_problems((ROOT, tmp_path), TODAY, both)
+    assert str(found).startswith(f"{tmp_path}/hardening/policies/l-policy.toml: the policy l-policy is weaker than")
+    assert "image.vulnerabilities: exploited ones of severity low" in found.evidence
+    assert "running.max_age: not asked" in found.evidence
+    assert content_problems((ROOT, tmp_path), TODAY, Judging(policies=("l-policy",), floor="")) == ()
+    [unknown] = content_problems((ROOT, tmp_path), TODAY, Judging(policies=("defualt",)))
+    assert "no policy is named defualt" in str(unknown)
+
+
+def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(tmp_path: Path) -> None:
+    """A broken control, a broken parent and a broken fleet are three errors, not six."""
+    changes = {
+        f"{MINE}/control.toml": "title = 3",
+        "images/definitions/l-two/image.toml": "title = 3",
+        "images/definitions/l-three/image.toml": CHILD.replace("debian-base", "l-two"),
+        "pipelines/fleets/l-other.toml": "title = 3",
+    }
+    found = problems(tmp_path, **changes)
+    assert len(found) == 3, found
+    assert all(any(text.startswith(path) for text in found) for path in changes if "three" not in path)
+
+
+def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File and key also from fleet.check and roll.plan, not only from lint."""
+    file = tmp_path / "pipelines/fleets/l-fleet.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(FLEET + 'policy = "defualt"\n' + TO)
+    settings = Settings(state=tmp_path / "state", content=(tmp_path,))
+    context = Context(settings, datetime(2026, 6, 1, tzinfo=UTC), str, str)
+    monkeypatch.setattr("pipelines.rollout.session.fleet_host", lambda _context: pytest.fail("it was asked"))
+    opened = fleet_session("l-fleet", context, now=lambda: context.now)
+    with pytest.raises(ContentError, match=r"l-fleet\.toml: policy: no policy is named defualt"), opened:
+        pytest.fail("it was opened")
+
+
+def test_it_is_printed_and_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, with the number of what is wrong; sound content ends with 0 and says what was looked at."""
+    root = definition(tmp_path, "l-one", CHILD.replace("debian-base", "debian-bse"))
+    monkeypatch.setenv("GOLDSMITH_CONTENT", json.dumps([str(root)]))
+    assert lint_content() == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "base.golden: debian-bse is not a definition" in said
+    assert f"{root}: 1 wrong" in said
+    monkeypatch.delenv("GOLDSMITH_CONTENT")
+    assert lint_content() == 0
+    assert "sound" in capsys.readouterr().err

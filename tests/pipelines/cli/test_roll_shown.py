@@ -1,0 +1,179 @@
+"""How a plan looks: within 80 columns for a person at a terminal, as markdown for whoever approves it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hardening.foundation.console import out
+from pipelines.cli.rollout import show_roll
+from pipelines.cli.rollout_output import RollOutput, heading, markdown, roll_output, wave_rows
+from pipelines.cli.rollout_watch import HistoryLine, print_history
+from pipelines.fleet.ec2.pacing import pacing
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.port import Group
+from pipelines.rollout.plan import GroupStep, nothing, plan
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutState
+from tests.support.fleets import NOW, fleet, judged, reason, target
+
+
+def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:
+    known = [judged(name.format(number), "expired", **more) for number in range(count)]
+    return roll_output(plan(of or fleet(), known, target(), NOW))
+
+
+def test_equal_waves_share_a_row() -> None:
+    """A fleet of a hundred, one at a time, is two rows: the canary and the rest."""
+    assert wave_rows(planned(100)) == [
+        ["1 canary", "1", "1", "", "35s", "5m"],
+        ["2-100", "1", "1", "", "35s", ""],
+    ]
+
+
+def test_the_heading_says_how_much_how_long_and_from_when() -> None:
+    """A plan outside of its window names the moment at which it begins."""
+    window = {"start": "03:00", "end": "04:00", "zone": "UTC"}
+    assert heading(planned(3, fleet(windows=[window])))[1:] == [
+        "3 members in 3 waves, in 6m 45s or more",
+        "nothing is done before 2026-03-02 03:00 UTC: no window of limits.windows is open",
+    ]
+
+
+def test_the_heading_says_which_compose_file_must_name_the_new_image() -> None:
+    """Each service once: `docker compose up` would bring the old image back."""
+    of = {"defined_in": "the service web in /srv/shop/compose.yaml"}
+    shown = planned(2, **of)
+    assert heading(shown)[2:] == [
+        f"the service web in /srv/shop/compose.yaml must name {shown.replacement}, or compose brings the old image back"
+    ]
+    assert heading(planned(2))[2:] == []
+
+
+def test_a_plan_with_long_names_and_reasons_stays_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Folded, not cut."""
+    out.cache_clear()
+    show_roll(
+        planned(3, name="a-very-long-name-that-somebody-gave-to-a-container-{}", zone="eu-central-1a"), as_json=False
+    )
+    printed = capsys.readouterr().out
+    out.cache_clear()
+    assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
+    assert "canary" in printed
+    assert re.search(r"to r\.example/\S+ \(sha256:[0-9a-f]{12}\)$", printed.splitlines()[0])
+
+
+OUTCOME = "failed: frontend-proxy-1 did not become healthy within 5m, its old one serves again"
+
+
+def history_of(rollout: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of a history of two rollouts with one id."""
+    line = HistoryLine(
+        rollout=rollout, replacement="r.example/web@sha256:1", begun_at=NOW, ended_at=NOW, members=12, outcome=OUTCOME
+    )
+    out.cache_clear()
+    print_history([line, line.model_copy(update={"outcome": "over: all replaced"})])
+    out.cache_clear()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    return lines
+
+
+@pytest.mark.parametrize("name", ["web", "frontend-proxy", "a-fleet-of-23-character"])
+def test_the_id_of_a_rollout_is_not_broken_in_its_history(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Who copies it out of a terminal of 80 columns has all of it: what stands beside it folds."""
+    rollout = f"{name}-20261125221427-54ef21-back"
+    assert sum(rollout in line.split() for line in history_of(rollout, capsys)) == 2
+
+
+def test_beside_a_usual_id_the_date_is_not_broken_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the outcome is all there, folded."""
+    rollout = "frontend-proxy-20261125221427-54ef21-back"
+    header, *lines = history_of(rollout, capsys)
+    assert sum(line.startswith(f"{NOW:%Y-%m-%d %H:%M}  {rollout}  12 ") for line in lines) == 2
+    told = "".join(line[header.index("outcome") :] for line in lines)
+    assert "".join(told.split()).startswith("".join(OUTCOME.split()))
+
+
+def test_an_id_too_long_for_80_columns_folds_and_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its pieces are all there."""
+    rollout = f"{'f' * 40}-20261125221427-54ef21-back"
+    header, *lines = history_of(rollout, capsys)
+    at = header.index("rollout")
+    assert "".join(line[at:].split()[0] for line in lines if line[at] != " ") == 2 * rollout
+
+
+def test_markdown_takes_what_others_wrote_as_plain_text() -> None:
+    """A label or reason must not become a link, an image, a cell or HTML in the eyes of whoever approves."""
+    evil = replace(judged("web-1"), reasons=(reason("expired", what="![x](http://e) | <script>\n# **approved**"),))
+    text = markdown(roll_output(plan(fleet(), [evil], target(), NOW)), "ana@host")
+    assert "\\[x\\](http" in text
+    assert "<script>" not in text
+    assert not re.search(r"^# ", text, re.MULTILINE)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (4, 7) for line in text.splitlines() if line.startswith("|"))
+
+
+def test_markdown_of_a_huge_fleet_stays_short_enough_for_a_forge() -> None:
+    """It names how many more stand in the file."""
+    text = markdown(planned(3000), "ana@host")
+    assert len(text) < 60_000
+    assert "And 2800 more, in the plan's file." in text
+
+
+def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan of a file is not carried out without it; where nobody violates, there is nothing to type."""
+    nobody = roll_output(plan(fleet(), [judged("web-1")], target(), NOW))
+    for roll, file, said in (
+        (planned(), "", "roll.start web --apply"),
+        (planned(), "plan.json", "roll.start web --plan plan.json --apply"),
+        (nobody, "", "nothing to replace; ./goldsmith fleet.check web shows why"),
+    ):
+        show_roll(roll, as_json=False, file=file)
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "first"), [("", "roll.plan web --output FILE"), ("p.json", "roll.approve web --plan p")]
+)
+def test_what_needs_an_approval_names_each_step_in_its_order(
+    capsys: pytest.CaptureFixture[str], file: str, first: str
+) -> None:
+    """No line says to begin before another user has approved; a plan in a file is not written again."""
+    show_roll(planned().model_copy(update={"needs_approval": True}), as_json=False, file=file)
+    _, *lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"  ./goldsmith {first}")
+    assert "roll.approve web --plan" in lines[-2]
+    assert lines[-1] == f"  ./goldsmith roll.start web --plan {file or 'FILE'} --apply"
+
+
+def test_the_groups_that_a_service_rolls_stand_in_what_is_approved() -> None:
+    """In markdown with what they run and where they stop; of a fleet of groups alone nothing is said about members."""
+    of = fleet(canary=1)
+    group = Group("123456789012/eu-central-1/autoscaling/shop|1", "shop|1", 4, 4, "", "lt-1 version 3")
+    groups = (GroupStep(group, pacing(of.limits, 4, 4)),)
+    text = markdown(roll_output(replace(nothing(of, target()), groups=groups)), "ana@host")
+    assert "| shop\\|1 | 4 | lt-1 version 3 | 100-125 % | 25 %, 100 % | planned |" in text
+    assert "- 1 group that a service rolls" in text
+    assert "serving" not in text
+
+
+def test_a_rollout_that_failed_says_how_each_ended_and_not_that_all_went_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without auto_rollback those that are well stay new, and one that could not be put back needs a person."""
+    made = plan(fleet(), [judged(f"web-{number}", "expired") for number in range(4)], target(), NOW)
+    ids = [step.member.id for step in made.steps]
+    ended = [
+        MemberState(one, one, phase) for one, phase in zip(ids, (Phase.NEW, Phase.OLD, Phase.FAILED), strict=False)
+    ]
+    outcome = RolloutOutcome(
+        RolloutState("r1", "web", "", NOW, 4, failure="it fell ill"), (*ended, MemberState(ids[3], ids[3]))
+    )
+    assert show_roll(roll_output(made, outcome), as_json=False) == 3
+    said = capsys.readouterr().err
+    assert "it failed: it fell ill" in said
+    assert "went back" not in said
+    assert "r1 ended with 1 waiting, 1 replaced, 1 as it was, 1 needs a person: " in said
+    assert said.rstrip().endswith(f": {ids[2].rpartition('/')[2]}")

@@ -1,0 +1,229 @@
+"""Text of strangers on a terminal, in logs, in HTML and in markdown: seen as it is, never obeyed."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
+from hardening.foundation import careful, console, text
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.settings import ROOT
+from hardening.gate import explain
+from hardening.model import Enforcement, Severity
+from pipelines.cli import image, image_output, rollout
+from pipelines.cli.image import show_scan
+from pipelines.cli.report import render_html
+from pipelines.cli.rollout_output import MemberLine, markdown
+from pipelines.contract import ImageReport, MemberReport, ReportOutput
+from tests.pipelines.cli.test_roll_shown import planned
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+CLEARS = "\x1b[2J\x1b[H"
+LINK = "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\"
+HOSTILE = {
+    "escape sequences": CLEARS,
+    "a link": LINK,
+    "a title": "\x1b]0;title\x07",
+    "C1": "\x9b2J",
+    "return": "refused\rallowed",
+    "backspace": "refused\b\b\b\b\b\b\ballowed",
+    "right to left": "\u202ella\u2066x\u2069\u200f",
+    "zero width": "a\u200bdmin\ufeff\u2060",
+    "hidden tags": "\U000e0041\U000e0042",
+    "no text": "caf\udce9",
+    "other newlines": "a\u2028b\u2029c\x85d\x0be\x0cf",
+    "soft hyphen": "ad\xadmin",
+}
+SEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+FORGED = "web\nother-member  within policy"
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed on both consoles, as on a terminal with colours of 80 columns."""
+    sink = io.StringIO()
+    made = careful.Careful(file=sink, width=80, force_terminal=True, color_system=None)
+    for module in (console, image_output, image, rollout):
+        for name in ("out", "err"):
+            monkeypatch.setattr(module, name, lambda: made, raising=False)
+    return sink
+
+
+@pytest.mark.parametrize("way", HOSTILE)
+def test_what_a_terminal_would_obey_is_written_as_its_escape(way: str) -> None:
+    """No such character is left, and what was there can be read."""
+    seen = text.visible(HOSTILE[way])
+    assert not SEEN.search(seen)
+    assert "\\" in seen
+    seen.encode()
+
+
+def test_text_that_people_write_stays_as_it_is() -> None:
+    """Letters of any script, accents, emoji of one character, tabs and newlines; the ends of lines of Windows."""
+    plain = "Zażółć 日本語 שלום 🎉 a\tb\nc \\x1b"
+    assert text.visible(plain) == plain
+    assert text.visible("a\r\nb") == "a\nb"
+    assert text.visible(CLEARS) == "\\x1b[2J\\x1b[H"
+    assert text.visible("\u202e\U000e0041") == "\\u202e\\U000e0041"
+
+
+@given(st.text())
+def test_nothing_that_is_not_seen_is_ever_left(any_text: str) -> None:
+    """Whatever comes in; a second time changes nothing, and one line is one line."""
+    seen = text.visible(any_text)
+    assert not SEEN.search(seen)
+    assert text.visible(seen) == seen
+    assert len(text.one_line(any_text).splitlines()) <= 1
+
+
+@pytest.mark.parametrize("way", HOSTILE)
+def test_everything_that_is_printed_is_visible(way: str, printed: io.StringIO) -> None:
+    """Progress, results, text, tables with their titles and headings, rules and errors."""
+    hostile = HOSTILE[way]
+    console.say(hostile)
+    console.out().print(hostile)
+    console.out().out(hostile)
+    console.print_text(hostile)
+    console.print_text([hostile])
+    console.print_table([hostile], [[hostile], [[hostile, "b"]]], title=hostile)
+    console.print_rule(hostile)
+    image_output.finish([OutsideError(hostile, hint=hostile, evidence=hostile)])
+    assert not SEEN.search(printed.getvalue())
+    assert printed.getvalue().count("\\") >= 11
+
+
+def test_markup_and_emoji_codes_of_strangers_are_text(printed: io.StringIO) -> None:
+    """A label such as [red] or :bug: is shown, and a wrong one does not end the program."""
+    for label in ("[red]allowed[/red]", "[link=https://evil.example]x[/link]", "[/nothing]", ":warning:"):
+        console.say(label)
+        console.print_table(["name"], [[label]], title=label)
+        console.print_rule(label)
+        assert printed.getvalue().count(label) == 4
+
+
+def test_a_newline_forges_no_row_and_no_line(printed: io.StringIO) -> None:
+    """In a cell it is written out; in a message what follows it is indented; lines of our own stay lines."""
+    console.print_table(["member", "state"], [[FORGED, ["one", "two"]]])
+    console.say(f"replacing {FORGED}")
+    console.print_text([f"left alone: {FORGED}"])
+    image_output.finish([OutsideError(f"no such member: {FORGED}")])
+    assert "web\\nother-member" in printed.getvalue()
+    assert not [line for line in printed.getvalue().splitlines() if line.startswith("other-member")]
+    assert re.search(r"one\s*\n\s+two", printed.getvalue())
+
+
+def test_a_scan_shows_titles_and_names_as_they_are(printed: io.StringIO) -> None:
+    """What scanners, packages and labels say, with all that they would do to a terminal."""
+    finding = Finding(
+        FindingKind.VULNERABILITY, f"CVE-1{CLEARS}", f"open{LINK}ssl", "3\r4", "", Severity.LOW,
+        (("trivy", Severity.LOW),), title="[blink]x[/blink]",
+    )  # fmt: skip
+    report = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.FAIL, 3, NOW, f"source{CLEARS}", reason="\u202ex")
+    reason = Reason("rule", f"subject{CLEARS}", Enforcement.ENFORCE, f"what\nallowed{LINK}", f"why{CLEARS}", "do\x07")
+    scan = image.ScanOutput(
+        ref=f"ref{CLEARS}", digest="sha256:0", reports=(report,), findings=(finding,), allowed=False, policy="p",
+        reasons=(reason,),
+    )  # fmt: skip
+    show_scan(scan, as_json=False)
+    assert not SEEN.search(printed.getvalue())
+    assert not [line for line in printed.getvalue().splitlines() if line.startswith("allowed")]
+
+
+def test_the_members_of_a_fleet_are_shown_one_to_a_line(printed: io.StringIO) -> None:
+    """A container's name and image are whatever somebody on the host chose."""
+    line = MemberLine(
+        member="1", name=FORGED, image=f"img{CLEARS}", release="", base="", expires_at=None, healthy=True,
+        violations=("expired",), deadline=None, reasons=(),
+    )  # fmt: skip
+    rollout.show_members([line], as_json=False)
+    assert not SEEN.search(printed.getvalue())
+    assert not [line for line in printed.getvalue().splitlines() if line.startswith("other-member")]
+
+
+def test_an_explanation_keeps_its_lines(printed: io.StringIO) -> None:
+    """What stands in a reason forges no other reason."""
+    reason = Reason("rule\nx", "s", Enforcement.ENFORCE, "what\nwarn: nothing", "why\n  do:  nothing", "todo\nx")
+    assert len(explain([reason, replace(reason, rule="other\ny")]).splitlines()) == 4
+
+
+def test_the_html_report_shows_what_is_not_seen() -> None:
+    """Beside HTML, which is escaped, marks that turn text around and characters that take no room."""
+    image = ImageReport(
+        name="<b>x</b>\u202e", content="", built_at=None, packages=0, release="", status="unpublished",
+        published_at=None, warn_at=None, expires_at=None, policy="", judged_at=None, allowed=None, reasons=(),
+        scanners=(), findings=(), running=(f"web{CLEARS}",),
+    )  # fmt: skip
+    member = MemberReport(member="a\u200bb", digest="", image="", status="unknown", newest=False)
+    page = render_html(
+        ReportOutput(
+            made_at=NOW, images=(image,), members=(member,), rollouts=(), waivers_active=(), waivers_expired=(),
+            policies_to_review=(), audit=(), night=None,
+        )
+    )  # fmt: skip
+    assert not SEEN.search(page)
+    assert "&lt;b&gt;x&lt;/b&gt;\\u202e" in page
+    assert "a\\u200bb" in page
+    assert "<b>x</b>" not in page
+
+
+@pytest.mark.parametrize(
+    ("hostile", "seen"),
+    [
+        ("[click](https://evil.example)", r"\[click\](https\://evil.example)"),
+        ("https://evil.example", r"https\://evil.example"),
+        ("www.evil.example", r"www\.evil.example"),
+        ("![x](y)", r"\!\[x\](y)"),
+        ("a | b", r"a \| b"),
+        ("`code`", r"\`code\`"),
+        ("<img src=x>", r"\<img src=x\>"),
+        ("&lt;img&gt;", r"\&lt;img\&gt;"),
+        ("# heading", r"\# heading"),
+        ("line\n## heading", r"line \#\# heading"),
+        ("@everyone ~gone~ *b* _i_", r"\@everyone \~gone\~ \*b\* \_i\_"),
+        ("back\\", "back\\\\"),
+        ("\u202ex", r"\\u202ex"),
+        (CLEARS, r"\\x1b\[2J\\x1b\[H"),
+    ],
+)
+def test_markdown_shows_what_is_written(hostile: str, seen: str) -> None:
+    """No links, images, cells, code, HTML, headings, mentions or marks of strangers."""
+    assert text.markdown(hostile) == seen.replace(r"\\u", "\\\\u").replace(r"\\x1b", "\\\\x1b")
+
+
+def test_the_plan_in_markdown_cannot_be_written_by_labels() -> None:
+    """Names, zones and reasons in it, and the replacement, which stands as code."""
+    evil = "x` | [a](https://evil.example) <b>\n# approved \u202e"
+    [step, *_] = planned().steps
+    roll = planned().model_copy(
+        update={
+            "replacement": evil,
+            "fleet": evil,
+            "steps": (step.model_copy(update={"member": evil, "why": (evil,)}),),
+        }
+    )
+    shown = markdown(roll, evil, "")
+    assert not SEEN.search(shown)
+    assert not re.search(r"^# approved", shown, re.M)
+    assert "<b>" not in re.sub(r"`[^`\n]*`", "", shown).replace(r"\<b\>", "")
+    assert not re.search(r"(?<!\\)\]\(|(?<![\\`x])https://", re.sub(r"`[^`\n]*`", "", shown))
+    [first] = [line for line in shown.splitlines() if line.startswith("To `")]
+    assert first.count("`") - first.count("\\`") == 2
+
+
+def test_no_console_is_made_elsewhere() -> None:
+    """What is printed goes through the careful consoles, whose switches stay as they are."""
+    for room in ("hardening", "images", "pipelines"):
+        for file in (ROOT / room).rglob("*.py"):
+            tree = ast.parse(file.read_text())
+            calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+            assert "Console" not in [call.rpartition(".")[2] for call in calls], file
+            switched = [k.arg for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords]
+            assert file.name == "careful.py" or not {"markup", "emoji"} & set(switched), file

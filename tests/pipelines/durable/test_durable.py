@@ -1,0 +1,371 @@
+"""What the engine promises holds on both databases, in a process that lives and in one that dies anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import (
+    ContentError,
+    GoldsmithError,
+    LateError,
+    OutsideError,
+    RefusedError,
+    UsageError,
+)
+from hardening.foundation.settings import ROOT
+from pipelines.durable.dbos import Worker, engine_url, queue, wake, worker
+from pipelines.durable.port import BugError, Flow, Json, WorkflowEngine
+from tests.conftest import POSTGRES
+from tests.simulation.memory import EPOCH, Memory
+from tests.support.durable import MEMBERS, RESULT, STEPS, Look, State, World, flows, look
+from tests.support.loop import until
+from tests.support.postgres import Server
+
+Carry = Callable[[dict[str, Flow], str, str, Json], Json]
+
+
+@pytest.fixture
+def url(database: str) -> str:
+    """Where the engine keeps its flows."""
+    return engine_url(database)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Where effects are seen."""
+    return World(tmp_path / "world")
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.needs(POSTGRES))])
+def carry(request: pytest.FixtureRequest, tmp_path: Path) -> Carry:
+    """Run a flow to its end on an engine: its result."""
+    if request.param == "memory":
+        return in_memory
+    if request.param == "sqlite":
+        return lambda *flow: on_dbos(engine_url(f"sqlite:///{tmp_path}/ledger.sqlite"), *flow)
+    server: Server = request.getfixturevalue("running_postgres")
+    return lambda *flow: on_dbos(engine_url(server.new_database()), *flow)
+
+
+def in_memory(known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> Json:
+    memory = Memory()
+    row = memory.process("only", known).start(flow, flow_id, argument)
+    memory.run(until=1e9)
+    if row.error:
+        raise row.error
+    return row.result
+
+
+def on_dbos(url: str, known: dict[str, Flow], flow: str, flow_id: str, argument: Json) -> Json:
+    with Worker.launched(url, known) as worker:
+        return worker.execute(flow, flow_id, argument)
+
+
+def started(url: str, world: World, flow: str, flow_id: str) -> subprocess.Popen[bytes]:
+    """A process of its own that carries a flow."""
+    argv = [sys.executable, "-m", "tests.support.durable", url, str(world.folder), flow, flow_id]
+    with (world.folder / "stderr").open("ab") as sink:
+        return subprocess.Popen(argv, cwd=ROOT, stderr=sink)
+
+
+def carried_by(processes: int, url: str, world: World) -> list[int]:
+    """How each of so many processes ended that carried the rollout, one after the other."""
+    script = "import sys, tests.support.durable as toy; toy.one_after_the_other(*sys.argv[1:])"
+    argv = [sys.executable, "-c", script, str(processes), url, str(world.folder), "rollout", "r1"]
+    done = subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=600)
+    return [int(code) for code in done.stdout.split()]
+
+
+def test_a_flow_is_the_same_on_every_engine(carry: Carry, world: World) -> None:
+    """The same effects in the same order, the same result, in memory and on both databases."""
+    assert carry(flows(world), "rollout", "r1", MEMBERS) == RESULT
+    assert world.lines("effects") == list(STEPS)
+
+
+@pytest.mark.slow
+def test_a_process_may_die_at_every_step(url: str, world: World) -> None:
+    """kill -9 before each effect and between each effect and its record: every effect is made once, the end is as ever.
+
+    Fourteen processes die in a row, each where the one before it had not come yet.
+    """
+    deaths = [f"{step} {when}" for step in STEPS for when in ("before", "inside")]
+    (world.folder / "deaths").write_text("\n".join(deaths))
+    assert carried_by(len(deaths) + 1, url, world) == [-9] * len(deaths) + [0]
+    assert look(url, "r1") == Look(State.DONE, RESULT)
+    assert world.lines("effects") == list(STEPS)
+    assert world.lines("begun") == [step for step in STEPS for _ in range(2)]
+
+
+@pytest.mark.needs(POSTGRES)
+def test_what_a_dead_process_left_goes_on_in_another(running_postgres: Server, world: World) -> None:
+    """Two processes, one PostgreSQL: the one that lives finds the other dead and carries its rollout to the end."""
+    url = engine_url(running_postgres.new_database())
+    other = started(url, world, "asleep", "other")
+    until(lambda: bool(world.lines("asleep")), "the other process")
+    (world.folder / "deaths").write_text("swap a inside")
+    assert started(url, world, "rollout", "r1").wait(600) == -9
+    until(lambda: look(url, "r1") == Look(State.DONE, RESULT), "the rollout's end")
+    assert wake(url, "other") == 1
+    assert other.wait(600) == 0
+    assert world.lines("effects") == list(STEPS)
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server, world: World) -> None:
+    """Its own flow is done; the one that it took from a dead process still keeps it until that has ended too."""
+    url = engine_url(running_postgres.new_database())
+    (world.folder / "deaths").write_text("step 0 inside")
+    assert started(url, world, "many", "m1").wait(600) == -9
+    heir = started(url, world, "asleep", "own")
+    until(lambda: "step 1" in world.lines("effects"), "the heir in the second step")
+    wake(url, "own")
+    until(lambda: look(url, "own") == Look(State.DONE, True), "the end of its own flow")
+    (world.folder / "go").touch()
+    assert heir.wait(600) == 0
+    assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
+
+
+def test_a_worker_that_drains_waits_for_the_record_of_what_it_carried() -> None:
+    """A flow that has ended is recorded a moment later: leaving in between would leave it to the next process."""
+    looks = iter([True, True, False])
+    queue: Any = SimpleNamespace(holds=lambda: next(looks))
+    with closing(asyncio.new_event_loop()) as loop:
+        Worker(queue, {}, loop, lambda: EPOCH).drain()
+    assert next(looks, None) is None
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, world: World) -> None:
+    """PostgreSQL goes down in the middle of a step and comes back: no effect is made twice, and nobody steals the flow.
+
+    Beside the process that carries it another one lives, which sees all locks gone at once.
+    """
+    url = engine_url(running_postgres.new_database())
+    other, carrying = started(url, world, "asleep", "other"), started(url, world, "many", "m1")
+    until(lambda: bool(world.lines("asleep")), "the other process")
+    until(lambda: "step 1" in world.lines("effects"), "the second step")
+    running_postgres.stop()
+    (world.folder / "go").touch()
+    running_postgres.start()
+    assert carrying.wait(600) == 0
+    assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
+    wake(url, "other")
+    assert other.wait(600) == 0
+    assert world.lines("begun") == [f"step {n}" for n in range(4)]
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
+    running_postgres: Server, world: World
+) -> None:
+    """Its step records nothing, and it ends at once and says why, while another process carries the flow on."""
+    url = engine_url(running_postgres.new_database())
+    first = started(url, world, "many", "m1")
+    until(lambda: "step 1" in world.lines("effects"), "the second step")
+    (world.folder / "fenced").write_text(str(first.pid))
+    (world.folder / "go").touch()
+    assert first.wait(600) == 1, "it ends before anybody else has ended the flow"
+    assert "m1 is no longer this process's" in (world.folder / "stderr").read_text()
+    assert started(url, world, "many", "m1").wait(600) == 0
+    assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
+    assert world.lines("effects") == [f"step {n}" for n in range(4)]
+
+
+@pytest.mark.slow
+def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: World) -> None:
+    """It does not take down one process after the other for ever; whoever asks for it is told."""
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    script = (
+        "import sys, tests.support.durable as toy, pipelines.durable.dbos.queue as queue; "
+        "queue.ATTEMPTS = 2; toy.main(*sys.argv[1:])"
+    )
+    argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
+    codes = []
+    for _ in range(5):
+        (world.folder / "deaths").write_text("swap a before")
+        codes.append(subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600).returncode)
+    assert codes == [-9, -9, -9, 1, 1]
+    seen = look(url, "r1/a")
+    assert seen
+    assert seen.state is State.FAILED
+    assert "r1/a was given up" in str(seen.answer)
+
+
+FAILURES = [
+    UsageError("u"),
+    ContentError("wrong", file="a.toml", key="b", hint="h"),
+    RefusedError("no", hint="wait", evidence="line 1\nline 2"),
+    LateError("late", evidence="e"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_what_a_step_raises_is_what_the_flow_and_its_caller_get(carry: Carry, failure: GoldsmithError) -> None:
+    """Class, message, evidence and hint, on every engine, the first time and from the record."""
+
+    def fail() -> None:
+        raise failure
+
+    async def failing(engine: WorkflowEngine, _argument: Json) -> Json:
+        return await engine.step("fail", fail)
+
+    async def parent(engine: WorkflowEngine, _argument: Json) -> Json:
+        with pytest.raises(type(failure)) as inside:
+            await (await engine.child("one", "failing", None)).result()
+        assert str(inside.value) == str(failure)
+        return await (await engine.child("two", "failing", None)).result()
+
+    with pytest.raises(type(failure)) as caught:
+        carry({"failing": failing, "parent": parent}, "parent", "p", None)
+    assert str(caught.value) == str(failure)
+
+
+def simple(act: Callable[[], Any]) -> dict[str, Flow]:
+    """One flow of one step."""
+
+    async def flow(engine: WorkflowEngine, _argument: Json) -> Json:
+        return await engine.step("act", act)
+
+    return {"flow": flow}
+
+
+def test_a_flow_that_has_ended_is_not_run_again(url: str, world: World) -> None:
+    """Its answer stands, in the same process and in the next; so does its failure."""
+    known = {**simple(lambda: world.act("once")), "bad": flows(world)["member"]}
+    for _ in range(2):
+        with Worker.launched(url, known) as worker:
+            assert worker.execute("flow", "f1", None) == "once"
+            with pytest.raises(RefusedError, match="bad is ill"):
+                worker.execute("bad", "f2", "bad")
+    assert world.lines("begun") == ["once", "create bad", "check bad"]
+
+
+def test_an_answer_that_is_no_json_is_a_bug_and_ends_the_flow(url: str) -> None:
+    """What cannot be recorded could not be answered again."""
+    with Worker.launched(url, simple(lambda: {1})) as worker, pytest.raises(BugError, match="set is not JSON"):
+        worker.execute("flow", "f1", None)
+
+
+def test_a_flow_sees_at_once_what_it_would_see_from_the_record(carry: Carry) -> None:
+    """What JSON changes is changed the first time too: else a flow would decide otherwise after a crash."""
+
+    async def flow(engine: WorkflowEngine, _argument: Json) -> Json:
+        return [repr(await engine.step("act", lambda: (1, {2: None})))]
+
+    assert carry({"flow": flow}, "flow", "f1", None) == ["[1, {'2': None}]"]
+
+
+def test_a_bug_ends_the_flow_loudly_and_is_no_failure_of_the_world(url: str) -> None:
+    """What is no GoldsmithError goes past what handles those; from outside it is seen by its name."""
+    with Worker.launched(url, simple(lambda: 1 // 0)) as worker:
+        with pytest.raises(BugError, match="ZeroDivisionError"):
+            worker.execute("flow", "f1", None)
+        seen = look(url, "f1")
+    assert seen
+    assert seen.state is State.FAILED
+    assert isinstance(seen.answer, BugError)
+
+
+def test_one_id_is_one_flow(url: str, world: World) -> None:
+    """Carrying another flow under an id that is taken is refused."""
+    with Worker.launched(url, {**flows(world), **simple(lambda: 1)}) as worker:
+        worker.execute("flow", "f1", None)
+        with pytest.raises(UsageError, match="f1 is the id of another flow"):
+            worker.execute("many", "f1", 0)
+
+
+def test_a_flow_is_woken_and_seen_from_another_process(url: str, world: World) -> None:
+    """`wake` ends its wait at once and those of what it started, and no other's; before and after it is seen."""
+    process = started(url, world, "asleep", "f1")
+    until(lambda: bool(world.lines("asleep")), "the flow's wait")
+    assert look(url, "f1") == Look(State.OPEN)
+    assert look(url, "f") is None
+    assert wake(url, "f") == 0
+    assert wake(url, "f1") == 1
+    assert process.wait(600) == 0
+    assert world.lines("stderr") == []
+    assert look(url, "f1") == Look(State.DONE, True)
+    assert wake(url, "f1") == 0
+
+
+def test_a_process_that_is_interrupted_ends_its_step_and_leaves_the_flow_to_the_next(url: str, world: World) -> None:
+    """What acts is recorded before the process goes; the next one goes on after it, and repeats nothing."""
+    first = started(url, world, "many", "m1")
+    until(lambda: "step 1" in world.lines("effects"), "the second step")
+    first.send_signal(signal.SIGINT)
+    (world.folder / "go").touch()
+    assert first.wait(600) != 0
+    assert started(url, world, "many", "m1").wait(600) == 0
+    assert world.lines("begun") == [f"step {n}" for n in range(4)]
+
+
+def test_one_process_at_a_time_has_a_file(tmp_path: Path) -> None:
+    """SQLite: a second process would take the first one's flows for a dead one's; it is refused."""
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    with Worker.launched(url, {}), pytest.raises(RefusedError, match="already running"), Worker.launched(url, {}):
+        pass
+
+
+def test_flows_of_another_version_are_left_alone(monkeypatch: pytest.MonkeyPatch, url: str, world: World) -> None:
+    """What was begun with other steps is for the version that began it, which goes on with it."""
+    (world.folder / "deaths").write_text("promote before")
+    assert started(url, world, "rollout", "r1").wait(600) == -9
+    monkeypatch.setattr(worker, "VERSION", "2")
+    with Worker.launched(url, flows(world)) as another:
+        assert another.execute("member", "other", "a") == "a is new"
+        assert look(url, "r1") == Look(State.OPEN)
+        with pytest.raises(RefusedError, match="another version of Goldsmith began r1"):
+            another.execute("rollout", "r1", MEMBERS)
+    assert started(url, world, "rollout", "r1").wait(600) == 0
+
+
+def test_flows_are_not_given_up_for_deaths_of_another_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, world: World
+) -> None:
+    """However often a process of another version comes and goes, it takes nothing of theirs and counts no death."""
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    monkeypatch.setattr(queue, "ATTEMPTS", 1)
+    (world.folder / "deaths").write_text("promote before")
+    assert started(url, world, "rollout", "r1").wait(600) == -9
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(worker, "VERSION", "2")
+            with Worker.launched(url, flows(world)):
+                pass
+    with Worker.launched(url, flows(world)) as ours:
+        assert ours.execute("rollout", "r1", MEMBERS) == RESULT
+
+
+def test_nobody_is_called_home(tmp_path: Path, world: World) -> None:
+    """On SQLite a process that carries flows opens no connection at all."""
+    guard = "sys.addaudithook(lambda name, _: name in ('socket.connect', 'socket.getaddrinfo') and os._exit(9))"
+    script = f"import os, sys; {guard}; import tests.support.durable as toy; toy.main(*sys.argv[1:])"
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("database", ["sqlite://", "sqlite:///:memory:"])
+def test_flows_are_not_kept_in_memory(database: str) -> None:
+    """What would not outlive its process is refused before anything is begun."""
+    with pytest.raises(UsageError, match="outlive"):
+        engine_url(database)
+
+
+def test_a_database_that_is_not_there_is_the_world_s_failure() -> None:
+    """One clear error without the password, at once."""
+    url = engine_url("postgresql+psycopg://ann:secret@127.0.0.1:1/none")
+    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:1") as caught:
+        wake(url, "r1")
+    assert "secret" not in str(caught.value)

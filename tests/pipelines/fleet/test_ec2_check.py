@@ -1,0 +1,189 @@
+"""An EC2 fleet is found by its tags over regions, and each image that it runs is judged by what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from images.aws.release_store import AwsStore
+from images.context import Context
+from images.ledger.releases import GONE
+from images.release import channels
+from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.violations import Judged
+from pipelines.rollout.session import check, fleet_session
+from tests.strict_aws import Fault, StrictAws
+from tests.strict_aws.making import image, snapshot
+from tests.support.cloud import DAY
+from tests.support.ec2 import NAME, Shop, fleet, shop
+
+FLEET = f"""
+title = "The shop"
+owner = "ann"
+kind = "ec2"
+selector = {{ app = "shop" }}
+replacement = {{ definition = "{NAME}", channel = "candidate" }}
+[ec2]
+regions = ["eu-central-1", "us-east-1"]
+"""
+
+
+@dataclass
+class Office:
+    """A shop and the content that its fleet is written in."""
+
+    at: Shop
+    context: Context
+    file: Path
+
+    def check(self, days: float = 2) -> dict[str, Judged]:
+        """All that is judged, by the members' names, so many days after the old release."""
+        with fleet_session("shop", self.context, now=lambda: self.context.now + days * DAY) as opened:
+            return {one.member.name: one for one in check(opened)}
+
+
+@pytest.fixture
+def office(aws: StrictAws, tmp_path: Path) -> Iterator[Office]:
+    """The shop's fleet stands in a content root of its own."""
+    at = shop(aws, tmp_path)
+    folder = tmp_path / "content" / "pipelines" / "fleets"
+    folder.mkdir(parents=True)
+    file = folder / "shop.toml"
+    file.write_text(FLEET)
+    settings = at.cloud.settings.model_copy(update={"content": (tmp_path / "content",)})
+    context = Context(settings, at.cloud.now, lambda: "", lambda: "", actor="ann")
+    context.__dict__.update(ledger=at.cloud.ledger, cloud=at.cloud)
+    yield Office(at, context, file)
+    at.cloud.ledger.close()
+
+
+def rules(one: Judged) -> set[str]:
+    return set(one.rules)
+
+
+def test_images_are_judged_by_what_is_known_of_them(office: Office) -> None:
+    """The newest is within policy, an older one superseded, then expired; a foreign one unknown, never ancient."""
+    at = office.at
+    old, new = at.instance(), at.instance(ImageId=at.image(at.new))
+    foreign = at.instance(ImageId=image(at.aws, "foreign"))
+    judged = office.check()
+    assert {name: rules(judged[name]) for name in (old, new)} == {old: {"superseded"}, new: set()}
+    assert rules(judged[foreign]) == {"unknown", "approved_source"}
+    later = office.check(days=40)
+    assert rules(later[old]) >= {"superseded", "expired"}
+    assert "expired" not in rules(later[foreign])
+    running = at.cloud.ledger.running_digests()
+    assert running[at.old.content] == (f"shop/{old}",)
+
+
+def test_a_missing_image_is_unknown_unless_the_ledger_knows_what_it_was(office: Office) -> None:
+    """The ledger's own line outlives the image; without a line nobody knows."""
+    at = office.at
+    old = at.instance()
+    name = at.image(at.old)
+    at.ec2.deregister_image(ImageId=name)
+    assert rules(office.check()[old]) == {"superseded"}
+    for line in at.cloud.ledger.made(at.cloud.aws.account, kind="image", resource=name):
+        at.cloud.ledger.record_made(replace(line, resource="ami-0123456789abcdef0", state=GONE))
+    assert rules(office.check()[old]) == {"unknown", "approved_source"}
+
+
+def test_tags_alone_prove_nothing(office: Office) -> None:
+    """An image that says it is a release of ours, and of which no statement is signed, is unknown."""
+    at = office.at
+    said = at.ec2.describe_images(ImageIds=[at.image(at.old)])["Images"][0]["Tags"]
+    forged = image(at.aws, "forged", snapshot=snapshot(at.aws))
+    at.ec2.create_tags(Resources=[forged], Tags=[one for one in said if not one["Key"].startswith("aws:")])
+    member = at.instance(ImageId=forged)
+    assert "unknown" in rules(office.check()[member])
+
+
+def test_a_revoked_image_is_out_at_once(office: Office) -> None:
+    """Whatever its dates say."""
+    at = office.at
+    old = at.instance()
+    channels.revoke(AwsStore(at.cloud), at.old.digest, "a backdoor")
+    assert "revoked" in rules(office.check()[old])
+
+
+def test_groups_and_templates_are_judged_too(office: Office) -> None:
+    """A template's version as what it would start; a group's instances are the group's to replace."""
+    at = office.at
+    template(at)
+    at.settle()
+    (inside,) = at.running()
+    judged = office.check()
+    assert rules(judged["launch template shop version 1 of the Auto Scaling group shop"]) == {"superseded"}
+    assert rules(judged["launch template tagged version 1"]) == {"superseded"}
+    assert rules(judged[inside]) == {"superseded"}
+    assert "Auto Scaling group shop" in judged[inside].member.cannot_roll
+    with fleet_session("shop", office.context, now=lambda: office.context.now) as opened:
+        assert opened.groups is not None
+        (group,) = opened.groups.groups()
+    assert {one.member.group for one in judged.values()} == {group.id, ""}
+
+
+def template(at: Shop, **more: Any) -> None:
+    """A group from a template, and a tagged template that nobody uses."""
+    data = {"ImageId": at.image(at.old), "InstanceType": "t3.micro", **more}
+    made = at.ec2.create_launch_template(LaunchTemplateName="shop", LaunchTemplateData=data)["LaunchTemplate"]
+    at.aws.client("autoscaling").create_auto_scaling_group(
+        AutoScalingGroupName="shop", MinSize=0, MaxSize=3, DesiredCapacity=1, VPCZoneIdentifier=at.subnet,
+        LaunchTemplate={"LaunchTemplateId": made["LaunchTemplateId"], "Version": "$Default"},
+        Tags=[{"Key": "app", "Value": "shop", "PropagateAtLaunch": True}],
+    )  # fmt: skip
+    tagged = [{"ResourceType": "launch-template", "Tags": [{"Key": "app", "Value": "shop"}]}]
+    at.ec2.create_launch_template(LaunchTemplateName="tagged", LaunchTemplateData=data, TagSpecifications=tagged)
+
+
+def test_every_page_is_read(office: Office) -> None:
+    """However few the service gives at a time."""
+    at = office.at
+    asked: dict[str, Any] = {"MinCount": 12, "MaxCount": 12}
+    at.instance(**asked)
+    at.aws.limit_pages(5)
+    assert len(office.check()) == 12
+
+
+def test_a_region_that_cannot_be_read_is_told_and_never_compliant(office: Office) -> None:
+    """The others are judged; nothing is rolled; the ledger keeps what it last saw whole."""
+    at = office.at
+    new = at.instance(ImageId=at.image(at.new))
+    office.check()
+    with (
+        at.aws.faulty(Fault("denied", service="ec2", region="us-east-1")),
+        fleet_session("shop", office.context, now=lambda: office.context.now) as opened,
+    ):
+        judged = {one.member.name: one for one in check(opened)}
+        with pytest.raises(OutsideError, match="region"):
+            opened.plan(())
+    (unread,) = [one for one in judged.values() if one.rules == {"unread"}]
+    assert (unread.member.id, rules(judged[new])) == (f"{at.cloud.aws.account}/us-east-1/*", set())
+    assert unread.deadline
+    assert at.cloud.ledger.running_digests()[at.new.content] == (f"shop/{new}",)
+
+
+def test_a_member_that_asks_not_to_be_disrupted_says_until_when(office: Office) -> None:
+    """By a tag with a date; with one that is none it is left alone until somebody mends it."""
+    at = office.at
+    until = office.context.now + timedelta(days=3)
+    key = "dev.goldsmith.do-not-disrupt-until"
+    kept = at.instance(tags={"app": "shop", key: until.isoformat()})
+    free = at.instance(tags={"app": "shop", key: "forever"})
+    judged = office.check()
+    assert (judged[kept].member.protected_until, judged[free].member.protected_until) == (until, None)
+    assert (judged[kept].member.cannot_roll, "no date with time" in judged[free].member.cannot_roll) == ("", True)
+
+
+def test_a_selector_is_meant_to_the_letter(office: Office) -> None:
+    """A filter of EC2 reads * as anything."""
+    office.at.instance(tags={"app": "shop"})
+    wild = office.at.instance(tags={"app": "sh*"})
+    members = Ec2Fleet(fleet(selector={"app": "sh*"}), office.at.cloud)
+    assert [one.handle for one in members.describe()] == [wild]

@@ -1,0 +1,288 @@
+"""A standalone EC2 member becomes a new instance that keeps all that made it that member, or the old one comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.fleet.ec2.instance_spec import traits
+from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.root_volume import RootVolumeFleet
+from pipelines.fleet.members import Key, ReplacementImage
+from pipelines.fleet.model import Method
+from tests.strict_aws import Fault, StrictAws
+from tests.support.ec2 import Asked, Killed, Shop, fleet, key_of, killed_after, shop
+
+DRAIN = timedelta(seconds=5)
+EXPIRY = timedelta(days=1)
+
+
+@pytest.fixture
+def at(aws: StrictAws, tmp_path: Path) -> Iterator[Shop]:
+    """A shop whose ledger is closed in the end."""
+    made = shop(aws, tmp_path)
+    yield made
+    made.cloud.ledger.close()
+
+
+SURGE, IN_PLACE, ROOT = "surge", "in_place", "root_volume"
+WAYS = [SURGE, IN_PLACE, ROOT]
+STEPS = {SURGE: 6, IN_PLACE: 5, ROOT: 5}
+LEAST_DEATHS = 6
+Port = Any  # Ec2Fleet or RootVolumeFleet, asked as a flow asks them
+Act = Callable[[Any, Key], Any]
+
+
+def port_of(at: Shop, way: str) -> Port:
+    """The fleet's port."""
+    if way == ROOT:
+        root = RootVolumeFleet(fleet(ec2={"way": "root_volume"}, limits={"method": "in_place"}), at.cloud)
+        return Asked(root, at.aws)
+    return Asked(Ec2Fleet(fleet(), at.cloud), at.aws)
+
+
+def member_of(at: Shop, port: Port, way: str) -> Key:
+    """A furnished member, and the key of its replacement."""
+    old = at.furnished(unique=way != SURGE, root_gib=None if way == ROOT else 12)
+    (member,) = port.describe()
+    assert (member.handle, member.healthy, member.image) == (old, True, at.image(at.old))
+    assert bool(member.forced_in_place) == (way != SURGE)
+    assert not member.cannot_roll
+    return key_of(member, Method.SURGE if way == SURGE else Method.IN_PLACE)
+
+
+def replacing(at: Shop, method: Method) -> list[Act]:
+    """The effects of a replacement, in the order of the engine."""
+    acts: list[Act] = [
+        lambda port, key: port.prepare(at.target),
+        lambda port, key: port.create(key, at.target, at.cloud.now + EXPIRY),
+    ]
+    if method is Method.IN_PLACE:
+        return [*acts, lambda port, key: port.retire(key, DRAIN), lambda port, key: port.start(key), taken_over]
+    acts += [lambda port, key: port.start(key), lambda port, key: port.expose(key)]
+    return [*acts, lambda port, key: port.retire(key, DRAIN), taken_over]
+
+
+def replaced(at: Shop, port: Port, key: Key) -> None:
+    """All effects, one after the other."""
+    for act in replacing(at, key.method):
+        act(port, key)
+
+
+def taken_over(port: Port, key: Key) -> None:
+    port.swap(key)
+
+
+def found_image(port: Port, key: Key) -> str:
+    """What the member runs."""
+    found = port.find(key.member)
+    return found.image if found else ""
+
+
+def healthy(at: Shop, port: Port, key: Key) -> None:
+    """The new instance is good after a while."""
+    for _ in range(10):
+        seen = port.read(key)
+        if seen.good:
+            return
+        at.aws.advance(5)
+    raise AssertionError(seen.text)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_replacement_keeps_everything_but_the_image(at: Shop, way: str) -> None:
+    """Settings, tags, data volume, interface, Elastic IP and registrations are the new one's; the diff is empty."""
+    port = port_of(at, way)
+    key = member_of(at, port, way)
+    before = hanging(at, port, key, key.old)
+    for act in replacing(at, key.method):
+        act(port, key)
+        assert port.differences(key) == ()
+    healthy(at, port, key)
+    (now,) = port.describe()
+    assert (now.image, [now.handle]) == (at.image(at.new), at.running())
+    assert (now.handle == key.old) == (way == ROOT)
+    after = hanging(at, port, key, now.handle)
+    assert {**after[0], "metadata options": before[0]["metadata options"]} == before[0]
+    assert after[1] == before[1]
+    for _ in range(2):
+        port.remove_old(key)
+    at.settle()
+    assert at.running() == [now.handle]
+    assert len(at.aws.calls("ec2", "RunInstances", effect=True)) == (1 if way == ROOT else 2)
+    assert not at.leftovers()
+
+
+def hanging(at: Shop, port: Port, key: Key, instance: str) -> tuple[Any, ...]:
+    """All that an instance is and has, as the region shows it."""
+    at.settle()
+    place = port.place(key)
+    shown = place.shown(place.need(instance))
+    return traits(shown), shown.hung(), shown.tags, shown.state
+
+
+def deaths(act: Callable[[], Any]) -> int:
+    """Do something in one process after the other, each of which dies after one effect more, until one does not."""
+    for effects in range(1, 30):
+        try:
+            with killed_after(effects):
+                act()
+        except Killed:
+            continue
+        return effects - 1
+    raise AssertionError("it has no end")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_crash_at_any_point_goes_on_to_the_same_end(at: Shop, way: str) -> None:
+    """Killed after every single effect, and each step begun anew: one new instance, everything kept, none more."""
+    port = port_of(at, way)
+    key = member_of(at, port, way)
+    died = [deaths(partial(act, port, key)) for act in replacing(at, key.method)]
+    assert sum(died) >= LEAST_DEATHS, died
+    assert (found_image(port, key), port.differences(key)) == (at.image(at.new), ())
+    died = [deaths(partial(port.remove_old, key))]
+    assert sum(died) >= 1
+    at.settle()
+    assert len(at.running()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_from_any_point_the_old_one_comes_back_as_it_was(at: Shop, way: str) -> None:
+    """After any effect, going back, itself killed after each of its effects, leaves the old one and nothing else."""
+    port = port_of(at, way)
+    for step in range(STEPS[way]):
+        for effects in (1, 2, 3, 5, 8):
+            key = member_of(at, port, way)
+            before = hanging(at, port, key, key.old)
+            acts = replacing(at, key.method)
+            for act in acts[:step]:
+                act(port, key)
+            killed = True
+            with suppress(Killed), killed_after(effects):
+                acts[step](port, key)
+                killed = False
+            deaths(partial(port.revive, key))
+            deaths(partial(port.discard, key))
+            assert hanging(at, port, key, key.old) == before, (step, effects)
+            assert at.running() == [key.old]
+            assert [one.handle for one in port.describe()] == [key.old]
+            at.clear()
+            if not killed:
+                break
+
+
+def test_lost_answers_and_throttling_change_nothing(at: Shop) -> None:
+    """One instance is launched, however often its answer is lost; a fifth of all calls is throttled."""
+    port = port_of(at, IN_PLACE)
+    key = member_of(at, port, IN_PLACE)
+    names = ("RunInstances", "AttachVolume", "StopInstances", "AssociateAddress", "CreateTags")
+    lost = [Fault("lost", operation=name, times=1) for name in names]
+    with at.aws.faulty(*lost, Fault("throttle", probability=0.2), seed=5):
+        for act in replacing(at, key.method):
+            act(port, key)
+    healthy(at, port, key)
+    assert (found_image(port, key), port.differences(key)) == (at.image(at.new), ())
+    assert len({one["digest"] for one in at.aws.calls("ec2", "RunInstances", effect=True)}) == 2
+    assert len(at.running()) == 1
+
+
+def test_a_new_instance_is_healthy_only_when_all_that_asks_for_it_says_so(at: Shop) -> None:
+    """Status checks, then every target group that it is in; one that ends while pending never is."""
+    port = port_of(at, SURGE)
+    key = member_of(at, port, SURGE)
+    at.aws.takes(check=1000)
+    port.create(key, at.target, at.cloud.now + EXPIRY)
+    port.start(key)
+    assert "initializing" in port.read(key).text
+    at.aws.takes(target=10_000)
+    at.aws.advance(1001)
+    assert port.read(key).good
+    port.expose(key)
+    assert "initial" in port.read(key).text
+    at.aws.advance(10_001)
+    assert port.read(key).good
+    port.discard(key)
+    assert not port.read(key).good
+
+
+def test_an_image_that_does_not_start_is_seen_and_the_old_one_stays(at: Shop) -> None:
+    """The new instance ends while it is pending: starting it fails, and going back leaves everything."""
+    port = port_of(at, SURGE)
+    key = member_of(at, port, SURGE)
+    before = hanging(at, port, key, key.old)
+    at.aws.ail(at.image(at.new), "launch")
+    with pytest.raises(OutsideError):
+        replaced(at, port, key)
+    port.revive(key)
+    port.discard(key)
+    assert hanging(at, port, key, key.old) == before
+
+
+def test_the_way_back_of_a_member_takes_the_very_image_that_it_had(at: Shop) -> None:
+    """A member keeps its id over its instances, and the rollback names the image itself."""
+    port = port_of(at, SURGE)
+    key = member_of(at, port, SURGE)
+    pinned = port.describe()[0].exact
+    for act in replacing(at, key.method):
+        act(port, key)
+    port.remove_old(key)
+    at.settle()
+    (now,) = port.describe()
+    assert (now.id, now.handle != key.old, at.new.digest in now.digests) == (key.member, True, True)
+    back = Key(f"{key.rollout}-back", now.id, now.name, now.handle, key.method)
+    target = ReplacementImage(pinned, pinned, None)
+    port.prepare(target)
+    port.create(back, target, at.cloud.now + EXPIRY)
+    for act in replacing(at, key.method)[2:]:
+        act(port, back)
+    (again,) = port.describe()
+    assert (again.id, again.image) == (key.member, at.image(at.old))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"DisableApiTermination": True}, "terminated"),
+        ({"DisableApiStop": True}, "stopped"),
+    ],
+)
+def test_a_protected_instance_is_refused_before_anything_is_done(at: Shop, change: dict[str, Any], said: str) -> None:
+    """A person has forbidden what a replacement must do in the end."""
+    at.instance(**change)
+    port = port_of(at, SURGE)
+    (member,) = port.describe()
+    with pytest.raises(RefusedError, match=said):
+        port.create(key_of(member, Method.SURGE), at.target, at.cloud.now + EXPIRY)
+    assert at.running() == [member.handle]
+
+
+def test_an_address_that_a_person_chose_cannot_leave_its_instance(at: Shop) -> None:
+    """An interface that outlives its instance was made for its address: only a new root volume keeps it."""
+    card = at.ec2.create_network_interface(SubnetId=at.subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    at.instance(SubnetId=None, NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": card}])
+    assert "root_volume" in port_of(at, SURGE).describe()[0].cannot_roll
+    assert not port_of(at, ROOT).describe()[0].cannot_roll
+
+
+def test_what_fails_in_a_new_root_volume_leaves_the_old_one(at: Shop) -> None:
+    """The task fails, the service keeps the old volume, and going back forgets that there was anything."""
+    port = port_of(at, ROOT)
+    key = member_of(at, port, ROOT)
+    before = hanging(at, port, key, key.old)
+    at.aws.ail(at.image(at.new), "root")
+    with pytest.raises(OutsideError, match="failed"):
+        replaced(at, port, key)
+    port.revive(key)
+    port.discard(key)
+    assert hanging(at, port, key, key.old) == before
+    assert not at.leftovers()

@@ -1,0 +1,188 @@
+"""Where members' images come from is what their engine runs and their layers show, not what an image says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import MalformedError, RefusedError
+from images import documents
+from images.context import Context
+from images.registry.client import RegistryClient
+from images.store.oci import MANIFEST
+from pipelines.fleet.docker.provenance import ProvenanceReader
+from pipelines.fleet.members import Member, Seen
+from pipelines.fleet.model import Fleet
+from pipelines.rollout.session import UNREAD, FleetSession, check
+from tests.images.registry.test_hostile_registry import DATES, OCI_CONFIG, PREFIX, Stage
+from tests.support.fleets import fleet
+from tests.support.hostile import hostile
+from tests.support.publishing import NOW
+
+pytestmark = pytest.mark.needs("skopeo")
+BASE, MORE, OTHER = (f"sha256:{number:064x}" for number in (11, 12, 13))
+ANNOTATION = "org.opencontainers.image.base.digest"
+
+
+@dataclass
+class Place:
+    """A registry under our hands, and a fleet whose images are in it."""
+
+    stage: Stage
+    context: Context
+
+    @property
+    def fleet(self) -> Fleet:
+        return fleet(replacement={"definition": "web"}).model_copy(update={"policy": "default"})
+
+    def origins(self, fleet: Fleet | None = None) -> ProvenanceReader:
+        return ProvenanceReader(fleet or self.fleet, self.context, self.stage.registry, (), NOW)
+
+    def image(self, name: str, layers: tuple[str, ...], **annotations: str) -> str:
+        """Serve an image whose unpacked layers are these; its digest."""
+        config = json.dumps({"rootfs": {"type": "layers", "diff_ids": layers}, "name": name}).encode()
+        described = {**self.stage.blob(config), "mediaType": OCI_CONFIG}
+        return self.stage.manifest(name, {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [],
+                                          "annotations": annotations})  # fmt: skip
+
+    def golden(self) -> str:
+        """Serve a release of the golden image `web` over one layer; the digest of its content."""
+        content = self.image("golden", (BASE,))
+        self.release = self.stage.release(self.stage.child(content))
+        self.stage.server["/v2/web/manifests/stable"] = self.stage.server.routes["/v2/web/manifests/candidate"]
+        found = self.stage.registry.get(self.release)
+        made = replace(self.origins()._published(self.stage.repository, found.digest) or pytest.fail("no release"))
+        self.context.ledger.record_release(made)
+        return content
+
+    def member(self, name: str, digest: str, *layers: str) -> Member:
+        return Member(f"host/local/docker/{name}", name, name, f"{self.stage.repository}@{digest}", (digest,), layers)
+
+    def session(self, *members: Member) -> FleetSession:
+        return FleetSession(self.fleet, self.context, None, lambda: NOW, self.stage.registry.address,  # type: ignore[arg-type]
+                    lambda _waivers, _now: self.origins(), lambda: Seen(members))  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with hostile() as server:
+        stage = Stage(server, tmp_path)
+        context = Context(stage.settings, NOW, lambda: "", lambda: server.authority)
+        with closing(context.ledger):
+            yield Place(stage, context)
+
+
+def test_a_golden_base_is_known_by_its_layers_and_not_by_its_name_alone(place: Place) -> None:
+    """An image that claims a golden base, and holds none of it, comes from nowhere; the one that holds it is known."""
+    content = place.golden()
+    honest = place.image("app", (BASE, MORE), **{ANNOTATION: content})
+    for layers in ((OTHER, MORE), (MORE, BASE), (), (OTHER,)):
+        liar = place.image("liar", layers, **{ANNOTATION: content})
+        assert place.origins().of(place.member("liar", liar, *layers)).golden is None
+    base = place.origins().of(place.member("app", honest, BASE, MORE)).base
+    assert base
+    assert base.content == content
+
+
+def test_a_replacement_by_tag_is_known_by_its_layers_too(place: Place) -> None:
+    """What a fleet's own tag names is asked for its layers before it may replace anything."""
+    content = place.golden()
+    for layers, known in (((BASE, MORE), True), ((OTHER, MORE), False)):
+        place.image("shop", layers, **{ANNOTATION: content})
+        by_tag = place.fleet.model_copy(
+            update={"replacement": place.fleet.replacement.model_copy(
+                update={"definition": None, "tag": f"{place.stage.repository}:shop"})}
+        )  # fmt: skip
+        assert (place.origins(by_tag).target().golden is not None) is known
+
+
+def test_what_only_the_registry_calls_a_release_becomes_nobodys_replacement(place: Place) -> None:
+    """Whoever may push can write dates and move a tag; this ledger saw who published."""
+    content = place.image("golden", (BASE,))
+    release = place.stage.release(place.stage.child(content))
+    place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes["/v2/web/manifests/candidate"]
+    with pytest.raises(RefusedError, match=r"this ledger never saw web .* published"):
+        place.origins().target()
+    place.image("app", (BASE, MORE), **{ANNOTATION: release.partition("@")[2]})
+    by_tag = place.fleet.model_copy(
+        update={"replacement": place.fleet.replacement.model_copy(
+            update={"definition": None, "tag": f"{place.stage.repository}:app"})}
+    )  # fmt: skip
+    with pytest.raises(RefusedError, match=r"this ledger never saw web .* published"):
+        place.origins(by_tag).target()
+    place.golden()
+    assert place.origins().target().golden
+
+
+def test_what_is_judged_is_what_the_engine_runs(place: Place) -> None:
+    """A release whose first child is for another platform is judged by ours; with a choice of two it is refused."""
+    good, evil = place.image("good", (BASE,)), place.image("evil", (OTHER,))
+    reference = place.stage.release(place.stage.child(good, "linux/arm64"), place.stage.child(evil))
+    seen = place.origins().of(place.member("web-1", reference.partition("@")[2], OTHER))
+    assert seen.release
+    assert seen.release.content == evil
+    choice = place.stage.release(place.stage.child(good), place.stage.child(evil))
+    with pytest.raises(MalformedError, match="has 2 manifests for linux/amd64"):
+        place.origins().of(place.member("web-1", choice.partition("@")[2], BASE))
+
+
+def test_a_malformed_answer_costs_one_member_and_no_fleet(place: Place) -> None:
+    """A list of referrers that is none, a base that is no digest, a name that is no repository: each its own member."""
+    place.golden()
+    digest = place.release.partition("@")[2]
+    bad_base = place.image("bad-base", (OTHER,), **{ANNOTATION: "sha256:../../x"})
+    name = {f"{ANNOTATION.removesuffix('digest')}name": f"{place.stage.server.authority}/../--x"}
+    bad_name = place.image("bad-name", (OTHER,), **{ANNOTATION: f"sha256:{9:064x}"}, **name)
+    twice = place.stage.release(place.stage.child(f"sha256:{1:064x}"), place.stage.child(f"sha256:{2:064x}"))
+    members = [
+        place.member("web-1", digest, BASE),
+        place.member("web-2", bad_base, OTHER),
+        place.member("web-3", bad_name, OTHER),
+        place.member("web-4", twice.partition("@")[2], OTHER),
+    ]
+    place.context.ledger.seen_fleet("web", {"web-9": BASE}, NOW)
+    judged = {one.member.name: one for one in check(place.session(*members))}
+    assert [name for name, one in judged.items() if UNREAD in one.rules] == ["web-2", "web-3", "web-4"]
+    assert UNREAD not in judged["web-1"].rules
+    assert all(judged[name].member.cannot_roll for name in ("web-2", "web-3", "web-4"))
+    assert place.context.ledger.running_digests() == {BASE: ("web/web-9",)}, "what it last saw whole"
+
+
+@pytest.mark.parametrize("subject", ["release", "content"])
+def test_a_member_whose_image_was_revoked_elsewhere_is_revoked(place: Place, subject: str) -> None:
+    """The ledger of this machine knows the release as good; the registry is asked, by release and by content."""
+    content = place.golden()
+    digest = place.release.partition("@")[2]
+    said = {f"{PREFIX}revoked-at": "2026-11-25T12:00:00Z", f"{PREFIX}revoked-reason": "a hole"}
+    line = {"mediaType": MANIFEST, "digest": content, "size": 1, "artifactType": documents.REVOCATION}
+    known = digest if subject == "release" else content
+    place.stage.index(known.replace(":", "-"), {**line, "annotations": said})
+    (one,) = check(place.session(place.member("web-1", digest, BASE)))
+    assert "revoked" in one.rules
+    assert DATES["org.opencontainers.image.title"] == "web"
+
+
+def test_a_member_on_a_revoked_base_is_revoked(place: Place) -> None:
+    """The golden image that it runs stands on one that was revoked; by the ledger alone."""
+    place.golden()
+    digest = place.release.partition("@")[2]
+    known: Any = place.context.ledger.release(digest)
+    base = replace(known, name="base", repository="aws/base", digest=f"sha256:{1:064x}", content=f"sha256:{2:064x}")
+    place.context.ledger.record_release(replace(known, base_name="base", base_digest=base.content))
+    place.context.ledger.record_release(replace(base, revoked_at=NOW, revoked_reason="a hole"))
+    (one,) = check(place.session(place.member("web-1", digest, BASE)))
+    assert "its base base was revoked: a hole" in next(r.what for r in one.reasons if r.rule == "revoked")
+    target = place.origins().target()
+    assert target.golden
+    assert target.golden.revoked_at
+
+
+def test_the_registry_of_a_tag_is_asked_as_what_it_is(place: Place) -> None:
+    """A fleet's tag in another registry is asked by HTTPS, though our own is on loopback."""
+    assert RegistryClient(place.stage.server.authority, place.stage.settings)._access("other.example/web:one", "") == []

@@ -1,0 +1,340 @@
+"""What Goldsmith does to the machine it runs on: packages, engines, the embedded registry, and the doctor's report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import requests
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import Docker, Registry, Settings
+from images.registry.login import auth_config, login_file
+from pipelines.contract import DoctorLine
+from pipelines.host import doctor, embedded_registry, provision
+from pipelines.host.daemon import Daemon
+from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
+from pipelines.host.provision import CONTAINERD_STORE, Engine, Tool
+from tests.support.engines import busybox_image
+from tests.support.loop import until
+
+ABSENT = Tool("no-such-program", "no-such-package", "nothing")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    """Settings whose state lies in a folder of the test's own; what was started there is stopped."""
+    made = Settings(state=tmp_path / "state")
+    yield made
+    embedded_registry.stop(made)
+    if os.geteuid() == 0:
+        provision.stop(made)
+
+
+def test_a_program_that_is_there_is_not_missing() -> None:
+    """A tool is found by its program or its file; what is absent is listed."""
+    assert provision.missing([Tool("sh", "dash", ""), ABSENT]) == [ABSENT]
+
+
+def test_a_program_that_does_not_find_its_library_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there and does not start, since its library is another version's; both packages are installed anew."""
+    program = tmp_path / "of-a-test"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    tool = Tool("of-a-test", "its-package", "", library="libof-a-test")
+    for script, missing in (('exit "${LD_BIND_NOW:+127}"', [tool]), ("exit 0", [])):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert provision.missing([tool]) == missing
+    assert tool.packages == ("its-package", "libof-a-test")
+
+
+def test_apt_waits_and_recommends_nothing() -> None:
+    """The install command waits for another apt, mends what is broken, and adds nothing that was not named."""
+    argv = provision.apt_install(["runc"])
+    assert argv[:2] == ["apt-get", "install"]
+    assert argv[-1] == "runc"
+    assert {"--no-install-recommends", "--reinstall", "DPkg::Lock::Timeout=300"} <= set(argv)
+
+
+def test_where_it_may_not_install_it_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root and sudo, setup stops and names the programs and their packages."""
+    monkeypatch.setattr(provision, "_as_root", lambda: None)
+    with pytest.raises(OutsideError, match="lacks no-such-program") as caught:
+        provision.install([ABSENT])
+    assert "no-such-package" in caught.value.hint
+
+
+def test_an_engine_is_told_by_its_image_store() -> None:
+    """`docker info` says whether the engine has the containerd image store; an error answer describes no engine."""
+    modern = {"ServerVersion": "28.0", "DriverStatus": [["driver-type", CONTAINERD_STORE]]}
+    assert provision.parse_info("h", json.dumps(modern)) == Engine("h", "28.0", True)
+    classic = {"ServerVersion": "26.1", "DriverStatus": [["Backing Filesystem", "extfs"]]}
+    assert provision.parse_info("h", json.dumps(classic)) == Engine("h", "26.1", False)
+    assert [Engine("h", "1", store).suits(for_builds=True) for store in (True, False)] == [True, False]
+    assert Engine("h", "1", False).suits(for_builds=False)
+    assert provision.parse_info("h", '{"ServerErrors": ["cannot connect"]}') is None
+    assert provision.parse_info("h", "not json") is None
+
+
+@pytest.mark.needs("docker")
+def test_a_configured_engine_that_is_down_is_an_error(tmp_path: Path) -> None:
+    """Goldsmith never uses another engine than the one that was asked for."""
+    down = f"unix://{tmp_path}/no.sock"
+    for given in (Docker(host=down), Docker(build_host=down)):
+        with pytest.raises(OutsideError, match="does not answer"):
+            provision.docker_host(Settings(state=tmp_path, docker=given), for_builds=True)
+
+
+def test_a_private_engine_takes_addresses_that_nobody_has() -> None:
+    """The first range without a neighbour is chosen; when all are taken, the error says what to set."""
+    assert free_pool(POOLS, [IPv4Network("10.213.3.0/24")]) == POOLS[1]
+    with pytest.raises(OutsideError, match="no free address range"):
+        free_pool(POOLS, [IPv4Network("10.0.0.0/8")])
+
+
+def test_a_private_engine_leaves_the_hosts_firewall_alone() -> None:
+    """dockerd changes no rules; ours all name the engine's own addresses."""
+    config = daemon_config(POOLS[0], "ext2/ext3")
+    assert config["iptables"] is False
+    assert "storage-driver" not in config
+    assert config["group"] == "root", "the host's docker group may not use it"
+    assert all(str(POOLS[0]) in rule for rule in rules(POOLS[0]))
+
+
+def test_overlays_are_not_stacked_on_overlays() -> None:
+    """In a container, whose root is an overlay, the native snapshotter serves."""
+    assert daemon_config(POOLS[0], "overlayfs")["storage-driver"] == "native"
+
+
+def test_networks_are_read_from_ip() -> None:
+    """The addresses of `ip -j address` become networks."""
+    link = {"ifname": "eth0", "addr_info": [{"local": "192.0.2.7", "prefixlen": 24}]}
+    assert networks([link, {"ifname": "down"}]) == [IPv4Network("192.0.2.0/24")]
+
+
+def test_a_socket_path_fits_however_deep_the_state_lies(tmp_path: Path) -> None:
+    """A socket's path holds 107 bytes at most, so it does not lie in the state directory."""
+    deep = PrivateEngine(Settings(state=tmp_path / ("deep/" * 40)))
+    assert len(deep.host.removeprefix("unix://")) < 60
+    assert len(deep.bridge) < 16  # IFNAMSIZ
+    assert deep.host != PrivateEngine(Settings(state=tmp_path)).host
+
+
+def test_a_daemon_is_not_mistaken_for_another_process(tmp_path: Path) -> None:
+    """A process id that now belongs to another process is not the daemon's, and is not stopped."""
+    daemon = Daemon("sleeper", tmp_path)
+    (tmp_path / "sleeper.pid").write_text(f"{os.getpid()} 1\n")
+    assert daemon.pid() is None
+    daemon.stop()
+
+
+def test_a_daemon_that_dies_at_once_shows_what_it_said(tmp_path: Path) -> None:
+    """A start that fails carries the daemon's last words."""
+    with pytest.raises(OutsideError, match="broken did not start") as caught:
+        Daemon("broken", tmp_path).start(["sh", "-c", "echo no such config; exit 3"], ready=lambda: False)
+    assert "no such config" in caught.value.evidence
+
+
+def test_a_daemon_that_ignores_term_is_killed(tmp_path: Path) -> None:
+    """Stopping always ends with the process gone."""
+    daemon = Daemon("deaf", tmp_path)
+    ready = tmp_path / "ready"
+    daemon.start(["sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 0.1; done"], ready=ready.exists)
+    daemon.stop(within=0.3)
+    assert daemon.pid() is None
+
+
+@pytest.mark.needs("docker-registry")
+def test_the_embedded_registry_is_started_once_and_keeps_its_port(settings: Settings) -> None:
+    """However many ask at once, one registry runs; after a stop it comes back at the same address."""
+    assert not embedded_registry.running(settings)
+    with ThreadPoolExecutor(4) as pool:
+        addresses = set(pool.map(embedded_registry.registry_address, [settings] * 4))
+    (address,) = addresses
+    assert _asked(address, auth_config(settings, address)) == 200
+    embedded_registry.stop(settings)
+    assert not embedded_registry.running(settings)
+    assert embedded_registry.registry_address(settings) == address
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_registry_that_was_killed_comes_back(settings: Settings) -> None:
+    """A crash of the embedded registry costs nothing but the start."""
+    address = embedded_registry.registry_address(settings)
+    os.kill(Daemon("docker-registry", settings.state_dir / "registry").pid() or 0, signal.SIGKILL)
+    time.sleep(0.2)
+    assert embedded_registry.registry_address(settings) == address
+
+
+@pytest.mark.needs("docker-registry", "setpriv")
+def test_the_embedded_registry_ends_with_its_directory(settings: Settings) -> None:
+    """Who deletes the state, and with it all that tells of the registry, leaves no process and no open port."""
+    embedded_registry.registry_address(settings)
+    folder = settings.state_dir / "registry"
+    old = Daemon("docker-registry", folder).pid()
+    shutil.rmtree(settings.state_dir)
+    embedded_registry.registry_address(settings)
+    assert Daemon("docker-registry", folder).pid() not in {None, old}, "a new one at the same path has its own"
+    until(lambda: not Path(f"/proc/{old}/exe").exists(), "the end of the old one")
+    assert embedded_registry.running(settings)
+
+
+@pytest.mark.needs("docker-registry")
+def test_the_embedded_registry_is_as_its_file_says(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry's program takes REGISTRY_* from the environment before its file; ours lets nothing through."""
+    monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:1")
+    monkeypatch.setenv("REGISTRY_AUTH", "none")
+    address = embedded_registry.registry_address(settings)
+    assert _asked(address, auth_config(settings, address)) == 200
+    assert _asked(address, None) == 401
+
+
+@pytest.mark.needs("docker-registry")
+def test_the_embedded_registry_answers_its_owner_alone(settings: Settings) -> None:
+    """Without the password that its owner's file holds it shows and takes nothing; the password outlives a restart."""
+    address = embedded_registry.registry_address(settings)
+    login = auth_config(settings, f"{address}/image:stable")
+    assert login
+    assert _asked(address, login) == 200
+    assert _asked(address, login | {"password": "guessed"}) == 401
+    assert _asked(address, None, "GET", "/v2/_catalog") == 401
+    assert _asked(address, None, "POST", "/v2/golden/planted/blobs/uploads/") == 401
+    assert stat.filemode(login_file(settings).stat().st_mode) == "-rw-------"
+    assert auth_config(settings, "127.0.0.1:1/image:stable") is None, "another registry is not told"
+    embedded_registry.stop(settings)
+    assert _asked(embedded_registry.registry_address(settings), login) == 200
+
+
+@pytest.mark.needs("docker-registry")
+def test_an_open_registry_of_an_older_version_is_closed(settings: Settings) -> None:
+    """One that still runs without a login is started again with one, at the same address."""
+    address = embedded_registry.registry_address(settings)
+    embedded_registry.stop(settings)
+    folder = settings.state_dir / "registry"
+    config = folder / "config.yml"
+    config.write_text(config.read_text().partition("auth:")[0])
+    argv = ["docker-registry", "serve", str(config)]
+    Daemon("docker-registry", folder).start(argv, ready=lambda: _asked(address, None) == 200)
+    assert embedded_registry.registry_address(settings) == address
+    assert _asked(address, None) == 401
+
+
+def _asked(address: str, login: dict[str, str] | None, method: str = "GET", path: str = "/v2/") -> int | None:
+    """The status that the registry answers a request with; None where nothing listens."""
+    auth = (login["username"], login["password"]) if login else None
+    try:
+        return requests.request(method, f"http://{address.partition('/')[0]}{path}", auth=auth, timeout=600).status_code
+    except requests.ConnectionError:
+        return None
+
+
+def test_a_configured_registry_is_not_started(tmp_path: Path) -> None:
+    """A registry of your own is taken as it is, without asking it anything."""
+    own = Settings(state=tmp_path, registry=Registry(address="registry.example.com/golden"))
+    assert embedded_registry.registry_address(own) == "registry.example.com/golden"
+    assert not embedded_registry.running(own)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables")
+def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the store that builds need, is started once, and leaves no bridge, rule, socket or mount when stopped."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(provision, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
+    engine = PrivateEngine(settings)
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(lambda _: provision.docker_host(settings, True), range(2))) == {engine.host}
+    found = provision.probe(engine.host)
+    assert found
+    assert found.containerd_store
+    assert provision.existing_engine(settings, for_builds=True) == found
+    pool_of_addresses = engine.pool_file.read_text().strip()
+    provision.stop(settings)
+    assert engine.daemon.pid() is None
+    assert not engine.runtime.exists()
+    assert engine.bridge not in run(["ip", "link"]).stdout
+    assert pool_of_addresses not in run(["iptables-save"]).stdout
+    assert str(settings.state_dir) not in Path("/proc/mounts").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables", "busybox")
+def test_a_private_engine_that_crashed_brings_its_containers_back(settings: Settings) -> None:
+    """Its shims outlive a killed dockerd. The next start finds them: what must run runs, and all can be started."""
+    engine = PrivateEngine(settings)
+    api: Any = docker.APIClient(base_url=engine.ensure(), version="auto")
+    busybox_image(api, "crash-test:one", "one")
+    always = api.create_host_config(restart_policy={"Name": "always"})
+    for name, host_config in (("always", always), ("once", None)):
+        api.create_container("crash-test:one", name=name, host_config=host_config)
+        api.start(name)
+    os.kill(engine.daemon.pid() or 0, signal.SIGKILL)
+    until(lambda: engine.daemon.pid() is None, "the end of dockerd")
+    assert engine.ensure() == engine.host
+    until(lambda: api.inspect_container("always")["State"]["Running"], "the container that always runs")
+    api.start("once")
+    said = run(["docker", "--host", engine.host, "exec", "always", "wget", "-qO-", "http://127.0.0.1:8080/"]).stdout
+    assert said.strip() == "one"
+    api.close()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables")
+def test_an_engine_whose_state_was_deleted_is_started_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers all the same, but nobody takes it; a fresh clone at the same path ends it and starts its own."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(provision, "DEFAULT_HOST", f"unix://{settings.state_dir}/no.sock")
+    engine = PrivateEngine(settings)
+    engine.ensure()
+    before = engine.daemon.pid()
+    shutil.rmtree(settings.state_dir, ignore_errors=True)
+    engine.folder.mkdir(parents=True, exist_ok=True)  # as whoever is about to start a new one makes it
+    assert provision.probe(engine.host)
+    assert provision.existing_engine(settings, for_builds=True) is None
+    assert provision.docker_host(settings, for_builds=True) == engine.host
+    assert engine.daemon.pid() not in {None, before}
+    assert engine.data.exists()
+    assert not Path(f"/proc/{before}/exe").exists()
+
+
+def _doctor_line(present: bool, essential: bool) -> DoctorLine:
+    return DoctorLine(what="thing", present=present, essential=essential, detail="d", costs="builds")
+
+
+@pytest.mark.parametrize(("present", "essential", "code"), [(True, True, 0), (False, False, 0), (False, True, 4)])
+def test_the_doctors_exit_code_is_about_what_is_essential(present: bool, essential: bool, code: int) -> None:
+    """4 where something essential is missing, else 0."""
+    assert doctor.exit_code([_doctor_line(present, essential)]) == code
+
+
+def test_the_doctor_says_what_a_lack_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is missing names its cost, in 80 columns."""
+    doctor.show([_doctor_line(False, True), _doctor_line(True, True)], as_json=False)
+    printed = capsys.readouterr().out
+    assert "MISSING" in printed
+    assert "without it: no builds" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines())
+
+
+def test_the_doctor_reports_without_starting_anything(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An examination covers packages, engines, registry, disk and advisories, and leaves everything as it was."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    lines = {line.what: line for line in doctor.examine(settings)}
+    assert {"python", "docker", "engine for builds", "registry", "disk", "trivy"} <= set(lines)
+    assert not embedded_registry.running(settings)
+    assert not PrivateEngine(settings).runtime.exists()
+    assert all(line.costs for line in lines.values())

@@ -1,0 +1,233 @@
+"""A plan as a file that somebody approves: carried out exactly, or refused with all that has moved since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
+from hardening.foundation.hashing import digest_of
+from pipelines.fleet.ec2.pacing import pacing
+from pipelines.fleet.members import Member, Provenance, ReplacementImage
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.port import Group
+from pipelines.rollout.approval import read_plan, write_plan
+from pipelines.rollout.approved_plan import (
+    ApprovedPlan,
+    Present,
+    compare,
+    opened,
+    refuse_moved,
+    refuse_repaced,
+    seal,
+    written,
+)
+from pipelines.rollout.plan import GroupStep, plan
+from tests.support.fleets import NOW, fleet, judged, release, target
+
+KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
+MEMBERS = [one.member for one in KNOWN]
+
+
+def world(
+    members: Sequence[Member] = MEMBERS,
+    to: ReplacementImage | None = None,
+    of: Fleet | None = None,
+    later: timedelta = timedelta(),
+) -> Present:
+    return Present(of or fleet(), members, to or target(), NOW + later)
+
+
+def document(**limits: Any) -> ApprovedPlan:
+    of = fleet(**limits)
+    return seal(plan(of, KNOWN, target(), NOW), world(of=of), "ana@host", ["web-*"])
+
+
+@given(
+    members=st.lists(st.tuples(st.booleans(), st.sampled_from(["", "a"])), min_size=1, max_size=5),
+    limits=st.fixed_dictionaries(
+        {},
+        optional={
+            "max_parallel": st.integers(1, 3),
+            "windows": st.just([{"start": "22:00"}]),
+            "canary": st.integers(0, 2),
+        },
+    ),
+)
+def test_a_plan_survives_its_file_exactly(members: list[Any], limits: dict[str, Any]) -> None:
+    """What is carried out is what was approved, to the last date."""
+    known = [judged(f"web-{n}", "expired", healthy=well, zone=zone) for n, (well, zone) in enumerate(members)]
+    of = fleet(**limits)
+    present = world([one.member for one in known], of=of)
+    made = seal(plan(of, known, target(), NOW), present, "ana@host", ["all"])
+    assert opened(written(made), "plan.json") == made
+    assert compare(opened(written(made), "plan.json"), present) == ()
+
+
+def test_every_changed_byte_of_the_plan_is_found() -> None:
+    """A member added, a bake shortened, an end put off: the digest breaks."""
+    text = written(document())
+    body = json.loads(text)["sealed"]
+    for key in body:
+        changed = json.loads(text)
+        changed["sealed"][key] = {"something": "else"}
+        with pytest.raises(RefusedError, match="digest is broken"):
+            opened(json.dumps(changed), "plan.json")
+
+
+NO_PLANS = [
+    "", "[]", "{}", "null", '{"form": "x", "digest": "", "sealed": {}}', "[" * 200_000,
+    '{"form": "x", "digest": "", "sealed": "\\ud800"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_PLANS, ids=range(len(NO_PLANS)))
+def test_what_is_no_plan_is_told_so(text: str) -> None:
+    """With the file's name."""
+    with pytest.raises(ContentError, match=r"plan\.json"):
+        opened(text, "plan.json")
+
+
+CHANGES: list[tuple[Callable[[], Present], list[str]]] = [
+    (lambda: world(MEMBERS[1:]), ["host/local/docker/web-0 is gone"]),
+    (lambda: world([*MEMBERS, judged("web-9").member]), ["host/local/docker/web-9 is new"]),
+    (
+        lambda: world([replace(MEMBERS[0], handle="other"), *MEMBERS[1:]]),
+        ["host/local/docker/web-0 was made anew since"],
+    ),
+    (lambda: world(to=target(8)), [f"the replacement was {target().reference} and is {target(8).reference}"]),
+    (lambda: world(of=fleet(max_parallel=5)), ["the fleet's file: limits.max_parallel was 1 and is 5"]),
+    (lambda: world(later=timedelta(days=3)), ["it was good until 2026-03-04"]),
+    (lambda: world(later=timedelta(seconds=-1)), ["is a clock wrong"]),
+]
+
+
+@pytest.mark.parametrize(("present", "said"), CHANGES)
+def test_a_world_that_has_moved_is_refused_with_what_differs(present: Callable[[], Present], said: list[str]) -> None:
+    """Each change is named; and a world that stood still is not refused."""
+    refuse_moved(document(), world())
+    found = compare(document(), present())
+    assert len(found) == len(said)
+    assert all(part in line for part, line in zip(said, found, strict=True))
+    with pytest.raises(RefusedError, match=r"no longer fits") as error:
+        refuse_moved(document(), present())
+    assert "plan anew" in error.value.hint
+
+
+def test_a_whole_fleet_made_anew_is_told_in_a_few_lines() -> None:
+    """Ten names, and how many more."""
+    many = [judged(f"web-{number:02}", "expired") for number in range(30)]
+    made = seal(plan(fleet(), many, target(), NOW), world([one.member for one in many]), "ana@host")
+    found = compare(made, world([replace(one.member, handle="other") for one in many]))
+    assert len(found) == 11
+    assert found[-1] == "and 20 more: was made anew since"
+
+
+def test_dates_of_members_and_releases_are_no_difference() -> None:
+    """What is known of the replacement may change, and who is healthy: the run judges both right before it acts."""
+    ill = [replace(member, healthy=False) for member in MEMBERS]
+    redated = replace(target(), golden=replace(release(9), expires_at=NOW + timedelta(days=400)))
+    assert compare(document(), world(ill, to=redated)) == ()
+
+
+def test_the_file_is_written_and_read_at_the_edge(tmp_path: Path) -> None:
+    """Unknown members that are taken over on purpose stand in it, too."""
+    known = [judged("web-1", "unknown", origin=Provenance())]
+    made = seal(plan(fleet(), known, target(), NOW, ["all"]), world([known[0].member]), "ana@host", ["all"])
+    write_plan(made, tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json").adopt == ("all",)
+    with pytest.raises(OutsideError, match="cannot be written"):
+        write_plan(made, tmp_path / "nowhere" / "plan.json")
+    with pytest.raises(ContentError, match="cannot be read"):
+        read_plan(tmp_path / "other.json")
+
+
+GROUPS = [Group(f"123456789012/eu-central-1/autoscaling/{name}", name, 4, 4, "", "lt-1 version 1") for name in "ab"]
+
+
+STEP = GroupStep(GROUPS[0], pacing(fleet().limits, 4, 4))
+
+
+def with_groups(seen: Sequence[Group] = GROUPS) -> Present:
+    return replace(world(), groups=seen)
+
+
+def sealed_groups() -> ApprovedPlan:
+    """A plan in which a service is to roll the first of two groups, and the second is within policy."""
+    made = replace(plan(fleet(), KNOWN, target(), NOW), groups=(STEP,))
+    return seal(made, with_groups(), "ana@host")
+
+
+def test_the_groups_that_a_service_rolls_survive_the_file_exactly() -> None:
+    """With their pace, and what they run and how many they are."""
+    found = opened(written(sealed_groups()), "plan.json")
+    assert found == sealed_groups()
+    assert compare(found, with_groups()) == ()
+    assert found.plan.groups == (STEP,)
+
+
+def test_a_plan_of_before_there_were_groups_is_read_and_refused_where_there_are() -> None:
+    """It says nothing of them, so nobody has approved them."""
+    old = json.loads(written(document()))
+    del old["sealed"]["groups_seen"], old["sealed"]["plan"]["groups"]
+    found = opened(json.dumps(old | {"digest": digest_of(old["sealed"])}), "plan.json")
+    assert compare(found, with_groups(GROUPS[:1])) == (f"{GROUPS[0].id} is new",)
+
+
+REGROUPED = [
+    (GROUPS[1:], "is gone"),
+    ([*GROUPS, replace(GROUPS[0], id="another")], "another is new"),
+    ([replace(GROUPS[0], desired=5), GROUPS[1]], "was to have 4 members and is to have 5"),
+    ([GROUPS[0], replace(GROUPS[1], runs="lt-1 version 2")], "started from lt-1 version 1 and starts from lt-1 vers"),
+    ([replace(GROUPS[0], cannot_roll="is mixed by now"), GROUPS[1]], "is mixed by now"),
+]
+
+
+@pytest.mark.parametrize(("seen", "said"), REGROUPED)
+def test_groups_that_have_moved_are_refused_with_what_differs(seen: list[Group], said: str) -> None:
+    """Those within policy too: what the plan leaves alone was approved as well. Who is ill is judged later."""
+    (line,) = compare(sealed_groups(), with_groups(seen))
+    assert said in line
+    with pytest.raises(RefusedError, match="no longer fits"):
+        refuse_moved(sealed_groups(), with_groups(seen))
+    refuse_moved(sealed_groups(), with_groups([replace(one, healthy=1) for one in GROUPS]))
+
+
+def test_groups_that_violate_no_more_or_have_another_pace_are_refused() -> None:
+    """The fleet's limits give the pace, whatever the file says."""
+    hasty = GroupStep(GROUPS[0], replace(STEP.pacing, min_healthy_percent=0))
+    for again, said in (((), "violates nothing"), ((hasty,), "at another pace by the plan than by the fleet's file")):
+        with pytest.raises(RefusedError) as error:
+            refuse_repaced(sealed_groups(), again, fleet())
+        assert said in error.value.evidence
+    refuse_repaced(sealed_groups(), (STEP,), fleet())
+
+
+def test_a_plan_of_an_older_version_is_refused_and_says_so() -> None:
+    """Groups stood elsewhere in it; it is good for three days, so that it is planned anew."""
+    old = json.loads(written(document())) | {"form": "goldsmith.rollout-plan/1"}
+    with pytest.raises(ContentError, match="a plan in the form goldsmith"):
+        opened(json.dumps(old), "plan.json")
+
+
+def test_every_character_of_the_digest_counts() -> None:
+    """A digest that only begins like the right one is another."""
+    text = json.loads(written(document()))
+    last = text["digest"][-1]
+    text["digest"] = text["digest"][:-1] + ("0" if last != "0" else "1")
+    with pytest.raises(RefusedError, match="digest is broken"):
+        opened(json.dumps(text), "plan.json")
+
+
+def test_a_replacement_with_the_same_address_and_another_digest_is_another() -> None:
+    """A tag that points elsewhere by now is what the approval was not for."""
+    moved = replace(target(), digest="sha256:" + "f" * 64)
+    assert len(compare(document(), world(to=moved))) == 1

@@ -1,0 +1,170 @@
+"""What a rollout writes down is what people and other processes read, on both databases, also over a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from images.documents import from_json
+from images.ledger import CommandRow as Given
+from images.ledger import Holder, Ledger
+from pipelines.durable.port import FencedError
+from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
+from pipelines.rollout.ledger_journal import LedgerJournal, orders
+from pipelines.rollout.notify import Message
+from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
+from tests.conftest import POSTGRES
+from tests.support.postgres import Server
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+ENDED = timedelta(seconds=-1)
+STATE = RolloutState("r1", "shop", "web@sha256:new", NOW, waves=2)
+MEMBERS = (MemberState("docker/a", "a"), MemberState("docker/b", "b"))
+
+
+def journal_on(ledger: Ledger, said: list[Message]) -> LedgerJournal:
+    """The journal of a process that holds the fleet, with a rollout begun."""
+    lease = ledger.acquire_lease(Holder("shop", "host-a:1", "r1"), timedelta(days=1))
+    ledger.begin_rollout("r1", "shop", lease.owner, {}, NOW)
+    return LedgerJournal(ledger, lease, "ann", lambda: NOW, said.append)
+
+
+@pytest.fixture
+def ledger(database: str) -> Iterator[Ledger]:
+    """A new ledger, on SQLite and on PostgreSQL."""
+    ledger = Ledger.open(database)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def said() -> list[Message]:
+    """What people were told."""
+    return []
+
+
+@pytest.fixture
+def journal(ledger: Ledger, said: list[Message]) -> LedgerJournal:
+    """The journal of one process."""
+    return journal_on(ledger, said)
+
+
+def written(ledger: Ledger) -> tuple[RolloutState, tuple[MemberState, ...]]:
+    """The rollout as it was last written down, and its members."""
+    row = ledger.rollout("r1")
+    assert row
+    members = ledger.rollout_members("r1").values()
+    return from_json(RolloutState, row.state), tuple(from_json(MemberState, member) for member in members)
+
+
+def test_a_rollout_is_read_as_it_was_written(journal: LedgerJournal, ledger: Ledger) -> None:
+    """The rollout and each member, the last word of each."""
+    journal.begin(STATE, MEMBERS)
+    assert written(ledger) == (STATE, MEMBERS)
+    serving = replace(MEMBERS[1], phase=Phase.SERVING, old="b-old", note="differs")
+    baking = replace(STATE, stage=RolloutStage.BAKING, wave=1)
+    journal.mark("r1", serving)
+    journal.save(baking)
+    assert written(ledger) == (baking, (MEMBERS[0], serving))
+
+
+def test_a_rollout_is_open_until_it_has_ended(journal: LedgerJournal, ledger: Ledger) -> None:
+    """Who looks for work that is left finds it; ended it is history, and a line of the audit."""
+    journal.begin(STATE, MEMBERS)
+    assert [(found.id, found.owner) for found in ledger.open_rollouts("shop")] == [("r1", "host-a:1")]
+    journal.save(replace(STATE, stage=RolloutStage.ENDED, ended_at=NOW, note="2 new"))
+    assert ledger.open_rollouts("shop") == ()
+    assert [(line.action, line.subject, line.detail) for line in ledger.audit_lines()] == [
+        ("roll", "shop", "r1: 2 new")
+    ]
+
+
+def test_whoever_waits_sees_each_stage(journal: LedgerJournal, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, with what it waits for; the begin and the end are for the caller to say."""
+    journal.begin(STATE, MEMBERS)
+    for stage, note in (
+        (RolloutStage.BAKING, "baking for 5m"),
+        (RolloutStage.PAUSED, ""),
+        (RolloutStage.ENDED, "2 new"),
+    ):
+        journal.save(replace(STATE, stage=stage, note=note, wave=1))
+    said = capsys.readouterr()
+    assert (said.out, said.err.splitlines()) == (
+        "",
+        [
+            "shop: wave 1 of 2: baking: the new are watched, the old kept (baking for 5m)",
+            "shop: wave 1 of 2: paused",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ("", OperatorCommands()),
+        ("pause", OperatorCommands(DesiredState.PAUSE)),
+        ("pause resume", OperatorCommands()),
+        ("pause resume pause", OperatorCommands(DesiredState.PAUSE)),
+        ("approve approve", OperatorCommands(approvals=2)),
+        ("pause abort resume rollback approve", OperatorCommands(DesiredState.ABORT, approvals=1)),
+        ("rollback pause abort", OperatorCommands(DesiredState.ROLLBACK)),
+    ],
+)
+def test_commands_come_to_one_stance(told: str, wanted: OperatorCommands) -> None:
+    """Pause and resume take turns; the first of abort and rollback is final; approvals are counted."""
+    assert orders(told.split()) == wanted
+
+
+def test_what_another_process_commands_is_seen_at_once(journal: LedgerJournal, ledger: Ledger) -> None:
+    """The ledger is asked each time."""
+    assert journal.orders("r1") == OperatorCommands()
+    ledger.give_command(Given("r1", "pause", "ann", NOW))
+    assert journal.orders("r1") == OperatorCommands(DesiredState.PAUSE)
+
+
+def test_who_lost_the_fleet_is_fenced(journal: LedgerJournal, ledger: Ledger) -> None:
+    """Before an effect, not after it; a lease that ended while nobody took it is renewed."""
+    journal.fence("r1")
+    assert ledger.renew_lease(journal.lease, ENDED)
+    journal.fence("r1")
+    assert ledger.lease_lasts(journal.lease) is True
+    assert ledger.renew_lease(journal.lease, ENDED)
+    ledger.acquire_lease(replace(journal.lease, owner="host-b:2"), timedelta(days=1))
+    with pytest.raises(FencedError):
+        journal.fence("r1")
+
+
+def test_a_lease_for_one_rollout_lets_nothing_of_another_be_done(journal: LedgerJournal) -> None:
+    """What a process takes over from a dead one waits until its own rollout is carried."""
+    with pytest.raises(FencedError):
+        journal.fence("r2")
+
+
+def test_effects_are_audited_and_people_are_told(journal: LedgerJournal, ledger: Ledger, said: list[Message]) -> None:
+    """Who did it, in which rollout, and what it was about."""
+    journal.audit("r1", "swap a", "a-old")
+    (line,) = ledger.audit_lines(subject="r1")
+    assert (line.actor, line.action, line.detail) == ("ann", "step: swap a", "a-old")
+    for event in Event:
+        journal.notify("r1", event, "text")
+    assert [(message.event, message.fleet, message.rollout) for message in said] == [(e, "shop", "r1") for e in Event]
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_database_that_restarts_is_waited_for(running_postgres: Server) -> None:
+    """What is written, asked or fenced meanwhile is late, and no failure of the rollout."""
+    ledger = Ledger.open(running_postgres.new_database())
+    journal = journal_on(ledger, [])
+    calls = (lambda: journal.begin(STATE, MEMBERS), lambda: journal.orders("r1"), lambda: journal.fence("r1"))
+    running_postgres.stop()
+    with ThreadPoolExecutor(len(calls)) as pool:
+        waiting = [pool.submit(call) for call in calls]
+        running_postgres.start()
+        for call in waiting:
+            call.result(timeout=600)
+    assert written(ledger) == (STATE, MEMBERS)
+    ledger.close()

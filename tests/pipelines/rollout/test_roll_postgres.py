@@ -1,0 +1,79 @@
+"""A real rollout on a real PostgreSQL: the server restarts, the owner dies, another process carries it to its end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from hardening.foundation.errors import RefusedError
+from hardening.foundation.settings import Settings
+from pipelines.rollout import executor
+from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.rollout_store import newest, tell
+from pipelines.rollout.service import start
+from tests.conftest import POSTGRES
+from tests.pipelines.rollout.test_roll_flow import FLEET, Place, place, rolls, stage, write_fleet
+from tests.support.loop import until
+from tests.support.postgres import Server
+
+__all__ = ["place"]
+
+pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo", POSTGRES), pytest.mark.slow]
+
+
+def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_postgres: Server) -> None:
+    """During a bake the server is restarted, and the rollout goes on; its owner dies, and while the lease lasts another
+    process is refused by name; then that one carries the rollout to its end.
+    """
+    settings = place.settings.model_copy(update={"database": running_postgres.new_database()})
+    place = replace(place, settings=settings)
+    write_fleet(settings, FLEET.replace('bake_time = "0s"', 'bake_time = "1h"'))
+    context = place.context()
+    with closing(context.ledger):
+        old = place.publish(context, "one", days=40, ends=-1)
+        place.run(f"{old.repository}@{old.digest}")
+        place.publish(context, "two", days=1)
+        owner = process(place)
+        until(lambda: stage(context) == "baking", "the bake", seconds=60)
+        running_postgres.stop()
+        running_postgres.start()
+        for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
+            tell(context, "fleet-test", said)
+            until(lambda becomes=becomes: stage(context) == becomes, f"{becomes} after the restart")
+        assert owner.is_alive()
+        os.kill(owner.pid or 0, signal.SIGKILL)
+        owner.join(10)
+        with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
+            start(at, apply=True, as_owner=True)
+        until(lambda: not newest(context, "fleet-test").carried, "the lease's end", seconds=30)
+        heir = process(place)
+        until(lambda: newest(context, "fleet-test").carried, "the heir", seconds=30)
+        tell(context, "fleet-test", Command.APPROVE)
+        heir.join(60)
+        assert heir.exitcode == 0
+        seen = newest(context, "fleet-test")
+        assert [member.phase for member in seen.members] == ["new"], seen
+        assert not seen.row.open
+    assert place.answers() == ["two"]
+
+
+def process(place: Place) -> multiprocessing.process.BaseProcess:
+    """A process that rolls, on short leases."""
+    child = multiprocessing.get_context("spawn").Process(
+        target=rolls_on_short_leases, args=(place.settings, place.address, place.host)
+    )
+    child.start()
+    return child
+
+
+def rolls_on_short_leases(settings: Settings, address: str, host: str) -> None:
+    """As `rolls`, with a lease that ends ten seconds after its owner's last sign of life."""
+    executor.LEASE = timedelta(seconds=10)
+    executor.RENEW_SECONDS = 1.0
+    rolls(settings, address, host)

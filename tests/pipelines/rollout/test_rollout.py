@@ -1,0 +1,408 @@
+"""The plan of a rollout: what it may never do, whatever the fleet looks like, and what it refuses, saying why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardening.foundation.errors import RefusedError
+from hardening.model import Enforcement
+from pipelines.fleet.docker.container_spec import repository
+from pipelines.fleet.members import Provenance, ReplacementImage
+from pipelines.fleet.model import Method, Zones
+from pipelines.fleet.violations import Judged
+from pipelines.rollout.plan import Plan, plan
+from pipelines.rollout.refusals import refuse_nobody
+from pipelines.rollout.schedule import caps
+from pipelines.rollout.waves import Step
+from tests.support.fleets import NOW, fleet, judged, reason, release, target
+
+PORT = ("it publishes host port 8080 (8080/tcp)",)
+RULES = st.sets(st.sampled_from(["expired", "unknown", "superseded", "revoked", "refused"]))
+FLEETS = st.lists(st.tuples(RULES, st.booleans(), st.sampled_from(["", "a", "b"])), min_size=1, max_size=12)
+AMOUNTS = st.one_of(st.integers(0, 5), st.integers(0, 100).map(lambda n: f"{n}%"))
+BUDGETS = st.fixed_dictionaries(
+    {"nodes": AMOUNTS},
+    optional={"reasons": st.lists(st.sampled_from(["expired", "superseded", "revoked"]), unique=True)},
+)
+LIMITS = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(list(Method)),
+        "max_unavailable": AMOUNTS,
+        "max_surge": st.one_of(st.integers(1, 5), st.integers(1, 100).map(lambda n: f"{n}%")),
+        "max_parallel": st.integers(1, 6),
+        "zones": st.sampled_from(list(Zones)),
+        "budgets": st.lists(BUDGETS, max_size=3),
+        "canary": st.integers(0, 4),
+    }
+)
+
+
+def several(count: int, *rules: str, **more: Any) -> list[Judged]:
+    """That many members that violate the rules."""
+    return [judged(f"web-{number}", *rules, **more) for number in range(count)]
+
+
+@given(members=FLEETS, limits=LIMITS)
+def test_no_plan_ever_takes_a_member_below_the_floor(members: list[Any], limits: dict[str, Any]) -> None:
+    """Played through batch by batch, counting who was ill before; refusing is always allowed."""
+    known, planned = played(members, limits)
+    serving = {one.member.id: one.member.healthy for one in known}
+    before = sum(serving.values())
+    for batch in batches(planned):
+        if planned and planned.method is Method.IN_PLACE:
+            serving |= dict.fromkeys((step.member.id for step in batch), False)
+            assert sum(serving.values()) >= min(planned.floor, before)
+        serving |= dict.fromkeys((step.member.id for step in batch), True)
+    if planned:
+        assert planned.floor == max(0, len(known) - fleet(**limits).limits.unavailable(len(known)))
+
+
+@given(members=FLEETS, limits=LIMITS)
+def test_no_plan_ever_does_more_at_once_than_any_limit_allows(members: list[Any], limits: dict[str, Any]) -> None:
+    """Parallel, surge, zones, and each budget that binds the gravest reason."""
+    known, planned = played(members, limits)
+    of = fleet(**limits).limits
+    for batch in batches(planned):
+        assert len(batch) <= of.max_parallel
+        assert of.method is Method.IN_PLACE or len(batch) <= of.surge(len(known))
+        assert of.zones is Zones.SPREAD or len({step.member.zone for step in batch}) == 1
+        for cap in caps(of, len(known), NOW):
+            assert sum(cap.binds(step.rule) for step in batch) <= cap.most
+
+
+@given(members=FLEETS, limits=LIMITS)
+def test_the_canaries_are_the_first_wave_and_as_many_as_were_asked_for(
+    members: list[Any], limits: dict[str, Any]
+) -> None:
+    """No other wave is one, and each wave of the others runs all its steps at once."""
+    _, planned = played(members, limits)
+    if planned and planned.waves:
+        first, *others = planned.waves
+        canaries = min(limits["canary"], len(planned.steps))
+        assert (first.canary, len(first.steps) if first.canary else 0) == (canaries > 0, canaries)
+        assert all(not wave.canary and wave.parallel == len(wave.steps) for wave in others)
+
+
+def played(members: list[Any], limits: dict[str, Any]) -> tuple[list[Judged], Plan | None]:
+    """The members, and their plan; None where it is refused."""
+    known = [
+        judged(f"web-{number:02}", *sorted(rules), healthy=well, zone=zone)
+        for number, (rules, well, zone) in enumerate(members)
+    ]
+    try:
+        return known, plan(fleet(**limits), known, target(), NOW, adopt=["*"])
+    except RefusedError:
+        return known, None
+
+
+def batches(planned: Plan | None) -> list[tuple[Step, ...]]:
+    return [batch for wave in planned.waves for batch in wave.batches] if planned else []
+
+
+@given(members=FLEETS, limits=LIMITS)
+def test_every_violating_member_is_in_exactly_one_step_or_skipped_with_a_reason(
+    members: list[Any], limits: dict[str, Any]
+) -> None:
+    """Nobody is forgotten, nobody rolled twice, nobody rolled who does not violate."""
+    known, planned = played(members, limits)
+    if planned:
+        touched = [step.member.id for step in planned.steps] + [skip.member for skip in planned.skipped]
+        assert sorted(touched) == sorted(one.member.id for one in known if one.violations)
+        assert all(skip.why for skip in planned.skipped)
+
+
+@given(size=st.integers(1, 12), percentage=st.integers(1, 100))
+def test_every_small_fleet_can_roll(size: int, percentage: int) -> None:
+    """A budget in percent never rounds to nobody."""
+    planned = plan(fleet(budgets=[{"nodes": f"{percentage}%"}]), several(size, "expired"), target(), NOW)
+    assert len(planned.steps) == size
+
+
+def test_nothing_that_violates_is_a_plan_without_waves() -> None:
+    """It does not even look at the replacement."""
+    planned = plan(fleet(), several(3), ReplacementImage("r/x@sha256:1", "sha256:1", None), NOW)
+    assert planned.waves == ()
+    assert planned.seconds == 0
+
+
+def test_a_selector_that_matches_nothing_is_said() -> None:
+    """No member at all is no compliant fleet."""
+    with pytest.raises(RefusedError, match="app=web"):
+        plan(fleet(), [], target(), NOW)
+
+
+def test_the_canary_comes_first_and_bakes() -> None:
+    """Then one after the other."""
+    planned = plan(fleet(canary=2), several(4, "expired"), target(), NOW)
+    assert [(len(wave.steps), wave.bake) for wave in planned.waves] == [
+        (2, timedelta(minutes=5)),
+        (1, timedelta()),
+        (1, timedelta()),
+    ]
+    assert planned.seconds == 4 * (3 + 30 + 2) + 300
+
+
+def test_in_place_with_nobody_to_spare_is_refused_and_says_what_forces_it() -> None:
+    """max_unavailable 0 and a published port."""
+    with pytest.raises(RefusedError) as error:
+        plan(fleet(method="in_place"), several(1, "expired", forced_in_place=PORT), target(), NOW)
+    assert "max_unavailable 0" in str(error.value)
+    assert "host port 8080" in str(error.value)
+
+
+def test_a_percentage_that_rounds_to_nobody_is_refused_too() -> None:
+    """25% of three is none."""
+    with pytest.raises(RefusedError, match="25%"):
+        plan(fleet(method="in_place", max_unavailable="25%"), several(3, "expired"), target(), NOW)
+
+
+def test_surge_of_what_cannot_exist_twice_is_refused() -> None:
+    """Stopping first is done only where it was asked for."""
+    with pytest.raises(RefusedError) as error:
+        plan(fleet(max_unavailable=1), several(1, "expired", forced_in_place=PORT), target(), NOW)
+    assert "host port 8080" in str(error.value)
+    assert "in_place" in error.value.hint
+
+
+def test_a_member_that_cannot_stand_beside_its_replacement_is_left_alone_and_the_others_surge() -> None:
+    """One published port is no reason to keep the whole fleet on an expired image."""
+    members = [judged("web-1", "expired"), judged("web-2", "expired", forced_in_place=PORT), judged("web-3")]
+    planned = plan(fleet(), members, target(), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-1"]
+    assert [(skip.member.rpartition("/")[2], "host port 8080" in skip.why) for skip in planned.skipped] == [
+        ("web-2", True)
+    ]
+
+
+def test_a_surge_is_not_refused_for_a_member_that_is_left_alone_anyway() -> None:
+    """Its port is not what stands in the way."""
+    both = judged("web-2", "expired", forced_in_place=PORT, cannot_roll="it was started with --rm")
+    assert [skip.why for skip in plan(fleet(), [judged("web-1"), both], target(), NOW).skipped] == [
+        "it was started with --rm"
+    ]
+
+
+def test_an_ill_member_uses_up_what_may_be_unavailable() -> None:
+    """Three wanted, one may be missing, one is: no healthy one may be stopped."""
+    members = [judged("web-1", "expired"), judged("web-2", healthy=False), judged("web-3")]
+    with pytest.raises(RefusedError, match="leaves 1 of 3"):
+        plan(fleet(method="in_place", max_unavailable=1), members, target(), NOW)
+
+
+def test_ill_members_are_replaced_first() -> None:
+    """It costs nobody anything, and makes room for the others."""
+    members = [judged("web-1", "expired"), judged("web-2", "expired", healthy=False)]
+    planned = plan(fleet(method="in_place", max_unavailable=1), members, target(), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-2", "web-1"]
+
+
+@pytest.mark.parametrize(
+    ("more", "limits", "said"),
+    [
+        ({"revoked_at": NOW, "revoked_reason": "leaks"}, {}, "revoked: leaks"),
+        ({"expires_at": NOW + timedelta(days=6)}, {}, "min_remaining 7d"),
+        ({"expires_at": NOW - timedelta(days=1)}, {"min_remaining": "0s"}, "expires on"),
+        ({}, {"min_soak": "30d"}, "min_soak 30d"),
+    ],
+)
+def test_a_replacement_that_is_bad_itself_is_refused(more: dict[str, Any], limits: dict[str, Any], said: str) -> None:
+    """Revoked, nearly or quite expired, too young."""
+    with pytest.raises(RefusedError, match=said):
+        plan(fleet(**limits), several(1, "expired"), target(**more), NOW)
+
+
+def test_an_unknown_replacement_is_refused() -> None:
+    """Unknown must not replace unknown."""
+    with pytest.raises(RefusedError, match="nobody knows where the replacement"):
+        plan(fleet(), several(1, "expired"), ReplacementImage("r.example/x@sha256:1", "sha256:1", None), NOW)
+
+
+def test_a_fleet_that_is_mostly_unknown_is_not_believed() -> None:
+    """Seven of ten: is the ledger the right one? They are taken over by name, on purpose."""
+    members = [*several(7, "unknown", origin=Provenance()), *[judged(f"ok-{n}") for n in range(3)]]
+    with pytest.raises(RefusedError, match="7 of 10 members are unknown") as error:
+        plan(fleet(), members, target(), NOW)
+    assert "--adopt" in error.value.hint
+    assert len(plan(fleet(), members, target(), NOW, adopt=["web-*"]).steps) == 7
+    assert len(plan(fleet(), members, target(), NOW, adopt=["all"]).steps) == 7
+
+
+def test_all_may_expire_at_once_unless_the_fleet_says_otherwise() -> None:
+    """1.0 by default for expiry."""
+    assert len(plan(fleet(), several(4, "expired"), target(), NOW).steps) == 4
+    with pytest.raises(RefusedError, match="expired"):
+        plan(fleet(max_violating_fraction={"expired": 0.5}), several(4, "expired"), target(), NOW)
+
+
+def test_a_member_that_asks_not_to_be_disrupted_is_skipped_and_does_not_stop_the_rest() -> None:
+    """It carries an end, and the policy's deadline plus the grace overrides it."""
+    until = NOW + timedelta(days=9)
+    young = replace(judged("web-1", protected_until=until), reasons=(reason("expired", deadline=NOW),))
+    planned = plan(fleet(), [young, judged("web-2", "expired")], target(), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-2"]
+    assert "not to be disrupted until" in planned.skipped[0].why
+    assert len(plan(fleet(), [young], target(), NOW + timedelta(hours=1)).steps) == 1
+    assert (
+        len(plan(fleet(), [replace(young, member=replace(young.member, protected_until=NOW))], target(), NOW).steps)
+        == 1
+    )
+
+
+def test_what_is_only_recorded_or_waived_rolls_nobody() -> None:
+    """Audit and waivers are answers, too."""
+    audit = replace(judged(), reasons=(reason("superseded", enforcement=Enforcement.AUDIT),))
+    waived = replace(judged("web-2"), reasons=(reason("expired", waived_by="W-1 until May"),))
+    assert plan(fleet(), [audit, waived], target(), NOW).steps == ()
+
+
+def test_a_golden_image_never_takes_the_place_of_an_application() -> None:
+    """Its owner rebuilds it on the newer base."""
+    on_base = judged("web-1", "superseded", origin=Provenance(base=release()))
+    planned = plan(fleet(), [on_base], target(), NOW)
+    assert planned.steps == ()
+    assert "application image" in planned.skipped[0].why
+
+
+def test_another_golden_image_is_replaced_only_when_adopted() -> None:
+    """A selector that catches a stranger does not turn it into a web server."""
+    stranger = judged("web-1", "expired", origin=Provenance(release=release(name="python-runtime")))
+    assert "python-runtime" in plan(fleet(), [stranger], target(), NOW).skipped[0].why
+    assert len(plan(fleet(), [stranger], target(), NOW, adopt=["web-1"]).steps) == 1
+
+
+def test_an_application_is_rolled_only_when_its_own_tag_has_a_newer_digest() -> None:
+    """Until then it is reported with its base."""
+    of = fleet(replacement={"tag": "r.example/shop:1"})
+    same = judged(
+        "web-1", "superseded", origin=Provenance(base=release()), image="r.example/shop:1", digests=("sha256:a",)
+    )
+    old = judged(
+        "web-2", "superseded", origin=Provenance(base=release()), image="r.example/shop:1", digests=("sha256:b",)
+    )
+    other = judged(
+        "web-3", "superseded", origin=Provenance(base=release()), image="r.example/blog:1", digests=("sha256:d",)
+    )
+    planned = plan(of, [same, old, other], ReplacementImage("r.example/shop@sha256:a", "sha256:a", release(9)), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-2"]
+    assert ["no newer digest" in planned.skipped[0].why, "another image" in planned.skipped[1].why] == [True, True]
+
+
+def test_the_same_content_is_not_rolled_onto_itself() -> None:
+    """Dates are no reason to restart anything."""
+    same = judged("web-1", "expired", origin=Provenance(release=release(1, content="sha256:same")))
+    planned = plan(fleet(), [same], target(9, content="sha256:same"), NOW)
+    assert "same content" in planned.skipped[0].why
+
+
+def test_what_cannot_be_rolled_says_why() -> None:
+    """A container that the engine would remove by itself is left alone."""
+    planned = plan(fleet(), [judged("web-1", "expired", cannot_roll="it was started with --rm")], target(), NOW)
+    assert planned.skipped[0].why == "it was started with --rm"
+
+
+def wide(**more: Any) -> dict[str, Any]:
+    """Limits that let ten act at once."""
+    return {"max_parallel": 10, "max_surge": 10, "budgets": [{"nodes": "100%"}], "canary": 0, **more}
+
+
+def sizes(planned: Plan) -> list[int]:
+    return [len(wave.steps) for wave in planned.waves]
+
+
+def test_fifty_members_ten_at_a_time_are_five_waves() -> None:
+    """Each of them as long as one step."""
+    planned = plan(fleet(**wide()), several(50, "expired"), target(), NOW)
+    assert sizes(planned) == [10] * 5
+    assert planned.seconds == 5 * (3 + 30 + 2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "first"),
+    [
+        ({"max_parallel": 3}, 3),
+        ({"max_surge": "5%"}, 3),
+        ({"budgets": [{"nodes": "10%"}]}, 5),
+        ({"budgets": [{"nodes": 4}, {"nodes": "50%"}]}, 4),
+        ({"method": "in_place", "max_unavailable": "15%"}, 7),
+    ],
+)
+def test_the_narrowest_limit_decides_how_wide_a_wave_is(limits: dict[str, Any], first: int) -> None:
+    """Of fifty; surge and budgets are rounded up, max_unavailable down."""
+    assert sizes(plan(fleet(**wide(**limits)), several(50, "expired"), target(), NOW))[0] == first
+
+
+def test_who_is_ill_already_counts_as_missing_until_it_is_replaced() -> None:
+    """Two may be missing and one is: one healthy member beside the ill one, then two at a time."""
+    members = [*several(5, "expired"), judged("web-9", "expired", healthy=False)]
+    planned = plan(fleet(**wide(method="in_place", max_unavailable=2)), members, target(), NOW)
+    assert [[step.member.name for step in wave.steps] for wave in planned.waves] == [
+        ["web-9", "web-0"],
+        ["web-1", "web-2"],
+        ["web-3", "web-4"],
+    ]
+
+
+def test_zones_are_rolled_one_by_one_or_together() -> None:
+    """A bad replacement stays in one zone; or no zone loses more than its part."""
+    members = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
+    for zones, expected in (("one_by_one", ["aa", "bb"]), ("spread", ["ab", "ab"])):
+        planned = plan(fleet(**wide(max_parallel=2, zones=zones)), members, target(), NOW)
+        assert ["".join(step.member.zone for step in wave.steps) for wave in planned.waves] == expected
+
+
+def test_a_budget_for_one_reason_freezes_only_those_who_have_no_graver_one() -> None:
+    """Skipped, with the name of the budget."""
+    members = [judged("web-1", "superseded"), judged("web-2", "superseded", "expired")]
+    planned = plan(fleet(budgets=[{"nodes": 0, "reasons": ["superseded"]}]), members, target(), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-2"]
+    assert planned.skipped[0].why == "limits.budgets[0] allows nobody who is superseded"
+
+
+def test_a_frozen_fleet_is_refused_and_one_outside_its_window_waits() -> None:
+    """An explicit nothing has no end; a window has one, and the plan says when."""
+    with pytest.raises(RefusedError, match=r"budgets\[0\] allows nobody"):
+        plan(fleet(budgets=[{"nodes": 0}]), several(3, "expired"), target(), NOW)
+    start = NOW + timedelta(hours=2)
+    window = {"start": f"{start:%H:%M}", "end": f"{start + timedelta(hours=1):%H:%M}"}
+    planned = plan(fleet(windows=[window]), several(3, "expired"), target(), NOW)
+    assert planned.hold is not None
+    assert planned.hold.until == start.replace(second=0, microsecond=0)
+    assert len(planned.steps) == 3
+
+
+def test_an_automated_run_leaves_members_that_are_merely_old_to_their_turn() -> None:
+    """A person who asks for a rollout gets it at once."""
+    since, deadline = NOW - timedelta(seconds=1), NOW + timedelta(days=10)
+    old = [replace(one, reasons=(reason("expired", since=since, deadline=deadline),)) for one in several(5, "expired")]
+    waiting = plan(fleet(), old, target(), NOW, automated=True)
+    assert len(waiting.skipped) == 5
+    assert all("its turn comes at" in skip.why for skip in waiting.skipped)
+    assert len(plan(fleet(), old, target(), NOW + timedelta(days=1), automated=True).steps) == 5
+    assert len(plan(fleet(), old, target(), NOW).steps) == 5
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("nginx", "nginx"),
+        ("nginx:1", "nginx"),
+        ("127.0.0.1:5000/golden/nginx", "127.0.0.1:5000/golden/nginx"),
+        ("127.0.0.1:5000/golden/nginx:stable@sha256:1", "127.0.0.1:5000/golden/nginx"),
+    ],
+)
+def test_a_registrys_port_is_no_tag(reference: str, expected: str) -> None:
+    """Repositories are compared without tag and digest."""
+    assert repository(reference) == expected
+
+
+def test_who_is_taken_over_has_to_be_there() -> None:
+    """A slip in a name would leave the member that was meant as it is, and say nothing."""
+    refuse_nobody(["all", "web-*", "web-2"], ["web-1", "web-2"])
+    with pytest.raises(RefusedError, match="--adopt wbe-1: nobody is called so"):
+        refuse_nobody(["web-1", "wbe-1"], ["web-1", "web-2"])

@@ -1,0 +1,230 @@
+"""Rollouts seen and told from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.settings import Settings
+from images.artifact import Release
+from images.context import Context
+from images.documents import to_json
+from images.ledger import Holder
+from pipelines.cli import rollout
+from pipelines.cli.rollout import roll_back
+from pipelines.cli.rollout_watch import status
+from pipelines.durable.dbos import engine_url
+from pipelines.durable.dbos.system_database import locks
+from pipelines.fleet.ec2.pacing import pacing
+from pipelines.fleet.port import Group
+from pipelines.rollout.orders import Order
+from pipelines.rollout.plan import GroupStep, nothing, plan
+from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
+from pipelines.rollout.service import order_back
+from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
+from pipelines.rollout.status import StatusOutput, lines
+from tests.support.fleets import fleet, judged, target
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+ANN = Holder("shop", "ann:1", "r1")
+ENDED = timedelta(seconds=-1)
+SHOP = "123456789012/eu-central-1/autoscaling/shop"
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    """A ledger that has a rollout of two members under way."""
+    context = Context(Settings(state=tmp_path), NOW, str, str)
+    at = target(expires_at=NOW + timedelta(days=60))
+    order = Order(
+        "r1", plan(fleet(), [judged("web-1", "expired"), judged("web-2", "expired")], at, NOW), fleet().limits
+    )
+    with closing(context.ledger):
+        context.ledger.begin_rollout("r1", "shop", "ann:1", to_json(order), NOW)
+        yield context
+
+
+def test_content_that_is_broken_keeps_nobody_from_a_rollout_under_way(tmp_path: Path) -> None:
+    """An abort is asked for by the name that was rolled; a name that nobody ever rolled must be a fleet's."""
+    fleets = tmp_path / "content/pipelines/fleets"
+    fleets.mkdir(parents=True)
+    (fleets / "other.toml").write_text("garbage = [")
+    (tmp_path / "state").mkdir()
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
+    context = Context(settings, NOW, str, str)
+    with closing(context.ledger):
+        context.ledger.begin_rollout("r1", "shop", "ann", {}, NOW)
+        require_known(context, "shop")
+        with pytest.raises(ContentError, match="not TOML"):
+            require_known(context, "shpo")
+        (fleets / "other.toml").unlink()
+        with pytest.raises(ContentError, match="no fleet is called shpo"):
+            require_known(context, "shpo")
+
+
+@pytest.mark.parametrize("stage", list(RolloutStage))
+def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage: RolloutStage) -> None:
+    """Given before, it would be written down and have no effect."""
+    state = RolloutState("r1", "shop", "shop:2", NOW, 1, stage)
+    seen: Any = SimpleNamespace(row=SimpleNamespace(id="r1", fleet="shop"), state=state)
+    if stage in ("baking", "approval", "paused"):
+        return refuse_unasked(seen)
+    with pytest.raises(RefusedError, match=f"r1 is {stage}: nothing of it waits for approval yet"):
+        refuse_unasked(seen)
+    return None
+
+
+def test_a_carrier_that_has_died_carries_nothing(context: Context) -> None:
+    """Its lease lasts on for a minute; its lock on the engine has gone with it."""
+    url = engine_url(context.settings.database_url, "shop")
+    assert not newest(context, "shop").carried
+    with locks(url, "worker"):
+        assert not newest(context, "shop").carried, "the engine is at work for nobody's lease"
+        lease = context.ledger.acquire_lease(ANN, timedelta(minutes=1))
+        assert newest(context, "shop").carried
+    assert not newest(context, "shop").carried
+    assert newest(context, "shop").lease == lease
+
+
+def test_a_carrier_that_sleeps_through_its_lease_carries_the_rollout_still(context: Context) -> None:
+    """It has its lock, and goes on when it wakes; on a SQLite file nobody else can meanwhile."""
+    context.ledger.acquire_lease(ANN, ENDED)
+    with locks(engine_url(context.settings.database_url, "shop"), "worker"):
+        assert newest(context, "shop").carried
+
+
+def test_where_no_lock_can_be_asked_the_lease_tells(context: Context) -> None:
+    """As on PostgreSQL, or where the lock is another user's."""
+    context.ledger.acquire_lease(ANN, timedelta(minutes=1))
+    (context.settings.state_dir / "engine-shop.sqlite.lock").mkdir()
+    assert newest(context, "shop").carried
+    context.ledger.renew_lease(ANN, ENDED)
+    assert not newest(context, "shop").carried
+
+
+def test_a_rollout_that_goes_back_is_done_where_members_are_back(context: Context) -> None:
+    """It comes from the replacement; who still runs that is left to do, who was never replaced is none of it."""
+    seen = newest(context, "shop")
+    replaced = replace(seen.members[0], phase=Phase.NEW, pinned="r.example/nginx@sha256:old")
+    going_back(context, replaced)
+
+    def shown() -> list[str]:
+        found = status("shop", context)
+        assert isinstance(found, StatusOutput)
+        return lines(found, NOW)
+
+    assert shown()[1].startswith("back from r.example/nginx (sha256:")
+    assert shown()[3].endswith(" 0 of 1")
+    context.ledger.save_member("r1-back", replaced.id, to_json(replace(replaced, phase=Phase.OLD)))
+    assert shown()[3].endswith(" 1 of 1")
+
+
+def test_groups_that_go_back_are_told_so_too(context: Context) -> None:
+    """They stand in the order beside members."""
+    steps = (GroupStep(Group(SHOP, "shop", 4, 4), pacing(fleet().limits, 4, 4)),)
+    there = Order("g1", replace(nothing(fleet(), target()), groups=steps), fleet().limits)
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    for one in (there, replace(there, rollout="g1-back", back=(MemberState(SHOP, "shop"),))):
+        context.ledger.begin_rollout(one.rollout, "shop", "ann:1", to_json(one), NOW)
+        seen = newest(context, "shop")
+        assert (seen.back, seen.waves, [member.name for member in seen.members]) == (bool(one.back), 1, ["shop"])
+        context.ledger.save_rollout(one.rollout, None, NOW, is_open=False)
+
+
+@pytest.mark.parametrize("part", ["all", "back"])
+def test_a_rollout_of_groups_alone_that_an_older_version_made_can_be_read_and_go_back(
+    context: Context, part: str
+) -> None:
+    """It had another order, with the pin of each group in it, and was told of group by group."""
+    limits, pin = to_json(fleet().limits), '{"version": 3}'
+    group, pace = to_json(Group(SHOP, "shop", 4, 4)), to_json(pacing(fleet().limits, 4, 4))
+    one = {"rollout": "g1", "fleet": "shop", "group": group, "target": to_json(target()), "pacing": pace,
+           "limits": limits, "part": part, "pinned": pin if part == "back" else ""}  # fmt: skip
+    order = {"rollout": "g1", "fleet": "shop", "target": to_json(target()), "limits": limits, "groups": [one]}
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    context.ledger.begin_rollout("g1", "shop", "ann:1", order, NOW + timedelta(hours=1))
+    context.ledger.save_rollout("g1", None, NOW, is_open=False)
+    seen = newest(context, "shop")
+    assert (seen.back, seen.waves, seen.replacement) == (part == "back", 1, target().reference)
+    assert [(member.id, member.name) for member in seen.members] == [(SHOP, "shop")]
+    context.ledger.save_member("g1", SHOP, to_json(MemberState(SHOP, "shop", Phase.NEW, pinned=pin)))
+    back = order_back(newest(context, "shop"))
+    assert (back.rollout, [one.pinned for one in back.back], len(back.plan.groups)) == ("g1-back", [pin], 1)
+
+
+def test_what_a_group_ran_before_is_told_in_words() -> None:
+    """Its pin is JSON; a member's is the reference of an image."""
+    assert MemberState("a", "a", pinned='{"template": "lt-1", "version": 3}').before == "template lt-1, version 3"
+    assert MemberState("b", "b", pinned="r/nginx@sha256:old").before == "r/nginx@sha256:old"
+
+
+def going_back(context: Context, *members: MemberState) -> None:
+    """The rollout is over, and these members go back."""
+    order = newest(context, "shop").order
+    assert isinstance(order, Order)
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    context.ledger.begin_rollout(
+        "r1-back", "shop", "ann:1", to_json(replace(order, rollout="r1-back", back=members)), NOW
+    )
+    for one in members:
+        context.ledger.save_member("r1-back", one.id, to_json(one))
+
+
+def test_a_rollback_names_whom_it_would_bring_back(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under way also whose old one is kept; where nobody of one that is over can go back, it offers nothing."""
+    serving = replace(newest(context, "shop").members[0], phase=Phase.SERVING, pinned="r.example/nginx@sha256:old")
+    context.ledger.save_member("r1", serving.id, to_json(serving))
+    assert roll_back("shop", "", apply=False, context=context) == 0
+    shown = capsys.readouterr()
+    assert "r.example/nginx@sha256:old" in shown.out
+    assert "roll.rollback shop --apply" in shown.err
+    going_back(context, replace(serving, phase=Phase.OLD))
+    context.ledger.save_rollout("r1-back", None, NOW, is_open=False)
+    for apply in (False, True):
+        with pytest.raises(RefusedError, match="r1-back has nothing that could go back"):
+            roll_back("shop", "", apply=apply, context=context)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_rollback_to_what_was_revoked_needs_a_reason(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `image.rollback` does; the reason is in the history of the rollout. What is only old needs none."""
+
+    @contextmanager
+    def fleet_session(*_: Any) -> Iterator[None]:
+        yield None
+
+    ended = SimpleNamespace(members=(), state=SimpleNamespace(failure=""))
+    monkeypatch.setattr(rollout, "fleet_session", fleet_session)
+    monkeypatch.setattr(rollout, "back", lambda *_: ended)
+    old = f"sha256:{7:064x}"
+    new = replace(newest(context, "shop").members[0], phase=Phase.NEW, pinned=f"r.example/nginx@{old}")
+    context.ledger.save_member("r1", new.id, to_json(new))
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    context.ledger.record_release(
+        Release("nginx", "r.example/nginx", old, f"sha256:{8:064x}", "", "", "", NOW, NOW, NOW)
+    )
+    assert roll_back("shop", "", apply=True, context=context) == 0
+    context.ledger.revoke(old, "a back door", NOW)
+    with pytest.raises(RefusedError, match="of shop would go back to what was revoked") as error:
+        roll_back("shop", "", apply=True, context=context)
+    assert error.value.evidence.endswith("was revoked: a back door")
+    assert roll_back("shop", "the new one loses data", apply=True, context=context) == 0
+    assert [line.detail for line in told(context, "shop", "r1")] == ["the new one loses data"]
+
+
+def test_the_history_of_a_fleet_is_none_of_another(context: Context) -> None:
+    """Whoever takes a rollout for another fleet's is told whose it is."""
+    context.ledger.audit(NOW, "ann", "step: swap web-1", "r1")
+    assert [line.action for line in told(context, "shop", "r1")] == ["step: swap web-1"]
+    for fleet_name, named, whose in (("web", "r1", "shop"), ("shop", "r2", "shop")):
+        with pytest.raises(RefusedError, match=f"no rollout {named} of {fleet_name}") as refused:
+            told(context, fleet_name, named)
+        assert f"roll.history {whose} lists" in str(refused.value.hint)

@@ -1,0 +1,128 @@
+"""The demo, really run: no request is lost, and nothing of it is left behind, not even where it was killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+import requests
+
+from hardening.foundation.settings import Settings
+from images.engine import engine, images_named
+from pipelines.contract import DemoOutput
+from pipelines.demo import web_service
+from pipelines.demo.flow import _close
+from pipelines.host import embedded_registry
+from tests.support.loop import Goldsmith, kill_when, processes, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry")]
+
+
+class Stage:
+    """A machine on which demos run, and what they have left on it."""
+
+    def __init__(self, folder: Path, docker_host: str) -> None:
+        self.docker_host, self.inv = docker_host, Goldsmith(folder / "state", docker_host)
+        self.state = folder / "state/demo"
+
+    def running(self) -> set[str]:
+        """The names of containers that carry the demo's label, running ones or not."""
+        found = engine(self.docker_host).api.containers(all=True, filters={"label": web_service.LABEL})
+        return {str(one["Names"][0]).lstrip("/") for one in found}
+
+    def registry(self) -> str:
+        return embedded_registry.known_address(Settings(state=self.state))
+
+    def left(self, registry: str) -> list[object]:
+        """Everything that a demo with this registry has on the machine, but its report."""
+        client = engine(self.docker_host)
+        networks = client.networks.list(filters={"label": web_service.LABEL})
+        images = images_named(self.docker_host, f"{registry}/*")
+        return [
+            *self.running(), *networks, *images, *processes("docker-registry", str(self.state)),
+            *([self.state] if self.state.exists() else []),
+        ]  # fmt: skip
+
+    def building(self) -> bool:
+        """Whether a build has its temporary tree."""
+        return any((self.state / "work").glob("*/*"))
+
+    def clean(self) -> None:
+        """What a failed test leaves."""
+        registry = self.registry()
+        web_service.clean(self.docker_host)
+        if registry:
+            web_service.forget_images(self.docker_host, registry)
+        embedded_registry.stop(Settings(state=self.state))
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterator[Stage]:
+    made = Stage(tmp_path_factory.mktemp("demo"), docker_host)
+    try:
+        yield made
+    finally:
+        made.clean()
+
+
+def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_says(stage: Stage) -> None:
+    """Counted, not claimed; the page answers, from a registry that runs. A second demo at the same time is refused."""
+    demo = stage.inv.start("demo", "--keep", "--json", output=PIPE)
+    until(stage.registry, "a registry")
+    second = stage.inv("demo", "--json")
+    assert (second.code, second.out) == (3, "")
+    out, err = demo.communicate()
+    assert demo.returncode == 0, err
+    said = json.loads(out)
+    assert said["failed"] == 0
+    assert said["requests"] > 100
+    report = Path(said["report"]).read_text()
+    for word in ("demo-web", "goldsmith-demo-web", "replaced", "judged by a sample"):
+        assert word in report
+    assert requests.get(said["kept_at"], timeout=600).text.strip().endswith("release two")
+    assert {web_service.WEB, web_service.PROXY} <= stage.running()
+    assert requests.get(f"http://{stage.registry().partition('/')[0]}/v2/", timeout=600).status_code == 401
+
+
+def test_the_next_demo_removes_what_was_kept_and_all_that_a_killed_one_left(stage: Stage) -> None:
+    """kill -9 while its service runs; the next one is stopped by Ctrl-C while it builds, and leaves nothing either."""
+    kept = stage.registry()
+    killed = stage.inv.start("demo")
+    until(lambda: stage.registry() != kept, "the kept one's end")
+    assert not stage.running()
+    kill_when(killed, lambda: {web_service.WEB, web_service.PROXY} <= stage.running(), "a service")
+    registry = stage.registry()
+    assert len(stage.left(registry)) > 5
+    demo = stage.inv.start("demo")
+    until(lambda: not stage.registry() and stage.building(), "the next demo builds")
+    assert stage.left(registry) == [stage.state]
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(600) != 0
+    assert [*stage.left(registry), *stage.left(kept)] == []
+    assert processes(str(stage.state)) == []
+
+
+def test_it_closes_with_what_was_lost_and_what_removes_what_it_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing is kept, nothing runs."""
+    shown = DemoOutput(seconds=90, requests=1500, failed=0, slowest_seconds=0.1, report="/r.html", kept_at="")
+    _close(shown)
+    assert "found, replaced, 1500 requests, none lost.\nThe report: /r.html\nNothing of it" in capsys.readouterr().out
+    _close(shown.model_copy(update={"failed": 2, "kept_at": "http://127.0.0.1:1/"}))
+    said = capsys.readouterr().out
+    assert "1500 requests, 2 LOST." in said
+    assert "still runs at http://127.0.0.1:1/; the next ./goldsmith demo removes it." in said
+
+
+def test_keep_keeps_and_nothing_else_does(stage: Stage) -> None:
+    """Also where the demo fails on the way, as without a mirror: exit code 4."""
+    broken = stage.inv.with_(packages__mirror="http://127.0.0.1:9/debian")
+    assert broken("demo").code == 4
+    assert not stage.state.exists()
+    assert broken("demo", "--keep").code == 4
+    assert stage.state.exists()

@@ -1,0 +1,129 @@
+"""Rollouts of Docker fleets on the durable engine, for tests; and a process that carries one and dies at every point.
+
+`python -m tests.support.rolling FOLDER` executes what FOLDER/run.json says, in one process after the other: each kills
+itself at the first point that FOLDER/died does not name yet, before a step or after a call that changes something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from images.documents import from_json, to_json
+from pipelines.durable.dbos import Worker
+from pipelines.fleet.docker.inventory import together
+from pipelines.fleet.docker.members import DockerFleet
+from pipelines.fleet.members import Member, ReplacementImage
+from pipelines.fleet.model import Fleet
+from pipelines.rollout.flow import ROLLOUT, flows
+from pipelines.rollout.orders import Judge, MemberOrder, World
+from pipelines.rollout.state import RolloutOutcome
+from tests.simulation.ledger import Ledger, SimulatedJournal
+
+MUTATING = (
+    "create_container_from_config", "start", "stop", "rename", "remove_container", "update_container",
+    "connect_container_to_network", "disconnect_container_from_network",
+)  # fmt: skip
+
+
+class Unchanged(Judge):
+    """Nothing has changed since the plan was made."""
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        return ""
+
+    def refuse(self, target: ReplacementImage) -> None:
+        return None
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        return ()
+
+
+@contextmanager
+def carried(members: DockerFleet, folder: Path) -> Iterator[Worker]:
+    """A process that carries rollouts of these members, kept in a folder."""
+    journal = SimulatedJournal(Ledger(holder="tests"), "tests")
+    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC), together)
+    with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(world)) as worker:
+        yield worker
+
+
+class Deaths:
+    """The points at which a process dies once: those that the file names are behind us."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.behind = set(file.read_text().splitlines()) if file.exists() else set()
+        self.step = ""
+
+    def reach(self, point: str) -> None:
+        """Die here, unless one before us already has."""
+        if point not in self.behind:
+            with self.file.open("a") as file:
+                file.write(f"{point}\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def after(self, call: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, and death between it and its record."""
+
+        def called(*words: Any, **more: Any) -> Any:
+            answer = real(*words, **more)
+            self.reach(f"in {self.step}: after {call}")
+            return answer
+
+        return called
+
+    def before(self, step: str, attempt: Callable[[], Any]) -> Callable[[], Any]:
+        """The step, and death between the record of the last one and this one's effect."""
+
+        def act() -> Any:
+            self.step = step
+            self.reach(f"before {step}")
+            return attempt()
+
+        return act
+
+
+def main(folder: Path) -> None:
+    """Carry the rollout, and die at the next point."""
+    from pipelines.durable.dbos import queue
+    from pipelines.rollout import steps
+
+    given = json.loads((folder / "run.json").read_text())
+    deaths = Deaths(folder / "died")
+    queue.ATTEMPTS = 1_000_000  # who dies so often is given up, and should be; not here
+    tried = steps.StepRunner._tried
+
+    async def dying(runner: steps.StepRunner, name: str, attempt: Callable[[], Any], tries: int) -> Any:
+        return await tried(runner, name, deaths.before(name, attempt), tries)
+
+    steps.StepRunner._tried = dying  # type: ignore[method-assign]
+    with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
+        for call in MUTATING:
+            setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
+        with carried(members, folder) as worker:
+            outcome = from_json(RolloutOutcome, worker.execute(ROLLOUT, "r1", given["order"]))
+    (folder / "outcome.json").write_text(json.dumps(to_json(outcome)))
+
+
+def one_after_the_other(folder: Path) -> int:
+    """Processes until one does not kill itself; its exit status."""
+    status = int(signal.SIGKILL)
+    while status == signal.SIGKILL:
+        child = os.fork()
+        if child == 0:
+            main(folder)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(one_after_the_other(Path(sys.argv[1])))

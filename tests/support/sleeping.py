@@ -1,0 +1,178 @@
+"""A process that rolls a fleet of files through the real lease, lock and engine; to be suspended by tests.
+
+`python -m tests.support.sleeping DATABASE FOLDER [HOURS]` executes the one rollout of the fleet in FOLDER to its end.
+Its clock is so many HOURS ahead. What it does waits until FOLDER/well exists: until then no new instance is healthy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.settings import Settings
+from images.context import Context
+from pipelines.fleet.members import Key, Member, Read, ReplacementImage, Seen
+from pipelines.fleet.port import MemberFleet
+from pipelines.rollout import executor
+from pipelines.rollout.orders import Order
+from pipelines.rollout.plan import plan
+from pipelines.rollout.session import FleetSession
+from tests.support.fleets import NOW, fleet, judged, target
+from tests.support.rolling import Unchanged
+
+FLEET = fleet(bake_time="0s", min_healthy_time="1s", settle="0s", drain="0s")
+NAMES = ("web-1", "web-2")
+ROLLOUT = "r1"
+CLOCKED = (
+    "images.ledger.leases",
+    *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "store")),
+)
+
+
+class FileFleet(MemberFleet):
+    """Members in a file that several processes share; each effect is a line of another one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder / "members.json"
+
+    def lay_out(self) -> None:
+        """The members before the rollout."""
+        ours = (judged(name).member for name in NAMES)
+        self._file.write_text(json.dumps({one.id: {one.handle: one.name} for one in ours}))
+
+    @property
+    def images(self) -> dict[str, str]:
+        """Which instance has each name."""
+        boxes = [box for boxes in json.loads(self._file.read_text()).values() for box in boxes.items()]
+        return {name: handle for handle, name in boxes}
+
+    @property
+    def effects(self) -> list[str]:
+        """What was done, in order."""
+        file = self.folder / "effects"
+        return file.read_text().splitlines() if file.exists() else []
+
+    @contextmanager
+    def _changed(self, effect: str, key: Key) -> Iterator[dict[str, str]]:
+        with FileLock(self.folder / "lock"):
+            members = json.loads(self._file.read_text())
+            before = json.dumps(members)
+            yield members[key.member]
+            if json.dumps(members) != before:
+                self._file.write_text(json.dumps(members))
+                with (self.folder / "effects").open("a") as sink:
+                    sink.write(f"{effect} {key.name}\n")
+
+    def describe(self) -> tuple[Member, ...]:
+        return tuple(judged(name).member for name in NAMES)
+
+    def find(self, member: str) -> Member | None:
+        return next((one for one in self.describe() if one.id == member), None)
+
+    def prepare(self, target: ReplacementImage) -> None:
+        return None
+
+    def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
+        with self._changed("create", key) as boxes:
+            boxes.setdefault(f"new-{key.name}", key.new_name)
+
+    def start(self, key: Key) -> None:
+        return None
+
+    def read(self, key: Key) -> Read:
+        well = (self.folder / "well").exists()
+        return Read(well, "answers" if well else "is not up yet")
+
+    def read_old(self, key: Key) -> Read:
+        return Read(True, "answers")
+
+    def expose(self, key: Key) -> None:
+        return None
+
+    def retire(self, key: Key, drain: timedelta) -> None:
+        return None
+
+    def swap(self, key: Key) -> None:
+        with self._changed("swap", key) as boxes:
+            boxes.update({key.old: key.old_name} if key.old in boxes else {})
+            boxes[f"new-{key.name}"] = key.name
+
+    def remove_old(self, key: Key) -> None:
+        with self._changed("remove", key) as boxes:
+            boxes.pop(key.old, None)
+
+    def revive(self, key: Key) -> None:
+        raise AssertionError("nothing goes back here")
+
+    def discard(self, key: Key) -> None:
+        raise AssertionError("nothing goes back here")
+
+    def differences(self, key: Key) -> tuple[str, ...]:
+        return ()
+
+    def log(self, key: Key) -> str:
+        return ""
+
+
+def desk_on(context: Context, folder: Path) -> FleetSession:
+    """The fleet of files, to be rolled."""
+    members = FileFleet(folder)
+    return FleetSession(FLEET, context, members, lambda: NOW, "", no_look, lambda: Seen(members.describe()))
+
+
+def no_look(*_: Any) -> Any:
+    raise AssertionError("nothing is judged here")
+
+
+def order() -> Order:
+    """The rollout of both members, one after the other."""
+    made = plan(FLEET, [judged(name, "expired") for name in NAMES], target(29), NOW)
+    return Order(ROLLOUT, made, FLEET.limits)
+
+
+class Ahead(datetime):
+    """A clock that is wrong."""
+
+    hours = 0
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Ahead:
+        return super().now(tz) + timedelta(hours=cls.hours)
+
+
+def set_clock_ahead(hours: int) -> None:
+    """Everything of ours that has to do with leases reads a wrong clock."""
+    Ahead.hours = hours
+    for name in CLOCKED:
+        if hasattr(module := import_module(name), "datetime"):
+            module.datetime = Ahead  # type: ignore[attr-defined]
+
+
+def main(database: str, folder: str, hours: str = "0") -> int:
+    """Carry the rollout; the exit code is Goldsmith's."""
+    if int(hours):
+        set_clock_ahead(int(hours))
+    executor.RENEW_SECONDS = 2.0
+    executor.PresentJudge = lambda _at: Unchanged()  # type: ignore[assignment,misc]
+    settings = Settings(state=Path(folder), database=database)
+    context = Context(settings, datetime.now(UTC), str, str)
+    try:
+        outcome = executor.execute(desk_on(context, Path(folder)), order())
+    except GoldsmithError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 3 if outcome.state.failure else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
