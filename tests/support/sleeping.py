@@ -34,7 +34,7 @@ NAMES = ("web-1", "web-2")
 ROLLOUT = "r1"
 CLOCKED = (
     "images.ledger.leases",
-    *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "store")),
+    *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "rollout_store")),
 )
 
 
