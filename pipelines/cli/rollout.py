@@ -133,8 +133,11 @@ def roll_fleet(
 
 
 def approve(fleet: str, file: str, reason: str = "", context: Context | None = None) -> None:
-    """Approve the plan in `file`, as somebody else than who made it. Raises RefusedError where that is not so."""
-    approve_plan(context or image_context(), fleet, Path(file), reason)
+    """Approve the plan in `file`, and say what it does. Raises RefusedError where this user made it."""
+    context = context or image_context()
+    approve_plan(context, fleet, Path(file), reason)
+    made = roll_output(read_plan(Path(file)).plan)
+    print_text([f"{made.fleet} to {made.replacement}", *heading(made)])
 
 
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:

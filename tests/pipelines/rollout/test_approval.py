@@ -15,6 +15,7 @@ import pytest
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import to_json
 from images.ledger import Ledger
+from pipelines.cli.rollout import approve
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout import auto
 from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, read_plan, told
@@ -84,6 +85,16 @@ def test_a_second_person_approves_and_one_rollout_begins_by_it(ledger: Ledger, t
         begin(ledger, made, "r2")
     with pytest.raises(RefusedError, match="the rollout r1 has used this plan already"):
         approve_plan(by(ledger, "carl@there"), "web", file)
+
+
+def test_who_approves_reads_what(ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A digest alone tells a person nothing."""
+    made, file = filed(ledger, tmp_path)
+    approve("web", str(file), context=by(ledger, "bob@there"))
+    said = capsys.readouterr()
+    assert f"web to {made.plan.target.reference}" in " ".join(said.out.split())
+    assert "4 members in " in said.out
+    assert f"approved: {digest(made)}" in said.err
 
 
 @pytest.mark.parametrize("actor", ["ann@here", "ann@elsewhere", "root (sudo by ann)@here"])
