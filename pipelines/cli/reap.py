@@ -94,7 +94,7 @@ def _done(source: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime,
 
 
 def reap_rollouts(*, apply: bool) -> list[ReapLine]:
-    """What rollouts left in all regions_of of the fleets, and what becomes of it."""
+    """The orphans of rollouts in all places of the fleets, and what becomes of each."""
     context = image_context(looks=not apply)
     over = orphan_sources(context, lambda: fleet_host(context))
     return reap_lines(reap(over, context.ledger, clock(), context.actor, apply=apply), apply=apply)

@@ -265,6 +265,8 @@ def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
         return
     if roll.steps or roll.groups:
         _say_next(roll, file, as_owner=as_owner)
+    elif roll.skipped:
+        say("nothing to replace: every member that is out of policy is left alone, for the reasons above")
     else:
         say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
 

@@ -13,8 +13,8 @@ from hardening.foundation.durations import in_short
 from pipelines.contract import Line
 from pipelines.fleet.violations import Judged, named
 from pipelines.rollout.plan import GroupStep, Plan
-from pipelines.rollout.state import MemberState, Phase, RolloutOutcome
-from pipelines.rollout.status import MEANING
+from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutStage
+from pipelines.rollout.status import meaning
 from pipelines.rollout.waves import Wave
 
 
@@ -166,7 +166,7 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
             rule=step.rule,
             seconds=step.seconds,
             outcome=done[step.member.id].phase if step.member.id in done else "",
-            note=done[step.member.id].note if step.member.id in done else "",
+            note=done[step.member.id].said if step.member.id in done else "",
         )
         for number, wave in enumerate(plan.waves, start=1)
         for step in wave.steps
@@ -208,7 +208,7 @@ def _group(step: GroupStep, done: Mapping[str, MemberState]) -> GroupLine:
         cannot_roll=group.cannot_roll,
         runs=group.runs,
         outcome=ended.phase if ended else "",
-        note=ended.note if ended else "",
+        note=ended.said if ended else "",
     )
 
 
@@ -216,7 +216,7 @@ def ends(roll: RollOutput) -> str:
     """How many members and groups ended in which way, and who needs a person."""
     ended = {one.member: one.outcome for one in roll.steps} | {one.group: one.outcome for one in roll.groups}
     counts = Counter(ended.values())
-    said = [f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]]
+    said = [f"{counts[phase]} {meaning(phase, RolloutStage.ENDED)}" for phase in Phase if counts[phase]]
     failed = [one.rpartition("/")[2] for one, outcome in ended.items() if outcome == Phase.FAILED]
     return ", ".join(said) + (f": {', '.join(failed)}" if failed else "")
 
@@ -314,7 +314,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
 
 
 def _ended(outcome: Phase | Literal[""]) -> str:
-    return MEANING[outcome] if outcome else "planned"
+    return meaning(outcome, RolloutStage.ENDED) if outcome else "planned"
 
 
 def _shown_wave(wave: WaveLine) -> list[str]:

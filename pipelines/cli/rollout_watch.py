@@ -65,8 +65,7 @@ def _status(seen: View) -> StatusOutput:
         carried_by=seen.lease.owner if seen.lease and seen.carried else "",
         told=tuple(ToldLine(command=one.command, actor=one.actor, at=one.at) for one in seen.commands),
         members=tuple(
-            MemberStatus(member=one.id, name=one.name, state=one.phase, note=one.note or one.failure)
-            for one in seen.members
+            MemberStatus(member=one.id, name=one.name, state=one.phase, note=one.said) for one in seen.members
         ),
     )
 
@@ -202,4 +201,4 @@ def command(fleet: str, what: Command, reason: str = "") -> None:
     seen = tell(context, fleet, what, reason)
     say(f"{seen.row.id} was told to {what}")
     if not seen.carried:
-        say(f"nobody carries it at the moment: ./goldsmith roll.start {fleet} --apply goes on with it, and obeys")
+        say(f"no process is executing it: ./goldsmith roll.start {fleet} --apply continues it, and obeys")

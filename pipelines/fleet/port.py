@@ -22,7 +22,7 @@ class InProgressError(OutsideError):
 class MemberFleet(Protocol):
     """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none".
 
-    An effect that has to wait for longer than a moment raises UnderwayError, so that a person can stop the rollout
+    An effect that has to wait for longer than a moment raises InProgressError, so that a person can stop the rollout
     meanwhile.
     """
 

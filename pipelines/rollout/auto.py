@@ -47,9 +47,10 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     if outcome and outcome.state.failure:
         raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
     if outcome:
-        return _line(at, "rolled", f"{found}; {outcome.state.note}", outcome.state.id)
-    many = len(plan.names)
-    return _line(at, "planned", f"{found}; {many} would be replaced") if many else _line(at, "skipped", _left(plan))
+        return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}", outcome.state.id)
+    if many := len(plan.names):
+        return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}")
+    return _line(at, "skipped", _left(plan))
 
 
 def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
@@ -67,7 +68,7 @@ def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
         file.parent.mkdir(parents=True, exist_ok=True)
         file_plan(at.context, document, file)
         do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
-    detail = f"{found}; approval is required: {do}"
+    detail = f"{found}{_and_left(document.plan)}; approval is required: {do}"
     if apply:
         notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
     return _line(at, "waits", detail)
@@ -90,6 +91,11 @@ def _approved(at: FleetSession, file: Path) -> bool:
 
 def _left(plan: Plan) -> str:
     return "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
+
+
+def _and_left(plan: Plan) -> str:
+    """The same, after what is done with the others."""
+    return f"; left alone: {_left(plan)}" if plan.skipped else ""
 
 
 def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:

@@ -77,6 +77,11 @@ class MemberState:
     cause: Cause | None = None
 
     @property
+    def said(self) -> str:
+        """What a person should know of it: the note, else why it failed."""
+        return self.note or self.failure
+
+    @property
     def pin(self) -> GroupPin:
         """What a group ran before."""
         return from_json(GroupPin, json.loads(self.pinned))

@@ -20,6 +20,7 @@ MEANING = {
     Phase.SKIPPED: "left alone",
     Phase.FAILED: "needs a person",
 }
+NOT_BEGUN = "not begun"
 STAGES: dict[RolloutStage | Literal["begun"], str] = {
     RolloutStage.ROLLING: "replacing members",
     RolloutStage.WAITING: "waiting",
@@ -79,12 +80,12 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     heading = f"{status.fleet}: {status.rollout}"
     counts = Counter(member.state for member in status.members)
     said = [heading, towards(status.replacement, back=status.back), _stage(status), progress(status)]
-    said.append(", ".join(f"{counts[phase]} {MEANING[phase]}" for phase in Phase if counts[phase]))
+    said.append(", ".join(f"{counts[phase]} {meaning(phase, status.stage)}" for phase in Phase if counts[phase]))
     said.append(f"began {status.begun_at:%Y-%m-%d %H:%M} UTC, {'took' if status.ended_at else 'for'} {took}")
     said += [f"{one.actor} told it to {one.command} at {one.at:%H:%M:%S} UTC" for one in status.told]
     if status.stage != RolloutStage.ENDED:
-        again = f"nobody carries it; ./goldsmith roll.start {status.fleet} --apply goes on"
-        said.append(f"carried by {status.carried_by}" if status.carried_by else again)
+        again = f"no process is executing it; ./goldsmith roll.start {status.fleet} --apply continues it"
+        said.append(f"executed by {status.carried_by}" if status.carried_by else again)
     return said
 
 
@@ -112,7 +113,12 @@ def progress(status: StatusOutput) -> str:
 
 def rows(status: StatusOutput) -> list[list[str]]:
     """A row for each member."""
-    return [[member.name, MEANING[member.state], member.note] for member in status.members]
+    return [[member.name, meaning(member.state, status.stage), member.note] for member in status.members]
+
+
+def meaning(phase: Phase, stage: RolloutStage | Literal["begun"]) -> str:
+    """How a member is, in words: in a rollout that is over none waits any more."""
+    return NOT_BEGUN if (phase, stage) == (Phase.PLANNED, RolloutStage.ENDED) else MEANING[phase]
 
 
 def _stage(status: StatusOutput) -> str:

@@ -153,7 +153,7 @@ class StepRunner:
 
     async def _tried(self, name: str, attempt: Callable[[], object], tries: int) -> Json:
         """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
-        as long as UNDERWAY, that is a failure, and of failures there may be so many as there are `tries`.
+        as long as IN_PROGRESS, that is a failure, and of failures there may be so many as there are `tries`.
         """
         failed, waiting, backoff = 0, "", Backoff(self.engine, HELD)
         while True:

@@ -25,7 +25,7 @@ MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
 class RegionClient:
-    """One region of one account. What takes longer than a moment there is an UnderwayError, to be asked for again."""
+    """One region of one account. What takes longer than a moment there is an InProgressError, to be asked for again."""
 
     def __init__(self, clients: Clients, account: str, region: str) -> None:
         self.clients = clients
@@ -173,14 +173,14 @@ class RegionClient:
         self.until_state(instance, "running")
 
     def until_state(self, instance: str, wanted: str) -> Json:
-        """The instance once it is in that state. Raises GoneError, and UnderwayError while it is on its way."""
+        """The instance once it is in that state. Raises GoneError, and InProgressError while it is on its way."""
         found: Json = self.until(
             lambda: (one := self.need(instance))["State"]["Name"] == wanted and one, f"{instance} to be {wanted}"
         )
         return found
 
     def until(self, done: Callable[[], Any], what: str) -> Any:
-        """What `done` returns once it is true. Raises UnderwayError when that takes longer than a moment."""
+        """What `done` returns once it is true. Raises InProgressError when that takes longer than a moment."""
         try:
             return self.clients.until(done, what, within=MOMENT)
         except LateError:

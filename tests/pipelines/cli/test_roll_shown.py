@@ -10,7 +10,7 @@ import pytest
 
 from hardening.foundation.console import out
 from pipelines.cli.rollout import show_roll
-from pipelines.cli.rollout_output import RollOutput, heading, markdown, roll_output, wave_rows
+from pipelines.cli.rollout_output import RollOutput, SkipLine, heading, markdown, roll_output, wave_rows
 from pipelines.cli.rollout_watch import HistoryLine, print_history
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Fleet
@@ -125,10 +125,12 @@ def test_markdown_of_a_huge_fleet_stays_short_enough_for_a_forge() -> None:
 def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """A plan of a file is not carried out without it; where nobody violates, there is nothing to type."""
     nobody = roll_output(plan(fleet(), [judged("web-1")], target(), NOW))
+    alone = nobody.model_copy(update={"skipped": (SkipLine(member="web-2", why="protected"),)})
     for roll, file, said in (
         (planned(), "", "roll.start web --apply"),
         (planned(), "plan.json", "roll.start web --plan plan.json --apply"),
         (nobody, "", "nothing to replace; ./goldsmith fleet.check web shows why"),
+        (alone, "", "nothing to replace: every member that is out of policy is left alone"),
     ):
         show_roll(roll, as_json=False, file=file)
         assert said in capsys.readouterr().err
@@ -175,5 +177,5 @@ def test_a_rollout_that_failed_says_how_each_ended_and_not_that_all_went_back(
     said = capsys.readouterr().err
     assert "it failed: it fell ill" in said
     assert "went back" not in said
-    assert "r1 ended with 1 waiting, 1 replaced, 1 as it was, 1 needs a person: " in said
+    assert "r1 ended with 1 not begun, 1 replaced, 1 as it was, 1 needs a person: " in said
     assert said.rstrip().endswith(f": {ids[2].rpartition('/')[2]}")

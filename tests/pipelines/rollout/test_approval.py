@@ -20,7 +20,7 @@ from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout import auto
 from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, read_plan, told
 from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, as_then, digest, refuse_replanned, seal
-from pipelines.rollout.plan import plan
+from pipelines.rollout.plan import Skip, plan
 from pipelines.rollout.service import start
 from pipelines.wiring import person
 from tests.support.fleets import NOW, fleet, judged, target
@@ -251,6 +251,7 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     monkeypatch.setattr(auto, "notifier", lambda _settings: lambda _message: None)
     approve_plan(by(ledger, "bob@there"), "web", file)
     waits = auto._ask(night, "1 of 4 expired", apply=True)
+    assert "; left alone:" not in waits.detail
     assert (waits.outcome, "its plan is approved" in waits.detail, "roll.approve" in waits.detail) == (
         "waits", True, False,
     )  # fmt: skip
@@ -262,3 +263,6 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     night.same = moved
     assert "roll.approve" in auto._ask(night, "1 of 4 expired", apply=True).detail
     assert read_plan(file).made_by == "root@here"
+    alone = replace(made.plan, skipped=(Skip("a/b/c/web-9", "it is protected"),))
+    monkeypatch.setattr(auto, "plan_all", lambda *_, **_more: replace(made, plan=alone))
+    assert "1 of 4; left alone: web-9: it is protected; approval" in auto._ask(night, "1 of 4", apply=True).detail

@@ -30,7 +30,7 @@ from pipelines.rollout.plan import GroupStep, nothing, plan
 from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
-from pipelines.rollout.status import StatusOutput, lines
+from pipelines.rollout.status import StatusOutput, lines, meaning
 from tests.support.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -125,6 +125,18 @@ def test_a_rollout_that_goes_back_is_done_where_members_are_back(context: Contex
     assert shown()[3].endswith(" 0 of 1")
     context.ledger.save_member("r1-back", replaced.id, to_json(replace(replaced, phase=Phase.OLD)))
     assert shown()[3].endswith(" 1 of 1")
+
+
+def test_in_a_rollout_that_is_over_no_member_waits() -> None:
+    """Its turn never came, and never will; why it failed is told where no note is."""
+    assert [meaning(Phase.PLANNED, stage) for stage in (RolloutStage.ROLLING, RolloutStage.ENDED)] == [
+        "waiting",
+        "not begun",
+    ]
+    assert {meaning(phase, RolloutStage.ENDED) for phase in Phase if phase is not Phase.PLANNED} == {
+        meaning(phase, RolloutStage.ROLLING) for phase in Phase if phase is not Phase.PLANNED
+    }
+    assert MemberState("web-1", "web-1", failure="it is ill").said == "it is ill"
 
 
 def test_groups_that_go_back_are_told_so_too(context: Context) -> None:
