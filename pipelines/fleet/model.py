@@ -49,7 +49,7 @@ class Zones(StrEnum):
 
 
 class Approval(StrEnum):
-    """Whether an automated run may roll this fleet by itself."""
+    """Who may begin a rollout. `required`: a second person approves its plan first; `none`: anybody, the night too."""
 
     REQUIRED = "required"
     NONE = "none"

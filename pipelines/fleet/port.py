@@ -1,4 +1,8 @@
-"""The ports to fleets: members that we step one by one, and groups that a service rolls. Pure."""
+"""The ports to fleets: members that we step one by one, groups that a service rolls, and where images come from. Pure.
+
+Each kind of fleet implements MemberFleet (`docker/members.py`, `ec2/instances.py`) and ProvenancePort
+(`*/provenance.py`), and the port of `orphans.py`; DelegatedFleet only where a service rolls groups.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from hardening.foundation.errors import OutsideError
-from pipelines.fleet.members import Key, Member, Read, ReplacementImage
+from pipelines.fleet.members import Key, Member, Provenance, Read, ReplacementImage
 
 
 class GoneError(OutsideError):
@@ -179,3 +183,16 @@ class DelegatedFleet(Protocol):
         """Ask the service to bring the group back to what was pinned; returns when the request is accepted. Raises
         RefusedError where there is no way back.
         """
+
+
+class ProvenancePort(Protocol):
+    """Answers for one judging of one fleet. No answer is an error, never "unknown"."""
+
+    def of(self, member: Member) -> Provenance:
+        """What is known of the image that `member` runs."""
+
+    def target(self) -> ReplacementImage:
+        """What the fleet's members become, pinned. Raises ContentError where there is no such thing."""
+
+    def again(self, target: ReplacementImage) -> ReplacementImage:
+        """The same pinned replacement, as it is judged now."""

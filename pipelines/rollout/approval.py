@@ -62,7 +62,9 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
             hint=f"alone: ./goldsmith roll.start {fleet} --plan {file} --approve-as-owner --apply; the audit shows it",
         )
     if context.now >= document.expires_at:
-        raise RefusedError(f"this plan was good until {document.expires_at:%Y-%m-%d %H:%M} UTC", hint=_again(fleet))
+        raise RefusedError(
+            f"this plan was good until {document.expires_at:%Y-%m-%d %H:%M} UTC", hint=_hint_to_plan_again(fleet)
+        )
     if not context.ledger.approve_plan(known.digest, context.actor, context.now):
         _refuse_used(context.ledger.plan(known.digest) or known)
         raise RefusedError(
@@ -130,10 +132,12 @@ def told(line: ApprovedPlanRow) -> str:
 def _require_approved(context: Context, fleet: str, document: ApprovedPlan, *, planned: bool) -> None:
     """Raise RefusedError unless somebody else than its maker has approved this very plan."""
     if not planned:
-        raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_how(fleet))
+        raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_hint_to_plan(fleet))
     known = _known(context, document, fleet)
     if known.approved_at is None or person(known.approved_by) == person(known.made_by):
-        raise RefusedError(f"no second person has approved this plan, made by {known.made_by}", hint=_approve(fleet))
+        raise RefusedError(
+            f"no second person has approved this plan, made by {known.made_by}", hint=_hint_to_approve(fleet)
+        )
 
 
 def _known(context: Context, document: ApprovedPlan, fleet: str) -> ApprovedPlanRow:
@@ -143,24 +147,26 @@ def _known(context: Context, document: ApprovedPlan, fleet: str) -> ApprovedPlan
     line = context.ledger.plan(digest(document))
     if line is None:
         raise RefusedError("this ledger knows no plan with that digest: it was made elsewhere, or changed since",
-                           hint=_again(fleet))  # fmt: skip
+                           hint=_hint_to_plan_again(fleet))  # fmt: skip
     return line
 
 
 def _refuse_used(line: ApprovedPlanRow) -> None:
     if line.rollout:
-        raise RefusedError(f"the rollout {line.rollout} has used this plan already", hint=_again(line.fleet))
+        raise RefusedError(
+            f"the rollout {line.rollout} has used this plan already", hint=_hint_to_plan_again(line.fleet)
+        )
 
 
-def _again(fleet: str) -> str:
+def _hint_to_plan_again(fleet: str) -> str:
     return f"./goldsmith roll.plan {fleet} --output FILE makes one"
 
 
-def _how(fleet: str) -> str:
-    return f"write the plan with ./goldsmith roll.plan {fleet} --output FILE; {_approve(fleet)}"
+def _hint_to_plan(fleet: str) -> str:
+    return f"write the plan with ./goldsmith roll.plan {fleet} --output FILE; {_hint_to_approve(fleet)}"
 
 
-def _approve(fleet: str) -> str:
+def _hint_to_approve(fleet: str) -> str:
     return (
         f"another user types ./goldsmith roll.approve {fleet} --plan FILE, then ./goldsmith roll.start {fleet} "
         "--plan FILE --apply begins; who owns the fleet alone adds --approve-as-owner, which the audit shows"

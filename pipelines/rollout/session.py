@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Protocol
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.findings import Reason
@@ -25,9 +24,9 @@ from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.inventory import firing, regions_of
 from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen, Unread
+from pipelines.fleet.members import Member, Provenance, Seen, Unread
 from pipelines.fleet.model import Fleet, FleetKind, ReplacementStrategy
-from pipelines.fleet.port import MemberFleet
+from pipelines.fleet.port import DelegatedFleet, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import Judged, judge
 from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import ApprovedPlan, Present, as_then, refuse_moved, refuse_replanned, seal
@@ -37,19 +36,6 @@ from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
 UNREAD = "unread"
-
-
-class ProvenancePort(Protocol):
-    """Answers for one judging of one fleet. No answer is an error, never "unknown"."""
-
-    def of(self, member: Member) -> Provenance:
-        """What is known of the image that `member` runs."""
-
-    def target(self) -> ReplacementImage:
-        """What the fleet's members become, pinned. Raises ContentError where there is no such thing."""
-
-    def again(self, target: ReplacementImage) -> ReplacementImage:
-        """The same pinned replacement, as it is judged now."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ class FleetSession:
     source: str
     look: Callable[[tuple[Waiver, ...], datetime], ProvenancePort]
     seen: Callable[[], Seen]
-    groups: AutoScalingFleet | None = None
+    groups: DelegatedFleet | None = None
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
 
     def origins(self) -> ProvenancePort:
