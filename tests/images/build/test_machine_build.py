@@ -34,7 +34,7 @@ from images.scan.verify import verify
 from pipelines.cli.export import export_image
 from tests.images.build.test_build_flow import TOMORROW
 from tests.support.loop import Goldsmith, definition, kill_when, processes, until
-from tests.support.servers import NO_ENGINE, Exported, Workshop, fingerprint
+from tests.support.servers import NO_ENGINE, Exported, Workshop, fingerprint, left_by_build
 
 NEEDS = ("root", "mirror", "mmdebstrap", "systemd-repart", "ukify", "qemu-system-x86_64", "qemu-img")
 pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
@@ -123,7 +123,7 @@ def test_a_machine_is_kept_once_it_was_booted_scanned_and_judged(server: Goldsmi
     assert {"root=LABEL=root", "panic=30"} <= set(config["command_line"].split())
     log = (server.state / "logs/debian-server.console.log").read_text()
     assert ("login:" in log, log.count("Linux version"), "efi: EFI" in log) == (True, 3, True)
-    assert server.leftovers() == []
+    assert left_by_build(server) == []
 
 
 @pytest.mark.needs("oscap")

@@ -112,20 +112,21 @@ def test_the_static_image_runs_programs_and_has_no_shell(shipped: Engine, house:
     assert "65532" in (tree / "etc/passwd").read_text()
 
 
-def test_verify_checks_the_newest_artifact_again(house: Goldsmith) -> None:
+def test_verify_checks_the_newest_artifact_again(house: Goldsmith, tmp_path: Path) -> None:
     """Every control with its evidence, as JSON and as a table; one control alone by control.check."""
-    answer = house("image.verify", "debian-*", "--json")
+    inv = house.fork(tmp_path / "state")
+    answer = inv("image.verify", "debian-*", "--json")
     assert answer.code == 0, answer.err
     lines = answer.by_name()
     assert set(lines) == {"debian-base", "debian-static"}
     assert all(line["passed"] and len(line["checks"]) >= 16 for line in lines.values())
     assert all(check["evidence"] for line in lines.values() for check in line["checks"])
-    table = house("control.check", "debian-static", "--control", "no-shell")
+    table = inv("control.check", "debian-static", "--control", "no-shell")
     assert (table.code, "no-shell" in table.out) == (0, True)
-    wrong = house("control.check", "debian-static", "--control", "no-shel")
+    wrong = inv("control.check", "debian-static", "--control", "no-shel")
     assert (wrong.code, "container-static has no control no-shel" in wrong.err) == (2, True)
     assert "did you mean no-shell" in wrong.err
-    assert house.leftovers() == []
+    assert inv.leftovers() == []
 
 
 @pytest.mark.parametrize("left", [0, -1])
