@@ -425,7 +425,7 @@ def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) 
 
 @command(FLEET | REASON, "fleet")
 def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
-    """Let the rollout begin nothing more until it is resumed; who is half replaced is brought to a safe point."""
+    """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
     from pipelines.cli.rollout_watch import command
     from pipelines.rollout.ledger_journal import Command
 
@@ -465,7 +465,7 @@ def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
 
 @command(FLEET | REASON | APPLY, "fleet")
 def roll_rollback(c: Context, fleet: str, reason: str = "", apply: bool = False) -> int:
-    """Bring every member that the rollout has replaced back to exactly what it ran before."""
+    """Roll every member that the rollout has replaced back to the version it ran before."""
     from pipelines.cli.rollout import roll_back
 
     return roll_back(fleet, reason, apply=apply)

@@ -87,7 +87,7 @@ def _expired(case: Case) -> Reason | None:
     member, now = case.member, case.now
     if member.expires_at is None or now < member.expires_at:
         return None
-    why = "after its end nobody rebuilds or judges the image any more: fixes since then are missing"
+    why = "expired images are not rebuilt or scanned, so recent fixes are missing"
     what = f"{member.image or 'its image'} expired"
     return _reason(case, case.policy.running.expired, "expired", member.expires_at, what, why)
 
@@ -103,7 +103,7 @@ def _revoked(case: Case) -> Reason | None:
 
 def _unknown(case: Case) -> Reason:
     member, now = case.member, case.now
-    what = f"nobody knows where {member.image or 'its image'} comes from: no release of ours is found for it"
+    what = f"the origin of {member.image or 'its image'} is unknown: no release of ours is found for it"
     why = "an image without a known origin cannot be judged: it may be good or bad"
     fleet, _, name = case.subject.partition("/")
     todo = f"find its origin, or take it over on purpose: `./goldsmith roll.plan {fleet} --adopt {name}`"

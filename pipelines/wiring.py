@@ -30,7 +30,7 @@ def clock() -> datetime:
     try:
         return datetime.fromisoformat(moved).astimezone(UTC) if moved else datetime.now(UTC)
     except ValueError:
-        raise ContentError(f"no date: {moved}", key=MOVED, hint="such as 2027-01-31T12:00Z") from None
+        raise ContentError(f"invalid date: {moved}", key=MOVED, hint="such as 2027-01-31T12:00Z") from None
 
 
 def image_context(settings: Settings | None = None, policy: str = "", *, looks: bool = False) -> Context:

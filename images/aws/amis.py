@@ -190,7 +190,7 @@ def _available(cloud: Cloud, region: str, name: str) -> Ami | None:
     if found and found.state in {"failed", "error", "invalid"}:
         for line in cloud.made(region=region, kind="image", token=name):
             cloud.mark(line, state=GONE)
-        raise OutsideError(f"{found.where} failed: {found.state}", hint="publish again: it is made anew")
+        raise OutsideError(f"{found.where} failed: {found.state}", hint="publish again: it is made again")
     return found if found and found.state in {"available", "disabled"} else None
 
 

@@ -98,7 +98,7 @@ class Client:
             code, message = str(said.get("Code", "unknown")), str(said.get("Message", ""))
             raise from_code(self.permission(operation), self.account, self.region, code, message) from None
         except ParamValidationError as error:
-            raise UsageError(f"{self.service}:{operation} was asked wrongly", evidence=str(error)) from None
+            raise UsageError(f"{self.service}:{operation}: invalid request", evidence=str(error)) from None
         except (BotoCoreError, ResponseParserError) as error:
             raise self._outside(operation, error) from None
         return answer

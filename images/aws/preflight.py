@@ -40,7 +40,7 @@ def note_on_public_access(open_in: dict[str, tuple[str, ...]]) -> None:
     """Say where the account itself would not keep images from becoming public. Ours never do; a mistake might."""
     shown = [f"{region} ({', '.join(what)})" for region, what in sorted(open_in.items()) if what]
     if shown:
-        say(f"Block Public Access is off in {', '.join(shown)}: nothing but care keeps a mistake out there")
+        say(f"Block Public Access is off in {', '.join(shown)}: enable it to prevent accidental sharing")
 
 
 def refuse_taken_names(cloud: Cloud, release: Release) -> None:

@@ -212,7 +212,7 @@ def _completed(cloud: Cloud, line: Made) -> bool:
         raise OutsideError(
             f"the snapshot {line.resource} in {line.region} failed",
             evidence=(found or {}).get("StateMessage", "it is not there any more"),
-            hint="publish again: it is uploaded anew",
+            hint="publish again: it is uploaded again",
         )
     return bool(found["State"] == "completed")
 

@@ -102,10 +102,10 @@ class DefinitionValidator:
             )
         if there and not loaded.definition.is_mkosi:
             hint = 'say builder = "mkosi" in [machine] of image.toml, or take it away'
-            raise ContentError("nothing reads it", file=loaded.folder / MKOSI, hint=hint)
+            raise ContentError("unused", file=loaded.folder / MKOSI, hint=hint)
 
     def _require_smoke(self, loaded: LoadedDefinition, overlay: Overlay, waivers: Sequence[Waiver]) -> None:
-        """A check that reads how the image ran refuses one that names nothing to run; that is seen before the build."""
+        """Require `smoke` before the build where a control checks how the image ran."""
         if loaded.definition.smoke:
             return
         for check in overlay.checks:

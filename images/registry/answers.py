@@ -31,7 +31,7 @@ ANSWERS = (
     (
         CREDENTIALS,
         "the login for the registry {} cannot be read",
-        "install the credential helper that your login names, or log in anew: docker login {}",
+        "install the credential helper that your login names, or log in again: docker login {}",
     ),
     (
         DENIED,

@@ -185,7 +185,7 @@ class Limits(Content):
         if self.progress_deadline <= self.healthy_deadline:
             raise ValueError("progress_deadline must be longer than healthy_deadline, which ends each step before")
         if self.method is Method.SURGE and self.max_surge in (0, "0%"):
-            raise ValueError('max_surge 0 lets method "surge" replace nobody: raise it, or set method = "in_place"')
+            raise ValueError('max_surge 0 lets method "surge" replace no member: raise it, or set method = "in_place"')
         return self
 
     def unavailable(self, desired: int) -> int:

@@ -47,7 +47,7 @@ def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: d
     for number, order in enumerate(orders):
         bound = [cap for cap in holding if cap.binds(order.rule)]
         if any(taken[cap.name] >= cap.most for cap in bound):
-            why = f"the budgets of this moment allow nobody more who is {order.rule}"
+            why = f"budget exhausted for reason {order.rule}"
             return Admission(number, RolloutStage.WAITING, why, 0 if number else LONGEST_SLEEP.total_seconds())
         taken.update(cap.name for cap in bound)
     return Admission(len(orders))

@@ -98,13 +98,15 @@ def opened(text: str, file: str) -> ApprovedPlan:
             "not a rollout plan file", file=file, hint="./goldsmith roll.plan FLEET --output FILE"
         ) from None
     if form != FORM:
-        raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="plan anew")
+        raise ContentError(
+            f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="make a new plan"
+        )
     if actual != digest:
-        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="plan anew")
+        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="make a new plan")
     try:
         return from_json(ApprovedPlan, body)
     except ValidationError:
-        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="plan anew") from None
+        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="make a new plan") from None
 
 
 def refuse_moved(document: ApprovedPlan, present: Present) -> None:
@@ -162,7 +164,7 @@ def _refuse(document: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> Non
         raise RefusedError(
             f"the approved plan of {document.made_at:%Y-%m-%d %H:%M} UTC by {document.made_by} no longer fits",
             evidence="\n".join(reasons),
-            hint=f"plan anew and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE",
+            hint=f"make a new plan and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE",
         )
 
 
@@ -203,7 +205,7 @@ def _changed(planned: Mapping[str, str], present: Mapping[str, str]) -> Iterator
     yield from _some(sorted(planned.keys() - present.keys()), "is gone")
     yield from _some(sorted(present.keys() - planned.keys()), "is new")
     both = sorted(planned.keys() & present.keys())
-    yield from _some([member for member in both if planned[member] != present[member]], "was made anew since")
+    yield from _some([member for member in both if planned[member] != present[member]], "was recreated since")
 
 
 def _regrouped(document: ApprovedPlan, present: Present) -> Iterator[str]:

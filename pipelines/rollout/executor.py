@@ -87,7 +87,7 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
         at.context.ledger.audit(at.now(), at.context.actor, "roll", row.fleet, said)
     hint = (
         f"./goldsmith roll.status {at.fleet.name} shows how far each member came, ./goldsmith roll.reap what is left; "
-        f"then ./goldsmith roll.start {at.fleet.name} plans anew"
+        f"then ./goldsmith roll.start {at.fleet.name} makes a new plan"
     )
     return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
 

@@ -176,7 +176,7 @@ async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
         try:
             why = fewer(before, await count(rolling), rolling.members)
         except GoldsmithError as error:
-            why = f"nobody knows who serves at its end: {error}"
+            why = f"unknown who serves at its end: {error}"
         if not why:
             return
         await backoff.next()

@@ -45,7 +45,7 @@ def notifier(settings: Settings) -> Callable[[Message], None]:
             try:
                 tell(message.json)
             except GoldsmithError as error:
-                say(f"nobody was told that {message.rollout} {message.event}: {error.message}")
+                say(f"no notification that {message.rollout} {message.event}: {error.message}")
 
     return notify
 

@@ -147,7 +147,9 @@ def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
 def frozen(one: Judged, budgets: Sequence[Cap]) -> str:
     """Why a budget of nobody leaves this member alone; empty when none binds it."""
     rule = gravest(one.rules)
-    return next((f"{cap.name} allows nobody who is {rule}" for cap in budgets if not cap.most and cap.binds(rule)), "")
+    return next(
+        (f"{cap.name} allows no member that is {rule}" for cap in budgets if not cap.most and cap.binds(rule)), ""
+    )
 
 
 def not_yet(fleet: Fleet, one: Judged, now: datetime) -> str:

@@ -19,7 +19,7 @@ def refuse_target(fleet: Fleet, target: ReplacementImage, now: datetime) -> None
     golden, limits = target.golden, fleet.limits
     if golden is None:
         raise RefusedError(
-            f"nobody knows where the replacement {target.reference} comes from",
+            f"the origin of the replacement {target.reference} is unknown",
             hint="publish it, or build it on a golden image: unknown must not replace unknown",
         )
     if golden.revoked_at:
@@ -73,7 +73,7 @@ def refuse_nobody(adopt: Sequence[str], names: Sequence[str]) -> None:
     for glob in adopt:
         if glob != "all" and not any(fnmatchcase(name, glob) for name in names):
             raise RefusedError(
-                f"--adopt {glob}: nobody is called so", hint="./goldsmith fleet.scan FLEET lists who is there"
+                f"--adopt {glob}: no member matches", hint="./goldsmith fleet.scan FLEET lists who is there"
             )
 
 

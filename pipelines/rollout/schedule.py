@@ -113,7 +113,7 @@ def _held(limits: Limits, at: datetime) -> Hold | None:
     for number, budget in enumerate(limits.budgets):
         if budget.nodes in (0, "0%") and not budget.reasons and (span := _budget_span(budget, at)):
             until = None if span[1] == _NEVER else span[1]
-            return Hold(until, f"limits.budgets[{number}] allows nobody")
+            return Hold(until, f"limits.budgets[{number}] allows no member")
     return None
 
 

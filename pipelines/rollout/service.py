@@ -85,7 +85,7 @@ def order_back(view: View) -> Order:
     """The order that brings back what an ended rollout has replaced. Raises RefusedError where nothing can go back."""
     rollout, replaced = f"{view.row.id}{BACK}", can_go_back(view)
     if not replaced:
-        raise RefusedError(f"{view.row.id} has nothing that could go back", hint="all of it is as it was")
+        raise RefusedError(f"{view.row.id}: nothing to roll back", hint="every member runs what it ran before")
     return replace(view.order, rollout=rollout, back=replaced)
 
 
@@ -186,5 +186,5 @@ def _step(at: FleetSession, group: Group, rules: frozenset[str], when: datetime 
     limits = at.fleet.limits
     most = allowed(limits, group.desired, sorted(rules), when or at.now())
     if not most and group.desired:
-        raise RefusedError(f"the budgets of this moment allow nobody of {group.name}", hint="see limits.budgets")
+        raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
     return GroupStep(group, pacing(limits, group.desired, most))

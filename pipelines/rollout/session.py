@@ -191,7 +191,7 @@ def _unread(at: FleetSession, place: Unread, known: Member | None = None) -> Jud
         member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
     reason = Reason(
         rule=UNREAD, subject=f"{at.fleet.name}/{known.name if known else place.id}", enforcement=Enforcement.ENFORCE,
-        what=f"it could not be read: {place.why}", why="what nobody can see may be anything",
+        what=f"it could not be read: {place.why}", why="a place that cannot be read counts as non-compliant",
         todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
     )  # fmt: skip
     return Judged(member, Provenance(), (reason,))

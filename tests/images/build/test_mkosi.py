@@ -114,7 +114,7 @@ def test_what_mkosi_installs_is_said_in_one_place(also: str) -> None:
     ("text", "files", "told"),
     [
         (TEXT, {}, "m-mkosi/mkosi.conf: no such file"),
-        (TEXT.replace('builder = "mkosi"', ""), {"mkosi.conf": CONFIGURATION}, "m-mkosi/mkosi.conf: nothing reads it"),
+        (TEXT.replace('builder = "mkosi"', ""), {"mkosi.conf": CONFIGURATION}, "m-mkosi/mkosi.conf: unused"),
     ],
 )
 def test_a_configuration_without_a_builder_is_refused_and_a_builder_without_one(

@@ -163,7 +163,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(empty: Goldsmith, command:
 
 def test_a_wrong_setting_is_named(empty: Goldsmith) -> None:
     """From the environment as from the file."""
-    assert "GOLDSMITH_NOW: no date: soon" in refused(empty.with_(now="soon").here("image.list"), 2)
+    assert "GOLDSMITH_NOW: invalid date: soon" in refused(empty.with_(now="soon").here("image.list"), 2)
     assert "parallel" in refused(empty.with_(parallel="two").here("image.list"), 2)
     assert "platform" in refused(empty.with_(platform="linux/arm64").here("image.plan", "debian-static"), 2)
 

@@ -101,7 +101,7 @@ CHANGES: list[tuple[Callable[[], Present], list[str]]] = [
     (lambda: world([*MEMBERS, judged("web-9").member]), ["host/local/docker/web-9 is new"]),
     (
         lambda: world([replace(MEMBERS[0], handle="other"), *MEMBERS[1:]]),
-        ["host/local/docker/web-0 was made anew since"],
+        ["host/local/docker/web-0 was recreated since"],
     ),
     (lambda: world(to=target(8)), [f"the replacement was {target().reference} and is {target(8).reference}"]),
     (lambda: world(of=fleet(max_parallel=5)), ["the fleet's file: limits.max_parallel was 1 and is 5"]),
@@ -119,7 +119,7 @@ def test_a_world_that_has_moved_is_refused_with_what_differs(present: Callable[[
     assert all(part in line for part, line in zip(said, found, strict=True))
     with pytest.raises(RefusedError, match=r"no longer fits") as error:
         refuse_moved(document(), present())
-    assert "plan anew" in error.value.hint
+    assert "make a new plan" in error.value.hint
 
 
 def test_a_whole_fleet_made_anew_is_told_in_a_few_lines() -> None:
@@ -128,7 +128,7 @@ def test_a_whole_fleet_made_anew_is_told_in_a_few_lines() -> None:
     made = seal(plan(fleet(), many, target(), NOW), world([one.member for one in many]), "ana@host")
     found = compare(made, world([replace(one.member, handle="other") for one in many]))
     assert len(found) == 11
-    assert found[-1] == "and 20 more: was made anew since"
+    assert found[-1] == "and 20 more: was recreated since"
 
 
 def test_dates_of_members_and_releases_are_no_difference() -> None:

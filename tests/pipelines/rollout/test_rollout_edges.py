@@ -52,7 +52,7 @@ def test_a_plan_counts_the_budgets_of_the_moment_at_which_it_may_begin() -> None
     of = fleet(windows=night, budgets=[{"nodes": "100%"}, {"nodes": 0, "reasons": ["expired"], "windows": night}])
     made = plan(of, [judged("web-1", "expired")], target(), NOW)
     assert made.steps == ()
-    assert [skip.why for skip in made.skipped] == ["limits.budgets[1] allows nobody who is expired"]
+    assert [skip.why for skip in made.skipped] == ["limits.budgets[1] allows no member that is expired"]
 
 
 def test_canaries_of_several_zones_run_as_wide_as_every_zone_allows() -> None:

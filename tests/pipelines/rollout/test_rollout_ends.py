@@ -232,4 +232,4 @@ def test_a_fleet_that_cannot_be_read_at_the_end_is_no_success(monkeypatch: pytes
         one.estate.dark_until = 1e9
 
     monkeypatch.setattr(SimulatedFleet, "remove_old", last)
-    assert "nobody knows who serves at its end" in run.play().state.failure
+    assert "unknown who serves at its end" in run.play().state.failure

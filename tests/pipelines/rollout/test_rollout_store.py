@@ -201,7 +201,7 @@ def test_a_rollback_names_whom_it_would_bring_back(context: Context, capsys: pyt
     going_back(context, replace(serving, phase=Phase.OLD))
     context.ledger.save_rollout("r1-back", None, NOW, is_open=False)
     for apply in (False, True):
-        with pytest.raises(RefusedError, match="r1-back has nothing that could go back"):
+        with pytest.raises(RefusedError, match="r1-back: nothing to roll back"):
             roll_back("shop", "", apply=apply, context=context)
     assert capsys.readouterr() == ("", "")
 
