@@ -27,12 +27,20 @@ class DockerOrphanSource:
     def orphans(self) -> tuple[Orphan, ...]:
         """New ones that never became a member, and old ones that are kept."""
         with outside("listing containers", self.engine):
-            everything = [self.api.inspect_container(one["Id"]) for one in self.api.containers(all=True)]
+            listed = [self._inspected(one["Id"]) for one in self.api.containers(all=True)]
+        everything = [one for one in listed if one]
         took_over = {
             container_spec.name(one): (one["Config"].get("Labels") or {}).get(ROLLOUT, "") for one in everything
         }
         found = (self._leaving(one, took_over) for one in everything)
         return tuple(one for one in found if one)
+
+    def _inspected(self, container: str) -> dict[str, Any] | None:
+        """All about a container; None where it was removed since it was listed, be it anybody's."""
+        try:
+            return dict(self.api.inspect_container(container))
+        except docker.errors.NotFound:
+            return None
 
     def _leaving(self, container: dict[str, Any], took_over: dict[str, str]) -> Orphan | None:
         labels, name = container["Config"].get("Labels") or {}, container_spec.name(container)

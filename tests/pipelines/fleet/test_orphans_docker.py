@@ -13,6 +13,7 @@ from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.orphans import DockerOrphanSource
 from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
+from pipelines.fleet.orphans import ROLLOUT
 from tests.support.engines import busybox_image, engine
 from tests.support.fleets import fleet as fleet_with
 from tests.support.fleets import release
@@ -21,6 +22,18 @@ pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
+
+
+def test_a_container_that_goes_while_all_are_listed_is_none_of_them(docker_host: str) -> None:
+    """Other containers of the engine come and go at any moment."""
+    with engine(docker_host) as api:
+        busybox_image(api, "leavings-test:one", "one")
+        labels = {"goldsmith-test": "1", ROLLOUT: "left-1"}
+        made = api.create_container("leavings-test:one", name="left-x.left-1", labels=labels)
+        source = DockerOrphanSource(docker_host)
+        listed = [*source.api.containers(all=True), {"Id": "f" * 64}]
+        source.api.containers = lambda **_words: listed
+        assert made["Id"] in {one.id for one in source.orphans()}
 
 
 def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(docker_host: str, tmp_path: Path) -> None:
