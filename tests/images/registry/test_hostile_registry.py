@@ -309,14 +309,14 @@ from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
 from images.documents import from_bytes
 from images.registry.referrers import attached, read
-from images.registry.client import Registry
+from images.registry.client import RegistryClient
 from images.store.oci import Store
 from images.plan.upstream import Upstream
 from tests.support.hostile import costly_json
 
 address, state = sys.argv[1:]
 settings = Settings(state=Path(state), retry_for=timedelta(0))
-registry, web = Registry(address, settings), f"{address}/web"
+registry, web = RegistryClient(address, settings), f"{address}/web"
 many = costly_json(2_900_000)
 zero = f"sha256:{0:064x}"
 acts = [

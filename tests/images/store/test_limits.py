@@ -235,7 +235,7 @@ def test_a_package_is_weighed_before_it_is_unpacked(tmp_path: Path) -> None:
         deb = tmp_path / f"{name}.deb"
         subprocess.run(["dpkg-deb", "-Zzstd", "--build", str(tree), str(deb)], check=True, capture_output=True)
     build_steps.weigh([tmp_path / "small.deb"])
-    code = "from images.build import steps; build_steps.weigh([path])"
+    code = "from images.build import build_steps; build_steps.weigh([path])"
     said, peak = measured(code, tmp_path / "bomb.deb", tmp_path)
     assert "the package bomb.deb exceeds the limit layer.ratio" in said
     assert peak < MOST_MEMORY
