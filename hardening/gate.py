@@ -6,7 +6,7 @@ enforced reason stands unwaived. What was not evaluated is never a pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
 from hardening.running import RunningFacts, judge_member
 from hardening.scanner_quorum import counts, judges, outdated, unread
-from hardening.waivers import WaiverAnswer, about_check, about_finding, about_rule, answer, ended
+from hardening.waivers import About, WaiverAnswer, about_check, about_finding, about_rule, answer, ended
 
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
@@ -51,15 +51,10 @@ def judge_image(
         *_review(policy, now),
         *ended(waivers, subject, now.date()),
     ]
-    about = [(reason, about_rule(reason.rule)) for reason in own]
-    about += [
-        (_check(subject, result), about_check(result.control))
-        for result in checks or ()
-        if result.outcome in CHECK_BROKE
-    ]
-    about += [
-        (_dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding))
-        for finding in merge(findings)
+    about = [
+        *((reason, about_rule(reason.rule)) for reason in own),
+        *_of_checks(subject, checks or ()),
+        *_of_findings(policy, subject, reports, findings, now),
     ]
     settled = [
         _answered(reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in about
@@ -67,6 +62,21 @@ def judge_image(
     evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
+
+
+def _of_checks(subject: str, checks: Iterable[CheckResult]) -> Iterator[tuple[Reason, About]]:
+    """The reasons against checks that broke, each with what it is about."""
+    for result in checks:
+        if result.outcome in CHECK_BROKE:
+            yield _check(subject, result), about_check(result.control)
+
+
+def _of_findings(
+    policy: Policy, subject: str, reports: Sequence[ScanReport], findings: Sequence[Finding], now: datetime
+) -> Iterator[tuple[Reason, About]]:
+    """The reasons against findings, merged, each with what it is about."""
+    for finding in merge(findings):
+        yield _dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding)
 
 
 def _answered(reason: Reason, answered: WaiverAnswer) -> Reason:

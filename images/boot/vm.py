@@ -53,7 +53,7 @@ def accelerators() -> tuple[str, ...]:
 def _kvm_works() -> bool:
     """Whether KVM works. One that did not is not tried again for an hour: each try of a KVM that hangs costs 20 s."""
     broken = _runtime() / "goldsmith-kvm-is-broken"
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         if time.time() - broken.stat().st_mtime < BROKEN_SECONDS:
             return False
     if works("kvm"):

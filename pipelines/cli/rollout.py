@@ -134,9 +134,7 @@ def roll_fleet(
 
 def approve(fleet: str, file: str, reason: str = "", context: Context | None = None) -> None:
     """Approve the plan in `file`, and say what it does. Raises RefusedError where this user made it."""
-    context = context or image_context()
-    approve_plan(context, fleet, Path(file), reason)
-    made = roll_output(read_plan(Path(file)).plan)
+    made = roll_output(approve_plan(context or image_context(), fleet, Path(file), reason).plan)
     print_text([f"{made.fleet} to {made.replacement}", *heading(made)])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from hardening.foundation.console import say
@@ -52,8 +51,8 @@ def file_plan(context: Context, document: ApprovedPlan, file: Path) -> None:
     context.ledger.record_plan(line_of(document))
 
 
-def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> ApprovedPlanRow:
-    """Record that this user approves the plan in the file. Raises RefusedError where this is no second person."""
+def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> ApprovedPlan:
+    """Record that this user approves the plan in the file; that plan. Raises RefusedError for the user who made it."""
     document = read_plan(file)
     known = _known(context, document, fleet)
     if person(known.made_by) == person(context.actor):
@@ -72,7 +71,7 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
         )
     context.ledger.audit(context.now, context.actor, "approve plan", fleet, f"{told(known)}. {reason}".rstrip(". "))
     say(f"approved: {known.digest}; ./goldsmith roll.start {fleet} --plan {file} --apply carries it out")
-    return replace(known, approved_by=context.actor, approved_at=context.now)
+    return document
 
 
 @contextmanager

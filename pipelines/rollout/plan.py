@@ -98,14 +98,14 @@ def plan(
         refuse_implausible(fleet, judged, adopt)
     hold = refuse_standstill(fleet, now) if violating else None
     budgets = caps(fleet.limits, len(judged), hold.until if hold and hold.until else now)
-    fates = {
-        one.member.id: why_not(fleet, one, target, now, adopt)
-        or (not_yet(fleet, one, now) if automated else "")
-        or frozen(one, budgets)
-        for one in violating
-    }
-    rolled = [one for one in violating if not fates[one.member.id]]
-    refuse_surge(fleet, violating, fates)
+
+    def why_left(one: Judged) -> str:
+        waits = not_yet(fleet, one, now) if automated else ""
+        return why_not(fleet, one, target, now, adopt) or waits or frozen(one, budgets)
+
+    left = {one.member.id: why_left(one) for one in violating}
+    rolled = [one for one in violating if not left[one.member.id]]
+    refuse_surge(fleet, violating, left)
     room = Room(fleet.limits, len(judged), sum(one.member.healthy for one in judged), budgets)
     made = Plan(
         fleet=fleet.name,
@@ -114,7 +114,7 @@ def plan(
         desired=room.desired,
         floor=room.floor,
         waves=waves(_steps(fleet, rolled), room),
-        skipped=tuple(Skip(member, why) for member, why in fates.items() if why),
+        skipped=tuple(Skip(member, why) for member, why in left.items() if why),
         seconds=0,
         hold=hold if rolled else None,
         calls=calls(fleet, (one.member.id for one in rolled)),

@@ -178,8 +178,8 @@ class Worker:
         """Await `call`, which may act; parked for good where the process is leaving."""
         with self._changed:
             self._running_steps += not self._leaving
-            orphan = self._leaving
-        if orphan:
+            leaving = self._leaving
+        if leaving:
             await asyncio.Event().wait()
         try:
             return await call()

@@ -247,7 +247,7 @@ def test_rollouts_are_read_from_what_was_saved(tmp_path: Path) -> None:
     )
     context = Context(Settings(state=tmp_path, content=(tmp_path / "content",)), NOW, lambda: "", lambda: "")
     planned = plan(fleet(), [judged("web-1", "expired")], target(expires_at=NOW + timedelta(days=60)), NOW)
-    member = MemberState(planned.steps[0].member.id, "web-1", Phase.OLD, note="not healthy")
+    member = MemberState(planned.steps[0].member.id, "web-1", Phase.OLD, failure="not healthy")
     state = RolloutState("shop-1", "shop", "r", NOW, 1, RolloutStage.ENDED, failure="web-1 failed", ended_at=NOW + DAY)
     context.ledger.begin_rollout("shop-1", "shop", "here:1", to_json(Order("shop-1", planned, fleet().limits)), NOW)
     context.ledger.save_member("shop-1", member.id, to_json(member))

@@ -22,6 +22,7 @@ from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_p
 from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, as_then, digest, refuse_replanned, seal
 from pipelines.rollout.plan import Skip, plan
 from pipelines.rollout.service import start
+from pipelines.rollout.state import RolloutOutcome, RolloutStage, RolloutState
 from pipelines.wiring import person
 from tests.support.fleets import NOW, fleet, judged, target
 
@@ -266,3 +267,17 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     alone = replace(made.plan, skipped=(Skip("a/b/c/web-9", "it is protected"),))
     monkeypatch.setattr(auto, "plan_all", lambda *_, **_more: replace(made, plan=alone))
     assert "1 of 4; left alone: web-9: it is protected; approval" in auto._ask(night, "1 of 4", apply=True).detail
+
+
+@pytest.mark.parametrize(("apply", "outcome"), [(False, "planned"), (True, "rolled")])
+def test_what_an_automated_run_leaves_alone_is_told_beside_what_it_rolls(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, apply: bool, outcome: str
+) -> None:
+    """Its line is what a person reads in the morning."""
+    made = replace(document().plan, skipped=(Skip("a/b/c/web-9", "it is protected"),))
+    ended = RolloutOutcome(RolloutState("r1", "web", "r", NOW, 1, RolloutStage.ENDED, note="4 replaced"), ())
+    monkeypatch.setattr(auto, "check", lambda _at: KNOWN)
+    monkeypatch.setattr(auto, "start", lambda *_, **_more: (made, ended if apply else None))
+    open_to_all = fleet().model_copy(update={"approval": Approval.NONE})
+    line = auto.automated(at(ledger, of=open_to_all), apply=apply)
+    assert (line.outcome, line.detail.endswith("; left alone: web-9: it is protected")) == (outcome, True)

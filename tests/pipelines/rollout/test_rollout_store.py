@@ -137,6 +137,7 @@ def test_in_a_rollout_that_is_over_no_member_waits() -> None:
         meaning(phase, RolloutStage.ROLLING) for phase in Phase if phase is not Phase.PLANNED
     }
     assert MemberState("web-1", "web-1", failure="it is ill").said == "it is ill"
+    assert MemberState("web-1", "web-1", note="put back", failure="it is ill").said == "put back"
 
 
 def test_groups_that_go_back_are_told_so_too(context: Context) -> None:
