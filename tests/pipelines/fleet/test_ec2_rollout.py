@@ -195,7 +195,7 @@ def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
             done = back(fleet, newest(fleet.context, "shop"))
             assert (done.state.id, done.state.failure) == (f"{outcome.state.id}-back", "")
             assert [one.phase for one in done.members] == [Phase.OLD], done
-            with pytest.raises(RefusedError, match="nothing that could go back"):
+            with pytest.raises(RefusedError, match="nothing to roll back"):
                 back(fleet, newest(fleet.context, "shop"))
     assert images(at) == {at.image(at.old)}
 

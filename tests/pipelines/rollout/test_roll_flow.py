@@ -401,7 +401,7 @@ def test_a_rollout_that_is_over_goes_back_to_exactly_what_ran_before(place: Plac
         outcome = back(at, newest(context, "fleet-test"))
         assert [member.phase for member in outcome.members] == ["old"]
         assert member_lines(check(at))[0].image.endswith(old.digest), "its tag has moved on; Docker knows it by digest"
-        with pytest.raises(RefusedError, match="nothing that could go back"):
+        with pytest.raises(RefusedError, match="nothing to roll back"):
             back(at, newest(context, "fleet-test"))
     assert place.answers() == ["one"]
 
