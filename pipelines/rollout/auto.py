@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hardening.foundation.errors import ContentError, RefusedError
@@ -11,7 +12,8 @@ from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import file_plan, read_plan
 from pipelines.rollout.approved_plan import digest
-from pipelines.rollout.journal import Event
+from pipelines.rollout.executor import go_on
+from pipelines.rollout.journal import Event, HeldError
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.service import plan_all, start
@@ -32,8 +34,12 @@ class AutoLine(Line):
 def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
+    A rollout whose process died is finished first, also one that a person began: it was approved when it began.
     Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
     """
+    if apply:
+        with suppress(HeldError):  # the process that rolls the fleet finishes it
+            go_on(at)
     judged = check(at)
     violating = [one for one in judged if one.violations]
     if not judged:

@@ -24,7 +24,7 @@ from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import FleetKind
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.journal import LEASE, renew, take
+from pipelines.rollout.journal import LEASE, HeldError, renew, take
 from pipelines.rollout.ledger_journal import LedgerJournal
 from pipelines.rollout.notify import notifier
 from pipelines.rollout.orders import MemberOrder, Order, World, one_by_one, ordered
@@ -49,7 +49,7 @@ class SteadyClock:
 def execute(at: FleetSession, order: Order) -> RolloutOutcome:
     """Carry an order to its end, from wherever an earlier process left it.
 
-    Raises RefusedError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
+    Raises HeldError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
     process has the fleet. A rollout that failed, and is back as it was, is no error here: its Outcome says so.
     """
     rollout, written, ledger = order.rollout, to_json(order), at.context.ledger
@@ -214,7 +214,7 @@ class Tenure:
 
 @contextmanager
 def leased(ledger: Ledger, database: str, wanted: Holder) -> Iterator[Tenure]:
-    """Hold the fleet for the block, ready to carry its flows. Raises RefusedError naming who else has it.
+    """Hold the fleet for the block, ready to carry its flows. Raises HeldError naming who else has it.
 
     The lock comes first: whoever has a lease but not the lock keeps everybody out, and cannot go on itself.
     """
@@ -236,7 +236,7 @@ def _claimed(ledger: Ledger, url: str, wanted: Holder) -> Iterator[Claim]:
         held = None if entered else ledger.lease(wanted.fleet)
         if held is None:
             raise
-        raise RefusedError(
+        raise HeldError(
             f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose process lives on this machine",
             evidence=error.message,
             hint=f"./goldsmith roll.status {wanted.fleet} shows it. A process that was suspended goes on when it is "

@@ -75,6 +75,10 @@ class Journal(Protocol):
 LEASE = timedelta(seconds=60)
 
 
+class HeldError(RefusedError):
+    """Another process is rolling the fleet."""
+
+
 class LeaseStore(Protocol):
     """The leases of fleets. One database's clock says when a lease ends."""
 
@@ -89,7 +93,7 @@ class LeaseStore(Protocol):
 
 
 def take(leases: LeaseStore, wanted: Holder, lasting: timedelta = LEASE, *, alone: bool) -> Lease:
-    """The fleet's lease. Raises RefusedError naming the owner where another process has the fleet.
+    """The fleet's lease. Raises HeldError naming the owner where another process has the fleet.
 
     To be called by a process that can go on at once: a lease in the hands of one that cannot keeps everybody out.
     `alone`: we hold the lock that only one living process can have, so the owner that the lease names is dead.
@@ -99,7 +103,7 @@ def take(leases: LeaseStore, wanted: Holder, lasting: timedelta = LEASE, *, alon
         leases.release_lease(held)
         held = leases.acquire_lease(wanted, lasting)
     if held.owner != wanted.owner:
-        raise RefusedError(
+        raise HeldError(
             f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose lease lasts until "
             f"{held.until:%Y-%m-%d %H:%M:%S} UTC",
             hint=f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start goes on",

@@ -33,6 +33,7 @@ from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.host import embedded_registry
 from pipelines.rollout.approval import approve_plan, file_plan, read_plan
 from pipelines.rollout.approved_plan import digest
+from pipelines.rollout.auto import automated
 from pipelines.rollout.executor import execute
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.orders import Order
@@ -373,6 +374,8 @@ def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
     until(lambda: stage(context) == "baking", "the bake", seconds=60)
     with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
         start(at, apply=True, as_owner=True)
+    with place.session(context) as at:
+        assert automated(at, apply=True).outcome == "compliant", "the night leaves it to the process that runs it"
     for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
         assert tell(context, "fleet-test", said, "to see").carried
         until(lambda becomes=becomes: stage(context) == becomes, becomes, seconds=10)
@@ -461,8 +464,9 @@ def rolls(settings: Settings, address: str, host: str) -> None:
         start(at, apply=True, as_owner=True)
 
 
-def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Context) -> None:
-    """kill -9 right after the old one was stopped; then the same command again, which finishes it."""
+@pytest.mark.parametrize("by_night", [False, True])
+def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Context, by_night: bool) -> None:
+    """kill -9 right after the old one was stopped; then the same command again, or the next night, finishes it."""
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
@@ -474,8 +478,11 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
     assert child.exitcode == -signal.SIGKILL
     assert len(context.ledger.open_rollouts("fleet-test")) == 1
     with place.session(context) as at:
-        planned, outcome = start(at, apply=True, as_owner=True)
-        assert (planned.steps, outcome) == ((), None), "what was left is finished, and nothing else violates"
+        if by_night:
+            assert automated(at, apply=True).outcome == "compliant"
+        else:
+            planned, outcome = start(at, apply=True, as_owner=True)
+            assert (planned.steps, outcome) == ((), None), "what was left is finished, and nothing else violates"
         assert member_lines(check(at))[0].violations == ()
     found = place.api.containers(all=True, filters={"label": "app=fleet-test"})
     assert [one["Names"] for one in found] == [["/web-1"]]
