@@ -23,7 +23,7 @@ from hardening.foundation import addresses
 from hardening.foundation.addresses import is_safe
 from hardening.foundation.content import explain, find_content, read_toml
 from hardening.foundation.durations import Duration, duration
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.wording import matching
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +72,13 @@ class Docker(_Section):
     build_host: str = Field(
         "", description="engine that builds; empty: `host` if it has the containerd image store, else a private one"
     )
+
+    @field_validator("host", "build_host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        if host and "://" not in host:
+            raise ValueError(f"{host} has no scheme: a socket is named unix://{host}, a machine ssh://USER@HOST")
+        return host
 
 
 class Feeds(_Section):
@@ -241,8 +248,30 @@ def load_settings(path: Path | None = None) -> Settings:
         named = re.search(r'field "(\w+)"', str(error))
         variable = f"GOLDSMITH_{named[1].upper()}" if named else "GOLDSMITH_*"
         raise ContentError("not JSON", file=f"{variable} in the environment", hint=_NESTED) from None
+    _refuse_unknown_variables()
     _require_roots(settings, file)
     return settings
+
+
+PREFIX = "GOLDSMITH_"
+NO_SETTINGS = ("GOLDSMITH_NOW", "GOLDSMITH_TEST")  # of rehearsals and of tests
+
+
+def _refuse_unknown_variables() -> None:
+    """Raise ContentError for a variable that no setting reads: pydantic says nothing of those that it does not know."""
+    sections = {f"{PREFIX}{name.upper()}": field.annotation for name, field in Settings.model_fields.items()}
+    tables = {
+        name: model for name, model in sections.items() if isinstance(model, type) and issubclass(model, _Section)
+    }
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name.startswith(NO_SETTINGS) or name.partition("__")[0] in sections:
+            continue
+        known = [
+            *sections,
+            *(f"{table}__{key.upper()}" for table, model in tables.items() for key in model.model_fields),
+        ]
+        raise ContentError("no setting has this name", file=f"{variable} in the environment", hint=nearest(name, known))
 
 
 def _require_roots(settings: Settings, file: Path) -> None:

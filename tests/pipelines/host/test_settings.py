@@ -47,6 +47,34 @@ def test_the_environment_is_blamed_for_what_it_says(
     assert refused(tmp_path).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("GOLDSMITH_DOKER__HOST", "GOLDSMITH_DOCKER__HOST"), ("GOLDSMITH_STATES", "GOLDSMITH_STATE"),
+     ("goldsmith_kind", "GOLDSMITH_KINDS")],
+)  # fmt: skip
+def test_a_variable_that_sets_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, meant: str) -> None:
+    """Whoever misspells one counts on what it does not do."""
+    monkeypatch.setenv(variable, "x")
+    with pytest.raises(ContentError, match=f"{variable} in the environment: no setting has this name") as error:
+        load_settings()
+    assert meant in error.value.hint
+
+
+def test_variables_of_rehearsals_and_tests_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("GOLDSMITH_NOW", "GOLDSMITH_TEST_DOCKER", "GOLDSMITH_AWS__ROLES__123456789012"):
+        monkeypatch.setenv(variable, "x")
+    assert load_settings().aws.roles == {"123456789012": "x"}
+
+
+@pytest.mark.parametrize("key", ["host", "build_host"])
+def test_a_socket_without_a_scheme_is_refused_with_the_address_to_write(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(f"GOLDSMITH_DOCKER__{key.upper()}", "/run/docker.sock")
+    with pytest.raises(ContentError, match=f"docker.{key}: .*unix:///run/docker.sock"):
+        load_settings()
+
+
 def test_the_file_is_blamed_for_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else the environment sets."""
     monkeypatch.setenv("GOLDSMITH_REGISTRY__ADDRESS", "registry.example.com")
