@@ -80,12 +80,16 @@ def command(
 
 
 @command(JSON)
-def image_list(c: Context, json: bool = False) -> None:
+def image_list(c: Context, json: bool = False) -> int:
     """Every definition: what was built last, and where its channels point."""
-    from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show
+    from dataclasses import replace
+
+    from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, finish, show
     from pipelines.wiring import image_context
 
-    show(definition_lines(image_context(looks=True)), DEFINITION_COLUMNS, as_json=json)
+    context = replace(image_context(looks=True), lenient=True)
+    show(definition_lines(context), DEFINITION_COLUMNS, as_json=json)
+    return finish(context.unsound.values())
 
 
 @command(REFRESH | NAME | JSON, "name")
@@ -531,8 +535,9 @@ def setup(c: Context, machines: bool = False) -> None:
     """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
     from hardening.foundation.settings import load_settings
     from pipelines.host.provision import setup
+    from pipelines.wiring import with_state
 
-    setup(load_settings(), for_machines=machines)
+    setup(with_state(load_settings()), for_machines=machines)
 
 
 @command(JSON)
@@ -581,8 +586,9 @@ def test(c: Context, path: str = "", only: str = "", fast: bool = False) -> int:
     if not fast:
         from hardening.foundation.settings import load_settings
         from pipelines.host.provision import setup
+        from pipelines.wiring import with_state
 
-        setup(load_settings(), for_tests=True)
+        setup(with_state(load_settings()), for_tests=True)
     return max(lint_content(), run_checks([*LINT, tests]))
 
 

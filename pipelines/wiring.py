@@ -41,15 +41,13 @@ def image_context(settings: Settings | None = None, policy: str = "", *, looks: 
     is another user's.
     """
     from images.context import Context
-    from images.store.files import keep_private_by_default
     from pipelines.host.embedded_registry import registry_address
     from pipelines.host.provision import docker_host
 
     known = settings or load_settings()
     if not looks:
         _refuse_moved_clock(known)
-    keep_private_by_default()
-    keep_private(known.state_dir)
+    with_state(known)
     if policy:
         load_policy(known.roots, policy)  # before anything is built or scanned for it
     return Context(
@@ -124,6 +122,15 @@ OURS = (
     "apt", "ca", "content", "demo", "disks", "docker", "feeds", "ledger.sqlite", "locks", "plans", "registry",
     "rehearsal", "reports", "store", "work",
 )  # fmt: skip
+
+
+def with_state(settings: Settings) -> Settings:
+    """The settings, once their state directory is there and the present user's alone. Raises OutsideError."""
+    from images.store.files import keep_private_by_default
+
+    keep_private_by_default()
+    keep_private(settings.state_dir)
+    return settings
 
 
 def keep_private(state: Path) -> None:

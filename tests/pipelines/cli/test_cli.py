@@ -161,6 +161,20 @@ def test_an_unknown_name_is_answered_with_the_nearest(empty: Goldsmith, command:
     assert nearest in refused(empty.here(*command), 2)
 
 
+def test_one_broken_definition_does_not_hide_the_others(empty: Goldsmith, tmp_path: Path) -> None:
+    """The list is printed, the error names the file, and the exit code says whose it is."""
+    answer = empty.with_(definition(tmp_path / "content", "broken", "title = ")).here("image.list", "--json")
+    assert (answer.code, {line["name"] for line in answer.json} >= {"debian-base", "debian-server"}) == (2, True)
+    assert "broken/image.toml: not TOML" in answer.err
+
+
+@pytest.mark.parametrize("command", [("setup",), ("image.list",), ("image.build", "debian-base")])
+def test_a_state_directory_that_cannot_be_used_is_one_error(empty: Goldsmith, command: tuple[str, ...]) -> None:
+    empty.state.write_text("a file")
+    said = refused(empty.here(*command), 4)
+    assert f"the state directory {empty.state} cannot be used: File exists\n  hint: set `state`" in said
+
+
 def test_a_wrong_setting_is_named(empty: Goldsmith) -> None:
     """From the environment as from the file."""
     assert "GOLDSMITH_NOW: invalid date: soon" in refused(empty.with_(now="soon").here("image.list"), 2)
