@@ -43,7 +43,7 @@ def test_a_command_that_is_late_ends_with_all_that_it_started(tmp_path: Path) ->
     mark = f"sleep 6{os.getpid()}"
     with pytest.raises(OutsideError, match="did not finish within"):
         run(["sh", "-c", f"{mark} & wait"], timeout=0.3)
-    until(lambda: processes(mark) == [], "the end of what it started", seconds=5)
+    until(lambda: processes(mark) == [], "the end of what it started")
 
 
 def test_a_command_is_fed_while_it_runs(tmp_path: Path) -> None:

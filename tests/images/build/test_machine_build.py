@@ -337,7 +337,7 @@ def test_a_build_that_is_killed_leaves_nothing(
     kill_when(building, lambda: processes(program, str(house.state / "work")), f"{program} at work")
     assert (layers(house), house.blobs(), sorted((house.state / "disks").glob("*"))) == before
     sweep(Settings(state=house.state), lambda: NO_ENGINE)
-    until(lambda: house.leftovers() == [], f"the end of {program}", seconds=5)
+    until(lambda: house.leftovers() == [], f"the end of {program}")
 
 
 @pytest.mark.parametrize(("foreseen", "said"), [(True, "is too full for m-child"), (False, "is full")])

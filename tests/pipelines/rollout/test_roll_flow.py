@@ -371,16 +371,16 @@ def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
     place.publish(context, "two", days=1)
     child = multiprocessing.get_context("spawn").Process(target=rolls, args=(place.settings, place.address, place.host))
     child.start()
-    until(lambda: stage(context) == "baking", "the bake", seconds=60)
+    until(lambda: stage(context) == "baking", "the bake")
     with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
         start(at, apply=True, as_owner=True)
     with place.session(context) as at:
         assert automated(at, apply=True).outcome == "compliant", "the night leaves it to the process that runs it"
     for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
         assert tell(context, "fleet-test", said, "to see").carried
-        until(lambda becomes=becomes: stage(context) == becomes, becomes, seconds=10)
+        until(lambda becomes=becomes: stage(context) == becomes, becomes)
     tell(context, "fleet-test", command)
-    child.join(30)
+    child.join(600)
     assert child.exitcode == 0
     seen = newest(context, "fleet-test")
     assert [member.phase for member in seen.members] == [phase]
@@ -474,7 +474,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
         target=killed_at_stop, args=(place.settings, place.address, place.host)
     )
     child.start()
-    child.join(60)
+    child.join(600)
     assert child.exitcode == -signal.SIGKILL
     assert len(context.ledger.open_rollouts("fleet-test")) == 1
     with place.session(context) as at:

@@ -40,7 +40,7 @@ def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_pos
         place.run(f"{old.repository}@{old.digest}")
         place.publish(context, "two", days=1)
         owner = process(place)
-        until(lambda: stage(context) == "baking", "the bake", seconds=60)
+        until(lambda: stage(context) == "baking", "the bake")
         running_postgres.stop()
         running_postgres.start()
         for said, becomes in ((Command.PAUSE, "paused"), (Command.RESUME, "baking")):
@@ -48,14 +48,14 @@ def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_pos
             until(lambda becomes=becomes: stage(context) == becomes, f"{becomes} after the restart")
         assert owner.is_alive()
         os.kill(owner.pid or 0, signal.SIGKILL)
-        owner.join(10)
+        owner.join(600)
         with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
             start(at, apply=True, as_owner=True)
-        until(lambda: not newest(context, "fleet-test").carried, "the lease's end", seconds=30)
+        until(lambda: not newest(context, "fleet-test").carried, "the lease's end")
         heir = process(place)
-        until(lambda: newest(context, "fleet-test").carried, "the heir", seconds=30)
+        until(lambda: newest(context, "fleet-test").carried, "the heir")
         tell(context, "fleet-test", Command.APPROVE)
-        heir.join(60)
+        heir.join(600)
         assert heir.exitcode == 0
         seen = newest(context, "fleet-test")
         assert [member.phase for member in seen.members] == ["new"], seen
