@@ -7,13 +7,16 @@ import os
 import signal
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import NullPool, create_engine, update
 
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
-from pipelines.rollout import executor
+from images.context import Context
+from images.ledger.tables import leases
+from pipelines.rollout import executor, ledger_journal
 from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.rollout_store import newest, tell
 from pipelines.rollout.service import start
@@ -51,6 +54,7 @@ def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_pos
         owner.join(600)
         with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
             start(at, apply=True, as_owner=True)
+        end_lease(context)
         until(lambda: not newest(context, "fleet-test").carried, "the lease's end")
         heir = process(place)
         until(lambda: newest(context, "fleet-test").carried, "the heir")
@@ -64,16 +68,21 @@ def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_pos
 
 
 def process(place: Place) -> multiprocessing.process.BaseProcess:
-    """A process that rolls, on short leases."""
+    """A process that rolls, on long leases."""
     child = multiprocessing.get_context("spawn").Process(
-        target=rolls_on_short_leases, args=(place.settings, place.address, place.host)
+        target=rolls_on_long_leases, args=(place.settings, place.address, place.host)
     )
     child.start()
     return child
 
 
-def rolls_on_short_leases(settings: Settings, address: str, host: str) -> None:
-    """As `rolls`, with a lease that ends ten seconds after its owner's last sign of life."""
-    executor.LEASE = timedelta(seconds=10)
-    executor.RENEW_SECONDS = 1.0
+def rolls_on_long_leases(settings: Settings, address: str, host: str) -> None:
+    """As `rolls`, with leases that do not end while a busy machine gives their owner no time."""
+    executor.LEASE = ledger_journal.LEASE = timedelta(hours=1)
     rolls(settings, address, host)
+
+
+def end_lease(context: Context) -> None:
+    """Let an hour pass for the lease alone."""
+    with create_engine(context.settings.database_url, poolclass=NullPool).begin() as connection:
+        connection.execute(update(leases).values(until=datetime(2020, 1, 1, tzinfo=UTC)))
