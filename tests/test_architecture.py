@@ -38,7 +38,6 @@ PURE = {
     "hardening.running",
     "hardening.waivers",
     "images.artifact",
-    "images.aws.deltas",
     "images.aws.tagged_resources",
     "images.aws.model",
     "images.aws.call_arguments",

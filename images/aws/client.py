@@ -12,7 +12,7 @@ OutsideError
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from threading import Lock
 from typing import Any
@@ -103,6 +103,15 @@ class Client:
             raise self._outside(operation, error) from None
         return answer
 
+    def call_unless(self, operation: str, codes: Collection[str], **request: Any) -> dict[str, Any] | None:
+        """The same; None where the service answers with one of these error codes."""
+        try:
+            return self.call(operation, **request)
+        except AwsError as error:
+            if error.code in codes:
+                return None
+            raise
+
     def permission(self, operation: str) -> str:
         """What IAM policies call the right to an operation."""
         return f"{IAM_NAMES.get(self.service, self.service)}:{operation}"
@@ -117,6 +126,11 @@ class Client:
             token = answer.get(given)
             if not token:
                 return
+
+    def instances(self, **request: Any) -> Iterator[dict[str, Any]]:
+        """The instances that DescribeInstances shows, without their reservations."""
+        for reservation in self.pages("DescribeInstances", "Reservations", **request):
+            yield from reservation["Instances"]
 
     def _outside(self, operation: str, error: Exception) -> OutsideError:
         """The error for what stopped a call without an answer that could be understood."""

@@ -15,8 +15,7 @@ from hardening.model import Kind
 from images.artifact import Artifact
 from images.aws.client import Clients
 from images.aws.cloud import Cloud, disk_of
-from images.aws.release_store import AwsStore
-from images.aws.show import show_machine
+from images.aws.release_store import AwsStore, show_machine
 from images.ledger import Ledger
 from images.machine.blocks import BLOCK, digest_of
 from images.model import Definition

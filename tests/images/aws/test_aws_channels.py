@@ -14,10 +14,8 @@ import pytest
 import images.release.flow
 from hardening.foundation.errors import ContentError, RefusedError
 from images.artifact import Release
-from images.aws.channels import channel_name
 from images.aws.cloud import Cloud
-from images.aws.release_store import AwsStore
-from images.aws.show import show_machine
+from images.aws.release_store import AwsStore, channel_name, show_machine
 from images.aws.statement import parameter
 from images.build.flow import BuildOutcome
 from images.context import Context

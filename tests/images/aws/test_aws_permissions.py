@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from hardening.foundation.settings import ROOT
-from images.aws.channels import channel_name
 from images.aws.client import Client
 from images.aws.cloud import Cloud
-from images.aws.release_store import AwsStore, rebuild_machines
+from images.aws.release_store import AwsStore, channel_name, rebuild_machines, show_machine
 from images.aws.retire import retire_images
-from images.aws.show import show_machine
 from images.aws.tagged_resources import reap
 from images.release.channels import promote, revoke, rollback
 from tests.images.aws.test_aws_faults import OTHER, Killed, dying
@@ -124,7 +122,7 @@ def test_every_call_in_the_code_stands_in_some_tasks_permissions() -> None:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"call", "pages"}
+                and node.func.attr in {"call", "call_unless", "pages"}
             ):
                 first = node.args[0]
                 if isinstance(first, ast.Constant):
