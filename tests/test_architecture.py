@@ -82,7 +82,6 @@ PURE = {
     "pipelines.fleet.docker.container_spec",
     "pipelines.fleet.ec2.instance_spec",
     "pipelines.fleet.ec2.pacing",
-    "pipelines.fleet.ec2.launch_requests",
     "pipelines.fleet.orphans",
     "pipelines.fleet.members",
     "pipelines.fleet.model",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.amis import NO_SUCH_IMAGE
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2.inventory import read_fleet, specification
-from pipelines.fleet.ec2.launch_requests import token
+from pipelines.fleet.ec2.instance_spec import Json, token
+from pipelines.fleet.ec2.members import group_id, read_fleet, specification
 from pipelines.fleet.ec2.pacing import preferences
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.members import ReplacementImage
@@ -22,11 +21,10 @@ from pipelines.fleet.orphans import BACK as BACK_NAME
 from pipelines.fleet.orphans import OWN_LABELS
 from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
 
-Json = dict[str, Any]
 SYMBOLIC = ("$Latest", "$Default")
 GOES_ON = ("Pending", "InProgress", "Baking")
 ALL = 100  # percent
-OVER = "ActiveInstanceRefreshNotFound"
+OVER = {"ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh"}
 ROLL_ANYWAY = f"{OWN_LABELS}roll"
 
 
@@ -108,18 +106,8 @@ class ScalingGroup:
 
     def has_image(self, image: str) -> bool:
         """Whether an image can be started from here."""
-        try:
-            found = self.ec2.call("DescribeImages", ImageIds=[image])["Images"]
-        except AwsError as error:
-            if error.code in NO_SUCH_IMAGE:
-                return False
-            raise
-        return any(one["State"] == "available" for one in found)
-
-    def start_from(self, template: str, version: int) -> None:
-        """Let its settings name this version, by number."""
-        exact = {"LaunchTemplateId": template, "Version": str(version)}
-        self.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=self.name, LaunchTemplate=exact)
+        answer = self.ec2.call_unless("DescribeImages", NO_SUCH_IMAGE, ImageIds=[image])
+        return any(one["State"] == "available" for one in (answer["Images"] if answer else ()))
 
     def refresh(self, template: str, version: int, asked: Json) -> None:
         """Start a refresh, once: the service takes no token, and lets one go on at a time."""
@@ -137,13 +125,7 @@ class ScalingGroup:
 
     def accepted(self, operation: str) -> bool:
         """Whether the service takes a request about the refresh that goes on; not, where it is over."""
-        try:
-            self.scaling.call(operation, AutoScalingGroupName=self.name)
-        except AwsError as error:
-            if error.code in (OVER, "IrreversibleInstanceRefresh"):
-                return False
-            raise
-        return True
+        return self.scaling.call_unless(operation, OVER, AutoScalingGroupName=self.name) is not None
 
     def refreshes(self, template: str, versions: set[int]) -> list[Json]:
         """Its refreshes to these versions of a template, the newest first."""
@@ -251,16 +233,14 @@ class AutoScalingFleet:
     def groups(self) -> tuple[Group, ...]:
         """Every group of the selector. Raises OutsideError where a region cannot be read."""
         inventory = read_fleet(self.fleet, self.cloud)
-        if inventory.unread:
-            shown = "\n".join(f"{one.id}: {one.why}" for one in inventory.unread)
-            raise OutsideError("not every region of the fleet can be read", evidence=shown)
-        return tuple(self._group(account, region, shown) for account, region, shown in inventory.groups)
+        inventory.require_all()
+        return tuple(self._group(where, shown) for where, shown in inventory.groups)
 
-    def _group(self, account: str, region: str, shown: Json) -> Group:
+    def _group(self, where: str, shown: Json) -> Group:
         name = shown["AutoScalingGroupName"]
         good = [one for one in shown.get("Instances", ())
                 if (one["LifecycleState"], one["HealthStatus"]) == ("InService", "Healthy")]  # fmt: skip
-        group = Group(f"{account}/{region}/autoscaling/{name}", name, int(shown["DesiredCapacity"]), len(good))
+        group = Group(group_id(where, name), name, int(shown["DesiredCapacity"]), len(good))
         named = specification(shown)
         if named is None:
             why = "it starts from a launch configuration, which has no versions: give it a launch template"
@@ -355,16 +335,13 @@ class AutoScalingFleet:
             return
         if stands in GOES_ON and at.accepted("RollbackInstanceRefresh"):
             return
-        if not self._is_over(at, rollout):
+        now = self._found(at, rollout)
+        if now and now.newest and now.newest["Status"] in (*GOES_ON, "Cancelling"):
             raise InProgressError(f"waiting for the refresh of {group.name} to end")
         if why := self.way_back(rollout, group, pinned):
             raise RefusedError(why, hint="nothing was done; build and roll what shall run instead")
         kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}
         at.refresh(pinned.template, int(pinned.version), {**kept, "SkipMatching": True})
-
-    def _is_over(self, at: ScalingGroup, rollout: str) -> bool:
-        made = self._found(at, rollout)
-        return not made or not made.newest or made.newest["Status"] not in (*GOES_ON, "Cancelling")
 
     def _found(self, at: ScalingGroup, rollout: str) -> _Made | None:
         """What a rollout did to the template that the group has now."""
@@ -407,7 +384,8 @@ class AutoScalingFleet:
                 hint="somebody else has changed it: plan again",
             )
         if said in SYMBOLIC or version != pinned.version:
-            at.start_from(pinned.template, int(pinned.version))
+            exact = {"LaunchTemplateId": pinned.template, "Version": str(pinned.version)}
+            at.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=at.name, LaunchTemplate=exact)
 
 
 def _mark(rollout: str, at: ScalingGroup) -> str:
