@@ -12,7 +12,7 @@ OutsideError
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import timedelta
 from threading import Lock
 from typing import Any
@@ -143,6 +143,13 @@ class Client:
             hint = "log in as for any AWS tool: environment variables, a profile, or the machine's own role"
             return OutsideError("there are no AWS credentials", evidence=str(error), hint=hint)
         return AwsError(f"{self.service}:{operation}", self.region, type(error).__name__, str(error))
+
+
+def portions(names: Iterable[str], at_once: int = 100) -> Iterator[list[str]]:
+    """As many names as one call takes, in order."""
+    found = sorted(names)
+    for start in range(0, len(found), at_once):
+        yield found[start : start + at_once]
 
 
 class Clients:

@@ -34,7 +34,7 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, MachineImage
 from images.aws.snapshots import drop_pending, ensure_snapshot
-from images.aws.statement import keep, parameter, prove, public_key, sign, statement, statement_name
+from images.aws.statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
 from images.ledger import Begun
 from images.ledger.releases import STANDING
 from images.release import lifecycle
@@ -102,7 +102,7 @@ class AwsPublication(Publication):
         cloud.ledger.end_publication(begun)  # first: the content of one that is under way is no orphan
         for region in cloud.aws.all_regions:
             found = named(cloud, region, image_name(cloud, begun))
-            if found and (cloud.made(region=region, kind="image", token=found.name)):
+            if found and cloud.made(region=region, kind="image", token=found.name):
                 remove_image(cloud, found)
         cloud.forget(kind="image", release=begun.digest)
         if begun.content != draft.content:
@@ -129,8 +129,7 @@ def _state(
     shown = [replace(ami, tags={**ami.tags, **tagged}) for ami in amis]
     kept = parameter(cloud, cloud.home, name)
     if not kept or not all(prove(kept, key, ami, cloud.prefix).holds for ami in shown):
-        said = statement(chosen, machine, amis, artifact, verdict, cloud.prefix)
-        kept = sign(cloud, said)
+        kept = sign(cloud, statement(chosen, machine, amis, artifact, verdict, cloud.prefix))
         keep(cloud, name, kept)
     cloud.record(
         chosen, chosen.digest, cloud.home, "statement", name, resource=name, state=STANDING, details={"envelope": kept}
@@ -176,8 +175,10 @@ def _note_on_keys(cloud: Cloud) -> None:
         )
 
 
-def preflight(cloud: Cloud) -> dict[str, tuple[str, ...]]:
-    """Ask whether images can be published by these settings; what could become public, by region.
+def preflight(cloud: Cloud) -> None:
+    """Ask whether images can be published by these settings.
+
+    Say where the account itself would not keep images from becoming public. Ours never do; a mistake might.
 
     Raises ContentError for the settings, UnreachableError for a region, DeniedError for a missing permission, and
     RefusedError for what an account's own settings forbid.
@@ -185,16 +186,10 @@ def preflight(cloud: Cloud) -> dict[str, tuple[str, ...]]:
     _settings(cloud)
     _account(cloud)
     with ThreadPoolExecutor(REGIONS_AT_ONCE) as pool:
-        found = pool.map(partial(_region, cloud), cloud.aws.all_regions)
-        open_in = dict(zip(cloud.aws.all_regions, found, strict=True))
+        found = list(pool.map(partial(_region, cloud), cloud.aws.all_regions))
     public_key(cloud)
-    return open_in
-
-
-def note_on_public_access(open_in: dict[str, tuple[str, ...]]) -> None:
-    """Say where the account itself would not keep images from becoming public. Ours never do; a mistake might."""
-    shown = [f"{region} ({', '.join(what)})" for region, what in sorted(open_in.items()) if what]
-    if shown:
+    open_in = sorted(zip(cloud.aws.all_regions, found, strict=True))
+    if shown := [f"{region} ({', '.join(what)})" for region, what in open_in if what]:
         say(f"Block Public Access is off in {', '.join(shown)}: enable it to prevent accidental sharing")
 
 
@@ -209,8 +204,7 @@ def _settings(cloud: Cloud) -> None:
             )  # fmt: skip
         if key.split(":")[3] != region:
             raise ContentError(f"{key} is no key of {region}: keys work in their own region", key="aws.kms_keys")
-    if not cloud.aws.signing_key:
-        public_key(cloud)
+    signing_key(cloud)
     if home in cloud.aws.regions:
         raise ContentError(f"{home} is where images are made; name only the others", key="aws.regions")
 
@@ -236,7 +230,11 @@ def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
     if key := cloud.key(region):
         _key(cloud, region, key)
     for operation, request in _rehearsals(cloud, region).items():
-        _rehearse(cloud, region, operation, request)
+        try:
+            ec2.call(operation, DryRun=True, **request)
+        except AwsError as error:  # a permission that is missing is another; the rest is for the real call to say
+            if not error.code.startswith("Invalid") and error.code != DRY:
+                raise
     return _unblocked(cloud, region)
 
 
@@ -269,16 +267,6 @@ def _rehearsals(cloud: Cloud, region: str) -> dict[str, dict[str, object]]:
     if region != cloud.home:
         asked["CopyImage"] = {"Name": "goldsmith-rehearsal", "SourceImageId": image, "SourceRegion": cloud.home}
     return asked
-
-
-def _rehearse(cloud: Cloud, region: str, operation: str, request: dict[str, object]) -> None:
-    """Raise DeniedError where a call would not be allowed. Whatever else it answers is for the real one to say."""
-    try:
-        cloud.client("ec2", region).call(operation, DryRun=True, **request)
-    except AwsError as error:
-        if error.code.startswith("Invalid") or error.code == DRY:
-            return
-        raise
 
 
 def _unblocked(cloud: Cloud, region: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from images.aws import call_arguments, tags
 from images.aws.amis import SOON, deprecate, image, images_of, named, ours_in, put_tags
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.aws.publish import AwsPublication, note_on_public_access, preflight
+from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
 from images.aws.statement import StatementProof, parameter, proof_of, public_key
 from images.ledger.releases import STANDING
@@ -149,7 +149,7 @@ class AwsStore(ReleaseStore):
 
     def publication(self) -> Publication:
         """What makes a release's images. Asks whether they can be published by these settings."""
-        note_on_public_access(preflight(self.cloud))
+        preflight(self.cloud)
         return AwsPublication(self.cloud)
 
     def retire(self, *, apply: bool) -> list[Retirement]:

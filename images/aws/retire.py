@@ -17,7 +17,7 @@ from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import Aws
 from images.aws import tags
 from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, remove_image, remove_snapshot
-from images.aws.client import Client
+from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.ledger.releases import GONE, STANDING
@@ -71,10 +71,13 @@ def _in_region(cloud: Cloud, region: str) -> list[Decision]:
         uses = uses_in(cloud, region) if amis else {}
     except GoldsmithError as error:
         say(f"{region} cannot be read, so nothing in it is touched: {error.message}")
-        return [
-            RetirementDecision(ami, KEEP, f"held back: {region} cannot be read: {error.message}", held=True)
-            for ami in _known(cloud, region)
+        why = f"held back: {region} cannot be read: {error.message}"
+        lines = cloud.made(region=region, kind="image")
+        known = [
+            Ami(region, line.resource, line.token, UNREAD, (), release=cloud.ledger.release(line.release))
+            for line in lines
         ]
+        return [RetirementDecision(ami, KEEP, why, held=True) for ami in known]
     return [_decision(cloud, ami, uses) for ami in amis]
 
 
@@ -116,14 +119,6 @@ def _holding(ami: Ami, users: Iterable[str]) -> tuple[str, ...]:
     return tuple(user for user in users if not (revoked and user.endswith(PREVIOUS)))
 
 
-def _known(cloud: Cloud, region: str) -> list[Ami]:
-    """The images that the ledger knows in a region."""
-    lines = cloud.made(region=region, kind="image")
-    return [
-        Ami(region, line.resource, line.token, UNREAD, (), release=cloud.ledger.release(line.release)) for line in lines
-    ]
-
-
 def _take_all(cloud: Cloud, region: str, decisions: Iterable[Decision]) -> list[Decision]:
     """Take the actions that are due in a region, as far as they still are once its users are read again."""
     decisions = list(decisions)
@@ -151,9 +146,8 @@ def _take(cloud: Cloud, decision: Decision) -> None:
         case RetirementAction.DEPRECATE:
             deprecate(cloud, ami, cloud.now + SOON)
         case RetirementAction.DISABLE:  # the day first: an image that is disabled without one would wait forever
-            put_tags(
-                cloud, ami.region, (ami.id,), {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
-            )
+            today = {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
+            put_tags(cloud, ami.region, (ami.id,), today)
             ec2.call("DisableImage", ImageId=ami.id)
         case RetirementAction.REMOVE:
             remove_image(cloud, ami)
@@ -217,37 +211,26 @@ def _templates(ec2: Client, groups: Iterable[dict[str, Any]]) -> Iterator[tuple[
     A parameter in the place of an image is resolved by the service.
     """
     for template in ec2.pages("DescribeLaunchTemplates", "LaunchTemplates"):
-        named, wanted = template["LaunchTemplateId"], ("$Default", "$Latest")
-        for version in _versions(ec2, named, wanted):
-            if image_id := version["LaunchTemplateData"].get("ImageId"):
-                number = f"{template['LaunchTemplateName']} version {version['VersionNumber']}"
-                yield image_id, f"the launch template {number}"
+        for number, image_id in _versions(ec2, template["LaunchTemplateId"], "$Default", "$Latest"):
+            yield image_id, f"the launch template {template['LaunchTemplateName']} version {number}"
     for group in groups:
-        for template_id, number, own_image in _specified(group):
-            shown = f"the Auto Scaling group {group['AutoScalingGroupName']}"
-            if own_image:
-                yield own_image, shown
-            for version in _versions(ec2, template_id, (number,)):
-                if image_id := version["LaunchTemplateData"].get("ImageId"):
-                    yield image_id, f"{shown}, by its launch template's version {version['VersionNumber']}"
+        shown = f"the Auto Scaling group {group['AutoScalingGroupName']}"
+        policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
+        overrides = policy.get("Overrides", ())
+        given = [group.get("LaunchTemplate"), policy.get("LaunchTemplateSpecification")]
+        given += [override.get("LaunchTemplateSpecification") for override in overrides]
+        yield from ((override["ImageId"], shown) for override in overrides if override.get("ImageId"))
+        for one in (found for found in given if found):
+            for number, image_id in _versions(ec2, one["LaunchTemplateId"], str(one.get("Version", "$Default"))):
+                yield image_id, f"{shown}, by its launch template's version {number}"
 
 
-def _versions(ec2: Client, template_id: str, wanted: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _versions(ec2: Client, template_id: str, *wanted: str) -> Iterator[tuple[int, str]]:
+    """The number and the image of these versions of a template, where they name one."""
     asked = {"LaunchTemplateId": template_id, "Versions": list(wanted), "ResolveAlias": True}
-    yield from ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **asked)
-
-
-def _specified(group: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The templates that a group starts from, each with its version, and an image that overrides the template's."""
-    policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
-    overrides = policy.get("Overrides", ())
-    given = [group.get("LaunchTemplate"), policy.get("LaunchTemplateSpecification")]
-    given += [override.get("LaunchTemplateSpecification") for override in overrides]
-    for one in (found for found in given if found):
-        yield one["LaunchTemplateId"], str(one.get("Version", "$Default")), ""
-    for override in overrides:
-        if image_id := override.get("ImageId"):
-            yield policy["LaunchTemplateSpecification"]["LaunchTemplateId"], "$Default", image_id
+    for version in ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **asked):
+        if image_id := version["LaunchTemplateData"].get("ImageId"):
+            yield version["VersionNumber"], image_id
 
 
 def _configurations(scaling: Client, groups: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -264,8 +247,7 @@ def _parameters(ssm: Client) -> Iterator[tuple[str, str]]:
     Those of type aws:ec2:image do by their type; others may hold an image's id as text.
     """
     named = [found["Name"] for found in ssm.pages("DescribeParameters", "Parameters") if found["Type"] == "String"]
-    for start in range(0, len(named), NAMED_AT_ONCE):
-        answer = ssm.call("GetParameters", Names=named[start : start + NAMED_AT_ONCE])
-        for found in answer["Parameters"]:
+    for some in portions(named, NAMED_AT_ONCE):
+        for found in ssm.call("GetParameters", Names=some)["Parameters"]:
             if AMI.fullmatch(found["Value"].strip()):
                 yield found["Value"].strip(), f"the parameter {found['Name']}"

@@ -6,11 +6,12 @@ That is who is a member, how it is, and where it lives. The fleet's CloudWatch a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.amis import ours_in
 from images.aws.call_arguments import BOOT
+from images.aws.client import portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.tags import as_dict
@@ -18,7 +19,7 @@ from images.ledger import Made
 from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, InstanceDescription, Json, ReplacementRecord, is_member
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
-from pipelines.fleet.ec2.region_client import RegionClient, of_instance, portions
+from pipelines.fleet.ec2.region_client import RegionClient, of_instance
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import Key, Member, Read, ReplacementImage, Seen, Unread, protection
 from pipelines.fleet.model import Fleet
@@ -47,19 +48,19 @@ class RunningInstance:
         return self.shown.tags.get(GROUP, "")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Inventory:
     """All that was found, and where nothing could be read. Each group comes with its account and region."""
 
-    instances: tuple[RunningInstance, ...] = ()
-    groups: tuple[tuple[str, Json], ...] = ()
-    templates: tuple[Member, ...] = ()
-    unread: tuple[Unread, ...] = ()
+    instances: list[RunningInstance] = field(default_factory=list)
+    groups: list[tuple[str, Json]] = field(default_factory=list)
+    templates: list[Member] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
 
     @property
-    def standalone(self) -> tuple[RunningInstance, ...]:
+    def standalone(self) -> list[RunningInstance]:
         """The instances that are in no group and that no rollout is still preparing."""
-        return tuple(one for one in self.instances if is_member(one.shown.tags, one.shown.state))
+        return [one for one in self.instances if is_member(one.shown.tags, one.shown.state)]
 
     def require_all(self) -> None:
         """Raise OutsideError where a region could not be read."""
@@ -89,7 +90,7 @@ class Ec2Members:
         inventory = read_fleet(self.fleet, self.cloud)
         alone = sorted(self._members(inventory.standalone), key=lambda one: one.id)
         grouped = [self._grouped(one) for one in inventory.instances if one.group]
-        return Seen((*alone, *grouped, *inventory.templates), inventory.unread)
+        return Seen((*alone, *grouped, *inventory.templates), tuple(inventory.unread))
 
     def _grouped(self, found: RunningInstance) -> Member:
         """An instance of an Auto Scaling group, which the group replaces."""
@@ -191,23 +192,20 @@ def regions_of(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
 
 def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
     """Everything with the fleet's tags, in all its places or in some."""
-    parts = [_read(fleet, cloud, account, region) for account, region in only or regions_of(fleet, cloud)]
-    return Inventory(
-        tuple(one for part in parts for one in part.instances),
-        tuple(one for part in parts for one in part.groups),
-        tuple(one for part in parts for one in part.templates),
-        tuple(one for part in parts for one in part.unread),
-    )
-
-
-def _read(fleet: Fleet, cloud: Cloud, account: str, region: str) -> Inventory:
-    try:
-        reading = _Reading(fleet, cloud, RegionClient(cloud.clients, account, region))
-        groups = tuple(reading.groups())
-        templates = (*reading.templates(), *reading.templates_of(groups))
-        return Inventory(tuple(reading.instances()), tuple((reading.place.where, one) for one in groups), templates)
-    except GoldsmithError as error:
-        return Inventory(unread=(Unread(f"{account}/{region}", error.message),))
+    found = Inventory()
+    for account, region in only or regions_of(fleet, cloud):
+        place = RegionClient(cloud.clients, account, region)
+        try:
+            reading = _Reading(fleet, cloud, place)
+            groups = list(reading.groups())
+            templates, instances = [*reading.templates(), *reading.templates_of(groups)], list(reading.instances())
+        except GoldsmithError as error:
+            found.unread.append(Unread(place.where, error.message))
+            continue
+        found.instances += instances
+        found.groups += [(place.where, one) for one in groups]
+        found.templates += templates
+    return found
 
 
 @dataclass(frozen=True)
@@ -292,8 +290,7 @@ class _Reading:
         """The version that each group starts instances from."""
         for group in groups:
             if named := specification(group):
-                version = str(named.get("Version", "$Default"))
-                yield self._template(named["LaunchTemplateId"], version, group["AutoScalingGroupName"])
+                yield self._template(*named, group["AutoScalingGroupName"])
 
     def _template(self, template: str, version: str, group: str = "") -> Member:
         """A version of a launch template, judged as what it would start, by itself or for a `group`."""
@@ -317,11 +314,11 @@ def group_id(where: str, name: str) -> str:
     return f"{where}/autoscaling/{name}"
 
 
-def specification(group: Json) -> Json | None:
-    """The launch template that a group starts from, with its version; None where it has none."""
+def specification(group: Json) -> tuple[str, str] | None:
+    """The launch template that a group starts from, and the version as its settings say it; None where it has none."""
     policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
-    found: Json | None = group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")
-    return found
+    found = group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")
+    return (str(found["LaunchTemplateId"]), str(found.get("Version", "$Default"))) if found else None
 
 
 def firing(cloud: Cloud, places: Iterable[tuple[str, str]], names: Sequence[str]) -> tuple[str, ...]:
@@ -329,16 +326,11 @@ def firing(cloud: Cloud, places: Iterable[tuple[str, str]], names: Sequence[str]
     states: dict[str, set[str]] = {}
     try:
         for account, region in places:
-            for name, state in _states(cloud, account, region, names):
-                states.setdefault(name, set()).add(state)
+            client = cloud.client("cloudwatch", region, account)
+            for some in portions(names):
+                answer = client.call("DescribeAlarms", AlarmNames=some, AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+                for one in (*answer.get("MetricAlarms", ()), *answer.get("CompositeAlarms", ())):
+                    states.setdefault(one["AlarmName"], set()).add(one["StateValue"])
     except GoldsmithError:
         return tuple(names)
     return tuple(name for name in names if FIRING in states.get(name, {FIRING}))
-
-
-def _states(cloud: Cloud, account: str, region: str, names: Sequence[str]) -> Iterable[tuple[str, str]]:
-    for some in portions(names):
-        asked = {"AlarmNames": some, "AlarmTypes": ["MetricAlarm", "CompositeAlarm"]}
-        answer = cloud.client("cloudwatch", region, account).call("DescribeAlarms", **asked)
-        for one in (*answer.get("MetricAlarms", ()), *answer.get("CompositeAlarms", ())):
-            yield one["AlarmName"], one["StateValue"]

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
-from images.aws.client import AwsError, Clients
+from images.aws.client import AwsError, Clients, portions
 from images.aws.tags import as_list
 from pipelines.fleet.ec2.instance_spec import (
     ENDED,
@@ -34,7 +34,6 @@ PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped
 BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
 NO_SUCH_INSTANCE = {"InvalidInstanceID.NotFound"}
 LOG_LINES = 10
-AT_ONCE = 100
 MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
@@ -242,13 +241,6 @@ class RegionClient:
 def _of(key: Key) -> list[Json]:
     """A filter for what a rollout launched, made or took off for a member."""
     return [{"Name": f"tag:{tag}", "Values": [value]} for tag, value in ((ROLLOUT, key.rollout), (MEMBER, key.member))]
-
-
-def portions(found: Iterable[str]) -> Iterator[list[str]]:
-    """As many names as one call takes, in order."""
-    names = sorted(found)
-    for start in range(0, len(names), AT_ONCE):
-        yield names[start : start + AT_ONCE]
 
 
 class Balancers:
