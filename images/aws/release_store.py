@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -102,7 +102,7 @@ class AwsStore(ReleaseStore):
 
     def meant(self, ref: str) -> Release:
         """The release that a digest means, or an image as `show` finds it, in the ledger's words."""
-        shown_at_home = None if ref.startswith("sha256:") else home_image(self.cloud, ref, self.names).release
+        shown_at_home = None if ref.startswith("sha256:") else self._home_image(ref).release
         digest = shown_at_home.digest if shown_at_home else ref
         if release := self.ledger.release(digest):
             return release
@@ -161,12 +161,65 @@ class AwsStore(ReleaseStore):
         ]
 
     def read_in(self) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
-        """Read every image whose signed statement holds, whatever its definition is called by now."""
-        return rebuild_machines(self.cloud), ()
+        """Read every image whose signed statement holds, whatever its definition is called by now.
+
+        Read again, it changes nothing. What our key has not signed is not believed, and said; what a killed run left
+        is the reaper's.
+        """
+        cloud, found = self.cloud, dict[str, Release]()
+        key = public_key(cloud)
+        for ami in (ami for region in cloud.aws.all_regions for ami in ours_in(cloud, region)):
+            if f"{cloud.prefix}{tags.REAP_AFTER}" in ami.tags:
+                continue
+            if problems := proof_of(cloud, ami, key).problems:
+                say(f"{ami.where} is passed over: {problems[0]}")
+            elif ami.release:
+                found[ami.release.digest] = ami.release
+                _record(cloud, ami, ami.release)
+        for release in newest_first(found.values())[::-1]:
+            self.ledger.record_release(said_by_ledger(self.ledger, release))
+        return newest_first(found.values()), ()
 
     def show(self, ref: str) -> ShownMachine:
-        """What AWS says of `ref`."""
-        return show_machine(self.cloud, ref, self.names)
+        """What AWS says of `ref`: a name, `name:channel`, `name:date-digest`, or an image's id at home.
+
+        Raises ContentError where there is none, with the nearest of the names.
+        """
+        cloud, home = self.cloud, self._home_image(ref)
+        others = (named(cloud, region, home.name) for region in cloud.aws.all_regions if region != home.region)
+        found, key = [home, *(ami for ami in others if ami)], public_key(cloud)
+        proofs = {ami.where: proof_of(cloud, ami, key) for ami in found}
+        release = home.release
+        if release is None:
+            raise ContentError(f"{home.where} carries no tags of a release of ours", hint="./goldsmith image.list")
+        said = proofs[home.where].statement.get("predicate", {})
+        shown = tuple(_shown(cloud, ami, proofs[ami.where], release.name) for ami in found)
+        return ShownMachine(
+            **as_shown(release, ref, cloud.now),
+            linear_digest=home.tags.get(f"{cloud.prefix}{tags.LINEAR}", ""),
+            packages_digest=said.get("packagesDigest", ""),
+            verdict_digest=said.get("verdictDigest", ""),
+            builder=said.get("builder", ""),
+            proven=all(proof.holds for proof in proofs.values()),
+            problems=tuple(dict.fromkeys(problem for one in shown for problem in one.problems)),
+            images=shown,
+        )
+
+    def _home_image(self, ref: str) -> Ami:
+        """The image at home that a reference means."""
+        cloud, (name, _, wanted) = self.cloud, ref.partition(":")
+        if ref.startswith("ami-"):
+            found = image(cloud, cloud.home, ref)
+        elif wanted and wanted.removesuffix(PREVIOUS) not in CHANNELS:
+            found = named(cloud, cloud.home, f"{cloud.aws.name_prefix}/{name}/{wanted}")
+        else:
+            channels = (wanted,) if wanted else tuple(reversed(CHANNELS))
+            found = next((ami for channel in channels if (ami := in_channel(cloud, cloud.home, name, channel))), None)
+        if found is None:
+            publish = f"./goldsmith image.publish {name} publishes to the candidate channel"
+            hint = nearest(name, self.names) if self.names and name not in self.names else publish
+            raise ContentError(f"nothing is published as {ref} in {cloud.home}", hint=hint)
+        return found
 
 
 def channel_name(cloud: Cloud, name: str, channel: str) -> str:
@@ -204,54 +257,6 @@ def _id_of(cloud: Cloud, region: str, repository: str, digest: str) -> str:
     return next((line.resource for line in lines if cloud.repository(line.name) == repository), "")
 
 
-def show_machine(cloud: Cloud, ref: str, known: Collection[str] = ()) -> ShownMachine:
-    """What AWS says of `ref`: a definition's name, `name:channel`, `name:date-digest`, or an image's id at home.
-
-    Raises ContentError where there is none, with the nearest of the `known` names.
-    """
-    home = home_image(cloud, ref, known)
-    found = [home, *_elsewhere(cloud, home)]
-    key = public_key(cloud)
-    proofs = {ami.where: proof_of(cloud, ami, key) for ami in found}
-    release = home.release
-    if release is None:
-        raise ContentError(f"{home.where} carries no tags of a release of ours", hint="./goldsmith image.list")
-    said = proofs[home.where].statement.get("predicate", {})
-    shown = tuple(_shown(cloud, ami, proofs[ami.where], release.name) for ami in found)
-    return ShownMachine(
-        **as_shown(release, ref, cloud.now),
-        linear_digest=home.tags.get(f"{cloud.prefix}{tags.LINEAR}", ""),
-        packages_digest=said.get("packagesDigest", ""),
-        verdict_digest=said.get("verdictDigest", ""),
-        builder=said.get("builder", ""),
-        proven=all(proof.holds for proof in proofs.values()),
-        problems=tuple(dict.fromkeys(problem for one in shown for problem in one.problems)),
-        images=shown,
-    )
-
-
-def home_image(cloud: Cloud, ref: str, known: Collection[str]) -> Ami:
-    """The image at home that a reference means."""
-    name, _, wanted = ref.partition(":")
-    if ref.startswith("ami-"):
-        found = image(cloud, cloud.home, ref)
-    elif wanted and wanted.removesuffix(PREVIOUS) not in CHANNELS:
-        found = named(cloud, cloud.home, f"{cloud.aws.name_prefix}/{name}/{wanted}")
-    else:
-        channels = (wanted,) if wanted else tuple(reversed(CHANNELS))
-        found = next((ami for channel in channels if (ami := in_channel(cloud, cloud.home, name, channel))), None)
-    if found is None:
-        publish = f"./goldsmith image.publish {name} publishes to the candidate channel"
-        hint = nearest(name, known) if known and name not in known else publish
-        raise ContentError(f"nothing is published as {ref} in {cloud.home}", hint=hint)
-    return found
-
-
-def _elsewhere(cloud: Cloud, home: Ami) -> list[Ami]:
-    others = (named(cloud, region, home.name) for region in cloud.aws.all_regions if region != home.region)
-    return [ami for ami in others if ami]
-
-
 def _shown(cloud: Cloud, ami: Ami, proof: StatementProof, name: str) -> ShownAmi:
     every = [f"{channel}{suffix}" for channel in CHANNELS for suffix in ("", PREVIOUS)]
     pointing = [one for one in every if parameter(cloud, ami.region, channel_name(cloud, name, one)) == ami.id]
@@ -259,26 +264,6 @@ def _shown(cloud: Cloud, ami: Ami, proof: StatementProof, name: str) -> ShownAmi
         region=ami.region, id=ami.id, state=ami.state, snapshots=ami.snapshots, deprecated_at=ami.deprecated_at,
         channels=tuple(pointing), signed=proof.signed, problems=proof.problems,
     )  # fmt: skip
-
-
-def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
-    """Write into the ledger what AWS knows: releases, images, snapshots. Run again, it changes nothing.
-
-    What is not signed by our key is not believed, and said; what a killed run left is the reaper's.
-    """
-    key, found = public_key(cloud), {}
-    for region in cloud.aws.all_regions:
-        for ami in ours_in(cloud, region):
-            if f"{cloud.prefix}{tags.REAP_AFTER}" in ami.tags:
-                continue
-            if problems := proof_of(cloud, ami, key).problems:
-                say(f"{ami.where} is passed over: {problems[0]}")
-            elif ami.release:
-                found[ami.release.digest] = ami.release
-                _record(cloud, ami, ami.release)
-    for release in newest_first(found.values())[::-1]:
-        cloud.ledger.record_release(said_by_ledger(cloud.ledger, release))
-    return newest_first(found.values())
 
 
 def _record(cloud: Cloud, ami: Ami, release: Release) -> None:

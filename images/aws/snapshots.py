@@ -71,10 +71,8 @@ def _lines(cloud: Cloud, region: str, content: str) -> list[Made]:
 
 
 def _state(cloud: Cloud, line: Made) -> str:
-    """pending, completed or error, as the service says; missing where it knows none, unknown where we know no id."""
-    if not line.resource:
-        return "unknown"
-    found = _described(cloud, line.region, line.resource)
+    """pending, completed or error, as the service says; missing where it knows none, or where we know no id."""
+    found = _described(cloud, line.region, line.resource) if line.resource else None
     return str(found["State"]) if found else "missing"
 
 

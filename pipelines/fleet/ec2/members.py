@@ -116,6 +116,7 @@ class Ec2Members:
     def member(self, found: RunningInstance, name: str) -> Member:
         """An instance as the engine knows it, under the id `name`."""
         shown = found.shown
+        coming = {**BOOT, "Encrypted": self.cloud.aws.encrypted}  # what is known of every image of ours
         until, wrong = protection(self.fleet.limits.do_not_disrupt, shown.tags)
         return Member(
             id=name,
@@ -127,15 +128,10 @@ class Ec2Members:
             healthy=found.healthy,
             protected_until=until,
             forced_in_place=forced_in_place(shown, self.fleet.ec2.way),
-            cannot_roll=cannot_roll(shown, self.fleet.ec2, self._coming) or wrong,
+            cannot_roll=cannot_roll(shown, self.fleet.ec2, coming) or wrong,
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
         )
-
-    @property
-    def _coming(self) -> Json:
-        """What is known of every image of ours before one is chosen."""
-        return {**BOOT, "Encrypted": self.cloud.aws.encrypted}
 
     def prepare(self, target: ReplacementImage) -> None:
         """See that a release is there in every region. Raises RefusedError where it is not what was signed."""

@@ -66,6 +66,12 @@ class RootVolumeFleet(Ec2Members):
         if why := unfit(shown, comes, ReplacementStrategy.ROOT_VOLUME):
             raise RefusedError(f"{shown.id} cannot get the root volume of {image['ImageId']}: {why}")
 
+    def _present(self, key: Key) -> tuple[RegionClient, InstanceDescription | None, ReplacementRecord | None]:
+        """The instance in its region, if it is there, and what is written on it."""
+        place = self.place(key)
+        found = place.find(key.old)
+        return place, found, found.kept if found else None
+
     def retire(self, key: Key, drain: timedelta) -> None:
         """Take the instance out of its target groups and let it drain; it is still what it was."""
         place = self.place(key)
@@ -127,9 +133,7 @@ class RootVolumeFleet(Ec2Members):
 
     def read(self, key: Key) -> Read:
         """One look at the instance, with its new root volume."""
-        place = self.place(key)
-        found = place.find(key.old)
-        kept = found.kept if found else None
+        place, found, kept = self._present(key)
         if found and kept and found.root in kept.hung.volumes:
             return Read(False, f"{key.old} still has its old root volume")
         seen = self.read_old(key)
@@ -154,11 +158,10 @@ class RootVolumeFleet(Ec2Members):
 
     def remove_old(self, key: Key) -> None:
         """Delete the old root volume, and what was written about it."""
-        place = self.place(key)
-        found = place.find(key.old)
-        if found is None or found.kept is None or found.kept.rollout != key.rollout:
+        place, found, kept = self._present(key)
+        if found is None or kept is None or kept.rollout != key.rollout:
             return
-        for volume in found.kept.hung.volumes:
+        for volume in kept.hung.volumes:
             if volume == found.root:
                 raise OutsideError(f"{volume} is the root volume of {key.old} still, and not removed")
             place.delete_volume(volume)
@@ -224,9 +227,7 @@ class RootVolumeFleet(Ec2Members):
 
     def discard(self, key: Key) -> None:
         """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`."""
-        place = self.place(key)
-        found = place.find(key.old)
-        kept = found.kept if found else None
+        place, found, kept = self._present(key)
         if found and kept and found.root not in kept.hung.volumes:
             raise OutsideError(f"{key.old} has not got back its root volume", hint="revive the old one first")
         old = kept.hung.volumes if kept else {}
@@ -240,9 +241,7 @@ class RootVolumeFleet(Ec2Members):
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new root volume beyond what is on them; all else is the same instance's."""
-        place = self.place(key)
-        found = place.find(key.old)
-        kept = found.kept if found else None
+        place, found, kept = self._present(key)
         if found is None or kept is None or found.root in ("", *kept.hung.volumes):
             return ()
         was = root_traits(place.volume(next(iter(kept.hung.volumes))))

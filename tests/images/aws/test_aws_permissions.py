@@ -15,7 +15,7 @@ import pytest
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
 from images.aws.cloud import Cloud
-from images.aws.release_store import AwsStore, channel_name, rebuild_machines, show_machine
+from images.aws.release_store import AwsStore, channel_name
 from images.aws.retire import retire_images
 from images.aws.tagged_resources import reap
 from images.release.channels import promote, revoke, rollback
@@ -68,11 +68,11 @@ def test_each_task_asks_for_what_it_says_and_for_nothing_else(
     two = []
     asked["image.publish"] |= asked_by(lambda: two.append(publish(later, disk(seed=2)).release))
     promote(AwsStore(later), NAME, "default", gate())
-    asked["image.show"] |= asked_by(lambda: show_machine(later, NAME))
+    asked["image.show"] |= asked_by(lambda: AwsStore(later).show(NAME))
     asked["image.rollback"] |= asked_by(lambda: rollback(AwsStore(later), NAME))
     asked["image.revoke"] |= asked_by(lambda: revoke(AwsStore(later), two[0].digest, "bad"))
     new = cloud_for(cloud.settings.model_copy(update={"database": f"sqlite:///{tmp_path}/new"}), later.now)
-    asked["image.rebuild"] |= asked_by(lambda: rebuild_machines(new))
+    asked["image.rebuild"] |= asked_by(lambda: AwsStore(new).read_in())
     _walked(aws, later, asked)
     _reaped(aws, later, asked, monkeypatch)
     for task, permissions in TASKS.items():
