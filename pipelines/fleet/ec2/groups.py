@@ -69,7 +69,6 @@ class ScalingGroup:
 
     def __init__(self, cloud: Cloud, group: Group) -> None:
         account, self.region, _, self.name = group.id.split("/", 3)
-        self.cloud = cloud
         self.ec2 = cloud.client("ec2", self.region, account)
         self.scaling = cloud.client("autoscaling", self.region, account)
 

@@ -193,8 +193,8 @@ def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
         place = RegionClient(cloud.clients, account, region)
         try:
             reading = _Reading(fleet, cloud, place)
-            groups = list(reading.groups())
-            templates, instances = [*reading.templates(), *reading.templates_of(groups)], list(reading.instances())
+            groups, instances = list(reading.groups()), list(reading.instances())
+            templates = list(reading.templates(groups))
         except GoldsmithError as error:
             found.unread.append(Unread(place.where, error.message))
             continue
@@ -227,8 +227,8 @@ class _Reading:
             return
         volumes, checked = self.place.volumes(found), set(self._checked(found))
         networks = {str(one.get("VpcId")) for one in found.values()}
-        registered = list(self.place.balancers.registered(networks))
-        types, classic = self.place.types(found.values()), self.place.balancers.classic()
+        registered = list(self.place.registered(networks))
+        types, classic = self.place.types(found.values()), self.place.classic()
         images = {ami.id: ami for ami in ours_in(self.cloud, self.place.region)}
         for name, one in sorted(found.items()):
             shown = InstanceDescription(
@@ -277,13 +277,10 @@ class _Reading:
         scaling = self.cloud.client("autoscaling", self.place.region, self.place.account)
         yield from scaling.pages("DescribeAutoScalingGroups", "AutoScalingGroups", Filters=self._selected())
 
-    def templates(self) -> Iterator[Member]:
-        """The default version of each launch template of the selector."""
+    def templates(self, groups: Iterable[Json]) -> Iterator[Member]:
+        """The default version of each launch template of the selector, and the version that each group starts from."""
         for one in self.place.ec2.pages("DescribeLaunchTemplates", "LaunchTemplates", Filters=self._selected()):
             yield self._template(one["LaunchTemplateId"], "$Default")
-
-    def templates_of(self, groups: Iterable[Json]) -> Iterator[Member]:
-        """The version that each group starts instances from."""
         for group in groups:
             if named := specification(group):
                 yield self._template(*named, group["AutoScalingGroupName"])

@@ -55,6 +55,7 @@ class AmiProvenance:
     now: datetime
     _amis: dict[str, dict[str, Ami]] = field(default_factory=dict)
     _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
+    _channels: dict[str, Release | None] = field(default_factory=dict)
 
     @cached_property
     def golden_status(self) -> GoldenStatus:
@@ -138,7 +139,3 @@ class AmiProvenance:
             found = in_channel(self._cloud, self._cloud.home, name, self.fleet.replacement.channel)
             self._channels[name] = found.release if found else None
         return self._channels[name]
-
-    @cached_property
-    def _channels(self) -> dict[str, Release | None]:
-        return {}

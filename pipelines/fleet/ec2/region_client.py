@@ -46,7 +46,8 @@ class RegionClient:
         self.region = region
         self.where = f"{account}/{region}"
         self.ec2 = clients.client("ec2", region, account)
-        self.balancers = Balancers(clients, account, region)
+        self.targets = clients.client("elbv2", region, account)
+        self.classics = clients.client("elb", region, account)
 
     def find(self, instance: str) -> InstanceDescription | None:
         """The instance of that id, by itself; None once it is terminated."""
@@ -117,7 +118,7 @@ class RegionClient:
 
     def registrations(self, instance: InstanceDescription) -> tuple[Registration, ...]:
         """Where an instance is registered, by its id or its addresses, and how it is there."""
-        return of_instance(instance, self.balancers.registered({instance.instance.get("VpcId", "")}))
+        return of_instance(instance, self.registered({instance.instance.get("VpcId", "")}))
 
     def types(self, instances: Iterable[Json]) -> dict[str, Json]:
         """What the instance types of instances support, by name."""
@@ -154,20 +155,48 @@ class RegionClient:
         if named := [{"Key": key} for key in sorted(keys)]:
             self.ec2.call("DeleteTags", Resources=list(resources), Tags=named)
 
-    def register(self, instance: str, places: Iterable[Registration]) -> None:
-        """Into target groups."""
-        if named := list(places):
-            self.balancers.change("RegisterTargets", self.need(instance), named)
+    def registered(self, vpcs: Collection[str]) -> Iterator[Registered]:
+        """Who is registered in some target group of these networks; those that are on their way out are not."""
+        for group in self.targets.pages("DescribeTargetGroups", "TargetGroups"):
+            if group.get("VpcId") not in vpcs:
+                continue
+            arn, default = group["TargetGroupArn"], group.get("Port", 0)
+            answer = self.targets.call("DescribeTargetHealth", TargetGroupArn=arn)
+            for one in answer["TargetHealthDescriptions"]:
+                state = one.get("TargetHealth", {}).get("State", "")
+                if state != "draining":
+                    port = int(one["Target"].get("Port") or default)
+                    yield Registered(group["VpcId"], one["Target"]["Id"], Registration(arn, port, state))
 
-    def deregister(self, instance: str, places: Iterable[Registration], drain: timedelta) -> None:
+    def classic(self) -> dict[str, tuple[str, ...]]:
+        """The names of the Classic Load Balancers that an instance is registered in, by its id."""
+        found: dict[str, tuple[str, ...]] = {}
+        for one in self.classics.pages("DescribeLoadBalancers", "LoadBalancerDescriptions"):
+            for instance in one.get("Instances", ()):
+                name = instance["InstanceId"]
+                found[name] = (*found.get(name, ()), one["LoadBalancerName"])
+        return found
+
+    def register(self, instance: str, places: Collection[Registration]) -> None:
+        """Into target groups, in the way that each place says."""
+        for request in targets(self.need(instance), places) if places else ():
+            self.targets.call("RegisterTargets", **request)
+
+    def deregister(self, instance: str, places: Collection[Registration], drain: timedelta) -> None:
         """Out of target groups; returns when nothing is in flight there any more, or `drain` is over."""
-        if not (left := list(places)):
+        if not places:
             return
         found = self.need(instance)
-        self.balancers.change("DeregisterTargets", found, left)
+        for request in targets(found, places):
+            self.targets.call("DeregisterTargets", **request)
         if drain > timedelta():
-            draining = self.balancers.draining
-            self.until(lambda: not any(draining(found, one) for one in left), f"{instance} to be drained")
+            self.until(lambda: not any(self._draining(found, one) for one in places), f"{instance} to be drained")
+
+    def _draining(self, instance: InstanceDescription, place: Registration) -> bool:
+        """Whether requests to an instance may still be in flight there."""
+        (request,) = targets(instance, [place])
+        answer = self.targets.call("DescribeTargetHealth", **request)
+        return any(one.get("TargetHealth", {}).get("State") == "draining" for one in answer["TargetHealthDescriptions"])
 
     def stop(self, instance: str, *, wait: bool) -> None:
         """Stop an instance; with `wait`, until it is stopped and what hangs on it can be taken off."""
@@ -241,47 +270,6 @@ class RegionClient:
 def _of(key: Key) -> list[Json]:
     """A filter for what a rollout launched, made or took off for a member."""
     return [{"Name": f"tag:{tag}", "Values": [value]} for tag, value in ((ROLLOUT, key.rollout), (MEMBER, key.member))]
-
-
-class Balancers:
-    """The target groups and Classic Load Balancers of a region."""
-
-    def __init__(self, clients: Clients, account: str, region: str) -> None:
-        self.targets = clients.client("elbv2", region, account)
-        self.classics = clients.client("elb", region, account)
-
-    def registered(self, vpcs: Collection[str]) -> Iterator[Registered]:
-        """Who is registered in some target group of these networks; those that are on their way out are not."""
-        for group in self.targets.pages("DescribeTargetGroups", "TargetGroups"):
-            if group.get("VpcId") not in vpcs:
-                continue
-            arn, default = group["TargetGroupArn"], group.get("Port", 0)
-            answer = self.targets.call("DescribeTargetHealth", TargetGroupArn=arn)
-            for one in answer["TargetHealthDescriptions"]:
-                state = one.get("TargetHealth", {}).get("State", "")
-                if state != "draining":
-                    port = int(one["Target"].get("Port") or default)
-                    yield Registered(group["VpcId"], one["Target"]["Id"], Registration(arn, port, state))
-
-    def classic(self) -> dict[str, tuple[str, ...]]:
-        """The names of the Classic Load Balancers that an instance is registered in, by its id."""
-        found: dict[str, tuple[str, ...]] = {}
-        for one in self.classics.pages("DescribeLoadBalancers", "LoadBalancerDescriptions"):
-            for instance in one.get("Instances", ()):
-                name = instance["InstanceId"]
-                found[name] = (*found.get(name, ()), one["LoadBalancerName"])
-        return found
-
-    def change(self, operation: str, instance: InstanceDescription, places: Iterable[Registration]) -> None:
-        """Register an instance, or begin to take it out, in the way that each place says."""
-        for request in targets(instance, places):
-            self.targets.call(operation, **request)
-
-    def draining(self, instance: InstanceDescription, place: Registration) -> bool:
-        """Whether requests to an instance may still be in flight there."""
-        (request,) = targets(instance, [place])
-        answer = self.targets.call("DescribeTargetHealth", **request)
-        return any(one.get("TargetHealth", {}).get("State") == "draining" for one in answer["TargetHealthDescriptions"])
 
 
 def of_instance(instance: InstanceDescription, registered: Iterable[Registered]) -> tuple[Registration, ...]:

@@ -37,7 +37,7 @@ VERB = re.compile(r"(Describe|Get|Create|Delete|Modify|Run|Start|Stop|Terminate|
                   r"|Deregister|Cancel|Rollback|Update)[A-Z]")  # fmt: skip
 ROWS = re.findall(r"^\| `((?:fleet|roll)\.[^`]+)` \| (.+) \|$", (ROOT / "docs/aws.md").read_text(), re.MULTILINE)
 ACTIONS = {task: frozenset(re.findall(r"`(\w+:\w+)`", cell)) for task, cell in ROWS}
-ASKING = {"call", "call_unless", "pages", "_once", "accepted", "change"}
+ASKING = {"call", "call_unless", "pages", "_once", "accepted"}
 EXPIRY = timedelta(days=1)
 
 
