@@ -16,13 +16,16 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
 from images.aws.snapshots import NO_SUCH, REAP_AFTER, record_snapshot, standing_snapshot
 from images.ledger import Made
-from images.ledger.releases import GONE, STANDING
+from images.ledger.releases import STANDING
 from images.release import lifecycle
 
 QUEUE_FULL = {"ResourceLimitExceeded", "SnapshotCopyLimitExceeded", "ConcurrentSnapshotLimitExceeded"}
 NAME_TAKEN = {"InvalidAMIName.Duplicate"}
 MINUTE = timedelta(minutes=1)
 SOON = 2 * MINUTE  # the service deprecates nothing in the past, by its own clock
+OURS = {"Owners": ["self"], "IncludeDeprecated": True, "IncludeDisabled": True}
+FAILED = {"failed", "error", "invalid"}
+IN_USE = {"InvalidSnapshot.InUse"}
 NO_SUCH_IMAGE = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"}
 
 
@@ -33,8 +36,7 @@ def image_name(cloud: Cloud, release: Release) -> str:
 
 def images_in(cloud: Cloud, region: str, **request: Any) -> Iterator[Ami]:
     """The account's own images in a region, deprecated and disabled ones too."""
-    everything = {"Owners": ["self"], "IncludeDeprecated": True, "IncludeDisabled": True}
-    for found in cloud.client("ec2", region).pages("DescribeImages", "Images", **everything, **request):
+    for found in cloud.client("ec2", region).pages("DescribeImages", "Images", **OURS, **request):
         yield _ami(cloud, region, found)
 
 
@@ -51,12 +53,15 @@ def named(cloud: Cloud, region: str, name: str) -> Ami | None:
 
 def image(cloud: Cloud, region: str, image_id: str) -> Ami | None:
     """The image of that id, if it is there."""
-    try:
-        return next(images_in(cloud, region, ImageIds=[image_id]), None)
-    except AwsError as error:
-        if error.code in NO_SUCH_IMAGE:
-            return None
-        raise
+    answer = cloud.client("ec2", region).call_unless("DescribeImages", NO_SUCH_IMAGE, ImageIds=[image_id], **OURS)
+    return next((_ami(cloud, region, found) for found in answer["Images"]), None) if answer else None
+
+
+def images_of(cloud: Cloud, release: Release) -> list[Ami]:
+    """The release's images in every region where the ledger knows one, as they are now."""
+    lines = cloud.made(kind="image", release=release.digest, state=STANDING)
+    found = [image(cloud, line.region, line.resource) for line in lines]
+    return [ami for ami in found if ami]
 
 
 def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, region: str, snapshot: str) -> Ami:
@@ -65,7 +70,7 @@ def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, reg
     found = _mine(cloud, region, release, snapshots=(snapshot,))
     if found is None:
         line = _begin(cloud, release, region)
-        asked = call_arguments.register_image(machine, name, snapshot, _tags(cloud, release, machine))
+        asked = call_arguments.register_image(machine, name, snapshot, _tags(cloud, release, machine)[0])
         try:
             answer = cloud.client("ec2", region).call("RegisterImage", **asked)
             cloud.mark(line, resource=str(answer["ImageId"]))
@@ -81,13 +86,10 @@ def ensure_copied(cloud: Cloud, release: Release, machine: MachineImage, region:
         return ensure_registered(cloud, release, machine, region, snapshot)
     if _mine(cloud, region, release, source=home.id) is None:
         line = _begin(cloud, release, region)
-        said = tags.of_snapshot(release.name, release.content, machine.linear, cloud.prefix, _reap_after(release))
         failed = len(line.details.get("failed", ()))
         token = digest_of([release.digest, home.id, region, cloud.key(region), failed]).removeprefix("sha256:")
-        asked = call_arguments.copy_image(
-            home.name, home.id, home.region, token, key=cloud.key(region), image=_tags(cloud, release, machine),
-            snapshot=said,
-        )  # fmt: skip
+        image_tags, snapshot_tags = _tags(cloud, release, machine)
+        asked = call_arguments.copy_image(home, token, key=cloud.key(region), image=image_tags, snapshot=snapshot_tags)
         say(f"{release.name}: copying {home.where} to {region}")
         answer = cloud.clients.until(lambda: _queued(cloud, region, asked), f"a place among the copies to {region}")
         cloud.mark(line, resource=str(answer["ImageId"]))
@@ -138,7 +140,7 @@ def _mine(
     )
     if not ours:
         raise taken(found)
-    if found.state in {"failed", "error", "invalid"}:
+    if found.state in FAILED:
         cloud.client("ec2", region).call("DeregisterImage", ImageId=found.id)
         for line in lines:
             cloud.mark(line, resource="", details={"failed": [*line.details.get("failed", ()), found.id]})
@@ -157,11 +159,7 @@ def taken(found: Ami) -> RefusedError:
 def _begin(cloud: Cloud, release: Release, region: str) -> Made:
     name = image_name(cloud, release)
     known = cloud.made(region=region, kind="image", token=name)
-    line = known[0] if known else Made(
-        cloud.aws.account, region, "image", name, release.name, release.content, release.digest, cloud.now
-    )  # fmt: skip
-    cloud.ledger.record_made(line)
-    return line
+    return known[0] if known else cloud.record(release, release.digest, region, "image", name)
 
 
 def _settled(cloud: Cloud, release: Release, machine: MachineImage, region: str, expected: Any) -> Ami:
@@ -170,14 +168,11 @@ def _settled(cloud: Cloud, release: Release, machine: MachineImage, region: str,
     ami: Ami = cloud.clients.until(lambda: _available(cloud, region, name), f"the image {name} in {region}")
     if not expected(ami):
         raise taken(ami)
-    wanted = _tags(cloud, release, machine)
+    wanted, under = _tags(cloud, release, machine)
     missing = {key: value for key, value in wanted.items() if ami.tags.get(key) != value}
     if [key for key in missing if key != f"{cloud.prefix}{tags.REAP_AFTER}"]:  # that one goes when all is done
         put_tags(cloud, region, (ami.id,), missing)
-        put_tags(
-            cloud, region, ami.snapshots,
-            tags.of_snapshot(release.name, release.content, machine.linear, cloud.prefix, _reap_after(release)),
-        )  # fmt: skip
+        put_tags(cloud, region, ami.snapshots, under)
     for snapshot in ami.snapshots:
         record_snapshot(cloud, region, machine, release.digest, snapshot)
     cloud.mark(_begin(cloud, release, region), resource=ami.id, state=STANDING, details={"snapshots": ami.snapshots})
@@ -187,52 +182,41 @@ def _settled(cloud: Cloud, release: Release, machine: MachineImage, region: str,
 def _available(cloud: Cloud, region: str, name: str) -> Ami | None:
     """The image once it can be used; a region may take a moment to show what was just made."""
     found = named(cloud, region, name)
-    if found and found.state in {"failed", "error", "invalid"}:
-        for line in cloud.made(region=region, kind="image", token=name):
-            cloud.mark(line, state=GONE)
+    if found and found.state in FAILED:
+        cloud.forget(region=region, kind="image", token=name)
         raise OutsideError(f"{found.where} failed: {found.state}", hint="publish again: it is made again")
     return found if found and found.state in {"available", "disabled"} else None
 
 
-def _tags(cloud: Cloud, release: Release, machine: MachineImage) -> dict[str, str]:
-    return tags.of_image(release, machine.linear, cloud.prefix, _reap_after(release))
-
-
-def _reap_after(release: Release) -> Any:
-    return release.published_at + REAP_AFTER
+def _tags(cloud: Cloud, release: Release, machine: MachineImage) -> tuple[dict[str, str], dict[str, str]]:
+    """The tags of a release's image, and of the snapshot under it."""
+    said = machine.linear, cloud.prefix, release.published_at + REAP_AFTER
+    return tags.of_image(release, *said), tags.of_snapshot(release.name, release.content, *said)
 
 
 def _ami(cloud: Cloud, region: str, found: dict[str, Any]) -> Ami:
     """An image as DescribeImages shows it."""
     said = tags.as_dict(found.get("Tags"))
     disks = [mapping["Ebs"] for mapping in found.get("BlockDeviceMappings", ()) if "Ebs" in mapping]
-    name = found.get("Name", "")
     title = said.get(f"{lifecycle.OCI}title", "")
-    times = {key: _moment(found.get(key, "")) for key in ("DeprecationTime", "LastLaunchedTime")}
     return Ami(
-        account=cloud.aws.account, region=region, id=found["ImageId"], name=name, state=found.get("State", ""),
-        snapshots=tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId")), tags=said,
-        release=tags.release_of(said, cloud.prefix, cloud.repository(title)), deprecated_at=times["DeprecationTime"],
-        launched_at=times["LastLaunchedTime"], source=found.get("SourceImageId", ""), public=found.get("Public", False),
-        boot=(found.get("BootMode", ""), found.get("ImdsSupport", ""), found.get("TpmSupport", "")),
-    )  # fmt: skip
-
-
-def _moment(text: str) -> Any:
-    return lifecycle.moment(text) if text else None
-
-
-IN_USE = {"InvalidSnapshot.InUse"}
+        region=region,
+        id=found["ImageId"],
+        name=found.get("Name", ""),
+        state=found.get("State", ""),
+        snapshots=tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId")),
+        tags=said,
+        release=tags.release_of(said, cloud.prefix, cloud.repository(title)),
+        deprecated_at=tags.moment_in(found, "DeprecationTime"),
+        launched_at=tags.moment_in(found, "LastLaunchedTime"),
+        source=found.get("SourceImageId", ""),
+    )
 
 
 def remove_image(cloud: Cloud, ami: Ami) -> None:
     """Deregister an image, and delete its snapshots unless another image lies on them."""
-    try:
-        cloud.client("ec2", ami.region).call("DeregisterImage", ImageId=ami.id)
-    except AwsError as error:
-        if error.code not in NO_SUCH_IMAGE:
-            raise
-    forget(cloud, ami.region, ami.id)
+    cloud.client("ec2", ami.region).call_unless("DeregisterImage", NO_SUCH_IMAGE, ImageId=ami.id)
+    cloud.forget(region=ami.region, resource=ami.id)
     under_others = {snapshot for other in images_in(cloud, ami.region) for snapshot in other.snapshots}
     for snapshot in set(ami.snapshots) - under_others:
         remove_snapshot(cloud, ami.region, snapshot)
@@ -247,13 +231,7 @@ def remove_snapshot(cloud: Cloud, region: str, snapshot: str) -> None:
             return
         if error.code not in NO_SUCH:
             raise
-    forget(cloud, region, snapshot)
-
-
-def forget(cloud: Cloud, region: str, resource: str) -> None:
-    """Write down that something is not there any more."""
-    for line in cloud.made(region=region, resource=resource):
-        cloud.mark(line, state=GONE)
+    cloud.forget(region=region, resource=snapshot)
 
 
 def orphans(cloud: Cloud) -> list[tuple[str, str, str]]:

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from images.aws.deltas import digests_at
-from images.aws.model import MachineImage, Parent
+from images.aws.model import Ami, MachineImage, Parent, digests_at
 from images.aws.tags import as_list
 from images.machine.blocks import BLOCK
 
@@ -84,14 +83,13 @@ def register_image(machine: MachineImage, name: str, snapshot: str, tags: Mappin
 
 
 def copy_image(
-    name: str, source: str, source_region: str, token: str, *, key: str, image: Mapping[str, str],
-    snapshot: Mapping[str, str],
-) -> dict[str, Any]:  # fmt: skip
+    home: Ami, token: str, *, key: str, image: Mapping[str, str], snapshot: Mapping[str, str]
+) -> dict[str, Any]:
     """The same image in another region, encrypted by that region's own `key`; tagged from the beginning."""
     request = {
-        "Name": name,
-        "SourceImageId": source,
-        "SourceRegion": source_region,
+        "Name": home.name,
+        "SourceImageId": home.id,
+        "SourceRegion": home.region,
         "ClientToken": token,
         "TagSpecifications": [_tagged("image", image), _tagged("snapshot", snapshot)],
     }

@@ -12,7 +12,7 @@ OutsideError
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import timedelta
 from threading import Lock
 from typing import Any
@@ -103,6 +103,15 @@ class Client:
             raise self._outside(operation, error) from None
         return answer
 
+    def call_unless(self, operation: str, codes: Collection[str], **request: Any) -> dict[str, Any] | None:
+        """The same; None where the service answers with one of these error codes."""
+        try:
+            return self.call(operation, **request)
+        except AwsError as error:
+            if error.code in codes:
+                return None
+            raise
+
     def permission(self, operation: str) -> str:
         """What IAM policies call the right to an operation."""
         return f"{IAM_NAMES.get(self.service, self.service)}:{operation}"
@@ -118,6 +127,11 @@ class Client:
             if not token:
                 return
 
+    def instances(self, **request: Any) -> Iterator[dict[str, Any]]:
+        """The instances that DescribeInstances shows, without their reservations."""
+        for reservation in self.pages("DescribeInstances", "Reservations", **request):
+            yield from reservation["Instances"]
+
     def _outside(self, operation: str, error: Exception) -> OutsideError:
         """The error for what stopped a call without an answer that could be understood."""
         from botocore.exceptions import ConnectionError as NoConnectionError
@@ -129,6 +143,13 @@ class Client:
             hint = "log in as for any AWS tool: environment variables, a profile, or the machine's own role"
             return OutsideError("there are no AWS credentials", evidence=str(error), hint=hint)
         return AwsError(f"{self.service}:{operation}", self.region, type(error).__name__, str(error))
+
+
+def portions(names: Iterable[str], at_once: int = 100) -> Iterator[list[str]]:
+    """As many names as one call takes, in order."""
+    found = sorted(names)
+    for start in range(0, len(found), at_once):
+        yield found[start : start + at_once]
 
 
 class Clients:

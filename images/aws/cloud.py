@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Aws, Settings
-from images.artifact import Artifact
+from images.artifact import Artifact, Release
 from images.aws.client import Client, Clients
 from images.aws.model import MachineImage
 from images.ledger import Ledger, Made
@@ -68,24 +68,37 @@ class Cloud:
         """The ledger's lines about what we made in the account, without what is gone."""
         return tuple(line for line in self.ledger.made(self.aws.account, **wanted) if line.state != GONE)
 
-    def mark(self, line: Made, **changes: object) -> Made:
+    def regions(self, **wanted: str) -> tuple[str, ...]:
+        """Where there may be something of ours: by the settings, and by the ledger, which older settings filled."""
+        known = sorted({line.region for line in self.made(**wanted)})
+        return tuple(dict.fromkeys((self.home, *self.aws.all_regions, *known)))
+
+    def record(self, of: Release | MachineImage, release: str, region: str, kind: str, token: str, **more: Any) -> Made:
+        """Write a line about what is made of a release, and by which `token`; `more` as `Made` calls it."""
+        return self.mark(Made(self.aws.account, region, kind, token, of.name, of.content, release, self.now), **more)
+
+    def mark(self, line: Made, **changes: Any) -> Made:
         """Keep a line with some of its values changed."""
-        changed = replace(line, **changes)  # type: ignore[arg-type]
+        changed = replace(line, **changes)
         self.ledger.record_made(changed)
         return changed
+
+    def forget(self, **wanted: str) -> None:
+        """Write down that something is not there any more."""
+        for line in self.made(**wanted):
+            self.mark(line, state=GONE)
 
 
 def machine_of(store: Store, settings: Settings, artifact: Artifact) -> MachineImage:
     """The machine image that an artifact is. Raises OutsideError where the store has lost it."""
     config, blocks = store.config(artifact.digest), store.layers_of(artifact.digest)[0]
-    disk: Mapping[str, object] = config["disk"]
     return MachineImage(
         name=artifact.name,
         content=artifact.digest,
         architecture=artifact.platform.partition("/")[2],
         linear=blocks.digest,
         digests=b"".join(split(store.blob(blocks.digest).read_bytes())),
-        size_bytes=int(str(disk["size_bytes"])),
+        size_bytes=int(config["disk"]["size_bytes"]),
         disk=disk_of(settings, blocks.digest),
     )
 

@@ -1,14 +1,22 @@
-"""What the flows at AWS pass to each other, as frozen values. Pure."""
+"""What the flows at AWS pass to each other, as frozen values; and which blocks of a disk must be written. Pure.
+
+All blocks are written the first time, afterwards those that differ from a parent's. Blocks that an encrypted snapshot
+was never given read as random data, so a first upload leaves none out, whatever is in it. What a delta leaves out must
+have been written by its parent: beyond the parent's end it leaves out nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from images.artifact import Release
+from images.machine.blocks import SIZE, ZERO, delta
 
 GIB = 1 << 30
+WORTH = 0.9  # a delta that writes more than this part of the blocks is a full upload that depends on a parent
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,16 @@ class MachineImage:
         """The size of the volume that holds it, in GiB."""
         return -(-self.size_bytes // GIB)
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks its disk has."""
+        return len(self.digests) // SIZE
+
 
 @dataclass(frozen=True)
 class Ami:
     """A registered image as a region shows it. `release` is what its tags say of it, None where they are not ours."""
 
-    account: str
     region: str
     id: str
     name: str
@@ -47,8 +59,6 @@ class Ami:
     deprecated_at: datetime | None = None
     launched_at: datetime | None = None
     source: str = ""
-    public: bool = False
-    boot: tuple[str, str, str] = ("", "", "")
 
     @property
     def where(self) -> str:
@@ -64,3 +74,40 @@ class Parent:
     linear: str
     digests: bytes = field(repr=False)
     volume_gib: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The indexes to write, lowest first, and the snapshot that they are a delta on, if any."""
+
+    indexes: tuple[int, ...]
+    parent: Parent | None = None
+
+
+def plan_upload(machine: MachineImage, parents: Iterable[Parent]) -> Upload:
+    """The upload that writes the fewest blocks. A parent whose volume is larger cannot be stood on."""
+    full = upload_on(machine, None)
+    deltas = [upload_on(machine, parent) for parent in parents if parent.volume_gib <= machine.volume_gib]
+    best = min(deltas, key=lambda upload: len(upload.indexes), default=full)
+    return best if 0 < len(best.indexes) <= WORTH * len(full.indexes) else full
+
+
+def upload_on(machine: MachineImage, parent: Parent | None) -> Upload:
+    """The blocks that differ from the parent's, and all beyond its end; zeros where the parent was longer.
+
+    Every block where there is no parent.
+    """
+    if parent is None:
+        return Upload(tuple(range(machine.blocks)))
+    child = with_zeros(machine.digests, len(parent.digests) // SIZE)
+    return Upload(delta(parent.digests, child), parent)
+
+
+def digests_at(digests: bytes, indexes: Sequence[int]) -> bytes:
+    """The digests of some blocks, one after the other."""
+    return b"".join(digests[index * SIZE : (index + 1) * SIZE] for index in indexes)
+
+
+def with_zeros(digests: bytes, blocks: int) -> bytes:
+    """`digests` of a disk as if it went on with zeros up to so many blocks."""
+    return digests + ZERO * max(0, blocks - len(digests) // SIZE)

@@ -1,15 +1,20 @@
-"""What a publication makes at AWS: a snapshot, an image over it in each region, dates, shares, a signed statement."""
+"""What a publication makes at AWS: a snapshot, an image over it in each region, dates, shares, a signed statement.
+
+Everything that can be known to fail is asked for first, before a block is uploaded: regions, credentials, keys,
+permissions, settings of the accounts, names.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
 from images.aws import call_arguments, tags
@@ -18,25 +23,29 @@ from images.aws.amis import (
     ensure_copied,
     ensure_registered,
     image_name,
+    images_of,
     named,
     orphans,
     remove_image,
     remove_snapshot,
+    taken,
 )
-from images.aws.channels import images_of
+from images.aws.client import AwsError
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, MachineImage
-from images.aws.preflight import refuse_taken_names
 from images.aws.snapshots import drop_pending, ensure_snapshot
-from images.aws.statement import keep, parameter, prove, public_key, sign, statement, statement_name
-from images.ledger import Begun, Made
-from images.ledger.releases import GONE, STANDING
+from images.aws.statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
+from images.ledger import Begun
+from images.ledger.releases import STANDING
 from images.release import lifecycle
 from images.release.store import Publication
 
 if TYPE_CHECKING:
     from images.scan.judge import Judgement
 
+DRY = "DryRunOperation"
+NOBODY = "00000000000000000"
+REGIONS_AT_ONCE = 8
 COPIES_AT_ONCE = 20  # EC2's limit of snapshot copies under way to one region
 
 
@@ -59,7 +68,12 @@ class AwsPublication(Publication):
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise RefusedError where a stranger's image has the name of the release's."""
-        refuse_taken_names(self.cloud, chosen)
+        cloud, name = self.cloud, image_name(self.cloud, chosen)
+        for region in cloud.aws.all_regions:
+            found = named(cloud, region, name)
+            begun = cloud.made(region=region, kind="image", token=name)
+            if found and not begun and not (found.release and found.release.digest == chosen.digest):
+                raise taken(found)
 
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
         """The release's images in every region under a signed statement; of the documents it holds the digests."""
@@ -88,10 +102,9 @@ class AwsPublication(Publication):
         cloud.ledger.end_publication(begun)  # first: the content of one that is under way is no orphan
         for region in cloud.aws.all_regions:
             found = named(cloud, region, image_name(cloud, begun))
-            if found and (cloud.made(region=region, kind="image", token=found.name)):
+            if found and cloud.made(region=region, kind="image", token=found.name):
                 remove_image(cloud, found)
-        for line in cloud.made(kind="image", release=begun.digest):
-            cloud.mark(line, state=GONE)
+        cloud.forget(kind="image", release=begun.digest)
         if begun.content != draft.content:
             drop_pending(cloud, begun.content)
             for region, snapshot, name in orphans(cloud):
@@ -112,21 +125,15 @@ def _state(
 ) -> None:
     """See that a signed statement binds the images; one that stands and holds is kept."""
     name, key = statement_name(cloud, image_name(cloud, chosen)), public_key(cloud)
-    shown = [_shown_after(cloud, ami, chosen, machine) for ami in amis]
+    tagged = tags.of_image(chosen, machine.linear, cloud.prefix, chosen.published_at)  # as they are by now
+    shown = [replace(ami, tags={**ami.tags, **tagged}) for ami in amis]
     kept = parameter(cloud, cloud.home, name)
     if not kept or not all(prove(kept, key, ami, cloud.prefix).holds for ami in shown):
-        said = statement(chosen, machine, amis, artifact, verdict, cloud.prefix)
-        kept = sign(cloud, said)
+        kept = sign(cloud, statement(chosen, machine, amis, artifact, verdict, cloud.prefix))
         keep(cloud, name, kept)
-    cloud.ledger.record_made(
-        Made(cloud.aws.account, cloud.home, "statement", name, chosen.name, chosen.content, chosen.digest, cloud.now,
-             name, STANDING, {"envelope": kept})
-    )  # fmt: skip
-
-
-def _shown_after(cloud: Cloud, ami: Ami, chosen: Release, machine: MachineImage) -> Ami:
-    """The image with the tags that it has by now."""
-    return replace(ami, tags={**ami.tags, **tags.of_image(chosen, machine.linear, cloud.prefix, chosen.published_at)})
+    cloud.record(
+        chosen, chosen.digest, cloud.home, "statement", name, resource=name, state=STANDING, details={"envelope": kept}
+    )
 
 
 def _share(cloud: Cloud, ami: Ami) -> None:
@@ -147,13 +154,12 @@ def _share(cloud: Cloud, ami: Ami) -> None:
 def _refuse_public(cloud: Cloud, ami: Ami) -> None:
     """Raise RefusedError where everybody may launch an image or copy its snapshots."""
     ec2 = cloud.client("ec2", ami.region)
-    found = ec2.call("DescribeImageAttribute", ImageId=ami.id, Attribute="launchPermission")["LaunchPermissions"]
-    public = [ami.id] if any(permission.get("Group") == "all" for permission in found) else []
+    launch = ec2.call("DescribeImageAttribute", ImageId=ami.id, Attribute="launchPermission")
+    allowed = {ami.id: launch["LaunchPermissions"]}
     for snapshot in ami.snapshots:
         asked = {"SnapshotId": snapshot, "Attribute": "createVolumePermission"}
-        allowed = ec2.call("DescribeSnapshotAttribute", **asked).get("CreateVolumePermissions", ())
-        public += [snapshot] if any(permission.get("Group") == "all" for permission in allowed) else []
-    if public:
+        allowed[snapshot] = ec2.call("DescribeSnapshotAttribute", **asked).get("CreateVolumePermissions", ())
+    if public := [name for name, to in allowed.items() if any(one.get("Group") == "all" for one in to)]:
         raise RefusedError(
             f"{' and '.join(public)} in {ami.region} is public; images of ours never are",
             hint="take the permission of the group `all` away; Block Public Access keeps it from coming back",
@@ -167,3 +173,107 @@ def _note_on_keys(cloud: Cloud) -> None:
             "shared images are encrypted: the policy of each key in aws.kms_keys must let the others use it "
             "(kms:DescribeKey, kms:Decrypt, kms:CreateGrant, kms:ReEncrypt*, kms:GenerateDataKey*); docs/aws.md"
         )
+
+
+def preflight(cloud: Cloud) -> None:
+    """Ask whether images can be published by these settings.
+
+    Say where the account itself would not keep images from becoming public. Ours never do; a mistake might.
+
+    Raises ContentError for the settings, UnreachableError for a region, DeniedError for a missing permission, and
+    RefusedError for what an account's own settings forbid.
+    """
+    _settings(cloud)
+    _account(cloud)
+    with ThreadPoolExecutor(REGIONS_AT_ONCE) as pool:
+        found = list(pool.map(partial(_region, cloud), cloud.aws.all_regions))
+    public_key(cloud)
+    open_in = sorted(zip(cloud.aws.all_regions, found, strict=True))
+    if shown := [f"{region} ({', '.join(what)})" for region, what in open_in if what]:
+        say(f"Block Public Access is off in {', '.join(shown)}: enable it to prevent accidental sharing")
+
+
+def _settings(cloud: Cloud) -> None:
+    """What can be seen without asking anybody."""
+    home = cloud.home
+    for region in cloud.aws.all_regions if cloud.aws.encrypted else ():
+        if not (key := cloud.key(region)):
+            raise ContentError(
+                f"no key is set for {region}; the account's default key will not do: what it encrypts cannot be shared",
+                key="aws.kms_keys", hint=f'kms_keys = {{"{region}" = "arn:aws:kms:{region}:…:key/…"}}',
+            )  # fmt: skip
+        if key.split(":")[3] != region:
+            raise ContentError(f"{key} is no key of {region}: keys work in their own region", key="aws.kms_keys")
+    signing_key(cloud)
+    if home in cloud.aws.regions:
+        raise ContentError(f"{home} is where images are made; name only the others", key="aws.regions")
+
+
+def _account(cloud: Cloud) -> None:
+    found = cloud.client("sts").call("GetCallerIdentity")["Account"]
+    if found != cloud.aws.account:
+        raise RefusedError(
+            f"the credentials are of account {found}, and images are owned by {cloud.aws.account}",
+            hint="other credentials, or another aws.account, or a role for it in aws.roles",
+        )
+
+
+def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
+    """Ask one region; what its account would let become public there."""
+    ec2 = cloud.client("ec2", region)
+    by_default = ec2.call("GetEbsEncryptionByDefault")["EbsEncryptionByDefault"]
+    if by_default and not cloud.aws.encrypted:
+        raise RefusedError(
+            f"{region} encrypts every snapshot by default, and aws.encrypted is false",
+            hint="set aws.encrypted = true and a key of your own in aws.kms_keys",
+        )
+    if key := cloud.key(region):
+        _key(cloud, region, key)
+    for operation, request in _rehearsals(cloud, region).items():
+        try:
+            ec2.call(operation, DryRun=True, **request)
+        except AwsError as error:  # a permission that is missing is another; the rest is for the real call to say
+            if not error.code.startswith("Invalid") and error.code != DRY:
+                raise
+    return _unblocked(cloud, region)
+
+
+def _key(cloud: Cloud, region: str, key: str) -> None:
+    """A key must be the customer's own, switched on, and there."""
+    try:
+        found = cloud.client("kms", region).call("DescribeKey", KeyId=key)["KeyMetadata"]
+    except AwsError as error:
+        if error.code != "NotFoundException":
+            raise
+        raise ContentError(f"there is no key {key}", key="aws.kms_keys", evidence=error.evidence) from None
+    if found.get("KeyManager") == "AWS":
+        raise RefusedError(
+            f"{key} is AWS's own key of the account: what it encrypts cannot be shared with another",
+            hint="make a customer-managed key, and name it in aws.kms_keys",
+        )
+    if not found.get("Enabled", True):
+        raise RefusedError(f"{key} is disabled", hint="enable it, or name another in aws.kms_keys")
+
+
+def _rehearsals(cloud: Cloud, region: str) -> dict[str, dict[str, object]]:
+    """Calls that only ask whether they would be allowed."""
+    image, snapshot = f"ami-{NOBODY}", f"snap-{NOBODY}"
+    root = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
+    asked: dict[str, dict[str, object]] = {
+        "RegisterImage": {"Name": "goldsmith-rehearsal", "RootDeviceName": "/dev/xvda", "BlockDeviceMappings": [root]},
+        "CreateTags": {"Resources": [image], "Tags": [{"Key": f"{cloud.prefix}rehearsal", "Value": ""}]},
+        "EnableImageDeprecation": {"ImageId": image, "DeprecateAt": cloud.now},
+    }
+    if region != cloud.home:
+        asked["CopyImage"] = {"Name": "goldsmith-rehearsal", "SourceImageId": image, "SourceRegion": cloud.home}
+    return asked
+
+
+def _unblocked(cloud: Cloud, region: str) -> tuple[str, ...]:
+    """What the account would let become public in a region: images, snapshots."""
+    ec2 = cloud.client("ec2", region)
+    states = {
+        "images": ec2.call("GetImageBlockPublicAccessState").get("ImageBlockPublicAccessState", "unblocked"),
+        "snapshots": ec2.call("GetSnapshotBlockPublicAccessState").get("State", "unblocked"),
+    }
+    return tuple(what for what, state in states.items() if state == "unblocked")

@@ -4,27 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
+from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError, nearest
 from hardening.foundation.settings import Settings
 from images.artifact import Release
-from images.aws import channels, tags
-from images.aws.amis import SOON, deprecate, ours_in, put_tags
+from images.aws import call_arguments, tags
+from images.aws.amis import SOON, deprecate, image, images_of, named, ours_in, put_tags
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.aws.preflight import note_on_public_access, preflight
-from images.aws.publish import AwsPublication
+from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
-from images.aws.show import ShownMachine, home_image, show_machine
-from images.aws.statement import proof_of, public_key
-from images.ledger import Made
+from images.aws.statement import StatementProof, parameter, proof_of, public_key
 from images.ledger.releases import STANDING
 from images.release.history import shown
 from images.release.lifecycle import newest_first
 from images.release.revocations import said_by_ledger
-from images.release.store import Publication, ReleaseStore, Retirement
+from images.release.store import (
+    CHANNELS,
+    PREVIOUS,
+    Publication,
+    ReleaseStore,
+    Retirement,
+    ShownRelease,
+    as_shown,
+)
+
+
+class ShownAmi(BaseModel):
+    """The image in one region. `problems`: where it is not what was signed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    region: str
+    id: str
+    state: str
+    snapshots: tuple[str, ...]
+    deprecated_at: datetime | None
+    channels: tuple[str, ...]
+    signed: bool
+    problems: tuple[str, ...]
+
+
+class ShownMachine(ShownRelease):
+    """A machine image's release as AWS knows it. `proven`: the signed statement holds of every image shown."""
+
+    linear_digest: str
+    packages_digest: str
+    verdict_digest: str
+    builder: str
+    proven: bool
+    problems: tuple[str, ...]
+    images: tuple[ShownAmi, ...]
 
 
 class AwsStore(ReleaseStore):
@@ -50,13 +86,13 @@ class AwsStore(ReleaseStore):
 
     def pointed(self, repository: str, channel: str) -> tuple[str, ...]:
         """The digests of the release whose image a parameter names at home, and of its content."""
-        found = channels.at(self.cloud, self.cloud.home, repository.rpartition("/")[2], channel)
+        found = in_channel(self.cloud, self.cloud.home, repository.rpartition("/")[2], channel)
         return (found.release.digest, found.release.content) if found and found.release else ()
 
     def find(self, repository: str, digest: str) -> Release | None:
         """A release of the ledger whose image is there at home, with a revocation that only its tags tell of."""
         release = self.ledger.release(digest)
-        amis = channels.images_of(self.cloud, release) if release and release.repository == repository else []
+        amis = images_of(self.cloud, release) if release and release.repository == repository else []
         usable = [ami for ami in amis if ami.region == self.cloud.home and ami.state == "available"]
         told = next((ami.release for ami in usable if ami.release), None)
         if release is None or told is None:
@@ -66,7 +102,7 @@ class AwsStore(ReleaseStore):
 
     def meant(self, ref: str) -> Release:
         """The release that a digest means, or an image as `show` finds it, in the ledger's words."""
-        shown_at_home = None if ref.startswith("sha256:") else home_image(self.cloud, ref, self.names).release
+        shown_at_home = None if ref.startswith("sha256:") else self._home_image(ref).release
         digest = shown_at_home.digest if shown_at_home else ref
         if release := self.ledger.release(digest):
             return release
@@ -79,8 +115,8 @@ class AwsStore(ReleaseStore):
         Raises RefusedError unless the signed statement holds of the candidate's images and of the release's own.
         """
         cloud, key = self.cloud, public_key(self.cloud)
-        candidate = channels.at(cloud, cloud.home, release.name, "candidate")
-        for ami in [*([candidate] if candidate else ()), *channels.images_of(cloud, release)]:
+        candidate = in_channel(cloud, cloud.home, release.name, "candidate")
+        for ami in [*([candidate] if candidate else ()), *images_of(cloud, release)]:
             if not (proof := proof_of(cloud, ami, key)).holds:
                 raise RefusedError(
                     f"{shown(release)}: what {ami.where} shows is not what was signed",
@@ -90,13 +126,20 @@ class AwsStore(ReleaseStore):
         return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
     def move(self, release: Release, channel: str, back: str) -> None:
-        """Move the parameters of all regions. Raises RefusedError where the release has no image at home."""
-        channels.move(self.cloud, release, channel, back)
+        """Move the parameters of all regions, home last. Raises RefusedError where the release has no image at home."""
+        amis = images_of(self.cloud, release)
+        if self.cloud.home not in {ami.region for ami in amis}:
+            raise RefusedError(
+                f"{shown(release)} has no image in {self.cloud.home}",
+                hint="./goldsmith image.rebuild reads from AWS what there is",
+            )
+        for ami in sorted(amis, key=lambda ami: ami.region == self.cloud.home):
+            _move_in(self.cloud, release, ami, channel, back)
 
     def mark_revoked(self, release: Release, reason: str) -> None:
         """Tag the images in every region, deprecate them at once, and tell the ledger."""
         cloud = self.cloud
-        for ami in channels.images_of(cloud, release):
+        for ami in images_of(cloud, release):
             if ami.release and not ami.release.revoked_at:
                 put_tags(cloud, ami.region, (ami.id,), tags.of_revocation(reason, cloud.prefix, cloud.now))
                 deprecate(cloud, ami, cloud.now + SOON)
@@ -106,34 +149,26 @@ class AwsStore(ReleaseStore):
 
     def publication(self) -> Publication:
         """What makes a release's images. Asks whether they can be published by these settings."""
-        note_on_public_access(preflight(self.cloud))
+        preflight(self.cloud)
         return AwsPublication(self.cloud)
 
     def retire(self, *, apply: bool) -> list[Retirement]:
         """Decide over every image of ours in every region, whatever its definition is called by now."""
-        decisions = [(one.subject, one) for one in retire_images(self.cloud, apply=apply)]
+        decisions = retire_images(self.cloud, apply=apply)
         return [
-            Retirement.of(ami.release.name if ami.release else ami.name, ami.where, one, apply=apply)
-            for ami, one in decisions
+            Retirement.of((one.subject.release or one.subject).name, one.subject.where, one, apply=apply)
+            for one in decisions
         ]
 
     def read_in(self) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
-        """Read every image whose signed statement holds, whatever its definition is called by now."""
-        return rebuild_machines(self.cloud), ()
+        """Read every image whose signed statement holds, whatever its definition is called by now.
 
-    def show(self, ref: str) -> ShownMachine:
-        """What AWS says of `ref`."""
-        return show_machine(self.cloud, ref, self.names)
-
-
-def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
-    """Write into the ledger what AWS knows: releases, images, snapshots. Run again, it changes nothing.
-
-    What is not signed by our key is not believed, and said; what a killed run left is the reaper's.
-    """
-    key, found = public_key(cloud), {}
-    for region in cloud.aws.all_regions:
-        for ami in ours_in(cloud, region):
+        Read again, it changes nothing. What our key has not signed is not believed, and said; what a killed run left
+        is the reaper's.
+        """
+        cloud, found = self.cloud, dict[str, Release]()
+        key = public_key(cloud)
+        for ami in (ami for region in cloud.aws.all_regions for ami in ours_in(cloud, region)):
             if f"{cloud.prefix}{tags.REAP_AFTER}" in ami.tags:
                 continue
             if problems := proof_of(cloud, ami, key).problems:
@@ -141,26 +176,106 @@ def rebuild_machines(cloud: Cloud) -> tuple[Release, ...]:
             elif ami.release:
                 found[ami.release.digest] = ami.release
                 _record(cloud, ami, ami.release)
-    for release in newest_first(found.values())[::-1]:
-        cloud.ledger.record_release(said_by_ledger(cloud.ledger, release))
-    return newest_first(found.values())
+        for release in newest_first(found.values())[::-1]:
+            self.ledger.record_release(said_by_ledger(self.ledger, release))
+        return newest_first(found.values()), ()
+
+    def show(self, ref: str) -> ShownMachine:
+        """What AWS says of `ref`: a name, `name:channel`, `name:date-digest`, or an image's id at home.
+
+        Raises ContentError where there is none, with the nearest of the names.
+        """
+        cloud, home = self.cloud, self._home_image(ref)
+        others = (named(cloud, region, home.name) for region in cloud.aws.all_regions if region != home.region)
+        found, key = [home, *(ami for ami in others if ami)], public_key(cloud)
+        proofs = {ami.where: proof_of(cloud, ami, key) for ami in found}
+        release = home.release
+        if release is None:
+            raise ContentError(f"{home.where} carries no tags of a release of ours", hint="./goldsmith image.list")
+        said = proofs[home.where].statement.get("predicate", {})
+        shown = tuple(_shown(cloud, ami, proofs[ami.where], release.name) for ami in found)
+        return ShownMachine(
+            **as_shown(release, ref, cloud.now),
+            linear_digest=home.tags.get(f"{cloud.prefix}{tags.LINEAR}", ""),
+            packages_digest=said.get("packagesDigest", ""),
+            verdict_digest=said.get("verdictDigest", ""),
+            builder=said.get("builder", ""),
+            proven=all(proof.holds for proof in proofs.values()),
+            problems=tuple(dict.fromkeys(problem for one in shown for problem in one.problems)),
+            images=shown,
+        )
+
+    def _home_image(self, ref: str) -> Ami:
+        """The image at home that a reference means."""
+        cloud, (name, _, wanted) = self.cloud, ref.partition(":")
+        if ref.startswith("ami-"):
+            found = image(cloud, cloud.home, ref)
+        elif wanted and wanted.removesuffix(PREVIOUS) not in CHANNELS:
+            found = named(cloud, cloud.home, f"{cloud.aws.name_prefix}/{name}/{wanted}")
+        else:
+            channels = (wanted,) if wanted else tuple(reversed(CHANNELS))
+            found = next((ami for channel in channels if (ami := in_channel(cloud, cloud.home, name, channel))), None)
+        if found is None:
+            publish = f"./goldsmith image.publish {name} publishes to the candidate channel"
+            hint = nearest(name, self.names) if self.names and name not in self.names else publish
+            raise ContentError(f"nothing is published as {ref} in {cloud.home}", hint=hint)
+        return found
+
+
+def channel_name(cloud: Cloud, name: str, channel: str) -> str:
+    """The parameter of a channel."""
+    return f"/{cloud.aws.name_prefix}/{name}/{channel}"
+
+
+def in_channel(cloud: Cloud, region: str, name: str, channel: str) -> Ami | None:
+    """The image that a channel names in a region, if it is still there."""
+    found = parameter(cloud, region, channel_name(cloud, name, channel))
+    return image(cloud, region, found) if found else None
+
+
+def _move_in(cloud: Cloud, release: Release, ami: Ami, channel: str, back: str) -> None:
+    """Move a channel in one region: where it came from is written first."""
+    name = channel_name(cloud, release.name, channel)
+    present = parameter(cloud, ami.region, name)
+    if present == ami.id:
+        return
+    previous = _id_of(cloud, ami.region, release.repository, back) if back else present
+    if previous and image(cloud, ami.region, previous):  # AWS stores no image's id that is gone
+        _put(cloud, ami.region, f"{name}{PREVIOUS}", previous, f"where {channel} of {release.name} would go back to")
+    _put(cloud, ami.region, name, ami.id, f"{release.name}, {channel}: {release.digest}")
+
+
+def _put(cloud: Cloud, region: str, name: str, image_id: str, description: str) -> None:
+    """Write a parameter, and see that it is there: the service checks an image's id only after it has answered."""
+    asked = call_arguments.put_parameter(name, image_id, description, image=True)
+    cloud.client("ssm", region).call("PutParameter", **asked)
+    cloud.clients.until(lambda: parameter(cloud, region, name) == image_id, f"the parameter {name} in {region}")
+
+
+def _id_of(cloud: Cloud, region: str, repository: str, digest: str) -> str:
+    lines = cloud.made(region=region, kind="image", release=digest)
+    return next((line.resource for line in lines if cloud.repository(line.name) == repository), "")
+
+
+def _shown(cloud: Cloud, ami: Ami, proof: StatementProof, name: str) -> ShownAmi:
+    every = [f"{channel}{suffix}" for channel in CHANNELS for suffix in ("", PREVIOUS)]
+    pointing = [one for one in every if parameter(cloud, ami.region, channel_name(cloud, name, one)) == ami.id]
+    return ShownAmi(
+        region=ami.region, id=ami.id, state=ami.state, snapshots=ami.snapshots, deprecated_at=ami.deprecated_at,
+        channels=tuple(pointing), signed=proof.signed, problems=proof.problems,
+    )  # fmt: skip
 
 
 def _record(cloud: Cloud, ami: Ami, release: Release) -> None:
     """The lines of an image and its snapshots; the snapshots' can be no parents until their digests are at hand."""
     known = {line.resource for line in cloud.made(region=ami.region)}
+    of = release, release.digest, ami.region
+    stands: dict[str, Any] = {"at": release.published_at, "state": STANDING}
     if ami.id not in known:
-        cloud.ledger.record_made(_line(cloud, ami, release, "image", ami.name, ami.id, {"snapshots": ami.snapshots}))
+        cloud.record(*of, "image", ami.name, resource=ami.id, details={"snapshots": ami.snapshots}, **stands)
     linear = ami.tags[f"{cloud.prefix}{tags.LINEAR}"]
-    details = {"key": cloud.key(ami.region), "linear": linear, "gib": 0, "parent": "", "parent_linear": ""}
     for snapshot in set(ami.snapshots) - known:
         found = cloud.client("ec2", ami.region).call("DescribeSnapshots", SnapshotIds=[snapshot])["Snapshots"][0]
-        sized = details | {"gib": found["VolumeSize"], "key": found.get("KmsKeyId", "")}
-        cloud.ledger.record_made(_line(cloud, ami, release, "snapshot", snapshot, snapshot, sized))
-
-
-def _line(
-    cloud: Cloud, ami: Ami, release: Release, kind: str, token: str, resource: str, details: dict[str, object]
-) -> Made:
-    return Made(cloud.aws.account, ami.region, kind, token, release.name, release.content, release.digest,
-                release.published_at, resource, STANDING, details)  # fmt: skip
+        details = {"key": found.get("KmsKeyId", ""), "linear": linear, "gib": found["VolumeSize"],
+                   "parent": "", "parent_linear": ""}  # fmt: skip
+        cloud.record(*of, "snapshot", snapshot, resource=snapshot, details=details, **stands)

@@ -1,19 +1,25 @@
-"""Retirement: every image of ours in every region, the action that is due, and on request the action itself."""
+"""Retirement: every image of ours in every region, the action that is due, and on request the action itself.
+
+What still names an image holds it: instances, launch templates, Auto Scaling groups, launch configurations, parameters.
+All of a region is read before anything is decided in it. What cannot be read is never taken for unused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import Aws
 from images.aws import tags
 from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, remove_image, remove_snapshot
+from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.aws.uses import Uses, unseen, uses_in
 from images.ledger.releases import GONE, STANDING
 from images.release import lifecycle
 from images.release.retention import (
@@ -31,6 +37,9 @@ from images.release.revocations import said_by_ledger
 from images.release.store import PREVIOUS
 
 Decision = RetirementDecision[Ami]
+Uses = dict[str, tuple[str, ...]]
+AMI = re.compile(r"ami-[0-9a-f]{8,17}")
+NAMED_AT_ONCE = 10  # GetParameters' limit
 UNREAD = "unread"
 SHOWN = 3
 ON_ITS_WAY = timedelta(minutes=5)  # deprecation is asked for a little ahead, since the past is refused
@@ -41,7 +50,7 @@ def retire_images(cloud: Cloud, *, apply: bool) -> tuple[Decision, ...]:
 
     Who names the images of a region is read again right before any of them is touched.
     """
-    regions = {region: _in_region(cloud, region) for region in _regions(cloud)}
+    regions = {region: _in_region(cloud, region) for region in cloud.regions(kind="image")}
     if not apply:
         return tuple(decision for decisions in regions.values() for decision in decisions)
     done = [decision for region, decisions in regions.items() for decision in _take_all(cloud, region, decisions)]
@@ -55,12 +64,6 @@ def retire_images(cloud: Cloud, *, apply: bool) -> tuple[Decision, ...]:
     return tuple(done)
 
 
-def _regions(cloud: Cloud) -> tuple[str, ...]:
-    """Where there may be images of ours: by the settings, and by the ledger, whose settings may have been others."""
-    known = sorted({line.region for line in cloud.made(kind="image")})
-    return tuple(dict.fromkeys((cloud.home, *cloud.aws.all_regions, *known)))
-
-
 def _in_region(cloud: Cloud, region: str) -> list[Decision]:
     """The decisions of a region's images; where it cannot be read, all that the ledger knows there is held back."""
     try:
@@ -68,10 +71,13 @@ def _in_region(cloud: Cloud, region: str) -> list[Decision]:
         uses = uses_in(cloud, region) if amis else {}
     except GoldsmithError as error:
         say(f"{region} cannot be read, so nothing in it is touched: {error.message}")
-        return [
-            RetirementDecision(ami, KEEP, f"held back: {region} cannot be read: {error.message}", held=True)
-            for ami in _known(cloud, region)
+        why = f"held back: {region} cannot be read: {error.message}"
+        lines = cloud.made(region=region, kind="image")
+        known = [
+            Ami(region, line.resource, line.token, UNREAD, (), release=cloud.ledger.release(line.release))
+            for line in lines
         ]
+        return [RetirementDecision(ami, KEEP, why, held=True) for ami in known]
     return [_decision(cloud, ami, uses) for ami in amis]
 
 
@@ -113,15 +119,6 @@ def _holding(ami: Ami, users: Iterable[str]) -> tuple[str, ...]:
     return tuple(user for user in users if not (revoked and user.endswith(PREVIOUS)))
 
 
-def _known(cloud: Cloud, region: str) -> list[Ami]:
-    """The images that the ledger knows in a region."""
-    lines = cloud.made(region=region, kind="image")
-    return [
-        Ami(line.account, region, line.resource, line.token, UNREAD, (), release=cloud.ledger.release(line.release))
-        for line in lines
-    ]
-
-
 def _take_all(cloud: Cloud, region: str, decisions: Iterable[Decision]) -> list[Decision]:
     """Take the actions that are due in a region, as far as they still are once its users are read again."""
     decisions = list(decisions)
@@ -149,9 +146,8 @@ def _take(cloud: Cloud, decision: Decision) -> None:
         case RetirementAction.DEPRECATE:
             deprecate(cloud, ami, cloud.now + SOON)
         case RetirementAction.DISABLE:  # the day first: an image that is disabled without one would wait forever
-            put_tags(
-                cloud, ami.region, (ami.id,), {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
-            )
+            today = {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
+            put_tags(cloud, ami.region, (ami.id,), today)
             ec2.call("DisableImage", ImageId=ami.id)
         case RetirementAction.REMOVE:
             remove_image(cloud, ami)
@@ -175,3 +171,83 @@ def _end_releases(cloud: Cloud) -> None:
             cloud.mark(line, state=GONE)
         cloud.ledger.mark_pruned(release.digest, cloud.now)
         cloud.note("prune", f"{release.repository}@{release.digest}", "its last image is gone")
+
+
+def uses_in(cloud: Cloud, region: str) -> Uses:
+    """Image id → what names it in a region, in the owner's account and in every other that a role leads to."""
+    accounts = [cloud.aws.account, *(one for one in sorted(cloud.aws.roles) if one != cloud.aws.account)]
+    found: dict[str, list[str]] = {}
+    for account in accounts:
+        where = "" if account == cloud.aws.account else f" in account {account}"
+        for image_id, what in _uses(cloud, region, account):
+            found.setdefault(image_id, []).append(f"{what}{where}")
+    return {image_id: tuple(dict.fromkeys(users)) for image_id, users in found.items()}
+
+
+def unseen(cloud: Cloud) -> tuple[str, ...]:
+    """Whom images are shared with, and no role lets us look: accounts and organisations."""
+    accounts = [account for account in cloud.aws.share_accounts if account not in cloud.aws.roles]
+    return (*accounts, *cloud.aws.share_organizations)
+
+
+def _uses(cloud: Cloud, region: str, account: str) -> Iterator[tuple[str, str]]:
+    ec2, scaling = cloud.client("ec2", region, account), cloud.client("autoscaling", region, account)
+    yield from _instances(ec2)
+    groups = list(scaling.pages("DescribeAutoScalingGroups", "AutoScalingGroups"))
+    yield from _templates(ec2, groups)
+    yield from _configurations(scaling, groups)
+    yield from _parameters(cloud.client("ssm", region, account))
+
+
+def _instances(ec2: Client) -> Iterator[tuple[str, str]]:
+    for instance in ec2.instances():
+        if instance["State"]["Name"] != "terminated":
+            yield instance["ImageId"], f"the instance {instance['InstanceId']}"
+
+
+def _templates(ec2: Client, groups: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Every template's default and newest version, and each version that a group starts instances from.
+
+    A parameter in the place of an image is resolved by the service.
+    """
+    for template in ec2.pages("DescribeLaunchTemplates", "LaunchTemplates"):
+        for number, image_id in _versions(ec2, template["LaunchTemplateId"], "$Default", "$Latest"):
+            yield image_id, f"the launch template {template['LaunchTemplateName']} version {number}"
+    for group in groups:
+        shown = f"the Auto Scaling group {group['AutoScalingGroupName']}"
+        policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
+        overrides = policy.get("Overrides", ())
+        given = [group.get("LaunchTemplate"), policy.get("LaunchTemplateSpecification")]
+        given += [override.get("LaunchTemplateSpecification") for override in overrides]
+        yield from ((override["ImageId"], shown) for override in overrides if override.get("ImageId"))
+        for one in (found for found in given if found):
+            for number, image_id in _versions(ec2, one["LaunchTemplateId"], str(one.get("Version", "$Default"))):
+                yield image_id, f"{shown}, by its launch template's version {number}"
+
+
+def _versions(ec2: Client, template_id: str, *wanted: str) -> Iterator[tuple[int, str]]:
+    """The number and the image of these versions of a template, where they name one."""
+    asked = {"LaunchTemplateId": template_id, "Versions": list(wanted), "ResolveAlias": True}
+    for version in ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **asked):
+        if image_id := version["LaunchTemplateData"].get("ImageId"):
+            yield version["VersionNumber"], image_id
+
+
+def _configurations(scaling: Client, groups: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    users = {group.get("LaunchConfigurationName"): group["AutoScalingGroupName"] for group in groups}
+    for found in scaling.pages("DescribeLaunchConfigurations", "LaunchConfigurations"):
+        name = found["LaunchConfigurationName"]
+        by = f" of the Auto Scaling group {users[name]}" if name in users else ""
+        yield found["ImageId"], f"the launch configuration {name}{by}"
+
+
+def _parameters(ssm: Client) -> Iterator[tuple[str, str]]:
+    """Every parameter that names an image, channels of ours and anybody's.
+
+    Those of type aws:ec2:image do by their type; others may hold an image's id as text.
+    """
+    named = [found["Name"] for found in ssm.pages("DescribeParameters", "Parameters") if found["Type"] == "String"]
+    for some in portions(named, NAMED_AT_ONCE):
+        for found in ssm.call("GetParameters", Names=some)["Parameters"]:
+            if AMI.fullmatch(found["Value"].strip()):
+                yield found["Value"].strip(), f"the parameter {found['Name']}"

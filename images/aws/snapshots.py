@@ -6,13 +6,11 @@ The ledger is told before the service is; the service makes one snapshot for one
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from hardening.foundation.console import say
@@ -21,8 +19,7 @@ from images.aws import call_arguments, tags
 from images.aws.call_arguments import put_block
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
-from images.aws.deltas import Upload, count, delta_on, digests_at, plan_upload, whole, with_zeros
-from images.aws.model import MachineImage, Parent
+from images.aws.model import MachineImage, Parent, Upload, digests_at, plan_upload, upload_on, with_zeros
 from images.ledger import Made
 from images.ledger.releases import BEGUN, GONE, STANDING
 from images.machine.blocks import BLOCK
@@ -52,10 +49,9 @@ def standing_snapshot(cloud: Cloud, region: str, content: str) -> str:
 def record_snapshot(cloud: Cloud, region: str, machine: MachineImage, release: str, snapshot: str) -> None:
     """Write down a snapshot that the service itself made for us, such as a copied image's."""
     if not any(line.resource == snapshot for line in _lines(cloud, region, machine.content)):
-        details = _details(cloud, region, machine, None)
-        cloud.ledger.record_made(
-            Made(cloud.aws.account, region, "snapshot", snapshot, machine.name, machine.content, release, cloud.now,
-                 snapshot, STANDING, details)
+        cloud.record(
+            machine, release, region, "snapshot", snapshot, resource=snapshot, state=STANDING,
+            details=_details(cloud, region, machine, None),
         )  # fmt: skip
 
 
@@ -75,21 +71,14 @@ def _lines(cloud: Cloud, region: str, content: str) -> list[Made]:
 
 
 def _state(cloud: Cloud, line: Made) -> str:
-    """pending, completed or error, as the service says; missing where it knows none, unknown where we know no id."""
-    if not line.resource:
-        return "unknown"
-    found = _described(cloud, line.region, line.resource)
+    """pending, completed or error, as the service says; missing where it knows none, or where we know no id."""
+    found = _described(cloud, line.region, line.resource) if line.resource else None
     return str(found["State"]) if found else "missing"
 
 
 def _described(cloud: Cloud, region: str, snapshot: str) -> dict[str, Any] | None:
-    try:
-        answer = cloud.client("ec2", region).call("DescribeSnapshots", SnapshotIds=[snapshot])
-    except AwsError as error:
-        if error.code in NO_SUCH:
-            return None
-        raise
-    return next(iter(answer["Snapshots"]), None)
+    answer = cloud.client("ec2", region).call_unless("DescribeSnapshots", NO_SUCH, SnapshotIds=[snapshot])
+    return next(iter(answer["Snapshots"]), None) if answer else None
 
 
 def _taken_up(cloud: Cloud, machine: MachineImage, line: Made) -> str:
@@ -114,10 +103,7 @@ def _begin(cloud: Cloud, machine: MachineImage, release: str) -> Made:
     seed = f"{cloud.home}/{machine.content}/{cloud.key(cloud.home)}/{cloud.now.isoformat()}/{attempts}"
     token = f"goldsmith-{hashlib.sha256(seed.encode()).hexdigest()[:40]}"
     details = _details(cloud, cloud.home, machine, _best(cloud, machine).parent)
-    line = Made(cloud.aws.account, cloud.home, "snapshot", token, machine.name, machine.content, release, cloud.now,
-                details=details)  # fmt: skip
-    cloud.ledger.record_made(line)
-    return line
+    return cloud.record(machine, release, cloud.home, "snapshot", token, details=details)
 
 
 def _details(cloud: Cloud, region: str, machine: MachineImage, parent: Parent | None) -> dict[str, Any]:
@@ -170,8 +156,7 @@ def _parent_of(cloud: Cloud, line: Made) -> Parent | None:
 
 def _finish(cloud: Cloud, machine: MachineImage, line: Made) -> str:
     """Bring a pending snapshot to its end: every block, the digest of all, and the service's own work. Its id."""
-    parent = _parent_of(cloud, line)
-    upload_ = delta_on(machine, parent) if parent else whole(machine)
+    upload_ = upload_on(machine, _parent_of(cloud, line))
     digests = with_zeros(machine.digests, max(upload_.indexes) + 1)
     if not line.details.get("sealed"):
         _write(cloud, machine, line, upload_, digests)
@@ -183,9 +168,8 @@ def _finish(cloud: Cloud, machine: MachineImage, line: Made) -> str:
 
 
 def _write(cloud: Cloud, machine: MachineImage, line: Made, upload_: Upload, digests: bytes) -> None:
-    total = count(machine.digests)
     on = f"a delta on {upload_.parent.snapshot}" if upload_.parent else "the first upload: every block"
-    say(f"{machine.name}: {len(upload_.indexes)} of {total} blocks to {line.region}, {on}")
+    say(f"{machine.name}: {len(upload_.indexes)} of {machine.blocks} blocks to {line.region}, {on}")
     upload(
         cloud.client("ebs", line.region), line.resource, machine.disk, upload_.indexes, digests,
         parallel=cloud.aws.parallel, progress=lambda done, of: say(f"{machine.name}: {done} of {of} blocks"),
@@ -235,22 +219,18 @@ def upload(
     Raises OutsideError where the disk is not there, or no longer what its digests say.
     """
     require_disk(disk)
-    told = _told(len(indexes), progress)
-    file = os.open(disk, os.O_RDONLY)
+    total, file = len(indexes), os.open(disk, os.O_RDONLY)
+    marks = {max(1, total * part // TENTHS) for part in range(1, TENTHS + 1)}
 
     def put(index: int) -> None:
         data = os.pread(file, BLOCK, index * BLOCK).ljust(BLOCK, b"\0")
         ebs.call("PutSnapshotBlock", **put_block(snapshot, index, data, digests_at(digests, (index,))))
-        told()
 
     try:
         with ThreadPoolExecutor(parallel, thread_name_prefix="upload") as pool:
-            try:
-                for _ in pool.map(put, indexes):
-                    pass
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for done, _ in enumerate(pool.map(put, indexes), 1):  # left by an error, the map cancels what is not begun
+                if done in marks:
+                    progress(done, total)
     finally:
         os.close(file)
 
@@ -260,16 +240,3 @@ def require_disk(disk: Path) -> None:
     if not disk.exists():
         hint = "./goldsmith image.build NAME --no-cache makes it again"
         raise OutsideError(f"the disk {disk.name} is not on this machine any more", hint=hint)
-
-
-def _told(total: int, progress: Callable[[int, int], None]) -> Callable[[], None]:
-    """A function to call after each block: it counts, and tells `progress` after every tenth of them."""
-    done, guard = itertools.count(1), Lock()
-    marks = {max(1, total * part // TENTHS) for part in range(1, TENTHS + 1)}
-
-    def one_more() -> None:
-        with guard:
-            if (number := next(done)) in marks:
-                progress(number, total)
-
-    return one_more

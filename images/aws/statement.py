@@ -6,7 +6,8 @@ import hashlib
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from hardening.findings import Verdict
@@ -14,7 +15,6 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import canonical, digest_of
 from images.artifact import Artifact, Release
 from images.aws import call_arguments
-from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
 from images.documents import to_json
@@ -31,7 +31,7 @@ class StatementProof:
 
     signed: bool
     problems: tuple[str, ...]
-    statement: dict[str, Any]
+    statement: dict[str, Any] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -81,16 +81,11 @@ def prove(kept: str, public_key: bytes, ami: Ami, prefix: str) -> StatementProof
         payload = b64decode(data["payload"], validate=True)
         signatures = [b64decode(each["sig"], validate=True) for each in data["signatures"]]
         if data["payloadType"] != PAYLOAD or not any(_valid(public_key, pae(payload), each) for each in signatures):
-            return StatementProof(False, ("the statement is not signed by our key: it was changed, or another's",), {})
+            return StatementProof(False, ("the statement is not signed by our key: it was changed, or another's",))
         said: dict[str, Any] = json.loads(payload)
     except (ValueError, KeyError, TypeError) as error:
-        return StatementProof(False, (f"the statement cannot be read: {error!r}",), {})
+        return StatementProof(False, (f"the statement cannot be read: {error!r}",))
     return StatementProof(True, tuple(_contradictions(said, ami, prefix)), said)
-
-
-def unproven(why: str) -> StatementProof:
-    """The proof where there is no statement at all."""
-    return StatementProof(False, (why,), {})
 
 
 def _contradictions(said: Mapping[str, Any], ami: Ami, prefix: str) -> list[str]:
@@ -131,12 +126,10 @@ def _valid(public_key: bytes, message: bytes, signature: bytes) -> bool:
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     key = load_der_public_key(public_key)
-    try:
+    with suppress(InvalidSignature):
         if isinstance(key, EllipticCurvePublicKey):
             key.verify(signature, message, ECDSA(SHA256()))
             return True
-    except InvalidSignature:
-        pass
     return False
 
 
@@ -156,12 +149,8 @@ def statement_name(cloud: Cloud, image_name: str) -> str:
 
 def parameter(cloud: Cloud, region: str, name: str) -> str:
     """The value of a parameter; empty where there is none."""
-    try:
-        return str(cloud.client("ssm", region).call("GetParameter", Name=name)["Parameter"]["Value"])
-    except AwsError as error:
-        if error.code in NO_SUCH_PARAMETER:
-            return ""
-        raise
+    answer = cloud.client("ssm", region).call_unless("GetParameter", NO_SUCH_PARAMETER, Name=name)
+    return str(answer["Parameter"]["Value"]) if answer else ""
 
 
 def sign(cloud: Cloud, said: dict[str, object]) -> str:
@@ -190,9 +179,11 @@ def keep(cloud: Cloud, name: str, kept: str) -> None:
 def proof_of(cloud: Cloud, ami: Ami, public_key: bytes) -> StatementProof:
     """Whether what an image shows is what was signed."""
     if ami.name.count("/") < 2:  # noqa: PLR2004 - prefix/name/date
-        return unproven(f"{ami.where} is named {ami.name}: no image of ours")
+        return StatementProof(False, (f"{ami.where} is named {ami.name}: no image of ours",))
     kept = parameter(cloud, cloud.home, statement_name(cloud, ami.name))
-    return prove(kept, public_key, ami, cloud.prefix) if kept else unproven("there is no statement of it")
+    if not kept:
+        return StatementProof(False, ("there is no statement of it",))
+    return prove(kept, public_key, ami, cloud.prefix)
 
 
 def signing_key(cloud: Cloud) -> str:

@@ -6,16 +6,16 @@ Anyone who may tag can write such a tag onto anything. So a tag shows a thing, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws import tags
-from images.aws.amis import forget, image, ours_in, remove_image, remove_snapshot
+from images.aws.amis import image, ours_in, remove_image, remove_snapshot
 from images.aws.cloud import Cloud
-from images.aws.uses import uses_in
+from images.aws.retire import uses_in
 from images.ledger import Made
 from images.ledger.releases import BEGUN, STANDING
 
@@ -27,7 +27,6 @@ class TaggedResource:
     `token` is what it was made by and keeps for good: an image's name, the last word of a snapshot's description.
     """
 
-    account: str
     region: str
     kind: str
     id: str
@@ -55,7 +54,7 @@ def decide(found: TaggedResource, *, state: str, users: Sequence[str], now: date
 
     `state` is that of its line in the ledger: standing, begun, or empty where there is none.
     """
-    if state == "standing":
+    if state == STANDING:
         return None
     if found.reap_after is None:
         return AwsReaping(found, False, "published, and not in this ledger: ./goldsmith image.rebuild reads it in")
@@ -69,6 +68,8 @@ def decide(found: TaggedResource, *, state: str, users: Sequence[str], now: date
     return AwsReaping(found, True, "a killed run left it")
 
 
+MADE = ("image", "snapshot")
+"""What a publication makes, and so what is removed. Instances and volumes with our tags are shown only."""
 ORDER = ("instance", "volume", "image", "snapshot")  # what stands on others goes first
 ENDED = {"terminated", "shutting-down"}
 
@@ -78,8 +79,7 @@ def reap(cloud: Cloud, *, apply: bool) -> tuple[AwsReaping, ...]:
 
     Raises OutsideError where a region cannot be read: what stands there is unknown.
     """
-    regions = dict.fromkeys((cloud.home, *cloud.aws.all_regions, *sorted({line.region for line in cloud.made()})))
-    found = [reaping for region in regions for reaping in _in_region(cloud, region)]
+    found = [reaping for region in cloud.regions() for reaping in _in_region(cloud, region)]
     return tuple(_done(cloud, reaping) for reaping in found) if apply else tuple(found)
 
 
@@ -90,18 +90,14 @@ def _in_region(cloud: Cloud, region: str) -> list[AwsReaping]:
     except GoldsmithError as error:
         hint = "what cannot be read is not taken for left over; try again"
         raise OutsideError(f"{region} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
-    lines = [line for line in cloud.made(region=region) if line.kind in REMOVERS]
+    lines = [line for line in cloud.made(region=region) if line.kind in MADE]
     # A run that was killed before it knew the id has written down by which token it would make the thing.
-    known = {(line.kind, one): _state(cloud, line) for line in lines for one in (line.resource or line.token,)}
-    decided = [
-        decide(one, state=_known(known, one), users=users.get(one.id, ()), now=cloud.now)
-        for one in sorted(found, key=lambda one: (ORDER.index(one.kind), one.id))
-    ]
+    known = {(line.kind, line.resource or line.token): _state(cloud, line) for line in lines}
+    decided = []
+    for one in sorted(found, key=lambda one: (ORDER.index(one.kind), one.id)):
+        state = known.get((one.kind, one.id)) or known.get((one.kind, one.token), "")
+        decided.append(decide(one, state=state, users=users.get(one.id, ()), now=cloud.now))
     return [reaping for reaping in decided if reaping]
-
-
-def _known(known: dict[tuple[str, str], str], found: TaggedResource) -> str:
-    return known.get((found.kind, found.id)) or known.get((found.kind, found.token), "")
 
 
 def _state(cloud: Cloud, line: Made) -> str:
@@ -115,26 +111,23 @@ def _found(cloud: Cloud, region: str) -> Iterator[TaggedResource]:
     """Everything in a region with a tag of ours."""
     ec2 = cloud.client("ec2", region)
     keyed = [{"Name": "tag-key", "Values": [f"{cloud.prefix}{key}" for key in (tags.NAME, tags.REAP_AFTER)]}]
-    for reservation in ec2.pages("DescribeInstances", "Reservations", Filters=keyed):
-        for one in reservation["Instances"]:
-            if one["State"]["Name"] not in ENDED:
-                yield _as_found(cloud, region, "instance", one["InstanceId"], one)
+    for one in ec2.instances(Filters=keyed):
+        if one["State"]["Name"] not in ENDED:
+            yield _as_found(cloud, region, "instance", one["InstanceId"], one)
     for one in ec2.pages("DescribeVolumes", "Volumes", Filters=keyed):
         yield _as_found(cloud, region, "volume", one["VolumeId"], one)
     for one in ec2.pages("DescribeSnapshots", "Snapshots", Filters=keyed, OwnerIds=["self"]):
         yield _as_found(cloud, region, "snapshot", one["SnapshotId"], one)
     for ami in ours_in(cloud, region):
         due = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.REAP_AFTER}")
-        yield TaggedResource(cloud.aws.account, region, "image", ami.id, ami.name, due, ami.name)
+        yield TaggedResource(region, "image", ami.id, ami.name, due, ami.name)
 
 
 def _as_found(cloud: Cloud, region: str, kind: str, resource: str, shown: dict[str, Any]) -> TaggedResource:
     said = tags.as_dict(shown.get("Tags"))
     due = tags.moment_in(said, f"{cloud.prefix}{tags.REAP_AFTER}")
     token = shown.get("Description", "").rpartition(" ")[2] if kind == "snapshot" else ""
-    return TaggedResource(
-        cloud.aws.account, region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due, token
-    )
+    return TaggedResource(region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due, token)
 
 
 def _done(cloud: Cloud, reaping: AwsReaping) -> AwsReaping:
@@ -143,22 +136,12 @@ def _done(cloud: Cloud, reaping: AwsReaping) -> AwsReaping:
     if not reaping.remove:
         return reaping
     try:
-        REMOVERS[found.kind](cloud, found)
+        if found.kind == "snapshot":
+            remove_snapshot(cloud, found.region, found.id)
+        elif ami := image(cloud, found.region, found.id):
+            remove_image(cloud, ami)
     except GoldsmithError as error:
         return replace(reaping, remove=False, why=f"{reaping.why}; not removed: {error.message}")
-    forget(cloud, found.region, found.id)
+    cloud.forget(region=found.region, resource=found.id)
     cloud.note("reap", found.where, f"{found.kind}: {reaping.why}")
     return reaping
-
-
-def _image(cloud: Cloud, found: TaggedResource) -> None:
-    if ami := image(cloud, found.region, found.id):
-        remove_image(cloud, ami)
-
-
-def _snapshot(cloud: Cloud, found: TaggedResource) -> None:
-    remove_snapshot(cloud, found.region, found.id)
-
-
-REMOVERS: dict[str, Callable[[Cloud, TaggedResource], None]] = {"image": _image, "snapshot": _snapshot}
-"""What a publication makes, and so what is removed. Instances and volumes with our tags are shown only."""

@@ -12,7 +12,7 @@ from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.gate import explain, judge_image
 from hardening.model import Kind
-from images.aws.show import ShownAmi
+from images.aws.release_store import ShownAmi
 from images.build.flow import build
 from images.context import Context
 from images.documents import to_json

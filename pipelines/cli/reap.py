@@ -13,7 +13,7 @@ from images.ledger import Ledger
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker.orphans import DockerOrphanSource
-from pipelines.fleet.ec2.inventory import regions_of
+from pipelines.fleet.ec2.members import regions_of
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.orphans import OrphanSource, OwnerStatus, Reaping, decide

@@ -17,7 +17,7 @@ from hardening.foundation.settings import ROOT, Settings
 from hardening.listing import ControlDetail, ControlRow
 from hardening.model import Cases, Control, Profile, Waiver
 from hardening.policy import Policy
-from images.aws.show import ShownMachine
+from images.aws.release_store import ShownMachine
 from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove

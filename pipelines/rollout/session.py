@@ -21,7 +21,7 @@ from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.ec2.groups import AutoScalingFleet
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.inventory import firing, regions_of
+from pipelines.fleet.ec2.members import firing, regions_of
 from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Member, Provenance, Seen, Unread

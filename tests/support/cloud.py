@@ -16,7 +16,6 @@ from images.artifact import Artifact
 from images.aws.client import Clients
 from images.aws.cloud import Cloud, disk_of
 from images.aws.release_store import AwsStore
-from images.aws.show import show_machine
 from images.ledger import Ledger
 from images.machine.blocks import BLOCK, digest_of
 from images.model import Definition
@@ -130,7 +129,7 @@ def whole(aws: StrictAws, cloud: Cloud, blocks: list[bytes], regions: tuple[str,
     assert sorted(image["region"] for image in images.values()) == sorted(regions), "one image a region"
     assert len(snapshots) == len(regions), "one snapshot an image"
     assert {snapshot["state"] for snapshot in snapshots.values()} == {"completed"}
-    shown = show_machine(cloud, "debian-server:candidate")
+    shown = AwsStore(cloud).show("debian-server:candidate")
     assert shown.proven, shown.problems
     assert {one.region for one in shown.images} == set(regions)
     for one in shown.images:

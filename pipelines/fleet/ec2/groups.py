@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.amis import NO_SUCH_IMAGE
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2.inventory import read_fleet, specification
-from pipelines.fleet.ec2.launch_requests import token
+from pipelines.fleet.ec2.instance_spec import Json, token
+from pipelines.fleet.ec2.members import group_id, read_fleet, specification
 from pipelines.fleet.ec2.pacing import preferences
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.members import ReplacementImage
@@ -22,11 +21,10 @@ from pipelines.fleet.orphans import BACK as BACK_NAME
 from pipelines.fleet.orphans import OWN_LABELS
 from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
 
-Json = dict[str, Any]
 SYMBOLIC = ("$Latest", "$Default")
 GOES_ON = ("Pending", "InProgress", "Baking")
 ALL = 100  # percent
-OVER = "ActiveInstanceRefreshNotFound"
+OVER = {"ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh"}
 ROLL_ANYWAY = f"{OWN_LABELS}roll"
 
 
@@ -71,12 +69,11 @@ class ScalingGroup:
 
     def __init__(self, cloud: Cloud, group: Group) -> None:
         account, self.region, _, self.name = group.id.split("/", 3)
-        self.cloud = cloud
         self.ec2 = cloud.client("ec2", self.region, account)
         self.scaling = cloud.client("autoscaling", self.region, account)
 
-    def named(self) -> Json | None:
-        """The launch template that it starts from, with the version as its settings say it."""
+    def named(self) -> tuple[str, str] | None:
+        """The launch template that it starts from, and the version as its settings say it."""
         answer = self.scaling.call("DescribeAutoScalingGroups", AutoScalingGroupNames=[self.name])
         if not answer["AutoScalingGroups"]:
             raise OutsideError(f"the Auto Scaling group {self.name} is gone from {self.region}")
@@ -90,9 +87,8 @@ class ScalingGroup:
         named = self.named()
         if named is None:
             raise OutsideError(f"{self.name} has no launch template by now")
-        said = str(named.get("Version", "$Default"))
-        found = self.version(named["LaunchTemplateId"], said)
-        return str(found["LaunchTemplateId"]), int(found["VersionNumber"]), said
+        found = self.version(*named)
+        return str(found["LaunchTemplateId"]), int(found["VersionNumber"]), named[1]
 
     def version(self, template: str, version: str) -> Json:
         """One version of a launch template."""
@@ -102,24 +98,13 @@ class ScalingGroup:
 
     def versions(self, template: str) -> list[Json]:
         """Every version that there is."""
-        return list(
-            self.ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", LaunchTemplateId=template)
-        )
+        asked = {"LaunchTemplateId": template}
+        return list(self.ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **asked))
 
     def has_image(self, image: str) -> bool:
         """Whether an image can be started from here."""
-        try:
-            found = self.ec2.call("DescribeImages", ImageIds=[image])["Images"]
-        except AwsError as error:
-            if error.code in NO_SUCH_IMAGE:
-                return False
-            raise
-        return any(one["State"] == "available" for one in found)
-
-    def start_from(self, template: str, version: int) -> None:
-        """Let its settings name this version, by number."""
-        exact = {"LaunchTemplateId": template, "Version": str(version)}
-        self.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=self.name, LaunchTemplate=exact)
+        answer = self.ec2.call_unless("DescribeImages", NO_SUCH_IMAGE, ImageIds=[image])
+        return any(one["State"] == "available" for one in (answer["Images"] if answer else ()))
 
     def refresh(self, template: str, version: int, asked: Json) -> None:
         """Start a refresh, once: the service takes no token, and lets one go on at a time."""
@@ -137,18 +122,26 @@ class ScalingGroup:
 
     def accepted(self, operation: str) -> bool:
         """Whether the service takes a request about the refresh that goes on; not, where it is over."""
-        try:
-            self.scaling.call(operation, AutoScalingGroupName=self.name)
-        except AwsError as error:
-            if error.code in (OVER, "IrreversibleInstanceRefresh"):
-                return False
-            raise
-        return True
+        return self.scaling.call_unless(operation, OVER, AutoScalingGroupName=self.name) is not None
 
     def refreshes(self, template: str, versions: set[int]) -> list[Json]:
         """Its refreshes to these versions of a template, the newest first."""
         found = self.scaling.pages("DescribeInstanceRefreshes", "InstanceRefreshes", AutoScalingGroupName=self.name)
         return [one for one in found if number(one) in versions and _desired(one).get("LaunchTemplateId") == template]
+
+    def made(self, rollout: str, template: str = "") -> _Made | None:
+        """The version that a rollout made, the one before, and its refreshes; None where it made none.
+
+        By default it is of the template that the group has now.
+        """
+        if not template:
+            template, _ = self.named() or ("", "")
+        mine = f"{_mark(rollout, self)} from "
+        for one in self.versions(template) if template else ():
+            if (said := one.get("VersionDescription", "")).startswith(mine):
+                version, before = int(one["VersionNumber"]), int(said.removeprefix(mine))
+                return _Made(template, version, before, tuple(self.refreshes(template, {version, before})))
+        return None
 
 
 def owner_of(tags: Mapping[str, str]) -> str:
@@ -251,22 +244,19 @@ class AutoScalingFleet:
     def groups(self) -> tuple[Group, ...]:
         """Every group of the selector. Raises OutsideError where a region cannot be read."""
         inventory = read_fleet(self.fleet, self.cloud)
-        if inventory.unread:
-            shown = "\n".join(f"{one.id}: {one.why}" for one in inventory.unread)
-            raise OutsideError("not every region of the fleet can be read", evidence=shown)
-        return tuple(self._group(account, region, shown) for account, region, shown in inventory.groups)
+        inventory.require_all()
+        return tuple(self._group(where, shown) for where, shown in inventory.groups)
 
-    def _group(self, account: str, region: str, shown: Json) -> Group:
+    def _group(self, where: str, shown: Json) -> Group:
         name = shown["AutoScalingGroupName"]
         good = [one for one in shown.get("Instances", ())
                 if (one["LifecycleState"], one["HealthStatus"]) == ("InService", "Healthy")]  # fmt: skip
-        group = Group(f"{account}/{region}/autoscaling/{name}", name, int(shown["DesiredCapacity"]), len(good))
+        group = Group(group_id(where, name), name, int(shown["DesiredCapacity"]), len(good))
         named = specification(shown)
         if named is None:
             why = "it starts from a launch configuration, which has no versions: give it a launch template"
             return replace(group, cannot_roll=why, runs=str(shown.get("LaunchConfigurationName", "")))
-        at = ScalingGroup(self.cloud, group)
-        found = at.version(named["LaunchTemplateId"], str(named.get("Version", "$Default")))
+        found = ScalingGroup(self.cloud, group).version(*named)
         runs = f"{found['LaunchTemplateId']} version {found['VersionNumber']}"
         return replace(group, cannot_roll=_cannot_roll(shown, found), runs=runs)
 
@@ -282,7 +272,7 @@ class AutoScalingFleet:
         Raises RefusedError where the group has left the version that was pinned.
         """
         at, asked = ScalingGroup(self.cloud, group), preferences(pacing)
-        made = self._made(at, rollout, pinned.template)
+        made = at.made(rollout, pinned.template)
         begun = [one for one in made.refreshes if number(one) == made.version] if made else []
         if begun and begun[0]["Status"] != "Cancelled" and reach(begun[0]["Preferences"]) >= reach(asked):
             return
@@ -297,14 +287,14 @@ class AutoScalingFleet:
         meanwhile would be new, and AWS would roll the rest back to the canary's version. Raises RefusedError.
         """
         at = ScalingGroup(self.cloud, group)
-        self._hold(at, pinned, self._made(at, rollout, pinned.template))
+        self._hold(at, pinned, at.made(rollout, pinned.template))
 
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look at the refresh, or at the one that takes it back; a group without a version of ours never left.
 
         Raises OutsideError where the refresh cannot be seen yet.
         """
-        made = self._found(ScalingGroup(self.cloud, group), rollout)
+        made = ScalingGroup(self.cloud, group).made(rollout)
         if made is None:
             return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
         if made.newest is None:
@@ -318,7 +308,7 @@ class AutoScalingFleet:
     def cancel(self, rollout: str, group: Group) -> None:
         """Cancel the refresh, if it goes on; returns when that is accepted."""
         at = ScalingGroup(self.cloud, group)
-        made = self._found(at, rollout)
+        made = at.made(rollout)
         if made and made.newest and made.newest["Status"] in GOES_ON:
             at.accepted("CancelInstanceRefresh")
 
@@ -329,7 +319,7 @@ class AutoScalingFleet:
         if template != pinned.template:
             return f"{group.name} starts from another launch template by now: somebody else has changed it"
         versions = {int(one["VersionNumber"]): one for one in at.versions(template)}
-        made = self._made(at, rollout, template)
+        made = at.made(rollout, template)
         if version not in {pinned.version, made.version if made else 0}:
             return f"{group.name} starts from version {version} by now, which somebody else has given it"
         if pinned.version not in versions:
@@ -345,7 +335,7 @@ class AutoScalingFleet:
         Raises RefusedError where there is no way back.
         """
         at = ScalingGroup(self.cloud, group)
-        made = self._found(at, rollout)
+        made = at.made(rollout)
         if made is None or made.newest is None:
             return
         stands = made.newest["Status"]
@@ -355,30 +345,13 @@ class AutoScalingFleet:
             return
         if stands in GOES_ON and at.accepted("RollbackInstanceRefresh"):
             return
-        if not self._is_over(at, rollout):
+        now = at.made(rollout)
+        if now and now.newest and now.newest["Status"] in (*GOES_ON, "Cancelling"):
             raise InProgressError(f"waiting for the refresh of {group.name} to end")
         if why := self.way_back(rollout, group, pinned):
             raise RefusedError(why, hint="nothing was done; build and roll what shall run instead")
         kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}
         at.refresh(pinned.template, int(pinned.version), {**kept, "SkipMatching": True})
-
-    def _is_over(self, at: ScalingGroup, rollout: str) -> bool:
-        made = self._found(at, rollout)
-        return not made or not made.newest or made.newest["Status"] not in (*GOES_ON, "Cancelling")
-
-    def _found(self, at: ScalingGroup, rollout: str) -> _Made | None:
-        """What a rollout did to the template that the group has now."""
-        named = at.named()
-        return self._made(at, rollout, named["LaunchTemplateId"]) if named else None
-
-    def _made(self, at: ScalingGroup, rollout: str, template: str) -> _Made | None:
-        """The version that a rollout made, the one before, and its refreshes; None where it made none."""
-        mine = f"{_mark(rollout, at)} from "
-        for one in at.versions(template):
-            if (said := one.get("VersionDescription", "")).startswith(mine):
-                version, before = int(one["VersionNumber"]), int(said.removeprefix(mine))
-                return _Made(template, version, before, tuple(at.refreshes(template, {version, before})))
-        return None
 
     def _make(self, at: ScalingGroup, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin) -> int:
         """A version that differs from the pinned one by its image, and allows IMDSv2 only."""
@@ -407,7 +380,8 @@ class AutoScalingFleet:
                 hint="somebody else has changed it: plan again",
             )
         if said in SYMBOLIC or version != pinned.version:
-            at.start_from(pinned.template, int(pinned.version))
+            exact = {"LaunchTemplateId": pinned.template, "Version": str(pinned.version)}
+            at.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=at.name, LaunchTemplate=exact)
 
 
 def _mark(rollout: str, at: ScalingGroup) -> str:

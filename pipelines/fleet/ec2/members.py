@@ -1,22 +1,72 @@
-"""Edge: what both ways to replace a standalone EC2 instance share: who is a member, how it is, and where it lives."""
+"""Edge: everything with a fleet's tags in its regions, and what both ways to replace a standalone instance share.
+
+That is who is a member, how it is, and where it lives. The fleet's CloudWatch alarms, by name, are read here too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from images.aws.amis import ours_in
 from images.aws.call_arguments import BOOT
+from images.aws.client import portions
 from images.aws.cloud import Cloud
-from pipelines.fleet.ec2.instance_spec import KEPT, InstanceDescription, Json, ReplacementRecord, kept_in
-from pipelines.fleet.ec2.inventory import Inventory, RunningInstance, Template, read_fleet, regions_of
+from images.aws.model import Ami
+from images.aws.tags import as_dict
+from images.ledger import Made
+from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, InstanceDescription, Json, ReplacementRecord, is_member
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
-from pipelines.fleet.ec2.region_client import RegionClient
+from pipelines.fleet.ec2.region_client import RegionClient, of_instance
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import Key, Member, Read, ReplacementImage, Seen, protection
+from pipelines.fleet.members import Key, Member, Read, ReplacementImage, Seen, Unread, protection
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.orphans import MEMBER
+
+FIRING = "ALARM"
+GROUP = "aws:autoscaling:groupName"
+
+
+@dataclass(frozen=True)
+class RunningInstance:
+    """One instance that runs. `image` is the one whose disk it runs from, `release` the digest that its tags tell.
+
+    `where` is its account and region.
+    """
+
+    where: str
+    shown: InstanceDescription
+    image: str
+    release: str
+    healthy: bool
+
+    @property
+    def group(self) -> str:
+        """The Auto Scaling group that it is in."""
+        return self.shown.tags.get(GROUP, "")
+
+
+@dataclass
+class Inventory:
+    """All that was found, and where nothing could be read. Each group comes with its account and region."""
+
+    instances: list[RunningInstance] = field(default_factory=list)
+    groups: list[tuple[str, Json]] = field(default_factory=list)
+    templates: list[Member] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+
+    @property
+    def standalone(self) -> list[RunningInstance]:
+        """The instances that are in no group and that no rollout is still preparing."""
+        return [one for one in self.instances if is_member(one.shown.tags, one.shown.state)]
+
+    def require_all(self) -> None:
+        """Raise OutsideError where a region could not be read."""
+        if self.unread:
+            shown = "\n".join(f"{one.id}: {one.why}" for one in self.unread)
+            raise OutsideError("not every region of the fleet can be read", evidence=shown)
 
 
 class Ec2Members:
@@ -27,46 +77,26 @@ class Ec2Members:
         self.cloud = cloud
         self._places: dict[tuple[str, str], RegionClient] = {}
 
-    def inventory(self) -> Inventory:
-        """Everything with the fleet's tags, and where nothing could be read."""
-        return read_fleet(self.fleet, self.cloud)
-
     def describe(self) -> tuple[Member, ...]:
         """Every instance that runs with the fleet's tags. Raises OutsideError where a region cannot be read."""
-        return self._described(self.inventory())
+        return self._described(read_fleet(self.fleet, self.cloud))
 
     def _described(self, inventory: Inventory) -> tuple[Member, ...]:
-        if inventory.unread:
-            shown = "\n".join(f"{one.id}: {one.why}" for one in inventory.unread)
-            raise OutsideError("not every region of the fleet can be read", evidence=shown)
+        inventory.require_all()
         return tuple(sorted(self._members(inventory.standalone), key=lambda one: one.id))
 
     def seen(self) -> Seen:
         """The members, the instances of the fleet's groups, and the templates that others would start from."""
-        inventory = self.inventory()
+        inventory = read_fleet(self.fleet, self.cloud)
         alone = sorted(self._members(inventory.standalone), key=lambda one: one.id)
         grouped = [self._grouped(one) for one in inventory.instances if one.group]
-        templates = [self._template(one) for one in inventory.templates]
-        return Seen((*alone, *grouped, *templates), inventory.unread)
+        return Seen((*alone, *grouped, *inventory.templates), tuple(inventory.unread))
 
     def _grouped(self, found: RunningInstance) -> Member:
         """An instance of an Auto Scaling group, which the group replaces."""
-        one = self.member(found, f"{found.account}/{found.region}/ec2/{found.shown.id}")
+        one = self.member(found, f"{found.where}/ec2/{found.shown.id}")
         why = f"the Auto Scaling group {found.group} rolls it"
-        return replace(one, forced_in_place=(), cannot_roll=why, group=_group(found.account, found.region, found.group))
-
-    def _template(self, found: Template) -> Member:
-        """A version of a launch template, judged as what it would start."""
-        of = f" of the Auto Scaling group {found.group}" if found.group else ""
-        return Member(
-            id=f"{found.account}/{found.region}/launch-template/{found.id}:{found.version}",
-            name=f"launch template {found.name} version {found.version}{of}",
-            handle=found.id,
-            image=found.image,
-            digests=(found.image,),
-            cannot_roll="a launch template runs nothing itself: give it a new version",
-            group=_group(found.account, found.region, found.group) if found.group else "",
-        )
+        return replace(one, forced_in_place=(), cannot_roll=why, group=group_id(found.where, found.group))
 
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
@@ -78,7 +108,7 @@ class Ec2Members:
         """The instances as members. One that took another's place has its id, whoever else copied its tags."""
         taken: set[str] = set()
         for one in sorted(found, key=lambda one: one.shown.since):
-            own = f"{one.account}/{one.region}/ec2/{one.shown.id}"
+            own = f"{one.where}/ec2/{one.shown.id}"
             name = one.shown.tags.get(MEMBER, own)
             yield self.member(one, own if name in taken else name)
             taken.add(name)
@@ -86,6 +116,7 @@ class Ec2Members:
     def member(self, found: RunningInstance, name: str) -> Member:
         """An instance as the engine knows it, under the id `name`."""
         shown = found.shown
+        coming = {**BOOT, "Encrypted": self.cloud.aws.encrypted}  # what is known of every image of ours
         until, wrong = protection(self.fleet.limits.do_not_disrupt, shown.tags)
         return Member(
             id=name,
@@ -97,15 +128,10 @@ class Ec2Members:
             healthy=found.healthy,
             protected_until=until,
             forced_in_place=forced_in_place(shown, self.fleet.ec2.way),
-            cannot_roll=cannot_roll(shown, self.fleet.ec2, self._coming) or wrong,
+            cannot_roll=cannot_roll(shown, self.fleet.ec2, coming) or wrong,
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
         )
-
-    @property
-    def _coming(self) -> Json:
-        """What is known of every image of ours before one is chosen."""
-        return {**BOOT, "Encrypted": self.cloud.aws.encrypted}
 
     def prepare(self, target: ReplacementImage) -> None:
         """See that a release is there in every region. Raises RefusedError where it is not what was signed."""
@@ -125,16 +151,16 @@ class Ec2Members:
         old = place.find(key.old)
         return Read(False, f"{key.old} is gone") if old is None else self.look(place, old)
 
-    def look(self, place: RegionClient, instance: Json) -> Read:
+    def look(self, place: RegionClient, instance: InstanceDescription) -> Read:
         """Status checks, every target group that it is in, and what else the fleet asks for."""
-        good, text = place.health(instance["InstanceId"])
+        good, text = place.health(instance.id)
         if not good:
             return Read(good, text)
         for one in place.registrations(instance):
             if one.state not in ("healthy", "unused"):
-                return Read(False, f"{instance['InstanceId']} is {one.state} in {one.group.rpartition(':')[2]}")
+                return Read(False, f"{instance.id} is {one.state} in {one.group.rpartition(':')[2]}")
         health = self.fleet.health
-        return Read(good, text) if health.kind == "ec2" else ask(health, instance.get("PrivateIpAddress", ""))
+        return Read(good, text) if health.kind == "ec2" else ask(health, instance.instance.get("PrivateIpAddress", ""))
 
     def place(self, key: Key) -> RegionClient:
         """The region that a member is in."""
@@ -144,14 +170,160 @@ class Ec2Members:
         return self._places[account, region]
 
 
-def _group(account: str, region: str, name: str) -> str:
-    return f"{account}/{region}/autoscaling/{name}"
-
-
 def kept_for(old: InstanceDescription, key: Key) -> ReplacementRecord:
     """What was written onto the old instance. Raises OutsideError where it is not this rollout's."""
-    kept = kept_in(old.tags)
+    kept = old.kept
     if kept is None or kept.rollout != key.rollout:
         by = f"belongs to the rollout {kept.rollout}" if kept else "was not prepared"
         raise OutsideError(f"{key.old} {by}", hint=f"its tags {KEPT}… say what hangs on it")
     return kept
+
+
+def regions_of(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
+    """Every account and region that the fleet may be in."""
+    for account in fleet.ec2.accounts or (cloud.aws.account,):
+        for region in fleet.ec2.regions or cloud.aws.all_regions:
+            yield account, region
+
+
+def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
+    """Everything with the fleet's tags, in all its places or in some."""
+    found = Inventory()
+    for account, region in only or regions_of(fleet, cloud):
+        place = RegionClient(cloud.clients, account, region)
+        try:
+            reading = _Reading(fleet, cloud, place)
+            groups, instances = list(reading.groups()), list(reading.instances())
+            templates = list(reading.templates(groups))
+        except GoldsmithError as error:
+            found.unread.append(Unread(place.where, error.message))
+            continue
+        found.instances += instances
+        found.groups += [(place.where, one) for one in groups]
+        found.templates += templates
+    return found
+
+
+@dataclass(frozen=True)
+class _Reading:
+    fleet: Fleet
+    cloud: Cloud
+    place: RegionClient
+
+    def _selected(self) -> list[Json]:
+        return [{"Name": f"tag:{key}", "Values": [value]} for key, value in sorted(self.fleet.selector.items())]
+
+    def _exactly(self, one: Json) -> bool:
+        """Whether the tags are the selector's to the letter: in a filter, EC2 reads * and ? as wildcards."""
+        tags = as_dict(one.get("Tags", ()))
+        return all(tags.get(key) == value for key, value in self.fleet.selector.items())
+
+    def instances(self) -> Iterator[RunningInstance]:
+        """The instances of the selector that run, with how they are."""
+        running = {"Name": "instance-state-name", "Values": list(RUNNING)}
+        pages = self.place.ec2.instances(Filters=[*self._selected(), running])
+        found = {one["InstanceId"]: one for one in pages if self._exactly(one)}
+        if not found:
+            return
+        volumes, checked = self.place.volumes(found), set(self._checked(found))
+        networks = {str(one.get("VpcId")) for one in found.values()}
+        registered = list(self.place.registered(networks))
+        types, classic = self.place.types(found.values()), self.place.classic()
+        images = {ami.id: ami for ami in ours_in(self.cloud, self.place.region)}
+        for name, one in sorted(found.items()):
+            shown = InstanceDescription(
+                one, volumes, {}, of_instance(InstanceDescription(one), registered),
+                types.get(one["InstanceType"], {}), classic.get(name, ()),
+            )  # fmt: skip
+            image = self._image_of(shown, images)
+            known = images[image].release if image in images else None
+            serves = all(place.state in ("healthy", "unused") for place in shown.registrations)
+            digest = known.digest if known else ""
+            yield RunningInstance(self.place.where, shown, image, digest, name in checked and serves)
+
+    def _image_of(self, shown: InstanceDescription, images: Mapping[str, Ami]) -> str:
+        """The image that a root volume is made of, by its snapshot: a volume that was put back tells more than the id.
+
+        Where none of our images has that snapshot, it is the snapshot itself, or the volume: nothing is known of those.
+        """
+        said, root = str(shown.instance["ImageId"]), shown.volumes.get(shown.root, {}).get("SnapshotId", "")
+        if root and root in self._snapshots_of(said, images):
+            return said
+        if root and (made := next((image for image, ami in images.items() if root in ami.snapshots), "")):
+            return made
+        foreign = said not in images and not self._made(said)
+        return said if foreign else root or shown.root or f"the disk of {shown.id}"
+
+    def _snapshots_of(self, image: str, images: Mapping[str, Ami]) -> set[str]:
+        """The snapshots of an image of ours, by the ledger where it is gone."""
+        if image in images:
+            return set(images[image].snapshots)
+        return {str(name) for line in self._made(image) for name in line.details.get("snapshots", ())}
+
+    def _made(self, image: str) -> tuple[Made, ...]:
+        """The ledger's lines about an image that we made here, those about what is gone too."""
+        here = {"region": self.place.region, "kind": "image", "resource": image}
+        return self.cloud.ledger.made(self.cloud.aws.account, **here)
+
+    def _checked(self, found: Iterable[str]) -> Iterator[str]:
+        """The instances whose status checks passed."""
+        for some in portions(found):
+            for one in self.place.ec2.call("DescribeInstanceStatus", InstanceIds=some)["InstanceStatuses"]:
+                if one["InstanceStatus"]["Status"] == one["SystemStatus"]["Status"] == "ok":
+                    yield one["InstanceId"]
+
+    def groups(self) -> Iterator[Json]:
+        """The Auto Scaling groups of the selector."""
+        scaling = self.cloud.client("autoscaling", self.place.region, self.place.account)
+        yield from scaling.pages("DescribeAutoScalingGroups", "AutoScalingGroups", Filters=self._selected())
+
+    def templates(self, groups: Iterable[Json]) -> Iterator[Member]:
+        """The default version of each launch template of the selector, and the version that each group starts from."""
+        for one in self.place.ec2.pages("DescribeLaunchTemplates", "LaunchTemplates", Filters=self._selected()):
+            yield self._template(one["LaunchTemplateId"], "$Default")
+        for group in groups:
+            if named := specification(group):
+                yield self._template(*named, group["AutoScalingGroupName"])
+
+    def _template(self, template: str, version: str, group: str = "") -> Member:
+        """A version of a launch template, judged as what it would start, by itself or for a `group`."""
+        asked = {"LaunchTemplateId": template, "Versions": [version], "ResolveAlias": True}
+        found = self.place.ec2.call("DescribeLaunchTemplateVersions", **asked)["LaunchTemplateVersions"][0]
+        image, number = str(found["LaunchTemplateData"].get("ImageId", "")), int(found["VersionNumber"])
+        of = f" of the Auto Scaling group {group}" if group else ""
+        return Member(
+            id=f"{self.place.where}/launch-template/{template}:{number}",
+            name=f"launch template {found['LaunchTemplateName']} version {number}{of}",
+            handle=template,
+            image=image,
+            digests=(image,),
+            cannot_roll="a launch template runs nothing itself: give it a new version",
+            group=group_id(self.place.where, group) if group else "",
+        )
+
+
+def group_id(where: str, name: str) -> str:
+    """The id of an Auto Scaling group as rollouts know it."""
+    return f"{where}/autoscaling/{name}"
+
+
+def specification(group: Json) -> tuple[str, str] | None:
+    """The launch template that a group starts from, and the version as its settings say it; None where it has none."""
+    policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
+    found = group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")
+    return (str(found["LaunchTemplateId"]), str(found.get("Version", "$Default"))) if found else None
+
+
+def firing(cloud: Cloud, places: Iterable[tuple[str, str]], names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the alarms that fire in some region; one that is nowhere, or cannot be asked, fires."""
+    states: dict[str, set[str]] = {}
+    try:
+        for account, region in places:
+            client = cloud.client("cloudwatch", region, account)
+            for some in portions(names):
+                answer = client.call("DescribeAlarms", AlarmNames=some, AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+                for one in (*answer.get("MetricAlarms", ()), *answer.get("CompositeAlarms", ())):
+                    states.setdefault(one["AlarmName"], set()).add(one["StateValue"])
+    except GoldsmithError:
+        return tuple(names)
+    return tuple(name for name in names if FIRING in states.get(name, {FIRING}))

@@ -8,8 +8,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.client import Clients
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
-from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, kept_in
-from pipelines.fleet.ec2.launch_requests import is_launched
+from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, is_launched
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Orphan
 
@@ -22,16 +21,13 @@ class Ec2OrphanSource:
     """The regions, each with its account, in which fleets are. The ledger knows the volumes that rollouts took off."""
 
     def __init__(self, clients: Clients, places: Iterable[tuple[str, str]], ledger: Ledger) -> None:
-        self.places = {f"{account}/{region}": RegionClient(clients, account, region) for account, region in places}
+        found = [RegionClient(clients, account, region) for account, region in places]
+        self.places = {place.where: place for place in found}
         self.ledger = ledger
 
     def orphans(self) -> tuple[Orphan, ...]:
         """Instances that never became a member or were kept, then volumes that hang nowhere."""
-        return tuple(
-            one
-            for where, place in sorted(self.places.items())
-            for one in _read(where, place, volumes_of(self.ledger, place))
-        )
+        return tuple(one for _, place in sorted(self.places.items()) for one in _read(place, self.ledger))
 
     def remove(self, orphan: Orphan) -> None:
         """Remove one thing."""
@@ -47,61 +43,51 @@ def volumes_of(ledger: Ledger, place: RegionClient) -> frozenset[str]:
     return frozenset(line.resource for line in ledger.made(place.account, region=place.region, kind="volume"))
 
 
-def _held(instance: Json) -> str:
+def _held(shown: InstanceDescription) -> str:
     """Why an instance with the tags of a rollout stays; empty where it may go."""
-    shown = InstanceDescription(instance)
-    if not is_launched(instance, shown.tags.get(ROLLOUT, ""), shown.tags.get(MEMBER, ""), TRIES):
+    if not is_launched(shown, shown.tags.get(ROLLOUT, ""), shown.tags.get(MEMBER, ""), TRIES):
         return NOT_LAUNCHED
     volumes = ", ".join(shown.hung().volumes)
     return f"it holds the data volumes {volumes}: a person decides" if volumes else ""
 
 
-def _read(where: str, place: RegionClient, ours: frozenset[str]) -> list[Orphan]:
+def _read(place: RegionClient, ledger: Ledger) -> list[Orphan]:
     try:
-        return list(_Region(where, place, ours).everything())
+        return list(_everything(place, volumes_of(ledger, place)))
     except GoldsmithError as error:
         hint = "what cannot be read is not taken for left over; try again"
-        raise OutsideError(f"{where} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
+        why = f"{place.where} cannot be read, so nothing is reaped"
+        raise OutsideError(why, evidence=str(error), hint=hint) from error
 
 
-class _Region:
-    """One look at a region."""
+def _everything(place: RegionClient, ours: frozenset[str]) -> Iterator[Orphan]:
+    """What is left in a region, what stands on others first: old ones that stand stopped hold what they held."""
+    needed: dict[str, str] = {}
+    for shown in _instances(place, f"{KEPT}rollout"):
+        if (kept := shown.kept) is None:
+            continue
+        needed |= dict.fromkeys(kept.hung.volumes, shown.id)
+        if shown.state in STOPPED:
+            held = f"it is the old one that {kept.rollout} kept: terminate it when nobody needs it"
+            yield Orphan(place.where, "instance", shown.id, shown.id, kept.rollout, None, held)
+    for shown in _instances(place, EXPIRY):
+        yield _orphan(place, "instance", shown.id, shown.tags, _held(shown))
+    free = [_tagged(EXPIRY), {"Name": "status", "Values": ["available"]}]
+    for one in place.ec2.pages("DescribeVolumes", "Volumes", Filters=free):
+        by, known = needed.get(one["VolumeId"], ""), one["VolumeId"] in ours
+        held = f"{by} needs it to go back" if by else "" if known else NOT_OURS
+        yield _orphan(place, "volume", one["VolumeId"], as_dict(one.get("Tags")), held)
 
-    def __init__(self, where: str, place: RegionClient, ours: frozenset[str]) -> None:
-        self.where = where
-        self.place = place
-        self.ours = ours
-        self.kept: dict[str, str] = {}
 
-    def everything(self) -> Iterator[Orphan]:
-        """What is left there, what stands on others first."""
-        yield from self._kept_ones()
-        keyed = [{"Name": "tag-key", "Values": [EXPIRY]}]
-        for one in self._instances(keyed):
-            yield self._leaving("instance", one["InstanceId"], as_dict(one.get("Tags")), _held(one))
-        free = [*keyed, {"Name": "status", "Values": ["available"]}]
-        for one in self.place.ec2.pages("DescribeVolumes", "Volumes", Filters=free):
-            by, known = self.kept.get(one["VolumeId"], ""), one["VolumeId"] in self.ours
-            held = f"{by} needs it to go back" if by else "" if known else NOT_OURS
-            yield self._leaving("volume", one["VolumeId"], as_dict(one.get("Tags")), held)
+def _tagged(key: str) -> Json:
+    return {"Name": "tag-key", "Values": [key]}
 
-    def _kept_ones(self) -> Iterator[Orphan]:
-        """Old ones that stand stopped: they hold what they held."""
-        for one in self._instances([{"Name": "tag-key", "Values": [f"{KEPT}rollout"]}]):
-            shown = InstanceDescription(one)
-            kept = kept_in(shown.tags)
-            if kept is None:
-                continue
-            self.kept |= dict.fromkeys(kept.hung.volumes, shown.id)
-            if shown.state in STOPPED:
-                held = f"it is the old one that {kept.rollout} kept: terminate it when nobody needs it"
-                yield Orphan(self.where, "instance", shown.id, shown.id, kept.rollout, None, held)
 
-    def _instances(self, filters: list[Json]) -> Iterator[Json]:
-        for each in self.place.ec2.pages("DescribeInstances", "Reservations", Filters=filters):
-            yield from (one for one in each["Instances"] if one["State"]["Name"] not in ENDED)
+def _instances(place: RegionClient, key: str) -> Iterator[InstanceDescription]:
+    found = map(InstanceDescription, place.ec2.instances(Filters=[_tagged(key)]))
+    return (shown for shown in found if shown.state not in ENDED)
 
-    def _leaving(self, kind: str, name: str, tags: dict[str, str], held: str = "") -> Orphan:
-        return Orphan(
-            self.where, kind, name, tags.get(MEMBER, ""), tags.get(ROLLOUT, ""), moment_in(tags, EXPIRY), held
-        )
+
+def _orphan(place: RegionClient, kind: str, name: str, tags: dict[str, str], held: str) -> Orphan:
+    due = moment_in(tags, EXPIRY)
+    return Orphan(place.where, kind, name, tags.get(MEMBER, ""), tags.get(ROLLOUT, ""), due, held)

@@ -9,10 +9,11 @@ from functools import cached_property
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.model import Waiver
 from images.artifact import Release
-from images.aws import channels, tags
+from images.aws import tags
 from images.aws.amis import images_in, ours_in
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
+from images.aws.release_store import in_channel
 from images.aws.statement import proof_of, public_key
 from images.context import Context
 from images.release.revocations import revoked
@@ -54,6 +55,7 @@ class AmiProvenance:
     now: datetime
     _amis: dict[str, dict[str, Ami]] = field(default_factory=dict)
     _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
+    _channels: dict[str, Release | None] = field(default_factory=dict)
 
     @cached_property
     def golden_status(self) -> GoldenStatus:
@@ -134,10 +136,6 @@ class AmiProvenance:
     def _latest(self, name: str) -> Release | None:
         """What the channel of a golden image names at home. AWS is the truth about it."""
         if name not in self._channels:
-            found = channels.at(self._cloud, self._cloud.home, name, self.fleet.replacement.channel)
+            found = in_channel(self._cloud, self._cloud.home, name, self.fleet.replacement.channel)
             self._channels[name] = found.release if found else None
         return self._channels[name]
-
-    @cached_property
-    def _channels(self) -> dict[str, Release | None]:
-        return {}

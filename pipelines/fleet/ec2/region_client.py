@@ -1,26 +1,39 @@
-"""Edge: one region of one account, in the verbs that a replacement is made of. Each can be said again."""
+"""Edge: one region of one account, in the verbs that a replacement is made of. Each can be said again.
+
+What moves between the old and the new instance is among them, and where instances are registered with load balancers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
-from images.aws.client import AwsError, Clients
+from images.aws.client import AwsError, Clients, portions
 from images.aws.tags import as_list
-from pipelines.fleet.ec2.instance_spec import ENDED, InstanceDescription, Json, Registration
-from pipelines.fleet.ec2.launch_requests import is_launched
-from pipelines.fleet.ec2.moving import Balancers, Moving, of_instance
+from pipelines.fleet.ec2.instance_spec import (
+    ENDED,
+    RUNNING,
+    STOPPED,
+    InstanceDescription,
+    Json,
+    Registered,
+    Registration,
+    is_launched,
+    targets,
+)
+from pipelines.fleet.members import Key
 from pipelines.fleet.orphans import MEMBER, ROLLOUT
 from pipelines.fleet.port import GoneError, InProgressError
 
 ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
 PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped"}
 BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
+NO_SUCH_INSTANCE = {"InvalidInstanceID.NotFound"}
 LOG_LINES = 10
-AT_ONCE = 100
 MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
@@ -31,59 +44,61 @@ class RegionClient:
         self.clients = clients
         self.account = account
         self.region = region
+        self.where = f"{account}/{region}"
         self.ec2 = clients.client("ec2", region, account)
-        self.balancers = Balancers(clients, account, region)
+        self.targets = clients.client("elbv2", region, account)
+        self.classics = clients.client("elb", region, account)
 
-    def find(self, instance: str) -> Json | None:
-        """The instance of that id; None once it is terminated."""
-        try:
-            answer = self.ec2.call("DescribeInstances", InstanceIds=[instance])
-        except AwsError as error:
-            if error.code == "InvalidInstanceID.NotFound":
-                return None
-            raise
-        found = [one for each in answer["Reservations"] for one in each["Instances"]]
-        return found[0] if found and found[0]["State"]["Name"] not in ENDED else None
+    def find(self, instance: str) -> InstanceDescription | None:
+        """The instance of that id, by itself; None once it is terminated."""
+        answer = self.ec2.call_unless("DescribeInstances", NO_SUCH_INSTANCE, InstanceIds=[instance])
+        reservations = answer["Reservations"] if answer else ()
+        found = next((InstanceDescription(one) for each in reservations for one in each["Instances"]), None)
+        return found if found and found.state not in ENDED else None
 
-    def need(self, instance: str) -> Json:
+    def need(self, instance: str) -> InstanceDescription:
         """The instance of that id. Raises GoneError when it is gone."""
         found = self.find(instance)
         if found is None:
             raise GoneError(f"the instance {instance} is gone from {self.region}")
         return found
 
-    def launched(self, rollout: str, member: str) -> tuple[Json | None, int]:
+    def launched(self, key: Key) -> tuple[InstanceDescription | None, int]:
         """What a rollout launched for a member, and how many of those have ended already.
 
         Its tags find it, and the token that it was launched by proves it: a tag can be put on any instance.
         """
-        wanted = {f"tag:{ROLLOUT}": rollout, f"tag:{MEMBER}": member}
-        filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
-        found = [
-            one
-            for each in self.ec2.pages("DescribeInstances", "Reservations", Filters=filters)
-            for one in each["Instances"]
-        ]
-        found = [one for one in found if is_launched(one, rollout, member, len(found))]
-        alive = [one for one in found if one["State"]["Name"] not in ENDED]
+        found = [InstanceDescription(one) for one in self.ec2.instances(Filters=_of(key))]
+        found = [one for one in found if is_launched(one, key.rollout, key.member, len(found))]
+        alive = [one for one in found if one.state not in ENDED]
         return (alive[0] if alive else None), len(found) - len(alive)
 
-    def shown(self, instance: Json) -> InstanceDescription:
+    def shown(self, instance: InstanceDescription) -> InstanceDescription:
         """An instance with all that hangs on it."""
-        mine = [{"Name": "attachment.instance-id", "Values": [instance["InstanceId"]]}]
-        volumes = {one["VolumeId"]: one for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=mine)}
-        kind = self.types([instance])[instance["InstanceType"]]
-        return InstanceDescription(instance, volumes, self._attributes(instance), self.registrations(instance), kind)
+        return replace(
+            instance,
+            volumes=self.volumes([instance.id]),
+            attributes=self._attributes(instance),
+            registrations=self.registrations(instance),
+            type=self.types([instance.instance])[instance.instance["InstanceType"]],
+        )
 
-    def _attributes(self, instance: Json) -> dict[str, Any]:
-        name = instance["InstanceId"]
-        found = {key: self.attribute(name, key) for key in ATTRIBUTES}
-        first = InstanceDescription(instance).primary.get("NetworkInterfaceId", "")
+    def volumes(self, instances: Iterable[str]) -> dict[str, Json]:
+        """The volumes of instances, by id."""
+        found: dict[str, Json] = {}
+        for some in portions(instances):
+            mine = [{"Name": "attachment.instance-id", "Values": some}]
+            found |= {one["VolumeId"]: one for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=mine)}
+        return found
+
+    def _attributes(self, instance: InstanceDescription) -> dict[str, Any]:
+        found = {key: self.attribute(instance.id, key) for key in ATTRIBUTES}
+        first = instance.primary.get("NetworkInterfaceId", "")
         asked = [{"Name": "network-interface-id", "Values": [first]}]
         addresses = self.ec2.call("DescribeAddresses", Filters=asked)["Addresses"] if first else []
         found["addresses"] = tuple(one["AllocationId"] for one in addresses)
-        if str(instance["InstanceType"]).startswith(BURSTABLE):
-            answer = self.ec2.call("DescribeInstanceCreditSpecifications", InstanceIds=[name])
+        if str(instance.instance["InstanceType"]).startswith(BURSTABLE):
+            answer = self.ec2.call("DescribeInstanceCreditSpecifications", InstanceIds=[instance.id])
             found["credits"] = next((one["CpuCredits"] for one in answer["InstanceCreditSpecifications"]), None)
         return found
 
@@ -101,9 +116,9 @@ class RegionClient:
                     hint='take the protection off, or set ec2.way = "root_volume", which keeps the instance',
                 )
 
-    def registrations(self, instance: Json) -> tuple[Registration, ...]:
+    def registrations(self, instance: InstanceDescription) -> tuple[Registration, ...]:
         """Where an instance is registered, by its id or its addresses, and how it is there."""
-        return of_instance(instance, self.balancers.registered({instance.get("VpcId", "")}))
+        return of_instance(instance, self.registered({instance.instance.get("VpcId", "")}))
 
     def types(self, instances: Iterable[Json]) -> dict[str, Json]:
         """What the instance types of instances support, by name."""
@@ -140,25 +155,53 @@ class RegionClient:
         if named := [{"Key": key} for key in sorted(keys)]:
             self.ec2.call("DeleteTags", Resources=list(resources), Tags=named)
 
-    def register(self, instance: str, places: Iterable[Registration]) -> None:
-        """Into target groups."""
-        if named := list(places):
-            self.balancers.register(self.need(instance), named)
+    def registered(self, vpcs: Collection[str]) -> Iterator[Registered]:
+        """Who is registered in some target group of these networks; those that are on their way out are not."""
+        for group in self.targets.pages("DescribeTargetGroups", "TargetGroups"):
+            if group.get("VpcId") not in vpcs:
+                continue
+            arn, default = group["TargetGroupArn"], group.get("Port", 0)
+            answer = self.targets.call("DescribeTargetHealth", TargetGroupArn=arn)
+            for one in answer["TargetHealthDescriptions"]:
+                state = one.get("TargetHealth", {}).get("State", "")
+                if state != "draining":
+                    port = int(one["Target"].get("Port") or default)
+                    yield Registered(group["VpcId"], one["Target"]["Id"], Registration(arn, port, state))
 
-    def deregister(self, instance: str, places: Iterable[Registration], drain: timedelta) -> None:
+    def classic(self) -> dict[str, tuple[str, ...]]:
+        """The names of the Classic Load Balancers that an instance is registered in, by its id."""
+        found: dict[str, tuple[str, ...]] = {}
+        for one in self.classics.pages("DescribeLoadBalancers", "LoadBalancerDescriptions"):
+            for instance in one.get("Instances", ()):
+                name = instance["InstanceId"]
+                found[name] = (*found.get(name, ()), one["LoadBalancerName"])
+        return found
+
+    def register(self, instance: str, places: Collection[Registration]) -> None:
+        """Into target groups, in the way that each place says."""
+        for request in targets(self.need(instance), places) if places else ():
+            self.targets.call("RegisterTargets", **request)
+
+    def deregister(self, instance: str, places: Collection[Registration], drain: timedelta) -> None:
         """Out of target groups; returns when nothing is in flight there any more, or `drain` is over."""
-        if not (left := list(places)):
+        if not places:
             return
         found = self.need(instance)
-        self.balancers.deregister(found, left)
+        for request in targets(found, places):
+            self.targets.call("DeregisterTargets", **request)
         if drain > timedelta():
-            draining = self.balancers.draining
-            self.until(lambda: not any(draining(found, one) for one in left), f"{instance} to be drained")
+            self.until(lambda: not any(self._draining(found, one) for one in places), f"{instance} to be drained")
+
+    def _draining(self, instance: InstanceDescription, place: Registration) -> bool:
+        """Whether requests to an instance may still be in flight there."""
+        (request,) = targets(instance, [place])
+        answer = self.targets.call("DescribeTargetHealth", **request)
+        return any(one.get("TargetHealth", {}).get("State") == "draining" for one in answer["TargetHealthDescriptions"])
 
     def stop(self, instance: str, *, wait: bool) -> None:
         """Stop an instance; with `wait`, until it is stopped and what hangs on it can be taken off."""
-        state = self.need(instance)["State"]["Name"]
-        if state in ("pending", "running"):
+        state = self.need(instance).state
+        if state in RUNNING:
             if state == "pending":
                 self.until_state(instance, "running")
             self.ec2.call("StopInstances", InstanceIds=[instance])
@@ -167,17 +210,14 @@ class RegionClient:
 
     def start(self, instance: str) -> None:
         """Start an instance, and wait until it runs."""
-        if self.need(instance)["State"]["Name"] in ("stopping", "stopped"):
+        if self.need(instance).state in STOPPED:
             self.until_state(instance, "stopped")
             self.ec2.call("StartInstances", InstanceIds=[instance])
         self.until_state(instance, "running")
 
-    def until_state(self, instance: str, wanted: str) -> Json:
-        """The instance once it is in that state. Raises GoneError, and InProgressError while it is on its way."""
-        found: Json = self.until(
-            lambda: (one := self.need(instance))["State"]["Name"] == wanted and one, f"{instance} to be {wanted}"
-        )
-        return found
+    def until_state(self, instance: str, wanted: str) -> None:
+        """Return once an instance is in that state. Raises GoneError, and InProgressError while it is on its way."""
+        self.until(lambda: self.need(instance).state == wanted, f"{instance} to be {wanted}")
 
     def until(self, done: Callable[[], Any], what: str) -> Any:
         """What `done` returns once it is true. Raises InProgressError when that takes longer than a moment."""
@@ -193,29 +233,25 @@ class RegionClient:
 
     def terminate(self, instance: str) -> None:
         """End an instance for good."""
-        self._gone("TerminateInstances", InstanceIds=[instance])
+        self.ec2.call_unless("TerminateInstances", NO_SUCH_INSTANCE, InstanceIds=[instance])
+
+    def end_volumes(self, instance: str, volumes: Mapping[str, tuple[str, bool]]) -> None:
+        """Write on an instance whether each of these volumes, by device, ends with it."""
+        devices = [{"DeviceName": device, "Ebs": {"DeleteOnTermination": ends}} for device, ends in volumes.values()]
+        self.ec2.call("ModifyInstanceAttribute", InstanceId=instance, BlockDeviceMappings=devices)
 
     def moving(self, *members: str) -> Moving:
         """What moves between these instances."""
-        return Moving(self.ec2, self.until, *members)
+        return Moving(self, *members)
 
-    def detached(self, rollout: str, member: str) -> list[str]:
+    def detached(self, key: Key) -> list[str]:
         """The volumes that a rollout made or took off for a member and that hang nowhere."""
-        wanted = {f"tag:{ROLLOUT}": rollout, f"tag:{MEMBER}": member, "status": "available"}
-        filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
-        return [one["VolumeId"] for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=filters)]
+        free = [*_of(key), {"Name": "status", "Values": ["available"]}]
+        return [one["VolumeId"] for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=free)]
 
     def delete_volume(self, volume: str) -> None:
         """Delete a volume, if it is there."""
-        self._gone("DeleteVolume", VolumeId=volume)
-
-    def _gone(self, operation: str, **request: Any) -> None:
-        """Remove something, which may be gone already."""
-        try:
-            self.ec2.call(operation, **request)
-        except AwsError as error:
-            if not error.code.endswith(".NotFound"):
-                raise
+        self.ec2.call_unless("DeleteVolume", {"InvalidVolume.NotFound"}, VolumeId=volume)
 
     def volume(self, volume: str) -> Json:
         """A volume as the region shows it."""
@@ -231,8 +267,109 @@ class RegionClient:
         return shown
 
 
-def portions(found: Iterable[str]) -> Iterator[list[str]]:
-    """As many names as one call takes, in order."""
-    names = sorted(found)
-    for start in range(0, len(names), AT_ONCE):
-        yield names[start : start + AT_ONCE]
+def _of(key: Key) -> list[Json]:
+    """A filter for what a rollout launched, made or took off for a member."""
+    return [{"Name": f"tag:{tag}", "Values": [value]} for tag, value in ((ROLLOUT, key.rollout), (MEMBER, key.member))]
+
+
+def of_instance(instance: InstanceDescription, registered: Iterable[Registered]) -> tuple[Registration, ...]:
+    """Where an instance is registered, and how it is there."""
+    addresses = dict(instance.addresses())
+    here = [one for one in registered if one.vpc == instance.instance.get("VpcId")]
+    own = [one.place for one in here if one.target == instance.id]
+    own += [replace(one.place, address=addresses[one.target]) for one in here if one.target in addresses]
+    return tuple(sorted(own, key=lambda one: (one.group, one.port, one.address)))
+
+
+class Moving:
+    """Volumes, network interfaces and Elastic IPs of `members`: the old and the new instance, as far as they exist."""
+
+    def __init__(self, place: RegionClient, *members: str) -> None:
+        self.place = place
+        self.ec2 = place.ec2
+        self.members = members
+
+    def volume(self, volume: str, device: str, to: str) -> None:
+        """A volume to one of the members, off the other, which has stopped. Raises OutsideError for a stranger's."""
+        if not self._holds(to, volume):
+            self._take_off(volume)
+            asked = {"VolumeId": volume, "InstanceId": to, "Device": device}
+            self._once(lambda: self._holds(to, volume), "AttachVolume", **asked)
+
+    def _take_off(self, volume: str) -> None:
+        """Take a volume off the members. One with Multi-Attach stays attached to every other instance."""
+        found, held = self.place.volume(volume), self._attached(volume)
+        strangers = [name for name in held if name not in self.members]
+        if strangers and not found.get("MultiAttachEnabled"):
+            raise _elsewhere(volume, strangers[0])
+        for name in self.members:
+            if self._holds(name, volume):
+                self._detach(volume, name)
+        self.place.until(lambda: not self._attached(volume).keys() & {*self.members}, f"{volume} to come off")
+
+    def _detach(self, volume: str, instance: str) -> None:
+        off = {"VolumeId": volume, "InstanceId": instance}
+        self._once(lambda: not self._holds(instance, volume), "DetachVolume", **off)
+
+    def _holds(self, instance: str, volume: str) -> bool:
+        """Whether a volume hangs on an instance, or is on its way there."""
+        return self._attached(volume).get(instance, "detaching") != "detaching"
+
+    def _attached(self, volume: str) -> dict[str, str]:
+        """Where a volume hangs, with the state of that; with Multi-Attach that may be on several instances."""
+        found = self.place.volume(volume).get("Attachments", ())
+        return {one["InstanceId"]: one.get("State", "") for one in found if one.get("State") != "detached"}
+
+    def interface(self, interface: str, index: int, card: int, to: str) -> None:
+        """A further network interface to one of the members, off the other. Raises OutsideError for a stranger's."""
+
+        def hung() -> Json:
+            return dict(self._interface(interface).get("Attachment", {}))
+
+        def there() -> bool:
+            return bool(hung().get("InstanceId") == to and hung().get("Status") != "detaching")
+
+        if there():
+            return
+        if (held := hung()) and held.get("Status", "detaching") != "detaching":
+            if held.get("InstanceId") not in self.members:
+                raise _elsewhere(interface, str(held.get("InstanceId", "something else")))
+            self._once(
+                lambda: hung().get("Status", "detaching") == "detaching",
+                "DetachNetworkInterface", AttachmentId=held["AttachmentId"],
+            )  # fmt: skip
+        self.place.until(lambda: self._interface(interface)["Status"] == "available", f"{interface} to come off")
+        asked = {"NetworkInterfaceId": interface, "InstanceId": to, "DeviceIndex": index}
+        self._once(there, "AttachNetworkInterface", **asked, **({"NetworkCardIndex": card} if card else {}))
+
+    def _interface(self, interface: str) -> Json:
+        asked = {"NetworkInterfaceIds": [interface]}
+        found: Json = self.ec2.call("DescribeNetworkInterfaces", **asked)["NetworkInterfaces"][0]
+        return found
+
+    def address(self, allocation: str, interface: str) -> None:
+        """An Elastic IP to an interface of one of the members. Raises OutsideError for a stranger's."""
+        (found,) = self.ec2.call("DescribeAddresses", AllocationIds=[allocation])["Addresses"]
+        if found.get("NetworkInterfaceId") == interface:
+            return
+        holder = found.get("InstanceId") or found.get("NetworkInterfaceId")
+        if found.get("AssociationId") and holder not in self.members:
+            raise _elsewhere(allocation, str(holder))
+        self.ec2.call(
+            "AssociateAddress", AllocationId=allocation, NetworkInterfaceId=interface, AllowReassociation=True
+        )
+
+    def _once(self, done: Callable[[], bool], operation: str, **request: Any) -> None:
+        """Ask for what the service refuses the second time: a lost answer is asked for again, and is no failure."""
+        try:
+            self.ec2.call(operation, **request)
+        except AwsError:
+            if not done():
+                raise
+
+
+def _elsewhere(name: str, holder: str) -> OutsideError:
+    return OutsideError(
+        f"{name} is attached to {holder}, which is not part of this replacement, and stays there",
+        hint=f"a person has moved it meanwhile: detach it from {holder} and try again, or roll without it",
+    )

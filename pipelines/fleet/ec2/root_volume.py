@@ -10,9 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from images.aws.tags import as_dict
+from images.aws.tags import as_dict, as_list
 from images.ledger import Made
-from pipelines.fleet.ec2 import launch_requests
 from pipelines.fleet.ec2.instance_spec import (
     KEPT,
     RUNNING,
@@ -22,10 +21,10 @@ from pipelines.fleet.ec2.instance_spec import (
     Json,
     ReplacementRecord,
     changed,
-    kept_in,
     own_tags,
     persons_tags,
     root_traits,
+    token,
 )
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
@@ -49,12 +48,13 @@ class RootVolumeFleet(Ec2Members):
         """Write down on the instance which root volume it has and which image comes. Raises RefusedError."""
         place = self.place(key)
         shown = place.shown(place.need(key.old))
-        if kept_in(shown.tags):
+        if shown.kept:
             kept_for(shown, key)
             return
         image = place.image(image_of(self.cloud, target, place.region))
         self._refuse_unfit(place, shown, image)
-        held = Hung(volumes=_root_of(shown), registrations=shown.registrations)
+        root = {shown.root: (str(shown.instance["RootDeviceName"]), shown.root_ends)}
+        held = Hung(volumes=root, registrations=shown.registrations)
         until = expiry.astimezone(UTC).isoformat()
         place.tag([key.old], ReplacementRecord(key.rollout, image["ImageId"], until, shown.public, held).tags())
 
@@ -66,18 +66,24 @@ class RootVolumeFleet(Ec2Members):
         if why := unfit(shown, comes, ReplacementStrategy.ROOT_VOLUME):
             raise RefusedError(f"{shown.id} cannot get the root volume of {image['ImageId']}: {why}")
 
+    def _present(self, key: Key) -> tuple[RegionClient, InstanceDescription | None, ReplacementRecord | None]:
+        """The instance in its region, if it is there, and what is written on it."""
+        place = self.place(key)
+        found = place.find(key.old)
+        return place, found, found.kept if found else None
+
     def retire(self, key: Key, drain: timedelta) -> None:
         """Take the instance out of its target groups and let it drain; it is still what it was."""
         place = self.place(key)
         if found := place.find(key.old):
-            place.deregister(key.old, kept_for(InstanceDescription(found), key).hung.registrations, drain)
+            place.deregister(key.old, kept_for(found, key).hung.registrations, drain)
 
     def start(self, key: Key) -> None:
         """Replace the root volume, wait until that is done, and register the instance again."""
         place = self.place(key)
-        kept = kept_for(InstanceDescription(place.need(key.old)), key)
+        kept = kept_for(place.need(key.old), key)
         self._replace(key, place, kept)
-        shown = InstanceDescription(place.need(key.old))
+        shown = place.need(key.old)
         if shown.root in ("", *kept.hung.volumes):
             raise InProgressError(f"waiting for {key.old} to show its new root volume")
         self._note(key, place, *kept.hung.volumes, shown.root)
@@ -89,14 +95,17 @@ class RootVolumeFleet(Ec2Members):
     def _replace(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
         """One task that replaces it, begun once, and looked at before the instance is: that shows it a bit later."""
         if not self._tasks(key, place):
-            self._ask(
-                key, place, {"ImageId": kept.image}, launch_requests.token(key.rollout, key.member, "root", 0), kept
-            )
+            self._ask(key, place, {"ImageId": kept.image}, token(key.rollout, key.member, "root", 0), kept)
         self._succeeded(key, place)
 
-    def _ask(self, key: Key, place: RegionClient, source: dict[str, str], token: str, kept: ReplacementRecord) -> None:
-        own = own_tags(key.rollout, key.member, kept.expiry)
-        place.ec2.call("CreateReplaceRootVolumeTask", **launch_requests.replace_root(key.old, source, token, own))
+    def _ask(self, key: Key, place: RegionClient, source: Json, token: str, kept: ReplacementRecord) -> None:
+        """Begin a task: a new root volume from an image, or one that was there before; the present one stays."""
+        own = as_list(own_tags(key.rollout, key.member, kept.expiry))
+        place.ec2.call(
+            "CreateReplaceRootVolumeTask", InstanceId=key.old, **source, ClientToken=token,
+            DeleteReplacedRootVolume=False,
+            TagSpecifications=[{"ResourceType": "replace-root-volume-task", "Tags": own}],
+        )  # fmt: skip
 
     def _succeeded(self, key: Key, place: RegionClient, *, back: bool = False) -> None:
         """Wait for the last task. Raises OutsideError where it failed."""
@@ -124,17 +133,15 @@ class RootVolumeFleet(Ec2Members):
 
     def read(self, key: Key) -> Read:
         """One look at the instance, with its new root volume."""
-        place = self.place(key)
-        found = place.find(key.old)
-        kept = kept_in(InstanceDescription(found).tags) if found else None
-        if found and kept and InstanceDescription(found).root in kept.hung.volumes:
+        place, found, kept = self._present(key)
+        if found and kept and found.root in kept.hung.volumes:
             return Read(False, f"{key.old} still has its old root volume")
         seen = self.read_old(key)
         if seen.good and found and self._stale(key, place, found):
             return Read(False, f"the status checks of {key.old} may be from before its reboot: they run once a minute")
         return seen
 
-    def _stale(self, key: Key, place: RegionClient, instance: Json) -> bool:
+    def _stale(self, key: Key, place: RegionClient, instance: InstanceDescription) -> bool:
         """Whether only status checks speak for an instance, and did so before it rebooted, by the service's clock."""
         if self.fleet.health.kind != "ec2" or any(one.state == "healthy" for one in place.registrations(instance)):
             return False
@@ -151,13 +158,11 @@ class RootVolumeFleet(Ec2Members):
 
     def remove_old(self, key: Key) -> None:
         """Delete the old root volume, and what was written about it."""
-        place = self.place(key)
-        found = place.find(key.old)
-        kept = kept_in(InstanceDescription(found).tags) if found else None
+        place, found, kept = self._present(key)
         if found is None or kept is None or kept.rollout != key.rollout:
             return
         for volume in kept.hung.volumes:
-            if volume == InstanceDescription(found).root:
+            if volume == found.root:
                 raise OutsideError(f"{volume} is the root volume of {key.old} still, and not removed")
             place.delete_volume(volume)
         self._forget(place, found, KEPT)
@@ -165,17 +170,17 @@ class RootVolumeFleet(Ec2Members):
     def revive(self, key: Key) -> None:
         """The old root volume is in its place again, and the instance runs and is registered."""
         place = self.place(key)
-        shown = InstanceDescription(place.need(key.old))
-        kept = kept_in(shown.tags)
+        shown = place.need(key.old)
+        kept = shown.kept
         if kept is None:
             place.start(key.old)
             return
         if self._tasks(key, place) and shown.state in RUNNING:
             self._ended(key, place, back=False)
-            shown = InstanceDescription(place.need(key.old))
+            shown = place.need(key.old)
         if shown.root not in kept.hung.volumes:
             self._put_back(key, place, shown, kept)
-        place.ec2.call("ModifyInstanceAttribute", **launch_requests.ends_with(key.old, kept.hung.volumes))
+        place.end_volumes(key.old, kept.hung.volumes)
         place.start(key.old)
         place.register(key.old, kept.hung.registrations)
 
@@ -190,13 +195,10 @@ class RootVolumeFleet(Ec2Members):
         place.start(key.old)  # only the root volume of what runs is replaced
         tasks = self._tasks(key, place, back=True)
         if not tasks or tasks[-1]["TaskState"] in FAILED:
-            volume, token = (
-                next(iter(kept.hung.volumes)),
-                launch_requests.token(key.rollout, key.member, "back", len(tasks)),
-            )
-            self._ask(key, place, {"VolumeId": volume}, token, kept)
+            again = token(key.rollout, key.member, "back", len(tasks))
+            self._ask(key, place, {"VolumeId": next(iter(kept.hung.volumes))}, again, kept)
         self._succeeded(key, place, back=True)
-        if InstanceDescription(place.need(key.old)).root not in kept.hung.volumes:
+        if place.need(key.old).root not in kept.hung.volumes:
             raise InProgressError(f"waiting for {key.old} to show its old root volume")
 
     def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
@@ -212,7 +214,7 @@ class RootVolumeFleet(Ec2Members):
         Raises OutsideError where it would: then a person decides.
         """
         (volume, (device, _)), *_ = kept.hung.volumes.items()
-        if InstanceDescription(place.need(key.old)).state not in STOPPED:
+        if place.need(key.old).state not in STOPPED:
             shown = place.shown(place.need(key.old))
             protected = ["its protection from being stopped"] if place.attribute(key.old, "disableApiStop") else []
             if lost := [*lost_by_stop(shown), *protected]:
@@ -225,14 +227,12 @@ class RootVolumeFleet(Ec2Members):
 
     def discard(self, key: Key) -> None:
         """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`."""
-        place = self.place(key)
-        found = place.find(key.old)
-        kept = kept_in(InstanceDescription(found).tags) if found else None
-        if found and kept and InstanceDescription(found).root not in kept.hung.volumes:
+        place, found, kept = self._present(key)
+        if found and kept and found.root not in kept.hung.volumes:
             raise OutsideError(f"{key.old} has not got back its root volume", hint="revive the old one first")
         old = kept.hung.volumes if kept else {}
         ours = volumes_of(self.cloud.ledger, place)  # a tag can be put on any volume
-        for volume in place.detached(key.rollout, key.member):
+        for volume in place.detached(key):
             if volume in ours and volume not in old:
                 place.delete_volume(volume)
         if found and kept:
@@ -241,13 +241,11 @@ class RootVolumeFleet(Ec2Members):
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new root volume beyond what is on them; all else is the same instance's."""
-        place = self.place(key)
-        found = place.find(key.old)
-        kept = kept_in(InstanceDescription(found).tags) if found else None
-        if found is None or kept is None or InstanceDescription(found).root in ("", *kept.hung.volumes):
+        place, found, kept = self._present(key)
+        if found is None or kept is None or found.root in ("", *kept.hung.volumes):
             return ()
         was = root_traits(place.volume(next(iter(kept.hung.volumes))))
-        now = root_traits(place.volume(InstanceDescription(found).root))
+        now = root_traits(place.volume(found.root))
         return tuple(changed(was, now))
 
     def log(self, key: Key) -> str:
@@ -255,15 +253,6 @@ class RootVolumeFleet(Ec2Members):
         place = self.place(key)
         return place.console(key.old) if place.find(key.old) else ""
 
-    def _forget(self, place: RegionClient, instance: Json, *begins: str) -> None:
+    def _forget(self, place: RegionClient, instance: InstanceDescription, *begins: str) -> None:
         """Take off an instance what was written onto it."""
-        place.untag(
-            [instance["InstanceId"]], [tag for tag in InstanceDescription(instance).tags if tag.startswith(begins)]
-        )
-
-
-def _root_of(shown: InstanceDescription) -> dict[str, tuple[str, bool]]:
-    """The root volume with its device, and whether it ends with the instance."""
-    name = shown.instance["RootDeviceName"]
-    ebs = next(one["Ebs"] for one in shown.instance["BlockDeviceMappings"] if one["DeviceName"] == name)
-    return {ebs["VolumeId"]: (name, bool(ebs.get("DeleteOnTermination")))}
+        place.untag([instance.id], [tag for tag in instance.tags if tag.startswith(begins)])

@@ -14,10 +14,8 @@ import pytest
 import images.release.flow
 from hardening.foundation.errors import ContentError, RefusedError
 from images.artifact import Release
-from images.aws.channels import channel_name
 from images.aws.cloud import Cloud
-from images.aws.release_store import AwsStore
-from images.aws.show import show_machine
+from images.aws.release_store import AwsStore, channel_name
 from images.aws.statement import parameter
 from images.build.flow import BuildOutcome
 from images.context import Context
@@ -102,7 +100,7 @@ def test_a_revoked_release_is_left_by_its_channels_and_marked_everywhere(aws: St
     changes = revoke(AwsStore(later), two.digest, "bad key")
     assert {(change.channel, change.after) for change in changes} == {("candidate", one.digest), ("stable", one.digest)}
     for line in cloud.made(kind="image", release=two.digest):
-        shown = show_machine(later, line.resource) if line.region == HOME else None
+        shown = AwsStore(later).show(line.resource) if line.region == HOME else None
         assert shown is None or (shown.status, shown.revoked_reason) == (Status.REVOKED, "bad key")
         assert aws.images()[line.resource]["deprecate_at"] < str(later.now + DAY)
     assert cloud.ledger.release(two.digest).revoked_reason == "bad key"  # type: ignore[union-attr]
@@ -180,13 +178,13 @@ def test_a_published_image_is_shown_from_aws_alone(aws: StrictAws, cloud: Cloud)
     name = aws.client("ec2").describe_images(Owners=["self"])["Images"][0]["Name"].rpartition("/")[2]
     image = parameter(cloud, HOME, channel_name(cloud, NAME, "candidate"))
     for ref in (NAME, f"{NAME}:candidate", f"{NAME}:{name}", image):
-        shown = show_machine(empty, ref)
+        shown = AwsStore(empty).show(ref)
         assert (shown.digest, shown.proven, shown.problems) == (release.digest, True, ())
         assert [(one.region, one.signed, one.channels) for one in shown.images] == [
             (HOME, True, ("candidate",)), (OTHER, True, ("candidate",)),
         ]  # fmt: skip
     with pytest.raises(ContentError, match="did you mean debian-server"):
-        show_machine(empty, "debian-serve", [NAME])
+        AwsStore(empty, [NAME]).show("debian-serve")
     empty.ledger.close()
 
 
@@ -200,13 +198,13 @@ def test_a_tag_that_was_changed_is_shown_as_such_and_stops_the_promotion(aws: St
         full, good = f"dev.goldsmith.{key}", tags[f"dev.goldsmith.{key}"]
         bad = "2099-01-01T00:00:00Z" if key == "expires-at" else "sha256:00"
         ec2.create_tags(Resources=[image], Tags=[{"Key": full, "Value": bad}])
-        shown = show_machine(cloud, NAME)
+        shown = AwsStore(cloud).show(NAME)
         assert not shown.proven
         assert shown.problems == (f"the tag {full} says {bad}; signed was {good}",)
         with pytest.raises(RefusedError, match="not what was signed"):
             promote(AwsStore(cloud), NAME, "default", gate())
         ec2.create_tags(Resources=[image], Tags=[{"Key": full, "Value": good}])
-    assert show_machine(cloud, NAME).proven
+    assert AwsStore(cloud).show(NAME).proven
 
 
 def test_a_statement_that_was_changed_or_is_another_keys_is_shown_as_such(aws: StrictAws, cloud: Cloud) -> None:
@@ -227,15 +225,15 @@ def test_a_statement_that_was_changed_or_is_another_keys_is_shown_as_such(aws: S
         ("nonsense", "cannot be read"),
     ):
         aws.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
-        shown = show_machine(cloud, NAME)
+        shown = AwsStore(cloud).show(NAME)
         assert not shown.proven
         assert words in shown.problems[0]
     aws.client("ssm").put_parameter(Name=name, Value=good, Type="String", Overwrite=True)
     foreign = cloud_for(other)
-    assert "not signed by our key" in show_machine(foreign, NAME).problems[0]
+    assert "not signed by our key" in AwsStore(foreign).show(NAME).problems[0]
     foreign.ledger.close()
     aws.client("ssm").delete_parameter(Name=name)
-    assert show_machine(cloud, NAME).problems == ("there is no statement of it",)
+    assert AwsStore(cloud).show(NAME).problems == ("there is no statement of it",)
 
 
 def test_an_image_on_another_snapshot_than_was_signed_is_shown_as_such(aws: StrictAws, cloud: Cloud) -> None:
@@ -251,7 +249,7 @@ def test_an_image_on_another_snapshot_than_was_signed_is_shown_as_such(aws: Stri
         Name=mine["Name"], RootDeviceName="/dev/xvda", BlockDeviceMappings=[root], VirtualizationType="hvm",
         TagSpecifications=[{"ResourceType": "image", "Tags": mine["Tags"]}],
     )["ImageId"]  # fmt: skip
-    problems = show_machine(cloud, forged).problems
+    problems = AwsStore(cloud).show(forged).problems
     assert f"the statement does not speak of {HOME}/{forged}" in problems
     assert any("lies on" in problem for problem in problems)
 

@@ -73,6 +73,14 @@ def test_the_services_own_error_keeps_its_code(aws: StrictAws) -> None:
     assert error.code == "InvalidAMIID.NotFound"
 
 
+def test_an_error_that_its_caller_expects_is_no_answer(aws: StrictAws) -> None:
+    """And every other one stays an error."""
+    gone = {"ImageIds": ["ami-00000000000000000"]}
+    assert client().call_unless("DescribeImages", {"InvalidAMIID.NotFound"}, **gone) is None
+    assert isinstance(failure(lambda: client().call_unless("DescribeImages", {"Other"}, **gone)), AwsError)
+    assert client().call_unless("DescribeImages", {"Other"}, **IMAGES) is not None
+
+
 def test_an_answer_that_cannot_be_read_is_an_error_of_the_outside(aws: StrictAws) -> None:
     """A proxy's error page, in the place of an answer in the service's own form."""
     aws.faults(Fault("error", operation="DescribeImages", code="<html>", status=500))

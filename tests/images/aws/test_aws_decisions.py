@@ -27,8 +27,7 @@ from images.aws.call_arguments import (
     share_image,
     start_snapshot,
 )
-from images.aws.deltas import digests_at, plan_upload, with_zeros
-from images.aws.model import GIB, Ami, MachineImage, Parent
+from images.aws.model import GIB, Ami, MachineImage, Parent, digests_at, plan_upload, with_zeros
 from images.aws.retire import decide_over
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
 from images.aws.tagged_resources import TaggedResource
@@ -65,7 +64,7 @@ def parent(disk: list[int], name: str = "snap-1", gib: int = 1) -> Parent:
 
 
 def ami(**more: object) -> Ami:
-    made = Ami("1", "eu-west-1", "ami-1", "goldsmith/web/x", "available", ("snap-1",), release=RELEASE,
+    made = Ami("eu-west-1", "ami-1", "goldsmith/web/x", "available", ("snap-1",), release=RELEASE,
                deprecated_at=RELEASE.expires_at)  # fmt: skip
     return replace(made, **more)  # type: ignore[arg-type]
 
@@ -146,7 +145,7 @@ def test_requests_that_lead_out_of_bounds_cannot_be_made() -> None:
     assert [set(each) for each in shared["LaunchPermission"]["Add"]] == [
         {"UserId"}, {"OrganizationArn"}, {"OrganizationalUnitArn"},
     ]  # fmt: skip
-    assert "Encrypted" not in copy_image("n", "ami-1", "r", "t", key="", image={}, snapshot={})
+    assert "Encrypted" not in copy_image(ami(), "t", key="", image={}, snapshot={})
     assert "Encrypted" not in json.dumps(register_image(machine([1]), "n", "snap-1", {}))
     assert put_parameter("n", "x" * 4096, "", image=False)["Tier"] == "Standard"
     assert put_parameter("n", "x" * 4097, "", image=False)["Tier"] == "Advanced"
@@ -239,7 +238,7 @@ def test_many_users_are_counted_and_some_named() -> None:
 def test_only_what_nobody_owns_needs_or_may_take_up_goes(state: str, due_in: int | None, used: bool) -> None:
     """After its day, and what has no day or no line in the ledger never."""
     due = None if due_in is None else NOW + timedelta(days=due_in)
-    found = TaggedResource("1", "eu-west-1", "snapshot", "snap-1", "web", due)
+    found = TaggedResource("eu-west-1", "snapshot", "snap-1", "web", due)
     decided = decide_leaving(found, state=state, users=("the instance i-1",) if used else (), now=NOW)
     goes = state == "begun" and due is not None and due <= NOW and not used
     assert (decided is not None and decided.remove) == goes

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from hardening.foundation.settings import ROOT
-from images.aws.channels import channel_name
 from images.aws.client import Client
 from images.aws.cloud import Cloud
-from images.aws.release_store import AwsStore, rebuild_machines
+from images.aws.release_store import AwsStore, channel_name
 from images.aws.retire import retire_images
-from images.aws.show import show_machine
 from images.aws.tagged_resources import reap
 from images.release.channels import promote, revoke, rollback
 from tests.images.aws.test_aws_faults import OTHER, Killed, dying
@@ -70,11 +68,11 @@ def test_each_task_asks_for_what_it_says_and_for_nothing_else(
     two = []
     asked["image.publish"] |= asked_by(lambda: two.append(publish(later, disk(seed=2)).release))
     promote(AwsStore(later), NAME, "default", gate())
-    asked["image.show"] |= asked_by(lambda: show_machine(later, NAME))
+    asked["image.show"] |= asked_by(lambda: AwsStore(later).show(NAME))
     asked["image.rollback"] |= asked_by(lambda: rollback(AwsStore(later), NAME))
     asked["image.revoke"] |= asked_by(lambda: revoke(AwsStore(later), two[0].digest, "bad"))
     new = cloud_for(cloud.settings.model_copy(update={"database": f"sqlite:///{tmp_path}/new"}), later.now)
-    asked["image.rebuild"] |= asked_by(lambda: rebuild_machines(new))
+    asked["image.rebuild"] |= asked_by(lambda: AwsStore(new).read_in())
     _walked(aws, later, asked)
     _reaped(aws, later, asked, monkeypatch)
     for task, permissions in TASKS.items():
@@ -124,7 +122,7 @@ def test_every_call_in_the_code_stands_in_some_tasks_permissions() -> None:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"call", "pages"}
+                and node.func.attr in {"call", "call_unless", "pages"}
             ):
                 first = node.args[0]
                 if isinstance(first, ast.Constant):

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
-from images.aws.channels import channel_name
 from images.aws.cloud import Cloud
-from images.aws.release_store import AwsStore
+from images.aws.release_store import AwsStore, channel_name
 from images.aws.statement import parameter
 from images.machine.blocks import BLOCK
 from images.release.publish import release
@@ -246,7 +245,7 @@ def test_a_strangers_image_of_the_same_name_is_refused(
 ) -> None:
     """In any region, before a block is sent, or at the latest when it appeared meanwhile; and it is left alone."""
     if late:
-        monkeypatch.setattr("images.aws.publish.refuse_taken_names", lambda cloud, release: None)
+        monkeypatch.setattr("images.aws.publish.AwsPublication.refuse_taken", lambda self, release: None)
     blocks = disk()
     publish(cloud, blocks)
     name = image_of(aws, HOME)["Name"]

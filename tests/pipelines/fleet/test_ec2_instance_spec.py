@@ -20,8 +20,9 @@ from pipelines.fleet.ec2.instance_spec import (
     differences,
     is_member,
     kept_in,
+    run_instances,
+    token,
 )
-from pipelines.fleet.ec2.launch_requests import run_instances, token
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place, lost_by_stop, unfit
 from pipelines.fleet.model import Ec2, ReplacementStrategy
 

@@ -18,9 +18,9 @@ from hardening.foundation.settings import ROOT
 from images.aws.client import Client
 from images.ledger import Made
 from pipelines.cli.reap import reap
+from pipelines.fleet.ec2.instance_spec import token
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.inventory import firing
-from pipelines.fleet.ec2.launch_requests import token
+from pipelines.fleet.ec2.members import firing
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import ReplacementImage
@@ -37,7 +37,7 @@ VERB = re.compile(r"(Describe|Get|Create|Delete|Modify|Run|Start|Stop|Terminate|
                   r"|Deregister|Cancel|Rollback|Update)[A-Z]")  # fmt: skip
 ROWS = re.findall(r"^\| `((?:fleet|roll)\.[^`]+)` \| (.+) \|$", (ROOT / "docs/aws.md").read_text(), re.MULTILINE)
 ACTIONS = {task: frozenset(re.findall(r"`(\w+:\w+)`", cell)) for task, cell in ROWS}
-ASKING = {"call", "pages", "_gone", "_once", "accepted"}
+ASKING = {"call", "call_unless", "pages", "_once", "accepted"}
 EXPIRY = timedelta(days=1)
 
 

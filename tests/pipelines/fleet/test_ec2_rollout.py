@@ -14,7 +14,7 @@ import pytest
 from hardening.foundation.errors import RefusedError
 from pipelines.cli.rollout_output import markdown, roll_output
 from pipelines.cli.rollout_watch import _status
-from pipelines.fleet.ec2.inventory import firing
+from pipelines.fleet.ec2.members import firing
 from pipelines.fleet.members import Member
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import approve_plan, read_plan
