@@ -17,7 +17,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.boot import Level, boot, flow, qemu, vm
 from images.boot.guest import Credentials, Errand, credentials
-from images.boot.model import BootLimits, BootReport
+from images.boot.observations import BootLimits, BootReport
 from tests.images.boot.test_boot import evidence, outcomes
 from tests.images.build.test_machine_build import NEEDS, content_of
 from tests.support.loop import Goldsmith, processes, until
