@@ -69,8 +69,6 @@ PURE = {
     "images.scan.syft",
     "images.scan.systemd_analyze",
     "images.scan.trivy",
-    "images.scan.trivy_config",
-    "images.scan.trivy_disk",
     "images.store.merge",
     "pipelines.contract",
     "pipelines.durable.port",

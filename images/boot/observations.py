@@ -1,4 +1,4 @@
-"""How thoroughly a disk is booted, and what that showed: live checks, open sockets, failed units: one result each. Pure."""
+"""How thoroughly a disk is booted, and what that showed, open sockets among it: one result each. Pure."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.findings import FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import ScanInputs, Scanner, ScanTarget, report, severity
+from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
 
 NAME = "hadolint"
 
@@ -38,16 +38,15 @@ def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
         lines.setdefault(key, []).append(item["line"])
         titles.setdefault(key, item["message"])
     findings = [
-        Finding(
-            kind=FindingKind.MISCONFIGURATION,
-            id=code,
-            package="Dockerfile",
+        finding(
+            NAME,
+            SCANNER.kind,
+            code,
+            "Dockerfile",
+            level,
             installed=f"line {', '.join(map(str, sorted(lines[code, level])))}",
-            fixed="",
-            severity=severity(level),
-            scanners=((NAME, severity(level)),),
             title=titles[code, level],
-        )
+        )  # fmt: skip
         for code, level in lines
     ]
     return report(NAME, SCANNER.kind, findings, 1 if target.dockerfile else 0, "there is no Dockerfile")
