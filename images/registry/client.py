@@ -28,9 +28,20 @@ from hardening.foundation.limits import (
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
-from images.registry.answers import NO_PLAIN_HTTP, PERMANENT, NotFoundError, explain
+from images.registry.answers import (
+    NO_PLAIN_HTTP,
+    PERMANENT,
+    Config,
+    Image,
+    Index,
+    Noted,
+    NotFoundError,
+    child_for,
+    explain,
+    loaded,
+    parsed,
+)
 from images.registry.login import authfile
-from images.registry.wire import Config, Image, Index, Noted, child_for, loaded, parsed
 
 REF_NAME = "org.opencontainers.image.ref.name"
 COPY_SECONDS, ASK_SECONDS = REGISTRY_COPY_SECONDS.most, REGISTRY_SECONDS.most

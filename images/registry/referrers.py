@@ -24,8 +24,8 @@ from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.build.workspace import workspace
 from images.documents import Document
+from images.registry.answers import Image, Index, Listed, Referring, loaded, parsed
 from images.registry.client import RegistryClient, write_layout
-from images.registry.wire import Image, Index, Listed, Referring, loaded, parsed
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 
 EMPTY = "application/vnd.oci.empty.v1+json"

@@ -14,10 +14,10 @@ from images import documents
 from images.artifact import Artifact, Release
 from images.documents import from_bytes
 from images.ledger import ScanRecord
+from images.registry.answers import loaded
 from images.registry.client import RegistryClient
 from images.registry.referrers import Referrer, attached, latest, read
 from images.registry.releases import channels_of, reference_of, release_at
-from images.registry.wire import loaded
 from images.release import lifecycle
 from images.release.store import ShownRelease, as_shown
 

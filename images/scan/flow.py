@@ -29,8 +29,7 @@ from images.packages import grammar
 from images.scan import SCANNERS, boot_state, openscap, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
-from images.scan.denied import refuse_denied
-from images.scan.sandbox import read_answer, run_confined
+from images.scan.sandbox import read_answer, refuse_denied, run_confined
 
 SBOM = "sbom"
 __all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]

@@ -38,18 +38,14 @@ def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
         lines.setdefault(key, []).append(item["line"])
         titles.setdefault(key, item["message"])
     findings = [
-        finding(
-            NAME,
-            SCANNER.kind,
-            code,
-            "Dockerfile",
-            level,
-            installed=f"line {', '.join(map(str, sorted(lines[code, level])))}",
-            title=titles[code, level],
-        )  # fmt: skip
-        for code, level in lines
+        finding(NAME, SCANNER.kind, code, "Dockerfile", level, installed=_named(at), title=titles[code, level])
+        for (code, level), at in lines.items()
     ]
     return report(NAME, SCANNER.kind, findings, 1 if target.dockerfile else 0, "there is no Dockerfile")
+
+
+def _named(lines: list[int]) -> str:
+    return f"line {', '.join(map(str, sorted(lines)))}"
 
 
 SCANNER = Scanner(
