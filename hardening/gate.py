@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from hardening import benchmark
+from hardening import evaluation
+from hardening.evaluation import counts, judges, outdated, unread
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
 from hardening.running import RunningFacts, judge_member
-from hardening.scanner_quorum import counts, judges, outdated, unread
 from hardening.waivers import About, WaiverAnswer, about_check, about_finding, about_rule, answer, ended
 
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
@@ -45,7 +45,7 @@ def judge_image(
         *_unchecked(subject, checks),
         *_windowless(policy),
         *_silent(policy, subject, reports),
-        *benchmark.measured(rules.benchmark, subject, reports),
+        *evaluation.measured(rules.benchmark, subject, reports),
         *unread(rules.judges, subject, reports, now),
         *outdated(rules.judges, subject, reports, now),
         *_review(policy, now),
@@ -144,8 +144,8 @@ def _check(subject: str, result: CheckResult) -> Reason:
 def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
     if finding.kind is FindingKind.VULNERABILITY:
         return _vulnerability(policy, subject, finding, now)
-    if policy.image.benchmark and benchmark.is_rule(finding):
-        return benchmark.broken(policy.image.benchmark, subject, finding)
+    if policy.image.benchmark and evaluation.is_rule(finding):
+        return evaluation.broken(policy.image.benchmark, subject, finding)
     secret = finding.kind is FindingKind.SECRET
     return _other(subject, finding, policy.image.secrets if secret else policy.image.misconfigurations)
 
@@ -248,7 +248,7 @@ def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list
         for report in reports
         if report.kind in rules
         and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
-        and not (policy.image.benchmark and report.scanner == benchmark.JUDGE)  # which has a rule of its own
+        and not (policy.image.benchmark and report.scanner == evaluation.JUDGE)  # which has a rule of its own
     ]
 
 

@@ -10,7 +10,7 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.statement import parameter
 from images.ledger.releases import STANDING
-from images.release.history import shown
+from images.release.lifecycle import shown
 from images.release.store import PREVIOUS
 
 

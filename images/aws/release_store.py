@@ -21,8 +21,7 @@ from images.aws.show import ShownMachine, home_image, show_machine
 from images.aws.statement import proof_of, public_key
 from images.ledger import Made
 from images.ledger.releases import STANDING
-from images.release.history import shown
-from images.release.lifecycle import newest_first
+from images.release.lifecycle import newest_first, shown
 from images.release.revocations import said_by_ledger
 from images.release.store import Publication, ReleaseStore, Retirement
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from images.build import build_steps
-from images.build.job import BuildJob, Built
+from images.build.build_steps import BuildJob, Built
 from images.model import Definition
 from images.store.files import image_modes
 

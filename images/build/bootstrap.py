@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hardening.overlay import apply_to
 from images.build import build_steps
-from images.build.job import BuildJob, Built
+from images.build.build_steps import BuildJob, Built
 from images.packages import debian
 from images.packages.pool import write_repository
 from images.store import layers

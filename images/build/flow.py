@@ -26,8 +26,7 @@ from images.build import build as build_image
 from images.build.workspace import sweep, workspace
 from images.context import Context
 from images.machine.trees import private_mounts
-from images.plan.build_plan import Action, BuildPlan
-from images.plan.graph import sorter, with_ancestors
+from images.plan.build_plan import Action, BuildPlan, sorter, with_ancestors
 from images.plan.planner import Planner
 from images.registry.releases import revocations_in
 from images.release.revocations import revoked_base

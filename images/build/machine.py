@@ -16,8 +16,8 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, which
 from images.artifact import Descriptor, Package
 from images.build import build_steps
+from images.build.build_steps import BuildJob, Built
 from images.build.config import stamp
-from images.build.job import BuildJob, Built
 from images.machine import blocks, trees
 from images.machine.disk import DiskSpec, assemble, digests_of
 from images.machine.kernel import STUB, SYSTEM_PATH

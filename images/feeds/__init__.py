@@ -22,10 +22,9 @@ from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
-from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest
-from hardening.foundation.process import run, which
+from hardening.foundation.process import REGISTRY, run, which
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import ROOT, Settings
 from images.feeds import download, facts

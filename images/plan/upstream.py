@@ -14,7 +14,7 @@ from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
 from images.artifact import Package
 from images.model import Bootstrap
-from images.packages import grammar
+from images.packages import debian
 from images.packages.index import PackageIndex, write_atomically
 from images.registry.client import Manifest, RegistryClient, split
 from images.store import layers
@@ -23,7 +23,7 @@ from images.store.oci import CONFIG, MANIFEST, Store
 
 LOCK = Path("images/definitions/images.lock.toml")
 READABLE = 0o644
-Digest = Annotated[str, matching(f"^{grammar.DIGEST}$", "a digest: sha256: and 64 hexadecimal digits")]
+Digest = Annotated[str, matching(f"^{debian.DIGEST}$", "a digest: sha256: and 64 hexadecimal digits")]
 
 
 class Pin(Content):
@@ -103,7 +103,7 @@ class Upstream:
         release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(self.fetch(reference), "usr/lib/os-release")))
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
-        return Bootstrap(family="debian", suite=grammar.suite(release["VERSION_CODENAME"], reference))
+        return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
 
     def packages(self, reference: str) -> tuple[Package, ...]:
         """What is installed in the image, by its own dpkg status. Raises OutsideError where that is none."""

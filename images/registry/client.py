@@ -14,7 +14,6 @@ from typing import Any
 
 from hardening.foundation import process
 from hardening.foundation.addresses import is_loopback
-from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from hardening.foundation.hashing import canonical, digest, hex_of
 from hardening.foundation.limits import (
@@ -25,6 +24,7 @@ from hardening.foundation.limits import (
     REGISTRY_MEMORY,
     REGISTRY_SECONDS,
 )
+from hardening.foundation.process import REGISTRY
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor

@@ -31,7 +31,7 @@ from images.registry.releases import (
 )
 from images.registry.show import AttachedDocuments, ShownImage, show
 from images.release import lifecycle
-from images.release.history import shown
+from images.release.lifecycle import shown
 from images.release.retention import REMOVE, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement

@@ -25,7 +25,7 @@ from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import feeds
-from images.packages import grammar
+from images.packages import debian
 from images.scan import SCANNERS, boot_state, openscap, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
@@ -229,7 +229,7 @@ def suite_of(tree: Path) -> str:
         for line in _text(tree, place).splitlines():
             if line.startswith("VERSION_CODENAME="):
                 found = line.partition("=")[2].strip().strip("\"'")
-                return grammar.suite(found, place) if found else ""
+                return debian.suite(found, place) if found else ""
     return ""
 
 

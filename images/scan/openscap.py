@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hardening.benchmark import JUDGE
+from hardening.evaluation import JUDGE
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
 from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report

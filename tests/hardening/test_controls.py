@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from hardening.benchmark import explanation
 from hardening.catalog import load_cases, load_policy, load_profile, load_profiles
 from hardening.check import broken, judge, run_checks
+from hardening.evaluation import explanation
 from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import Completed, run
