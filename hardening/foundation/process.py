@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -64,7 +63,6 @@ class Completed:
     status: int
     stdout: str
     stderr: str
-    seconds: float
 
 
 def run(
@@ -85,11 +83,10 @@ def run(
     Raises OutsideError, carrying the last lines it printed, when the exit status is not in `ok` or the program is
     absent; LateError when `timeout` (seconds) passes.
     """
-    start = time.monotonic()
     given = {**allowed(os.environ, passes), **(env or {})}
     child = _started(argv, cwd, given, subprocess.DEVNULL if stdin is None else subprocess.PIPE, hint)
     stdout, stderr = _ended(child, stdin, timeout, hint)
-    done = Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start)
+    done = Completed(tuple(argv), child.returncode, stdout, stderr)
     if done.status not in ok:
         raise failed(done, hint)
     return done
@@ -196,7 +193,7 @@ def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object]) -> No
         consume(stdout)
         stderr = stderr_pipe.read().decode(errors="replace")
     if child.returncode:
-        raise failed(Completed(tuple(argv), child.returncode, "", stderr, 0.0))
+        raise failed(Completed(tuple(argv), child.returncode, "", stderr))
 
 
 def pipe_to(
@@ -207,7 +204,6 @@ def pipe_to(
     Raises OutsideError when the command fails, also where it ended before it had read everything. Its process group
     ends with us, and when `produce` fails.
     """
-    start = time.monotonic()
     child = _started(argv, None, {**allowed(os.environ), **(env or {})}, subprocess.PIPE, hint)
     stdin = cast(TextIOWrapper, child.stdin)
     try:
@@ -219,7 +215,7 @@ def pipe_to(
     child.stdin = None
     stdout, stderr = _ended(child, None, None, hint)
     if child.returncode:
-        raise failed(Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start), hint)
+        raise failed(Completed(tuple(argv), child.returncode, stdout, stderr), hint)
 
 
 def _started(

@@ -86,12 +86,8 @@ class Artifacts(Database):
         value = self._judgement(digest, f"{TOLD if told else ''}verdict")
         return from_json(Verdict, value) if value is not None else None
 
-    def first_seen(self, vulnerability: str, package: str, now: datetime) -> datetime:
-        """When this vulnerability was first found in this package; `now` when this is the first time."""
-        return self.first_seen_all([(vulnerability, package)], now)[vulnerability, package]
-
     def first_seen_all(self, pairs: Iterable[tuple[str, str]], now: datetime) -> dict[tuple[str, str], datetime]:
-        """`first_seen` of many (vulnerability, package) pairs at once.
+        """When each vulnerability was first found in its package; `now` when this is the first time.
 
         A day that lies ahead, as a moved clock leaves it, becomes `now`: else it would lengthen every window from it.
         """

@@ -232,9 +232,8 @@ class Leases(Database):
     def give_command(self, given: CommandRow, detail: str = "") -> None:
         """Tell a rollout what to do, and write down who did."""
         line = {"at": given.at, "actor": given.actor, "action": given.command, "subject": given.rollout}
-        row = {"rollout": given.rollout, "command": given.command, "actor": given.actor, "at": given.at}
         with self._begin() as connection:
-            connection.execute(insert(t.commands), row)
+            connection.execute(insert(t.commands), asdict(given))
             connection.execute(insert(t.audit), {**line, "detail": detail})
 
     def commands(self, rollout: str) -> tuple[CommandRow, ...]:

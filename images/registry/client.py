@@ -15,7 +15,7 @@ from typing import Any
 from hardening.foundation import process
 from hardening.foundation.addresses import is_loopback
 from hardening.foundation.errors import ContentError, MalformedError, nearest
-from hardening.foundation.hashing import canonical, digest, hex_of
+from hardening.foundation.hashing import digest, hex_of
 from hardening.foundation.limits import (
     DOCUMENT_BYTES,
     IMAGE_BYTES,
@@ -34,6 +34,7 @@ from images.registry.answers import (
     Config,
     Image,
     Index,
+    Listed,
     Noted,
     NotFoundError,
     child_for,
@@ -42,6 +43,7 @@ from images.registry.answers import (
     parsed,
 )
 from images.registry.login import authfile
+from images.store.oci import as_layout
 
 REF_NAME = "org.opencontainers.image.ref.name"
 COPY_SECONDS, ASK_SECONDS = REGISTRY_COPY_SECONDS.most, REGISTRY_SECONDS.most
@@ -266,20 +268,14 @@ def _address(reference: str, own: str) -> str:
     return own if _host(reference) == _host(own) else _host(reference)
 
 
-def write_layout(directory: Path, roots: Sequence[Descriptor]) -> Path:
+def write_layout(directory: Path, roots: Sequence[Descriptor | Listed]) -> Path:
     """Make `directory`, which holds blobs, an OCI layout that names each root by its digest's hex."""
+    as_named = ({REF_NAME: root.digest.removeprefix("sha256:")} for root in roots)
     entries = [
-        {
-            "mediaType": root.media_type,
-            "digest": root.digest,
-            "size": root.size,
-            "annotations": {REF_NAME: root.digest.removeprefix("sha256:")},
-        }
-        for root in roots
+        {"mediaType": root.media_type, "digest": root.digest, "size": root.size, "annotations": name}
+        for root, name in zip(roots, as_named, strict=True)
     ]
-    (directory / "index.json").write_bytes(canonical({"schemaVersion": 2, "manifests": entries}))
-    (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
-    return directory
+    return as_layout(directory, entries)
 
 
 def split(reference: str) -> tuple[str, str]:

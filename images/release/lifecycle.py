@@ -4,8 +4,6 @@ They stand in the annotations of the release's index, never in a label: labels a
 would inherit its parent's expiry.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
