@@ -18,7 +18,7 @@ from hardening.foundation.text import one_line
 from hardening.model import Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
 from hardening.running import RunningFacts, judge_member
-from hardening.waivers import About, WaiverAnswer, about_check, about_finding, about_rule, answer, ended
+from hardening.waivers import About, about_check, about_finding, about_rule, answer, ended
 
 __all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
@@ -56,9 +56,8 @@ def judge_image(
         *_of_checks(subject, checks or ()),
         *_of_findings(policy, subject, reports, findings, now),
     ]
-    settled = [
-        _answered(reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in about
-    ]
+    answers = ((reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in about)
+    settled = [replace(reason, waiver=said.ask, waived_by=said.waived_by) for reason, said in answers]
     evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
@@ -77,11 +76,6 @@ def _of_findings(
     """The reasons against findings, merged, each with what it is about."""
     for finding in merge(findings):
         yield _dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding)
-
-
-def _answered(reason: Reason, answered: WaiverAnswer) -> Reason:
-    """`reason` with what the waivers say about it."""
-    return replace(reason, waiver=answered.ask, waived_by=answered.waived_by)
 
 
 CHECK_BROKE = {

@@ -165,12 +165,12 @@ def which(program: str) -> Path | None:
     return Path(found) if found else None
 
 
-def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, passes: Sequence[str] = ()) -> int:
+def spawn(argv: Sequence[str], *, log: Path, passes: Sequence[str] = ()) -> int:
     """Start a long-lived daemon that outlives us, its output appended to `log`; returns its process id."""
     with log.open("ab") as sink:
         child = subprocess.Popen(
             list(argv),
-            env={**allowed(os.environ, passes), **(env or {})},
+            env=allowed(os.environ, passes),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,

@@ -13,6 +13,7 @@ from typing import IO, Any
 from hardening.foundation.content import read_small
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.process import bound, run, which
+from hardening.overlay import apply_to
 from hardening.render import Overlay
 from images.artifact import Descriptor, Package
 from images.build.config import image_config, seconds
@@ -211,6 +212,15 @@ def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Packag
 
 def _version(packages: dict[tuple[str, str], Package], key: tuple[str, str]) -> str:
     return packages[key].version if key in packages else "none"
+
+
+def finish_tree(job: BuildJob, tree: Path, epoch: int, step: str) -> Built:
+    """Put the definition's files into a tree of packages, harden it, and write it as an image of one layer."""
+    put_files(job, tree)
+    apply_to(job.overlay, tree, job.work / "overlay")
+    clean(tree, epoch)
+    layer = job.store.write_layer(layers.tree_entries(tree), epoch)
+    return finish(job, tree, layer, (), epoch, step)
 
 
 def finish(

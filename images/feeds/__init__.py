@@ -42,23 +42,12 @@ SAMPLE = Path(__file__).parent / "sample"
 
 
 def current(
-    settings: Settings, suite: str, now: datetime, *, benchmark: bool = False
+    settings: Settings, suite: str, now: datetime, *, benchmark: bool = False, after: timedelta = CHECK_AFTER
 ) -> tuple[dict[str, Feed], dict[str, str]]:
     """The data by scanner, and for scanners without data the reason: what `images.scan.flow` judges with.
 
-    `benchmark`: the content of benchmarks is asked for too.
+    `benchmark`: the content of benchmarks is asked for too. `after`: how long a copy is not asked about again.
     """
-    return _gather(settings, suite, now, CHECK_AFTER, benchmark=benchmark)
-
-
-def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
-    """The same, after asking every address whether it has newer data."""
-    return _gather(settings, suite, now, timedelta(0))
-
-
-def _gather(
-    settings: Settings, suite: str, now: datetime, after: timedelta, *, benchmark: bool = False
-) -> tuple[dict[str, Feed], dict[str, str]]:
     found: dict[str, Feed] = {}
     missing: dict[str, str] = {}
     takes: dict[str, Callable[[], Feed]] = {
@@ -72,6 +61,11 @@ def _gather(
         except OutsideError as error:
             missing[name] = error.message
     return found, missing
+
+
+def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
+    """The same, after asking every address whether it has newer data."""
+    return current(settings, suite, now, after=timedelta(0))
 
 
 def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -> Feed:

@@ -66,34 +66,33 @@ class Upstream:
         pin = _load(file).images.get(reference) if file.exists() else None
         if pin is None:
             raise ContentError(f"{reference} is not pinned", file=file, hint="./goldsmith image.lock NAME pins it")
-        if self.settings.platform not in pin.platforms:
-            known = ", ".join(sorted(pin.platforms))
-            raise ContentError(f"{reference} has no {self.settings.platform}", file=file, hint=f"it has {known}")
-        return pin.platforms[self.settings.platform]
+        return self._of_platform(reference, pin.platforms, file)
 
     def fetch(self, reference: str) -> str:
         """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
-        digest = self.locked(reference)
-        self._bring(reference, digest)
-        return digest
+        return self._bring(reference, self.locked(reference))
 
     def bring(self, reference: str) -> str:
         """What a registry holds at `reference`, put into the store, for the settings' platform; its content digest."""
         platforms = self._platforms(reference, self._registry(reference).get(reference))
-        if self.settings.platform not in platforms:
-            known = ", ".join(sorted(platforms))
-            raise ContentError(f"{reference} has no {self.settings.platform}", hint=f"it has {known}")
-        self._bring(reference, platforms[self.settings.platform])
-        return platforms[self.settings.platform]
+        return self._bring(reference, self._of_platform(reference, platforms))
 
-    def _bring(self, reference: str, digest: str) -> None:
+    def _of_platform(self, reference: str, platforms: dict[str, str], file: Path | str = "") -> str:
+        wanted = self.settings.platform
+        if wanted not in platforms:
+            hint = f"it has {', '.join(sorted(platforms))}"
+            raise ContentError(f"{reference} has no {wanted}", file=file, hint=hint)
+        return platforms[wanted]
+
+    def _bring(self, reference: str, digest: str) -> str:
         if self.store.has(digest):
-            return
+            return digest
         self.store.path.mkdir(parents=True, exist_ok=True)
         with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as directory:
             repository, _ = split(reference)
             self._registry(reference).download(f"{repository}@{digest}", Path(directory))
             self._import(Path(directory), digest)
+        return digest
 
     def bootstrap(self, reference: str) -> Bootstrap:
         """The distribution of the image: its children's packages come from there. ContentError if not Debian.

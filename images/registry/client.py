@@ -155,9 +155,9 @@ class RegistryClient:
         children = ["--multi-arch", "index-only"] if index_only else ["--all"]
         self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}")
 
-    def pull(self, reference: str, layout: Path, name: str, largest: int = DOCUMENT_BYTES.most) -> None:
-        """Copy `reference` and its children into the OCI layout under `name`; no blob may be larger than `largest`."""
-        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=largest)
+    def pull(self, reference: str, layout: Path, name: str) -> None:
+        """Copy `reference` and its children into the OCI layout under `name`; no blob is larger than a document."""
+        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=DOCUMENT_BYTES.most)
 
     def download(self, reference: str, directory: Path) -> None:
         """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
