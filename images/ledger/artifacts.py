@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -100,13 +100,13 @@ class Artifacts(Database):
             return self.first_seen_all(wanted, now)
         known = self._seen()
         if any(known[pair] > now for pair in wanted):
-            with self._begin() as connection:
-                connection.execute(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
+            self._change(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
         return {pair: min(known[pair], now) for pair in wanted}
 
     def _artifacts(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Artifact, ...]:
         query = select(t.artifacts).where(*where).order_by(t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
-        return tuple(_artifact(row._mapping) for row in self._rows(query.limit(limit)))
+        found = self._values(Artifact, query.limit(limit))
+        return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judge(self, digest: str, kind: str, at: datetime, value: Any) -> None:
         self._put(t.judgements, {"digest": digest, "kind": kind, "at": at, "value": value}, "digest", "kind")
@@ -118,8 +118,3 @@ class Artifacts(Database):
 
     def _seen(self) -> dict[tuple[str, str], datetime]:
         return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}
-
-
-def _artifact(row: Any) -> Artifact:
-    values = {key: row[key] for key in row if key != "id"}
-    return Artifact(**{**values, "packages": from_json(tuple[Package, ...], values["packages"])})

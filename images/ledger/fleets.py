@@ -64,9 +64,7 @@ class Fleets(Database):
 
     def save_rollout(self, rollout_id: str, state: Any, at: datetime, *, is_open: bool = True) -> None:
         """Keep a rollout's state (JSON); `is_open` says whether it still has something to do."""
-        change = update(t.rollouts).where(t.rollouts.c.id == rollout_id)
-        with self._begin() as connection:
-            connection.execute(change.values(state=state, open=is_open, at=at))
+        self._change(update(t.rollouts).where(t.rollouts.c.id == rollout_id).values(state=state, open=is_open, at=at))
 
     def save_member(self, rollout_id: str, member: str, state: Any) -> None:
         """Keep how far a member of a rollout is (JSON)."""
@@ -99,12 +97,10 @@ class Fleets(Database):
     def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
         """The last things that were done (to one subject), the oldest first."""
         query = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit)
-        rows = self._rows(query.where(t.audit.c.subject == subject) if subject else query)
-        return tuple(AuditLine(row.at, row.actor, row.action, row.subject, row.detail) for row in reversed(rows))
+        return self._values(AuditLine, query.where(t.audit.c.subject == subject) if subject else query)[::-1]
 
     def _rollouts(self, query: Select[Any]) -> tuple[Rollout, ...]:
-        rows = self._rows(query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
-        return tuple(Rollout(**row._mapping) for row in rows)
+        return self._values(Rollout, query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
 
 
 @dataclass(frozen=True)
@@ -153,12 +149,10 @@ class Plans(Database):
         self._change_plan(t.plans.c.digest == digest, t.plans.c.rollout == rollout, rollout="")
 
     def _plan(self, which: ColumnElement[bool]) -> ApprovedPlanRow | None:
-        rows = self._rows(select(t.plans).where(which))
-        return ApprovedPlanRow(**rows[0]._mapping) if rows else None
+        return next(iter(self._values(ApprovedPlanRow, select(t.plans).where(which))), None)
 
     def _change_plan(self, *which: ColumnElement[bool], **values: str | datetime) -> bool:
-        with self._begin() as connection:
-            return connection.execute(update(t.plans).where(*which).values(**values)).rowcount == 1
+        return self._change(update(t.plans).where(*which).values(**values)) == 1
 
 
 @dataclass(frozen=True)
@@ -215,8 +209,7 @@ class Leases(Database):
 
     def release_lease(self, held: Holder) -> None:
         """Give the fleet back, where it is still ours for this rollout."""
-        with self._begin() as connection:
-            connection.execute(delete(t.leases).where(t.leases.c.fleet == held.fleet, _ours(held)))
+        self._change(delete(t.leases).where(t.leases.c.fleet == held.fleet, _ours(held)))
 
     def lease_lasts(self, held: Holder) -> bool | None:
         """Whether our lease lasts; False where it has ended and was not taken, None where the fleet is not ours."""
@@ -226,8 +219,7 @@ class Leases(Database):
 
     def lease(self, fleet: str) -> Lease | None:
         """Who has the fleet, also where the lease has ended."""
-        rows = self._rows(select(t.leases).where(t.leases.c.fleet == fleet))
-        return Lease(**rows[0]._mapping) if rows else None
+        return next(iter(self._values(Lease, select(t.leases).where(t.leases.c.fleet == fleet))), None)
 
     def give_command(self, given: CommandRow, detail: str = "") -> None:
         """Tell a rollout what to do, and write down who did."""
@@ -239,13 +231,12 @@ class Leases(Database):
     def commands(self, rollout: str) -> tuple[CommandRow, ...]:
         """What a rollout was told, the newest last: that one stands."""
         query = select(t.commands).where(t.commands.c.rollout == rollout).order_by(t.commands.c.id)
-        return tuple(CommandRow(row.rollout, row.command, row.actor, row.at) for row in self._rows(query))
+        return self._values(CommandRow, query)
 
     def _set_lease(self, wanted: Lease, allowed: ColumnElement[bool]) -> bool:
         """One conditional update: the database lets one of many at once have it."""
         change = update(t.leases).where(t.leases.c.fleet == wanted.fleet, allowed).values(**_row(wanted))
-        with self._begin() as connection:
-            return connection.execute(change).rowcount == 1
+        return self._change(change) == 1
 
 
 def _ours(holder: Holder) -> ColumnElement[bool]:
