@@ -226,10 +226,7 @@ def _other(subject: str, finding: Finding, rule: Rule) -> Reason:
 
 def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list[Reason]:
     """Reasons for the scanners for secrets and misconfigurations that did not evaluate the image."""
-    rules = {
-        FindingKind.SECRET: policy.image.secrets,
-        FindingKind.MISCONFIGURATION: policy.image.misconfigurations,
-    }
+    rules = {FindingKind.SECRET: policy.image.secrets, FindingKind.MISCONFIGURATION: policy.image.misconfigurations}
     return [
         Reason(
             rule=f"{report.scanner}-evaluated",

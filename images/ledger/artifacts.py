@@ -44,9 +44,7 @@ class Artifacts(Database):
     def artifact_by_input(self, name: str, platform: str, input_digest: str) -> Artifact | None:
         """The artifact that was built from exactly these inputs."""
         found = self._artifacts(
-            t.artifacts.c.name == name,
-            t.artifacts.c.platform == platform,
-            t.artifacts.c.input_digest == input_digest,
+            t.artifacts.c.name == name, t.artifacts.c.platform == platform, t.artifacts.c.input_digest == input_digest
         )
         return found[0] if found else None
 

@@ -20,15 +20,7 @@ from images.ledger import Ledger
 from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
 from images.registry.referrers import attach, attached, latest, read
-from images.registry.releases import (
-    READERS,
-    channels_of,
-    reference_of,
-    release_at,
-    releases_in,
-    remove,
-    revocations_in,
-)
+from images.registry.releases import READERS, channels_of, reference_of, release_at, releases_in, remove, revocations_in
 from images.registry.show import AttachedDocuments, ShownImage, show
 from images.release import lifecycle
 from images.release.lifecycle import shown

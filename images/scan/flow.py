@@ -282,9 +282,5 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @cache
 def _own_code() -> str:
-    modules = [
-        *Path(__file__).parent.glob("*.py"),
-        *Path(__file__).parent.glob("*.sh"),
-        Path(findings.__file__),
-    ]
+    modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), Path(findings.__file__)]
     return digest(b"".join(path.read_bytes() for path in sorted(modules)))

@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import (
-    CHUNK,
-    LAYER_WINDOW,
-    SMALL_FILE,
-    Counted,
-    read_all,
-)
+from hardening.foundation.limits import CHUNK, LAYER_WINDOW, SMALL_FILE, Counted, read_all
 from images.store.tars import ATTRIBUTE, Allowance, Tar, Within, ratio
 
 # Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
