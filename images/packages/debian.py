@@ -23,7 +23,6 @@ ARCHITECTURE = r"[a-z0-9][a-z0-9-]*"
 SUITE = r"[a-z0-9][a-z0-9.-]*"
 COMPONENT = r"[a-z0-9][a-z0-9-]*"
 SHA256 = r"[0-9a-f]{64}"
-DIGEST = rf"sha256:{SHA256}"
 NUMBER = r"[0-9]{1,15}"
 FILENAME = r"(?!/)(?!(?:.*/)?\.\.(?:/|$))[!-~]+"  # relative, without `..`, printable
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hardening.foundation.errors import ContentError, OutsideError, nearest
-from hardening.foundation.hashing import digest_of
+from hardening.foundation.hashing import DIGEST, digest_of
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import NETWORK, Completed, failed, run
 from hardening.foundation.retrying import retrying
@@ -263,7 +263,7 @@ class PackageIndex:
         return self.home / "pool" / _hash_of(package) / debian.pool_name(package)
 
     def _told_path(self, image: str, package: Package) -> Path:
-        if not debian.matches(debian.DIGEST, image):
+        if not debian.matches(DIGEST, image):
             raise OutsideError(f"{image!r} is not the digest of an image")
         return self.home / "told" / image.removeprefix("sha256:") / debian.pool_name(package)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
 from images.artifact import Package
@@ -23,7 +24,7 @@ from images.store.oci import CONFIG, MANIFEST, Store
 
 LOCK = Path("images/definitions/images.lock.toml")
 READABLE = 0o644
-Digest = Annotated[str, matching(f"^{debian.DIGEST}$", "a digest: sha256: and 64 hexadecimal digits")]
+Digest = Annotated[str, matching(DIGEST, "a digest: sha256: and 64 hexadecimal digits")]
 
 
 class Pin(Content):
