@@ -17,10 +17,7 @@ from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
-from hardening.running import RunningFacts, judge_member
 from hardening.waivers import About, about_check, about_finding, about_rule, answer, ended
-
-__all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
 
 
 def judge_image(

@@ -32,7 +32,6 @@ from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
 
 SBOM = "sbom"
-__all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from images.ledger.artifacts import ScanRecord
 from images.machine import trees
 from images.machine.trees import private_mounts
 from images.plan.planner import Planner
-from images.scan.flow import ScanResult, ScanTarget, at_best, scan, unchanged
+from images.scan.base import ScanTarget
+from images.scan.flow import ScanResult, at_best, scan, unchanged
 from images.scan.verify import enforced_by, verify, without_result
 
 

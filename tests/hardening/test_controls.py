@@ -27,7 +27,8 @@ from hardening.model import Cases, Kind, Proof
 from hardening.overlay import apply_to, materialise
 from hardening.render import Check
 from images.scan import SCANNERS
-from images.scan.flow import ScanTarget, scan
+from images.scan.base import ScanTarget
+from images.scan.flow import scan
 from images.scan.verify import refusals
 from tests.support.trees import CONTROLS, PROFILES, Trees, overlay_of
 

@@ -17,7 +17,8 @@ from hardening.gate import judge_image
 from images import feeds
 from images.machine import disk
 from images.scan import SCANNERS
-from images.scan.flow import ScanResult, ScanTarget, scan
+from images.scan.base import ScanTarget
+from images.scan.flow import ScanResult, scan
 from tests.images.scan.test_scan_real import KEY
 from tests.support.scanning import CURRENT, OPENSSL, canary_status, make_machine, with_disk
 
