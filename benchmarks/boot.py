@@ -54,7 +54,7 @@ def one(disk: Path, level: str, *, twice: bool) -> int:
     from images.boot import Level, boot
 
     check = Check("asks", "", Severity.LOW, Enforcement.AUDIT, 'echo "LIVE=$LIVE"', {})
-    overlay = Overlay((), (), (check,), "")
+    overlay = Overlay((), (), (check,))
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder:
         report = boot(disk, overlay, level=Level(level), listens=("22/tcp",), work=Path(folder), twice=twice)
     wanted = {"asks", "boot-completed", *(["boot-second"] if twice else [])}

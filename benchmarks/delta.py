@@ -24,7 +24,7 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import load_settings
 from images.machine import initrd, kernel, trees
 from images.machine.blocks import BLOCK, ZERO, delta, split
-from images.machine.disk import HINT, SEED, DiskSpec, assemble, digests_of
+from images.machine.disk import HINT, SEED, assemble, digests_of
 from images.machine.filesystem import ABSENT, HASH_SEED
 from images.model import Bootstrap
 from images.packages.aptroot import sources_of
@@ -154,7 +154,7 @@ def compared(name: str, digests: Iterator[bytes]) -> Difference:
 
 def stable(tree: Path, work: Path, epoch: int) -> Path:
     """The disk as Goldsmith makes it."""
-    return assemble(tree, DiskSpec(WORDS), work, epoch)
+    return assemble(tree, WORDS, work, epoch)
 
 
 def naive(tree: Path, work: Path, epoch: int) -> Path:

@@ -19,7 +19,7 @@ from hardening.findings import (
 )
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import Completed, run, threads
+from hardening.foundation.process import run, threads
 from hardening.render import Check, Overlay
 
 LAST_LINES = 10
@@ -68,12 +68,7 @@ def _run(check: Check, env: dict[str, str]) -> CheckResult:
         done = run(argv, env={**env, **check.env}, timeout=TIME_LIMIT_SECONDS, ok=_ANY_STATUS)
     except OutsideError as error:
         return result_of(check, Outcome.ERROR, error.message)
-    return result_of(check, *judge(done))
-
-
-def judge(done: Completed) -> tuple[Outcome, str]:
-    """What a check that ended means, with its evidence. Fails closed, as `run_checks` says."""
-    return outcome_of(done.status, done.stdout, done.stderr)
+    return result_of(check, *outcome_of(done.status, done.stdout, done.stderr))
 
 
 def _no_filesystem(tree: Path) -> str:

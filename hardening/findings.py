@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from hardening.model import Enforcement, Severity
+from hardening.model import WORST_FIRST, Enforcement, Severity
 from hardening.render import Check
 
 
@@ -162,9 +162,6 @@ class Verdict:
     def refusals(self) -> tuple[Reason, ...]:
         """The reasons that refuse: enforced and not waived."""
         return tuple(r for r in self.reasons if r.enforcement is Enforcement.ENFORCE and not r.waived_by)
-
-
-WORST_FIRST = tuple(Severity)
 
 
 def worst(severities: Iterable[Severity]) -> Severity:

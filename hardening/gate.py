@@ -10,19 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from hardening import benchmark
+from hardening import evaluation
+from hardening.evaluation import counts, judges, outdated, unread
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
-from hardening.model import Enforcement, Waiver
+from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, Rule, covering
-from hardening.running import RunningFacts, judge_member
-from hardening.scanner_quorum import counts, judges, outdated, unread
-from hardening.waivers import About, WaiverAnswer, about_check, about_finding, about_rule, answer, ended
-
-__all__ = ["RunningFacts", "judge_image", "judge_member", "windows"]
-
-LENIENT_FIRST = tuple(Enforcement)
+from hardening.waivers import About, about_check, about_finding, about_rule, answer, ended
 
 
 def judge_image(
@@ -45,7 +40,7 @@ def judge_image(
         *_unchecked(subject, checks),
         *_windowless(policy),
         *_silent(policy, subject, reports),
-        *benchmark.measured(rules.benchmark, subject, reports),
+        *evaluation.measured(rules.benchmark, subject, reports),
         *unread(rules.judges, subject, reports, now),
         *outdated(rules.judges, subject, reports, now),
         *_review(policy, now),
@@ -56,9 +51,8 @@ def judge_image(
         *_of_checks(subject, checks or ()),
         *_of_findings(policy, subject, reports, findings, now),
     ]
-    settled = [
-        _answered(reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in about
-    ]
+    answers = ((reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in about)
+    settled = [replace(reason, waiver=said.ask, waived_by=said.waived_by) for reason, said in answers]
     evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
@@ -77,11 +71,6 @@ def _of_findings(
     """The reasons against findings, merged, each with what it is about."""
     for finding in merge(findings):
         yield _dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding)
-
-
-def _answered(reason: Reason, answered: WaiverAnswer) -> Reason:
-    """`reason` with what the waivers say about it."""
-    return replace(reason, waiver=answered.ask, waived_by=answered.waived_by)
 
 
 CHECK_BROKE = {
@@ -144,8 +133,8 @@ def _check(subject: str, result: CheckResult) -> Reason:
 def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
     if finding.kind is FindingKind.VULNERABILITY:
         return _vulnerability(policy, subject, finding, now)
-    if policy.image.benchmark and benchmark.is_rule(finding):
-        return benchmark.broken(policy.image.benchmark, subject, finding)
+    if policy.image.benchmark and evaluation.is_rule(finding):
+        return evaluation.broken(policy.image.benchmark, subject, finding)
     secret = finding.kind is FindingKind.SECRET
     return _other(subject, finding, policy.image.secrets if secret else policy.image.misconfigurations)
 
@@ -232,10 +221,7 @@ def _other(subject: str, finding: Finding, rule: Rule) -> Reason:
 
 def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list[Reason]:
     """Reasons for the scanners for secrets and misconfigurations that did not evaluate the image."""
-    rules = {
-        FindingKind.SECRET: policy.image.secrets,
-        FindingKind.MISCONFIGURATION: policy.image.misconfigurations,
-    }
+    rules = {FindingKind.SECRET: policy.image.secrets, FindingKind.MISCONFIGURATION: policy.image.misconfigurations}
     return [
         Reason(
             rule=f"{report.scanner}-evaluated",
@@ -248,7 +234,7 @@ def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list
         for report in reports
         if report.kind in rules
         and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
-        and not (policy.image.benchmark and report.scanner == benchmark.JUDGE)  # which has a rule of its own
+        and not (policy.image.benchmark and report.scanner == evaluation.JUDGE)  # which has a rule of its own
     ]
 
 

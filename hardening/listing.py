@@ -79,12 +79,7 @@ def show_control(roots: Sequence[Path], name: str, today: date) -> ControlDetail
 
 
 def check_tree(
-    roots: Sequence[Path],
-    profile: str,
-    tree: Path,
-    today: date,
-    *,
-    only: Sequence[str] = (),
+    roots: Sequence[Path], profile: str, tree: Path, today: date, *, only: Sequence[str] = ()
 ) -> tuple[CheckResult, ...]:
     """What the profile's checks, or those of `only`, say of the filesystem at `tree`, `control.check`.
 

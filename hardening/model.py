@@ -40,6 +40,9 @@ class Enforcement(StrEnum):
     ENFORCE = "enforce"
 
 
+WORST_FIRST, LENIENT_FIRST = tuple(Severity), tuple(Enforcement)
+
+
 class Kind(StrEnum):
     """What an image is."""
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration, shown
 from hardening.foundation.wording import matching
-from hardening.model import Enforcement, Name, NonEmpty, Severity
+from hardening.model import LENIENT_FIRST, WORST_FIRST, Enforcement, Name, NonEmpty, Severity
 
 
 class Rule(Content):
@@ -118,10 +118,6 @@ class Policy(Content):
     running: RunningRules = RunningRules()
 
 
-STRICTNESS = tuple(Enforcement)
-WORST_FIRST = tuple(Severity)
-
-
 def weaknesses(policy: Policy, floor: Policy | None) -> tuple[str, ...]:
     """In what `policy` is weaker than `floor`, a line for each field; and that it has no window, where it has none.
 
@@ -223,4 +219,4 @@ def _rule(name: str, ours: Rule, floor: Rule) -> Iterator[str]:
 
 
 def _milder(ours: Enforcement, floor: Enforcement) -> bool:
-    return STRICTNESS.index(ours) < STRICTNESS.index(floor)
+    return LENIENT_FIRST.index(ours) < LENIENT_FIRST.index(floor)

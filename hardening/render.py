@@ -1,4 +1,4 @@
-"""A profile becomes an overlay: files, apply scripts and checks, with a digest over all of them. Pure."""
+"""A profile becomes an overlay: files, apply scripts and checks. Pure."""
 
 from __future__ import annotations
 
@@ -56,14 +56,13 @@ class Check:
 class Overlay:
     """Everything a profile does to an image, in the profile's order.
 
-    `digest` is a function of what is done and checked; enforcement and dates are no part of it, so that a stage that
+    `parts` is a function of what is done and checked; enforcement and dates are no part of it, so that a stage that
     begins tomorrow rebuilds nothing.
     """
 
     files: tuple[RenderedFile, ...]
     applies: tuple[Script, ...]
     checks: tuple[Check, ...]
-    digest: str
 
     @cached_property
     def parts(self) -> dict[str, Any]:
@@ -107,7 +106,7 @@ def render(
             applies.append(Script(control.id, loaded.apply, env))
         checks.append(Check(control.id, control.title, control.severity, entry.enforced(today), loaded.check, env))
     _refuse_twice(files)
-    return Overlay(tuple(files), tuple(applies), tuple(checks), _digest(files, applies, checks))
+    return Overlay(tuple(files), tuple(applies), tuple(checks))
 
 
 def require_sound(entry: ProfileEntry, controls: Mapping[str, LoadedControl]) -> None:
@@ -213,13 +212,3 @@ def _refuse_twice(files: list[RenderedFile]) -> None:
     for path in paths:
         if paths.count(path) > 1:
             raise ContentError(f"two controls of one profile install {path}")
-
-
-def _digest(files: list[RenderedFile], applies: list[Script], checks: list[Check]) -> str:
-    return digest_of(
-        {
-            "files": [[file.path, file.content, file.mode, file.uid, file.gid, file.only_with] for file in files],
-            "applies": [[script.control, script.text, script.env] for script in applies],
-            "checks": [[check.control, check.text, check.env] for check in checks],
-        }
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,8 +48,10 @@ class Case:
     waivers: Sequence[Waiver]
     now: datetime
 
-
-Judge = Callable[[Case], Reason | None]
+    @property
+    def image(self) -> str:
+        """How its image is called."""
+        return self.member.image or "its image"
 
 
 def judge_member(
@@ -61,9 +63,9 @@ def judge_member(
     before the deadline, so that a replacement can be planned in time. An unknown image is unknown, never expired.
     """
     case = Case(policy, subject, member, waivers, now)
-    judges: list[Judge] = [_revoked, _approved_source]
-    judges += [_expired, _superseded, _refused, _max_age] if member.known else [_unknown]
-    return tuple(reason for judge in judges if (reason := judge(case)))
+    revoked, *dated = _dated(case)
+    others = [*dated, _max_age(case)] if member.known else [_unknown(case)]
+    return tuple(reason for reason in (revoked, _approved_source(case), *others) if reason)
 
 
 def _reason(case: Case, rule: Rule, name: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
@@ -83,51 +85,35 @@ def _reason(case: Case, rule: Rule, name: str, since: datetime, what: str, why: 
     )
 
 
-def _expired(case: Case) -> Reason | None:
-    member, now = case.member, case.now
-    if member.expires_at is None or now < member.expires_at:
-        return None
-    why = "expired images are not rebuilt or scanned, so recent fixes are missing"
-    what = f"{member.image or 'its image'} expired"
-    return _reason(case, case.policy.running.expired, "expired", member.expires_at, what, why)
-
-
-def _revoked(case: Case) -> Reason | None:
-    member, now = case.member, case.now
-    if member.revoked_at is None or now < member.revoked_at:
-        return None
-    what = f"{member.image or 'its image'} was revoked: {member.revoked_reason or 'no reason given'}"
-    why = "a revoked image must not run anywhere, whatever its dates say"
-    return _reason(case, case.policy.running.revoked, "revoked", member.revoked_at, what, why)
+def _dated(case: Case) -> list[Reason | None]:
+    """Revoked, expired, superseded, refused: what begins on a day; None where that has not come."""
+    member, rules = case.member, case.policy.running
+    by = f" by {member.superseded_by}" if member.superseded_by else ""
+    because = member.refused_because or "see ./goldsmith image.show"
+    told = [
+        ("revoked", member.revoked_at, f"was revoked: {member.revoked_reason or 'no reason given'}",
+         "a revoked image must not run anywhere, whatever its dates say"),
+        ("expired", member.expires_at, "expired",
+         "expired images are not rebuilt or scanned, so recent fixes are missing"),
+        ("superseded", member.superseded_since, f"was superseded{by}",
+         "a newer release of the same image is out, and it holds the fixes"),
+        ("refused", member.refused_since, f"would not be published today: {because}",
+         "what is known about it has grown worse since it was published"),
+    ]  # fmt: skip
+    return [
+        _reason(case, getattr(rules, rule), rule, since, f"{case.image} {what}", why)
+        if since and since <= case.now
+        else None
+        for rule, since, what, why in told
+    ]
 
 
 def _unknown(case: Case) -> Reason:
-    member, now = case.member, case.now
-    what = f"the origin of {member.image or 'its image'} is unknown: no release of ours is found for it"
+    what = f"the origin of {case.image} is unknown: no release of ours is found for it"
     why = "an image without a known origin cannot be judged: it may be good or bad"
     fleet, _, name = case.subject.partition("/")
     todo = f"find its origin, or take it over on purpose: `./goldsmith roll.plan {fleet} --adopt {name}`"
-    return _reason(case, case.policy.running.unknown, "unknown", member.seen_since or now, what, why, todo)
-
-
-def _superseded(case: Case) -> Reason | None:
-    member, now = case.member, case.now
-    if member.superseded_since is None or now < member.superseded_since:
-        return None
-    by = f" by {member.superseded_by}" if member.superseded_by else ""
-    what = f"{member.image or 'its image'} was superseded{by}"
-    why = "a newer release of the same image is out, and it holds the fixes"
-    return _reason(case, case.policy.running.superseded, "superseded", member.superseded_since, what, why)
-
-
-def _refused(case: Case) -> Reason | None:
-    member, now = case.member, case.now
-    if member.refused_since is None or now < member.refused_since:
-        return None
-    because = member.refused_because or "see ./goldsmith image.show"
-    what = f"{member.image or 'its image'} would not be published today: {because}"
-    why = "what is known about it has grown worse since it was published"
-    return _reason(case, case.policy.running.refused, "refused", member.refused_since, what, why)
+    return _reason(case, case.policy.running.unknown, "unknown", case.member.seen_since or case.now, what, why, todo)
 
 
 def _max_age(case: Case) -> Reason | None:
@@ -136,12 +122,12 @@ def _max_age(case: Case) -> Reason | None:
     if rule is None:
         return None
     if member.published_at is None:
-        what = f"the age of {member.image or 'its image'} is not known, and the policy allows {shown(rule.limit)}"
+        what = f"the age of {case.image} is not known, and the policy allows {shown(rule.limit)}"
         return _reason(case, rule, "max_age", member.seen_since or now, what, "an unknown age is not a young one")
     since = member.published_at + rule.limit
     if now < since:
         return None
-    what = f"{member.image or 'its image'} was published {(now - member.published_at).days} days ago"
+    what = f"{case.image} was published {(now - member.published_at).days} days ago"
     why = f"the policy allows {shown(rule.limit)}: an old image is one whose replacement nobody has practised"
     return _reason(case, rule, "max_age", since, f"{what}, the policy allows {shown(rule.limit)}", why)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
-from hardening.benchmark import SCORE, is_rule
+from hardening.evaluation import SCORE, is_rule
 from hardening.findings import Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver

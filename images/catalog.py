@@ -11,7 +11,7 @@ from hardening.foundation.content import find_content, load_toml, require_inside
 from hardening.foundation.errors import ContentError
 from hardening.foundation.limits import CONTENT_FILE
 from images.model import Definition
-from images.plan.graph import Parents, order, with_ancestors
+from images.plan.build_plan import Parents, order, with_ancestors
 from images.store.files import file_digest
 
 

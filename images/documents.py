@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter
 
 from hardening.foundation.hashing import canonical
-from images.registry.wire import read_as
+from images.registry.answers import read_as
 
 Value = TypeVar("Value")
 

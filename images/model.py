@@ -11,16 +11,16 @@ from hardening.foundation.content import Content, MisplacedError
 from hardening.foundation.durations import Duration
 from hardening.foundation.wording import matching
 from hardening.model import Kind, Mode, Name, NonEmpty, Owner
-from images.packages import grammar
+from images.packages import debian
 
 Platform = Annotated[str, matching(r"^linux/(amd64|arm64)$", "linux/amd64 or linux/arm64")]
 
 # Values reach apt, Dockerfiles and paths of the host: nothing of them may be an option there, or a line of its own.
 PackageName = Annotated[
-    str, matching(f"^{grammar.WANTED_NAME}$", "a package's name alone: small letters, digits and + - .")
+    str, matching(f"^{debian.WANTED_NAME}$", "a package's name alone: small letters, digits and + - .")
 ]
-Suite = Annotated[str, matching(f"^{grammar.SUITE}$", "a suite's name such as trixie")]
-Component = Annotated[str, matching(f"^{grammar.COMPONENT}$", "a name of small letters, digits and dashes")]
+Suite = Annotated[str, matching(f"^{debian.SUITE}$", "a suite's name such as trixie")]
+Component = Annotated[str, matching(f"^{debian.COMPONENT}$", "a name of small letters, digits and dashes")]
 _IN_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
 Line = Annotated[str, matching(rf"^{_IN_LINE}*$", "one line, without control characters")]
 # What registries take: https://pkg.go.dev/github.com/distribution/reference

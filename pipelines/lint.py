@@ -28,7 +28,7 @@ from hardening.model import LoadedControl, Waiver
 from hardening.policy import Policy
 from hardening.render import require_sound, require_templates
 from images.catalog import LoadedDefinition, load_definition
-from images.plan.graph import order
+from images.plan.build_plan import order
 from images.plan.validate import DefinitionValidator
 from pipelines.fleet.model import Fleet
 from pipelines.wiring import clock

@@ -22,8 +22,7 @@ from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
 from images.model import Bootstrap
-from images.plan.build_plan import Action
-from images.plan.graph import with_ancestors
+from images.plan.build_plan import Action, with_ancestors
 from images.plan.planner import Planner
 from images.release.flow import ReleaseOutcome, gate, release_all
 from pipelines.cli.image import promote_one, publishable

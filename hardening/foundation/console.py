@@ -31,20 +31,34 @@ Cell = str | Sequence[str]
 
 
 @cache
+def careful() -> type[Console]:
+    """A kind of console that takes text as text. Rich makes every string, cells and titles too, by `render_str`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Careful(Console):
+        """Reads no markup and no emoji codes, and makes visible all that is not seen."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+    return Careful
+
+
+@cache
 def err() -> Console:
     """The console for progress and logs: standard error; in CI and in pipes without colours and movement."""
-    from hardening.foundation.careful import Careful
-
-    return Careful(stderr=True, soft_wrap=True, no_color=not sys.stderr.isatty() or None)
+    return careful()(stderr=True, soft_wrap=True, no_color=not sys.stderr.isatty() or None)
 
 
 @cache
 def out() -> Console:
     """The console for results: standard output, 80 columns wide where it is not a terminal."""
-    from hardening.foundation.careful import Careful
-
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "80"))
-    return Careful(width=width, no_color=not sys.stdout.isatty() or None)
+    return careful()(width=width, no_color=not sys.stdout.isatty() or None)
 
 
 def say(text: str) -> None:

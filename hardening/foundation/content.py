@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -43,7 +44,7 @@ def load_toml(path: Path, model: type[Model], **extra: Any) -> Model:
 
 def read_small(path: Path) -> str:
     """The text of a file that people wrote. Raises ContentError where it is too long, no file, or not UTF-8."""
-    try:
+    with _readable(path):
         if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would wait for ever
             raise ContentError("neither a file nor a link to one", file=path)
         with path.open("rb") as file:
@@ -51,6 +52,13 @@ def read_small(path: Path) -> str:
         if len(data) > CONTENT_TEXT.most:
             raise ContentError(f"exceeds {CONTENT_TEXT}", file=path)
         return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what reading a file may raise into a ContentError that names it."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise ContentError(f"not UTF-8 text: {error}", file=path) from None
     except FileNotFoundError:
@@ -75,12 +83,9 @@ def _parsed(path: Path, _stamp: tuple[int, int]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The raw tables of a TOML file. Raises ContentError where it is absent or not TOML."""
     try:
-        stat = path.stat()
-        return _parsed(path, (stat.st_mtime_ns, stat.st_size))
-    except FileNotFoundError:
-        raise ContentError("no such file", file=path) from None
-    except OSError as error:
-        raise ContentError(f"cannot be read: {error.strerror}", file=path) from None
+        with _readable(path):
+            stat = path.stat()
+            return _parsed(path, (stat.st_mtime_ns, stat.st_size))
     except RecursionError:
         raise ContentError("nested too deeply", file=path) from None
     except tomllib.TOMLDecodeError as error:

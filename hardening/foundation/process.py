@@ -1,6 +1,8 @@
 """The one module that starts subprocesses. Commands are argument lists, never shell strings, and hold no secrets.
 
-A child sees the variables of our environment that `hardening.foundation.environment` lists, and no other.
+A child sees the variables of our environment that are listed here, and no other. Variables decide what tools do and
+hold what people log in with: `TRIVY_SEVERITY`, `PYTHONPATH`, `LD_PRELOAD`, `AWS_SECRET_ACCESS_KEY`, a database's URL.
+So each child gets the plain ones, and more only if its caller names a group.
 """
 
 from __future__ import annotations
@@ -10,8 +12,7 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,8 +20,35 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, cast
 
-from hardening.foundation.environment import allowed
 from hardening.foundation.errors import LateError, OutsideError
+
+PLAIN = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "SOURCE_DATE_EPOCH",
+    "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
+)  # fmt: skip
+
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+# For what talks to a server: proxies, and the authorities that it trusts.
+NETWORK = (
+    *_PROXIES, *(name.upper() for name in _PROXIES), "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
+
+# For what logs in at a registry: where the login lies, never the login itself.
+REGISTRY = (*NETWORK, "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR")
+
+# For the docker command and BuildKit: which engine, and how it is reached.
+ENGINE = (
+    *REGISTRY, "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH",
+    "DOCKER_API_VERSION", "BUILDX_CONFIG", "BUILDX_BUILDER", "SSH_AUTH_SOCK",
+)  # fmt: skip
+
+
+def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
+    """The variables of `environment` that a child sees: the plain ones, and those that `more` names."""
+    return {name: environment[name] for name in (*PLAIN, *more) if name in environment}
+
 
 LAST_LINES = 20
 _running: set[subprocess.Popen[str]] = set()
@@ -35,7 +63,6 @@ class Completed:
     status: int
     stdout: str
     stderr: str
-    seconds: float
 
 
 def run(
@@ -56,11 +83,10 @@ def run(
     Raises OutsideError, carrying the last lines it printed, when the exit status is not in `ok` or the program is
     absent; LateError when `timeout` (seconds) passes.
     """
-    start = time.monotonic()
     given = {**allowed(os.environ, passes), **(env or {})}
     child = _started(argv, cwd, given, subprocess.DEVNULL if stdin is None else subprocess.PIPE, hint)
     stdout, stderr = _ended(child, stdin, timeout, hint)
-    done = Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start)
+    done = Completed(tuple(argv), child.returncode, stdout, stderr)
     if done.status not in ok:
         raise failed(done, hint)
     return done
@@ -139,12 +165,12 @@ def which(program: str) -> Path | None:
     return Path(found) if found else None
 
 
-def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, passes: Sequence[str] = ()) -> int:
+def spawn(argv: Sequence[str], *, log: Path, passes: Sequence[str] = ()) -> int:
     """Start a long-lived daemon that outlives us, its output appended to `log`; returns its process id."""
     with log.open("ab") as sink:
         child = subprocess.Popen(
             list(argv),
-            env={**allowed(os.environ, passes), **(env or {})},
+            env=allowed(os.environ, passes),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -167,7 +193,7 @@ def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object]) -> No
         consume(stdout)
         stderr = stderr_pipe.read().decode(errors="replace")
     if child.returncode:
-        raise failed(Completed(tuple(argv), child.returncode, "", stderr, 0.0))
+        raise failed(Completed(tuple(argv), child.returncode, "", stderr))
 
 
 def pipe_to(
@@ -178,7 +204,6 @@ def pipe_to(
     Raises OutsideError when the command fails, also where it ended before it had read everything. Its process group
     ends with us, and when `produce` fails.
     """
-    start = time.monotonic()
     child = _started(argv, None, {**allowed(os.environ), **(env or {})}, subprocess.PIPE, hint)
     stdin = cast(TextIOWrapper, child.stdin)
     try:
@@ -190,7 +215,7 @@ def pipe_to(
     child.stdin = None
     stdout, stderr = _ended(child, None, None, hint)
     if child.returncode:
-        raise failed(Completed(tuple(argv), child.returncode, stdout, stderr, time.monotonic() - start), hint)
+        raise failed(Completed(tuple(argv), child.returncode, stdout, stderr), hint)
 
 
 def _started(

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -21,7 +21,7 @@ from pydantic_settings import (
 
 from hardening.foundation import addresses
 from hardening.foundation.addresses import is_safe
-from hardening.foundation.content import explain, find_content, read_toml
+from hardening.foundation.content import Content, explain, find_content, read_toml
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.wording import matching
@@ -29,11 +29,7 @@ from hardening.foundation.wording import matching
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-class Registry(_Section):
+class Registry(Content):
     """Where releases are published. Login is by docker credential helpers (`docker login`), never by a key here."""
 
     address: str = Field("", description="host[:port]/path; empty: the embedded registry on loopback")
@@ -46,7 +42,7 @@ ArchiveSuite = Annotated[
 ]
 
 
-class Packages(_Section):
+class Packages(Content):
     """Where packages come from. Empty values are taken from the host's own apt configuration."""
 
     mirror: str = Field("", description="base address of the archive; empty: the host's own")
@@ -63,7 +59,7 @@ class Packages(_Section):
     _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(addresses.plain))
 
 
-class Docker(_Section):
+class Docker(Content):
     """The engines: the one that fleets run on, and the one that builds need (containerd image store)."""
 
     host: str = Field(
@@ -81,7 +77,7 @@ class Docker(_Section):
         return host
 
 
-class Feeds(_Section):
+class Feeds(Content):
     """Vulnerability data: an address (https://…), a directory, or empty for the small dated sample that ships."""
 
     debsecan: str = ""
@@ -102,7 +98,7 @@ class Feeds(_Section):
         return place
 
 
-class Notify(_Section):
+class Notify(Content):
     """Who is told when a rollout starts, waits for approval, pauses, fails or ends: JSON with `event` and `text`."""
 
     command: tuple[str, ...] = Field((), description="program that gets one message on its standard input")
@@ -116,7 +112,7 @@ Region = Annotated[str, matching(r"^([a-z]{2}(-[a-z]+)+-[0-9])?$", "a region suc
 Prefix = Annotated[str, matching(r"^[A-Za-z0-9._-]{1,40}$", "a name of letters, digits and . _ - without spaces")]
 
 
-class Aws(_Section):
+class Aws(Content):
     """Where machine images are published. Credentials come from boto3's own chain, never from here."""
 
     account: Account = Field("", description="the account that owns the images; other credentials are refused")
@@ -166,7 +162,7 @@ class Aws(_Section):
         return tuple(dict.fromkeys(region for region in (self.region, *self.regions) if region))
 
 
-class Judging(_Section):
+class Judging(Content):
     """Whose word decides: the policies whose verdict may publish an image, and the roots that may add rules."""
 
     policies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(

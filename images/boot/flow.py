@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, threads
 from hardening.render import Overlay
-from images.boot import observations, unified
+from images.boot import observations, qemu
 from images.boot.guest import Errand, live
-from images.boot.model import Boot, BootReport, Level
+from images.boot.observations import Boot, BootReport, Level
 from images.boot.qemu import Direct
 from images.boot.vm import Disk, Task, a_uuid, accelerators, require_qemu, run_boot, seed
 
@@ -62,7 +61,6 @@ def _plan(disk: Path, overlay: Overlay, level: Level, work: Path) -> BootPlan:
 
 def _reported(plan: BootPlan, listens: tuple[str, ...], *, twice: bool) -> BootReport:
     """Boot as often as it takes; the report."""
-    start = time.monotonic()
     disk = replace(plan.disk, overlay=plan.work / "kept.qcow2") if twice else plan.disk
     say(f"booting {disk.path.name} ({plan.level}), with {len(plan.errand.checks)} live checks")
     first = _boot(plan, "first boot", disk, replace(plan.errand, gently=twice), accelerators())
@@ -76,7 +74,7 @@ def _reported(plan: BootPlan, listens: tuple[str, ...], *, twice: bool) -> BootR
         results.append(result)
         boots += more
     log = "\n".join(boot.log for boot in boots)
-    return BootReport(plan.level, tuple(results), log, first.accelerator, time.monotonic() - start)
+    return BootReport(tuple(results), log, first.accelerator)
 
 
 def _second(plan: BootPlan, disk: Disk, first: Boot) -> tuple[CheckResult, list[Boot]]:
@@ -119,22 +117,22 @@ def direct(disk: Path, work: Path) -> Direct:
     The files are written to `work`. Raises OutsideError where the disk holds no unified kernel image.
     """
     work.mkdir()
-    found = unified.partitions(run(["sfdisk", "--json", str(disk)]).stdout)
+    found = qemu.partitions(run(["sfdisk", "--json", str(disk)]).stdout)
     image = work / "unified.efi"
     where = f"{disk}@@{found.esp_offset}"
-    run(["mcopy", "-n", "-i", where, f"::{unified.EFI_PATH}", str(image)], env={"MTOOLS_SKIP_CHECK": "1"})
+    run(["mcopy", "-n", "-i", where, f"::{qemu.EFI_PATH}", str(image)], env={"MTOOLS_SKIP_CHECK": "1"})
     with image.open("rb") as file:
-        sections = unified.sections(file.read(unified.HEADERS_BYTES))
+        sections = qemu.sections(file.read(qemu.HEADERS_BYTES))
     kernel, initrd, words = (_section(image, sections, name, work) for name in (".linux", ".initrd", ".cmdline"))
     image.unlink()
-    bare, full = (unified.command_line(words.read_text(), found.root_uuid, initrd=with_it) for with_it in (False, True))
+    bare, full = (qemu.command_line(words.read_text(), found.root_uuid, initrd=with_it) for with_it in (False, True))
     return Direct(kernel, bare, spare=Direct(kernel, full, initrd))
 
 
 def _section(image: Path, sections: dict[str, tuple[int, int]], name: str, work: Path) -> Path:
     """One section of the image, as a file."""
     if name not in sections:
-        raise OutsideError(f"{unified.EFI_PATH} has no section {name}: it is no unified kernel image")
+        raise OutsideError(f"{qemu.EFI_PATH} has no section {name}: it is no unified kernel image")
     offset, size = sections[name]
     part = work / name.removeprefix(".")
     with image.open("rb") as source, part.open("wb") as target:

@@ -17,8 +17,7 @@ from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.process import dies_with_us, run, which
 from images.boot import qemu
 from images.boot.guest import FW_CFG, Credentials, Errand, credentials, parse, tail
-from images.boot.model import Boot, Level, limits
-from images.boot.observations import INSTANCE
+from images.boot.observations import INSTANCE, Boot, Level, limits
 
 
 def seed(work: Path) -> Path:

@@ -1,28 +1,17 @@
-"""Builders: how a planned image becomes a content manifest in the store. One file a builder, one line in `BUILDERS`."""
+"""Builders: how a planned image becomes a content manifest in the store. Each is a module here with a `build`."""
 
 from __future__ import annotations
 
 import platform as host
-from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from images.build import build_steps
-from images.build.job import BuildJob, Built
+from images.build.build_steps import BuildJob, Built
 from images.model import Definition
 from images.store.files import image_modes
-
-__all__ = [
-    "BUILDERS",
-    "BuildJob",
-    "Built",
-    "build",
-    "builder_of",
-    "builder_version",
-    "require_platform",
-    "require_tools",
-]
 
 # Changes whenever a builder would make other bytes from the same inputs; enters every input digest.
 BUILDER_VERSION = "2"
@@ -39,7 +28,8 @@ def build(job: BuildJob) -> Built:
     if name != "static":
         require_platform(job.platform)
     with image_modes():
-        return BUILDERS[name](job)
+        built: Built = import_module(f"images.build.{name}").build(job)
+        return built
 
 
 def builder_of(definition: Definition) -> str:
@@ -91,42 +81,3 @@ def require_tools(definition: Definition) -> None:
         require_qemu()
         if definition.is_mkosi:
             mkosi.require_mkosi()
-
-
-def _bootstrap(job: BuildJob) -> Built:
-    from images.build.bootstrap import build
-
-    return build(job)
-
-
-def _static(job: BuildJob) -> Built:
-    from images.build.static import build
-
-    return build(job)
-
-
-def _machine(job: BuildJob) -> Built:
-    from images.build.machine import build
-
-    return build(job)
-
-
-def _mkosi(job: BuildJob) -> Built:
-    from images.build.mkosi import build
-
-    return build(job)
-
-
-def _buildkit(job: BuildJob) -> Built:
-    from images.build.buildkit import build
-
-    return build(job)
-
-
-BUILDERS: dict[str, Callable[[BuildJob], Built]] = {
-    "bootstrap": _bootstrap,
-    "static": _static,
-    "buildkit": _buildkit,
-    "machine": _machine,
-    "mkosi": _mkosi,
-}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hardening.overlay import apply_to
 from images.build import build_steps
-from images.build.job import BuildJob, Built
+from images.build.build_steps import BuildJob, Built
 from images.packages import debian
 from images.packages.pool import write_repository
-from images.store import layers
 from images.store.files import fits_in_memory, room_on
 
 
@@ -21,11 +19,7 @@ def build(job: BuildJob) -> Built:
     with room_on(job.work):
         make_tree(job, tree, epoch)
         (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)
-        build_steps.put_files(job, tree)
-        apply_to(job.overlay, tree, job.work / "overlay")
-        build_steps.clean(tree, epoch)
-        layer = job.store.write_layer(layers.tree_entries(tree), epoch)
-        return build_steps.finish(job, tree, layer, (), epoch, f"goldsmith: bootstrap {_suite(job)}")
+        return build_steps.finish_tree(job, tree, epoch, f"goldsmith: bootstrap {_suite(job)}")
 
 
 def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()) -> None:

@@ -1,10 +1,11 @@
-"""The steps that builders share: dates from inputs, files of the definition, cleaning, and the end of every build."""
+"""What a build takes and gives, and the steps that builders share: dates, files, cleaning, the end of every build."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -12,13 +13,60 @@ from typing import IO, Any
 from hardening.foundation.content import read_small
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.process import bound, run, which
+from hardening.overlay import apply_to
+from hardening.render import Overlay
 from images.artifact import Descriptor, Package
 from images.build.config import image_config, seconds
-from images.build.job import BuildJob, Built
 from images.catalog import files_of
 from images.model import Definition
 from images.packages import debian
 from images.store import layers
+from images.store.oci import Store
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """All that a build is a function of. `work` is temporary and removed by the caller.
+
+    `packages` are those to add, `debs` their files, `stanzas` their index entries; `sources` is the apt configuration
+    that the image itself will hold, `archive` the state of what that names, where mkosi takes from it by itself.
+    `parent` or `upstream` is the content digest, in the store, of what it stands on.
+    """
+
+    name: str
+    definition: Definition
+    definition_folder: Path
+    platform: str
+    overlay: Overlay
+    packages: tuple[Package, ...]
+    debs: dict[Package, Path]
+    stanzas: str
+    sources: str
+    parent: str | None
+    upstream: str | None
+    work: Path
+    store: Store
+    docker_host: str = ""
+    archive: str = ""
+
+    @property
+    def base(self) -> str | None:
+        """The content digest this image stands on, whosever it is."""
+        return self.parent or self.upstream
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build: the content manifest's digest, all packages in it, and its unpacked filesystem in `work`."""
+
+    digest: str
+    packages: tuple[Package, ...]
+    created: datetime
+    tree: Path
+    config: dict[str, Any]
+    size_bytes: int
+    dockerfile: Path | None = None
+
 
 HERE = Path(__file__).parent
 
@@ -164,6 +212,15 @@ def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Packag
 
 def _version(packages: dict[tuple[str, str], Package], key: tuple[str, str]) -> str:
     return packages[key].version if key in packages else "none"
+
+
+def finish_tree(job: BuildJob, tree: Path, epoch: int, step: str) -> Built:
+    """Put the definition's files into a tree of packages, harden it, and write it as an image of one layer."""
+    put_files(job, tree)
+    apply_to(job.overlay, tree, job.work / "overlay")
+    clean(tree, epoch)
+    layer = job.store.write_layer(layers.tree_entries(tree), epoch)
+    return finish(job, tree, layer, (), epoch, step)
 
 
 def finish(

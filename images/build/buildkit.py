@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from hardening.foundation.environment import ENGINE
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.process import ENGINE
 from hardening.overlay import materialise
 from images.build import build_steps, dockerfile
-from images.build.job import BuildJob, Built
+from images.build.build_steps import BuildJob, Built
 from images.catalog import files_of, mode_of
 from images.model import Definition
 from images.packages.pool import write_repository

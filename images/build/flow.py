@@ -21,13 +21,13 @@ from hardening.foundation.process import threads
 from hardening.waivers import BOOT_TITLES, about_check, how_to_ask
 from images.artifact import Artifact
 from images.boot import Level
-from images.build import BuildJob, Built, require_platform, require_tools
 from images.build import build as build_image
+from images.build import require_platform, require_tools
+from images.build.build_steps import BuildJob, Built
 from images.build.workspace import sweep, workspace
 from images.context import Context
 from images.machine.trees import private_mounts
-from images.plan.build_plan import Action, BuildPlan
-from images.plan.graph import sorter, with_ancestors
+from images.plan.build_plan import Action, BuildPlan, sorter, with_ancestors
 from images.plan.planner import Planner
 from images.registry.releases import revocations_in
 from images.release.revocations import revoked_base

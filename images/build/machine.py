@@ -16,10 +16,10 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, which
 from images.artifact import Descriptor, Package
 from images.build import build_steps
+from images.build.build_steps import BuildJob, Built
 from images.build.config import stamp
-from images.build.job import BuildJob, Built
 from images.machine import blocks, trees
-from images.machine.disk import DiskSpec, assemble, digests_of
+from images.machine.disk import assemble, digests_of
 from images.machine.kernel import STUB, SYSTEM_PATH
 from images.machine.trees import overlay, unmount
 from images.model import Machine
@@ -49,8 +49,9 @@ def finish(job: BuildJob, below: str, packages_below: Iterable[Package], epoch: 
         tree = overlay((layer / "upper", *trees.stack(job.store, below)), job.work / "tree")
         packages = build_steps.verified(job, packages_below, tree)
         words = trees.command_line(tree)
-        spec = DiskSpec(words, (job.definition.machine or Machine()).minimum_bytes)
-        config = keep_disk(job, assemble(tree, spec, build_steps.fresh(job.work / "disk"), epoch), words, epoch)
+        least = (job.definition.machine or Machine()).minimum_bytes
+        disk = assemble(tree, words, build_steps.fresh(job.work / "disk"), epoch, least)
+        config = keep_disk(job, disk, words, epoch)
         unmount(tree)
         digest = write_manifest(job, config)
         trees.keep(job.store, trees.key_of(digest), layer, trees.keys(job.store, below))

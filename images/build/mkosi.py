@@ -17,12 +17,11 @@ from functools import cache
 from pathlib import Path
 
 from hardening.foundation.console import say
-from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest_of
-from hardening.foundation.process import run, which
+from hardening.foundation.process import NETWORK, run, which
 from images.build import build_steps, machine
-from images.build.job import BuildJob, Built
+from images.build.build_steps import BuildJob, Built
 from images.catalog import file_digests, files_of, mode_of
 from images.machine import trees
 from images.machine.disk import SEED

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hardening.foundation.process import run
-from hardening.overlay import apply_to
 from images.build import build_steps
-from images.build.job import BuildJob, Built
+from images.build.build_steps import BuildJob, Built
 from images.packages import debian
 from images.packages.pool import require_whole
-from images.store import layers
 from images.store.files import room_on
 
 # What base-passwd's configuration would have made, cut down to what a process needs.
@@ -38,11 +36,7 @@ def build(job: BuildJob) -> Built:
         _status(job, tree)
         _accounts(tree)
         _certificates(tree)
-        build_steps.put_files(job, tree)
-        apply_to(job.overlay, tree, job.work / "overlay")
-        build_steps.clean(tree, epoch)
-        layer = job.store.write_layer(layers.tree_entries(tree), epoch)
-        return build_steps.finish(job, tree, layer, (), epoch, "goldsmith: static")
+        return build_steps.finish_tree(job, tree, epoch, "goldsmith: static")
 
 
 def _links(tree: Path) -> None:

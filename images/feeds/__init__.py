@@ -2,24 +2,39 @@
 
 `current` gives the data to scan with and asks an address again when the copy was not confirmed for an hour; `refresh`
 asks now. An address that fails never takes away the last good copy: its age shows, and the policy judges by it.
+
+OpenSCAP judges by a directory of the settings, else by one pinned package of the archive's pool: Debian 13's rules are
+in a newer ssg-debian than Debian 13 has. That one .deb is fetched through the archive that images are made from and
+checked by its digest; its suite is never added to any apt.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from hardening.foundation.errors import OutsideError
+from filelock import FileLock
+
+from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest
+from hardening.foundation.process import REGISTRY, run, which
+from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import ROOT, Settings
-from images.feeds import download, facts, scap_content, trivy_db
+from images.feeds import download, facts
+from images.feeds.facts import Facts, require_succession
+from images.model import Bootstrap
+from images.packages.index import PackageIndex
 from images.scan.base import Feed
-from images.store.files import file_digest
+from images.scan.openscap import STREAMS
+from images.scan.sandbox import refuse_denied
+from images.store.files import file_digest, room_on
 
 CHECK_AFTER = timedelta(hours=1)
 SUITE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
@@ -27,29 +42,18 @@ SAMPLE = Path(__file__).parent / "sample"
 
 
 def current(
-    settings: Settings, suite: str, now: datetime, *, benchmark: bool = False
+    settings: Settings, suite: str, now: datetime, *, benchmark: bool = False, after: timedelta = CHECK_AFTER
 ) -> tuple[dict[str, Feed], dict[str, str]]:
     """The data by scanner, and for scanners without data the reason: what `images.scan.flow` judges with.
 
-    `benchmark`: the content of benchmarks is asked for too.
+    `benchmark`: the content of benchmarks is asked for too. `after`: how long a copy is not asked about again.
     """
-    return _gather(settings, suite, now, CHECK_AFTER, benchmark=benchmark)
-
-
-def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
-    """The same, after asking every address whether it has newer data."""
-    return _gather(settings, suite, now, timedelta(0))
-
-
-def _gather(
-    settings: Settings, suite: str, now: datetime, after: timedelta, *, benchmark: bool = False
-) -> tuple[dict[str, Feed], dict[str, str]]:
     found: dict[str, Feed] = {}
     missing: dict[str, str] = {}
     takes: dict[str, Callable[[], Feed]] = {
         "debsecan": lambda: _debsecan(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now),
-        **({"openscap": lambda: scap_content.content(settings, suite)} if benchmark else {}),
+        **({"openscap": lambda: benchmark_content(settings, suite)} if benchmark else {}),
     }
     for name, take in takes.items():
         try:
@@ -57,6 +61,11 @@ def _gather(
         except OutsideError as error:
             missing[name] = error.message
     return found, missing
+
+
+def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Feed], dict[str, str]]:
+    """The same, after asking every address whether it has newer data."""
+    return current(settings, suite, now, after=timedelta(0))
 
 
 def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -> Feed:
@@ -81,7 +90,7 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
     if not place:
         raise OutsideError("feeds.trivy names no vulnerability database")
     directory = settings.state_dir / "feeds" / "trivy" if place == "download" else ROOT / place
-    note = trivy_db.keep_current(directory, now, settings.retry_for) if place == "download" else ""
+    note = keep_trivy_current(directory, now, settings.retry_for) if place == "download" else ""
     database = directory / "db" / "trivy.db"
     if not database.is_file() or not database.stat().st_size:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
@@ -163,3 +172,99 @@ def debsecan_format(sources: Advisories) -> bytes:
     ]
     text = "\n".join(["VERSION 1", *(f"{cve},," for cve in ids), "", *lines, "", "", ""])
     return zlib.compress(text.encode(), 9)
+
+
+TIMEOUT_SECONDS = 900
+
+
+def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str:
+    """Download the database into `directory` when its own metadata says that a newer one is due.
+
+    Returns what went wrong where the last good copy had to do. Raises OutsideError where there is none.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_name(f".{directory.name}.lock")):
+        if _next_update(directory) > now:
+            return ""
+        try:
+            retrying(lambda: _download_trivy(directory), within=within)
+        except OutsideError as error:
+            if not (directory / "db" / "trivy.db").is_file():
+                raise
+            return f"last good copy, because {error.message}"
+    return ""
+
+
+def _next_update(directory: Path) -> datetime:
+    return facts.in_file(directory / "db" / "metadata.json", "NextUpdate") or datetime.min.replace(tzinfo=UTC)
+
+
+def _download_trivy(directory: Path) -> None:
+    """Into a fresh directory, swapped in when it is whole: a scan never reads half a database."""
+    fresh, old = directory.with_name(f"{directory.name}.new"), directory.with_name(f"{directory.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    program = which("trivy") or Path("trivy")
+    if program.is_file():  # with the network it may do more than while it scans
+        refuse_denied(program)
+    argv = [str(program), "image", "--download-db-only", f"--cache-dir={fresh}", "--config=", "--quiet"]
+    hint = "feeds.trivy can also name a directory with trivy's cache"
+    run(argv, passes=REGISTRY, timeout=TIMEOUT_SECONDS, hint=hint)
+    if not (fresh / "db" / "trivy.db").is_file():
+        raise OutsideError("trivy downloaded no database")
+    if (directory / "db" / "trivy.db").is_file():
+        require_succession(_facts(directory), _facts(fresh))
+    if directory.exists():
+        directory.rename(old)
+    fresh.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _facts(directory: Path) -> Facts:
+    """Its size stands for the entries of a database that only trivy reads."""
+    return Facts((directory / "db" / "trivy.db").stat().st_size)
+
+
+SSG_VERSION = "0.1.82-1"
+SSG_DEB = f"pool/main/s/scap-security-guide/ssg-debian_{SSG_VERSION}_all.deb"
+SSG_SHA256 = "cfde145916f1f37ec96c0fe2a9ea5f44a2db0ee6f0a2dacfcf86534c0977755a"
+FOLDER = "usr/share/xml/scap/ssg/content"  # inside the package
+STREAM_SHA256 = {
+    "bookworm": "122d6e2303d4813ecec63018a65157b9e39975064b0edd6a18ee6d0ea5b1842d",
+    "trixie": "512316aea5a9a38603465d1aeaba1a7f953b4c373851e2aa79f75666e3d163ab",
+}
+
+
+def benchmark_content(settings: Settings, suite: str) -> Feed:
+    """The content for `suite`, fetched when it is not there. Raises OutsideError where it cannot be had."""
+    if suite not in STREAMS:
+        raise OutsideError(f"there is no benchmark content for {suite or 'an unknown suite'}")
+    if place := settings.feeds.openscap:
+        file = ROOT / place / STREAMS[suite]
+        if not file.is_file():
+            raise OutsideError(f"feeds.openscap: {file.parent} has no {file.name}")
+        return Feed(file.parent, _modified(file), f"directory {file.parent}", f"sha256:{file_digest(file)}")
+    kept = settings.state_dir / "feeds" / "openscap" / SSG_VERSION
+    kept.mkdir(parents=True, exist_ok=True)
+    file = kept / STREAMS[suite]
+    with FileLock(kept / ".lock"):
+        if not file.exists() or file_digest(file) != STREAM_SHA256[suite]:
+            _fetch_content(settings, suite, kept)
+    return Feed(kept, _modified(file), f"ssg-debian {SSG_VERSION}", f"sha256:{STREAM_SHA256[suite]}")
+
+
+def _fetch_content(settings: Settings, suite: str, kept: Path) -> None:
+    """Take the content of every suite out of the package, each whole or not at all."""
+    with room_on(kept), TemporaryDirectory(dir=kept) as scratch:
+        deb, inside = Path(scratch) / "ssg.deb", Path(scratch) / "inside"
+        try:
+            PackageIndex(settings).fetch(Bootstrap(family="debian", suite=suite), SSG_DEB, SSG_SHA256, deb)
+        except GoldsmithError as error:
+            raise OutsideError(
+                f"ssg-debian {SSG_VERSION} cannot be fetched: {error.message}; point feeds.openscap at a directory "
+                f"that holds {STREAMS[suite]}",
+                evidence=error.evidence,
+            ) from None
+        run(["dpkg-deb", "--extract", str(deb), str(inside)])
+        for name in STREAMS.values():
+            (inside / FOLDER / name).replace(kept / name)

@@ -7,8 +7,7 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
-from images.ledger.fleets import ApprovedPlanRow, AuditLine, Fleets, Plans, Rollout
-from images.ledger.leases import CommandRow, Holder, Lease, Leases
+from images.ledger.fleets import ApprovedPlanRow, AuditLine, CommandRow, Fleets, Holder, Lease, Leases, Plans, Rollout
 from images.ledger.releases import Begun, Clouds, Made, Move, Releases
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -44,9 +44,7 @@ class Artifacts(Database):
     def artifact_by_input(self, name: str, platform: str, input_digest: str) -> Artifact | None:
         """The artifact that was built from exactly these inputs."""
         found = self._artifacts(
-            t.artifacts.c.name == name,
-            t.artifacts.c.platform == platform,
-            t.artifacts.c.input_digest == input_digest,
+            t.artifacts.c.name == name, t.artifacts.c.platform == platform, t.artifacts.c.input_digest == input_digest
         )
         return found[0] if found else None
 
@@ -86,12 +84,8 @@ class Artifacts(Database):
         value = self._judgement(digest, f"{TOLD if told else ''}verdict")
         return from_json(Verdict, value) if value is not None else None
 
-    def first_seen(self, vulnerability: str, package: str, now: datetime) -> datetime:
-        """When this vulnerability was first found in this package; `now` when this is the first time."""
-        return self.first_seen_all([(vulnerability, package)], now)[vulnerability, package]
-
     def first_seen_all(self, pairs: Iterable[tuple[str, str]], now: datetime) -> dict[tuple[str, str], datetime]:
-        """`first_seen` of many (vulnerability, package) pairs at once.
+        """When each vulnerability was first found in its package; `now` when this is the first time.
 
         A day that lies ahead, as a moved clock leaves it, becomes `now`: else it would lengthen every window from it.
         """
@@ -104,13 +98,13 @@ class Artifacts(Database):
             return self.first_seen_all(wanted, now)
         known = self._seen()
         if any(known[pair] > now for pair in wanted):
-            with self._begin() as connection:
-                connection.execute(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
+            self._change(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
         return {pair: min(known[pair], now) for pair in wanted}
 
     def _artifacts(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Artifact, ...]:
         query = select(t.artifacts).where(*where).order_by(t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
-        return tuple(_artifact(row._mapping) for row in self._rows(query.limit(limit)))
+        found = self._values(Artifact, query.limit(limit))
+        return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judge(self, digest: str, kind: str, at: datetime, value: Any) -> None:
         self._put(t.judgements, {"digest": digest, "kind": kind, "at": at, "value": value}, "digest", "kind")
@@ -122,8 +116,3 @@ class Artifacts(Database):
 
     def _seen(self) -> dict[tuple[str, str], datetime]:
         return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}
-
-
-def _artifact(row: Any) -> Artifact:
-    values = {key: row[key] for key in row if key != "id"}
-    return Artifact(**{**values, "packages": from_json(tuple[Package, ...], values["packages"])})

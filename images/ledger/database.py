@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Row, Select, Table, and_, create_engine, delete, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.expression import UpdateBase
 
 from hardening.foundation.errors import ContentError, OutsideError, UsageError
 from hardening.foundation.locks import only_one
 from images.ledger import tables as t
 
+Value = TypeVar("Value")
 BUSY_SECONDS = 60
 # A process that is suspended between two statements must not lock others out of a row for as long as it sleeps.
 IDLE = "-c idle_in_transaction_session_timeout=30s"
@@ -83,6 +86,16 @@ class Database:
     def _rows(self, query: Select[Any]) -> list[Row[Any]]:
         with self._begin() as connection:
             return list(connection.execute(query))
+
+    def _values(self, kind: type[Value], query: Select[Any]) -> tuple[Value, ...]:
+        """The rows of a query as values of a dataclass, whose fields are columns."""
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        return tuple(kind(**{name: row._mapping[name] for name in names}) for row in self._rows(query))
+
+    def _change(self, change: UpdateBase) -> int:
+        """Make a change; how many rows it concerned."""
+        with self._begin() as connection:
+            return connection.execute(change).rowcount
 
     def _insert(self, table: Table, *rows: dict[str, Any]) -> None:
         if rows:

@@ -1,13 +1,13 @@
-"""What runs, what is being rolled and by which approved plan, and who did what."""
+"""What runs, what is rolled by which approved plan, who may act on a fleet, what people told a rollout; the audit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
@@ -64,9 +64,7 @@ class Fleets(Database):
 
     def save_rollout(self, rollout_id: str, state: Any, at: datetime, *, is_open: bool = True) -> None:
         """Keep a rollout's state (JSON); `is_open` says whether it still has something to do."""
-        change = update(t.rollouts).where(t.rollouts.c.id == rollout_id)
-        with self._begin() as connection:
-            connection.execute(change.values(state=state, open=is_open, at=at))
+        self._change(update(t.rollouts).where(t.rollouts.c.id == rollout_id).values(state=state, open=is_open, at=at))
 
     def save_member(self, rollout_id: str, member: str, state: Any) -> None:
         """Keep how far a member of a rollout is (JSON)."""
@@ -99,12 +97,10 @@ class Fleets(Database):
     def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
         """The last things that were done (to one subject), the oldest first."""
         query = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit)
-        rows = self._rows(query.where(t.audit.c.subject == subject) if subject else query)
-        return tuple(AuditLine(row.at, row.actor, row.action, row.subject, row.detail) for row in reversed(rows))
+        return self._values(AuditLine, query.where(t.audit.c.subject == subject) if subject else query)[::-1]
 
     def _rollouts(self, query: Select[Any]) -> tuple[Rollout, ...]:
-        rows = self._rows(query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
-        return tuple(Rollout(**row._mapping) for row in rows)
+        return self._values(Rollout, query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
 
 
 @dataclass(frozen=True)
@@ -153,9 +149,99 @@ class Plans(Database):
         self._change_plan(t.plans.c.digest == digest, t.plans.c.rollout == rollout, rollout="")
 
     def _plan(self, which: ColumnElement[bool]) -> ApprovedPlanRow | None:
-        rows = self._rows(select(t.plans).where(which))
-        return ApprovedPlanRow(**rows[0]._mapping) if rows else None
+        return next(iter(self._values(ApprovedPlanRow, select(t.plans).where(which))), None)
 
     def _change_plan(self, *which: ColumnElement[bool], **values: str | datetime) -> bool:
+        return self._change(update(t.plans).where(*which).values(**values)) == 1
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who wants a fleet, or has it, for which rollout."""
+
+    fleet: str
+    owner: str
+    rollout: str
+
+
+@dataclass(frozen=True)
+class Lease(Holder):
+    """A fleet is its owner's, for one rollout; after `until`, by the database's clock, anyone may take it."""
+
+    until: datetime
+
+
+@dataclass(frozen=True)
+class CommandRow:
+    """What a person told a rollout to do."""
+
+    rollout: str
+    command: str
+    actor: str
+    at: datetime
+
+
+class Leases(Database):
+    """The ledger's lines about leases and commands. Whether a lease has ended is for the database's clock alone."""
+
+    def now(self) -> datetime:
+        """What the database's clock shows: the server's, or of a SQLite file the machine's."""
+        return self._rows(select(t.Now()))[0][0]  # type: ignore[no-any-return]
+
+    def acquire_lease(self, wanted: Holder, lasting: timedelta) -> Lease:
+        """Take a fleet that is nobody's, whose lease has ended, or that is ours for this rollout already.
+
+        Returns the lease that stands: ours, or the one of who has the fleet. Of many at once one gets it.
+        """
+        table, now = t.leases, self.now()
+        lease = Lease(wanted.fleet, wanted.owner, wanted.rollout, now + lasting)
+        if self._set_lease(lease, or_(table.c.until <= now, _ours(wanted))):
+            return lease
+        try:
+            self._insert(table, {**_row(lease), "fleet": lease.fleet})
+        except IntegrityError:  # somebody has it
+            return self.lease(wanted.fleet) or self.acquire_lease(wanted, lasting)
+        return lease
+
+    def renew_lease(self, held: Holder, lasting: timedelta) -> bool:
+        """Move our lease's end; False where the fleet is no longer ours. One that ended untaken is still ours."""
+        return self._set_lease(Lease(held.fleet, held.owner, held.rollout, self.now() + lasting), _ours(held))
+
+    def release_lease(self, held: Holder) -> None:
+        """Give the fleet back, where it is still ours for this rollout."""
+        self._change(delete(t.leases).where(t.leases.c.fleet == held.fleet, _ours(held)))
+
+    def lease_lasts(self, held: Holder) -> bool | None:
+        """Whether our lease lasts; False where it has ended and was not taken, None where the fleet is not ours."""
+        lasts = (t.leases.c.until > t.Now()).label("lasts")
+        rows = self._rows(select(lasts).where(t.leases.c.fleet == held.fleet, _ours(held)))
+        return bool(rows[0].lasts) if rows else None
+
+    def lease(self, fleet: str) -> Lease | None:
+        """Who has the fleet, also where the lease has ended."""
+        return next(iter(self._values(Lease, select(t.leases).where(t.leases.c.fleet == fleet))), None)
+
+    def give_command(self, given: CommandRow, detail: str = "") -> None:
+        """Tell a rollout what to do, and write down who did."""
+        line = {"at": given.at, "actor": given.actor, "action": given.command, "subject": given.rollout}
         with self._begin() as connection:
-            return connection.execute(update(t.plans).where(*which).values(**values)).rowcount == 1
+            connection.execute(insert(t.commands), asdict(given))
+            connection.execute(insert(t.audit), {**line, "detail": detail})
+
+    def commands(self, rollout: str) -> tuple[CommandRow, ...]:
+        """What a rollout was told, the newest last: that one stands."""
+        query = select(t.commands).where(t.commands.c.rollout == rollout).order_by(t.commands.c.id)
+        return self._values(CommandRow, query)
+
+    def _set_lease(self, wanted: Lease, allowed: ColumnElement[bool]) -> bool:
+        """One conditional update: the database lets one of many at once have it."""
+        change = update(t.leases).where(t.leases.c.fleet == wanted.fleet, allowed).values(**_row(wanted))
+        return self._change(change) == 1
+
+
+def _ours(holder: Holder) -> ColumnElement[bool]:
+    return and_(t.leases.c.owner == holder.owner, t.leases.c.rollout == holder.rollout)
+
+
+def _row(lease: Lease) -> dict[str, str | datetime]:
+    return {"owner": lease.owner, "rollout": lease.rollout, "until": lease.until}

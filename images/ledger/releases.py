@@ -85,8 +85,7 @@ class Releases(Database):
         """Close every open line of this release."""
         table = t.publications
         mine = (table.c.repository == release.repository, table.c.digest == release.digest)
-        with self._begin() as connection:
-            connection.execute(update(table).where(*mine).values(done=True))
+        self._change(update(table).where(*mine).values(done=True))
 
     def record_move(self, move: Move) -> None:
         """Keep that a channel's tag was moved."""
@@ -96,17 +95,14 @@ class Releases(Database):
         """Where a channel has pointed, the oldest first."""
         table = t.channel_moves
         query = select(table).where(table.c.repository == repository, table.c.channel == channel)
-        rows = self._rows(query.order_by(table.c.id))
-        return tuple(Move(row.repository, row.channel, row.digest, row.at, row.reason) for row in rows)
+        return self._values(Move, query.order_by(table.c.id))
 
     def _releases(self, *where: ColumnElement[bool]) -> tuple[Release, ...]:
         newest = (t.releases.c.published_at.desc(), t.releases.c.digest)
-        rows = self._rows(select(t.releases).where(*where).order_by(*newest))
-        return tuple(Release(**row._mapping) for row in rows)
+        return self._values(Release, select(t.releases).where(*where).order_by(*newest))
 
     def _mark(self, digest: str, **values: Any) -> None:
-        with self._begin() as connection:
-            connection.execute(update(t.releases).where(t.releases.c.digest == digest).values(**values))
+        self._change(update(t.releases).where(t.releases.c.digest == digest).values(**values))
 
 
 BEGUN, STANDING, GONE = "begun", "standing", "gone"
@@ -144,4 +140,4 @@ class Clouds(Database):
         """The lines of an account whose columns are as `wanted`, the oldest first."""
         where = [t.cloud.c[column] == value for column, value in wanted.items()]
         query = select(t.cloud).where(t.cloud.c.account == account, *where)
-        return tuple(Made(**row._mapping) for row in self._rows(query.order_by(t.cloud.c.at, t.cloud.c.token)))
+        return self._values(Made, query.order_by(t.cloud.c.at, t.cloud.c.token))

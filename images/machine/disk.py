@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from hardening.foundation.process import dies_with_us, run, threads
@@ -39,24 +38,18 @@ HINT = "Debian's packages systemd-repart, dosfstools and mtools make disks; ./go
 CONVERT_HINT = "Debian's package qemu-utils has qemu-img; ./goldsmith setup --machines installs it"
 
 
-@dataclass(frozen=True)
-class DiskSpec:
-    """What a disk is to be, beside its tree: the kernel's command line, and the smallest root file system in bytes."""
-
-    command_line: str
-    minimum_bytes: int = 0
-
-
-def assemble(tree: Path, spec: DiskSpec, work: Path, epoch: int) -> Path:
+def assemble(tree: Path, command_line: str, work: Path, epoch: int, minimum_bytes: int = 0) -> Path:
     """The raw disk `work/disk.raw` of a finished tree; times in it never pass `epoch` (seconds). `work` is ours.
+
+    `command_line` is the kernel's; the root file system has at least `minimum_bytes`.
 
     Raises OutsideError where a tool is absent, the tree has no kernel, or the disk that holds `work` is full.
     """
     disk = work / "disk.raw"
     with room_on(work), threads(1) as beside:
-        program = beside.submit(kernel.unified_kernel, tree, spec.command_line, work)
+        program = beside.submit(kernel.unified_kernel, tree, command_line, work)
         contents = filesystem.Contents(tree)
-        size = root_bytes(contents.size_bytes, spec.minimum_bytes)
+        size = root_bytes(contents.size_bytes, minimum_bytes)
         stage = _system_partition(program.result(), work / "esp", epoch)
         root = _partition(disk, stage, size, work / "repart.d", epoch)
         filesystem.write(contents, root, epoch, work)

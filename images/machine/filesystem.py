@@ -99,11 +99,7 @@ def _write_archive(contents: Contents, file: IO[bytes], epoch: int) -> None:
                 info.mtime = min(int(info.mtime), epoch)
                 if not (info.name + info.linkname).isascii():  # else mke2fs refuses what its locale cannot spell
                     info.pax_headers = {"hdrcharset": "BINARY", **info.pax_headers}
-                if opened is None:
-                    tar.addfile(info)
-                else:
-                    with opened() as content:
-                        tar.addfile(info, content)
+                layers.add_entry(tar, info, opened)
 
 
 def remove_padding(padding: list[Padding], place: FilePlacement, work: Path) -> None:

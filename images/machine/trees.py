@@ -17,7 +17,7 @@ from hardening.foundation.locks import only_one
 from hardening.foundation.process import run
 from hardening.overlay import apply_to
 from images.build import bootstrap, build_steps
-from images.build.job import BuildJob
+from images.build.build_steps import BuildJob
 from images.packages.pool import write_repository
 from images.store.oci import TREES, Store
 

@@ -1,16 +1,72 @@
-"""Debian's text formats as values: deb822 stanzas, apt sources, what apt-get prints, dpkg's status. Pure."""
+"""Debian's text formats as values: deb822 stanzas, apt sources, what apt-get prints, dpkg's status. Pure.
+
+First its grammar of what names packages, the one place that says what may become a path, an option or a line:
+https://www.debian.org/doc/debian-policy/ch-controlfields.html
+"""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from hardening.foundation.errors import OutsideError
 from images.artifact import Package
-from images.packages import grammar
+
+NAME = r"[a-z0-9][a-z0-9+.-]+"
+# At the end of a package's name apt takes a `-` for "remove it".
+WANTED_NAME = r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.]"
+VERSION = r"(?:[0-9]+:[0-9][A-Za-z0-9.+~:-]*|[0-9][A-Za-z0-9.+~-]*)"
+ARCHITECTURE = r"[a-z0-9][a-z0-9-]*"
+SUITE = r"[a-z0-9][a-z0-9.-]*"
+COMPONENT = r"[a-z0-9][a-z0-9-]*"
+SHA256 = r"[0-9a-f]{64}"
+NUMBER = r"[0-9]{1,15}"
+FILENAME = r"(?!/)(?!(?:.*/)?\.\.(?:/|$))[!-~]+"  # relative, without `..`, printable
+
+FIELDS = {
+    "Package": NAME,
+    "Version": VERSION,
+    "Architecture": ARCHITECTURE,
+    "Source": rf"{NAME}(?: \({VERSION}\))?",
+    "SHA256": SHA256,
+    "Filename": FILENAME,
+    "Size": NUMBER,
+    "Installed-Size": NUMBER,
+}
+FIELD = re.compile(r"[!\"$-,.-9;-~][!-9;-~]*")  # begins with neither # nor -
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+SHOWN = 120
+HINT = "the archive or image does not follow Debian's format: use another one"
+
+
+def matches(pattern: str, value: str) -> bool:
+    """Whether all of `value` is what `pattern`, one of this module's, describes."""
+    return re.fullmatch(pattern, value) is not None
+
+
+def require(fields: Mapping[str, str], *needed: str) -> None:
+    """Raises OutsideError where one of a package's `fields` is not as Debian's grammar has it, or a `needed` is absent.
+
+    Other fields are not looked at: they become neither a path nor an option.
+    """
+    for key, pattern in FIELDS.items():
+        if key in fields and not matches(pattern, fields[key]):
+            raise OutsideError(f"{key} of a package is not what Debian allows: {fields[key][:SHOWN]!r}", hint=HINT)
+        if key in needed and key not in fields:
+            raise OutsideError(f"a package's entry has no {key}", evidence=repr(dict(fields))[: 4 * SHOWN], hint=HINT)
+
+
+def suite(name: str, where: str) -> str:
+    """The VERSION_CODENAME `name`, which an os-release at `where` holds. Raises OutsideError where it is no name."""
+    if not matches(SUITE, name):
+        raise OutsideError(
+            f"{where}: VERSION_CODENAME in its os-release is no name of a release: {name[:SHOWN]!r}", hint=HINT
+        )
+    return name
+
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.pgp"
 
@@ -47,10 +103,8 @@ def fields(stanza: str) -> dict[str, str]:
     values: dict[str, str] = {}
     seen: set[str] = set()
     key = ""
-    if found := grammar.CONTROL.search(stanza):
-        raise OutsideError(
-            f"an entry holds the control character {found[0]!r}", evidence=_shown(stanza), hint=grammar.HINT
-        )
+    if found := CONTROL.search(stanza):
+        raise OutsideError(f"an entry holds the control character {found[0]!r}", evidence=_shown(stanza), hint=HINT)
     for line in stanza.strip("\n").split("\n"):
         if line.startswith("#"):
             continue
@@ -58,12 +112,12 @@ def fields(stanza: str) -> dict[str, str]:
             values[key] += "\n" + line
             continue
         key, colon, value = line.partition(":")
-        if not colon or not grammar.FIELD.fullmatch(key):
+        if not colon or not FIELD.fullmatch(key):
             raise OutsideError(
-                f"an entry holds a line that is no field: {line[:200]!r}", evidence=_shown(stanza), hint=grammar.HINT
+                f"an entry holds a line that is no field: {line[:200]!r}", evidence=_shown(stanza), hint=HINT
             )
         if key.lower() in seen:
-            raise OutsideError(f"an entry says {key} twice", evidence=_shown(stanza), hint=grammar.HINT)
+            raise OutsideError(f"an entry says {key} twice", evidence=_shown(stanza), hint=HINT)
         seen.add(key.lower())
         values[key] = value.strip()
     return values
@@ -128,10 +182,8 @@ def parse_uris(text: str) -> dict[str, str]:
     for line in (line for line in text.splitlines() if line.startswith("'")):
         match = re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9-]+)\.deb \d+ SHA256:(\S+)", line)
         version = unquote(match[2]) if match else ""
-        if match is None or not grammar.matches(grammar.VERSION, version):
-            raise OutsideError(
-                f"apt names a file that is no package of Debian's form: {line[:400]!r}", hint=grammar.HINT
-            )
+        if match is None or not matches(VERSION, version):
+            raise OutsideError(f"apt names a file that is no package of Debian's form: {line[:400]!r}", hint=HINT)
         wanted[f"{match[1]}={version}"] = match[4]
     return wanted
 
@@ -139,7 +191,7 @@ def parse_uris(text: str) -> dict[str, str]:
 def package_of(stanza: str) -> Package:
     """The package that an entry of an archive's index describes. Raises OutsideError where it is not Debian's form."""
     found = fields(stanza)
-    grammar.require(found, "Package", "Version", "Architecture", "SHA256")
+    require(found, "Package", "Version", "Architecture", "SHA256")
     return _package(found, found["SHA256"])
 
 
@@ -171,7 +223,7 @@ def installed(status: str) -> dict[Package, str]:
     for stanza in stanzas(status):
         told = fields(stanza)
         if told.get("Status", "").split()[2:] == ["installed"]:
-            grammar.require(told, "Package", "Version", "Architecture")
+            require(told, "Package", "Version", "Architecture")
             found[_package(told, "")] = stanza
     return dict(sorted(found.items()))
 
@@ -184,5 +236,5 @@ def repository_stanza(stanza: str, filename: str) -> str:
 def pool_name(package: Package) -> str:
     """The file name of a .deb as apt writes it. Raises OutsideError where its parts are none that Debian allows."""
     parts = {"Package": package.name, "Version": package.version, "Architecture": package.architecture}
-    grammar.require(parts)
+    require(parts)
     return f"{package.name}_{package.version.replace(':', '%3a')}_{package.architecture}.deb"

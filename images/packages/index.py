@@ -12,16 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import ContentError, OutsideError, nearest
-from hardening.foundation.hashing import digest_of
+from hardening.foundation.hashing import DIGEST, digest_of
 from hardening.foundation.locks import only_one
-from hardening.foundation.process import Completed, failed, run
+from hardening.foundation.process import NETWORK, Completed, failed, run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Package
 from images.model import Bootstrap
-from images.packages import aptroot, debian, grammar, pool
+from images.packages import aptroot, debian, pool
 from images.store.files import file_digest, room_on
 
 HELPER = "/usr/lib/apt/apt-helper"
@@ -264,7 +263,7 @@ class PackageIndex:
         return self.home / "pool" / _hash_of(package) / debian.pool_name(package)
 
     def _told_path(self, image: str, package: Package) -> Path:
-        if not grammar.matches(grammar.DIGEST, image):
+        if not debian.matches(DIGEST, image):
             raise OutsideError(f"{image!r} is not the digest of an image")
         return self.home / "told" / image.removeprefix("sha256:") / debian.pool_name(package)
 
@@ -276,7 +275,7 @@ def _hash_of(package: Package) -> str:
             f"{package.name} {package.version} was never resolved on this machine: no archive told its hash",
             hint="it is known from an upstream image alone; build what it belongs to with --no-cache",
         )
-    grammar.require({"SHA256": package.sha256})
+    debian.require({"SHA256": package.sha256})
     return package.sha256
 
 

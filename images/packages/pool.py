@@ -16,10 +16,13 @@ def is_whole(package: Package, path: Path) -> bool:
     return path.is_file() and file_digest(path) == package.sha256
 
 
-def require_whole(package: Package, path: Path, hint: str = "build again: a changed file is fetched again") -> Path:
+def require_whole(package: Package, path: Path) -> Path:
     """`path`, which is the very .deb of `package`. Raises OutsideError where it is another file, or absent."""
     if not is_whole(package, path):
-        raise OutsideError(f"{path.name} is not the file that was planned (sha256 {package.sha256[:12]}…)", hint=hint)
+        raise OutsideError(
+            f"{path.name} is not the file that was planned (sha256 {package.sha256[:12]}…)",
+            hint="build again: a changed file is fetched again",
+        )
     return path
 
 

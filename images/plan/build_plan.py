@@ -1,16 +1,74 @@
-"""What a build would be made of, and why it is needed: inputs, their digest, and the difference of two. Pure."""
+"""What would be built, in which order, of what inputs, and why: the graph, and the difference of two builds. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.hashing import digest_of
 from hardening.render import Overlay
 from images.artifact import Artifact, Package
 from images.model import CONTAINER_ONLY, Definition
+
+Parents = Mapping[str, str | None]
+
+
+def sorter(parents: Parents) -> TopologicalSorter[str]:
+    """A prepared sorter that hands out each definition once its parent is done.
+
+    Raises ContentError that shows the cycle, or names the definition whose parent does not exist.
+    """
+    for name in parents:
+        _parent(name, parents)
+    graph = TopologicalSorter({name: [parent] if parent else [] for name, parent in parents.items()})
+    try:
+        graph.prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        raise ContentError(
+            f"definitions stand on each other in a circle: {' → '.join(circle)}",
+            file=f"images/definitions/{circle[0]}/image.toml", key="base.golden",
+            hint="one of them needs another base",
+        ) from None  # fmt: skip
+    return graph
+
+
+def _parent(name: str, parents: Parents) -> str | None:
+    """The parent of a definition. Raises ContentError where it is no definition."""
+    parent = parents[name]
+    if parent is not None and parent not in parents:
+        raise ContentError(
+            f"{parent} is not a definition", file=f"images/definitions/{name}/image.toml", key="base.golden",
+            hint=nearest(parent, parents),
+        )  # fmt: skip
+    return parent
+
+
+def order(parents: Parents) -> list[str]:
+    """All definitions, every parent before its children, names sorted among equals. Raises ContentError as `sorter`."""
+    graph = sorter(parents)
+    done: list[str] = []
+    while graph.is_active():
+        ready = sorted(graph.get_ready())
+        done += ready
+        graph.done(*ready)
+    return done
+
+
+def with_ancestors(selected: Iterable[str], parents: Parents) -> set[str]:
+    """The selected definitions and everything they stand on. Raises ContentError where that is no definition."""
+    found: set[str] = set()
+    for name in selected:
+        current: str | None = name
+        while current is not None and current not in found:
+            found.add(current)
+            current = _parent(current, parents)
+    return found
+
 
 # What a definition says about dates and duties does not change a byte of the image.
 NOT_CONTENT = {"title", "owner", "lifecycle", "policy", "promote"}

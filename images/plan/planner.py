@@ -14,8 +14,7 @@ from images.build import builder_version
 from images.catalog import LoadedDefinition, file_digests
 from images.context import Context
 from images.model import Bootstrap
-from images.plan.build_plan import BuildPlan, decide, inputs_of
-from images.plan.graph import order, with_ancestors
+from images.plan.build_plan import BuildPlan, decide, inputs_of, order, with_ancestors
 from images.plan.upstream import Upstream
 from images.plan.validate import DefinitionValidator
 

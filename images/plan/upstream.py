@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
 from images.artifact import Package
 from images.model import Bootstrap
-from images.packages import grammar
+from images.packages import debian
 from images.packages.index import PackageIndex, write_atomically
 from images.registry.client import Manifest, RegistryClient, split
 from images.store import layers
@@ -23,7 +24,7 @@ from images.store.oci import CONFIG, MANIFEST, Store
 
 LOCK = Path("images/definitions/images.lock.toml")
 READABLE = 0o644
-Digest = Annotated[str, matching(f"^{grammar.DIGEST}$", "a digest: sha256: and 64 hexadecimal digits")]
+Digest = Annotated[str, matching(DIGEST, "a digest: sha256: and 64 hexadecimal digits")]
 
 
 class Pin(Content):
@@ -66,34 +67,33 @@ class Upstream:
         pin = _load(file).images.get(reference) if file.exists() else None
         if pin is None:
             raise ContentError(f"{reference} is not pinned", file=file, hint="./goldsmith image.lock NAME pins it")
-        if self.settings.platform not in pin.platforms:
-            known = ", ".join(sorted(pin.platforms))
-            raise ContentError(f"{reference} has no {self.settings.platform}", file=file, hint=f"it has {known}")
-        return pin.platforms[self.settings.platform]
+        return self._of_platform(reference, pin.platforms, file)
 
     def fetch(self, reference: str) -> str:
         """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
-        digest = self.locked(reference)
-        self._bring(reference, digest)
-        return digest
+        return self._bring(reference, self.locked(reference))
 
     def bring(self, reference: str) -> str:
         """What a registry holds at `reference`, put into the store, for the settings' platform; its content digest."""
         platforms = self._platforms(reference, self._registry(reference).get(reference))
-        if self.settings.platform not in platforms:
-            known = ", ".join(sorted(platforms))
-            raise ContentError(f"{reference} has no {self.settings.platform}", hint=f"it has {known}")
-        self._bring(reference, platforms[self.settings.platform])
-        return platforms[self.settings.platform]
+        return self._bring(reference, self._of_platform(reference, platforms))
 
-    def _bring(self, reference: str, digest: str) -> None:
+    def _of_platform(self, reference: str, platforms: dict[str, str], file: Path | str = "") -> str:
+        wanted = self.settings.platform
+        if wanted not in platforms:
+            hint = f"it has {', '.join(sorted(platforms))}"
+            raise ContentError(f"{reference} has no {wanted}", file=file, hint=hint)
+        return platforms[wanted]
+
+    def _bring(self, reference: str, digest: str) -> str:
         if self.store.has(digest):
-            return
+            return digest
         self.store.path.mkdir(parents=True, exist_ok=True)
         with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as directory:
             repository, _ = split(reference)
             self._registry(reference).download(f"{repository}@{digest}", Path(directory))
             self._import(Path(directory), digest)
+        return digest
 
     def bootstrap(self, reference: str) -> Bootstrap:
         """The distribution of the image: its children's packages come from there. ContentError if not Debian.
@@ -103,7 +103,7 @@ class Upstream:
         release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(self.fetch(reference), "usr/lib/os-release")))
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
-        return Bootstrap(family="debian", suite=grammar.suite(release["VERSION_CODENAME"], reference))
+        return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
 
     def packages(self, reference: str) -> tuple[Package, ...]:
         """What is installed in the image, by its own dpkg status. Raises OutsideError where that is none."""

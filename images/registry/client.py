@@ -14,9 +14,8 @@ from typing import Any
 
 from hardening.foundation import process
 from hardening.foundation.addresses import is_loopback
-from hardening.foundation.environment import REGISTRY
 from hardening.foundation.errors import ContentError, MalformedError, nearest
-from hardening.foundation.hashing import canonical, digest, hex_of
+from hardening.foundation.hashing import digest, hex_of
 from hardening.foundation.limits import (
     DOCUMENT_BYTES,
     IMAGE_BYTES,
@@ -25,12 +24,26 @@ from hardening.foundation.limits import (
     REGISTRY_MEMORY,
     REGISTRY_SECONDS,
 )
+from hardening.foundation.process import REGISTRY
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
-from images.registry.answers import NO_PLAIN_HTTP, PERMANENT, NotFoundError, explain
+from images.registry.answers import (
+    NO_PLAIN_HTTP,
+    PERMANENT,
+    Config,
+    Image,
+    Index,
+    Listed,
+    Noted,
+    NotFoundError,
+    child_for,
+    explain,
+    loaded,
+    parsed,
+)
 from images.registry.login import authfile
-from images.registry.wire import Config, Image, Index, Noted, child_for, loaded, parsed
+from images.store.oci import as_layout
 
 REF_NAME = "org.opencontainers.image.ref.name"
 COPY_SECONDS, ASK_SECONDS = REGISTRY_COPY_SECONDS.most, REGISTRY_SECONDS.most
@@ -142,9 +155,9 @@ class RegistryClient:
         children = ["--multi-arch", "index-only"] if index_only else ["--all"]
         self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}")
 
-    def pull(self, reference: str, layout: Path, name: str, largest: int = DOCUMENT_BYTES.most) -> None:
-        """Copy `reference` and its children into the OCI layout under `name`; no blob may be larger than `largest`."""
-        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=largest)
+    def pull(self, reference: str, layout: Path, name: str) -> None:
+        """Copy `reference` and its children into the OCI layout under `name`; no blob is larger than a document."""
+        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=DOCUMENT_BYTES.most)
 
     def download(self, reference: str, directory: Path) -> None:
         """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
@@ -255,20 +268,14 @@ def _address(reference: str, own: str) -> str:
     return own if _host(reference) == _host(own) else _host(reference)
 
 
-def write_layout(directory: Path, roots: Sequence[Descriptor]) -> Path:
+def write_layout(directory: Path, roots: Sequence[Descriptor | Listed]) -> Path:
     """Make `directory`, which holds blobs, an OCI layout that names each root by its digest's hex."""
+    as_named = ({REF_NAME: root.digest.removeprefix("sha256:")} for root in roots)
     entries = [
-        {
-            "mediaType": root.media_type,
-            "digest": root.digest,
-            "size": root.size,
-            "annotations": {REF_NAME: root.digest.removeprefix("sha256:")},
-        }
-        for root in roots
+        {"mediaType": root.media_type, "digest": root.digest, "size": root.size, "annotations": name}
+        for root, name in zip(roots, as_named, strict=True)
     ]
-    (directory / "index.json").write_bytes(canonical({"schemaVersion": 2, "manifests": entries}))
-    (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
-    return directory
+    return as_layout(directory, entries)
 
 
 def split(reference: str) -> tuple[str, str]:

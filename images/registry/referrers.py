@@ -14,7 +14,6 @@ the earlier one's lines away. What is guaranteed:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import sleep
 from typing import Any, TypeVar
 
@@ -24,8 +23,8 @@ from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.build.workspace import workspace
 from images.documents import Document
+from images.registry.answers import Image, Index, Listed, Referring, loaded, parsed
 from images.registry.client import RegistryClient, write_layout
-from images.registry.wire import Image, Index, Listed, Referring, loaded, parsed
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 
 EMPTY = "application/vnd.oci.empty.v1+json"
@@ -34,26 +33,7 @@ LOCK_SECONDS = 300
 SETTLE_SECONDS = 2.0
 
 
-Said = TypeVar("Said", Document, "Referrer")
-
-
-@dataclass(frozen=True)
-class Referrer:
-    """A line of a subject's index: one attached document."""
-
-    descriptor: Descriptor
-    artifact_type: str
-    annotations: dict[str, str]
-
-    @property
-    def line(self) -> dict[str, Any]:
-        """As the index holds it."""
-        more = {"annotations": self.annotations} if self.annotations else {}
-        return {**as_json(self.descriptor), "artifactType": self.artifact_type, **more}
-
-    def says_the_same(self, document: Document | Referrer) -> bool:
-        """Whether this is that document: type and annotations tell, so that one made again is not attached twice."""
-        return (self.artifact_type, self.annotations) == (document.artifact_type, document.annotations)
+Said = TypeVar("Said", Document, Listed)
 
 
 def tag_of(subject: str) -> str:
@@ -61,14 +41,14 @@ def tag_of(subject: str) -> str:
     return f"sha256-{hex_of(subject)}"
 
 
-def attached(registry: RegistryClient, repository: str, subject: str) -> tuple[Referrer, ...]:
+def attached(registry: RegistryClient, repository: str, subject: str) -> tuple[Listed, ...]:
     """What refers to `subject`, the oldest first. Raises MalformedError where the list of it cannot be read."""
     reference = f"{repository}:{tag_of(subject)}"
     found = registry.find(reference)
-    return tuple(_referrer(line) for line in parsed(Index, found.data, reference).manifests) if found else ()
+    return parsed(Index, found.data, reference).manifests if found else ()
 
 
-def latest(referrers: Sequence[Referrer], artifact_type: str, **annotations: str) -> Referrer | None:
+def latest(referrers: Sequence[Listed], artifact_type: str, **annotations: str) -> Listed | None:
     """The newest referrer of a type, of those with these annotations."""
     for referrer in reversed(referrers):
         if referrer.artifact_type == artifact_type and annotations.items() <= referrer.annotations.items():
@@ -76,9 +56,9 @@ def latest(referrers: Sequence[Referrer], artifact_type: str, **annotations: str
     return None
 
 
-def read(registry: RegistryClient, repository: str, referrer: Referrer) -> bytes:
+def read(registry: RegistryClient, repository: str, referrer: Listed) -> bytes:
     """The bytes of an attached document, hashed. Raises MalformedError where it is not what was listed."""
-    name = referrer.descriptor.digest
+    name = referrer.digest
     what = f"{repository}@{name}"
     with workspace(registry.settings) as directory:
         registry.pull(what, directory, hex_of(name))
@@ -94,7 +74,7 @@ def read(registry: RegistryClient, repository: str, referrer: Referrer) -> bytes
 
 def attach(
     registry: RegistryClient, repository: str, subject: Descriptor, documents: Sequence[Document]
-) -> tuple[Referrer, ...]:
+) -> tuple[Listed, ...]:
     """Attach the documents that are not attached yet; returns all that now refers to `subject`.
 
     Raises OutsideError when another writer keeps overwriting ours.
@@ -126,8 +106,8 @@ def detach_all(registry: RegistryClient, repository: str, subject: str) -> None:
     """Remove everything that refers to `subject`, and the index that lists it. What is gone already is skipped."""
     if listing := registry.find(f"{repository}:{tag_of(subject)}"):
         for line in attached(registry, repository, subject):
-            if _refers(registry, repository, line.descriptor.digest, subject):
-                registry.delete(repository, line.descriptor.digest)
+            if _refers(registry, repository, line.digest, subject):
+                registry.delete(repository, line.digest)
         registry.delete(repository, listing.digest)
 
 
@@ -138,24 +118,25 @@ def _refers(registry: RegistryClient, repository: str, manifest_digest: str, sub
     return referring is not None and referring.digest == subject
 
 
-def _missing(wanted: Sequence[Said], present: Sequence[Referrer]) -> list[Said]:
-    """What of `wanted` is not listed."""
-    return [item for item in wanted if not any(known.says_the_same(item) for known in present)]
+def _missing(wanted: Sequence[Said], present: Sequence[Listed]) -> list[Said]:
+    """What of `wanted` is not listed: type and annotations tell, so that one made again is not attached twice."""
+    told = [(known.artifact_type, known.annotations) for known in present]
+    return [item for item in wanted if (item.artifact_type, item.annotations) not in told]
 
 
-def _push(registry: RegistryClient, repository: str, store: Store, made: Sequence[Referrer]) -> None:
+def _push(registry: RegistryClient, repository: str, store: Store, made: Sequence[Listed]) -> None:
     """Push the documents themselves, which nobody finds yet."""
-    layout = write_layout(store.path, [referrer.descriptor for referrer in made])
+    layout = write_layout(store.path, made)
     for referrer in made:
-        name = referrer.descriptor.digest
+        name = referrer.digest
         registry.push(layout, hex_of(name), f"{repository}@{name}")
 
 
 def _write_index(
-    registry: RegistryClient, repository: str, subject: str, store: Store, listed: Sequence[Referrer]
+    registry: RegistryClient, repository: str, subject: str, store: Store, listed: Sequence[Listed]
 ) -> None:
     """Push the index that lists what refers to `subject`."""
-    lines = [referrer.line for referrer in listed]
+    lines = [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
     index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
     layout = write_layout(store.path, [index])
     tag = f"{repository}:{tag_of(subject)}"
@@ -168,7 +149,7 @@ def _settle(registry: RegistryClient) -> None:
         sleep(SETTLE_SECONDS)
 
 
-def _manifest(store: Store, subject: Descriptor, document: Document) -> Referrer:
+def _manifest(store: Store, subject: Descriptor, document: Document) -> Listed:
     """Write the artifact manifest of `document` into `store`."""
     empty = store.put_bytes(b"{}", EMPTY)
     blob = store.put_bytes(document.data, document.artifact_type) if document.data else empty
@@ -182,8 +163,5 @@ def _manifest(store: Store, subject: Descriptor, document: Document) -> Referrer
     }
     if document.annotations:
         manifest["annotations"] = document.annotations
-    return Referrer(store.put_json(manifest, MANIFEST), document.artifact_type, document.annotations)
-
-
-def _referrer(line: Listed) -> Referrer:
-    return Referrer(Descriptor(line.media_type, line.digest, line.size), line.artifact_type, line.annotations)
+    said = {"artifact_type": document.artifact_type, "annotations": document.annotations}
+    return Listed(**vars(store.put_json(manifest, MANIFEST)), **said)

@@ -20,18 +20,10 @@ from images.ledger import Ledger
 from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
 from images.registry.referrers import attach, attached, latest, read
-from images.registry.releases import (
-    READERS,
-    channels_of,
-    reference_of,
-    release_at,
-    releases_in,
-    remove,
-    revocations_in,
-)
+from images.registry.releases import READERS, channels_of, reference_of, release_at, releases_in, remove, revocations_in
 from images.registry.show import AttachedDocuments, ShownImage, show
 from images.release import lifecycle
-from images.release.history import shown
+from images.release.lifecycle import shown
 from images.release.retention import REMOVE, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement

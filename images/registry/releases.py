@@ -11,7 +11,7 @@ from hardening.foundation.errors import ContentError, MalformedError, nearest
 from images.artifact import Release
 from images.documents import REVOCATION
 from images.registry.answers import NotFoundError
-from images.registry.client import Manifest, RegistryClient, split
+from images.registry.client import RegistryClient, split
 from images.registry.referrers import attached, detach_all, latest
 from images.release import lifecycle
 from images.release.revocations import Ask, Told
@@ -44,9 +44,20 @@ def reference_of(registry: RegistryClient, ref: str, known: Collection[str] = ()
 
 
 def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release:
-    """The release at a reference, its revocation included. Raises NotFoundError, or ContentError for a stranger."""
-    manifest = registry.get(reference)
-    return _release(registry, split(reference)[0], manifest, prefix)
+    """The release at a reference, with a revocation that its registry holds, of the release or of what is inside.
+
+    Raises NotFoundError, ContentError for a stranger, and MalformedError for a revocation that cannot be read.
+    """
+    manifest, repository = registry.get(reference), split(reference)[0]
+    content = manifest.content(registry.settings.platform)
+    release = lifecycle.parse_annotations(
+        manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
+    )
+    for subject in dict.fromkeys((release.digest, release.content)):
+        if said := revocation_of(registry, repository, subject, prefix):
+            at, reason = said
+            return replace(release, revoked_at=at, revoked_reason=reason)
+    return release
 
 
 def releases_in(registry: RegistryClient, name: str, prefix: str) -> tuple[Release, ...]:
@@ -80,26 +91,6 @@ def _release_or_none(registry: RegistryClient, reference: str, prefix: str) -> R
         return release_at(registry, reference, prefix)
     except ContentError:  # removed in this moment, or somebody else's tag
         return None
-
-
-def _release(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release:
-    content = manifest.content(registry.settings.platform)
-    release = lifecycle.parse_annotations(
-        manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
-    )
-    return revoked_in(registry, release, prefix)
-
-
-def revoked_in(registry: RegistryClient, release: Release, prefix: str) -> Release:
-    """The release with a revocation that its registry holds, of the release or of what is inside.
-
-    Raises MalformedError where one is there that cannot be read.
-    """
-    for subject in dict.fromkeys((release.digest, release.content)):
-        if said := revocation_of(registry, release.repository, subject, prefix):
-            at, reason = said
-            return replace(release, revoked_at=at, revoked_reason=reason)
-    return release
 
 
 def revocation_of(registry: RegistryClient, repository: str, subject: str, prefix: str) -> Told | None:

@@ -14,10 +14,10 @@ from images import documents
 from images.artifact import Artifact, Release
 from images.documents import from_bytes
 from images.ledger import ScanRecord
+from images.registry.answers import Listed, loaded
 from images.registry.client import RegistryClient
-from images.registry.referrers import Referrer, attached, latest, read
+from images.registry.referrers import attached, latest, read
 from images.registry.releases import channels_of, reference_of, release_at
-from images.registry.wire import loaded
 from images.release import lifecycle
 from images.release.store import ShownRelease, as_shown
 
@@ -108,7 +108,7 @@ class AttachedDocuments:
         data = self._read(latest(self.of_content, documents.SBOM))
         return loaded(data, "the attached SBOM") if data else {}
 
-    def _read(self, referrer: Referrer | None) -> bytes:
+    def _read(self, referrer: Listed | None) -> bytes:
         return read(self._registry, self._repository, referrer) if referrer else b""
 
 
@@ -137,5 +137,5 @@ def _built(found: AttachedDocuments) -> dict[str, Any]:
     }
 
 
-def _listed(referrers: tuple[Referrer, ...], of: str) -> tuple[Attached, ...]:
-    return tuple(Attached(artifact_type=r.artifact_type, digest=r.descriptor.digest, of=of) for r in referrers)
+def _listed(referrers: tuple[Listed, ...], of: str) -> tuple[Attached, ...]:
+    return tuple(Attached(artifact_type=r.artifact_type, digest=r.digest, of=of) for r in referrers)

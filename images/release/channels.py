@@ -13,7 +13,7 @@ from hardening.findings import Verdict
 from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 from images.artifact import Release
 from images.ledger import Move
-from images.release.history import before, below, chosen_back, refuse_ended, refuse_judged, worse
+from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, worse
 from images.release.revocations import with_children
 from images.release.store import CHANNELS, PREVIOUS, ReleaseStore
 

@@ -15,8 +15,7 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.artifact import Artifact, Release
 from images.build.flow import BuildOutcome, build
 from images.context import Context
-from images.plan.build_plan import Action
-from images.plan.graph import order
+from images.plan.build_plan import Action, order
 from images.release.channels import Gate
 from images.release.lifecycle import near_expiry
 from images.release.publish import release

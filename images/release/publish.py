@@ -22,7 +22,7 @@ from images.ledger import Begun
 from images.model import Definition
 from images.release import lifecycle
 from images.release.channels import point
-from images.release.history import refuse_ended
+from images.release.lifecycle import refuse_ended
 from images.release.store import Publication, ReleaseStore
 from images.scan.judge import Judgement
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from images.scan import debsecan, hadolint, openscap, systemd_analyze, trivy, trivy_config, trivy_disk, trivy_secret
+from images.scan import debsecan, hadolint, openscap, systemd_analyze, trivy
 from images.scan.base import Scanner
 
 SCANNERS: dict[str, Scanner] = {
@@ -11,7 +11,7 @@ SCANNERS: dict[str, Scanner] = {
     "openscap": openscap.SCANNER,
     "systemd-analyze": systemd_analyze.SCANNER,
     "trivy": trivy.SCANNER,
-    "trivy-config": trivy_config.SCANNER,
-    "trivy-disk": trivy_disk.SCANNER,
-    "trivy-secret": trivy_secret.SCANNER,
+    "trivy-config": trivy.CONFIG_SCANNER,
+    "trivy-disk": trivy.DISK_SCANNER,
+    "trivy-secret": trivy.SECRET_SCANNER,
 }

@@ -168,6 +168,15 @@ def report(
     )
 
 
+def finding(
+    scanner: str, kind: FindingKind, rule: str, package: str, word: str, *, installed: str = "", fixed: str = "",
+    title: str = "",
+) -> Finding:  # fmt: skip
+    """What one scanner found; `word` is its own for the severity."""
+    how_bad = severity(word)
+    return Finding(kind, rule, package, installed, fixed, how_bad, ((scanner, how_bad),), title)
+
+
 def severity(text: str) -> Severity:
     """A scanner's own word for severity as ours; UNKNOWN for words that we do not know."""
     word = text.strip().lower()

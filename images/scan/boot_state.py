@@ -22,14 +22,18 @@ def write(tree: Path, target: Path) -> Path:
     """
     (target / "sys").mkdir(parents=True)
     (target / "environ").write_text(root_path(tree / "etc/login.defs"))
-    argv = ["systemd-analyze", f"--root={tree}", "--no-pager", "cat-config", "sysctl.d"]
-    for name, value in parameters(run(argv, env={"LC_ALL": "C"}).stdout).items():
+    for name, value in parameters(_configuration(tree, "sysctl.d")).items():
         file = target / "sys" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{value}\n")
     lines = [f"{folder} {','.join(options) or 'rw'}\n" for folder, options in sorted(mounts(tree).items())]
     (target / "mounted").write_text("".join(lines))
     return target
+
+
+def _configuration(tree: Path, name: str) -> str:
+    """The files of a configuration of the tree as systemd reads them, drop-ins last."""
+    return run(["systemd-analyze", f"--root={tree}", "--no-pager", "cat-config", name], env={"LC_ALL": "C"}).stdout
 
 
 def mounts(tree: Path) -> dict[str, tuple[str, ...]]:
@@ -41,8 +45,7 @@ def mounts(tree: Path) -> dict[str, tuple[str, ...]]:
     if (tree / SYSTEMD).is_file():  # it mounts this before it reads anything; fstab's options come over it
         found[SHARED_MEMORY] = ("nosuid", "nodev")
     for name in _wanted(tree):
-        argv = ["systemd-analyze", f"--root={tree}", "--no-pager", "cat-config", f"{UNIT_FOLDER}/{name}"]
-        said = unit_mount(run(argv, env={"LC_ALL": "C"}).stdout)
+        said = unit_mount(_configuration(tree, f"{UNIT_FOLDER}/{name}"))
         found |= _mount(said.get("Where", ""), said.get("Type", ""), said.get("Options", ""))
     for folder, kind, options in _fstab(tree / "etc/fstab"):
         found.pop(folder, None)  # also where a disk is in its place

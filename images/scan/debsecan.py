@@ -6,7 +6,7 @@ import re
 from itertools import takewhile
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
-from images.scan.base import ScanInputs, Scanner, ScanTarget, report, severity, unevaluated
+from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report, unevaluated
 
 NAME = "debsecan"
 
@@ -46,7 +46,7 @@ def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     if None in found:
         # An answer we do not understand is no evaluation.
         return unevaluated(SCANNER, Outcome.ERROR, f"unknown output: {blocks[found.index(None)].strip()[:80]!r}")
-    findings = [finding for finding in found if finding]
+    findings = [one for one in found if one]
     evaluated = len(installed(inputs.status))
     nothing, expected = "the image's dpkg status lists no package", len(target.packages)
     return report(NAME, SCANNER.kind, findings, evaluated, nothing, feed=inputs.feeds.get(NAME), expected=expected)
@@ -62,18 +62,12 @@ def _finding(block: str) -> Finding | None:
     if not match or not package:
         return None
     notes = match["notes"] or ""
-    urgency = severity(word[1]) if (word := re.search(r"(\w+) urgency", notes)) else severity("")
+    urgency = re.search(r"(\w+) urgency", notes)
     fixes = re.findall(r"^  fixed (?:in unstable|on branch): +\S+ (\S+)", block, re.M)
-    return Finding(
-        kind=FindingKind.VULNERABILITY,
-        id=match["id"],
-        package=package[1],
-        installed=package[2],
-        fixed=_nearest(package[2], fixes) if "fixed" in notes else "",
-        severity=urgency,
-        scanners=((NAME, urgency),),
-        title=lines[0].strip() if lines else "",
-    )
+    return finding(
+        NAME, SCANNER.kind, match["id"], package[1], urgency[1] if urgency else "", installed=package[2],
+        fixed=_nearest(package[2], fixes) if "fixed" in notes else "", title=lines[0].strip() if lines else "",
+    )  # fmt: skip
 
 
 def _nearest(version: str, fixes: list[str]) -> str:

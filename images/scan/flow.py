@@ -25,15 +25,13 @@ from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import feeds
-from images.packages import grammar
+from images.packages import debian
 from images.scan import SCANNERS, boot_state, openscap, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
-from images.scan.denied import refuse_denied
-from images.scan.sandbox import read_answer, run_confined
+from images.scan.sandbox import read_answer, refuse_denied, run_confined
 
 SBOM = "sbom"
-__all__ = ["ScanResult", "ScanTarget", "at_best", "scan", "suite_of", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -230,7 +228,7 @@ def suite_of(tree: Path) -> str:
         for line in _text(tree, place).splitlines():
             if line.startswith("VERSION_CODENAME="):
                 found = line.partition("=")[2].strip().strip("\"'")
-                return grammar.suite(found, place) if found else ""
+                return debian.suite(found, place) if found else ""
     return ""
 
 
@@ -283,9 +281,5 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @cache
 def _own_code() -> str:
-    modules = [
-        *Path(__file__).parent.glob("*.py"),
-        *Path(__file__).parent.glob("*.sh"),
-        Path(findings.__file__),
-    ]
+    modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), Path(findings.__file__)]
     return digest(b"".join(path.read_bytes() for path in sorted(modules)))

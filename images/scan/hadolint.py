@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.findings import FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import ScanInputs, Scanner, ScanTarget, report, severity
+from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
 
 NAME = "hadolint"
 
@@ -38,19 +38,14 @@ def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
         lines.setdefault(key, []).append(item["line"])
         titles.setdefault(key, item["message"])
     findings = [
-        Finding(
-            kind=FindingKind.MISCONFIGURATION,
-            id=code,
-            package="Dockerfile",
-            installed=f"line {', '.join(map(str, sorted(lines[code, level])))}",
-            fixed="",
-            severity=severity(level),
-            scanners=((NAME, severity(level)),),
-            title=titles[code, level],
-        )
-        for code, level in lines
+        finding(NAME, SCANNER.kind, code, "Dockerfile", level, installed=_named(at), title=titles[code, level])
+        for (code, level), at in lines.items()
     ]
     return report(NAME, SCANNER.kind, findings, 1 if target.dockerfile else 0, "there is no Dockerfile")
+
+
+def _named(lines: list[int]) -> str:
+    return f"line {', '.join(map(str, sorted(lines)))}"
 
 
 SCANNER = Scanner(

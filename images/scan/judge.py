@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hardening.catalog import load_policy, load_waivers
+from hardening.evaluation import counts, judges
 from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
@@ -17,7 +18,6 @@ from hardening.gate import GateError, judge_image
 from hardening.model import Kind
 from hardening.policy import Policy
 from hardening.render import Overlay
-from hardening.scanner_quorum import counts, judges
 from images.artifact import Artifact
 from images.boot import Level
 from images.build.workspace import workspace
@@ -27,7 +27,8 @@ from images.ledger.artifacts import ScanRecord
 from images.machine import trees
 from images.machine.trees import private_mounts
 from images.plan.planner import Planner
-from images.scan.flow import ScanResult, ScanTarget, at_best, scan, unchanged
+from images.scan.base import ScanTarget
+from images.scan.flow import ScanResult, at_best, scan, unchanged
 from images.scan.verify import enforced_by, verify, without_result
 
 

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hardening.benchmark import JUDGE
+from hardening.evaluation import JUDGE
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import ScanInputs, Scanner, ScanTarget, report, severity
+from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
 
 NAME = JUDGE
 STREAMS = {"bookworm": "ssg-debian12-ds.xml", "trixie": "ssg-debian13-ds.xml"}  # content by suite
@@ -92,17 +92,7 @@ def _undecided(rules: list[str]) -> str:
 
 
 def _finding(rule: str, title: str, word: str) -> Finding:
-    how_bad = severity(word)
-    return Finding(
-        kind=FindingKind.MISCONFIGURATION,
-        id=rule.removeprefix(RULE),
-        package="benchmark",
-        installed="",
-        fixed="",
-        severity=how_bad,
-        scanners=((NAME, how_bad),),
-        title=" ".join(title.split()),
-    )
+    return finding(NAME, SCANNER.kind, rule.removeprefix(RULE), "benchmark", word, title=" ".join(title.split()))
 
 
 SCANNER = Scanner(

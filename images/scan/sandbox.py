@@ -2,15 +2,21 @@
 
 A scanner is a stranger's program that reads what a stranger wrote, as root. It gets namespaces of its own (mounts,
 processes, network) and sees only itself and what it scans, read-only (`confined.py`); nothing of our environment.
+`DENIED` is the one list of versions that are refused, whatever they find, each with its reason and date.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
+import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cache
 from pathlib import Path
 
 from hardening.foundation.errors import LateError, OutsideError
@@ -81,3 +87,56 @@ def _apart() -> tuple[str, ...]:
 def _program(name: str) -> list[Path]:
     """Where the program lies, and the Python that it, or what runs it, may be written for."""
     return [Path(name), Path(sys.prefix), Path(sys.base_prefix), HERE]
+
+
+@dataclass(frozen=True)
+class Denied:
+    """Versions of one program that are not run, why, and since when that is known."""
+
+    program: str
+    versions: tuple[str, ...]
+    reason: str
+    since: date
+
+
+DENIED = (
+    Denied(
+        "trivy",
+        ("0.69.4", "0.69.5", "0.69.6"),
+        "published by whoever took over its release pipeline; it steals credentials (CVE-2026-33634)",
+        date(2026, 3, 19),
+    ),
+)
+_asking = threading.Lock()
+
+
+def refuse_denied(program: Path) -> None:
+    """Raises OutsideError where `program` is of a version that is denied, or does not tell its version."""
+    if any(denied.program == program.name for denied in DENIED):
+        status = program.stat()
+        version = _version(program, status.st_size, status.st_mtime_ns)
+        if reason := why_denied(program.name, version):
+            raise OutsideError(f"{program} is refused: {reason}", hint="install another version")
+
+
+def why_denied(program: str, version: str) -> str:
+    """Why that version of `program` is not run; empty where it may be. Pure."""
+    if not version:
+        return "it does not tell its version, and some versions are denied (images/scan/denied.py)"
+    denied = next((one for one in DENIED if one.program == program and version in one.versions), None)
+    return f"version {version} was {denied.reason}; denied since {denied.since}" if denied else ""
+
+
+def _version(program: Path, size: int, modified: int) -> str:
+    with _asking:  # several scanners may be the same program, and begin at the same moment
+        return _told(program, size, modified)
+
+
+@cache
+def _told(program: Path, _size: int, _modified: int) -> str:
+    """The version that `program` tells, asked once for each file. It is a stranger's, so it is shut in for that too."""
+    with tempfile.TemporaryDirectory(prefix="goldsmith-version-") as folder:
+        (work := Path(folder) / "work").mkdir()
+        said = run_confined([str(program), "--version"], reads=(), work=work, timeout=60)
+    found = re.search(r"\d+\.\d+\.\d+", said)
+    return found[0].strip() if found else ""

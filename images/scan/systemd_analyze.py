@@ -9,7 +9,7 @@ import re
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind, Severity
-from images.scan.base import ScanInputs, Scanner, ScanTarget, report
+from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
 
 NAME = "systemd-analyze"
 EXPOSED = {"DANGEROUS": Severity.HIGH, "UNSAFE": Severity.MEDIUM, "EXPOSED": Severity.LOW}  # systemd's words, from 7.0
@@ -36,15 +36,9 @@ def parse(stdout: str, _target: ScanTarget, inputs: ScanInputs) -> ScanReport:
 
 
 def _finding(unit: str, number: str, word: str) -> Finding:
-    return Finding(
-        kind=FindingKind.MISCONFIGURATION,
-        id=f"exposure-{unit}",
-        package=unit,
-        installed=f"{number} of 10",
-        fixed="",
-        severity=EXPOSED[word],
-        scanners=((NAME, EXPOSED[word]),),
-        title=f"exposure {number} of 10 ({word}): the service may do more than it needs to",
+    title = f"exposure {number} of 10 ({word}): the service may do more than it needs to"
+    return finding(
+        NAME, SCANNER.kind, f"exposure-{unit}", unit, EXPOSED[word], installed=f"{number} of 10", title=title
     )
 
 

@@ -1,17 +1,34 @@
-"""trivy, vulnerabilities: over a container's own layers or a machine's tree, with the database of `feeds.trivy`."""
+"""trivy, over the artifact itself, with the database of `feeds.trivy`: four scanners of one program.
+
+- `trivy`: vulnerabilities of a container's own layers or a machine's tree.
+- `trivy-disk`: vulnerabilities of a machine's raw disk, its partitions and file systems: that is what ships. It reads
+  raw disks only, not qcow2, and of a GPT only partitions with certain names (`Linux`, `primary`, `0` to `3`): of others
+  it says nothing and ends with status 0. So the packages that it lists are the only proof that it looked. Source:
+  `requiredDiskName` in trivy's pkg/fanal/walker/vm.go.
+- `trivy-secret`: secrets in a machine's tree, or in every layer of a container, so that what a later one deleted is
+  found too.
+- `trivy-config`: misconfigurations of the image's own configuration, written down as the Dockerfile it amounts to.
+  Trivy's own mode for image configurations answers nothing, with status 0, for images without a Dockerfile's history;
+  and a rendered Dockerfile does not show what it inherits. The configuration is what runs.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import ScanInputs, Scanner, ScanTarget, report, severity
+from images.build.config import require_lines
+from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
 
-NAME = "trivy"
-
+NAME, DISK, SECRET, CONFIG = "trivy", "trivy-disk", "trivy-secret", "trivy-config"
+NO_LAYER = "it opened no layer of the image"
+NO_HEALTHCHECK = "DS-0026"  # https://avd.aquasec.com/misconfig/ds-0026
 
 # Whatever could keep a finding out of the answer has its value here: no file of the host's and no default decides it.
 EVERYTHING = (
@@ -41,20 +58,62 @@ QUIET = (
 )  # no download, nothing kept between runs
 
 
-def base_command(target: ScanTarget, cache: Path, scanners: str) -> list[str]:
-    """What every run of trivy over an image shares; a machine is read as a tree, since it has no layers."""
+def _over_image(target: ScanTarget, cache: Path, scanners: str) -> list[str]:
+    """The argv over an image; a machine is read as a tree, since it has no layers."""
     over = ["image", f"--input={target.layout}"] if target.kind is Kind.CONTAINER else ["rootfs", str(target.tree)]
     return ["trivy", *over, f"--scanners={scanners}", f"--cache-dir={cache}", *QUIET, "--skip-check-update"]
 
 
 def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
     """The argv; `--list-all-pkgs` because the packages it saw prove that it looked at anything."""
-    return [*base_command(target, inputs.feeds[NAME].directory, "vuln"), "--list-all-pkgs"]
+    return [*_over_image(target, inputs.feeds[NAME].directory, "vuln"), "--list-all-pkgs"]
+
+
+def disk_command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """The argv over the raw disk."""
+    cache = inputs.feeds[NAME].directory
+    return ["trivy", "vm", str(target.disk), "--scanners=vuln", f"--cache-dir={cache}", *QUIET, "--list-all-pkgs"]
+
+
+def secret_command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """The argv: files of the layers and the image's configuration; of a machine, files of the tree."""
+    more = "--list-all-pkgs" if target.kind is Kind.MACHINE else "--image-config-scanners=secret"
+    return [*_over_image(target, inputs.work / SECRET, "secret"), "--secret-config=", more]
+
+
+def config_command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
+    """The argv over the Dockerfile in the work directory."""
+    cache = f"--cache-dir={inputs.work / CONFIG}"
+    return ["trivy", "config", cache, *EVERYTHING, "--skip-check-update", str(inputs.work / "Dockerfile")]
 
 
 def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
     """Why trivy cannot evaluate vulnerabilities; empty when it can."""
     return inputs.missing.get(NAME, "") if NAME not in inputs.feeds else ""
+
+
+def dockerfile(image_config: Mapping[str, Any]) -> str:
+    """The Dockerfile that an OCI image configuration amounts to; no value can break out of its line.
+
+    Raises OutsideError where one tries to.
+    """
+    require_lines(image_config, "the image")
+    config = image_config.get("config") or {}
+    lines = ["FROM scratch"]
+    for entry in config.get("Env") or []:
+        key, _, value = entry.partition("=")
+        lines.append(f"ENV {key}={json.dumps(value)}")
+    lines += [f"EXPOSE {json.dumps(port)[1:-1]}" for port in sorted(config.get("ExposedPorts") or {})]
+    for word, key in (("WORKDIR", "WorkingDir"), ("USER", "User")):
+        if config.get(key):
+            lines.append(f"{word} {json.dumps(config[key])[1:-1]}")
+    test = (config.get("Healthcheck") or {}).get("Test") or []
+    if test[:1] in (["CMD"], ["CMD-SHELL"]):
+        lines.append(f"HEALTHCHECK CMD {json.dumps(test[1:])}")
+    for word in ("Entrypoint", "Cmd"):
+        if config.get(word):
+            lines.append(f"{word.upper()} {json.dumps(config[word])}")
+    return "\n".join(lines) + "\n"
 
 
 def results(stdout: str) -> tuple[list[dict[str, Any]], str]:
@@ -65,44 +124,83 @@ def results(stdout: str) -> tuple[list[dict[str, Any]], str]:
     return document.get("Results") or [], document.get("Trivy", {}).get("Version", "")
 
 
-def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
+def parse(name: str, stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by binary package; evaluated is the number of operating-system packages it lists."""
-    return vulnerabilities(NAME, stdout, target, inputs)
-
-
-def vulnerabilities(name: str, stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
-    """The report, under `name`, of a run of trivy that lists packages and their vulnerabilities."""
     found, version = results(stdout)
-    findings = [_finding(name, item) for result in found for item in result.get("Vulnerabilities") or []]
+    nothing = "it recognised no operating-system package in the image"
     return report(
-        name,
-        FindingKind.VULNERABILITY,
-        findings,
-        packages_seen(found),
-        "it recognised no operating-system package in the image",
-        feed=inputs.feeds.get(NAME),
-        expected=len(target.packages),
-        version=version,
-    )
+        name, FindingKind.VULNERABILITY, _every(found, "Vulnerabilities", partial(_vulnerability, name)),
+        _packages_seen(found), nothing, feed=inputs.feeds.get(NAME), expected=len(target.packages), version=version,
+    )  # fmt: skip
 
 
-def packages_seen(found: list[dict[str, Any]]) -> int:
+def parse_secrets(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
+    """Findings by file. Evaluated are the layers that the report proves it opened; of a machine, the packages."""
+    found, version = results(stdout)
+    if target.kind is Kind.MACHINE:
+        seen, nothing, expected = _packages_seen(found), "it recognised nothing in the tree", len(target.packages)
+    else:
+        seen, nothing, expected = len(json.loads(stdout).get("Metadata", {}).get("DiffIDs") or []), NO_LAYER, 0
+    secrets = _every(found, "Secrets", _secret)
+    return report(SECRET, FindingKind.SECRET, secrets, seen, nothing, expected=expected, version=version)
+
+
+def parse_config(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
+    """Findings by rule; evaluated is the number of rules that trivy says it judged by.
+
+    That there is no health check is no finding where the definition says why: the control `healthcheck` judges that.
+    """
+    found, version = results(stdout)
+    config = [result for result in found if result.get("Class") == "config"]
+    judged = sum(sum(result.get("MisconfSummary", {}).values()) for result in config)
+    broken = _every(config, "Misconfigurations", _misconfiguration)
+    findings = [one for one in broken if not (one.id == NO_HEALTHCHECK and target.no_healthcheck_because)]
+    nothing = "it applied no rule to the image"
+    return report(CONFIG, FindingKind.MISCONFIGURATION, findings, judged, nothing, version=version)
+
+
+def _packages_seen(found: list[dict[str, Any]]) -> int:
     """How many operating-system packages the results list: the proof that trivy looked at a filesystem."""
     return sum(len(result.get("Packages") or []) for result in found if result.get("Class") == "os-pkgs")
 
 
-def _finding(name: str, item: dict[str, Any]) -> Finding:
-    how_bad = severity(item.get("Severity", ""))
-    return Finding(
-        kind=FindingKind.VULNERABILITY,
-        id=item["VulnerabilityID"],
-        package=item["PkgName"],
-        installed=item["InstalledVersion"],
-        fixed=item.get("FixedVersion", ""),
-        severity=how_bad,
-        scanners=((name, how_bad),),
-        title=item.get("Title", ""),
-    )
+Item = dict[str, Any]
 
 
-SCANNER = Scanner(NAME, FindingKind.VULNERABILITY, "trivy", command, parse, lacks=lacks)
+def _every(found: list[Item], key: str, as_finding: Callable[[Item, Item], Finding]) -> list[Finding]:
+    """All items that the results list under `key`, each with the result that it stands in."""
+    return [as_finding(result, item) for result in found for item in result.get(key) or []]
+
+
+def _vulnerability(name: str, _result: Item, item: Item) -> Finding:
+    return finding(
+        name, FindingKind.VULNERABILITY, item["VulnerabilityID"], item["PkgName"], item.get("Severity", ""),
+        installed=item["InstalledVersion"], fixed=item.get("FixedVersion", ""), title=item.get("Title", ""),
+    )  # fmt: skip
+
+
+def _secret(result: Item, item: Item) -> Finding:
+    return finding(
+        SECRET, FindingKind.SECRET, item["RuleID"],
+        "/" + re.sub(r"^.*\.tar:", "", result.get("Target", "")).lstrip("/"), item.get("Severity", ""),
+        installed=f"line {item['StartLine']}" if item.get("StartLine") else "", title=item.get("Title", ""),
+    )  # fmt: skip
+
+
+def _misconfiguration(_result: Item, item: Item) -> Finding:
+    return finding(
+        CONFIG, FindingKind.MISCONFIGURATION, item["ID"], "image configuration", item.get("Severity", ""),
+        fixed=item.get("Resolution", ""), title=item.get("Title", ""),
+    )  # fmt: skip
+
+
+SCANNER = Scanner(NAME, FindingKind.VULNERABILITY, "trivy", command, partial(parse, NAME), lacks=lacks)
+DISK_SCANNER = Scanner(
+    DISK, FindingKind.VULNERABILITY, "trivy", disk_command, partial(parse, DISK), kinds=(Kind.MACHINE,), feed=NAME,
+    lacks=lambda target, inputs: lacks(target, inputs) or ("" if target.disk else "the raw disk is not there"),
+)  # fmt: skip
+SECRET_SCANNER = Scanner(SECRET, FindingKind.SECRET, "trivy", secret_command, parse_secrets)
+CONFIG_SCANNER = Scanner(
+    CONFIG, FindingKind.MISCONFIGURATION, "trivy", config_command, parse_config, kinds=(Kind.CONTAINER,),
+    files=lambda _target, inputs: {"Dockerfile": dockerfile(inputs.image)},
+)  # fmt: skip

@@ -68,34 +68,19 @@ def verify(
     """Run the image, then every check of the overlay over its `tree`; one result for each control.
 
     A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
-    `twice`: it is booted a second time; the default for all levels but QUICK.
+    `twice`: it is booted a second time; the default for all levels but QUICK. Its console goes to `console_log`.
     """
     if definition.is_machine:
-        log = console_log(store, definition.name)
+        static = run_checks(overlay, tree, ImageFacts(config=config))
+        (room := work / "boot").mkdir()
         disk = store.disk(config["disk"]["linear"])
-        told = verify_machine(
-            overlay, tree=tree, config=config, disk=disk, work=work, log=log, level=level, twice=twice
-        )
-        return every(told, overlay)
+        report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
+        log = console_log(store, definition.name)
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(report.console)
+        return every(merge_live(static, report.results), overlay)
     run = run_hardened(definition, digest, store, work, docker_host) if definition.smoke else None
     return every(run_checks(overlay, tree, facts_of(definition, config, run)), overlay)
-
-
-def verify_machine(
-    overlay: Overlay, *, tree: Path, config: dict[str, Any], disk: Path, work: Path, log: Path,
-    level: Level, twice: bool | None = None,
-) -> tuple[CheckResult, ...]:  # fmt: skip
-    """Every check over the tree, those of the running machine in the booted disk, and what the boot itself showed.
-
-    What the machine said on its console goes to `log`.
-    """
-    static = run_checks(overlay, tree, ImageFacts(config=config))
-    room = work / "boot"
-    room.mkdir()
-    report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
-    log.parent.mkdir(exist_ok=True)
-    log.write_text(report.console)
-    return merge_live(static, report.results)
 
 
 def console_log(store: Store, name: str) -> Path:

@@ -37,11 +37,7 @@ def room_on(directory: Path) -> Iterator[None]:
 
 
 def _full(directory: Path, evidence: str) -> OutsideError:
-    return OutsideError(
-        f"the disk that holds {directory} is full",
-        evidence=evidence,
-        hint=ROOM_HINT,
-    )
+    return OutsideError(f"the disk that holds {directory} is full", evidence=evidence, hint=ROOM_HINT)
 
 
 def require_free(directory: Path, size_bytes: int, what: str) -> None:

@@ -9,18 +9,12 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, cast
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import (
-    CHUNK,
-    LAYER_WINDOW,
-    SMALL_FILE,
-    Counted,
-    read_all,
-)
+from hardening.foundation.limits import CHUNK, LAYER_WINDOW, SMALL_FILE, Counted, read_all
 from images.store.tars import ATTRIBUTE, Allowance, Tar, Within, ratio
 
 # Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
@@ -69,12 +63,14 @@ def write(entries: Iterable[Entry], file: IO[bytes], epoch: int) -> tuple[str, s
             for info, opened in entries:
                 info.mtime = min(int(info.mtime), epoch)
                 info.uname = info.gname = ""
-                if opened is None:
-                    tar.addfile(info)
-                else:
-                    with opened() as content:
-                        tar.addfile(info, content)
+                add_entry(tar, info, opened)
     return compressed.digest, plain.digest
+
+
+def add_entry(tar: tarfile.TarFile, info: tarfile.TarInfo, opened: Callable[[], IO[bytes]] | None) -> None:
+    """Add an entry with its content, if it has any, to a tar that is being written."""
+    with opened() if opened else nullcontext() as content:
+        tar.addfile(info, content)
 
 
 def tree_entries(tree: Path) -> Iterator[Entry]:

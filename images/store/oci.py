@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from hardening.foundation import hashing
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import canonical, hex_of
 from hardening.foundation.limits import IMAGE_LAYERS, JSON_BYTES, parse_json, read_all
@@ -57,7 +58,7 @@ class Store:
         """Keep `data`."""
         with self.incoming() as file:
             file.write(data)
-            return self.keep(file, "sha256:" + hashlib.sha256(data).hexdigest(), media_type)
+            return self.keep(file, hashing.digest(data), media_type)
 
     def put_file(self, source: Path, media_type: str) -> Descriptor:
         """Keep a copy of the file `source`."""
@@ -124,11 +125,11 @@ class Store:
 
     def disk(self, linear: str) -> Path:
         """Where the raw disk with the linear digest `linear` lies, or would."""
-        return self.place(DISKS, disk_name(linear))
+        return self.place(DISKS, f"{hex_of(linear)}.raw")
 
     def own_disk(self, linear: str) -> Path:
         """Where this very store keeps that disk."""
-        return self.own_place(DISKS, disk_name(linear))
+        return self.own_place(DISKS, f"{hex_of(linear)}.raw")
 
     def disk_of(self, digest: str) -> Path | None:
         """Where the disk of the machine image `digest` lies, or would; None for a container."""
@@ -204,10 +205,7 @@ class Store:
             }
             if annotations:
                 entry["annotations"] = annotations
-            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
-            (directory / "index.json").write_bytes(canonical(index))
-            (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
-        return directory
+            return as_layout(directory, [entry])
 
     @image_modes()
     def unpack(self, digest: str, directory: Path) -> Path:
@@ -225,9 +223,12 @@ class Store:
         return directory
 
 
-def disk_name(linear: str) -> str:
-    """The file name of the raw disk with the linear digest `linear`."""
-    return f"{hex_of(linear)}.raw"
+def as_layout(directory: Path, entries: Sequence[dict[str, Any]]) -> Path:
+    """Make `directory`, which holds blobs, an OCI layout of these `entries`."""
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    (directory / "index.json").write_bytes(canonical(index))
+    (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
+    return directory
 
 
 def as_json(descriptor: Descriptor) -> dict[str, Any]:

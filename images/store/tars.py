@@ -219,9 +219,9 @@ class Tar(tarfile.TarFile):
 
 
 @contextmanager
-def members(stream: IO[bytes], what: str, packed_size: int, allowance: Allowance | None = None) -> Iterator[Tar]:
+def members(stream: IO[bytes], what: str, packed_size: int) -> Iterator[Tar]:
     """The members of an uncompressed tar stream, whose packed form has `packed_size` bytes, one after the other."""
-    allowance = allowance or Allowance(what)
+    allowance = Allowance(what)
     counted = Counted(stream, ratio(packed_size, what), allowance.bytes)
     with Tar.open(fileobj=counted, mode="r|", bufsize=CHUNK, what=what, allowance=allowance) as tar:  # type: ignore[call-overload]
         yield tar

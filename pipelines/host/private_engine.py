@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation.console import say
-from hardening.foundation.environment import ENGINE, NETWORK
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import only_one
-from hardening.foundation.process import run, which
+from hardening.foundation.process import ENGINE, NETWORK, run, which
 from hardening.foundation.settings import Settings
 from pipelines.host.daemon import Daemon
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hardening.foundation.console import say
-from hardening.foundation.environment import ENGINE, NETWORK
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import Completed, run, which
+from hardening.foundation.process import ENGINE, NETWORK, Completed, run, which
 from hardening.foundation.settings import Settings
 from pipelines.host.private_engine import PrivateEngine
 

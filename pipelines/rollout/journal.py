@@ -12,7 +12,7 @@ from hardening.foundation.errors import RefusedError
 from pipelines.rollout.state import MemberState, RolloutState
 
 if TYPE_CHECKING:
-    from images.ledger.leases import Holder, Lease
+    from images.ledger.fleets import Holder, Lease
 
 
 class DesiredState(StrEnum):

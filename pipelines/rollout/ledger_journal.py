@@ -12,7 +12,7 @@ from hardening.foundation.console import say
 from hardening.foundation.retrying import retrying
 from images.documents import to_json
 from images.ledger import Ledger
-from images.ledger.leases import Lease
+from images.ledger.fleets import Lease
 from pipelines.durable.port import FencedError
 from pipelines.rollout.journal import LEASE, DesiredState, Event, OperatorCommands
 from pipelines.rollout.notify import Message

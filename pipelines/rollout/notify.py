@@ -10,9 +10,8 @@ from datetime import UTC, datetime, timedelta
 import requests
 
 from hardening.foundation.console import say
-from hardening.foundation.environment import NETWORK
 from hardening.foundation.errors import GoldsmithError, OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import NETWORK, run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from pipelines.rollout.journal import Event

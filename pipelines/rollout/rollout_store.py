@@ -9,8 +9,8 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
 from images.ledger import ApprovedPlanRow, AuditLine, Rollout
-from images.ledger.leases import CommandRow as Given
-from images.ledger.leases import Lease
+from images.ledger.fleets import CommandRow as Given
+from images.ledger.fleets import Lease
 from pipelines.fleet.catalog import load_fleet
 from pipelines.rollout.ledger_journal import FINAL, Command, orders
 from pipelines.rollout.orders import Order, ordered

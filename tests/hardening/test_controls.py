@@ -16,18 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from hardening.benchmark import explanation
 from hardening.catalog import load_cases, load_policy, load_profile, load_profiles
-from hardening.check import broken, judge, run_checks
-from hardening.findings import CheckResult, ImageFacts, Outcome
+from hardening.check import broken, run_checks
+from hardening.evaluation import explanation
+from hardening.findings import CheckResult, ImageFacts, Outcome, outcome_of
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import Completed, run
+from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Cases, Kind, Proof
 from hardening.overlay import apply_to, materialise
 from hardening.render import Check
 from images.scan import SCANNERS
-from images.scan.flow import ScanTarget, scan
+from images.scan.base import ScanTarget
+from images.scan.flow import scan
 from images.scan.verify import refusals
 from tests.support.trees import CONTROLS, PROFILES, Trees, overlay_of
 
@@ -61,10 +62,11 @@ def facts_of(proof: Proof) -> ImageFacts:
     return replace(GOOD, **changes)
 
 
-def run_inside(check: Check, tree: Path) -> Completed:
+def run_inside(check: Check, tree: Path) -> tuple[Outcome, str]:
     """The check with the tree as its root and `LIVE=1`."""
     env = {**check.env, "ROOT": "/", "LIVE": "1", "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    return run(["chroot", str(tree), "sh", "-c", check.text, check.control], env=env, ok=range(256))
+    done = run(["chroot", str(tree), "sh", "-c", check.text, check.control], env=env, ok=range(256))
+    return outcome_of(done.status, done.stdout, done.stderr)
 
 
 def first_boot(tree: Path) -> None:
@@ -153,11 +155,11 @@ def test_a_control_is_red_where_what_runs_is_broken(trees: Trees, copies: Copies
     first_boot(tree)
     [check] = overlay_of(profile, only=control, params=proof.params).checks
 
-    outcome, evidence = judge(run_inside(check, tree))
+    outcome, evidence = run_inside(check, tree)
     assert outcome is Outcome.PASS, evidence
 
     run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
-    outcome, evidence = judge(run_inside(check, tree))
+    outcome, evidence = run_inside(check, tree)
     assert outcome is Outcome.FAIL, evidence
     assert proof.evidence in evidence
 

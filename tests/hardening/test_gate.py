@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hardening.catalog import load_policy
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
 from hardening.foundation.settings import ROOT
-from hardening.gate import RunningFacts, explain, judge_image, judge_member
+from hardening.gate import explain, judge_image
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
-from hardening.running import under
+from hardening.running import RunningFacts, judge_member, under
 from images.ledger import Ledger
 from images.scan.judge import _dated
 

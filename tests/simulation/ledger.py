@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from images.ledger.leases import Holder, Lease
+from images.ledger.fleets import Holder, Lease
 from pipelines.durable.port import FencedError
 from pipelines.rollout.journal import DesiredState, Event, Journal, OperatorCommands
 from pipelines.rollout.state import MemberState, RolloutState

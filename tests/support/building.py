@@ -14,7 +14,7 @@ from images.model import Bootstrap, Definition
 from images.packages.index import PackageIndex
 from images.store.oci import Store
 
-NOTHING = Overlay((), (), (), "sha256:0")
+NOTHING = Overlay((), (), ())
 
 
 def definition(text: str, name: str = "example", **more: Any) -> Definition:

@@ -9,7 +9,7 @@ from typing import Any
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
 from images.boot.guest import Errand, parse
-from images.boot.model import Boot
+from images.boot.observations import Boot
 
 FIRST = "boot 1\nmachine-id aa\n/etc/ssh/ssh_host_ed25519_key.pub f1\n"
 AGAIN = FIRST.replace("boot 1", "boot 2")
@@ -29,7 +29,7 @@ def check(control: str, text: str, **env: str) -> Check:
 
 def overlay(*checks: Check) -> Overlay:
     """An overlay that only checks."""
-    return Overlay((), (), checks, "sha256:0")
+    return Overlay((), (), checks)
 
 
 def line(name: str, stdout: str, status: int = 0, stderr: str = "") -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from hardening.model import Kind
 from images.artifact import Package
 from images.machine import disk, filesystem
-from images.scan.flow import ScanTarget
+from images.scan.base import ScanTarget
 
 SAMPLES = Path(__file__).parent / "samples"
 OPENSSL = ("openssl", "libssl3t64", "openssl-provider-legacy")

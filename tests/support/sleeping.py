@@ -33,7 +33,7 @@ FLEET = fleet(bake_time="0s", min_healthy_time="1s", settle="0s", drain="0s")
 NAMES = ("web-1", "web-2")
 ROLLOUT = "r1"
 CLOCKED = (
-    "images.ledger.leases",
+    "images.ledger.fleets",
     *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "rollout_store")),
 )
 

@@ -17,10 +17,9 @@ from hardening.findings import CheckResult, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
-from images.boot import observations, qemu, unified, vm
+from images.boot import observations, qemu, vm
 from images.boot.guest import SMBIOS_LIMIT, Credentials, Errand, credentials, live, parse, plain, script, tail
-from images.boot.model import WORST_FIRST, Boot, Level, limits, merge_live
-from images.boot.observations import judge_sockets
+from images.boot.observations import WORST_FIRST, Boot, Level, judge_sockets, limits, merge_live
 from tests.support.machines import AGAIN, FIRST, GOOD, OTHER, booted, check, line, report, silent
 
 GUEST = (ROOT / "images/boot/guest.sh").read_text()
@@ -127,34 +126,34 @@ def test_a_comma_in_a_path_is_no_end_of_it() -> None:
 def test_the_shipped_command_line_is_kept_but_for_what_no_initrd_resolves() -> None:
     """Root by the partition's id; a panic ends the machine at once."""
     shipped = "root=LABEL=root rw console=ttyS0 panic=30 lsm=apparmor\0\0"
-    assert unified.command_line(shipped, "1-2", initrd=False) == (
+    assert qemu.command_line(shipped, "1-2", initrd=False) == (
         "root=PARTUUID=1-2 rw console=ttyS0 lsm=apparmor panic=1"
     )
-    assert unified.command_line(shipped, "1-2", initrd=True).startswith("root=LABEL=root rw")
+    assert qemu.command_line(shipped, "1-2", initrd=True).startswith("root=LABEL=root rw")
 
 
 def test_partitions_are_found_by_their_types() -> None:
     """Whatever their order; a disk without one of them is refused."""
     parts = [
-        {"node": "d2", "start": 4096, "uuid": "R", "type": unified.ROOT_TYPE},
-        {"node": "d1", "start": 2048, "uuid": "E", "type": unified.ESP_TYPE.lower()},
+        {"node": "d2", "start": 4096, "uuid": "R", "type": qemu.ROOT_TYPE},
+        {"node": "d1", "start": 2048, "uuid": "E", "type": qemu.ESP_TYPE.lower()},
     ]
     table = {"partitiontable": {"sectorsize": 512, "partitions": parts}}
-    assert unified.partitions(json.dumps(table)) == unified.Partitions(2048 * 512, "R")
+    assert qemu.partitions(json.dumps(table)) == qemu.Partitions(2048 * 512, "R")
     for lone in parts:
         with pytest.raises(OutsideError, match="has no EFI partition, or no root"):
-            unified.partitions(json.dumps({"partitiontable": {"partitions": [lone]}}))
+            qemu.partitions(json.dumps({"partitiontable": {"partitions": [lone]}}))
 
 
 @pytest.mark.needs(str(STUB))
 def test_sections_of_a_real_kernel_stub_are_found() -> None:
     """systemd's own stub, whose section .sdmagic holds words that are known; anything else is no PE image."""
     data = STUB.read_bytes()
-    offset, size = unified.sections(data[: unified.HEADERS_BYTES])[".sdmagic"]
+    offset, size = qemu.sections(data[: qemu.HEADERS_BYTES])[".sdmagic"]
     assert data[offset : offset + size].startswith(b"#### LoaderInfo: systemd-stub")
-    for broken in (b"", b"MZ", b"MZ" + data[4:100], b"\0" + data[1 : unified.HEADERS_BYTES]):
+    for broken in (b"", b"MZ", b"MZ" + data[4:100], b"\0" + data[1 : qemu.HEADERS_BYTES]):
         with pytest.raises(OutsideError, match="no PE image"):
-            unified.sections(broken)
+            qemu.sections(broken)
 
 
 # What comes back

@@ -17,7 +17,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from images.boot import Level, boot, flow, qemu, vm
 from images.boot.guest import Credentials, Errand, credentials
-from images.boot.model import BootLimits, BootReport
+from images.boot.observations import BootLimits, BootReport
 from tests.images.boot.test_boot import evidence, outcomes
 from tests.images.build.test_machine_build import NEEDS, content_of
 from tests.support.loop import Goldsmith, processes, until
@@ -196,7 +196,7 @@ def test_a_machine_dies_with_whoever_is_killed(blank: Path, tmp_path: Path) -> N
         "import sys; from pathlib import Path; from hardening.render import Overlay;"
         "from images.boot import boot, Level;"
         "disk, work = map(Path, sys.argv[1:]);"
-        "boot(disk, Overlay((), (), (), ''), level=Level.RELEASE, listens=(), work=work)"
+        "boot(disk, Overlay((), (), ()), level=Level.RELEASE, listens=(), work=work)"
     )
     running = subprocess.Popen([sys.executable, "-c", program, blank, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL)
     until(lambda: processes("qemu-system", str(tmp_path)), "its start")

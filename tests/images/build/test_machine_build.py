@@ -29,7 +29,8 @@ from images.machine.trees import private_mounts
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
 from images.scan import SCANNERS
-from images.scan.flow import ScanTarget, scan
+from images.scan.base import ScanTarget
+from images.scan.flow import scan
 from images.scan.verify import verify
 from pipelines.cli.export import export_image
 from tests.images.build.test_build_flow import TOMORROW

@@ -21,7 +21,7 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import Limit
 from hardening.foundation.settings import ROOT, Settings, load_settings
 from images import feeds
-from images.feeds import debsecan_format, download, facts, trivy_db
+from images.feeds import debsecan_format, download, facts
 from images.feeds.facts import Facts
 from images.scan.flow import known_exploited
 from tests.support import hostile as h
@@ -129,14 +129,14 @@ def test_a_database_of_trivy_that_shrinks_does_not_replace_the_good_one(tmp_path
         fresh.mkdir(parents=True)
         (fresh / "trivy.db").write_bytes(bytes(size))
 
-    monkeypatch.setattr(trivy_db.process, "run", downloads)
-    monkeypatch.setattr(trivy_db, "refuse_denied", lambda _: None)
+    monkeypatch.setattr(feeds, "run", downloads)
+    monkeypatch.setattr(feeds, "refuse_denied", lambda _: None)
     size = 499
-    note = trivy_db.keep_current(directory, NOW, timedelta(0))
+    note = feeds.keep_trivy_current(directory, NOW, timedelta(0))
     assert "less than half of the 1,000 before" in note
     assert (directory / "db" / "trivy.db").stat().st_size == 1000
     size = 500
-    assert trivy_db.keep_current(directory, NOW, timedelta(0)) == ""
+    assert feeds.keep_trivy_current(directory, NOW, timedelta(0)) == ""
     assert (directory / "db" / "trivy.db").stat().st_size == 500
 
 
@@ -146,8 +146,8 @@ def test_a_strange_date_of_trivys_metadata_asks_for_newer_data(written: str, tmp
     (tmp_path / "trivy" / "db").mkdir(parents=True)
     (tmp_path / "trivy" / "db" / "trivy.db").write_bytes(b"data")
     (tmp_path / "trivy" / "db" / "metadata.json").write_text(written)
-    monkeypatch.setattr(trivy_db, "_download", lambda _: (_ for _ in ()).throw(OutsideError("asked")))
-    assert trivy_db.keep_current(tmp_path / "trivy", NOW, timedelta(0)) == "last good copy, because asked"
+    monkeypatch.setattr(feeds, "_download_trivy", lambda _: (_ for _ in ()).throw(OutsideError("asked")))
+    assert feeds.keep_trivy_current(tmp_path / "trivy", NOW, timedelta(0)) == "last good copy, because asked"
 
 
 # Where it comes from

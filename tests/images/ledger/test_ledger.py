@@ -104,17 +104,17 @@ def test_judgements_of_a_content_come_back_and_the_last_one_stands(ledger: Ledge
 
 def test_a_vulnerability_keeps_the_day_it_was_first_seen(ledger: Ledger) -> None:
     """Fix windows run from the first sight, not from the last."""
-    assert ledger.first_seen("CVE-1", "openssl", NOW) == NOW
-    assert ledger.first_seen("CVE-1", "openssl", NOW + DAY) == NOW
+    assert ledger.first_seen_all([("CVE-1", "openssl")], NOW) == {("CVE-1", "openssl"): NOW}
+    assert ledger.first_seen_all([("CVE-1", "openssl")], NOW + DAY) == {("CVE-1", "openssl"): NOW}
     seen = ledger.first_seen_all([("CVE-1", "openssl"), ("CVE-2", "openssl")], NOW + DAY)
     assert seen == {("CVE-1", "openssl"): NOW, ("CVE-2", "openssl"): NOW + DAY}
 
 
 def test_a_first_sight_that_lies_ahead_is_today(ledger: Ledger) -> None:
     """A clock that was moved, as for a rehearsal, must not lengthen a fix window; the earlier day then stays."""
-    ledger.first_seen("CVE-1", "openssl", NOW + 90 * DAY)
-    assert ledger.first_seen("CVE-1", "openssl", NOW) == NOW
-    assert ledger.first_seen("CVE-1", "openssl", NOW + DAY) == NOW
+    ledger.first_seen_all([("CVE-1", "openssl")], NOW + 90 * DAY)
+    assert ledger.first_seen_all([("CVE-1", "openssl")], NOW) == {("CVE-1", "openssl"): NOW}
+    assert ledger.first_seen_all([("CVE-1", "openssl")], NOW + DAY) == {("CVE-1", "openssl"): NOW}
 
 
 def test_releases_are_found_by_name_digest_and_content(ledger: Ledger) -> None:
@@ -254,7 +254,7 @@ def test_a_process_that_is_suspended_in_a_transaction_locks_nobody_out_for_long(
 
 def test_no_module_about_leases_reads_a_clock_of_its_own() -> None:
     """B7: an operator's clock that is two hours ahead would end other people's leases."""
-    for module in ("images/ledger/leases.py", "pipelines/rollout/executor.py", "pipelines/rollout/executor.py"):
+    for module in ("images/ledger/fleets.py", "pipelines/rollout/executor.py", "pipelines/rollout/executor.py"):
         text = (ROOT / module).read_text()
         assert "datetime.now" not in text, module
         assert "time.time" not in text, module
@@ -294,7 +294,7 @@ def test_threads_and_processes_share_a_ledger(database: str) -> None:
     children = [subprocess.Popen([sys.executable, "-c", script, url], cwd=ROOT) for _ in range(2)]
     ledger = Ledger.open(url)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: ledger.first_seen(f"CVE-{n % 5}", "p", NOW), range(40)))
+        list(pool.map(lambda n: ledger.first_seen_all([(f"CVE-{n % 5}", "p")], NOW), range(40)))
         list(pool.map(lambda n: ledger.audit(NOW, "thread", "x", str(n)), range(40)))
     assert [child.wait(600) for child in children] == [0, 0]
     assert len(ledger.audit_lines()) == 80

@@ -17,14 +17,13 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from images.build import machine
 from images.machine import blocks, disk, filesystem, kernel, layout
-from images.machine.disk import DiskSpec, assemble
+from images.machine.disk import assemble
 from images.machine.layout import Item, Padding
 
 EPOCH = 1_700_000_000
 MIB = 1 << 20
 METADATA = 8  # blocks: superblock and group descriptors with their copies, bitmaps, inodes, directories
 WORDS = "root=LABEL=root rw console=ttyS0"
-SPEC = DiskSpec(WORDS)
 RELEASE = "6.12.9-cloud-amd64"
 TOOLS = ("root", "systemd-repart", "ukify", "mke2fs", "mcopy", "mkfs.vfat", "busybox")
 pytestmark = pytest.mark.needs(*TOOLS)
@@ -71,9 +70,9 @@ def initrd(target: Path) -> None:
     run(["sh", "-c", f"busybox cpio -o -H newc >{target}"], cwd=folder, stdin="init\n")
 
 
-def made(tree: Path, work: Path, spec: DiskSpec = SPEC) -> Path:
+def made(tree: Path, work: Path, words: str = WORDS, least: int = 0) -> Path:
     work.mkdir()
-    return assemble(tree, spec, work, EPOCH)
+    return assemble(tree, words, work, EPOCH, least)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +192,7 @@ def test_the_same_tree_gives_the_same_disk(built: Path, folder: Path, tmp_path: 
 
 def test_another_command_line_is_another_disk(built: Path, folder: Path, tmp_path: Path) -> None:
     """And differs in the system partition alone."""
-    other = made(folder / "tree", tmp_path / "work", DiskSpec(f"{WORDS} quiet"))
+    other = made(folder / "tree", tmp_path / "work", f"{WORDS} quiet")
     changed = blocks.delta(disk.digests_of(built), disk.digests_of(other))
     first = partitions(built)[1]["start"] * 512 // blocks.BLOCK
     assert changed
@@ -240,7 +239,7 @@ def test_zeros_take_no_room(built: Path) -> None:
 
 def test_the_root_has_the_size_asked_for(folder: Path, tmp_path: Path) -> None:
     """`minimum_bytes` is a lower bound, rounded up."""
-    larger = made(folder / "tree", tmp_path / "work", DiskSpec(WORDS, minimum_bytes=700 * MIB))
+    larger = made(folder / "tree", tmp_path / "work", least=700 * MIB)
     assert partitions(larger)[1]["size"] * 512 == 768 * MIB
 
 
@@ -313,7 +312,7 @@ def test_a_full_disk_is_named(folder: Path, tmp_path: Path) -> None:
         run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(small)])
         try:
             with pytest.raises(OutsideError, match="is full") as error:
-                assemble(folder / "tree", SPEC, small, EPOCH)
+                assemble(folder / "tree", WORDS, small, EPOCH)
             assert str(small) in error.value.message
         finally:
             run(["umount", str(small)])

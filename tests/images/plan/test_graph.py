@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import ContentError
-from images.plan.graph import order, with_ancestors
+from images.plan.build_plan import order, with_ancestors
 
 FAMILY = {"base": None, "python": "base", "app": "python", "static": None}
 

@@ -12,7 +12,7 @@ from images.artifact import Artifact, Package
 from images.model import Base, Bootstrap, Definition
 from images.plan.build_plan import Action, BuildPlan, Change, decide, inputs_of
 
-OVERLAY = Overlay((), (), (), "sha256:0")
+OVERLAY = Overlay((), (), ())
 OPENSSL = Package("openssl", "3.5.1-1", "amd64", "aa")
 ZLIB = Package("zlib1g", "1.3", "amd64", "bb")
 FILE = RenderedFile("/etc/x", "text", 0o644, 0, 0)

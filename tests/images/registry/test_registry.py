@@ -81,7 +81,7 @@ def test_documents_are_attached_once_and_read_back(registry: RegistryClient) -> 
     assert older is not None
     assert (read(registry, repository, newest), read(registry, repository, older)) == (b"2", b"1")
     assert latest(more, "a/z") is None
-    manifest = registry.get(f"{repository}@{newest.descriptor.digest}").data
+    manifest = registry.get(f"{repository}@{newest.digest}").data
     assert manifest["subject"] == {"digest": subject.digest, "mediaType": subject.media_type, "size": subject.size}
     assert manifest["artifactType"] == "a/x"
 

@@ -21,8 +21,7 @@ from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
 from images.release.channels import ChannelMove, promote, rebuild, revoke, rollback
-from images.release.history import before, below, trail
-from images.release.lifecycle import Status
+from images.release.lifecycle import Status, before, below, trail
 from images.release.publish import release
 from images.release.stores import store_of
 from pipelines.cli.image import promote_images

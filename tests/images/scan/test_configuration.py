@@ -9,7 +9,7 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from images.build.config import image_config
-from images.scan import trivy_config
+from images.scan import trivy
 from images.scan.flow import suite_of
 from tests.images.build.test_builders import GOLDEN
 from tests.support.building import definition
@@ -38,7 +38,7 @@ def test_no_line_of_a_configuration_becomes_two(config: dict[str, Any]) -> None:
     base = {"config": config, "rootfs": {"diff_ids": []}}
     for use in (
         lambda: image_config(definition(GOLDEN), "linux/amd64", base, [], 0, ""),
-        lambda: trivy_config.dockerfile(base),
+        lambda: trivy.dockerfile(base),
     ):
         with pytest.raises(OutsideError, match=next(iter(config))):
             use()
@@ -49,7 +49,7 @@ def test_scripts_of_several_lines_and_odd_values_are_no_mistake() -> None:
     config = {"Env": ["PATH=/bin", "npm.x=a=b", 'Q="x"', "E="], "Cmd": ["sh", "-c", "true\ntrue"], "Labels": {"é": "ü"}}
     base = {"config": config, "rootfs": {"diff_ids": []}}
     assert image_config(definition(GOLDEN), "linux/amd64", base, [], 0, "")["config"]["Env"] == config["Env"]
-    assert 'CMD ["sh", "-c", "true\\ntrue"]' in trivy_config.dockerfile(base)
+    assert 'CMD ["sh", "-c", "true\\ntrue"]' in trivy.dockerfile(base)
 
 
 @pytest.mark.parametrize("name", ["../../x", "a\x00b", "a/b", "trixie?x=1", "TRIXIE", "-x", "a b"])

@@ -17,8 +17,9 @@ import pytest
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
-from images.feeds import debsecan_format, trivy_db
-from images.scan import SCANNERS, denied, sandbox
+from images import feeds
+from images.feeds import debsecan_format
+from images.scan import SCANNERS, sandbox
 from images.scan.base import ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import scan
 from images.scan.sandbox import read_answer, run_confined
@@ -318,14 +319,14 @@ def test_a_version_that_is_denied_downloads_no_data(tmp_path: Path, monkeypatch:
     """With the network it could do more harm than in a scan."""
     script = f'[ "$1" = --version ] && echo "Version: 0.69.5" && exit\ntouch {tmp_path}/ran'
     trivy = program(tmp_path / "bin", script, "trivy")
-    monkeypatch.setattr("images.feeds.trivy_db.process.which", lambda _name: trivy)
+    monkeypatch.setattr("images.feeds.which", lambda _name: trivy)
     with pytest.raises(OutsideError, match=r"is refused: version 0\.69\.5 was published by whoever took over"):
-        trivy_db.keep_current(tmp_path / "data", NOW, timedelta(0))
+        feeds.keep_trivy_current(tmp_path / "data", NOW, timedelta(0))
     assert not (tmp_path / "ran").exists()
 
 
 def test_every_denied_version_has_its_reason_and_its_date() -> None:
     """In one list."""
-    assert {one.program for one in denied.DENIED} == {"trivy"}
-    assert all(one.reason and date(2020, 1, 1) < one.since and one.versions for one in denied.DENIED)
-    assert replace(denied.DENIED[0]).versions == ("0.69.4", "0.69.5", "0.69.6")
+    assert {one.program for one in sandbox.DENIED} == {"trivy"}
+    assert all(one.reason and date(2020, 1, 1) < one.since and one.versions for one in sandbox.DENIED)
+    assert replace(sandbox.DENIED[0]).versions == ("0.69.4", "0.69.5", "0.69.6")

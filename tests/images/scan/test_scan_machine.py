@@ -14,10 +14,11 @@ from hardening.catalog import load_policy
 from hardening.findings import Outcome, ScanReport, Verdict
 from hardening.foundation.settings import ROOT, Settings
 from hardening.gate import judge_image
-from images.feeds import scap_content
+from images import feeds
 from images.machine import disk
 from images.scan import SCANNERS
-from images.scan.flow import ScanResult, ScanTarget, scan
+from images.scan.base import ScanTarget
+from images.scan.flow import ScanResult, scan
 from tests.images.scan.test_scan_real import KEY
 from tests.support.scanning import CURRENT, OPENSSL, canary_status, make_machine, with_disk
 
@@ -32,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("oscap", "systemd-analyze", "s
 def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the benchmarks' content, fetched from the mirror."""
     state = tmp_path_factory.mktemp("content")
-    return scap_content.content(Settings(state=state), "trixie").directory
+    return feeds.benchmark_content(Settings(state=state), "trixie").directory
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hardening.findings import FindingKind, Outcome, merge
 from hardening.foundation.errors import OutsideError
 from hardening.model import Kind, Severity
 from images.artifact import Package
-from images.scan import SCANNERS, syft, trivy_config
+from images.scan import SCANNERS, syft, trivy
 from images.scan.base import Feed, ScanInputs, ScanTarget
 from tests.support.scanning import SAMPLES, packages
 
@@ -189,7 +189,7 @@ def test_an_image_configuration_becomes_the_dockerfile_it_amounts_to():
         "Healthcheck": {"Test": ["CMD", "/ok"]},
         "Entrypoint": ["/app"],
     }
-    assert trivy_config.dockerfile({"config": config}).splitlines() == [
+    assert trivy.dockerfile({"config": config}).splitlines() == [
         "FROM scratch",
         r'ENV A="b\" USER root\\"',
         "EXPOSE 8080/tcp",
@@ -203,7 +203,7 @@ def test_a_health_check_that_is_left_out_for_a_reason_is_no_finding():
     """Exactly that rule, and only where the definition says why; whatever else is wrong stays found."""
 
     def rules(target: ScanTarget) -> set[str]:
-        return {found.id for found in trivy_config.parse(sample("trivy-config"), target, INPUTS).findings}
+        return {found.id for found in trivy.parse_config(sample("trivy-config"), target, INPUTS).findings}
 
     assert rules(TARGET) - rules(replace(TARGET, no_healthcheck_because="it serves nothing")) == {"DS-0026"}
     assert rules(replace(TARGET, no_healthcheck_because="it serves nothing"))

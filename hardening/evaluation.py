@@ -1,0 +1,210 @@
+"""What scanners evaluated: enough of them, on data that is fresh enough; and the benchmark of a policy: was the image
+measured by it, how far does it hold, who answers for the rest. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
+from hardening.foundation.durations import shown
+from hardening.model import Enforcement
+from hardening.policy import Benchmark, Explanation, Judges
+
+JUDGE = "openscap"  # the scanner whose reports and findings these are
+SCORE = "benchmark-score"
+
+
+def is_rule(finding: Finding) -> bool:
+    """Whether `finding` is a rule of a benchmark that does not hold."""
+    return any(scanner == JUDGE for scanner, _ in finding.scanners)
+
+
+def measured(rule: Benchmark | None, subject: str, reports: Sequence[ScanReport]) -> list[Reason]:
+    """Reasons where the image was not measured, where too little of it holds, and for explanations without a cause."""
+    if rule is None:
+        return []
+    report = next((report for report in reports if report.scanner == JUDGE), None)
+    if report is None or (why := _why_not(rule, report)):
+        return [_unmeasured(rule, subject, why if report else "it did not run")]
+    return [*_low(rule, subject, report), *_stale(rule, subject, report)]
+
+
+def broken(rule: Benchmark, subject: str, finding: Finding) -> Reason:
+    """The reason for a rule that does not hold: recorded where it is explained, else treated as the benchmark is."""
+    told = explanation(rule, subject, finding.id)
+    what = f"rule {finding.id} ({finding.severity}) of {rule.profile} does not hold: {finding.title}"
+    return Reason(
+        rule=finding.id,
+        subject=subject,
+        enforcement=Enforcement.AUDIT if told else rule.enforcement,
+        what=f"{what}; explained by {told.owner}: {' '.join(told.reason.split())}" if told else what,
+        why="whoever audits the machine asks about every rule that it breaks, and who decided so",
+        todo="nothing, as long as the explanation in the policy is true"
+        if told
+        else "let a control hold it, explain it in the policy (image.benchmark.explained), or ask for a waiver",
+    )
+
+
+def explanation(rule: Benchmark, subject: str, broken_rule: str) -> Explanation | None:
+    """Why `subject` does not follow `broken_rule`, where the policy says so."""
+    told = rule.explained.get(broken_rule)
+    return told if told and _about(told, subject) else None
+
+
+def _about(told: Explanation, subject: str) -> bool:
+    return any(fnmatchcase(subject, glob) for glob in told.subjects)
+
+
+def _why_not(rule: Benchmark, report: ScanReport) -> str:
+    """Why a report is no measurement by `rule`; empty when it is."""
+    if report.outcome not in (Outcome.PASS, Outcome.FAIL) or report.score is None:
+        return report.reason or "it evaluated no rule"
+    if report.profile != rule.profile:
+        return f"it measured by {report.profile}"
+    if report.evaluated < rule.minimum_rules:
+        return f"it evaluated {report.evaluated} rules; the policy asks for {rule.minimum_rules}"
+    return ""
+
+
+def _unmeasured(rule: Benchmark, subject: str, why: str) -> Reason:
+    return Reason(
+        rule=f"{JUDGE}-evaluated",
+        subject=subject,
+        enforcement=rule.enforcement,
+        what=f"{JUDGE} did not measure this image by {rule.profile}: {why}",
+        why="what was not looked at is not known to be good",
+        todo="./goldsmith doctor shows what the scanner lacks; feeds.openscap may name a directory with its content",
+    )
+
+
+def _low(rule: Benchmark, subject: str, report: ScanReport) -> list[Reason]:
+    score = report.score or 0
+    if score >= rule.minimum_score:
+        return []
+    held = report.evaluated - len(report.findings)
+    return [
+        Reason(
+            rule=SCORE,
+            subject=subject,
+            enforcement=rule.enforcement,
+            what=f"{score:.1f} % of {rule.profile} holds ({held} of {report.evaluated} rules evaluated); "
+            f"the policy asks for {rule.minimum_score:g} %",
+            why="a benchmark that is mostly explained away hardens nothing",
+            todo="let controls hold the rules that are named here; explaining them does not raise the score",
+        )
+    ]
+
+
+def _stale(rule: Benchmark, subject: str, report: ScanReport) -> list[Reason]:
+    """A warning for each explanation of a rule that this image does not break (any more)."""
+    fails = {finding.id for finding in report.findings}
+    return [
+        Reason(
+            rule="explanation-stale",
+            subject=subject,
+            enforcement=Enforcement.WARN,
+            what=f"the policy explains why {name} does not hold, and it does, or does not apply",
+            why="an explanation that nobody needs hides the day on which the rule breaks again",
+            todo=f"{told.owner}: delete image.benchmark.explained.{name} from the policy, or narrow its subjects",
+        )
+        for name, told in sorted(rule.explained.items())
+        if _about(told, subject) and name not in fails
+    ]
+
+
+CLOCK_SKEW = timedelta(days=1)
+
+
+def counts(rule: Judges, report: ScanReport, now: datetime) -> bool:
+    """Whether `report` is a vulnerability scanner's that evaluated the image on data the policy accepts."""
+    return report.kind is FindingKind.VULNERABILITY and not why_not(rule, report, now)
+
+
+def why_not(rule: Judges, report: ScanReport, now: datetime) -> str:
+    """Why a vulnerability scanner's report does not count as an evaluation; empty when it does."""
+    if report.outcome not in (Outcome.PASS, Outcome.FAIL) or report.evaluated < 1:
+        return report.reason or "it evaluated nothing"
+    if report.sample:
+        return "" if rule.accept_sample else f"judged by the {report.data_source}, which this policy does not accept"
+    if report.data_date is None:
+        return f"the date of its data is unknown ({report.data_source})"
+    age, limit = now - report.data_date, shown(rule.data_max_age)
+    if age > rule.data_max_age:
+        return f"its data is of {report.data_date:%Y-%m-%d}, {age.days} days old; the policy accepts {limit}"
+    if age < -CLOCK_SKEW:
+        return f"its data is dated {report.data_date:%Y-%m-%d}, in the future"
+    return ""
+
+
+def engine(report: ScanReport) -> str:
+    """Whose opinion a report is: `trivy` and `trivy-disk` are the same engine on the same data, and so one judge."""
+    return report.scanner.partition("-")[0]
+
+
+def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+    """One reason where fewer scanners than the policy asks for evaluated the image; none where enough did."""
+    asked = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
+    counted = {engine(report) for report in asked if counts(rule, report, now)}
+    if len(counted) >= rule.minimum:
+        return []
+    silent = "; ".join(f"{r.scanner}: {why}" for r in asked if (why := why_not(rule, r, now)))
+    what = f"{len(counted)} of at least {rule.minimum}" if counted else "nothing was evaluated: 0 of at least"
+    what = what if counted else f"{what} {rule.minimum}"
+    return [
+        Reason(
+            rule="judges",
+            subject=subject,
+            # A policy may be lenient about how many judges there are, never about whether there is one.
+            enforcement=rule.enforcement if counted else Enforcement.ENFORCE,
+            what=f"{what} vulnerability scanners judged this image ({silent or 'none ran'})",
+            why="an image that nobody judged looks exactly like an image without vulnerabilities",
+            todo=_judges_todo(any(report.sample for report in asked)),
+        )
+    ]
+
+
+def _judges_todo(sample: bool) -> str:
+    feeds = (
+        "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address or a directory with current data, "
+        "or GOLDSMITH_FEEDS__DEBSECAN in the environment, and run again"
+    )
+    trial = "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships"
+    return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"
+
+
+def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+    """Reasons where an engine judged the image but could not read another form of it, such as the disk that ships."""
+    judged = {engine(report) for report in reports if counts(rule, report, now)}
+    return [
+        Reason(
+            rule=f"{report.scanner}-evaluated",
+            subject=subject,
+            enforcement=rule.enforcement,
+            what=f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}",
+            why="what ships is not known to be what was judged",
+            todo=f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it",
+        )
+        for report in reports
+        if report.kind is FindingKind.VULNERABILITY
+        and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
+        and engine(report) in judged
+    ]
+
+
+def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+    """A warning where the list of exploited vulnerabilities is older than the policy lets any data be."""
+    return [
+        Reason(
+            rule=f"{report.scanner}-evaluated",
+            subject=subject,
+            enforcement=Enforcement.WARN,
+            what=f"the list of exploited vulnerabilities ({report.data_source}): {why}",
+            why="what began to be exploited since then is treated as if nobody did",
+            todo=report.reason or "bring feeds.kev up to date",
+        )
+        for report in reports
+        if report.kind is FindingKind.EXPLOITATION and (why := why_not(rule, report, now))
+    ]
