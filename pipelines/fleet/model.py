@@ -11,8 +11,7 @@ from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
 from hardening.foundation.wording import matching
 from hardening.model import Name, NonEmpty
-from pipelines.fleet.amounts import Amount, Percent, at_least, at_most
-from pipelines.fleet.calendar import Budget, Freeze, Window
+from pipelines.fleet.calendar import Amount, Budget, Freeze, Percent, Window, at_least, at_most
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]

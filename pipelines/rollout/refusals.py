@@ -8,8 +8,7 @@ from fnmatch import fnmatchcase
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.docker.container_spec import repository
-from pipelines.fleet.members import ReplacementImage
+from pipelines.fleet.members import ReplacementImage, repository
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.violations import Judged, named
 

@@ -10,9 +10,8 @@ from secrets import token_hex
 from hardening.foundation.console import say
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import ReplacementImage
+from pipelines.fleet.members import BACK, ReplacementImage
 from pipelines.fleet.model import Approval
-from pipelines.fleet.orphans import BACK
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import consented, refuse_used

@@ -16,10 +16,9 @@ from pipelines.fleet.ec2.inventory import read_fleet, specification
 from pipelines.fleet.ec2.launch_requests import token
 from pipelines.fleet.ec2.pacing import preferences
 from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.members import ReplacementImage
+from pipelines.fleet.members import BACK as BACK_NAME
+from pipelines.fleet.members import OWN_LABELS, ReplacementImage
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.orphans import BACK as BACK_NAME
-from pipelines.fleet.orphans import OWN_LABELS
 from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from images.aws.tags import as_dict
-from pipelines.fleet.orphans import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT
+from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT
 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"

@@ -13,7 +13,7 @@ from images.aws.tags import as_list
 from pipelines.fleet.ec2.instance_spec import ENDED, InstanceDescription, Json, Registration
 from pipelines.fleet.ec2.launch_requests import is_launched
 from pipelines.fleet.ec2.moving import Balancers, Moving, of_instance
-from pipelines.fleet.orphans import MEMBER, ROLLOUT
+from pipelines.fleet.members import MEMBER, ROLLOUT
 from pipelines.fleet.port import GoneError, InProgressError
 
 ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")

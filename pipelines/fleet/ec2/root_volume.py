@@ -32,9 +32,8 @@ from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.orphans import volumes_of
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.region_client import RegionClient
-from pipelines.fleet.members import Key, Read, ReplacementImage
+from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT, Key, Read, ReplacementImage
 from pipelines.fleet.model import ReplacementStrategy
-from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.port import InProgressError
 
 UNDER_WAY = ("pending", "in-progress", "failing", "failing-detached")

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
-from pipelines.fleet.docker.container_spec import repository
-from pipelines.fleet.members import Provenance, ReplacementImage
+from pipelines.fleet.members import Provenance, ReplacementImage, repository
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.plan import Plan, plan
