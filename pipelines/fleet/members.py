@@ -116,7 +116,7 @@ class ReplacementImage:
 class Key:
     """The domain key of every effect of a step: a repeated effect finds the first one by it.
 
-    `old` is the handle of the very instance that is replaced, pinned before the first change.
+    `old` is the handle of the exact instance that is replaced, pinned before the first change.
     """
 
     rollout: str
@@ -152,7 +152,7 @@ class Read:
 def protection(label: str, labels: Mapping[str, str]) -> tuple[datetime | None, str]:
     """Until when its own label protects a member, and what is wrong with a label that is no date with time.
 
-    Whoever wrote one wants to be left alone: until somebody mends it, that is what happens.
+    A wrong label still asks for protection, so the member is left alone until the label is corrected.
     """
     if label not in labels:
         return None, ""

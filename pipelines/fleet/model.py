@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, model_validator
 
@@ -223,16 +223,25 @@ class Fleet(Content):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Fleet:
-        cloud = self.kind is FleetKind.EC2
-        if not cloud and "ec2" in self.model_fields_set:
-            raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
-        if self.health.kind in (("docker", "exec") if cloud else ("ec2",)):
-            raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")
-        if cloud and (self.limits.before_drain or self.limits.after_drain):
-            raise ValueError("limits.before_drain and after_drain run in containers: a fleet of kind docker has them")
-        if cloud and self.replacement.tag:
-            raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
-        names = [alarm for alarm in self.limits.alarms if not alarm.startswith(("http://", "https://"))]
-        if names and not cloud:
-            raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
+        match self.kind:
+            case FleetKind.DOCKER:
+                if "ec2" in self.model_fields_set:
+                    raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
+                self._refuse_health("ec2")
+                if names := [alarm for alarm in self.limits.alarms if not alarm.startswith(("http://", "https://"))]:
+                    raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
+            case FleetKind.EC2:
+                self._refuse_health("docker", "exec")
+                if self.limits.before_drain or self.limits.after_drain:
+                    raise ValueError(
+                        "limits.before_drain and after_drain run in containers: a fleet of kind docker has them"
+                    )
+                if self.replacement.tag:
+                    raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
+            case _:
+                assert_never(self.kind)
         return self
+
+    def _refuse_health(self, *kinds: str) -> None:
+        if self.health.kind in kinds:
+            raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")

@@ -11,7 +11,7 @@ import pytest
 from hardening.foundation.environment import ENGINE, NETWORK, REGISTRY, allowed
 from hardening.foundation.process import pipe_from, pipe_to, run, spawn
 from hardening.foundation.settings import Notify, Settings
-from pipelines.rollout.journal import Event
+from pipelines.rollout.state import Event
 from tests.support.loop import until
 
 SECRETS = {

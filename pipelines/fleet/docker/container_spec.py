@@ -306,7 +306,7 @@ def cannot_roll(container: Json, others: Iterable[Json]) -> str:
     return ""
 
 
-# -- Docker Compose: `up` makes a container anew whose image label is not the id of the image that the file names now,
+# -- Docker Compose: `up` recreates a container whose image label is not the id of the image that the file names now,
 # and counts every container with a project's labels, stopped ones as well, as an instance of the service.
 # Source: compose 2.26, pkg/compose/convergence.go (`mustRecreate`, `ensureService`).
 

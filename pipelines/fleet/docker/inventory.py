@@ -59,7 +59,7 @@ class Looks:
         self._until = 0.0
 
     def forget(self) -> None:
-        """Something was changed: look anew."""
+        """Something was changed: look again."""
         with self._lock:
             self._until = 0.0
 

@@ -86,7 +86,7 @@ class DockerFleet:
             self._images.fetch(target.reference)
 
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
-        """Create the new container from the old one's essence; a try that was cut short is begun anew."""
+        """Create the new container from the old one's specification; an interrupted try begins again."""
         with outside(f"creating {key.new_name}", self.engine), self._changed():
             old = self._need(key)
             self._discard_ours(key)
@@ -244,7 +244,7 @@ class DockerFleet:
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
-        """Containers are changed in here: whoever looks next looks anew."""
+        """Containers are changed in here: the next look asks the engine again."""
         self._looks.forget()
         try:
             yield
@@ -313,7 +313,7 @@ class Apart:
     A container's labels cannot be changed, and compose counts a stopped one with the project's labels as an instance
     of the service, so that it would remove one of the two. So a copy without those labels is kept in the old one's
     place: the same image, settings, networks and volumes; what the old one wrote into its own layer is lost, as
-    compose itself loses it whenever it makes a container anew.
+    compose itself loses it whenever it recreates a container.
     """
 
     def __init__(self, api: Any, images: Images) -> None:
@@ -332,7 +332,7 @@ class Apart:
         return sorted(found, key=lambda one: not is_copy(one))
 
     def leave(self, key: Key) -> None:
-        """Keep a copy of the old container in its place; a try that was cut short is begun anew."""
+        """Keep a copy of the old container in its place; an interrupted try begins again."""
         kept = self._kept(key)
         original = find(self._api, key.old) or next((one for one in kept if not is_copy(one)), None)
         if original is None:

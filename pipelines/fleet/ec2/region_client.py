@@ -184,7 +184,7 @@ class RegionClient:
         try:
             return self.clients.until(done, what, within=MOMENT)
         except LateError:
-            raise InProgressError(f"waiting for {what}") from None
+            raise InProgressError(what) from None
 
     def console(self, instance: str) -> str:
         """The last lines that an instance wrote to its console, as far as the service has them by now."""

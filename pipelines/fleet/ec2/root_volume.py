@@ -78,7 +78,7 @@ class RootVolumeFleet(Ec2Members):
         self._replace(key, place, kept)
         shown = InstanceDescription(place.need(key.old))
         if shown.root in ("", *kept.hung.volumes):
-            raise InProgressError(f"waiting for {key.old} to show its new root volume")
+            raise InProgressError(f"{key.old} to show its new root volume")
         self._note(key, place, *kept.hung.volumes, shown.root)
         place.tag([*kept.hung.volumes], own_tags(key.rollout, key.member, kept.expiry))
         was = place.volume(next(iter(kept.hung.volumes)))
@@ -196,7 +196,7 @@ class RootVolumeFleet(Ec2Members):
             self._ask(key, place, {"VolumeId": volume}, token, kept)
         self._succeeded(key, place, back=True)
         if InstanceDescription(place.need(key.old)).root not in kept.hung.volumes:
-            raise InProgressError(f"waiting for {key.old} to show its old root volume")
+            raise InProgressError(f"{key.old} to show its old root volume")
 
     def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
         """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""

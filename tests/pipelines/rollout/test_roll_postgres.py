@@ -13,10 +13,10 @@ import pytest
 
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
-from pipelines.rollout import executor
-from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout import lease
 from pipelines.rollout.rollout_store import newest, tell
 from pipelines.rollout.service import start
+from pipelines.rollout.state import Command
 from tests.conftest import POSTGRES
 from tests.pipelines.rollout.test_roll_flow import FLEET, Place, place, rolls, stage, write_fleet
 from tests.support.loop import until
@@ -74,6 +74,6 @@ def process(place: Place) -> multiprocessing.process.BaseProcess:
 
 def rolls_on_short_leases(settings: Settings, address: str, host: str) -> None:
     """As `rolls`, with a lease that ends ten seconds after its owner's last sign of life."""
-    executor.LEASE = timedelta(seconds=10)
-    executor.RENEW_SECONDS = 1.0
+    lease.LEASE = timedelta(seconds=10)
+    lease.RENEW_SECONDS = 1.0
     rolls(settings, address, host)
