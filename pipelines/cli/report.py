@@ -26,8 +26,8 @@ from pipelines.contract import (
     StepReport,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.rollout.lease import STEP
 from pipelines.rollout.rollout_store import View, history
+from pipelines.rollout.state import STEP
 from pipelines.wiring import image_context
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

@@ -14,9 +14,8 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
 from pipelines.contract import AuditReport, Line
-from pipelines.rollout.lease import STEP
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
-from pipelines.rollout.state import Command, DesiredState, RolloutStage, orders
+from pipelines.rollout.state import STEP, Command, DesiredState, RolloutStage, orders
 from pipelines.wiring import image_context
 
 SECONDS = 1.0

@@ -13,6 +13,7 @@ from hardening.foundation.wording import matching
 from hardening.model import Name, NonEmpty
 from pipelines.fleet.calendar import Amount, Budget, Freeze, Percent, Window, at_least, at_most
 
+ADDRESSES = ("http://", "https://")  # how an alarm that is asked by HTTP begins
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Account = Annotated[str, matching(r"^[0-9]{12}$", "an account's id: twelve digits")]
@@ -228,7 +229,7 @@ class Fleet(Content):
                 if "ec2" in self.model_fields_set:
                     raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
                 self._refuse_health("ec2")
-                if names := [alarm for alarm in self.limits.alarms if not alarm.startswith(("http://", "https://"))]:
+                if names := [alarm for alarm in self.limits.alarms if not alarm.startswith(ADDRESSES)]:
                     raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
             case FleetKind.EC2:
                 self._refuse_health("docker", "exec")

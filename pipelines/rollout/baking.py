@@ -32,6 +32,9 @@ from pipelines.rollout.steps import (
     UnhealthyError,
 )
 
+LEAST_READS = 3
+SHOWN_READS = 5
+MOST_BETWEEN_READS = timedelta(seconds=5)
 MOST_ROUNDS = 60
 
 
@@ -159,15 +162,6 @@ async def _show(rolling: Rolling, desired_state: DesiredState, what: _Bake, *, a
 
 
 # -- one instance ------------------------------------------------------------------------------------------------------
-
-
-LEAST_READS = 3
-
-
-SHOWN_READS = 5
-
-
-MOST_BETWEEN_READS = timedelta(seconds=5)
 
 
 @dataclass

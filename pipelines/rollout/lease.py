@@ -19,6 +19,7 @@ from pipelines.durable.port import FencedError
 from pipelines.durable.workers import LostError
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import (
+    STEP,
     Event,
     MemberState,
     OperatorCommands,
@@ -31,6 +32,9 @@ from pipelines.rollout.state import (
 # -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
 
 LEASE = timedelta(seconds=60)
+RENEW_SECONDS = 10.0
+PATIENCE = timedelta(minutes=10)  # for the ledger: one that stays away for longer must be reported
+T = TypeVar("T")
 
 
 class LeaseStore(Protocol):
@@ -73,9 +77,7 @@ def renew(leases: LeaseStore, held: Holder, lose: Callable[[], None], lasting: t
     return kept
 
 
-T = TypeVar("T")
-PATIENCE = timedelta(minutes=10)  # the workflow engine waits for a database without end; a broken one must be reported
-STEP = "step: "  # how the audit calls what a rollout did to one member
+# -- the ledger as the holder of the lease writes it -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _patiently(call: Callable[[], T]) -> T:
     return retrying(call, within=PATIENCE, attempts=None)
 
 
-RENEW_SECONDS = 10.0
+# -- holding a fleet: the lock of the workflow engine first, then the lease, which a thread renews ---------------------
 
 
 class Tenure:

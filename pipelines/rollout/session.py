@@ -29,7 +29,7 @@ from pipelines.fleet.ec2.inventory import firing, regions_of
 from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen, Unread
-from pipelines.fleet.model import Fleet, FleetKind, ReplacementStrategy
+from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import Judged, judge
 from pipelines.lint import require_policy
@@ -58,6 +58,7 @@ from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
 UNREAD = "unread"
+ASK_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -230,12 +231,6 @@ def _unread(at: FleetSession, place: Unread, known: Member | None = None) -> Jud
 
 
 # -- judging again, right before a rollout acts ------------------------------------------------------------------------
-
-
-ASK_SECONDS = 5
-
-
-ADDRESSES = ("http://", "https://")
 
 
 @dataclass(frozen=True)

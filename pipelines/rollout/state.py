@@ -193,6 +193,9 @@ class Journal(Protocol):
         """Tell people."""
 
 
+STEP = "step: "  # how the audit calls what a rollout did to one member
+
+
 class Command(StrEnum):
     """What people tell a rollout."""
 
