@@ -431,7 +431,7 @@ def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) 
 def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
     """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
     from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.ledger_journal import Command
+    from pipelines.rollout.state import Command
 
     command(fleet, Command.PAUSE, reason)
 
@@ -440,7 +440,7 @@ def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
 def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
     """Let a paused rollout go on."""
     from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.ledger_journal import Command
+    from pipelines.rollout.state import Command
 
     command(fleet, Command.RESUME, reason)
 
@@ -450,7 +450,7 @@ def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> No
     """End the bake now, and promote its wave; with --plan, approve a plan that is not begun yet."""
     from pipelines.cli.rollout import approve
     from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.ledger_journal import Command
+    from pipelines.rollout.state import Command
 
     if plan:
         approve(fleet, plan, reason)
@@ -462,7 +462,7 @@ def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> No
 def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
     """End the rollout: the wave under way is put back, what was promoted stays."""
     from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.ledger_journal import Command
+    from pipelines.rollout.state import Command
 
     command(fleet, Command.ABORT, reason)
 

@@ -30,7 +30,7 @@ from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
-from pipelines.rollout.auto import automated
+from pipelines.rollout.service import automated
 from pipelines.rollout.session import fleet_session
 from pipelines.wiring import image_context
 

@@ -256,9 +256,7 @@ NO_SETTINGS = ("GOLDSMITH_NOW", "GOLDSMITH_TEST")  # of rehearsals and of tests
 def _refuse_unknown_variables() -> None:
     """Raise ContentError for a variable that no setting reads: pydantic says nothing of those that it does not know."""
     sections = {f"{PREFIX}{name.upper()}": field.annotation for name, field in Settings.model_fields.items()}
-    tables = {
-        name: model for name, model in sections.items() if isinstance(model, type) and issubclass(model, _Section)
-    }
+    tables = {name: model for name, model in sections.items() if isinstance(model, type) and issubclass(model, Content)}
     for variable in sorted(os.environ):
         name = variable.upper()
         if not name.startswith(PREFIX) or name.startswith(NO_SETTINGS) or name.partition("__")[0] in sections:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
+from typing import assert_never
 
 from hardening.foundation.errors import GoldsmithError
 from images.aws.tagged_resources import reap as reap_aws
@@ -15,7 +17,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker.orphans import DockerOrphanSource
 from pipelines.fleet.ec2.members import regions_of
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
-from pipelines.fleet.model import FleetKind
+from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.orphans import OrphanSource, OwnerStatus, Reaping, decide
 from pipelines.wiring import clock, fleet_host, image_context
 
@@ -50,15 +52,21 @@ def _action(remove: bool, *, apply: bool) -> str:
 
 def orphan_sources(context: Context, engine: Callable[[], str]) -> tuple[OrphanSource, ...]:
     """Every place where the fleets of this installation are."""
-    fleets = load_fleets(context.settings.roots).values()
-    found: list[OrphanSource] = []
-    if any(one.kind is FleetKind.DOCKER for one in fleets):
-        found.append(DockerOrphanSource(engine()))
-    machines = [one for one in fleets if one.kind is FleetKind.EC2]
-    if machines:
-        where = dict.fromkeys(place for fleet in machines for place in regions_of(fleet, context.cloud))
-        found.append(Ec2OrphanSource(context.cloud.clients, where, context.ledger))
-    return tuple(found)
+    fleets: dict[FleetKind, list[Fleet]] = defaultdict(list)
+    for fleet in load_fleets(context.settings.roots).values():
+        fleets[fleet.kind].append(fleet)
+    return tuple(_source(kind, fleets[kind], context, engine) for kind in FleetKind if fleets[kind])
+
+
+def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context, engine: Callable[[], str]) -> OrphanSource:
+    match kind:
+        case FleetKind.DOCKER:
+            return DockerOrphanSource(engine())
+        case FleetKind.EC2:
+            regions = dict.fromkeys(region for fleet in fleets for region in regions_of(fleet, context.cloud))
+            return Ec2OrphanSource(context.cloud.clients, regions, context.ledger)
+        case _:
+            assert_never(kind)
 
 
 def reap(
@@ -69,12 +77,12 @@ def reap(
         (source, reaping)
         for source in over
         for orphan in source.orphans()
-        if (reaping := decide(orphan, lambda name: _standing(ledger, name), now))
+        if (reaping := decide(orphan, lambda name: _owner_status(ledger, name), now))
     ]
     return tuple(_done(source, reaping, ledger, now, actor) if apply else reaping for source, reaping in found)
 
 
-def _standing(ledger: Ledger, rollout: str) -> OwnerStatus:
+def _owner_status(ledger: Ledger, rollout: str) -> OwnerStatus:
     known = ledger.rollout(rollout)
     if known is None:
         return OwnerStatus.UNKNOWN

@@ -15,6 +15,7 @@ from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
 from images.release.lifecycle import status
+from pipelines.cli.rollout_output import MEANING
 from pipelines.contract import (
     AuditReport,
     ImageReport,
@@ -25,9 +26,8 @@ from pipelines.contract import (
     StepReport,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.rollout.ledger_journal import STEP
 from pipelines.rollout.rollout_store import View, history
-from pipelines.rollout.status import MEANING
+from pipelines.rollout.state import STEP
 from pipelines.wiring import image_context
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

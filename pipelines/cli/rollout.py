@@ -30,18 +30,17 @@ from pipelines.cli.rollout_output import (
     member_lines,
     roll_output,
     step_rows,
+    towards,
     wave_rows,
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.violations import Judged, named
 from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
-from pipelines.rollout.auto import AutoLine, automated
-from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.rollout_store import View, newest, require_known, tell
-from pipelines.rollout.service import back, can_go_back, order_back, plan_all, start
-from pipelines.rollout.session import UNREAD, check, fleet_session
-from pipelines.rollout.status import towards
+from pipelines.rollout.service import AutoLine, automated, back, can_go_back, order_back, start
+from pipelines.rollout.session import UNREAD, check, fleet_session, plan_all
+from pipelines.rollout.state import Command
 from pipelines.wiring import image_context
 
 
@@ -117,7 +116,7 @@ def roll_fleet(
     name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", as_owner: bool = False,
     context: Context | None = None,
 ) -> RollOutput:  # fmt: skip
-    """Plan a rollout, or take the plan in `file`, and, with `apply`, carry it out.
+    """Plan a rollout, or take the plan in `file`, and, with `apply`, execute it.
 
     `as_owner`: it begins without a second person's approval, and the audit says so. Raises UsageError where both `file`
     and `adopt` are given, RefusedError when it may not, or was rolled back.
@@ -141,7 +140,7 @@ def approve(fleet: str, file: str, reason: str = "", context: Context | None = N
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
     """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
 
-    One that is under way is told so; of one that is over, its members go back now. Without `apply` they are named.
+    An open rollout is told to roll back; if it is over, its members go back now. Without `apply` they are named.
     Raises RefusedError where nothing of one that is over can go back, or what it would go back to was revoked and no
     `reason` says why it is better.
     """

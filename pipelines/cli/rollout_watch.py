@@ -12,12 +12,10 @@ from hardening.foundation.console import Cell, out, print_json, print_table, pri
 from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
+from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
 from pipelines.contract import AuditReport, Line
-from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.ledger_journal import STEP, Command, orders
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
-from pipelines.rollout.state import RolloutStage
-from pipelines.rollout.status import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
+from pipelines.rollout.state import STEP, Command, DesiredState, RolloutStage, orders
 from pipelines.wiring import image_context
 
 SECONDS = 1.0

@@ -24,12 +24,11 @@ from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.export import ExportLine
 from pipelines.cli.reap import ReapLine
-from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine
+from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.fleet.model import Fleet
-from pipelines.rollout.auto import AutoLine
-from pipelines.rollout.status import StatusOutput
+from pipelines.rollout.service import AutoLine
 
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

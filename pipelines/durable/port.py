@@ -1,4 +1,4 @@
-"""The port to durable execution: what a flow may ask of the engine that carries it. Pure.
+"""The port to durable execution: what a flow may ask of the workflow engine that executes it. Pure.
 
 A flow is a coroutine that decides, and asks its `Engine` for everything else. After a crash the engine runs the flow
 again from the start and answers each call that was recorded with what it answered then, so a flow must make the same
@@ -15,11 +15,11 @@ from typing import Any, Protocol, TypeVar
 from hardening.foundation.errors import GoldsmithError
 
 T = TypeVar("T")
-Json = Any  # what JSON can carry: None, bool, int, float, str, and lists and dicts of them
+Json = Any  # what JSON can hold: None, bool, int, float, str, and lists and dicts of them
 
 
 class FencedError(BaseException):
-    """Raised by an act whose process may do nothing more, for another one owns the work by now.
+    """Raised by an act whose process may do nothing more, because another one owns the work now.
 
     The engine records nothing of it and forgets the flow in this process, as if the process had died. It is no
     GoldsmithError, so that no flow mistakes it for an answer.
@@ -34,7 +34,7 @@ class Child(Protocol):
 
 
 class WorkflowEngine(Protocol):
-    """What carries one flow. Every method is recorded under the flow's id, in order."""
+    """What executes one flow. Every method is recorded under the flow's id, in order."""
 
     id: str
 
@@ -49,7 +49,7 @@ class WorkflowEngine(Protocol):
         """
 
     async def wait(self, span: timedelta) -> bool:
-        """Let `span` pass; True as soon as somebody wakes the flow. A crash does not begin it anew."""
+        """Let `span` pass; True as soon as somebody wakes the flow. A crash does not restart it."""
 
     async def child(self, key: str, flow: str, argument: Json) -> Child:
         """Start the flow registered as `flow` under the id `<own id>/<key>`, or find it there."""

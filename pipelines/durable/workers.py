@@ -1,6 +1,6 @@
 """Which worker lives: a lock that dies with its process, and the reaper that takes what dead workers left.
 
-Nothing else recovers the flows of a dead process. A worker's lock is taken before it carries anything; one whose lock
+Nothing else recovers the flows of a dead process. A worker takes its lock before it executes anything; one whose lock
 is free, in several looks in a row, is dead. Several looks, because a database that restarts drops all locks at once.
 """
 
@@ -24,23 +24,23 @@ SPACE = 0x60_1D  # of the two numbers that name an advisory lock, the one that i
 
 
 class LostError(OutsideError):
-    """A process may do nothing more with a flow: another one owns the work by now."""
+    """A process may do nothing more with a flow: another one owns the work now."""
 
 
 class Locks(Protocol):
     """Who holds which worker's lock. `looks`: how many in a row must find a lock free.
 
-    `alone`: no other living process can carry flows from this database.
+    `alone`: no other living process can execute flows from this database.
     """
 
     looks: int
     alone: bool
 
     def keep(self) -> None:
-        """Hold our own lock, again where it was lost. Raises OutsideError while nobody can know who lives."""
+        """Hold our own lock, again where it was lost. Raises OutsideError while it is unknown which workers live."""
 
     def dead(self, worker: str) -> AbstractContextManager[bool]:
-        """Whether nobody holds this worker's lock; where nobody does, we do for the block."""
+        """Whether this worker's lock is free; if it is, hold it for the block."""
 
 
 class AloneLocks:
@@ -91,7 +91,7 @@ class SessionLocks:
 
     @contextmanager
     def dead(self, worker: str) -> Iterator[bool]:
-        """Whether nobody holds this worker's lock: it can be had, and is given back after the block."""
+        """Whether this worker's lock is free; if it is, hold it for the block."""
         if not self._taken(worker):
             yield False
             return
@@ -158,7 +158,7 @@ class Reaper:
             self._seen = Counter({worker: self._seen[worker] for worker in holders})
             for worker in sorted(holders):
                 self._look_at(worker)
-        except Exception:  # no answer proves no death: whoever was suspected is looked at anew
+        except Exception:  # no answer proves no death: start counting again
             self._seen.clear()
 
     def _look_at(self, worker: str) -> None:

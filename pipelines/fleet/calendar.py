@@ -1,4 +1,4 @@
-"""When a rollout may act, as people write it: cron's fields, windows, freezes, and budgets. Pure."""
+"""When a rollout may act, and on how many members, as people write it: amounts, windows, freezes, budgets. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,48 @@ from hardening.foundation.content import Content, MisplacedError
 from hardening.foundation.durations import Duration
 from hardening.foundation.errors import nearest
 from hardening.model import NonEmpty
-from pipelines.fleet.amounts import Amount
+
+# -- how many members: a number, or a percentage of the fleet; each use says which way a percentage is rounded ---------
+
+_PERCENT = r"^([1-9]?[0-9]|100)%$"
+_Number = Annotated[int, Field(ge=0)]
+_WrittenAmount = Annotated[str, Field(pattern=_PERCENT, examples=["10%", "100%"])]
+
+
+def amount(value: Any) -> Any:
+    """A number from 0, or text such as `25%`. Raises ValueError with the allowed form."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return percent(value, "a whole number, or a percentage from 0% to 100% such as 25%")
+
+
+def percent(value: Any, allowed: str = "a percentage from 0% to 100% such as 10%") -> Any:
+    """Text such as `25%`. Raises ValueError that says what is `allowed`."""
+    if isinstance(value, str) and re.fullmatch(_PERCENT, value):
+        return value
+    raise ValueError(f"must be {allowed}, not {value!r}")
+
+
+Percent = Annotated[str, BeforeValidator(percent, json_schema_input_type=_WrittenAmount)]
+Amount = Annotated[int | str, BeforeValidator(amount, json_schema_input_type=_Number | _WrittenAmount)]
+
+
+def share(percentage: str) -> int:
+    """The number before the sign: 25 of `25%`."""
+    return int(percentage.rstrip("%"))
+
+
+def at_least(value: int | str, members: int) -> int:
+    """`value` of so many members, percentages rounded up: one of a small fleet is one."""
+    return value if isinstance(value, int) else -(-members * share(value) // 100)
+
+
+def at_most(value: int | str, members: int) -> int:
+    """`value` of so many members, percentages rounded down: a small fleet never loses everyone."""
+    return value if isinstance(value, int) else members * share(value) // 100
+
+
+# -- cron's fields -----------------------------------------------------------------------------------------------------
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

@@ -9,6 +9,11 @@ from datetime import UTC, datetime
 from images.artifact import Release
 from pipelines.fleet.model import Method
 
+OWN_LABELS = "dev.goldsmith."
+ROLLOUT, MEMBER, EXPIRY = (OWN_LABELS + word for word in ("rollout", "member", "expiry"))
+KEPT = f"{OWN_LABELS}kept"  # the rollout that keeps a copy of a member's old container
+KEPT_LABELS = f"{OWN_LABELS}kept-labels"  # the labels that the copy does without, as JSON
+BACK = "-back"  # a rollback launches under the rollout's name with this suffix
 OLD = ".old."  # between a member's name and the rollout that keeps its old instance
 
 
@@ -111,7 +116,7 @@ class ReplacementImage:
 class Key:
     """The domain key of every effect of a step: a repeated effect finds the first one by it.
 
-    `old` is the handle of the very instance that is replaced, pinned before the first change.
+    `old` is the handle of the exact instance that is replaced, pinned before the first change.
     """
 
     rollout: str
@@ -147,7 +152,7 @@ class Read:
 def protection(label: str, labels: Mapping[str, str]) -> tuple[datetime | None, str]:
     """Until when its own label protects a member, and what is wrong with a label that is no date with time.
 
-    Whoever wrote one wants to be left alone: until somebody mends it, that is what happens.
+    A wrong label still asks for protection, so the member is left alone until the label is corrected.
     """
     if label not in labels:
         return None, ""
@@ -156,3 +161,9 @@ def protection(label: str, labels: Mapping[str, str]) -> tuple[datetime | None, 
     except ValueError:
         return None, f"its label {label} is no date with time, such as 2027-01-31T12:00Z: {labels[label]}"
     return (until if until.tzinfo else until.replace(tzinfo=UTC)), ""
+
+
+def repository(reference: str) -> str:
+    """An image reference without tag and digest."""
+    path, _, last = reference.partition("@")[0].rpartition("/")
+    return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]

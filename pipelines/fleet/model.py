@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,9 @@ from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
 from hardening.foundation.wording import matching
 from hardening.model import Name, NonEmpty
-from pipelines.fleet.amounts import Amount, Percent, at_least, at_most
-from pipelines.fleet.calendar import Budget, Freeze, Window
+from pipelines.fleet.calendar import Amount, Budget, Freeze, Percent, Window, at_least, at_most
 
+ADDRESSES = ("http://", "https://")  # how an alarm that is asked by HTTP begins
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Account = Annotated[str, matching(r"^[0-9]{12}$", "an account's id: twelve digits")]
@@ -224,16 +224,25 @@ class Fleet(Content):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Fleet:
-        cloud = self.kind is FleetKind.EC2
-        if not cloud and "ec2" in self.model_fields_set:
-            raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
-        if self.health.kind in (("docker", "exec") if cloud else ("ec2",)):
-            raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")
-        if cloud and (self.limits.before_drain or self.limits.after_drain):
-            raise ValueError("limits.before_drain and after_drain run in containers: a fleet of kind docker has them")
-        if cloud and self.replacement.tag:
-            raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
-        names = [alarm for alarm in self.limits.alarms if not alarm.startswith(("http://", "https://"))]
-        if names and not cloud:
-            raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
+        match self.kind:
+            case FleetKind.DOCKER:
+                if "ec2" in self.model_fields_set:
+                    raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
+                self._refuse_health("ec2")
+                if names := [alarm for alarm in self.limits.alarms if not alarm.startswith(ADDRESSES)]:
+                    raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
+            case FleetKind.EC2:
+                self._refuse_health("docker", "exec")
+                if self.limits.before_drain or self.limits.after_drain:
+                    raise ValueError(
+                        "limits.before_drain and after_drain run in containers: a fleet of kind docker has them"
+                    )
+                if self.replacement.tag:
+                    raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
+            case _:
+                assert_never(self.kind)
         return self
+
+    def _refuse_health(self, *kinds: str) -> None:
+        if self.health.kind in kinds:
+            raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")

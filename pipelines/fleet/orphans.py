@@ -13,11 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-OWN_LABELS = "dev.goldsmith."
-ROLLOUT, MEMBER, EXPIRY = (OWN_LABELS + word for word in ("rollout", "member", "expiry"))
-KEPT = f"{OWN_LABELS}kept"  # the rollout that keeps a copy of a member's old container
-KEPT_LABELS = f"{OWN_LABELS}kept-labels"  # the labels that the copy does without, as JSON
-BACK = "-back"  # a rollout's way back launches under a name of its own
+from pipelines.fleet.members import BACK
 
 
 @dataclass(frozen=True)

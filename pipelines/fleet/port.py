@@ -16,11 +16,15 @@ from pipelines.fleet.members import Key, Member, Provenance, Read, ReplacementIm
 
 
 class GoneError(OutsideError):
-    """The old instance is no longer there: trying again helps nobody."""
+    """The old instance is no longer there: trying again is useless."""
 
 
 class InProgressError(OutsideError):
-    """What was asked for has begun and takes its time: asked again, it goes on where it is."""
+    """What was asked for has begun and takes its time: asked again, it goes on. A new `waits_for` is progress."""
+
+    def __init__(self, waits_for: str) -> None:
+        super().__init__(f"waiting for {waits_for}")
+        self.waits_for = waits_for
 
 
 class MemberFleet(Protocol):
@@ -158,6 +162,11 @@ class DelegatedFleet(Protocol):
 
     def groups(self) -> tuple[Group, ...]:
         """Every group of the fleet."""
+
+    def pace(self, group: Group, allowed: int) -> Pacing:
+        """The pace at which the fleet's limits let the service roll the group, `allowed` members at once. Raises
+        RefusedError where the service has no words for the limits.
+        """
 
     def pin(self, group: Group) -> GroupPin:
         """What the group runs now. Changes nothing."""

@@ -1,1 +1,1 @@
-"""Rollouts: what is planned, when it may act, what it costs, and how it is carried out."""
+"""Rollouts: what is planned, when it may act, what it costs, and how it is executed."""

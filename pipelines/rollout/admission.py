@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
-from pipelines.rollout.orders import MemberOrder
 from pipelines.rollout.schedule import caps, may_act
-from pipelines.rollout.state import RolloutStage
+from pipelines.rollout.state import DesiredState, Event, MemberOrder, RolloutStage
+from pipelines.rollout.steps import HELD, Backoff, Rolling, StoppedError
 
 LONGEST_SLEEP = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Admission:
-    """`room` members may be replaced now; for nobody: what the rollout does meanwhile, why, and for how many seconds.
+    """`room` members may be replaced now; without room: what the rollout does meanwhile, why, and for how many seconds.
 
-    `seconds` 0: nobody knows.
+    `seconds` is 0 where the end of the wait is unknown.
     """
 
     room: int
@@ -31,7 +31,7 @@ class Admission:
 
 
 def scheduled(limits: Limits, now: datetime) -> Admission | None:
-    """What windows, freezes and budgets of nobody say. Raises RefusedError where no moment within a year is allowed."""
+    """What windows, freezes and budgets of 0 say. Raises RefusedError where no moment within a year is allowed."""
     hold = may_act(limits, now)
     if hold is None:
         return None
@@ -87,3 +87,67 @@ def admit(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member]
     if within.room and first.method is Method.IN_PLACE:
         return above_floor(orders[: within.room], members)
     return within
+
+
+# -- waiting to be admitted --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What people want, and how many members may begin."""
+
+    desired_state: DesiredState
+    admission: Admission
+
+
+async def admitted(rolling: Rolling, orders: Sequence[MemberOrder]) -> int:
+    """Wait until at least one of the members may be replaced; how many of them may, side by side.
+
+    Raises StoppedError, AlarmError, and RefusedError, also when progress_deadline has passed without room.
+    """
+    return await _admitted(rolling, lambda: _admission(rolling, orders))
+
+
+async def group_admitted(rolling: Rolling) -> None:
+    """Wait until people and windows let the next group, or the rest of one, begin. Raises as `admitted` does."""
+    await _admitted(rolling, lambda: scheduled(rolling.order.limits, rolling.world.now()) or Admission(1))
+
+
+async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
+    def asked() -> _Asked:
+        desired_state = rolling.runner.desired_state()
+        held = desired_state is DesiredState.PAUSE or rolling.runner.stops(desired_state)
+        return _Asked(desired_state, Admission(0, RolloutStage.PAUSED) if held else ask())
+
+    backoff = Backoff(rolling.runner.engine, HELD)
+    stage = rolling.state.stage
+    while True:
+        answer = await rolling.runner.see(_Asked, "ask for admission", asked)
+        given = answer.admission
+        if given.room:
+            await _tell(rolling, stage, "")
+            return given.room
+        if rolling.runner.stops(answer.desired_state):
+            raise StoppedError(answer.desired_state)
+        await _tell(rolling, given.stage, given.why)
+        if await rolling.runner.obey(answer.desired_state, backoff):
+            continue
+        if backoff.slept >= rolling.order.limits.progress_deadline:
+            raise RefusedError(given.why, hint="nothing moved for progress_deadline: mend what is unhealthy first")
+        if given.seconds:
+            await rolling.runner.engine.wait(timedelta(seconds=given.seconds))
+        else:
+            await backoff.next()
+
+
+def _admission(rolling: Rolling, orders: Sequence[MemberOrder]) -> Admission:
+    if not orders[0].back:
+        rolling.world.refuse(rolling.order.plan.target, rolling.order.limits)
+    plan = rolling.order.plan
+    members = rolling.world.fleet.describe() if plan.method is Method.IN_PLACE else ()
+    return admit(orders, plan.desired, members, rolling.world.now())
+
+
+async def _tell(rolling: Rolling, stage: RolloutStage, note: str) -> None:
+    if rolling.state.stage is not stage:
+        await rolling.save(stage, note, Event.PAUSED if stage is RolloutStage.PAUSED else None)

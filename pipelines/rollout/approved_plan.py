@@ -51,7 +51,7 @@ class ApprovedPlan:
 
 @dataclass(frozen=True)
 class Present:
-    """The world at the moment at which a sealed plan is to be carried out."""
+    """The world at the moment at which an approved plan is executed."""
 
     fleet: Fleet
     members: Sequence[Member]
@@ -61,7 +61,7 @@ class Present:
 
 
 def seal(plan: Plan, world: Present, by: str, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
-    """The plan with the world that it was made in; it may be carried out for `VALID_FOR`."""
+    """The plan with the world that it was made in; it may be executed for `VALID_FOR`."""
     return ApprovedPlan(
         plan=plan,
         fleet=world.fleet.model_dump(mode="json"),
@@ -169,7 +169,7 @@ def _refuse(document: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> Non
 
 
 def compare(document: ApprovedPlan, present: Present) -> tuple[str, ...]:
-    """What has moved since the plan was made, a line for each; none: exactly the approved may be carried out."""
+    """What has moved since the plan was made, a line for each; none: exactly the approved plan may be executed."""
     return (
         *_age(document, present.now),
         *_differing(document.fleet, present.fleet.model_dump(mode="json")),

@@ -1,20 +1,40 @@
-"""How a wave bakes: its new members are watched while the old ones are still there. Pure."""
+"""How new instances prove their health: each after its start, a wave while it bakes, the fleet at the end. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
 from hardening.foundation.durations import shown
-from pipelines.fleet.members import Key
-from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
-from pipelines.rollout.member_context import LEAST_READS, HealthLook, HealthStreak, look
-from pipelines.rollout.rolling import Pairs, Rolling
-from pipelines.rollout.state import RolloutStage
-from pipelines.rollout.steps import LONGEST, PATIENT_TRIES, TRIES, Backoff, UnhealthyError
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from pipelines.fleet.members import Key, Read
+from pipelines.rollout.state import (
+    Cause,
+    DesiredState,
+    Event,
+    MemberState,
+    OperatorCommands,
+    Phase,
+    RolloutStage,
+)
+from pipelines.rollout.steps import (
+    HELD,
+    LONGEST,
+    PATIENT_TRIES,
+    TRIES,
+    Backoff,
+    MemberContext,
+    Pairs,
+    Rolling,
+    StoppedError,
+    UnhealthyError,
+)
 
+LEAST_READS = 3
+SHOWN_READS = 5
+MOST_BETWEEN_READS = timedelta(seconds=5)
 MOST_ROUNDS = 60
 
 
@@ -27,12 +47,12 @@ class IllError(UnhealthyError):
 
 
 async def settle(rolling: Rolling) -> None:
-    """Let every member that serves prove itself anew: the rollout has failed, and nobody knows how it was meanwhile.
+    """Let every member that serves prove its health again: the rollout has failed, and their health is unknown.
 
     Raises IllError and StoppedError.
     """
     proof = rolling.order.limits.min_healthy_time
-    await _watched(
+    await _watched_wave(
         rolling, rolling.pairs(), timedelta(), HealthStreak(proof, LEAST_READS, proof), asks=False, judged=False
     )
 
@@ -45,7 +65,7 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
     An approval ends it early, a pause lets no time pass. Raises IllError, StoppedError, AlarmError and RefusedError.
     """
     proved_before = HealthStreak(timedelta(), 1, rolling.order.limits.min_healthy_time)
-    await _watched(rolling, rolling.new(), span, proved_before, asks=asks, judged=True)
+    await _watched_wave(rolling, rolling.new(), span, proved_before, asks=asks, judged=True)
 
 
 async def bake_group(rolling: Rolling, group: str) -> None:
@@ -67,7 +87,7 @@ class _Bake:
     of: str = ""
 
 
-async def _watched(
+async def _watched_wave(
     rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: HealthStreak, *, asks: bool, judged: bool
 ) -> None:
     if keys := {member.id: order.key(member.old) for order, member in pairs}:
@@ -133,9 +153,191 @@ async def _show(rolling: Rolling, desired_state: DesiredState, what: _Bake, *, a
         stage, note, event = RolloutStage.PAUSED, "", Event.PAUSED
     elif asks:
         approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
-        stage, note = RolloutStage.APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"
+        stage, note = RolloutStage.CANARY_APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"
         event = Event.APPROVAL
     else:
         stage, note, event = RolloutStage.BAKING, f"baking {what.of}".rstrip() + f" for {shown(what.span)}", None
     if rolling.state.stage is not stage:
         await rolling.save(stage, note, event)
+
+
+# -- one instance ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class HealthStreak:
+    """Reads in a row: good since `count` reads, over `good_for`; wanted are `least` over `span`.
+
+    After a bad read an instance must be good over `relapsed`, however short `span` was: its proof starts again.
+    """
+
+    span: timedelta
+    least: int
+    relapsed: timedelta
+    count: int = 0
+    bad: int = 0
+    good_for: timedelta = timedelta()
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, look: HealthLook) -> None:
+        """One more read; one that could not be made (None) is not good."""
+        good, text = look.good, look.text
+        self.texts = [*self.texts[1 - SHOWN_READS :], text]
+        self.count = self.count + 1 if good else 0
+        self.good_for = self.good_for if good else timedelta()
+        if good is not None:
+            self.bad = 0 if good else self.bad + 1
+        if good is False and self.relapsed > self.span:
+            self.span, self.least = self.relapsed, LEAST_READS
+
+    def slept(self, span: timedelta) -> None:
+        """Time has passed since the last read."""
+        if self.count:
+            self.good_for += span
+
+    @property
+    def proved(self) -> bool:
+        """Whether all reads over the span, and enough of them, were good."""
+        return self.count >= self.least and self.good_for >= self.span
+
+
+async def prove(work: MemberContext, span: timedelta) -> None:
+    """Wait until the new instance was good in every read over `span`, at least three times: one alone proves nothing.
+
+    Raises UnhealthyError with what was seen when it is not within healthy_deadline, StoppedError when a person says so.
+    """
+    row = await _watched(work, "new", HealthStreak(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
+    if not row.proved:
+        limit = shown(work.order.limits.healthy_deadline)
+        raise UnhealthyError(
+            f"{work.order.name}: the new one was not healthy over {shown(span)} within {limit}",
+            evidence=await evidence(work, row.texts),
+            hint="mend the image; the old one serves",
+        )
+
+
+async def old_serves(work: MemberContext) -> bool:
+    """Wait until the old instance is good; False when it is not within healthy_deadline."""
+    return (await _watched(work, "old", HealthStreak(timedelta(), 1, timedelta()), obeys=False)).proved
+
+
+async def _watched(work: MemberContext, which: str, row: HealthStreak, *, obeys: bool) -> HealthStreak:
+    backoff = Backoff(work.runner.engine, min(row.span / LEAST_READS, MOST_BETWEEN_READS))
+    while True:
+        seen = await work.runner.see(_MemberLook, f"read the {which} {work.order.name}", lambda: _look(work, which))
+        row.add(seen.look)
+        if row.proved or backoff.slept >= work.order.limits.healthy_deadline:
+            return row
+        if obeys and work.runner.stops(seen.desired_state):
+            raise StoppedError(seen.desired_state)
+        row.slept(await backoff.next())
+
+
+@dataclass(frozen=True)
+class HealthLook:
+    """One look at an instance: good, not good, or None where the fleet does not answer; and what was seen."""
+
+    good: bool | None
+    text: str
+
+
+@dataclass(frozen=True)
+class _MemberLook:
+    """One look at an instance, and what people want."""
+
+    look: HealthLook
+    desired_state: DesiredState
+
+
+def _look(work: MemberContext, which: str) -> _MemberLook:
+    seen = look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key))
+    return _MemberLook(seen, work.runner.desired_state())
+
+
+def look(read: Callable[[], Read]) -> HealthLook:
+    """One look at an instance, for use inside a step."""
+    try:
+        seen = read()
+    except OutsideError as error:
+        return HealthLook(None, error.message)
+    return HealthLook(seen.good, seen.text)
+
+
+async def evidence(work: MemberContext, texts: Sequence[str]) -> str:
+    """The last reads, and the last lines that the new instance printed."""
+    log = await work.runner.look(f"read the log of {work.order.name}", lambda: _log(work))
+    return "\n".join([*(f"health: {text}" for text in texts), *(f"log: {line}" for line in log.splitlines())])
+
+
+def _log(work: MemberContext) -> str:
+    try:
+        return work.fleet.log(work.key)
+    except OutsideError as error:
+        return error.message
+
+
+# -- who serves when a rollout begins, and when it ends ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Census:
+    """The members of a fleet by id: the names of those that serve, and all that are there."""
+
+    serving: dict[str, str]
+    all: tuple[str, ...]
+
+
+async def count(rolling: Rolling) -> Census:
+    """Who is there, and who serves. Raises OutsideError."""
+
+    def look() -> Census:
+        members = rolling.world.fleet.describe()
+        return Census({one.id: one.name for one in members if one.healthy}, tuple(one.id for one in members))
+
+    return await rolling.runner.see(Census, "count who serves", look)
+
+
+async def count_at_first(rolling: Rolling) -> Census | None:
+    """The same before anything is done; None where the fleet does not answer, which the rollout meets soon enough, and
+    where a service rolls all of it, which looks after that itself.
+    """
+    if not rolling.order.plan.waves:
+        return None
+    try:
+        return await count(rolling)
+    except GoldsmithError:
+        return None
+
+
+async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
+    """Fail a rollout that has not failed yet if fewer members serve than when it began, unless it has said why.
+
+    One look proves nothing here either: a missing member is looked for again.
+    """
+    if before is None or rolling.state.failure:
+        return
+    backoff, why = Backoff(rolling.runner.engine, HELD), ""
+    for _ in range(LEAST_READS):
+        try:
+            why = fewer(before, await count(rolling), rolling.members)
+        except GoldsmithError as error:
+            why = f"unknown who serves at its end: {error}"
+        if not why:
+            return
+        await backoff.next()
+    await rolling.save(RolloutStage.RESTORING, why, failure=why)
+
+
+def fewer(before: Census, after: Census, members: Mapping[str, MemberState]) -> str:
+    """What is to be said where fewer serve than before; empty where as many do.
+
+    A member that was left alone because it was gone has been told of; one that is there for the first time counts for
+    one that went.
+    """
+    said = {one.id for one in members.values() if one.phase is Phase.SKIPPED and one.cause is Cause.GONE}
+    missing = [name for member, name in before.serving.items() if member not in after.serving and member not in said]
+    joined = [member for member in after.serving if member not in before.all]
+    if len(missing) <= len(joined):
+        return ""
+    began, ends = len(before.serving), len(after.serving)
+    return f"it began with {began} serving members and ends with {ends}; these serve no longer: {', '.join(missing)}"

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.documents import from_json, to_json
-from pipelines.durable.port import Flow, Json, WorkflowEngine
-from pipelines.rollout.baking import IllError, bake, settle
-from pipelines.rollout.finish import finish_member
-from pipelines.rollout.group import roll_group, roll_groups
-from pipelines.rollout.journal import DesiredState, Event
-from pipelines.rollout.member import replace_member
-from pipelines.rollout.member_context import LEAST_READS
-from pipelines.rollout.orders import Finish, GroupOrder, MemberOrder, Order, Verb, World, ordered
-from pipelines.rollout.rollback import go_back
-from pipelines.rollout.rolling import FINISH, GROUP, MEMBER, Pairs, Rolling
-from pipelines.rollout.state import Cause, MemberState, Phase, RolloutOutcome, RolloutStage
-from pipelines.rollout.steps import HELD, Backoff, StoppedError
+from pipelines.durable.port import BugError, Child, Flow, Json, WorkflowEngine
+from pipelines.fleet.members import ReplacementImage
+from pipelines.fleet.model import Method
+from pipelines.rollout.admission import admitted, group_admitted
+from pipelines.rollout.baking import IllError, bake, bake_group, count_at_first, refuse_fewer, settle
+from pipelines.rollout.group import roll_group
+from pipelines.rollout.member import finish_member, replace_member
+from pipelines.rollout.plan import GroupStep
+from pipelines.rollout.state import (
+    SAID,
+    Cause,
+    DesiredState,
+    Event,
+    Finish,
+    GroupOrder,
+    MemberOrder,
+    MemberState,
+    Order,
+    Phase,
+    RolloutOutcome,
+    RolloutStage,
+    Scope,
+    Verb,
+    World,
+    ordered,
+)
+from pipelines.rollout.steps import Pairs, Rolling, StoppedError
 from pipelines.rollout.waves import Wave, canary_of
 
 Argument = TypeVar("Argument")
-ROLLOUT = "rollout"
+ROLLOUT, MEMBER, FINISH, GROUP = "rollout", "member", "finish", "group"  # the flows by name
+UNFINISHED = "not all went back"
 
 
 def flows(world: World) -> Mapping[str, Flow]:
@@ -38,7 +54,7 @@ def flows(world: World) -> Mapping[str, Flow]:
 
 
 def _flow(read: Callable[[Json], Argument], run: Callable[[WorkflowEngine, Argument], Awaitable[object]]) -> Flow:
-    """`run` as the engine carries it: JSON is what it records, and values are what flows take and give."""
+    """`run` as the workflow engine executes it: the engine records JSON, and flows take and return values."""
 
     async def flow(engine: WorkflowEngine, argument: Json) -> Json:
         return to_json(await run(engine, read(argument)))
@@ -47,7 +63,7 @@ def _flow(read: Callable[[Json], Argument], run: Callable[[WorkflowEngine, Argum
 
 
 async def roll(world: World, engine: WorkflowEngine, order: Order) -> RolloutOutcome:
-    """Carry an order out. It fails by its Outcome: what is raised is a broken ledger, or a bug."""
+    """Execute an order. A rollout that fails returns an outcome; only a broken ledger or a bug raises."""
     rolling = Rolling(world, engine, order, await engine.now())
     await rolling.begin()
     before = await count_at_first(rolling)
@@ -84,10 +100,10 @@ async def _wave(rolling: Rolling, number: int, wave: Wave) -> bool:
     """Replace the members of a wave, let it bake, and only then remove the old ones; whether any of it is new."""
     rolling.wave = wave.steps
     await rolling.save(RolloutStage.ROLLING, wave=number)
-    await rolling.replace_all([rolling.member_order(step) for step in wave.steps], wave.parallel)
+    await replace_all(rolling, [rolling.member_order(step) for step in wave.steps], wave.parallel)
     await bake(rolling, wave.bake, asks=wave.canary and not rolling.order.limits.auto_promote)
-    await rolling.finish(Verb.PROMOTE, rolling.pairs())
-    rolling.refuse_broken([step.member.id for step in wave.steps])
+    await finish(rolling, Verb.PROMOTE, rolling.pairs())
+    refuse_broken(rolling, [step.member.id for step in wave.steps])
     return bool(rolling.new())
 
 
@@ -107,7 +123,7 @@ async def _keep_the_good(rolling: Rolling, error: GoldsmithError) -> None:
         await _put_back(rolling, [pair for pair in rolling.pairs() if pair[1].id in ill], error)
         try:
             await settle(rolling)
-            return await rolling.finish(Verb.PROMOTE, rolling.pairs())
+            return await finish(rolling, Verb.PROMOTE, rolling.pairs())
         except IllError as more:
             error = more
         except GoldsmithError:
@@ -116,7 +132,7 @@ async def _keep_the_good(rolling: Rolling, error: GoldsmithError) -> None:
 
 
 async def _put_back(rolling: Rolling, pairs: Pairs, error: GoldsmithError) -> None:
-    await rolling.finish(Verb.RESTORE, list(reversed(pairs)), f"put back: {error.message}")
+    await finish(rolling, Verb.RESTORE, list(reversed(pairs)), f"put back: {error.message}")
 
 
 async def _wants_back(rolling: Rolling) -> bool:
@@ -131,68 +147,212 @@ async def _end(rolling: Rolling) -> RolloutOutcome:
     return RolloutOutcome(rolling.state, tuple(rolling.members.values()))
 
 
-# -- who serves when a rollout begins, and who is missing when it ends: a smaller fleet is no success ------------------
+# -- starting the flows of members and groups --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Census:
-    """The members of a fleet by id: the names of those that serve, and all that are there."""
-
-    serving: dict[str, str]
-    all: tuple[str, ...]
+class BrokenError(RefusedError):
+    """A member failed, and with it the rollout."""
 
 
-async def count(rolling: Rolling) -> Census:
-    """Who is there, and who serves. Raises OutsideError."""
+async def replace_all(rolling: Rolling, orders: Sequence[MemberOrder], parallel: int) -> None:
+    """Replace members, as many at a time as are admitted. Raises BrokenError after a batch that failed."""
+    left = list(orders)
+    while left:
+        batch = await replace_some(rolling, left, parallel)
+        left = left[len(batch) :]
+        refuse_broken(rolling, [order.member for order in batch])
 
-    def look() -> Census:
-        members = rolling.world.fleet.describe()
-        return Census({one.id: one.name for one in members if one.healthy}, tuple(one.id for one in members))
 
-    return await rolling.runner.see(Census, "count who serves", look)
+def refuse_broken(rolling: Rolling, members: Sequence[str]) -> None:
+    """Raise BrokenError where one of the members failed."""
+    if failed := [rolling.members[member].failure for member in members if rolling.members[member].failure]:
+        raise BrokenError("\n".join(failed))
 
 
-async def count_at_first(rolling: Rolling) -> Census | None:
-    """The same before anything is done; None where the fleet does not answer, which the rollout meets soon enough, and
-    where a service rolls all of it, which looks after that itself.
-    """
-    if not rolling.order.plan.waves:
-        return None
+async def replace_some(rolling: Rolling, orders: Sequence[MemberOrder], parallel: int) -> Sequence[MemberOrder]:
+    """Replace the first of the members side by side, as many of `parallel` as are admitted; return their orders."""
+    batch = orders[: await admitted(rolling, orders[:parallel])]
+    prefix = "back/" if batch[0].back else ""
+    await children(rolling, MEMBER, [(prefix + order.member, order.member, to_json(order)) for order in batch])
+    return batch
+
+
+async def finish(rolling: Rolling, verb: Verb, pairs: Pairs, note: str = "") -> None:
+    """Promote or restore pairs of old and new; one at a time where that takes a member away."""
+    one_by_one = verb is Verb.RESTORE and rolling.order.plan.method is Method.IN_PLACE
+    width = 1 if one_by_one else rolling.order.limits.max_parallel
+    for start in range(0, len(pairs), width):
+        batch = pairs[start : start + width]
+        await children(rolling, FINISH, [_finish(verb, order, member, note) for order, member in batch])
+
+
+async def children(rolling: Rolling, flow: str, batch: Sequence[tuple[str, str, Json]]) -> None:
+    """Start flows side by side, (key, member, argument), and await them all."""
+    started = [(member, await rolling.runner.engine.child(key, flow, argument)) for key, member, argument in batch]
+    for member, child in started:
+        await _await_end(rolling, member, child)
+
+
+async def start_group(rolling: Rolling, step: GroupStep, part: Scope, pinned: str = "") -> MemberState:
+    """Roll one group, or a part of it, and remember what became of it."""
+    order, group = rolling.order, step.group
+    argument = GroupOrder(order.rollout, step, order.plan.target, order.limits, part, pinned)
+    prefix = f"{part}/" if part in (Scope.CANARY, Scope.BACK) else ""
+    child = await rolling.runner.engine.child(f"{prefix}{group.id}", GROUP, to_json(argument))
+    return await _await_end(rolling, group.id, child)
+
+
+async def _await_end(rolling: Rolling, member: str, child: Child) -> MemberState:
+    """Await the flow of a member, and remember what became of it. An error is the member's failure."""
     try:
-        return await count(rolling)
-    except GoldsmithError:
-        return None
+        return rolling.keep(from_json(MemberState, await child.result()))
+    except (GoldsmithError, BugError) as error:  # a bug in one member's flow must not end the others
+        return rolling.keep(replace(rolling.members[member], phase=Phase.FAILED, failure=str(error)))
 
 
-async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
-    """Fail a rollout, which has not failed yet, where fewer serve than at its begin and it has not said of whom.
+def _finish(verb: Verb, order: MemberOrder, member: MemberState, note: str) -> tuple[str, str, Json]:
+    """A child that finishes a member: its key, the member, its argument."""
+    key = f"{verb}/{'back/' if order.back else ''}{member.id}"
+    return key, member.id, to_json(Finish(verb, order, member, note))
 
-    One look is luck here, too: whoever is missing is looked for again.
+
+# -- groups, one after the other ---------------------------------------------------------------------------------------
+
+
+async def roll_groups(rolling: Rolling) -> None:
+    """Let the service roll each group of the plan. Raises RefusedError with the first that fails, StoppedError."""
+    plan = rolling.order.plan
+    for number, step in enumerate(plan.groups, start=len(plan.waves) + 1):
+        await group_admitted(rolling)
+        await rolling.save(RolloutStage.ROLLING, wave=number)
+        if failure := (await _in_parts(rolling, step)).failure:
+            raise RefusedError(failure)
+
+
+async def _in_parts(rolling: Rolling, step: GroupStep) -> MemberState:
+    """Roll a group; where a person has to approve its canary, that first, and the rest afterwards.
+
+    Raises StoppedError where the canary is to go back with everything else.
     """
-    if before is None or rolling.state.failure:
-        return
-    backoff, why = Backoff(rolling.runner.engine, HELD), ""
-    for _ in range(LEAST_READS):
-        try:
-            why = fewer(before, await count(rolling), rolling.members)
-        except GoldsmithError as error:
-            why = f"unknown who serves at its end: {error}"
-        if not why:
-            return
-        await backoff.next()
-    await rolling.save(RolloutStage.RESTORING, why, failure=why)
+    group, limits = step.group, rolling.order.limits
+    if group.cannot_roll or limits.auto_promote or not limits.canary or not group.desired:
+        return await start_group(rolling, step, Scope.ALL)
+    canary = await start_group(rolling, step, Scope.CANARY)
+    if canary.phase is not Phase.SERVING:
+        return canary
+    try:
+        await bake_group(rolling, group.name)
+        if step.whole:
+            return await rolling.mark(replace(canary, phase=Phase.NEW, note=""))
+        await group_admitted(rolling)
+    except StoppedError as stopped:
+        return await _canary_stopped(rolling, canary, stopped)
+    except GoldsmithError as error:
+        return await _canary_refused(rolling, step, canary, error)
+    await rolling.save(RolloutStage.ROLLING)
+    return await start_group(rolling, step, Scope.REST, canary.pinned)
 
 
-def fewer(before: Census, after: Census, members: Mapping[str, MemberState]) -> str:
-    """What is to be said where fewer serve than before; empty where as many do.
+async def _canary_stopped(rolling: Rolling, canary: MemberState, stopped: StoppedError) -> MemberState:
+    """A rollback finds the canary where it is, and brings it back; an abort leaves it there, and says so."""
+    if stopped.desired_state is DesiredState.ROLLBACK:
+        raise stopped
+    said = f"{stopped.message} after its canary: {canary.note}"
+    return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=said))
 
-    A member that was left alone because it was gone has been told of; one that is there for the first time counts for
-    one that went.
+
+async def _canary_refused(rolling: Rolling, step: GroupStep, canary: MemberState, error: GoldsmithError) -> MemberState:
+    """The canary must not stay: it goes back, unless auto_rollback is off."""
+    failure = str(error)
+    if not rolling.order.limits.auto_rollback:
+        said = f"auto_rollback is off: {canary.note}"
+        return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=failure))
+    await rolling.save(RolloutStage.RESTORING, error.message)
+    done = await start_group(rolling, step, Scope.BACK, canary.pinned)
+    return await rolling.mark(replace(done, failure=done.failure or failure))
+
+
+# -- going back --------------------------------------------------------------------------------------------------------
+
+
+async def go_back(rolling: Rolling) -> None:
+    """Replace every promoted member by what was pinned before its first change, the last first; before them, groups.
+
+    One that cannot go back fails the rollout, with the cause, and the others go on. An abort stops it where it is.
     """
-    said = {one.id for one in members.values() if one.phase is Phase.SKIPPED and one.cause is Cause.GONE}
-    missing = [name for member, name in before.serving.items() if member not in after.serving and member not in said]
-    joined = [member for member in after.serving if member not in before.all]
-    if len(missing) <= len(joined):
-        return ""
-    began, ends = len(before.serving), len(after.serving)
-    return f"it began with {began} serving members and ends with {ends}; these serve no longer: {', '.join(missing)}"
+    named = {member.id for member in rolling.order.back}  # also those that could not go back when it was first tried
+    groups = {step.group.id: step for step in rolling.order.plan.groups}
+    before = {one.id: one for one in reversed(rolling.members.values()) if one.id in named or _is_new(one, groups)}
+    await rolling.save(RolloutStage.RESTORING, f"going back with {len(before)} members")
+    rolling.runner = replace(rolling.runner, back=True)
+    steps = {step.member.id: step for step in rolling.order.plan.steps}
+    orders = [_order(rolling, rolling.member_order(steps[one.id]), one) for one in before.values() if one.id in steps]
+    stopped = ""
+    for step in reversed(groups.values()):
+        if step.group.id in before:
+            await start_group(rolling, step, Scope.BACK, before[step.group.id].pinned)
+    try:
+        while orders:
+            done = await replace_some(rolling, orders, rolling.order.limits.max_parallel)
+            await _settle(rolling, done, [before[order.member] for order in done])
+            orders = orders[len(done) :]
+    except GoldsmithError as error:
+        stopped = str(error)
+    await _tell_who_is_left(rolling, before, stopped)
+
+
+def _is_new(member: MemberState, groups: Container[str]) -> bool:
+    """Whether it runs the new version; of a group also its canary alone."""
+    return member.phase is Phase.NEW or (member.phase is Phase.SERVING and member.id in groups)
+
+
+async def _tell_who_is_left(rolling: Rolling, before: Mapping[str, MemberState], stopped: str) -> None:
+    """Fail the rollout with each member that does not run again what it ran before, and why."""
+    left = [member for member in map(rolling.members.__getitem__, before) if member.phase is not Phase.OLD]
+    causes = [f"{one.name}: {_cause(one)}" for one in left if one != before[one.id]]
+    if left or stopped:
+        waiting = [one.name for one in left if one == before[one.id]]
+        causes += [f"{', '.join(waiting)}: {stopped or 'not reached'}"] if waiting else []
+        said = f"{UNFINISHED}: " + "\n".join(causes or [stopped])
+        await rolling.save(RolloutStage.RESTORING, said, failure=said)
+
+
+def _order(rolling: Rolling, order: MemberOrder, member: MemberState) -> MemberOrder:
+    target = pinned(member)
+    label = f"{rolling.order.rollout}-back"
+    return replace(order, label=label, target=target, back=True, replaces=rolling.order.plan.target.digest)
+
+
+def pinned(member: MemberState) -> ReplacementImage:
+    """What the member ran before, exactly."""
+    return ReplacementImage(member.pinned, member.pinned.rpartition("@")[2], None)
+
+
+async def _settle(rolling: Rolling, orders: Sequence[MemberOrder], before: Sequence[MemberState]) -> None:
+    """Remove what the rollout had made, and say of each member what it runs now."""
+    serving = [(order, rolling.members[order.member]) for order in orders]
+    pairs = [(order, member) for order, member in serving if member.phase is Phase.SERVING]
+    await finish(rolling, Verb.PROMOTE, pairs)
+    for member in before:
+        await rolling.mark(_called(member, rolling.members[member.id]))
+
+
+def _called(before: MemberState, after: MemberState) -> MemberState:
+    """A member's end in the words of the rollout: what is new for the way back is the old version."""
+    if after.phase is Phase.NEW:
+        return replace(before, phase=Phase.OLD, note=_noted(before, after, f"it went back to {before.pinned}"))
+    if after.cause is Cause.BACK_ALREADY:
+        return replace(before, phase=Phase.OLD, note=_noted(before, after, ""))
+    if after.phase is Phase.SKIPPED:
+        return replace(before, note=_noted(before, after, SAID[Cause.NOT_TAKEN]), cause=Cause.NOT_TAKEN)
+    note = _noted(before, after, SAID[Cause.COULD_NOT])
+    return replace(before, phase=Phase.FAILED, note=note, failure=after.failure or note, cause=Cause.COULD_NOT)
+
+
+def _cause(member: MemberState) -> str:
+    return member.note if member.failure in member.note else f"{member.note}: {member.failure}"
+
+
+def _noted(before: MemberState, after: MemberState, said: str) -> str:
+    """Nothing that a person should know of a member is forgotten on its way back."""
+    return "; ".join(part for part in (before.note, said, after.note) if part)

@@ -1,4 +1,4 @@
-"""How a rollout rolls its groups, one after the other, and the flow of one that a service rolls. Pure."""
+"""The flow of one group that a service rolls: pinned, begun, watched, brought back. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from pipelines.durable.port import WorkflowEngine
 from pipelines.fleet.port import Group, GroupPin, Progress, Watched
-from pipelines.rollout.baking import bake_group
-from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.member_context import StepContext
-from pipelines.rollout.orders import GroupOrder, Scope, World
-from pipelines.rollout.plan import GroupStep
-from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import MemberState, Phase, RolloutStage
-from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepRunner, StoppedError
+from pipelines.rollout.state import DesiredState, GroupOrder, MemberState, Phase, Scope, World
+from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepContext, StepRunner, StoppedError
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
 BETWEEN_LOOKS = timedelta(seconds=5)
@@ -29,7 +23,7 @@ class TurnError(RefusedError):
 
 
 class GroupContext(StepContext):
-    """A group under way. `attempt` names what the service was asked: a new name for each resumption."""
+    """A group in a rollout. `attempt` names what the service was asked: a new name for each resumption."""
 
     def __init__(self, runner: StepRunner, world: World, order: GroupOrder) -> None:
         self.group: Group = order.step.group
@@ -104,7 +98,7 @@ def _pin(work: GroupContext) -> GroupPin:
 
 
 async def _attempted(work: GroupContext) -> bool:
-    """One rolling of the service, to its end: True; False where a pause cancelled it and it has to begin anew."""
+    """One rolling of the service, to its end: True; False where a pause cancelled it and it must begin again."""
     work.attempts += 1
     await work.runner.act_when_free(f"begin {work.group.name}", lambda: _begin(work))
     backoff, percent = Backoff(work.runner.engine, BETWEEN_LOOKS), -1
@@ -209,7 +203,7 @@ async def _brought_back(work: GroupContext, failure: str) -> MemberState:
 
 
 async def _gone_back(work: GroupContext) -> MemberState:
-    """A group that was done, or left in part, goes back, unless what it ran is gone or it is somebody else's by now."""
+    """Take back a group that was done or left in part, unless what it ran is gone or somebody has changed it since."""
     group = work.group
     try:
         way_back = work.world.groups.way_back
@@ -225,56 +219,3 @@ async def _gone_back(work: GroupContext) -> MemberState:
 
 def _roll_back(work: GroupContext) -> None:
     work.world.groups.roll_back(work.attempt, work.group, work.pinned)
-
-
-async def roll_groups(rolling: Rolling) -> None:
-    """Let the service roll each group of the plan. Raises RefusedError with the first that fails, StoppedError."""
-    plan = rolling.order.plan
-    for number, step in enumerate(plan.groups, start=len(plan.waves) + 1):
-        await rolling.leave_for_group()
-        await rolling.save(RolloutStage.ROLLING, wave=number)
-        if failure := (await _in_parts(rolling, step)).failure:
-            raise RefusedError(failure)
-
-
-async def _in_parts(rolling: Rolling, step: GroupStep) -> MemberState:
-    """Roll a group; where a person has to approve its canary, that first, and the rest afterwards.
-
-    Raises StoppedError where the canary is to go back with everything else.
-    """
-    group, limits = step.group, rolling.order.limits
-    if group.cannot_roll or limits.auto_promote or not limits.canary or not group.desired:
-        return await rolling.roll_group(step, Scope.ALL)
-    canary = await rolling.roll_group(step, Scope.CANARY)
-    if canary.phase is not Phase.SERVING:
-        return canary
-    try:
-        await bake_group(rolling, group.name)
-        if step.whole:
-            return await rolling.mark(replace(canary, phase=Phase.NEW, note=""))
-        await rolling.leave_for_group()
-    except StoppedError as stopped:
-        return await _canary_stopped(rolling, canary, stopped)
-    except GoldsmithError as error:
-        return await _canary_refused(rolling, step, canary, error)
-    await rolling.save(RolloutStage.ROLLING)
-    return await rolling.roll_group(step, Scope.REST, canary.pinned)
-
-
-async def _canary_stopped(rolling: Rolling, canary: MemberState, stopped: StoppedError) -> MemberState:
-    """A rollback finds the canary where it is, and brings it back; an abort leaves it there, and says so."""
-    if stopped.desired_state is DesiredState.ROLLBACK:
-        raise stopped
-    said = f"{stopped.message} after its canary: {canary.note}"
-    return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=said))
-
-
-async def _canary_refused(rolling: Rolling, step: GroupStep, canary: MemberState, error: GoldsmithError) -> MemberState:
-    """The canary must not stay: it goes back, unless auto_rollback is off."""
-    failure = str(error)
-    if not rolling.order.limits.auto_rollback:
-        said = f"auto_rollback is off: {canary.note}"
-        return await rolling.mark(replace(canary, phase=Phase.FAILED, note=said, failure=failure))
-    await rolling.save(RolloutStage.RESTORING, error.message)
-    done = await rolling.roll_group(step, Scope.BACK, canary.pinned)
-    return await rolling.mark(replace(done, failure=done.failure or failure))

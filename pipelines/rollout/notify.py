@@ -14,7 +14,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.process import NETWORK, run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
-from pipelines.rollout.journal import Event
+from pipelines.rollout.state import Event
 
 SECONDS = 10
 

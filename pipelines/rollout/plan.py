@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from math import ceil
+from typing import assert_never
 
+from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.members import ReplacementImage
-from pipelines.fleet.model import Fleet, Method
+from pipelines.fleet.members import ReplacementImage, repository
+from pipelines.fleet.model import Fleet, FleetKind, Method, ReplacementStrategy
 from pipelines.fleet.port import Group, Pacing
-from pipelines.fleet.violations import Judged
-from pipelines.rollout.cost import Calls, calls, step_time
-from pipelines.rollout.refusals import refuse_implausible, refuse_surge, refuse_target, why_not
+from pipelines.fleet.violations import Judged, named
 from pipelines.rollout.schedule import Cap, Hold, caps, gravest, may_act, turn
 from pipelines.rollout.waves import Room, Step, Wave, waves
 
@@ -88,7 +92,7 @@ def plan(
     """The rollout that brings `judged` to `target`; without a violation it has no waves.
 
     `adopt`: names, globs or `all`: members with an unknown origin that are taken over on purpose. `automated`: nobody
-    asked for it now, so that members that are merely too old wait for their turn (`jitter`).
+    asked for it, so that members that are merely too old wait for their turn (`jitter`).
     Raises RefusedError naming the limit that forbids it.
     """
     _refuse_empty(fleet, judged)
@@ -145,7 +149,7 @@ def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
 
 
 def frozen(one: Judged, budgets: Sequence[Cap]) -> str:
-    """Why a budget of nobody leaves this member alone; empty when none binds it."""
+    """Why a budget of 0 leaves this member alone; empty when none binds it."""
     rule = gravest(one.rules)
     return next(
         (f"{cap.name} allows no member that is {rule}" for cap in budgets if not cap.most and cap.binds(rule)), ""
@@ -168,3 +172,219 @@ def _steps(fleet: Fleet, rolled: Sequence[Judged]) -> list[Step]:
 def _seconds(made: Plan) -> int:
     """The waves after each other, or as long as the service's limits make the calls last."""
     return max(sum(wave.seconds for wave in made.waves), max((call.seconds for call in made.calls), default=0))
+
+
+# -- what forbids a rollout as a whole, and why one member is left alone -----------------------------------------------
+
+
+def refuse_target(fleet: Fleet, target: ReplacementImage, now: datetime) -> None:
+    """Refuse a replacement that would be a violation itself, today or soon."""
+    golden, limits = target.golden, fleet.limits
+    if golden is None:
+        raise RefusedError(
+            f"the origin of the replacement {target.reference} is unknown",
+            hint="publish it, or build it on a golden image: unknown must not replace unknown",
+        )
+    if golden.revoked_at:
+        raise RefusedError(
+            f"the replacement {named(golden)} is revoked: {golden.revoked_reason}",
+            hint=f"publish and promote a good one: {_published(golden.name)}",
+        )
+    if target.refused_because:
+        raise RefusedError(
+            f"the replacement {named(golden)} is refused by the present policy",
+            evidence=target.refused_because,
+            hint=f"publish and promote a good one: {_published(golden.name)}",
+        )
+    if golden.expires_at - now < limits.min_remaining:
+        raise RefusedError(
+            f"the replacement {named(golden)} expires on {golden.expires_at:%Y-%m-%d %H:%M} UTC, within min_remaining "
+            f"{shown(limits.min_remaining)}",
+            hint=f"give it new dates, and promote it: {_published(golden.name)}",
+        )
+    if now - golden.published_at < limits.min_soak:
+        raise RefusedError(
+            f"the replacement {named(golden)} is younger than min_soak {shown(limits.min_soak)}",
+            hint=f"it may roll from {golden.published_at + limits.min_soak:%Y-%m-%d %H:%M} UTC",
+        )
+
+
+def _published(name: str) -> str:
+    return f"./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
+
+
+def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[str]) -> None:
+    """Refuse an inventory of which so much violates that the inventory itself is in doubt."""
+    for rule, most in (
+        ("expired", fleet.limits.max_violating_fraction.expired),
+        ("unknown", fleet.limits.max_violating_fraction.unknown),
+    ):
+        adopted = adopt if rule == "unknown" else ()
+        broken = [one for one in judged if rule in one.rules and not _adopted(one, adopted)]
+        if len(broken) > most * len(judged):
+            raise RefusedError(
+                f"{len(broken)} of {len(judged)} members are {rule}, more than max_violating_fraction.{rule} {most:g}",
+                hint="take members over on purpose: --adopt MEMBER, a glob, or all"
+                if rule == "unknown"
+                else "is the inventory right?",
+                evidence="\n".join(one.member.name for one in broken[:20]),
+            )
+
+
+def refuse_unmatched(adopt: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse an --adopt that matches no member: a typing mistake would leave the intended members as they are."""
+    for glob in adopt:
+        if glob != "all" and not any(fnmatchcase(name, glob) for name in names):
+            raise RefusedError(
+                f"--adopt {glob}: no member matches", hint="./goldsmith fleet.scan FLEET lists who is there"
+            )
+
+
+def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
+    return any(glob == "all" or fnmatchcase(one.member.name, glob) for glob in adopt)
+
+
+def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, adopt: Sequence[str]) -> str:
+    """Why a violating member is left alone; empty when it is to be replaced."""
+    member, deadline = one.member, one.deadline
+    if member.cannot_roll:
+        return member.cannot_roll
+    if fleet.replacement.tag:
+        if target.digest in member.digests:
+            return f"{target.reference} has no newer digest yet: its owner rebuilds it on the newer base"
+        if not _adopted(one, adopt) and repository(member.image) != repository(target.reference):
+            return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
+    elif reason := _another_golden(one, target, adopt):
+        return reason
+    if member.protected_until and now < member.protected_until:
+        overdue = deadline is not None and now >= deadline + fleet.limits.termination_grace
+        if not overdue:
+            return f"it asks not to be disrupted until {member.protected_until:%Y-%m-%d %H:%M} UTC"
+    return _not_beside(fleet, one)
+
+
+def _not_beside(fleet: Fleet, one: Judged) -> str:
+    """Why a member cannot stand beside its replacement, in a fleet that surges."""
+    if fleet.limits.method is not Method.SURGE or not one.member.forced_in_place:
+        return ""
+    return f"method surge needs old and new side by side, and {', '.join(one.member.forced_in_place)}"
+
+
+def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str]) -> str:
+    """Why a golden image must not take the member's place."""
+    golden, origin = target.golden, one.origin
+    if one.on_base and origin.base:
+        return (
+            f"an application image on {named(origin.base)}: its owner rebuilds it; give the fleet replacement.tag "
+            "to roll it when its own tag has a newer digest"
+        )
+    if origin.release and golden and origin.release.content == golden.content:
+        return "the replacement has the same content: rolling would change nothing"
+    if origin.release and golden and origin.release.name != golden.name and not _adopted(one, adopt):
+        return f"it runs {origin.release.name}, not {golden.name}; --adopt takes it over on purpose"
+    return ""
+
+
+def refuse_surge(fleet: Fleet, violating: Sequence[Judged], fates: Mapping[str, str]) -> None:
+    """Refuse a surge where all that is left to roll are members that hold what cannot exist twice, naming it.
+
+    `fates`: why each one is left alone, by id; empty for one that is rolled.
+    """
+    forced = [one for one in violating if (why := _not_beside(fleet, one)) and fates[one.member.id] == why]
+    if forced and all(fates.values()):
+        raise RefusedError(
+            "method surge needs old and new side by side, and this cannot exist twice",
+            evidence="\n".join(f"{one.member.name}: {what}" for one in forced for what in one.member.forced_in_place),
+            hint='set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
+        )
+
+
+# -- what a rollout costs ----------------------------------------------------------------------------------------------
+
+
+class Bucket(StrEnum):
+    """Which calls share a limit."""
+
+    DESCRIBE = "Describe, paginated"
+    RUN = "RunInstances"
+    LAUNCHED = "instances launched"
+    TERMINATE = "TerminateInstances"
+    TAG = "CreateTags"
+    OTHER = "other changes"
+
+
+# https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html: tokens, and how many come back each second
+TOKENS: Mapping[Bucket, tuple[int, int]] = {
+    Bucket.DESCRIBE: (100, 20),
+    Bucket.RUN: (5, 2),
+    Bucket.LAUNCHED: (1000, 2),
+    Bucket.TERMINATE: (100, 5),
+    Bucket.TAG: (100, 10),
+    Bucket.OTHER: (50, 5),
+}
+
+# Looks: judging again, one for each read of its health, and one to see that it is gone.
+_ROOT_VOLUME = {Bucket.DESCRIBE: 12, Bucket.TAG: 1, Bucket.OTHER: 2}
+_NEW_INSTANCE = {
+    Bucket.DESCRIBE: 12,
+    Bucket.RUN: 1,
+    Bucket.LAUNCHED: 1,
+    Bucket.TERMINATE: 1,
+    Bucket.TAG: 2,
+    Bucket.OTHER: 4,
+}
+_CONTAINER_STARTS = timedelta(seconds=3)
+_INSTANCE_BOOTS = timedelta(seconds=60)
+_VOLUME_REPLACED = timedelta(seconds=120)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How many calls of a bucket a rollout makes in one account and region, and how many seconds they last at least."""
+
+    place: str
+    bucket: str
+    calls: int
+    seconds: int
+
+
+def step_calls(fleet: Fleet) -> Mapping[Bucket, int]:
+    """The calls that replacing one member makes."""
+    match fleet.kind:
+        case FleetKind.DOCKER:
+            return {}
+        case FleetKind.EC2:
+            return _ROOT_VOLUME if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME else _NEW_INSTANCE
+        case _:
+            assert_never(fleet.kind)
+
+
+def calls(fleet: Fleet, members: Iterable[str]) -> tuple[Calls, ...]:
+    """All calls of a rollout over `members`, whose ids begin with account and region."""
+    each = step_calls(fleet)
+    places = Counter("/".join(member.split("/", 2)[:2]) for member in members) if each else Counter()
+    return tuple(
+        Calls(place, bucket, number * steps, seconds_at_least(bucket, number * steps))
+        for place, steps in sorted(places.items())
+        for bucket, number in each.items()
+    )
+
+
+def seconds_at_least(bucket: Bucket, number: int) -> int:
+    """How long so many calls last at least, beginning with a full bucket, in seconds, rounded up."""
+    tokens, each_second = TOKENS[bucket]
+    return max(0, ceil((number - tokens) / each_second))
+
+
+def step_time(fleet: Fleet) -> timedelta:
+    """How long replacing one member takes at least, where nothing goes wrong."""
+    limits = fleet.limits
+    each = limits.min_healthy_time + (limits.settle if limits.method is Method.SURGE else timedelta())
+    match fleet.kind:
+        case FleetKind.DOCKER:
+            return each + _CONTAINER_STARTS
+        case FleetKind.EC2:
+            root_volume = fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME
+            return each + limits.drain + (_VOLUME_REPLACED if root_volume else _INSTANCE_BOOTS)
+        case _:
+            assert_never(fleet.kind)

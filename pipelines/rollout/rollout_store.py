@@ -12,14 +12,12 @@ from images.ledger import ApprovedPlanRow, AuditLine, Rollout
 from images.ledger.fleets import CommandRow as Given
 from images.ledger.fleets import Lease
 from pipelines.fleet.catalog import load_fleet
-from pipelines.rollout.ledger_journal import FINAL, Command, orders
-from pipelines.rollout.orders import Order, ordered
-from pipelines.rollout.state import MemberState, RolloutStage, RolloutState
+from pipelines.rollout.state import FINAL, Command, MemberState, Order, RolloutStage, RolloutState, ordered, orders
 
 
 @dataclass(frozen=True)
 class View:
-    """A rollout as the ledger shows it. `state` is None before its first step; `lease`: who has the fleet by now.
+    """A rollout as the ledger shows it. `state` is None before its first step; `lease`: who has the fleet now.
 
     `commands`: what people told it, in that order. `carried`: whether a process holds the lease for it, and lives.
     `plan`: the approved plan that it used.
@@ -94,7 +92,7 @@ def require_known(context: Context, fleet: str) -> None:
 
 
 def newest(context: Context, fleet: str) -> View:
-    """The fleet's rollout that is under way, else its last one. Raises RefusedError where there was none."""
+    """The fleet's open rollout, else its last one. Raises RefusedError where there was none."""
     rows = context.ledger.rollouts(fleet)
     if not rows:
         hint = f"./goldsmith roll.plan {fleet} shows what one would do"
@@ -117,9 +115,9 @@ def told(context: Context, fleet: str, rollout: str) -> tuple[AuditLine, ...]:
 
 
 def tell(context: Context, fleet: str, command: Command, reason: str = "") -> View:
-    """Tell the fleet's rollout that is under way something, and wake it.
+    """Give a command to the fleet's open rollout, and wake it.
 
-    Raises RefusedError where none is under way, where it has already been told something final, or where nothing waits
+    Raises RefusedError where none is open, where a final command was already given, or where nothing waits
     for the approval that is given.
     """
     rows = context.ledger.open_rollouts(fleet)
@@ -140,7 +138,7 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
 def refuse_unasked(seen: View) -> None:
     """Raise RefusedError where nothing bakes: an approval counts from then on, and an earlier one would be lost."""
     stage = seen.state.stage if seen.state else RolloutStage.ROLLING
-    if stage not in (RolloutStage.BAKING, RolloutStage.APPROVAL, RolloutStage.PAUSED):
+    if stage not in (RolloutStage.BAKING, RolloutStage.CANARY_APPROVAL, RolloutStage.PAUSED):
         hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
         raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)
 

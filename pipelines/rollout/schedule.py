@@ -9,8 +9,7 @@ from hashlib import sha256
 from zoneinfo import ZoneInfo
 
 from hardening.findings import Reason
-from pipelines.fleet.amounts import at_least, share
-from pipelines.fleet.calendar import Budget, Freeze, RunningRule, Span, Window, cron
+from pipelines.fleet.calendar import Budget, Freeze, RunningRule, Span, Window, at_least, cron, share
 from pipelines.fleet.model import Limits
 
 GRAVEST_FIRST = (

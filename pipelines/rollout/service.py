@@ -1,41 +1,57 @@
-"""Rollouts as services: unfinished ones are executed to their end, then members and groups are planned and rolled."""
+"""Begin and execute rollouts: finish what an earlier process left, then start, roll back, or roll by itself. Edge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from secrets import token_hex
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import RefusedError
-from pipelines.fleet.ec2.pacing import pacing
-from pipelines.fleet.members import ReplacementImage
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from images.documents import from_json, to_json
+from images.ledger import Holder, Lease
+from pipelines.contract import Line
+from pipelines.durable.dbos import Worker
+from pipelines.durable.port import Flow
+from pipelines.durable.workers import LostError
+from pipelines.fleet.members import BACK
 from pipelines.fleet.model import Approval
-from pipelines.fleet.orphans import BACK
-from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.approval import consented, refuse_used
-from pipelines.rollout.approved_plan import ApprovedPlan, refuse_repaced
-from pipelines.rollout.executor import execute, go_on
-from pipelines.rollout.orders import Order
-from pipelines.rollout.plan import GroupStep, Plan
-from pipelines.rollout.refusals import refuse_implausible, refuse_target, why_not
-from pipelines.rollout.rollout_store import View
-from pipelines.rollout.schedule import allowed
-from pipelines.rollout.session import FleetSession, check
-from pipelines.rollout.state import MemberState, Phase, RolloutOutcome
+from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
+from pipelines.rollout.approved_plan import ApprovedPlan, digest
+from pipelines.rollout.flow import ROLLOUT, flows
+from pipelines.rollout.lease import HeldError, LedgerJournal, leased
+from pipelines.rollout.notify import Message, notifier
+from pipelines.rollout.plan import Plan
+from pipelines.rollout.rollout_store import View, view
+from pipelines.rollout.session import FleetSession, PresentJudge, check, plan_again, plan_all
+from pipelines.rollout.state import (
+    Event,
+    MemberState,
+    Order,
+    Phase,
+    RolloutOutcome,
+    RolloutStage,
+    RolloutState,
+    World,
+    ordered,
+)
 
 
 def start(
     at: FleetSession, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False,
     approved: ApprovedPlan | None = None, as_owner: bool = False,
 ) -> tuple[Plan, RolloutOutcome | None]:  # fmt: skip
-    """Plan the fleet's rollout and, with `apply`, carry it out; an automated run does so only if the fleet says so.
+    """Plan the fleet's rollout and, with `apply`, execute it; an automated run does so only if the fleet says so.
 
-    `approved`: exactly that plan is carried out, or refused with what has moved since. Where the fleet asks for an
-    approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is carried to
-    its end first. Raises RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls the
+    `approved`: exactly that plan is executed, or refused with what has changed since. Where the fleet asks for an
+    approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is
+    finished first. Raises RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls the
     fleet, and OutsideError. A rollout that failed has an Outcome that says so.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
@@ -46,7 +62,7 @@ def start(
             say(f"the rollout {row.id} is not over; --apply goes on with it where its process is dead")
     if approved:
         refuse_used(at.context, approved)
-    document = _same(at, approved) if approved else plan_all(at, adopt, automated=automated)
+    document = plan_again(at, approved) if approved else plan_all(at, adopt, automated=automated)
     if not act or not document.plan.parts:
         return document.plan, None
     order = Order(_new_id(at), document.plan, at.fleet.limits, document.adopt)
@@ -54,18 +70,6 @@ def start(
         outcome = execute(at, order)
     check(at)
     return document.plan, outcome
-
-
-def plan_all(at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
-    """What a rollout would do now, of members and of groups that a service rolls. Raises RefusedError, OutsideError."""
-    judged = check(at) if at.groups else ()
-    document = at.plan(adopt, automated=automated, judged=judged)
-    return with_groups(document, _plan_groups(at, judged, adopt))
-
-
-def with_groups(document: ApprovedPlan, groups: Sequence[GroupStep]) -> ApprovedPlan:
-    """The plan with these groups to roll."""
-    return replace(document, plan=replace(document.plan, groups=tuple(groups)))
 
 
 def back(at: FleetSession, view: View) -> RolloutOutcome:
@@ -92,7 +96,7 @@ def order_back(view: View) -> Order:
 def can_go_back(view: View) -> tuple[MemberState, ...]:
     """The members that run the new version, and those that may: what could not go back is tried again.
 
-    Of a rollout under way also those of which the old one is kept: their wave is put back.
+    If the rollout is open, also those whose old instance is kept: their wave is restored.
     """
     runs_new = (Phase.NEW, Phase.SERVING) if view.row.open else (Phase.NEW,)
     return tuple(one for one in view.members if one.phase in runs_new or (one.phase is Phase.FAILED and one.pinned))
@@ -102,61 +106,6 @@ def _new_id(at: FleetSession) -> str:
     """A rollout's name, which no other ever had: its labels say which containers are its own, also to be removed."""
     made = f"{at.fleet.name}-{at.now():%Y%m%d%H%M%S}-{token_hex(3)}"
     return _new_id(at) if at.context.ledger.rollout(made) else made
-
-
-def _plan_groups(at: FleetSession, judged: Sequence[Judged], adopt: Sequence[str]) -> list[GroupStep]:
-    """The groups that violate, each with its pace. `adopt`: those with an unknown or another image that are taken over
-    on purpose.
-
-    Raises RefusedError where the replacement may not run, where the inventory is implausible, or where a group's limits
-    cannot be said to the service, and OutsideError.
-    """
-    rules = violating(judged)
-    groups = [one for one in (at.groups.groups() if at.groups else ()) if one.id in rules]
-    if not groups:
-        return []
-    target, now = at.origins().target(), at.now()
-    refuse_target(at.fleet, target, now)
-    refuse_implausible(at.fleet, [one for group in groups for one in _inside(judged, group)], adopt)
-    groups = [_judged(at, group, judged, target, adopt) for group in groups]
-    return [_step(at, group, rules[group.id]) for group in groups]
-
-
-def _same(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
-    """An approved plan as it is planned again, if that and the world are what was approved.
-
-    A group of which something must be left alone by now is so as a whole. Raises RefusedError with what differs.
-    """
-    document = at.same(approved)
-    if not approved.plan.groups:
-        return document
-    judged = check(at)
-    rules, present = violating(judged), {one.id: one for one in (at.groups.groups() if at.groups else ())}
-    wanted = [step.group.id for step in approved.plan.groups]
-    again = [
-        _step(at, present[name], rules[name], approved.made_at) for name in wanted if name in rules and name in present
-    ]
-    refuse_repaced(approved, again, at.fleet)
-    target = document.plan.target
-    return with_groups(
-        document, [replace(one, group=_judged(at, one.group, judged, target, approved.adopt)) for one in again]
-    )
-
-
-def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
-    """What is in a group, judged as if it were the group: by that name people take it over."""
-    found = [one for one in judged if one.member.group == group.id]
-    return [replace(one, member=replace(one.member, name=group.name, cannot_roll="")) for one in found]
-
-
-def _judged(
-    at: FleetSession, group: Group, judged: Iterable[Judged], target: ReplacementImage, adopt: Sequence[str]
-) -> Group:
-    """The group, with why it is left alone, for one thing in it that must be: the service replaces all of it."""
-    violating = [one for one in _inside(judged, group) if one.violations]
-    found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in violating)
-    left = next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
-    return replace(group, cannot_roll=group.cannot_roll or left)
 
 
 def refuse_no_way_back(at: FleetSession, order: Order) -> None:
@@ -173,18 +122,173 @@ def refuse_no_way_back(at: FleetSession, order: Order) -> None:
         raise RefusedError("no group can go back to what it ran before", evidence="\n".join(reasons), hint=hint)
 
 
-def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
-    """By id, the groups of which something violates, with the rules: an instance, or what it would start next."""
-    found: dict[str, frozenset[str]] = {}
-    for one in judged:
-        if one.member.group and one.violations:
-            found[one.member.group] = found.get(one.member.group, frozenset()) | one.rules
-    return found
+class SteadyClock:
+    """Real time that never jumps: it starts at the given moment and goes on with the machine's monotonic clock."""
+
+    def __init__(self, start: datetime) -> None:
+        self._start = start
+        self._began = time.monotonic()
+
+    def now(self) -> datetime:
+        """The present moment."""
+        return self._start + timedelta(seconds=time.monotonic() - self._began)
 
 
-def _step(at: FleetSession, group: Group, rules: frozenset[str], when: datetime | None = None) -> GroupStep:
-    limits = at.fleet.limits
-    most = allowed(limits, group.desired, sorted(rules), when or at.now())
-    if not most and group.desired:
-        raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
-    return GroupStep(group, pacing(limits, group.desired, most))
+def execute(at: FleetSession, order: Order) -> RolloutOutcome:
+    """Execute an order to its end, from wherever an earlier process left it.
+
+    Raises HeldError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
+    process has the fleet. A rollout that failed, and is back as it was, is no error here: its Outcome says so.
+    """
+    rollout, written, ledger = order.rollout, to_json(order), at.context.ledger
+    wanted = Holder(at.fleet.name, f"{at.context.actor}:{os.getpid()}-{token_hex(3)}", rollout)
+    with leased(ledger, at.context.settings.database_url, wanted) as tenure:
+        if ledger.rollout(rollout) is None:
+            ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, written, at.now())
+        say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
+        now = SteadyClock(at.now()).now
+        with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
+            tenure.when_lost(worker.lose)
+            try:
+                answer = worker.execute(ROLLOUT, rollout, written)
+            except LostError:
+                raise tenure.lost() from None
+            except Exception as error:
+                if worker.broke_off(rollout):
+                    raise _broken_off(at, rollout, error) from error
+                raise
+            if not tenure.keeps():  # another process has the fleet now, has ended it, and reports it
+                raise tenure.lost()
+            return from_json(RolloutOutcome, answer)
+
+
+def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithError:
+    """Record the end of a rollout that can never be finished, so that the fleet can be rolled again."""
+    row = at.context.ledger.rollout(rollout)
+    said = f"{rollout} broke off: {error.message if isinstance(error, GoldsmithError) else error}"
+    if row and row.open:
+        target = view(at.context, row).replacement
+        state = from_json(RolloutState, row.state) if row.state else None
+        begun = state or RolloutState(rollout, row.fleet, target, row.begun_at, 0)
+        ended = replace(begun, stage=RolloutStage.ENDED, note=said, failure=said, ended_at=at.now())
+        at.context.ledger.save_rollout(rollout, to_json(ended), at.now(), is_open=False)
+        at.context.ledger.audit(at.now(), at.context.actor, "roll", row.fleet, said)
+    hint = (
+        f"./goldsmith roll.status {at.fleet.name} shows how far each member came, ./goldsmith roll.reap what is left; "
+        f"then ./goldsmith roll.start {at.fleet.name} makes a new plan"
+    )
+    return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
+
+
+def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
+    """Finish the rollouts that earlier processes left. Raises as `execute` does."""
+    ended = []
+    for row in at.context.ledger.open_rollouts(at.fleet.name):
+        say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
+        ended.append(execute(at, ordered(row.order)))
+        say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
+    return tuple(ended)
+
+
+def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
+    """The flows that a process executes for this fleet."""
+    journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
+    world = World(at.members, journal, PresentJudge(at), now, at.together, at.groups)
+    return flows(world)
+
+
+# -- automated runs ----------------------------------------------------------------------------------------------------
+
+
+class AutoLine(Line):
+    """`roll.auto`: one fleet. `outcome`: empty, compliant, planned, waits (for approval), skipped, rolled, refused,
+    failed.
+    """
+
+    fleet: str
+    outcome: str
+    detail: str
+    rollout: str = ""
+
+
+def automated(at: FleetSession, *, apply: bool) -> AutoLine:
+    """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
+
+    A rollout whose process died is finished first, also one that a person began: it was approved when it began.
+    Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
+    """
+    if apply:
+        with suppress(HeldError):  # the process that rolls the fleet finishes it
+            go_on(at)
+    judged = check(at)
+    violating = [one for one in judged if one.violations]
+    if not judged:
+        return _line(at, "empty", "no member runs; nothing was judged")
+    if not violating:
+        return _line(at, "compliant", f"{len(judged)} member(s) within policy")
+    found = _told_of(violating, judged)
+    if at.fleet.approval is Approval.REQUIRED:
+        return _ask(at, found, apply=apply)
+    plan, outcome = start(at, apply=apply, automated=True)
+    if outcome and outcome.state.failure:
+        raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
+    if outcome:
+        return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}", outcome.state.id)
+    if many := len(plan.names):
+        return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}")
+    return _line(at, "skipped", _left(plan))
+
+
+def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
+    """Write the plan down for whoever approves it, and tell people."""
+    document = plan_all(at, automated=True)
+    if not document.plan.parts:
+        return _line(at, "skipped", _left(document.plan))
+    name = at.fleet.name
+    do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
+    if apply:
+        file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
+        do = f"./goldsmith roll.start {name} --plan {file} --apply"
+        if _approved(at, file):
+            return _line(at, "waits", f"{found}; its plan is approved: {do}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file_plan(at.context, document, file)
+        do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
+    detail = f"{found}{_and_left(document.plan)}; approval is required: {do}"
+    if apply:
+        notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
+    return _line(at, "waits", detail)
+
+
+def _approved(at: FleetSession, file: Path) -> bool:
+    """Whether the file holds a plan that somebody approved, that nobody has used, and that is still right."""
+    if not file.exists():
+        return False
+    try:
+        document = read_plan(file)
+        line = at.context.ledger.plan(digest(document))
+        if line is None or line.approved_at is None or line.rollout:
+            return False
+        at.same(document)
+    except (ContentError, RefusedError):
+        return False
+    return True
+
+
+def _left(plan: Plan) -> str:
+    return "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
+
+
+def _and_left(plan: Plan) -> str:
+    """The same, after what is done with the others."""
+    return f"; left alone: {_left(plan)}" if plan.skipped else ""
+
+
+def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
+    """How many violate, and what."""
+    rules = sorted({rule for one in violating for rule in one.rules})
+    return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
+
+
+def _line(at: FleetSession, outcome: str, detail: str, rollout: str = "") -> AutoLine:
+    return AutoLine(fleet=at.fleet.name, outcome=outcome, detail=detail, rollout=rollout)

@@ -1,22 +1,26 @@
-"""What the flows over one fleet work with, whatever its kind: its members, where their images come from, the policy."""
+"""A fleet opened, whatever its kind: its members judged by the policy, and the plan to replace violating ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import assert_never
+
+import requests
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
-from hardening.foundation.errors import MalformedError
+from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.model import Enforcement, Waiver
 from images.context import Context
 from images.registry.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
+from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.ec2.groups import AutoScalingFleet
@@ -24,27 +28,46 @@ from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.members import firing, regions_of
 from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
-from pipelines.fleet.members import Member, Provenance, Seen, Unread
-from pipelines.fleet.model import Fleet, FleetKind, ReplacementStrategy
-from pipelines.fleet.port import DelegatedFleet, MemberFleet, ProvenancePort
+from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen, Unread
+from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
+from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import Judged, judge
 from pipelines.lint import require_policy
-from pipelines.rollout.approved_plan import ApprovedPlan, Present, as_then, refuse_moved, refuse_replanned, seal
-from pipelines.rollout.plan import Plan, nothing, plan
-from pipelines.rollout.refusals import refuse_nobody, refuse_target
+from pipelines.rollout.approved_plan import (
+    ApprovedPlan,
+    Present,
+    as_then,
+    refuse_moved,
+    refuse_repaced,
+    refuse_replanned,
+    seal,
+)
+from pipelines.rollout.plan import (
+    GroupStep,
+    Plan,
+    nothing,
+    plan,
+    refuse_implausible,
+    refuse_target,
+    refuse_unmatched,
+    why_not,
+)
+from pipelines.rollout.schedule import allowed
+from pipelines.rollout.state import MemberOrder, Together, one_by_one
 from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
 UNREAD = "unread"
+ASK_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class FleetSession:
     """What the flows over one fleet work with. `now` gives the date by which members are judged.
 
-    `look` opens ledger, registry or cloud anew; `seen` is all that the selector finds, with what services roll.
+    `look` opens ledger, registry or cloud again; `seen` is all that the selector finds, with what services roll.
     `source` is where our own images come from. `groups` are those that a service rolls, None where the kind knows none.
-    `firing`: those of the alarms, by name, that fire.
+    `firing` returns those of the named alarms that fire; `together` asks many members, at once where the kind bears it.
     """
 
     fleet: Fleet
@@ -56,6 +79,7 @@ class FleetSession:
     seen: Callable[[], Seen]
     groups: DelegatedFleet | None = None
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
+    together: Together = one_by_one
 
     def origins(self) -> ProvenancePort:
         """A fresh look: nothing is remembered from an earlier judging."""
@@ -92,7 +116,7 @@ class FleetSession:
         `judged`: judgements that were just made, and need not be made again.
         """
         world = self.world()
-        refuse_nobody(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
+        refuse_unmatched(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         if not world.members and world.groups:
             return seal(nothing(self.fleet, world.target), world, self.context.actor, adopt, automated=automated)
         judged = self._judged(world.members, judged)
@@ -119,7 +143,7 @@ class FleetSession:
         return replace(document, plan=again)
 
     def _again(self, document: ApprovedPlan, world: Present) -> Plan:
-        """The plan that the fleet's file and members give, as of the moment at which the sealed one was made."""
+        """The plan that the fleet's file and members give, as of the moment at which the approved one was made."""
         if not world.members and world.groups:
             return nothing(self.fleet, world.target)
         judged = self.judge(as_then(document, world.members), document.made_at)
@@ -136,16 +160,25 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
     fleet = load_fleet(roots, name)
     file = find_content(roots, "pipelines/fleets", "*.toml")[name]
     require_policy(fleet, file, find_content(roots, "hardening/policies", "*.toml"))
-    if fleet.kind is FleetKind.EC2:
-        yield _at_ec2(fleet, context, now)
-        return
+    match fleet.kind:
+        case FleetKind.DOCKER:
+            with _docker_session(fleet, context, now) as session:
+                yield session
+        case FleetKind.EC2:
+            yield _ec2_session(fleet, context, now)
+        case _:
+            assert_never(fleet.kind)
+
+
+@contextmanager
+def _docker_session(fleet: Fleet, context: Context, now: Now) -> Iterator[FleetSession]:
     registry = context.registry
     login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
     with DockerFleet(fleet, fleet_host(context), login, registered(registry, fleet), seen) as members:
         yield FleetSession(
             fleet, context, members, now, registry.address,
             lambda waivers, at: ProvenanceReader(fleet, context, registry, waivers, at),
-            lambda: Seen(members.describe()),
+            lambda: Seen(members.describe()), together=together,
         )  # fmt: skip
 
 
@@ -155,7 +188,7 @@ def _last_seen(fleet: Fleet, context: Context) -> set[str]:
     return {member for name, _, member in seen if name == fleet.name}
 
 
-def _at_ec2(fleet: Fleet, context: Context, now: Now) -> FleetSession:
+def _ec2_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     cloud = context.cloud
     members = (RootVolumeFleet if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
     source = f"aws/{cloud.aws.account}"
@@ -195,3 +228,130 @@ def _unread(at: FleetSession, place: Unread, known: Member | None = None) -> Jud
         todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
     )  # fmt: skip
     return Judged(member, Provenance(), (reason,))
+
+
+# -- judging again, right before a rollout acts ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PresentJudge:
+    """Judges by today's policy, waivers, ledger and registry."""
+
+    at: FleetSession
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        """Why the member is left alone after all; empty when it is to be replaced."""
+        one = self.at.judge([member])[0]
+        if not one.violations:
+            return "it is waived by now" if one.reasons else "it no longer violates"
+        return why_not(self.at.fleet, one, order.target, self.at.now(), order.adopt)
+
+    def refuse(self, target: ReplacementImage) -> None:
+        """Raises RefusedError as soon as the replacement must not run any more."""
+        refuse_target(self.at.fleet, self.at.origins().again(target), self.at.now())
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the alarms that are firing; one that cannot be asked fires."""
+        named = [name for name in names if not name.startswith(ADDRESSES)]
+        fired = self.at.firing(named) if named else ()
+        return tuple(name for name in names if (name in fired if name in named else _fires(name)))
+
+
+def _fires(address: str) -> bool:
+    try:
+        return not requests.get(address, timeout=ASK_SECONDS).ok
+    except requests.RequestException:
+        return True
+
+
+# -- planning all of a fleet: its members, and the groups that a service rolls -----------------------------------------
+
+
+def plan_all(at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
+    """What a rollout would do now, of members and of groups that a service rolls. Raises RefusedError, OutsideError."""
+    judged = check(at) if at.groups else ()
+    document = at.plan(adopt, automated=automated, judged=judged)
+    return with_groups(document, _plan_groups(at, at.groups, judged, adopt) if at.groups else ())
+
+
+def with_groups(document: ApprovedPlan, groups: Sequence[GroupStep]) -> ApprovedPlan:
+    """The plan with these groups to roll."""
+    return replace(document, plan=replace(document.plan, groups=tuple(groups)))
+
+
+def _plan_groups(
+    at: FleetSession, delegated: DelegatedFleet, judged: Sequence[Judged], adopt: Sequence[str]
+) -> list[GroupStep]:
+    """The groups that violate, each with its pace. `adopt`: those with an unknown or another image that are taken over
+    on purpose.
+
+    Raises RefusedError where the replacement may not run, where the inventory is implausible, or where a group's limits
+    cannot be said to the service, and OutsideError.
+    """
+    rules = violating(judged)
+    groups = [one for one in delegated.groups() if one.id in rules]
+    if not groups:
+        return []
+    target, now = at.origins().target(), at.now()
+    refuse_target(at.fleet, target, now)
+    refuse_implausible(at.fleet, [one for group in groups for one in _inside(judged, group)], adopt)
+    groups = [_judged_group(at, group, judged, target, adopt) for group in groups]
+    return [_step(at, delegated, group, rules[group.id]) for group in groups]
+
+
+def plan_again(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
+    """An approved plan as it is planned again, if that and the world are what was approved.
+
+    A group that contains something to be left alone is left alone as a whole. Raises RefusedError with what differs.
+    """
+    document = at.same(approved)
+    if not approved.plan.groups:
+        return document
+    judged, delegated = check(at), at.groups
+    rules, present = violating(judged), {one.id: one for one in (delegated.groups() if delegated else ())}
+    wanted = [step.group.id for step in approved.plan.groups]
+    again = [
+        _step(at, delegated, present[name], rules[name], approved.made_at)
+        for name in wanted
+        if delegated and name in rules and name in present
+    ]
+    refuse_repaced(approved, again, at.fleet)
+    target = document.plan.target
+    return with_groups(
+        document, [replace(one, group=_judged_group(at, one.group, judged, target, approved.adopt)) for one in again]
+    )
+
+
+def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
+    """What is in a group, judged as if it were the group: by that name people take it over."""
+    found = [one for one in judged if one.member.group == group.id]
+    return [replace(one, member=replace(one.member, name=group.name, cannot_roll="")) for one in found]
+
+
+def _judged_group(
+    at: FleetSession, group: Group, judged: Iterable[Judged], target: ReplacementImage, adopt: Sequence[str]
+) -> Group:
+    """The group, with why it is left alone, for one thing in it that must be: the service replaces all of it."""
+    violating = [one for one in _inside(judged, group) if one.violations]
+    found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in violating)
+    left = next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
+    return replace(group, cannot_roll=group.cannot_roll or left)
+
+
+def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
+    """By id, the groups of which something violates, with the rules: an instance, or what it would start next."""
+    found: dict[str, frozenset[str]] = {}
+    for one in judged:
+        if one.member.group and one.violations:
+            found[one.member.group] = found.get(one.member.group, frozenset()) | one.rules
+    return found
+
+
+def _step(
+    at: FleetSession, delegated: DelegatedFleet, group: Group, rules: frozenset[str], when: datetime | None = None
+) -> GroupStep:
+    limits = at.fleet.limits
+    most = allowed(limits, group.desired, sorted(rules), when or at.now())
+    if not most and group.desired:
+        raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
+    return GroupStep(group, delegated.pace(group, most))

@@ -1,16 +1,27 @@
-"""How far a rollout and its members are, as people read it; flows go by the engine's record. Pure."""
+"""A rollout's values: how far it is, what people want of it, the orders of its flows, and what these act through. Pure.
+
+The states are what people read; flows go by the workflow engine's record.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, Any, Literal, Protocol
 
+from pydantic import PlainSerializer
+
+from hardening.foundation.errors import RefusedError
 from images.documents import from_json
-from pipelines.fleet.port import GroupPin
+from pipelines.durable.port import Json
+from pipelines.fleet.members import Key, Member, ReplacementImage
+from pipelines.fleet.model import Limits, Method
+from pipelines.fleet.port import DelegatedFleet, Group, GroupPin, MemberFleet, Pacing
+from pipelines.rollout.plan import GroupStep, Plan
 
 
 class Phase(StrEnum):
@@ -54,7 +65,7 @@ class RolloutStage(StrEnum):
     WAITING = "waiting"
     PAUSED = "paused"
     BAKING = "baking"
-    APPROVAL = "approval"
+    CANARY_APPROVAL = "approval"
     RESTORING = "restoring"
     ENDED = "ended"
 
@@ -122,3 +133,270 @@ def summary(members: Iterable[MemberState]) -> str:
     """How many members are in which phase, in words."""
     counts = Counter(member.phase for member in members)
     return ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
+
+
+# -- what people want of a rollout, and the port to the ledger that a flow writes to -----------------------------------
+
+
+class DesiredState(StrEnum):
+    """What people want of a rollout now. Pause and resume take turns; abort and rollback are final."""
+
+    GO = "go"
+    PAUSE = "pause"
+    ABORT = "abort"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True)
+class OperatorCommands:
+    """What people have asked so far: where it stands, and how often they have approved."""
+
+    desired_state: DesiredState = DesiredState.GO
+    approvals: int = 0
+
+
+class Event(StrEnum):
+    """What people are told of without asking."""
+
+    STARTED = "started"
+    PAUSED = "paused"
+    APPROVAL = "approval"
+    FAILED = "failed"
+    ENDED = "ended"
+
+
+class Journal(Protocol):
+    """The ledger, as one process sees it. Everything is idempotent; a ledger that cannot be reached is an OutsideError.
+
+    Only steps call it.
+    """
+
+    def fence(self, rollout: str) -> None:
+        """Raises FencedError when this process does not hold the lease of the rollout's fleet any more."""
+
+    def orders(self, rollout: str) -> OperatorCommands:
+        """What people have asked of the rollout."""
+
+    def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
+        """Write down a rollout with all its members."""
+
+    def save(self, state: RolloutState) -> None:
+        """Write down how far the rollout is."""
+
+    def mark(self, rollout: str, member: MemberState) -> None:
+        """Write down how far one member is."""
+
+    def audit(self, rollout: str, action: str, detail: str = "") -> None:
+        """Write down that something was done."""
+
+    def notify(self, rollout: str, event: Event, text: str) -> None:
+        """Tell people."""
+
+
+STEP = "step: "  # how the audit calls what a rollout did to one member
+
+
+class Command(StrEnum):
+    """What people tell a rollout."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    APPROVE = "approve"
+    ABORT = "abort"
+    ROLLBACK = "rollback"
+
+
+REVERSIBLE = {Command.PAUSE: DesiredState.PAUSE, Command.RESUME: DesiredState.GO}
+FINAL = {Command.ABORT: DesiredState.ABORT, Command.ROLLBACK: DesiredState.ROLLBACK}
+
+
+def orders(commands: Sequence[str]) -> OperatorCommands:
+    """What people want now, from all commands in their order: the first final one stands."""
+    said = [Command(command) for command in commands]
+    final = next((FINAL[command] for command in said if command in FINAL), None)
+    reversible = [REVERSIBLE[command] for command in said if command in REVERSIBLE]
+    return OperatorCommands(final or (reversible[-1] if reversible else DesiredState.GO), said.count(Command.APPROVE))
+
+
+STAGES: dict[RolloutStage | Literal["begun"], str] = {
+    RolloutStage.ROLLING: "replacing members",
+    RolloutStage.WAITING: "waiting",
+    RolloutStage.PAUSED: "paused",
+    RolloutStage.BAKING: "baking: the new are watched, the old kept",
+    RolloutStage.CANARY_APPROVAL: "waiting for approval",
+    RolloutStage.RESTORING: "going back",
+    RolloutStage.ENDED: "over",
+}
+
+
+def doing(stage: RolloutStage | Literal["begun"], wave: int, waves: int, note: str) -> str:
+    """What an open rollout does, in which wave, and what it waits for."""
+    words = STAGES.get(stage, "about to begin")
+    place = f"wave {wave} of {waves}: " if wave else ""
+    return f"{place}{words}{f' ({note})' if note else ''}"
+
+
+# -- what the flows are given: their orders (JSON, recorded) and the world that they act through -----------------------
+
+# As the fleet's file wrote them: its checks ask what was written, and a default is not.
+Written = Annotated[Limits, PlainSerializer(lambda limits: limits.model_dump(mode="json", exclude_unset=True))]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A whole rollout: what was approved. `adopt` names members that are taken over on purpose.
+
+    `back`: the members and groups that an earlier rollout of this plan has replaced; they go back to what they ran, and
+    that is all.
+    """
+
+    rollout: str
+    plan: Plan
+    limits: Written
+    adopt: tuple[str, ...] = ()
+    back: tuple[MemberState, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemberOrder:
+    """One member of it. `label` marks what is made for it; `rule` is the reason that budgets count; `back`: the member
+    goes back to what it ran.
+
+    `replaces` is the digest that it must run for that: what somebody else has changed since is left alone.
+    """
+
+    rollout: str
+    label: str
+    member: str
+    name: str
+    target: ReplacementImage
+    method: Method
+    floor: int
+    limits: Written
+    adopt: tuple[str, ...] = ()
+    rule: str = ""
+    back: bool = False
+    replaces: str = ""
+
+    def key(self, old: str) -> Key:
+        """The domain key of the step, with the very instance that is replaced."""
+        return Key(self.label, self.member, self.name, old, self.method)
+
+
+class Verb(StrEnum):
+    """What becomes of a pair of old and new."""
+
+    PROMOTE = "promote"
+    RESTORE = "restore"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of a member whose new instance serves."""
+
+    verb: Verb
+    order: MemberOrder
+    state: MemberState
+    note: str = ""
+
+
+class Scope(StrEnum):
+    """What of a group is to be rolled; BACK: all of it, to what was pinned."""
+
+    ALL = "all"
+    CANARY = "canary"
+    REST = "rest"
+    BACK = "back"
+
+
+@dataclass(frozen=True)
+class GroupOrder:
+    """One group of it. `pinned` (JSON): what it ran before, as soon as that is known."""
+
+    rollout: str
+    step: GroupStep
+    target: ReplacementImage
+    limits: Written
+    part: Scope = Scope.ALL
+    pinned: str = ""
+
+
+def ordered(order: Json) -> Order:
+    """An order as the ledger keeps it, also one of groups alone, as an older version wrote it."""
+    if "groups" not in order:
+        return from_json(Order, order)
+    groups = from_json(tuple[_OlderGroup, ...], order["groups"])
+    target, limits = from_json(ReplacementImage, order["target"]), from_json(Limits, order["limits"])
+    steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
+    plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
+    back = tuple(
+        MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in groups if one.part is Scope.BACK
+    )
+    return Order(order["rollout"], plan, limits, back=back)
+
+
+@dataclass(frozen=True)
+class _OlderGroup:
+    group: Group
+    pacing: Pacing
+    part: Scope = Scope.ALL
+    pinned: str = ""
+
+
+class AlarmError(RefusedError):
+    """An alarm that the fleet names is firing."""
+
+
+class Judge(Protocol):
+    """Says right before an effect what has changed since the plan was made. Only steps call it."""
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        """Why the member is left alone after all; empty when it is to be replaced."""
+
+    def refuse(self, target: ReplacementImage) -> None:
+        """Raises RefusedError as soon as the replacement must not run any more."""
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the alarms that are firing."""
+
+
+Together = Callable[[Sequence[Callable[[], Any]]], list[Any]]  # the answers to questions, in their order
+
+
+def one_by_one(questions: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The answers in the questions' order."""
+    return [ask() for ask in questions]
+
+
+@dataclass(frozen=True)
+class World:
+    """What a process acts through. Nothing of it is touched outside of a step.
+
+    `together` asks many members at once, where the fleet bears that. `delegated`: the groups that a service rolls,
+    None where the fleet's kind knows none.
+    """
+
+    fleet: MemberFleet
+    journal: Journal
+    judge: Judge
+    now: Callable[[], datetime]
+    together: Together = one_by_one
+    delegated: DelegatedFleet | None = None
+
+    def refuse(self, target: ReplacementImage, limits: Limits) -> None:
+        """Raises RefusedError where the replacement must not run any more, AlarmError where an alarm is firing.
+
+        For use inside a step.
+        """
+        self.judge.refuse(target)
+        if firing := self.judge.alarms(limits.alarms):
+            raise AlarmError(f"an alarm is firing: {', '.join(firing)}")
+
+    @property
+    def groups(self) -> DelegatedFleet:
+        """The groups that a service rolls. Raises RefusedError where the fleet's kind knows none."""
+        if self.delegated is None:
+            raise RefusedError(
+                "the fleet no longer has Auto Scaling groups", hint="its file has changed since the plan"
+            )
+        return self.delegated

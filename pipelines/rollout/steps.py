@@ -1,17 +1,36 @@
-"""How a flow acts: fenced, held by a pause, tried again where the world fails, never by a clock. Pure."""
+"""How a flow acts: fenced, held by a pause, tried again where the world fails, never by a clock. Pure.
+
+A context is what a flow works on: one member, one group, or the whole rollout (`Rolling`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.durable.port import Json, WorkflowEngine
-from pipelines.fleet.port import GoneError, InProgressError
-from pipelines.rollout.journal import DesiredState, Journal
+from pipelines.fleet.members import Key
+from pipelines.fleet.port import GoneError, InProgressError, MemberFleet
+from pipelines.rollout.state import (
+    SAID,
+    Cause,
+    DesiredState,
+    Event,
+    Journal,
+    MemberOrder,
+    MemberState,
+    Order,
+    Phase,
+    RolloutStage,
+    RolloutState,
+    World,
+    summary,
+)
+from pipelines.rollout.waves import Step
 
 Value = TypeVar("Value")
 TRIES = 6  # half a minute
@@ -23,7 +42,7 @@ HELD = timedelta(seconds=2)
 
 
 class StoppedError(RefusedError):
-    """A person stopped the rollout. `stance`: how. Flows raise it, no step does: its record keeps words."""
+    """A person stopped the rollout, by `desired_state`. Only flows raise it: the record of a step keeps words alone."""
 
     def __init__(self, desired_state: DesiredState) -> None:
         super().__init__(f"stopped by {desired_state}")
@@ -115,7 +134,7 @@ class StepRunner:
             await self.obey(tried.held, backoff)
 
     async def obey(self, desired_state: DesiredState, backoff: Backoff) -> bool:
-        """Sleep a turn where the stance is a pause: True. Raises StoppedError where it ends the rollout."""
+        """Sleep once and return True while people want a pause. Raises StoppedError where they end the rollout."""
         if desired_state is DesiredState.PAUSE:
             await backoff.next(counts=False)
             return True
@@ -152,24 +171,178 @@ class StepRunner:
         return _Tried(answer=attempt())
 
     async def _tried(self, name: str, attempt: Callable[[], object], tries: int) -> Json:
-        """One step after the other, until it is done. What is under way is asked for again; where it makes no way for
-        as long as IN_PROGRESS, that is a failure, and of failures there may be so many as there are `tries`.
+        """Repeat the step until it is done, after at most `tries` failures.
+
+        What is in progress is asked for again, without end; if it waits for the same thing for IN_PROGRESS, it failed.
         """
-        failed, waiting, backoff = 0, "", Backoff(self.engine, HELD)
+        failed, waits_for, backoff = 0, "", Backoff(self.engine, HELD)
         while True:
             try:
-                return await self.engine.step(name, lambda: to_json(attempt()))
+                tried = from_json(_Attempt, await self.engine.step(name, lambda: to_json(_attempted(attempt))))
+                if not tried.waits_for:
+                    return tried.answer
+                if tried.waits_for != waits_for:
+                    waits_for, backoff = tried.waits_for, Backoff(self.engine, HELD)
+                elif backoff.slept >= IN_PROGRESS:
+                    raise InProgressError(waits_for)
+                await backoff.next()
             except GoneError:
                 raise
-            except OutsideError as error:
-                if isinstance(error, InProgressError) and not (
-                    error.message == waiting and backoff.slept >= IN_PROGRESS
-                ):
-                    if error.message != waiting:
-                        waiting, backoff = error.message, Backoff(self.engine, HELD)
-                    await backoff.next()
-                    continue
-                waiting, failed = "", failed + 1
+            except OutsideError:
+                waits_for, failed = "", failed + 1
                 if failed >= tries:
                     raise
                 await self.engine.wait(min(LONGEST, timedelta(seconds=2 ** (failed - 1))))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """The answer of an attempt, or what it waits for."""
+
+    answer: Any = None
+    waits_for: str = ""
+
+
+def _attempted(attempt: Callable[[], object]) -> _Attempt:
+    try:
+        return _Attempt(to_json(attempt()))
+    except InProgressError as error:
+        return _Attempt(waits_for=error.waits_for)
+
+
+# -- what a flow works on: a member, a group, a rollout ----------------------------------------------------------------
+
+
+class StepContext:
+    """A member or a group in a rollout, and how far it is."""
+
+    def __init__(self, runner: StepRunner, world: World, state: MemberState) -> None:
+        self.runner = runner
+        self.world = world
+        self.state = state
+
+    def save(self, phase: Phase) -> None:
+        """Write down a phase; for use inside the step that reaches it."""
+        self.world.journal.mark(self.runner.rollout, replace(self.state, phase=phase))
+
+    async def end(self, phase: Phase, note: str = "", failure: str = "", cause: Cause | None = None) -> MemberState:
+        """Write down how it ended, or that the new version serves; a `cause` is told in its own words."""
+        kept = "; ".join(part for part in (self.state.note, note or (SAID[cause] if cause else "")) if part)
+        self.state = replace(self.state, phase=phase, note=kept, failure=failure, cause=cause)
+        await self.runner.note(f"{phase} {self.state.name}", lambda: self.save(phase))
+        return self.state
+
+
+class MemberContext(StepContext):
+    """A member, its order, and how far it is."""
+
+    def __init__(self, runner: StepRunner, world: World, order: MemberOrder, state: MemberState) -> None:
+        super().__init__(runner, world, state)
+        self.order = order
+
+    @property
+    def fleet(self) -> MemberFleet:
+        """The fleet; for use inside a step."""
+        return self.world.fleet
+
+    @property
+    def key(self) -> Key:
+        """The domain key of every effect."""
+        return self.order.key(self.state.old)
+
+    async def free(self, action: str, effect: Callable[[], object]) -> Json:
+        """An effect that a pause holds back."""
+        return await self.runner.act_when_free(f"{action} {self.order.name}", effect)
+
+    async def until_stopped(self, action: str, effect: Callable[[], object]) -> Json:
+        """An effect that only the end of the rollout holds back: its member does not serve meanwhile."""
+        return await self.runner.act_until_stopped(f"{action} {self.order.name}", effect)
+
+    async def act(self, action: str, effect: Callable[[], object], tries: int = 0) -> Json:
+        """An effect that must not wait: its member is between two safe points."""
+        name = f"{action} {self.order.name}"
+        return await (self.runner.act(name, effect, tries) if tries else self.runner.act(name, effect))
+
+
+Pairs = Sequence[tuple[MemberOrder, MemberState]]
+
+
+class Rolling:
+    """One rollout: its order, its state, and the state of each member and group."""
+
+    def __init__(self, world: World, engine: WorkflowEngine, order: Order, started_at: datetime) -> None:
+        plan = order.plan
+        self.runner = StepRunner(engine, world.journal, order.rollout)
+        self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, plan.parts)
+        planned = (MemberState(member, name) for member, name in plan.names.items())
+        self.members = {member.id: member for member in order.back or planned}
+        self.world = world
+        self.order = order
+        self.wave: Sequence[Step] = ()
+
+    async def begin(self) -> None:
+        """Write down the rollout and who belongs to it, and tell people what is to be done."""
+        journal, groups = self.runner.journal, sum(step.group.id in self.members for step in self.order.plan.groups)
+        counts = ((len(self.members) - groups, "members"), (groups, "groups"))
+        many = " and ".join(f"{number} {what}" for number, what in counts if number)
+        told = f"{many} {'back from' if self.order.back else 'to'} {self.state.target}"
+
+        def write() -> None:
+            journal.begin(self.state, tuple(self.members.values()))
+            journal.notify(self.state.id, Event.STARTED, told)
+
+        await self.runner.note("begin", write)
+
+    async def save(self, stage: RolloutStage, note: str = "", event: Event | None = None, **changes: Any) -> None:
+        """Write down what the rollout does now; with `event` people are told."""
+        self.state = replace(self.state, stage=stage, note=note, **changes)
+        journal = self.runner.journal
+
+        def write() -> None:
+            journal.save(self.state)
+            if event:
+                journal.notify(self.state.id, event, note or self.state.failure or stage)
+
+        await self.runner.note(f"{stage} {self.state.wave}", write)
+
+    async def mark(self, member: MemberState) -> MemberState:
+        """Remember and write down how far a member is."""
+        self.keep(member)
+        journal = self.runner.journal
+        await self.runner.note(f"{member.phase} {member.name}", lambda: journal.mark(self.state.id, member))
+        return member
+
+    def keep(self, member: MemberState) -> MemberState:
+        """Remember how far a member is."""
+        self.members[member.id] = member
+        return member
+
+    def summary(self) -> str:
+        """How many members ended in which way."""
+        return summary(self.members.values())
+
+    def new(self) -> Pairs:
+        """The members of the present wave that run the new version, also those whose old one has vanished."""
+        found = [(self.member_order(step), self.members[step.member.id]) for step in self.wave]
+        return [pair for pair in found if pair[1].phase in (Phase.SERVING, Phase.NEW)]
+
+    def pairs(self) -> list[tuple[MemberOrder, MemberState]]:
+        """The members whose new instance serves beside an old one that is kept."""
+        found = [(step, self.members[step.member.id]) for step in self.order.plan.steps]
+        return [(self.member_order(step), member) for step, member in found if member.phase is Phase.SERVING]
+
+    def member_order(self, step: Step) -> MemberOrder:
+        """What the flow of one member is given."""
+        order, plan = self.order, self.order.plan
+        return MemberOrder(
+            rollout=order.rollout,
+            label=order.rollout,
+            member=step.member.id,
+            name=step.member.name,
+            target=plan.target,
+            method=plan.method,
+            floor=plan.floor,
+            limits=order.limits,
+            adopt=order.adopt,
+            rule=step.rule,
+        )

@@ -27,7 +27,7 @@ class Step:
 class Wave:
     """Members that are replaced, `parallel` at a time; then `bake` passes, and only then the old ones are removed.
 
-    Whoever carries it out starts so many steps, awaits them all, and only then starts the next so many.
+    The flow starts that many steps, awaits them all, and only then starts the next.
     """
 
     steps: tuple[Step, ...]
@@ -141,7 +141,7 @@ def _canary(steps: Sequence[Step], room: Room) -> list[_Batch]:
 
 
 def in_order(steps: Sequence[Step], zones: Zones) -> list[Step]:
-    """Who does not serve anyway comes first, for that costs nobody anything; then by zone, gravest reason and id."""
+    """Members that do not serve come first, for replacing them costs nothing; then by zone, gravest reason and id."""
     if zones is Zones.ONE_BY_ONE:
         return sorted(steps, key=lambda step: (step.member.healthy, step.member.zone, _first(step)))
     met: Counter[tuple[bool, int, str]] = Counter()
@@ -176,7 +176,7 @@ def _batches(steps: Sequence[Step], room: Room, most: int, serving: int) -> Iter
 
 
 def _no_room(step: Step, batch: _Batch) -> RefusedError:
-    """Why a step has no room even alone: only the floor does that, for no budget of nobody comes this far."""
+    """Why a step has no room even alone: only the floor does that; a budget of 0 was refused before."""
     room, member = batch.room, step.member
     return RefusedError(
         f"replacing {member.name} in place leaves {batch.serving - 1} of {room.desired} members serving, and "

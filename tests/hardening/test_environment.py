@@ -10,7 +10,7 @@ import pytest
 
 from hardening.foundation.process import ENGINE, NETWORK, REGISTRY, allowed, pipe_from, pipe_to, run, spawn
 from hardening.foundation.settings import Notify, Settings
-from pipelines.rollout.journal import Event
+from pipelines.rollout.state import Event
 from tests.support.loop import until
 
 SECRETS = {

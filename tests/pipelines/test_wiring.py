@@ -15,7 +15,7 @@ from images.ledger import Ledger
 from pipelines import wiring
 from pipelines.cli import image, rollout, rollout_watch
 from pipelines.nightly import run_nightly
-from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout.state import Command
 from pipelines.wiring import REHEARSAL, actor, image_context
 
 

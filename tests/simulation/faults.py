@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from pipelines.rollout.journal import DesiredState
+from pipelines.rollout.state import DesiredState
 from tests.simulation.scenario import EVERYBODY, Fault, FaultKind
 from tests.simulation.stage import FOREVER, TARGET, Simulation, name_of
 from tests.simulation.world import ID, Box

@@ -9,8 +9,7 @@ from hardening.foundation.errors import OutsideError
 from pipelines.fleet.members import Key, Member, Read, ReplacementImage
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, InProgressError, MemberFleet
-from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.state import Phase
+from pipelines.rollout.state import DesiredState, Phase
 from tests.simulation.ledger import ViolationError
 from tests.simulation.observer import Observer
 from tests.simulation.world import ID, KEPT_READS, Box, SimulatedWorld
@@ -202,7 +201,7 @@ class SimulatedFleet(MemberFleet):
         if number in estate.neighbours:
             estate.neighbours[number](key.member)
         if number in estate.in_progress:
-            raise InProgressError(f"{action} is under way")
+            raise InProgressError(action)
         if number in estate.lost:
             raise OutsideError("no answer came")
 

@@ -78,6 +78,10 @@ class SimulatedGroups(DelegatedFleet):
         """The version that it starts from."""
         return GroupPin("", self._state(group).starts_from)
 
+    def pace(self, group: Group, allowed: int) -> Pacing:
+        """The simulation gives each group its pace."""
+        raise NotImplementedError
+
     def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Begin once; what was cancelled, or went to the canary alone, is followed by another one."""
         state, reach = self._state(group), (pacing.checkpoint_percents or (ALL,))[-1]

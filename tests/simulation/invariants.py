@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from images.documents import from_json
-from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.rollback import UNFINISHED
-from pipelines.rollout.state import Cause, MemberState, Phase, RolloutOutcome
+from pipelines.rollout.flow import UNFINISHED
+from pipelines.rollout.state import Cause, DesiredState, MemberState, Phase, RolloutOutcome
 from tests.simulation.execution import Row
 from tests.simulation.ledger import ViolationError
 from tests.simulation.stage import RENEW, TARGET, Simulation

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from images.ledger.fleets import Holder, Lease
 from pipelines.durable.port import FencedError
-from pipelines.rollout.journal import DesiredState, Event, Journal, OperatorCommands
-from pipelines.rollout.state import MemberState, RolloutState
+from pipelines.rollout.state import DesiredState, Event, Journal, MemberState, OperatorCommands, RolloutState
 
 
 class ViolationError(Exception):

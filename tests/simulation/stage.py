@@ -21,10 +21,9 @@ from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.journal import DesiredState, renew, take
-from pipelines.rollout.orders import Judge, MemberOrder, Order, World
+from pipelines.rollout.lease import renew, take
 from pipelines.rollout.plan import GroupStep, Plan, plan
-from pipelines.rollout.state import RolloutStage
+from pipelines.rollout.state import DesiredState, Judge, MemberOrder, Order, RolloutStage, World
 from tests.simulation.execution import Fate, Row
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.groups import SimulatedGroups
@@ -39,7 +38,7 @@ LONGEST = timedelta(days=30).total_seconds()
 AFTERWARDS = 1000.0
 APPROVES_EVERY = 400.0
 SECOND = 1.0
-LEAVE = "ask for leave"  # the step of a rollout
+LEAVE = "ask for admission"  # the step of a rollout
 FOREVER = datetime.max.replace(tzinfo=UTC)
 NAME = "simulated"
 
@@ -247,7 +246,7 @@ class Simulation:
 
     def _approve_where_asked(self) -> None:
         if self.row and not self.row.ended:
-            if self.ledger.state and self.ledger.state.stage is RolloutStage.APPROVAL:
+            if self.ledger.state and self.ledger.state.stage is RolloutStage.CANARY_APPROVAL:
                 self.approve()
             self.memory.at(APPROVES_EVERY, self._approve_where_asked)
 

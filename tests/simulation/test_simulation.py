@@ -16,13 +16,12 @@ from images.ledger.fleets import Holder
 from pipelines.cli.simulate import output, show_simulation, simulate_rollouts
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, ReplacementImage
-from pipelines.rollout import admission, finish, flow, member, member_context, rollback
+from pipelines.rollout import admission, baking, flow, member
 from pipelines.rollout.admission import Admission
-from pipelines.rollout.journal import take
-from pipelines.rollout.member_context import HealthStreak, MemberContext
-from pipelines.rollout.rolling import Rolling
+from pipelines.rollout.baking import HealthStreak
+from pipelines.rollout.lease import take
 from pipelines.rollout.state import MemberState
-from pipelines.rollout.steps import PATIENT_TRIES, Backoff, StepRunner
+from pipelines.rollout.steps import PATIENT_TRIES, Backoff, MemberContext, Rolling, StepRunner
 from tests.simulation.faults import arrange
 from tests.simulation.memory import Memory
 from tests.simulation.scenario import Fault, FaultKind, Scenario, scenario
@@ -90,7 +89,7 @@ def to_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
     def pinned(state: MemberState) -> ReplacementImage:
         return replace(TARGET, reference="r.example/simulated:stable")
 
-    monkeypatch.setattr(rollback, "pinned", pinned)
+    monkeypatch.setattr(flow, "pinned", pinned)
 
 
 def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,27 +162,27 @@ def paused_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def deaf_while_proving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody who waits for an instance to become healthy hears that the rollout was stopped."""
-    real = member_context._watched
+    real = baking._watched
 
     async def watched(one: MemberContext, which: str, row: HealthStreak, *, obeys: bool) -> HealthStreak:
         return await real(one, which, row, obeys=False)
 
-    monkeypatch.setattr(member_context, "_watched", watched)
+    monkeypatch.setattr(baking, "_watched", watched)
 
 
 def one_good_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """One look is enough."""
-    monkeypatch.setattr(member_context.HealthStreak, "proved", property(lambda row: row.count > 0))
+    monkeypatch.setattr(baking.HealthStreak, "proved", property(lambda row: row.count > 0))
 
 
 def new_discarded_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the old one to serve again, or looks at it when the new one goes."""
 
-    async def old_serves(_work: member_context.MemberContext) -> bool:
+    async def old_serves(_work: MemberContext) -> bool:
         return True
 
-    monkeypatch.setattr(finish, "old_serves", old_serves)
-    monkeypatch.setattr(finish, "_discard_safely", lambda work: work.fleet.discard(work.key))
+    monkeypatch.setattr(member, "old_serves", old_serves)
+    monkeypatch.setattr(member, "_discard_safely", lambda work: work.fleet.discard(work.key))
 
 
 def fenced_and_lingering(monkeypatch: pytest.MonkeyPatch) -> None:

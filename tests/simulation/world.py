@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pipelines.rollout.member_context import LEAST_READS
+from pipelines.rollout.baking import LEAST_READS
 from tests.simulation.ledger import Ledger
 from tests.simulation.memory import Memory
 

@@ -23,8 +23,7 @@ from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.orders import Judge, MemberOrder, World
-from pipelines.rollout.state import RolloutOutcome
+from pipelines.rollout.state import Judge, MemberOrder, RolloutOutcome, World
 from tests.simulation.ledger import Ledger, SimulatedJournal
 
 MUTATING = (

@@ -22,10 +22,10 @@ from hardening.foundation.settings import Settings
 from images.context import Context
 from pipelines.fleet.members import Key, Member, Read, ReplacementImage, Seen
 from pipelines.fleet.port import MemberFleet
-from pipelines.rollout import executor
-from pipelines.rollout.orders import Order
+from pipelines.rollout import lease, service
 from pipelines.rollout.plan import plan
 from pipelines.rollout.session import FleetSession
+from pipelines.rollout.state import Order
 from tests.support.fleets import NOW, fleet, judged, target
 from tests.support.rolling import Unchanged
 
@@ -34,7 +34,7 @@ NAMES = ("web-1", "web-2")
 ROLLOUT = "r1"
 CLOCKED = (
     "images.ledger.fleets",
-    *(f"pipelines.rollout.{name}" for name in ("executor", "ledger_journal", "rollout_store")),
+    *(f"pipelines.rollout.{name}" for name in ("service", "lease", "rollout_store")),
 )
 
 
@@ -162,12 +162,12 @@ def main(database: str, folder: str, hours: str = "0") -> int:
     """Carry the rollout; the exit code is Goldsmith's."""
     if int(hours):
         set_clock_ahead(int(hours))
-    executor.RENEW_SECONDS = 2.0
-    executor.PresentJudge = lambda _at: Unchanged()  # type: ignore[assignment,misc]
+    lease.RENEW_SECONDS = 2.0
+    service.PresentJudge = lambda _at: Unchanged()  # type: ignore[assignment,misc]
     settings = Settings(state=Path(folder), database=database)
     context = Context(settings, datetime.now(UTC), str, str)
     try:
-        outcome = executor.execute(desk_on(context, Path(folder)), order())
+        outcome = service.execute(desk_on(context, Path(folder)), order())
     except GoldsmithError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

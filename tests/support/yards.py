@@ -14,9 +14,8 @@ from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import Plan, plan
-from pipelines.rollout.state import MemberState, RolloutOutcome
+from pipelines.rollout.state import MemberState, Order, RolloutOutcome
 from tests.support.engines import WEB, busybox_image, engine
 from tests.support.fleets import fleet as fleet_with
 from tests.support.fleets import judged, release

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 
-from pipelines.fleet.docker import compose
-from pipelines.fleet.orphans import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT
+from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, repository
 
 Json = dict[str, Any]
 CONFIG_KEYS = (
@@ -21,8 +21,12 @@ CONFIG_KEYS = (
     "OpenStdin",
     "StdinOnce",
 )
+_COMPOSE = "com.docker.compose."
+COMPOSE_PROJECT, _SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
+_FILES = f"{_COMPOSE}project.config_files"
+_COMPOSE_OWN = (_IMAGE, f"{_COMPOSE}replace")
 # Labels that say what one container is, not what a person wants of it: the next container gets its own.
-OF_ONE_CONTAINER = (ROLLOUT, MEMBER, EXPIRY, KEPT, KEPT_LABELS, *compose.OF_ONE_CONTAINER)
+OF_ONE_CONTAINER = (ROLLOUT, MEMBER, EXPIRY, KEPT, KEPT_LABELS, *_COMPOSE_OWN)
 
 
 def explicit(container: Json, image: Json) -> Json:
@@ -87,12 +91,6 @@ def creation(container: Json, image: Json, reference: str, labels: Mapping[str, 
         "ExposedPorts": subtract(container["Config"].get("ExposedPorts"), defaults.get("ExposedPorts")),
         "HostConfig": host_config(container),
     }
-
-
-def repository(reference: str) -> str:
-    """An image reference without tag and digest."""
-    path, _, last = reference.partition("@")[0].rpartition("/")
-    return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
 
 
 def digests(container: Json, image: Json) -> tuple[str, ...]:
@@ -306,3 +304,34 @@ def cannot_roll(container: Json, others: Iterable[Json]) -> str:
         if any(link.partition(":")[0] in own for link in links(other)):
             return f"the container {name(other)} links to it (--link), which holds for this one container alone"
     return ""
+
+
+# -- Docker Compose: `up` recreates a container whose image label is not the id of the image that the file names now,
+# and counts every container with a project's labels, stopped ones as well, as an instance of the service.
+# Source: compose 2.26, pkg/compose/convergence.go (`mustRecreate`, `ensureService`).
+
+
+def compose_image_label(labels: Mapping[str, str], image: str) -> dict[str, str]:
+    """The labels by which the project knows the image that a container is made from; none outside of a project."""
+    return {_IMAGE: image} if COMPOSE_PROJECT in labels else {}
+
+
+def leave_project(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels of a container that leaves its project, and with them those that it had there."""
+    theirs = {key: value for key, value in labels.items() if key.startswith(_COMPOSE)}
+    rest = {key: value for key, value in labels.items() if key not in theirs}
+    return {**rest, KEPT_LABELS: json.dumps(theirs, sort_keys=True)}
+
+
+def rejoin_project(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels that `leave_project` was given."""
+    rest = {key: value for key, value in labels.items() if key != KEPT_LABELS}
+    return {**rest, **json.loads(labels.get(KEPT_LABELS, "{}"))}
+
+
+def compose_service(labels: Mapping[str, str]) -> str:
+    """The service that defines a container, as a person finds it; empty outside of a project."""
+    if COMPOSE_PROJECT not in labels:
+        return ""
+    where = f"in {labels[_FILES]}" if labels.get(_FILES) else f"of the compose project {labels[COMPOSE_PROJECT]}"
+    return f"the service {labels.get(_SERVICE, '?')} {where}"

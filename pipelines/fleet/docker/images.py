@@ -12,7 +12,8 @@ import docker.errors
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.registry.answers import NotFoundError
 from images.registry.client import RegistryClient
-from pipelines.fleet.docker.container_spec import Json, repository
+from pipelines.fleet.docker.container_spec import Json
+from pipelines.fleet.members import repository
 from pipelines.fleet.model import Fleet
 
 Configuration = Callable[[str], Json | None]  # what a registry says of an image, by its reference with digest

@@ -6,24 +6,26 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from select import select
 from threading import Lock
 from typing import Any, TypeVar
 
 import docker.errors
 import requests.exceptions
+from docker.utils import socket as sockets
+from docker.utils.socket import SocketError
+from requests.exceptions import ReadTimeout
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.docker import compose, container_spec
+from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json
-from pipelines.fleet.docker.create import find
 from pipelines.fleet.docker.images import Images
-from pipelines.fleet.health import probe
-from pipelines.fleet.members import OLD, Key, Member, protection
-from pipelines.fleet.model import Fleet
-from pipelines.fleet.orphans import MEMBER, ROLLOUT
+from pipelines.fleet.health import ask
+from pipelines.fleet.members import MEMBER, OLD, ROLLOUT, Key, Member, Read, protection
+from pipelines.fleet.model import Fleet, Health
 
 
 @contextmanager
@@ -35,6 +37,13 @@ def outside(what: str, engine: str) -> Iterator[None]:
         reason = getattr(error, "explanation", None) or error
         hint = "is the engine running? ./goldsmith doctor" if not isinstance(error, docker.errors.APIError) else ""
         raise OutsideError(f"{what} on the Docker Engine {engine} failed: {reason}", hint=hint) from error
+
+
+def find(api: Any, container: str) -> Json | None:
+    """What the engine shows of a container; None where there is no such thing."""
+    with suppress(docker.errors.NotFound):
+        return dict(api.inspect_container(container))
+    return None
 
 
 MOMENT = 1.0  # seconds
@@ -50,7 +59,7 @@ class Looks:
         self._until = 0.0
 
     def forget(self) -> None:
-        """Something was changed: look anew."""
+        """Something was changed: look again."""
         with self._lock:
             self._until = 0.0
 
@@ -150,7 +159,7 @@ class ContainerInventory:
             forced_in_place=container_spec.forced_in_place(container, self._fleet.limits.shared_mounts),
             cannot_roll=container_spec.cannot_roll(container, everything) or unknown or wrong,
             exact=container_spec.exact(container, image),
-            defined_in=compose.defined_in(labels),
+            defined_in=container_spec.compose_service(labels),
         )
 
     def _image(self, container: Json) -> tuple[Json, str]:
@@ -189,3 +198,75 @@ def together(questions: Sequence[Callable[[], T]]) -> list[T]:
     """The answers in the questions' order. Raises what the first that failed raised."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda ask: ask(), questions))
+
+
+# -- how a container is -----------------------------------------------------------------------------------------------
+
+SHOWN_BYTES = 200  # of what a command printed last
+ENGINES_OWN = 30.0  # seconds: what the engine gives a health check that names no timeout
+
+
+def probe(api: Any, health: Health, container: dict[str, Any]) -> Read:
+    """Ask the container how it is, in the way that `health` says. A container that does not run is never healthy."""
+    status = container["State"]["Status"]
+    if status != "running":
+        return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}")
+    if health.kind == "docker":
+        return _own_check(api, container)
+    if health.kind == "exec":
+        return inside(api, container, list(health.command), health.timeout.total_seconds())
+    return ask(health, _address(container))
+
+
+def _own_check(api: Any, container: dict[str, Any]) -> Read:
+    """The image's health check: what the engine last saw, and, as that may be old, the same command once more."""
+    health = container["State"].get("Health")
+    if not health:
+        return Read(False, "the image has no health check: set health.kind to http, tcp or exec in the fleet's file")
+    if health["Status"] != "healthy":
+        last = (health.get("Log") or [{}])[-1]
+        return Read(False, f"{health['Status']}: {str(last.get('Output', '')).strip() or 'not checked yet'}")
+    kind, *words = container["Config"]["Healthcheck"]["Test"]
+    shell = container["Config"].get("Shell") or ["/bin/sh", "-c"]
+    seconds = (container["Config"]["Healthcheck"].get("Timeout") or 0) / 1e9 or ENGINES_OWN
+    return inside(api, container, [*shell, *words] if kind == "CMD-SHELL" else words, seconds)
+
+
+def inside(api: Any, container: dict[str, Any], command: list[str], seconds: float) -> Read:
+    """Run a command in a container: good where it ends with 0 within `seconds`. One that does not end runs on there.
+
+    Where the engine cannot run it in this one container, that is a bad read of this one, and no failure of the engine.
+    """
+    try:
+        return _run(api, container, command, seconds)
+    except (docker.errors.APIError, SocketError, ReadTimeout, ConnectionError) as error:
+        return Read(False, f"{command[0]} could not be run: {getattr(error, 'explanation', None) or error}")
+
+
+def _run(api: Any, container: dict[str, Any], command: list[str], seconds: float) -> Read:
+    run = api.exec_create(container["Id"], command)
+    output, until = b"", time.monotonic() + seconds
+    stream: Any = api.exec_start(run["Id"], socket=True)
+    with closing(getattr(stream, "_sock", stream)), closing(stream):  # the socket, and the file over it
+        frames: Iterator[tuple[int, bytes]] = sockets.frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]
+        while select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
+            if (frame := next(frames, None)) is None:
+                break
+            output = (output + frame[1])[-SHOWN_BYTES:]
+        else:
+            return Read(False, f"{command[0]} did not end within {seconds:g} s{_said(output)}")
+    status = api.exec_inspect(run["Id"])["ExitCode"]
+    return Read(status == 0, f"{command[0]} ended with {status}{_said(output)}")
+
+
+def _said(output: bytes) -> str:
+    text = output.decode(errors="replace").strip()
+    return f": {text}" if text else ""
+
+
+def _address(container: dict[str, Any]) -> str:
+    """Where this host reaches the container."""
+    if container["HostConfig"].get("NetworkMode") == "host":
+        return "127.0.0.1"
+    networks = (container["NetworkSettings"].get("Networks") or {}).values()
+    return next((str(one["IPAddress"]) for one in networks if one.get("IPAddress")), "")

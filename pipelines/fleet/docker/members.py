@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import docker
 import docker.errors
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.docker import compose, container_spec
+from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
-from pipelines.fleet.docker.create import Apart, after_drain, before_drain, connect, find, is_copy, make
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, Looks, as_inspected, outside
-from pipelines.fleet.health import probe
-from pipelines.fleet.members import Key, Member, Read, ReplacementImage
-from pipelines.fleet.model import Fleet, Method
-from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
+from pipelines.fleet.docker.inventory import (
+    AT_ONCE,
+    ContainerInventory,
+    Looks,
+    as_inspected,
+    find,
+    inside,
+    outside,
+    probe,
+)
+from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, Key, Member, Read, ReplacementImage
+from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import GoneError
 
 ENGINE_TIMEOUT = 120
@@ -79,13 +86,13 @@ class DockerFleet:
             self._images.fetch(target.reference)
 
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
-        """Create the new container from the old one's essence; a try that was cut short is begun anew."""
+        """Create the new container from the old one's specification; an interrupted try begins again."""
         with outside(f"creating {key.new_name}", self.engine), self._changed():
             old = self._need(key)
             self._discard_ours(key)
             image = self._images.here(target.reference) or {}
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
-            labels |= compose.of_image(old["Config"].get("Labels") or {}, image.get("Id", ""))
+            labels |= container_spec.compose_image_label(old["Config"].get("Labels") or {}, image.get("Id", ""))
             body = container_spec.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
             try:
                 make(self.api, body, key.new_name, container_spec.endpoints(old, full=key.method is Method.IN_PLACE))
@@ -165,7 +172,7 @@ class DockerFleet:
         """The old container steps aside, the new one takes the name."""
         with outside(f"renaming {key.new_name} to {key.name}", self.engine), self._changed():
             new = self._made(key)
-            if compose.PROJECT in new["Labels"]:
+            if container_spec.COMPOSE_PROJECT in new["Labels"]:
                 self._apart.leave(key)
             else:
                 self._rename(key.old, key.old_name)
@@ -237,7 +244,7 @@ class DockerFleet:
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
-        """Containers are changed in here: whoever looks next looks anew."""
+        """Containers are changed in here: the next look asks the engine again."""
         self._looks.forget()
         try:
             yield
@@ -271,3 +278,138 @@ class DockerFleet:
 
     def _new_is_gone(self, key: Key) -> OutsideError:
         return OutsideError(f"the new container of {key.name} is gone from {self.engine}")
+
+
+# -- making containers, and keeping old ones --------------------------------------------------------------------------
+
+
+def make(api: Any, body: Json, name: str, joins: Mapping[str, Json]) -> None:
+    """Create a container that joins networks, the primary one first."""
+    primary, others = dict(list(joins.items())[:1]), list(joins.items())[1:]
+    api.create_container_from_config({**body, "NetworkingConfig": {"EndpointsConfig": primary}}, name)
+    for network, endpoint in others:
+        connect(api, name, network, endpoint)
+
+
+def connect(api: Any, container: str, network: str, endpoint: Json) -> None:
+    """Join a network as `endpoint` says."""
+    asked = endpoint.get("IPAMConfig") or {}
+    api.connect_container_to_network(
+        container,
+        network,
+        aliases=endpoint.get("Aliases"),
+        ipv4_address=asked.get("IPv4Address"),
+        ipv6_address=asked.get("IPv6Address"),
+        link_local_ips=asked.get("LinkLocalIPs"),
+        links=[tuple(link.split(":", 1)) for link in endpoint.get("Links") or []] or None,
+        driver_opt=endpoint.get("DriverOpts"),
+        mac_address=endpoint.get("MacAddress"),
+    )
+
+
+class Apart:
+    """Old containers of compose projects while they are kept.
+
+    A container's labels cannot be changed, and compose counts a stopped one with the project's labels as an instance
+    of the service, so that it would remove one of the two. So a copy without those labels is kept in the old one's
+    place: the same image, settings, networks and volumes; what the old one wrote into its own layer is lost, as
+    compose itself loses it whenever it recreates a container.
+    """
+
+    def __init__(self, api: Any, images: Images) -> None:
+        self._api = api
+        self._images = images
+
+    def old(self, key: Key) -> Json | None:
+        """The old container of a step: itself, its copy, or what was made of the copy again."""
+        return find(self._api, key.old) or next(iter(self._kept(key)), None)
+
+    def _kept(self, key: Key) -> list[Json]:
+        """The copy first, while there is one: what is made of it is complete only when it is gone."""
+        labels = [f"{KEPT}={key.rollout}", f"{MEMBER}={key.member}"]
+        listed = self._api.containers(all=True, filters={"label": labels})
+        found = [one for entry in listed if entry["Id"] != key.old and (one := find(self._api, entry["Id"]))]
+        return sorted(found, key=lambda one: not is_copy(one))
+
+    def leave(self, key: Key) -> None:
+        """Keep a copy of the old container in its place; an interrupted try begins again."""
+        kept = self._kept(key)
+        original = find(self._api, key.old) or next((one for one in kept if not is_copy(one)), None)
+        if original is None:
+            return
+        for unfinished in filter(is_copy, kept):
+            self._api.remove_container(unfinished["Id"], force=True)
+        labels = container_spec.leave_project({**_labels(original), KEPT: key.rollout, MEMBER: key.member})
+        self._again(original, key.old_name, labels, container_spec.endpoints(original, full=True))
+        self._api.remove_container(original["Id"], force=True)
+
+    def rejoin(self, copy: Json, key: Key) -> Json:
+        """Make the old container of its copy again, under the member's name and in its project."""
+        for unfinished in self._kept(key)[1:]:
+            self._api.remove_container(unfinished["Id"], force=True)
+        joins = container_spec.endpoints({**copy, "Name": f"/{key.name}"}, full=True)
+        for endpoint in joins.values():
+            endpoint["Aliases"] = [alias for alias in endpoint.get("Aliases") or [] if alias != key.old_name] or None
+        self._again(copy, key.name, container_spec.rejoin_project(_labels(copy)), joins)
+        self._api.remove_container(copy["Id"], force=True)
+        return dict(self._api.inspect_container(key.name))
+
+    def _again(self, container: Json, name: str, labels: Mapping[str, str], joins: Mapping[str, Json]) -> None:
+        image = self._images.of(container)
+        exact = container_spec.exact(container, image)
+        self._images.fetch(exact)
+        named = container["Config"]["Image"]
+        reference = named if self._images.stands_for(named, container["Image"]) else exact
+        body = container_spec.creation(container, image, reference, {})
+        make(self._api, {**body, "Labels": dict(labels)}, name, joins)
+
+
+def is_copy(container: Json) -> bool:
+    """Whether it is a copy that stands apart from its project."""
+    return KEPT_LABELS in _labels(container)
+
+
+def _labels(container: Json) -> dict[str, str]:
+    return container["Config"].get("Labels") or {}
+
+
+LOOKS = 5
+
+
+def before_drain(api: Any, limits: Limits, old: Json) -> None:
+    """Run `limits.before_drain` in `old`, unless nothing can be run in it: it is paused, or ends by itself meanwhile.
+
+    Raises OutsideError where the command does not end with 0 in a container that goes on.
+    """
+    state = old["State"]
+    if state["Status"] != "running":
+        return
+    try:
+        _run(api, limits, "before_drain", old)
+    except (OutsideError, docker.errors.APIError):
+        if _runs_on(api, old["Id"], state["StartedAt"]):
+            raise
+
+
+def after_drain(api: Any, limits: Limits, container: Json) -> None:
+    """Run `limits.after_drain` in the container that serves now. Raises OutsideError where it does not end with 0."""
+    _run(api, limits, "after_drain", container)
+
+
+def _run(api: Any, limits: Limits, which: Literal["before_drain", "after_drain"], container: Json) -> None:
+    command = limits.before_drain if which == "before_drain" else limits.after_drain
+    if command and not (seen := inside(api, container, list(command), limits.drain.total_seconds())).good:
+        raise OutsideError(f"limits.{which} in {container_spec.name(container)}: {seen.text}")
+
+
+def _runs_on(api: Any, container: str, started: str) -> bool:
+    """Whether it is the same process that runs still, and a second later too: the engine tells of an end a bit late."""
+    for look in range(LOOKS):
+        time.sleep(min(look, 1) / LOOKS)
+        try:
+            state = api.inspect_container(container)["State"]
+        except docker.errors.NotFound:
+            return False
+        if (state["Status"], state["StartedAt"]) != ("running", started):
+            return False
+    return True

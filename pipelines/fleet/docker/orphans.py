@@ -11,8 +11,8 @@ from images.aws.tags import moment_in
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.inventory import outside
 from pipelines.fleet.docker.members import ENGINE_TIMEOUT
-from pipelines.fleet.members import OLD
-from pipelines.fleet.orphans import EXPIRY, KEPT, ROLLOUT, Orphan
+from pipelines.fleet.members import EXPIRY, KEPT, OLD, ROLLOUT
+from pipelines.fleet.orphans import Orphan
 
 
 class DockerOrphanSource:

@@ -15,9 +15,8 @@ from images.registry.client import Manifest, RegistryClient
 from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
-from pipelines.fleet.docker.container_spec import repository
 from pipelines.fleet.golden_status import GoldenStatus
-from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest
+from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest, repository
 from pipelines.fleet.model import Fleet
 
 

@@ -13,12 +13,11 @@ from images.aws.cloud import Cloud
 from images.aws.tags import as_dict
 from pipelines.fleet.ec2.instance_spec import Json, token
 from pipelines.fleet.ec2.members import group_id, read_fleet, specification
-from pipelines.fleet.ec2.pacing import preferences
+from pipelines.fleet.ec2.pacing import pacing, preferences
 from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.members import ReplacementImage
+from pipelines.fleet.members import BACK as BACK_NAME
+from pipelines.fleet.members import OWN_LABELS, ReplacementImage
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.orphans import BACK as BACK_NAME
-from pipelines.fleet.orphans import OWN_LABELS
 from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
 
 SYMBOLIC = ("$Latest", "$Default")
@@ -265,6 +264,10 @@ class AutoScalingFleet:
         template, version, _ = ScalingGroup(self.cloud, group).present()
         return GroupPin(template, version)
 
+    def pace(self, group: Group, allowed: int) -> Pacing:
+        """The pace that the fleet's limits ask for. Raises RefusedError where no percentage says what they mean."""
+        return pacing(self.fleet.limits, group.desired, allowed)
+
     def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Start the refresh to a version with the target's image; one that was cancelled is started again, and one
         that ended with its canary is followed by one that goes further.
@@ -347,7 +350,7 @@ class AutoScalingFleet:
             return
         now = at.made(rollout)
         if now and now.newest and now.newest["Status"] in (*GOES_ON, "Cancelling"):
-            raise InProgressError(f"waiting for the refresh of {group.name} to end")
+            raise InProgressError(f"the refresh of {group.name} to end")
         if why := self.way_back(rollout, group, pinned):
             raise RefusedError(why, hint="nothing was done; build and roll what shall run instead")
         kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}

@@ -16,7 +16,7 @@ from typing import Any
 
 from hardening.foundation.hashing import digest_of
 from images.aws.tags import as_dict, as_list
-from pipelines.fleet.orphans import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT
+from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT
 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"

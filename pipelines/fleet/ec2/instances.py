@@ -23,9 +23,8 @@ from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, unfit
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.region_client import RegionClient
-from pipelines.fleet.members import Key, Read, ReplacementImage
+from pipelines.fleet.members import EXPIRY, Key, Read, ReplacementImage
 from pipelines.fleet.model import Method, ReplacementStrategy
-from pipelines.fleet.orphans import EXPIRY
 from pipelines.fleet.port import GoneError
 
 

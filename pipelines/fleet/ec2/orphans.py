@@ -10,7 +10,8 @@ from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
 from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, is_launched
 from pipelines.fleet.ec2.region_client import RegionClient
-from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Orphan
+from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
+from pipelines.fleet.orphans import Orphan
 
 TRIES = 20
 NOT_LAUNCHED = "it was not launched by this rollout's token: its tags are somebody else's"

@@ -25,8 +25,7 @@ from pipelines.fleet.ec2.instance_spec import (
     is_launched,
     targets,
 )
-from pipelines.fleet.members import Key
-from pipelines.fleet.orphans import MEMBER, ROLLOUT
+from pipelines.fleet.members import MEMBER, ROLLOUT, Key
 from pipelines.fleet.port import GoneError, InProgressError
 
 ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
@@ -224,7 +223,7 @@ class RegionClient:
         try:
             return self.clients.until(done, what, within=MOMENT)
         except LateError:
-            raise InProgressError(f"waiting for {what}") from None
+            raise InProgressError(what) from None
 
     def console(self, instance: str) -> str:
         """The last lines that an instance wrote to its console, as far as the service has them by now."""

@@ -31,9 +31,8 @@ from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.orphans import volumes_of
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.region_client import RegionClient
-from pipelines.fleet.members import Key, Read, ReplacementImage
+from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT, Key, Read, ReplacementImage
 from pipelines.fleet.model import ReplacementStrategy
-from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.port import InProgressError
 
 UNDER_WAY = ("pending", "in-progress", "failing", "failing-detached")
@@ -85,7 +84,7 @@ class RootVolumeFleet(Ec2Members):
         self._replace(key, place, kept)
         shown = place.need(key.old)
         if shown.root in ("", *kept.hung.volumes):
-            raise InProgressError(f"waiting for {key.old} to show its new root volume")
+            raise InProgressError(f"{key.old} to show its new root volume")
         self._note(key, place, *kept.hung.volumes, shown.root)
         place.tag([*kept.hung.volumes], own_tags(key.rollout, key.member, kept.expiry))
         was = place.volume(next(iter(kept.hung.volumes)))
@@ -199,7 +198,7 @@ class RootVolumeFleet(Ec2Members):
             self._ask(key, place, {"VolumeId": next(iter(kept.hung.volumes))}, again, kept)
         self._succeeded(key, place, back=True)
         if place.need(key.old).root not in kept.hung.volumes:
-            raise InProgressError(f"waiting for {key.old} to show its old root volume")
+            raise InProgressError(f"{key.old} to show its old root volume")
 
     def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
         """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""

@@ -27,9 +27,8 @@ from pipelines.contract import (
     RolloutReport,
     StepReport,
 )
-from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import plan
-from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
+from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, release, target
 from tests.support.publishing import PACKAGES, built
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from pipelines.fleet.docker import compose
 from pipelines.fleet.docker.container_spec import (
     cannot_roll,
+    compose_image_label,
+    compose_service,
     creation,
     differences,
     endpoints,
     exact,
     forced_in_place,
+    leave_project,
+    rejoin_project,
     stop_timeout,
 )
 
@@ -249,9 +252,9 @@ SHOP = {f"com.docker.compose.{key}": key for key in ("project", "service", "conf
 def test_labels_of_compose_follow_the_new_image() -> None:
     """The image's id is what `docker compose up` compares; what belongs to the one container is not carried."""
     old = {**SHOP, "com.docker.compose.image": "sha256:1", "com.docker.compose.replace": "abc", "tier": "front"}
-    labels = creation(container({"Labels": old}), IMAGE, "r/web:2", compose.of_image(old, "sha256:2"))["Labels"]
+    labels = creation(container({"Labels": old}), IMAGE, "r/web:2", compose_image_label(old, "sha256:2"))["Labels"]
     assert labels == {**SHOP, "com.docker.compose.image": "sha256:2", "tier": "front"}
-    assert compose.of_image({"tier": "front"}, "sha256:2") == {}
+    assert compose_image_label({"tier": "front"}, "sha256:2") == {}
     images = [container({"Labels": {**SHOP, "com.docker.compose.image": image}}) for image in ("1", "2")]
     assert differences(images[0], IMAGE, images[1], IMAGE, "web-1") == ()
 
@@ -259,15 +262,15 @@ def test_labels_of_compose_follow_the_new_image() -> None:
 def test_an_old_one_leaves_its_project_and_comes_back() -> None:
     """While it is kept, compose does not see it."""
     labels = {**SHOP, "tier": "front"}
-    apart = compose.apart(labels)
+    apart = leave_project(labels)
     assert not [key for key in apart if key.startswith("com.docker")]
     assert apart["tier"] == "front"
-    assert compose.together(apart) == labels
+    assert rejoin_project(apart) == labels
 
 
 def test_a_service_is_named_by_its_file() -> None:
     """Where compose wrote it down."""
-    assert compose.defined_in({"tier": "front"}) == ""
-    assert compose.defined_in(SHOP) == "the service service of the compose project project"
+    assert compose_service({"tier": "front"}) == ""
+    assert compose_service(SHOP) == "the service service of the compose project project"
     file = {"com.docker.compose.project.config_files": "/srv/compose.yaml"}
-    assert compose.defined_in({**SHOP, **file}) == "the service service in /srv/compose.yaml"
+    assert compose_service({**SHOP, **file}) == "the service service in /srv/compose.yaml"

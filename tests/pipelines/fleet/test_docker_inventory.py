@@ -13,8 +13,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.registry.client import NotFoundError
 from pipelines.fleet.docker import inventory
 from pipelines.fleet.docker.images import Images, registered
-from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, Looks
-from pipelines.fleet.health import inside
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, Looks, inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
 from tests.support.fleets import fleet as fleet_with

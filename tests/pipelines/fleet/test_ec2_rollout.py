@@ -18,12 +18,10 @@ from pipelines.fleet.ec2.members import firing
 from pipelines.fleet.members import Member
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import approve_plan, read_plan
-from pipelines.rollout.auto import automated
-from pipelines.rollout.ledger_journal import Command
 from pipelines.rollout.rollout_store import newest, tell
-from pipelines.rollout.service import back, plan_all, start
-from pipelines.rollout.session import FleetSession, check, fleet_session
-from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage
+from pipelines.rollout.service import automated, back, start
+from pipelines.rollout.session import FleetSession, check, fleet_session, plan_all
+from pipelines.rollout.state import Command, Phase, RolloutOutcome, RolloutStage
 from tests.pipelines.fleet.test_ec2_check import Office, image, office, template
 from tests.strict_aws import REGION, Fault
 from tests.support.cloud import DAY
@@ -228,7 +226,7 @@ def test_a_canary_waits_for_a_person_on_the_durable_engine(office: Office) -> No
             time.sleep(0.1)
             if office.context.ledger.open_rollouts("shop"):
                 now = _status(newest(office.context, "shop"))
-                if now.stage == RolloutStage.APPROVAL:
+                if now.stage == RolloutStage.CANARY_APPROVAL:
                     seen.append((now.members[0].note, images(at)))
                     tell(office.context, "shop", Command.APPROVE)
                     return

@@ -14,8 +14,9 @@ from pipelines.cli.reap import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
+from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.model import Method
-from pipelines.fleet.orphans import EXPIRY, MEMBER, ROLLOUT, Orphan, OwnerStatus, Reaping, decide
+from pipelines.fleet.orphans import Orphan, OwnerStatus, Reaping, decide
 from tests.strict_aws import REGION, Fault, StrictAws
 from tests.support.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
 

@@ -11,9 +11,8 @@ from images.ledger import Ledger
 from pipelines.cli.reap import reap
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.orphans import DockerOrphanSource
-from pipelines.fleet.members import Key, ReplacementImage
+from pipelines.fleet.members import ROLLOUT, Key, ReplacementImage
 from pipelines.fleet.model import Method
-from pipelines.fleet.orphans import ROLLOUT
 from tests.support.engines import busybox_image, engine
 from tests.support.fleets import fleet as fleet_with
 from tests.support.fleets import release

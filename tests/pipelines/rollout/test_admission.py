@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.fleet.model import Method
 from pipelines.rollout.admission import budgeted
-from pipelines.rollout.orders import MemberOrder
+from pipelines.rollout.state import MemberOrder
 from tests.support.fleets import NOW, fleet, target
 
 TWO = ("expired", "superseded")

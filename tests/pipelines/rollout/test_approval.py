@@ -17,7 +17,7 @@ from images.documents import to_json
 from images.ledger import Ledger
 from pipelines.cli.rollout import approve
 from pipelines.fleet.model import Approval, Fleet
-from pipelines.rollout import auto
+from pipelines.rollout import service
 from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, read_plan, told
 from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, as_then, digest, refuse_replanned, seal
 from pipelines.rollout.plan import Skip, plan
@@ -248,10 +248,10 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     night = at(ledger, "root@here")
     night.context.settings = SimpleNamespace(state_dir=tmp_path)
     night.same = lambda one: one
-    monkeypatch.setattr(auto, "plan_all", lambda *_, **_more: replace(made, made_by="root@here"))
-    monkeypatch.setattr(auto, "notifier", lambda _settings: lambda _message: None)
+    monkeypatch.setattr(service, "plan_all", lambda *_, **_more: replace(made, made_by="root@here"))
+    monkeypatch.setattr(service, "notifier", lambda _settings: lambda _message: None)
     approve_plan(by(ledger, "bob@there"), "web", file)
-    waits = auto._ask(night, "1 of 4 expired", apply=True)
+    waits = service._ask(night, "1 of 4 expired", apply=True)
     assert "; left alone:" not in waits.detail
     assert (waits.outcome, "its plan is approved" in waits.detail, "roll.approve" in waits.detail) == (
         "waits", True, False,
@@ -262,11 +262,11 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
         raise RefusedError("web-1 is gone")
 
     night.same = moved
-    assert "roll.approve" in auto._ask(night, "1 of 4 expired", apply=True).detail
+    assert "roll.approve" in service._ask(night, "1 of 4 expired", apply=True).detail
     assert read_plan(file).made_by == "root@here"
     alone = replace(made.plan, skipped=(Skip("a/b/c/web-9", "it is protected"),))
-    monkeypatch.setattr(auto, "plan_all", lambda *_, **_more: replace(made, plan=alone))
-    assert "1 of 4; left alone: web-9: it is protected; approval" in auto._ask(night, "1 of 4", apply=True).detail
+    monkeypatch.setattr(service, "plan_all", lambda *_, **_more: replace(made, plan=alone))
+    assert "1 of 4; left alone: web-9: it is protected; approval" in service._ask(night, "1 of 4", apply=True).detail
 
 
 @pytest.mark.parametrize(("apply", "outcome"), [(False, "planned"), (True, "rolled")])
@@ -276,8 +276,8 @@ def test_what_an_automated_run_leaves_alone_is_told_beside_what_it_rolls(
     """Its line is what a person reads in the morning."""
     made = replace(document().plan, skipped=(Skip("a/b/c/web-9", "it is protected"),))
     ended = RolloutOutcome(RolloutState("r1", "web", "r", NOW, 1, RolloutStage.ENDED, note="4 replaced"), ())
-    monkeypatch.setattr(auto, "check", lambda _at: KNOWN)
-    monkeypatch.setattr(auto, "start", lambda *_, **_more: (made, ended if apply else None))
+    monkeypatch.setattr(service, "check", lambda _at: KNOWN)
+    monkeypatch.setattr(service, "start", lambda *_, **_more: (made, ended if apply else None))
     open_to_all = fleet().model_copy(update={"approval": Approval.NONE})
-    line = auto.automated(at(ledger, of=open_to_all), apply=apply)
+    line = service.automated(at(ledger, of=open_to_all), apply=apply)
     assert (line.outcome, line.detail.endswith("; left alone: web-9: it is protected")) == (outcome, True)

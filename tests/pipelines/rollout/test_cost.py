@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.fleet.model import Fleet
-from pipelines.rollout.cost import TOKENS, Bucket, calls, seconds_at_least, step_time
+from pipelines.rollout.plan import TOKENS, Bucket, calls, seconds_at_least, step_time
 from tests.support.fleets import fleet
 
 

@@ -13,10 +13,18 @@ from images.documents import from_json
 from images.ledger import CommandRow as Given
 from images.ledger import Holder, Ledger
 from pipelines.durable.port import FencedError
-from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
-from pipelines.rollout.ledger_journal import LedgerJournal, orders
+from pipelines.rollout.lease import LedgerJournal
 from pipelines.rollout.notify import Message
-from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
+from pipelines.rollout.state import (
+    DesiredState,
+    Event,
+    MemberState,
+    OperatorCommands,
+    Phase,
+    RolloutStage,
+    RolloutState,
+    orders,
+)
 from tests.conftest import POSTGRES
 from tests.support.postgres import Server
 

@@ -12,8 +12,8 @@ from threading import Thread
 import pytest
 
 from hardening.foundation.settings import Notify, Settings
-from pipelines.rollout.journal import Event
 from pipelines.rollout.notify import Message, notifier
+from pipelines.rollout.state import Event
 
 MESSAGE = Message(
     Event.PAUSED, "web", "web-1", "web-1 was paused by ada: looking at latency", datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -22,8 +22,7 @@ from pipelines.demo.web_service import nginx_config
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key
 from pipelines.fleet.model import Method
-from pipelines.rollout.orders import Order
-from pipelines.rollout.state import Phase, RolloutOutcome
+from pipelines.rollout.state import Order, Phase, RolloutOutcome
 from tests.support.engines import busybox_image, nginx_image, requests_to
 from tests.support.fleets import keeps_its_word
 from tests.support.yards import LABELS, NOW, Yard, fleet, planned, roll

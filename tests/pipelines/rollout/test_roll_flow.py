@@ -33,13 +33,10 @@ from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.host import embedded_registry
 from pipelines.rollout.approval import approve_plan, file_plan, read_plan
 from pipelines.rollout.approved_plan import digest
-from pipelines.rollout.auto import automated
-from pipelines.rollout.executor import execute
-from pipelines.rollout.ledger_journal import Command
-from pipelines.rollout.orders import Order
 from pipelines.rollout.rollout_store import history, newest, tell, view
-from pipelines.rollout.service import back, start
+from pipelines.rollout.service import automated, back, execute, start
 from pipelines.rollout.session import FleetSession, check, fleet_session
+from pipelines.rollout.state import Command, Order
 from tests.support.engines import busybox_image, engine
 from tests.support.loop import until
 

@@ -16,10 +16,10 @@ from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
 from images.context import Context
 from images.ledger.tables import leases
-from pipelines.rollout import executor, ledger_journal
-from pipelines.rollout.ledger_journal import Command
+from pipelines.rollout import lease
 from pipelines.rollout.rollout_store import newest, tell
 from pipelines.rollout.service import start
+from pipelines.rollout.state import Command
 from tests.conftest import POSTGRES
 from tests.pipelines.rollout.test_roll_flow import FLEET, Place, place, rolls, stage, write_fleet
 from tests.support.loop import until
@@ -78,7 +78,7 @@ def process(place: Place) -> multiprocessing.process.BaseProcess:
 
 def rolls_on_long_leases(settings: Settings, address: str, host: str) -> None:
     """As `rolls`, with leases that do not end while a busy machine gives their owner no time."""
-    executor.LEASE = ledger_journal.LEASE = timedelta(hours=1)
+    lease.LEASE = timedelta(hours=1)
     rolls(settings, address, host)
 
 

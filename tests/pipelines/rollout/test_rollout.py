@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
-from pipelines.fleet.docker.container_spec import repository
-from pipelines.fleet.members import Provenance, ReplacementImage
+from pipelines.fleet.members import Provenance, ReplacementImage, repository
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.plan import Plan, plan
-from pipelines.rollout.refusals import refuse_nobody
+from pipelines.rollout.plan import Plan, plan, refuse_unmatched
 from pipelines.rollout.schedule import caps
 from pipelines.rollout.waves import Step
 from tests.support.fleets import NOW, fleet, judged, reason, release, target
@@ -403,6 +401,6 @@ def test_a_registrys_port_is_no_tag(reference: str, expected: str) -> None:
 
 def test_who_is_taken_over_has_to_be_there() -> None:
     """A slip in a name would leave the member that was meant as it is, and say nothing."""
-    refuse_nobody(["all", "web-*", "web-2"], ["web-1", "web-2"])
+    refuse_unmatched(["all", "web-*", "web-2"], ["web-1", "web-2"])
     with pytest.raises(RefusedError, match="--adopt wbe-1: no member matches"):
-        refuse_nobody(["web-1", "wbe-1"], ["web-1", "web-2"])
+        refuse_unmatched(["web-1", "wbe-1"], ["web-1", "web-2"])

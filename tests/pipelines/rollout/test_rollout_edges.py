@@ -19,14 +19,12 @@ from pipelines.cli.rollout import show_members
 from pipelines.cli.rollout_output import member_lines
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
-from pipelines.rollout import finish, member
+from pipelines.rollout import member
 from pipelines.rollout.admission import admit
 from pipelines.rollout.approved_plan import Present, compare, opened, seal, written
-from pipelines.rollout.orders import MemberOrder
-from pipelines.rollout.plan import plan
-from pipelines.rollout.refusals import why_not
+from pipelines.rollout.plan import plan, why_not
 from pipelines.rollout.schedule import may_act
-from pipelines.rollout.state import Phase
+from pipelines.rollout.state import MemberOrder, Phase
 from pipelines.rollout.waves import Room, Step, waves
 from tests.pipelines.rollout.test_rollout_run import Run, phases
 from tests.support.fleets import NOW, fleet, judged, target
@@ -209,7 +207,7 @@ def test_in_place_the_old_one_comes_back_only_where_that_costs_nobody_anything(
     """Enough others serve, or the new one is ill for certain and at this moment."""
     place = Place(good, others=others)
     work: Any = SimpleNamespace(order=order(method=method, floor=2), fleet=place, key=None)
-    finish._revive_safely(work, ill)
+    member._revive_safely(work, ill)
     assert place.revived == revived
 
 
@@ -226,7 +224,7 @@ def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:
     runner = SimpleNamespace(engine=SimpleNamespace(wait=wait))
     wanted = order(method=Method.IN_PLACE, floor=2)
     work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, act=act, runner=runner)
-    assert asyncio.run(finish._revived(work)) == ""
+    assert asyncio.run(member._revived(work)) == ""
     assert (place.revived, place.reads) == (1, [])
 
 

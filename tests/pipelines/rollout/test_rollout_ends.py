@@ -12,11 +12,9 @@ import pytest
 from hardening.foundation.errors import RefusedError
 from images.documents import from_json, to_json
 from pipelines.fleet.members import Key, ReplacementImage
-from pipelines.rollout.flow import ROLLOUT, Census, fewer
-from pipelines.rollout.journal import Event
-from pipelines.rollout.orders import Order
-from pipelines.rollout.rollback import UNFINISHED
-from pipelines.rollout.state import SAID, Cause, MemberState, Phase, RolloutOutcome, RolloutStage
+from pipelines.rollout.baking import Census, fewer
+from pipelines.rollout.flow import ROLLOUT, UNFINISHED
+from pipelines.rollout.state import SAID, Cause, Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage
 from pipelines.rollout.waves import Step, Wave, canary_of
 from tests.pipelines.rollout.test_rollout_run import WIDE, Run, phases
 from tests.simulation.fleet import SimulatedFleet
@@ -36,7 +34,7 @@ def test_where_the_canary_was_left_alone_the_next_member_is_the_canary(limits: d
     outcome = run.play()
     assert phases(outcome) == [Phase.SKIPPED, *[Phase.NEW] * 3]
     assert Event.APPROVAL in run.ledger.events
-    assert run.first(RolloutStage.APPROVAL) - run.first(RolloutStage.BAKING) >= 300
+    assert run.first(RolloutStage.CANARY_APPROVAL) - run.first(RolloutStage.BAKING) >= 300
     creates = [line for line in run.ledger.audited if line.startswith("create")]
     assert creates[0] == f"create {name_of(1)}"
     assert run.ledger.audited.index(f"remove the old {name_of(1)}") < run.ledger.audited.index(creates[1])

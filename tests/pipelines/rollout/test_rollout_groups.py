@@ -14,10 +14,19 @@ from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.port import Group, MemberFleet
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.journal import DesiredState, Event
-from pipelines.rollout.orders import Judge, MemberOrder, Order, World
 from pipelines.rollout.plan import GroupStep, nothing
-from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutStage
+from pipelines.rollout.state import (
+    DesiredState,
+    Event,
+    Judge,
+    MemberOrder,
+    MemberState,
+    Order,
+    Phase,
+    RolloutOutcome,
+    RolloutStage,
+    World,
+)
 from pipelines.rollout.steps import StoppedError
 from tests.simulation.execution import Fate
 from tests.simulation.groups import SimulatedGroups, State
@@ -263,8 +272,8 @@ def test_a_canary_is_rolled_alone_and_the_rest_when_a_person_has_approved_it() -
     assert [stage for stage, _ in seen] == [
         RolloutStage.ROLLING,
         RolloutStage.BAKING,
-        RolloutStage.APPROVAL,
-        RolloutStage.APPROVAL,
+        RolloutStage.CANARY_APPROVAL,
+        RolloutStage.CANARY_APPROVAL,
     ]
     assert "the canary of one has baked; ./goldsmith roll.approve " in seen[2][1]
     assert held == [(OLD, [NEW] * 2 + [OLD] * 8)]
@@ -292,7 +301,7 @@ def test_a_canary_as_large_as_the_group_is_approved_too() -> None:
     play.approves(12000)
     assert phases(play.play()) == [Phase.NEW, Phase.NEW]
     assert play.service.asked == ["begin r1 one", "begin r1 two"]
-    assert seen[0][0] is RolloutStage.APPROVAL
+    assert seen[0][0] is RolloutStage.CANARY_APPROVAL
 
 
 @pytest.mark.parametrize("at", [200.0, 4000.0])
@@ -345,7 +354,7 @@ def test_a_pause_during_the_bake_lets_no_time_pass() -> None:
     assert [stage for stage, _ in seen] == [
         RolloutStage.PAUSED,
         RolloutStage.BAKING,
-        RolloutStage.APPROVAL,
+        RolloutStage.CANARY_APPROVAL,
         RolloutStage.PAUSED,
     ]
     assert play.state("one").refreshes[1].began > 9000

@@ -12,13 +12,11 @@ from hardening.foundation.errors import OutsideError
 from images.documents import from_json, to_json
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.port import Group, Pacing
-from pipelines.rollout import group
+from pipelines.rollout import flow, group
 from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.journal import DesiredState
-from pipelines.rollout.orders import Scope
 from pipelines.rollout.plan import GroupStep
-from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import MemberState, Phase, RolloutOutcome
+from pipelines.rollout.state import DesiredState, MemberState, Phase, RolloutOutcome, Scope
+from pipelines.rollout.steps import Rolling
 from tests.pipelines.rollout.test_rollout_groups import NEW, Play
 from tests.simulation.execution import Fate
 from tests.simulation.groups import SimulatedGroups
@@ -127,14 +125,14 @@ def test_a_rest_that_pins_anew_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     """Planted: the group is not held, and what it starts from after the canary is taken for what it ran before."""
     monkeypatch.setattr(SimulatedGroups, "hold", lambda *_: None)
     monkeypatch.setattr(group, "_serving", lambda work: work.end(Phase.SERVING, "its canary is new"))
-    real = Rolling.roll_group
+    real = flow.start_group
 
     async def pins_anew(rolling: Rolling, step: GroupStep, part: Scope, pinned: str = "") -> MemberState:
         return await real(
             rolling, step, part, f'{{"template": "", "version": "{NEW}"}}' if part is Scope.REST else pinned
         )
 
-    monkeypatch.setattr(Rolling, "roll_group", pins_anew)
+    monkeypatch.setattr(flow, "start_group", pins_anew)
     assert caught()
 
 

@@ -16,14 +16,10 @@ from images.ledger.fleets import Holder
 from pipelines.durable.port import BugError
 from pipelines.fleet.members import Key
 from pipelines.fleet.port import InProgressError
-from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.journal import DesiredState, Event
-from pipelines.rollout.member_context import HealthLook, HealthStreak
-from pipelines.rollout.orders import Order
-from pipelines.rollout.rollback import UNFINISHED
-from pipelines.rollout.rolling import Rolling
-from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutStage
-from pipelines.rollout.steps import HELD
+from pipelines.rollout.baking import HealthLook, HealthStreak
+from pipelines.rollout.flow import ROLLOUT, UNFINISHED, children
+from pipelines.rollout.state import DesiredState, Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage
+from pipelines.rollout.steps import HELD, Rolling
 from tests.simulation.execution import Row as FlowRow
 from tests.simulation.faults import arrange
 from tests.simulation.fleet import SimulatedFleet
@@ -199,7 +195,7 @@ def test_an_old_one_that_drains_is_given_what_is_left_of_its_time_and_a_new_one_
     def drains(fleet: SimulatedFleet, key: Key, drain: timedelta) -> None:
         given.append(drain.total_seconds())
         if drain > timedelta():
-            raise InProgressError(f"waiting for {key.name} to be drained")
+            raise InProgressError(f"{key.name} to be drained")
         real(fleet, key, drain)
 
     real = SimulatedFleet.retire
@@ -222,7 +218,7 @@ def test_in_place_what_has_begun_to_stop_goes_on_to_its_next_safe_point_though_s
         real(fleet, key, drain)
         asked.append(key.name)
         if asked.count(key.name) < 10:
-            raise InProgressError(f"waiting for {key.name} to be stopped")
+            raise InProgressError(f"{key.name} to be stopped")
 
     real = SimulatedFleet.retire
     monkeypatch.setattr(SimulatedFleet, "retire", stops)
@@ -238,11 +234,11 @@ def test_what_makes_no_way_has_failed_and_what_goes_on_has_not(monkeypatch: pyte
 
     def starts(fleet: SimulatedFleet, key: Key) -> None:
         if (now := fleet.estate.memory.time) < 10 * 480:
-            raise InProgressError(f"waiting for part {now // 480}")
+            raise InProgressError(f"part {now // 480}")
         real(fleet, key)
 
     def never(fleet: SimulatedFleet, key: Key) -> None:
-        raise InProgressError("waiting for ever" if fleet.estate.memory.time > 60 else "waiting for a moment")
+        raise InProgressError("ever" if fleet.estate.memory.time > 60 else "a moment")
 
     real = SimulatedFleet.start
     monkeypatch.setattr(SimulatedFleet, "start", starts)
@@ -340,7 +336,7 @@ def test_a_fault_of_ours_in_one_members_flow_is_that_members_failure() -> None:
     engine: Any = Breaking()
     rolling = Rolling(world, engine, Order(ID, run.plan, run.fleet.limits), EPOCH)
     rolling.members = {name: MemberState(name, name) for name in ("m1", "m2")}
-    asyncio.run(rolling.children("member", [(name, name, None) for name in ("m1", "m2")]))
+    asyncio.run(children(rolling, "member", [(name, name, None) for name in ("m1", "m2")]))
     states = [(one.phase, one.failure) for one in rolling.members.values()]
     assert states == [(Phase.FAILED, "KeyError: 'colour'"), (Phase.NEW, "")]
 
@@ -436,7 +432,7 @@ def test_a_canary_waits_for_approval_where_the_fleet_wants_it() -> None:
     run = Run({"auto_promote": False})
     assert phases(run.play()) == [Phase.NEW] * 3
     assert Event.APPROVAL in run.ledger.events
-    assert run.first(RolloutStage.APPROVAL) - run.first(RolloutStage.BAKING) >= 300
+    assert run.first(RolloutStage.CANARY_APPROVAL) - run.first(RolloutStage.BAKING) >= 300
 
 
 def test_an_approval_cuts_a_bake_short() -> None:

@@ -20,17 +20,16 @@ from images.documents import to_json
 from images.ledger import Holder
 from pipelines.cli import rollout
 from pipelines.cli.rollout import roll_back
+from pipelines.cli.rollout_output import StatusOutput, lines, meaning
 from pipelines.cli.rollout_watch import status
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.system_database import locks
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.port import Group
-from pipelines.rollout.orders import Order
 from pipelines.rollout.plan import GroupStep, nothing, plan
 from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
-from pipelines.rollout.state import MemberState, Phase, RolloutStage, RolloutState
-from pipelines.rollout.status import StatusOutput, lines, meaning
+from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

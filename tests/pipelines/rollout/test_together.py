@@ -12,9 +12,8 @@ from hardening.foundation.errors import OutsideError
 from pipelines.fleet.docker.inventory import AT_ONCE, together
 from pipelines.fleet.members import Key, Read
 from pipelines.fleet.model import Method
-from pipelines.rollout.baking import _watch
-from pipelines.rollout.member_context import HealthLook
-from pipelines.rollout.orders import one_by_one
+from pipelines.rollout.baking import HealthLook, _watch
+from pipelines.rollout.state import one_by_one
 
 
 def test_members_that_bake_are_looked_at_side_by_side() -> None:

@@ -1,0 +1,242 @@
+"""Edge: one process's hold of a fleet: the engine's lock, the lease, and the ledger as its holder writes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.retrying import retrying
+from images.documents import to_json
+from images.ledger import Holder, Lease, Ledger
+from pipelines.durable.dbos import Claim, claimed, engine_url
+from pipelines.durable.port import FencedError
+from pipelines.durable.workers import LostError
+from pipelines.rollout.notify import Message
+from pipelines.rollout.state import (
+    STEP,
+    Event,
+    MemberState,
+    OperatorCommands,
+    RolloutStage,
+    RolloutState,
+    doing,
+    orders,
+)
+
+# -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
+
+LEASE = timedelta(seconds=60)
+
+
+class HeldError(RefusedError):
+    """Another process is rolling the fleet."""
+
+
+RENEW_SECONDS = 10.0
+PATIENCE = timedelta(minutes=10)  # for the ledger: one that stays away for longer must be reported
+T = TypeVar("T")
+
+
+class LeaseStore(Protocol):
+    """The leases of fleets. One database's clock says when a lease ends."""
+
+    def acquire_lease(self, wanted: Holder, lasting: timedelta) -> Lease:
+        """Take a fleet whose lease has ended, or that has none; the lease that stands."""
+
+    def renew_lease(self, held: Holder, lasting: timedelta) -> bool:
+        """Move our lease's end; False where the fleet is no longer ours."""
+
+    def release_lease(self, held: Holder) -> None:
+        """Give the fleet back, where it is still ours."""
+
+
+def take(leases: LeaseStore, wanted: Holder, lasting: timedelta = LEASE, *, alone: bool) -> Lease:
+    """The fleet's lease. Raises HeldError naming the owner where another process has the fleet.
+
+    To be called by a process that can go on at once: a lease in the hands of one that cannot keeps everybody out.
+    `alone`: we hold the lock that only one living process can have, so the owner that the lease names is dead.
+    """
+    held = leases.acquire_lease(wanted, lasting)
+    if alone and held.owner != wanted.owner:
+        leases.release_lease(held)
+        held = leases.acquire_lease(wanted, lasting)
+    if held.owner != wanted.owner:
+        raise HeldError(
+            f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose lease lasts until "
+            f"{held.until:%Y-%m-%d %H:%M:%S} UTC",
+            hint=f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start goes on",
+        )
+    return held
+
+
+def renew(leases: LeaseStore, held: Holder, lose: Callable[[], None], lasting: timedelta = LEASE) -> bool:
+    """Move the end of our lease. False, after a call of `lose`, if another process has the fleet."""
+    kept = leases.renew_lease(held, lasting)
+    if not kept:
+        lose()
+    return kept
+
+
+# -- the ledger as the holder of the lease writes it -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LedgerJournal:
+    """The ledger for the holder of `lease`. `now` is what the ledger's lines are dated by.
+
+    A ledger that does not answer is waited for: the database that restarts under a rollout is no failure of it.
+    """
+
+    ledger: Ledger
+    lease: Lease
+    actor: str
+    now: Callable[[], datetime]
+    tell: Callable[[Message], None]
+
+    def fence(self, rollout: str) -> None:
+        """Raises FencedError when this process does not hold the lease of the rollout's fleet any more."""
+        ours = replace(self.lease, rollout=rollout)
+        lasts = _patiently(lambda: self.ledger.lease_lasts(ours))
+        # One that has just ended may be taken at any moment: it must be ours again before anything is done.
+        if lasts is None or not (lasts or _patiently(lambda: self.ledger.renew_lease(ours, LEASE))):
+            raise FencedError
+
+    def orders(self, rollout: str) -> OperatorCommands:
+        """What people have asked of the rollout."""
+        return orders([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
+
+    def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
+        """Write down a rollout with all its members."""
+        self._write(state)
+        for member in members:
+            self.mark(state.id, member)
+
+    def save(self, state: RolloutState) -> None:
+        """Write down how far the rollout is, and say it; its end is an audit line too, and its caller's to say."""
+        self._write(state)
+        if state.stage is RolloutStage.ENDED:
+            self._audit("roll", state.fleet, state.failure or f"{state.id}: {state.note}")
+        else:
+            say(f"{state.fleet}: {doing(state.stage, state.wave, state.waves, state.note)}")
+
+    def mark(self, rollout: str, member: MemberState) -> None:
+        """Write down how far one member is."""
+        _patiently(lambda: self.ledger.save_member(rollout, member.id, to_json(member)))
+
+    def audit(self, rollout: str, action: str, detail: str = "") -> None:
+        """Write down that something was done."""
+        self._audit(f"{STEP}{action}", rollout, detail)
+
+    def _write(self, state: RolloutState) -> None:
+        is_open = state.stage is not RolloutStage.ENDED
+        _patiently(lambda: self.ledger.save_rollout(state.id, to_json(state), self.now(), is_open=is_open))
+
+    def _audit(self, action: str, subject: str, detail: str) -> None:
+        _patiently(lambda: self.ledger.audit(self.now(), self.actor, action, subject, detail))
+
+    def notify(self, rollout: str, event: Event, text: str) -> None:
+        """Tell people."""
+        self.tell(Message(event, self.lease.fleet, rollout, text, self.now()))
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    return retrying(call, within=PATIENCE, attempts=None)
+
+
+# -- holding a fleet: the lock of the workflow engine first, then the lease, which a thread renews ---------------------
+
+
+class Tenure:
+    """One process's hold of a fleet. It ends when the lease is found in other hands, and then for good."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, lease: Lease) -> None:
+        self.claim = claim
+        self.lease = lease
+        self._ledger = ledger
+        self._lost = threading.Event()
+        self._over = threading.Event()
+        self._tell: Callable[[], None] = lambda: None
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """Call `tell` as soon as the lease is lost, from whatever thread finds that; at once where it is lost."""
+        self._tell = tell
+        if self._lost.is_set():
+            tell()
+
+    def keeps(self) -> bool:
+        """Whether the fleet is still ours; its lease is then renewed."""
+        return not self._lost.is_set() and renew(self._ledger, self.lease, self._lose, LEASE)
+
+    def lost(self) -> OutsideError:
+        """What there is to say when the fleet is in other hands."""
+        ours, fleet = self.lease, self.lease.fleet
+        present = self._ledger.lease(fleet)
+        has = f"{present.owner} has it now, for {present.rollout}" if present else "no process has it now"
+        return LostError(
+            f"this process ({ours.owner}) has lost the lease of {fleet} and stopped {ours.rollout} here: {has}",
+            hint=f"./goldsmith roll.status {fleet} shows the rollout; where no process executes it, ./goldsmith "
+            f"roll.start {fleet} --apply goes on. Was this machine asleep, or without the database, for longer than "
+            f"{LEASE.total_seconds():g} seconds?",
+        )
+
+    def _lose(self) -> None:
+        self._lost.set()
+        self._tell()
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew the lease while the block runs, and give it back afterwards."""
+        thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+            self._ledger.release_lease(self.lease)
+
+    def _keep_renewing(self) -> None:
+        kept = True
+        while kept and not self._over.wait(RENEW_SECONDS):
+            try:
+                kept = self.keeps()
+            except OutsideError as error:  # until the lease ends nothing is lost; after that, nothing is done
+                say(f"the lease of {self.lease.fleet} could not be renewed: {error.message}")
+
+
+@contextmanager
+def leased(ledger: Ledger, database: str, wanted: Holder) -> Iterator[Tenure]:
+    """Hold the fleet for the block, ready to execute its flows. Raises HeldError naming who else has it.
+
+    The lock comes first: a process with the lease but without the lock would keep others out and could not go on.
+    """
+    with _claimed(ledger, engine_url(database, wanted.fleet), wanted) as claim:
+        tenure = Tenure(ledger, claim, take(ledger, wanted, LEASE, alone=claim.locks.alone))
+        with tenure.renewed():
+            yield tenure
+
+
+@contextmanager
+def _claimed(ledger: Ledger, url: str, wanted: Holder) -> Iterator[Claim]:
+    """The engine's lock. Who is refused it is told who has it, as far as the ledger knows."""
+    entered = False
+    try:
+        with claimed(url) as claim:
+            entered = True
+            yield claim
+    except RefusedError as error:
+        held = None if entered else ledger.lease(wanted.fleet)
+        if held is None:
+            raise
+        raise HeldError(
+            f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose process lives on this machine",
+            evidence=error.message,
+            hint=f"./goldsmith roll.status {wanted.fleet} shows it. A process that was suspended goes on when it is "
+            "continued; one that hangs must be ended: its lock ends with it, and roll.start goes on",
+        ) from None
