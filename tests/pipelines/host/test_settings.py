@@ -8,7 +8,7 @@ import pytest
 
 from hardening.foundation.content import read_toml
 from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import load_settings
+from hardening.foundation.settings import Aws, Feeds, Registry, load_settings
 from tests.support.building import definition
 
 BASE = 'base = { golden = "parent" }\n'
@@ -37,6 +37,8 @@ def test_a_content_root_that_is_not_there_is_a_mistake(tmp_path: Path, monkeypat
         ("GOLDSMITH_PARALLEL", "many", "GOLDSMITH_PARALLEL in the environment: parallel: "),
         ("goldsmith_registry__insecure", "x", "GOLDSMITH_REGISTRY__INSECURE in the environment: registry.insecure: "),
         ("GOLDSMITH_FEEDS", '{"kve": ""}', "GOLDSMITH_FEEDS in the environment: feeds.kve: unknown key"),
+        ("GOLDSMITH_FEEDS__KVE", "", "GOLDSMITH_FEEDS__KVE in the environment: feeds.kve: unknown key"),
+        ("GOLDSMITH_AWS__REGIONS", "eu-central-1", "GOLDSMITH_AWS__REGIONS in the environment: not JSON"),
     ],
 )
 def test_the_environment_is_blamed_for_what_it_says(
@@ -45,6 +47,37 @@ def test_the_environment_is_blamed_for_what_it_says(
     """Nobody looks for it in goldsmith.toml."""
     monkeypatch.setenv(name, value)
     assert refused(tmp_path).startswith(said)
+
+
+def test_the_environment_wins_value_by_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the file; and a variable of one value over that of its table. What is no setting is somebody else's."""
+    (tmp_path / "goldsmith.toml").write_text(
+        'parallel = 7\n[registry]\naddress = "file.example"\n[aws]\nparallel = 9\nroles = { 111111111111 = "arn:file" }'
+    )
+    for name, value in {
+        "GOLDSMITH_STATE": "/elsewhere",
+        "goldsmith_registry__insecure": "true",
+        "GOLDSMITH_AWS__REGIONS": '["eu-central-1"]',
+        "GOLDSMITH_AWS__ROLES__222222222222": "arn:one",
+        "GOLDSMITH_FEEDS__KEV": "/one",
+        "GOLDSMITH_FEEDS": '{"kev": "/table", "trivy": "/trivy"}',
+        "GOLDSMITH_STATE__OTHER": "ignored",
+        "GOLDSMITH_TEST__X": "ignored",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(tmp_path / "goldsmith.toml")
+    assert (settings.parallel, settings.state) == (7, Path("/elsewhere"))
+    assert settings.registry == Registry(address="file.example", insecure=True)
+    assert settings.feeds == Feeds(kev="/one", trivy="/trivy")
+    roles = {"111111111111": "arn:file", "222222222222": "arn:one"}
+    assert settings.aws == Aws(parallel=9, regions=("eu-central-1",), roles=roles)
+
+
+def test_a_value_of_what_is_no_table_does_not_hide_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable of the table is blamed."""
+    monkeypatch.setenv("GOLDSMITH_AWS", "[1]")
+    monkeypatch.setenv("GOLDSMITH_AWS__ROLES__222222222222", "arn:one")
+    assert refused(tmp_path).startswith("GOLDSMITH_AWS in the environment: aws: must be a table")
 
 
 def test_the_file_is_blamed_for_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
