@@ -7,6 +7,7 @@ Imports stand inside the tasks, so that listing them is quick.
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -655,4 +656,6 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] and sys.argv[1].endswith(".list"):
+        gc.disable()  # a tenth of a listing's time, for the little that it leaves behind
     main(*sys.argv[1:])

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardening.model import WORST_FIRST, Enforcement, Severity
-from hardening.render import Check
+
+if TYPE_CHECKING:
+    from hardening.render import Check
 
 
 class Outcome(StrEnum):

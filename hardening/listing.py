@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardening.catalog import load_cases, load_controls, load_profile, load_profiles
-from hardening.findings import CheckResult, ImageFacts
 from hardening.foundation.errors import ContentError, nearest
 from hardening.model import Enforcement, Kind, LoadedControl, Param, Profile, Severity
+
+if TYPE_CHECKING:
+    from hardening.findings import CheckResult
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def check_tree(
     Raises ContentError when `only` names a control that the profile does not list.
     """
     from hardening.check import run_checks
+    from hardening.findings import ImageFacts
     from hardening.render import render
 
     overlay = render(load_profile(roots, profile), load_controls(roots), {}, {}, today)

@@ -1,4 +1,6 @@
-"""What each command prints with `--json`: the contract with other programs. A schema of each stands in docs/schemas/.
+"""What commands print with `--json`: the contract with other programs. A schema of each stands in docs/schemas/.
+
+Lines that are made of one command's own values stand with that command, in `pipelines/cli/`.
 
 Fields are added, never renamed or removed, within a major version.
 """
@@ -11,8 +13,6 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
-from hardening.model import Waiver
-from images.plan.build_plan import Action, Change
 
 
 class Line(BaseModel):
@@ -24,12 +24,6 @@ class Line(BaseModel):
     def of(cls, found: object) -> Self:
         """The line of a value whose fields have the same names."""
         return cls.model_validate(found, from_attributes=True)
-
-
-def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str, ...]:
-    """Reasons as a narrow cell can hold them: an error is told whole beside the table, and only once."""
-    own = action in (Action.REFUSED, Action.FAILED) and not stopped_by
-    return ("see its error, told beside this table",) if own else reasons
 
 
 class DefinitionLine(Line):
@@ -45,37 +39,6 @@ class DefinitionLine(Line):
     candidate: str
     stable: str
     expires_at: datetime | None
-
-
-class PlanLine(Line):
-    """`image.plan`: what would happen to one image, and why."""
-
-    name: str
-    platform: str
-    action: Action
-    why: tuple[str, ...]
-    changes: tuple[Change, ...]
-    input_digest: str
-
-
-class BuildLine(Line):
-    """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass; `stopped_by`:
-    the image that it stands on and that was refused or failed.
-    """
-
-    name: str
-    action: Action
-    digest: str
-    input_digest: str
-    reasons: tuple[str, ...]
-    seconds: float
-    waived: tuple[str, ...]
-    stopped_by: str = ""
-
-    @property
-    def because(self) -> tuple[str, ...]:
-        """The reasons in a table; those of a refusal or failure of its own stand in full in its error."""
-        return (*_brief(self.action, self.reasons, self.stopped_by), *self.waived)
 
 
 class VerifyLine(Line):
@@ -97,29 +60,6 @@ class ScanOutput(Line):
     allowed: bool
     policy: str
     reasons: tuple[Reason, ...]
-
-
-class PublishLine(Line):
-    """`image.publish`: `action` is published, re-dated, unchanged, refused or failed; `stopped_by` as of a build."""
-
-    name: str
-    action: str
-    content: str
-    release: str
-    expires_at: datetime | None
-    reasons: tuple[str, ...]
-    seconds: float
-    stopped_by: str = ""
-
-    @property
-    def expires(self) -> str:
-        """The day on which it expires."""
-        return f"{self.expires_at:%Y-%m-%d}" if self.expires_at else ""
-
-    @property
-    def because(self) -> str:
-        """The first reason; those of a refusal or failure of its own stand in full in its error."""
-        return next(iter(_brief(self.action, self.reasons, self.stopped_by)), "")
 
 
 class LockLine(Line):
@@ -148,23 +88,6 @@ class PruneLine(Line):
     release: str
     action: str
     why: str
-
-
-class WaiverLine(Waiver):
-    """`policy.waivers`: one waiver, and how many days it still works; negative where it has ended."""
-
-    days_left: int
-
-
-class WhyOutput(Line):
-    """`image.why`: which input changed since the last artifact."""
-
-    name: str
-    last_built_at: datetime | None
-    last_digest: str
-    would: Action
-    changes: tuple[Change, ...]
-    why: tuple[str, ...]
 
 
 class FleetLine(Line):
@@ -231,65 +154,6 @@ class DoctorLine(Line):
     costs: str
 
 
-class ImageReport(Line):
-    """`report`: one image as it stands. `status` is current, warn, expired, revoked or unpublished."""
-
-    name: str
-    content: str
-    built_at: datetime | None
-    packages: int
-    release: str
-    status: str
-    published_at: datetime | None
-    warn_at: datetime | None
-    expires_at: datetime | None
-    policy: str
-    judged_at: datetime | None
-    allowed: bool | None
-    reasons: tuple[Reason, ...]
-    scanners: tuple[ScanReport, ...]
-    findings: tuple[Finding, ...]
-    running: tuple[str, ...]
-
-
-class MemberReport(Line):
-    """`report`: one member of a fleet as it was last seen. `status` is its release's, `unknown` where none is ours;
-    `newest` where nothing newer has been published.
-    """
-
-    member: str
-    digest: str
-    image: str
-    status: str
-    newest: bool
-
-
-class StepReport(Line):
-    """`report`: what became of one member in a rollout; `note` what a person should know of it."""
-
-    member: str
-    outcome: str
-    note: str
-
-
-class RolloutReport(Line):
-    """`report`: one rollout as it was last saved. `failure` is empty where it went well; `back` where members went back
-    from the replacement to what they ran before.
-    """
-
-    id: str
-    fleet: str
-    replacement: str
-    back: bool
-    started_at: datetime
-    ended_at: datetime | None
-    open: bool
-    owner: str
-    approved_by: str = ""
-    failure: str
-    steps: tuple[StepReport, ...]
-
-
 class AuditReport(Line):
     """`report`: one thing that was done, by whom, to what."""
 
@@ -298,17 +162,3 @@ class AuditReport(Line):
     action: str
     subject: str
     detail: str
-
-
-class ReportOutput(Line):
-    """`report`: everything on one page."""
-
-    made_at: datetime
-    images: tuple[ImageReport, ...]
-    members: tuple[MemberReport, ...]
-    rollouts: tuple[RolloutReport, ...]
-    waivers_active: tuple[Waiver, ...]
-    waivers_expired: tuple[Waiver, ...]
-    policies_to_review: tuple[str, ...]
-    audit: tuple[AuditReport, ...]
-    night: NightlyOutput | None = None

@@ -8,10 +8,10 @@ import re
 import socket
 import stat
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardening.catalog import load_policy
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.settings import Settings, load_settings
 
@@ -41,18 +41,29 @@ def image_context(settings: Settings | None = None, policy: str = "", *, looks: 
     is another user's.
     """
     from images.context import Context
-    from pipelines.host.embedded_registry import registry_address
-    from pipelines.host.provision import docker_host
 
     known = settings or load_settings()
     if not looks:
         _refuse_moved_clock(known)
     with_state(known)
     if policy:
+        from hardening.catalog import load_policy
+
         load_policy(known.roots, policy)  # before anything is built or scanned for it
-    return Context(
-        known, clock(), lambda: docker_host(known, for_builds=True), lambda: registry_address(known), policy, actor()
-    )
+    return Context(known, clock(), partial(_engine, known, for_builds=True), partial(_registry, known), policy, actor())
+
+
+def _engine(settings: Settings, *, for_builds: bool) -> str:
+    """An engine as DOCKER_HOST; what finds or starts it is imported by the commands that need one."""
+    from pipelines.host.provision import docker_host
+
+    return docker_host(settings, for_builds)
+
+
+def _registry(settings: Settings) -> str:
+    from pipelines.host.embedded_registry import registry_address
+
+    return registry_address(settings)
 
 
 def _refuse_moved_clock(settings: Settings) -> None:
@@ -76,9 +87,7 @@ def _refuse_moved_clock(settings: Settings) -> None:
 
 def fleet_host(context: Context) -> str:
     """The engine that Docker fleets run on, as DOCKER_HOST."""
-    from pipelines.host.provision import docker_host
-
-    return docker_host(context.settings, for_builds=False)
+    return _engine(context.settings, for_builds=False)
 
 
 def actor() -> str:

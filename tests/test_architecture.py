@@ -97,6 +97,26 @@ HARMLESS = {"urllib.parse", "http.HTTPStatus"}
 CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
 FILE_CALLS = {"read_text", "write_text", "read_bytes", "write_bytes", "mkdir", "unlink", "iterdir", "glob", "stat"}
 HEAVY = {"boto3", "dbos", "docker", "psycopg", "sqlalchemy", "jinja2", "requests", "pydantic", "moto"}
+FLEET = """
+title = "Of a test"
+owner = "tests"
+kind = "docker"
+selector = { goldsmith-test = "absent" }
+replacement = { tag = "registry.invalid/none:1" }
+"""
+AWS = {"boto3", "botocore", "images.aws", "pipelines.fleet.ec2.inventory"}
+OF_ROLLOUTS = {"dbos", "docker", "requests"}
+TELLS = "import sys, tasks\ntry: tasks.main(*sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
+WITHOUT = {
+    ("control.list",): {"images", "sqlalchemy", "jinja2", *OF_ROLLOUTS, *AWS},
+    ("fleet.list",): {"sqlalchemy", "jinja2", *OF_ROLLOUTS, *AWS},
+    ("image.list", "--json"): {"rich", "jinja2", "images.scan", "images.build", *OF_ROLLOUTS, *AWS},
+    ("image.plan", "debian-base"): {"dbos", "docker", *AWS},
+    ("fleet.check", "shop"): AWS,
+    ("roll.plan", "shop"): AWS,
+    ("roll.start", "shop"): AWS,
+    ("roll.status", "shop"): {*AWS, "docker", "dbos"},
+}
 
 
 def sources(*rooms: str) -> Iterator[tuple[str, Path]]:
@@ -246,6 +266,25 @@ def test_listing_the_tasks_is_light() -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "invoke" in imported
     assert not imported & HEAVY
+
+
+@pytest.mark.parametrize("arguments", WITHOUT, ids=" ".join)
+def test_a_command_loads_what_it_needs(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """In a process of its own: what it imported when it ended, or went as far as it can without mirror and engine."""
+    fleets = tmp_path / "content/pipelines/fleets"
+    fleets.mkdir(parents=True)
+    (fleets / "shop.toml").write_text(FLEET)
+    content = f'["{tmp_path / "content"}"]'
+    env = {
+        "GOLDSMITH_STATE": str(tmp_path / "state"), "GOLDSMITH_CONTENT": content, "GOLDSMITH_JUDGING__ROOTS": content,
+        "GOLDSMITH_DOCKER__HOST": "unix:///nowhere", "GOLDSMITH_RETRY_FOR": "1s",
+        "GOLDSMITH_PACKAGES__MIRROR": "http://127.0.0.1:9", "GOLDSMITH_PACKAGES__SECURITY_MIRROR": "http://127.0.0.1:9",
+        "GOLDSMITH_REGISTRY__ADDRESS": "127.0.0.1:9/golden",
+    }  # fmt: skip
+    done = run([sys.executable, "-c", TELLS, *arguments], cwd=ROOT, env=env, ok=range(5))
+    imported = set(done.stderr.splitlines()[-1].split())
+    assert "pipelines.cli" in imported, done.stderr
+    assert not sorted(name for name in imported if within(name, WITHOUT[arguments]))
 
 
 def test_modules_stay_small() -> None:

@@ -49,6 +49,9 @@ class ShownAmi(BaseModel):
     signed: bool
     problems: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.region} {self.id} ({self.state}{': ' + ', '.join(self.channels) if self.channels else ''})"
+
 
 class ShownMachine(ShownRelease):
     """A machine image's release as AWS knows it. `proven`: the signed statement holds of every image shown."""

@@ -44,10 +44,10 @@ def builder_of(definition: Definition) -> str:
 
 def builder_version(definition: Definition) -> str:
     """What can change the bytes of an image beside its inputs: our own version and our tools'; for input digests."""
-    from images.build import machine, mkosi
-
     if not definition.is_machine:
         return _layers_version()
+    from images.build import machine, mkosi
+
     own = f", mkosi {mkosi.version()}" if definition.is_mkosi else ""
     return f"{_layers_version()}, {machine.tools_version()}{own}"
 

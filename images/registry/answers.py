@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Hashable
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast
@@ -41,14 +42,24 @@ def parsed(kind: type[Value], data: Any, what: str) -> Value:
 
 
 def loaded(data: str | bytes, what: str) -> dict[str, Any]:
-    """The JSON object that a text is. Raises MalformedError for anything else."""
+    """The JSON object that a text is. Raises MalformedError for anything else, and where an object has a key twice:
+    another reader of the same bytes may go by the other value.
+    """
     _bounded(data, what)
     try:
-        found = json.loads(data)
+        found = json.loads(data, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise malformed(what, error) from None
     if not isinstance(found, dict):
         raise malformed(what, ValueError("it is not a JSON object"))
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
     return found
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from images.aws.release_store import AwsStore
 from images.context import Context
-from images.registry.release_store import RegistryStore
 from images.release.store import ReleaseStore
 
 AT_AWS = "aws/"  # so begins the repository of what stands there
@@ -36,9 +34,13 @@ def stores(context: Context) -> Iterator[ReleaseStore]:
 
 
 def _in_registry(context: Context) -> ReleaseStore:
+    from images.registry.release_store import RegistryStore
+
     names = sorted(context.definitions)
     return RegistryStore(context.registry, context.ledger, context.store, context.now, context.actor, names)
 
 
 def _at_aws(context: Context) -> ReleaseStore:
+    from images.aws.release_store import AwsStore  # a command for containers does without boto3
+
     return AwsStore(context.cloud, sorted(context.definitions))

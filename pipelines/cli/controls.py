@@ -12,12 +12,12 @@ from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.settings import load_settings
 from hardening.listing import ControlRow, check_tree, list_controls, show_control
-from hardening.model import Severity
-from hardening.policy import AgeRule, Benchmark, FixWindow, Judges, Policy, Rule, SourceRule
+from hardening.model import Severity, Waiver
 from pipelines.wiring import clock
 
 if TYPE_CHECKING:
-    from pipelines.contract import FleetLine, VerifyLine, WaiverLine
+    from hardening.policy import Benchmark, FixWindow, Judges, Policy, Rule
+    from pipelines.contract import FleetLine, VerifyLine
     from pipelines.fleet.model import Replacement
 
 WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
@@ -29,6 +29,12 @@ FLEET_COLUMNS = {
     "replacement": "replacement",
     "approval": "approval",
 }
+
+
+class WaiverLine(Waiver):
+    """`policy.waivers`: one waiver, and how many days it still works; negative where it has ended."""
+
+    days_left: int
 
 
 def control_rows() -> list[ControlRow]:
@@ -82,8 +88,6 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
 
 def waiver_lines() -> list[WaiverLine]:
     """Every waiver, those that have ended too, with the days that are left."""
-    from pipelines.contract import WaiverLine
-
     today = clock().date()
     return [
         WaiverLine(**waiver.model_dump(), days_left=(waiver.expires - today).days)
@@ -187,6 +191,8 @@ def _rule(rule: Rule) -> str:
 
 def _running(rule: Rule | None) -> str:
     """A rule for what runs; its own limits before its enforcement."""
+    from hardening.policy import AgeRule, SourceRule
+
     if rule is None:
         return "not asked"
     extra = f"at most {shown(rule.limit)}: " if isinstance(rule, AgeRule) else ""

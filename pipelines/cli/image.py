@@ -12,10 +12,10 @@ from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.gate import explain, judge_image
 from hardening.model import Kind
-from images.aws.release_store import ShownAmi
 from images.build.flow import build
 from images.context import Context
 from images.documents import to_json
+from images.plan.build_plan import Action, Change
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
 from images.registry.releases import reference_of
@@ -27,23 +27,83 @@ from images.release.stores import store_meant, store_of, stores
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
 from images.store.garbage import Garbage, collect
-from pipelines.contract import (
-    BuildLine,
-    LockLine,
-    PlanLine,
-    PruneLine,
-    PublishLine,
-    ReleaseLine,
-    ScanOutput,
-    VerifyLine,
-    WhyOutput,
-)
+from pipelines.contract import Line, LockLine, PruneLine, ReleaseLine, ScanOutput, VerifyLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import lacking_for_machines
-from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 
 Errors = list[GoldsmithError | None]
+
+
+class PlanLine(Line):
+    """`image.plan`: what would happen to one image, and why."""
+
+    name: str
+    platform: str
+    action: Action
+    why: tuple[str, ...]
+    changes: tuple[Change, ...]
+    input_digest: str
+
+
+def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str, ...]:
+    """Reasons as a narrow cell can hold them: an error is told whole beside the table, and only once."""
+    own = action in (Action.REFUSED, Action.FAILED) and not stopped_by
+    return ("see its error, told beside this table",) if own else reasons
+
+
+class BuildLine(Line):
+    """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass; `stopped_by`:
+    the image that it stands on and that was refused or failed.
+    """
+
+    name: str
+    action: Action
+    digest: str
+    input_digest: str
+    reasons: tuple[str, ...]
+    seconds: float
+    waived: tuple[str, ...]
+    stopped_by: str = ""
+
+    @property
+    def because(self) -> tuple[str, ...]:
+        """The reasons in a table; those of a refusal or failure of its own stand in full in its error."""
+        return (*_brief(self.action, self.reasons, self.stopped_by), *self.waived)
+
+
+class PublishLine(Line):
+    """`image.publish`: `action` is published, re-dated, unchanged, refused or failed; `stopped_by` as of a build."""
+
+    name: str
+    action: str
+    content: str
+    release: str
+    expires_at: datetime | None
+    reasons: tuple[str, ...]
+    seconds: float
+    stopped_by: str = ""
+
+    @property
+    def expires(self) -> str:
+        """The day on which it expires."""
+        return f"{self.expires_at:%Y-%m-%d}" if self.expires_at else ""
+
+    @property
+    def because(self) -> str:
+        """The first reason; those of a refusal or failure of its own stand in full in its error."""
+        return next(iter(_brief(self.action, self.reasons, self.stopped_by)), "")
+
+
+class WhyOutput(Line):
+    """`image.why`: which input changed since the last artifact."""
+
+    name: str
+    last_built_at: datetime | None
+    last_digest: str
+    would: Action
+    changes: tuple[Change, ...]
+    why: tuple[str, ...]
 
 
 def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
@@ -259,8 +319,6 @@ def _text(value: object) -> Cell:
 
 
 def _line(item: object) -> str:
-    if isinstance(item, ShownAmi):
-        return f"{item.region} {item.id} ({item.state}{': ' + ', '.join(item.channels) if item.channels else ''})"
     for field in ("artifact_type", "what"):
         if hasattr(item, field):
             return str(getattr(item, field))
@@ -284,6 +342,8 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
 
 def look_at_fleets(context: Context) -> None:
     """Let the ledger know what every fleet runs right now. Raises OutsideError: unread is not unused."""
+    from pipelines.rollout.session import check, fleet_session
+
     for name in sorted(load_fleets(context.settings.roots)):
         try:
             with fleet_session(name, context, now=lambda: context.now) as at:

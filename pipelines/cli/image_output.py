@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from hardening.foundation.settings import load_settings
 
 if TYPE_CHECKING:
+    from hardening.findings import CheckResult
     from images.artifact import Release
     from images.context import Context
-    from pipelines.contract import DefinitionLine, VerifyLine, WhyOutput
+    from pipelines.cli.image import WhyOutput
+    from pipelines.contract import DefinitionLine, VerifyLine
 
 DEFINITION_COLUMNS = {
     "image": "name",
@@ -91,6 +91,7 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     The exit code: 3 where an enforced one failed, 2 where nothing is wrong but that a check broke.
     """
     from hardening.check import broken
+    from hardening.foundation.settings import load_settings
     from images.scan.verify import refusals
 
     if as_json:
@@ -106,6 +107,8 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
 
 def _evidence(result: CheckResult) -> list[str]:
     """The evidence in full; of what passed, as much as shows that something was looked at."""
+    from hardening.findings import Outcome
+
     lines = result.evidence.strip().splitlines()
     return lines[:1] if result.outcome is Outcome.PASS else lines
 

@@ -8,23 +8,16 @@ from datetime import datetime
 from pathlib import Path
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.findings import Finding, FindingKind, Outcome, Verdict
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.console import out, print_json
 from hardening.foundation.text import visible
+from hardening.model import Waiver
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
 from images.release.lifecycle import status
 from pipelines.cli.rollout_output import MEANING
-from pipelines.contract import (
-    AuditReport,
-    ImageReport,
-    MemberReport,
-    NightlyOutput,
-    ReportOutput,
-    RolloutReport,
-    StepReport,
-)
+from pipelines.contract import AuditReport, Line, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.rollout.rollout_store import View, history
 from pipelines.rollout.state import STEP
@@ -34,6 +27,79 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 AUDIT_LINES = 40
 SCALE_DAYS = 60
 Running = dict[str, tuple[str, ...]]
+
+
+class ImageReport(Line):
+    """`report`: one image as it stands. `status` is current, warn, expired, revoked or unpublished."""
+
+    name: str
+    content: str
+    built_at: datetime | None
+    packages: int
+    release: str
+    status: str
+    published_at: datetime | None
+    warn_at: datetime | None
+    expires_at: datetime | None
+    policy: str
+    judged_at: datetime | None
+    allowed: bool | None
+    reasons: tuple[Reason, ...]
+    scanners: tuple[ScanReport, ...]
+    findings: tuple[Finding, ...]
+    running: tuple[str, ...]
+
+
+class MemberReport(Line):
+    """`report`: one member of a fleet as it was last seen. `status` is its release's, `unknown` where none is ours;
+    `newest` where nothing newer has been published.
+    """
+
+    member: str
+    digest: str
+    image: str
+    status: str
+    newest: bool
+
+
+class StepReport(Line):
+    """`report`: what became of one member in a rollout; `note` what a person should know of it."""
+
+    member: str
+    outcome: str
+    note: str
+
+
+class RolloutReport(Line):
+    """`report`: one rollout as it was last saved. `failure` is empty where it went well; `back` where members went back
+    from the replacement to what they ran before.
+    """
+
+    id: str
+    fleet: str
+    replacement: str
+    back: bool
+    started_at: datetime
+    ended_at: datetime | None
+    open: bool
+    owner: str
+    approved_by: str = ""
+    failure: str
+    steps: tuple[StepReport, ...]
+
+
+class ReportOutput(Line):
+    """`report`: everything on one page."""
+
+    made_at: datetime
+    images: tuple[ImageReport, ...]
+    members: tuple[MemberReport, ...]
+    rollouts: tuple[RolloutReport, ...]
+    waivers_active: tuple[Waiver, ...]
+    waivers_expired: tuple[Waiver, ...]
+    policies_to_review: tuple[str, ...]
+    audit: tuple[AuditReport, ...]
+    night: NightlyOutput | None = None
 
 
 def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput:

@@ -22,8 +22,11 @@ from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
+from pipelines.cli.controls import WaiverLine
 from pipelines.cli.export import ExportLine
+from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.reap import ReapLine
+from pipelines.cli.report import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput
@@ -35,18 +38,18 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 COMMANDS: dict[str, Any] = {
     "image.list": list[contract.DefinitionLine],
-    "image.plan": list[contract.PlanLine],
-    "image.build": list[contract.BuildLine],
+    "image.plan": list[PlanLine],
+    "image.build": list[BuildLine],
     "image.verify": list[contract.VerifyLine],
     "image.boot": list[contract.VerifyLine],
     "image.export": list[ExportLine],
     "image.scan": contract.ScanOutput,
-    "image.publish": list[contract.PublishLine],
+    "image.publish": list[PublishLine],
     "image.promote": list[ChannelMove],
     "image.rollback": list[ChannelMove],
     "image.revoke": list[ChannelMove],
     "image.show": ShownImage | ShownMachine,
-    "image.why": contract.WhyOutput,
+    "image.why": WhyOutput,
     "image.prune": list[contract.PruneLine],
     "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],
@@ -55,7 +58,7 @@ COMMANDS: dict[str, Any] = {
     "control.show": ControlDetail,
     "control.check": list[contract.VerifyLine],
     "policy.show": list[Policy],
-    "policy.waivers": list[contract.WaiverLine],
+    "policy.waivers": list[WaiverLine],
     "fleet.list": list[contract.FleetLine],
     "fleet.scan": list[SeenLine],
     "fleet.check": list[MemberLine],
@@ -67,7 +70,7 @@ COMMANDS: dict[str, Any] = {
     "roll.reap": list[ReapLine],
     "roll.simulate": SimulateOutput,
     "nightly": contract.NightlyOutput,
-    "report": contract.ReportOutput,
+    "report": ReportOutput,
     "demo": contract.DemoOutput,
     "doctor": list[contract.DoctorLine],
 }

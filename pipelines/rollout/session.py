@@ -23,11 +23,6 @@ from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.provenance import ProvenanceReader
-from pipelines.fleet.ec2.groups import AutoScalingFleet
-from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.members import firing, regions_of
-from pipelines.fleet.ec2.provenance import AmiProvenance
-from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen, Unread
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
@@ -189,6 +184,12 @@ def _last_seen(fleet: Fleet, context: Context) -> set[str]:
 
 
 def _ec2_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
+    from pipelines.fleet.ec2.groups import AutoScalingFleet
+    from pipelines.fleet.ec2.instances import Ec2Fleet
+    from pipelines.fleet.ec2.members import firing, regions_of
+    from pipelines.fleet.ec2.provenance import AmiProvenance
+    from pipelines.fleet.ec2.root_volume import RootVolumeFleet
+
     cloud = context.cloud
     members = (RootVolumeFleet if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
     source = f"aws/{cloud.aws.account}"

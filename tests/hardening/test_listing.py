@@ -20,9 +20,9 @@ from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import Move
 from images.plan.build_plan import Action
-from pipelines.cli.image import _text
+from pipelines.cli.image import BuildLine, _text
 from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show, show_checks
-from pipelines.contract import BuildLine, DefinitionLine, VerifyLine
+from pipelines.contract import DefinitionLine, VerifyLine
 from tests.support.fleets import NOW, release
 
 TODAY = date(2026, 6, 1)

@@ -16,17 +16,21 @@ from hardening.model import Enforcement, Severity, Waiver
 from images.context import Context
 from images.documents import to_json
 from images.ledger import ScanRecord
-from pipelines.cli.report import disputed, gather, opinions, position, render_html, short, write_report
-from pipelines.contract import (
-    AuditReport,
+from pipelines.cli.report import (
     ImageReport,
     MemberReport,
-    NightlyLine,
-    NightlyOutput,
     ReportOutput,
     RolloutReport,
     StepReport,
+    disputed,
+    gather,
+    opinions,
+    position,
+    render_html,
+    short,
+    write_report,
 )
+from pipelines.contract import AuditReport, NightlyLine, NightlyOutput
 from pipelines.rollout.plan import plan
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, release, target
