@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.fleet.calendar import Budget, Window, cron
 from pipelines.fleet.model import Limits
 from pipelines.rollout.schedule import allowed, caps, gravest, may_act, turn
-from tests.support.fleets import fleet, reason
+from tests.support.fleets import NOW, fleet, reason
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MOMENTS = st.integers(0, 2 * 366 * 24 * 60).map(
@@ -318,3 +320,16 @@ def test_what_is_worse_than_old_waits_for_no_turn() -> None:
     for rule in ("revoked", "superseded", "unknown", "refused"):
         both = (reason("expired", since=since, deadline=deadline), reason(rule, since=since, deadline=deadline))
         assert turn("host/local/docker/web", both, "10%") is None
+
+
+def test_a_turn_is_the_part_of_the_grace_that_the_id_decides() -> None:
+    """The first four bytes of its hash, as a part of the jitter's share; the first of several; no grace is no turn."""
+    began, ends = NOW, NOW + timedelta(days=10)
+    age = reason("max_age", since=began, deadline=ends)
+    part = int.from_bytes(sha256(b"web-1").digest()[:4]) / 2**32
+    assert turn("web-1", [age], "50%") == began + part * 0.5 * (ends - began)
+    earlier = replace(age, rule="expired", since=began - timedelta(days=9), deadline=ends - timedelta(days=9))
+    assert turn("web-1", [age, earlier], "50%") == turn("web-1", [earlier], "50%")
+    assert turn("web-1", [replace(age, since=None)], "50%") is None
+    assert turn("web-1", [replace(age, deadline=None)], "50%") is None
+    assert turn("web-1", [], "50%") is None
