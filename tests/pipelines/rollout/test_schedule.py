@@ -333,3 +333,24 @@ def test_a_turn_is_the_part_of_the_grace_that_the_id_decides() -> None:
     assert turn("web-1", [replace(age, since=None)], "50%") is None
     assert turn("web-1", [replace(age, deadline=None)], "50%") is None
     assert turn("web-1", [], "50%") is None
+
+
+def test_of_several_open_windows_the_one_that_closes_last_counts() -> None:
+    """For a budget that holds in either; the order of the file says nothing."""
+    short = {"start": "11:00", "end": "13:00"}
+    long = {"start": "10:00", "end": "23:00"}
+    for windows in ([short, long], [long, short]):
+        of = limits(budgets=[{"nodes": 0, "windows": windows}])
+        held = may_act(of, NOW)
+        assert held is not None
+        assert held.until == NOW.replace(hour=23)
+        assert held.why == "limits.budgets[0] allows no member"
+
+
+def test_a_window_that_is_open_now_opens_next_at_its_next_day() -> None:
+    """At the very moment at which it closes, and two weeks on at most."""
+    of = limits(windows=[{"start": "10:00", "end": "12:00"}])
+    held = may_act(of, NOW)
+    assert held is not None
+    assert (held.until, held.why) == (NOW.replace(hour=10) + timedelta(days=1), "no window of limits.windows is open")
+    assert may_act(limits(windows=[{"start": "12:00", "end": "13:00"}]), NOW) is None
