@@ -519,23 +519,13 @@ def test_of_several_windows_the_strictest_counts_and_of_those_the_first_to_end()
         {"severity": "high", "within": "3d", "grace": "1d"},
         {"severity": "medium", "within": "5d"},
     ]
+    warn, enforce = Enforcement.WARN, Enforcement.ENFORCE
     for order in (windows, windows[::-1]):
         by = policy(vulnerabilities=order)
-        for days, expected in (
-            (3.9, (Enforcement.WARN, 1)),
-            (4, (Enforcement.ENFORCE, 4)),
-            (6, (Enforcement.ENFORCE, 4)),
-        ):
-            [reason] = (
-                judged(finding(fix_known_since=NOW), by=by, now=NOW + days * DAY).refusals
-                or judged(
-                    finding(fix_known_since=NOW),
-                    by=by,
-                    now=NOW + days * DAY,
-                    reports=(report(data_date=NOW + days * DAY),),
-                ).reasons
-            )
-            assert (reason.enforcement, reason.deadline) == (expected[0], NOW + expected[1] * DAY)
+        for days, enforcement, ends in ((3.9, warn, 1), (4, enforce, 4), (6, enforce, 4)):
+            fresh = (report(data_date=NOW + days * DAY),)
+            [reason] = judged(finding(fix_known_since=NOW), by=by, now=NOW + days * DAY, reports=fresh).reasons
+            assert (reason.enforcement, reason.deadline) == (enforcement, NOW + ends * DAY)
     audit = policy(vulnerabilities=[{"severity": "low", "within": "1d", "enforcement": "audit"}])
     inside = [one for one in judged(finding(fix_known_since=NOW), by=audit).reasons if one.rule == "CVE-2026-0001"]
     assert [one.enforcement for one in inside] == [Enforcement.AUDIT]
@@ -722,7 +712,7 @@ def one_reason(rule: str, **change: object) -> Reason:
 def test_reasons_with_one_remedy_are_one_block_that_names_six_more():
     """Each text on one line; another enforcement, cause, remedy or waiver is another block."""
     many = [one_reason(f"r{number}") for number in range(9)]
-    assert explain(many[:1]) == "enforce: r0 is wrong\n  why: why so\n  do:  do this"
+    assert explain(many[:1]) == "enforce: r0 is\\nwrong\n  why: why\\nso\n  do:  do\\nthis"
     assert explain(many[:7]).splitlines()[1] == "  the same for: r1, r2, r3, r4, r5, r6"
     assert explain(many).splitlines()[1] == "  the same for: r1, r2, r3, r4, r5, r6 and 2 more"
     apart = [
