@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from hardening.foundation.process import which
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
+settings.register_profile(
+    "mutation", deadline=None, database=None, derandomize=True, max_examples=15, phases=(Phase.explicit, Phase.generate)
+)  # each of thousands of mutants costs one run
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_orphans_docker")
 HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "server", "yard"})

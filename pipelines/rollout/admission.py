@@ -59,8 +59,7 @@ def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Adm
     spare = len(serving) - orders[0].floor
     for number, order in enumerate(orders):
         if order.member in serving and (spare := spare - 1) < 0:
-            left = len(serving) - number - 1
-            return Admission(number, RolloutStage.WAITING, _too_few(order.name, left, order.floor))
+            return Admission(number, RolloutStage.WAITING, _too_few(order.name, order.floor + spare, order.floor))
     return Admission(len(orders))
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.catalog import load_policy
-from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
 from hardening.foundation.settings import ROOT
-from hardening.gate import explain, judge_image
+from hardening.gate import GateError, by_remedy, explain, judge_image
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
 from hardening.running import RunningFacts, judge_member, under
@@ -479,3 +479,256 @@ def test_an_explanation_of_what_is_waived_names_the_waiver_and_asks_for_none():
     text = explain(judged(finding(), waivers=[waiver()]).reasons)
     assert "waived by w until 2026-11-26" in text
     assert "ask security@example.com" not in text
+
+
+def said(verdict: Verdict) -> list[tuple[str, str, str, str]]:
+    """Of each reason: its rule, what, why, and what to do."""
+    return [(reason.rule, reason.what, reason.why, reason.todo) for reason in verdict.reasons]
+
+
+READ = "attackers read the same advisories: once a fix is published, the hole is too"
+REBUILD = "rebuild on zlib1g 1.3-2 (`./goldsmith image.build debian-base` takes it)"
+
+
+@pytest.mark.parametrize(
+    ("change", "days", "enforcement", "text"),
+    [
+        ({}, 0, Enforcement.ENFORCE, ", and the policy gives no time to wait with it"),
+        ({"severity": Severity.MEDIUM}, 6, Enforcement.WARN, ", and must be in by 2026-12-02 12:00 UTC"),
+        ({"severity": Severity.MEDIUM}, 7, Enforcement.ENFORCE, ", and had to be in by 2026-12-02 12:00 UTC"),
+    ],
+)
+def test_a_vulnerability_is_told_with_its_window(change, days, enforcement, text):
+    """To the moment at which the window closes."""
+    severity = change.get("severity", Severity.HIGH)
+    found = finding(severity, fix_known_since=NOW, title="overflow")
+    [reason] = judged(found, now=NOW + days * DAY, reports=(report(data_date=NOW + days * DAY),)).reasons
+    assert (reason.rule, reason.enforcement, reason.why, reason.todo) == ("CVE-2026-0001", enforcement, READ, REBUILD)
+    assert reason.subject == "debian-base"
+    assert (reason.since, reason.deadline) == (NOW, NOW + (0 if severity is Severity.HIGH else 7) * DAY)
+    assert reason.what == (
+        f"CVE-2026-0001 in zlib1g 1.3-1: severity {severity} (trivy): overflow; a fix is known since 2026-11-25{text}; "
+        "debsecan looked and did not find it"
+    )
+
+
+def test_of_several_windows_the_strictest_counts_and_of_those_the_first_to_end():
+    """A window's grace is added to its time."""
+    windows = [
+        {"severity": "low", "within": "1d", "enforcement": "warn"},
+        {"severity": "high", "within": "3d", "grace": "1d"},
+        {"severity": "medium", "within": "5d"},
+    ]
+    warn, enforce = Enforcement.WARN, Enforcement.ENFORCE
+    for order in (windows, windows[::-1]):
+        by = policy(vulnerabilities=order)
+        for days, enforcement, ends in ((3.9, warn, 1), (4, enforce, 4), (6, enforce, 4)):
+            fresh = (report(data_date=NOW + days * DAY),)
+            [reason] = judged(finding(fix_known_since=NOW), by=by, now=NOW + days * DAY, reports=fresh).reasons
+            assert (reason.enforcement, reason.deadline) == (enforcement, NOW + ends * DAY)
+    audit = policy(vulnerabilities=[{"severity": "low", "within": "1d", "enforcement": "audit"}])
+    inside = [one for one in judged(finding(fix_known_since=NOW), by=audit).reasons if one.rule == "CVE-2026-0001"]
+    assert [one.enforcement for one in inside] == [Enforcement.AUDIT]
+
+
+def test_a_vulnerability_that_no_window_covers_or_that_has_no_fix_is_only_recorded():
+    """With what a person can do."""
+    [low] = judged(finding(Severity.LOW, fix_known_since=NOW - DAY)).reasons
+    assert (low.enforcement, low.since, low.deadline) == (Enforcement.AUDIT, NOW - DAY, None)
+    assert low.what == "CVE-2026-0001 in zlib1g 1.3-1: severity low (trivy); debsecan looked and did not find it"
+    [open_] = judged(finding(fixed="", title="CVE-2026-0001")).reasons
+    assert (open_.enforcement, open_.since, open_.deadline) == (Enforcement.AUDIT, None, None)
+    assert open_.what == "CVE-2026-0001 in zlib1g 1.3-1: severity high (trivy); debsecan looked and did not find it"
+    assert open_.todo == (
+        "no fixed version is published: leave the package out if the image can do without, or wait for the fix"
+    )
+    strict = policy(unfixed={"enforcement": "enforce"})
+    assert [one.enforcement for one in judged(finding(fixed=""), by=strict).reasons] == [Enforcement.ENFORCE]
+
+
+def test_scanners_that_disagree_are_told_each_with_its_word():
+    """And whoever looked and is silent says something too; a scanner that did not look says nothing."""
+    both = finding(scanners=(("debsecan", Severity.LOW), ("trivy", Severity.HIGH)), exploited=True, fixed="")
+    silent = [report(), report(scanner="grype"), report(scanner="broken", outcome=Outcome.ERROR), report(scanner="abc")]
+    [reason] = [one for one in judged(both, reports=silent).reasons if one.rule == "CVE-2026-0001"]
+    assert reason.what == (
+        "CVE-2026-0001 in zlib1g 1.3-1: severity high, though scanners disagree (debsecan: low, trivy: high), known to "
+        "be exploited; abc, grype looked and did not find it"
+    )
+    [reason] = judged(replace(both, scanners=(("a", Severity.HIGH), ("debsecan", Severity.HIGH)))).reasons
+    assert reason.what == "CVE-2026-0001 in zlib1g 1.3-1: severity high (a, debsecan), known to be exploited"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (Outcome.FAIL, "does not hold"),
+        (Outcome.ERROR, "could not be checked"),
+        (Outcome.NOT_EVALUATED, "was not evaluated"),
+    ],
+)
+def test_a_control_that_broke_is_told_with_its_evidence(outcome, words):
+    """One that passes, or does not apply, is no reason."""
+    checks = [check(Outcome.PASS), replace(check(outcome), control="other"), check(Outcome.NOT_APPLICABLE)]
+    assert said(judged(checks=checks)) == [
+        (
+            "other",
+            f"control other (high) {words}: No setuid files: /usr/bin/su",
+            "`./goldsmith control.show other` gives the reason and what it costs to comply",
+            "remove what the evidence names from the image's definition, or let the control apply it",
+        )
+    ]
+    [reason] = judged(checks=[check(Outcome.PASS), replace(check(outcome, Enforcement.WARN), control="other")]).reasons
+    assert reason.enforcement is Enforcement.WARN
+    assert reason.waiver.startswith("ask security@example.com")
+
+
+def test_an_image_of_ours_that_no_control_looked_at_is_refused():
+    """However many there were."""
+    for checks in ([], [check(Outcome.NOT_APPLICABLE), check(Outcome.NOT_APPLICABLE)]):
+        verdict = judged(checks=checks)
+        assert not verdict.allowed
+        assert said(verdict) == [
+            (
+                "checks",
+                f"nothing was verified: of {len(checks)} controls none passed or failed",
+                "an image that no control was checked on looks exactly like a hardened one",
+                "`./goldsmith image.build debian-base --no-cache` verifies it by a profile whose controls apply",
+            )
+        ]
+        assert verdict.reasons[0].waiver == ""
+    assert judged(checks=[check(Outcome.PASS)]).allowed
+    assert not judged(checks=[check(Outcome.PASS)], reports=()).allowed
+
+
+def test_a_policy_without_a_window_refuses_everything():
+    """And says whose it is."""
+    verdict = judged(by=policy(vulnerabilities=[]))
+    assert not verdict.allowed
+    assert said(verdict) == [
+        (
+            "policy-window",
+            "the policy test enforces no window in which vulnerabilities must be fixed",
+            "by such a policy an image with every known hole would pass",
+            "security: add [[image.vulnerabilities]] to hardening/policies/test.toml",
+        )
+    ]
+    assert verdict.reasons[0].subject == "test"
+
+
+def test_a_policy_is_overdue_the_day_after_its_review():
+    """Which is a warning to its owner."""
+    by = policy().model_copy(update={"review_by": NOW.date()})
+    assert judged(by=by).reasons == ()
+    late = judged(by=by, now=NOW + 2 * DAY, reports=(report(data_date=NOW + 2 * DAY),))
+    assert late.allowed
+    assert said(late) == [
+        (
+            "policy-review",
+            "policy test had to be reviewed by 2026-11-25, 2 days ago",
+            "limits that nobody has looked at again drift from what threatens us",
+            "security: review hardening/policies/test.toml and move review_by",
+        )
+    ]
+    assert (late.reasons[0].subject, late.reasons[0].enforcement) == ("test", Enforcement.WARN)
+
+
+def test_secrets_and_misconfigurations_have_their_own_words_and_rules():
+    """A title that is the id says nothing twice; other scanners' silence is no opinion about them."""
+    secret = finding(kind=FindingKind.SECRET, id="private-key", package="/root/key", title="private-key")
+    wrong = finding(kind=FindingKind.MISCONFIGURATION, id="DS-1", package="Dockerfile", fixed="add USER", title="root")
+    plain = finding(kind=FindingKind.MISCONFIGURATION, id="DS-2", package="Dockerfile", fixed="")
+    reports = [*JUDGED, report(scanner="other", kind=FindingKind.SECRET)]
+    verdict = judged(secret, wrong, plain, reports=reports)
+    weak = "it weakens the image for everyone who builds on it"
+    assert said(verdict) == [
+        (
+            "private-key",
+            "secret private-key in /root/key: severity high (trivy)",
+            "whoever can pull the image can read it, and layers keep what a later layer deletes",
+            "take it out of the image, revoke it where it was valid, and mount secrets when the container runs",
+        ),
+        (
+            "DS-1",
+            "misconfiguration DS-1 in Dockerfile: severity high (trivy): root",
+            weak,
+            "change the image's definition: add USER",
+        ),
+        (
+            "DS-2",
+            "misconfiguration DS-2 in Dockerfile: severity high (trivy)",
+            weak,
+            "change the image's definition",
+        ),
+    ]
+    assert [one.enforcement for one in verdict.reasons] == [Enforcement.ENFORCE, Enforcement.WARN, Enforcement.WARN]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.NOT_EVALUATED])
+def test_a_scanner_for_secrets_that_did_not_look_is_told_by_the_rule_of_its_kind(outcome):
+    """It refuses where a secret would, and warns where a misconfiguration would."""
+    silent = [
+        report(scanner=name, kind=kind, outcome=outcome, reason="no program")
+        for name, kind in (("a", FindingKind.SECRET), ("b", FindingKind.MISCONFIGURATION))
+    ]
+    verdict = judged(reports=[*JUDGED, *silent])
+    assert said(verdict) == [
+        (
+            f"{name}-evaluated",
+            f"{name} did not evaluate this image for a {kind}: no program",
+            "what was not looked at is not known to be good",
+            "./goldsmith doctor shows what the scanner lacks",
+        )
+        for name, kind in (("a", "secret"), ("b", "misconfiguration"))
+    ]
+    assert [one.enforcement for one in verdict.reasons] == [Enforcement.ENFORCE, Enforcement.WARN]
+    assert {one.subject for one in verdict.reasons} == {"debian-base"}
+    looked = [replace(one, outcome=Outcome.PASS) for one in silent]
+    assert judged(reports=[*JUDGED, *looked]).reasons == ()
+
+
+def test_reasons_come_refusals_first_and_what_is_waived_last():
+    """That nothing was judged at all comes before every other refusal; then by rule and words."""
+    verdict = judged(
+        finding(id="CVE-2026-0003"), finding(), finding(Severity.LOW, id="CVE-2026-0002"),
+        finding(package="bzip2", id="CVE-2026-0003"), finding(kind=FindingKind.MISCONFIGURATION, id="DS-1"),
+        reports=(), waivers=(waiver(),),
+    )  # fmt: skip
+    assert [(one.rule, one.what.split()[2], bool(one.waived_by)) for one in verdict.reasons] == [
+        ("judges", verdict.reasons[0].what.split()[2], False),
+        ("CVE-2026-0003", "bzip2", False),
+        ("CVE-2026-0003", "zlib1g", False),
+        ("DS-1", "in", False),
+        ("CVE-2026-0002", "zlib1g", False),
+        ("CVE-2026-0001", "zlib1g", True),
+    ]
+    assert (verdict.subject, verdict.policy, verdict.judged_at) == ("debian-base", "test", NOW)
+
+
+def one_reason(rule: str, **change: object) -> Reason:
+    return replace(Reason(rule, "web", Enforcement.ENFORCE, f"{rule} is\nwrong", "why\nso", "do\nthis"), **change)  # type: ignore[arg-type]
+
+
+def test_reasons_with_one_remedy_are_one_block_that_names_six_more():
+    """Each text on one line; another enforcement, cause, remedy or waiver is another block."""
+    many = [one_reason(f"r{number}") for number in range(9)]
+    assert explain(many[:1]) == "enforce: r0 is\\nwrong\n  why: why\\nso\n  do:  do\\nthis"
+    assert explain(many[:7]).splitlines()[1] == "  the same for: r1, r2, r3, r4, r5, r6"
+    assert explain(many).splitlines()[1] == "  the same for: r1, r2, r3, r4, r5, r6 and 2 more"
+    apart = [
+        one_reason("a"), one_reason("b", enforcement=Enforcement.WARN), one_reason("c", why="x"),
+        one_reason("d", todo="x"), one_reason("e", waived_by="w until then"), one_reason("f"),
+    ]  # fmt: skip
+    assert [[one.rule for one in group] for group in by_remedy(apart)] == [["a", "f"], ["b"], ["c"], ["d"], ["e"]]
+
+
+def test_an_explanation_asks_for_the_first_waiver_that_is_missing():
+    """Whose refusal says how; what is waived says by which."""
+    waived = one_reason("a", waived_by="w until then", waiver="ask nobody")
+    text = explain([waived, one_reason("b"), one_reason("c", waiver="ask ann"), one_reason("d", waiver="ask bob")])
+    assert "  waived by w until then\n" in text
+    assert text.splitlines()[-1] == "if it cannot be done in time, for c ask ann"
+    assert "in time" not in explain([waived])
+    error = GateError("no", [one_reason("b")], hint="do it")
+    assert (error.message, error.evidence, error.hint) == ("no", explain([one_reason("b")]), "do it")
+    assert error.reasons == (one_reason("b"),)

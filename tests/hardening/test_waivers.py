@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hardening.findings import Finding, FindingKind
+from hardening.foundation.hashing import digest_of
 from hardening.model import Severity, Waiver
 from hardening.waivers import (
     About,
@@ -166,6 +167,51 @@ def test_openvex_says_affected_and_accepted_not_unaffected():
     ]
     assert "security" in statement["action_statement"]
     assert text == openvex([old, waiver()], ["pkg:oci/python-runtime"], "Goldsmith", TODAY)
+
+
+def test_openvex_is_one_document_whatever_order_its_waivers_come_in():
+    """Dates, author, and an identity that is the digest of all the rest; sorted and indented, so that it diffs well."""
+    second = waiver(id="zlib", vulnerabilities=("CVE-2026-0002",), packages=("zlib1g",), versions=("1", "2"))
+    text = openvex([second, waiver()], ["pkg:oci/b", "pkg:oci/a"], "Goldsmith", TODAY)
+    assert text == openvex([waiver(), second], ["pkg:oci/a", "pkg:oci/b"], "Goldsmith", TODAY)
+    document = json.loads(text)
+    assert text == json.dumps(document, indent=2, sort_keys=True) + "\n"
+    identity = document.pop("@id")
+    assert identity == f"https://openvex.dev/docs/goldsmith/{digest_of(document).split(':')[1]}"
+    statements = document.pop("statements")
+    assert document == {
+        "@context": "https://openvex.dev/ns/v0.2.0",
+        "author": "Goldsmith",
+        "timestamp": "2026-11-25T00:00:00Z",
+        "version": 1,
+    }
+    assert [statement["vulnerability"]["name"] for statement in statements] == ["CVE-2026-0001", "CVE-2026-0002"]
+    packages = [{"@id": "pkg:deb/debian/zlib1g@1"}, {"@id": "pkg:deb/debian/zlib1g@2"}]
+    assert statements[1] == {
+        "vulnerability": {"name": "CVE-2026-0002"},
+        "timestamp": "2026-11-15T00:00:00Z",
+        "products": [{"@id": f"pkg:oci/{name}", "subcomponents": packages} for name in "ab"],
+        "status": "affected",
+        "action_statement": "accepted until 2026-12-05 by security: QUIC is not compiled in",
+        "action_statement_timestamp": "2026-11-15T00:00:00Z",
+    }
+
+
+def test_trivys_ignore_file_lists_each_kind_under_its_own_key_in_order_of_the_waivers():
+    """Misconfigurations too; indented, so that a person can read it."""
+    second = waiver(id="zlib", vulnerabilities=(), packages=(), misconfigurations=("DS-0002",))
+    first = waiver(vulnerabilities=(), packages=(), misconfigurations=("DS-0001",))
+    text = trivyignore([second, first], "python-runtime", TODAY)
+    document = json.loads(text)
+    assert text == json.dumps(document, indent=2) + "\n"
+    assert document == {
+        "vulnerabilities": [],
+        "misconfigurations": [
+            {"id": "DS-0001", "expired_at": "2026-12-05", "statement": "openssl-quic: QUIC is not compiled in"},
+            {"id": "DS-0002", "expired_at": "2026-12-05", "statement": "zlib: QUIC is not compiled in"},
+        ],
+        "secrets": [],
+    }
 
 
 def test_trivys_ignore_file_ends_when_the_waiver_ends():

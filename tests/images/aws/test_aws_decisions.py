@@ -28,7 +28,7 @@ from images.aws.call_arguments import (
     start_snapshot,
 )
 from images.aws.model import GIB, Ami, MachineImage, Parent, digests_at, plan_upload, with_zeros
-from images.aws.retire import decide_over
+from images.aws.retire import _holding, decide_over
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
 from images.aws.tagged_resources import TaggedResource
 from images.aws.tagged_resources import decide as decide_leaving
@@ -229,6 +229,84 @@ def test_many_users_are_counted_and_some_named() -> None:
     users = tuple(f"the instance i-{number}" for number in range(5))
     decision = decide_over(ami(), users, GRACE, RELEASE.expires_at + 20 * DAY, disabled_at=None, unseen=())
     assert "i-0, the instance i-1, the instance i-2 and 2 more still name it" in decision.why
+
+
+@pytest.mark.parametrize(
+    ("users", "said"),
+    [
+        (("a",), "a still names it"),
+        (("a", "b"), "a, b still name it"),
+        (("a", "b", "c"), "a, b, c still name it"),
+        (("a", "b", "c", "d"), "a, b, c and 1 more still name it"),
+    ],
+)
+def test_who_holds_an_image_back_is_told_as_a_sentence(users: tuple[str, ...], said: str) -> None:
+    """One that names it, two that name it, and a count where there are more than three."""
+    decision = decide_over(ami(), users, GRACE, RELEASE.expires_at + 20 * DAY, disabled_at=None, unseen=())
+    assert (decision.held, decision.why) == (True, f"expired on 2026-12-25; not disabled: {said}")
+
+
+@pytest.mark.parametrize(
+    ("change", "after", "disabled_after", "action", "why"),
+    [
+        ({"deprecated_at": None}, 0, None, Action.DEPRECATE, "expired on 2026-12-25"),
+        ({"deprecated_at": None}, 99, None, Action.DEPRECATE, "expired on 2026-12-25"),
+        ({"deprecated_at": None}, -1, None, Action.WARN, "expires on 2026-12-25"),
+        ({"deprecated_at": None}, -8, None, Action.KEEP, "expires on 2026-12-25"),
+        ({}, 13, None, Action.KEEP, "expired on 2026-12-25; to be disabled from 2027-01-08"),
+        ({}, 14, None, Action.DISABLE, "expired on 2026-12-25"),
+        ({"state": "disabled"}, 31, 1, Action.REMOVE, "disabled on 2026-12-26"),
+        ({"state": "disabled"}, 30, 1, Action.KEEP, "disabled on 2026-12-26; to be removed from 2027-01-25"),
+        ({"state": "disabled", "deprecated_at": None}, 31, 1, Action.REMOVE, "disabled on 2026-12-26"),
+        ({"state": "disabled"}, 99, None, Action.DISABLE, "expired on 2026-12-25"),
+        ({"state": "disabled", "deprecated_at": None}, 99, None, Action.DISABLE, "expired on 2026-12-25"),
+        ({"state": "available"}, 99, 1, Action.DISABLE, "expired on 2026-12-25"),
+    ],
+)
+def test_an_image_is_deprecated_then_disabled_then_removed_each_on_the_day_after_its_grace(
+    change: dict[str, object], after: int, disabled_after: int | None, action: Action, why: str
+) -> None:
+    """Days count from the release's end, and those of the removal from the day on which we disabled it."""
+    subject, end = ami(**change), RELEASE.expires_at
+    disabled_at = None if disabled_after is None else end + disabled_after * DAY
+    decision = decide_over(subject, (), GRACE, end + after * DAY, disabled_at=disabled_at, unseen=())
+    assert (decision.subject, decision.action, decision.why, decision.held) == (subject, action, why, False)
+
+
+def test_deprecation_is_done_whoever_names_the_image_and_not_a_second_time() -> None:
+    """It takes nothing away from anybody; a day that is asked for a little ahead counts as done."""
+    now = RELEASE.expires_at + DAY
+    soon = now + timedelta(minutes=5)
+    users = ("the instance i-1",)
+    for deprecated_at in (None, soon + timedelta(seconds=1)):
+        decision = decide_over(ami(deprecated_at=deprecated_at), users, GRACE, now, disabled_at=None, unseen=("2",))
+        assert (decision.action, decision.held) == (Action.DEPRECATE, False)
+        assert decision.why == "expired on 2026-12-25; the instance i-1 still names it"
+    for deprecated_at in (soon, now):
+        decision = decide_over(ami(deprecated_at=deprecated_at), (), GRACE, now, disabled_at=None, unseen=())
+        assert decision.why == "expired on 2026-12-25; to be disabled from 2027-01-08"
+
+
+def test_a_launch_holds_an_image_for_just_the_grace() -> None:
+    """To the second; and it is told who may have launched it."""
+    now = RELEASE.expires_at + 20 * DAY
+    at_the_end, within = now - GRACE.disable_after, now - GRACE.disable_after + timedelta(seconds=1)
+    assert decide_over(ami(launched_at=at_the_end), (), GRACE, now, disabled_at=None, unseen=("2", "3")) == (
+        decide_over(ami(launched_at=at_the_end), (), GRACE, now, disabled_at=None, unseen=())
+    )
+    held = decide_over(ami(launched_at=within), (), GRACE, now, disabled_at=None, unseen=("2", "3"))
+    assert (held.action, held.held) == (Action.KEEP, True)
+    assert held.why == (
+        "expired on 2026-12-25; not disabled: launched on 2026-12-31, perhaps by 2, where nobody could look"
+    )
+
+
+def test_a_revoked_image_is_nothing_to_go_back_to() -> None:
+    """The channel's `-previous` holds any other one."""
+    users = ("the channel stable", "the channel stable-previous")
+    revoked = ami(release=replace(RELEASE, revoked_at=NOW))
+    assert _holding(ami(), users) == _holding(ami(release=None), users) == users
+    assert _holding(revoked, users) == ("the channel stable",)
 
 
 # --- what was left behind ---------------------------------------------------------------------------------------------

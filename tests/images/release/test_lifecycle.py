@@ -1,7 +1,7 @@
 """A release's dates come from its definition and its day, and survive being written as annotations."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,12 @@ from images.model import Lifecycle
 from images.release.lifecycle import (
     Status,
     annotations,
+    based,
     dated_tag,
     dates,
     moment,
     near_expiry,
+    newest_first,
     parse_annotations,
     status,
     timestamp,
@@ -136,3 +138,30 @@ def test_a_moment_survives_being_written(at: datetime) -> None:
 def test_the_dated_tag_names_the_day_and_the_digest() -> None:
     """Two releases of one day differ by their digest."""
     assert dated_tag(RELEASE) == "20261125-abcdef"
+
+
+def test_the_newest_release_comes_first_and_digests_decide_within_a_day() -> None:
+    """Whatever order they come in."""
+    later, other = replace(RELEASE, published_at=NOW + DAY), replace(RELEASE, digest="sha256:b")
+    for given_order in ([RELEASE, later, other], [other, later, RELEASE]):
+        assert newest_first(given_order) == (later, other, RELEASE)
+
+
+@pytest.mark.parametrize("content", [{}, {"annotations": None}, {"annotations": {"other": "x"}}])
+def test_a_manifest_that_names_no_base_gives_the_draft_none(content: dict[str, object]) -> None:
+    """Not every builder annotates."""
+    assert based(RELEASE, content) == RELEASE
+
+
+def test_a_draft_takes_its_base_from_the_manifest() -> None:
+    """Under the key that OCI names."""
+    content = {"annotations": {"org.opencontainers.image.base.digest": "sha256:b1"}}
+    assert based(RELEASE, content) == replace(RELEASE, base_digest="sha256:b1")
+
+
+def test_dates_are_told_in_utc_whatever_zone_they_come_in() -> None:
+    """Vienna is an hour ahead in November."""
+    vienna = NOW.astimezone(timezone(timedelta(hours=1)))
+    assert dates(Lifecycle(), vienna) == dates(Lifecycle(), NOW)
+    assert dates(Lifecycle(), vienna).published_at.tzinfo is UTC
+    assert timestamp(vienna) == "2026-11-25T12:00:00Z"

@@ -17,7 +17,16 @@ from images.registry.release_store import RegistryStore
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
 from images.release.publish import release
-from images.release.retention import REMOVE, plan
+from images.release.retention import (
+    DISABLE,
+    KEEP,
+    REMOVE,
+    WARN,
+    NextAction,
+    RetirementDecision,
+    decide,
+    plan,
+)
 from tests.support.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
@@ -65,6 +74,62 @@ def test_a_revoked_or_expired_successor_supersedes_nothing() -> None:
     """What stands is not taken away in favour of what must not run."""
     releases = [made("web", 0), made("web", 1, revoked_at=NOW, revoked_reason="bad")]
     assert decided(releases, 2)["web0"] == (False, "expires on 2026-12-25")
+
+
+def test_a_releases_days_are_exact_to_the_moment() -> None:
+    """On the warning's moment it warns, on its end it is over, at the end of its grace the action is due."""
+    web, grace = made("web", 0), NextAction(DISABLE, 14 * DAY)
+
+    def at_days(days: float) -> RetirementDecision[str]:
+        return decide("x", web, grace, "", NOW + days * DAY)
+
+    assert at_days(22.99) == RetirementDecision("x", KEEP, "expires on 2026-12-25")
+    assert at_days(23) == RetirementDecision("x", WARN, "expires on 2026-12-25")
+    for days in (30, 43.99):
+        assert at_days(days) == RetirementDecision("x", KEEP, "expired on 2026-12-25; to be disabled from 2027-01-08")
+    assert at_days(44) == RetirementDecision("x", DISABLE, "expired on 2026-12-25")
+    assert decide("x", None, grace, "", NOW) == RetirementDecision("x", KEEP, "its tags do not tell when it ends")
+
+
+def test_who_needs_a_release_is_told_with_every_decision() -> None:
+    """It holds back what would take something away, and nothing else."""
+    web, needed = made("web", 0), "shop/a runs it"
+    grace = NextAction(DISABLE, 14 * DAY)
+    assert decide("x", web, grace, needed, NOW).why == "expires on 2026-12-25; shop/a runs it"
+    waits = decide("x", web, grace, needed, NOW + 31 * DAY)
+    assert waits.why == "expired on 2026-12-25; to be disabled from 2027-01-08; shop/a runs it"
+    held = decide("x", web, grace, needed, NOW + 50 * DAY, launched="perhaps b")
+    assert held == RetirementDecision("x", KEEP, "expired on 2026-12-25; not disabled: shop/a runs it", held=True)
+    anyway = decide("x", web, NextAction(DISABLE, anyway=True), needed, NOW + 50 * DAY)
+    assert anyway == RetirementDecision("x", DISABLE, "expired on 2026-12-25; shop/a runs it")
+
+
+def test_a_release_that_ends_at_this_moment_is_expired_and_not_superseded() -> None:
+    """And digests are told by their heads, twelve characters of a real one."""
+    digest = "sha256:0123456789abcdef"
+    releases = [made("web", 0), made("web", 20, digest=digest)]
+    assert decided(releases, 30)["web0"] == (True, "expired on 2026-12-25")
+    assert decided(releases, 29)["web0"] == (True, "superseded by sha256:0123456789ab")
+
+
+def test_the_first_child_by_name_and_digest_is_told_of_a_base_that_it_holds() -> None:
+    """Whatever order the releases come in."""
+    digest = "sha256:0123456789abcdef"
+    base = made("base", 0)
+    children = [made(name, 60, digest=name if name != "api" else digest, base_digest=base.digest) for name in "zb"]
+    first = made("api", 60, digest=digest, base_digest=base.content)
+    for order in ([base, *children, first], [first, *reversed(children), base]):
+        why = "expired on 2026-12-25; not removed: api sha256:0123456789ab is built on it"
+        assert decided(order, 61)["base0"] == (False, why)
+
+
+def test_one_channel_points_and_two_point() -> None:
+    """As a person would say it; nothing points to what is not named."""
+    releases = [made("web", 0), made("db", 0), made("api", 0)]
+    found = decided(releases, 31, channels={"web0": ("stable",), "db0": ("stable", "edge")})
+    assert found["web0"] == (False, "expired on 2026-12-25; not removed: stable points to it")
+    assert found["db0"] == (False, "expired on 2026-12-25; not removed: edge and stable point to it")
+    assert found["api0"] == (True, "expired on 2026-12-25")
 
 
 def test_what_runs_or_is_pointed_to_stays_whatever_its_dates() -> None:

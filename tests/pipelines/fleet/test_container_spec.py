@@ -8,16 +8,21 @@ from typing import Any
 import pytest
 
 from pipelines.fleet.docker.container_spec import (
+    at_rest,
     cannot_roll,
     compose_image_label,
     compose_service,
     creation,
     differences,
+    digests,
     endpoints,
     exact,
+    explicit,
     forced_in_place,
     leave_project,
+    networks,
     rejoin_project,
+    repository,
     stop_timeout,
 )
 
@@ -274,3 +279,261 @@ def test_a_service_is_named_by_its_file() -> None:
     assert compose_service(SHOP) == "the service service of the compose project project"
     file = {"com.docker.compose.project.config_files": "/srv/compose.yaml"}
     assert compose_service({**SHOP, **file}) == "the service service in /srv/compose.yaml"
+
+
+FULL_CONFIG: dict[str, Any] = {
+    "User": "1000", "WorkingDir": "/srv", "StopSignal": "SIGINT", "StopTimeout": 9, "Domainname": "example",
+    "Tty": True, "OpenStdin": True, "StdinOnce": True, "Hostname": "shop", "MacAddress": "02:42:ac:11:00:77",
+    "Env": ["PATH=/bin", "A=1=2"], "Labels": {"made-by": "us", "tier": "front"}, "Entrypoint": ["/debug"],
+    "Cmd": ["sh"], "ExposedPorts": {"8080/tcp": {}, "9090/tcp": {}}, "Healthcheck": {"Test": ["NONE"], "Retries": 0},
+}  # fmt: skip
+VOLUME = {"Type": "volume", "Name": "f00", "Source": "/x", "Destination": "/data", "RW": True}
+BIND = {"Type": "bind", "Source": "/etc/app", "Destination": "/etc/app", "RW": False}
+TMPFS = {"Type": "tmpfs", "Source": "", "Destination": "/tmp", "RW": True}
+
+
+def full(**more: Any) -> dict[str, Any]:
+    """A container of which everything was asked for."""
+    host = {
+        "NetworkMode": "shop", "Binds": ["/etc/app:/etc/app:ro", "/anonymous"], "AutoRemove": False, "Memory": 64,
+        "ContainerIDFile": "/run/id", "Links": ["/db:/web-1/db", "/cache:/web-1/cache"], "ConsoleSize": [0, 0],
+        "PortBindings": {"80/tcp": [{"HostPort": "8080"}, {"HostPort": "0"}], "81/tcp": None},
+        "RestartPolicy": {"Name": "always"},
+        "Mounts": [
+            {"Type": "tmpfs", "Target": "/tmp"},
+            {"Type": "volume", "Target": "/unnamed"},
+            {"Type": "volume", "Target": "/logs", "Source": "logs"},
+        ],
+    }  # fmt: skip
+    ends = {
+        "shop": {
+            "Aliases": ["web", ID[:12], "web-1"], "IPAMConfig": {"IPv4Address": "10.0.0.9"}, "Links": ["db:db"],
+            "DriverOpts": {"a": "b"}, "NetworkID": "n1",
+        },
+        "back": {"Aliases": None, "IPAMConfig": {"IPv6Address": "fd::9"}, "NetworkID": "n2"},
+    }  # fmt: skip
+    logs = {"Type": "volume", "Name": "logs", "Source": "/y", "Destination": "/logs", "RW": True}
+    made = container(FULL_CONFIG, host, Mounts=[VOLUME, BIND, TMPFS, logs], NetworkSettings={"Networks": ends})
+    return {**made, **more}
+
+
+def test_everything_that_was_asked_for_is_in_the_request_for_the_next_container() -> None:
+    """Nothing else is: what the image sets and what the engine writes by itself are left out."""
+    body = creation(full(), IMAGE, "r/web:2", {"rollout": "r1"})
+    host = body.pop("HostConfig")
+    config = {key: FULL_CONFIG[key] for key in FULL_CONFIG.keys() - {"MacAddress"}}
+    assert body == {
+        **config,
+        "Image": "r/web:2",
+        "Env": ["A=1=2"],
+        "Labels": {"tier": "front", "rollout": "r1"},
+        "ExposedPorts": {"9090/tcp": {}},
+        "Healthcheck": {"Test": ["NONE"]},
+    }
+    before = full()["HostConfig"]
+    del before["ContainerIDFile"]
+    before["Mounts"] = [before["Mounts"][0], before["Mounts"][2]]
+    before["Binds"] = ["/etc/app:/etc/app:ro", "/anonymous", "f00:/data"]
+    assert host == before
+
+
+def test_the_container_that_is_read_is_not_changed() -> None:
+    """Its description serves the comparison afterwards."""
+    old = full()
+    creation(old, IMAGE, "r/web:2", {})
+    assert old == full()
+
+
+@pytest.mark.parametrize("image", [{}, {"Config": None}, {"Config": {}}])
+def test_an_image_without_a_configuration_sets_nothing(image: dict[str, Any]) -> None:
+    """All that the container says was given to it."""
+    body = creation(container({"WorkingDir": ""}), image, "r/web:2", {})
+    assert {key: body[key] for key in ("User", "Env", "Labels", "Entrypoint", "Cmd", "ExposedPorts")} == IMAGE["Config"]
+    assert explicit(container(), image) == {"User": "nonroot"}
+    assert creation(container({"ExposedPorts": None, "Env": None, "Labels": None}), IMAGE, "r", {})["Env"] == []
+
+
+def test_a_container_without_command_or_host_name_asks_for_none() -> None:
+    """The image's command holds, and the engine chooses a name."""
+    body = creation(container({"Cmd": None, "Hostname": None}, {"NetworkMode": None}), IMAGE, "r/web:2", {})
+    assert "Cmd" not in body
+    assert "Entrypoint" not in body
+    assert body["Hostname"] == ""
+    assert creation(container({"Hostname": "db"}, {"NetworkMode": None}), IMAGE, "r", {})["Hostname"] == "db"
+
+
+def test_everything_that_was_asked_for_of_its_networks_is_joined_again() -> None:
+    """The primary network comes first, by name or by id; the address and the driver's options are kept."""
+    back = {
+        "Aliases": ["web-1"], "IPAMConfig": {"IPv6Address": "fd::9"}, "Links": None, "DriverOpts": None,
+    }  # fmt: skip
+    shop = {
+        "MacAddress": "02:42:ac:11:00:77", "Aliases": ["web", "web-1"], "IPAMConfig": {"IPv4Address": "10.0.0.9"},
+        "Links": ["db:db"], "DriverOpts": {"a": "b"},
+    }  # fmt: skip
+    joined = endpoints(full(), full=True)
+    assert joined == {"shop": shop, "back": back}
+    assert list(joined) == ["shop", "back"]
+    assert endpoints(full(), full=False) == {"shop": {}, "back": {}}
+    for mode, order in (("back", ["back", "shop"]), ("n1", ["shop", "back"]), ("other", ["back", "shop"])):
+        assert list(networks(full(HostConfig={**full()["HostConfig"], "NetworkMode": mode}))) == order
+    assert networks(container(NetworkSettings={"Networks": None})) == {}
+    assert list(networks(container(host={"NetworkMode": None}))) == ["shop"]
+
+
+@pytest.mark.parametrize("network", ["bridge", "host", "none", "default"])
+def test_a_built_in_network_has_no_names(network: str) -> None:
+    """The engine refuses aliases there."""
+    of = container(host={"NetworkMode": "default"}, NetworkSettings={"Networks": {network: {"Aliases": ["web"]}}})
+    assert endpoints(of, full=True) == {network: {}}
+
+
+def test_each_thing_that_cannot_exist_twice_is_told_in_full() -> None:
+    """A port with its protocol, an address with its network, a mount with its place; what is only read is shared."""
+    assert forced_in_place(full(), ["/logs"]) == (
+        "it publishes host port 8080 (80/tcp)",
+        "it has the static address 10.0.0.9 in network shop",
+        "it has the static address fd::9 in network back",
+        "it has the MAC address 02:42:ac:11:00:77",
+        "it writes to f00 at /data (see limits.shared_mounts)",
+    )
+    written = container(Mounts=[{**BIND, "RW": True}, TMPFS])
+    assert forced_in_place(written, []) == ("it writes to /etc/app at /etc/app (see limits.shared_mounts)",)
+    assert forced_in_place({**container(), "Mounts": None}, []) == ()
+    for port in (None, "", "0"):
+        assert forced_in_place(container(host={"PortBindings": {"80/tcp": [{"HostPort": port}]}}), []) == ()
+    assert forced_in_place(container(host={"PortBindings": {"80/tcp": [{}]}}), []) == ()
+
+
+def test_each_difference_is_told_by_what_it_is_of() -> None:
+    """All that was asked for of a container, against one of which nothing was."""
+    found = differences(full(), IMAGE, container(), IMAGE, "web-1")
+    assert dict(line.split(": ", 1) for line in found) == {
+        "command Cmd": "['sh'] → ['serve']",
+        "command Entrypoint": "['/debug'] → ['/app']",
+        "config Domainname": "example → -",
+        "config OpenStdin": "True → -",
+        "config StdinOnce": "True → -",
+        "config StopSignal": "SIGINT → -",
+        "config StopTimeout": "9 → -",
+        "config Tty": "True → -",
+        "config User": "1000 → nonroot",
+        "config WorkingDir": "/srv → -",
+        "env A": "1=2 → -",
+        "health Test": "['NONE'] → -",
+        "host Memory": "64 → -",
+        "host PortBindings": f"{full()['HostConfig']['PortBindings']} → -",
+        "host RestartPolicy": "{'Name': 'always'} → -",
+        "hostname": "shop → -",
+        "label tier": "front → -",
+        "links": "['cache:cache', 'db:db'] → -",
+        "mac address": "02:42:ac:11:00:77 → -",
+        "mount /data": "('volume', 'f00', True) → -",
+        "mount /etc/app": "('bind', '/etc/app', False) → -",
+        "mount /logs": "('volume', 'logs', True) → -",
+        "mount /tmp": "('tmpfs', '', True) → -",
+        "network back": "([], 'fd::9', []) → -",
+        "network shop": "(['web'], '10.0.0.9', ['db:db']) → (['web'], '', [])",
+    }
+    assert list(found) == sorted(found)
+    assert differences(full(), IMAGE, full(), IMAGE, "web-1") == ()
+    assert differences(container(), IMAGE, full(), IMAGE, "web-1") != ()
+
+
+@pytest.mark.parametrize("value", [None, "", 0, False, [], {}])
+def test_what_the_engine_writes_for_nothing_is_no_difference(value: object) -> None:
+    """Nulls, empty lists and zeros come and go."""
+    assert differences(container(host={"Memory": value}), IMAGE, container(), IMAGE, "web-1") == ()
+    assert differences(container(), IMAGE, container(host={"Memory": value}), IMAGE, "web-1") == ()
+
+
+def test_while_hands_change_the_members_name_as_an_alias_is_no_difference() -> None:
+    """The new one has it until it has the name itself."""
+    new = container(Name="/web-1.r1")
+    new["NetworkSettings"] = {"Networks": {"shop": {"Aliases": ["web", "web-1"]}}}
+    assert differences(container(), IMAGE, new, IMAGE, "web-1") == ()
+    assert differences(container(), IMAGE, new, IMAGE, "web-2") == (
+        "network shop: (['web'], '', []) → (['web', 'web-1'], '', [])",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("web", "web"),
+        ("web:1", "web"),
+        ("web@sha256:1", "web"),
+        ("r.example:5000/shop/web:1", "r.example:5000/shop/web"),
+        ("r.example:5000/web", "r.example:5000/web"),
+        ("r.example:5000/web:1@sha256:1", "r.example:5000/web"),
+    ],
+)
+def test_a_repository_is_what_stands_before_tag_and_digest(reference: str, said: str) -> None:
+    """The colon of a port is no tag's."""
+    assert repository(reference) == said
+
+
+def test_an_image_is_known_by_its_id_and_by_the_digests_of_registries_each_once() -> None:
+    """The id comes first."""
+    known = {"RepoDigests": ["r/web@sha256:1", "m/web@sha256:1", "r/web@sha256:2"]}
+    assert digests(container(Image="sha256:0"), known) == ("sha256:0", "sha256:1", "sha256:2")
+    for nothing in ({}, {"RepoDigests": None}):
+        assert digests(container(Image="sha256:0"), nothing) == ("sha256:0",)
+        assert exact(container(Image="sha256:0"), nothing) == "sha256:0"
+
+
+@pytest.mark.parametrize(
+    ("policy", "rests"),
+    [
+        ("always", "unless-stopped"),
+        ("unless-stopped", "unless-stopped"),
+        ("on-failure", "no"),
+        ("no", "no"),
+        ("", "no"),
+    ],
+)
+def test_at_rest_the_engine_leaves_it_stopped(policy: str, rests: str) -> None:
+    """By the policy that is nearest to its own."""
+    assert at_rest(container(host={"RestartPolicy": {"Name": policy}})) == rests
+
+
+def test_a_container_that_stops_at_once_still_gets_a_second() -> None:
+    """0 would kill it."""
+    assert stop_timeout(container(), timedelta(), timedelta(minutes=30)) == 1
+    assert stop_timeout(container({"StopTimeout": 0}), timedelta(seconds=2), timedelta(minutes=30)) == 2
+    assert stop_timeout(container({"StopTimeout": -1}), timedelta(hours=1), timedelta(minutes=30)) == 3600
+
+
+def test_why_a_container_cannot_be_replaced_is_told_in_full() -> None:
+    """What it is, and what a person does about it."""
+    assert cannot_roll(container(host={"AutoRemove": True}), []) == (
+        "it was started with --rm: the engine would remove it as soon as it stops, and there would be no way back"
+    )
+    assert cannot_roll(container(State={"Status": "paused"}), []) == (
+        "it is paused, and what it holds in memory would be lost: unpause it first"
+    )
+    for status in ("exited", "created", "dead"):
+        assert cannot_roll(container(State={"Status": status}), []) == (
+            f"it does not run ({status}): start it, or remove it"
+        )
+    for known in ({}, {"State": None}, {"State": {"Status": "running"}}):
+        assert cannot_roll(container(**known), []) == ""
+
+
+@pytest.mark.parametrize("key", ["NetworkMode", "IpcMode", "PidMode"])
+@pytest.mark.parametrize("whose", [ID, "web-1"])
+def test_a_namespace_that_another_shares_holds_it(key: str, whose: str) -> None:
+    """By id or by name, and only this one's."""
+    sidecar = {**container(host={key: f"container:{whose}"}), "Name": "/sidecar"}
+    assert cannot_roll(container(), [container(), sidecar]) == "the container sidecar lives in its namespaces"
+    elsewhere = {**container(host={key: "container:web-2"}), "Name": "/sidecar"}
+    assert cannot_roll(container(), [elsewhere, container(host={key: None})]) == ""
+
+
+def test_a_link_holds_it_by_id_too() -> None:
+    """The engine keeps what was asked for."""
+    for target in ("/web-1", ID):
+        client = {**container(host={"Links": [f"{target}:/client/db"]}), "Name": "/client"}
+        assert cannot_roll(container(), [client]) == (
+            "the container client links to it (--link), which holds for this one container alone"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,11 +18,16 @@ from pipelines.fleet.ec2.instance_spec import (
     InstanceDescription,
     Registration,
     ReplacementRecord,
+    changed,
     differences,
     is_member,
     kept_in,
+    options,
+    own_tags,
+    root_traits,
     run_instances,
     token,
+    traits,
 )
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place, lost_by_stop, unfit
 from pipelines.fleet.model import Ec2, ReplacementStrategy
@@ -300,3 +306,255 @@ def test_who_runs_in_no_group_and_is_not_being_prepared_is_a_member(
 ) -> None:
     """A new instance is none before it has taken over."""
     assert is_member(tags, state) is member
+
+
+BARE: dict[str, Any] = {
+    "InstanceId": "i-1", "State": {"Name": "running"}, "LaunchTime": datetime(2027, 1, 1, tzinfo=UTC)
+}  # fmt: skip
+
+
+def test_an_instance_of_which_nothing_is_said_has_what_the_service_gives() -> None:
+    """Every default that a comparison stands on."""
+    assert traits(InstanceDescription(BARE)) == {
+        "instance type": None,
+        "subnet": None,
+        "security groups": [],
+        "instance profile": None,
+        "key": None,
+        "user data": None,
+        "tags": {},
+        "metadata options": dict.fromkeys(
+            ("HttpPutResponseHopLimit", "HttpEndpoint", "HttpProtocolIpv6", "InstanceMetadataTags")
+        ),
+        "placement": {"AvailabilityZone": None, "Tenancy": None, "GroupName": None},
+        "EBS optimised": False,
+        "detailed monitoring": False,
+        "source/destination check": True,
+        "shutdown behaviour": None,
+        "CPU credits": None,
+        "public address": False,
+        "IPv6 addresses": 0,
+        "type of the network interface": "interface",
+        "root volume ends with it": True,
+        "CPU options": None,
+        "enclave": False,
+        "hibernation": False,
+        "capacity reservation": "open",
+        "licences": [],
+        "recovery": "default",
+        "private DNS options": None,
+        "bandwidth weighting": "default",
+        "root volume": {"Size": None, "VolumeType": None, "Iops": None, "Throughput": None},
+        "tags of the root volume": {},
+        "key of the root volume": None,
+    }
+
+
+def chosen() -> InstanceDescription:
+    """An instance of which everything was chosen."""
+    card = {
+        "NetworkInterfaceId": "eni-1", "Groups": [{"GroupId": "sg-2"}, {"GroupId": "sg-1"}], "InterfaceType": "efa",
+        "SourceDestCheck": False, "Ipv6Addresses": [{"Ipv6Address": "fd00::4"}, {"Ipv6Address": "fd00::5"}],
+        "PrivateIpAddress": "10.0.0.4",
+        "PrivateIpAddresses": [{"PrivateIpAddress": "10.0.0.4"}, {"PrivateIpAddress": "10.0.0.5"}],
+        "Attachment": {"DeviceIndex": 0, "AttachTime": datetime(2026, 1, 1, tzinfo=UTC)},
+    }  # fmt: skip
+    said = {
+        **instance("i-old"),
+        "PublicIpAddress": "192.0.2.1",
+        "NetworkInterfaces": [
+            {"NetworkInterfaceId": "eni-gone"},
+            {"NetworkInterfaceId": "eni-3", "Attachment": {"DeviceIndex": 0, "NetworkCardIndex": 1}},
+            {"NetworkInterfaceId": "eni-2", "Attachment": {"DeviceIndex": 1, "NetworkCardIndex": 0}},
+            card,
+        ],
+        "BlockDeviceMappings": [
+            {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
+            {"DeviceName": "/dev/sdf", "Ebs": {"VolumeId": "vol-data", "DeleteOnTermination": True}},
+            {"DeviceName": "/dev/xvda", "Ebs": {"VolumeId": "vol-root-i-old", "DeleteOnTermination": False}},
+        ],
+        "MetadataOptions": {
+            "HttpPutResponseHopLimit": 2, "HttpEndpoint": "enabled", "HttpProtocolIpv6": "disabled",
+            "InstanceMetadataTags": "enabled", "HttpTokens": "required",
+        },
+        "Placement": {"AvailabilityZone": "eu-central-1a", "Tenancy": "dedicated", "GroupName": "g", "HostId": "h"},
+        "EbsOptimized": True,
+        "Monitoring": {"State": "pending"},
+        "EnclaveOptions": {"Enabled": True},
+        "HibernationOptions": {"Configured": True},
+        "CapacityReservationSpecification": {"CapacityReservationPreference": "none"},
+        "Licenses": [{"LicenseConfigurationArn": "arn:b"}, {"LicenseConfigurationArn": "arn:a"}],
+        "MaintenanceOptions": {"AutoRecovery": "disabled"},
+        "PrivateDnsNameOptions": {"HostnameType": "ip-name"},
+        "NetworkPerformanceOptions": {"BandwidthWeighting": "vpc-1"},
+    }  # fmt: skip
+    found = shown(said)
+    root = {"Size": 12, "VolumeType": "io2", "Iops": 4000, "Encrypted": True, "KmsKeyId": "key-1", "Tags": None}
+    return replace(found, volumes={"vol-root-i-old": root})
+
+
+def test_everything_that_was_chosen_of_an_instance_is_compared() -> None:
+    """By what people call it; lists whose order says nothing are sorted."""
+    assert traits(chosen()) == {
+        "instance type": "t3.micro",
+        "subnet": "subnet-1",
+        "security groups": ["sg-1", "sg-2"],
+        "instance profile": "arn:aws:iam::111111111111:instance-profile/shop",
+        "key": "ops",
+        "user data": "aGVsbG8=",
+        "tags": {"Name": "shop-1"},
+        "metadata options": {
+            "HttpPutResponseHopLimit": 2, "HttpEndpoint": "enabled", "HttpProtocolIpv6": "disabled",
+            "InstanceMetadataTags": "enabled",
+        },
+        "placement": {"AvailabilityZone": "eu-central-1a", "Tenancy": "dedicated", "GroupName": "g"},
+        "EBS optimised": True,
+        "detailed monitoring": True,
+        "source/destination check": False,
+        "shutdown behaviour": "stop",
+        "CPU credits": "unlimited",
+        "public address": True,
+        "IPv6 addresses": 2,
+        "type of the network interface": "efa",
+        "root volume ends with it": False,
+        "CPU options": {"CoreCount": 1, "ThreadsPerCore": 2},
+        "enclave": True,
+        "hibernation": True,
+        "capacity reservation": "none",
+        "licences": ["arn:a", "arn:b"],
+        "recovery": "disabled",
+        "private DNS options": {"HostnameType": "ip-name"},
+        "bandwidth weighting": "vpc-1",
+        "root volume": {"Size": 12, "VolumeType": "io2", "Iops": 4000, "Throughput": None},
+        "tags of the root volume": {},
+        "key of the root volume": "key-1",
+    }  # fmt: skip
+
+
+def test_a_capacity_reservation_that_was_aimed_at_is_what_was_chosen() -> None:
+    """Before the mere preference."""
+    aimed = {"CapacityReservationTarget": {"CapacityReservationId": "cr-1"}, "CapacityReservationPreference": "none"}
+    found = options({"CapacityReservationSpecification": aimed})
+    assert found["capacity reservation"] == {"CapacityReservationId": "cr-1"}
+    assert options({"Monitoring": {}, "NetworkPerformanceOptions": {}})["bandwidth weighting"] == "default"
+    assert not traits(InstanceDescription({**BARE, "Monitoring": {"State": "disabled"}}))["detailed monitoring"]
+    assert traits(InstanceDescription({**BARE, "Monitoring": {"State": "enabled"}}))["detailed monitoring"]
+
+
+def test_a_gp3_volume_has_its_baseline_where_nothing_is_said() -> None:
+    """Another type has none; a volume in the clear has no key, whatever is said of one."""
+    said = root_traits({"Size": 8, "VolumeType": "gp3", "KmsKeyId": "key-1", "Encrypted": False, "Tags": [OURS, DISK]})
+    assert said == {
+        "root volume": {"Size": 8, "VolumeType": "gp3", "Iops": 3000, "Throughput": 125},
+        "tags of the root volume": {"disk": "a"},
+        "key of the root volume": None,
+    }
+    assert root_traits({"VolumeType": "gp2"})["root volume"]["Iops"] is None
+    assert root_traits({"VolumeType": "gp3", "Iops": 4000, "Throughput": 250})["root volume"] == {
+        "Size": None, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250,
+    }  # fmt: skip
+
+
+OURS, DISK = {"Key": "dev.goldsmith.member", "Value": "x"}, {"Key": "disk", "Value": "a"}
+
+
+def test_what_hangs_on_an_instance_and_cannot_exist_twice() -> None:
+    """Not the root volume, not an instance store, not the first interface; each card has an interface of index 0."""
+    found = replace(chosen(), attributes={"addresses": ("eipalloc-2", "eipalloc-1")})
+    assert found.hung() == Hung(
+        {"vol-data": ("/dev/sdf", True)},
+        {"eni-2": 1, "eni-3": 0},
+        ("eipalloc-1", "eipalloc-2"),
+        (Registration(GROUP, 80),),
+        {"eni-3": 1},
+    )
+    assert InstanceDescription(BARE).hung() == Hung()
+    assert shown(instance()).hung().volumes == {"vol-data": ("/dev/sdf", False)}
+
+
+def test_addresses_are_told_with_what_a_registration_calls_them() -> None:
+    """The first one of the first interface is anew on another instance; every other one is itself."""
+    assert list(chosen().addresses()) == [
+        ("10.0.0.4", "first"), ("10.0.0.5", "10.0.0.5"), ("fd00::4", "fd00::4"), ("fd00::5", "fd00::5"),
+    ]  # fmt: skip
+    beside = {
+        "PrivateIpAddress": "10.0.0.9", "PrivateIpAddresses": [{"PrivateIpAddress": "10.0.0.9"}],
+        "Attachment": {"DeviceIndex": 1},
+    }  # fmt: skip
+    assert list(InstanceDescription({**BARE, "NetworkInterfaces": [beside]}).addresses()) == [("10.0.0.9", "10.0.0.9")]
+    assert list(InstanceDescription(BARE).addresses()) == []
+
+
+def test_what_an_old_instance_keeps_is_written_in_tags_that_a_person_can_read() -> None:
+    """One tag a thing, numbered in order of the names; the card of an interface is 0 where nothing is said."""
+    places = (Registration(GROUP, 80, "healthy"), Registration(GROUP, 81, "", "first"))
+    hung = Hung(
+        {"vol-b": ("/dev/sdg", True), "vol-a": ("/dev/sdf", False)}, {"eni-b": 1, "eni-a": 0}, ("eipalloc-1",), places,
+        {"eni-a": 1},
+    )  # fmt: skip
+    own = "dev.goldsmith.kept-"
+    tags = ReplacementRecord("shop-1", "ami-new", "2027-01-01T00:00:00+00:00", True, hung).tags()
+    assert tags == {
+        f"{own}rollout": "shop-1",
+        f"{own}image": "ami-new",
+        f"{own}expiry": "2027-01-01T00:00:00+00:00",
+        f"{own}public": "yes",
+        f"{own}volume-0": "vol-a /dev/sdf stays",
+        f"{own}volume-1": "vol-b /dev/sdg ends",
+        f"{own}interface-0": "eni-a 0 1",
+        f"{own}interface-1": "eni-b 1 0",
+        f"{own}address-0": "eipalloc-1",
+        f"{own}target-0": f"{GROUP} 80",
+        f"{own}target-1": f"{GROUP} 81 first",
+    }
+    assert kept_in(tags) == ReplacementRecord("shop-1", "ami-new", "2027-01-01T00:00:00+00:00", True, hung)
+    tags[f"{own}public"] = "no"
+    del tags[f"{own}interface-0"]
+    tags[f"{own}interface-1"] = "eni-b 1"  # as an older rollout wrote it
+    before = kept_in(tags)
+    assert before is not None
+    assert (before.public, before.hung.interfaces, before.hung.cards) == (False, {"eni-b": 1}, {})
+
+
+def test_what_everything_that_a_rollout_launches_carries() -> None:
+    """From its first moment, so that whoever finds it knows whose it is."""
+    assert own_tags("r1", "m1", "e1") == {
+        "dev.goldsmith.rollout": "r1", "dev.goldsmith.member": "m1", "dev.goldsmith.expiry": "e1",
+    }  # fmt: skip
+
+
+def test_a_root_volume_that_is_encrypted_now_is_no_difference_and_every_other_change_is() -> None:
+    """Stricter is no loss."""
+    key = "key of the root volume"
+    assert changed({key: None, "key": "a"}, {key: "key-1", "key": "a"}) == []
+    assert changed({key: "key-1"}, {key: None}) == [f"{key}: key-1 → None"]
+    assert changed({"key": None}, {"key": "a"}) == ["key: None → a"]
+
+
+def test_an_interface_on_another_card_or_place_is_told() -> None:
+    """An index counts on its card only; what is still on the old one while that runs counts as its own."""
+    on = {"NetworkInterfaceId": "eni-2", "Attachment": {"DeviceIndex": 1, "NetworkCardIndex": 1}}
+    old = InstanceDescription({**BARE, "NetworkInterfaces": [on]})
+    wanted = replace(kept(old), hung=Hung(interfaces={"eni-2": 1}, cards={"eni-2": 1}))
+    other = InstanceDescription(
+        {**BARE, "NetworkInterfaces": [{**on, "Attachment": {"DeviceIndex": 1, "NetworkCardIndex": 0}}]}
+    )
+    stopped = InstanceDescription({**BARE, "State": {"Name": "stopped"}})
+    assert differences(old, wanted, InstanceDescription(BARE)) == ()
+    assert differences(stopped, wanted, InstanceDescription(BARE)) == (
+        "the network interface eni-2 is not its number 1",
+    )
+    assert differences(stopped, wanted, other) == ("the network interface eni-2 is not its number 1",)
+    assert differences(stopped, wanted, old) == ()
+    plain = replace(wanted, hung=Hung(interfaces={"eni-2": 1}))
+    assert differences(stopped, plain, other) == ()
+    assert differences(stopped, replace(wanted, hung=Hung()), other) == ("eni-2 hangs on it and did not before",)
+
+
+def test_an_elastic_ip_or_a_registration_may_still_be_the_old_ones_or_be_the_new_ones() -> None:
+    """Either is no loss; a public address that is gone is one."""
+    here = {"attributes": {"addresses": ("eipalloc-1",)}, "registrations": (Registration(GROUP, 80),)}
+    has, bare = InstanceDescription(BARE, **here), InstanceDescription(BARE)
+    wanted = replace(kept(has), hung=Hung(addresses=("eipalloc-1",), registrations=(Registration(GROUP, 80, "new"),)))
+    assert differences(has, wanted, bare) == differences(bare, wanted, has) == ()
+    assert differences(bare, replace(wanted, public=True), has) == ("public address: True → False",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 from hypothesis import given
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, Rule, RunningRules
+from hardening.running import RunningFacts
 from pipelines.fleet.members import Provenance, newest
-from pipelines.fleet.violations import Judged, judge
+from pipelines.fleet.violations import Judged, facts, judge, named
 from tests.support.fleets import NOW, member, release
 
 POLICY = Policy(
@@ -119,3 +121,85 @@ def test_the_earliest_deadline_is_the_members() -> None:
     """Who must act first is told first."""
     found = judged(Provenance(release=release(1, expires_at=NOW - timedelta(days=3)), latest=release(9)))
     assert found.deadline == min(reason.deadline for reason in found.violations if reason.deadline)
+
+
+def test_members_are_told_in_order_of_their_ids_with_their_own_origins() -> None:
+    """Whatever order a region lists them in; one without an origin is unknown."""
+    members = [member(f"web-{number}") for number in (3, 1, 2)]
+    origins = {members[1].id: Provenance(release=release(1))}
+    found = judge("web", POLICY, members, origins, waivers=(), now=NOW)
+    assert [one.member for one in found] == [members[1], members[2], members[0]]
+    assert [one.origin for one in found] == [origins[members[1].id], Provenance(), Provenance()]
+    assert {reason.subject for reason in found[1].reasons} == {"web/web-2"}
+
+
+def test_an_image_of_the_own_registry_is_from_an_approved_source() -> None:
+    """The configured registry counts, and without one none does."""
+    policy = POLICY.model_copy(update={"running": RunningRules.model_validate({"approved_source": {}})})
+    one = member()
+    origins = {one.id: Provenance(release=release(9))}
+
+    def broken(own_registry: str) -> bool:
+        [found] = judge("web", policy, [one], origins, waivers=(), now=NOW, own_registry=own_registry)
+        return "approved_source" in found.rules
+
+    assert broken("other.example")
+    assert broken("")
+    assert not broken("r.example")
+
+
+def test_all_that_is_known_of_a_member_is_judged() -> None:
+    """Its own release's dates, what its channel left it for, and what the policy would refuse."""
+    old = release(1, revoked_at=NOW, revoked_reason="leaks a key")
+    origin = Provenance(release=old, latest=release(9), refused_because="CVE-1", refused_since=NOW - timedelta(days=2))
+    one = member(since=NOW - timedelta(days=5))
+    assert facts(one, origin, "r.example") == RunningFacts(
+        known=True,
+        image=named(old),
+        source="r.example/nginx:stable",
+        own_registry="r.example",
+        seen_since=NOW - timedelta(days=5),
+        published_at=old.published_at,
+        expires_at=old.expires_at,
+        revoked_at=NOW,
+        revoked_reason="leaks a key",
+        superseded_since=release(9).published_at,
+        superseded_by=named(release(9)),
+        refused_since=NOW - timedelta(days=2),
+        refused_because="CVE-1",
+    )
+
+
+def test_of_an_unknown_member_its_image_and_its_age_are_known() -> None:
+    """And no date."""
+    one = member(since=NOW)
+    source = "r.example/nginx:stable"
+    assert facts(one, Provenance(), "r.example") == RunningFacts(False, source, source, "r.example", NOW)
+    assert facts(one, Provenance()).own_registry == ""
+
+
+def test_an_amis_source_is_the_release_that_it_is_known_to_be() -> None:
+    """Its id tells nothing; a reference that a person wrote is what was pulled."""
+    ami, known = member(image="ami-1"), release(9)
+    assert facts(ami, Provenance(release=known)).source == f"{known.repository}@{known.digest}"
+    assert facts(ami, Provenance()).source == "ami-1"
+    assert facts(ami, Provenance(base=known)).source == "ami-1"
+    assert facts(member(), Provenance(release=known)).source == "r.example/nginx:stable"
+
+
+def test_a_release_is_named_by_its_day_and_the_head_of_its_digest() -> None:
+    """Twelve characters of it."""
+    assert named(replace(release(9), digest="sha256:0123456789abcdef")) == "nginx of 2026-02-08 (sha256:0123456789ab)"
+
+
+def test_what_supersedes_nothing_says_nothing() -> None:
+    """The same content, an unknown channel, or of a base: nothing newer, and nothing of the same moment."""
+    same = release(9, content=release(1).content)
+    base, twin = release(9), replace(release(8), published_at=release(9).published_at)
+    origins = [
+        Provenance(release=release(1)), Provenance(release=release(1), latest=same),
+        Provenance(base=base, latest=release(1)), Provenance(base=base, latest=twin),
+    ]  # fmt: skip
+    for origin in origins:
+        found = facts(member(), origin)
+        assert (found.superseded_since, found.superseded_by) == (None, "")

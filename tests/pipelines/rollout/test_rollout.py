@@ -15,7 +15,7 @@ from hardening.model import Enforcement
 from pipelines.fleet.members import Provenance, ReplacementImage, repository
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.plan import Plan, plan, refuse_unmatched
+from pipelines.rollout.plan import Plan, Skip, not_yet, nothing, plan, refuse_unmatched, why_not
 from pipelines.rollout.schedule import caps
 from pipelines.rollout.waves import Step
 from tests.support.fleets import NOW, fleet, judged, reason, release, target
@@ -404,3 +404,185 @@ def test_who_is_taken_over_has_to_be_there() -> None:
     refuse_unmatched(["all", "web-*", "web-2"], ["web-1", "web-2"])
     with pytest.raises(RefusedError, match="--adopt wbe-1: no member matches"):
         refuse_unmatched(["web-1", "wbe-1"], ["web-1", "web-2"])
+
+
+def told(**more: Any) -> tuple[str, str, str]:
+    """What a plan is refused with: message, evidence and hint."""
+    with pytest.raises(RefusedError) as refused:
+        plan(more.pop("of", fleet()), more.pop("known", several(2, "expired")), more.pop("to", target()), NOW)
+    return refused.value.message, refused.value.evidence, refused.value.hint
+
+
+PUBLISH = "./goldsmith image.publish nginx, then ./goldsmith image.promote nginx"
+NAME = "nginx of 2026-02-08 (sha256:000000000000)"
+
+
+def test_each_refusal_of_a_replacement_says_what_to_do() -> None:
+    """With the release as people call it."""
+    unknown = ReplacementImage("r.example/x:1", "sha256:0", None)
+    assert told(to=unknown) == (
+        "the origin of the replacement r.example/x:1 is unknown",
+        "",
+        "publish it, or build it on a golden image: unknown must not replace unknown",
+    )
+    assert told(to=target(revoked_at=NOW, revoked_reason="leaks")) == (
+        f"the replacement {NAME} is revoked: leaks", "", f"publish and promote a good one: {PUBLISH}"
+    )  # fmt: skip
+    assert told(to=replace(target(), refused_because="CVE-1")) == (
+        f"the replacement {NAME} is refused by the present policy",
+        "CVE-1",
+        f"publish and promote a good one: {PUBLISH}",
+    )  # fmt: skip
+    ends = NOW + timedelta(days=2)
+    assert told(to=target(expires_at=ends), of=fleet(min_remaining="3d")) == (
+        f"the replacement {NAME} expires on 2026-03-03 12:00 UTC, within min_remaining 3d",
+        "",
+        f"give it new dates, and promote it: {PUBLISH}",
+    )
+    assert told(to=target(), of=fleet(min_soak="30d")) == (
+        f"the replacement {NAME} is younger than min_soak 30d", "", "it may roll from 2026-03-10 12:00 UTC"
+    )  # fmt: skip
+
+
+def test_a_replacement_is_old_and_young_enough_to_the_moment() -> None:
+    """Exactly what the limits ask for is enough."""
+    to = target(expires_at=NOW + timedelta(days=3))
+    assert plan(fleet(min_remaining="3d"), several(1, "expired"), to, NOW).steps
+    assert plan(fleet(min_soak="21d"), several(1, "expired"), target(), NOW).steps
+
+
+def test_an_implausible_inventory_is_refused_with_names_and_what_to_do() -> None:
+    """Twenty of them; and only of unknown ones may some be taken over."""
+    unknown = several(30, "unknown")
+    message, evidence, hint = told(known=unknown, of=fleet(max_violating_fraction={"unknown": 0.5}))
+    assert message == "30 of 30 members are unknown, more than max_violating_fraction.unknown 0.5"
+    assert evidence.splitlines() == [f"web-{number}" for number in range(20)]
+    assert hint == "take members over on purpose: --adopt MEMBER, a glob, or all"
+    half = [*several(1, "expired"), judged("web-9")]
+    assert plan(fleet(max_violating_fraction={"expired": 0.5}), half, target(), NOW).steps
+    message, _, hint = told(known=several(2, "expired"), of=fleet(max_violating_fraction={"expired": 0.5}))
+    assert message == "2 of 2 members are expired, more than max_violating_fraction.expired 0.5"
+    assert hint == "is the inventory right?"
+
+
+def test_who_is_taken_over_and_is_not_there_is_told_with_how_to_look() -> None:
+    """By the glob that matches nobody."""
+    with pytest.raises(RefusedError) as refused:
+        refuse_unmatched(["db-*"], ["web-1"])
+    assert refused.value.message == "--adopt db-*: no member matches"
+    assert refused.value.hint == "./goldsmith fleet.scan FLEET lists who is there"
+
+
+def test_why_a_member_is_left_alone_is_told_in_full() -> None:
+    """Each cause in its words, and none for a member that is to be replaced."""
+    of, to = fleet(), target()
+    tagged = fleet(replacement={"tag": "r.example/shop:1"})
+    base = Provenance(base=release(1))
+    newer = ReplacementImage("r.example/shop:1", "sha256:new", release(9))
+
+    def why(one: Judged, *adopt: str, in_fleet: Any = of, by: ReplacementImage = to) -> str:
+        return why_not(in_fleet, one, by, NOW, adopt)
+
+    assert why(judged("web-1", "expired")) == ""
+    assert why(judged("web-1", "expired", cannot_roll="it has exited")) == "it has exited"
+    assert why(judged("web-1", "expired", origin=base)) == (
+        "an application image on nginx of 2026-01-31 (sha256:000000000000): its owner rebuilds it; give the fleet "
+        "replacement.tag to roll it when its own tag has a newer digest"
+    )
+    assert why(judged("web-1", "expired", origin=Provenance(release=to.golden))) == (
+        "the replacement has the same content: rolling would change nothing"
+    )
+    other = judged("web-1", "expired", origin=Provenance(release=release(1, name="httpd")))
+    assert why(other) == "it runs httpd, not nginx; --adopt takes it over on purpose"
+    assert why(other, "web-*") == why(other, "all") == ""
+    assert why(other, "db-*") != ""
+    assert why(judged("web-1", "unknown", origin=Provenance())) == ""
+    shop = judged("web-1", "expired", image="r.example/shop:1", origin=base)
+    assert why(shop, in_fleet=tagged, by=newer) == ""
+    current = judged("web-1", "expired", image="r.example/shop:1", digests=("sha256:new",), origin=base)
+    assert why(current, in_fleet=tagged, by=newer) == (
+        "r.example/shop:1 has no newer digest yet: its owner rebuilds it on the newer base"
+    )
+    elsewhere = judged("web-1", "expired", image="r.example/db:1", origin=base)
+    assert why(elsewhere, in_fleet=tagged, by=newer) == (
+        "it runs another image than r.example/shop; --adopt takes it over on purpose"
+    )
+    assert why(elsewhere, "web-1", in_fleet=tagged, by=newer) == ""
+
+
+def test_protection_ends_with_its_label_or_with_the_grace_after_the_deadline() -> None:
+    """To the moment; without a deadline it holds."""
+    of = fleet(termination_grace="1d")
+
+    def why(until: timedelta, deadline: timedelta | None) -> str:
+        due = None if deadline is None else NOW + deadline
+        one = judged("web-1", "expired", protected_until=NOW + until)
+        return why_not(of, replace(one, reasons=(reason("expired", deadline=due),)), target(), NOW, ())
+
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    held = "it asks not to be disrupted until 2026-03-01 13:00 UTC"
+    assert why(hour, hour) == why(hour, None) == held
+    assert why(hour, hour - day) == held
+    assert why(hour, -day) == why(hour, -2 * day) == ""
+    assert why(timedelta(), None) == ""
+
+
+def test_a_surge_says_what_cannot_stand_side_by_side() -> None:
+    """Of each member on its own line, and for one that is left alone, in its reason."""
+    forced = [judged("web-1", "expired", forced_in_place=("port 80", "port 81")), judged("web-2", "expired")]
+    of = fleet(method="surge")
+    assert why_not(of, forced[0], target(), NOW, ()) == (
+        "method surge needs old and new side by side, and port 80, port 81"
+    )
+    assert told(known=forced[:1], of=of) == (
+        "method surge needs old and new side by side, and this cannot exist twice",
+        "web-1: port 80\nweb-1: port 81",
+        'set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
+    )
+    assert [step.member.name for step in plan(of, forced, target(), NOW).steps] == ["web-2"]
+
+
+def test_in_place_a_step_without_room_is_told_with_what_would_make_some() -> None:
+    """Surging is a way out where nothing has to exist twice."""
+    of = fleet(method="in_place", max_unavailable=0)
+    message = "replacing web-0 in place leaves 1 of 2 members serving, and max_unavailable 0 asks for 2"
+    assert told(of=of) == (message, "", 'raise limits.max_unavailable, or set limits.method = "surge"')
+    forced = several(2, "expired", forced_in_place=("port 80", "port 81"))
+    assert told(of=of, known=forced) == (message, "web-0: port 80\nweb-0: port 81", "raise limits.max_unavailable")
+
+
+def test_an_empty_fleet_is_told_with_its_labels() -> None:
+    """A slip in the selector is likely."""
+    assert told(known=[]) == ("nothing runs with the labels of fleet web: app=web", "", "see its selector")
+
+
+def test_a_plan_without_members_of_ours_is_empty() -> None:
+    """A service rolls all of it."""
+    assert nothing(fleet(), target()) == Plan("web", target(), fleet().limits.method, 0, 0, (), (), 0)
+
+
+def test_a_fleet_that_may_never_act_is_told_so() -> None:
+    """With the cause, and where it stands."""
+    assert told(of=fleet(budgets=[{"nodes": 0}])) == (
+        "limits.budgets[0] allows no member, and no end of that is in sight",
+        "",
+        "change it in the fleet's file: an explicit 0 freezes the fleet, and a window that never opens as well",
+    )
+
+
+def test_the_turn_of_a_member_has_come_at_its_very_moment() -> None:
+    """With a jitter of nothing it is the moment at which it became too old."""
+    of, began = fleet(jitter="0%"), NOW + timedelta(hours=1)
+    one = replace(judged("web-1"), reasons=(reason("expired", since=began, deadline=began + timedelta(days=1)),))
+    assert not_yet(of, one, NOW) == "its turn comes at 2026-03-01 13:00 UTC (limits.jitter 0%)"
+    assert not_yet(of, one, began) == ""
+
+
+def test_a_plan_says_all_that_it_does() -> None:
+    """Its steps with reasons and rule, those that it leaves alone, and its time."""
+    known = [judged("web-1", "superseded", "expired"), judged("web-2", "expired", cannot_roll="dead"), judged("web-3")]
+    made = plan(fleet(canary=0), known, target(), NOW)
+    assert [(step.why, step.rule) for step in made.steps] == [(("it is superseded", "it is expired"), "expired")]
+    assert made.skipped == (Skip(known[1].member.id, "dead"),)
+    assert (made.fleet, made.desired, made.floor, made.hold) == ("web", 3, 3, None)
+    assert made.seconds == sum(wave.seconds for wave in made.waves) > 0

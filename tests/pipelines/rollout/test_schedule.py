@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.fleet.calendar import Budget, Window, cron
 from pipelines.fleet.model import Limits
 from pipelines.rollout.schedule import allowed, caps, gravest, may_act, turn
-from tests.support.fleets import fleet, reason
+from tests.support.fleets import NOW, fleet, reason
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MOMENTS = st.integers(0, 2 * 366 * 24 * 60).map(
@@ -318,3 +320,37 @@ def test_what_is_worse_than_old_waits_for_no_turn() -> None:
     for rule in ("revoked", "superseded", "unknown", "refused"):
         both = (reason("expired", since=since, deadline=deadline), reason(rule, since=since, deadline=deadline))
         assert turn("host/local/docker/web", both, "10%") is None
+
+
+def test_a_turn_is_the_part_of_the_grace_that_the_id_decides() -> None:
+    """The first four bytes of its hash, as a part of the jitter's share; the first of several; no grace is no turn."""
+    began, ends = NOW, NOW + timedelta(days=10)
+    age = reason("max_age", since=began, deadline=ends)
+    part = int.from_bytes(sha256(b"web-1").digest()[:4]) / 2**32
+    assert turn("web-1", [age], "50%") == began + part * 0.5 * (ends - began)
+    earlier = replace(age, rule="expired", since=began - timedelta(days=9), deadline=ends - timedelta(days=9))
+    assert turn("web-1", [age, earlier], "50%") == turn("web-1", [earlier], "50%")
+    assert turn("web-1", [replace(age, since=None)], "50%") is None
+    assert turn("web-1", [replace(age, deadline=None)], "50%") is None
+    assert turn("web-1", [], "50%") is None
+
+
+def test_of_several_open_windows_the_one_that_closes_last_counts() -> None:
+    """For a budget that holds in either; the order of the file says nothing."""
+    short = {"start": "11:00", "end": "13:00"}
+    long = {"start": "10:00", "end": "23:00"}
+    for windows in ([short, long], [long, short]):
+        of = limits(budgets=[{"nodes": 0, "windows": windows}])
+        held = may_act(of, NOW)
+        assert held is not None
+        assert held.until == NOW.replace(hour=23)
+        assert held.why == "limits.budgets[0] allows no member"
+
+
+def test_a_window_that_is_open_now_opens_next_at_its_next_day() -> None:
+    """At the very moment at which it closes, and two weeks on at most."""
+    of = limits(windows=[{"start": "10:00", "end": "12:00"}])
+    held = may_act(of, NOW)
+    assert held is not None
+    assert (held.until, held.why) == (NOW.replace(hour=10) + timedelta(days=1), "no window of limits.windows is open")
+    assert may_act(limits(windows=[{"start": "12:00", "end": "13:00"}]), NOW) is None
