@@ -49,8 +49,8 @@ def find(api: Any, container: str) -> Json | None:
 MOMENT = 1.0  # seconds
 
 
-class Looks:
-    """Members that are replaced side by side are looked at in one call; what this process changes is seen at once."""
+class ContainerList:
+    """The new containers of all steps, listed in one call for a moment; what this process changes is seen at once."""
 
     def __init__(self, api: Any) -> None:
         self._api = api

@@ -32,7 +32,7 @@ class DockerOrphanSource:
         took_over = {
             container_spec.name(one): (one["Config"].get("Labels") or {}).get(ROLLOUT, "") for one in everything
         }
-        found = (self._leaving(one, took_over) for one in everything)
+        found = (self._orphan(one, took_over) for one in everything)
         return tuple(one for one in found if one)
 
     def _inspected(self, container: str) -> dict[str, Any] | None:
@@ -42,7 +42,7 @@ class DockerOrphanSource:
         except docker.errors.NotFound:
             return None
 
-    def _leaving(self, container: dict[str, Any], took_over: dict[str, str]) -> Orphan | None:
+    def _orphan(self, container: dict[str, Any], took_over: dict[str, str]) -> Orphan | None:
         labels, name = container["Config"].get("Labels") or {}, container_spec.name(container)
         rollout = labels.get(ROLLOUT, "")
         member, old, kept_for = name.rpartition(OLD)
