@@ -10,15 +10,7 @@ from functools import partial
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from pipelines.fleet.members import Key, Read
-from pipelines.rollout.state import (
-    Cause,
-    DesiredState,
-    Event,
-    MemberState,
-    OperatorCommands,
-    Phase,
-    RolloutStage,
-)
+from pipelines.rollout.state import Cause, DesiredState, Event, MemberState, OperatorCommands, Phase, RolloutStage
 from pipelines.rollout.steps import (
     HELD,
     LONGEST,
