@@ -92,7 +92,7 @@ class DockerFleet:
             self._discard_ours(key)
             image = self._images.here(target.reference) or {}
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
-            labels |= container_spec.compose_image_label(old["Config"].get("Labels") or {}, image.get("Id", ""))
+            labels |= container_spec.compose_image_label(container_spec.labels_of(old), image.get("Id", ""))
             body = container_spec.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
             try:
                 make(self.api, body, key.new_name, container_spec.endpoints(old, full=key.method is Method.IN_PLACE))
@@ -339,7 +339,9 @@ class KeptCopies:
             return
         for unfinished in filter(is_copy, kept):
             self._api.remove_container(unfinished["Id"], force=True)
-        labels = container_spec.leave_project({**_labels(original), KEPT: key.rollout, MEMBER: key.member})
+        labels = container_spec.leave_project(
+            {**container_spec.labels_of(original), KEPT: key.rollout, MEMBER: key.member}
+        )
         self._again(original, key.old_name, labels, container_spec.endpoints(original, full=True))
         self._api.remove_container(original["Id"], force=True)
 
@@ -350,7 +352,7 @@ class KeptCopies:
         joins = container_spec.endpoints({**copy, "Name": f"/{key.name}"}, full=True)
         for endpoint in joins.values():
             endpoint["Aliases"] = [alias for alias in endpoint.get("Aliases") or [] if alias != key.old_name] or None
-        self._again(copy, key.name, container_spec.rejoin_project(_labels(copy)), joins)
+        self._again(copy, key.name, container_spec.rejoin_project(container_spec.labels_of(copy)), joins)
         self._api.remove_container(copy["Id"], force=True)
         return dict(self._api.inspect_container(key.name))
 
@@ -366,11 +368,7 @@ class KeptCopies:
 
 def is_copy(container: Json) -> bool:
     """Whether it is a copy without the labels of its project."""
-    return KEPT_LABELS in _labels(container)
-
-
-def _labels(container: Json) -> dict[str, str]:
-    return container["Config"].get("Labels") or {}
+    return KEPT_LABELS in container_spec.labels_of(container)
 
 
 LOOKS = 5
