@@ -1,4 +1,4 @@
-"""Edge: plans as files, who made and who approved them, and the one rollout that uses each."""
+"""Edge: the approval of plans: plans as files, who made and approved them, and the one rollout that uses each."""
 
 from __future__ import annotations
 

@@ -10,15 +10,7 @@ from functools import partial
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from pipelines.fleet.members import Key, Read
-from pipelines.rollout.state import (
-    Cause,
-    DesiredState,
-    Event,
-    MemberState,
-    OperatorCommands,
-    Phase,
-    RolloutStage,
-)
+from pipelines.rollout.state import Cause, DesiredState, Event, MemberState, OperatorCommands, Phase, RolloutStage
 from pipelines.rollout.steps import (
     HELD,
     LONGEST,
@@ -102,7 +94,7 @@ async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], ro
     before: int | None = None
     while True:
         seen = await rolling.runner.see(_BakeLook, "watch the new members", watch, tries)
-        desired_state, approvals = seen.orders.desired_state, seen.orders.approvals
+        desired_state, approvals = seen.orders.desired_state, seen.orders.canary_approvals
         before = approvals if before is None else before
         for member, read in seen.reads.items():
             rows[member].add(read)

@@ -184,7 +184,7 @@ async def _stopped(work: GroupContext, stopped: StoppedError) -> MemberState:
 async def _brought_back(work: GroupContext, failure: str) -> MemberState:
     """The group goes back to what was pinned, by itself where the service has begun with that already."""
     if failure and not work.order.limits.auto_rollback:
-        return await work.end(Phase.FAILED, "auto_rollback is off: it was left as it is", failure)
+        return await _left(work, failure)
     group = work.group
     try:
         seen = (await _look(work, judged=False))[0]
@@ -200,6 +200,18 @@ async def _brought_back(work: GroupContext, failure: str) -> MemberState:
         return await work.end(Phase.OLD, f"it went back to {work.state.before}", failure)
     said = f"it did not come back: the service reports {seen.progress}: {seen.text}"
     return await work.end(Phase.FAILED, said, failure or said)
+
+
+async def _left(work: GroupContext, failure: str) -> MemberState:
+    """Leave the group as it is, and let the service stop there: it must not go on to a version that is refused."""
+    try:
+        seen, _ = await _look(work, judged=False)
+        if seen.progress is Progress.RUNNING:
+            await _cancelled(work)
+    except GoldsmithError as error:
+        said = f"auto_rollback is off, and the service could not be stopped: {error.message}"
+        return await work.end(Phase.FAILED, said, failure)
+    return await work.end(Phase.FAILED, "auto_rollback is off: it was left as it is", failure)
 
 
 async def _gone_back(work: GroupContext) -> MemberState:

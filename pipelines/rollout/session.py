@@ -83,7 +83,8 @@ class FleetSession:
     def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers, as of now or of an earlier moment."""
         now, known, unread = when or self.now(), dict[str, Provenance](), list[Judged]()
-        origins = self.look(load_waivers(self.context.settings.roots), now)
+        waivers = load_waivers(self.context.settings.roots)
+        origins = self.look(waivers, now)
         for member in members:
             try:
                 known[member.id] = origins.of(member)
@@ -94,7 +95,7 @@ class FleetSession:
             load_policy(self.context.settings.roots, self.fleet.policy),
             [member for member in members if member.id in known],
             known,
-            waivers=load_waivers(self.context.settings.roots),
+            waivers=waivers,
             now=now,
             own_registry=self.source,
         )
@@ -112,10 +113,11 @@ class FleetSession:
         """
         world = self.world()
         refuse_unmatched(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
-        if not world.members and world.groups:
-            return seal(nothing(self.fleet, world.target), world, self.context.actor, adopt, automated=automated)
-        judged = self._judged(world.members, judged)
-        made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated)
+        if world.members or not world.groups:
+            judged = self._judged(world.members, judged)
+            made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated)
+        else:
+            made = nothing(self.fleet, world.target)
         return seal(made, world, self.context.actor, adopt, automated=automated)
 
     def _judged(self, members: Sequence[Member], before: Sequence[Judged]) -> tuple[Judged, ...]:

@@ -149,10 +149,10 @@ class DesiredState(StrEnum):
 
 @dataclass(frozen=True)
 class OperatorCommands:
-    """What people have asked so far: where it stands, and how often they have approved."""
+    """What people have asked so far: where it stands, and how often they have approved a canary."""
 
     desired_state: DesiredState = DesiredState.GO
-    approvals: int = 0
+    canary_approvals: int = 0
 
 
 class Event(StrEnum):

@@ -262,6 +262,7 @@ FOUND = {
     1547: "a process without its lease saw the new one ill between two looks of its heir",
     8059: "the same, in a rollout that leaves no way back",
     4972: "the old one was good in one look after two bad ones, and ill again when the new one went",
+    590670938: "without auto_rollback the service went on to a replacement that had been revoked",
 }
 
 

@@ -49,11 +49,16 @@ def env(container: Json, defaults: Json) -> list[str]:
     return [entry for entry in container["Config"].get("Env") or [] if entry not in known]
 
 
+def labels_of(container: Json) -> dict[str, str]:
+    """All labels of a container."""
+    return container["Config"].get("Labels") or {}
+
+
 def own_labels(container: Json, defaults: Json) -> dict[str, str]:
     """The labels that were given beyond the image's, without those of earlier rollouts."""
     known = defaults.get("Labels") or {}
-    labels: dict[str, str] = container["Config"].get("Labels") or {}
-    return {key: value for key, value in labels.items() if known.get(key) != value and key not in OF_ONE_CONTAINER}
+    given = labels_of(container).items()
+    return {key: value for key, value in given if known.get(key) != value and key not in OF_ONE_CONTAINER}
 
 
 def command(container: Json, defaults: Json) -> Json:

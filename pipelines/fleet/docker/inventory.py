@@ -49,8 +49,8 @@ def find(api: Any, container: str) -> Json | None:
 MOMENT = 1.0  # seconds
 
 
-class Looks:
-    """Members that are replaced side by side are looked at in one call; what this process changes is seen at once."""
+class ContainerList:
+    """The new containers of all steps, listed in one call for a moment; what this process changes is seen at once."""
 
     def __init__(self, api: Any) -> None:
         self._api = api
@@ -120,7 +120,7 @@ class ContainerInventory:
 
     def _is_member(self, container: Json) -> bool:
         """Whether it carries the fleet's labels, is no rollout's work in progress, and runs or should run."""
-        labels, name = _labels(container), container_spec.name(container)
+        labels, name = container_spec.labels_of(container), container_spec.name(container)
         rollout = labels.get(ROLLOUT)
         preparing = rollout is not None and name.endswith(f".{rollout}")
         if preparing or any(labels.get(key) != value for key, value in self._fleet.selector.items()):
@@ -137,13 +137,13 @@ class ContainerInventory:
         if found is None:
             return False
         policy = found["HostConfig"]["RestartPolicy"]["Name"]
-        if policy in ("always", "unless-stopped") or ROLLOUT in _labels(found):
+        if policy in ("always", "unless-stopped") or ROLLOUT in container_spec.labels_of(found):
             return True
         failed = found["State"].get("ExitCode") != 0
         return failed and (policy == "on-failure" or container_spec.name(found) in self._recorded())
 
     def _member(self, container: Json, everything: list[Json]) -> Member:
-        named, labels = container_spec.name(container), _labels(container)
+        named, labels = container_spec.name(container), container_spec.labels_of(container)
         until, wrong = protection(self._fleet.limits.do_not_disrupt, labels)
         image, unknown = self._image(container)
         return Member(
@@ -184,10 +184,6 @@ def _at_present(inspected: Json, listed: Json) -> Json:
     state = {"Status": listed["State"], "Health": check.group(1) if check else "healthy"}
     networks = {**inspected["NetworkSettings"], **listed["NetworkSettings"]}
     return {**inspected, "Name": own, "State": state, "NetworkSettings": networks}
-
-
-def _labels(container: Json) -> dict[str, str]:
-    return container["Config"].get("Labels") or {}
 
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from pipelines.fleet.docker.images import Configuration, Images, Login
 from pipelines.fleet.docker.inventory import (
     AT_ONCE,
     ContainerInventory,
-    Looks,
+    ContainerList,
     as_inspected,
     find,
     inside,
@@ -58,8 +58,8 @@ class DockerFleet:
             self.account = str(self.api.info()["Name"])
         self._images = Images(self.api, configuration, login)
         self._inventory = ContainerInventory(self.api, fleet, self.account, self._images, recorded)
-        self._looks = Looks(self.api)
-        self._apart = Apart(self.api, self._images)
+        self._list = ContainerList(self.api)
+        self._copies = KeptCopies(self.api, self._images)
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +92,7 @@ class DockerFleet:
             self._discard_ours(key)
             image = self._images.here(target.reference) or {}
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
-            labels |= container_spec.compose_image_label(old["Config"].get("Labels") or {}, image.get("Id", ""))
+            labels |= container_spec.compose_image_label(container_spec.labels_of(old), image.get("Id", ""))
             body = container_spec.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
             try:
                 make(self.api, body, key.new_name, container_spec.endpoints(old, full=key.method is Method.IN_PLACE))
@@ -122,7 +122,7 @@ class DockerFleet:
     def read(self, key: Key) -> Read:
         """One look at the new container's health."""
         with outside("reading the health", self.engine):
-            new = self._looks.new(key)
+            new = self._list.new(key)
             if new and (new["State"] != "running" or self.fleet.health.kind == "docker"):
                 return self._read(find(self.api, new["Id"]))
             return self._read(as_inspected(new) if new else None)
@@ -130,7 +130,7 @@ class DockerFleet:
     def read_old(self, key: Key) -> Read:
         """One look at the old container's health."""
         with outside("reading the health", self.engine):
-            return self._read(self._apart.old(key))
+            return self._read(self._copies.old(key))
 
     def _read(self, container: Json | None) -> Read:
         return probe(self.api, self.fleet.health, container) if container else Read(False, "the container is gone")
@@ -154,7 +154,7 @@ class DockerFleet:
         It has `drain`, or the stop timeout of its own where that is longer.
         """
         with outside(f"stopping {key.name}", self.engine), self._changed():
-            old = self._apart.old(key)
+            old = self._copies.old(key)
             if old is None:
                 return
             before_drain(self.api, self.fleet.limits, old)
@@ -173,7 +173,7 @@ class DockerFleet:
         with outside(f"renaming {key.new_name} to {key.name}", self.engine), self._changed():
             new = self._made(key)
             if container_spec.COMPOSE_PROJECT in new["Labels"]:
-                self._apart.leave(key)
+                self._copies.keep(key)
             else:
                 self._rename(key.old, key.old_name)
             if self.fleet.limits.after_drain:
@@ -195,7 +195,7 @@ class DockerFleet:
     def remove_old(self, key: Key) -> None:
         """Remove the old container. Its volumes stay: the new one has them."""
         with outside(f"removing {key.old_name}", self.engine):
-            if not self._remove(key.old) and (old := self._apart.old(key)):
+            if not self._remove(key.old) and (old := self._copies.old(key)):
                 self._remove(old["Id"])
 
     def _remove(self, container: str, **options: bool) -> bool:
@@ -214,7 +214,7 @@ class DockerFleet:
                 if key.method is Method.IN_PLACE:
                     self.api.stop(new["Id"], timeout=1)
             if is_copy(old):
-                old = self._apart.rejoin(old, key)
+                old = self._copies.rejoin(old, key)
             if new:
                 self._set_restart_policy(old, new["HostConfig"]["RestartPolicy"])
             self._rename(old["Id"], key.name)
@@ -231,7 +231,7 @@ class DockerFleet:
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image."""
         with outside("comparing", self.engine):
-            old, new = self._apart.old(key), self._new(key)
+            old, new = self._copies.old(key), self._new(key)
             if old is None or new is None:
                 return ()
             return container_spec.differences(old, self._images.of(old), new, self._images.of(new), key.name)
@@ -239,33 +239,33 @@ class DockerFleet:
     def log(self, key: Key) -> str:
         """The last lines that the new container printed."""
         with outside("reading the log", self.engine):
-            new = self._looks.new(key)
+            new = self._list.new(key)
             return str(self.api.logs(new["Id"], tail=LOG_LINES), "utf-8", "replace") if new else ""
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
         """Containers are changed in here: the next look asks the engine again."""
-        self._looks.forget()
+        self._list.forget()
         try:
             yield
         finally:
-            self._looks.forget()
+            self._list.forget()
 
     def _need(self, key: Key) -> Json:
         """The old container."""
-        found = self._apart.old(key)
+        found = self._copies.old(key)
         if found is None:
             raise GoneError(f"the container {key.name} ({key.old[:12]}) is gone from {self.engine}")
         return found
 
     def _new(self, key: Key) -> Json | None:
         """The new container, if there is one."""
-        new = self._looks.new(key)
+        new = self._list.new(key)
         return find(self.api, new["Id"]) if new else None
 
     def _made(self, key: Key) -> Json:
         """The new container as the engine lists it. One that is gone is no GoneError: the old one has to serve."""
-        new = self._looks.new(key)
+        new = self._list.new(key)
         if new is None:
             raise self._new_is_gone(key)
         return new
@@ -307,8 +307,8 @@ def connect(api: Any, container: str, network: str, endpoint: Json) -> None:
     )
 
 
-class Apart:
-    """Old containers of compose projects while they are kept.
+class KeptCopies:
+    """Copies of old containers of compose projects, while these are kept.
 
     A container's labels cannot be changed, and compose counts a stopped one with the project's labels as an instance
     of the service, so that it would remove one of the two. So a copy without those labels is kept in the old one's
@@ -331,7 +331,7 @@ class Apart:
         found = [one for entry in listed if entry["Id"] != key.old and (one := find(self._api, entry["Id"]))]
         return sorted(found, key=lambda one: not is_copy(one))
 
-    def leave(self, key: Key) -> None:
+    def keep(self, key: Key) -> None:
         """Keep a copy of the old container in its place; an interrupted try begins again."""
         kept = self._kept(key)
         original = find(self._api, key.old) or next((one for one in kept if not is_copy(one)), None)
@@ -339,7 +339,9 @@ class Apart:
             return
         for unfinished in filter(is_copy, kept):
             self._api.remove_container(unfinished["Id"], force=True)
-        labels = container_spec.leave_project({**_labels(original), KEPT: key.rollout, MEMBER: key.member})
+        labels = container_spec.leave_project(
+            {**container_spec.labels_of(original), KEPT: key.rollout, MEMBER: key.member}
+        )
         self._again(original, key.old_name, labels, container_spec.endpoints(original, full=True))
         self._api.remove_container(original["Id"], force=True)
 
@@ -350,7 +352,7 @@ class Apart:
         joins = container_spec.endpoints({**copy, "Name": f"/{key.name}"}, full=True)
         for endpoint in joins.values():
             endpoint["Aliases"] = [alias for alias in endpoint.get("Aliases") or [] if alias != key.old_name] or None
-        self._again(copy, key.name, container_spec.rejoin_project(_labels(copy)), joins)
+        self._again(copy, key.name, container_spec.rejoin_project(container_spec.labels_of(copy)), joins)
         self._api.remove_container(copy["Id"], force=True)
         return dict(self._api.inspect_container(key.name))
 
@@ -365,12 +367,8 @@ class Apart:
 
 
 def is_copy(container: Json) -> bool:
-    """Whether it is a copy that stands apart from its project."""
-    return KEPT_LABELS in _labels(container)
-
-
-def _labels(container: Json) -> dict[str, str]:
-    return container["Config"].get("Labels") or {}
+    """Whether it is a copy without the labels of its project."""
+    return KEPT_LABELS in container_spec.labels_of(container)
 
 
 LOOKS = 5

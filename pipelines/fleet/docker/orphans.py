@@ -29,10 +29,8 @@ class DockerOrphanSource:
         with outside("listing containers", self.engine):
             listed = [self._inspected(one["Id"]) for one in self.api.containers(all=True)]
         everything = [one for one in listed if one]
-        took_over = {
-            container_spec.name(one): (one["Config"].get("Labels") or {}).get(ROLLOUT, "") for one in everything
-        }
-        found = (self._leaving(one, took_over) for one in everything)
+        took_over = {container_spec.name(one): container_spec.labels_of(one).get(ROLLOUT, "") for one in everything}
+        found = (self._orphan(one, took_over) for one in everything)
         return tuple(one for one in found if one)
 
     def _inspected(self, container: str) -> dict[str, Any] | None:
@@ -42,8 +40,8 @@ class DockerOrphanSource:
         except docker.errors.NotFound:
             return None
 
-    def _leaving(self, container: dict[str, Any], took_over: dict[str, str]) -> Orphan | None:
-        labels, name = container["Config"].get("Labels") or {}, container_spec.name(container)
+    def _orphan(self, container: dict[str, Any], took_over: dict[str, str]) -> Orphan | None:
+        labels, name = container_spec.labels_of(container), container_spec.name(container)
         rollout = labels.get(ROLLOUT, "")
         member, old, kept_for = name.rpartition(OLD)
         if old and kept_for in (took_over.get(member), labels.get(KEPT)):

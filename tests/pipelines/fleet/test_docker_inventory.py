@@ -13,7 +13,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from images.registry.client import NotFoundError
 from pipelines.fleet.docker import inventory
 from pipelines.fleet.docker.images import Images, registered
-from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, Looks, inside
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
 from tests.support.fleets import fleet as fleet_with
@@ -271,7 +271,7 @@ def test_all_who_look_at_the_same_moment_share_one_list(api: Engine, monkeypatch
         labels = {"dev.goldsmith.rollout": "r1", "dev.goldsmith.member": key.member}
         api.run(key.new_name, labels=labels)
     time[0] = 100.0
-    look = Looks(api)
+    look = ContainerList(api)
     assert [(look.new(key) or {})["Id"] for key in keys] == [f"id-{key.new_name}" for key in keys]
     assert api.calls["list"] == 1
     look.forget()

@@ -117,8 +117,8 @@ def test_whoever_waits_sees_each_stage(journal: LedgerJournal, capsys: pytest.Ca
         ("pause", OperatorCommands(DesiredState.PAUSE)),
         ("pause resume", OperatorCommands()),
         ("pause resume pause", OperatorCommands(DesiredState.PAUSE)),
-        ("approve approve", OperatorCommands(approvals=2)),
-        ("pause abort resume rollback approve", OperatorCommands(DesiredState.ABORT, approvals=1)),
+        ("approve approve", OperatorCommands(canary_approvals=2)),
+        ("pause abort resume rollback approve", OperatorCommands(DesiredState.ABORT, canary_approvals=1)),
         ("rollback pause abort", OperatorCommands(DesiredState.ROLLBACK)),
     ],
 )

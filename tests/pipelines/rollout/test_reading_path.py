@@ -121,9 +121,15 @@ def ours(frames: Iterable[FrameType]) -> Iterator[str]:
                 yield name
 
 
-@pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The files on the stack between the task and the creation of a container."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return list(dict.fromkeys(ours(frames_of_a_start(tmp_path_factory.mktemp("start"), monkeypatch))))
+
+
+def frames_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[FrameType]:
+    """The frames of `roll.start` where it creates a container, outermost first."""
     (tmp_path / "content/pipelines/fleets").mkdir(parents=True)
     (tmp_path / "content/pipelines/fleets/web.toml").write_text(FLEET)
     content = f'["{tmp_path}/content"]'
@@ -156,7 +162,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     frames = [*reversed(engine.command)]
     for name in (ROLLOUT, MEMBER):
         frames += [frame for frame, _ in walk_tb(raised[name])]
-    return list(dict.fromkeys(ours(frames)))
+    return frames
 
 
 def listed(heading: str) -> list[str]:

@@ -181,6 +181,15 @@ def test_without_auto_rollback_a_group_that_fails_is_reported_as_it_is() -> None
     assert play.service.asked == ["begin r1 one"]
 
 
+def test_without_auto_rollback_the_service_stops_where_an_alarm_finds_it() -> None:
+    """It would go on by itself, to a version that must not run."""
+    play = Play(auto_rollback=False, alarms=["http://alarm.example"])
+    play.memory.at(100, lambda: play.judge.firing.append("http://alarm.example"))
+    assert phases(play.play()) == [Phase.FAILED, Phase.PLANNED]
+    assert play.service.asked == ["begin r1 one", "cancel r1 one"]
+    assert 0 < play.service.runs("one").count(NEW) < 10
+
+
 def test_a_pause_cancels_and_a_resume_begins_anew() -> None:
     """The service has no pause: what it has done by then is kept, and a new rolling skips it."""
     play = Play()

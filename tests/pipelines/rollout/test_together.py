@@ -25,7 +25,7 @@ def test_members_that_bake_are_looked_at_side_by_side() -> None:
         return Read(good=False, text=key.name)
 
     names = [f"web-{number}" for number in range(AT_ONCE)]
-    said = SimpleNamespace(orders=lambda _rollout: SimpleNamespace(desired_state="go", approvals=0))
+    said = SimpleNamespace(orders=lambda _rollout: SimpleNamespace(desired_state="go", canary_approvals=0))
     world = SimpleNamespace(fleet=SimpleNamespace(read=read), journal=said, together=together)
     rolling: Any = SimpleNamespace(world=world, order=SimpleNamespace(rollout="r1"))
     keys = {name: Key("r1", name, name, "old", Method.SURGE) for name in names}
