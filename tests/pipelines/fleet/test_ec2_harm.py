@@ -314,8 +314,8 @@ def test_registrations_by_address_go_with_the_member(at: Shop) -> None:
     assert len(serving(at, group)) == 2
     port.retire(key, DRAIN)
     at.aws.advance(400)
-    new, _ = port.place(key).launched(key.rollout, key.member)
-    assert serving(at, group) == {new["PrivateIpAddress"]: "healthy"}
+    new, _ = port.place(key).launched(key)
+    assert serving(at, group) == {new.instance["PrivateIpAddress"]: "healthy"}
     assert port.read(key).good
     assert port.differences(key) == ()
     taken_back(port, key)
