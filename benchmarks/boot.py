@@ -9,7 +9,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from measure import Reading, Report, alternate, timed
+from measure import Reading, Report, alternate, end, require, timed
 
 GATE = "release, second boot too"
 LEVELS = {"quick": ("quick", False), "release": ("release", False), "full": ("full", False), GATE: ("release", True)}
@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--disk", type=Path, help="the raw disk to boot (default: the newest of this state)")
     parser.add_argument("--once", nargs=2, metavar=("LEVEL", "TWICE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    tools = ["qemu-system-x86_64", "qemu-img", "sfdisk", "/usr/share/OVMF/OVMF_CODE_4M.fd"]
+    require(*tools, *([str(given.disk.absolute())] if given.disk else []))
     disk = given.disk or newest()
     if given.once:
         return one(disk, given.once[0], twice=given.once[1] == "True")
@@ -35,10 +37,13 @@ def main() -> int:
 
 def newest() -> Path:
     """The disk that was built last on this state. Ends the benchmark without one."""
+    from hardening.foundation.errors import OutsideError
     from hardening.foundation.settings import load_settings
 
     disks = sorted((load_settings().state_dir / "disks").glob("*.raw"), key=lambda disk: disk.stat().st_mtime)
-    return disks[-1] if disks else sys.exit("no disk is built: ./goldsmith image.build debian-server, or --disk FILE")
+    if not disks:
+        raise OutsideError("no disk is built", hint="./goldsmith image.build debian-server, or --disk FILE")
+    return disks[-1]
 
 
 def reading(disk: Path, level: str, twice: bool) -> Reading:
@@ -64,4 +69,4 @@ def one(disk: Path, level: str, *, twice: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)
