@@ -424,44 +424,41 @@ def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) 
     show_history(fleet, rollout, as_json=json)
 
 
-@command(FLEET | REASON, "fleet")
-def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
-    """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
+def _tell(fleet: str, what: str, reason: str) -> None:
+    """Tell the fleet's rollout that is under way to pause, resume, approve or abort."""
     from pipelines.cli.rollout_watch import command
     from pipelines.rollout.ledger_journal import Command
 
-    command(fleet, Command.PAUSE, reason)
+    command(fleet, Command(what), reason)
+
+
+@command(FLEET | REASON, "fleet")
+def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
+    """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
+    _tell(fleet, "pause", reason)
 
 
 @command(FLEET | REASON, "fleet")
 def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
     """Let a paused rollout go on."""
-    from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.ledger_journal import Command
-
-    command(fleet, Command.RESUME, reason)
+    _tell(fleet, "resume", reason)
 
 
 @command(FLEET | {"plan": "approve the plan in this file, which somebody else made"} | REASON, "fleet")
 def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> None:
     """End the bake now, and promote its wave; with --plan, approve a plan that is not begun yet."""
+    if not plan:
+        _tell(fleet, "approve", reason)
+        return
     from pipelines.cli.rollout import approve
-    from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.ledger_journal import Command
 
-    if plan:
-        approve(fleet, plan, reason)
-    else:
-        command(fleet, Command.APPROVE, reason)
+    approve(fleet, plan, reason)
 
 
 @command(FLEET | REASON, "fleet")
 def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
     """End the rollout: the wave under way is put back, what was promoted stays."""
-    from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.ledger_journal import Command
-
-    command(fleet, Command.ABORT, reason)
+    _tell(fleet, "abort", reason)
 
 
 @command(FLEET | REASON | APPLY, "fleet")
@@ -519,7 +516,7 @@ def report(c: Context, json: bool = False) -> None:
 @command({"keep": "leave what it made running, to look at"} | JSON)
 def demo(c: Context, keep: bool = False, json: bool = False) -> int:
     """The whole loop on this machine: build, publish, run, find out of policy, replace without a lost request."""
-    from pipelines.demo import demo
+    from pipelines.demo.flow import demo
 
     return demo(keep=keep, as_json=json)
 

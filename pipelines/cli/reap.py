@@ -7,14 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from hardening.foundation.errors import GoldsmithError
-from images.aws.tagged_resources import reap as reap_aws
 from images.context import Context
 from images.ledger import Ledger
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.docker.orphans import DockerOrphanSource
-from pipelines.fleet.ec2.inventory import regions_of
-from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.orphans import OrphanSource, OwnerStatus, Reaping, decide
 from pipelines.wiring import clock, fleet_host, image_context
@@ -34,6 +30,8 @@ class ReapLine(Line):
 
 def reap_images(*, apply: bool) -> list[ReapLine]:
     """What killed runs left at AWS, and what becomes of it."""
+    from images.aws.tagged_resources import reap as reap_aws
+
     found = reap_aws(image_context(looks=not apply).cloud, apply=apply)
     return [
         ReapLine(
@@ -53,9 +51,14 @@ def orphan_sources(context: Context, engine: Callable[[], str]) -> tuple[OrphanS
     fleets = load_fleets(context.settings.roots).values()
     found: list[OrphanSource] = []
     if any(one.kind is FleetKind.DOCKER for one in fleets):
+        from pipelines.fleet.docker.orphans import DockerOrphanSource
+
         found.append(DockerOrphanSource(engine()))
     machines = [one for one in fleets if one.kind is FleetKind.EC2]
     if machines:
+        from pipelines.fleet.ec2.inventory import regions_of
+        from pipelines.fleet.ec2.orphans import Ec2OrphanSource
+
         where = dict.fromkeys(place for fleet in machines for place in regions_of(fleet, context.cloud))
         found.append(Ec2OrphanSource(context.cloud.clients, where, context.ledger))
     return tuple(found)
