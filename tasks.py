@@ -104,11 +104,11 @@ def image_build(
 ) -> int:
     """Build and verify what changed, and whatever it stands on; machines are booted, scanned and judged too."""
     from pipelines.cli.image import build_images
-    from pipelines.cli.image_output import BUILD_COLUMNS, finish, show
+    from pipelines.cli.image_output import BUILD_COLUMNS, show_outcomes
 
-    lines, errors = build_images(name, no_cache=no_cache, refresh=refresh, policy=policy)
-    show(lines, BUILD_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(
+        build_images(name, no_cache=no_cache, refresh=refresh, policy=policy), BUILD_COLUMNS, as_json=json
+    )
 
 
 @command(NAME | JSON, "name")
@@ -172,22 +172,18 @@ def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> in
 def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
     from pipelines.cli.image import PUBLISH_COLUMNS, publish_images
-    from pipelines.cli.image_output import finish, show
+    from pipelines.cli.image_output import show_outcomes
 
-    lines, errors = publish_images(name, policy)
-    show(lines, PUBLISH_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(publish_images(name, policy), PUBLISH_COLUMNS, as_json=json)
 
 
 @command(NAME | {"policy": "the policy that judged it, where that is not the definition's own"} | JSON, "name")
 def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Move `stable` to what `candidate` points to."""
     from pipelines.cli.image import CHANNEL_COLUMNS, promote_images
-    from pipelines.cli.image_output import finish, show
+    from pipelines.cli.image_output import show_outcomes
 
-    changes, errors = promote_images(name, policy)
-    show(changes, CHANNEL_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(promote_images(name, policy), CHANNEL_COLUMNS, as_json=json)
 
 
 @command({"name": "a definition's name", "reason": "why, where that release is expired or revoked"} | JSON, "name")
@@ -256,11 +252,9 @@ def image_lock(c: Context, name: str, json: bool = False) -> None:
 def image_rebuild(c: Context, json: bool = False) -> int:
     """Fill the ledger again from the registry, which is the truth about what was published."""
     from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
-    from pipelines.cli.image_output import finish, show
+    from pipelines.cli.image_output import show_outcomes
 
-    lines, errors = rebuild_ledger()
-    show(lines, RELEASE_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(rebuild_ledger(), RELEASE_COLUMNS, as_json=json)
 
 
 # --- controls and policies ------------------------------------------------------------------------------------------

@@ -14,22 +14,6 @@ if TYPE_CHECKING:
     from hardening.foundation.settings import Judging
     from hardening.policy import Policy
 
-__all__ = [
-    "LoadedControl",
-    "load_cases",
-    "load_control",
-    "load_controls",
-    "load_policies",
-    "load_policy",
-    "load_profile",
-    "load_profiles",
-    "load_waivers",
-    "require_known",
-    "require_may_publish",
-    "subjects_of",
-    "within_root",
-]
-
 
 def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
     """Every control of the content roots, by id, sorted.

@@ -8,10 +8,10 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 
-from hardening.catalog import LoadedControl, load_controls, load_policies, load_profile, load_waivers
+from hardening.catalog import load_controls, load_policies, load_profile, load_waivers
 from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.hashing import canonical
-from hardening.model import Enforcement, Waiver
+from hardening.model import Enforcement, LoadedControl, Waiver
 from hardening.policy import Policy
 from hardening.render import Overlay, render
 from hardening.waivers import about_check, waived_by

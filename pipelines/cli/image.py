@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from hardening.catalog import load_policy, load_waivers
@@ -33,7 +33,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import lacking_for_machines
 from pipelines.wiring import image_context
 
-Errors = list[GoldsmithError | None]
+Errors = Sequence[GoldsmithError | None]
 
 
 class PlanLine(Line):
@@ -45,6 +45,10 @@ class PlanLine(Line):
     why: tuple[str, ...]
     changes: tuple[Change, ...]
     input_digest: str
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d}" if moment else ""
 
 
 def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str, ...]:
@@ -88,7 +92,7 @@ class PublishLine(Line):
     @property
     def expires(self) -> str:
         """The day on which it expires."""
-        return f"{self.expires_at:%Y-%m-%d}" if self.expires_at else ""
+        return _day(self.expires_at)
 
     @property
     def because(self) -> str:
@@ -174,7 +178,7 @@ RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", 
 PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
 
 
-def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], list[GoldsmithError | None]]:
+def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], Errors]:
     """Build, judge and publish; one line for each image, and what went wrong."""
     context = image_context(policy=policy)
     outcomes = release_all(context, publishable(context, pattern))
@@ -226,13 +230,7 @@ def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
         print_json(to_json(scan))
         return 0 if scan.allowed else 3
     rows = [
-        [
-            r.scanner,
-            r.outcome,
-            str(r.evaluated),
-            f"{r.data_date:%Y-%m-%d}" if r.data_date else "",
-            _measure(r) + (r.reason or r.data_source),
-        ]
+        [r.scanner, r.outcome, str(r.evaluated), _day(r.data_date), _measure(r) + (r.reason or r.data_source)]
         for r in scan.reports
     ]
     print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)

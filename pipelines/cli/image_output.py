@@ -137,6 +137,15 @@ def short(text: str) -> str:
     return text[7:19] if text.startswith("sha256:") else text
 
 
+def show_outcomes(
+    outcomes: tuple[Sequence[Any], Iterable[GoldsmithError | None]], columns: dict[str, str], *, as_json: bool
+) -> int:
+    """Print lines as `show`, and what went wrong; the exit code of `finish`."""
+    lines, errors = outcomes
+    show(lines, columns, as_json=as_json)
+    return finish(errors)
+
+
 def ended_by(error: GoldsmithError) -> str:
     """How a line names what `error` ended."""
     return "refused" if isinstance(error, RefusedError) else "failed"
