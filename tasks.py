@@ -108,11 +108,11 @@ def image_build(
 ) -> int:
     """Build and verify what changed, and whatever it stands on; machines are booted, scanned and judged too."""
     from pipelines.cli.image import build_images
-    from pipelines.cli.image_output import BUILD_COLUMNS, finish, show
+    from pipelines.cli.image_output import BUILD_COLUMNS, show_outcomes
 
-    lines, errors = build_images(name, no_cache=no_cache, refresh=refresh, policy=policy)
-    show(lines, BUILD_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(
+        build_images(name, no_cache=no_cache, refresh=refresh, policy=policy), BUILD_COLUMNS, as_json=json
+    )
 
 
 @command(NAME | JSON, "name")
@@ -176,22 +176,18 @@ def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> in
 def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
     from pipelines.cli.image import PUBLISH_COLUMNS, publish_images
-    from pipelines.cli.image_output import finish, show
+    from pipelines.cli.image_output import show_outcomes
 
-    lines, errors = publish_images(name, policy)
-    show(lines, PUBLISH_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(publish_images(name, policy), PUBLISH_COLUMNS, as_json=json)
 
 
 @command(NAME | {"policy": "the policy that judged it, where that is not the definition's own"} | JSON, "name")
 def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> int:
     """Move `stable` to what `candidate` points to."""
     from pipelines.cli.image import CHANNEL_COLUMNS, promote_images
-    from pipelines.cli.image_output import finish, show
+    from pipelines.cli.image_output import show_outcomes
 
-    changes, errors = promote_images(name, policy)
-    show(changes, CHANNEL_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(promote_images(name, policy), CHANNEL_COLUMNS, as_json=json)
 
 
 @command({"name": "a definition's name", "reason": "why, where that release is expired or revoked"} | JSON, "name")
@@ -260,11 +256,9 @@ def image_lock(c: Context, name: str, json: bool = False) -> None:
 def image_rebuild(c: Context, json: bool = False) -> int:
     """Fill the ledger again from the registry, which is the truth about what was published."""
     from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
-    from pipelines.cli.image_output import finish, show
+    from pipelines.cli.image_output import show_outcomes
 
-    lines, errors = rebuild_ledger()
-    show(lines, RELEASE_COLUMNS, as_json=json)
-    return finish(errors)
+    return show_outcomes(rebuild_ledger(), RELEASE_COLUMNS, as_json=json)
 
 
 # --- controls and policies ------------------------------------------------------------------------------------------
@@ -428,44 +422,41 @@ def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) 
     show_history(fleet, rollout, as_json=json)
 
 
-@command(FLEET | REASON, "fleet")
-def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
-    """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
+def _tell(fleet: str, what: str, reason: str) -> None:
+    """Tell the fleet's rollout that is under way to pause, resume, approve or abort."""
     from pipelines.cli.rollout_watch import command
     from pipelines.rollout.state import Command
 
-    command(fleet, Command.PAUSE, reason)
+    command(fleet, Command(what), reason)
+
+
+@command(FLEET | REASON, "fleet")
+def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
+    """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
+    _tell(fleet, "pause", reason)
 
 
 @command(FLEET | REASON, "fleet")
 def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
     """Let a paused rollout go on."""
-    from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.state import Command
-
-    command(fleet, Command.RESUME, reason)
+    _tell(fleet, "resume", reason)
 
 
 @command(FLEET | {"plan": "approve the plan in this file, which somebody else made"} | REASON, "fleet")
 def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> None:
     """End the bake now, and promote its wave; with --plan, approve a plan that is not begun yet."""
+    if not plan:
+        _tell(fleet, "approve", reason)
+        return
     from pipelines.cli.rollout import approve
-    from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.state import Command
 
-    if plan:
-        approve(fleet, plan, reason)
-    else:
-        command(fleet, Command.APPROVE, reason)
+    approve(fleet, plan, reason)
 
 
 @command(FLEET | REASON, "fleet")
 def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
     """End the rollout: the wave under way is put back, what was promoted stays."""
-    from pipelines.cli.rollout_watch import command
-    from pipelines.rollout.state import Command
-
-    command(fleet, Command.ABORT, reason)
+    _tell(fleet, "abort", reason)
 
 
 @command(FLEET | REASON | APPLY, "fleet")
@@ -523,7 +514,7 @@ def report(c: Context, json: bool = False) -> None:
 @command({"keep": "leave what it made running, to look at"} | JSON)
 def demo(c: Context, keep: bool = False, json: bool = False) -> int:
     """The whole loop on this machine: build, publish, run, find out of policy, replace without a lost request."""
-    from pipelines.demo import demo
+    from pipelines.demo.flow import demo
 
     return demo(keep=keep, as_json=json)
 

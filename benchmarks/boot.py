@@ -9,7 +9,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from measure import Reading, Report, alternate, timed
+from measure import Reading, Report, alternate, end, require, timed
 
 GATE = "release, second boot too"
 LEVELS = {"quick": ("quick", False), "release": ("release", False), "full": ("full", False), GATE: ("release", True)}
@@ -22,7 +22,8 @@ def main() -> int:
     parser.add_argument("--disk", type=Path, help="the raw disk to boot (default: the newest of this state)")
     parser.add_argument("--once", nargs=2, metavar=("LEVEL", "TWICE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    disk = given.disk or newest()
+    require("qemu-system-x86_64", "qemu-img", "sfdisk", "/usr/share/OVMF/OVMF_CODE_4M.fd")
+    disk = disk_of(given.disk)
     if given.once:
         return one(disk, given.once[0], twice=given.once[1] == "True")
     runs = {name: partial(reading, disk, level, twice) for name, (level, twice) in LEVELS.items()}
@@ -33,12 +34,21 @@ def main() -> int:
     return int(report.failed)
 
 
-def newest() -> Path:
-    """The disk that was built last on this state. Ends the benchmark without one."""
+def disk_of(given: Path | None) -> Path:
+    """The disk that is given, else the one that was built last on this state. Raises OutsideError without one."""
+    from hardening.foundation.errors import OutsideError
     from hardening.foundation.settings import load_settings
 
-    disks = sorted((load_settings().state_dir / "disks").glob("*.raw"), key=lambda disk: disk.stat().st_mtime)
-    return disks[-1] if disks else sys.exit("no disk is built: ./goldsmith image.build debian-server, or --disk FILE")
+    if given and not given.is_file():
+        raise OutsideError(f"no such disk: {given}")
+    disks = (
+        [given]
+        if given
+        else sorted((load_settings().state_dir / "disks").glob("*.raw"), key=lambda disk: disk.stat().st_mtime)
+    )
+    if not disks:
+        raise OutsideError("no disk is built", hint="./goldsmith image.build debian-server, or --disk FILE")
+    return disks[-1]
 
 
 def reading(disk: Path, level: str, twice: bool) -> Reading:
@@ -64,4 +74,4 @@ def one(disk: Path, level: str, *, twice: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import INV, Reading, Report, alternate, rounds, settings_for, timed
+from measure import INV, Reading, Report, alternate, end, require, rounds, settings_for, timed
 
 COLD, CACHED = "goldsmith, empty caches", "goldsmith, packages cached"
 MMDEBSTRAP, DEBOOTSTRAP = "mmdebstrap, to a directory", "debootstrap, to a directory"
@@ -18,6 +18,7 @@ BUILD = (*INV, "image.build", "debian-base", "--no-cache")
 def main() -> int:
     """Measure, print, and say by the exit code whether the claims hold."""
     times = rounds(3, __doc__ or "")
+    require("mmdebstrap", "debootstrap", root=True)
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder:
         bench = Bench(Path(folder))
         found = alternate(
@@ -88,4 +89,4 @@ class Bench:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

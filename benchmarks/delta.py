@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import ROOT, Report
+from measure import ROOT, Report, end, require
 
+from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import load_settings
 from images.machine import initrd, kernel, trees
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--older", default="3.5.1-1", help="the older openssl (default %(default)s)")
     parser.add_argument("--work", type=Path, help="keep the trees here, and use those that are there already")
     given = parser.parse_args()
+    require("mmdebstrap", "ukify", "systemd-repart", "mkfs.ext4", "mkfs.vfat", "mcopy", root=True)
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder:
         work = given.work or Path(folder)
         old = tree_of(work / f"with-{given.older}", OLDER, given.older)
@@ -117,8 +119,11 @@ def downgrade(openssl: str, folder: Path) -> Iterator[str]:
     mirror = re.findall(r"(?m)^URIs: (\S+)", (folder / "debian.sources").read_text())[0].rstrip("/")
     for package in PACKAGES:
         name = f"{package}_{openssl}_amd64.deb"
-        with urllib.request.urlopen(f"{mirror}/pool/main/o/openssl/{name}") as answer:
-            (folder / name).write_bytes(answer.read())
+        try:
+            with urllib.request.urlopen(f"{mirror}/pool/main/o/openssl/{name}") as answer:
+                (folder / name).write_bytes(answer.read())
+        except OSError as error:
+            raise OutsideError(f"{mirror} has no {name}: {error}", hint="--older names another version") from None
         yield f'cp "{folder / name}" "$1/tmp/"'
     yield 'chroot "$1" sh -c "dpkg -i /tmp/*.deb && rm /tmp/*.deb && update-initramfs -u -k all"'
 
@@ -201,4 +206,4 @@ def floor_bytes(old: Path, new: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from measure import ROOT, Reading, Report, alternate, rounds
+from measure import ROOT, Reading, Report, alternate, end, require, rounds
 
 STEPS = 200
 NUMBERS = count()
@@ -23,6 +22,7 @@ def main() -> int:
     from tests.support.postgres import running
 
     times = rounds(5, __doc__ or "")
+    require("/usr/lib/postgresql/*/bin/postgres")
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder, running() as server:
         urls = {
             "SQLite": lambda: f"sqlite:///{folder}/{next(NUMBERS)}.sqlite",
@@ -88,4 +88,4 @@ def bare(new: Callable[[], str]) -> Reading:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from measure import INV, ROOT, Reading, Report, alternate, rounds, timed
+from measure import INV, ROOT, Reading, Report, alternate, end, require, rounds, timed
 
 COLD, MKOSI = "goldsmith, packages to disk", "mkosi, packages to disk"
 CHANGED, INCREMENTAL = "goldsmith, a changed control", "mkosi --incremental, a changed file"
@@ -54,6 +54,7 @@ Packages=
 def main() -> int:
     """Measure, print, and say by the exit code whether the claims hold."""
     times = rounds(5, __doc__ or "")
+    require("mkosi", "mmdebstrap", "ukify", "systemd-repart", "qemu-system-x86_64", root=True)
     with tempfile.TemporaryDirectory(prefix="goldsmith-bench-") as folder:
         bench = Bench(Path(folder))
         bench.warm()
@@ -177,4 +178,4 @@ class Bench:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -81,6 +82,10 @@ class Report:
         """The same for CPU time."""
         return median(one.cpu / two.cpu for one, two in zip(self.readings[name], self.readings[other], strict=True))
 
+    def cpu_seconds(self, name: str) -> float:
+        """The median of `name`'s CPU times."""
+        return median(reading.cpu for reading in self.readings[name])
+
     def seconds(self, name: str) -> float:
         """The median of `name`'s wall times."""
         return median(reading.wall for reading in self.readings[name])
@@ -97,6 +102,31 @@ def rounds(default: int, what: str) -> int:
     parser = argparse.ArgumentParser(description=what)
     parser.add_argument("--rounds", type=int, default=default, help=f"readings of each (default {default})")
     return int(parser.parse_args().rounds)
+
+
+def require(*tools: str, root: bool = False) -> None:
+    """End the benchmark with one line where this machine lacks one of its tools: programs, or globs of files."""
+    from pipelines.host.provision import Tool
+
+    if lacking := [name for name in tools if not Tool(name, "", "").present()]:
+        _end(f"this benchmark needs {', '.join(lacking)}, which this machine lacks")
+    if root and os.geteuid() != 0:
+        _end("this benchmark needs root")
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run a benchmark to its exit code; where Goldsmith finds no engine, mirror or program, one line says so."""
+    from hardening.foundation.errors import GoldsmithError
+
+    try:
+        sys.exit(main())
+    except GoldsmithError as error:
+        _end(f"{error.message}; {error.hint}" if error.hint else error.message)
+
+
+def _end(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    sys.exit(4)
 
 
 def timed(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Reading:

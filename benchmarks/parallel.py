@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
-from measure import INV, Reading, Report, alternate, rounds, settings_for, timed, write_definition
+from measure import INV, Reading, Report, alternate, end, rounds, settings_for, timed, write_definition
 
 ONE, TWO = "one after the other", "side by side"
 
@@ -36,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

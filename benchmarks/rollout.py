@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, Report
+from measure import ROOT, Report, end, require
 
 sys.path[:0] = [str(ROOT / "tests")]
 MEMBERS, AT_ONCE = 60, 10
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--healthy", type=int, default=30, help="min_healthy_time, in seconds (default: the default)")
     healthy = parser.parse_args().healthy
+    require("docker", "busybox")
     from hardening.foundation.settings import load_settings
     from pipelines.host.provision import docker_host
     from tests.support.engines import busybox_image, engine
@@ -131,4 +132,4 @@ def rolled(host: str, image: str, healthy: int) -> tuple[float, float, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hardening.catalog import load_waivers
 from hardening.foundation.console import say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, UsageError
@@ -16,8 +15,8 @@ from images.build.flow import dev_build
 from images.context import Context
 from images.machine.disk import convert_to_qcow2
 from images.scan.judge import latest, reverify
-from images.scan.verify import refusals
 from images.store.files import room_on
+from pipelines.cli.image import verify_line
 from pipelines.contract import Line, VerifyLine
 from pipelines.wiring import image_context
 
@@ -112,6 +111,5 @@ def boot_image(
     context = context or image_context()
     only = _machine_name(context, name)
     level = Level.QUICK if quick else Level.FULL if full else Level.RELEASE
-    digest, checks = dev_build(context, only, level, control) or reverify(context, only, control, level)
-    waivers, today = load_waivers(context.settings.roots), context.now.date()
-    return [VerifyLine(name=only, digest=digest, passed=not refusals(checks, only, waivers, today), checks=checks)]
+    checked = dev_build(context, only, level, control) or reverify(context, only, control, level)
+    return [verify_line(context, only, *checked)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from hardening.catalog import load_policy, load_waivers
-from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.findings import CheckResult, Finding, FindingKind, ScanReport, Verdict
 from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
@@ -24,6 +24,7 @@ from images.release.channels import ChannelMove, Gate, rebuild
 from images.release.flow import ReleaseOutcome, gate, release_all
 from images.release.store import ShownRelease
 from images.release.stores import store_meant, store_of, stores
+from images.scan.flow import ScanResult
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
 from images.store.garbage import Garbage, collect
@@ -32,7 +33,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import lacking_for_machines
 from pipelines.wiring import image_context
 
-Errors = list[GoldsmithError | None]
+Errors = Sequence[GoldsmithError | None]
 
 
 class PlanLine(Line):
@@ -44,6 +45,10 @@ class PlanLine(Line):
     why: tuple[str, ...]
     changes: tuple[Change, ...]
     input_digest: str
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d}" if moment else ""
 
 
 def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str, ...]:
@@ -87,7 +92,7 @@ class PublishLine(Line):
     @property
     def expires(self) -> str:
         """The day on which it expires."""
-        return f"{self.expires_at:%Y-%m-%d}" if self.expires_at else ""
+        return _day(self.expires_at)
 
     @property
     def because(self) -> str:
@@ -135,15 +140,17 @@ def build_images(
 def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
     """Check the newest artifacts again."""
     context = image_context()
-    waivers, today = load_waivers(context.settings.roots), context.now.date()
     lines = []
     for name in named(context, pattern):
         say(f"{name}: verifying")
-        digest, checks = reverify(context, name, control)
-        lines.append(
-            VerifyLine(name=name, digest=digest, passed=not refusals(checks, name, waivers, today), checks=checks)
-        )
+        lines.append(verify_line(context, name, *reverify(context, name, control)))
     return lines
+
+
+def verify_line(context: Context, name: str, digest: str, checks: tuple[CheckResult, ...]) -> VerifyLine:
+    """What the checks of one image say; it passed where none that is enforced and unwaived failed."""
+    refused = refusals(checks, name, load_waivers(context.settings.roots), context.now.date())
+    return VerifyLine(name=name, digest=digest, passed=not refused, checks=checks)
 
 
 def why_image(name: str) -> WhyOutput:
@@ -171,7 +178,7 @@ RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", 
 PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
 
 
-def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], list[GoldsmithError | None]]:
+def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], Errors]:
     """Build, judge and publish; one line for each image, and what went wrong."""
     context = image_context(policy=policy)
     outcomes = release_all(context, publishable(context, pattern))
@@ -193,10 +200,7 @@ def scan_image(ref: str, policy: str = "") -> ScanOutput:
     if ref in context.definitions:
         artifact = latest(context, ref)
         judged = judge(context, artifact, context.policy_of(ref), afresh=True)
-        return ScanOutput(
-            ref=ref, digest=artifact.digest, reports=judged.result.reports, findings=judged.result.findings,
-            allowed=judged.verdict.allowed, policy=judged.verdict.policy, reasons=judged.verdict.reasons,
-        )  # fmt: skip
+        return _scan_output(ref, artifact.digest, judged.result, judged.verdict)
     return _scan_published(context, ref)
 
 
@@ -210,9 +214,13 @@ def _scan_published(context: Context, ref: str) -> ScanOutput:
     verdict = judge_image(
         load_policy(roots, name), ref, None, result.reports, result.findings, load_waivers(roots), context.now
     )
+    return _scan_output(reference, digest, result, verdict)
+
+
+def _scan_output(ref: str, digest: str, result: ScanResult, verdict: Verdict) -> ScanOutput:
     return ScanOutput(
-        ref=reference, digest=digest, reports=result.reports, findings=result.findings, allowed=verdict.allowed,
-        policy=name, reasons=verdict.reasons,
+        ref=ref, digest=digest, reports=result.reports, findings=result.findings, allowed=verdict.allowed,
+        policy=verdict.policy, reasons=verdict.reasons,
     )  # fmt: skip
 
 
@@ -222,13 +230,7 @@ def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
         print_json(to_json(scan))
         return 0 if scan.allowed else 3
     rows = [
-        [
-            r.scanner,
-            r.outcome,
-            str(r.evaluated),
-            f"{r.data_date:%Y-%m-%d}" if r.data_date else "",
-            _measure(r) + (r.reason or r.data_source),
-        ]
+        [r.scanner, r.outcome, str(r.evaluated), _day(r.data_date), _measure(r) + (r.reason or r.data_source)]
         for r in scan.reports
     ]
     print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)

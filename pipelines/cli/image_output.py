@@ -64,7 +64,7 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        candidate, release = _channel(context, name, "candidate"), _channel(context, name, "stable")
+        candidate, release = _channels(context, name)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
         lines.append(
@@ -78,11 +78,17 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     return lines
 
 
-def _channel(context: Context, name: str, channel: str) -> Release | None:
-    """What a channel was last moved to, by the ledger alone: a list must not wait for a registry."""
-    repositories = dict.fromkeys(release.repository for release in context.ledger.releases(name))
-    moves = next((moves for place in repositories if (moves := context.ledger.moves(place, channel))), ())
-    return context.ledger.release(moves[-1].digest) if moves else None
+def _channels(context: Context, name: str) -> list[Release | None]:
+    """What `candidate` and `stable` were last moved to, by the ledger alone: a list must not wait for a registry."""
+    ledger = context.ledger
+    repositories = dict.fromkeys(release.repository for release in ledger.releases(name))
+    return [
+        next(
+            (ledger.release(moves[-1].digest) for place in repositories if (moves := ledger.moves(place, channel))),
+            None,
+        )
+        for channel in ("candidate", "stable")
+    ]
 
 
 def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
@@ -129,6 +135,15 @@ def show_why(why: WhyOutput, *, as_json: bool) -> None:
 def short(text: str) -> str:
     """The first twelve digits of a digest, as Docker shows one; any other text as it is."""
     return text[7:19] if text.startswith("sha256:") else text
+
+
+def show_outcomes(
+    outcomes: tuple[Sequence[Any], Iterable[GoldsmithError | None]], columns: dict[str, str], *, as_json: bool
+) -> int:
+    """Print lines as `show`, and what went wrong; the exit code of `finish`."""
+    lines, errors = outcomes
+    show(lines, columns, as_json=as_json)
+    return finish(errors)
 
 
 def ended_by(error: GoldsmithError) -> str:

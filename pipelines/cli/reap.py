@@ -9,14 +9,10 @@ from datetime import datetime
 from typing import assert_never
 
 from hardening.foundation.errors import GoldsmithError
-from images.aws.tagged_resources import reap as reap_aws
 from images.context import Context
 from images.ledger import Ledger
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.docker.orphans import DockerOrphanSource
-from pipelines.fleet.ec2.members import regions_of
-from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.orphans import OrphanSource, OwnerStatus, Reaping, decide
 from pipelines.wiring import clock, fleet_host, image_context
@@ -36,6 +32,8 @@ class ReapLine(Line):
 
 def reap_images(*, apply: bool) -> list[ReapLine]:
     """What killed runs left at AWS, and what becomes of it."""
+    from images.aws.tagged_resources import reap as reap_aws
+
     found = reap_aws(image_context(looks=not apply).cloud, apply=apply)
     return [
         ReapLine(
@@ -61,8 +59,13 @@ def orphan_sources(context: Context, engine: Callable[[], str]) -> tuple[OrphanS
 def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context, engine: Callable[[], str]) -> OrphanSource:
     match kind:
         case FleetKind.DOCKER:
+            from pipelines.fleet.docker.orphans import DockerOrphanSource
+
             return DockerOrphanSource(engine())
         case FleetKind.EC2:
+            from pipelines.fleet.ec2.members import regions_of
+            from pipelines.fleet.ec2.orphans import Ec2OrphanSource
+
             regions = dict.fromkeys(region for fleet in fleets for region in regions_of(fleet, context.cloud))
             return Ec2OrphanSource(context.cloud.clients, regions, context.ledger)
         case _:

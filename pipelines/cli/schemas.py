@@ -14,7 +14,6 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from hardening.foundation.settings import ROOT, Settings
-from hardening.listing import ControlDetail, ControlRow
 from hardening.model import Cases, Control, Profile, Waiver
 from hardening.policy import Policy
 from images.aws.release_store import ShownMachine
@@ -22,7 +21,7 @@ from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
-from pipelines.cli.controls import WaiverLine
+from pipelines.cli.controls import ControlDetail, ControlRow, WaiverLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.reap import ReapLine

@@ -15,11 +15,11 @@ from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import out, print_text
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
-from hardening.listing import ControlDetail, check_tree, list_controls, show_control
 from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import Move
 from images.plan.build_plan import Action
+from pipelines.cli.controls import ControlDetail, check_tree, control_detail, list_controls
 from pipelines.cli.image import BuildLine, _text
 from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show, show_checks
 from pipelines.contract import DefinitionLine, VerifyLine
@@ -38,7 +38,7 @@ def test_the_list_names_every_control_and_who_uses_it() -> None:
 
 def test_a_control_explains_itself() -> None:
     """Why, at what cost, with which knobs, and how it is proved; as JSON too."""
-    shown = show_control([ROOT], "no-setuid", TODAY)
+    shown = control_detail([ROOT], "no-setuid", TODAY)
     assert "runs as root" in shown.rationale
     assert shown.cost
     assert shown.params["allow"].help
@@ -50,7 +50,7 @@ def test_a_control_explains_itself() -> None:
 def test_an_unknown_control_is_answered_with_the_nearest() -> None:
     """A slip of the pen does not end in a trace."""
     with pytest.raises(ContentError, match="did you mean no-setuid"):
-        show_control([ROOT], "no-setuit", TODAY)
+        control_detail([ROOT], "no-setuit", TODAY)
 
 
 def test_a_tree_is_checked_by_the_controls_that_are_asked_for(tmp_path: Path) -> None:
