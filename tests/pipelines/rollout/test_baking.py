@@ -292,3 +292,14 @@ def test_a_ledger_that_is_away_is_waited_for_longer_where_no_member_can_fall_ill
     group = baking()
     group.book.wanted = away(39)
     asyncio.run(bake_group(group.rolling, "shop"))
+
+
+def test_where_one_falls_ill_those_that_have_not_proved_themselves_yet_are_not() -> None:
+    """Without auto_rollback whoever is named goes back: one that is well must not."""
+    made = baking()
+    made.fleet.ill = lambda name, now: name == "web-1"
+    with pytest.raises(IllError) as ill:
+        asyncio.run(settle(made.rolling))
+    assert ill.value.members == ("host/local/docker/web-1",)
+    assert ill.value.message == "web-1: the new one fell ill while it baked"
+    assert ill.value.evidence.splitlines() == ["health: web-1 is ill"] * 3
