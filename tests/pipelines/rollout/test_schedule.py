@@ -564,3 +564,10 @@ def test_an_unknown_zone_is_told_with_a_near_one(zone: str, hint: str) -> None:
     error = refused.value.errors()[0]["ctx"]["error"]
     assert f"no time zone is called {zone!r}" in str(error)
     assert hint in error.hint
+
+
+def test_where_no_budget_binds_all_members_may_be_acted_upon() -> None:
+    """A budget for another reason is no limit."""
+    of = limits(budgets=[{"nodes": 1, "reasons": ["superseded"]}])
+    assert allowed(of, 7, ["expired"], NOW) == 7
+    assert allowed(of, 7, ["superseded"], NOW) == 1
