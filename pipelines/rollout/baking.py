@@ -105,7 +105,8 @@ async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], ro
             return
         late = not good and backoff.slept - span >= rolling.order.limits.healthy_deadline
         if late or any(row.bad >= LEAST_READS for row in rows.values()):
-            raise _ill(rolling, {member: rows[member] for member in unproved}, late=late)
+            ill = [member for member in unproved if late or not rows[member].count]
+            raise _ill(rolling, {member: rows[member] for member in ill}, late=late)
         await _show(rolling, desired_state, what, asks=over and asks)
         if not await rolling.runner.obey(desired_state, backoff):
             passed = await backoff.next(counts=not (over and asks and good))

@@ -70,6 +70,8 @@ def test_a_waiver_covers_what_it_names_for_whom_it_names():
         ({}, "nodejs", "3.5.1-1", False),
         ({"versions": ("3.5.1-1",)}, "libssl3t64", "3.5.1-1", True),
         ({"versions": ("3.5.1-1",)}, "libssl3t64", "3.5.1-2", False),
+        ({"versions": ("3.5.1-1",)}, "libssl3t64", "", False),
+        ({}, "libssl3t64", "", True),
         ({"versions": ("3.5.1-1",)}, "libssl3t64", "3.5.1-1 | 3.5.1-2", False),
         ({"versions": ("3.5.1-1", "3.5.1-2")}, "libssl3t64", "3.5.1-1 | 3.5.1-2", True),
     ],

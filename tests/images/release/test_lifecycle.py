@@ -165,3 +165,15 @@ def test_dates_are_told_in_utc_whatever_zone_they_come_in() -> None:
     assert dates(Lifecycle(), vienna) == dates(Lifecycle(), NOW)
     assert dates(Lifecycle(), vienna).published_at.tzinfo is UTC
     assert timestamp(vienna) == "2026-11-25T12:00:00Z"
+
+
+def test_a_moment_is_read_in_utc_and_one_without_a_zone_is_told() -> None:
+    """A release that lacks its dates is told with the key that it lacks, and where that comes from."""
+    assert moment("2026-11-25T13:00:00+01:00").tzinfo is UTC
+    with pytest.raises(ValueError, match="2026-11-25T13:00:00 has no time zone"):
+        moment("2026-11-25T13:00:00")
+    with pytest.raises(ContentError) as refused:
+        parse_annotations({}, "x.", repository="r", digest="d", content="c")
+    assert refused.value.hint == (
+        "releases carry x.expires-at on their index; another annotation_prefix in goldsmith.toml?"
+    )

@@ -447,11 +447,20 @@ def test_what_the_engine_writes_for_nothing_is_no_difference(value: object) -> N
     assert differences(container(), IMAGE, container(host={"Memory": value}), IMAGE, "web-1") == ()
 
 
+@pytest.mark.parametrize("value", [True, 1])
+def test_what_was_switched_on_is_a_difference(value: object) -> None:
+    """A privileged container must not become a plain one unnoticed, nor one share of the processor all of it."""
+    of = container(host={"Setting": value})
+    assert differences(of, IMAGE, container(), IMAGE, "web-1") == (f"host Setting: {value} → -",)
+    assert differences(container(), IMAGE, of, IMAGE, "web-1") == (f"host Setting: - → {value}",)
+
+
 def test_while_hands_change_the_members_name_as_an_alias_is_no_difference() -> None:
     """The new one has it until it has the name itself."""
     new = container(Name="/web-1.r1")
     new["NetworkSettings"] = {"Networks": {"shop": {"Aliases": ["web", "web-1"]}}}
     assert differences(container(), IMAGE, new, IMAGE, "web-1") == ()
+    assert differences(new, IMAGE, container(), IMAGE, "web-1") == ()
     assert differences(container(), IMAGE, new, IMAGE, "web-2") == (
         "network shop: (['web'], '', []) → (['web', 'web-1'], '', [])",
     )

@@ -17,16 +17,19 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.hashing import digest_of
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Provenance, ReplacementImage
-from pipelines.fleet.model import Fleet
+from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import Group
 from pipelines.rollout.approval import read_plan, write_plan
 from pipelines.rollout.approved_plan import (
     ApprovedPlan,
     Present,
+    as_then,
     compare,
+    digest,
     opened,
     refuse_moved,
     refuse_repaced,
+    refuse_replanned,
     seal,
     written,
 )
@@ -231,3 +234,183 @@ def test_a_replacement_with_the_same_address_and_another_digest_is_another() -> 
     """A tag that points elsewhere by now is what the approval was not for."""
     moved = replace(target(), digest="sha256:" + "f" * 64)
     assert len(compare(document(), world(to=moved))) == 1
+
+
+FITS_NO_MORE = "the approved plan of 2026-03-01 12:00 UTC by ana@host no longer fits"
+ANEW = "make a new plan and have it approved: ./goldsmith roll.plan web --output FILE"
+
+
+def differing(refuse: Callable[[], None]) -> list[str]:
+    """The lines of what a plan is refused for."""
+    with pytest.raises(RefusedError) as error:
+        refuse()
+    assert (error.value.message, error.value.hint) == (FITS_NO_MORE, ANEW)
+    return error.value.evidence.splitlines()
+
+
+def test_a_sealed_plan_holds_all_of_its_world() -> None:
+    """For three days; with who was ill, in order, and by whom it was asked for."""
+    members = [replace(MEMBERS[1], healthy=False), MEMBERS[2], replace(MEMBERS[0], healthy=False)]
+    present = replace(world(members), groups=GROUPS)
+    made = plan(fleet(), KNOWN, target(), NOW)
+    assert seal(made, present, "ana@host", ["web-*"], automated=True) == ApprovedPlan(
+        plan=made,
+        fleet=fleet().model_dump(mode="json"),
+        members={f"host/local/docker/web-{number}": f"id-web-{number}" for number in range(3)},
+        adopt=("web-*",),
+        made_at=NOW,
+        made_by="ana@host",
+        expires_at=NOW + timedelta(days=3),
+        groups_seen=tuple(GROUPS),
+        ill=("host/local/docker/web-0", "host/local/docker/web-1"),
+        automated=True,
+    )
+    assert seal(made, present, "ana@host").automated is False
+
+
+def test_the_file_says_its_form_and_is_approved_by_the_digest_that_it_carries() -> None:
+    """A line a value, so that a difference is read."""
+    text = written(document())
+    found = json.loads(text)
+    assert list(found) == ["form", "digest", "sealed"]
+    assert found["form"] == "goldsmith.rollout-plan/2"
+    assert found["digest"] == digest(document()) == digest_of(found["sealed"])
+    assert text == json.dumps(found, indent=1) + "\n"
+
+
+def test_each_way_in_which_a_file_is_no_plan_of_ours_is_told_with_what_to_do() -> None:
+    """Another text, another form, another content, and one that this version does not know."""
+    body = json.loads(written(document()))
+    broken = {"nothing": "known"}
+    texts = {
+        "": ("not a rollout plan file", "./goldsmith roll.plan FLEET --output FILE"),
+        json.dumps(body | {"form": "x/1"}): (
+            "a plan in the form x/1, and this Goldsmith reads goldsmith.rollout-plan/2", "make a new plan"
+        ),
+        json.dumps(body | {"sealed": broken, "digest": digest_of(broken)}): (
+            "a plan that this Goldsmith cannot read", "make a new plan"
+        ),
+    }  # fmt: skip
+    for text, (message, hint) in texts.items():
+        with pytest.raises(ContentError) as refused:
+            opened(text, "plan.json")
+        assert message in refused.value.message
+        assert (refused.value.hint, "plan.json" in str(refused.value)) == (hint, True)
+    with pytest.raises(RefusedError) as changed:
+        opened(json.dumps(body | {"digest": "sha256:0"}), "plan.json")
+    assert changed.value.message == "plan.json was changed after the plan was made: its digest is broken"
+    assert changed.value.hint == "make a new plan"
+
+
+def test_a_plan_ends_at_its_very_moment_and_begins_at_its_own() -> None:
+    """Three days later it is over, a moment before that it is not."""
+    made = document()
+    assert compare(made, world(later=timedelta(days=3, microseconds=-1))) == ()
+    assert compare(made, world(later=timedelta(days=3))) == ("it was good until 2026-03-04 12:00 UTC",)
+    assert compare(made, world()) == ()
+    assert compare(made, world(later=timedelta(microseconds=-1))) == (
+        "it was made at 2026-03-01 12:00 UTC, which is still to come: is a clock wrong?",
+    )
+
+
+def test_everything_that_has_moved_is_told_at_once() -> None:
+    """The file's values as JSON, key by key; members that are gone, new or made anew, each in order of their names."""
+    made = document()
+    members = [
+        replace(MEMBERS[3], handle="x"),
+        replace(MEMBERS[2], handle="y"),
+        *(judged(f"z-{n}").member for n in "ba"),
+    ]
+    present = replace(world(members, of=fleet(max_parallel=5, canary=2)), groups=GROUPS)
+    at = "host/local/docker/"
+    assert compare(made, present) == (
+        "the fleet's file: limits.canary was 1 and is 2",
+        "the fleet's file: limits.max_parallel was 1 and is 5",
+        f"{at}web-0 is gone",
+        f"{at}web-1 is gone",
+        f"{at}z-a is new",
+        f"{at}z-b is new",
+        f"{at}web-2 was recreated since",
+        f"{at}web-3 was recreated since",
+        f"{GROUPS[0].id} is new",
+        f"{GROUPS[1].id} is new",
+    )
+    assert differing(lambda: refuse_moved(made, present)) == list(compare(made, present))
+
+
+def test_a_key_that_is_in_one_file_alone_differs_from_nothing() -> None:
+    """As an older version's file lacks it."""
+    made = document()
+    less = {key: value for key, value in made.fleet.items() if key != "title"}
+    assert compare(replace(made, fleet=less), world()) == (
+        'the fleet\'s file: title was null and is "The web servers"',
+    )
+
+
+def test_each_change_of_a_group_is_told() -> None:
+    """Its size, what it starts from, and whether a service can roll it; of a group that is gone, that alone."""
+    name, other = GROUPS[0].id, GROUPS[1].id
+    now = replace(GROUPS[0], desired=5, runs="lt-1 version 2", cannot_roll="is mixed")
+    assert compare(sealed_groups(), with_groups([now])) == (
+        f"{other} is gone",
+        f"{name} was to have 4 members and is to have 5",
+        f"{name} started from lt-1 version 1 and starts from lt-1 version 2",
+        f"{name} is mixed",
+    )
+    before = replace(sealed_groups(), groups_seen=(now, GROUPS[1]))
+    assert compare(before, with_groups())[-1] == f"{name} could not be rolled, and can be now"
+
+
+def test_a_plan_that_the_fleets_file_does_not_give_is_refused_with_what_differs() -> None:
+    """Floor, size, method and whom it replaces; and where those are the same, the waves."""
+    made = document()
+    again = plan(fleet(), KNOWN, target(), NOW)
+    refuse_replanned(made, again, world())
+    more = replace(again, floor=again.floor - 1, desired=9, method=Method.IN_PLACE, waves=again.waves[1:])
+    assert differing(lambda: refuse_replanned(made, more, world())) == [
+        "floor is 4 in the plan, and 3 by the fleet's file",
+        "desired is 4 in the plan, and 9 by the fleet's file",
+        "method is surge in the plan, and in_place by the fleet's file",
+        f"{again.steps[0].member.id} is to be replaced by the plan, and not by the fleet's file",
+    ]
+    less = replace(made, plan=replace(again, waves=again.waves[:-1]))
+    assert differing(lambda: refuse_replanned(less, again, world())) == [
+        f"{again.steps[-1].member.id} is to be replaced by the fleet's file, and not by the plan"
+    ]
+
+
+@pytest.mark.parametrize("change", [{"parallel": 2}, {"canary": False}, {"bake": timedelta()}])
+def test_a_wave_of_another_shape_is_another_plan(change: dict[str, Any]) -> None:
+    """How wide it is, whether it is the canary's, and how long it bakes."""
+    again = plan(fleet(), KNOWN, target(), NOW)
+    other = replace(again, waves=(replace(again.waves[0], **change), *again.waves[1:]))
+    expected = ["the waves of the plan are not those that the fleet's file gives"]
+    assert differing(lambda: refuse_replanned(document(), other, world())) == expected
+    turned = replace(again, waves=again.waves[::-1])
+    assert differing(lambda: refuse_replanned(document(), turned, world())) == expected
+
+
+def test_groups_are_told_by_their_ids_in_order() -> None:
+    """Those that violate nothing any more first."""
+    steps = [GroupStep(one, STEP.pacing) for one in GROUPS[::-1]]
+    made = replace(sealed_groups(), plan=replace(sealed_groups().plan, groups=tuple(steps)))
+    idle = [f"{one.id} is to be rolled by the plan, and violates nothing" for one in GROUPS]
+    assert differing(lambda: refuse_repaced(made, (), fleet())) == idle
+    hasty = [replace(one, pacing=replace(one.pacing, min_healthy_percent=0)) for one in steps]
+    assert differing(lambda: refuse_repaced(made, hasty, fleet())) == [
+        f"{one.id} is to be rolled at another pace by the plan than by the fleet's file" for one in GROUPS
+    ]
+
+
+def test_members_are_ordered_by_the_health_that_they_had() -> None:
+    """Not by the present one."""
+    made = replace(document(), ill=(MEMBERS[1].id,))
+    then = as_then(made, [replace(member, healthy=False) for member in MEMBERS])
+    assert [one.healthy for one in then] == [True, False, True, True]
+
+
+def test_ten_members_are_told_by_name_and_an_eleventh_is_counted() -> None:
+    """Ten are no more than that."""
+    for count, last in ((10, "host/local/docker/x-09 is new"), (11, "and 1 more: is new")):
+        more = [judged(f"x-{number:02}").member for number in range(count)]
+        assert compare(document(), world([*MEMBERS, *more]))[-1] == last

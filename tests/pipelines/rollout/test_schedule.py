@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
@@ -11,8 +12,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from pipelines.fleet.calendar import Budget, Window, cron
+from pipelines.fleet.calendar import Budget, Freeze, Window, cron
 from pipelines.fleet.model import Limits
 from pipelines.rollout.schedule import allowed, caps, gravest, may_act, turn
 from tests.support.fleets import NOW, fleet, reason
@@ -354,3 +356,218 @@ def test_a_window_that_is_open_now_opens_next_at_its_next_day() -> None:
     assert held is not None
     assert (held.until, held.why) == (NOW.replace(hour=10) + timedelta(days=1), "no window of limits.windows is open")
     assert may_act(limits(windows=[{"start": "12:00", "end": "13:00"}]), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "values"),
+    [
+        ("5 0 1 1 0", "minutes", {5}),
+        ("5/20 * * * *", "minutes", {5, 25, 45}),
+        ("*/20 * * * *", "minutes", {0, 20, 40}),
+        ("10-50/20,3 * * * *", "minutes", {10, 30, 50, 3}),
+        ("10-10 * * * *", "minutes", {10}),
+        ("59/1 * * * *", "minutes", {59}),
+        ("0 22-23 * * *", "hours", {22, 23}),
+        ("0 * 1,31 * *", "days", {1, 31}),
+        ("0 * * jan-mar *", "months", {1, 2, 3}),
+        ("0 * * DEC *", "months", {12}),
+        ("0 * * 1/4 *", "months", {1, 5, 9}),
+        ("0 * * * 0", "weekdays", {0}),
+        ("0 * * * 7", "weekdays", {0}),
+        ("0 * * * fri-sun", "weekdays", {5, 6, 0}),
+        ("0 * * * sun-tue", "weekdays", {0, 1, 2}),
+        ("0 * * * sun-sun", "weekdays", set(range(7))),
+        ("0 * * * 1-5", "weekdays", {1, 2, 3, 4, 5}),
+        ("0 * * * 6-7", "weekdays", {6, 0}),
+        (" @Hourly ", "minutes", {0}),
+    ],
+)
+def test_a_field_of_a_schedule_holds_its_numbers(text: str, field: str, values: set[int]) -> None:
+    """Lists, ranges, steps and names; both ends of a range belong to it, and Sunday is 0 and 7."""
+    assert getattr(cron(text), field) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("@hourly", "0 * * * *"),
+        ("@daily", "0 0 * * *"),
+        ("@midnight", "0 0 * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"),
+        ("@yearly", "0 0 1 1 *"),
+        ("@annually", "0 0 1 1 *"),
+    ],
+)
+def test_a_name_stands_for_its_fields(name: str, plain: str) -> None:
+    """As in cron."""
+    assert cron(name) == cron(plain)
+    every = cron("* * * * *")
+    assert every.minutes == set(range(60))
+    assert every.hours == set(range(24))
+    assert every.days == set(range(1, 32))
+    assert every.months == set(range(1, 13))
+    assert every.weekdays == set(range(7))
+
+
+def test_a_day_matches_by_either_field_only_where_both_are_restricted() -> None:
+    """A Friday the thirteenth needs neither; `*/2` counts as no restriction."""
+    monday, friday = date(2027, 1, 4), date(2027, 1, 1)
+    either, week, days, months = cron("0 0 4 * fri"), cron("0 0 * * fri"), cron("0 0 4 * *"), cron("0 0 4 2 fri")
+    assert [one.on(monday) for one in (either, week, days, months)] == [True, False, True, False]
+    assert [one.on(friday) for one in (either, week, days, months)] == [True, True, False, False]
+    assert [cron(text).either for text in ("0 0 4 * fri", "0 0 */2 * fri", "0 0 4 * */2")] == [True, False, False]
+    assert not cron("0 0 */2 * fri").on(date(2027, 1, 8))
+
+
+def test_a_beginning_counts_up_to_its_moment_and_not_as_long_ago_as_the_span() -> None:
+    """At its very moment it has begun; after exactly its duration it is over."""
+    nightly, hour = cron("0 22 * * *"), timedelta(hours=1)
+    began = datetime(2027, 1, 1, 22, tzinfo=UTC)
+    utc = ZoneInfo("UTC")
+    assert nightly.last(utc, began, hour) == began
+    assert nightly.last(utc, began + hour, hour) is None
+    assert nightly.last(utc, began + hour, hour + timedelta(seconds=1)) == began
+    assert nightly.last(utc, began - timedelta(seconds=1), hour) is None
+    assert nightly.last(utc, began + timedelta(hours=3), timedelta(hours=4)) == began
+    assert cron("0 1,22 * * *").last(utc, began + hour, 2 * hour) == began
+    assert cron("0,30 21,22 * * *").last(utc, began + timedelta(minutes=45), hour) == began + timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "0 22 * *",
+            "a schedule has five fields (minute hour day month weekday), such as 0 22 * * mon-fri, or is one of "
+            "@hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually; not '0 22 * *'",
+        ),
+        ("60 * * * *", "minute is a number from 0 to 59, not '60'"),
+        ("* 24 * * *", "hour is a number from 0 to 23, not '24'"),
+        ("* * 0 * *", "day is a number from 1 to 31, not '0'"),
+        ("* * 32 * *", "day is a number from 1 to 31, not '32'"),
+        (
+            "* * * 13 *",
+            "month is a number from 1 to 12 or one of jan, feb, mar, apr, may, jun, jul, aug, sep, oct, nov, dec, "
+            "not '13'",
+        ),
+        ("* * * * 8", "weekday is a number from 0 to 7 or one of sun, mon, tue, wed, thu, fri, sat, not '8'"),
+        ("1-x * * * *", "minute is a number from 0 to 59, not 'x'"),
+        ("? * * * *", "minute '?' is no number, range such as 1-5, or step such as */15"),
+        ("5-1 * * * *", "minute '5-1' holds nothing: a range goes upwards, a step is at least 1"),
+        ("*/0 * * * *", "minute '*/0' holds nothing: a range goes upwards, a step is at least 1"),
+        ("0 0 30 2 *", "no day is ever like '0 0 30 2 *'"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_is_told_in_full(text: str, said: str) -> None:
+    """The field, what it may hold, and what it holds."""
+    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+        cron(text)
+    assert str(refused.value) == said
+
+
+def test_a_leap_day_is_found_within_four_years() -> None:
+    """So that a schedule for it is no mistake."""
+    assert cron("0 0 29 2 *").days == {29}
+
+
+def test_a_window_starts_on_its_days_and_ends_after_it_starts() -> None:
+    """On the next day where its end is not after its start; a whole day without both."""
+    window = Window.model_validate({"days": ["fri"], "start": "22:00", "end": "05:00", "zone": "Europe/Berlin"})
+    friday = date(2027, 1, 1)
+    assert window.on(friday) == (berlin("2027-01-01 22:00"), berlin("2027-01-02 05:00"))
+    assert window.on(friday + timedelta(days=1)) is None
+    short = Window.model_validate({"start": "22:00", "end": "23:00"})
+    at = datetime(2027, 1, 1, 22, tzinfo=UTC)
+    assert short.on(friday) == (at, at + timedelta(hours=1))
+    same = Window.model_validate({"start": "22:00", "end": "22:00"})
+    assert same.on(friday) == (at, at + timedelta(days=1))
+    leapt = Window.model_validate({"start": "02:00", "end": "03:00", "zone": "Europe/Berlin"})
+    assert leapt.on(date(2027, 3, 28)) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"schedule": "@daily"},
+            "a schedule says when a budget begins and duration for how long: give both or neither",
+        ),
+        ({"duration": "1h"}, "a schedule says when a budget begins and duration for how long: give both or neither"),
+        (
+            {"schedule": "@daily", "duration": "1h", "windows": [{"start": "22:00"}]},
+            "give either windows, or schedule and duration",
+        ),
+        ({"zone": "Europe/Berlin"}, "zone is the schedule's; each window has its own"),
+        ({"schedule": "@daily", "duration": "0s"}, "duration must be longer than nothing and at most a year"),
+        ({"schedule": "@daily", "duration": "367d"}, "duration must be longer than nothing and at most a year"),
+        ({"schedule": "@never", "duration": "1h"}, "a schedule has five fields"),
+        ({"schedule": "@daily", "duration": "1h", "zone": "Mars"}, "no time zone is called 'Mars'"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_refused(more: dict[str, Any], said: str) -> None:
+    """With the reason."""
+    with pytest.raises(ValidationError) as refused:
+        Budget.model_validate({"nodes": 1, **more})
+    assert said in str(refused.value)
+
+
+def test_a_budget_may_hold_for_up_to_a_year_and_in_its_own_zone() -> None:
+    """Exactly a leap year's days are allowed."""
+    year = Budget.model_validate({"nodes": 1, "schedule": "@yearly", "duration": "366d", "zone": "Europe/Berlin"})
+    assert (year.duration, year.zone) == (timedelta(days=366), "Europe/Berlin")
+    assert Budget.model_validate({"nodes": 1, "schedule": "@daily", "duration": "1h"}).zone == "UTC"
+    assert Budget.model_validate({"nodes": 1, "windows": [{"start": "22:00"}]}).schedule is None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        ("2027-01-02", "2027-01-01", "last_day 2027-01-01 is before first_day 2027-01-02"),
+        ("0001-01-01", "2027-01-01", "no clock reaches so far: a freeze begins after the year 1 and ends before 9999"),
+        ("2027-01-01", "9999-01-01", "no clock reaches so far: a freeze begins after the year 1 and ends before 9999"),
+        ("2027-01-01", "2027-01-01", ""),
+        ("0002-01-01", "9998-01-01", ""),
+    ],
+)
+def test_a_freeze_goes_forwards_and_not_beyond_what_a_clock_shows(first: str, last: str, said: str) -> None:
+    """One day is enough."""
+    given_days = {"first_day": first, "last_day": last, "reason": "holidays"}
+    if not said:
+        frozen = Freeze.model_validate(given_days)
+        assert frozen.span[1] == datetime.fromisoformat(last).replace(tzinfo=UTC) + timedelta(days=1)
+        return
+    with pytest.raises(ValidationError) as refused:
+        Freeze.model_validate(given_days)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("clock", ["24:00", "7:00", "22:60", "22:00:00", 22, None])
+def test_a_time_of_day_has_two_digits_each(clock: object) -> None:
+    """And is written as text."""
+    with pytest.raises(ValidationError, match='must be a time of day such as "22:00", not'):
+        Window.model_validate({"start": clock})
+
+
+def test_a_time_of_day_without_a_zone_is_taken_as_it_is() -> None:
+    """As when a file is read back; the window's zone is its own."""
+    assert Window(start=time(22)).start == time(22)
+    with pytest.raises(ValidationError, match="must be a time of day"):
+        Window(start=time(22, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(("zone", "hint"), [("Europe/Berln", "Europe/Berlin"), ("X", "such as UTC or Europe/Berlin")])
+def test_an_unknown_zone_is_told_with_a_near_one(zone: str, hint: str) -> None:
+    """A text too short to be near to anything gets an example."""
+    with pytest.raises(ValidationError) as refused:
+        Window(zone=zone)
+    error = refused.value.errors()[0]["ctx"]["error"]
+    assert f"no time zone is called {zone!r}" in str(error)
+    assert hint in error.hint
+
+
+def test_where_no_budget_binds_all_members_may_be_acted_upon() -> None:
+    """A budget for another reason is no limit."""
+    of = limits(budgets=[{"nodes": 1, "reasons": ["superseded"]}])
+    assert allowed(of, 7, ["expired"], NOW) == 7
+    assert allowed(of, 7, ["superseded"], NOW) == 1

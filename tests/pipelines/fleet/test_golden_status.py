@@ -1,0 +1,187 @@
+"""How golden images stand today, by a ledger and the policies of a content root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport
+from hardening.foundation.settings import Settings
+from hardening.model import Enforcement, Severity, Waiver
+from images.artifact import Release
+from images.context import Context
+from images.ledger.artifacts import ScanRecord
+from images.ledger.releases import Move
+from pipelines.fleet.golden_status import GoldenStatus
+from tests.support.fleets import NOW, fleet, release
+
+DAY = timedelta(days=1)
+HOLE = Finding(
+    FindingKind.VULNERABILITY, "CVE-2026-0001", "openssl", "3.5", "3.6", Severity.HIGH, (("trivy", Severity.HIGH),),
+    fix_known_since=NOW - 5 * DAY,
+)  # fmt: skip
+REPORT = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.PASS, 90, NOW, "feed", "", (HOLE,))
+PASSED = CheckResult("no-setuid", "No setuid", Severity.HIGH, Enforcement.ENFORCE, Outcome.PASS, "none")
+FAILED = replace(PASSED, control="no-shell", outcome=Outcome.FAIL)
+POLICY = """
+title = "t"
+owner = "o"
+rationale = "r"
+review_by = 2020-01-01
+exception_contact = "security"
+[[image.vulnerabilities]]
+severity = "{severity}"
+within = "1d"
+[running.refused]
+enforcement = "{enforcement}"
+"""
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    """Three policies: `strict` covers the hole, `mild` does not, `warns` does and lets a replacement pass."""
+    folder = tmp_path / "hardening" / "policies"
+    folder.mkdir(parents=True)
+    for name, severity, enforcement in (
+        ("strict", "high", "enforce"),
+        ("mild", "critical", "enforce"),
+        ("warns", "high", "warn"),
+    ):
+        (folder / f"{name}.toml").write_text(POLICY.format(severity=severity, enforcement=enforcement))
+    settings = Settings(state=tmp_path, content=[tmp_path], retry_for=timedelta(seconds=1))
+    made = Context(settings, NOW, lambda: "", lambda: "")
+    with closing(made.ledger):
+        yield made
+
+
+def status(context: Context, policy: str = "strict", *waivers: Waiver) -> GoldenStatus:
+    """Of a fleet that follows this policy."""
+    return GoldenStatus(fleet().model_copy(update={"policy": policy}), context, waivers, NOW)
+
+
+def scanned(context: Context, golden: Release, *findings: Finding, checks: tuple[CheckResult, ...] = (PASSED,)) -> None:
+    """Write down what was last said of the image's content."""
+    context.ledger.record_scan(golden.content, ScanRecord((REPORT,), findings), NOW)
+    context.ledger.record_checks(golden.content, checks, NOW)
+
+
+def test_the_newest_release_over_a_content_gives_its_date(context: Context) -> None:
+    """Its own where the ledger knows no other."""
+    old, new = release(1, content="sha256:c"), release(5, content="sha256:c")
+    assert status(context).dated(old) == old
+    for one in (old, new, release(9)):
+        context.ledger.record_release(one)
+    assert status(context).dated(old) == new
+    assert status(context).dated(None) is None
+
+
+def test_a_hole_refuses_since_its_window_ended(context: Context) -> None:
+    """By what was last found in the content; nothing found, or never scanned, refuses nothing."""
+    golden = release(1, policy="strict")
+    assert status(context).refused(golden) == ("", None)
+    scanned(context, golden)
+    assert status(context).refused(golden) == ("", None)
+    scanned(context, golden, HOLE)
+    because, since = status(context).refused(golden)
+    assert because.startswith("CVE-2026-0001 in openssl 3.5: severity high (trivy)")
+    assert since == NOW - 4 * DAY
+
+
+def test_what_has_no_moment_of_its_own_refuses_since_the_publication(context: Context) -> None:
+    """Of several reasons the first moment counts, and all are told."""
+    golden = release(1, policy="strict")
+    scanned(context, golden, checks=(PASSED, FAILED))
+    because, since = status(context).refused(golden)
+    assert because.startswith("control no-shell (high) does not hold")
+    assert since == golden.published_at
+    later = replace(HOLE, id="CVE-2026-0002", fix_known_since=NOW - 2 * DAY)
+    scanned(context, golden, HOLE, later, checks=(PASSED, FAILED))
+    because, since = status(context).refused(golden)
+    assert [part.split()[0] for part in because.split("; ") if part.startswith(("CVE", "control"))] == [
+        "CVE-2026-0001", "CVE-2026-0002", "control",
+    ]  # fmt: skip
+    assert since == NOW - 4 * DAY
+
+
+def test_what_is_not_the_images_fault_refuses_no_member(context: Context) -> None:
+    """That nobody looked lately, at all, or at the policy: it is for those who scan, not for those who run."""
+    golden = release(1, policy="strict")
+    context.ledger.record_scan(golden.content, ScanRecord((replace(REPORT, data_date=NOW - 99 * DAY),), ()), NOW)
+    context.ledger.record_checks(golden.content, (), NOW)
+    assert status(context).refused(golden) == ("", None)
+
+
+def test_a_waived_hole_does_not_refuse(context: Context) -> None:
+    """The fleet's waivers are asked for the image by its name."""
+    golden = release(1, policy="strict")
+    scanned(context, golden, HOLE)
+    waiver = Waiver.model_validate(
+        {
+            "id": "w",
+            "vulnerabilities": (HOLE.id,),
+            "packages": (HOLE.package,),
+            "subjects": (golden.name,),
+            "reason": "r",
+            "owner": "a",
+            "approver": "b",
+            "created": NOW.date(),
+            "expires": NOW.date() + DAY,
+        }
+    )
+    assert status(context, "strict", waiver).refused(golden) == ("", None)
+    other = waiver.model_copy(update={"subjects": ("httpd",)})
+    assert status(context, "strict", other).refused(golden)[1] is not None
+
+
+def test_an_image_is_judged_by_the_policy_that_it_was_published_by(context: Context) -> None:
+    """By the one that was asked for instead, and by the fleet's where its own is no more."""
+    golden = release(1, policy="mild")
+    scanned(context, golden, HOLE)
+    assert status(context).refused(golden) == ("", None)
+    asked = replace(context, policy="strict")
+    with closing(asked.ledger):
+        assert status(asked, "mild").refused(golden)[0] != ""
+    gone = replace(golden, policy="gone")
+    assert status(context, "strict").refused(gone)[0] != ""
+    assert status(context, "mild").refused(gone) == ("", None)
+
+
+def test_a_replacement_is_forbidden_where_the_fleets_policy_enforces_it(context: Context) -> None:
+    """Where it only warns, it may become a member."""
+    golden = release(1, policy="strict")
+    scanned(context, golden, HOLE)
+    assert status(context, "strict").forbidden(golden) == status(context, "strict").refused(golden)[0] != ""
+    assert status(context, "warns").forbidden(golden) == ""
+
+
+def test_a_channel_left_a_content_when_it_first_moved_on_from_it(context: Context) -> None:
+    """Later moves, and moves to a release of the same content, change nothing."""
+    old, redated, new, newest = (
+        release(1, content="sha256:c"), release(2, content="sha256:c"), release(3), release(4),
+    )  # fmt: skip
+    for one in (old, redated, new, newest):
+        context.ledger.record_release(one)
+
+    def left() -> datetime | None:
+        return status(context).left_at(old, newest)
+
+    def move(to: Release, at: datetime, channel: str = "stable") -> None:
+        context.ledger.record_move(Move(newest.repository, channel, to.digest, at, ""))
+
+    assert left() is None
+    assert status(context).left_at(old, None) is None
+    move(old, NOW - 9 * DAY)
+    move(redated, NOW - 8 * DAY)
+    move(new, NOW - 7 * DAY)
+    move(newest, NOW - 6 * DAY)
+    move(old, NOW - 5 * DAY, "edge")
+    assert left() == NOW - 7 * DAY
+    move(redated, NOW - 4 * DAY)
+    assert left() is None
+    context.ledger.record_move(Move(newest.repository, "stable", "sha256:unknown", NOW - 3 * DAY, ""))
+    assert left() == NOW - 3 * DAY
