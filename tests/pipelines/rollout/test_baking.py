@@ -9,16 +9,22 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pipelines.rollout.journal import DesiredState, Event, OperatorCommands
-from pipelines.rollout.orders import Order, World
-from pipelines.rollout.rolling import Rolling
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.members import Read
 from pipelines.rollout.baking import IllError, bake, bake_group, settle
 from pipelines.rollout.plan import plan
-from pipelines.rollout.state import Phase, RolloutStage, RolloutState
-from pipelines.rollout.steps import StoppedError
+from pipelines.rollout.state import (
+    DesiredState,
+    Event,
+    OperatorCommands,
+    Order,
+    Phase,
+    RolloutStage,
+    RolloutState,
+    World,
+)
+from pipelines.rollout.steps import Rolling, StoppedError
 from tests.pipelines.rollout.test_steps import Clock
 from tests.support.fleets import NOW, fleet, judged, target
 
@@ -155,7 +161,7 @@ def test_a_canary_waits_for_a_person_after_its_bake() -> None:
     [(event, text)] = made.book.told
     assert event is Event.APPROVAL
     assert text == "the canary has baked; ./goldsmith roll.approve web lets it go on"
-    assert made.stages()[1:] == [(RolloutStage.APPROVAL, text)]
+    assert made.stages()[1:] == [(RolloutStage.CANARY_APPROVAL, text)]
 
 
 def test_an_approval_ends_a_bake_early_and_one_of_before_does_not() -> None:
@@ -263,7 +269,7 @@ def test_the_canary_of_a_group_bakes_and_is_approved_by_its_name() -> None:
     assert made.fleet.looks == []
     text = "the canary of shop has baked; ./goldsmith roll.approve web lets it go on"
     assert made.stages() == [
-        (RolloutStage.BAKING, "baking the canary of shop for 7m"), (RolloutStage.APPROVAL, text),
+        (RolloutStage.BAKING, "baking the canary of shop for 7m"), (RolloutStage.CANARY_APPROVAL, text),
     ]  # fmt: skip
     assert made.book.told == [(Event.APPROVAL, text)]
     revoked = baking()

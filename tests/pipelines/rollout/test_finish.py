@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipelines.rollout.finish import finish_member
-from pipelines.rollout.orders import Finish, MemberOrder, Verb, World
-
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.members import Member, Read
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
-from pipelines.rollout.state import Cause, MemberState, Phase
+from pipelines.rollout.member import finish_member
+from pipelines.rollout.state import Cause, Finish, MemberOrder, MemberState, Phase, Verb, World
 from tests.pipelines.rollout.test_steps import Clock, Ledger
 from tests.support.fleets import fleet, member, target
 

@@ -9,10 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pipelines.rollout.journal import DesiredState, OperatorCommands
 
 from hardening.foundation.errors import OutsideError
 from pipelines.fleet.port import GoneError, InProgressError
+from pipelines.rollout.state import DesiredState, OperatorCommands
 from pipelines.rollout.steps import Backoff, StepRunner, StoppedError
 
 SECOND = timedelta(seconds=1)
