@@ -8,6 +8,7 @@ Imports stand inside the tasks, so that listing them is quick.
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ def _safe_load(text: Any) -> Any:
 
 _spare("unittest.mock", Mock=object)  # with asyncio and SSL, a sixth of our start
 _spare(_YAML, safe_load=_safe_load)
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read the metadata of every package for them
 
 from invoke import Collection, Context, Exit, ParseError, Program, task  # noqa: E402
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from hardening.foundation.errors import OutsideError, RefusedError
 
 
 @contextmanager
 def only_one(path: Path, what: str, *, wait_seconds: float = 0) -> Iterator[None]:
     """Hold the lock at `path` for the block. Raises RefusedError naming `what` when another process holds it."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
