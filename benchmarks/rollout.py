@@ -102,9 +102,8 @@ def rolled(host: str, image: str, healthy: int) -> tuple[float, float, int]:
     from pipelines.fleet.docker.members import DockerFleet
     from pipelines.fleet.members import ReplacementImage
     from pipelines.rollout.flow import ROLLOUT
-    from pipelines.rollout.state import Order
     from pipelines.rollout.plan import plan
-    from pipelines.rollout.state import Phase, RolloutOutcome
+    from pipelines.rollout.state import Order, Phase, RolloutOutcome
     from tests.support.fleets import judged, release
     from tests.support.rolling import carried
 
