@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.members import Member, Read
 from pipelines.fleet.model import Method
@@ -27,13 +29,14 @@ class Pair:
     old: list[bool] = field(default_factory=lambda: [True])
     others: int = 3
     fails: dict[str, Exception] = field(default_factory=dict)
+    away: dict[str, int] = field(default_factory=dict)  # how often the engine does not answer, by what it is asked
     done: list[str] = field(default_factory=list)
 
-    def read(self, _key: object) -> Read:
-        return self._look("new", self.new)
+    def read(self, key: Any) -> Read:
+        return self._look("new", self.new, key)
 
-    def read_old(self, _key: object) -> Read:
-        return self._look("old", self.old)
+    def read_old(self, key: Any) -> Read:
+        return self._look("old", self.old, key)
 
     def describe(self) -> list[Member]:
         return [member("web-1"), *(member(f"other-{number}") for number in range(self.others))]
@@ -56,7 +59,8 @@ class Pair:
     def retire(self, key: Any, drain: timedelta) -> None:
         self._do(f"retire in {drain.total_seconds():g}", key)
 
-    def _look(self, which: str, looks: list[bool]) -> Read:
+    def _look(self, which: str, looks: list[bool], key: Any) -> Read:
+        assert (key.member, key.old) == (ID, "id-web-1")
         good = looks.pop(0) if looks[1:] else looks[0]
         return Read(good, f"{which} is {'well' if good else 'ill'}")
 
@@ -64,6 +68,9 @@ class Pair:
         assert (key.member, key.old) == (ID, "id-web-1")
         if what in self.fails:
             raise self.fails[what]
+        if self.away.get(what, 0):
+            self.away[what] -= 1
+            raise AWAY
         self.done.append(what)
 
 
@@ -233,3 +240,36 @@ def test_where_the_old_one_has_vanished_and_the_new_one_cannot_be_named_people_a
     found, _, _ = ended(pair, Verb.RESTORE)
     said = "the old one vanished, and then: the name is taken"
     assert (found.phase, found.note, found.failure) == (Phase.FAILED, said, said)
+
+
+@pytest.mark.parametrize(
+    ("pair", "effects"),
+    [
+        (Pair(), ["revive", "discard the new"]),
+        (Pair(old=[False]), ["revive", "retire in 9", "swap"]),
+        (Pair(fails={"revive": GoneError("gone")}), ["swap"]),
+        (Pair(new=[False], fails={"revive": GoneError("gone")}), ["discard the new"]),
+    ],
+)
+def test_on_the_way_back_an_engine_that_restarts_is_waited_for(pair: Pair, effects: list[str]) -> None:
+    """A quarter of an hour for each effect: nobody is left half way."""
+    pair.away = dict.fromkeys(effects, 19 if effects[2:] else 39)
+    ended(pair, Verb.RESTORE)
+    assert pair.done[-1] == effects[-1]
+    assert set(pair.done) == set(effects)
+
+
+def test_a_failure_of_the_rollout_stays_its_failure_whatever_becomes_of_the_member() -> None:
+    """Its note says what became of it."""
+    ill = "web-1: the new one was healthy, and not any more when the old one was to go, 3 times"
+    reads = [False, *[True] * 7, False, *[True] * 7, False, True]
+    kept, _, clock = ended(Pair(new=list(reads), old=[False]), Verb.PROMOTE)
+    assert kept.note == "the new one serves, the old one is kept: the old one is not healthy any more"
+    assert kept.failure.startswith(ill)
+    assert "read the new web-1" in clock.steps
+    held, _, _ = ended(Pair(new=list(reads), others=1), Verb.PROMOTE, method=Method.IN_PLACE, floor=2)
+    assert held.note.endswith("the floor is 2")
+    assert held.failure.startswith(ill)
+    named, _, _ = ended(Pair(new=list(reads), fails={"revive": GoneError("gone")}), Verb.PROMOTE)
+    assert (named.phase, named.note) == (Phase.NEW, "the old one vanished meanwhile")
+    assert named.failure.startswith(ill)

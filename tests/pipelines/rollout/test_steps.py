@@ -233,6 +233,7 @@ def test_who_goes_back_is_stopped_by_an_abort_alone(wanted: DesiredState, back: 
     if not stops:
         assert asyncio.run(run.act_until_stopped("start", answers(None))) is None
         assert lines(run)[-1] == "audit r1: start"
+        assert run.engine.steps == ["start"]  # type: ignore[attr-defined]
         return
     for act in (run.act_until_stopped, run.act_when_free, run.look_when_free):
         with pytest.raises(StoppedError, match=f"stopped by {wanted}") as stopped:
