@@ -104,7 +104,7 @@ kind = "docker"
 selector = { goldsmith-test = "absent" }
 replacement = { tag = "registry.invalid/none:1" }
 """
-AWS = {"boto3", "botocore", "images.aws", "pipelines.fleet.ec2.members"}
+AWS = {"boto3", "botocore", "images.aws", "pipelines.fleet.ec2"}
 OF_ROLLOUTS = {"dbos", "docker", "requests"}
 TELLS = "import sys, tasks\ntry: tasks.main(*sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
 WITHOUT = {
