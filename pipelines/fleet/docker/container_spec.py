@@ -229,7 +229,29 @@ def differences(old: Json, old_image: Json, new: Json, new_image: Json, name_: s
     whole = _flat(new, {}, name_)
     lost = [key for key, value in before.items() if whole.get(key) != value]
     added = [key for key in after if key not in before]
-    return tuple(f"{key}: {before.get(key, '-')} → {whole.get(key, '-')}" for key in sorted({*lost, *added}))
+    return tuple(_told(key, before.get(key), whole.get(key)) for key in sorted({*lost, *added}))
+
+
+def _told(key: str, old: Any, new: Any) -> str:
+    """One difference; the values of environment variables, which may be secrets, are not told."""
+    if key.startswith("env "):
+        old, new = old and "set", new and ("set" if old is None else "another value")
+    return f"{key}: {_shown(old)} → {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    """A value as people write it on a command line."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return " ".join(map(_shown, value)) or "-"
+        case dict():
+            return json.dumps(value, sort_keys=True)
+        case _:
+            return str(value)
 
 
 def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:
@@ -244,8 +266,9 @@ def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:
     found |= {f"host {k}": v for k, v in container["HostConfig"].items() if k not in HOST_KEYS_ASIDE and _given(v)}
     found |= {f"mount {mount['Destination']}": _mount(mount) for mount in container.get("Mounts") or []}
     for network, endpoint in networks(container).items():
-        shown = sorted(aliases(container, endpoint) - {name_})
-        found[f"network {network}"] = (shown, address(endpoint), endpoint.get("Links") or [])
+        names = sorted(aliases(container, endpoint) - {name_})
+        said = {"as": names, "address": address(endpoint), "links": endpoint.get("Links")}
+        found[f"network {network}"] = ", ".join(["joined", *(f"{k} {_shown(v)}" for k, v in said.items() if v)])
     return {key: value for key, value in found.items() if value}
 
 
@@ -254,8 +277,9 @@ def _given(value: Any) -> bool:
     return value not in (None, "", 0, False, [], {})
 
 
-def _mount(mount: Json) -> tuple[str, str, bool]:
-    return mount["Type"], mount.get("Name") or mount.get("Source") or "", bool(mount["RW"])
+def _mount(mount: Json) -> str:
+    what = f"{mount['Type']} {mount.get('Name') or mount.get('Source') or ''}".rstrip()
+    return f"{what}, {'read-write' if mount['RW'] else 'read-only'}"
 
 
 def forced_in_place(container: Json, shared_mounts: Iterable[str]) -> tuple[str, ...]:
