@@ -131,6 +131,7 @@ def test_a_healthy_wave_bakes_for_its_span_and_goes_on() -> None:
     assert made.stages() == [(RolloutStage.BAKING, "baking for 5m")]
     assert made.book.told == []
     assert made.fleet.clock.waited[0] == 5
+    assert set(made.fleet.clock.steps) == {"watch the new members", "baking 0"}
 
 
 def test_a_bake_of_no_time_looks_once() -> None:

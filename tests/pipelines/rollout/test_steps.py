@@ -248,6 +248,7 @@ def test_what_a_pause_holds_back_is_asked_again_each_turn_and_then_done() -> Non
     assert asyncio.run(run.act_when_free("start", answers(None))) is None
     assert waited(run) == [2, 2]
     assert lines(run) == ["orders r1"] * 3 + ["fence r1", "audit r1: start"]
+    assert run.engine.steps == ["start"] * 3  # type: ignore[attr-defined]
     look = runner(PAUSE, GO)
     assert asyncio.run(look.look_when_free("read", answers(7))) == 7
     assert lines(look) == ["orders r1"] * 2 + ["fence r1"]
