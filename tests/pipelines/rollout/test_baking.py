@@ -74,7 +74,8 @@ class Approver:
     revoked: bool = False
     firing: bool = False
 
-    def refuse(self, _target: object) -> None:
+    def refuse(self, replacement: object) -> None:
+        assert replacement == target()
         if self.revoked:
             raise RefusedError("revoked")
 

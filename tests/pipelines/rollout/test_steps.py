@@ -252,6 +252,7 @@ def test_what_a_pause_holds_back_is_asked_again_each_turn_and_then_done() -> Non
     look = runner(PAUSE, GO)
     assert asyncio.run(look.look_when_free("read", answers(7))) == 7
     assert lines(look) == ["orders r1"] * 2 + ["fence r1"]
+    assert look.engine.steps == ["read"] * 2  # type: ignore[attr-defined]
     assert asyncio.run(runner().act_when_free("start", answers("held"))) == "held"
     assert asyncio.run(runner(PAUSE).act_until_stopped("start", answers("held"))) == "held"
 
