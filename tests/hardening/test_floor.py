@@ -171,3 +171,196 @@ def test_a_windows_grace_is_added_to_its_time() -> None:
         verdict = judged(finding(fix_known_since=NOW - timedelta(days=days)), by=waits)
         assert verdict.allowed is allowed
         assert verdict.reasons[0].deadline == NOW + timedelta(days=3 - days)
+
+
+def two(image: dict[str, Any], running: dict[str, Any] | None = None) -> Policy:
+    """A policy with one window, and with these values."""
+    data = policy().model_dump()
+    windows_given = [{"severity": "high", "within": "2d", "grace": "1d"}]
+    return Policy.model_validate(
+        {**data, "image": {"vulnerabilities": windows_given, **image}, "running": running or {}}
+    )
+
+
+BENCHMARK = {"profile": "cis", "minimum_score": 90, "minimum_rules": 10}
+
+
+def explained(*subjects: str) -> dict[str, Any]:
+    """A benchmark that explains one rule for these definitions."""
+    return {"benchmark": {**BENCHMARK, "explained": {"r1": {"reason": "r", "owner": "o", "subjects": subjects}}}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "floor", "said"),
+    [
+        (two({"judges": {"minimum": 1}}), two({"judges": {"minimum": 1}}), ()),
+        (
+            two({"judges": {"minimum": 1, "data_max_age": "8d", "enforcement": "audit", "grace": "1d"}}),
+            two({"judges": {"minimum": 2, "enforcement": "warn"}}),
+            (
+                "image.judges.enforcement: audit, and the floor says warn",
+                "image.judges.grace: 1d, and the floor says 0s",
+                "image.judges.minimum: 1, and the floor asks for 2",
+                "image.judges.data_max_age: 8d, and the floor accepts 7d",
+            ),
+        ),
+        (two({"judges": {"accept_sample": True}}), two({"judges": {"accept_sample": True}}), ()),
+        (
+            two({"unfixed": {"grace": "1d"}, "secrets": {"enforcement": "warn"}}),
+            two({"unfixed": {"enforcement": "warn"}}),
+            (
+                "image.unfixed.grace: 1d, and the floor says 0s",
+                "image.secrets.enforcement: warn, and the floor says enforce",
+            ),
+        ),
+        (
+            two({"misconfigurations": {"enforcement": "audit"}}),
+            two({}),
+            ("image.misconfigurations.enforcement: audit, and the floor says warn",),
+        ),
+        (two({}), two({"benchmark": BENCHMARK}), ("image.benchmark.profile: none, and the floor asks for cis",)),
+        (two({"benchmark": BENCHMARK}), two({}), ()),
+        (
+            two({"benchmark": {**BENCHMARK, "profile": "other", "minimum_score": 1}}),
+            two({"benchmark": BENCHMARK}),
+            ("image.benchmark.profile: other, and the floor asks for cis",),
+        ),
+        (
+            two({"benchmark": {"profile": "cis", "minimum_score": 89, "minimum_rules": 9, "enforcement": "warn"}}),
+            two({"benchmark": BENCHMARK}),
+            (
+                "image.benchmark.enforcement: warn, and the floor says enforce",
+                "image.benchmark.minimum_score: 89.0, and the floor asks for 90.0",
+                "image.benchmark.minimum_rules: 9, and the floor asks for 10",
+            ),
+        ),
+        (
+            two(explained("a", "b")),
+            two({"benchmark": BENCHMARK}),
+            ("image.benchmark.explained.r1: the floor does not explain it for a, b",),
+        ),
+        (
+            two(explained("a", "b")),
+            two(explained("a")),
+            ("image.benchmark.explained.r1: the floor does not explain it for a, b",),
+        ),
+        (two(explained("a")), two(explained("a", "b")), ()),
+        (two(explained("a", "b")), two(explained("*")), ()),
+        (
+            two({}, {"expired": {"enforcement": "warn", "grace": "2d"}}),
+            two({}, {"expired": {"grace": "1d"}}),
+            (
+                "running.expired.enforcement: warn, and the floor says enforce",
+                "running.expired.grace: 2d, and the floor says 1d",
+            ),
+        ),
+        (
+            two({}),
+            two({}, {"max_age": {"limit": "60d"}, "approved_source": {}}),
+            (
+                "running.max_age: not asked, and the floor asks for it",
+                "running.approved_source: not asked, and the floor asks for it",
+            ),
+        ),
+        (
+            two({}, {"max_age": {"limit": "61d"}, "approved_source": {"prefixes": ["a/", "b/"]}}),
+            two({}, {"max_age": {"limit": "60d"}, "approved_source": {"prefixes": ["a/"]}}),
+            (
+                "running.max_age.limit: 61d, and the floor says 60d",
+                "running.approved_source.prefixes: a/, b/ are not all among the floor's",
+            ),
+        ),
+        (
+            two({}, {"max_age": {"limit": "60d"}, "approved_source": {"prefixes": ["a/"]}}),
+            two({}, {"max_age": {"limit": "60d"}, "approved_source": {"prefixes": ["a/", "b/"]}}),
+            (),
+        ),
+        (two({}, {"max_age": {"limit": "60d"}}), two({}), ()),
+    ],
+)
+def test_in_what_a_policy_is_weaker_is_told_in_full(ours: Policy, floor: Policy, said: tuple[str, ...]) -> None:
+    """A line a field, with its value and the floor's; what is equal or stricter is none."""
+    assert weaknesses(ours, floor) == said
+
+
+def windowed(*given: dict[str, Any]) -> Policy:
+    """A policy with these windows."""
+    return two({"vulnerabilities": list(given)})
+
+
+HIGH = {"severity": "high", "within": "2d", "grace": "1d"}
+
+
+def uncovered(*severities: str, until: str = "3d") -> tuple[str, ...]:
+    """What is told of a window that is missing for these, in order; exploited ones have it too."""
+    return tuple(
+        f"image.vulnerabilities: {which} of severity {severity}, and the floor says enforce after {until}"
+        for severity in severities
+        for which in ("those", "exploited ones")
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "floor", "said"),
+    [
+        ([HIGH], [HIGH], ()),
+        ([{"severity": "high", "within": "3d"}], [HIGH], ()),
+        ([{"severity": "low", "within": "3d"}], [HIGH], ()),
+        ([{"severity": "high", "within": "3d", "grace": "1s"}], [HIGH], uncovered("critical", "high", "unknown")),
+        ([{"severity": "critical", "within": "0s"}], [HIGH], uncovered("high")),
+        (
+            [HIGH],
+            [HIGH, {"severity": "low", "exploited": True, "within": "1d"}],
+            tuple(
+                f"image.vulnerabilities: exploited ones of severity {severity}, and the floor says enforce after 1d"
+                for severity in ("critical", "high", "medium", "low", "unknown")
+            ),
+        ),
+    ],
+)
+def test_each_severity_that_the_floor_covers_needs_a_window_that_ends_no_later(
+    ours: list[dict[str, Any]], floor: list[dict[str, Any]], said: tuple[str, ...]
+) -> None:
+    """Its time and its grace together count; an unknown severity is covered as the gravest."""
+    assert weaknesses(windowed(*ours), windowed(*floor)) == said
+
+
+def test_a_policy_without_a_floor_is_weak_only_where_it_has_no_window() -> None:
+    """One that is enforced."""
+    none = "image.vulnerabilities: no window is enforced"
+    assert weaknesses(windowed(HIGH), None) == ()
+    assert weaknesses(windowed(), None) == (none,)
+    assert weaknesses(windowed({**HIGH, "enforcement": "warn"}), None) == (none,)
+
+
+@pytest.mark.parametrize(
+    ("given_windows", "severity", "exploited", "covered"),
+    [
+        ([{"severity": "high"}], Severity.CRITICAL, False, True),
+        ([{"severity": "high"}], Severity.HIGH, False, True),
+        ([{"severity": "high"}], Severity.MEDIUM, False, False),
+        ([{"severity": "high"}], Severity.UNKNOWN, False, True),
+        ([{"severity": "high"}, {"severity": "unknown"}], Severity.UNKNOWN, False, True),
+        ([{"severity": "unknown"}], Severity.LOW, False, False),
+        ([{"severity": "low", "exploited": True}], Severity.CRITICAL, False, False),
+        ([{"severity": "low", "exploited": True}], Severity.LOW, True, True),
+        ([{"severity": "low", "exploited": True}], Severity.UNKNOWN, True, True),
+        ([{"severity": "unknown", "exploited": True}], Severity.UNKNOWN, False, False),
+        ([{"severity": "unknown", "exploited": True}, {"severity": "high"}], Severity.UNKNOWN, False, True),
+    ],
+)
+def test_which_vulnerabilities_a_window_covers(
+    given_windows: list[dict[str, Any]], severity: Severity, exploited: bool, covered: bool
+) -> None:
+    """Its severity and worse; unknown ones by the window of that name, or as the gravest where there is none."""
+    of = windowed(*given_windows)
+    assert bool(windows(of, finding(severity, exploited=exploited))) is covered
+
+
+def test_where_unknown_severities_have_a_window_no_other_one_covers_them() -> None:
+    """But that for exploited ones."""
+    of = windowed({"severity": "high"}, {"severity": "unknown", "within": "2d"}, {"severity": "low", "exploited": True})
+    found = windows(of, finding(Severity.UNKNOWN))
+    assert [(one.severity, one.exploited) for one in found] == [(Severity.UNKNOWN, False)]
+    found = windows(of, finding(Severity.UNKNOWN, exploited=True))
+    assert [(one.severity, one.exploited) for one in found] == [(Severity.UNKNOWN, False), (Severity.LOW, True)]

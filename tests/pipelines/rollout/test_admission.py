@@ -103,3 +103,12 @@ def test_in_place_the_floor_bounds_what_the_budgets_let_through() -> None:
     assert admit([order(name, floor=2, back=True, budgets=budgets) for name in names], 3, members, NOW).room == 1
     none = [{"nodes": "100%"}, {"nodes": 0, "reasons": ["expired"]}]
     assert admit([order(budgets=none)], 3, members, NOW).seconds == 600
+
+
+def test_a_budget_counts_at_the_moment_at_which_a_member_is_to_begin() -> None:
+    """Outside of its window it binds nobody."""
+    budgets = [{"nodes": "100%"}, {"nodes": 1, "windows": [{"start": "22:00", "end": "23:00"}]}]
+    wave = [order(name, method=Method.SURGE, budgets=budgets) for name in ("web-1", "web-2")]
+    for now, most in ((NOW, 2), (NOW.replace(hour=22), 1)):
+        assert budgeted(wave[0].limits, 2, wave, now).room == most
+        assert admit(wave, 2, (), now).room == most

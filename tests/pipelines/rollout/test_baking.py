@@ -80,7 +80,8 @@ class Approver:
     revoked: bool = False
     firing: bool = False
 
-    def refuse(self, _target: object) -> None:
+    def refuse(self, replacement: object) -> None:
+        assert replacement == target()
         if self.revoked:
             raise RefusedError("revoked")
 
@@ -137,6 +138,7 @@ def test_a_healthy_wave_bakes_for_its_span_and_goes_on() -> None:
     assert made.stages() == [(RolloutStage.BAKING, "baking for 5m")]
     assert made.book.told == []
     assert made.fleet.clock.waited[0] == 5
+    assert set(made.fleet.clock.steps) == {"watch the new members", "baking 0"}
 
 
 def test_a_bake_of_no_time_looks_once() -> None:

@@ -14,7 +14,7 @@ from pipelines.fleet.members import Member, Read
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError
 from pipelines.rollout.member import finish_member
-from pipelines.rollout.state import Cause, Finish, MemberOrder, MemberState, Phase, Verb, World
+from pipelines.rollout.state import Cause, DesiredState, Finish, MemberOrder, MemberState, Phase, Verb, World
 from tests.pipelines.rollout.test_steps import Clock, Ledger
 from tests.support.fleets import fleet, member, target
 
@@ -87,9 +87,10 @@ class Book(Ledger):
 def ended(pair: Pair, verb: Verb, note: str = "", **limits: Any) -> tuple[MemberState, Book, Clock]:
     """How the member ends, what the journal holds of that, and what was waited."""
     floor, method, back = limits.pop("floor", 0), limits.pop("method", Method.SURGE), limits.pop("back", False)
+    wanted = limits.pop("wanted", DesiredState.GO)
     of = fleet(min_healthy_time="30s", healthy_deadline="2m", progress_deadline="1h", drain="9s", **limits).limits
     order = MemberOrder("r1", "r1", ID, "web-1", target(), method, floor, of, back=back)
-    book, clock = Book(), Clock()
+    book, clock = Book([wanted]), Clock()
     world: Any = World(pair, book, None, lambda: datetime.now(UTC))  # type: ignore[arg-type]
     engine: Any = clock
     state = MemberState(ID, "web-1", Phase.NEW, "id-web-1", "r@sha256:1")
@@ -273,3 +274,11 @@ def test_a_failure_of_the_rollout_stays_its_failure_whatever_becomes_of_the_memb
     named, _, _ = ended(Pair(new=list(reads), fails={"revive": GoneError("gone")}), Verb.PROMOTE)
     assert (named.phase, named.note) == (Phase.NEW, "the old one vanished meanwhile")
     assert named.failure.startswith(ill)
+
+
+def test_a_rollback_stops_who_goes_forward_and_not_who_goes_back() -> None:
+    """While the new one proves itself anew: the one is put back, the other is on its way there."""
+    forward, _, _ = ended(Pair(new=[False, True]), Verb.PROMOTE, wanted=DesiredState.ROLLBACK)
+    assert (forward.phase, forward.failure) == (Phase.OLD, "stopped by rollback")
+    back, _, _ = ended(Pair(new=[False, True]), Verb.PROMOTE, wanted=DesiredState.ROLLBACK, back=True)
+    assert (back.phase, back.failure) == (Phase.NEW, "")

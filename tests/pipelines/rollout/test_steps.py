@@ -184,6 +184,7 @@ def test_an_effect_is_fenced_and_written_down_when_it_was_done() -> None:
     run = runner()
     assert asyncio.run(run.act("remove web-1", answers(None))) is None
     assert lines(run) == ["fence r1", "audit r1: remove web-1"]
+    assert run.engine.steps == ["remove web-1"]  # type: ignore[attr-defined]
     held = runner()
     assert asyncio.run(held.act("remove web-1", answers("too few"))) == "too few"
     assert lines(held) == ["fence r1"]
@@ -197,6 +198,7 @@ def test_a_look_changes_nothing_and_a_note_is_fenced() -> None:
     assert lines(run) == []
     assert asyncio.run(run.note("save", answers(7))) == 7
     assert lines(run) == ["fence r1"]
+    assert run.engine.steps == ["read", "read", "save"]  # type: ignore[attr-defined]
 
 
 def test_a_note_and_a_look_have_their_own_patience() -> None:
@@ -248,9 +250,11 @@ def test_what_a_pause_holds_back_is_asked_again_each_turn_and_then_done() -> Non
     assert asyncio.run(run.act_when_free("start", answers(None))) is None
     assert waited(run) == [2, 2]
     assert lines(run) == ["orders r1"] * 3 + ["fence r1", "audit r1: start"]
+    assert run.engine.steps == ["start"] * 3  # type: ignore[attr-defined]
     look = runner(PAUSE, GO)
     assert asyncio.run(look.look_when_free("read", answers(7))) == 7
     assert lines(look) == ["orders r1"] * 2 + ["fence r1"]
+    assert look.engine.steps == ["read"] * 2  # type: ignore[attr-defined]
     assert asyncio.run(runner().act_when_free("start", answers("held"))) == "held"
     assert asyncio.run(runner(PAUSE).act_until_stopped("start", answers("held"))) == "held"
 

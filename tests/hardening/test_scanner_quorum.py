@@ -1,0 +1,137 @@
+"""Whether enough scanners evaluated an image, on data that is fresh enough, and what is said where they did not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hardening.scanner_quorum import counts, engine, judges, outdated, unread, why_not
+
+from hardening.findings import FindingKind, Outcome, Reason, ScanReport
+from hardening.model import Enforcement
+from hardening.policy import Judges
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
+RULE = Judges(enforcement=Enforcement.WARN, minimum=2)
+LOOKED = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.PASS, 1, NOW, "feed", "")
+FEEDS = (
+    "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address or a directory with current data, "
+    "or GOLDSMITH_FEEDS__DEBSECAN in the environment, and run again"
+)
+DOCTOR = "; ./goldsmith doctor shows which scanners are missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"outcome": Outcome.FAIL}, ""),
+        ({"outcome": Outcome.ERROR}, "it evaluated nothing"),
+        ({"outcome": Outcome.ERROR, "reason": "crashed"}, "crashed"),
+        ({"evaluated": 0}, "it evaluated nothing"),
+        ({"sample": True}, "judged by the feed, which this policy does not accept"),
+        ({"data_date": None}, "the date of its data is unknown (feed)"),
+        ({"data_date": NOW - 7 * DAY}, ""),
+        ({"data_date": NOW - 7 * DAY - SECOND}, "its data is of 2026-11-18, 7 days old; the policy accepts 7d"),
+        ({"data_date": NOW + DAY}, ""),
+        ({"data_date": NOW + DAY + SECOND}, "its data is dated 2026-11-26, in the future"),
+    ],
+)
+def test_a_report_counts_to_the_second_of_its_data(change: dict[str, object], why: str) -> None:
+    """A clock that is a day ahead is forgiven."""
+    report = replace(LOOKED, **change)  # type: ignore[arg-type]
+    assert why_not(RULE, report, NOW) == why
+    assert counts(RULE, report, NOW) is not bool(why)
+    assert not counts(RULE, replace(report, kind=FindingKind.SECRET), NOW)
+
+
+def test_the_sample_counts_whatever_its_date_where_the_policy_accepts_it() -> None:
+    """It is for trying out."""
+    old = replace(LOOKED, sample=True, data_date=NOW - 999 * DAY)
+    assert why_not(Judges(accept_sample=True), old, NOW) == ""
+
+
+@pytest.mark.parametrize(("scanner", "name"), [("trivy", "trivy"), ("trivy-disk", "trivy"), ("a-b-c", "a")])
+def test_two_forms_of_one_engine_are_one_judge(scanner: str, name: str) -> None:
+    """On the same data they have one opinion."""
+    assert engine(replace(LOOKED, scanner=scanner)) == name
+
+
+def test_too_few_judges_are_told_with_why_each_one_does_not_count() -> None:
+    """As the policy says where there is one; where there is none, it refuses, whatever the policy says."""
+    broken = replace(LOOKED, scanner="debsecan", outcome=Outcome.ERROR, reason="crashed")
+    old = replace(LOOKED, scanner="grype", data_date=None)
+    secret = replace(broken, scanner="secrets", kind=FindingKind.SECRET)
+    told = Reason(
+        rule="judges",
+        subject="web",
+        enforcement=Enforcement.WARN,
+        what="1 of at least 2 vulnerability scanners judged this image (debsecan: crashed; grype: the date of its data "
+        "is unknown (feed))",
+        why="an image that nobody judged looks exactly like an image without vulnerabilities",
+        todo=f"{FEEDS}{DOCTOR}",
+    )
+    assert judges(RULE, "web", [broken, LOOKED, old, secret], NOW) == [told]
+    both = replace(LOOKED, scanner="trivy-disk")
+    assert judges(RULE, "web", [LOOKED, both], NOW) == [
+        replace(told, what="1 of at least 2 vulnerability scanners judged this image (none ran)")
+    ]
+    nothing = "nothing was evaluated: 0 of at least 2 vulnerability scanners judged this image"
+    assert judges(RULE, "web", [broken], NOW) == [
+        replace(told, enforcement=Enforcement.ENFORCE, what=f"{nothing} (debsecan: crashed)")
+    ]
+    assert judges(RULE, "web", [], NOW) == [
+        replace(told, enforcement=Enforcement.ENFORCE, what=f"{nothing} (none ran)")
+    ]
+    assert judges(RULE, "web", [LOOKED, replace(LOOKED, scanner="grype")], NOW) == []
+
+
+def test_who_has_only_the_sample_is_told_how_to_try_without_a_feed() -> None:
+    """And how to get one."""
+    [reason] = judges(RULE, "web", [replace(LOOKED, sample=True)], NOW)
+    trial = "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships"
+    assert reason.todo == f"{FEEDS}{trial}{DOCTOR}"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.NOT_EVALUATED])
+def test_a_form_of_the_image_that_its_judge_could_not_read_is_told(outcome: Outcome) -> None:
+    """By the rule for judges; another engine's silence is told elsewhere."""
+    disk = replace(LOOKED, scanner="trivy-disk", outcome=outcome, reason="no partition")
+    told = Reason(
+        rule="trivy-disk-evaluated",
+        subject="web",
+        enforcement=Enforcement.WARN,
+        what="trivy-disk did not evaluate this image, though trivy did: no partition",
+        why="what ships is not known to be what was judged",
+        todo="run `./goldsmith image.scan web`, and see what trivy-disk says of it",
+    )
+    assert unread(RULE, "web", [LOOKED, disk], NOW) == [told]
+    for reports in (
+        [disk],
+        [LOOKED, replace(disk, scanner="grype")],
+        [LOOKED, replace(disk, kind=FindingKind.SECRET)],
+        [LOOKED, replace(disk, outcome=Outcome.FAIL)],
+        [replace(LOOKED, data_date=None), disk],
+    ):
+        assert unread(RULE, "web", reports, NOW) == []
+
+
+def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
+    """With what its feed says of it, or what to do."""
+    kev = replace(LOOKED, scanner="kev", kind=FindingKind.EXPLOITATION, data_date=NOW - 8 * DAY, data_source="kev.json")
+    told = Reason(
+        rule="kev-evaluated",
+        subject="web",
+        enforcement=Enforcement.WARN,
+        what="the list of exploited vulnerabilities (kev.json): its data is of 2026-11-17, 8 days old; the policy "
+        "accepts 7d",
+        why="what began to be exploited since then is treated as if nobody did",
+        todo="bring feeds.kev up to date",
+    )
+    assert outdated(RULE, "web", [LOOKED, kev], NOW) == [told]
+    assert outdated(RULE, "web", [replace(kev, reason="the feed is away")], NOW) == [
+        replace(told, todo="the feed is away")
+    ]
+    assert outdated(RULE, "web", [replace(kev, data_date=NOW), replace(LOOKED, data_date=None)], NOW) == []
