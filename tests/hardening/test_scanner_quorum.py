@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hardening.scanner_quorum import counts, engine, judges, outdated, unread, why_not
 
+from hardening.evaluation import counts, engine, judges, outdated, unread, why_not
 from hardening.findings import FindingKind, Outcome, Reason, ScanReport
 from hardening.model import Enforcement
 from hardening.policy import Judges

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images.registry.wire import loaded
 
 from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import OutsideError
@@ -25,6 +24,7 @@ from images.artifact import Artifact
 from images.ledger import ScanRecord
 from images.plan.upstream import LOCK, Upstream
 from images.registry import client
+from images.registry.answers import loaded
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all, read
 from images.registry.releases import release_at
