@@ -571,19 +571,23 @@ def lint(c: Context) -> int:
     }
 )
 def test(c: Context, path: str = "", only: str = "", fast: bool = False) -> int:  # noqa: PT028 - a task, not a test
-    """All that `lint` does, then every test."""
+    """All that `lint` does, and every test. The linters run beside `setup`, which mostly waits, or beside the tests."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from pipelines.lint import LINT, lint_content, pytest_command, run_checks
 
     tests = pytest_command(path, only, fast=fast)
     if path:
         return run_checks([tests])
-    if not fast:
-        from hardening.foundation.settings import load_settings
-        from pipelines.host.provision import setup
-        from pipelines.wiring import with_state
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        linted = pool.submit(run_checks, LINT)
+        if not fast:
+            from hardening.foundation.settings import load_settings
+            from pipelines.host.provision import setup
+            from pipelines.wiring import with_state
 
-        setup(with_state(load_settings()), for_tests=True)
-    return max(lint_content(), run_checks([*LINT, tests]))
+            setup(with_state(load_settings()), for_tests=True)
+        return max(lint_content(), run_checks([tests]), linted.result())
 
 
 # --- namespaces -----------------------------------------------------------------------------------------------------
