@@ -130,7 +130,7 @@ def test_a_new_one_that_is_ill_each_time_the_old_one_is_to_go_gives_it_back() ->
     pair = Pair(new=[False, *[True] * 7, False, *[True] * 7, False, True])
     found, _, _ = ended(pair, Verb.PROMOTE)
     assert pair.done == ["revive", "discard the new"]
-    assert found.phase is Phase.OLD
+    assert (found.phase, found.note) == (Phase.OLD, "")
     assert "the new one was healthy, and not any more when the old one was to go, 3 times" in found.failure
     assert "health: new is ill" in found.failure
     assert "log: last line" in found.failure

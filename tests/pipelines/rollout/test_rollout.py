@@ -19,7 +19,7 @@ from pipelines.fleet.violations import Judged
 from pipelines.rollout.plan import Plan, Skip, not_yet, nothing, plan
 from pipelines.rollout.refusals import refuse_nobody, why_not
 from pipelines.rollout.schedule import caps
-from pipelines.rollout.waves import Step
+from pipelines.rollout.waves import Step, in_order
 from tests.support.fleets import NOW, fleet, judged, reason, release, target
 
 PORT = ("it publishes host port 8080 (8080/tcp)",)
@@ -588,3 +588,11 @@ def test_a_plan_says_all_that_it_does() -> None:
     assert made.skipped == (Skip(known[1].member.id, "dead"),)
     assert (made.fleet, made.desired, made.floor, made.hold) == ("web", 3, 3, None)
     assert made.seconds == sum(wave.seconds for wave in made.waves) > 0
+
+
+def test_the_gravest_reason_comes_first_and_one_that_nobody_ranks_last() -> None:
+    """Whatever their ids, in zones one by one and together."""
+    known = {"web-1": "", "web-2": "superseded", "web-3": "expired", "web-4": "revoked", "web-5": "expired"}
+    steps = [Step(judged(name).member, ("why",), rule) for name, rule in known.items()]
+    for zones in Zones:
+        assert [step.member.name for step in in_order(steps, zones)] == ["web-4", "web-3", "web-5", "web-2", "web-1"]
