@@ -596,3 +596,12 @@ def test_the_gravest_reason_comes_first_and_one_that_nobody_ranks_last() -> None
     steps = [Step(judged(name).member, ("why",), rule) for name, rule in known.items()]
     for zones in Zones:
         assert [step.member.name for step in in_order(steps, zones)] == ["web-4", "web-3", "web-5", "web-2", "web-1"]
+
+
+def test_taking_over_answers_for_unknown_members_and_not_for_expired_ones() -> None:
+    """And a member with a release of its own is no application, whatever that stands on."""
+    of = fleet(max_violating_fraction={"expired": 0.5})
+    with pytest.raises(RefusedError, match="2 of 2 members are expired"):
+        plan(of, several(2, "expired"), target(), NOW, ["all"])
+    both = judged("web-1", "expired", origin=Provenance(release=release(1), base=release(2)))
+    assert why_not(fleet(), both, target(), NOW, ()) == ""
