@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from hardening.benchmark import JUDGE
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.hashing import digest_of
 from hardening.model import Severity, Waiver
@@ -130,6 +131,8 @@ def test_an_expired_waiver_is_reported_to_its_owner():
     [reason] = ended([old], "python-runtime", TODAY)
     assert "expired on 2026-11-24: no effect" in reason.what
     assert "web: delete hardening/waivers/openssl-quic.toml" in reason.todo
+    assert (reason.rule, reason.subject) == ("waiver-ended", "python-runtime")
+    assert reason.why == "an exception that outlives its end is a hole that nobody decided on"
     assert ended([old], "node-runtime", TODAY) == []
     assert ended([waiver()], "python-runtime", TODAY) == []
 
@@ -229,3 +232,13 @@ def test_trivys_ignore_file_ends_when_the_waiver_ends():
     }
     assert json.loads(trivyignore([waiver()], "node-runtime", TODAY))["vulnerabilities"] == []
     assert active([waiver()], TODAY + timedelta(days=11)) == ()
+
+
+def test_a_finding_is_named_by_the_key_of_its_kind():
+    """Only a vulnerability has a package and versions, and only a secret has a path."""
+    of = replace(FINDING, id="x", package="p", installed="1 | 2")
+    assert about_finding(of) == About("vulnerabilities", "x", "p", ("1", "2"))
+    assert about_finding(replace(of, kind=FindingKind.SECRET)) == About("secrets", "x", path="p")
+    assert about_finding(replace(of, kind=FindingKind.MISCONFIGURATION)) == About("misconfigurations", "x")
+    rule = replace(of, kind=FindingKind.MISCONFIGURATION, scanners=((JUDGE, Severity.HIGH),))
+    assert about_finding(rule) == About("benchmark", "x")

@@ -17,7 +17,7 @@ from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.plan import Plan, Skip, not_yet, nothing, plan, refuse_unmatched, why_not
 from pipelines.rollout.schedule import caps
-from pipelines.rollout.waves import Step
+from pipelines.rollout.waves import Step, in_order
 from tests.support.fleets import NOW, fleet, judged, reason, release, target
 
 PORT = ("it publishes host port 8080 (8080/tcp)",)
@@ -586,3 +586,20 @@ def test_a_plan_says_all_that_it_does() -> None:
     assert made.skipped == (Skip(known[1].member.id, "dead"),)
     assert (made.fleet, made.desired, made.floor, made.hold) == ("web", 3, 3, None)
     assert made.seconds == sum(wave.seconds for wave in made.waves) > 0
+
+
+def test_the_gravest_reason_comes_first_and_one_that_nobody_ranks_last() -> None:
+    """Whatever their ids, in zones one by one and together."""
+    known = {"web-1": "", "web-2": "superseded", "web-3": "expired", "web-4": "revoked", "web-5": "expired"}
+    steps = [Step(judged(name).member, ("why",), rule) for name, rule in known.items()]
+    for zones in Zones:
+        assert [step.member.name for step in in_order(steps, zones)] == ["web-4", "web-3", "web-5", "web-2", "web-1"]
+
+
+def test_taking_over_answers_for_unknown_members_and_not_for_expired_ones() -> None:
+    """And a member with a release of its own is no application, whatever that stands on."""
+    of = fleet(max_violating_fraction={"expired": 0.5})
+    with pytest.raises(RefusedError, match="2 of 2 members are expired"):
+        plan(of, several(2, "expired"), target(), NOW, ["all"])
+    both = judged("web-1", "expired", origin=Provenance(release=release(1), base=release(2)))
+    assert why_not(fleet(), both, target(), NOW, ()) == ""
