@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hardening.benchmark import JUDGE
+from hardening.evaluation import JUDGE
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.hashing import digest_of
 from hardening.model import Severity, Waiver
