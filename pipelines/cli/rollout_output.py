@@ -66,6 +66,11 @@ class SkipLine(Line):
     why: str
 
 
+def skipped(plan: Plan) -> tuple[SkipLine, ...]:
+    """The members that the plan leaves alone."""
+    return tuple(SkipLine(member=skip.member, why=skip.why) for skip in plan.skipped)
+
+
 class WaveLine(Line):
     """One wave: so many members, `parallel` at a time, with the bake after them. The canary wave waits for approval
     where `auto_promote` is off.
@@ -178,7 +183,7 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
         floor=plan.floor,
         seconds=plan.seconds,
         steps=tuple(steps),
-        skipped=tuple(SkipLine(member=skip.member, why=skip.why) for skip in plan.skipped),
+        skipped=skipped(plan),
         waves=tuple(_wave(number, wave) for number, wave in enumerate(plan.waves, start=1)),
         calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
         waits_until=plan.hold.until if plan.hold else None,
@@ -379,6 +384,7 @@ class ToldLine(Line):
 class StatusOutput(Line):
     """`roll.status`: one rollout. `stage` is `begun` before its first step; `carried_by` is empty where no process
     carries it, `failure` where it goes well. `back`: members go back from the replacement to what they ran before.
+    `skipped`: members that the plan left alone.
     """
 
     fleet: str
@@ -395,6 +401,7 @@ class StatusOutput(Line):
     carried_by: str
     told: tuple[ToldLine, ...]
     members: tuple[MemberStatus, ...]
+    skipped: tuple[SkipLine, ...] = ()
 
 
 def lines(status: StatusOutput, now: datetime) -> list[str]:
@@ -429,8 +436,9 @@ def progress(status: StatusOutput) -> str:
 
 
 def rows(status: StatusOutput) -> list[list[str]]:
-    """A row for each member."""
-    return [[member.name, meaning(member.state, status.stage), member.note] for member in status.members]
+    """A row for each member, and for each that the plan left alone."""
+    members = [[member.name, meaning(member.state, status.stage), member.note] for member in status.members]
+    return members + [[skip.member.rpartition("/")[2], MEANING[Phase.SKIPPED], skip.why] for skip in status.skipped]
 
 
 def meaning(phase: Phase, stage: RolloutStage | Literal["begun"]) -> str:

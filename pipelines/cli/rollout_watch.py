@@ -12,7 +12,7 @@ from hardening.foundation.console import Cell, out, print_json, print_table, pri
 from hardening.foundation.text import one_line
 from images.context import Context
 from images.documents import to_json
-from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows
+from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows, skipped
 from pipelines.contract import AuditReport, Line
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
 from pipelines.rollout.state import STEP, Command, DesiredState, RolloutStage, orders
@@ -65,6 +65,7 @@ def _status(seen: View) -> StatusOutput:
         members=tuple(
             MemberStatus(member=one.id, name=one.name, state=one.phase, note=one.said) for one in seen.members
         ),
+        skipped=() if seen.back else skipped(seen.order.plan),
     )
 
 

@@ -20,13 +20,13 @@ from images.documents import to_json
 from images.ledger import Holder
 from pipelines.cli import rollout
 from pipelines.cli.rollout import roll_back
-from pipelines.cli.rollout_output import StatusOutput, lines, meaning
+from pipelines.cli.rollout_output import StatusOutput, lines, meaning, rows
 from pipelines.cli.rollout_watch import status
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.system_database import locks
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, nothing, plan
+from pipelines.rollout.plan import GroupStep, Skip, nothing, plan
 from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
@@ -124,6 +124,19 @@ def test_a_rollout_that_goes_back_is_done_where_members_are_back(context: Contex
     assert shown()[3].endswith(" 0 of 1")
     context.ledger.save_member("r1-back", replaced.id, to_json(replace(replaced, phase=Phase.OLD)))
     assert shown()[3].endswith(" 1 of 1")
+
+
+def test_whom_the_plan_left_alone_is_told_beside_the_members(context: Context) -> None:
+    """With the reason, as the plan had it; what goes back is told without."""
+    seen = newest(context, "shop")
+    left = replace(seen.order, rollout="r2", plan=replace(seen.order.plan, skipped=(Skip("a/b/web-9", "protected"),)))
+    context.ledger.save_rollout("r1", None, NOW, is_open=False)
+    context.ledger.begin_rollout("r2", "shop", "ann:1", to_json(left), NOW)
+    shown = status("shop", context)
+    assert rows(shown)[-1] == ["web-9", "left alone", "protected"]
+    assert [line.member for line in shown.skipped] == ["a/b/web-9"]
+    going_back(context, replace(seen.members[0], phase=Phase.NEW))
+    assert status("shop", context).skipped == ()
 
 
 def test_in_a_rollout_that_is_over_no_member_waits() -> None:
