@@ -91,6 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    os.umask(0o022)  # commands that ran in this process have closed it, and dpkg-deb refuses folders of mode 0700
     for marker in item.iter_markers("needs"):
         for need in marker.args:
             if reason := _lacking(need):
