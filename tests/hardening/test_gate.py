@@ -93,6 +93,21 @@ def test_an_image_that_was_judged_and_holds_nothing_is_allowed():
     assert verdict.reasons == ()
 
 
+def test_each_reason_is_about_the_image_that_is_judged() -> None:
+    """Waivers are matched by it, and people look for it."""
+    failed, erred = check(Outcome.FAIL), check(Outcome.ERROR)
+    other = finding(kind=FindingKind.MISCONFIGURATION, id="DS-1", package="", fixed="")
+    old = report(data_date=NOW - 400 * DAY)
+    verdicts = (
+        judged(finding(), other, checks=(failed, erred)),
+        judged(reports=(), checks=()),
+        judged(reports=(*JUDGED, replace(old, scanner="trivy"))),
+    )
+    reasons = [reason for verdict in verdicts for reason in verdict.reasons]
+    assert {reason.rule for reason in reasons} >= {"no-setuid", "judges", "checks"}
+    assert {reason.subject for reason in reasons} == {"debian-base"}
+
+
 @pytest.mark.parametrize(("days", "told"), [(6, ""), (8, "8 days old; the policy accepts 7d")])
 def test_an_old_list_of_exploited_vulnerabilities_is_a_warning(days: int, told: str) -> None:
     """It is no judge, and its age is nobody's refusal; but who reads the verdict learns of it."""
