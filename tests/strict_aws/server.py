@@ -84,10 +84,10 @@ def subprocess(folder: Path) -> Iterator[StrictAws]:
 
     ready, log = folder / "strict-aws.port", folder / "strict-aws.log"
     ready.unlink(missing_ok=True)
-    code = "import sys; from tests.strict_aws.server import serve; serve(sys.argv[1])"
-    child = spawn([sys.executable, "-c", code, str(ready)], log=log, env={"PYTHONPATH": str(CHECKOUT)})
+    code = "import sys; sys.path.append(sys.argv[1]); from tests.strict_aws.server import serve; serve(sys.argv[2])"
+    child = spawn([sys.executable, "-c", code, str(CHECKOUT), str(ready)], log=log)
     try:
-        for _ in range(600):
+        for _ in range(12_000):
             if ready.exists():
                 break
             time.sleep(0.05)
