@@ -529,9 +529,11 @@ def setup(c: Context, machines: bool = False) -> None:
     """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
     from hardening.foundation.settings import load_settings
     from pipelines.host.provision import setup
-    from pipelines.wiring import with_state
+    from pipelines.wiring import keep_private
 
-    setup(with_state(load_settings()), for_machines=machines)
+    settings = load_settings()
+    keep_private(settings.state_dir)
+    setup(settings, for_machines=machines)
 
 
 @command(JSON)
@@ -584,9 +586,11 @@ def test(c: Context, path: str = "", only: str = "", fast: bool = False) -> int:
         if not fast:
             from hardening.foundation.settings import load_settings
             from pipelines.host.provision import setup
-            from pipelines.wiring import with_state
+            from pipelines.wiring import keep_private
 
-            setup(with_state(load_settings()), for_tests=True)
+            settings = load_settings()
+            keep_private(settings.state_dir)
+            setup(settings, for_tests=True)
         return max(lint_content(), run_checks([tests]), linted.result())
 
 

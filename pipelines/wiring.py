@@ -41,11 +41,13 @@ def image_context(settings: Settings | None = None, policy: str = "", *, looks: 
     is another user's.
     """
     from images.context import Context
+    from images.store.files import keep_private_by_default
 
     known = settings or load_settings()
     if not looks:
         _refuse_moved_clock(known)
-    with_state(known)
+    keep_private_by_default()
+    keep_private(known.state_dir)
     if policy:
         from hardening.catalog import load_policy
 
@@ -131,15 +133,6 @@ OURS = (
     "apt", "ca", "content", "demo", "disks", "docker", "feeds", "ledger.sqlite", "locks", "plans", "registry",
     "rehearsal", "reports", "store", "work",
 )  # fmt: skip
-
-
-def with_state(settings: Settings) -> Settings:
-    """The settings, once their state directory is there and the present user's alone. Raises OutsideError."""
-    from images.store.files import keep_private_by_default
-
-    keep_private_by_default()
-    keep_private(settings.state_dir)
-    return settings
 
 
 def keep_private(state: Path) -> None:

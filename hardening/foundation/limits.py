@@ -127,7 +127,7 @@ def parse_json(data: bytes | str, what: str) -> Any:
     """The JSON value in `data`. Raises OutsideError for what is none, too large, too deep, or names a key twice."""
     JSON_BYTES.require(len(data), what)
     try:
-        value = json.loads(data, object_pairs_hook=_once)
+        value = json.loads(data, object_pairs_hook=keys_once)
     except RecursionError:
         raise JSON_DEPTH.exceeded(what) from None
     except ValueError as error:
@@ -136,7 +136,7 @@ def parse_json(data: bytes | str, what: str) -> Any:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of `pairs`. A key that stands twice means one thing to us and may mean another to the next reader."""
     found: dict[str, Any] = {}
     for name, value in pairs:

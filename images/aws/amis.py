@@ -207,10 +207,15 @@ def _ami(cloud: Cloud, region: str, found: dict[str, Any]) -> Ami:
         snapshots=tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId")),
         tags=said,
         release=tags.release_of(said, cloud.prefix, cloud.repository(title)),
-        deprecated_at=tags.moment_in(found, "DeprecationTime"),
-        launched_at=tags.moment_in(found, "LastLaunchedTime"),
+        deprecated_at=_moment(found.get("DeprecationTime")),
+        launched_at=_moment(found.get("LastLaunchedTime")),
         source=found.get("SourceImageId", ""),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A moment that EC2 tells. Raises ValueError for what is none: an unreadable use must not look like no use."""
+    return lifecycle.moment(text) if text else None
 
 
 def remove_image(cloud: Cloud, ami: Ami) -> None:

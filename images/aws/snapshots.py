@@ -228,9 +228,13 @@ def upload(
 
     try:
         with ThreadPoolExecutor(parallel, thread_name_prefix="upload") as pool:
-            for done, _ in enumerate(pool.map(put, indexes), 1):  # left by an error, the map cancels what is not begun
-                if done in marks:
-                    progress(done, total)
+            try:
+                for done, _ in enumerate(pool.map(put, indexes), 1):
+                    if done in marks:
+                        progress(done, total)
+            except BaseException:  # Ctrl-C too: what is queued would be uploaded before the pool ends
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     finally:
         os.close(file)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Hashable
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast
@@ -18,7 +17,7 @@ from pydantic_core import SchemaValidator
 
 from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError
 from hardening.foundation.hashing import DIGEST
-from hardening.foundation.limits import JSON_VALUES
+from hardening.foundation.limits import JSON_VALUES, keys_once
 
 LISTS = {"list", "tuple", "set", "frozenset"}
 Value = TypeVar("Value")
@@ -47,19 +46,11 @@ def loaded(data: str | bytes, what: str) -> dict[str, Any]:
     """
     _bounded(data, what)
     try:
-        found = json.loads(data, object_pairs_hook=_object)
+        found = json.loads(data, object_pairs_hook=keys_once)
     except (ValueError, RecursionError) as error:
         raise malformed(what, error) from None
     if not isinstance(found, dict):
         raise malformed(what, ValueError("it is not a JSON object"))
-    return found
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
     return found
 
 

@@ -122,7 +122,7 @@ def refuse_denied(program: Path) -> None:
 def why_denied(program: str, version: str) -> str:
     """Why that version of `program` is not run; empty where it may be. Pure."""
     if not version:
-        return "it does not tell its version, and some versions are denied (images/scan/denied.py)"
+        return "it does not tell its version, and some versions are denied (images/scan/sandbox.py)"
     denied = next((one for one in DENIED if one.program == program and version in one.versions), None)
     return f"version {version} was {denied.reason}; denied since {denied.since}" if denied else ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hardening.catalog import load_waivers
 from hardening.foundation.console import say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, UsageError
@@ -109,7 +110,7 @@ def boot_image(
     if quick and full:
         raise UsageError("give --quick or --full, not both")
     context = context or image_context()
-    only = _machine_name(context, name)
+    only, waivers = _machine_name(context, name), load_waivers(context.settings.roots)
     level = Level.QUICK if quick else Level.FULL if full else Level.RELEASE
     checked = dev_build(context, only, level, control) or reverify(context, only, control, level)
-    return [verify_line(context, only, *checked)]
+    return [verify_line(only, *checked, waivers, context.now)]

@@ -11,7 +11,7 @@ from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.gate import explain, judge_image
-from hardening.model import Kind
+from hardening.model import Kind, Waiver
 from images.build.flow import build
 from images.context import Context
 from images.documents import to_json
@@ -140,16 +140,18 @@ def build_images(
 def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
     """Check the newest artifacts again."""
     context = image_context()
-    lines = []
+    waivers, lines = load_waivers(context.settings.roots), list[VerifyLine]()
     for name in named(context, pattern):
         say(f"{name}: verifying")
-        lines.append(verify_line(context, name, *reverify(context, name, control)))
+        lines.append(verify_line(name, *reverify(context, name, control), waivers, context.now))
     return lines
 
 
-def verify_line(context: Context, name: str, digest: str, checks: tuple[CheckResult, ...]) -> VerifyLine:
+def verify_line(
+    name: str, digest: str, checks: tuple[CheckResult, ...], waivers: tuple[Waiver, ...], now: datetime
+) -> VerifyLine:
     """What the checks of one image say; it passed where none that is enforced and unwaived failed."""
-    refused = refusals(checks, name, load_waivers(context.settings.roots), context.now.date())
+    refused = refusals(checks, name, waivers, now.date())
     return VerifyLine(name=name, digest=digest, passed=not refused, checks=checks)
 
 

@@ -189,13 +189,13 @@ def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
     """Everything with the fleet's tags, in all its places or in some."""
     found = Inventory()
     for account, region in only or regions_of(fleet, cloud):
-        place = RegionClient(cloud.clients, account, region)
         try:
+            place = RegionClient(cloud.clients, account, region)
             reading = _Reading(fleet, cloud, place)
             groups, instances = list(reading.groups()), list(reading.instances())
             templates = list(reading.templates(groups))
         except GoldsmithError as error:
-            found.unread.append(Unread(place.where, error.message))
+            found.unread.append(Unread(f"{account}/{region}", error.message))
             continue
         found.instances += instances
         found.groups += [(place.where, one) for one in groups]

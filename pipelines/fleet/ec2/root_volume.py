@@ -50,6 +50,8 @@ class RootVolumeFleet(Ec2Members):
         if shown.kept:
             kept_for(shown, key)
             return
+        if not shown.root:
+            raise RefusedError(f"{shown.id} shows no root volume", hint="look at its block devices, and try again")
         image = place.image(image_of(self.cloud, target, place.region))
         self._refuse_unfit(place, shown, image)
         root = {shown.root: (str(shown.instance["RootDeviceName"]), shown.root_ends)}

@@ -16,6 +16,7 @@ from images.context import Context
 from images.ledger.releases import GONE
 from images.release import channels
 from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.members import read_fleet
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.session import check, fleet_session
 from tests.strict_aws import Fault, StrictAws
@@ -167,6 +168,18 @@ def test_a_region_that_cannot_be_read_is_told_and_never_compliant(office: Office
     assert (unread.member.id, rules(judged[new])) == (f"{at.cloud.aws.account}/us-east-1/*", set())
     assert unread.deadline
     assert at.cloud.ledger.running_digests()[at.new.content] == (f"shop/{new}",)
+
+
+def test_an_account_without_a_role_is_told_beside_the_others(office: Office) -> None:
+    """Before anything is asked there; what can be read is judged."""
+    at = office.at
+    new = at.instance(ImageId=at.image(at.new))
+    with fleet_session("shop", office.context, now=lambda: office.context.now) as opened:
+        of = opened.fleet
+        place = of.ec2.model_copy(update={"accounts": (at.cloud.aws.account, "999999999999")})
+        found = read_fleet(of.model_copy(update={"ec2": place}), at.cloud)
+    assert {one.id.partition("/")[0] for one in found.unread} == {"999999999999"}
+    assert [one.shown.id for one in found.instances] == [new]
 
 
 def test_a_member_that_asks_not_to_be_disrupted_says_until_when(office: Office) -> None:

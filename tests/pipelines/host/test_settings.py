@@ -50,7 +50,8 @@ def test_the_environment_is_blamed_for_what_it_says(
 @pytest.mark.parametrize(
     ("variable", "meant"),
     [("GOLDSMITH_DOKER__HOST", "GOLDSMITH_DOCKER__HOST"), ("GOLDSMITH_STATES", "GOLDSMITH_STATE"),
-     ("goldsmith_kind", "GOLDSMITH_KINDS")],
+     ("goldsmith_kind", "GOLDSMITH_KINDS"), ("GOLDSMITH_STATE__DIR", "GOLDSMITH_STATE"),
+     ("GOLDSMITH_NOWHERE", "GOLDSMITH_")],
 )  # fmt: skip
 def test_a_variable_that_sets_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, meant: str) -> None:
     """Whoever misspells one counts on what it does not do."""
