@@ -69,8 +69,8 @@ def main() -> int:
         new = tree_of(work / "current", NEWER)
         ours = compared("goldsmith", disks(Path(folder, "ours"), old, new, stable))
         plain = compared("plain", disks(Path(folder, "plain"), old, new, naive))
-        floor = floor_bytes(old, new)
-    print(f"\nopenssl {given.older} → {version_in(new)}; blocks of {BLOCK:,} bytes")
+        floor, newer = floor_bytes(old, new), version_in(new)
+    print(f"\nopenssl {given.older} → {newer}; blocks of {BLOCK:,} bytes")
     print(f"{'layout':12}{'changed':>9}{'to zero':>9}{'all':>7}{'with data':>11}{'of all':>9}{'of data':>9}")
     for name, found in (("goldsmith", ours), ("plain", plain)):
         print(f"{name:12}{found.changed:9}{found.became_zero:9}{found.blocks:7}{found.with_data:11}"
