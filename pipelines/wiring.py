@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
-from hardening.foundation.settings import Settings, load_settings
+from hardening.foundation.settings import MOVED, Settings, load_settings
 
 if TYPE_CHECKING:
     from images.context import Context
 
-MOVED = "GOLDSMITH_NOW"
 LOGIN, NO_LOGIN = Path("/proc/self/loginuid"), 2**32 - 1  # proc(5)
 BY_SUDO = " (sudo by "  # between the user that a process has and the one who logged in, who is in brackets
 REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it was made for rehearsing

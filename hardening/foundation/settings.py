@@ -250,7 +250,7 @@ def load_settings(path: Path | None = None) -> Settings:
 
 
 PREFIX = "GOLDSMITH_"
-NOW, OF_TESTS = "GOLDSMITH_NOW", "GOLDSMITH_TEST_"  # no settings: a rehearsal's clock, and what tests are told
+MOVED, OF_TESTS = "GOLDSMITH_NOW", "GOLDSMITH_TEST_"  # no settings: a rehearsal's clock, and what tests are told
 
 
 def _refuse_unknown_variables() -> None:
@@ -259,8 +259,8 @@ def _refuse_unknown_variables() -> None:
     tables = {name: model for name, model in sections.items() if isinstance(model, type) and issubclass(model, Content)}
     for variable in sorted(os.environ):
         name = variable.upper()
-        known_place = name in sections or name.partition("__")[0] in tables
-        if not name.startswith(PREFIX) or known_place or name == NOW or name.startswith(OF_TESTS):
+        sets = name in sections or name.partition("__")[0] in tables
+        if not name.startswith(PREFIX) or sets or name == MOVED or name.startswith(OF_TESTS):
             continue
         known = [
             *sections,

@@ -32,15 +32,13 @@ from pipelines.rollout.state import (
 # -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
 
 LEASE = timedelta(seconds=60)
+RENEW_SECONDS = 10.0
+PATIENCE = timedelta(minutes=10)  # for the ledger: one that stays away for longer must be reported
+T = TypeVar("T")
 
 
 class HeldError(RefusedError):
     """Another process is rolling the fleet."""
-
-
-RENEW_SECONDS = 10.0
-PATIENCE = timedelta(minutes=10)  # for the ledger: one that stays away for longer must be reported
-T = TypeVar("T")
 
 
 class LeaseStore(Protocol):

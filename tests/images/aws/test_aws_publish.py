@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
+from images.aws import snapshots
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore, channel_name
 from images.aws.statement import parameter
@@ -313,3 +317,39 @@ def test_settings_that_cannot_work_are_told_before_anything_is_asked(aws: Strict
         with pytest.raises(ContentError, match=words):
             publish(wrong, disk())
     assert last_call(aws) == number
+
+
+class _Interrupted(tuple[int, ...]):
+    """Indexes of blocks; Ctrl-C comes when they have all been queued."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield from super().__iter__()
+        raise KeyboardInterrupt
+
+
+def test_an_upload_that_is_interrupted_sends_nothing_of_what_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block on its way is awaited; the others would take minutes."""
+    goes, sent = Event(), list[int]()
+
+    class Pool(ThreadPoolExecutor):
+        """Lets the first block go as soon as its end is waited for, and no sooner."""
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            if wait:
+                goes.set()
+            super().shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    class Ebs:
+        def call(self, _operation: str, **given: object) -> None:
+            goes.wait(600)
+            sent.append(len(sent))
+
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"")
+    monkeypatch.setattr(snapshots, "ThreadPoolExecutor", Pool)
+    ebs: Any = Ebs()
+    with pytest.raises(KeyboardInterrupt):
+        snapshots.upload(ebs, "snap-1", disk, _Interrupted(range(50)), bytes(32 * 50), parallel=1, progress=print)
+    assert len(sent) <= 1

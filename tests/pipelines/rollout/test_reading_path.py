@@ -37,9 +37,6 @@ PAGE = (ROOT / "docs/architecture.md").read_text()
 MOST_FILES, MOST_MODULES = 8, 25
 NOW = datetime.now(UTC)
 DIGEST, OLD = f"sha256:{'2' * 64}", f"sha256:{'1' * 64}"
-GOLDEN = Release(
-    "nginx", "r.example/nginx", DIGEST, "sha256:c", "", "p", "default", NOW - timedelta(days=9), NOW, NOW
-)  # fmt: skip
 FLEET = """
 title = "The web servers"
 owner = "platform team"
