@@ -28,22 +28,16 @@ class Level(StrEnum):
     FULL = "full"
 
 
-@dataclass(frozen=True)
-class BootLimits:
-    """Seconds: how long the machine waits for the end of its own boot, and how long we wait for the machine."""
+def limits(level: Level, accelerator: str) -> tuple[int, int]:
+    """Seconds: how long a machine waits for the end of its own boot, and how long we wait for the machine.
 
-    patience: int
-    machine: int
-
-
-def limits(level: Level, accelerator: str) -> BootLimits:
-    """The limits of one boot. An idle host of two processors needs 11, 18 and 33 s without KVM, a crowded one ten times
-    that, as was seen with a load of 13; only a machine that hangs waits for the end of them.
+    An idle host of two processors needs 11, 18 and 33 s without KVM, a crowded one ten times that, as was seen with a
+    load of 13; only a machine that hangs waits for the end of them.
     """
     patience = {Level.QUICK: 300, Level.RELEASE: 420, Level.FULL: 600}[level]
     if accelerator == "kvm":
         patience //= 3
-    return BootLimits(patience, patience + 120)
+    return patience, patience + 120
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def require_platform(platform: str) -> None:
 def require_tools(definition: Definition) -> None:
     """Raises OutsideError where this host lacks what `definition` is built and booted with; containers need no more."""
     if definition.is_machine:
-        from images.boot.vm import require_qemu
+        from images.boot.flow import require_qemu
         from images.build import machine, mkosi
 
         machine.require_tools()
