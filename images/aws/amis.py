@@ -71,12 +71,9 @@ def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, reg
     if found is None:
         line = _begin(cloud, release, region)
         asked = call_arguments.register_image(machine, name, snapshot, _tags(cloud, release, machine)[0])
-        try:
-            answer = cloud.client("ec2", region).call("RegisterImage", **asked)
+        # An earlier try may have gone through, its answer lost: then the name is taken.
+        if answer := cloud.client("ec2", region).call_unless("RegisterImage", NAME_TAKEN, **asked):
             cloud.mark(line, resource=str(answer["ImageId"]))
-        except AwsError as error:  # an earlier try may have gone through, its answer lost
-            if error.code not in NAME_TAKEN:
-                raise
     return _settled(cloud, release, machine, region, lambda ami: ami.snapshots == (snapshot,))
 
 

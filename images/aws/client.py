@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Lock
 from typing import Any
@@ -71,28 +72,26 @@ def from_code(permission: str, account: str, region: str, code: str, message: st
     return error
 
 
+@dataclass(frozen=True)
 class Client:
     """One service in one region of one account. Operations are named as the service names them."""
 
-    def __init__(self, raw: Any, service: str, account: str, region: str) -> None:
-        from botocore import xform_name
-
-        self._raw = raw
-        self._method: Callable[[str], str] = xform_name
-        self.service = service
-        self.account = account
-        self.region = region
+    raw: Any
+    service: str
+    account: str
+    region: str
 
     def call(self, operation: str, **request: Any) -> dict[str, Any]:
         """Ask the service, which checks `request` against its model first.
 
         Raises DeniedError, UnreachableError or AwsError; UsageError for a request that the model does not know.
         """
+        from botocore import xform_name
         from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
         from botocore.parsers import ResponseParserError
 
         try:
-            answer: dict[str, Any] = getattr(self._raw, self._method(operation))(**request)
+            answer: dict[str, Any] = getattr(self.raw, xform_name(operation))(**request)
         except ClientError as error:
             said = error.response.get("Error", {})
             code, message = str(said.get("Code", "unknown")), str(said.get("Message", ""))

@@ -17,19 +17,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
-from images.aws import call_arguments, tags
-from images.aws.amis import (
-    deprecate,
-    ensure_copied,
-    ensure_registered,
-    image_name,
-    images_of,
-    named,
-    orphans,
-    remove_image,
-    remove_snapshot,
-    taken,
-)
+from images.aws import amis, call_arguments, tags
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, MachineImage
@@ -68,30 +56,30 @@ class AwsPublication(Publication):
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise RefusedError where a stranger's image has the name of the release's."""
-        cloud, name = self.cloud, image_name(self.cloud, chosen)
+        cloud, name = self.cloud, amis.image_name(self.cloud, chosen)
         for region in cloud.aws.all_regions:
-            found = named(cloud, region, name)
+            found = amis.named(cloud, region, name)
             begun = cloud.made(region=region, kind="image", token=name)
             if found and not begun and not (found.release and found.release.digest == chosen.digest):
-                raise taken(found)
+                raise amis.taken(found)
 
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
         """The release's images in every region under a signed statement; of the documents it holds the digests."""
         cloud, chosen = self.cloud, begun.release
         machine = machine_of(cloud.store, cloud.settings, artifact)
         snapshot = ensure_snapshot(cloud, machine, chosen.digest)
-        home = ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
-        amis = [home, *_copies(cloud, chosen, machine, home)]
-        for ami in amis:
+        home = amis.ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
+        made = [home, *_copies(cloud, chosen, machine, home)]
+        for ami in made:
             _share(cloud, ami)
-            deprecate(cloud, ami, chosen.expires_at)
+            amis.deprecate(cloud, ami, chosen.expires_at)
         _note_on_keys(cloud)
-        _state(cloud, chosen, machine, amis, artifact, judgement.verdict)
+        _state(cloud, chosen, machine, made, artifact, judgement.verdict)
 
     def settle(self, chosen: Release) -> None:
         """Take away the tag that lets the reaper have what a killed run leaves."""
         key = f"{self.cloud.prefix}{tags.REAP_AFTER}"
-        for ami in images_of(self.cloud, chosen):
+        for ami in amis.images_of(self.cloud, chosen):
             ec2 = self.cloud.client("ec2", ami.region)
             ec2.call("DeleteTags", Resources=[ami.id, *ami.snapshots], Tags=[{"Key": key}])
 
@@ -101,35 +89,35 @@ class AwsPublication(Publication):
         say(f"{begun.name}: putting away what a run on {begun.published_at:%Y-%m-%d} left unfinished")
         cloud.ledger.end_publication(begun)  # first: the content of one that is under way is no orphan
         for region in cloud.aws.all_regions:
-            found = named(cloud, region, image_name(cloud, begun))
+            found = amis.named(cloud, region, amis.image_name(cloud, begun))
             if found and cloud.made(region=region, kind="image", token=found.name):
-                remove_image(cloud, found)
+                amis.remove_image(cloud, found)
         cloud.forget(kind="image", release=begun.digest)
         if begun.content != draft.content:
             drop_pending(cloud, begun.content)
-            for region, snapshot, name in orphans(cloud):
+            for region, snapshot, name in amis.orphans(cloud):
                 if name == begun.name:
-                    remove_snapshot(cloud, region, snapshot)
+                    amis.remove_snapshot(cloud, region, snapshot)
 
 
 def _copies(cloud: Cloud, chosen: Release, machine: MachineImage, home: Ami) -> list[Ami]:
     """The release's images in the other regions, made side by side; one that fails stops no other."""
     with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
         others = [region for region in cloud.aws.all_regions if region != home.region]
-        copying = [pool.submit(ensure_copied, cloud, chosen, machine, region, home) for region in others]
+        copying = [pool.submit(amis.ensure_copied, cloud, chosen, machine, region, home) for region in others]
     return [copied.result() for copied in copying]
 
 
 def _state(
-    cloud: Cloud, chosen: Release, machine: MachineImage, amis: Sequence[Ami], artifact: Artifact, verdict: Verdict
+    cloud: Cloud, chosen: Release, machine: MachineImage, made: Sequence[Ami], artifact: Artifact, verdict: Verdict
 ) -> None:
     """See that a signed statement binds the images; one that stands and holds is kept."""
-    name, key = statement_name(cloud, image_name(cloud, chosen)), public_key(cloud)
+    name, key = statement_name(cloud, amis.image_name(cloud, chosen)), public_key(cloud)
     tagged = tags.of_image(chosen, machine.linear, cloud.prefix, chosen.published_at)  # as they are by now
-    shown = [replace(ami, tags={**ami.tags, **tagged}) for ami in amis]
+    shown = [replace(ami, tags={**ami.tags, **tagged}) for ami in made]
     kept = parameter(cloud, cloud.home, name)
     if not kept or not all(prove(kept, key, ami, cloud.prefix).holds for ami in shown):
-        kept = sign(cloud, statement(chosen, machine, amis, artifact, verdict, cloud.prefix))
+        kept = sign(cloud, statement(chosen, machine, made, artifact, verdict, cloud.prefix))
         keep(cloud, name, kept)
     cloud.record(
         chosen, chosen.digest, cloud.home, "statement", name, resource=name, state=STANDING, details={"envelope": kept}

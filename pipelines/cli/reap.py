@@ -32,7 +32,7 @@ class ReapLine(Line):
 
 def reap_images(*, apply: bool) -> list[ReapLine]:
     """What killed runs left at AWS, and what becomes of it."""
-    from images.aws.tagged_resources import reap as reap_aws
+    from images.aws.retire import reap as reap_aws
 
     found = reap_aws(image_context(looks=not apply).cloud, apply=apply)
     return [

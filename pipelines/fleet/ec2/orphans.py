@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.client import Clients
+from images.aws.retire import all_is_read
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
 from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, is_launched
@@ -53,12 +53,8 @@ def _held(shown: InstanceDescription) -> str:
 
 
 def _read(place: RegionClient, ledger: Ledger) -> list[Orphan]:
-    try:
+    with all_is_read(place.where):
         return list(_everything(place, volumes_of(ledger, place)))
-    except GoldsmithError as error:
-        hint = "what cannot be read is not taken for left over; try again"
-        why = f"{place.where} cannot be read, so nothing is reaped"
-        raise OutsideError(why, evidence=str(error), hint=hint) from error
 
 
 def _everything(place: RegionClient, ours: frozenset[str]) -> Iterator[Orphan]:
