@@ -147,10 +147,8 @@ def _mine(
 
 def taken(found: Ami) -> RefusedError:
     """The error for a name that an image of somebody else has."""
-    return RefusedError(
-        f"the name {found.name} is taken in {found.region} by {found.id}, which is not ours",
-        hint="remove or rename it, or set another aws.name_prefix in goldsmith.toml",
-    )
+    hint = "remove or rename it, or set another aws.name_prefix in goldsmith.toml"
+    return RefusedError(f"the name {found.name} is taken in {found.region} by {found.id}, which is not ours", hint=hint)
 
 
 def _begin(cloud: Cloud, release: Release, region: str) -> Made:

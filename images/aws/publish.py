@@ -148,10 +148,8 @@ def _refuse_public(cloud: Cloud, ami: Ami) -> None:
         asked = {"SnapshotId": snapshot, "Attribute": "createVolumePermission"}
         allowed[snapshot] = ec2.call("DescribeSnapshotAttribute", **asked).get("CreateVolumePermissions", ())
     if public := [name for name, to in allowed.items() if any(one.get("Group") == "all" for one in to)]:
-        raise RefusedError(
-            f"{' and '.join(public)} in {ami.region} is public; images of ours never are",
-            hint="take the permission of the group `all` away; Block Public Access keeps it from coming back",
-        )
+        hint = "take the permission of the group `all` away; Block Public Access keeps it from coming back"
+        raise RefusedError(f"{' and '.join(public)} in {ami.region} is public; images of ours never are", hint=hint)
 
 
 def _note_on_keys(cloud: Cloud) -> None:
@@ -200,10 +198,8 @@ def _settings(cloud: Cloud) -> None:
 def _account(cloud: Cloud) -> None:
     found = cloud.client("sts").call("GetCallerIdentity")["Account"]
     if found != cloud.aws.account:
-        raise RefusedError(
-            f"the credentials are of account {found}, and images are owned by {cloud.aws.account}",
-            hint="other credentials, or another aws.account, or a role for it in aws.roles",
-        )
+        why = f"the credentials are of account {found}, and images are owned by {cloud.aws.account}"
+        raise RefusedError(why, hint="other credentials, or another aws.account, or a role for it in aws.roles")
 
 
 def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
@@ -211,10 +207,8 @@ def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
     ec2 = cloud.client("ec2", region)
     by_default = ec2.call("GetEbsEncryptionByDefault")["EbsEncryptionByDefault"]
     if by_default and not cloud.aws.encrypted:
-        raise RefusedError(
-            f"{region} encrypts every snapshot by default, and aws.encrypted is false",
-            hint="set aws.encrypted = true and a key of your own in aws.kms_keys",
-        )
+        hint = "set aws.encrypted = true and a key of your own in aws.kms_keys"
+        raise RefusedError(f"{region} encrypts every snapshot by default, and aws.encrypted is false", hint=hint)
     if key := cloud.key(region):
         _key(cloud, region, key)
     for operation, request in _rehearsals(cloud, region).items():
@@ -235,10 +229,8 @@ def _key(cloud: Cloud, region: str, key: str) -> None:
             raise
         raise ContentError(f"there is no key {key}", key="aws.kms_keys", evidence=error.evidence) from None
     if found.get("KeyManager") == "AWS":
-        raise RefusedError(
-            f"{key} is AWS's own key of the account: what it encrypts cannot be shared with another",
-            hint="make a customer-managed key, and name it in aws.kms_keys",
-        )
+        why = f"{key} is AWS's own key of the account: what it encrypts cannot be shared with another"
+        raise RefusedError(why, hint="make a customer-managed key, and name it in aws.kms_keys")
     if not found.get("Enabled", True):
         raise RefusedError(f"{key} is disabled", hint="enable it, or name another in aws.kms_keys")
 

@@ -131,10 +131,8 @@ class AwsStore(ReleaseStore):
         """Move the parameters of all regions, home last. Raises RefusedError where the release has no image at home."""
         amis = images_of(self.cloud, release)
         if self.cloud.home not in {ami.region for ami in amis}:
-            raise RefusedError(
-                f"{shown(release)} has no image in {self.cloud.home}",
-                hint="./goldsmith image.rebuild reads from AWS what there is",
-            )
+            hint = "./goldsmith image.rebuild reads from AWS what there is"
+            raise RefusedError(f"{shown(release)} has no image in {self.cloud.home}", hint=hint)
         for ami in sorted(amis, key=lambda ami: ami.region == self.cloud.home):
             _move_in(self.cloud, release, ami, channel, back)
 

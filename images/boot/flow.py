@@ -213,10 +213,8 @@ def require_qemu() -> None:
     lacking = [path.name for path in (qemu.FIRMWARE, qemu.FIRMWARE_VARIABLES) if not path.exists()]
     lacking = [name for name in (qemu.PROGRAM, "mformat") if which(name) is None] + lacking
     if lacking:
-        raise OutsideError(
-            f"machines cannot be booted here: {', '.join(lacking)} is missing",
-            hint="./goldsmith setup --machines installs it (Debian's qemu-system-x86, ovmf, seabios and mtools)",
-        )
+        hint = "./goldsmith setup --machines installs it (Debian's qemu-system-x86, ovmf, seabios and mtools)"
+        raise OutsideError(f"machines cannot be booted here: {', '.join(lacking)} is missing", hint=hint)
 
 
 GUEST = Path(__file__).with_name("guest.sh")

@@ -66,10 +66,8 @@ def overlay(lowers: Sequence[Path], at: Path, *, upper: Path | None = None, work
     # The mount program hands over each option by itself, and then they may be no longer than 256 bytes.
     arguments = [part.encode() for part in ("goldsmith", str(at), "overlay")]
     if problem := _failed("mount", *arguments, 0, ",".join(options).encode()):
-        raise OutsideError(
-            f"no overlay can be mounted at {at}: {problem}",
-            hint="`state` in goldsmith.toml must lie on a file system such as ext4 or xfs, and not on an overlay",
-        )
+        hint = "`state` in goldsmith.toml must lie on a file system such as ext4 or xfs, and not on an overlay"
+        raise OutsideError(f"no overlay can be mounted at {at}: {problem}", hint=hint)
     return at
 
 
@@ -90,10 +88,8 @@ def _failed(name: str, *arguments: int | bytes) -> str:
 
 def _call(name: str, *arguments: int) -> None:
     if problem := _failed(name, *arguments):
-        raise OutsideError(
-            f"no mounts of our own: {name}: {problem}",
-            hint="machine images are built as root, in a container only with the capability SYS_ADMIN",
-        )
+        hint = "machine images are built as root, in a container only with the capability SYS_ADMIN"
+        raise OutsideError(f"no mounts of our own: {name}: {problem}", hint=hint)
 
 
 def key_of(digest: str) -> str:
@@ -109,9 +105,8 @@ def has(store: Store, key: str) -> bool:
 def stack(store: Store, key: str) -> tuple[Path, ...]:
     """The folders that make up the file system of the layer `key`, uppermost first. Raises OutsideError without it."""
     if not has(store, key):
-        raise OutsideError(
-            f"the tree {key[:12]} is no longer on this machine", hint="build what it belongs to with --no-cache"
-        )
+        hint = "build what it belongs to with --no-cache"
+        raise OutsideError(f"the tree {key[:12]} is no longer on this machine", hint=hint)
     return tuple(_content(_folder(store, one)) for one in (key, *_below(store, key)))
 
 

@@ -137,10 +137,8 @@ class Ec2Members:
         if is_image(target):
             return
         if target.reference.startswith(("snap-", "vol-")):
-            raise OutsideError(
-                f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known",
-                hint="make an image of that snapshot or volume, and launch the member from it",
-            )
+            why = f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known"
+            raise OutsideError(why, hint="make an image of that snapshot or volume, and launch the member from it")
         for region in dict.fromkeys(region for _, region in regions_of(self.fleet, self.cloud)):
             image_of(self.cloud, target, region)
 

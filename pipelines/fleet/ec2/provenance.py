@@ -37,9 +37,8 @@ def image_of(cloud: Cloud, target: ReplacementImage, region: str) -> str:
     keyed = [{"Name": f"tag:{cloud.prefix}{tags.RELEASE}", "Values": [target.digest]}]
     found = next((ami for ami in images_in(cloud, region, Filters=keyed) if ami.state == "available"), None)
     if found is None:
-        raise OutsideError(
-            f"{target.reference} has no image in {region}", hint="publish it there: aws.regions in goldsmith.toml"
-        )
+        hint = "publish it there: aws.regions in goldsmith.toml"
+        raise OutsideError(f"{target.reference} has no image in {region}", hint=hint)
     if not (proof := proof_of(cloud, found, public_key(cloud))).holds:
         raise RefusedError(f"{found.where} is not what was signed", evidence="\n".join(proof.problems))
     return found.id

@@ -110,10 +110,8 @@ class RegionClient:
         """Raise RefusedError where a person has forbidden what a replacement must do in the end."""
         for key, what in PROTECTIONS.items():
             if self.attribute(instance, key):
-                raise RefusedError(
-                    f"{instance} is protected from being {what} ({key})",
-                    hint='take the protection off, or set ec2.way = "root_volume", which keeps the instance',
-                )
+                hint = 'take the protection off, or set ec2.way = "root_volume", which keeps the instance'
+                raise RefusedError(f"{instance} is protected from being {what} ({key})", hint=hint)
 
     def registrations(self, instance: InstanceDescription) -> tuple[Registration, ...]:
         """Where an instance is registered, by its id or its addresses, and how it is there."""

@@ -219,10 +219,8 @@ class RootVolumeFleet(Ec2Members):
             shown = place.shown(place.need(key.old))
             protected = ["its protection from being stopped"] if place.attribute(key.old, "disableApiStop") else []
             if lost := [*lost_by_stop(shown), *protected]:
-                raise OutsideError(
-                    f"{key.old} has no root volume, and to stop it would cost {', '.join(lost)}",
-                    hint=f"stop it, attach {volume} at {device}, start it, and roll back again",
-                )
+                why = f"{key.old} has no root volume, and to stop it would cost {', '.join(lost)}"
+                raise OutsideError(why, hint=f"stop it, attach {volume} at {device}, start it, and roll back again")
         place.stop(key.old, wait=True)
         place.moving(key.old).volume(volume, device, key.old)
 
