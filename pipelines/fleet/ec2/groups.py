@@ -25,6 +25,7 @@ GOES_ON = ("Pending", "InProgress", "Baking")
 ALL = 100  # percent
 OVER = {"ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh"}
 ROLL_ANYWAY = f"{OWN_LABELS}roll"
+YIELD = f"or let it ignore the group's template, and tag the group {ROLL_ANYWAY}=yes"
 
 
 @dataclass(frozen=True)
@@ -151,14 +152,10 @@ def owner_of(tags: Mapping[str, str]) -> str:
     """
     for owner in OWNERS:
         for key, value in tags.items():
-            if not (re.fullmatch(owner.tag, key) and re.fullmatch(owner.value, value)):
-                continue
-            if owner.yields and tags.get(ROLL_ANYWAY) == "yes":
-                continue
-            way = (
-                f"; or let it ignore the group's template, and tag the group {ROLL_ANYWAY}=yes" if owner.yields else ""
-            )
-            return f"its tag {key} says that it belongs to {owner.name.format(value=value)}: {owner.instead}{way}"
+            owns = re.fullmatch(owner.tag, key) and re.fullmatch(owner.value, value)
+            if owns and not (owner.yields and tags.get(ROLL_ANYWAY) == "yes"):
+                why = f"its tag {key} says that it belongs to {owner.name.format(value=value)}: {owner.instead}"
+                return f"{why}; {YIELD}" if owner.yields else why
     return ""
 
 
@@ -186,16 +183,12 @@ GOING_BACK = ("MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", 
               "StandbyInstances")  # fmt: skip
 ATTEMPT = re.compile(rf"(-rest)?(-[1-9][0-9]?)?({BACK_NAME})*$")
 STANDS = {
-    "Pending": Progress.RUNNING,
-    "InProgress": Progress.RUNNING,
-    "Baking": Progress.RUNNING,
-    "Cancelling": Progress.RUNNING,
+    **dict.fromkeys((*GOES_ON, "Cancelling"), Progress.RUNNING),
+    **dict.fromkeys(("Failed", "RollbackFailed"), Progress.FAILED),
     "Successful": Progress.DONE,
-    "Failed": Progress.FAILED,
     "Cancelled": Progress.CANCELLED,
     "RollbackInProgress": Progress.ROLLING_BACK,
     "RollbackSuccessful": Progress.ROLLED_BACK,
-    "RollbackFailed": Progress.FAILED,
 }
 BACK = {Progress.RUNNING: Progress.ROLLING_BACK, Progress.DONE: Progress.ROLLED_BACK}
 IN_PART = "what an earlier refresh of this rollout has replaced still runs the new version"

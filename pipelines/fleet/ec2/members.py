@@ -19,7 +19,7 @@ from images.ledger import Made
 from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, InstanceDescription, Json, ReplacementRecord, is_member
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
-from pipelines.fleet.ec2.region_client import RegionClient, of_instance
+from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import MEMBER, Key, Member, Read, ReplacementImage, Seen, Unread, protection
 from pipelines.fleet.model import Fleet
@@ -228,10 +228,8 @@ class _Reading:
         types, classic = self.place.types(found.values()), self.place.classic()
         images = {ami.id: ami for ami in ours_in(self.cloud, self.place.region)}
         for name, one in sorted(found.items()):
-            shown = InstanceDescription(
-                one, volumes, {}, of_instance(InstanceDescription(one), registered),
-                types.get(one["InstanceType"], {}), classic.get(name, ()),
-            )  # fmt: skip
+            places, kind = InstanceDescription(one).among(registered), types.get(one["InstanceType"], {})
+            shown = InstanceDescription(one, volumes, {}, places, kind, classic.get(name, ()))
             image = self._image_of(shown, images)
             known = images[image].release if image in images else None
             serves = all(place.state in ("healthy", "unused") for place in shown.registrations)

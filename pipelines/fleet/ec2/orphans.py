@@ -8,7 +8,7 @@ from images.aws.client import Clients
 from images.aws.retire import all_is_read
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
-from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, is_launched
+from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.orphans import Orphan
@@ -46,7 +46,7 @@ def volumes_of(ledger: Ledger, place: RegionClient) -> frozenset[str]:
 
 def _held(shown: InstanceDescription) -> str:
     """Why an instance with the tags of a rollout stays; empty where it may go."""
-    if not is_launched(shown, shown.tags.get(ROLLOUT, ""), shown.tags.get(MEMBER, ""), TRIES):
+    if not shown.launched_by(shown.tags.get(ROLLOUT, ""), shown.tags.get(MEMBER, ""), TRIES):
         return NOT_LAUNCHED
     volumes = ", ".join(shown.hung().volumes)
     return f"it holds the data volumes {volumes}: a person decides" if volumes else ""
