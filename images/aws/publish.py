@@ -131,9 +131,8 @@ def _share(cloud: Cloud, ami: Ami) -> None:
     """
     ec2, aws = cloud.client("ec2", ami.region), cloud.aws
     if aws.share_accounts or aws.share_organizations:
-        ec2.call(
-            "ModifyImageAttribute", **call_arguments.share_image(ami.id, aws.share_accounts, aws.share_organizations)
-        )
+        asked = call_arguments.share_image(ami.id, aws.share_accounts, aws.share_organizations)
+        ec2.call("ModifyImageAttribute", **asked)
     for snapshot in ami.snapshots if aws.share_accounts else ():
         ec2.call("ModifySnapshotAttribute", **call_arguments.share_snapshot(snapshot, aws.share_accounts))
     _refuse_public(cloud, ami)

@@ -24,15 +24,7 @@ from images.aws.statement import StatementProof, parameter, proof_of, public_key
 from images.ledger.releases import STANDING
 from images.release.lifecycle import newest_first, shown
 from images.release.revocations import said_by_ledger
-from images.release.store import (
-    CHANNELS,
-    PREVIOUS,
-    Publication,
-    ReleaseStore,
-    Retirement,
-    ShownRelease,
-    as_shown,
-)
+from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 
 
 class ShownAmi(BaseModel):

@@ -196,9 +196,9 @@ def no_second(why: str) -> CheckResult:
 
 def second(first: Boot, again: Boot, other: Boot) -> CheckResult:
     """Whether the machine came up `again` on the disk that `first` wrote, still itself, and unlike any `other`."""
-    wrong = [*_not_clean(first), *_not_whole(again), *_not_whole(other)]
-    if not wrong:
-        wrong = [*_not_good(again), *_not_itself(first, again), *_not_unlike(first, other)]
+    late = [f"the first boot did not turn itself off\n{tail(first.console)}"] if first.late else []
+    dark = [f"{one.title}: {one.stream.problem}\n{tail(one.console)}" for one in (again, other) if not one.stream.whole]
+    wrong = [*late, *dark] or [*_not_good(again), *_not_itself(first, again), *_not_unlike(first, other)]
     if wrong:
         return _result("boot-second", Outcome.FAIL, "\n".join(wrong))
     kept = ", ".join(sorted(_identity(first)))
@@ -244,14 +244,6 @@ def _complaints(status: dict[str, Any]) -> Iterator[str]:
         yield from stage.get("errors") or ()
         for level, words in (stage.get("recoverable_errors") or {}).items():
             yield from (f"{level}: {text}" for text in words if level != "DEPRECATED")
-
-
-def _not_clean(first: Boot) -> list[str]:
-    return [f"the first boot did not turn itself off\n{tail(first.console)}"] if first.late else []
-
-
-def _not_whole(boot: Boot) -> list[str]:
-    return [] if boot.stream.whole else [f"{boot.title}: {boot.stream.problem}\n{tail(boot.console)}"]
 
 
 def _not_good(again: Boot) -> list[str]:

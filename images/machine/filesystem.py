@@ -111,12 +111,10 @@ def remove_padding(padding: list[Padding], place: FilePlacement, work: Path) -> 
     done = run(argv, env={"SOURCE_DATE_EPOCH": MADE}, hint=HINT)
     if complaints := done.stderr.splitlines()[1:]:  # after the line that tells its version; its exit status is always 0
         raise OutsideError("debugfs could not finish the file system", evidence="\n".join(complaints[:20]), hint=HINT)
-    zeros = bytes(1 << 20)
     with place.disk.open("r+b") as disk:
         for first, last in _extents(done):
             disk.seek(place.start + first * FOUR_K)
-            for _ in range(first, last + 1):
-                disk.write(zeros[:FOUR_K])
+            disk.write(ZEROS * (last - first + 1))
 
 
 def _extents(done: Completed) -> list[tuple[int, int]]:

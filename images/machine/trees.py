@@ -171,7 +171,6 @@ WAIT_SECONDS = 1800.0
 FSTAB = "LABEL=root / ext4 defaults,errors=remount-ro 0 1\n"
 HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 RESOLVER = "../run/systemd/resolve/stub-resolv.conf"
-COMMAND_LINE = "etc/kernel/cmdline"
 # The first console is a screen where there is one; the last is where boot messages and a login prompt go.
 ROOT_WORDS = "root=LABEL=root rw console=tty0 console=ttyS0"
 
@@ -261,29 +260,28 @@ def definition_layer(job: BuildJob, below: str, layer: Path, epoch: int) -> None
         if not job.parent:
             _settle(job, tree)
         if job.definition.machine and job.definition.machine.command_line:
-            words = tree / f"etc/kernel/cmdline.d/10-{job.name}.conf"
-            words.parent.mkdir(parents=True, exist_ok=True)
-            words.write_text(" ".join(job.definition.machine.command_line) + "\n")
+            words = " ".join(job.definition.machine.command_line)
+            _write(tree, f"etc/kernel/cmdline.d/10-{job.name}.conf", f"{words}\n")
         build_steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")
-        (tree / COMMAND_LINE).parent.mkdir(parents=True, exist_ok=True)
-        (tree / COMMAND_LINE).write_text(command_line(tree) + "\n")
+        _write(tree, "etc/kernel/cmdline", f"{command_line(tree)}\n")
         clean(tree, epoch)
 
 
 def _settle(job: BuildJob, tree: Path) -> None:
     """What makes a machine of a bootstrap: its root, its names, its package sources."""
-    for name, text in (
-        ("etc/fstab", FSTAB),
-        ("etc/hosts", HOSTS),
-        ("etc/apt/sources.list.d/debian.sources", job.sources),
-    ):
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text(text)
+    _write(tree, "etc/fstab", FSTAB)
+    _write(tree, "etc/hosts", HOSTS)
+    _write(tree, "etc/apt/sources.list.d/debian.sources", job.sources)
     (tree / "etc/apt/sources.list").unlink(missing_ok=True)
     if (tree / "usr/lib/systemd/systemd-resolved").exists():
         (tree / "etc/resolv.conf").unlink(missing_ok=True)  # systemd-tmpfiles may have made it, for mkosi
         (tree / "etc/resolv.conf").symlink_to(RESOLVER)
+
+
+def _write(tree: Path, name: str, text: str) -> None:
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_text(text)
 
 
 def command_line(tree: Path) -> str:

@@ -353,17 +353,13 @@ class AutoScalingFleet:
         """A version that differs from the pinned one by its image, and allows IMDSv2 only."""
         source = at.version(pinned.template, str(pinned.version))["LaunchTemplateData"]
         metadata = {key: value for key, value in source.get("MetadataOptions", {}).items() if key != "State"}
+        image = image_of(self.cloud, target, at.region)
         answer = at.ec2.call(
-            "CreateLaunchTemplateVersion",
-            LaunchTemplateId=pinned.template,
-            SourceVersion=str(pinned.version),
+            "CreateLaunchTemplateVersion", LaunchTemplateId=pinned.template, SourceVersion=str(pinned.version),
             VersionDescription=f"{_mark(rollout, at)} from {pinned.version}",
             ClientToken=token(stem(rollout), group.id, "version"),
-            LaunchTemplateData={
-                "ImageId": image_of(self.cloud, target, at.region),
-                "MetadataOptions": {**metadata, "HttpTokens": "required"},
-            },
-        )
+            LaunchTemplateData={"ImageId": image, "MetadataOptions": {**metadata, "HttpTokens": "required"}},
+        )  # fmt: skip
         return int(answer["LaunchTemplateVersion"]["VersionNumber"])
 
     def _hold(self, at: ScalingGroup, pinned: GroupPin, made: _Made | None) -> None:

@@ -343,6 +343,7 @@ def run_instances(
 ) -> Json:
     """One instance like `old` from another image. Metadata by IMDSv2 only, whatever the old one allowed."""
     instance = old.instance
+    metadata = instance.get("MetadataOptions", {})
     asked: Json = {
         "ImageId": image["ImageId"],
         "MinCount": 1,
@@ -354,7 +355,7 @@ def run_instances(
         "Placement": {key: value for key in PLACEMENT if (value := instance.get("Placement", {}).get(key))},
         "NetworkInterfaces": [_interface(old, kept)],
         "BlockDeviceMappings": [_root(old, image)],
-        "MetadataOptions": _metadata(instance),
+        "MetadataOptions": {**{key: metadata[key] for key in SETTINGS if key in metadata}, "HttpTokens": "required"},
         "TagSpecifications": _tagged(old, own),
         "InstanceInitiatedShutdownBehavior": old.attributes.get("instanceInitiatedShutdownBehavior") or "stop",
     }
@@ -425,11 +426,6 @@ def _root(old: InstanceDescription, image: Json) -> Json:
     if kind == "gp3" and volume.get("Throughput"):
         ebs["Throughput"] = volume["Throughput"]
     return {"DeviceName": device, "Ebs": ebs}
-
-
-def _metadata(instance: Json) -> Json:
-    options = instance.get("MetadataOptions", {})
-    return {**{key: options[key] for key in SETTINGS if key in options}, "HttpTokens": "required"}
 
 
 def _tagged(old: InstanceDescription, own: Mapping[str, str]) -> list[Json]:

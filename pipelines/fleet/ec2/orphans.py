@@ -28,7 +28,11 @@ class Ec2OrphanSource:
 
     def orphans(self) -> tuple[Orphan, ...]:
         """Instances that never became a member or were kept, then volumes that hang nowhere."""
-        return tuple(one for _, place in sorted(self.places.items()) for one in _read(place, self.ledger))
+        found: list[Orphan] = []
+        for where, place in sorted(self.places.items()):
+            with all_is_read(where):
+                found += _everything(place, volumes_of(self.ledger, place))
+        return tuple(found)
 
     def remove(self, orphan: Orphan) -> None:
         """Remove one thing."""
@@ -50,11 +54,6 @@ def _held(shown: InstanceDescription) -> str:
         return NOT_LAUNCHED
     volumes = ", ".join(shown.hung().volumes)
     return f"it holds the data volumes {volumes}: a person decides" if volumes else ""
-
-
-def _read(place: RegionClient, ledger: Ledger) -> list[Orphan]:
-    with all_is_read(place.where):
-        return list(_everything(place, volumes_of(ledger, place)))
 
 
 def _everything(place: RegionClient, ours: frozenset[str]) -> Iterator[Orphan]:
