@@ -60,8 +60,7 @@ def image(cloud: Cloud, region: str, image_id: str) -> Ami | None:
 def images_of(cloud: Cloud, release: Release) -> list[Ami]:
     """The release's images in every region where the ledger knows one, as they are now."""
     lines = cloud.made(kind="image", release=release.digest, state=STANDING)
-    found = [image(cloud, line.region, line.resource) for line in lines]
-    return [ami for ami in found if ami]
+    return [ami for line in lines if (ami := image(cloud, line.region, line.resource))]
 
 
 def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, region: str, snapshot: str) -> Ami:

@@ -213,10 +213,8 @@ class Clients:
         if account not in self._sessions:
             role = self.settings.roles.get(account, "")
             if not role and account != self.settings.account:
-                raise ContentError(
-                    f"no role to look into account {account}", key="aws.roles",
-                    hint=f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}',
-                )  # fmt: skip
+                hint = f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}'
+                raise ContentError(f"no role to look into account {account}", key="aws.roles", hint=hint)
             base = boto3.Session()
             self._sessions[account] = _assuming(base, role, region) if role else base
         return self._sessions[account]

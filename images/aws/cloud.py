@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from hardening.foundation.errors import ContentError
@@ -89,7 +88,7 @@ class Cloud:
             self.mark(line, state=GONE)
 
 
-def machine_of(store: Store, settings: Settings, artifact: Artifact) -> MachineImage:
+def machine_of(store: Store, artifact: Artifact) -> MachineImage:
     """The machine image that an artifact is. Raises OutsideError where the store has lost it."""
     config, blocks = store.config(artifact.digest), store.layers_of(artifact.digest)[0]
     return MachineImage(
@@ -99,10 +98,5 @@ def machine_of(store: Store, settings: Settings, artifact: Artifact) -> MachineI
         linear=blocks.digest,
         digests=b"".join(split(store.blob(blocks.digest).read_bytes())),
         size_bytes=int(config["disk"]["size_bytes"]),
-        disk=disk_of(settings, blocks.digest),
+        disk=store.disk(blocks.digest),
     )
-
-
-def disk_of(settings: Settings, linear: str) -> Path:
-    """Where the raw disk of that linear digest lies."""
-    return settings.state_dir / "disks" / f"{linear.removeprefix('sha256:')}.raw"

@@ -18,7 +18,7 @@ from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
 from images.aws import amis, call_arguments, tags
-from images.aws.client import AwsError
+from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, MachineImage
 from images.aws.snapshots import drop_pending, ensure_snapshot
@@ -66,7 +66,7 @@ class AwsPublication(Publication):
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
         """The release's images in every region under a signed statement; of the documents it holds the digests."""
         cloud, chosen = self.cloud, begun.release
-        machine = machine_of(cloud.store, cloud.settings, artifact)
+        machine = machine_of(cloud.store, artifact)
         snapshot = ensure_snapshot(cloud, machine, chosen.digest)
         home = amis.ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
         made = [home, *_copies(cloud, chosen, machine, home)]
@@ -216,7 +216,7 @@ def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
         except AwsError as error:  # a permission that is missing is another; the rest is for the real call to say
             if not error.code.startswith("Invalid") and error.code != DRY:
                 raise
-    return _unblocked(cloud, region)
+    return _unblocked(ec2)
 
 
 def _key(cloud: Cloud, region: str, key: str) -> None:
@@ -248,9 +248,8 @@ def _rehearsals(cloud: Cloud, region: str) -> dict[str, dict[str, object]]:
     return asked
 
 
-def _unblocked(cloud: Cloud, region: str) -> tuple[str, ...]:
+def _unblocked(ec2: Client) -> tuple[str, ...]:
     """What the account would let become public in a region: images, snapshots."""
-    ec2 = cloud.client("ec2", region)
     states = {
         "images": ec2.call("GetImageBlockPublicAccessState").get("ImageBlockPublicAccessState", "unblocked"),
         "snapshots": ec2.call("GetSnapshotBlockPublicAccessState").get("State", "unblocked"),

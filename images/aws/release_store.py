@@ -112,11 +112,9 @@ class AwsStore(ReleaseStore):
         candidate = in_channel(cloud, cloud.home, release.name, "candidate")
         for ami in [*([candidate] if candidate else ()), *images_of(cloud, release)]:
             if not (proof := proof_of(cloud, ami, key)).holds:
-                raise RefusedError(
-                    f"{shown(release)}: what {ami.where} shows is not what was signed",
-                    evidence="\n".join(proof.problems),
-                    hint=f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why",
-                )
+                why = f"{shown(release)}: what {ami.where} shows is not what was signed"
+                hint = f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why"
+                raise RefusedError(why, evidence="\n".join(proof.problems), hint=hint)
         return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
     def move(self, release: Release, channel: str, back: str) -> None:

@@ -189,11 +189,9 @@ def _completed(cloud: Cloud, line: Made) -> bool:
     found = _described(cloud, line.region, line.resource)
     if found is None or found["State"] == "error":
         cloud.mark(line, state=GONE)
-        raise OutsideError(
-            f"the snapshot {line.resource} in {line.region} failed",
-            evidence=(found or {}).get("StateMessage", "it is not there any more"),
-            hint="publish again: it is uploaded again",
-        )
+        why = f"the snapshot {line.resource} in {line.region} failed"
+        evidence = (found or {}).get("StateMessage", "it is not there any more")
+        raise OutsideError(why, evidence=evidence, hint="publish again: it is uploaded again")
     return bool(found["State"] == "completed")
 
 

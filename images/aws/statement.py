@@ -168,10 +168,8 @@ def sign(cloud: Cloud, said: dict[str, object]) -> str:
 def keep(cloud: Cloud, name: str, kept: str) -> None:
     """Store an envelope where AWS alone gives it back. Raises ContentError where no parameter can hold it."""
     if len(kept.encode()) > call_arguments.LARGEST_PARAMETER:
-        raise ContentError(
-            f"the statement has {len(kept)} bytes, more than a parameter holds ({call_arguments.LARGEST_PARAMETER})",
-            key="aws.regions", hint="publish to fewer regions",
-        )  # fmt: skip
+        why = f"the statement has {len(kept)} bytes, more than a parameter holds ({call_arguments.LARGEST_PARAMETER})"
+        raise ContentError(why, key="aws.regions", hint="publish to fewer regions")
     if parameter(cloud, cloud.home, name) != kept:
         asked = call_arguments.put_parameter(name, kept, "signed statement (DSSE) of an image", image=False)
         cloud.client("ssm").call("PutParameter", **asked)
@@ -190,10 +188,8 @@ def proof_of(cloud: Cloud, ami: Ami, public_key: bytes) -> StatementProof:
 def signing_key(cloud: Cloud) -> str:
     """The key that signs. Raises ContentError where none is set."""
     if not cloud.aws.signing_key:
-        raise ContentError(
-            "no key is set that signs statements on images", key="aws.signing_key",
-            hint=f"aws kms create-key --key-spec {SPEC} --key-usage SIGN_VERIFY, then its ARN; docs/aws.md",
-        )  # fmt: skip
+        hint = f"aws kms create-key --key-spec {SPEC} --key-usage SIGN_VERIFY, then its ARN; docs/aws.md"
+        raise ContentError("no key is set that signs statements on images", key="aws.signing_key", hint=hint)
     return cloud.aws.signing_key
 
 

@@ -101,10 +101,9 @@ def _require_room(work: Path) -> None:
     """Raises OutsideError where what machines write has no room: QEMU would stand still, and the image seem to hang."""
     free = shutil.disk_usage(work).free
     if free < ROOM_BYTES:
-        raise OutsideError(
-            f"a machine needs {ROOM_BYTES >> 20} MiB to write to while it boots, and {work} has {free >> 20} MiB",
-            hint="free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk",
-        )
+        why = f"a machine needs {ROOM_BYTES >> 20} MiB to write to while it boots, and {work} has {free >> 20} MiB"
+        hint = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
+        raise OutsideError(why, hint=hint)
 
 
 def _format(disk: Path) -> str:

@@ -75,11 +75,9 @@ class AmiProvenance:
         name, channel = self.fleet.replacement.definition or "", self.fleet.replacement.channel
         release = self._latest(name)
         if release is None:
-            raise ContentError(
-                f"{name} has no release in the channel {channel}",
-                file=f"pipelines/fleets/{self.fleet.name}.toml", key="replacement",
-                hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
-            )  # fmt: skip
+            why = f"{name} has no release in the channel {channel}"
+            hint = f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
+            raise ContentError(why, file=f"pipelines/fleets/{self.fleet.name}.toml", key="replacement", hint=hint)
         return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
     def again(self, target: ReplacementImage) -> ReplacementImage:

@@ -342,7 +342,6 @@ class Moving:
 
 
 def _elsewhere(name: str, holder: str) -> OutsideError:
-    return OutsideError(
-        f"{name} is attached to {holder}, which is not part of this replacement, and stays there",
-        hint=f"a person has moved it meanwhile: detach it from {holder} and try again, or roll without it",
-    )
+    why = f"{name} is attached to {holder}, which is not part of this replacement, and stays there"
+    hint = f"a person has moved it meanwhile: detach it from {holder} and try again, or roll without it"
+    return OutsideError(why, hint=hint)
