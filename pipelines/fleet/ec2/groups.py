@@ -93,8 +93,7 @@ class ScalingGroup:
     def version(self, template: str, version: str) -> Json:
         """One version of a launch template."""
         asked = {"LaunchTemplateId": template, "Versions": [version]}
-        found: Json = self.ec2.call("DescribeLaunchTemplateVersions", **asked)["LaunchTemplateVersions"][0]
-        return found
+        return dict(self.ec2.call("DescribeLaunchTemplateVersions", **asked)["LaunchTemplateVersions"][0])
 
     def versions(self, template: str) -> list[Json]:
         """Every version that there is."""
@@ -175,8 +174,7 @@ def number(refresh: Json) -> int:
 
 
 def _desired(refresh: Json) -> Json:
-    named: Json = refresh.get("DesiredConfiguration", {}).get("LaunchTemplate", {})
-    return named
+    return dict(refresh.get("DesiredConfiguration", {}).get("LaunchTemplate", {}))
 
 
 GOING_BACK = ("MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "ScaleInProtectedInstances",
@@ -235,9 +233,7 @@ class AutoScalingFleet:
 
     def groups(self) -> tuple[Group, ...]:
         """Every group of the selector. Raises OutsideError where a region cannot be read."""
-        inventory = read_fleet(self.fleet, self.cloud)
-        inventory.require_all()
-        return tuple(self._group(where, shown) for where, shown in inventory.groups)
+        return tuple(self._group(where, shown) for where, shown in read_fleet(self.fleet, self.cloud).whole().groups)
 
     def _group(self, where: str, shown: Json) -> Group:
         name = shown["AutoScalingGroupName"]
