@@ -35,11 +35,9 @@ class DeniedError(RefusedError):
     """A permission is missing; `permission` as IAM policies name it."""
 
     def __init__(self, permission: str, account: str, region: str, evidence: str) -> None:
-        super().__init__(
-            f"AWS denies {permission} in {region} (account {account or 'of the credentials'})",
-            evidence=evidence,
-            hint=f"allow {permission} to the role or user; docs/aws.md lists what each task needs",
-        )
+        hint = f"allow {permission} to the role or user; docs/aws.md lists what each task needs"
+        why = f"AWS denies {permission} in {region} (account {account or 'of the credentials'})"
+        super().__init__(why, evidence=evidence, hint=hint)
         self.permission = permission
 
 
@@ -47,10 +45,8 @@ class UnreachableError(OutsideError):
     """A region's endpoint gave no answer, however often it was asked."""
 
     def __init__(self, service: str, region: str, evidence: str) -> None:
-        super().__init__(
-            f"{service} in {region} cannot be reached", evidence=evidence,
-            hint="is the region's name right and enabled, the network up? AWS_ENDPOINT_URL leads elsewhere if set",
-        )  # fmt: skip
+        hint = "is the region's name right and enabled, the network up? AWS_ENDPOINT_URL leads elsewhere if set"
+        super().__init__(f"{service} in {region} cannot be reached", evidence=evidence, hint=hint)
         self.region = region
 
 

@@ -91,12 +91,6 @@ class Cloud:
 def machine_of(store: Store, artifact: Artifact) -> MachineImage:
     """The machine image that an artifact is. Raises OutsideError where the store has lost it."""
     config, blocks = store.config(artifact.digest), store.layers_of(artifact.digest)[0]
-    return MachineImage(
-        name=artifact.name,
-        content=artifact.digest,
-        architecture=artifact.platform.partition("/")[2],
-        linear=blocks.digest,
-        digests=b"".join(split(store.blob(blocks.digest).read_bytes())),
-        size_bytes=int(config["disk"]["size_bytes"]),
-        disk=store.disk(blocks.digest),
-    )
+    architecture, size_bytes = artifact.platform.partition("/")[2], int(config["disk"]["size_bytes"])
+    digests, disk = b"".join(split(store.blob(blocks.digest).read_bytes())), store.disk(blocks.digest)
+    return MachineImage(artifact.name, artifact.digest, architecture, blocks.digest, digests, size_bytes, disk)

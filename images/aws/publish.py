@@ -119,9 +119,8 @@ def _state(
     if not kept or not all(prove(kept, key, ami, cloud.prefix).holds for ami in shown):
         kept = sign(cloud, statement(chosen, machine, made, artifact, verdict, cloud.prefix))
         keep(cloud, name, kept)
-    cloud.record(
-        chosen, chosen.digest, cloud.home, "statement", name, resource=name, state=STANDING, details={"envelope": kept}
-    )
+    stands = {"resource": name, "state": STANDING, "details": {"envelope": kept}}
+    cloud.record(chosen, chosen.digest, cloud.home, "statement", name, **stands)
 
 
 def _share(cloud: Cloud, ami: Ami) -> None:
@@ -183,10 +182,9 @@ def _settings(cloud: Cloud) -> None:
     home = cloud.home
     for region in cloud.aws.all_regions if cloud.aws.encrypted else ():
         if not (key := cloud.key(region)):
-            raise ContentError(
-                f"no key is set for {region}; the account's default key will not do: what it encrypts cannot be shared",
-                key="aws.kms_keys", hint=f'kms_keys = {{"{region}" = "arn:aws:kms:{region}:…:key/…"}}',
-            )  # fmt: skip
+            unfit = "the account's default key will not do: what it encrypts cannot be shared"
+            hint = f'kms_keys = {{"{region}" = "arn:aws:kms:{region}:…:key/…"}}'
+            raise ContentError(f"no key is set for {region}; {unfit}", key="aws.kms_keys", hint=hint)
         if key.split(":")[3] != region:
             raise ContentError(f"{key} is no key of {region}: keys work in their own region", key="aws.kms_keys")
     signing_key(cloud)

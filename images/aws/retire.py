@@ -275,7 +275,7 @@ class AwsReaping:
     why: str
 
 
-def decide_leftover(found: TaggedResource, *, state: str, users: Sequence[str], now: datetime) -> AwsReaping | None:
+def decide_leftover(found: TaggedResource, state: str, users: Sequence[str], now: datetime) -> AwsReaping | None:
     """Whether a thing may go; None where it is no riddle, since the ledger owns it.
 
     `state` is that of its line in the ledger: standing, begun, or empty where there is none.
@@ -326,10 +326,9 @@ def _reaped_in(cloud: Cloud, region: str) -> list[AwsReaping]:
     lines = [line for line in cloud.made(region=region) if line.kind in MADE]
     # A run that was killed before it knew the id has written down by which token it would make the thing.
     known = {(line.kind, line.resource or line.token): _state(cloud, line) for line in lines}
-    decided = []
-    for one in sorted(found, key=lambda one: (ORDER.index(one.kind), one.id)):
-        state = known.get((one.kind, one.id)) or known.get((one.kind, one.token), "")
-        decided.append(decide_leftover(one, state=state, users=users.get(one.id, ()), now=cloud.now))
+    states = {one: known.get((one.kind, one.id)) or known.get((one.kind, one.token), "") for one in found}
+    ordered = sorted(states, key=lambda one: (ORDER.index(one.kind), one.id))
+    decided = (decide_leftover(one, states[one], users.get(one.id, ()), cloud.now) for one in ordered)
     return [reaping for reaping in decided if reaping]
 
 

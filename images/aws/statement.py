@@ -159,9 +159,8 @@ def sign(cloud: Cloud, said: dict[str, object]) -> str:
     payload = canonical(said)
     digest = hashlib.sha256(pae(payload)).digest()
     key = signing_key(cloud)
-    answer = cloud.client("kms").call(
-        "Sign", KeyId=key, Message=digest, MessageType="DIGEST", SigningAlgorithm="ECDSA_SHA_256"
-    )
+    asked = {"Message": digest, "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
+    answer = cloud.client("kms").call("Sign", KeyId=key, **asked)
     return envelope(payload, key, answer["Signature"])
 
 

@@ -117,7 +117,7 @@ class Listener:
         """Whether no other machine reaches it, or it is a DHCP client's."""
         if self.protocol == "udp" and self.port in DHCP_PORTS and self.program in DHCP_CLIENTS:
             return True
-        return self.interface == "lo" or _is_loopback(self.address)
+        return self.interface == "lo" or (self.address != "*" and _is_loopback(self.address))
 
 
 def judge_sockets(said: str, listens: Sequence[str]) -> tuple[Outcome, str]:
@@ -151,11 +151,8 @@ def listener(line: str) -> Listener:
 
 
 def _is_loopback(address: str) -> bool:
-    if address == "*":
-        return False
     found = ip_address(address)
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 INSTANCE = "goldsmith-boot-gate"

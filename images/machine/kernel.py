@@ -32,11 +32,8 @@ def unified_kernel(tree: Path, command_line: str, work: Path) -> Path:
         *(f"--initrd={work / 'initrd'}", f"--cmdline=@{work / 'cmdline'}", f"--uname={release}"),
         *(f"--os-release=@{tree / 'usr/lib/os-release'}", f"--output={target}"),
     ]
-    run(
-        dies_with_us(argv),
-        env={"PATH": SYSTEM_PATH},
-        hint="Debian's packages systemd-ukify and systemd-boot-efi have it",
-    )
+    hint = "Debian's packages systemd-ukify and systemd-boot-efi have it"
+    run(dies_with_us(argv), env={"PATH": SYSTEM_PATH}, hint=hint)
     return target
 
 

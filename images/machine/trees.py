@@ -236,9 +236,8 @@ def _install(job: BuildJob, layer: Path, epoch: int) -> None:
         shutil.copy(build_steps.HERE / "install.sh", job.work / "debs")
         argv = ["unshare", "--net", "sh", str(HERE / "chroot.sh"), str(tree), str(job.work / "debs")]
         argv += ["sh", "/run/goldsmith/install.sh", *job.definition.packages]
-        build_steps.run_bound(
-            job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, "the lines above are what apt and dpkg said"
-        )
+        hint = "the lines above are what apt and dpkg said"
+        build_steps.run_bound(job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, hint)
         clean(tree, epoch)
 
 

@@ -108,11 +108,9 @@ class ScalingGroup:
     def refresh(self, template: str, version: int, asked: Json) -> None:
         """Start a refresh, once: the service takes no token, and lets one go on at a time."""
         desired = {"LaunchTemplate": {"LaunchTemplateId": template, "Version": str(version)}}
+        request = {"AutoScalingGroupName": self.name, "DesiredConfiguration": desired, "Preferences": asked}
         try:
-            self.scaling.call(
-                "StartInstanceRefresh", AutoScalingGroupName=self.name, DesiredConfiguration=desired,
-                Preferences=asked,
-            )  # fmt: skip
+            self.scaling.call("StartInstanceRefresh", **request)
         except AwsError as error:
             begun = self.refreshes(template, {version})
             same = begun and begun[0]["Status"] in GOES_ON and reach(begun[0]["Preferences"]) == reach(asked)
@@ -362,11 +360,9 @@ class AutoScalingFleet:
         """Let the group name its version by number, so that AWS can bring it back."""
         template, version, said = at.present()
         if template != pinned.template or version not in {pinned.version, made.version if made else 0}:
-            raise RefusedError(
-                f"{at.name} is at version {version} of {template} by now, and {pinned.version} of "
-                f"{pinned.template} was pinned",
-                hint="somebody else has changed it: plan again",
-            )
+            by_now = f"{at.name} is at version {version} of {template} by now"
+            why = f"{by_now}, and {pinned.version} of {pinned.template} was pinned"
+            raise RefusedError(why, hint="somebody else has changed it: plan again")
         if said in SYMBOLIC or version != pinned.version:
             exact = {"LaunchTemplateId": pinned.template, "Version": str(pinned.version)}
             at.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=at.name, LaunchTemplate=exact)

@@ -156,8 +156,7 @@ class Ec2Members:
 
     def place(self, key: Key) -> RegionClient:
         """The region that a member is in."""
-        account, region = key.member.split("/")[:2]
-        return RegionClient(self.cloud.clients, account, region)
+        return RegionClient(self.cloud.clients, *key.member.split("/")[:2])
 
 
 def kept_for(old: InstanceDescription, key: Key) -> ReplacementRecord:

@@ -128,9 +128,8 @@ class RegionClient:
 
     def age(self, task: Json) -> timedelta:
         """How long ago a task that replaces a root volume ended, by the service's own clock."""
-        answer = self.ec2.call(
-            "DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=[task["ReplaceRootVolumeTaskId"]]
-        )
+        named = [task["ReplaceRootVolumeTaskId"]]
+        answer = self.ec2.call("DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=named)
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])  # every answer of AWS has it
         return now - datetime.fromisoformat(answer["ReplaceRootVolumeTasks"][0]["CompleteTime"])
 
@@ -328,9 +327,8 @@ class Moving:
         holder = found.get("InstanceId") or found.get("NetworkInterfaceId")
         if found.get("AssociationId") and holder not in self.members:
             raise _elsewhere(allocation, str(holder))
-        self.place.ec2.call(
-            "AssociateAddress", AllocationId=allocation, NetworkInterfaceId=interface, AllowReassociation=True
-        )
+        asked = {"AllocationId": allocation, "NetworkInterfaceId": interface, "AllowReassociation": True}
+        self.place.ec2.call("AssociateAddress", **asked)
 
     def _once(self, done: Callable[[], bool], operation: str, **request: Any) -> None:
         """Ask for what the service refuses the second time: a lost answer is asked for again, and is no failure."""

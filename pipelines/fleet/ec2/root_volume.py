@@ -186,9 +186,8 @@ class RootVolumeFleet(Ec2Members):
     def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
         """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""
         for volume in volumes:
-            self.cloud.ledger.record_made(
-                Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
-            )
+            line = Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
+            self.cloud.ledger.record_made(line)
 
     def _attach(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
         """A task left the instance without any root volume: it stops, and gets its own again, if a stop costs nothing.
