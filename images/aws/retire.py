@@ -342,24 +342,18 @@ def _state(cloud: Cloud, line: Made) -> str:
 def _found(cloud: Cloud, region: str) -> Iterator[TaggedResource]:
     """Everything in a region with a tag of ours."""
     ec2 = cloud.client("ec2", region)
-    keyed = [{"Name": "tag-key", "Values": [f"{cloud.prefix}{key}" for key in (tags.NAME, tags.REAP_AFTER)]}]
-    for one in ec2.instances(Filters=keyed):
-        if one["State"]["Name"] not in ENDED:
-            yield _as_found(cloud, region, "instance", one["InstanceId"], one)
-    for one in ec2.pages("DescribeVolumes", "Volumes", Filters=keyed):
-        yield _as_found(cloud, region, "volume", one["VolumeId"], one)
-    for one in ec2.pages("DescribeSnapshots", "Snapshots", Filters=keyed, OwnerIds=["self"]):
-        yield _as_found(cloud, region, "snapshot", one["SnapshotId"], one)
+    name_key, due_key = f"{cloud.prefix}{tags.NAME}", f"{cloud.prefix}{tags.REAP_AFTER}"
+    keyed = [{"Name": "tag-key", "Values": [name_key, due_key]}]
+    instances = (one for one in ec2.instances(Filters=keyed) if one["State"]["Name"] not in ENDED)
+    volumes = ec2.pages("DescribeVolumes", "Volumes", Filters=keyed)
+    snapshots = ec2.pages("DescribeSnapshots", "Snapshots", Filters=keyed, OwnerIds=["self"])
+    for kind, listed in (("instance", instances), ("volume", volumes), ("snapshot", snapshots)):
+        for one in listed:
+            said, token = tags.as_dict(one.get("Tags")), one.get("Description", "").rpartition(" ")[2]
+            due = tags.moment_in(said, due_key)
+            yield TaggedResource(region, kind, one[f"{kind.title()}Id"], said.get(name_key, ""), due, token)
     for ami in amis.ours_in(cloud, region):
-        due = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.REAP_AFTER}")
-        yield TaggedResource(region, "image", ami.id, ami.name, due, ami.name)
-
-
-def _as_found(cloud: Cloud, region: str, kind: str, resource: str, shown: dict[str, Any]) -> TaggedResource:
-    said = tags.as_dict(shown.get("Tags"))
-    due = tags.moment_in(said, f"{cloud.prefix}{tags.REAP_AFTER}")
-    token = shown.get("Description", "").rpartition(" ")[2] if kind == "snapshot" else ""
-    return TaggedResource(region, kind, resource, said.get(f"{cloud.prefix}{tags.NAME}", ""), due, token)
+        yield TaggedResource(region, "image", ami.id, ami.name, tags.moment_in(ami.tags, due_key), ami.name)
 
 
 def _done(cloud: Cloud, reaping: AwsReaping) -> AwsReaping:

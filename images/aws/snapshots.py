@@ -196,17 +196,11 @@ def _completed(cloud: Cloud, line: Made) -> bool:
 
 
 TENTHS = 10
+Progress = Callable[[int, int], None]
 
 
 def upload(
-    ebs: Client,
-    snapshot: str,
-    disk: Path,
-    indexes: Sequence[int],
-    digests: bytes,
-    *,
-    parallel: int,
-    progress: Callable[[int, int], None],
+    ebs: Client, snapshot: str, disk: Path, indexes: Sequence[int], digests: bytes, *, parallel: int, progress: Progress
 ) -> None:
     """Put the blocks `indexes` of `disk`, whose `digests` the service checks; `progress(done, of)` is told ten times.
 
