@@ -253,8 +253,6 @@ def _of(key: Key) -> list[Json]:
     return [{"Name": f"tag:{tag}", "Values": [value]} for tag, value in ((ROLLOUT, key.rollout), (MEMBER, key.member))]
 
 
-
-
 @dataclass(frozen=True)
 class Moving:
     """Volumes, network interfaces and Elastic IPs of `members`: the old and the new instance, as far as they exist."""
