@@ -20,7 +20,7 @@ from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, 
 from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.ledger.releases import GONE, STANDING
+from images.ledger import GONE, STANDING
 from images.release import lifecycle
 from images.release.retention import (
     DEPRECATE,

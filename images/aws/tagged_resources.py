@@ -16,8 +16,7 @@ from images.aws import tags
 from images.aws.amis import image, ours_in, remove_image, remove_snapshot
 from images.aws.cloud import Cloud
 from images.aws.retire import uses_in
-from images.ledger import Made
-from images.ledger.releases import BEGUN, STANDING
+from images.ledger import BEGUN, STANDING, Made
 
 
 @dataclass(frozen=True)

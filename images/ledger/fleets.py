@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,31 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
 from images.ledger.database import Database
-
-
-@dataclass(frozen=True)
-class AuditLine:
-    """One thing that was done, by whom, to what."""
-
-    at: datetime
-    actor: str
-    action: str
-    subject: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A rollout: what was ordered, and how far it was when it was last saved (JSON). `owner` began it."""
-
-    id: str
-    fleet: str
-    owner: str
-    order: Any
-    state: Any
-    open: bool
-    begun_at: datetime
-    at: datetime
+from images.ledger.tables import ApprovedPlanRow, AuditLine, CommandRow, Holder, Lease, Rollout
 
 
 class Fleets(Database):
@@ -59,8 +35,7 @@ class Fleets(Database):
 
     def begin_rollout(self, rollout_id: str, fleet: str, owner: str, order: Any, at: datetime) -> None:
         """Write down a rollout before it does anything: whoever finds it open carries it to its end."""
-        row = {"id": rollout_id, "fleet": fleet, "owner": owner, "order": order, "state": None}
-        self._insert(t.rollouts, {**row, "open": True, "begun_at": at, "at": at})
+        self._insert(t.rollouts, vars(Rollout(rollout_id, fleet, owner, order, None, open=True, begun_at=at, at=at)))
 
     def save_rollout(self, rollout_id: str, state: Any, at: datetime, *, is_open: bool = True) -> None:
         """Keep a rollout's state (JSON); `is_open` says whether it still has something to do."""
@@ -77,8 +52,7 @@ class Fleets(Database):
 
     def rollout(self, rollout_id: str) -> Rollout | None:
         """The rollout with this id."""
-        found = self._rollouts(select(t.rollouts).where(t.rollouts.c.id == rollout_id))
-        return found[0] if found else None
+        return next(iter(self._rollouts(select(t.rollouts).where(t.rollouts.c.id == rollout_id))), None)
 
     def open_rollouts(self, fleet: str = "") -> tuple[Rollout, ...]:
         """The rollouts (of one fleet) that are not over, the oldest first."""
@@ -91,8 +65,7 @@ class Fleets(Database):
 
     def audit(self, at: datetime, actor: str, action: str, subject: str, detail: str = "") -> None:
         """Write down that something was done."""
-        row = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": detail}
-        self._insert(t.audit, row)
+        self._insert(t.audit, asdict(AuditLine(at, actor, action, subject, detail)))
 
     def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
         """The last things that were done (to one subject), the oldest first."""
@@ -101,19 +74,6 @@ class Fleets(Database):
 
     def _rollouts(self, query: Select[Any]) -> tuple[Rollout, ...]:
         return self._values(Rollout, query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
-
-
-@dataclass(frozen=True)
-class ApprovedPlanRow:
-    """A plan by its digest. Empty: not approved yet, not used yet. `made_by` and `approved_by` are actors."""
-
-    digest: str
-    fleet: str
-    made_by: str
-    made_at: datetime
-    approved_by: str = ""
-    approved_at: datetime | None = None
-    rollout: str = ""
 
 
 class Plans(Database):
@@ -155,32 +115,6 @@ class Plans(Database):
         return self._change(update(t.plans).where(*which).values(**values)) == 1
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who wants a fleet, or has it, for which rollout."""
-
-    fleet: str
-    owner: str
-    rollout: str
-
-
-@dataclass(frozen=True)
-class Lease(Holder):
-    """A fleet is its owner's, for one rollout; after `until`, by the database's clock, anyone may take it."""
-
-    until: datetime
-
-
-@dataclass(frozen=True)
-class CommandRow:
-    """What a person told a rollout to do."""
-
-    rollout: str
-    command: str
-    actor: str
-    at: datetime
-
-
 class Leases(Database):
     """The ledger's lines about leases and commands. Whether a lease has ended is for the database's clock alone."""
 
@@ -198,7 +132,7 @@ class Leases(Database):
         if self._set_lease(lease, or_(table.c.until <= now, _ours(wanted))):
             return lease
         try:
-            self._insert(table, {**_row(lease), "fleet": lease.fleet})
+            self._insert(table, asdict(lease))
         except IntegrityError:  # somebody has it
             return self.lease(wanted.fleet) or self.acquire_lease(wanted, lasting)
         return lease
@@ -223,10 +157,10 @@ class Leases(Database):
 
     def give_command(self, given: CommandRow, detail: str = "") -> None:
         """Tell a rollout what to do, and write down who did."""
-        line = {"at": given.at, "actor": given.actor, "action": given.command, "subject": given.rollout}
+        line = AuditLine(given.at, given.actor, given.command, given.rollout, detail)
         with self._begin() as connection:
             connection.execute(insert(t.commands), asdict(given))
-            connection.execute(insert(t.audit), {**line, "detail": detail})
+            connection.execute(insert(t.audit), asdict(line))
 
     def commands(self, rollout: str) -> tuple[CommandRow, ...]:
         """What a rollout was told, the newest last: that one stands."""
@@ -235,13 +169,9 @@ class Leases(Database):
 
     def _set_lease(self, wanted: Lease, allowed: ColumnElement[bool]) -> bool:
         """One conditional update: the database lets one of many at once have it."""
-        change = update(t.leases).where(t.leases.c.fleet == wanted.fleet, allowed).values(**_row(wanted))
+        change = update(t.leases).where(t.leases.c.fleet == wanted.fleet, allowed).values(**asdict(wanted))
         return self._change(change) == 1
 
 
 def _ours(holder: Holder) -> ColumnElement[bool]:
     return and_(t.leases.c.owner == holder.owner, t.leases.c.rollout == holder.rollout)
-
-
-def _row(lease: Lease) -> dict[str, str | datetime]:
-    return {"owner": lease.owner, "rollout": lease.rollout, "until": lease.until}

@@ -5,7 +5,7 @@ The last is written down before it is made: so nothing is made twice, and nothin
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,17 +15,7 @@ from images.artifact import Release
 from images.documents import Document, from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database
-
-
-@dataclass(frozen=True)
-class Move:
-    """A channel's tag that was moved."""
-
-    repository: str
-    channel: str
-    digest: str
-    at: datetime
-    reason: str
+from images.ledger.tables import Made, Move
 
 
 @dataclass(frozen=True)
@@ -49,8 +39,7 @@ class Releases(Database):
 
     def release(self, digest: str) -> Release | None:
         """The release with this index digest."""
-        found = self._releases(t.releases.c.digest == digest)
-        return found[0] if found else None
+        return next(iter(self._releases(t.releases.c.digest == digest)), None)
 
     def releases_of_content(self, content: str) -> tuple[Release, ...]:
         """All releases over one content, the newest first."""
@@ -66,9 +55,8 @@ class Releases(Database):
 
     def begin_publication(self, begun: Begun) -> None:
         """Write down, before anything is pushed, which release a publication is about to make."""
-        release, attached = begun.release, to_json(begun.documents)
-        where = {"repository": release.repository, "digest": release.digest}
-        self._insert(t.publications, where | {"release": to_json(release), "documents": attached, "done": False})
+        where = {"repository": begun.release.repository, "digest": begun.release.digest}
+        self._insert(t.publications, {**where, **to_json(begun), "done": False})
 
     def open_publications(self, repository: str) -> tuple[Begun, ...]:
         """The publications that were begun and never ended, the oldest first."""
@@ -76,10 +64,7 @@ class Releases(Database):
         query = select(table.c.release, table.c.documents).where(
             table.c.repository == repository, table.c.done.is_(False)
         )
-        return tuple(
-            Begun(from_json(Release, row.release), from_json(tuple[Document, ...], row.documents))
-            for row in self._rows(query.order_by(table.c.id))
-        )
+        return tuple(from_json(Begun, dict(row._mapping)) for row in self._rows(query.order_by(table.c.id)))
 
     def end_publication(self, release: Release) -> None:
         """Close every open line of this release."""
@@ -103,30 +88,6 @@ class Releases(Database):
 
     def _mark(self, digest: str, **values: Any) -> None:
         self._change(update(t.releases).where(t.releases.c.digest == digest).values(**values))
-
-
-BEGUN, STANDING, GONE = "begun", "standing", "gone"
-
-
-@dataclass(frozen=True)
-class Made:
-    """One thing at a cloud; `kind` is snapshot or image. `resource` is its id there, empty until it is known.
-
-    `token` names it before it has one. `state`: begun, standing, or gone. `content` is the content manifest's digest,
-    `release` the release's that it was made for.
-    """
-
-    account: str
-    region: str
-    kind: str
-    token: str
-    name: str
-    content: str
-    release: str
-    at: datetime
-    resource: str = ""
-    state: str = BEGUN
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Clouds(Database):
