@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -57,15 +58,14 @@ class _Getting:
         self.headers = {"Accept-Encoding": "identity", **headers}
         self.file = file
         self.late = threading.Event()
-        self.answer: Answer | None = None
-        self.error: BaseException | None = None
+        self.answer = Future[Answer]()
 
     def run(self) -> None:
-        """Fill `answer` or `error`."""
+        """Fill `answer`."""
         try:
-            self.answer = self._get()
+            self.answer.set_result(self._get())
         except BaseException as error:  # raised again by whoever waits
-            self.error = error
+            self.answer.set_exception(error)
 
     def _get(self) -> Answer:
         import requests
@@ -112,17 +112,11 @@ def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
     """
     require_safe(address)
     getting = _Getting(address, headers, file)
-    thread = threading.Thread(target=getting.run, name=NAME, daemon=True)
-    thread.start()
-    thread.join(FEED_SECONDS.most)
-    if thread.is_alive():
+    threading.Thread(target=getting.run, name=NAME, daemon=True).start()
+    if not wait([getting.answer], FEED_SECONDS.most).done:
         getting.late.set()
         raise LateError(f"{address} exceeds {FEED_SECONDS}")
-    if getting.error:
-        raise getting.error
-    if getting.answer is None:
-        raise OutsideError(f"{address} gave no answer")
-    return getting.answer
+    return getting.answer.result()
 
 
 def require_safe(address: str, *, came_from: str = "") -> None:

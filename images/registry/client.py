@@ -12,18 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardening.foundation import process
+from hardening.foundation import limits, process
 from hardening.foundation.addresses import is_loopback
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from hardening.foundation.hashing import digest, hex_of
-from hardening.foundation.limits import (
-    DOCUMENT_BYTES,
-    IMAGE_BYTES,
-    IMAGE_LAYERS,
-    REGISTRY_COPY_SECONDS,
-    REGISTRY_MEMORY,
-    REGISTRY_SECONDS,
-)
 from hardening.foundation.process import REGISTRY
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
@@ -46,7 +38,7 @@ from images.registry.login import authfile
 from images.store.oci import as_layout
 
 REF_NAME = "org.opencontainers.image.ref.name"
-COPY_SECONDS, ASK_SECONDS = REGISTRY_COPY_SECONDS.most, REGISTRY_SECONDS.most
+COPY_SECONDS, ASK_SECONDS = limits.REGISTRY_COPY_SECONDS.most, limits.REGISTRY_SECONDS.most
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 
@@ -157,7 +149,7 @@ class RegistryClient:
 
     def pull(self, reference: str, layout: Path, name: str) -> None:
         """Copy `reference` and its children into the OCI layout under `name`; no blob is larger than a document."""
-        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=DOCUMENT_BYTES.most)
+        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=limits.DOCUMENT_BYTES.most)
 
     def download(self, reference: str, directory: Path) -> None:
         """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
@@ -166,10 +158,10 @@ class RegistryClient:
         """
         image = self.get(reference).image
         sizes = [part.size for part in (image.config, *image.layers)]
-        IMAGE_LAYERS.require(len(image.layers), reference)
-        IMAGE_BYTES.require(sum(sizes), reference)  # unpacked it is more: what is more than that already is not fetched
-        largest = max(sizes)
-        self._copy([], f"docker://{reference}", f"dir:{directory}", largest=max(largest, 4 << 20))
+        limits.IMAGE_LAYERS.require(len(image.layers), reference)
+        # Unpacked it is more: what is more than that already is not fetched.
+        limits.IMAGE_BYTES.require(sum(sizes), reference)
+        self._copy([], f"docker://{reference}", f"dir:{directory}", largest=max(*sizes, 4 << 20))
 
     def tag(self, repository: str, index_digest: str, tag: str) -> None:
         """Let `tag` point at an index that is in the repository."""
@@ -189,7 +181,7 @@ class RegistryClient:
         if not REPOSITORY.fullmatch(split(reference)[0]):
             raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
         argv = [verb, *options, *self._access(reference, ""), f"docker://{reference}"]
-        return self._skopeo(argv, (reference,), ASK_SECONDS, DOCUMENT_BYTES.most if verb != "delete" else 0)
+        return self._skopeo(argv, (reference,), ASK_SECONDS, limits.DOCUMENT_BYTES.most if verb != "delete" else 0)
 
     def _copy(self, options: Sequence[str], source: str, destination: str, largest: int = 0) -> None:
         sides = {"src-": source, "dest-": destination}
@@ -213,12 +205,9 @@ class RegistryClient:
 
     def _skopeo(self, argv: Sequence[str], references: Sequence[str], seconds: float, largest: int = 0) -> str:
         """What skopeo prints. With `largest`, its memory is bounded, and no file that it writes has more bytes."""
-        bounded = (
-            ["prlimit", f"--data={REGISTRY_MEMORY.most}", f"--fsize={largest}"]
-            if largest and process.which("skopeo")
-            else []
-        )
-        command = [*bounded, "skopeo", *argv]
+        command = ["skopeo", *argv]
+        if largest and process.which("skopeo"):
+            command = ["prlimit", f"--data={limits.REGISTRY_MEMORY.most}", f"--fsize={largest}", *command]
         plain = any(map(self._plain, references))
         env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), NO_PLAIN_HTTP)
         address = _address(references[0], self.address)
