@@ -147,6 +147,13 @@ class RegistryClient:
         children = ["--multi-arch", "index-only"] if index_only else ["--all"]
         self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}")
 
+    def push_root(self, directory: Path, root: Descriptor | Listed, destination: str, *, index_only: bool) -> None:
+        """Copy one of the blobs in `directory`, a manifest or an index, to `destination`, as `push` does."""
+        name = root.digest.removeprefix("sha256:")
+        entry = {"mediaType": root.media_type, "digest": root.digest, "size": root.size}
+        layout = as_layout(directory, [{**entry, "annotations": {REF_NAME: name}}])
+        self.push(layout, name, destination, index_only=index_only)
+
     def pull(self, reference: str, layout: Path, name: str) -> None:
         """Copy `reference` and its children into the OCI layout under `name`; no blob is larger than a document."""
         self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=limits.DOCUMENT_BYTES.most)
@@ -255,16 +262,6 @@ def _host(reference: str) -> str:
 def _address(reference: str, own: str) -> str:
     """How the registry of a reference is called: our own by its whole address."""
     return own if _host(reference) == _host(own) else _host(reference)
-
-
-def write_layout(directory: Path, roots: Sequence[Descriptor | Listed]) -> Path:
-    """Make `directory`, which holds blobs, an OCI layout that names each root by its digest's hex."""
-    as_named = ({REF_NAME: root.digest.removeprefix("sha256:")} for root in roots)
-    entries = [
-        {"mediaType": root.media_type, "digest": root.digest, "size": root.size, "annotations": name}
-        for root, name in zip(roots, as_named, strict=True)
-    ]
-    return as_layout(directory, entries)
 
 
 def split(reference: str) -> tuple[str, str]:
