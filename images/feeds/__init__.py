@@ -184,7 +184,8 @@ def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(directory.with_name(f".{directory.name}.lock")):
-        if _next_update(directory) > now:
+        due = facts.in_file(directory / "db" / "metadata.json", "NextUpdate")
+        if due and due > now:
             return ""
         try:
             retrying(lambda: _download_trivy(directory), within=within)
@@ -193,10 +194,6 @@ def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str
                 raise
             return f"last good copy, because {error.message}"
     return ""
-
-
-def _next_update(directory: Path) -> datetime:
-    return facts.in_file(directory / "db" / "metadata.json", "NextUpdate") or datetime.min.replace(tzinfo=UTC)
 
 
 def _download_trivy(directory: Path) -> None:

@@ -203,13 +203,7 @@ def _package(found: dict[str, str], sha256: str) -> Package:
 def as_installed(stanza: str) -> str:
     """An index stanza as dpkg's status holds it once installed: without what only an archive knows."""
     archive_only = r"(?i)(Filename|Size|MD5sum|SHA1|SHA256|SHA512|Description-md5|Status|Tag):"
-    kept: list[str] = []
-    skipping = False
-    for line in stanza.split("\n"):
-        if line[:1] not in (" ", "\t"):
-            skipping = bool(re.match(archive_only, line))
-        if not skipping:
-            kept.append(line)
+    kept = [field for field in re.split(r"\n(?![ \t])", stanza) if not re.match(archive_only, field)]
     return "\n".join([kept[0], "Status: install ok installed", *kept[1:]])
 
 

@@ -209,23 +209,17 @@ def decide(
     digest = "" if parent_pending else digest_of(inputs)
     changes = changes_between(last, inputs, packages) if last else ()
     if known and not no_cache and not parent_pending:
-        why: tuple[str, ...] = (f"input digest {digest[7:19]} was built on {known.built_at:%Y-%m-%d}",)
-        action = Action.UNCHANGED
+        action, why = Action.UNCHANGED, (f"input digest {digest[7:19]} was built on {known.built_at:%Y-%m-%d}",)
     else:
-        action, why = Action.BUILD, _why(last, changes, parent_pending=parent_pending, no_cache=no_cache)
-    return BuildPlan(
-        name, inputs["platform"], action, why, changes, digest, inputs, added, packages, overlay,
-        known if action is Action.UNCHANGED else None,
-    )  # fmt: skip
+        action, why, known = Action.BUILD, _why(last, changes, parent_pending, no_cache), None
+    return BuildPlan(name, inputs["platform"], action, why, changes, digest, inputs, added, packages, overlay, known)
 
 
-def _why(
-    last: Artifact | None, changes: tuple[Change, ...], *, parent_pending: bool, no_cache: bool
-) -> tuple[str, ...]:
+def _why(last: Artifact | None, changes: tuple[Change, ...], pending: bool, no_cache: bool) -> tuple[str, ...]:
     if last is None:
         return ("it has never been built here",)
     reasons = [str(change) for change in changes if change.kind not in {"parent"}]
-    if parent_pending:
+    if pending:
         reasons.append("its parent will be rebuilt")
     elif any(change.kind == "parent" for change in changes):
         reasons.append("its parent has new content")

@@ -10,6 +10,7 @@ import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -96,7 +97,8 @@ def tree_entries(tree: Path) -> Iterator[Entry]:
                 links[status.st_dev, status.st_ino] = info.name
         if not info.issym():
             info.pax_headers = _attributes(path)
-        yield info, _opener(path) if info.type == tarfile.REGTYPE else None
+        # No Path for each of ten thousand files.
+        yield info, partial(open, path, "rb") if info.type == tarfile.REGTYPE else None
 
 
 def _walk(top: str) -> Iterator[str]:
@@ -107,10 +109,6 @@ def _walk(top: str) -> Iterator[str]:
         yield entry.path
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path)
-
-
-def _opener(path: str) -> Callable[[], IO[bytes]]:
-    return lambda: open(path, "rb")  # noqa: PTH123 - no Path for each of ten thousand files
 
 
 def _attributes(path: str) -> dict[str, str]:
