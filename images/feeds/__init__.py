@@ -76,7 +76,7 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
         return compile_sample(SAMPLE, suite, kept / "sample")
     if _is_address(place):
         address = f"{place.rstrip('/')}/{suite}"
-        return download.fetch(address, kept / "debsecan", suite, settings, now, after, look=facts.debsecan_facts)
+        return download.fetch(address, kept / "debsecan" / suite, settings, now, after, look=facts.debsecan_facts)
     directory = ROOT / place
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
@@ -122,9 +122,9 @@ def exploited(settings: Settings, now: datetime) -> Exploited:
     if not place:
         return Exploited()
     if _is_address(place):
-        kept = settings.state_dir / "feeds" / "kev"
-        feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, look=facts.exploited_facts)
-        return Exploited(facts.exploited_ids(kept / "kev.json"), feed)
+        file = settings.state_dir / "feeds" / "kev" / "kev.json"
+        feed = download.fetch(place, file, settings, now, CHECK_AFTER, look=facts.exploited_facts)
+        return Exploited(facts.exploited_ids(file), feed)
     file = ROOT / place
     try:
         dated = facts.exploited_facts(file).date or _modified(file)

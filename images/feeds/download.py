@@ -146,73 +146,62 @@ class KeptFeed:
 
 
 def fetch(
-    address: str,
-    directory: Path,
-    name: str,
-    settings: Settings,
-    now: datetime,
-    after: timedelta,
-    *,
-    look: Callable[[Path], Facts],
+    address: str, file: Path, settings: Settings, now: datetime, after: timedelta, *, look: Callable[[Path], Facts]
 ) -> Feed:
-    """The data at `address` as `directory/name`; asked for again when not confirmed for `after`.
+    """The data at `address` as `file`; asked for again when not confirmed for `after`.
 
     `look` says what is in the data and raises OutsideError for what is none. Data that is none, or that shrank or lost
     a canary, does not replace the last good copy; only where there is no copy, we raise OutsideError too.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / f".{name}.lock"):
-        kept = _kept(directory, name, address)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        kept = _kept(file, address)
         if kept and now - datetime.fromisoformat(kept.confirmed) < after:
-            return _feed(directory, kept)
+            return _feed(file, kept)
         try:
-            kept = retrying(lambda: _ask(kept, address, directory, name, now, look), within=settings.retry_for)
+            kept = retrying(lambda: _ask(kept, address, file, now, look), within=settings.retry_for)
         except OutsideError as error:
             if kept is None:
                 raise
             age = shown(timedelta(hours=(now - datetime.fromisoformat(kept.confirmed)) // timedelta(hours=1)))
-            return _feed(directory, kept, f"last good copy, {age} old, because {error.message}")
-    return _feed(directory, kept)
+            return _feed(file, kept, f"last good copy, {age} old, because {error.message}")
+    return _feed(file, kept)
 
 
-def _feed(directory: Path, kept: KeptFeed, note: str = "") -> Feed:
+def _feed(file: Path, kept: KeptFeed, note: str = "") -> Feed:
     date = datetime.fromisoformat(kept.date) if kept.date else None
-    return Feed(directory, date, kept.address, kept.sha256, note)
+    return Feed(file.parent, date, kept.address, kept.sha256, note)
 
 
-def _kept(directory: Path, name: str, address: str) -> KeptFeed | None:
+def _kept(file: Path, address: str) -> KeptFeed | None:
     """The last good copy, if it came from this address and is still, byte for byte, what was kept."""
     try:
-        kept = KeptFeed(**json.loads((directory / f"{name}.kept.json").read_text()))
-        whole = f"sha256:{file_digest(directory / name)}" == kept.sha256
+        kept = KeptFeed(**json.loads(_note(file).read_text()))
+        whole = f"sha256:{file_digest(file)}" == kept.sha256
     except (OSError, ValueError, TypeError):
         return None
     return kept if whole and kept.address == address else None
 
 
-def _ask(
-    kept: KeptFeed | None, address: str, directory: Path, name: str, now: datetime, look: Callable[[Path], Facts]
-) -> KeptFeed:
+def _ask(kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts]) -> KeptFeed:
     asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
-    fresh = _beside(directory / name)
+    fresh = _beside(file)
     try:
-        with fresh.open("wb") as file:
-            answer = transfer(address, {key: value for key, value in asked.items() if value}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        with fresh.open("wb") as sink:
+            answer = transfer(address, {key: value for key, value in asked.items() if value}, sink)
+            sink.flush()
+            os.fsync(sink.fileno())
         if answer.status == NOT_MODIFIED and kept:
-            return _confirm(directory, name, replace(kept, confirmed=now.isoformat()))
+            return _confirm(file, replace(kept, confirmed=now.isoformat()))
         if answer.status != OK:
             raise OutsideError(f"{address} answered {answer.status}")
-        found = _succeeding(fresh, directory / name if kept else None, look)
-        fresh.replace(directory / name)
+        found = _succeeding(fresh, file if kept else None, look)
+        fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
     date = found.date or facts.in_header(answer.modified)
     dated = date.isoformat() if date else ""
-    return _confirm(
-        directory, name, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat())
-    )
+    return _confirm(file, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat()))
 
 
 def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -> Facts:
@@ -226,15 +215,20 @@ def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -
     return found
 
 
-def _confirm(directory: Path, name: str, kept: KeptFeed) -> KeptFeed:
+def _confirm(file: Path, kept: KeptFeed) -> KeptFeed:
     """Write down what is known of the copy that lies there."""
-    note = directory / f"{name}.kept.json"
-    with _beside(note).open("wb") as file:
-        file.write(json.dumps(asdict(kept), indent=2).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    note = _note(file)
+    with _beside(note).open("wb") as sink:
+        sink.write(json.dumps(asdict(kept), indent=2).encode())
+        sink.flush()
+        os.fsync(sink.fileno())
     _beside(note).replace(note)
     return kept
+
+
+def _note(file: Path) -> Path:
+    """Where is written what is known of a copy."""
+    return file.with_name(f"{file.name}.kept.json")
 
 
 def _beside(path: Path) -> Path:

@@ -150,8 +150,7 @@ class RegistryClient:
     def push_root(self, directory: Path, root: Descriptor | Listed, destination: str, *, index_only: bool) -> None:
         """Copy one of the blobs in `directory`, a manifest or an index, to `destination`, as `push` does."""
         name = root.digest.removeprefix("sha256:")
-        entry = {"mediaType": root.media_type, "digest": root.digest, "size": root.size}
-        layout = as_layout(directory, [{**entry, "annotations": {REF_NAME: name}}])
+        layout = as_layout(directory, Descriptor(root.media_type, root.digest, root.size), {REF_NAME: name})
         self.push(layout, name, destination, index_only=index_only)
 
     def pull(self, reference: str, layout: Path, name: str) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -62,12 +61,9 @@ class Store:
 
     def put_file(self, source: Path, media_type: str) -> Descriptor:
         """Keep a copy of the file `source`."""
-        seen = hashlib.sha256()
         with self.incoming() as file, source.open("rb") as data:
-            while chunk := data.read(1 << 20):
-                seen.update(chunk)
-                file.write(chunk)
-            return self.keep(file, f"sha256:{seen.hexdigest()}", media_type)
+            shutil.copyfileobj(data, seen := layers.Hashing(file), 1 << 20)
+            return self.keep(file, seen.digest, media_type)
 
     def put_json(self, value: Any, media_type: str) -> Descriptor:
         """Keep a JSON value in its canonical form."""
@@ -175,9 +171,8 @@ class Store:
             "mediaType": MANIFEST,
             "config": as_json(self.put_json(config, config_type)),
             "layers": [as_json(layer) for layer in layer_list],
+            **({"annotations": annotations} if annotations else {}),
         }
-        if annotations:
-            manifest["annotations"] = annotations
         return self.put_json(manifest, MANIFEST)
 
     def layers_of(self, digest: str) -> list[Descriptor]:
@@ -198,14 +193,8 @@ class Store:
             manifest = self.read_json(digest)
             for name in (digest, *(blob["digest"] for blob in [manifest["config"], *manifest["layers"]])):
                 link_or_copy(self.blob(name), directory / "blobs" / "sha256" / hex_of(name))
-            entry = {
-                "mediaType": manifest.get("mediaType", MANIFEST),
-                "digest": digest,
-                "size": self.blob(digest).stat().st_size,
-            }
-            if annotations:
-                entry["annotations"] = annotations
-            return as_layout(directory, [entry])
+            root = Descriptor(manifest.get("mediaType", MANIFEST), digest, self.blob(digest).stat().st_size)
+            return as_layout(directory, root, annotations)
 
     @image_modes()
     def unpack(self, digest: str, directory: Path) -> Path:
@@ -223,9 +212,10 @@ class Store:
         return directory
 
 
-def as_layout(directory: Path, entries: Sequence[dict[str, Any]]) -> Path:
-    """Make `directory`, which holds blobs, an OCI layout of these `entries`."""
-    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+def as_layout(directory: Path, root: Descriptor, annotations: dict[str, str] | None) -> Path:
+    """Make `directory`, which holds blobs, an OCI layout of the image `root`, which `annotations` may name."""
+    entry = {**as_json(root), **({"annotations": annotations} if annotations else {})}
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
     (directory / "index.json").write_bytes(canonical(index))
     (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
     return directory
