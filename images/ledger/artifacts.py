@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import CheckResult, Finding, ScanReport, Verdict
@@ -43,17 +43,15 @@ class Artifacts(Database):
 
     def artifact_by_input(self, name: str, platform: str, input_digest: str) -> Artifact | None:
         """The artifact that was built from exactly these inputs."""
-        same = (t.artifacts.c.platform == platform, t.artifacts.c.input_digest == input_digest)
-        return next(iter(self._artifacts(t.artifacts.c.name == name, *same)), None)
+        return next(iter(self._artifacts(name=name, platform=platform, input_digest=input_digest)), None)
 
     def latest_artifact(self, name: str, platform: str) -> Artifact | None:
         """The artifact built last."""
-        where = (t.artifacts.c.name == name, t.artifacts.c.platform == platform)
-        return next(iter(self._artifacts(*where, limit=1)), None)
+        return next(iter(self._artifacts(limit=1, name=name, platform=platform)), None)
 
     def artifacts(self, name: str = "") -> tuple[Artifact, ...]:
         """All artifacts (of one definition), the newest first."""
-        return self._artifacts(*([t.artifacts.c.name == name] if name else []))
+        return self._artifacts(**({"name": name} if name else {}))
 
     def record_checks(self, digest: str, checks: tuple[CheckResult, ...], at: datetime, *, told: bool = False) -> None:
         """Keep the results of the controls' checks of a content. `told`: by a registry, which proves nothing."""
@@ -96,9 +94,9 @@ class Artifacts(Database):
             self._change(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
         return {pair: min(known[pair], now) for pair in wanted}
 
-    def _artifacts(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Artifact, ...]:
-        query = select(t.artifacts).where(*where).order_by(t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
-        found = self._values(Artifact, query.limit(limit))
+    def _artifacts(self, limit: int | None = None, **same: str) -> tuple[Artifact, ...]:
+        newest = (t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
+        found = self._find(Artifact, t.artifacts, *newest, limit=limit, **same)
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judge(self, digest: str, kind: str, at: datetime, value: Any) -> None:

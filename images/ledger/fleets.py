@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
@@ -52,16 +52,15 @@ class Fleets(Database):
 
     def rollout(self, rollout_id: str) -> Rollout | None:
         """The rollout with this id."""
-        return next(iter(self._rollouts(select(t.rollouts).where(t.rollouts.c.id == rollout_id))), None)
+        return next(iter(self._rollouts(id=rollout_id)), None)
 
     def open_rollouts(self, fleet: str = "") -> tuple[Rollout, ...]:
         """The rollouts (of one fleet) that are not over, the oldest first."""
-        query = select(t.rollouts).where(t.rollouts.c.open.is_(True))
-        return self._rollouts(query.where(t.rollouts.c.fleet == fleet) if fleet else query)
+        return self._rollouts(open=True, **({"fleet": fleet} if fleet else {}))
 
     def rollouts(self, fleet: str) -> tuple[Rollout, ...]:
         """Every rollout of a fleet, the oldest first."""
-        return self._rollouts(select(t.rollouts).where(t.rollouts.c.fleet == fleet))
+        return self._rollouts(fleet=fleet)
 
     def audit(self, at: datetime, actor: str, action: str, subject: str, detail: str = "") -> None:
         """Write down that something was done."""
@@ -69,11 +68,11 @@ class Fleets(Database):
 
     def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
         """The last things that were done (to one subject), the oldest first."""
-        query = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit)
-        return self._values(AuditLine, query.where(t.audit.c.subject == subject) if subject else query)[::-1]
+        same = {"subject": subject} if subject else {}
+        return self._find(AuditLine, t.audit, t.audit.c.id.desc(), limit=limit, **same)[::-1]
 
-    def _rollouts(self, query: Select[Any]) -> tuple[Rollout, ...]:
-        return self._values(Rollout, query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
+    def _rollouts(self, **same: Any) -> tuple[Rollout, ...]:
+        return self._find(Rollout, t.rollouts, t.rollouts.c.begun_at, t.rollouts.c.id, **same)
 
 
 class Plans(Database):
@@ -89,11 +88,11 @@ class Plans(Database):
 
     def plan(self, digest: str) -> ApprovedPlanRow | None:
         """The plan with that digest."""
-        return self._plan(t.plans.c.digest == digest)
+        return next(iter(self._find(ApprovedPlanRow, t.plans, digest=digest)), None)
 
     def plan_of(self, rollout: str) -> ApprovedPlanRow | None:
         """The plan that a rollout used."""
-        return self._plan(t.plans.c.rollout == rollout)
+        return next(iter(self._find(ApprovedPlanRow, t.plans, rollout=rollout)), None)
 
     def approve_plan(self, digest: str, by: str, at: datetime) -> bool:
         """Approve a plan; False where it is unknown, approved or used already."""
@@ -107,9 +106,6 @@ class Plans(Database):
     def return_plan(self, digest: str, rollout: str) -> None:
         """Take that back for a rollout that never began."""
         self._change_plan(t.plans.c.digest == digest, t.plans.c.rollout == rollout, rollout="")
-
-    def _plan(self, which: ColumnElement[bool]) -> ApprovedPlanRow | None:
-        return next(iter(self._values(ApprovedPlanRow, select(t.plans).where(which))), None)
 
     def _change_plan(self, *which: ColumnElement[bool], **values: str | datetime) -> bool:
         return self._change(update(t.plans).where(*which).values(**values)) == 1
@@ -153,7 +149,7 @@ class Leases(Database):
 
     def lease(self, fleet: str) -> Lease | None:
         """Who has the fleet, also where the lease has ended."""
-        return next(iter(self._values(Lease, select(t.leases).where(t.leases.c.fleet == fleet))), None)
+        return next(iter(self._find(Lease, t.leases, fleet=fleet)), None)
 
     def give_command(self, given: CommandRow, detail: str = "") -> None:
         """Tell a rollout what to do, and write down who did."""
@@ -164,8 +160,7 @@ class Leases(Database):
 
     def commands(self, rollout: str) -> tuple[CommandRow, ...]:
         """What a rollout was told, the newest last: that one stands."""
-        query = select(t.commands).where(t.commands.c.rollout == rollout).order_by(t.commands.c.id)
-        return self._values(CommandRow, query)
+        return self._find(CommandRow, t.commands, t.commands.c.id, rollout=rollout)
 
     def _set_lease(self, wanted: Lease, allowed: ColumnElement[bool]) -> bool:
         """One conditional update: the database lets one of many at once have it."""

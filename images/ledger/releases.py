@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 
 from images.artifact import Release
 from images.documents import Document, from_json, to_json
@@ -35,15 +35,15 @@ class Releases(Database):
 
     def releases(self, name: str = "") -> tuple[Release, ...]:
         """All releases (of one definition) that were ever recorded, the newest first."""
-        return self._releases(*([t.releases.c.name == name] if name else []))
+        return self._releases(**({"name": name} if name else {}))
 
     def release(self, digest: str) -> Release | None:
         """The release with this index digest."""
-        return next(iter(self._releases(t.releases.c.digest == digest)), None)
+        return next(iter(self._releases(digest=digest)), None)
 
     def releases_of_content(self, content: str) -> tuple[Release, ...]:
         """All releases over one content, the newest first."""
-        return self._releases(t.releases.c.content == content)
+        return self._releases(content=content)
 
     def revoke(self, digest: str, reason: str, at: datetime) -> None:
         """Mark a release as revoked."""
@@ -78,13 +78,10 @@ class Releases(Database):
 
     def moves(self, repository: str, channel: str) -> tuple[Move, ...]:
         """Where a channel has pointed, the oldest first."""
-        table = t.channel_moves
-        query = select(table).where(table.c.repository == repository, table.c.channel == channel)
-        return self._values(Move, query.order_by(table.c.id))
+        return self._find(Move, t.channel_moves, t.channel_moves.c.id, repository=repository, channel=channel)
 
-    def _releases(self, *where: ColumnElement[bool]) -> tuple[Release, ...]:
-        newest = (t.releases.c.published_at.desc(), t.releases.c.digest)
-        return self._values(Release, select(t.releases).where(*where).order_by(*newest))
+    def _releases(self, **same: str) -> tuple[Release, ...]:
+        return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)
 
     def _mark(self, digest: str, **values: Any) -> None:
         self._change(update(t.releases).where(t.releases.c.digest == digest).values(**values))
@@ -99,6 +96,4 @@ class Clouds(Database):
 
     def made(self, account: str, **wanted: str) -> tuple[Made, ...]:
         """The lines of an account whose columns are as `wanted`, the oldest first."""
-        where = [t.cloud.c[column] == value for column, value in wanted.items()]
-        query = select(t.cloud).where(t.cloud.c.account == account, *where)
-        return self._values(Made, query.order_by(t.cloud.c.at, t.cloud.c.token))
+        return self._find(Made, t.cloud, t.cloud.c.at, t.cloud.c.token, account=account, **wanted)

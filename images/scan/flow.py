@@ -258,16 +258,11 @@ def still_valid(
 def _program(name: str) -> list[object]:
     """What tells that a program was replaced by another version, without asking it."""
     path = which(name)
-    return [str(path), *_stamp(path)] if path else []
+    return [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path else []
 
 
 def _data(feed: Feed | None) -> list[str]:
     return [str(feed.date), feed.source, feed.note, feed.sha256, *feed.stamps] if feed else []
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 @cache

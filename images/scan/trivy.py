@@ -189,3 +189,4 @@ CONFIG_SCANNER = Scanner(
     CONFIG, FindingKind.MISCONFIGURATION, "trivy", config_command, parse_config, kinds=(Kind.CONTAINER,),
     files=lambda _target, inputs: {"Dockerfile": dockerfile(inputs.image)},
 )  # fmt: skip
+SCANNERS = (SCANNER, CONFIG_SCANNER, DISK_SCANNER, SECRET_SCANNER)
