@@ -18,6 +18,7 @@ from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import threads
+from hardening.render import Overlay
 from hardening.waivers import BOOT_TITLES, about_check, how_to_ask
 from images.artifact import Artifact
 from images.boot import Level
@@ -153,7 +154,8 @@ class _Builder:
             job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
             with private_mounts() if definition.is_machine else nullcontext():
                 built = build_image(job)
-                checks = self._verify(job, built)
+                say(f"{name}: verifying {len(job.overlay.checks)} controls")
+                checks = _verify(job, built, job.overlay)
             return self._record(plan, job, built, checks)
 
     def _make_newest(self, artifact: Artifact) -> None:
@@ -168,13 +170,6 @@ class _Builder:
             self._engine = self._engine or self.context.build_host()
             return self._engine
 
-    def _verify(self, job: BuildJob, built: Built) -> tuple[CheckResult, ...]:
-        say(f"{job.name}: verifying {len(job.overlay.checks)} controls")
-        return verify(
-            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest,
-            store=job.store, work=job.work, docker_host=job.docker_host,
-        )  # fmt: skip
-
     def _record(self, plan: BuildPlan, job: BuildJob, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
         """Refuse the image; or take it into store and ledger, and let its children be built on it.
 
@@ -187,7 +182,8 @@ class _Builder:
             return self._refused(plan, self._refusal(plan.name, refused), built.digest, checks)
         artifact = Artifact(
             plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
-            datetime.now(UTC), built.size_bytes, self._keep(built.dockerfile),
+            datetime.now(UTC), built.size_bytes,
+            self.context.store.put_file(built.dockerfile, "text/plain").digest if built.dockerfile else "",
         )  # fmt: skip
         self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
         if job.definition.is_machine and (no := self._gate(artifact, job.store)):
@@ -235,10 +231,6 @@ class _Builder:
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
             hint=f"{why}; where that cannot be, {asking}",
         )
-
-    def _keep(self, dockerfile: Path | None) -> str:
-        """Keep the Dockerfile in the store, for the scanners to come; its digest."""
-        return self.context.store.put_file(dockerfile, "text/plain").digest if dockerfile else ""
 
 
 def job_for(
@@ -316,11 +308,16 @@ def dev_build(
         store = Store(work / "store", below=context.store)
         job = job_for(context, planner, plan, work=work, store=store)
         built = build_image(job)
-        checks = verify(
-            definition, asked, tree=built.tree, config=built.config, digest=built.digest, store=store, work=work,
-            docker_host="", level=level, twice=False,
-        )  # fmt: skip
-    return built.digest, checks
+        return built.digest, _verify(job, built, asked, level, twice=False)
+
+
+def _verify(
+    job: BuildJob, built: Built, overlay: Overlay, level: Level = Level.RELEASE, *, twice: bool | None = None
+) -> tuple[CheckResult, ...]:
+    return verify(
+        job.definition, overlay, tree=built.tree, digest=built.digest, store=job.store, work=job.work,
+        docker_host=job.docker_host, level=level, twice=twice,
+    )  # fmt: skip
 
 
 def _require_built(name: str, below: list[BuildPlan]) -> None:

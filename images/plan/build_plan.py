@@ -126,17 +126,9 @@ class BuildPlan:
 
 
 def inputs_of(
-    definition: Definition,
-    platform: str,
-    *,
-    overlay: Overlay,
-    parent: str,
-    packages: Iterable[Package],
-    files: Mapping[str, str],
-    sources: str,
-    builder: str,
-    archive: str = "",
-) -> dict[str, Any]:
+    definition: Definition, platform: str, *, overlay: Overlay, parent: str, packages: Iterable[Package],
+    files: Mapping[str, str], sources: str, builder: str, archive: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """The JSON value whose hash is the input digest: all that an image's bytes and its verification are a function of.
 
     `parent` is the parent's content digest or the upstream image's digest, empty for a bootstrap; `files` maps the
@@ -190,17 +182,9 @@ def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str
 
 
 def decide(
-    name: str,
-    inputs: dict[str, Any],
-    *,
-    added: tuple[Package, ...],
-    packages: tuple[Package, ...],
-    overlay: Overlay,
-    known: Artifact | None,
-    last: Artifact | None,
-    parent_pending: bool,
-    no_cache: bool,
-) -> BuildPlan:
+    name: str, inputs: dict[str, Any], *, added: tuple[Package, ...], packages: tuple[Package, ...], overlay: Overlay,
+    known: Artifact | None, last: Artifact | None, parent_pending: bool, no_cache: bool,
+) -> BuildPlan:  # fmt: skip
     """Build or not, and why.
 
     `known` is the artifact with this very input digest, if its content is still there; `last` the newest artifact of

@@ -85,9 +85,8 @@ def _verified(
     definition = context.definitions[artifact.name].definition
     with unpacked(context, artifact.digest) as (work, tree):
         return verify(
-            definition, overlay, tree=tree, config=context.store.config(artifact.digest), digest=artifact.digest,
-            store=context.store, work=work, docker_host="" if definition.is_machine else context.build_host(),
-            level=level,
+            definition, overlay, tree=tree, digest=artifact.digest, store=context.store, work=work,
+            docker_host="" if definition.is_machine else context.build_host(), level=level,
         )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def test_a_child_holds_the_benchmark_of_the_policy_for_machines(
         )  # fmt: skip
         result = scan(target, shop.context.settings, {"openscap": SCANNERS["openscap"]})
         checks = verify(
-            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest, store=job.store,
+            job.definition, job.overlay, tree=built.tree, digest=built.digest, store=job.store,
             work=job.work, docker_host="", level=Level.QUICK,
         ) if live else ()  # fmt: skip
     verdict = judge_image(

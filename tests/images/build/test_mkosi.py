@@ -67,7 +67,7 @@ def test_an_mkosi_configuration_becomes_a_machine_that_is_booted_and_judged(tmp_
         built = build(job)
         assert {"systemd", "linux-image-cloud-amd64"} <= {package.name for package in built.packages}
         results = verify(
-            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest, store=job.store,
+            job.definition, job.overlay, tree=built.tree, digest=built.digest, store=job.store,
             work=job.work, docker_host="", level=Level.QUICK,
         )  # fmt: skip
         assert {check.control: check.outcome for check in results} == dict.fromkeys(
