@@ -47,76 +47,65 @@ class Answer:
     sha256: str = ""
 
 
-class _Getting:
-    """A transfer in a thread of its own, which is left alone once it is late: a read that waits cannot be ended.
-
-    `file` is open and its owner's: what a late thread still brings goes into a file that has no name any more.
-    """
-
-    def __init__(self, address: str, headers: dict[str, str], file: IO[bytes]) -> None:
-        self.address = address
-        self.headers = {"Accept-Encoding": "identity", **headers}
-        self.file = file
-        self.late = threading.Event()
-        self.answer = Future[Answer]()
-
-    def run(self) -> None:
-        """Fill `answer`."""
-        try:
-            self.answer.set_result(self._get())
-        except BaseException as error:  # raised again by whoever waits
-            self.answer.set_exception(error)
-
-    def _get(self) -> Answer:
-        import requests
-
-        address = self.address
-        try:
-            for _ in range(FEED_REDIRECTS.most + 1):
-                with requests.get(
-                    address, headers=self.headers, timeout=READ_SECONDS, stream=True, allow_redirects=False
-                ) as answer:
-                    if answer.status_code not in REDIRECTS:
-                        return self._take(answer)
-                    target = urljoin(address, answer.headers.get("Location", ""))
-                require_safe(target, came_from=address)
-                address = target
-        except (requests.RequestException, ValueError) as error:
-            raise OutsideError(f"{self.address} could not be read: {type(error).__name__}") from None
-        raise FEED_REDIRECTS.exceeded(self.address)
-
-    def _take(self, answer: requests.Response) -> Answer:
-        """Write what a good answer carries; of any other only its status counts."""
-        if answer.status_code != OK:
-            return Answer(answer.status_code)
-        if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
-            raise OutsideError(f"{self.address} answered with the Content-Encoding {packed}, which was not asked for")
-        FEED_BYTES.require(int(answer.headers.get("Content-Length", 0)), self.address)
-        sha256 = self._write(answer)
-        return Answer(OK, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""), sha256)
-
-    def _write(self, answer: requests.Response) -> str:
-        seen, meter = hashlib.sha256(), Meter(FEED_BYTES, self.address)
-        for part in answer.iter_content(CHUNK):
-            meter.add(len(part))
-            if self.late.is_set():
-                break
-            seen.update(part)
-            self.file.write(part)
-        return f"sha256:{seen.hexdigest()}"
-
-
 def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
     """Write what `address` gives to the open `file`. Raises OutsideError for what is refused or fails, LateError when
     all of it, with its redirects, takes longer than FEED_SECONDS.
+
+    The transfer has a thread of its own, which is left alone once it is late: a read that waits cannot be ended. `file`
+    is its owner's: what a late thread still brings goes into a file that has no name any more.
     """
     require_safe(address)
-    getting = _Getting(address, headers, file)
-    threading.Thread(target=getting.run, name=NAME, daemon=True).start()
-    if not wait([getting.answer], FEED_SECONDS.most).done:
-        getting.late.set()
+    late, answer = threading.Event(), Future[Answer]()
+
+    def run() -> None:
+        try:
+            answer.set_result(_get(address, {"Accept-Encoding": "identity", **headers}, file, late))
+        except BaseException as error:  # raised again by whoever waits
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name=NAME, daemon=True).start()
+    if not wait([answer], FEED_SECONDS.most).done:
+        late.set()
         raise LateError(f"{address} exceeds {FEED_SECONDS}")
-    return getting.answer.result()
+    return answer.result()
+
+
+def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.Event) -> Answer:
+    """What `asked` answers, wherever it leads on to."""
+    import requests
+
+    address = asked
+    try:
+        for _ in range(FEED_REDIRECTS.most + 1):
+            with requests.get(
+                address, headers=headers, timeout=READ_SECONDS, stream=True, allow_redirects=False
+            ) as answer:
+                if answer.status_code not in REDIRECTS:
+                    return _take(asked, answer, file, late)
+                target = urljoin(address, answer.headers.get("Location", ""))
+            require_safe(target, came_from=address)
+            address = target
+    except (requests.RequestException, ValueError) as error:
+        raise OutsideError(f"{asked} could not be read: {type(error).__name__}") from None
+    raise FEED_REDIRECTS.exceeded(asked)
+
+
+def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threading.Event) -> Answer:
+    """Write what a good answer carries; of any other only its status counts."""
+    if answer.status_code != OK:
+        return Answer(answer.status_code)
+    if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
+        raise OutsideError(f"{asked} answered with the Content-Encoding {packed}, which was not asked for")
+    FEED_BYTES.require(int(answer.headers.get("Content-Length", 0)), asked)
+    seen, meter = hashlib.sha256(), Meter(FEED_BYTES, asked)
+    for part in answer.iter_content(CHUNK):
+        meter.add(len(part))
+        if late.is_set():
+            break
+        seen.update(part)
+        file.write(part)
+    modified = answer.headers.get("Last-Modified", "")
+    return Answer(OK, answer.headers.get("ETag", ""), modified, f"sha256:{seen.hexdigest()}")
 
 
 def require_safe(address: str, *, came_from: str = "") -> None:

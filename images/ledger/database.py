@@ -8,20 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import (
-    URL,
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    Select,
-    Table,
-    and_,
-    create_engine,
-    delete,
-    insert,
-    select,
-)
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, create_engine, delete, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -121,9 +108,8 @@ class Database:
 
     def _put(self, table: Table, row: dict[str, Any], *keys: str) -> None:
         """Insert `row` in the place of the one with the same keys."""
-        same = and_(*(table.c[key] == row[key] for key in keys))
         with self._begin() as connection:
-            connection.execute(delete(table).where(same))
+            connection.execute(delete(table).where(*(table.c[key] == row[key] for key in keys)))
             connection.execute(insert(table), row)
 
 

@@ -7,23 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    DateTime,
-    Dialect,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    TypeDecorator,
-    UniqueConstraint,
-)
+from sqlalchemy import Column, Dialect, MetaData, Table, UniqueConstraint
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import JSON, BigInteger, Boolean, DateTime, Integer, String, TypeDecorator
 
 from images.artifact import Artifact, Release
 

@@ -20,20 +20,8 @@ from hardening.foundation.process import REGISTRY
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
-from images.registry.answers import (
-    NO_PLAIN_HTTP,
-    PERMANENT,
-    Config,
-    Image,
-    Index,
-    Listed,
-    Noted,
-    NotFoundError,
-    child_for,
-    explain,
-    loaded,
-    parsed,
-)
+from images.registry import answers
+from images.registry.answers import Image, Index, Listed, NotFoundError, loaded, parsed
 from images.registry.login import authfile
 from images.store.oci import as_layout
 
@@ -60,7 +48,7 @@ class Manifest:
     @property
     def annotations(self) -> dict[str, str]:
         """Its annotations. Raises MalformedError, as all below do."""
-        return parsed(Noted, self.data, self.digest).annotations
+        return parsed(answers.Noted, self.data, self.digest).annotations
 
     @property
     def is_index(self) -> bool:
@@ -79,7 +67,7 @@ class Manifest:
 
     def content(self, platform: str) -> str:
         """The digest of what an engine of the platform runs: the one child for it, or the manifest itself."""
-        return child_for(self.index, platform, self.digest).digest if self.is_index else self.digest
+        return answers.child_for(self.index, platform, self.digest).digest if self.is_index else self.digest
 
 
 class RegistryClient:
@@ -121,7 +109,8 @@ class RegistryClient:
 
     def diff_ids(self, reference: str) -> tuple[str, ...]:
         """The unpacked layers of what an engine runs of the image, lowest first. Raises as `configuration` does."""
-        return parsed(Config, self.configuration(reference), f"the configuration of {reference}").rootfs.diff_ids
+        found = self.configuration(reference)
+        return parsed(answers.Config, found, f"the configuration of {reference}").rootfs.diff_ids
 
     def get(self, reference: str) -> Manifest:
         """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""
@@ -215,11 +204,11 @@ class RegistryClient:
         if largest and process.which("skopeo"):
             command = ["prlimit", f"--data={limits.REGISTRY_MEMORY.most}", f"--fsize={largest}", *command]
         plain = any(map(self._plain, references))
-        env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), NO_PLAIN_HTTP)
+        env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), answers.NO_PLAIN_HTTP)
         address = _address(references[0], self.address)
         done = retrying(lambda: _attempt(command, env, seconds, address), within=self.settings.retry_for)
         if done.status:
-            raise explain(done.stderr, address)
+            raise answers.explain(done.stderr, address)
         return done.stdout
 
     def _certificates(self) -> Path | None:
@@ -240,8 +229,8 @@ class RegistryClient:
 def _attempt(argv: Sequence[str], env: Mapping[str, str], seconds: float, address: str) -> process.Completed:
     """One run; raises OutsideError for what may be over the next time."""
     done = process.run(argv, passes=REGISTRY, ok=range(256), env=env, timeout=seconds, hint="apt-get install skopeo")
-    if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
-        raise explain(done.stderr, address)
+    if done.status and not any(reason.search(done.stderr) for reason in answers.PERMANENT):
+        raise answers.explain(done.stderr, address)
     return done
 
 
