@@ -70,7 +70,6 @@ class Built:
     packages: tuple[Package, ...]
     created: datetime
     tree: Path
-    config: dict[str, Any]
     size_bytes: int
     dockerfile: Path | None = None
 
@@ -248,7 +247,7 @@ def finish(
     config = image_config(job.definition, job.platform, parent, [diff_id], epoch, step)
     below = job.store.layers_of(job.base) if job.base else []
     digest = write_image(job, config, [*below, descriptor], CONFIG)
-    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, config, job.store.size_of(digest))
+    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, job.store.size_of(digest))
 
 
 def write_image(job: BuildJob, config: dict[str, Any], layer_list: list[Descriptor], config_type: str) -> str:

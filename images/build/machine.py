@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, which
@@ -51,12 +50,12 @@ def finish(job: BuildJob, below: str, packages_below: Iterable[Package], epoch: 
         words = trees.command_line(tree)
         least = (job.definition.machine or Machine()).minimum_bytes
         disk = assemble(tree, words, build_steps.fresh(job.work / "disk"), epoch, least)
-        config, digest = keep_disk(job, disk, words, epoch)
+        size_bytes = disk.stat().st_size
+        digest = keep_disk(job, disk, words, epoch)
         unmount(tree)
         trees.keep(job.store, trees.key_of(digest), layer, trees.keys(job.store, below))
         overlay(trees.stack(job.store, trees.key_of(digest)), tree)
-    created = datetime.fromtimestamp(epoch, UTC)
-    return Built(digest, packages, created, tree, config, config["disk"]["size_bytes"])
+    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, size_bytes)
 
 
 def room_needed(job: BuildJob) -> int:
@@ -103,11 +102,8 @@ def _of(file: Path | None) -> str:
     return file_digest(file)[:12] if file and file.exists() else "absent"
 
 
-def keep_disk(job: BuildJob, disk: Path, command_line: str, epoch: int) -> tuple[dict[str, Any], str]:
-    """Move the raw `disk` into the job's store, with the digests of its blocks and, last, the manifest over these.
-
-    Returns the image's configuration, and the manifest's digest.
-    """
+def keep_disk(job: BuildJob, disk: Path, command_line: str, epoch: int) -> str:
+    """Move the raw `disk` into the job's store, with the digests of its blocks and, last, the manifest; its digest."""
     inherited = job.store.config(job.parent)["listens"] if job.parent else []
     machine = job.definition.machine or Machine()
     layer, size_bytes = job.store.put_bytes(digests_of(disk), DISK_BLOCKS), disk.stat().st_size
@@ -122,4 +118,4 @@ def keep_disk(job: BuildJob, disk: Path, command_line: str, epoch: int) -> tuple
         "listens": sorted({*inherited, *machine.listens}),
         "disk": {"linear": layer.digest, "size_bytes": size_bytes},
     }
-    return config, build_steps.write_image(job, config, [layer], MACHINE_CONFIG)
+    return build_steps.write_image(job, config, [layer], MACHINE_CONFIG)

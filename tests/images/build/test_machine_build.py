@@ -144,7 +144,7 @@ def test_a_child_holds_the_benchmark_of_the_policy_for_machines(
         built = build(job)
         target = ScanTarget(
             name, None, built.tree, packages=built.packages, kind=Kind.MACHINE, digest=built.digest,
-            created=built.config["created"], benchmark="cis_level1_server",
+            created=job.store.config(built.digest)["created"], benchmark="cis_level1_server",
         )  # fmt: skip
         result = scan(target, shop.context.settings, {"openscap": SCANNERS["openscap"]})
         checks = verify(
@@ -218,8 +218,9 @@ def test_a_childs_package_is_a_layer_of_its_own_on_its_parents_tree(fork: Goldsm
     again = Workshop(fork, (root,)).build("m-child")
     keys = trees.keys(fork.store, trees.key_of(again.digest))
     assert packages in keys
-    assert again.config["command_line"] == built.config["command_line"].replace("panic=30", "panic=30 quiet")
-    assert again.config["listens"] == ["22/tcp"]
+    config, before_it = (fork.store.config(one.digest) for one in (again, built))
+    assert config["command_line"] == before_it["command_line"].replace("panic=30", "panic=30 quiet")
+    assert config["listens"] == ["22/tcp"]
     assert len(layers(fork) - before) == 3
 
 
