@@ -124,11 +124,11 @@ def exploited(settings: Settings, now: datetime) -> Exploited:
     if _is_address(place):
         file = settings.state_dir / "feeds" / "kev" / "kev.json"
         feed = download.fetch(place, file, settings, now, CHECK_AFTER, look=facts.exploited_facts)
-        return Exploited(facts.exploited_ids(file), feed)
+        return Exploited(facts.exploited_facts(file).ids, feed)
     file = ROOT / place
     try:
-        dated = facts.exploited_facts(file).date or _modified(file)
-        return Exploited(facts.exploited_ids(file), Feed(file.parent, dated, f"file {file}"))
+        found = facts.exploited_facts(file)
+        return Exploited(found.ids, Feed(file.parent, found.date or _modified(file), f"file {file}"))
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
 
