@@ -163,13 +163,11 @@ class RegistryClient:
         source, destination = f"docker://{repository}@{index_digest}", f"docker://{repository}:{tag}"
         self._copy(["--multi-arch", "index-only"], source, destination)
 
-    def delete(self, repository: str, manifest_digest: str) -> bool:
-        """Remove a manifest, and the tags that point to it; False when it was not there."""
+    def delete(self, repository: str, manifest_digest: str) -> None:
+        """Remove a manifest, if it is there, and the tags that point to it."""
         reference = f"{repository}@{manifest_digest}"
-        if self.find(reference) is None:  # asked first: a deletion's own 404 does not tell whose it is
-            return False
-        self._ask("delete", reference)
-        return True
+        if self.find(reference):  # asked first: a deletion's own 404 does not tell whose it is
+            self._ask("delete", reference)
 
     def _ask(self, verb: str, reference: str, *options: str) -> str:
         """What skopeo prints about one reference. Raises MalformedError for what is no repository's name."""

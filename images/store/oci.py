@@ -43,11 +43,8 @@ class Store:
 
     def blob(self, digest: str) -> Path:
         """Where the blob `digest` lies, or would. Raises MalformedError for what is not a digest."""
-        own = self._own(digest)
+        own = self.blobs / hex_of(digest)
         return own if self.below is None or own.exists() else self.below.blob(digest)
-
-    def _own(self, digest: str) -> Path:
-        return self.blobs / hex_of(digest)
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
@@ -102,7 +99,7 @@ class Store:
         """Give the filled incoming `file` its name for good."""
         file.flush()
         size = os.fstat(file.fileno()).st_size
-        Path(file.name).replace(self._own(digest))
+        Path(file.name).replace(self.blobs / hex_of(digest))
         return Descriptor(media_type, digest, size)
 
     @property
@@ -141,19 +138,14 @@ class Store:
     def adopt(self, other: Store, digest: str) -> None:
         """Take over all that `other` keeps; the manifest `digest`, which makes an image of it, last."""
         self.blobs.mkdir(parents=True, exist_ok=True)
-        for sort in (DISKS, TREES):
-            self._take(other.path.parent / sort, self.path.parent / sort)
+        for source, target in ((other.own_place(sort, ""), self.own_place(sort, "")) for sort in (DISKS, TREES)):
+            for item in sorted(source.iterdir()) if source.is_dir() else ():
+                target.mkdir(mode=0o700, exist_ok=True)
+                if not (target / item.name).exists():  # names stand for content: what is there already is the same
+                    item.replace(target / item.name)
         last = hex_of(digest)
         for blob in sorted(other.blobs.iterdir(), key=lambda blob: blob.name == last):
             blob.replace(self.blobs / blob.name)
-
-    @staticmethod
-    def _take(source: Path, target: Path) -> None:
-        """Move what is in `source`; names stand for content, so what is there already is the same."""
-        for item in sorted(source.iterdir()) if source.is_dir() else ():
-            target.mkdir(mode=0o700, exist_ok=True)
-            if not (target / item.name).exists():
-                item.replace(target / item.name)
 
     def write_layer(self, entries: Iterable[layers.Entry], epoch: int) -> tuple[Descriptor, str]:
         """Keep a deterministic layer of `entries` (see `layers`); returns it and its uncompressed digest."""
