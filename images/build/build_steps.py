@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from hardening.foundation.content import read_small
 from hardening.foundation.errors import ContentError, OutsideError, nearest
-from hardening.foundation.process import bound, run, which
+from hardening.foundation.process import bound, pipe_from, run, which
 from hardening.overlay import apply_to
 from hardening.render import Overlay
 from images.artifact import Descriptor, Package
@@ -21,7 +21,7 @@ from images.build.config import image_config, seconds
 from images.catalog import files_of, mode_of
 from images.model import Definition
 from images.packages import debian
-from images.store import layers
+from images.store import layers, tars
 from images.store.oci import CONFIG, Store
 
 
@@ -107,9 +107,6 @@ def newest_member(deb: Path) -> int:
 
 def weigh(debs: Iterable[Path]) -> None:
     """Look through packages that dpkg is about to unpack. Raises OutsideError for one that is over a layer's limits."""
-    from hardening.foundation.process import pipe_from
-    from images.store import tars
-
     for deb in debs:
         what = f"the package {deb.name}"
 

@@ -110,7 +110,7 @@ class RegistryClient:
     def diff_ids(self, reference: str) -> tuple[str, ...]:
         """The unpacked layers of what an engine runs of the image, lowest first. Raises as `configuration` does."""
         found = self.configuration(reference)
-        return parsed(answers.Config, found, f"the configuration of {reference}").rootfs.diff_ids
+        return parsed(answers.Config, found, f"the configuration of {reference}").diff_ids
 
     def get(self, reference: str) -> Manifest:
         """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""
