@@ -190,7 +190,7 @@ class _Builder:
             return self._refused(plan, no, built.digest, checks)
         self.context.store.adopt(job.store, built.digest)
         self.context.ledger.record_artifact(artifact)
-        self.planner.built(plan.name, built.digest)
+        self.planner.digests[plan.name] = built.digest
         used = waived(checks, plan.name, waivers, self.context.now.date())
         return BuildOutcome(
             plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used

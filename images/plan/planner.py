@@ -22,7 +22,10 @@ PENDING = "pending"  # stands for the content digest of a parent that is yet to 
 
 
 class Planner:
-    """Plans definitions in order, parents first, so that each child knows what its parent will be."""
+    """Plans definitions in order, parents first, so that each child knows what its parent will be.
+
+    `digests` are the contents that stand by now; whoever builds one adds it.
+    """
 
     def __init__(self, context: Context, *, no_cache: Iterable[str] = ()) -> None:
         self.context = context
@@ -43,7 +46,7 @@ class Planner:
         return [self.plan(name) for name in order(self.context.parents) if name in wanted]
 
     def plan(self, name: str) -> BuildPlan:
-        """The plan of one definition; its parent must have been planned before, and if `built` tells of it, built."""
+        """The plan of one definition; its parent must have been planned before, and `digests` tell of it."""
         loaded = self.context.definitions[name]
         platform = self.require(loaded)  # first: it needs no package index
         overlay = self.overlay(loaded)
@@ -64,10 +67,6 @@ class Planner:
         if plan.artifact:
             self.digests[name] = plan.artifact.digest
         return plan
-
-    def built(self, name: str, digest: str) -> None:
-        """Tell the planner that `name` now has the content `digest`, so that its children can be planned on it."""
-        self.digests[name] = digest
 
     def require(self, loaded: LoadedDefinition) -> str:
         """The platform to build for. Raises ContentError where the definition is not for it, or is not sound."""
