@@ -217,11 +217,8 @@ def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Packag
     }
     wrong = [f"{name}: planned {plan}, built {made}" for (name, _), (plan, made) in versions.items() if plan != made]
     if wrong:
-        raise OutsideError(
-            f"{job.name} holds other packages than planned",
-            evidence="\n".join(wrong[:20]),
-            hint="the index changed between plan and build, or a step installed something itself; plan again",
-        )
+        hint = "the index changed between plan and build, or a step installed something itself; plan again"
+        raise OutsideError(f"{job.name} holds other packages than planned", evidence="\n".join(wrong[:20]), hint=hint)
     return tuple(planned[key] for key in sorted(planned))
 
 

@@ -92,10 +92,8 @@ def require_lines(image: Mapping[str, Any], whose: str) -> None:
     """Raises OutsideError where a value that is one line by its nature is not, or a variable has no name."""
     for key, text in _lines(image.get("config") or {}):
         if wrong := _wrong(key, text):
-            raise OutsideError(
-                f"{whose}: {key} in its configuration {wrong}: {text!r}"[:400],
-                hint="the image was made to confuse what reads it, or by mistake: take another one",
-            )
+            hint = "the image was made to confuse what reads it, or by mistake: take another one"
+            raise OutsideError(f"{whose}: {key} in its configuration {wrong}: {text!r}"[:400], hint=hint)
 
 
 def _wrong(key: str, text: Any) -> str:

@@ -278,10 +278,8 @@ def revoked_parent(context: Context, parent: str, content: str) -> RefusedError 
     if found is None:
         return None
     base, (_, reason) = found
-    return RefusedError(
-        f"its base {base.name} was revoked: {reason}",
-        hint=f"change what is wrong in {base.name}; image.why {base.name} shows what would be built",
-    )
+    hint = f"change what is wrong in {base.name}; image.why {base.name} shows what would be built"
+    return RefusedError(f"its base {base.name} was revoked: {reason}", hint=hint)
 
 
 def dev_build(
@@ -323,7 +321,5 @@ def _verify(
 def _require_built(name: str, below: list[BuildPlan]) -> None:
     for plan in below:
         if plan.action is Action.BUILD:
-            raise ContentError(
-                f"{name} stands on {plan.name}, which has changed too: {plan.why[0]}",
-                hint=f"./goldsmith image.build {plan.name}, then try {name} again",
-            )
+            hint = f"./goldsmith image.build {plan.name}, then try {name} again"
+            raise ContentError(f"{name} stands on {plan.name}, which has changed too: {plan.why[0]}", hint=hint)

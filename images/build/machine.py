@@ -76,10 +76,8 @@ def require_tools() -> None:
     """Raises OutsideError naming what this host lacks to build a machine."""
     lacking = [name for name in TOOLS if which(name) is None] + ([] if STUB.exists() else [STUB.name])
     if lacking:
-        raise OutsideError(
-            f"this machine lacks {', '.join(lacking)}, which machine images need",
-            hint="./goldsmith setup --machines installs it",
-        )
+        hint = "./goldsmith setup --machines installs it"
+        raise OutsideError(f"this machine lacks {', '.join(lacking)}, which machine images need", hint=hint)
 
 
 @cache

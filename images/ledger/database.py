@@ -123,7 +123,5 @@ def _engine_of(url: str) -> tuple[URL, Engine | None]:
         # With a ping, a server that was restarted costs no call.
         return location, create_engine(location, pool_pre_ping=True, connect_args=options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise ContentError(
-            f"no database can be reached this way: {error}", key="database",
-            hint="sqlite:////path/ledger.sqlite, or postgresql+psycopg://host/name with psycopg installed",
-        ) from None  # fmt: skip
+        hint = "sqlite:////path/ledger.sqlite, or postgresql+psycopg://host/name with psycopg installed"
+        raise ContentError(f"no database can be reached this way: {error}", key="database", hint=hint) from None

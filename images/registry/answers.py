@@ -60,10 +60,8 @@ def malformed(what: str, error: Exception) -> MalformedError:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return MalformedError(
-        f"{what} is malformed: {told}",
-        hint="who can write to that repository? remove what is malformed there, and publish again",
-    )
+    hint = "who can write to that repository? remove what is malformed there, and publish again"
+    return MalformedError(f"{what} is malformed: {told}", hint=hint)
 
 
 def _bounded(data: str | bytes, what: str) -> None:

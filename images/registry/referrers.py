@@ -95,10 +95,8 @@ def attach(
                 return present
             _write_index(registry, repository, subject.digest, store, [*present, *unlisted])
             _settle(registry)
-    raise OutsideError(
-        f"what refers to {subject.digest} in {repository} does not stay as it was written",
-        hint="does another machine write to the same repository? run it again when that has ended",
-    )
+    hint = "does another machine write to the same repository? run it again when that has ended"
+    raise OutsideError(f"what refers to {subject.digest} in {repository} does not stay as it was written", hint=hint)
 
 
 def detach_all(registry: RegistryClient, repository: str, subject: str) -> None:

@@ -102,10 +102,8 @@ def parse_annotations(found: Mapping[str, str], prefix: str, *, repository: str,
         said |= {"name": found[keys["name"]], **{field: moment(found[keys[field]]) for field in MOMENTS}}
         return Release(repository=repository, digest=digest, content=content, **said)
     except (KeyError, ValueError) as error:
-        raise ContentError(
-            f"{repository}@{digest} is not a release of ours: {error}",
-            hint=f"releases carry {prefix}expires-at on their index; another annotation_prefix in goldsmith.toml?",
-        ) from None
+        hint = f"releases carry {prefix}expires-at on their index; another annotation_prefix in goldsmith.toml?"
+        raise ContentError(f"{repository}@{digest} is not a release of ours: {error}", hint=hint) from None
 
 
 def timestamp(at: datetime) -> str:
@@ -154,10 +152,8 @@ def chosen_back(earlier: Sequence[Release], name: str, channel: str, now: dateti
     standing = [release for release in earlier if not release.revoked_at]
     chosen = next(iter([*standing, *earlier]), None)
     if chosen is None:
-        raise RefusedError(
-            f"{name} has no earlier release that {channel} could go back to",
-            hint="build and publish a good one, then ./goldsmith image.promote",
-        )
+        hint = "build and publish a good one, then ./goldsmith image.promote"
+        raise RefusedError(f"{name} has no earlier release that {channel} could go back to", hint=hint)
     if (why := worse(chosen, now)) and not reason.strip():
         raise RefusedError(
             f"{channel} of {name} would go back to {chosen.digest[:19]}, which {why}",
@@ -178,10 +174,8 @@ def refuse_ended(release: Release, now: datetime, outcome: str) -> None:
     """Raise RefusedError where a release, or what would become one, is revoked or has expired; `outcome`: what then."""
     state = status(release, now)
     if state is Status.REVOKED:
-        raise RefusedError(
-            f"{shown(release)} was revoked: {release.revoked_reason}; {outcome}",
-            hint="change what is wrong inside it, and publish that; a new date would only hide it",
-        )
+        hint = "change what is wrong inside it, and publish that; a new date would only hide it"
+        raise RefusedError(f"{shown(release)} was revoked: {release.revoked_reason}; {outcome}", hint=hint)
     if state is Status.EXPIRED:
         hint = f"./goldsmith image.publish {release.name} re-dates it"
         raise RefusedError(f"{shown(release)} expired on {release.expires_at:%Y-%m-%d}; {outcome}", hint=hint)
