@@ -94,9 +94,9 @@ class Artifacts(Database):
             self._change(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
         return {pair: min(known[pair], now) for pair in wanted}
 
-    def _artifacts(self, limit: int | None = None, **same: str) -> tuple[Artifact, ...]:
+    def _artifacts(self, **same: Any) -> tuple[Artifact, ...]:
         newest = (t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
-        found = self._find(Artifact, t.artifacts, *newest, limit=limit, **same)
+        found = self._find(Artifact, t.artifacts, *newest, **same)
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judge(self, digest: str, kind: str, at: datetime, value: Any) -> None:

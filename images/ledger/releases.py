@@ -80,7 +80,7 @@ class Releases(Database):
         """Where a channel has pointed, the oldest first."""
         return self._find(Move, t.channel_moves, t.channel_moves.c.id, repository=repository, channel=channel)
 
-    def _releases(self, **same: str) -> tuple[Release, ...]:
+    def _releases(self, **same: Any) -> tuple[Release, ...]:
         return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)
 
     def _mark(self, digest: str, **values: Any) -> None:
@@ -94,6 +94,6 @@ class Clouds(Database):
         """Keep a line; the same account, region, kind and token replace the older one."""
         self._put(t.cloud, asdict(made), "account", "region", "kind", "token")
 
-    def made(self, account: str, **wanted: str) -> tuple[Made, ...]:
+    def made(self, account: str, **wanted: Any) -> tuple[Made, ...]:
         """The lines of an account whose columns are as `wanted`, the oldest first."""
         return self._find(Made, t.cloud, t.cloud.c.at, t.cloud.c.token, account=account, **wanted)

@@ -65,7 +65,7 @@ def _table(
 ) -> Table:  # fmt: skip
     """The table of a dataclass's values, or of columns by name and kind; without `keys`, its rows are numbered."""
     number = [] if keys else [Column("id", Integer, primary_key=True, autoincrement=True)]
-    columns = [
+    columns: list[Column[Any]] = [
         Column(
             column, TYPES.get(kind, JSON), primary_key=column in keys, index=column in index,
             nullable=kind == datetime | None,

@@ -192,11 +192,11 @@ def decide(
     """
     digest = "" if parent_pending else digest_of(inputs)
     changes = changes_between(last, inputs, packages) if last else ()
-    if known and not no_cache and not parent_pending:
-        action, why = Action.UNCHANGED, (f"input digest {digest[7:19]} was built on {known.built_at:%Y-%m-%d}",)
-    else:
-        action, why, known = Action.BUILD, _why(last, changes, parent_pending, no_cache), None
-    return BuildPlan(name, inputs["platform"], action, why, changes, digest, inputs, added, packages, overlay, known)
+    kept = None if parent_pending or no_cache else known
+    built = (f"input digest {digest[7:19]} was built on {kept.built_at:%Y-%m-%d}",) if kept else ()
+    why = built or _why(last, changes, parent_pending, no_cache)
+    action = Action.UNCHANGED if kept else Action.BUILD
+    return BuildPlan(name, inputs["platform"], action, why, changes, digest, inputs, added, packages, overlay, kept)
 
 
 def _why(last: Artifact | None, changes: tuple[Change, ...], pending: bool, no_cache: bool) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def tree_entries(tree: Path) -> Iterator[Entry]:
         if not info.issym():
             info.pax_headers = _attributes(path)
         # No Path for each of ten thousand files.
-        yield info, partial(open, path, "rb") if info.type == tarfile.REGTYPE else None
+        yield info, partial(cast(Any, open), path, "rb") if info.type == tarfile.REGTYPE else None
 
 
 def _walk(top: str) -> Iterator[str]:
