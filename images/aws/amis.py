@@ -15,8 +15,7 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
 from images.aws.snapshots import NO_SUCH, REAP_AFTER, record_snapshot, standing_snapshot
-from images.ledger import Made
-from images.ledger.releases import STANDING
+from images.ledger import STANDING, Made
 from images.release import lifecycle
 
 QUEUE_FULL = {"ResourceLimitExceeded", "SnapshotCopyLimitExceeded", "ConcurrentSnapshotLimitExceeded"}

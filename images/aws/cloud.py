@@ -11,8 +11,7 @@ from hardening.foundation.settings import Aws, Settings
 from images.artifact import Artifact, Release
 from images.aws.client import Client, Clients
 from images.aws.model import MachineImage
-from images.ledger import Ledger, Made
-from images.ledger.releases import GONE
+from images.ledger import GONE, Ledger, Made
 from images.machine.blocks import split
 from images.store.oci import Store
 

@@ -23,8 +23,7 @@ from images.aws import amis, tags
 from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.ledger import Made
-from images.ledger.releases import BEGUN, GONE, STANDING
+from images.ledger import BEGUN, GONE, STANDING, Made
 from images.release import lifecycle, retention
 from images.release.retention import DONE, KEEP, NextAction, RetirementDecision
 from images.release.revocations import said_by_ledger

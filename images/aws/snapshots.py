@@ -20,8 +20,7 @@ from images.aws.call_arguments import put_block
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
 from images.aws.model import MachineImage, Parent, best_parent, blocks_on, digests_at
-from images.ledger import Made
-from images.ledger.releases import BEGUN, GONE, STANDING
+from images.ledger import BEGUN, GONE, STANDING, Made
 from images.machine.blocks import BLOCK
 
 NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}

@@ -65,10 +65,8 @@ def require_platform(platform: str) -> None:
     machine = _MACHINES[platform]
     emulator = Path("/proc/sys/fs/binfmt_misc") / f"qemu-{machine}"
     if host.machine() != machine and not emulator.exists():
-        raise OutsideError(
-            f"cannot build {platform} on this machine, which is {host.machine()}",
-            hint="install qemu-user-static with binfmt-support, or build on a machine of that architecture",
-        )
+        hint = "install qemu-user-static with binfmt-support, or build on a machine of that architecture"
+        raise OutsideError(f"cannot build {platform} on this machine, which is {host.machine()}", hint=hint)
 
 
 def require_tools(definition: Definition) -> None:

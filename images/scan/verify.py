@@ -53,23 +53,15 @@ def facts_of(definition: Definition, config: dict[str, Any], run: tuple[int, str
 
 
 def verify(
-    definition: Definition,
-    overlay: Overlay,
-    *,
-    tree: Path,
-    config: dict[str, Any],
-    digest: str,
-    store: Store,
-    work: Path,
-    docker_host: str,
-    level: Level = Level.RELEASE,
-    twice: bool | None = None,
-) -> tuple[CheckResult, ...]:
-    """Run the image, then every check of the overlay over its `tree`; one result for each control.
+    definition: Definition, overlay: Overlay, *, tree: Path, digest: str, store: Store, work: Path, docker_host: str,
+    level: Level = Level.RELEASE, twice: bool | None = None,
+) -> tuple[CheckResult, ...]:  # fmt: skip
+    """Run the image `digest`, then every check of the overlay over its `tree`; one result for each control.
 
     A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
     `twice`: it is booted a second time; the default for all levels but QUICK. Its console goes to `console_log`.
     """
+    config = store.config(digest)
     if definition.is_machine:
         static = run_checks(overlay, tree, ImageFacts(config=config))
         (room := work / "boot").mkdir()

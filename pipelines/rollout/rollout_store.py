@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
-from images.ledger import ApprovedPlanRow, AuditLine, Rollout
-from images.ledger.fleets import CommandRow as Given
-from images.ledger.fleets import Lease
+from images.ledger import ApprovedPlanRow, AuditLine, Lease, Rollout
+from images.ledger import CommandRow as Given
 from pipelines.fleet.catalog import load_fleet
 from pipelines.rollout.state import FINAL, Command, MemberState, Order, RolloutStage, RolloutState, ordered, orders
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import RefusedError, UsageError
-from images.ledger.fleets import Holder
+from images.ledger import Holder
 from pipelines.cli.simulate import output, show_simulation, simulate_rollouts
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, ReplacementImage

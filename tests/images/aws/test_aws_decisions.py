@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from hardening.foundation.errors import ContentError
-from hardening.foundation.hashing import canonical
+from hardening.foundation.hashing import canonical, digest
 from hardening.foundation.settings import Aws, load_settings
 from images.artifact import Release
 from images.aws import tags
@@ -30,7 +30,7 @@ from images.aws.call_arguments import (
 from images.aws.model import GIB, Ami, MachineImage, Parent, best_parent, blocks_on, digests_at
 from images.aws.retire import TaggedResource, _holding, decide_leftover, decide_over
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
-from images.machine.blocks import ZERO, digest_of, linear
+from images.machine.blocks import ZERO, digest_of
 from images.release.retention import RetirementAction as Action
 from tests.images.ledger.test_ledger import ARTIFACT
 from tests.support.publishing import DAY, NOW, judged
@@ -54,11 +54,11 @@ def digests(disk: list[int]) -> bytes:
 
 def machine(disk: list[int], gib: int = 1) -> MachineImage:
     made = digests(disk)
-    return MachineImage("web", "sha256:c1", "amd64", linear(made), made, gib * GIB, Path("disk.raw"))
+    return MachineImage("web", "sha256:c1", "amd64", digest(made), made, gib * GIB, Path("disk.raw"))
 
 
 def parent(disk: list[int], name: str = "snap-1", gib: int = 1) -> Parent:
-    return Parent(name, linear(digests(disk)), digests(disk), gib)
+    return Parent(name, digest(digests(disk)), digests(disk), gib)
 
 
 def ami(**more: object) -> Ami:

@@ -14,6 +14,7 @@ import pytest
 from hardening.catalog import load_policy
 from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import digest
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
 from hardening.gate import explain, judge_image
@@ -23,7 +24,7 @@ from images.build import build, machine
 from images.build.flow import _Builder
 from images.build.workspace import sweep
 from images.feeds import debsecan_format
-from images.machine import blocks, trees
+from images.machine import trees
 from images.machine.disk import digests_of
 from images.machine.trees import private_mounts
 from images.plan.build_plan import Action
@@ -117,7 +118,7 @@ def test_a_machine_is_kept_once_it_was_booted_scanned_and_judged(server: Goldsmi
     config = server.store.config(content)
     disk = server.store.disk(config["disk"]["linear"])
     digests = digests_of(disk)
-    assert blocks.linear(digests) == config["disk"]["linear"]
+    assert digest(digests) == config["disk"]["linear"]
     assert server.store.blob(config["disk"]["linear"]).read_bytes() == digests
     assert disk.stat().st_size == config["disk"]["size_bytes"]
     assert config["listens"] == ["22/tcp"]
@@ -143,11 +144,11 @@ def test_a_child_holds_the_benchmark_of_the_policy_for_machines(
         built = build(job)
         target = ScanTarget(
             name, None, built.tree, packages=built.packages, kind=Kind.MACHINE, digest=built.digest,
-            created=built.config["created"], benchmark="cis_level1_server",
+            created=job.store.config(built.digest)["created"], benchmark="cis_level1_server",
         )  # fmt: skip
         result = scan(target, shop.context.settings, {"openscap": SCANNERS["openscap"]})
         checks = verify(
-            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest, store=job.store,
+            job.definition, job.overlay, tree=built.tree, digest=built.digest, store=job.store,
             work=job.work, docker_host="", level=Level.QUICK,
         ) if live else ()  # fmt: skip
     verdict = judge_image(
@@ -217,8 +218,9 @@ def test_a_childs_package_is_a_layer_of_its_own_on_its_parents_tree(fork: Goldsm
     again = Workshop(fork, (root,)).build("m-child")
     keys = trees.keys(fork.store, trees.key_of(again.digest))
     assert packages in keys
-    assert again.config["command_line"] == built.config["command_line"].replace("panic=30", "panic=30 quiet")
-    assert again.config["listens"] == ["22/tcp"]
+    config, before_it = (fork.store.config(one.digest) for one in (again, built))
+    assert config["command_line"] == before_it["command_line"].replace("panic=30", "panic=30 quiet")
+    assert config["listens"] == ["22/tcp"]
     assert len(layers(fork) - before) == 3
 
 
@@ -391,11 +393,11 @@ def test_an_exported_disk_is_the_disk(server: Goldsmith, qcow2: Exported, tmp_pa
         [line] = told.json
         assert (line["file"], line["size_bytes"]) == (str(file), file.stat().st_size)
         assert list(file.parent.iterdir()) == [file]
-    assert blocks.linear(digests_of(raw)) == config["disk"]["linear"]
+    assert digest(digests_of(raw)) == config["disk"]["linear"]
     assert raw.stat().st_blocks <= kept.stat().st_blocks
     raw.unlink()
     run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(qcow2.file), str(back)])
-    assert blocks.linear(digests_of(back)) == config["disk"]["linear"]
+    assert digest(digests_of(back)) == config["disk"]["linear"]
     back.unlink()
     assert qcow2.file.stat().st_size < kept.stat().st_blocks * 512
 

@@ -15,8 +15,7 @@ from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Severity, Waiver
 from images.artifact import Release
 from images.context import Context
-from images.ledger.artifacts import ScanRecord
-from images.ledger.releases import Move
+from images.ledger import Move, ScanRecord
 from pipelines.fleet.golden_status import GoldenStatus
 from tests.support.fleets import NOW, fleet, release
 
