@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
+from hardening.foundation.console import Cell, err, print_json, print_table
 from hardening.foundation.errors import GoldsmithError, RefusedError
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
     from images.artifact import Release
     from images.context import Context
-    from pipelines.cli.image import WhyOutput
     from pipelines.contract import DefinitionLine, VerifyLine
 
 DEFINITION_COLUMNS = {
@@ -23,19 +22,27 @@ DEFINITION_COLUMNS = {
     "stable": "stable",
     "stable until": "expires_at",
 }
-BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "because"}
 
 
-def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool, empty: str = "nothing to show") -> None:
-    """Print contract lines: as JSON for programs, else as a table whose `columns` map headings to field names.
+def show(
+    lines: Sequence[Any],
+    errors: Iterable[GoldsmithError | None] = (),
+    *,
+    columns: dict[str, str],
+    as_json: bool,
+    empty: str = "nothing to show",
+) -> int:
+    """Print contract lines, and what went wrong; the exit code of `finish`.
 
-    `empty` is said to people where there are no lines.
+    The lines are JSON for programs, else a table whose `columns` map headings to field names; `empty` is said to people
+    where there are none.
     """
     if as_json:
         print_json(_json(tuple(lines)))
-        return
-    rows = [[_cell(getattr(row, field)) for field in columns.values()] for row in lines]
-    print_table(list(columns), rows, empty=empty)
+    else:
+        rows = [[_cell(getattr(row, field)) for field in columns.values()] for row in lines]
+        print_table(list(columns), rows, empty=empty)
+    return finish(errors)
 
 
 def _json(value: Any) -> Any:
@@ -119,31 +126,9 @@ def _evidence(result: CheckResult) -> list[str]:
     return lines[:1] if result.outcome is Outcome.PASS else lines
 
 
-def show_why(why: WhyOutput, *, as_json: bool) -> None:
-    """Print what changed since the last artifact."""
-    if as_json:
-        print_json(_json(why))
-        return
-    at = why.last_built_at
-    last = f"last built {at:%Y-%m-%d %H:%M} UTC as {short(why.last_digest)}" if at else "never built"
-    for text in (f"{why.name}: {last}", f"would now be: {why.would}"):
-        out().print(text)
-    rows = [[change.kind, change.name, short(change.old)[:40], short(change.new)[:40]] for change in why.changes]
-    print_table(["input", "name", "old", "new"], rows) if rows else print_text(why.why)
-
-
 def short(text: str) -> str:
     """The first twelve digits of a digest, as Docker shows one; any other text as it is."""
     return text[7:19] if text.startswith("sha256:") else text
-
-
-def show_outcomes(
-    outcomes: tuple[Sequence[Any], Iterable[GoldsmithError | None]], columns: dict[str, str], *, as_json: bool
-) -> int:
-    """Print lines as `show`, and what went wrong; the exit code of `finish`."""
-    lines, errors = outcomes
-    show(lines, columns, as_json=as_json)
-    return finish(errors)
 
 
 def ended_by(error: GoldsmithError) -> str:

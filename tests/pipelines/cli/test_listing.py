@@ -100,7 +100,7 @@ def test_the_list_of_images_fits_a_terminal(capsys: pytest.CaptureFixture[str]) 
         candidate=digest, stable="", expires_at=NOW,
     )  # fmt: skip
     out.cache_clear()
-    show([line], DEFINITION_COLUMNS, as_json=False)
+    show([line], columns=DEFINITION_COLUMNS, as_json=False)
     text = capsys.readouterr().out
     assert text.splitlines()[1].split() == [name, "0123456789ab", "0123456789ab", "-", f"{NOW:%Y-%m-%d}"]
     assert max(map(len, text.splitlines())) <= 80

@@ -318,7 +318,7 @@ def _doctor_line(present: bool, essential: bool) -> DoctorLine:
 @pytest.mark.parametrize(("present", "essential", "code"), [(True, True, 0), (False, False, 0), (False, True, 4)])
 def test_the_doctors_exit_code_is_about_what_is_essential(present: bool, essential: bool, code: int) -> None:
     """4 where something essential is missing, else 0."""
-    assert doctor.exit_code([_doctor_line(present, essential)]) == code
+    assert doctor.show([_doctor_line(present, essential)], as_json=True) == code
 
 
 def test_the_doctor_says_what_a_lack_costs(capsys: pytest.CaptureFixture[str]) -> None:
