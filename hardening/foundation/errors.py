@@ -90,10 +90,10 @@ class Problems:
         """What was wrong, in the order in which it was met."""
         return tuple(self._found.values())
 
-    def of(self, step: Callable[..., Result], *args: Any) -> Result | None:
+    def of(self, step: Callable[..., Result], *args: Any, **named: Any) -> Result | None:
         """What `step` returns; None where it raised a ContentError, which is kept."""
         try:
-            return step(*args)
+            return step(*args, **named)
         except ContentError as error:
             self._found.setdefault(str(error), error)
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import secrets
 import socket
+from contextlib import closing
 from pathlib import Path
 from string import Template
 
@@ -113,14 +114,9 @@ def _passwords(settings: Settings, folder: Path, port: int) -> Path:
 
 def _status(port: int) -> int | None:
     """What a request without a login is answered on the port; None where nothing there speaks HTTP."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/v2/")
-        answer = connection.getresponse()
-        answer.read()
-    except (OSError, http.client.HTTPException):
-        return None
-    else:
-        return answer.status
-    finally:
-        connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
