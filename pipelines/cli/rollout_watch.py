@@ -61,7 +61,7 @@ def _status(seen: View) -> StatusOutput:
         begun_at=seen.row.begun_at,
         ended_at=state.ended_at if state else None,
         carried_by=seen.lease.owner if seen.lease and seen.carried else "",
-        told=tuple(ToldLine(command=one.command, actor=one.actor, at=one.at) for one in seen.commands),
+        told=tuple(map(ToldLine.of, seen.commands)),
         members=tuple(
             MemberStatus(member=one.id, name=one.name, state=one.phase, note=one.said) for one in seen.members
         ),
@@ -182,12 +182,9 @@ def _history(one: View) -> HistoryLine:
 
 
 def _show_steps(context: Context, fleet: str, rollout: str, *, as_json: bool) -> None:
-    steps = [
-        AuditReport(at=line.at, actor=line.actor, action=line.action, subject=line.subject, detail=line.detail)
-        for line in told(context, fleet, rollout)
-    ]
+    steps = tuple(map(AuditReport.of, told(context, fleet, rollout)))
     if as_json:
-        print_json(to_json(tuple(steps)))
+        print_json(to_json(steps))
         return
     cells = [[f"{one.at:%H:%M:%S}", one.actor, one.action.removeprefix(STEP), one.detail] for one in steps]
     print_table(["at (UTC)", "by", "did", "detail"], cells)

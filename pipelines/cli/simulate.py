@@ -47,9 +47,7 @@ def output(report: Report, seed: int) -> SimulateOutput:
         steps=report.steps,
         members={str(phase): number for phase, number in sorted(report.ends.items())},
         troubles={str(kind): number for kind, number in sorted(report.troubles.items())},
-        broken=tuple(
-            BrokenLine(seed=one.seed, promise=one.promise, how=one.how, smallest=one.smallest) for one in report.broken
-        ),
+        broken=tuple(map(BrokenLine.of, report.broken)),
     )
 
 
