@@ -31,30 +31,24 @@ def measured(rule: Benchmark | None, subject: str, reports: Sequence[ScanReport]
         yield from _low(rule, subject, report)
         yield from _stale(rule, subject, report)
         return
-    yield Reason(
-        rule=f"{JUDGE}-evaluated",
-        subject=subject,
-        enforcement=rule.enforcement,
-        what=f"{JUDGE} did not measure this image by {rule.profile}: {why if report else 'it did not run'}",
-        why="what was not looked at is not known to be good",
-        todo="./goldsmith doctor shows what the scanner lacks; feeds.openscap may name a directory with its content",
-    )
+    what = f"{JUDGE} did not measure this image by {rule.profile}: {why if report else 'it did not run'}"
+    why = "what was not looked at is not known to be good"
+    todo = "./goldsmith doctor shows what the scanner lacks; feeds.openscap may name a directory with its content"
+    yield Reason(f"{JUDGE}-evaluated", subject, rule.enforcement, what, why, todo)
 
 
 def broken(rule: Benchmark, subject: str, finding: Finding) -> Reason:
     """The reason for a rule that does not hold: recorded where it is explained, else treated as the benchmark is."""
     told = explanation(rule, subject, finding.id)
     what = f"rule {finding.id} ({finding.severity}) of {rule.profile} does not hold: {finding.title}"
-    return Reason(
-        rule=finding.id,
-        subject=subject,
-        enforcement=Enforcement.AUDIT if told else rule.enforcement,
-        what=f"{what}; explained by {told.owner}: {' '.join(told.reason.split())}" if told else what,
-        why="whoever audits the machine asks about every rule that it breaks, and who decided so",
-        todo="nothing, as long as the explanation in the policy is true"
+    what += f"; explained by {told.owner}: {' '.join(told.reason.split())}" if told else ""
+    why = "whoever audits the machine asks about every rule that it breaks, and who decided so"
+    todo = (
+        "nothing, as long as the explanation in the policy is true"
         if told
-        else "let a control hold it, explain it in the policy (image.benchmark.explained), or ask for a waiver",
+        else "let a control hold it, explain it in the policy (image.benchmark.explained), or ask for a waiver"
     )
+    return Reason(finding.id, subject, Enforcement.AUDIT if told else rule.enforcement, what, why, todo)
 
 
 def explanation(rule: Benchmark, subject: str, broken_rule: str) -> Explanation | None:
@@ -81,15 +75,11 @@ def _why_not(rule: Benchmark, report: ScanReport) -> str:
 def _low(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
     score, held = report.score or 0, report.evaluated - len(report.findings)
     if score < rule.minimum_score:
-        yield Reason(
-            rule=SCORE,
-            subject=subject,
-            enforcement=rule.enforcement,
-            what=f"{score:.1f} % of {rule.profile} holds ({held} of {report.evaluated} rules evaluated); "
-            f"the policy asks for {rule.minimum_score:g} %",
-            why="a benchmark that is mostly explained away hardens nothing",
-            todo="let controls hold the rules that are named here; explaining them does not raise the score",
-        )
+        holds = f"{score:.1f} % of {rule.profile} holds ({held} of {report.evaluated} rules evaluated)"
+        what = f"{holds}; the policy asks for {rule.minimum_score:g} %"
+        why = "a benchmark that is mostly explained away hardens nothing"
+        todo = "let controls hold the rules that are named here; explaining them does not raise the score"
+        yield Reason(SCORE, subject, rule.enforcement, what, why, todo)
 
 
 def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
@@ -97,14 +87,10 @@ def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason
     fails = {finding.id for finding in report.findings}
     for name, told in sorted(rule.explained.items()):
         if _about(told, subject) and name not in fails:
-            yield Reason(
-                rule="explanation-stale",
-                subject=subject,
-                enforcement=Enforcement.WARN,
-                what=f"the policy explains why {name} does not hold, and it does, or does not apply",
-                why="an explanation that nobody needs hides the day on which the rule breaks again",
-                todo=f"{told.owner}: delete image.benchmark.explained.{name} from the policy, or narrow its subjects",
-            )
+            what = f"the policy explains why {name} does not hold, and it does, or does not apply"
+            why = "an explanation that nobody needs hides the day on which the rule breaks again"
+            todo = f"{told.owner}: delete image.benchmark.explained.{name} from the policy, or narrow its subjects"
+            yield Reason("explanation-stale", subject, Enforcement.WARN, what, why, todo)
 
 
 CLOCK_SKEW = timedelta(days=1)
@@ -142,16 +128,12 @@ def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
     counted = {engine(report) for report in asked if counts(rule, report, now)}
     if len(counted) < rule.minimum:
         silent = "; ".join(f"{r.scanner}: {why}" for r in asked if (why := why_not(rule, r, now)))
-        what = f"{'' if counted else 'nothing was evaluated: '}{len(counted)} of at least {rule.minimum}"
-        yield Reason(
-            rule="judges",
-            subject=subject,
-            # A policy may be lenient about how many judges there are, never about whether there is one.
-            enforcement=rule.enforcement if counted else Enforcement.ENFORCE,
-            what=f"{what} vulnerability scanners judged this image ({silent or 'none ran'})",
-            why="an image that nobody judged looks exactly like an image without vulnerabilities",
-            todo=_judges_todo(any(report.sample for report in asked)),
-        )
+        head = f"{'' if counted else 'nothing was evaluated: '}{len(counted)} of at least {rule.minimum}"
+        what = f"{head} vulnerability scanners judged this image ({silent or 'none ran'})"
+        why = "an image that nobody judged looks exactly like an image without vulnerabilities"
+        todo = _judges_todo(any(report.sample for report in asked))
+        # A policy may be lenient about how many judges there are, never about whether there is one.
+        yield Reason("judges", subject, rule.enforcement if counted else Enforcement.ENFORCE, what, why, todo)
 
 
 def _judges_todo(sample: bool) -> str:
@@ -169,25 +151,17 @@ def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
     for report in reports:
         silent = report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
         if report.kind is FindingKind.VULNERABILITY and silent and engine(report) in judged:
-            yield Reason(
-                rule=f"{report.scanner}-evaluated",
-                subject=subject,
-                enforcement=rule.enforcement,
-                what=f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}",
-                why="what ships is not known to be what was judged",
-                todo=f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it",
-            )
+            what = f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}"
+            why = "what ships is not known to be what was judged"
+            todo = f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it"
+            yield Reason(f"{report.scanner}-evaluated", subject, rule.enforcement, what, why, todo)
 
 
 def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
     """A warning where the list of exploited vulnerabilities is older than the policy lets any data be."""
     for report in reports:
         if report.kind is FindingKind.EXPLOITATION and (why := why_not(rule, report, now)):
-            yield Reason(
-                rule=f"{report.scanner}-evaluated",
-                subject=subject,
-                enforcement=Enforcement.WARN,
-                what=f"the list of exploited vulnerabilities ({report.data_source}): {why}",
-                why="what began to be exploited since then is treated as if nobody did",
-                todo=report.reason or "bring feeds.kev up to date",
-            )
+            what = f"the list of exploited vulnerabilities ({report.data_source}): {why}"
+            why = "what began to be exploited since then is treated as if nobody did"
+            todo = report.reason or "bring feeds.kev up to date"
+            yield Reason(f"{report.scanner}-evaluated", subject, Enforcement.WARN, what, why, todo)

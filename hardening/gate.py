@@ -62,15 +62,9 @@ def _of_checks(subject: str, checks: Iterable[CheckResult]) -> Iterator[tuple[Re
     for result in checks:
         if broke := CHECK_BROKE.get(result.outcome):
             what = f"control {result.control} ({result.severity}) {broke}: {result.title}: {result.evidence.strip()}"
-            reason = Reason(
-                rule=result.control,
-                subject=subject,
-                enforcement=result.enforcement,
-                what=what,
-                why=f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply",
-                todo="remove what the evidence names from the image's definition, or let the control apply it",
-            )
-            yield reason, about_check(result.control)
+            why = f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply"
+            todo = "remove what the evidence names from the image's definition, or let the control apply it"
+            yield Reason(result.control, subject, result.enforcement, what, why, todo), about_check(result.control)
 
 
 def _of_findings(
@@ -97,27 +91,19 @@ def _order(reason: Reason) -> tuple[bool, int, bool, str, str, str]:
 def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> Iterator[Reason]:
     """The reason against an image of ours that no control's check looked at."""
     if checks is not None and not any(result.outcome in (Outcome.PASS, Outcome.FAIL) for result in checks):
-        yield Reason(
-            rule="checks",
-            subject=subject,
-            enforcement=Enforcement.ENFORCE,
-            what=f"nothing was verified: of {len(checks)} controls none passed or failed",
-            why="an image that no control was checked on looks exactly like a hardened one",
-            todo=f"`./goldsmith image.build {subject} --no-cache` verifies it by a profile whose controls apply",
-        )
+        what = f"nothing was verified: of {len(checks)} controls none passed or failed"
+        why = "an image that no control was checked on looks exactly like a hardened one"
+        todo = f"`./goldsmith image.build {subject} --no-cache` verifies it by a profile whose controls apply"
+        yield Reason("checks", subject, Enforcement.ENFORCE, what, why, todo)
 
 
 def _windowless(policy: Policy) -> Iterator[Reason]:
     """The reason against every image where the policy lets known vulnerabilities stay for ever."""
     if not policy.image.has_window:
-        yield Reason(
-            rule="policy-window",
-            subject=policy.name,
-            enforcement=Enforcement.ENFORCE,
-            what=f"the policy {policy.name} enforces no window in which vulnerabilities must be fixed",
-            why="by such a policy an image with every known hole would pass",
-            todo=f"{policy.owner}: add [[image.vulnerabilities]] to hardening/policies/{policy.name}.toml",
-        )
+        what = f"the policy {policy.name} enforces no window in which vulnerabilities must be fixed"
+        why = "by such a policy an image with every known hole would pass"
+        todo = f"{policy.owner}: add [[image.vulnerabilities]] to hardening/policies/{policy.name}.toml"
+        yield Reason("policy-window", policy.name, Enforcement.ENFORCE, what, why, todo)
 
 
 def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
@@ -127,18 +113,18 @@ def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> R
         return evaluation.broken(policy.image.benchmark, subject, finding)
     secret = finding.kind is FindingKind.SECRET
     rule = policy.image.secrets if secret else policy.image.misconfigurations
-    return Reason(
-        rule=finding.id,
-        subject=subject,
-        enforcement=rule.enforcement,
-        what=f"{finding.kind} {finding.id} in {finding.package}: {_said(finding)}{_title(finding)}",
-        why="whoever can pull the image can read it, and layers keep what a later layer deletes"
+    what = f"{finding.kind} {finding.id} in {finding.package}: {_said(finding)}{_title(finding)}"
+    why = (
+        "whoever can pull the image can read it, and layers keep what a later layer deletes"
         if secret
-        else "it weakens the image for everyone who builds on it",
-        todo="take it out of the image, revoke it where it was valid, and mount secrets when the container runs"
-        if secret
-        else f"change the image's definition{': ' + finding.fixed if finding.fixed else ''}",
+        else "it weakens the image for everyone who builds on it"
     )
+    todo = (
+        "take it out of the image, revoke it where it was valid, and mount secrets when the container runs"
+        if secret
+        else f"change the image's definition{': ' + finding.fixed if finding.fixed else ''}"
+    )
+    return Reason(finding.id, subject, rule.enforcement, what, why, todo)
 
 
 def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
@@ -147,16 +133,11 @@ def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
 
 
 def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
-    what = f"{finding.id} in {finding.package} {finding.installed}"
     exploited = ", known to be exploited" if finding.exploited else ""
-    base = Reason(
-        rule=finding.id,
-        subject=subject,
-        enforcement=Enforcement.AUDIT,
-        what=f"{what}: {_said(finding)}{exploited}{_title(finding)}",
-        why="attackers read the same advisories: once a fix is published, the hole is too",
-        todo=f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)",
-    )
+    what = f"{finding.id} in {finding.package} {finding.installed}: {_said(finding)}{exploited}{_title(finding)}"
+    why = "attackers read the same advisories: once a fix is published, the hole is too"
+    todo = f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)"
+    base = Reason(finding.id, subject, Enforcement.AUDIT, what, why, todo)
     if not finding.fixed:
         wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"
         return replace(base, enforcement=policy.image.unfixed.enforcement, todo=wait)
@@ -165,8 +146,8 @@ def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime
     if not treated:
         return replace(base, since=since)
     enforcement, deadline = max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
-    what = f"{base.what}; {_window_text(since, deadline, now)}"
-    return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=what)
+    told = f"{what}; {_window_text(since, deadline, now)}"
+    return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=told)
 
 
 def _window_text(since: datetime, deadline: datetime, now: datetime) -> str:
@@ -211,28 +192,20 @@ def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> Iter
     for report in reports:
         own_rule = policy.image.benchmark and report.scanner == evaluation.JUDGE
         if report.kind in rules and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED) and not own_rule:
-            yield Reason(
-                rule=f"{report.scanner}-evaluated",
-                subject=subject,
-                enforcement=rules[report.kind].enforcement,
-                what=f"{report.scanner} did not evaluate this image for a {report.kind}: {report.reason}",
-                why="what was not looked at is not known to be good",
-                todo="./goldsmith doctor shows what the scanner lacks",
-            )
+            what = f"{report.scanner} did not evaluate this image for a {report.kind}: {report.reason}"
+            why = "what was not looked at is not known to be good"
+            todo = "./goldsmith doctor shows what the scanner lacks"
+            yield Reason(f"{report.scanner}-evaluated", subject, rules[report.kind].enforcement, what, why, todo)
 
 
 def _review(policy: Policy, now: datetime) -> Iterator[Reason]:
     """A policy that nobody has looked at in time is itself a finding, of the policy's owner."""
     late = (now.date() - policy.review_by).days
     if late > 0:
-        yield Reason(
-            rule="policy-review",
-            subject=policy.name,
-            enforcement=Enforcement.WARN,
-            what=f"policy {policy.name} had to be reviewed by {policy.review_by}, {late} days ago",
-            why="limits that nobody has looked at again drift from what threatens us",
-            todo=f"{policy.owner}: review hardening/policies/{policy.name}.toml and move review_by",
-        )
+        what = f"policy {policy.name} had to be reviewed by {policy.review_by}, {late} days ago"
+        why = "limits that nobody has looked at again drift from what threatens us"
+        todo = f"{policy.owner}: review hardening/policies/{policy.name}.toml and move review_by"
+        yield Reason("policy-review", policy.name, Enforcement.WARN, what, why, todo)
 
 
 NAMED = 6

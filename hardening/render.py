@@ -182,11 +182,9 @@ def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any] | No
     except TemplateError as error:
         number = getattr(error, "lineno", None)
         line = f" (line {number})" if number else ""
-        raise ContentError(
-            f"template: {error.message}{line}",
-            file=loaded.folder / "files" / source,
-            hint=f"params: {', '.join(sorted(loaded.control.params)) or 'none is declared'}",
-        ) from None
+        hint = f"params: {', '.join(sorted(loaded.control.params)) or 'none is declared'}"
+        file = loaded.folder / "files" / source
+        raise ContentError(f"template: {error.message}{line}", file=file, hint=hint) from None
 
 
 @cache

@@ -107,14 +107,10 @@ def ended(waivers: Sequence[Waiver], subject: str, today: date) -> Iterator[Reas
     for waiver in waivers:
         if waiver.expires < today and waiver.reaches(subject):
             file, names = f"hardening/waivers/{waiver.id}.toml", ", ".join(waiver.names)
-            yield Reason(
-                rule="waiver-ended",
-                subject=subject,
-                enforcement=Enforcement.WARN,
-                what=f"waiver {waiver.id} for {names} expired on {waiver.expires}: no effect",
-                why="an exception that outlives its end is a hole that nobody decided on",
-                todo=f"{waiver.owner}: delete {file}, or have {waiver.approver} approve a new end",
-            )
+            what = f"waiver {waiver.id} for {names} expired on {waiver.expires}: no effect"
+            why = "an exception that outlives its end is a hole that nobody decided on"
+            todo = f"{waiver.owner}: delete {file}, or have {waiver.approver} approve a new end"
+            yield Reason("waiver-ended", subject, Enforcement.WARN, what, why, todo)
 
 
 def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:

@@ -102,10 +102,8 @@ def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
         places = [(fleet.ec2.regions, other.ec2.regions), (fleet.ec2.accounts, other.ec2.accounts)]
         elsewhere = any(ours and theirs and not {*ours} & {*theirs} for ours, theirs in places)
         if fleet.kind is other.kind and less <= more and not elsewhere:
-            raise ContentError(
-                f"it selects what the fleet {other.name} selects", file=file, key="selector",
-                hint="a member belongs to one fleet: give one of them a label that the other's members do not have",
-            )  # fmt: skip
+            hint = "a member belongs to one fleet: give one of them a label that the other's members do not have"
+            raise ContentError(f"it selects what the fleet {other.name} selects", file=file, key="selector", hint=hint)
 
 
 def _require_subjects(
@@ -178,10 +176,9 @@ def _require_strict(roots: Sequence[Path], judging: Judging, name: str) -> None:
 def _require_window(file: Path, policy: Policy) -> None:
     """Raises ContentError for a policy by which an image with every known hole passes."""
     if not policy.image.has_window:
-        raise ContentError(
-            "no window is enforced in which a vulnerability must be fixed", file=file, key="image.vulnerabilities",
-            hint='such as [[image.vulnerabilities]] with severity = "high" and within = "7d"',
-        )  # fmt: skip
+        lack = "no window is enforced in which a vulnerability must be fixed"
+        hint = 'such as [[image.vulnerabilities]] with severity = "high" and within = "7d"'
+        raise ContentError(lack, file=file, key="image.vulnerabilities", hint=hint)
 
 
 def _require_cases(loaded: LoadedControl, profiles: dict[str, Path]) -> None:

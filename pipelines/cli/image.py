@@ -338,11 +338,11 @@ def look_at_fleets(context: Context) -> None:
             with fleet_session(name, context, now=lambda: context.now) as at:
                 check(at)
         except GoldsmithError as error:
-            raise OutsideError(
-                f"the fleet {name} cannot be read, so nothing is pruned: what it runs must stay",
-                evidence=str(error),
-                hint=f"see what is wrong: ./goldsmith fleet.check {name}",
-            ) from error
+            why, hint = (
+                "so nothing is pruned: what it runs must stay",
+                f"see what is wrong: ./goldsmith fleet.check {name}",
+            )
+            raise OutsideError(f"the fleet {name} cannot be read, {why}", evidence=str(error), hint=hint) from error
 
 
 def lock_upstreams(pattern: str) -> list[LockLine]:
@@ -387,10 +387,8 @@ def named(context: Context, pattern: str) -> list[str]:
         say(f"left out: {', '.join(sorted(machines))}; this machine lacks {lacking} (./goldsmith setup --machines)")
         left_out |= machines
     if left_out == set(chosen):
-        raise ContentError(
-            f"{pattern} means only images that are left out here: {', '.join(chosen)}",
-            hint="name one, or see `kinds` in goldsmith.toml, and ./goldsmith setup --machines",
-        )
+        hint = "name one, or see `kinds` in goldsmith.toml, and ./goldsmith setup --machines"
+        raise ContentError(f"{pattern} means only images that are left out here: {', '.join(chosen)}", hint=hint)
     return [name for name in chosen if name not in left_out]
 
 

@@ -78,10 +78,8 @@ def _start(settings: Settings, folder: Path, port: int) -> None:
         raise OutsideError("docker-registry is not installed", hint="run ./goldsmith setup, or set registry.address")
     _daemon(folder).stop()
     if _status(port) is not None:
-        raise OutsideError(
-            f"port {port}, which the embedded registry has always used, is taken by another program",
-            hint=f"stop that program, or delete {folder / 'port'} and publish again",
-        )
+        taken = f"port {port}, which the embedded registry has always used, is taken by another program"
+        raise OutsideError(taken, hint=f"stop that program, or delete {folder / 'port'} and publish again")
     config = folder / "config.yml"
     passwords = _passwords(settings, folder, port)
     config.write_text(_CONFIG.substitute(data=folder / "data", port=port, passwords=passwords))

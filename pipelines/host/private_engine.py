@@ -49,9 +49,8 @@ class PrivateEngine:
             if self.daemon.pid() is None or not self.data.exists():
                 self._start()
             elif not self.answers():  # restarting it would end the containers that it runs
-                raise OutsideError(
-                    f"the private Docker Engine does not answer at {self.host}", hint=f"see {self.daemon.log}"
-                )
+                silent = f"the private Docker Engine does not answer at {self.host}"
+                raise OutsideError(silent, hint=f"see {self.daemon.log}")
         return self.host
 
     def answers(self) -> bool:
@@ -68,10 +67,8 @@ class PrivateEngine:
 
     def _start(self) -> None:
         if os.geteuid() != 0:
-            raise OutsideError(
-                "no Docker Engine with the containerd image store, and only root can start a private one",
-                hint="run this as root, or set docker.build_host in goldsmith.toml",
-            )
+            lack = "no Docker Engine with the containerd image store, and only root can start a private one"
+            raise OutsideError(lack, hint="run this as root, or set docker.build_host in goldsmith.toml")
         if which("dockerd") is None:
             raise OutsideError("dockerd is not installed", hint="./goldsmith setup installs it")
         say(f"starting a private Docker Engine: data in {self.folder}, socket in {self.runtime}")
@@ -156,11 +153,9 @@ def free_pool(pools: Iterable[IPv4Network], taken: Sequence[IPv4Network]) -> IPv
     for pool in pools:
         if not any(pool.overlaps(network) for network in taken):
             return pool
-    raise OutsideError(
-        "no free address range for a private Docker Engine",
-        evidence=", ".join(str(pool) for pool in POOLS),
-        hint="set docker.build_host and docker.host in goldsmith.toml to an engine of your own",
-    )
+    hint = "set docker.build_host and docker.host in goldsmith.toml to an engine of your own"
+    tried = ", ".join(map(str, POOLS))
+    raise OutsideError("no free address range for a private Docker Engine", evidence=tried, hint=hint)
 
 
 def pool_of(network: IPv4Network) -> IPv4Network:

@@ -150,20 +150,16 @@ def install(lacking: list[Tool]) -> None:
     packages = sorted({package for tool in lacking for package in tool.packages})
     prefix = _as_root()
     if which("apt-get") is None or prefix is None:
-        raise OutsideError(
-            f"this host lacks {', '.join(tool.name for tool in lacking)}",
-            hint=f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian",
-        )
+        hint = f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian"
+        raise OutsideError(f"this host lacks {', '.join(tool.name for tool in lacking)}", hint=hint)
     say(f"installing Debian packages: {' '.join(packages)}")
     run([*prefix, "apt-get", "update", "-q"], passes=NETWORK, hint="is the package mirror reachable?")
     known = [package for package in packages if run(["apt-cache", "show", package], ok=range(256)).status == 0]
     with _no_new_services(prefix, known):
         run([*prefix, *apt_install(known)], env={"DEBIAN_FRONTEND": "noninteractive"}, passes=NETWORK)
     if still := missing(lacking):
-        raise OutsideError(
-            f"installed {' '.join(known)}, and still lack {', '.join(tool.name for tool in still)}",
-            hint="this distribution packages them otherwise: install them by hand",
-        )
+        lacks = f"installed {' '.join(known)}, and still lack {', '.join(tool.name for tool in still)}"
+        raise OutsideError(lacks, hint="this distribution packages them otherwise: install them by hand")
 
 
 def apt_install(packages: list[str]) -> list[str]:
