@@ -215,12 +215,9 @@ def fleet_lines() -> list[FleetLine]:
 
     fleets = load_fleets(load_settings().roots)
     return [
-        FleetLine(
-            name=name, title=fleet.title, kind=fleet.kind, selector=fleet.selector, policy=fleet.policy,
-            replacement=(to := fleet.replacement).tag or f"{to.definition}:{to.channel}", approval=fleet.approval,
-        )
-        for name, fleet in sorted(fleets.items())
-    ]  # fmt: skip
+        FleetLine.of(fleet, replacement=(to := fleet.replacement).tag or f"{to.definition}:{to.channel}")
+        for _, fleet in sorted(fleets.items())
+    ]
 
 
 TOLD_APART = ("judges", "vulnerabilities", "benchmark")

@@ -173,13 +173,7 @@ def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], E
     """Build, judge and publish; one line for each image, and what went wrong."""
     context = image_context(policy=policy)
     outcomes = release_all(context, publishable(context, pattern))
-    lines = [
-        PublishLine(
-            name=one.name, action=one.action, content=one.content, release=one.digest, expires_at=one.expires_at,
-            reasons=one.reasons, seconds=one.built.seconds + one.seconds, stopped_by=one.stopped_by,
-        )
-        for one in outcomes
-    ]  # fmt: skip
+    lines = [PublishLine.of(one, release=one.digest, seconds=one.built.seconds + one.seconds) for one in outcomes]
     return lines, [one.error for one in outcomes]
 
 
@@ -199,10 +193,7 @@ def scan_image(ref: str, policy: str = "") -> ScanOutput:
         result, roots = scan_content(context, digest, None), context.settings.roots
         by, waivers = load_policy(roots, context.policy or "default"), load_waivers(roots)
         verdict = judge_image(by, ref, None, result.reports, result.findings, waivers, context.now)
-    return ScanOutput(
-        ref=reference, digest=digest, reports=result.reports, findings=result.findings, allowed=verdict.allowed,
-        policy=verdict.policy, reasons=verdict.reasons,
-    )  # fmt: skip
+    return ScanOutput.of(verdict, ref=reference, digest=digest, reports=result.reports, findings=result.findings)
 
 
 def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
@@ -364,10 +355,7 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
     for store in stores(context):
         releases, wrong = rebuild(store)
         errors += wrong
-        lines += [
-            ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
-            for found in releases
-        ]
+        lines += [ReleaseLine.of(found, release=found.digest) for found in releases]
     return lines, errors
 
 

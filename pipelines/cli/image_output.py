@@ -74,14 +74,15 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
         candidate, release = _channels(context, name)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
+        digests = {"digest": artifact, "candidate": candidate, "stable": release}
         lines.append(
-            DefinitionLine(
-                name=name, title=definition.title, kind=definition.kind, profile=definition.profile,
-                base=str(boot or base.golden or base.image), policy=definition.policy,
-                digest=artifact.digest if artifact else "", candidate=candidate.digest if candidate else "",
-                stable=release.digest if release else "", expires_at=release.expires_at if release else None,
+            DefinitionLine.of(
+                definition,
+                base=str(boot or base.golden or base.image),
+                expires_at=release.expires_at if release else None,
+                **{field: found.digest if found else "" for field, found in digests.items()},
             )
-        )  # fmt: skip
+        )
     return lines
 
 

@@ -179,10 +179,9 @@ def _rollouts(context: Context) -> tuple[RolloutReport, ...]:
 def _rollout(one: View) -> RolloutReport:
     row, state = one.row, one.state
     steps = [StepReport(member=member.name, outcome=MEANING[member.phase], note=member.said) for member in one.members]
-    return RolloutReport(
-        id=row.id, fleet=row.fleet, replacement=one.replacement, back=one.back, started_at=row.begun_at,
-        ended_at=state.ended_at if state else None, open=row.open, owner=row.owner,
-        approved_by=one.plan.approved_by if one.plan else "",
+    return RolloutReport.of(
+        row, replacement=one.replacement, back=one.back, started_at=row.begun_at,
+        ended_at=state.ended_at if state else None, approved_by=one.plan.approved_by if one.plan else "",
         failure=state.failure if state else "", steps=tuple(steps),
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def _seen(fleet: str, one: Judged) -> SeenLine:
     member = one.member
     state = UNREAD if UNREAD in one.rules else "healthy" if member.healthy else "not healthy"
     golden = named(one.origin.golden) if one.origin.golden else ""
-    return SeenLine(fleet=fleet, member=member.id, name=member.name, image=member.image, golden=golden, state=state)
+    return SeenLine.of(member, fleet=fleet, member=member.id, golden=golden, state=state)
 
 
 def scan_exit_code(lines: Sequence[SeenLine]) -> int:

@@ -143,14 +143,12 @@ class RollOutput(Line):
 def member_lines(judged: Iterable[Judged]) -> list[MemberLine]:
     """One line for each member."""
     return [
-        MemberLine(
+        MemberLine.of(
+            one.member,
             member=one.member.id,
-            name=one.member.name,
-            image=one.member.image,
             release=named(one.origin.release) if one.origin.release else "",
             base=named(one.origin.base) if one.origin.base else "",
             expires_at=one.origin.golden.expires_at if one.origin.golden else None,
-            healthy=one.member.healthy,
             violations=tuple(sorted(one.rules)),
             deadline=one.deadline,
             reasons=one.reasons,
@@ -164,29 +162,16 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
     members = outcome.members if outcome else ()
     done: Done = {member.id: {"outcome": member.phase, "note": member.said} for member in members}
     steps = [
-        StepLine(
-            member=step.member.id,
-            wave=number,
-            why=step.why,
-            zone=step.member.zone,
-            rule=step.rule,
-            seconds=step.seconds,
-            **done.get(step.member.id, {}),
-        )
+        StepLine.of(step, member=step.member.id, wave=number, zone=step.member.zone, **done.get(step.member.id, {}))
         for number, wave in enumerate(plan.waves, start=1)
         for step in wave.steps
     ]
-    return RollOutput(
-        fleet=plan.fleet,
+    return RollOutput.of(
+        plan,
         replacement=plan.target.reference,
-        method=plan.method,
-        desired=plan.desired,
-        floor=plan.floor,
-        seconds=plan.seconds,
         steps=tuple(steps),
-        skipped=skipped(plan),
         waves=tuple(_wave(number, wave) for number, wave in enumerate(plan.waves, start=1)),
-        calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
+        calls=tuple(CallsLine.of(calls, calls_of=calls.bucket) for calls in plan.calls),
         waits_until=plan.hold.until if plan.hold else None,
         waits_for=plan.hold.why if plan.hold else "",
         afterwards=_afterwards(plan),
@@ -204,16 +189,9 @@ def _afterwards(plan: Plan) -> tuple[str, ...]:
 
 def _group(step: GroupStep, done: Done) -> GroupLine:
     group, pacing = step.group, step.pacing
-    return GroupLine(
-        group=group.id,
-        desired=group.desired,
-        min_healthy_percent=pacing.min_healthy_percent,
-        max_healthy_percent=pacing.max_healthy_percent,
-        checkpoints=pacing.checkpoint_percents,
-        cannot_roll=group.cannot_roll,
-        runs=group.runs,
-        **done.get(group.id, {}),
-    )
+    healthy = {name: getattr(pacing, name) for name in ("min_healthy_percent", "max_healthy_percent")}
+    ended = done.get(group.id, {})
+    return GroupLine.of(group, group=group.id, checkpoints=pacing.checkpoint_percents, **healthy, **ended)
 
 
 def ends(roll: RollOutput) -> str:
@@ -226,15 +204,9 @@ def ends(roll: RollOutput) -> str:
 
 
 def _wave(number: int, wave: Wave) -> WaveLine:
-    return WaveLine(
-        wave=number,
-        canary=wave.canary,
-        members=len(wave.steps),
-        parallel=wave.parallel,
-        zones=tuple(sorted({step.member.zone for step in wave.steps} - {""})),
-        seconds=wave.seconds,
-        bake_seconds=int(wave.bake.total_seconds()),
-    )
+    zones = tuple(sorted({step.member.zone for step in wave.steps} - {""}))
+    bakes = int(wave.bake.total_seconds())
+    return WaveLine.of(wave, wave=number, members=len(wave.steps), zones=zones, bake_seconds=bakes)
 
 
 Table = tuple[list[str], list[list[str]]]
