@@ -232,8 +232,7 @@ def _told(line: NightlyLine) -> NightlyLine:
 
 def run_nightly(policy: str = "", only: str = "all") -> tuple[NightlyOutput, Failures]:
     """Run the night with the settings of this machine."""
-    context = image_context(policy=policy)
-    return nightly(context, only)
+    return nightly(image_context(policy=policy), only)
 
 
 def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:

@@ -38,17 +38,13 @@ def show(
     where there are none.
     """
     if as_json:
-        print_json(_json(tuple(lines)))
+        from images.documents import to_json
+
+        print_json(to_json(tuple(lines)))
     else:
         rows = [[_cell(getattr(row, field)) for field in columns.values()] for row in lines]
         print_table(list(columns), rows, empty=empty)
     return finish(errors)
-
-
-def _json(value: Any) -> Any:
-    from images.documents import to_json
-
-    return to_json(value)
 
 
 def _cell(value: object) -> Cell:
@@ -106,10 +102,11 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     """
     from hardening.check import broken
     from hardening.foundation.settings import load_settings
+    from images.documents import to_json
     from images.scan.verify import refusals
 
     if as_json:
-        print_json(_json(tuple(lines)))
+        print_json(to_json(tuple(lines)))
     for line in () if as_json else lines:
         rows: list[list[Cell]] = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
         print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")

@@ -81,7 +81,8 @@ class PrivateEngine:
             self._connect(pool)
             self.runtime.mkdir(mode=0o700, parents=True)
         config = self.folder / "daemon.json"
-        config.write_text(json.dumps(daemon_config(pool, _filesystem(self.folder)), indent=2) + "\n")
+        filesystem = run(["stat", "--file-system", "--format", "%T", str(self.folder)]).stdout.strip()
+        config.write_text(json.dumps(daemon_config(pool, filesystem), indent=2) + "\n")
         self.daemon.start(self._argv(config), ready=self.answers, within=START_SECONDS)
 
     def _crashed(self) -> bool:
@@ -118,7 +119,7 @@ class PrivateEngine:
     def _disconnect(self, pool: IPv4Network, links: list[dict[str, Any]]) -> None:
         """Take away the rules of the pool and every bridge with an address of it: ours and those of user networks."""
         for rule in rules(pool):
-            run(["iptables", "-w", *_delete(rule)], ok=range(256))
+            run(["iptables", "-w", *("-D" if part == "-I" else part for part in rule)], ok=range(256))
         for link in links:
             if any(network.subnet_of(pool) for network in networks([link])):
                 run(["ip", "link", "delete", link["ifname"]], ok=range(256))
@@ -178,11 +179,3 @@ def _taken_networks() -> list[IPv4Network]:
 def _links() -> list[dict[str, Any]]:
     links: list[dict[str, Any]] = json.loads(run(["ip", "-j", "-4", "address"]).stdout or "[]")
     return links
-
-
-def _filesystem(folder: Path) -> str:
-    return run(["stat", "--file-system", "--format", "%T", str(folder)]).stdout.strip()
-
-
-def _delete(rule: list[str]) -> list[str]:
-    return ["-D" if part == "-I" else part for part in rule]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +46,10 @@ class Tool:
         """Whether the host has it, and its library in the version that it needs."""
         if "/" in self.name:
             return any(map(Path.exists, _places(self.name)))
-        return which(self.name) is not None and (not self.library or self._starts())
-
-    def _starts(self) -> bool:
-        """False where it cannot be bound to its library: some hosts hold another one than their dpkg knows of."""
+        if which(self.name) is None or not self.library:
+            return which(self.name) is not None
+        # It cannot be bound to its library where a host holds another one than its dpkg knows of.
         return run([self.name, "--version"], env={"LD_BIND_NOW": "1"}, ok=range(256)).status == 0
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """What is installed where it lacks."""
-        return (self.package, self.library) if self.library else (self.package,)
 
 
 TOOLS = (
@@ -130,11 +124,6 @@ def setup(settings: Settings, *, for_tests: bool = False, for_machines: bool = F
         docker_host(settings, for_builds)
 
 
-def stop(settings: Settings) -> None:
-    """Stop the private engine, if one runs."""
-    PrivateEngine(settings).stop()
-
-
 def missing(tools: Iterable[Tool] = TOOLS) -> list[Tool]:
     """The tools that this host lacks."""
     return [tool for tool in tools if not tool.present()]
@@ -147,7 +136,7 @@ def lacking_for_machines() -> str:
 
 def install(lacking: list[Tool]) -> None:
     """Install the packages of `lacking`, each named before. Raises OutsideError where it may not or cannot."""
-    packages = sorted({package for tool in lacking for package in tool.packages})
+    packages = sorted({package for tool in lacking for package in (tool.package, tool.library) if package})
     prefix = _as_root()
     if which("apt-get") is None or prefix is None:
         hint = f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian"
@@ -187,7 +176,12 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
     Raises OutsideError where a configured engine does not answer or cannot build.
     """
     if for_builds and settings.docker.build_host:
-        return _fit(_answering(settings.docker.build_host))
+        builder = _answering(settings.docker.build_host)
+        if not builder.containerd_store:
+            lacks = f"the Docker Engine at {builder.host} (docker.build_host) lacks the containerd image store"
+            hint = 'set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty'
+            raise OutsideError(lacks, hint=hint)
+        return builder
     configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
     found = _answering(configured) if configured else probe(DEFAULT_HOST)
     if found and found.suits(for_builds):
@@ -207,14 +201,12 @@ def probe(host: str) -> Engine | None:
 
 def parse_info(host: str, info: str) -> Engine | None:
     """The engine that `docker info --format '{{json .}}'` describes, or None where it describes none."""
-    try:
+    with suppress(ValueError):
         value = json.loads(info)
-    except ValueError:
-        return None
-    if not value.get("ServerVersion"):
-        return None
-    store = dict(value.get("DriverStatus") or []).get("driver-type")
-    return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
+        if value.get("ServerVersion"):
+            store = dict(value.get("DriverStatus") or []).get("driver-type")
+            return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
+    return None
 
 
 def _answering(host: str) -> Engine:
@@ -223,15 +215,6 @@ def _answering(host: str) -> Engine:
         return found
     hint = "start it, or change DOCKER_HOST or docker.host and docker.build_host in goldsmith.toml"
     raise OutsideError(f"the Docker Engine at {host} does not answer", evidence=done.stderr.strip(), hint=hint)
-
-
-def _fit(engine: Engine) -> Engine:
-    if not engine.containerd_store:
-        raise OutsideError(
-            f"the Docker Engine at {engine.host} (docker.build_host) lacks the containerd image store",
-            hint='set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty',
-        )
-    return engine
 
 
 def _info(host: str) -> Completed:
@@ -244,10 +227,8 @@ def _places(name: str) -> list[Path]:
     """Where a file may be: a star is any version, keyrings end in .gpg or .pgp, plugins of Docker have many folders."""
     if "*" in name:
         return list(Path("/").glob(name.removeprefix("/")))
-    if name.startswith("/") and Path(name).suffix:
-        return [Path(name)]
     if name.startswith("/"):
-        return [Path(name + ending) for ending in (".gpg", ".pgp")]
+        return [Path(name + ending) for ending in (("",) if Path(name).suffix else (".gpg", ".pgp"))]
     return [Path(folder) / name for folder in BUILDX_FOLDERS]
 
 

@@ -40,7 +40,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     yield made
     embedded_registry.stop(made)
     if os.geteuid() == 0:
-        provision.stop(made)
+        PrivateEngine(made).stop()
 
 
 def test_a_program_that_is_there_is_not_missing() -> None:
@@ -263,7 +263,7 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
     assert found.containerd_store
     assert provision.existing_engine(settings, for_builds=True) == found
     pool_of_addresses = engine.pool_file.read_text().strip()
-    provision.stop(settings)
+    engine.stop()
     assert engine.daemon.pid() is None
     assert not engine.runtime.exists()
     assert engine.bridge not in run(["ip", "link"]).stdout
