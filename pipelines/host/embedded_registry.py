@@ -23,14 +23,7 @@ REPOSITORY = "golden"
 START_SECONDS = 60
 UNAUTHORIZED = 401
 
-_CONFIG = Template("""version: 0.1
-log: {level: warn, accesslog: {disabled: true}}
-storage:
-  filesystem: {rootdirectory: $data}
-  delete: {enabled: true}
-http: {addr: "127.0.0.1:$port", secret: only-on-loopback}
-auth: {htpasswd: {realm: goldsmith, path: $passwords}}
-""")
+CONFIG = Path(__file__).with_name("embedded-registry.yml")
 
 
 def registry_address(settings: Settings) -> str:
@@ -82,7 +75,8 @@ def _start(settings: Settings, folder: Path, port: int) -> None:
         raise OutsideError(taken, hint=f"stop that program, or delete {folder / 'port'} and publish again")
     config = folder / "config.yml"
     passwords = _passwords(settings, folder, port)
-    config.write_text(_CONFIG.substitute(data=folder / "data", port=port, passwords=passwords))
+    values = {"data": folder / "data", "port": port, "passwords": passwords}
+    config.write_text(Template(CONFIG.read_text()).substitute(values))
     argv = ["sh", str(Path(__file__).with_name("embedded-registry.sh")), str(program), str(config)]
     _daemon(folder).start(argv, ready=lambda: _status(port) == UNAUTHORIZED)
 

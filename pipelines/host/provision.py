@@ -21,10 +21,7 @@ BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/dock
 ASK_SECONDS = 60
 # Their programs are wanted, not what Debian starts at boot.
 UNWANTED_SERVICES = {"docker-registry", "nginx", "postgresql"}
-SERVICE_POLICY = """#!/bin/sh
-[ -d /run/systemd/system ] || exit 101
-case $1 in docker | docker.* | containerd*) ;; *) exit 101 ;; esac
-"""
+SERVICE_POLICY = Path(__file__).with_name("policy-rc.d.sh")
 
 
 @dataclass(frozen=True)
@@ -252,7 +249,7 @@ def _no_new_services(prefix: list[str], packages: list[str]) -> Iterator[None]:
     if policy.exists():
         yield
         return
-    run([*prefix, "sh", "-c", 'printf %s "$1" >"$2" && chmod 755 "$2"', "sh", SERVICE_POLICY, str(policy)])
+    run([*prefix, "install", "-m", "755", str(SERVICE_POLICY), str(policy)])
     try:
         yield
     finally:
