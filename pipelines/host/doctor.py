@@ -73,9 +73,7 @@ def _tools() -> Iterator[DoctorLine]:
     for tool in provision.TOOLS:
         present = tool.present()
         detail = versions.get(tool.package, "not by a package") if present else f"package {tool.package}"
-        yield _line(
-            Path(tool.name).name, present, detail, tool.costs, essential=not (tool.only_tests or tool.for_machines)
-        )
+        yield _line(Path(tool.name).name, present, detail, tool.costs, essential=tool.need == "always")
     for name, costs in SCANNERS.items():
         place = which(name)
         yield _line(name, place is not None, str(place or "extra `scanners`"), costs, essential=False)

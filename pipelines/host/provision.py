@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from hardening.foundation.console import say
+from hardening.foundation.content import read_toml
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import ENGINE, NETWORK, Completed, run, which
 from hardening.foundation.settings import Settings
@@ -28,15 +30,15 @@ SERVICE_POLICY = Path(__file__).with_name("policy-rc.d.sh")
 class Tool:
     """Something that the host must have: a program or, where it begins with a slash, a file.
 
-    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. Who builds no machine images
-    does without those `for_machines`. `library`: the package of a library that it is bound to, version by version.
+    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. `need`: who needs it; who builds
+    no machine images does without those for machines. `library`: the package of a library that it is bound to, version
+    by version.
     """
 
     name: str
     package: str
     costs: str
-    only_tests: bool = False
-    for_machines: bool = False
+    need: Literal["always", "machines", "tests"] = "always"
     library: str = ""
 
     def present(self) -> bool:
@@ -49,48 +51,8 @@ class Tool:
         return run([self.name, "--version"], env={"LD_BIND_NOW": "1"}, ok=range(256)).status == 0
 
 
-TOOLS = (
-    Tool("docker", "docker-cli", "builds of children, fleets, checks of running images"),
-    Tool("dockerd", "docker.io", "a private engine where the host's cannot build"),
-    Tool("cli-plugins/docker-buildx", "docker-buildx", "builds of images on other images"),
-    Tool("containerd", "containerd", "a private engine"),
-    Tool("runc", "runc", "a private engine"),
-    Tool("iptables", "iptables", "networks of a private engine"),
-    Tool("ip", "iproute2", "networks of a private engine"),
-    Tool("mmdebstrap", "mmdebstrap", "builds of base images"),
-    Tool("/usr/share/keyrings/debian-archive-keyring", "debian-archive-keyring", "verified packages in base images"),
-    Tool("getcap", "libcap2-bin", "the control no-file-capabilities, and so every build"),
-    Tool("debsecan", "debsecan", "the scanner debsecan"),
-    Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
-    Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
-    Tool("systemd-repart", "systemd-repart", "disks of machine images", for_machines=True, library="libsystemd-shared"),
-    Tool("ukify", "systemd-ukify", "kernels of machine images", for_machines=True),
-    Tool("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi", "kernels of machines", for_machines=True),
-    Tool("mkfs.ext4", "e2fsprogs", "file systems of machine images", for_machines=True),
-    Tool(
-        "/usr/lib/x86_64-linux-gnu/libarchive.so.13",
-        "libarchive13t64",
-        "file systems of machine images",
-        for_machines=True,
-    ),
-    Tool("modprobe", "kmod", "checks of machines' kernel modules", for_machines=True),
-    Tool("mkfs.vfat", "dosfstools", "EFI partitions of machine images", for_machines=True),
-    Tool("mcopy", "mtools", "EFI partitions of machine images", for_machines=True),
-    Tool("sfdisk", "fdisk", "quick boot tests of machine images", for_machines=True),
-    Tool("qemu-system-x86_64", "qemu-system-x86", "boot tests of machine images", for_machines=True),
-    Tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "boot tests of machine images", for_machines=True),
-    Tool("qemu-img", "qemu-utils", "second boots of machine images, and qcow2", for_machines=True),
-    Tool("oscap", "openscap-scanner", "benchmarks of machine images", for_machines=True),
-    Tool("systemd-analyze", "systemd", "the scanner systemd-analyze, for machine images", for_machines=True),
-    Tool("mkosi", "mkosi", "machine images from mkosi configurations", only_tests=True),
-    Tool("sgdisk", "gdisk", "tests of machine images' disks", only_tests=True),
-    Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
-    Tool("faketime", "faketime", "tests of builds on another day", only_tests=True),
-    Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
-    Tool("busybox", "busybox-static", "tests of Docker fleets", only_tests=True),
-    Tool("/usr/lib/postgresql/*/bin/postgres", "postgresql", "tests on PostgreSQL", only_tests=True),
-    Tool("nginx", "nginx", "tests of replacements behind a proxy", only_tests=True),
-)
+TABLES: dict[Any, list[dict[str, str]]] = read_toml(Path(__file__).with_name("tools.toml"))
+TOOLS = tuple(Tool(**row, need=need) for need, rows in TABLES.items() for row in rows)
 
 
 @dataclass(frozen=True)
@@ -114,8 +76,8 @@ def setup(settings: Settings, *, for_tests: bool = False, for_machines: bool = F
 
     Raises OutsideError naming what is missing where it cannot be installed.
     """
-    wanted = (tool for tool in TOOLS if for_tests or not (tool.only_tests or (tool.for_machines and not for_machines)))
-    if lacking := missing(wanted):
+    needs = {"always", "machines" if for_machines or for_tests else "", "tests" if for_tests else ""}
+    if lacking := missing(tool for tool in TOOLS if tool.need in needs):
         install(lacking)
     for for_builds in (False, True):
         docker_host(settings, for_builds)
@@ -128,7 +90,7 @@ def missing(tools: Iterable[Tool] = TOOLS) -> list[Tool]:
 
 def lacking_for_machines() -> str:
     """What this host lacks to build machine images, in words; empty where it can."""
-    return ", ".join(Path(tool.name).name for tool in missing(tool for tool in TOOLS if tool.for_machines))
+    return ", ".join(Path(tool.name).name for tool in missing(tool for tool in TOOLS if tool.need == "machines"))
 
 
 def install(lacking: list[Tool]) -> None:
