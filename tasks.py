@@ -466,9 +466,9 @@ def roll_rollback(c: Context, fleet: FleetName, reason: AuditReason = "", apply:
 @command
 def roll_auto(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
     """Bring fleets back into policy as their files allow, or ask for the approval that they require."""
-    from pipelines.cli.rollout import auto_roll, show_auto
+    from pipelines.cli.rollout import AUTO_COLUMNS, auto_roll
 
-    return show_auto(auto_roll(name, apply=apply), as_json=json)
+    return _show(*auto_roll(name, apply=apply), columns=AUTO_COLUMNS, as_json=json, long="detail")
 
 
 @command

@@ -108,15 +108,13 @@ def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None
     """Raise ContentError where the waiver names what does not exist: its author believes that it excuses something."""
     from hardening.waivers import RUNNING, WAIVABLE
 
-    for key, known in (("controls", controls), ("rules", WAIVABLE)):
-        other = {"controls": ("rules", WAIVABLE), "rules": ("controls", controls)}[key]
-        for name in getattr(waiver, key):
-            if name in known:
-                continue
-            hint = f"{name} belongs under {other[0]}" if name in other[1] else nearest(name, known)
-            own = key == "rules" and name in RUNNING
-            said = f"{name} cannot be waived" if own else f"unknown {key.removesuffix('s')}: {name}"
-            raise ContentError(said, file=file, key=key, hint="" if own else hint)
+    known: dict[str, Collection[str]] = {"controls": controls, "rules": WAIVABLE}
+    for key, other in (("controls", "rules"), ("rules", "controls")):
+        for name in (name for name in getattr(waiver, key) if name not in known[key]):
+            if key == "rules" and name in RUNNING:
+                raise ContentError(f"{name} cannot be waived", file=file, key=key)
+            hint = f"{name} belongs under {other}" if name in known[other] else nearest(name, known[key])
+            raise ContentError(f"unknown {key.removesuffix('s')}: {name}", file=file, key=key, hint=hint)
 
 
 def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> LoadedControl:

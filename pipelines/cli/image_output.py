@@ -31,23 +31,26 @@ def show(
     columns: dict[str, str],
     as_json: bool,
     empty: str = "nothing to show",
+    long: str = "",
 ) -> int:
     """Print contract lines, and what went wrong; the exit code of `finish`.
 
     The lines are JSON for programs, else a table whose `columns` map headings to field names; `empty` is said to people
-    where there are none.
+    where there are none. The field `long` may have several lines.
     """
     if as_json:
         from images.documents import to_json
 
         print_json(to_json(tuple(lines)))
     else:
-        rows = [[_cell(getattr(row, field)) for field in columns.values()] for row in lines]
+        rows = [[_cell(getattr(row, field), several=field == long) for field in columns.values()] for row in lines]
         print_table(list(columns), rows, empty=empty)
     return finish(errors)
 
 
-def _cell(value: object) -> Cell:
+def _cell(value: Any, *, several: bool) -> Cell:
+    if several:
+        return str(value).splitlines()
     if value in (None, ""):
         return "-"
     if isinstance(value, datetime):

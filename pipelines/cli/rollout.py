@@ -13,7 +13,7 @@ from hardening.gate import explain
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
-from pipelines.cli.image_output import ended_by, finish
+from pipelines.cli.image_output import ended_by
 from pipelines.cli.rollout_output import (
     MemberLine,
     RollOutput,
@@ -44,6 +44,7 @@ def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
         return member_lines(check(at))
 
 
+AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "image": "image", "golden image": "golden", "state": "state"}
 
 
@@ -165,18 +166,15 @@ def _refuse_revoked(context: Context, seen: View, reason: str) -> None:
 
     No registry is asked: who goes back in need must not wait for one.
     """
-    known = {one.name: over(context.ledger, one.pinned.rpartition("@")[2]) for one in can_go_back(seen)}
-    told = {name: next((r for one in found if (r := revoked(context.ledger, one)).revoked_at), None)
-            for name, found in known.items()}  # fmt: skip
-    gone = [
-        f"{name}: {one.name} {one.digest[:19]} was revoked: {one.revoked_reason}" for name, one in told.items() if one
-    ]
+    gone, ledger, fleet = list[str](), context.ledger, seen.row.fleet
+    for member in can_go_back(seen):
+        found = (revoked(ledger, one) for one in over(ledger, member.pinned.rpartition("@")[2]))
+        if one := next((one for one in found if one.revoked_at), None):
+            gone.append(f"{member.name}: {one.name} {one.digest[:19]} was revoked: {one.revoked_reason}")
     if gone and not reason.strip():
-        fleet = seen.row.fleet
-        raise RefusedError(
-            f"{len(gone)} member(s) of {fleet} would go back to what was revoked", evidence="\n".join(gone),
-            hint=f'if it is better than what runs now: ./goldsmith roll.rollback {fleet} --reason "why" --apply',
-        )  # fmt: skip
+        refused = f"{len(gone)} member(s) of {fleet} would go back to what was revoked"
+        hint = f'if it is better than what runs now: ./goldsmith roll.rollback {fleet} --reason "why" --apply'
+        raise RefusedError(refused, evidence="\n".join(gone), hint=hint)
 
 
 def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
@@ -195,17 +193,6 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
             failures.append(error)
             lines.append(AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message))
     return lines, failures
-
-
-def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: bool) -> int:
-    """Print a line for each fleet; the exit code says who must act."""
-    lines, failures = result
-    if as_json:
-        print_json(to_json(tuple(lines)))
-    else:
-        rows = [[one.fleet, one.outcome, one.detail.splitlines()] for one in lines]
-        print_table(["fleet", "outcome", "detail"], rows)
-    return finish(failures)
 
 
 def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
