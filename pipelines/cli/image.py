@@ -152,10 +152,8 @@ def why_image(name: str) -> WhyOutput:
     only = named(context, name)[0]
     plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
     last = context.ledger.latest_artifact(only, plan.platform)
-    return WhyOutput(
-        name=only, last_built_at=last and last.built_at, last_digest=last.digest if last else "",
-        would=plan.action, changes=plan.changes, why=plan.why,
-    )  # fmt: skip
+    built_at, digest = (last.built_at, last.digest) if last else (None, "")
+    return WhyOutput.of(plan, last_built_at=built_at, last_digest=digest, would=plan.action)
 
 
 PLAN_COLUMNS = {"image": "name", "action": "action", "why": "why"}
