@@ -42,7 +42,7 @@ def shown(span: timedelta) -> str:
 def in_short(span: timedelta) -> str:
     """A timedelta as people say it, in its two largest units: `2d 4h`, `1h 5m`, `40s`; whole seconds."""
     seconds = int(span.total_seconds())
-    parts = []
+    parts = list[str]()
     for unit, size in (*_SIZES, ("s", 1)):
         count, seconds = divmod(seconds, size)
         if count or parts:
