@@ -50,6 +50,11 @@ class Tool:
         # It cannot be bound to its library where a host holds another one than its dpkg knows of.
         return run([self.name, "--version"], env={"LD_BIND_NOW": "1"}, ok=range(256)).status == 0
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What is installed where it lacks."""
+        return (self.package, self.library) if self.library else (self.package,)
+
 
 TABLES: dict[Any, list[dict[str, str]]] = read_toml(Path(__file__).with_name("tools.toml"))
 TOOLS = tuple(Tool(**row, need=need) for need, rows in TABLES.items() for row in rows)
@@ -95,7 +100,7 @@ def lacking_for_machines() -> str:
 
 def install(lacking: list[Tool]) -> None:
     """Install the packages of `lacking`, each named before. Raises OutsideError where it may not or cannot."""
-    packages = sorted({package for tool in lacking for package in (tool.package, tool.library) if package})
+    packages = sorted({package for tool in lacking for package in tool.packages})
     prefix = _as_root()
     if which("apt-get") is None or prefix is None:
         hint = f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian"
