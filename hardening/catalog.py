@@ -108,15 +108,13 @@ def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None
     """Raise ContentError where the waiver names what does not exist: its author believes that it excuses something."""
     from hardening.waivers import RUNNING, WAIVABLE
 
-    for key, known in (("controls", controls), ("rules", WAIVABLE)):
-        other = {"controls": ("rules", WAIVABLE), "rules": ("controls", controls)}[key]
-        for name in getattr(waiver, key):
-            if name in known:
-                continue
-            hint = f"{name} belongs under {other[0]}" if name in other[1] else nearest(name, known)
-            own = key == "rules" and name in RUNNING
-            said = f"{name} cannot be waived" if own else f"unknown {key.removesuffix('s')}: {name}"
-            raise ContentError(said, file=file, key=key, hint="" if own else hint)
+    known: dict[str, Collection[str]] = {"controls": controls, "rules": WAIVABLE}
+    for key, other in (("controls", "rules"), ("rules", "controls")):
+        for name in (name for name in getattr(waiver, key) if name not in known[key]):
+            if key == "rules" and name in RUNNING:
+                raise ContentError(f"{name} cannot be waived", file=file, key=key)
+            hint = f"{name} belongs under {other}" if name in known[other] else nearest(name, known[key])
+            raise ContentError(f"unknown {key.removesuffix('s')}: {name}", file=file, key=key, hint=hint)
 
 
 def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> LoadedControl:
@@ -126,9 +124,8 @@ def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> Load
     control = load_toml(folder / "control.toml", Control, id=name)
     for part in ("check.sh", "cases.toml"):
         if not (folder / part).is_file():
-            raise ContentError(
-                "required, but missing", file=folder / part, hint="CONTRIBUTING.md shows a whole control"
-            )
+            hint = "CONTRIBUTING.md shows a whole control"
+            raise ContentError("required, but missing", file=folder / part, hint=hint)
     for function in control.functions:
         if function not in functions:
             hint = nearest(function, functions)
@@ -150,12 +147,8 @@ def _templates(control: Control, folder: Path) -> dict[str, str]:
     declared = {spec.source for spec in control.files}
     present = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
     if missing := sorted(declared - present):
-        raise ContentError(
-            f"no such file: {files / missing[0]}",
-            file=folder / "control.toml",
-            key="files.source",
-            hint=nearest(missing[0], present),
-        )
+        hint, file = nearest(missing[0], present), folder / "control.toml"
+        raise ContentError(f"no such file: {files / missing[0]}", file=file, key="files.source", hint=hint)
     if spare := sorted(present - declared):
         raise ContentError("not declared in control.toml", file=files / spare[0], hint="add a [[files]] table for it")
     return {source: read_small(files / source) for source in sorted(declared)}
@@ -171,19 +164,13 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
     own = own.model_copy(update={"controls": tuple(entry.of(files[name]) for entry in own.controls)})
     if twice := sorted({e.control for e in own.controls if [f.control for f in own.controls].count(e.control) > 1}):
         raise ContentError(f"{twice[0]} is listed twice", file=files[name], key="controls")
-    if own.extends is None:
-        return _with_controls(own, files[name])
-    base = _resolve_profile(own.extends, files, (*seen, name))
-    return _with_controls(own.model_copy(update={"controls": _merged(base, own, files[name])}), files[name])
-
-
-def _with_controls(profile: Profile, file: Path) -> Profile:
-    """`profile`, if there is anything in it: an image that nothing is asked of would pass as a hardened one."""
-    if not profile.controls:
-        raise ContentError(
-            "holds no control", file=file, key="controls", hint="list controls, or extend a profile that has some"
-        )
-    return profile
+    if own.extends is not None:
+        base = _resolve_profile(own.extends, files, (*seen, name))
+        own = own.model_copy(update={"controls": _merged(base, own, files[name])})
+    if not own.controls:  # an image that nothing is asked of would pass as a hardened one
+        hint = "list controls, or extend a profile that has some"
+        raise ContentError("holds no control", file=files[name], key="controls", hint=hint)
+    return own
 
 
 def _merged(base: Profile, own: Profile, file: Path) -> tuple[ProfileEntry, ...]:

@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hardening.evaluation import JUDGE
-from hardening.findings import Finding, FindingKind
+from hardening.findings import Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
-from hardening.model import Severity, Waiver
+from hardening.model import Enforcement, Severity, Waiver
 from hardening.waivers import (
     About,
-    WaiverAnswer,
     about_check,
     about_finding,
     about_rule,
     active,
-    answer,
+    answered,
     covers,
     ended,
     how_to_ask,
@@ -108,7 +107,8 @@ def test_a_revocation_and_that_nothing_was_evaluated_cannot_be_waived(rule):
     """Whatever a waiver says that came past the loader; and nobody is told how to ask for one."""
     loose = waiver(rules=(rule,))
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    assert answer(about_rule(rule), "python-runtime", "security@example.com", [loose], now) == WaiverAnswer()
+    reason = Reason(rule, "python-runtime", Enforcement.ENFORCE, "what", "why", "todo")
+    assert answered(reason, about_rule(rule), "security@example.com", [loose], now) == reason
 
 
 @given(st.integers(-400, 400))
@@ -133,8 +133,8 @@ def test_an_expired_waiver_is_reported_to_its_owner():
     assert "web: delete hardening/waivers/openssl-quic.toml" in reason.todo
     assert (reason.rule, reason.subject) == ("waiver-ended", "python-runtime")
     assert reason.why == "an exception that outlives its end is a hole that nobody decided on"
-    assert ended([old], "node-runtime", TODAY) == []
-    assert ended([waiver()], "python-runtime", TODAY) == []
+    assert list(ended([old], "node-runtime", TODAY)) == []
+    assert list(ended([waiver()], "python-runtime", TODAY)) == []
 
 
 @pytest.mark.parametrize(
