@@ -18,7 +18,7 @@ from pipelines.fleet.orphans import Orphan, OrphanSource, OwnerStatus, Reaping, 
 from pipelines.wiring import clock, fleet_host, image_context
 
 if TYPE_CHECKING:
-    from images.aws.tagged_resources import AwsReaping, TaggedResource
+    from images.aws.retire import AwsReaping, TaggedResource
 
 REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "action", "because": "why"}
 
