@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -142,9 +143,11 @@ async def _wants_back(rolling: Rolling) -> bool:
 
 async def _end(rolling: Rolling) -> RolloutOutcome:
     ended = await rolling.runner.engine.now()
-    event = Event.FAILED if rolling.state.failure else Event.ENDED
-    await rolling.save(RolloutStage.ENDED, rolling.summary(), event, ended_at=ended)
-    return RolloutOutcome(rolling.state, tuple(rolling.members.values()))
+    members = tuple(rolling.members.values())
+    counts = Counter(member.phase for member in members)
+    many = ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
+    await rolling.save(RolloutStage.ENDED, many, Event.FAILED if rolling.state.failure else Event.ENDED, ended_at=ended)
+    return RolloutOutcome(rolling.state, members)
 
 
 # -- starting the flows of members and groups --------------------------------------------------------------------------

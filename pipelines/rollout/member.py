@@ -35,7 +35,7 @@ LAUNCHED_FOR = timedelta(days=1)
 async def replace_member(world: World, engine: WorkflowEngine, order: MemberOrder) -> MemberState:
     """Replace one member; the state that it reached."""
     runner = StepRunner(engine, world.journal, order.rollout, order.back)
-    return await _replaced(MemberContext(runner, world, order, MemberState(order.member, order.name)))
+    return await _replaced(MemberContext(runner, world, MemberState(order.member, order.name), order))
 
 
 async def _replaced(work: MemberContext) -> MemberState:
@@ -196,7 +196,7 @@ async def _swap(work: MemberContext) -> None:
 async def finish_member(world: World, engine: WorkflowEngine, finish: Finish) -> MemberState:
     """Promote or restore a member whose new instance serves; the state that it reached."""
     runner = StepRunner(engine, world.journal, finish.order.rollout, finish.order.back)
-    work = MemberContext(runner, world, finish.order, finish.state)
+    work = MemberContext(runner, world, finish.state, finish.order)
     return await (promote(work) if finish.verb is Verb.PROMOTE else restore(work, finish.note))
 
 

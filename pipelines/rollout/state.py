@@ -6,8 +6,7 @@ The states are what people read; flows go by the workflow engine's record.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -127,12 +126,6 @@ class RolloutOutcome:
 
     state: RolloutState
     members: tuple[MemberState, ...]
-
-
-def summary(members: Iterable[MemberState]) -> str:
-    """How many members are in which phase, in words."""
-    counts = Counter(member.phase for member in members)
-    return ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
 
 
 # -- what people want of a rollout, and the port to the ledger that a flow writes to -----------------------------------
