@@ -88,14 +88,18 @@ def plan(
     adopt: Sequence[str] = (),
     *,
     automated: bool = False,
+    grouped: bool = False,
 ) -> Plan:
     """The rollout that brings `judged` to `target`; without a violation it has no waves.
 
     `adopt`: names, globs or `all`: members with an unknown origin that are taken over on purpose. `automated`: nobody
-    asked for it, so that members that are merely too old wait for their turn (`jitter`).
+    asked for it, so that members that are merely too old wait for their turn (`jitter`). `grouped`: a service rolls
+    groups of the fleet, so that it may have no members of ours to step.
     Raises RefusedError naming the limit that forbids it.
     """
-    _refuse_empty(fleet, judged)
+    if not judged and not grouped:
+        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
+        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
     violating = [one for one in judged if one.violations]
     if violating:
         refuse_target(fleet, target, now)
@@ -124,17 +128,6 @@ def plan(
         calls=calls(fleet, (one.member.id for one in rolled)),
     )
     return replace(made, seconds=_seconds(made))
-
-
-def _refuse_empty(fleet: Fleet, judged: Sequence[Judged]) -> None:
-    if not judged:
-        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
-        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
-
-
-def nothing(fleet: Fleet, target: ReplacementImage) -> Plan:
-    """The plan for a fleet that has no members of ours to step: a service rolls all of it."""
-    return Plan(fleet.name, target, fleet.limits.method, 0, 0, (), (), 0)
 
 
 def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:

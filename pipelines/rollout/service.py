@@ -29,7 +29,7 @@ from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.rollout_store import View, view
-from pipelines.rollout.session import FleetSession, PresentJudge, check, plan_again, plan_all
+from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
 from pipelines.rollout.state import (
     Event,
     MemberState,
@@ -193,7 +193,7 @@ def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
 def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
-    world = World(at.members, journal, PresentJudge(at), now, at.together, at.groups)
+    world = World(at.members, journal, at, now, at.together, at.groups)
     return flows(world)
 
 
