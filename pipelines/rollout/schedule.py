@@ -12,17 +12,8 @@ from hardening.findings import Reason
 from pipelines.fleet.calendar import Budget, Freeze, RunningRule, Span, Window, at_least, cron, share
 from pipelines.fleet.model import Limits
 
-GRAVEST_FIRST = (
-    *(
-        RunningRule.REVOKED,
-        RunningRule.REFUSED,
-        RunningRule.EXPIRED,
-        RunningRule.MAX_AGE,
-        RunningRule.UNKNOWN,
-        RunningRule.APPROVED_SOURCE,
-    ),
-    RunningRule.SUPERSEDED,
-)
+_GRAVEST_FIRST = ("revoked", "refused", "expired", "max_age", "unknown", "approved_source", "superseded")
+GRAVEST_FIRST = tuple(map(RunningRule, _GRAVEST_FIRST))
 AGES = (RunningRule.EXPIRED, RunningRule.MAX_AGE)
 LOOK_AHEAD, MOST_CHANGES = timedelta(days=366), 2000
 _DAY = timedelta(days=1)
