@@ -12,7 +12,6 @@ from functools import partial
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.documents import from_json
 from pipelines.durable.port import WorkflowEngine
-from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, InProgressError
 from pipelines.rollout.admission import below_floor
@@ -82,22 +81,13 @@ def _judge(work: MemberContext) -> _Judgement:
     member = world.fleet.find(order.member)
     if member is None:
         return _Judgement(cause=Cause.GONE)
-    if left := _left_alone(work, member):
-        return left
+    if order.back and order.replaces not in member.digests:
+        return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
     if not order.back:
+        if why := world.judge.left_alone(order, member):
+            return _Judgement(why)
         world.judge.refuse(order.target)
     return _Judgement(old=member.handle, exact=member.exact or member.image)
-
-
-def _left_alone(work: MemberContext, member: Member) -> _Judgement | None:
-    """Why the member is left alone after all; None where it is to be replaced."""
-    order = work.order
-    if not order.back:
-        why = work.world.judge.left_alone(order, member)
-        return _Judgement(why) if why else None
-    if order.replaces in member.digests:
-        return None
-    return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
 
 
 async def _beside(work: MemberContext) -> None:
