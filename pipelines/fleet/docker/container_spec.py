@@ -11,16 +11,7 @@ from typing import Any
 from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, repository
 
 Json = dict[str, Any]
-CONFIG_KEYS = (
-    "User",
-    "WorkingDir",
-    "StopSignal",
-    "StopTimeout",
-    "Domainname",
-    "Tty",
-    "OpenStdin",
-    "StdinOnce",
-)
+CONFIG_KEYS = ("User", "WorkingDir", "StopSignal", "StopTimeout", "Domainname", "Tty", "OpenStdin", "StdinOnce")
 _COMPOSE = "com.docker.compose."
 COMPOSE_PROJECT, _SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
 _FILES = f"{_COMPOSE}project.config_files"
@@ -143,9 +134,8 @@ def at_rest(container: Json) -> str:
 
     Its own comes back from the new container, and that one may be gone by then.
     """
-    return (
-        "unless-stopped" if container["HostConfig"]["RestartPolicy"]["Name"] in ("always", "unless-stopped") else "no"
-    )
+    policy = container["HostConfig"]["RestartPolicy"]["Name"]
+    return "unless-stopped" if policy in ("always", "unless-stopped") else "no"
 
 
 def stop_timeout(container: Json, drain: timedelta, longest: timedelta) -> int:
@@ -169,10 +159,8 @@ def endpoints(container: Json, *, full: bool) -> dict[str, Json]:
 
     The member's own name is an alias too: it is never without an answer while the names change hands.
     """
-    return {
-        network: _endpoint(container, network, endpoint) if full else {}
-        for network, endpoint in networks(container).items()
-    }
+    joins = networks(container).items()
+    return {network: _endpoint(container, network, endpoint) if full else {} for network, endpoint in joins}
 
 
 def _endpoint(container: Json, network: str, endpoint: Json) -> Json:
