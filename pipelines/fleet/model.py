@@ -132,8 +132,7 @@ class Limits(Content):
     )
     drain: Duration = Field("30s", validate_default=True, description="for the old one to finish what it has begun")
     before_drain: tuple[NonEmpty, ...] = Field(
-        (),
-        description="command in the old container before it stops; must end with 0 within drain, each time",
+        (), description="command in the old container before it stops; must end with 0 within drain, each time"
     )
     after_drain: tuple[NonEmpty, ...] = Field(
         (), description="command in the container that then serves under the name, be it the new one or the old again"

@@ -63,8 +63,8 @@ async def bake_group(rolling: Rolling, group: str) -> None:
 
     Raises StoppedError, AlarmError and RefusedError.
     """
-    nobody = HealthStreak(timedelta(), 1, timedelta())
-    await _until_over(rolling, _Bake(nobody, rolling.order.limits.bake_time, asks=True, of=f"the canary of {group}"), ())
+    nobody, span = HealthStreak(timedelta(), 1, timedelta()), rolling.order.limits.bake_time
+    await _until_over(rolling, _Bake(nobody, span, asks=True, of=f"the canary of {group}"), ())
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,7 @@ class WorkQueue:
 
     def _under_way(self, prefix: str | None = None) -> list[WorkflowStatus]:
         return DBOS.list_workflows(
-            status=OPEN,
-            app_version=self._version,
-            workflow_id_prefix=prefix,
-            load_input=False,
-            load_output=False,
+            status=OPEN, app_version=self._version, workflow_id_prefix=prefix, load_input=False, load_output=False
         )
 
 

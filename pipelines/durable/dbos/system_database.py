@@ -198,10 +198,7 @@ def client_of(url: str) -> Iterator[DBOSClient]:
     prepare(url)
     with quiet(), failing_as_outside(url):
         client = DBOSClient(
-            system_database_url=url,
-            dbos_system_schema=SCHEMA,
-            serializer=Records(),
-            retry_connection_errors=False,
+            system_database_url=url, dbos_system_schema=SCHEMA, serializer=Records(), retry_connection_errors=False
         )
         try:
             yield client

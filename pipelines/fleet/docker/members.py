@@ -15,15 +15,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import (
-    AT_ONCE,
-    ContainerInventory,
-    ContainerList,
-    find,
-    inside,
-    outside,
-    probe,
-)
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside, outside, probe
 from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, Key, Member, Read, ReplacementImage
 from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import GoneError
