@@ -7,20 +7,23 @@ from datetime import datetime
 
 from hardening.catalog import load_policies, load_policy
 from hardening.findings import Reason
+from hardening.foundation.errors import ContentError
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from images.artifact import Release
 from images.context import Context
-from pipelines.fleet.members import newest
+from pipelines.fleet.members import Provenance, newest
 from pipelines.fleet.model import Fleet
 
 NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "policy-window", "waiver-ended")
 
 
-@dataclass(frozen=True)
+@dataclass
 class GoldenStatus:
-    """Answers for one judging of one fleet, from the ledger and the present policies."""
+    """Answers for one judging of one fleet, from the ledger and the present policies; who reads where members' images
+    come from adds what a registry or a cloud tells.
+    """
 
     fleet: Fleet
     context: Context
@@ -61,6 +64,25 @@ class GoldenStatus:
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
         began = [at for reason in reasons if (at := _began(reason))]
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
+
+    def provenance(self, release: Release | None, base: Release | None, latest: Release | None) -> Provenance:
+        """Where an image comes from, with what is known of its golden image by now; `latest`: its channel's."""
+        if (golden := release or base) is None:
+            return Provenance()
+        because, since = self.refused(golden)
+        return Provenance(release, base, latest, self.left_at(golden, latest), because, since)
+
+    def required(self, release: Release | None) -> Release:
+        """What the fleet's channel points to. Raises ContentError where that is nothing."""
+        if release is not None:
+            return release
+        name, channel = self.fleet.replacement.definition, self.fleet.replacement.channel
+        raise ContentError(
+            f"{name} has no release in the channel {channel}",
+            file=f"pipelines/fleets/{self.fleet.name}.toml",
+            key="replacement",
+            hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
+        )
 
     def _policy_of(self, golden: Release) -> Policy:
         """The policy that the image was published by; the fleet's, where that one is no more."""

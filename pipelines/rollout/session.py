@@ -185,7 +185,7 @@ def _docker_session(fleet: Fleet, context: Context, now: Now) -> Iterator[FleetS
     with DockerFleet(fleet, fleet_host(context), login, registered(registry, fleet), seen) as members:
         yield FleetSession(
             fleet, context, members, now, registry.address,
-            lambda waivers, at: ProvenanceReader(fleet, context, registry, waivers, at),
+            lambda waivers, at: ProvenanceReader(fleet, context, waivers, at, registry),
             lambda: Seen(members.describe()), together=together,
         )  # fmt: skip
 
