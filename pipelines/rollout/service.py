@@ -122,16 +122,10 @@ def refuse_no_way_back(at: FleetSession, order: Order) -> None:
         raise RefusedError("no group can go back to what it ran before", evidence="\n".join(reasons), hint=hint)
 
 
-class SteadyClock:
+def steady_clock(start: datetime) -> Callable[[], datetime]:
     """Real time that never jumps: it starts at the given moment and goes on with the machine's monotonic clock."""
-
-    def __init__(self, start: datetime) -> None:
-        self._start = start
-        self._began = time.monotonic()
-
-    def now(self) -> datetime:
-        """The present moment."""
-        return self._start + timedelta(seconds=time.monotonic() - self._began)
+    began = time.monotonic()
+    return lambda: start + timedelta(seconds=time.monotonic() - began)
 
 
 def execute(at: FleetSession, order: Order) -> RolloutOutcome:
@@ -146,7 +140,7 @@ def execute(at: FleetSession, order: Order) -> RolloutOutcome:
         if ledger.rollout(rollout) is None:
             ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, written, at.now())
         say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
-        now = SteadyClock(at.now()).now
+        now = steady_clock(at.now())
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
