@@ -167,20 +167,25 @@ class Reaper:
             if self._seen[worker] >= self._locks.looks:
                 self._inherit(worker)
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self) -> AbstractContextManager[None]:
         """Look now, and every second while the block runs."""
-        over = threading.Event()
-
-        def keep_looking() -> None:
-            while not over.wait(LOOK_SECONDS):
-                self.look()
-
         self.look()
-        thread = threading.Thread(target=keep_looking, name="reaper", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        return repeated("reaper", self.look, LOOK_SECONDS)
+
+
+@contextmanager
+def repeated(name: str, call: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Call `call` every so many seconds while the block runs, from a thread of this name."""
+    over = threading.Event()
+
+    def keep_calling() -> None:
+        while not over.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=keep_calling, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -16,7 +16,7 @@ from images.documents import to_json
 from images.ledger import Holder, Lease, Ledger
 from pipelines.durable.dbos import Claim, claimed, engine_url
 from pipelines.durable.port import FencedError
-from pipelines.durable.workers import LostError
+from pipelines.durable.workers import LostError, repeated
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import (
     STEP,
@@ -158,7 +158,6 @@ class Tenure:
         self.lease = lease
         self._ledger = ledger
         self._lost = threading.Event()
-        self._over = threading.Event()
         self._tell: Callable[[], None] = lambda: None
 
     def when_lost(self, tell: Callable[[], None]) -> None:
@@ -190,22 +189,17 @@ class Tenure:
     @contextmanager
     def renewed(self) -> Iterator[None]:
         """Renew the lease while the block runs, and give it back afterwards."""
-        thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated("lease", self._renew, RENEW_SECONDS):
+                yield
         finally:
-            self._over.set()
-            thread.join()
             self._ledger.release_lease(self.lease)
 
-    def _keep_renewing(self) -> None:
-        kept = True
-        while kept and not self._over.wait(RENEW_SECONDS):
-            try:
-                kept = self.keeps()
-            except OutsideError as error:  # until the lease ends nothing is lost; after that, nothing is done
-                say(f"the lease of {self.lease.fleet} could not be renewed: {error.message}")
+    def _renew(self) -> None:
+        try:
+            self.keeps()
+        except OutsideError as error:  # until the lease ends nothing is lost; after that, nothing is done
+            say(f"the lease of {self.lease.fleet} could not be renewed: {error.message}")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,16 +101,12 @@ def prepare(url: str) -> None:
             DBOS.migrate(url)
 
 
-@contextmanager
-def locks(url: str, own: str) -> Iterator[Locks]:
+def locks(url: str, own: str) -> AbstractContextManager[Locks]:
     """Hold the lock of the worker `own`. Raises RefusedError while another process has the SQLite file."""
     location = make_url(url)
-    if location.get_backend_name() == "sqlite":
-        with alone(_file(location), wait_seconds=LOOK_SECONDS) as alone_locks:  # `engaged` holds it for a moment
-            yield alone_locks
-    else:
-        with session(url, own) as session_locks:
-            yield session_locks
+    if location.get_backend_name() != "sqlite":
+        return session(url, own)
+    return alone(_file(location), wait_seconds=LOOK_SECONDS)  # `engaged` holds it for a moment
 
 
 @dataclass(frozen=True)
