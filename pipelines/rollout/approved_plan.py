@@ -48,6 +48,10 @@ class ApprovedPlan:
     ill: tuple[str, ...] = ()
     automated: bool = False
 
+    def as_then(self, members: Sequence[Member]) -> list[Member]:
+        """The members with the health that they had when the plan was made: it decides the order of the waves."""
+        return [replace(member, healthy=member.id not in self.ill) for member in members]
+
 
 @dataclass(frozen=True)
 class Present:
@@ -135,11 +139,6 @@ def refuse_repaced(document: ApprovedPlan, again: Sequence[GroupStep], fleet: Fl
         if planned[name].pacing != one.pacing
     ]
     _refuse(document, fleet, reasons)
-
-
-def as_then(document: ApprovedPlan, members: Sequence[Member]) -> list[Member]:
-    """The members with the health that they had when the plan was made: it decides the order of the waves."""
-    return [replace(member, healthy=member.id not in document.ill) for member in members]
 
 
 def _replanned(planned: Plan, again: Plan) -> Iterator[str]:

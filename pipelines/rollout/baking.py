@@ -11,18 +11,7 @@ from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from pipelines.fleet.members import Key, Read
 from pipelines.rollout.state import Cause, DesiredState, Event, MemberState, OperatorCommands, Phase, RolloutStage
-from pipelines.rollout.steps import (
-    HELD,
-    LONGEST,
-    PATIENT_TRIES,
-    TRIES,
-    Backoff,
-    MemberContext,
-    Pairs,
-    Rolling,
-    StoppedError,
-    UnhealthyError,
-)
+from pipelines.rollout.steps import PATIENT_TRIES, TRIES, Backoff, MemberContext, Pairs, Rolling, UnhealthyError
 
 LEAST_READS = 3
 SHOWN_READS = 5
@@ -85,7 +74,7 @@ async def _until_over(rolling: Rolling, what: _Bake, pairs: Pairs) -> None:
     if not keys and not what.of:
         return
     span, asks, tries = what.span, what.asks, TRIES if keys else PATIENT_TRIES
-    backoff = Backoff(rolling.runner.engine, min(max(span, what.each.span) / MOST_ROUNDS, LONGEST))
+    backoff = Backoff(rolling.runner.engine, max(span, what.each.span) / MOST_ROUNDS)
     rows = {member: replace(what.each, texts=[]) for member in keys}
     watch = partial(_watch, rolling, keys, what.judged)
     before: int | None = None
@@ -217,8 +206,8 @@ async def _watched(work: MemberContext, which: str, row: HealthStreak, *, obeys:
         row.add(seen.look)
         if row.proved or backoff.slept >= work.order.limits.healthy_deadline:
             return row
-        if obeys and work.runner.stops(seen.desired_state):
-            raise StoppedError(seen.desired_state)
+        if obeys:
+            work.runner.refuse_stopped(seen.desired_state)
         row.slept(await backoff.next())
 
 
@@ -305,7 +294,7 @@ async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
     """
     if before is None or rolling.state.failure:
         return
-    backoff, why = Backoff(rolling.runner.engine, HELD), ""
+    backoff, why = Backoff(rolling.runner.engine), ""
     for _ in range(LEAST_READS):
         try:
             why = fewer(before, await count(rolling), rolling.members)

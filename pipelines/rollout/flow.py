@@ -34,7 +34,6 @@ from pipelines.rollout.state import (
     Scope,
     Verb,
     World,
-    ordered,
 )
 from pipelines.rollout.steps import Pairs, Rolling, StoppedError
 from pipelines.rollout.waves import Wave, canary_of
@@ -47,7 +46,7 @@ UNFINISHED = "not all went back"
 def flows(world: World) -> Mapping[str, Flow]:
     """The flows of rollouts by name, for a process that acts through `world`."""
     return {
-        ROLLOUT: _flow(ordered, partial(roll, world)),
+        ROLLOUT: _flow(Order.read, partial(roll, world)),
         MEMBER: _flow(partial(from_json, MemberOrder), partial(replace_member, world)),
         FINISH: _flow(partial(from_json, Finish), partial(finish_member, world)),
         GROUP: _flow(partial(from_json, GroupOrder), partial(roll_group, world)),

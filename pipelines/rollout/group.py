@@ -11,7 +11,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedErr
 from pipelines.durable.port import WorkflowEngine
 from pipelines.fleet.port import Group, GroupPin, Progress, Watched
 from pipelines.rollout.state import DesiredState, GroupOrder, MemberState, Phase, Scope, World
-from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepContext, StepRunner, StoppedError
+from pipelines.rollout.steps import PATIENT_TRIES, Backoff, StepContext, StepRunner, StoppedError
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
 BETWEEN_LOOKS = timedelta(seconds=5)
@@ -108,8 +108,7 @@ async def _attempted(work: GroupContext) -> bool:
             return True
         if seen.progress is not Progress.RUNNING:
             raise TurnError(f"the service reports {seen.progress}: {seen.text}")
-        if work.runner.stops(desired_state):
-            raise StoppedError(desired_state)
+        work.runner.refuse_stopped(desired_state)
         if desired_state is DesiredState.PAUSE:
             await _cancelled(work)
             return False
@@ -156,7 +155,7 @@ async def _cancelled(work: GroupContext) -> Watched:
 
 async def _over(work: GroupContext) -> Watched:
     """Wait until the service does nothing more. Raises OutsideError after progress_deadline."""
-    backoff = Backoff(work.runner.engine, HELD)
+    backoff = Backoff(work.runner.engine)
     while True:
         seen, _ = await _look(work, judged=False)
         if seen.progress in OVER:

@@ -18,16 +18,7 @@ from pipelines.durable.dbos import Claim, claimed, engine_url
 from pipelines.durable.port import FencedError
 from pipelines.durable.workers import LostError, repeated
 from pipelines.rollout.notify import Message
-from pipelines.rollout.state import (
-    STEP,
-    Event,
-    MemberState,
-    OperatorCommands,
-    RolloutStage,
-    RolloutState,
-    doing,
-    orders,
-)
+from pipelines.rollout.state import STEP, Event, MemberState, OperatorCommands, RolloutStage, RolloutState, doing
 
 # -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
 
@@ -107,7 +98,7 @@ class LedgerJournal:
 
     def orders(self, rollout: str) -> OperatorCommands:
         """What people have asked of the rollout."""
-        return orders([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
+        return OperatorCommands.given([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
         """Write down a rollout with all its members."""

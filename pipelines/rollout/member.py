@@ -17,24 +17,14 @@ from pipelines.fleet.port import GoneError, InProgressError
 from pipelines.rollout.admission import below_floor
 from pipelines.rollout.baking import LEAST_READS, evidence, look, old_serves, prove
 from pipelines.rollout.state import Cause, Finish, MemberOrder, MemberState, Phase, Verb, World
-from pipelines.rollout.steps import (
-    HELD,
-    IN_PROGRESS,
-    PATIENT_TRIES,
-    Backoff,
-    MemberContext,
-    StepRunner,
-    StoppedError,
-    UnhealthyError,
-)
+from pipelines.rollout.steps import IN_PROGRESS, PATIENT_TRIES, Backoff, MemberContext, StoppedError, UnhealthyError
 
 LAUNCHED_FOR = timedelta(days=1)
 
 
 async def replace_member(world: World, engine: WorkflowEngine, order: MemberOrder) -> MemberState:
     """Replace one member; the state that it reached."""
-    runner = StepRunner(engine, world.journal, order.rollout, order.back)
-    return await _replaced(MemberContext(runner, world, MemberState(order.member, order.name), order))
+    return await _replaced(MemberContext.of(world, engine, order, MemberState(order.member, order.name)))
 
 
 async def _replaced(work: MemberContext) -> MemberState:
@@ -130,7 +120,7 @@ async def _compare(work: MemberContext) -> None:
 async def _retire(work: MemberContext) -> None:
     """Stop the old one as soon as that takes no serving member away. Raises RefusedError after progress_deadline."""
     limits, in_place = work.order.limits, work.order.method is Method.IN_PLACE
-    backoff, drains = Backoff(work.runner.engine, HELD), Backoff(work.runner.engine, HELD)
+    backoff, drains = Backoff(work.runner.engine), Backoff(work.runner.engine)
     asks, begun = work.free, False
     while answer := await asks("retire", partial(_retire_safely, work, limits.drain - drains.slept, begun)):
         held = from_json(_Held, answer)
@@ -185,8 +175,7 @@ async def _swap(work: MemberContext) -> None:
 
 async def finish_member(world: World, engine: WorkflowEngine, finish: Finish) -> MemberState:
     """Promote or restore a member whose new instance serves; the state that it reached."""
-    runner = StepRunner(engine, world.journal, finish.order.rollout, finish.order.back)
-    work = MemberContext(runner, world, finish.state, finish.order)
+    work = MemberContext.of(world, engine, finish.order, finish.state)
     return await (promote(work) if finish.verb is Verb.PROMOTE else restore(work, finish.note))
 
 
@@ -277,7 +266,7 @@ async def without_old(work: MemberContext, failure: str = "") -> MemberState:
 
 async def _revived(work: MemberContext) -> str:
     """Let the old one run under its name; why not, where that would take away what serves now."""
-    backoff, bad = Backoff(work.runner.engine, HELD), 0
+    backoff, bad = Backoff(work.runner.engine), 0
     while held := await work.act("revive", partial(_revive_safely, work, bad >= LEAST_READS), PATIENT_TRIES):
         kept = from_json(_Kept, held)
         bad = bad + 1 if kept.good is False else 0

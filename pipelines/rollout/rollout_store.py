@@ -12,7 +12,7 @@ from images.ledger import ApprovedPlanRow, AuditLine, Rollout
 from images.ledger.fleets import CommandRow as Given
 from images.ledger.fleets import Lease
 from pipelines.fleet.catalog import load_fleet
-from pipelines.rollout.state import FINAL, Command, MemberState, Order, RolloutStage, RolloutState, ordered, orders
+from pipelines.rollout.state import FINAL, Command, MemberState, OperatorCommands, Order, RolloutStage, RolloutState
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class View:
 
 def view(context: Context, row: Rollout) -> View:
     """The rollout with all that the ledger knows of it, its members in the order of their waves."""
-    order = ordered(row.order)
+    order = Order.read(row.order)
     saved = context.ledger.rollout_members(row.id)
     names = _names(order)
     members = tuple(
@@ -125,7 +125,8 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
         hint = f"./goldsmith roll.history {fleet} shows those that are over"
         raise RefusedError(f"no rollout of {fleet} is under way", hint=hint)
     rollout = rows[0].id
-    desired_state = orders([given.command for given in context.ledger.commands(rollout)]).desired_state
+    commands = [given.command for given in context.ledger.commands(rollout)]
+    desired_state = OperatorCommands.given(commands).desired_state
     if desired_state in FINAL.values():
         raise RefusedError(f"{rollout} was already told to {desired_state}", hint=f"./goldsmith roll.status {fleet}")
     if command is Command.APPROVE:

@@ -30,17 +30,7 @@ from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.rollout_store import View, view
 from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
-from pipelines.rollout.state import (
-    Event,
-    MemberState,
-    Order,
-    Phase,
-    RolloutOutcome,
-    RolloutStage,
-    RolloutState,
-    World,
-    ordered,
-)
+from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
 
 
 def start(
@@ -179,7 +169,7 @@ def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
-        ended.append(execute(at, ordered(row.order)))
+        ended.append(execute(at, Order.read(row.order)))
         say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
     return tuple(ended)
 

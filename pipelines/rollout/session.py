@@ -28,15 +28,7 @@ from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrate
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import Judged, judge
 from pipelines.lint import require_policy
-from pipelines.rollout.approved_plan import (
-    ApprovedPlan,
-    Present,
-    as_then,
-    refuse_moved,
-    refuse_repaced,
-    refuse_replanned,
-    seal,
-)
+from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import MemberOrder, Together, one_by_one
@@ -124,7 +116,7 @@ class FleetSession:
         refuse_moved(document, world)
         refuse_target(self.fleet, world.target, world.now)
         then = document.made_at
-        judged, grouped = self.judge(as_then(document, world.members), then), bool(world.groups)
+        judged, grouped = self.judge(document.as_then(world.members), then), bool(world.groups)
         again = plan(
             self.fleet, judged, world.target, then, document.adopt, automated=document.automated, grouped=grouped
         )

@@ -147,6 +147,14 @@ class OperatorCommands:
     desired_state: DesiredState = DesiredState.GO
     canary_approvals: int = 0
 
+    @classmethod
+    def given(cls, commands: Sequence[str]) -> OperatorCommands:
+        """What people want now, from all commands in their order: the first final one stands."""
+        said = [Command(command) for command in commands]
+        final = next((FINAL[command] for command in said if command in FINAL), None)
+        reversible = [REVERSIBLE[command] for command in said if command in REVERSIBLE]
+        return cls(final or (reversible[-1] if reversible else DesiredState.GO), said.count(Command.APPROVE))
+
 
 class Event(StrEnum):
     """What people are told of without asking."""
@@ -203,14 +211,6 @@ REVERSIBLE = {Command.PAUSE: DesiredState.PAUSE, Command.RESUME: DesiredState.GO
 FINAL = {Command.ABORT: DesiredState.ABORT, Command.ROLLBACK: DesiredState.ROLLBACK}
 
 
-def orders(commands: Sequence[str]) -> OperatorCommands:
-    """What people want now, from all commands in their order: the first final one stands."""
-    said = [Command(command) for command in commands]
-    final = next((FINAL[command] for command in said if command in FINAL), None)
-    reversible = [REVERSIBLE[command] for command in said if command in REVERSIBLE]
-    return OperatorCommands(final or (reversible[-1] if reversible else DesiredState.GO), said.count(Command.APPROVE))
-
-
 STAGES: dict[RolloutStage | Literal["begun"], str] = {
     RolloutStage.ROLLING: "replacing members",
     RolloutStage.WAITING: "waiting",
@@ -248,6 +248,19 @@ class Order:
     limits: Written
     adopt: tuple[str, ...] = ()
     back: tuple[MemberState, ...] = ()
+
+    @classmethod
+    def read(cls, order: Json) -> Order:
+        """An order as the ledger keeps it, also one of groups alone, as an older version wrote it."""
+        if "groups" not in order:
+            return from_json(cls, order)
+        groups = from_json(tuple[_OlderGroup, ...], order["groups"])
+        target, limits = from_json(ReplacementImage, order["target"]), from_json(Limits, order["limits"])
+        steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
+        plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
+        going = (one for one in groups if one.part is Scope.BACK)
+        back = tuple(MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in going)
+        return cls(order["rollout"], plan, limits, back=back)
 
 
 @dataclass(frozen=True)
@@ -312,20 +325,6 @@ class GroupOrder:
     limits: Written
     part: Scope = Scope.ALL
     pinned: str = ""
-
-
-def ordered(order: Json) -> Order:
-    """An order as the ledger keeps it, also one of groups alone, as an older version wrote it."""
-    if "groups" not in order:
-        return from_json(Order, order)
-    groups = from_json(tuple[_OlderGroup, ...], order["groups"])
-    target, limits = from_json(ReplacementImage, order["target"]), from_json(Limits, order["limits"])
-    steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
-    plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
-    back = tuple(
-        MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in groups if one.part is Scope.BACK
-    )
-    return Order(order["rollout"], plan, limits, back=back)
 
 
 @dataclass(frozen=True)

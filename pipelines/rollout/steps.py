@@ -55,7 +55,7 @@ class UnhealthyError(RefusedError):
 class Backoff:
     """Waits that grow, and the sum of what was slept: a wait that a message cut short counts for nothing."""
 
-    def __init__(self, engine: WorkflowEngine, least: timedelta) -> None:
+    def __init__(self, engine: WorkflowEngine, least: timedelta = HELD) -> None:
         self._engine = engine
         self._least = max(SHORTEST, least)
         self.slept = timedelta()
@@ -96,14 +96,14 @@ class StepRunner:
 
         What is in progress is asked for again, without end; if it waits for the same thing for IN_PROGRESS, it failed.
         """
-        failed, waits_for, backoff = 0, "", Backoff(self.engine, HELD)
+        failed, waits_for, backoff = 0, "", Backoff(self.engine)
         while True:
             try:
                 tried = from_json(_Attempt, await self.engine.step(name, lambda: to_json(_attempted(read))))
                 if not tried.waits_for:
                     return tried.answer
                 if tried.waits_for != waits_for:
-                    waits_for, backoff = tried.waits_for, Backoff(self.engine, HELD)
+                    waits_for, backoff = tried.waits_for, Backoff(self.engine)
                 elif backoff.slept >= IN_PROGRESS:
                     raise InProgressError(waits_for)
                 await backoff.next()
@@ -143,7 +143,7 @@ class StepRunner:
         return await self._when_free(name, lambda: self._fenced(read))
 
     async def _when_free(self, name: str, attempt: Callable[[], object], *, pauses: bool = True) -> Json:
-        backoff = Backoff(self.engine, HELD)
+        backoff = Backoff(self.engine)
 
         def unless_held() -> _Tried:
             desired_state = self.desired_state()
@@ -161,9 +161,13 @@ class StepRunner:
         if desired_state is DesiredState.PAUSE:
             await backoff.next(counts=False)
             return True
+        self.refuse_stopped(desired_state)
+        return False
+
+    def refuse_stopped(self, desired_state: DesiredState) -> None:
+        """Raise StoppedError where nothing more may begin."""
         if self.stops(desired_state):
             raise StoppedError(desired_state)
-        return False
 
     def stops(self, desired_state: DesiredState) -> bool:
         """Whether nothing more may begin."""
@@ -227,6 +231,11 @@ class MemberContext(StepContext):
     """A member, its order, and how far it is."""
 
     order: MemberOrder
+
+    @classmethod
+    def of(cls, world: World, engine: WorkflowEngine, order: MemberOrder, state: MemberState) -> MemberContext:
+        """What a flow of the member works on."""
+        return cls(StepRunner(engine, world.journal, order.rollout, order.back), world, state, order)
 
     @property
     def fleet(self) -> MemberFleet:
