@@ -65,24 +65,17 @@ class FleetSession:
 
     def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers, as of now or of an earlier moment."""
-        now, known, unread = when or self.now(), dict[str, Provenance](), list[Judged]()
-        waivers = load_waivers(self.context.settings.roots)
+        now, roots, judged = when or self.now(), self.context.settings.roots, list[Judged]()
+        policy, waivers = load_policy(roots, self.fleet.policy), load_waivers(roots)
         origins = self.look(waivers, now)
-        for member in members:
+        for member in sorted(members, key=lambda one: one.id):
             try:
-                known[member.id] = origins.of(member)
+                origin = origins.of(member)
             except MalformedError as error:  # one image's; a registry that cannot be asked concerns all of them
-                unread.append(_unread(self, Unread(member.id, error.message), member))
-        judged = judge(
-            self.fleet.name,
-            load_policy(self.context.settings.roots, self.fleet.policy),
-            [member for member in members if member.id in known],
-            known,
-            waivers=waivers,
-            now=now,
-            own_registry=self.source,
-        )
-        return tuple(sorted((*judged, *unread), key=lambda one: one.member.id))
+                judged.append(_unread(self, Unread(member.id, error.message), member))
+            else:
+                judged.append(judge(self.fleet.name, policy, member, origin, waivers, now, self.source))
+        return tuple(judged)
 
     def world(self) -> Present:
         """The fleet as it is now."""
