@@ -77,12 +77,9 @@ class GoldenStatus:
         if release is not None:
             return release
         name, channel = self.fleet.replacement.definition, self.fleet.replacement.channel
-        raise ContentError(
-            f"{name} has no release in the channel {channel}",
-            file=f"pipelines/fleets/{self.fleet.name}.toml",
-            key="replacement",
-            hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
-        )
+        what, file = f"{name} has no release in the channel {channel}", f"pipelines/fleets/{self.fleet.name}.toml"
+        hint = f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
+        raise ContentError(what, file=file, key="replacement", hint=hint)
 
     def _policy_of(self, golden: Release) -> Policy:
         """The policy that the image was published by; the fleet's, where that one is no more."""

@@ -98,19 +98,17 @@ def opened(text: str, file: str) -> ApprovedPlan:
         form, digest, body = found["form"], found["digest"], found["sealed"]
         actual = digest_of(body)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ContentError(
-            "not a rollout plan file", file=file, hint="./goldsmith roll.plan FLEET --output FILE"
-        ) from None
+        hint = "./goldsmith roll.plan FLEET --output FILE"
+        raise ContentError("not a rollout plan file", file=file, hint=hint) from None
+    hint = "make a new plan"
     if form != FORM:
-        raise ContentError(
-            f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="make a new plan"
-        )
+        raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint=hint)
     if actual != digest:
-        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="make a new plan")
+        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint=hint)
     try:
         return from_json(ApprovedPlan, body)
     except ValidationError:
-        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="make a new plan") from None
+        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint=hint) from None
 
 
 def refuse_moved(document: ApprovedPlan, present: Present) -> None:
@@ -160,11 +158,9 @@ def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
 
 def _refuse(document: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> None:
     if reasons:
-        raise RefusedError(
-            f"the approved plan of {document.made_at:%Y-%m-%d %H:%M} UTC by {document.made_by} no longer fits",
-            evidence="\n".join(reasons),
-            hint=f"make a new plan and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE",
-        )
+        what = f"the approved plan of {document.made_at:%Y-%m-%d %H:%M} UTC by {document.made_by} no longer fits"
+        hint = f"make a new plan and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE"
+        raise RefusedError(what, evidence="\n".join(reasons), hint=hint)
 
 
 def compare(document: ApprovedPlan, present: Present) -> tuple[str, ...]:

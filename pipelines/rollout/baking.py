@@ -186,12 +186,9 @@ async def prove(work: MemberContext, span: timedelta) -> None:
     """
     row = await _watched(work, "new", HealthStreak(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
     if not row.proved:
-        limit = shown(work.order.limits.healthy_deadline)
-        raise UnhealthyError(
-            f"{work.order.name}: the new one was not healthy over {shown(span)} within {limit}",
-            evidence=await evidence(work, row.texts),
-            hint="mend the image; the old one serves",
-        )
+        limit, seen = shown(work.order.limits.healthy_deadline), await evidence(work, row.texts)
+        what = f"{work.order.name}: the new one was not healthy over {shown(span)} within {limit}"
+        raise UnhealthyError(what, evidence=seen, hint="mend the image; the old one serves")
 
 
 async def old_serves(work: MemberContext) -> bool:

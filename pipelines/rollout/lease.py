@@ -56,11 +56,9 @@ def take(leases: LeaseStore, wanted: Holder, lasting: timedelta = LEASE, *, alon
         leases.release_lease(held)
         held = leases.acquire_lease(wanted, lasting)
     if held.owner != wanted.owner:
-        raise HeldError(
-            f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose lease lasts until "
-            f"{held.until:%Y-%m-%d %H:%M:%S} UTC",
-            hint=f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start goes on",
-        )
+        who = f"{held.owner} ({held.rollout}), whose lease lasts until {held.until:%Y-%m-%d %H:%M:%S} UTC"
+        hint = f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start goes on"
+        raise HeldError(f"{wanted.fleet} is being rolled by {who}", hint=hint)
     return held
 
 

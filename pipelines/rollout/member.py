@@ -198,11 +198,9 @@ async def _prove_and_remove(work: MemberContext) -> None:
         if seen is None:
             return
         await prove(work, work.order.limits.min_healthy_time)
-    raise UnhealthyError(
-        f"{work.order.name}: the new one was healthy, and not any more when the old one was to go, {LEAST_READS} times",
-        evidence=await evidence(work, [str(seen)]),
-        hint="mend the image, or its health check; the old one serves",
-    )
+    what = f"the new one was healthy, and not any more when the old one was to go, {LEAST_READS} times"
+    hint = "mend the image, or its health check; the old one serves"
+    raise UnhealthyError(f"{work.order.name}: {what}", evidence=await evidence(work, [str(seen)]), hint=hint)
 
 
 def _remove_safely(work: MemberContext) -> str | None:

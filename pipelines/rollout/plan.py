@@ -134,19 +134,16 @@ def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
     """Until when nothing may be done. Raises RefusedError where no end of that is in sight."""
     hold = may_act(fleet.limits, now)
     if hold and hold.until is None:
-        raise RefusedError(
-            f"{hold.why}, and no end of that is in sight", hint="change it in the fleet's file: an explicit 0 "
-            "freezes the fleet, and a window that never opens as well"
-        )  # fmt: skip
+        mend = "an explicit 0 freezes the fleet, and a window that never opens as well"
+        raise RefusedError(f"{hold.why}, and no end of that is in sight", hint=f"change it in the fleet's file: {mend}")
     return hold
 
 
 def frozen(one: Judged, budgets: Sequence[Cap]) -> str:
     """Why a budget of 0 leaves this member alone; empty when none binds it."""
     rule = gravest(one.rules)
-    return next(
-        (f"{cap.name} allows no member that is {rule}" for cap in budgets if not cap.most and cap.binds(rule)), ""
-    )
+    cap = next((cap for cap in budgets if not cap.most and cap.binds(rule)), None)
+    return f"{cap.name} allows no member that is {rule}" if cap else ""
 
 
 def not_yet(fleet: Fleet, one: Judged, now: datetime) -> str:
@@ -169,10 +166,8 @@ def refuse_target(fleet: Fleet, target: ReplacementImage, now: datetime) -> None
     """Refuse a replacement that would be a violation itself, today or soon."""
     golden, limits = target.golden, fleet.limits
     if golden is None:
-        raise RefusedError(
-            f"the origin of the replacement {target.reference} is unknown",
-            hint="publish it, or build it on a golden image: unknown must not replace unknown",
-        )
+        hint = "publish it, or build it on a golden image: unknown must not replace unknown"
+        raise RefusedError(f"the origin of the replacement {target.reference} is unknown", hint=hint)
     what = f"the replacement {named(golden)}"
     publish = f"./goldsmith image.publish {golden.name}, then ./goldsmith image.promote {golden.name}"
     good = f"publish and promote a good one: {publish}"
@@ -199,9 +194,8 @@ def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[s
         broken = [one for one in judged if rule in one.rules and not _adopted(one, adopted)]
         if len(broken) > most * len(judged):
             what = f"{len(broken)} of {len(judged)} members are {rule}, more than max_violating_fraction.{rule}"
-            raise RefusedError(
-                f"{what} {most:g}", hint=hint, evidence="\n".join(one.member.name for one in broken[:20])
-            )
+            names = "\n".join(one.member.name for one in broken[:20])
+            raise RefusedError(f"{what} {most:g}", hint=hint, evidence=names)
 
 
 def refuse_unmatched(adopt: Sequence[str], names: Sequence[str]) -> None:
@@ -264,11 +258,10 @@ def refuse_surge(fleet: Fleet, violating: Sequence[Judged], fates: Mapping[str, 
     """
     forced = [one for one in violating if (why := _not_beside(fleet, one)) and fates[one.member.id] == why]
     if forced and all(fates.values()):
-        raise RefusedError(
-            "method surge needs old and new side by side, and this cannot exist twice",
-            evidence="\n".join(f"{one.member.name}: {what}" for one in forced for what in one.member.forced_in_place),
-            hint='set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
-        )
+        held = "\n".join(f"{one.member.name}: {what}" for one in forced for what in one.member.forced_in_place)
+        hint = 'set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)'
+        what = "method surge needs old and new side by side, and this cannot exist twice"
+        raise RefusedError(what, evidence=held, hint=hint)
 
 
 # -- what a rollout costs ----------------------------------------------------------------------------------------------

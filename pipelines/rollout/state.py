@@ -388,7 +388,6 @@ class World:
     def groups(self) -> DelegatedFleet:
         """The groups that a service rolls. Raises RefusedError where the fleet's kind knows none."""
         if self.delegated is None:
-            raise RefusedError(
-                "the fleet no longer has Auto Scaling groups", hint="its file has changed since the plan"
-            )
+            hint = "its file has changed since the plan"
+            raise RefusedError("the fleet no longer has Auto Scaling groups", hint=hint)
         return self.delegated

@@ -170,10 +170,8 @@ def failing_as_outside(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as failure:
         where = make_url(url).render_as_string(hide_password=True)
-        raise OutsideError(
-            f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}",
-            hint="is its server up, its disk full, its folder writable?",
-        ) from failure
+        what = f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}"
+        raise OutsideError(what, hint="is its server up, its disk full, its folder writable?") from failure
 
 
 def wake(url: str, flow_id: str) -> int:

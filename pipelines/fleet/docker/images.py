@@ -72,11 +72,9 @@ class Images:
                 return {"Id": container["Image"], "RepoDigests": [exact], **record}
         except GoldsmithError as error:
             why = error.message
-        self._refused[exact] = RefusedError(
-            f"the engine has no record of the image {exact} any more, and {why}: what was set for the container and "
-            "what its image set cannot be told apart",
-            hint=f"docker pull {exact} brings the record back",
-        )
+        lost = f"the engine has no record of the image {exact} any more, and {why}"
+        apart = "what was set for the container and what its image set cannot be told apart"
+        self._refused[exact] = RefusedError(f"{lost}: {apart}", hint=f"docker pull {exact} brings the record back")
         raise self._refused[exact]
 
     def here(self, reference: str) -> Json | None:
