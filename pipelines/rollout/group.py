@@ -37,11 +37,6 @@ class GroupContext(StepContext):
         stem = f"{self.order.rollout}-rest" if self.order.part is Scope.REST else self.order.rollout
         return stem if self.attempts <= 1 else f"{stem}-{self.attempts}"
 
-    @property
-    def pinned(self) -> GroupPin:
-        """What the group ran before."""
-        return self.state.pin
-
 
 async def roll_group(world: World, engine: WorkflowEngine, order: GroupOrder) -> MemberState:
     """Let the service roll one group; the state that it reached, SERVING for a canary."""
@@ -87,7 +82,7 @@ async def _serving(work: GroupContext) -> MemberState:
         return await work.end(Phase.SERVING, "all of it runs the new version")
     group = work.group
     hold = work.world.groups.hold
-    await work.runner.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.pinned), PATIENT_TRIES)
+    await work.runner.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.state.pin), PATIENT_TRIES)
     percent = work.order.step.pacing.checkpoint_percents[0]
     return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
@@ -123,7 +118,7 @@ def _begin(work: GroupContext) -> None:
     order, pacing = work.order, work.order.step.pacing
     work.save(Phase.REPLACING)
     asked = {Scope.CANARY: pacing.canary, Scope.REST: pacing.rest}.get(order.part, pacing)
-    work.world.groups.begin(work.attempt, work.group, order.target, work.pinned, asked)
+    work.world.groups.begin(work.attempt, work.group, order.target, work.state.pin, asked)
 
 
 @dataclass(frozen=True)
@@ -219,7 +214,7 @@ async def _gone_back(work: GroupContext) -> MemberState:
     try:
         way_back = work.world.groups.way_back
         why = await work.runner.look_when_free(
-            f"find the way back of {group.name}", lambda: way_back(work.attempt, group, work.pinned)
+            f"find the way back of {group.name}", lambda: way_back(work.attempt, group, work.state.pin)
         )
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, f"it was left as it is: {error.message}", str(error))
@@ -229,4 +224,4 @@ async def _gone_back(work: GroupContext) -> MemberState:
 
 
 def _roll_back(work: GroupContext) -> None:
-    work.world.groups.roll_back(work.attempt, work.group, work.pinned)
+    work.world.groups.roll_back(work.attempt, work.group, work.state.pin)
