@@ -15,7 +15,7 @@ from images.documents import to_json
 from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows, skipped
 from pipelines.contract import AuditReport, Line
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
-from pipelines.rollout.state import STEP, Command, DesiredState, RolloutStage, orders
+from pipelines.rollout.state import STEP, Command, DesiredState, OperatorCommands, RolloutStage
 from pipelines.wiring import image_context
 
 SECONDS = 1.0
@@ -69,7 +69,8 @@ def _stage(seen: View) -> RolloutStage | Literal["begun"]:
     """What it does; one that people have paused is paused also while a member is brought to a safe point."""
     if seen.state is None:
         return "begun"
-    paused = orders([given.command for given in seen.commands]).desired_state is DesiredState.PAUSE
+    commands = OperatorCommands.given([given.command for given in seen.commands])
+    paused = commands.desired_state is DesiredState.PAUSE
     return RolloutStage.PAUSED if paused and seen.state.stage is not RolloutStage.ENDED else seen.state.stage
 
 

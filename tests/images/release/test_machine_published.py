@@ -91,7 +91,9 @@ def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, di
     judgement = replace(judgement, verdict=replace(judgement.verdict, subject="m-child"))
     cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
     planned = Planner(shop.context).context.definitions["m-child"].definition
-    return release(AwsStore(cloud), artifact, planned, judgement).release.digest, built.config["disk"]
+    return release(AwsStore(cloud), artifact, planned, judgement).release.digest, house.store.config(built.digest)[
+        "disk"
+    ]
 
 
 def test_the_qcow2_of_a_built_image_boots_with_a_clouds_answer(qcow2: Exported, tmp_path: Path) -> None:
