@@ -23,7 +23,7 @@ from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.provenance import ProvenanceReader
-from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen, Unread
+from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import Judged, judge
@@ -72,7 +72,7 @@ class FleetSession:
             try:
                 origin = origins.of(member)
             except MalformedError as error:  # one image's; a registry that cannot be asked concerns all of them
-                judged.append(_unread(self, Unread(member.id, error.message), member))
+                judged.append(_unread(self, member, error.message))
             else:
                 judged.append(judge(self.fleet.name, policy, member, origin, waivers, now, self.source))
         return tuple(judged)
@@ -207,7 +207,8 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
     judged = at.judge(seen.members)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
-    return (*judged, *(_unread(at, one) for one in seen.unread))
+    places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
+    return (*judged, *(_unread(at, place, why) for place, why in places))
 
 
 def _runs(one: Judged) -> str:
@@ -215,18 +216,14 @@ def _runs(one: Judged) -> str:
     return one.origin.golden.content if one.origin.golden else one.member.digests[0]
 
 
-def _unread(at: FleetSession, place: Unread, known: Member | None = None) -> Judged:
-    """A place, or a member's image, that could not be read, as a line among the members: it is not compliant."""
-    if known:
-        member = replace(known, cannot_roll=known.cannot_roll or place.why)
-    else:
-        member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
+def _unread(at: FleetSession, member: Member, why: str) -> Judged:
+    """A member whose image, or a place that could not be read, as a line among the members: it is not compliant."""
     reason = Reason(
-        rule=UNREAD, subject=f"{at.fleet.name}/{known.name if known else place.id}", enforcement=Enforcement.ENFORCE,
-        what=f"it could not be read: {place.why}", why="a place that cannot be read counts as non-compliant",
+        rule=UNREAD, subject=f"{at.fleet.name}/{member.name}", enforcement=Enforcement.ENFORCE,
+        what=f"it could not be read: {why}", why="a place that cannot be read counts as non-compliant",
         todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
     )  # fmt: skip
-    return Judged(member, Provenance(), (reason,))
+    return Judged(replace(member, cannot_roll=member.cannot_roll or why), Provenance(), (reason,))
 
 
 # -- planning all of a fleet: its members, and the groups that a service rolls -----------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from dbos import DBOS, DBOSClient, SendMessage, Serializer
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hardening.foundation.console import say
@@ -68,8 +68,8 @@ def engine_url(database: str, name: str = "all") -> str:
     schema of its own. Raises UsageError for a database in memory, which no flow would survive.
     """
     url = make_url(database)
-    if url.get_backend_name() == "sqlite":
-        url = url.set(database=str(_file(url).with_name(f"engine-{name}.sqlite")))
+    if file := _file(database):
+        url = url.set(database=str(file.with_name(f"engine-{name}.sqlite")))
     return url.render_as_string(hide_password=False)
 
 
@@ -78,11 +78,10 @@ def engaged(url: str) -> bool | None:
 
     That is so of a PostgreSQL, which several share. Raises OutsideError where the lock is another user's.
     """
-    location = make_url(url)
-    if location.get_backend_name() != "sqlite":
+    if (file := _file(url)) is None:
         return None
     try:
-        with alone(_file(location)):
+        with alone(file):
             return False
     except RefusedError:
         return True
@@ -90,12 +89,10 @@ def engaged(url: str) -> bool | None:
 
 def prepare(url: str) -> None:
     """Make the engine's tables where they are missing, before anything asks for a flow. Raises OutsideError."""
-    location = make_url(url)
     with quiet(), failing_as_outside(url):
-        if location.get_backend_name() != "sqlite":
+        if (file := _file(url)) is None:
             DBOS.migrate(url, schema=SCHEMA)
             return
-        file = _file(location)
         with only_one(file.with_name(f"{file.name}.open.lock"), "opening the engine", wait_seconds=OPEN_SECONDS):
             _write_ahead(file)
             DBOS.migrate(url)
@@ -103,10 +100,8 @@ def prepare(url: str) -> None:
 
 def locks(url: str, own: str) -> AbstractContextManager[Locks]:
     """Hold the lock of the worker `own`. Raises RefusedError while another process has the SQLite file."""
-    location = make_url(url)
-    if location.get_backend_name() != "sqlite":
-        return session(url, own)
-    return alone(_file(location), wait_seconds=LOOK_SECONDS)  # `engaged` holds it for a moment
+    file = _file(url)
+    return alone(file, wait_seconds=LOOK_SECONDS) if file else session(url, own)  # `engaged` holds it for a moment
 
 
 @dataclass(frozen=True)
@@ -217,7 +212,11 @@ def _write_ahead(file: Path) -> None:
         connection.execute("pragma journal_mode=wal")
 
 
-def _file(url: URL) -> Path:
+def _file(database: str) -> Path | None:
+    """The file of a SQLite database; None for a PostgreSQL. Raises UsageError for one in memory."""
+    url = make_url(database)
+    if url.get_backend_name() != "sqlite":
+        return None
     if not url.database or url.database == ":memory:":
         raise UsageError("flows must outlive their process: a database in memory cannot keep them")
     return Path(url.database)

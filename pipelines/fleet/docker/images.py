@@ -105,9 +105,7 @@ def registered(registry: RegistryClient, fleet: Fleet) -> Configuration:
     """What the registries that the fleet deals with say of an image; others are not asked."""
 
     def ask(reference: str) -> Json | None:
-        where = repository(reference)
-        tag = fleet.replacement.tag
-        if not (where.startswith(f"{registry.address}/") or (tag and where == repository(tag))):
+        if not dealt_with(registry, fleet, repository(reference)):
             return None
         try:
             return registry.configuration(reference)
@@ -115,3 +113,9 @@ def registered(registry: RegistryClient, fleet: Fleet) -> Configuration:
             return None
 
     return ask
+
+
+def dealt_with(registry: RegistryClient, fleet: Fleet, where: str) -> bool:
+    """Whether a repository is the configured registry's, or the one that the fleet's own tag is in."""
+    tag = fleet.replacement.tag
+    return where.startswith(f"{registry.address}/") or bool(tag and where == repository(tag))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -13,6 +12,7 @@ from images.registry.client import Manifest, RegistryClient
 from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
+from pipelines.fleet.docker.images import dealt_with
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest, repository
 
@@ -27,7 +27,8 @@ class ProvenanceReader(GoldenStatus):
 
     def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
-        release = self._first(lambda digest: self._release(repository(member.image), digest), member.digests)
+        where = repository(member.image)
+        release = next((found for digest in member.digests if (found := self._release(where, digest))), None)
         base = None if release else self._base(member)
         if (golden := release or base) is None:
             return Provenance()
@@ -72,15 +73,12 @@ class ProvenanceReader(GoldenStatus):
 
     def _revocation(self, where: str, digest: str) -> tuple[datetime, str] | None:
         """What a registry that we deal with says of a digest; asked once."""
-        if not self._ours(where):
+        if not dealt_with(self.registry, self.fleet, where):
             return None
         if (where, digest) not in self._revocations:
             prefix = self.context.settings.annotation_prefix
             self._revocations[where, digest] = revocation_of(self.registry, where, digest, prefix)
         return self._revocations[where, digest]
-
-    def _first(self, ask: Callable[[str], Release | None], digests: tuple[str, ...]) -> Release | None:
-        return next((found for digest in digests if (found := ask(digest))), None)
 
     def _release(self, where: str, digest: str) -> Release | None:
         """The newest release over the content that `digest` means: a release's, or the content's own."""
@@ -103,26 +101,21 @@ class ProvenanceReader(GoldenStatus):
 
     def _manifest(self, where: str, reference: str) -> Manifest | None:
         """A manifest of the registries that we deal with; others are not asked."""
-        if not self._ours(where):
+        if not dealt_with(self.registry, self.fleet, where):
             return None
         address = f"{where}{'@' if ':' in reference else ':'}{reference}"
         if address not in self._manifests:
             self._manifests[address] = self.registry.find(address)
         return self._manifests[address]
 
-    def _ours(self, where: str) -> bool:
-        """Whether a repository is the configured registry's, or the one that the fleet's own tag is in."""
-        tag = self.fleet.replacement.tag
-        return where.startswith(f"{self.registry.address}/") or bool(tag and where == repository(tag))
-
     def _base(self, member: Member) -> Release | None:
         """The golden image that an application image stands on: its layers begin with the golden content's.
 
         What the image says of itself helps to find it, and proves nothing.
         """
-        where = repository(member.image)
-        named = self._first(lambda digest: self._named_base(where, digest, member.layers), member.digests)
-        return named or self._layered_base(member.layers)
+        where, layers = repository(member.image), member.layers
+        named = (self._named_base(where, digest, layers) for digest in member.digests)
+        return next(filter(None, named), None) or self._layered_base(layers)
 
     def _named_base(self, where: str, digest: str, layers: tuple[str, ...]) -> Release | None:
         """By the annotation `base.digest` of the image's index or manifest, where the layers agree."""
