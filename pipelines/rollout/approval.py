@@ -82,8 +82,7 @@ def consented(
     required = at.fleet.approval is Approval.REQUIRED
     if (required and as_owner) or (planned and not required):
         ledger.record_plan(line_of(document))
-    if line := ledger.plan(digest(document)):
-        _refuse_used(line)
+    refuse_used(at.context, document)
     if required and as_owner:
         ledger.approve_plan(digest(document), actor, now)  # where somebody else has, that stands
         ledger.audit(now, actor, AS_OWNER, rollout, "--approve-as-owner: no second person has approved")

@@ -131,8 +131,10 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
         raise RefusedError(f"{rollout} was already told to {desired_state}", hint=f"./goldsmith roll.status {fleet}")
     if command is Command.APPROVE:
         refuse_unasked(view(context, rows[0]))
+    from pipelines.durable.dbos import engine_url, wake
+
     context.ledger.give_command(Given(rollout, command, context.actor, datetime.now(UTC)), reason)
-    _wake(context, fleet, rollout)
+    wake(engine_url(context.settings.database_url, fleet), rollout)
     return view(context, rows[0])
 
 
@@ -142,9 +144,3 @@ def refuse_unasked(seen: View) -> None:
     if stage not in (RolloutStage.BAKING, RolloutStage.CANARY_APPROVAL, RolloutStage.PAUSED):
         hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
         raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)
-
-
-def _wake(context: Context, fleet: str, rollout: str) -> None:
-    from pipelines.durable.dbos import engine_url, wake
-
-    wake(engine_url(context.settings.database_url, fleet), rollout)
