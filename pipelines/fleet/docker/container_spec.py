@@ -117,15 +117,12 @@ def host_config(container: Json) -> Json:
     host: Json = deepcopy(container["HostConfig"])
     host.pop("ContainerIDFile", None)
     host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] != "volume" or mount.get("Source")]
-    named = {mount["Target"] for mount in host["Mounts"]} | {target for _, target in _binds(host)}
-    host["Binds"] = [
-        *(host.get("Binds") or []),
-        *(
-            f"{mount['Name']}:{mount['Destination']}{'' if mount['RW'] else ':ro'}"
-            for mount in container.get("Mounts") or []
-            if mount["Type"] == "volume" and mount["Destination"] not in named
-        ),
-    ]
+    binds = host.get("Binds") or []
+    targets = {bind.split(":")[1] for bind in binds if ":" in bind}  # without one it is a volume without a name
+    named = targets | {mount["Target"] for mount in host["Mounts"]}
+    volumes = (mount for mount in container.get("Mounts") or [] if mount["Type"] == "volume")
+    carried = (mount for mount in volumes if mount["Destination"] not in named)
+    host["Binds"] = [*binds, *(f"{one['Name']}:{one['Destination']}{'' if one['RW'] else ':ro'}" for one in carried)]
     return host
 
 
@@ -144,14 +141,6 @@ def stop_timeout(container: Json, drain: timedelta, longest: timedelta) -> int:
     """
     own = container["Config"].get("StopTimeout") or 0
     return max(1, int(drain.total_seconds()), int(longest.total_seconds()) if own < 0 else own)
-
-
-def _binds(host: Json) -> Iterable[tuple[str, str]]:
-    """Source and target of every bind; a bind without a source is a volume without a name."""
-    for bind in host.get("Binds") or []:
-        source, separator, rest = bind.partition(":")
-        if separator:
-            yield source, rest.partition(":")[0]
 
 
 def endpoints(container: Json, *, full: bool) -> dict[str, Json]:
