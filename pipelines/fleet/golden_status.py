@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hardening.catalog import load_policies, load_policy
-from hardening.findings import Reason
 from hardening.foundation.errors import ContentError
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Waiver
@@ -62,7 +61,7 @@ class GoldenStatus:
         checks = self.context.ledger.checks(golden.content)
         verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now)
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
-        began = [at for reason in reasons if (at := _began(reason))]
+        began = [at for reason in reasons if (at := reason.deadline or reason.since)]  # a deadline is when it refuses
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
 
     def provenance(self, release: Release | None, base: Release | None, latest: Release | None) -> Provenance:
@@ -86,8 +85,3 @@ class GoldenStatus:
         known = load_policies(self.context.settings.roots)
         wanted = self.context.policy or golden.policy
         return known[wanted] if wanted in known else load_policy(self.context.settings.roots, self.fleet.policy)
-
-
-def _began(reason: Reason) -> datetime | None:
-    """When a reason began to refuse: at its deadline, where it has one."""
-    return reason.deadline or reason.since
