@@ -151,9 +151,8 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
     row = at.context.ledger.rollout(rollout)
     said = f"{rollout} broke off: {error.message if isinstance(error, GoldsmithError) else error}"
     if row and row.open:
-        target = view(at.context, row).replacement
-        state = from_json(RolloutState, row.state) if row.state else None
-        begun = state or RolloutState(rollout, row.fleet, target, row.begun_at, 0)
+        seen = view(at.context, row)
+        begun = seen.state or RolloutState(rollout, row.fleet, seen.replacement, row.begun_at, 0)
         ended = replace(begun, stage=RolloutStage.ENDED, note=said, failure=said, ended_at=at.now())
         at.context.ledger.save_rollout(rollout, to_json(ended), at.now(), is_open=False)
         at.context.ledger.audit(at.now(), at.context.actor, "roll", row.fleet, said)
