@@ -62,7 +62,7 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
         raise RefusedError(f"this plan was good until {until}", hint=_hint_to_plan_again(fleet))
     begin = f"./goldsmith roll.start {fleet} --plan {file} --apply"
     if not context.ledger.approve_plan(known.digest, context.actor, context.now):
-        _refuse_used(context.ledger.plan(known.digest) or known)
+        refuse_used(context, document)
         raise RefusedError("this plan is approved already", hint=begin)
     context.ledger.audit(context.now, context.actor, "approve plan", fleet, f"{told(known)}. {reason}".rstrip(". "))
     say(f"approved: {known.digest}; {begin} carries it out")
@@ -90,7 +90,7 @@ def consented(
         _require_approved(at.context, at.fleet.name, document, planned=planned)
     if line := ledger.plan(digest(document)):
         if not ledger.use_plan(line.digest, rollout):
-            _refuse_used(ledger.plan(line.digest) or line)
+            refuse_used(at.context, document)
         ledger.audit(now, actor, "begin by plan", rollout, told(line))
     try:
         yield
@@ -102,8 +102,9 @@ def consented(
 
 def refuse_used(context: Context, document: ApprovedPlan) -> None:
     """Raise RefusedError where a rollout has used the plan, before what has moved since by just that is told."""
-    if line := context.ledger.plan(digest(document)):
-        _refuse_used(line)
+    if (line := context.ledger.plan(digest(document))) and line.rollout:
+        what = f"the rollout {line.rollout} has used this plan already"
+        raise RefusedError(what, hint=_hint_to_plan_again(line.fleet))
 
 
 def needs_approval(at: FleetSession, document: ApprovedPlan | None) -> bool:
@@ -141,12 +142,6 @@ def _known(context: Context, document: ApprovedPlan, fleet: str) -> ApprovedPlan
         what = "this ledger knows no plan with that digest: it was made elsewhere, or changed since"
         raise RefusedError(what, hint=_hint_to_plan_again(fleet))
     return line
-
-
-def _refuse_used(line: ApprovedPlanRow) -> None:
-    if line.rollout:
-        what = f"the rollout {line.rollout} has used this plan already"
-        raise RefusedError(what, hint=_hint_to_plan_again(line.fleet))
 
 
 def _hint_to_plan_again(fleet: str) -> str:
