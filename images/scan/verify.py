@@ -194,9 +194,7 @@ def _smoke(client: DockerClient, tag: str, definition: Definition, work_id: str)
         return status, _logs(container)
 
 
-def _start(
-    client: DockerClient, tag: str, definition: Definition, config: dict[str, Any], work_id: str
-) -> CheckResult:
+def _start(client: DockerClient, tag: str, definition: Definition, config: dict[str, Any], work_id: str) -> CheckResult:
     """Start the image by its own entrypoint, and ask its own health check until that is content, or time is over."""
     asked = ((config.get("config") or {}).get("Healthcheck") or {}).get("Test") or ["NONE"]
     if asked[0] == "NONE":
@@ -206,7 +204,7 @@ def _start(
             return _starts(Outcome.FAIL, f"it cannot be started: {refused}")
         ends = time.monotonic() + START_SECONDS
         while time.monotonic() < ends:
-            state = client.api.inspect_container(container.id)["State"]
+            state = client.api.inspect_container(str(container.id))["State"]
             health = state.get("Health") or {}
             if not state["Running"]:
                 return _starts(Outcome.FAIL, f"it ended with status {state['ExitCode']}\n{_logs(container)}")
@@ -224,9 +222,7 @@ def _starts(outcome: Outcome, evidence: str) -> CheckResult:
 
 
 @contextmanager
-def _created(
-    client: DockerClient, tag: str, definition: Definition, work_id: str, **more: Any
-) -> Iterator[Container]:
+def _created(client: DockerClient, tag: str, definition: Definition, work_id: str, **more: Any) -> Iterator[Container]:
     """A container with no privilege and no network, not started yet; it is gone afterwards."""
     from docker.types import LogConfig
 
