@@ -31,8 +31,10 @@ class MemberFleet(Protocol):
     """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none".
 
     An effect that has to wait for longer than a moment raises InProgressError, so that a person can stop the rollout
-    meanwhile.
+    meanwhile. `rehearses`: a rehearsal's key is understood, and makes an instance without what cannot exist twice.
     """
+
+    rehearses: bool = False
 
     def describe(self) -> tuple[Member, ...]:
         """Every member that runs now; instances that a rollout has not yet given a member's name are none."""
@@ -78,6 +80,10 @@ class MemberFleet(Protocol):
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image; asked while both exist."""
+
+    def downtime(self, key: Key) -> timedelta | None:  # noqa: ARG002 - for whoever knows
+        """How long neither instance ran, once the new one has started; None where nobody knows."""
+        return None
 
     def log(self, key: Key) -> str:
         """The last lines that the new instance printed; empty when it is gone."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from select import select
@@ -194,14 +195,21 @@ def together(questions: Sequence[Callable[[], T]]) -> list[T]:
 # -- how a container is -----------------------------------------------------------------------------------------------
 
 SHOWN_BYTES = 200  # of what a command printed last
+MOST_EXITS = 3  # a container that the engine has started so often again is not waiting for something to come up
 ENGINES_OWN = 30.0  # seconds: what the engine gives a health check that names no timeout
 
 
 def probe(api: Any, health: Health, container: dict[str, Any]) -> Read:
     """Ask the container how it is, in the way that `health` says. A container that does not run is never healthy."""
-    status = container["State"]["Status"]
+    status, exits = container["State"]["Status"], container.get("RestartCount") or 0
     if status != "running":
-        return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}")
+        over = status in ENDED or exits >= MOST_EXITS
+        return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}", over)
+    seen = _asked(api, health, container)
+    return seen if seen.good else replace(seen, ended=exits >= MOST_EXITS)
+
+
+def _asked(api: Any, health: Health, container: dict[str, Any]) -> Read:
     if health.kind == "docker":
         return _own_check(api, container)
     if health.kind == "exec":

@@ -32,6 +32,8 @@ class DockerFleet:
     members that the fleet was last seen with.
     """
 
+    rehearses = True
+
     def __init__(
         self,
         fleet: Fleet,
@@ -85,8 +87,11 @@ class DockerFleet:
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
             labels |= container_spec.compose_image_label(container_spec.labels_of(old), image.get("Id", ""))
             body = container_spec.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
+            if key.is_rehearsal:
+                body = container_spec.rehearsal(body, labels)
+            full = key.method is Method.IN_PLACE and not key.is_rehearsal
             try:
-                make(self.api, body, key.new_name, container_spec.endpoints(old, full=key.method is Method.IN_PLACE))
+                make(self.api, body, key.new_name, container_spec.endpoints(old, full=full))
             except docker.errors.NotFound:
                 self._images.forget(target.reference)
                 raise
@@ -229,6 +234,16 @@ class DockerFleet:
             if old is None or new is None:
                 return ()
             return container_spec.differences(old, self._images.of(old), new, self._images.of(new), key.name)
+
+    def downtime(self, key: Key) -> timedelta | None:
+        """From the end of the old container to the start of the new one, by the engine's clock."""
+        with outside("looking for when it ran", self.engine):
+            old, new = self._copies.old(key), self._new(key)
+            if old is None or new is None or old["State"]["Running"]:
+                return None
+            times = (old["State"]["FinishedAt"], new["State"]["StartedAt"])
+            ended, began = map(datetime.fromisoformat, times)
+            return max(timedelta(), began - ended)
 
     def log(self, key: Key) -> str:
         """The last lines that the new container printed."""

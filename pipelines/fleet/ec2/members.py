@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.amis import ours_in
@@ -67,6 +68,8 @@ class Inventory:
 class Ec2Members:
     """The standalone instances of `fleet`, in every region and account that it names."""
 
+    rehearses = False
+
     def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
         self.fleet = fleet
         self.cloud = cloud
@@ -126,6 +129,10 @@ class Ec2Members:
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
         )
+
+    def downtime(self, _: Key) -> timedelta | None:
+        """Nobody knows: an instance says when it was launched, and not when it ended."""
+        return None
 
     def prepare(self, target: ReplacementImage) -> None:
         """See that a release is there in every region. Raises RefusedError where it is not what was signed."""
