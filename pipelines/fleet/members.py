@@ -114,6 +114,17 @@ class ReplacementImage:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What another image changes in a member beside its files, a line for each thing.
+
+    `forbids`: why the member would not bear it; empty where nothing is known to be wrong.
+    """
+
+    told: tuple[str, ...] = ()
+    forbids: str = ""
+
+
+@dataclass(frozen=True)
 class Key:
     """The domain key of every effect of a step: a repeated effect finds the first one by it.
 

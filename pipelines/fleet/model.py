@@ -173,6 +173,9 @@ class Limits(Content):
         description="docker, in place: before the old one stops, the new one is tried beside it, without its ports and "
         "names; volumes are empty there, bind mounts read-only",
     )
+    unwritten_mounts: tuple[str, ...] = Field(
+        (), description="docker: writable mounts, by path in the container, that the user of the new image need not write"
+    )
     shared_mounts: tuple[str, ...] = Field(
         (), description="writable mounts, by path in the container, that old and new may both hold during a surge"
     )

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from hardening.foundation.errors import OutsideError
-from pipelines.fleet.members import Key, Member, Provenance, Read, ReplacementImage
+from pipelines.fleet.members import Changes, Key, Member, Provenance, Read, ReplacementImage
 
 
 class GoneError(OutsideError):
@@ -41,6 +41,10 @@ class MemberFleet(Protocol):
 
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
+
+    def changes(self, member: Member, target: ReplacementImage) -> Changes:  # noqa: ARG002 - for whoever knows
+        """What the replacement changes in a member beside its files; changes nothing."""
+        return Changes()
 
     def prepare(self, target: ReplacementImage) -> None:
         """Fetch the replacement's image."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,7 @@ from requests.exceptions import ReadTimeout
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json
+from pipelines.fleet.docker.image_changes import Ownership
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import MEMBER, OLD, ROLLOUT, Key, Member, Read, protection
@@ -190,6 +193,33 @@ def together(questions: Sequence[Callable[[], T]]) -> list[T]:
     """The answers in the questions' order. Raises what the first that failed raised."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda ask: ask(), questions))
+
+
+HEADERS_BYTES = 1 << 20
+
+
+def owner_of(api: Any, container: str, path: str) -> Ownership:
+    """Who owns a path inside of a container, mounts and all: the first entry of what `docker cp` would copy."""
+    stream, _ = api.get_archive(container, path)
+    with closing(stream), tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive:
+        entry = archive.next()
+    if entry is None:
+        raise OutsideError(f"the engine shows nothing at {path} of the container {container[:12]}")
+    return Ownership(entry.uid, entry.gid, entry.mode)
+
+
+class _Bounded(io.RawIOBase):
+    """The beginning of a stream, no more than HEADERS_BYTES, as a file to read."""
+
+    def __init__(self, stream: Iterator[bytes]) -> None:
+        self._stream, self._left, self._held = stream, HEADERS_BYTES, b""
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._held) < size and self._left > 0 and (more := next(self._stream, b"")):
+            self._left -= len(more)
+            self._held += more
+        given, self._held = self._held[:size], self._held[size:]
+        return given
 
 
 # -- how a container is -----------------------------------------------------------------------------------------------

@@ -14,9 +14,21 @@ import docker.errors
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
+from pipelines.fleet.docker.image_changes import image_changes, user_after, written
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside, outside, probe
-from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, Key, Member, Read, ReplacementImage
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside, outside, owner_of, probe
+from pipelines.fleet.members import (
+    EXPIRY,
+    KEPT,
+    KEPT_LABELS,
+    MEMBER,
+    ROLLOUT,
+    Changes,
+    Key,
+    Member,
+    Read,
+    ReplacementImage,
+)
 from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import GoneError
 
@@ -71,6 +83,30 @@ class DockerFleet:
         """The member with this id, if it runs now or should."""
         with outside("looking for a container", self.engine):
             return next((one for one in self._inventory.members(member.rpartition("/")[2]) if one.id == member), None)
+
+    def changes(self, member: Member, target: ReplacementImage) -> Changes:
+        """What the image sets by default and the old one did not, and a mount that its user cannot write."""
+        with outside(f"looking at what {target.reference} changes", self.engine):
+            container, sets = find(self.api, member.handle), self._images.sets(target.reference)
+            if container is None:
+                return Changes()
+            if sets is None:
+                return Changes((f"what {target.reference} sets by default is not known here",))
+            before = self._images.of(container).get("Config") or {}
+            user = user_after(container, before, sets)
+            return Changes(image_changes(container, before, sets), self._unwritable(container, user))
+
+    def _unwritable(self, container: Json, user: str) -> str:
+        """The first mount that the old user can write and `user` cannot, and what to do; empty where there is none."""
+        groups, before = container["HostConfig"].get("GroupAdd") or [], container["Config"].get("User") or ""
+        for path in written(container, self.fleet.limits.unwritten_mounts):
+            owner = owner_of(self.api, container["Id"], path)
+            if owner.lets(user, groups) is False and owner.lets(before, groups) is not False:
+                name = container_spec.name(container)
+                what = f"the new image runs as {user}, which cannot write to {path} ({owner})"
+                mends = f"docker exec --user 0 {name} chown -R {user} {path}"
+                return f"{what}: {mends} mends that, or limits.unwritten_mounts names it where it need not"
+        return ""
 
     def prepare(self, target: ReplacementImage) -> None:
         """Pull the replacement, by digest."""

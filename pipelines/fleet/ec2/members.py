@@ -130,6 +130,10 @@ class Ec2Members:
             exact=found.image,
         )
 
+    def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
+        """Nothing that is known: a machine's settings are in its image."""
+        return Changes()
+
     def downtime(self, _: Key) -> timedelta | None:
         """Nobody knows: an instance says when it was launched, and not when it ended."""
         return None
