@@ -174,7 +174,8 @@ class Limits(Content):
         "names; volumes are empty there, bind mounts read-only",
     )
     unwritten_mounts: tuple[str, ...] = Field(
-        (), description="docker: writable mounts, by path in the container, that the user of the new image need not write"
+        (),
+        description="docker: writable mounts, by path in the container, that the new image's user need not write",
     )
     shared_mounts: tuple[str, ...] = Field(
         (), description="writable mounts, by path in the container, that old and new may both hold during a surge"

@@ -1,4 +1,4 @@
-"""What another image changes in a container beside its files, and whether its user can write where the old one did. Pure.
+"""What another image changes in a container beside its files, and whether its user may write what the old did. Pure.
 
 `container` is what the engine's `inspect` shows; `before` and `sets` are what the old and the new image set by default.
 """

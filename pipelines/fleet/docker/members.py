@@ -16,7 +16,16 @@ from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
 from pipelines.fleet.docker.image_changes import image_changes, user_after, written
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside, outside, owner_of, probe
+from pipelines.fleet.docker.inventory import (
+    AT_ONCE,
+    ContainerInventory,
+    ContainerList,
+    find,
+    inside,
+    outside,
+    owner_of,
+    probe,
+)
 from pipelines.fleet.members import (
     EXPIRY,
     KEPT,

@@ -22,7 +22,7 @@ from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import MEMBER, Key, Member, Read, ReplacementImage, Seen, Unread, protection
+from pipelines.fleet.members import MEMBER, Changes, Key, Member, Read, ReplacementImage, Seen, Unread, protection
 from pipelines.fleet.model import Fleet
 
 FIRING = "ALARM"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.fleet.docker.container_spec import rehearsal
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import MEMBER, REHEARSAL, ROLLOUT
 from pipelines.rollout.state import Phase
 from tests.pipelines.rollout.test_roll_docker import free_port
@@ -75,6 +77,27 @@ def test_what_is_written_in_a_rehearsal_is_gone(yard: Yard, tmp_path: Path) -> N
     assert [member.phase for member in outcome.members] == [Phase.NEW], outcome.members
     assert yard.answer("web-1") == "writes"
     assert yard.docker("exec", "web-1", "sh", "-c", "read seen </data/seen; echo $seen") == "/data/kept"
+
+
+@pytest.mark.needs("docker", "busybox")
+@pytest.mark.slow
+def test_a_member_whose_volume_the_new_user_cannot_write_is_told_before_it_is_touched(yard: Yard) -> None:
+    """Seen in the volume, as the container has it; after the command that is told, nothing forbids it any more."""
+    image = busybox_image(yard.api, "fleet-test:nobody", "nobody", "USER 65532:65532", "ENV MODE=new")
+    yard.images["nobody"] = image
+    yard.start("web-1", "--volume", "/data")
+    target = yard.target("nobody")
+    with DockerFleet(fleet(), yard.host) as members:
+        (one,) = members.describe()
+        before = members.changes(one, target)
+        assert before.told == ("user: root → 65532:65532", "variable ANSWER: another value", "variable MODE: new")
+        said = "the new image runs as 65532:65532, which cannot write to /data (owner 0:0, mode 755): "
+        assert before.forbids.startswith(f"{said}docker exec --user 0 web-1 chown -R 65532:65532 /data mends that")
+        yard.docker("exec", "--user", "0", "web-1", "/bin/busybox", "chown", "-R", "65532:65532", "/data")
+        assert members.changes(one, target) == replace(before, forbids="")
+    with DockerFleet(fleet(unwritten_mounts=["/data"]), yard.host) as members:
+        yard.docker("exec", "--user", "0", "web-1", "/bin/busybox", "chown", "-R", "0:0", "/data")
+        assert members.changes(one, target).forbids == ""
 
 
 def made_by_rollouts(yard: Yard) -> list[str]:
