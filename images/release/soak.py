@@ -15,7 +15,7 @@ from images.artifact import Release
 from images.context import Context
 from images.release.flow import artifact_of
 from images.release.store import ReleaseStore
-from images.scan.judge import rescan
+from images.scan.judge import scan_again
 
 EARLIER = 24
 """By which part of the soak a night may begin earlier than the one before it, and still find the soak over."""
@@ -56,6 +56,6 @@ def _findings(context: Context, release: Release) -> tuple[Finding, ...]:
     with suppress(GoldsmithError):
         if artifact := artifact_of(context, release):
             policy = load_policy(context.settings.roots, context.policy_of(release.name))
-            return rescan(context, artifact, policy).findings
+            return scan_again(context, artifact, policy).findings
     last = context.ledger.scan(release.content)
     return last.findings if last else ()

@@ -111,14 +111,14 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
     """
     checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
-    result = rescan(context, artifact, policy, afresh=afresh)
+    result = scan_again(context, artifact, policy, afresh=afresh)
     waivers = load_waivers(context.settings.roots)
     verdict = judge_image(policy, artifact.name, checks, result.reports, result.findings, waivers, context.now)
     context.ledger.record_verdict(artifact.digest, verdict)
     return Judgement(verdict, checks, result)
 
 
-def rescan(context: Context, artifact: Artifact, policy: Policy, *, afresh: bool = False) -> ScanResult:
+def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: bool = False) -> ScanResult:
     """Scan the artifact, as far as the last scan no longer stands; the ledger keeps it."""
     known = None if afresh else _last_scan(context, artifact)
     result = scan_content(context, artifact.digest, artifact, known, policy)
