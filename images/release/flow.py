@@ -138,7 +138,7 @@ def gate(context: Context, policy: str) -> Gate:
 
 def _today(context: Context, release: Release, policy: str) -> Verdict:
     """Judge the content again; where it is no longer on this machine, what was said here last, if not too long ago."""
-    if artifact := _artifact(context, release):
+    if artifact := artifact_of(context, release):
         return judge(context, artifact, policy).verdict
     again = f"./goldsmith image.publish {release.name} judges it on this machine"
     told = f"{release.name} {release.digest[:19]}"
@@ -155,7 +155,7 @@ def _today(context: Context, release: Release, policy: str) -> Verdict:
     return last
 
 
-def _artifact(context: Context, release: Release) -> Artifact | None:
+def artifact_of(context: Context, release: Release) -> Artifact | None:
     """The artifact whose content the release is over, if it is here whole."""
     if release.name not in context.definitions or not context.store.whole(release.content):
         return None

@@ -24,7 +24,7 @@ from images.release.channels import ChannelMove, Gate, rebuild
 from images.release.flow import gate, release_all
 from images.release.store import ShownRelease
 from images.release.stores import store_meant, store_of, stores
-from images.scan.judge import judge, latest, reverify, scan_content
+from images.scan.judge import judge, latest, reverify, scan_content, silent_judges
 from images.scan.verify import refusals
 from images.store.garbage import collect
 from pipelines.cli.image_output import short
@@ -121,7 +121,7 @@ def build_images(
     A machine is judged before it is kept: by its own policy, or by `policy`.
     """
     context = image_context(policy=policy)
-    names = named(context, pattern)
+    names = judgeable(context, named(context, pattern))
     if refresh:
         Planner(context).refresh(names)
     outcomes = build(context, names, no_cache=no_cache)
@@ -393,6 +393,30 @@ def publishable(context: Context, pattern: str) -> list[str]:
     if machines == chosen:
         raise ContentError(f"{pattern} means only images that are left out here", key="aws.region", hint="docs/aws.md")
     return [name for name in chosen if name not in machines]
+
+
+def judgeable(context: Context, names: list[str]) -> list[str]:
+    """Without the machines that nobody here has the data to judge, where there are others to build; it says why."""
+    machines = [name for name in names if _kind(context, name) is Kind.MACHINE]
+    if machines == names:
+        return names
+    waiting = {name: why for name in machines if (why := _silence(context, name))}
+    if waiting:
+        why = next(iter(waiting.values()))
+        say(
+            f"left out: {', '.join(waiting)}; machines wait for data to judge them by ({why}); --policy demo builds "
+            "them by the sample that ships"
+        )
+    return [name for name in names if name not in waiting]
+
+
+def _silence(context: Context, name: str) -> str:
+    """Why nobody here could judge a machine; empty where somebody can, or where its own build says what is wrong."""
+    try:
+        suite = Planner(context).bootstrap(context.definitions[name]).suite
+        return silent_judges(context, name, suite)
+    except GoldsmithError:
+        return ""
 
 
 def _kind(context: Context, name: str) -> Kind | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hardening.foundation.console import out, print_json, print_rule, say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
-from hardening.foundation.settings import Docker, Judging, Registry, Settings, load_settings
+from hardening.foundation.settings import NONE, Docker, Feeds, Judging, Registry, Settings, load_settings
 from images.build.workspace import sweep
 from images.context import Context
 from images.documents import to_json
@@ -97,6 +97,7 @@ def own_settings(base: Settings) -> Settings:
     engines = Docker(host=docker_host(base, for_builds=False), build_host=docker_host(base, for_builds=True))
     own = {
         "state": state, "database": "", "registry": Registry(), "docker": engines,
+        "feeds": Feeds(debsecan=NONE, trivy=NONE),  # today's data would be of the future, 31 days ago
         "content": (*base.content, state / "content"), "judging": Judging(policies=("demo",), floor=""),
     }  # fmt: skip
     return base.model_copy(update=own)

@@ -77,6 +77,7 @@ class Goldsmith:
             "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo", "machine-sample"]',
             "GOLDSMITH_JUDGING__FLOOR": "",
             "GOLDSMITH_RETRY_FOR": "1s",
+            "GOLDSMITH_FEEDS": '{"debsecan": "none", "trivy": "none"}',  # the default ones are public addresses
             "GOLDSMITH_KINDS": '["container"]',  # machines are built once, for the tests that ask for one
             **self.settings,
         }

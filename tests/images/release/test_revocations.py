@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -333,7 +334,8 @@ def test_one_malformed_image_costs_the_night_one_image(
         made = {name: built(context.store, name, name) for name in names}
         for name in names:
             loaded = context.definitions[name]
-            automatic = loaded.definition.model_copy(update={"promote": "auto"})
+            at_once = loaded.definition.lifecycle.model_copy(update={"soak": timedelta(0)})
+            automatic = loaded.definition.model_copy(update={"promote": "auto", "lifecycle": at_once})
             context.definitions[name] = replace(loaded, definition=automatic)
         first = release(
             store_of(context, "debian-base"), made["debian-base"], definition("debian-base", **LIVES), judged()

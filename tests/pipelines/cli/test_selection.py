@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import Feeds, Settings
 from images.context import Context
 from pipelines.cli import image
-from pipelines.cli.image import named, publishable
+from pipelines.cli.image import judgeable, named, publishable
+from tests.support.scanning import NO_FEEDS
 
 MACHINES = {"bastion", "container-host", "debian-server"}
 
@@ -44,6 +45,22 @@ def test_all_leaves_machines_out_where_they_cannot_be_built_and_says_so(
     said = " ".join(capsys.readouterr().err.split())
     assert "left out: bastion, container-host, debian-server; this machine lacks ukify" in said
     assert "setup --machines" in said
+
+
+def test_machines_that_nobody_has_the_data_to_judge_wait_for_it_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All else is built. Asked for alone they are refused, with every reason; by a trial's policy they are built."""
+    bare = context(tmp_path)
+    bare = replace(bare, settings=bare.settings.model_copy(update={"feeds": Feeds.model_validate(NO_FEEDS)}))
+    assert judgeable(bare, ["debian-base", *MACHINES]) == ["debian-base"]
+    [said] = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith("left out: ")
+    assert "wait for data to judge them by (debsecan: judged by the sample of 2026-11-01, which this policy" in said
+    assert "--policy demo" in said
+    assert judgeable(bare, sorted(MACHINES)) == sorted(MACHINES)
+    assert judgeable(replace(bare, policy="demo"), ["debian-base", *MACHINES]) == ["debian-base", *MACHINES]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_name_means_itself_whatever_the_machine_is_for(tmp_path: Path) -> None:
