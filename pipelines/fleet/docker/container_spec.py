@@ -13,7 +13,7 @@ from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, 
 Json = dict[str, Any]
 CONFIG_KEYS = ("User", "WorkingDir", "StopSignal", "StopTimeout", "Domainname", "Tty", "OpenStdin", "StdinOnce")
 _COMPOSE = "com.docker.compose."
-COMPOSE_PROJECT, _SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
+COMPOSE_PROJECT, COMPOSE_SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
 _FILES = f"{_COMPOSE}project.config_files"
 _COMPOSE_OWN = (_IMAGE, f"{_COMPOSE}replace")
 # Labels that say what one container is, not what a person wants of it: the next container gets its own.
@@ -385,4 +385,4 @@ def compose_service(labels: Mapping[str, str]) -> str:
     if COMPOSE_PROJECT not in labels:
         return ""
     where = f"in {labels[_FILES]}" if labels.get(_FILES) else f"of the compose project {labels[COMPOSE_PROJECT]}"
-    return f"the service {labels.get(_SERVICE, '?')} {where}"
+    return f"the service {labels.get(COMPOSE_SERVICE, '?')} {where}"
