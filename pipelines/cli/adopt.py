@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import docker
 
-from hardening.foundation.console import print_json, print_text, say
+from hardening.foundation.console import out, print_json, print_text, say
 from hardening.foundation.content import parse, read_small
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError, nearest
 from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.text import one_line
 from images.catalog import sound_definitions
 from images.context import Context
 from images.documents import to_json
@@ -97,10 +98,17 @@ def show_adopted(lines: Sequence[AdoptLine], *, as_json: bool) -> None:
         print_json(to_json(tuple(lines)))
         return
     for line in lines:
-        print_text([f"{line.fleet}: from {line.source}", *(f"  written: {file}" for file in line.files)])
+        print_text([f"{line.fleet}: from {line.source}"])
+        _print_whole(f"  written: {file}" for file in line.files)
         print_text([f"  to do: {todo}" for todo in line.todo])
-        print_text([f"  {'then' if number else 'next'}: {step}" for number, step in enumerate(line.next)])
+        _print_whole(f"  {'then' if number else 'next'}: {step}" for number, step in enumerate(line.next))
     say("nothing was changed that runs")
+
+
+def _print_whole(lines: Iterable[str]) -> None:
+    """Print lines that somebody copies, unfolded."""
+    for line in lines:
+        out().print(one_line(line), soft_wrap=True)
 
 
 @dataclass(frozen=True)
