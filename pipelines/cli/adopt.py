@@ -257,7 +257,7 @@ def _composed(service: str, container: Json, file: Path, at: OnEngine) -> list[U
     if running:
         one = _service_of(running, at)
         return [replace(one, source=f"{where}, by {one.source}", notes=(*one.notes, *notes))]
-    unset = ("it does not run: what its image sets is not known; start it and adopt it again to have that too",)
+    unset = ("it does not run, so what its image sets is not known: look at health, user and ports here",)
     name = slug("-".join(ours)) or "service"
     return [Unadopted(name, where, (container,), {}, runs=False, others=at.containers, notes=(*unset, *notes))]
 

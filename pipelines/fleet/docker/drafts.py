@@ -333,8 +333,10 @@ def _set_user(draft: Draft, found: Unadopted) -> None:
     if re.fullmatch(r"[1-9][0-9]*(:[0-9]+)?", user):
         draft.set("user", user, "As it runs now.")
         return
-    before = f"It runs as {user or 'root'}, and" if user in ("", "0", "0:0", "root") else f"It runs as {user}; here"
-    draft.set("user", NONROOT, f"{before} images run as a number that is not root: what it writes must belong to it.")
+    before = f"It runs as {user or 'root'}" if user or found.image else "It is not known whom it runs as"
+    draft.set(
+        "user", NONROOT, f"{before}; golden images run as a number that is not root, and so must what they write."
+    )
 
 
 def _set_program(draft: Draft, found: Unadopted, config: Json, same: Definition | None) -> None:

@@ -23,7 +23,7 @@ from images.context import Context
 from images.model import Definition
 from images.registry.login import auth_config
 from pipelines.cli import adopt as module
-from pipelines.cli.adopt import AdoptLine, adopt, show_adopted
+from pipelines.cli.adopt import AdoptLine, OnEngine, _running, adopt, show_adopted
 from pipelines.cli.rollout import plan_roll, roll_back, roll_fleet, show_plan
 from pipelines.cli.rollout_watch import _history, print_history
 from pipelines.fleet.catalog import load_fleet
@@ -42,6 +42,13 @@ services:
     ports: ["18080:80"]
     volumes: [data:/srv/data]
 """
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the caller's own settings: a draft belongs into the test's folder."""
+    for name in [one for one in os.environ if one.startswith("GOLDSMITH_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -160,6 +167,38 @@ def test_the_command_line_takes_any_number_of_names_among_its_flags(tmp_path: Pa
     assert [line["fleet"] for line in answer.json] == ["a-web", "b-web"]
     assert inv.here("adopt", a).code == 3
     assert "./goldsmith adopt CONTAINER" in inv.here("adopt").err
+
+
+def shown(name: str, image: str = "nginx:1.27", **labels: str) -> dict[str, Any]:
+    """A container as far as `inspect` is asked for its service."""
+    config = {"Image": image, "Labels": {key.replace("_", "."): value for key, value in labels.items()}}
+    return {"Id": f"{name}{'0' * 12}", "Name": f"/{name}", "Config": config}
+
+
+def engine_with(*containers: dict[str, Any]) -> OnEngine:
+    return OnEngine("unix:///engine", containers, {one["Id"]: {} for one in containers})
+
+
+def test_containers_of_one_service_or_image_become_one_fleet() -> None:
+    """By name, glob or the head of an id; what a rollout keeps is not counted among the others."""
+    composed = {"com_docker_compose_project": "shop", "com_docker_compose_service": "api"}
+    at = engine_with(
+        shown("web-2"), shown("web-1"), shown("web-1.old.r1"), shown("db", "postgres:17"), shown("x9", **composed)
+    )
+    found = _running(["web-[12]", "db", "x900000"], at)
+    assert [(one.name, one.source) for one in found] == [
+        ("web", "the containers web-1, web-2"), ("db", "the container db"), ("shop-api", "the container x9"),
+    ]  # fmt: skip
+    assert [len(one.others) for one in found] == [2, 3, 3]
+    with pytest.raises(ContentError, match="no container is called wbe-1") as refused:
+        _running(["wbe-1"], at)
+    assert "did you mean web-1" in refused.value.hint
+
+
+def test_what_an_orchestrator_runs_is_refused() -> None:
+    """It would undo each replacement."""
+    with pytest.raises(RefusedError, match="web belongs to Kubernetes"):
+        _running(["web"], engine_with(shown("web", io_kubernetes_pod_name="web")))
 
 
 # -- on a real engine --------------------------------------------------------------------------------------------------
