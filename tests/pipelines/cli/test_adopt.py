@@ -297,7 +297,7 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     (seen,) = [_history(one) for one in history(place, "shop-web")]
     assert seen.adopted == (f"shop-web-1: adopt-test:1.27@{before['Image']} → {rolled.replacement}",)
     print_history([seen])
-    assert "adopted shop-web-1" in capsys.readouterr().out
+    assert "adopted shop-web-1: adopt-test:1.27@sha256:" in " ".join(capsys.readouterr().out.split())
     told = [one for one in place.ledger.audit_lines(subject=seen.rollout) if one.action == "adopt"]
     assert [one.detail for one in told] == list(seen.adopted)
 
