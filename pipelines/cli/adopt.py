@@ -317,7 +317,7 @@ def _draft(
         members=tuple(container_spec.name(one) for one in found.containers) if found.runs else (),
         files=tuple(str(file) for file in files),
         todo=tuple(dict.fromkeys(todo)),
-        next=_next(context, found.name, becomes),
+        next=_next(context, found, becomes),
     )
     return line, files
 
@@ -367,12 +367,13 @@ def _settings_todo(settings: Settings, root: Path) -> list[str]:
     return [f'goldsmith.toml must name the content root: content = ["{root}"], and in [judging] roots = ["{root}"]']
 
 
-def _next(context: Context, fleet: str, becomes: str) -> tuple[str, ...]:
+def _next(context: Context, found: Unadopted, becomes: str) -> tuple[str, ...]:
     """What to type then: the release that members become comes first, where there is none."""
     releases = context.ledger.releases(becomes)
     stable = any(context.ledger.moves(place, "stable") for place in {one.repository for one in releases})
     publish = () if stable else (f"./goldsmith image.publish {becomes}", f"./goldsmith image.promote {becomes}")
-    return (*publish, f"./goldsmith fleet.check {fleet}", f"./goldsmith roll.plan {fleet} --adopt all")
+    plan = () if found.steps else (f"./goldsmith roll.plan {found.name} --adopt all",)
+    return (*publish, f"./goldsmith fleet.check {found.name}", *plan)
 
 
 def _write(files: Mapping[Path, str]) -> None:

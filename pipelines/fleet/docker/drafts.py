@@ -76,9 +76,13 @@ class Draft:
     def set(self, key: str, value: Any, because: str = "") -> None:
         """A key with its value, below the reason for it."""
         if because:
-            self.lines.append("")
+            self._apart()
             self.say(because)
         self.lines.append(f"{key} = {toml(value)}")
+
+    def _apart(self) -> None:
+        """An empty line, but for right below the head of a table."""
+        self.lines += [] if self.lines[-1:] and self.lines[-1].startswith("[") else [""]
 
     def table(self, name: str) -> None:
         """The beginning of a table."""
@@ -86,7 +90,7 @@ class Draft:
 
     def ask(self, comment: str) -> None:
         """Something that a person has to fill in, here and in what is told."""
-        self.lines.append("")
+        self._apart()
         self.say(f"{FILL_IN}: {comment}")
         self.todo.append(comment)
 
@@ -198,13 +202,13 @@ def _select(draft: Draft, found: Unadopted) -> None:
     elif chosen := _telling(labels, found.others):
         draft.set("selector", chosen, f"What each of its containers carries, by {found.source}.")
     else:
-        draft.set("selector", {"app": found.name})
         draft.ask(
             f"{found.source} has no label to select it by, and a running container gets none: make it anew with "
             f"--label app={found.name}, everything else as it was"
             if found.runs
             else f"nothing is labelled yet: start its containers with --label app={found.name}"
         )
+        draft.set("selector", {"app": found.name})
         return
     if also := [container_spec.name(one) for one in found.others if _carries(one, chosen)]:
         draft.todo.append(f"the selector also finds {', '.join(also)}: members too, or labels that tell them apart")
@@ -312,7 +316,7 @@ def definition_draft(found: Unadopted, owner: str, known: Mapping[str, Definitio
         f"It stands on {stands_on}; {near or BASE} is {'called so' if near else 'the base with a package manager'}."
     )
     draft.set("golden", near or BASE)
-    _set_check(draft, found, near)
+    _set_check(draft, found, _check_of(known.get(near), known))
     return draft
 
 
@@ -355,11 +359,8 @@ def _set_program(draft: Draft, found: Unadopted, config: Json, same: Definition 
         ("stop_signal", config.get("StopSignal")), ("ports", sorted(ports, key=_number)),
         ("environment", _environment(config)),
     ]  # fmt: skip
-    draft.lines.append("")
-    draft.say("What its image sets; no password stays here.")
-    for key, value in settings:
-        if value:
-            draft.set(key, value)
+    for number, (key, value) in enumerate([(key, value) for key, value in settings if value]):
+        draft.set(key, value, "" if number else "What its image sets; no password stays here.")
 
 
 def _environment(config: Json) -> dict[str, str]:
@@ -371,15 +372,15 @@ def _environment(config: Json) -> dict[str, str]:
     }
 
 
-def _set_check(draft: Draft, found: Unadopted, near: str) -> None:
+def _set_check(draft: Draft, found: Unadopted, base: Sequence[str]) -> None:
+    """The image's health check, or the `base`'s: a Dockerfile's own counts more, that of another image less."""
     draft.table("healthcheck")
     check = (found.image.get("Config") or {}).get("Healthcheck") or {}
     kind, *words = check.get("Test") or ["NONE"]
-    if near and not found.steps:
-        draft.say(f"That of {near}. The image had {_in_words([kind, *words]) or 'none'}.")
+    if base and not (found.steps and words):
+        draft.say(f"The base's: {' '.join(base)}. The image had {' '.join(words) or 'none'}.")
     elif words:
-        draft.say("As its image has it.")
-        draft.set("command", ["sh", "-c", *words] if kind == "CMD-SHELL" else words)
+        draft.set("command", ["sh", "-c", *words] if kind == "CMD-SHELL" else words, "As the image has it.")
         for key, name in (("interval", "Interval"), ("timeout", "Timeout")):
             if seconds := (check.get(name) or 0) // 10**9:
                 draft.set(key, f"{seconds}s")
