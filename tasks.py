@@ -70,7 +70,7 @@ WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
 
-Adoptable = Annotated[list[str], "a container's name or a glob, a compose file, a Dockerfile; several may stand in a row"]
+Adoptable = Annotated[list[str], "a container's name or a glob, a compose file, a Dockerfile; several may follow"]
 NewFleet = Annotated[str, "what the fleet is called; else it is called after the service"]
 Becomes = Annotated[str, "the definition, or the tag of an application image, that its members become"]
 AlsoDefinition = Annotated[bool, "draft the definition of its image too"]

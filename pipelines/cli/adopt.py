@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-
-import docker
 
 from hardening.foundation.console import out, print_json, print_text, say
 from hardening.foundation.content import parse, read_small
@@ -21,6 +18,7 @@ from hardening.foundation.text import one_line
 from images.catalog import sound_definitions
 from images.context import Context
 from images.documents import to_json
+from images.engine import engine as client_of
 from images.model import Definition
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
@@ -38,7 +36,6 @@ from pipelines.fleet.docker.drafts import (
 )
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.docker.inventory import find, outside
-from pipelines.fleet.docker.members import ENGINE_TIMEOUT
 from pipelines.fleet.docker.written import compose_services, image_of, installed, last_stage, unpacked_container
 from pipelines.fleet.members import OLD, repository
 from pipelines.fleet.model import Fleet, FleetKind
@@ -157,14 +154,11 @@ def _look(settings: Settings, engine: str) -> OnEngine:
         raise UsageError(f"--engine: {engine} has no scheme", hint=f"a socket is unix://{engine}, a machine ssh://…")
     if not (host := engine or _fleets_engine(settings)):
         return OnEngine("", (), {})
-    with outside("reading containers", host), _client(host) as api:
+    with outside("reading containers", host):
+        api = client_of(host).api
         everything = [one for listed in api.containers(all=True) if (one := find(api, listed["Id"]))]
         images = Images(api, lambda _reference: None)
         return OnEngine(host, tuple(everything), {one["Id"]: _image(images, one) for one in everything})
-
-
-def _client(host: str) -> closing[docker.APIClient]:
-    return closing(docker.APIClient(base_url=host, version="auto", timeout=ENGINE_TIMEOUT))
 
 
 def _image(images: Images, container: Json) -> Json:

@@ -87,8 +87,7 @@ def _container(service: str, given: Json, project: str, file: Path) -> Json:
     text = {key: _with_defaults(value) for key, value in given.items() if isinstance(value, str)}
     tables = {key: _table(value) for key, value in given.items()}
     labels = tables.get("labels", {}) | {COMPOSE_PROJECT: project, COMPOSE_SERVICE: service}
-    ports = [pair for one in _items(given.get("ports")) if (pair := _port(one))]
-    exposed = [f"{port}/{protocol or 'tcp'}" for port, _, protocol in map(_slashed, _items(given.get("expose")))]
+    exposed, ports = ([pair for one in _items(given.get(key)) if (pair := _port(one))] for key in ("expose", "ports"))
     mode = text.get("network_mode", f"{project}_default")
     return {
         "Id": "",
@@ -101,7 +100,7 @@ def _container(service: str, given: Json, project: str, file: Path) -> Json:
             "Cmd": _words(given.get("command")),
             "Labels": labels,
             "Healthcheck": _compose_check(_merged(given.get("healthcheck"))),
-            "ExposedPorts": {port: {} for port in (*exposed, *(port for port, _ in ports))},
+            "ExposedPorts": {port: {} for port, _ in (*exposed, *ports)},
             "StopTimeout": _seconds(text.get("stop_grace_period", "")),
             "StopSignal": text.get("stop_signal", ""),
             "WorkingDir": text.get("working_dir", ""),
@@ -183,10 +182,6 @@ def _port(one: Any) -> tuple[str, str] | None:
         return (f"{target}/{_text(one, 'protocol') or 'tcp'}", published) if target.isdecimal() else None
     found = _PORT.fullmatch(one) if isinstance(one, str) else None
     return (f"{found['port']}/{found['protocol'] or 'tcp'}", found["host"] or "") if found else None
-
-
-def _slashed(port: Any) -> tuple[str, str, str]:
-    return str(port).partition("/")
 
 
 def _mount(one: Any) -> Json | None:
