@@ -23,7 +23,7 @@ from images.model import Definition
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker import container_spec
-from pipelines.fleet.docker.container_spec import COMPOSE_PROJECT, COMPOSE_SERVICE, Json
+from pipelines.fleet.docker.container_spec import COMPOSE_FILES, COMPOSE_PROJECT, COMPOSE_SERVICE, Json
 from pipelines.fleet.docker.drafts import (
     Draft,
     Unadopted,
@@ -211,6 +211,11 @@ def _service(container: Json) -> tuple[str, ...]:
     return (repository(container["Config"]["Image"]),)
 
 
+def _compose_files(container: Json) -> list[str]:
+    """The files that a container was made by, whatever the project was called on the command line."""
+    return container_spec.labels_of(container).get(COMPOSE_FILES, "").split(",")
+
+
 def _is_aside(container: Json) -> bool:
     """Whether it is one that a rollout keeps, or that compose made for a single command."""
     return OLD in container_spec.name(container) or container_spec.labels_of(container).get(ONE_OFF) == "True"
@@ -247,8 +252,9 @@ def _composed(service: str, container: Json, file: Path, at: OnEngine) -> list[U
     where = f"the service {service} in {file}"
     dockerfile = container["Build"]
     notes = (f"compose builds it: ./goldsmith adopt {dockerfile} drafts its definition",) if dockerfile else ()
-    running = [one for one in at.containers if _service(one) == ours and not _is_aside(one)]
-    if running:
+    made = [one for one in at.containers if _service(one)[1:] == ours[1:] and not _is_aside(one)]
+    by_file = [one for one in made if str(file.absolute()) in _compose_files(one)]
+    if running := by_file or [one for one in made if _service(one) == ours]:
         one = _service_of(running, at)
         return [replace(one, source=f"{where}, by {one.source}", notes=(*one.notes, *notes))]
     unset = ("it does not run, so what its image sets is not known: look at health, user and ports here",)

@@ -233,7 +233,7 @@ def _ask_health(draft: Draft, found: Unadopted, definition: Definition | None, k
     given = "Healthcheck" in container_spec.explicit(found.one, found.image)
     own, new = _in_words(test), _in_words(["CMD", *after])
     serves = _ports_of(definition, known)
-    published = sorted((found.one["HostConfig"].get("PortBindings") or {}), key=_number)
+    published = _tcp(found.one["HostConfig"].get("PortBindings"))
     if definition and serves and (lost := [port for port in published if port not in serves]):
         draft.set(
             "health", {"kind": "tcp", "port": _number(lost[0])}, f"{lost[0]} is published: what does not serve it may "
@@ -252,9 +252,9 @@ def _ask_health(draft: Draft, found: Unadopted, definition: Definition | None, k
     if after and definition:
         draft.set("health", {"kind": "docker"}, f"It has no health check of its own; {definition.name} has: {new}")
         return
-    exposed = sorted(config.get("ExposedPorts") or {}, key=_number)
-    ports = [port for port in [*published, *exposed] if port.endswith("/tcp") and (not serves or port in serves)]
-    if port := next(iter([*ports, *(port for port in serves if port.endswith("/tcp"))]), ""):
+    exposed = _tcp(config.get("ExposedPorts"))
+    ports = [port for port in [*published, *exposed] if not serves or port in serves]
+    if port := next(iter([*ports, *_tcp(serves)]), ""):
         how = "published" if port in published else "exposed"
         draft.set("health", {"kind": "tcp", "port": _number(port)}, f"No health check; {port} is the port {how}.")
         return
@@ -264,8 +264,13 @@ def _ask_health(draft: Draft, found: Unadopted, definition: Definition | None, k
     )
 
 
+def _tcp(ports: Iterable[str] | None) -> list[str]:
+    """The TCP ports among them, the lowest first."""
+    return sorted((port for port in ports or () if re.fullmatch(r"[0-9]{1,5}/tcp", port)), key=_number)
+
+
 def _number(port: str) -> int:
-    return int(port.partition("/")[0] or 0)
+    return int(port.partition("/")[0])
 
 
 def _in_words(test: Sequence[str]) -> str:
@@ -353,7 +358,7 @@ def _set_program(draft: Draft, found: Unadopted, config: Json, same: Definition 
         return
     program = next(iter(_program(config)), "program")
     draft.ask(f'smoke = [{toml(program)}, "--version"], or another command that ends with 0 on a read-only root')
-    ports = [port for port in config.get("ExposedPorts") or {} if re.fullmatch(r"\d+/(tcp|udp)", port)]
+    ports = [port for port in config.get("ExposedPorts") or {} if re.fullmatch(r"[0-9]{1,5}/(tcp|udp)", port)]
     settings = [
         ("entrypoint", config.get("Entrypoint")), ("command", config.get("Cmd")), ("workdir", config.get("WorkingDir")),
         ("stop_signal", config.get("StopSignal")), ("ports", sorted(ports, key=_number)),

@@ -23,7 +23,9 @@ NOTHING = ("", "~", "null")
 SECOND = 10**9  # in nanoseconds, in which the engine counts
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>\w+)|\{(?P<name>\w+)(?::?-(?P<default>[^{}]*))?[^{}]*\})")
 _PORT = re.compile(
-    r"(?:(?P<ip>\[[^\]]*\]|\d+\.[\d.]+):)?(?:(?P<host>\d*)(?:-\d+)?:)?(?P<port>\d+)(?:-\d+)?(?:/(?P<protocol>\w+))?"
+    r"(?:(?P<ip>\[[^\]]*\]|\d+\.[\d.]+):)?(?:(?P<host>\d{0,5})(?:-\d+)?:)?"
+    r"(?P<port>\d{1,5})(?:-\d+)?(?:/(?P<protocol>\w+))?",
+    re.ASCII,
 )
 _SHELL = ["/bin/sh", "-c"]
 
@@ -179,7 +181,7 @@ def _port(one: Any) -> tuple[str, str] | None:
     """The container's port with its protocol, and the port of the host, empty where the engine chooses one."""
     if isinstance(one, dict):
         target, published = _text(one, "target"), _text(one, "published")
-        return (f"{target}/{_text(one, 'protocol') or 'tcp'}", published) if target.isdecimal() else None
+        return (f"{target}/{_text(one, 'protocol') or 'tcp'}", published) if re.fullmatch(r"[0-9]{1,5}", target) else None
     found = _PORT.fullmatch(one) if isinstance(one, str) else None
     return (f"{found['port']}/{found['protocol'] or 'tcp'}", found["host"] or "") if found else None
 

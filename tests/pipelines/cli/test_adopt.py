@@ -308,10 +308,11 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
 
 @pytest.mark.needs("docker", "busybox", "docker-compose")
 @pytest.mark.slow
+@pytest.mark.parametrize("project", ["myshop", "other"])
 def test_what_compose_made_is_what_its_file_was_read_as(
-    place: Context, api: Any, docker_host: str, tmp_path: Path
+    place: Context, api: Any, docker_host: str, tmp_path: Path, project: str
 ) -> None:
-    """The same names, labels, ports and mounts; where it runs, the draft is of what runs."""
+    """The same labels, ports and mounts; where it runs, under whatever project, the draft is of what runs."""
     busybox_image(api, "fleet-test:one", "one", 'HEALTHCHECK CMD ["wget", "-qO-", "http://127.0.0.1:8080/"]')
     folder = tmp_path / "My Shop"
     (folder / "site").mkdir(parents=True)
@@ -332,18 +333,20 @@ volumes: { data: *all }
 """
     )
     run(
-        ["docker", "--host", docker_host, "compose", "--file", str(file), "up", "--detach"],
+        ["docker", "--host", docker_host, "compose", "--project-name", project, "--file", str(file), "up", "--detach"],
         passes=(*os.environ,), env={"DOCKER_HOST": docker_host},
     )  # fmt: skip
     read = compose_services(file.read_text(), file)["web"]
-    made = api.inspect_container(read["Name"].lstrip("/"))
-    assert read["Config"]["Labels"].items() <= made["Config"]["Labels"].items()
-    assert [one.partition(" (see")[0].replace("myshop_", "") for one in forced_in_place(made, ())] == [
+    made = api.inspect_container(f"{project}-web-1")
+    labels = {**read["Config"]["Labels"], "com.docker.compose.project": project}
+    assert (read["Name"], labels.items() <= made["Config"]["Labels"].items()) == ("/myshop-web-1", True)
+    assert [one.partition(" (see")[0].replace(f"{project}_", "") for one in forced_in_place(made, ())] == [
         one.partition(" (see")[0] for one in forced_in_place(read, ())
     ]
-    assert {name.removeprefix("myshop_") for name in networks(made)} == {"front"}
+    assert {name.removeprefix(f"{project}_") for name in networks(made)} == {"front"}
     assert (read["Config"]["StopTimeout"], made["Config"]["StopTimeout"]) == (65, 65)
     (line,) = adopt([str(file)], context=place)
-    assert line.members == ("myshop-web-1",)
-    fleet = load_fleet(place.settings.roots, "myshop-web")
+    assert line.members == (f"{project}-web-1",)
+    fleet = load_fleet(place.settings.roots, f"{project}-web")
+    assert fleet.selector["com.docker.compose.project"] == project
     assert (fleet.health.kind, fleet.limits.drain.total_seconds()) == ("docker", 65)

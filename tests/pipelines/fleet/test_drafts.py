@@ -246,3 +246,21 @@ def test_whatever_strangers_call_things_the_drafts_load(
 @given(st.text())
 def test_text_in_toml_is_the_same_text(text: str) -> None:
     assert tomllib.loads(f"a = {toml(text)}\nb = {toml({text: [text, 1]})}") == {"a": text, "b": {text: [text, 1]}}
+
+
+WORDS = ("FROM x", "ENV", "EXPOSE", "CMD", "ENTRYPOINT", "HEALTHCHECK", "USER", "VOLUME", "LABEL", "RUN apt install", "COPY")
+
+
+@given(st.lists(st.tuples(st.sampled_from(WORDS), st.text(max_size=20)), max_size=6))
+def test_whatever_stands_in_a_dockerfile_is_no_crash(lines: list[tuple[str, str]]) -> None:
+    """Its drafts are TOML, whether or not a definition may say what it says."""
+    text = "FROM nginx\n" + "\n".join(f"{word} {rest}" for word, rest in lines)
+    base, steps = last_stage(text, Path("Dockerfile"))
+    image = image_of(steps)
+    of = Unadopted(
+        "shop", "the Dockerfile", (unpacked_container("shop", image),), image, runs=False, stands_on=base,
+        steps=tuple(steps), packages=installed(steps),
+    )  # fmt: skip
+    assert tomllib.loads(definition_draft(of, "ana", KNOWN).text)["kind"] == "container"
+    assert drafted(of)[0].selector == {"app": "shop"}
+    assert dockerfile_draft(of).count("endraw") in (0, 1)
