@@ -181,7 +181,9 @@ def _port(one: Any) -> tuple[str, str] | None:
     """The container's port with its protocol, and the port of the host, empty where the engine chooses one."""
     if isinstance(one, dict):
         target, published = _text(one, "target"), _text(one, "published")
-        return (f"{target}/{_text(one, 'protocol') or 'tcp'}", published) if re.fullmatch(r"[0-9]{1,5}", target) else None
+        return (
+            (f"{target}/{_text(one, 'protocol') or 'tcp'}", published) if re.fullmatch(r"[0-9]{1,5}", target) else None
+        )
     found = _PORT.fullmatch(one) if isinstance(one, str) else None
     return (f"{found['port']}/{found['protocol'] or 'tcp'}", found["host"] or "") if found else None
 

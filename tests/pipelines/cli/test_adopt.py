@@ -203,7 +203,10 @@ def test_what_an_orchestrator_runs_is_refused() -> None:
 
 # -- on a real engine --------------------------------------------------------------------------------------------------
 
-PAGE = "events {{}}\nhttp {{ server {{ listen 80; root /srv/site; location = /who {{ return 200 {0}; }} }} }}\n"
+PAGE = """events {{}}
+http {{ client_body_temp_path /tmp/body; server {{ listen 80; root /srv/site;
+  location = /who {{ return 200 {0}; }} location /data/ {{ root /srv; dav_methods PUT; }} }} }}
+"""
 SHORT = {"min_healthy_time": "1s", "healthy_deadline": "20s", "bake_time": "0s", "settle": "0s", "drain": "2s"}
 
 
@@ -222,10 +225,11 @@ def place(tmp_path: Path, docker_host: str) -> Iterator[Context]:
 
 
 def publish(context: Context, api: Any, name: str) -> Release:
-    """A release of `name` in the channel stable: an nginx that answers `new`."""
+    """A release of `name` in the channel stable: an nginx that answers `new`, and is not root."""
     repository = context.registry.repository(name)
     nginx_image(api, "adopt-test:new", PAGE.format("new"))
-    api.tag("adopt-test:new", repository, "stable")
+    made_of = api.create_container("adopt-test:new", labels={"goldsmith-test": "1"})["Id"]
+    api.commit(made_of, repository, "stable", changes=["USER 65532:65532"])
     sent = api.push(
         repository, "stable", stream=True, decode=True, auth_config=auth_config(context.settings, repository)
     )
@@ -259,7 +263,7 @@ def says(url: str) -> str:
         return ""
 
 
-@pytest.mark.needs("docker", "docker-registry", "skopeo", "nginx")
+@pytest.mark.needs("root", "docker", "docker-registry", "skopeo", "nginx")
 @pytest.mark.slow
 def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     place: Context, api: Any, docker_host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -280,6 +284,9 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
 
     with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
         plan_roll("shop-web", context=place)
+    (left,) = plan_roll("shop-web", ["all"], context=place)[0].skipped
+    assert "docker exec --user 0 shop-web-1 chown -R 65532:65532 /srv/data" in left.why
+    os.chown(api.inspect_volume("adopt-data")["Mountpoint"], 65532, 65532)
     planned = plan_roll("shop-web", ["all"], context=place)
     (step,) = planned[0].steps
     assert (step.member.rpartition("/")[2], planned[0].skipped) == ("shop-web-1", ())
@@ -291,6 +298,7 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     rolled = roll_fleet("shop-web", apply=True, adopt=["all"], as_owner=True, context=place)
     assert [one.outcome for one in rolled.steps] == ["new"], rolled.failure
     assert (says(f"{url}/who"), says(url)) == ("new", "of the bind mount")
+    assert requests.put(f"{url}/data/page", data="written", timeout=5).status_code == 201
     after = api.inspect_container("shop-web-1")
     assert forced_in_place(after, ()) == forced_in_place(before, ())
     assert "www" in after["NetworkSettings"]["Networks"]["adopt-test"]["Aliases"]
@@ -302,7 +310,7 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     assert [one.detail for one in told] == list(seen.adopted)
 
     assert roll_back("shop-web", "", apply=True, context=place) == 0
-    assert says(f"{url}/who") == "old"
+    assert (says(f"{url}/who"), says(f"{url}/data/page")) == ("old", "written")
     assert [_history(one).adopted for one in history(place, "shop-web")] == [(), seen.adopted]
 
 

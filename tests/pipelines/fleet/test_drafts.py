@@ -248,7 +248,19 @@ def test_text_in_toml_is_the_same_text(text: str) -> None:
     assert tomllib.loads(f"a = {toml(text)}\nb = {toml({text: [text, 1]})}") == {"a": text, "b": {text: [text, 1]}}
 
 
-WORDS = ("FROM x", "ENV", "EXPOSE", "CMD", "ENTRYPOINT", "HEALTHCHECK", "USER", "VOLUME", "LABEL", "RUN apt install", "COPY")
+WORDS = (
+    "FROM x",
+    "ENV",
+    "EXPOSE",
+    "CMD",
+    "ENTRYPOINT",
+    "HEALTHCHECK",
+    "USER",
+    "VOLUME",
+    "LABEL",
+    "RUN apt install",
+    "COPY",
+)
 
 
 @given(st.lists(st.tuples(st.sampled_from(WORDS), st.text(max_size=20)), max_size=6))
