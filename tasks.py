@@ -9,7 +9,7 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -69,6 +69,13 @@ Force = Annotated[bool, "also where the file is there already, in its place"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
+
+Adoptable = Annotated[list[str], "a container's name or a glob, a compose file, a Dockerfile; several may follow"]
+NewFleet = Annotated[str, "what the fleet is called; else it is called after the service"]
+Becomes = Annotated[str, "the definition, or the tag of an application image, that its members become"]
+AlsoDefinition = Annotated[bool, "draft the definition of its image too"]
+DraftsInto = Annotated[str, "the content root to draft into; else your first one, or the checkout"]
+OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
 
 Apply = Annotated[bool, "act; without it the plan is shown and nothing happens"]
 Adopt = Annotated[list[str], "take over the unknown member of this name, a glob, or `all`; repeatable"]
@@ -376,6 +383,18 @@ def fleet_check(c: Context, fleet: FleetName, json: Json = False) -> int:
 
 
 @command
+def adopt(
+    c: Context, what: Adoptable, name: NewFleet = "", replacement: Becomes = "", definition: AlsoDefinition = False,
+    content: DraftsInto = "", engine: OtherEngine = "", json: Json = False,
+) -> None:  # fmt: skip
+    """Draft the fleet of CONTAINER…, of compose.yaml or of a Dockerfile: a service of before. Changes nothing of it."""
+    from pipelines.cli.adopt import adopt, show_adopted
+
+    found = adopt(what, name=name, replacement=replacement, definition=definition, content=content, engine=engine)
+    show_adopted(found, as_json=json)
+
+
+@command
 def roll_plan(
     c: Context, fleet: FleetName, adopt: Adopt, output: PlanOutput = "", markdown: Markdown = False, json: Json = False
 ) -> None:
@@ -399,7 +418,7 @@ def roll_start(
     from pipelines.cli.rollout import roll_fleet, show_roll
 
     roll = roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner)
-    return show_roll(roll, as_json=json, file=plan, as_owner=approve_as_owner)
+    return show_roll(roll, as_json=json, file=plan, as_owner=approve_as_owner, adopt=adopt)
 
 
 @command
@@ -607,10 +626,23 @@ class _Program(Program):
         super().print_version()
 
 
+def _each_named(words: Sequence[str]) -> Iterator[str]:
+    """The words of `adopt`, with the flag before each one that has none: Invoke knows no repeated positionals."""
+    valued = {f"--{one.name}" for one in adopt.get_arguments() if one.takes_value}
+    before = ""
+    for word in words:
+        if not word.startswith("-") and before not in valued:
+            yield "--what"
+        yield word
+        before = word
+
+
 def main(*arguments: str) -> None:
     """Run the command line `arguments`; ends with SystemExit, unless the exit code is 0."""
     if arguments[:1] == ("test",) and arguments[1:] and not arguments[1].startswith("-"):
         arguments = ("test", "--path", *arguments[1:])  # Invoke has no argument that may be left out and needs no flag
+    if arguments[:1] == ("adopt",):
+        arguments = ("adopt", *_each_named(arguments[1:]))
     _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import select
@@ -29,7 +30,7 @@ from pipelines.cli.rollout_output import (
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.violations import Judged, named
-from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
+from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.rollout_store import View, newest, require_known, tell
 from pipelines.rollout.service import AutoLine, automated, back, can_go_back, order_back, start
@@ -144,7 +145,8 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     replaced = [[member.name, member.before] for member in can_go_back(seen)]
     if not apply:
         print_table(["member", "goes back to"], replaced)
-        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet} --apply")
+        why = f" --reason {quote(reason)}" if reason else ""
+        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet}{why} --apply")
         return 0
     if seen.row.open:
         tell(context, fleet, Command.ROLLBACK, reason)
@@ -203,19 +205,24 @@ def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_mar
         text = markdown(roll, document.made_by, f"{document.expires_at:%Y-%m-%d %H:%M} UTC")
         out().print(text, soft_wrap=True, end="")
     else:
-        show_roll(roll, as_json=as_json, file=file)
+        show_roll(roll, as_json=as_json, file=file, adopt=document.adopt)
 
 
-def show_roll(roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool = False) -> int:
-    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed."""
+def show_roll(
+    roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool = False, adopt: Sequence[str] = ()
+) -> int:
+    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed.
+
+    What to type then repeats what was given: the members to `adopt`, the plan's file, and that the owner acts alone.
+    """
     if as_json:
         print_json(to_json(roll))
     else:
-        _print_roll(roll, file, as_owner=as_owner)
+        _print_roll(roll, file, adopt, as_owner=as_owner)
     return 3 if roll.failure else 0
 
 
-def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
+def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: bool) -> None:
     out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
     print_text(heading(roll))
     for columns, rows in tables(roll):
@@ -233,21 +240,21 @@ def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
     if roll.rollout:
         return
     if roll.steps or roll.groups:
-        _say_next(roll, file, as_owner=as_owner)
+        _say_next(roll, quote(file) if file else "", adopt_flags(adopt), as_owner=as_owner)
     elif roll.skipped:
         say("nothing to replace: every member that is out of policy is left alone, for the reasons above")
     else:
         say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
 
 
-def _say_next(roll: RollOutput, file: str, *, as_owner: bool) -> None:
-    """Say what to type, in order: a plan that another user must approve is in a file."""
+def _say_next(roll: RollOutput, file: str, adopt: str, *, as_owner: bool) -> None:
+    """Say what to type, in order: a plan that another user must approve is in a file, with those whom it adopts."""
     if roll.needs_approval:
         say("nothing was done; to do it, another user must approve the plan:")
         if not file:
-            say(f"  ./goldsmith roll.plan {roll.fleet} --output FILE")
+            say(f"  ./goldsmith roll.plan {roll.fleet}{adopt} --output FILE")
         say(f"  ./goldsmith roll.approve {roll.fleet} --plan {file or 'FILE'}  (the other user)")
         say(f"  ./goldsmith roll.start {roll.fleet} --plan {file or 'FILE'} --apply")
     else:
-        flags = (f" --plan {file}" if file else "") + (" --approve-as-owner" if as_owner else "")
+        flags = (f" --plan {file}" if file else adopt) + (" --approve-as-owner" if as_owner else "")
         say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet}{flags} --apply")

@@ -21,6 +21,7 @@ from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
+from pipelines.cli.adopt import AdoptLine
 from pipelines.cli.controls import ControlDetail, ControlRow, WaiverLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Any] = {
     "roll.auto": list[AutoLine],
     "roll.reap": list[ReapLine],
     "roll.simulate": SimulateOutput,
+    "adopt": list[AdoptLine],
     "nightly": contract.NightlyOutput,
     "report": ReportOutput,
     "demo": contract.DemoOutput,

@@ -217,7 +217,21 @@ def refuse_unmatched(adopt: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
-    return any(glob == "all" or fnmatchcase(one.member.name, glob) for glob in adopt)
+    return _named(one.member.name, adopt)
+
+
+def _named(member: str, adopt: Sequence[str]) -> bool:
+    return any(glob == "all" or fnmatchcase(member, glob) for glob in adopt)
+
+
+def adoptions(made: Plan, adopt: Sequence[str]) -> dict[str, str]:
+    """The members that ran another image until `adopt` took them over, by id: `name: old → new`."""
+    new = made.target.reference
+    return {
+        one.id: f"{one.name}: {one.image.partition('@')[0]}@{one.exact.rpartition('@')[2]} → {new}"
+        for one in (step.member for step in made.steps)
+        if _named(one.name, adopt) and repository(one.image) != repository(new)
+    }
 
 
 def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, adopt: Sequence[str]) -> str:

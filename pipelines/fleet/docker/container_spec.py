@@ -13,8 +13,8 @@ from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, 
 Json = dict[str, Any]
 CONFIG_KEYS = ("User", "WorkingDir", "StopSignal", "StopTimeout", "Domainname", "Tty", "OpenStdin", "StdinOnce")
 _COMPOSE = "com.docker.compose."
-COMPOSE_PROJECT, _SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
-_FILES = f"{_COMPOSE}project.config_files"
+COMPOSE_PROJECT, COMPOSE_SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
+COMPOSE_FILES = f"{_COMPOSE}project.config_files"
 _COMPOSE_OWN = (_IMAGE, f"{_COMPOSE}replace")
 # Labels that say what one container is, not what a person wants of it: the next container gets its own.
 OF_ONE_CONTAINER = (ROLLOUT, MEMBER, EXPIRY, KEPT, KEPT_LABELS, *_COMPOSE_OWN)
@@ -384,5 +384,6 @@ def compose_service(labels: Mapping[str, str]) -> str:
     """The service that defines a container, as a person finds it; empty outside of a project."""
     if COMPOSE_PROJECT not in labels:
         return ""
-    where = f"in {labels[_FILES]}" if labels.get(_FILES) else f"of the compose project {labels[COMPOSE_PROJECT]}"
-    return f"the service {labels.get(_SERVICE, '?')} {where}"
+    files = labels.get(COMPOSE_FILES)
+    where = f"in {files}" if files else f"of the compose project {labels[COMPOSE_PROJECT]}"
+    return f"the service {labels.get(COMPOSE_SERVICE, '?')} {where}"

@@ -16,7 +16,7 @@ from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Changes
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, plan
+from pipelines.rollout.plan import GroupStep, adoptions, plan
 from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutState
 from tests.support.fleets import NOW, fleet, judged, reason, target
 
@@ -157,6 +157,34 @@ def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureF
     ):
         show_roll(roll, as_json=False, file=file)
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("needs_approval", [False, True])
+def test_what_to_type_next_repeats_every_flag_that_was_given(
+    capsys: pytest.CaptureFixture[str], needs_approval: bool
+) -> None:
+    """Quoted as a shell needs it; a plan in a file says itself whom it takes over."""
+    made = planned().model_copy(update={"needs_approval": needs_approval})
+    show_roll(made, as_json=False, adopt=["web-*", "db"], as_owner=not needs_approval)
+    said = capsys.readouterr().err
+    wanted = "roll.plan web --adopt 'web-*' --adopt db --output FILE" if needs_approval else (
+        "roll.start web --adopt 'web-*' --adopt db --approve-as-owner --apply"
+    )  # fmt: skip
+    assert wanted in said
+    show_roll(made, as_json=False, adopt=["all"], file="a plan.json")
+    said = capsys.readouterr().err
+    assert "--adopt" not in said
+    assert "roll.start web --plan 'a plan.json' --apply" in said
+
+
+def test_the_history_says_what_was_adopted_with_old_and_new_image() -> None:
+    """Those that the flag names and that ran another image; digests in full, for programs."""
+    strangers = [judged(name, "unknown", image="nginx:1.27", exact=f"sha256:{1:064x}") for name in ("web-1", "web-2")]
+    made = plan(fleet(), [*strangers, judged("web-3", "expired")], target(), NOW, adopt=["web-1", "web-3"])
+    assert adoptions(made, ["web-1", "web-3"]) == {
+        "host/local/docker/web-1": f"web-1: nginx:1.27@sha256:{1:064x} → {target().reference}"
+    }
+    assert adoptions(made, []) == {}
 
 
 @pytest.mark.parametrize(
