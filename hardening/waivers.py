@@ -22,10 +22,12 @@ BOOT_TITLES = {
     "boot-cloud-init": "cloud-init ends without an error",
     "boot-second": "A second boot is as good, and what makes a machine itself is made once for each",
 }
+STARTS = "container-starts"
+TITLES = {**BOOT_TITLES, STARTS: "The container gets healthy as it is shipped"}
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 # Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.
-WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, *BOOT_TITLES)
+WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, *TITLES)
 
 
 ASKED_FOR = timedelta(days=30)
@@ -66,7 +68,7 @@ def about_finding(finding: Finding) -> About:
 
 def about_check(control: str) -> About:
     """A control, or what the boot itself showed."""
-    return About("rules" if control in BOOT_TITLES else "controls", control)
+    return About("rules" if control in TITLES else "controls", control)
 
 
 def about_rule(rule: str) -> About:

@@ -18,7 +18,7 @@ from hardening.findings import CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import threads
-from hardening.waivers import BOOT_TITLES, about_check, how_to_ask
+from hardening.waivers import STARTS, TITLES, about_check, how_to_ask
 from images.artifact import Artifact
 from images.boot import Level
 from images.build import build as build_image
@@ -230,7 +230,9 @@ class _Builder:
         policy = load_policy(self.context.settings.roots, self.context.policy_of(name))
         first = refused[0].control
         why = f"./goldsmith control.show {first} says why it matters and what to do"
-        if first in BOOT_TITLES:
+        if first == STARTS:
+            why = "what it printed stands beside it"
+        elif first in TITLES:
             why = f"{console_log(self.context.store, name)} holds what the machine said"
         asking = how_to_ask(about_check(first), name, policy.exception_contact, self.context.now.date())
         return RefusedError(

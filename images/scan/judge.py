@@ -126,7 +126,7 @@ def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
     """What the controls said of the artifact, each enforced as its profile says today."""
     overlay = Planner(context).overlay(context.definitions[artifact.name])
     known = context.ledger.checks(artifact.digest)
-    lacks = without_result(known, overlay)
+    lacks = without_result(known, overlay, context.definitions[artifact.name].definition)
     if known and not lacks:
         return enforced_by(known, overlay)
     of = f" of {', '.join(lacks[:3])}{', …' if lacks[3:] else ''}" if known else ""
