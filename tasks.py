@@ -302,6 +302,14 @@ def control_check(c: Context, name: str, control: str = "", profile: str = "", j
     return show_checks(lines, as_json=json)
 
 
+@command({"name": "a control's id, a glob, or `all`"} | JSON, "name")
+def control_test(c: Context, name: str, json: bool = False) -> int:
+    """Prove a control by its cases.toml: its check fails where it is broken, and holds where it was applied."""
+    from pipelines.cli.controls import prove_controls, show_proofs
+
+    return show_proofs(prove_controls(name), as_json=json)
+
+
 @command(NAME | JSON, "name")
 def policy_show(c: Context, name: str, json: bool = False) -> None:
     """What a policy asks of images and instances, and when it must be reviewed."""
@@ -611,7 +619,7 @@ namespace = Collection(
         image_promote, image_rollback, image_revoke, image_show, image_why, image_prune, image_reap, image_lock,
         image_rebuild,
     ),
-    _room("control", control_list, control_show, control_check),
+    _room("control", control_list, control_show, control_check, control_test),
     _room("policy", policy_show, policy_waivers, policy_export),
     _room("fleet", fleet_list, fleet_scan, fleet_check),
     _room(

@@ -15,6 +15,7 @@ from hardening.catalog import (
     load_control,
     load_policy,
     load_profile,
+    load_profiles,
     require_known,
     require_may_publish,
     within_root,
@@ -41,6 +42,8 @@ def lint_content() -> int:
     found = content_problems(roots, clock().date(), settings.judging)
     for error in found:
         err().print(str(error), style="red")
+    for note in unused_controls(roots):
+        say(note)
     say(f"content of {', '.join(map(str, roots))}: {f'{len(found)} wrong' if found else 'sound'}")
     return 2 if found else 0
 
@@ -160,6 +163,21 @@ def check_hardening(roots: Sequence[Path], problems: Problems) -> None:
     for name, file in find_content(roots, "hardening/policies", "*.toml").items():
         if policy := problems.of(load_policy, roots, name):
             problems.of(_require_window, file, policy)
+
+
+def unused_controls(roots: Sequence[Path], among: Collection[str] | None = None) -> list[str]:
+    """What to know of each control, or each one of `among`, that no profile lists; nothing where profiles are wrong."""
+    folders = find_content(roots, "hardening/controls", "*/")
+    try:
+        profiles = load_profiles(roots).values()
+    except ContentError:  # which is told as an error
+        return []
+    listed = {entry.control for profile in profiles for entry in profile.controls}
+    return [
+        f'note: {folder}: no profile uses it, so it hardens no image; add {{ control = "{name}" }} to one'
+        for name, folder in folders.items()
+        if name not in listed and (among is None or name in among)
+    ]
 
 
 def check_publishing(roots: Sequence[Path], judging: Judging, problems: Problems) -> None:

@@ -1,4 +1,4 @@
-"""What `control.*`, `policy.show` and `fleet.list` print of the content."""
+"""What `control.*`, `policy.*` and `fleet.list` print of the content."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.catalog import load_cases, load_controls, load_policies, load_profile, load_profiles, load_waivers
-from hardening.foundation.console import out, print_json, print_text
-from hardening.foundation.content import select
+from hardening.foundation.console import out, print_json, print_text, say
+from hardening.foundation.content import find_content, select
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, UsageError, nearest
 from hardening.foundation.settings import load_settings
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.fleet.model import Replacement
 
 WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
+PROOF_COLUMNS = {"profile": "profile", "proof": "proof", "result": "result", "evidence": "evidence"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
 FLEET_COLUMNS = {
     "fleet": "name",
@@ -62,6 +63,28 @@ class ControlRow:
     applies_to: tuple[Kind, ...]
     owner: str
     used_by: tuple[Use, ...]
+
+
+@dataclass(frozen=True)
+class ProofLine:
+    """`control.test`: what became of one proof; `said` is the check's evidence, or what is wrong."""
+
+    control: str
+    profile: str
+    proof: str
+    passed: bool
+    said: str
+
+    @property
+    def result(self) -> str:
+        """The outcome for people."""
+        return "holds" if self.passed else "fails"
+
+    @property
+    def evidence(self) -> str:
+        """What was said, as much as shows that something was looked at; of a failure the whole is in its error."""
+        lines = self.said.strip().splitlines()
+        return " ".join(lines[:2]) if self.passed else lines[0]
 
 
 @dataclass(frozen=True)
@@ -188,6 +211,35 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
     only = [control] if control else []
     checks = check_tree(load_settings().roots, profile, tree, today, only=only)
     return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
+
+
+def prove_controls(pattern: str) -> tuple[list[ProofLine], list[ContentError]]:
+    """Prove the controls that `pattern` means: a line for each proof, and an error for each that does not hold."""
+    from images import proofs
+    from pipelines.lint import unused_controls
+    from pipelines.wiring import image_context
+
+    context = replace(image_context(looks=True), lenient=True)
+    roots = context.settings.roots
+    names = select(pattern, find_content(roots, "hardening/controls", "*/"), "control")
+    lines, errors = list[ProofLine](), list[ContentError]()
+    for loaded, results in proofs.prove_controls(context, names):
+        for one in results:
+            lines.append(ProofLine(loaded.control.id, one.profile, one.title, one.passed, one.said))
+            if not one.passed:
+                said, _, evidence = one.said.partition("\n")
+                file = loaded.folder / "cases.toml"
+                errors.append(ContentError(f"{one.title}: {said}", file=file, key=one.key, evidence=evidence))
+    for note in unused_controls(roots, names):
+        say(note)
+    return lines, errors
+
+
+def show_proofs(found: tuple[list[ProofLine], list[ContentError]], *, as_json: bool) -> int:
+    """Print what became of each proof, with the first line of its check's evidence; exit code 2 where one fails."""
+    from pipelines.cli.image_output import show_outcomes
+
+    return show_outcomes(found, PROOF_COLUMNS, as_json=as_json)
 
 
 def waiver_lines() -> list[WaiverLine]:

@@ -21,7 +21,7 @@ from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
-from pipelines.cli.controls import ControlDetail, ControlRow, WaiverLine
+from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine, WaiverLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.reap import ReapLine
@@ -56,6 +56,7 @@ COMMANDS: dict[str, Any] = {
     "control.list": list[ControlRow],
     "control.show": ControlDetail,
     "control.check": list[contract.VerifyLine],
+    "control.test": list[ProofLine],
     "policy.show": list[Policy],
     "policy.waivers": list[WaiverLine],
     "fleet.list": list[contract.FleetLine],
