@@ -318,6 +318,21 @@ def policy_show(c: Context, name: str, json: bool = False) -> None:
     show_policies(name, as_json=json)
 
 
+@command(
+    {
+        "file": "a changed policy, or a new one",
+        "instead-of": "the policy whose place it would take; by default the one of the file's name",
+    }
+    | JSON,
+    "file",
+)
+def policy_preview(c: Context, file: str, instead_of: str = "", json: bool = False) -> int:
+    """Whom a changed policy would newly refuse or free: images by their last scan, and members of every fleet."""
+    from pipelines.cli.preview import preview_policy, show_preview
+
+    return show_preview(preview_policy(file, instead_of), as_json=json)
+
+
 @command(JSON)
 def policy_waivers(c: Context, json: bool = False) -> None:
     """Every waiver, whom it covers and when it ends."""
@@ -620,7 +635,7 @@ namespace = Collection(
         image_rebuild,
     ),
     _room("control", control_list, control_show, control_check, control_test),
-    _room("policy", policy_show, policy_waivers, policy_export),
+    _room("policy", policy_show, policy_preview, policy_waivers, policy_export),
     _room("fleet", fleet_list, fleet_scan, fleet_check),
     _room(
         "roll", roll_plan, roll_start, roll_status, roll_history, roll_pause, roll_resume, roll_approve, roll_abort,

@@ -24,6 +24,7 @@ from pipelines import contract
 from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine, WaiverLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
+from pipelines.cli.preview import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.report import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
@@ -58,6 +59,7 @@ COMMANDS: dict[str, Any] = {
     "control.check": list[contract.VerifyLine],
     "control.test": list[ProofLine],
     "policy.show": list[Policy],
+    "policy.preview": PreviewOutput,
     "policy.waivers": list[WaiverLine],
     "fleet.list": list[contract.FleetLine],
     "fleet.scan": list[SeenLine],

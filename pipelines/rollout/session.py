@@ -11,7 +11,7 @@ from typing import assert_never
 
 import requests
 
-from hardening.catalog import load_policy, load_waivers
+from hardening.catalog import load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
@@ -92,7 +92,7 @@ class FleetSession:
                 unread.append(_unread(self, Unread(member.id, error.message), member))
         judged = judge(
             self.fleet.name,
-            load_policy(self.context.settings.roots, self.fleet.policy),
+            self.context.policy_named(self.fleet.policy),
             [member for member in members if member.id in known],
             known,
             waivers=waivers,
