@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -223,6 +224,7 @@ class Waiver(Content):
     benchmark: tuple[NonEmpty, ...] = Field((), description="short names of a benchmark's rules")
     rules: tuple[Name, ...] = Field((), description="Goldsmith's own rules, such as max-age or boot-listening")
     subjects: Annotated[tuple[str, ...], Field(min_length=1, description="globs over definition or fleet/member names")]
+    inherited: bool = Field(False, description="true: also in images built on a subject, of what they have from it")
     reason: NonEmpty
     owner: NonEmpty
     approver: NonEmpty
@@ -246,11 +248,15 @@ class Waiver(Content):
         waiver._reach = reach
         return waiver
 
-    def reaches(self, subject: str) -> bool:
-        """Whether it is about `subject`: one of its globs matches, and its content root may speak for it."""
+    def reaches(self, subject: str, below: Sequence[str] = ()) -> bool:
+        """Whether it is about `subject`: one of its globs matches, and its content root may speak for it.
+
+        One that is inherited also matches by the images `below` that the subject has from what it is about.
+        """
         head, slash, _ = subject.partition("/")
         inside = self._reach is None or f"{head}{slash}" in self._reach
-        return inside and any(fnmatchcase(subject, glob) for glob in self.subjects)
+        names = (subject, *below) if self.inherited else (subject,)
+        return inside and any(fnmatchcase(name, glob) for name in names for glob in self.subjects)
 
     @model_validator(mode="after")
     def _bounded(self) -> Waiver:
@@ -259,6 +265,8 @@ class Waiver(Content):
         for what, where in (("vulnerabilities", "packages"), ("secrets", "paths")):
             if bool(getattr(self, what)) != bool(getattr(self, where)):
                 raise ValueError(f"{what} and {where} go together: a waiver says of which {where} it accepts {what}")
+        if self.inherited and self.rules:
+            raise ValueError("inherited and rules do not go together: a rule is about one image or member alone")
         if self.versions and not self.packages:
             raise ValueError("versions are those of packages, and no package is named")
         if self.approver.casefold() == self.owner.casefold():

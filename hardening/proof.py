@@ -108,9 +108,7 @@ def _live(proof: Proof, check: Check, tree: Path) -> tuple[bool, str]:
 
 
 def _inside(check: Check, tree: Path) -> tuple[Outcome, str]:
-    done = run(
-        ["chroot", str(tree), "sh", "-c", check.text, check.control], env={**check.env, **INSIDE}, ok=range(256)
-    )
+    done = run(["chroot", str(tree), "sh", "-c", check.text, check.control], env={**check.env, **INSIDE}, ok=range(256))
     return outcome_of(done.status, done.stdout, done.stderr)
 
 
@@ -128,7 +126,9 @@ def _red(proof: Proof, outcome: Outcome, evidence: str) -> tuple[bool, str]:
 
 def facts_of(proof: Proof) -> ImageFacts:
     """Good facts, broken as the proof says; TOML has no null, so `not run` stands for it."""
-    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in proof.facts.items()}
+    changes: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in proof.facts.items()
+    }
     if changes.get("run_status") == "not run":
         changes["run_status"] = None
     return replace(GOOD, **changes)

@@ -1,4 +1,4 @@
-"""Proves controls on the filesystems that definitions' own packages make: as packages leave them, and hardened. Edge."""
+"""Proves controls on what the packages of definitions make: as packages leave it, and as profiles harden it. Edge."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _require_subjects(
     A waiver of a further root reaches only what that root defines.
     """
     reach = within_root(file, waiver, roots).reach
-    ours = [name for name in definitions if reach is None or name in reach]
+    ours = [name for name in definitions if reach is None or name in reach or waiver.inherited]
     theirs = [name for name in fleets if reach is None or f"{name}/" in reach]
     for number, subject in enumerate(waiver.subjects):
         elsewhere = bool(re.search(r"[.:]|^localhost$", subject.partition("/")[0])) and "/" in subject

@@ -114,7 +114,10 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     result = scan_content(context, artifact.digest, artifact, known, policy)
     findings = _dated(context, result.findings)
     waivers = load_waivers(context.settings.roots)
-    verdict = judge_image(policy, artifact.name, checks, result.reports, findings, waivers, context.now)
+    verdict = judge_image(
+        policy, artifact.name, checks, result.reports, findings, waivers, context.now,
+        context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
+    )  # fmt: skip
     sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
     record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs)
     context.ledger.record_scan(artifact.digest, record, context.now)

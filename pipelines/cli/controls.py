@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.catalog import load_cases, load_controls, load_policies, load_profile, load_profiles, load_waivers
-from hardening.foundation.console import out, print_json, print_text, say
+from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, select
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, UsageError, nearest
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pipelines.fleet.model import Replacement
 
 WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
-PROOF_COLUMNS = {"profile": "profile", "proof": "proof", "result": "result", "evidence": "evidence"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
 FLEET_COLUMNS = {
     "fleet": "name",
@@ -77,14 +76,9 @@ class ProofLine:
 
     @property
     def result(self) -> str:
-        """The outcome for people."""
-        return "holds" if self.passed else "fails"
-
-    @property
-    def evidence(self) -> str:
-        """What was said, as much as shows that something was looked at; of a failure the whole is in its error."""
-        lines = self.said.strip().splitlines()
-        return " ".join(lines[:2]) if self.passed else lines[0]
+        """The outcome in a table, with as much evidence as shows that something was looked at."""
+        lines = [line for line in self.said.splitlines() if not line.endswith(":")] or [self.said]
+        return f"yes: {lines[0]}" if self.passed else "NO: see its error, told beside this table"
 
 
 @dataclass(frozen=True)
@@ -237,9 +231,15 @@ def prove_controls(pattern: str) -> tuple[list[ProofLine], list[ContentError]]:
 
 def show_proofs(found: tuple[list[ProofLine], list[ContentError]], *, as_json: bool) -> int:
     """Print what became of each proof, with the first line of its check's evidence; exit code 2 where one fails."""
-    from pipelines.cli.image_output import show_outcomes
+    from pipelines.cli.image_output import finish, show
 
-    return show_outcomes(found, PROOF_COLUMNS, as_json=as_json)
+    lines, errors = found
+    if as_json:
+        show(lines, {}, as_json=True)
+    for control in () if as_json else dict.fromkeys(line.control for line in lines):
+        rows = [[line.profile, line.proof, line.result] for line in lines if line.control == control]
+        print_table(["on", "proof", "proved"], rows, title=control, whole=["on"])
+    return finish(errors)
 
 
 def waiver_lines() -> list[WaiverLine]:
@@ -252,14 +252,22 @@ def waiver_lines() -> list[WaiverLine]:
 
 
 def export_waivers(form: str, subject: str) -> str:
-    """The waivers in force for `subject` as `openvex` or `trivyignore`. Raises UsageError for another form."""
-    from hardening.waivers import openvex, trivyignore
+    """The waivers in force for `subject` as `openvex` or `trivyignore`, inherited ones too.
 
-    waivers, today = load_waivers(load_settings().roots), clock().date()
+    Raises UsageError for another form.
+    """
+    from hardening.waivers import openvex, trivyignore
+    from images.catalog import sound_definitions
+    from images.plan.build_plan import with_ancestors
+
+    roots, today = load_settings().roots, clock().date()
+    waivers, (definitions, _) = load_waivers(roots), sound_definitions(roots)
+    parents = {name: loaded.definition.parent for name, loaded in definitions.items()}
+    below = sorted(with_ancestors([subject], parents) - {subject}) if subject in parents else []
     if form == "trivyignore":
-        return trivyignore(waivers, subject, today)
+        return trivyignore(waivers, subject, today, below)
     if form == "openvex":
-        mine = [waiver for waiver in waivers if waiver.reaches(subject)]
+        mine = [waiver for waiver in waivers if waiver.reaches(subject, below)]
         return openvex(mine, [f"pkg:oci/{subject}"], "Goldsmith", today)
     raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
 

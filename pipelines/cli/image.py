@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from hardening.catalog import load_policy, load_waivers
-from hardening.findings import CheckResult, Finding, FindingKind, ScanReport, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, ScanReport, Verdict
 from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
@@ -143,15 +143,22 @@ def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
     waivers, lines = load_waivers(context.settings.roots), list[VerifyLine]()
     for name in named(context, pattern):
         say(f"{name}: verifying")
-        lines.append(verify_line(name, *reverify(context, name, control), waivers, context.now))
+        digest, checks = reverify(context, name, control)
+        bases = context.ledger.bases_of(digest)
+        lines.append(verify_line(name, digest, checks, waivers, context.now, bases))
     return lines
 
 
 def verify_line(
-    name: str, digest: str, checks: tuple[CheckResult, ...], waivers: tuple[Waiver, ...], now: datetime
+    name: str,
+    digest: str,
+    checks: tuple[CheckResult, ...],
+    waivers: tuple[Waiver, ...],
+    now: datetime,
+    bases: Sequence[BaseImage] = (),
 ) -> VerifyLine:
     """What the checks of one image say; it passed where none that is enforced and unwaived failed."""
-    refused = refusals(checks, name, waivers, now.date())
+    refused = refusals(checks, name, waivers, now.date(), bases)
     return VerifyLine(name=name, digest=digest, passed=not refused, checks=checks)
 
 

@@ -88,7 +88,7 @@ def preview_policy(
         file=file, instead_of=name, compared_with="the last commit" if in_force else str(files[name]),
         images=sum(kind == "image" for kind, _ in before), members=sum(kind == "member" for kind, _ in before),
         lines=tuple(_compared(before, after)), unjudged=tuple(dict.fromkeys(unjudged)),
-        weaker=weaknesses(changed, known[floor] if floor in known else None) if publishes else (),
+        weaker=weaknesses(changed, known.get(floor)) if publishes else (),
     )  # fmt: skip
     return output, errors
 
@@ -113,11 +113,13 @@ def _refusals(context: Context, unjudged: list[str], errors: list[GoldsmithError
         scan = context.ledger.scan(artifact.digest) if artifact else None
         if artifact is None or scan is None:
             what = "has not been scanned" if artifact else "has not been built"
-            unjudged.append(f"{name} {what} on this machine: ./goldsmith image.{'scan' if artifact else 'build'} {name}")
+            command = f"./goldsmith image.{'scan' if artifact else 'build'} {name}"
+            unjudged.append(f"{name} {what} on this machine: {command}")
             continue
         policy = context.policy_named(context.policy_of(name))
         checks = enforced_by(context.ledger.checks(artifact.digest), planner.overlay(loaded))
-        verdict = judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now)
+        bases = context.ledger.bases_of(artifact.digest)
+        verdict = judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
         found["image", name] = verdict.refusals
     for fleet in sorted(load_fleets(context.settings.roots)):
         try:
@@ -138,9 +140,7 @@ def _compared(before: Refusals, after: Refusals) -> Iterator[PreviewLine]:
             continue
         change = "refused" if not old else "freed" if not new else "more" if gained else "fewer"
         kind, name = subject
-        yield PreviewLine.model_validate(
-            {"kind": kind, "name": name, "change": change, "gained": gained, "lost": lost}
-        )
+        yield PreviewLine.model_validate({"kind": kind, "name": name, "change": change, "gained": gained, "lost": lost})
 
 
 def _without(reasons: Iterable[Reason], others: Sequence[Reason]) -> tuple[Reason, ...]:

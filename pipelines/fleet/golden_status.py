@@ -56,7 +56,8 @@ class GoldenStatus:
             return "", None
         policy = self._policy_of(golden)
         checks = self.context.ledger.checks(golden.content)
-        verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now)
+        bases = self.context.ledger.bases_of(golden.content)
+        verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now, bases)
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
         began = [at for reason in reasons if (at := _began(reason))]
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
