@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +13,7 @@ from pathlib import Path
 from hardening.catalog import load_cases, load_controls, load_profile
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError
+from hardening.foundation.process import run
 from hardening.model import LoadedControl, Profile
 from hardening.overlay import apply_to
 from hardening.proof import (
@@ -30,11 +33,12 @@ from images.build.workspace import workspace
 from images.catalog import LoadedDefinition
 from images.context import Context
 from images.machine import trees
-from images.model import Bootstrap
+from images.model import Bootstrap, Definition
 from images.plan.planner import Planner
 from images.store.files import image_modes, room_on
 
 NOTHING = Overlay((), (), ())
+DEVICES = {"null": (1, 3), "zero": (1, 5), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 
 
 def prove_controls(context: Context, names: Sequence[str]) -> Iterator[tuple[LoadedControl, list[ProofResult]]]:
@@ -117,7 +121,9 @@ class _Trees:
             added = self.context.index.resolve(source, loaded.definition.packages, installed)
             key = self._packages(loaded, source, added, key) if added else key
             installed = tuple(sorted((*installed, *added)))
-        return trees.stack(self.context.store, key)
+        with self._changing(trees.stack(self.context.store, key), room := self._new()) as tree:
+            _as_installed(tree, self.context.index.sources(source), line[0].definition)
+        return (room / "upper", *trees.stack(self.context.store, key))
 
     def _packages(self, loaded: LoadedDefinition, source: Bootstrap, added: tuple[Package, ...], parent: str) -> str:
         """The key of the layer of packages that `loaded` adds to the layer `parent`; made once, and kept."""
@@ -148,6 +154,19 @@ def _install(job: BuildJob, layer: Path) -> None:
         static.unpack(job, build_steps.fresh(layer / "tree"))
     else:
         bootstrap.make_tree(job, layer / "tree", epoch)
+
+
+def _as_installed(tree: Path, sources: str, definition: Definition) -> None:
+    """Put back what the builder leaves out of the layer: package sources; of a machine devices, and host keys too."""
+    if (tree / "etc/apt").is_dir():
+        (tree / "etc/apt/sources.list.d/debian.sources").write_text(sources)
+    if definition.is_machine:
+        for name, (major, minor) in DEVICES.items():
+            if not (device := tree / "dev" / name).exists():
+                os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+                device.chmod(0o666)
+        if (tree / "usr/bin/ssh-keygen").exists():
+            run(["chroot", str(tree), "ssh-keygen", "-A"])
 
 
 def _stand_in(context: Context, profile: Profile, controls: dict[str, LoadedControl]) -> LoadedDefinition:

@@ -48,7 +48,7 @@ class PreviewOutput(Line):
     """`policy.preview`: what the policy in `file` changes, as it would stand in the place of `instead_of`.
 
     `images` and `members` count who was judged by both; `unjudged` says which images were not, and why. `weaker`: in
-    what it is below the floor, so that nothing could be published by it.
+    what it asks for less than the present one.
     """
 
     file: str
@@ -81,14 +81,11 @@ def preview_policy(
     present = _committed(files[name], name) if in_force else load_toml(files[name], Policy, name=name)
     unjudged, errors = list[str](), list[GoldsmithError]()
     before, after = (_refusals(context.by_policy(one, name), unjudged, errors) for one in (present, changed))
-    floor = context.settings.judging.floor
-    known = {**context.policies, name: changed}
-    publishes = name in context.settings.judging.policies
     output = PreviewOutput(
         file=file, instead_of=name, compared_with="the last commit" if in_force else str(files[name]),
         images=sum(kind == "image" for kind, _ in before), members=sum(kind == "member" for kind, _ in before),
         lines=tuple(_compared(before, after)), unjudged=tuple(dict.fromkeys(unjudged)),
-        weaker=weaknesses(changed, known.get(floor)) if publishes else (),
+        weaker=weaknesses(changed, present),
     )  # fmt: skip
     return output, errors
 
@@ -184,7 +181,7 @@ def _text(output: PreviewOutput) -> list[str]:
                 lines += [f"  {kind}s: {', '.join(names[:NAMED])}{more}"] if names else []
             lines.append(f"  {'because' if len(reasons) == 1 else 'such as'}: {one_line(reasons[0][1].what)}")
     if output.weaker:
-        lines += ["", "nothing could be published by it, for it is below judging.floor:"]
+        lines += ["", "it asks for less than the present one (called the floor here):"]
         lines += [f"  {line}" for line in output.weaker]
     return lines
 
