@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -260,17 +260,22 @@ class Waiver(Content):
 
     @model_validator(mode="after")
     def _bounded(self) -> Waiver:
+        if wrong := list(self._contradictions()):
+            raise ValueError("; and ".join(wrong))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """What does not go together."""
         if not self.names:
-            raise ValueError(f"a waiver names something under at least one of {', '.join(WAIVER_KEYS)}")
+            yield (f"a waiver names something under at least one of {', '.join(WAIVER_KEYS)}")
         for what, where in (("vulnerabilities", "packages"), ("secrets", "paths")):
             if bool(getattr(self, what)) != bool(getattr(self, where)):
-                raise ValueError(f"{what} and {where} go together: a waiver says of which {where} it accepts {what}")
+                yield (f"{what} and {where} go together: a waiver says of which {where} it accepts {what}")
         if self.inherited and self.rules:
-            raise ValueError("inherited and rules do not go together: a rule is about one image or member alone")
+            yield ("inherited and rules do not go together: a rule is about one image or member alone")
         if self.versions and not self.packages:
-            raise ValueError("versions are those of packages, and no package is named")
+            yield ("versions are those of packages, and no package is named")
         if self.approver.casefold() == self.owner.casefold():
-            raise ValueError("approver and owner must be two people")
+            yield ("approver and owner must be two people")
         if not 0 < (self.expires - self.created).days <= LONGEST_WAIVER_DAYS:
-            raise ValueError(f"expires must lie after created, and within {LONGEST_WAIVER_DAYS} days of it")
-        return self
+            yield (f"expires must lie after created, and within {LONGEST_WAIVER_DAYS} days of it")
