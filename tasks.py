@@ -166,12 +166,12 @@ def image_export(
     show(export_image(name, form, output, force=force), EXPORT_COLUMNS, as_json=json)
 
 
-@command({"ref": "a definition's name, or registry/name:tag or @digest"} | POLICY | JSON, "ref")
+@command({"ref": "a definition's name, a glob, or `all`; or registry/name:tag or @digest"} | POLICY | JSON, "ref")
 def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> int:
-    """Scan an image with every scanner, and say what the gate would answer."""
-    from pipelines.cli.image import scan_image, show_scan
+    """Scan images with every scanner, and say what the gate would answer."""
+    from pipelines.cli.image import scan_images, show_scans
 
-    return show_scan(scan_image(ref, policy), as_json=json)
+    return show_scans(ref, scan_images(ref, policy), as_json=json)
 
 
 @command(NAME | POLICY | JSON, "name")
@@ -376,12 +376,15 @@ def fleet_scan(c: Context, name: str, json: bool = False) -> int:
     return scan_exit_code(lines)
 
 
-@command({"fleet": "a fleet's name"} | JSON, "fleet")
-def fleet_check(c: Context, fleet: str, json: bool = False) -> int:
+@command(
+    {"fleet": "a fleet's name, a glob, or `all`", "policy": "judge by this policy instead of the fleets' own"} | JSON,
+    "fleet",
+)
+def fleet_check(c: Context, fleet: str, policy: str = "", json: bool = False) -> int:
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
-    from pipelines.cli.rollout import check_fleet, show_members
+    from pipelines.cli.rollout import check_fleets, show_fleets
 
-    return show_members(check_fleet(fleet), as_json=json)
+    return show_fleets(check_fleets(fleet, policy), as_json=json)
 
 
 @command(

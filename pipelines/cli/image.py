@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -28,6 +29,7 @@ from images.scan.flow import ScanResult
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
 from images.store.garbage import Garbage, collect
+from pipelines.cli.image_output import finish
 from pipelines.contract import Line, LockLine, PruneLine, ReleaseLine, ScanOutput, VerifyLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import lacking_for_machines
@@ -165,7 +167,7 @@ def verify_line(
 def why_image(name: str) -> WhyOutput:
     """Which inputs of `name` differ from its last artifact's."""
     context = image_context(looks=True)
-    only = named(context, name)[0]
+    only = one_of(context, name)
     plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
     last = context.ledger.latest_artifact(only, plan.platform)
     return WhyOutput(
@@ -203,14 +205,27 @@ def publish_line(outcome: ReleaseOutcome) -> PublishLine:
     )  # fmt: skip
 
 
-def scan_image(ref: str, policy: str = "") -> ScanOutput:
-    """Scan an artifact of this machine (a definition's name) or a published image, and ask the gate; pushes nothing."""
+def scan_images(ref: str, policy: str = "") -> tuple[list[ScanOutput], list[GoldsmithError]]:
+    """Scan artifacts of this machine (a definition's name, a glob, or `all`) or a published image, and ask the gate.
+
+    Pushes nothing. Of several, one that cannot be scanned stops no other: what was scanned, and what went wrong.
+    """
     context = image_context(policy=policy)
-    if ref in context.definitions:
-        artifact = latest(context, ref)
-        judged = judge(context, artifact, context.policy_of(ref), afresh=True)
-        return _scan_output(ref, artifact.digest, judged.result, judged.verdict)
-    return _scan_published(context, ref)
+    if not means_several(ref):
+        return [_scan_built(context, ref) if ref in context.definitions else _scan_published(context, ref)], []
+    scans, errors = list[ScanOutput](), list[GoldsmithError]()
+    for name in named(context, ref):
+        try:
+            scans.append(_scan_built(context, name))
+        except GoldsmithError as error:
+            errors.append(error)
+    return scans, errors
+
+
+def _scan_built(context: Context, name: str) -> ScanOutput:
+    artifact = latest(context, name)
+    judged = judge(context, artifact, context.policy_of(name), afresh=True)
+    return _scan_output(name, artifact.digest, judged.result, judged.verdict)
 
 
 def _scan_published(context: Context, ref: str) -> ScanOutput:
@@ -233,11 +248,20 @@ def _scan_output(ref: str, digest: str, result: ScanResult, verdict: Verdict) ->
     )  # fmt: skip
 
 
-def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
-    """Print what scanners and gate say; exit code 3 where the gate refuses."""
+def show_scans(ref: str, found: tuple[Sequence[ScanOutput], Errors], *, as_json: bool) -> int:
+    """Print what scanners and gate say, as JSON a list where `ref` may mean several; exit code 3 where one is refused,
+    or that of what went wrong.
+    """
+    scans, errors = found
     if as_json:
-        print_json(to_json(scan))
-        return 0 if scan.allowed else 3
+        print_json(to_json(tuple(scans) if means_several(ref) else scans[0]))
+    for scan in () if as_json else scans:
+        show_scan(scan)
+    return finish(errors) or (0 if all(scan.allowed for scan in scans) else 3)
+
+
+def show_scan(scan: ScanOutput) -> None:
+    """Print what scanners and gate say of one image."""
     rows = [
         [r.scanner, r.outcome, str(r.evaluated), _day(r.data_date), _measure(r) + (r.reason or r.data_source)]
         for r in scan.reports
@@ -250,7 +274,6 @@ def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
         )
     out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
     out().print(explain(scan.reasons))
-    return 0 if scan.allowed else 3
 
 
 def _measure(report: ScanReport) -> str:
@@ -292,7 +315,7 @@ def promote_one(context: Context, name: str, tonight: Gate | None = None) -> Cha
 def rollback_image(name: str, reason: str = "") -> list[ChannelMove]:
     """Move `stable` back to the release it pointed to before; `reason` lets it be an expired or revoked one."""
     context = image_context()
-    only = select(name, context.definitions, "image")[0]
+    only = one_of(context, name)
     return [channels.rollback(store_of(context, only), only, reason=reason)]
 
 
@@ -396,6 +419,19 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
             for found in releases
         ]
     return lines, errors
+
+
+def means_several(pattern: str) -> bool:
+    """Whether a NAME argument is `all` or a glob."""
+    return pattern == "all" or ("/" not in pattern and bool(re.search(r"[*?\[]", pattern)))
+
+
+def one_of(context: Context, name: str) -> str:
+    """The one definition that an argument means. Raises ContentError, also where it means several."""
+    chosen = select(name, context.definitions, "image")
+    if len(chosen) > 1:
+        raise ContentError(f"{name} means {len(chosen)} images: {', '.join(chosen)}", hint="name one of them")
+    return chosen[0]
 
 
 def named(context: Context, pattern: str) -> list[str]:

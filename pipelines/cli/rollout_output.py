@@ -18,7 +18,9 @@ from pipelines.rollout.waves import Wave
 
 
 class MemberLine(Line):
-    """`fleet.check`: one member. `violations` are the reasons to replace it; `reasons` all, recorded and waived too."""
+    """`fleet.check`: one member of `fleet`. `violations` are the reasons to replace it; `reasons` all, recorded and
+    waived ones too.
+    """
 
     member: str
     name: str
@@ -30,6 +32,7 @@ class MemberLine(Line):
     violations: tuple[str, ...]
     deadline: datetime | None
     reasons: tuple[Reason, ...]
+    fleet: str = ""
 
 
 class SeenLine(Line):

@@ -43,7 +43,7 @@ COMMANDS: dict[str, Any] = {
     "image.verify": list[contract.VerifyLine],
     "image.boot": list[contract.VerifyLine],
     "image.export": list[ExportLine],
-    "image.scan": contract.ScanOutput,
+    "image.scan": contract.ScanOutput | list[contract.ScanOutput],
     "image.publish": list[PublishLine],
     "image.promote": list[ChannelMove],
     "image.rollback": list[ChannelMove],
