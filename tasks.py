@@ -201,7 +201,12 @@ def image_rollback(c: Context, name: str, reason: str = "", json: bool = False) 
     show(rollback_image(name, reason), CHANNEL_COLUMNS, as_json=json)
 
 
-@command({"digest": "the release's sha256:…", "reason": "why, for everyone who meets it"} | JSON, "digest")
+@command(
+    {"digest": "a digest, the beginning of one, or name:tag: whatever tables print"}
+    | {"reason": "why, for everyone who meets it"}
+    | JSON,
+    "digest",
+)
 def image_revoke(c: Context, digest: str, reason: str = "", json: bool = False) -> None:
     """Take a release out of policy at once, everywhere."""
     from pipelines.cli.image import CHANNEL_COLUMNS, revoke_release
@@ -210,7 +215,7 @@ def image_revoke(c: Context, digest: str, reason: str = "", json: bool = False) 
     show(revoke_release(digest, reason), CHANNEL_COLUMNS, as_json=json)
 
 
-@command({"ref": "a definition's name, or registry/name:tag or @digest"} | JSON, "ref")
+@command({"ref": "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"} | JSON, "ref")
 def image_show(c: Context, ref: str, json: bool = False) -> None:
     """Everything about a published image, from the registry alone."""
     from pipelines.cli.image import print_release, show_release

@@ -23,8 +23,8 @@ from images.registry.releases import reference_of
 from images.release import channels
 from images.release.channels import ChannelMove, Gate, rebuild
 from images.release.flow import ReleaseOutcome, gate, release_all
-from images.release.store import ShownRelease
-from images.release.stores import store_meant, store_of, stores
+from images.release.store import ReleaseStore, ShownRelease
+from images.release.stores import full_reference, store_meant, store_of, stores
 from images.scan.flow import ScanResult
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
@@ -322,15 +322,23 @@ def rollback_image(name: str, reason: str = "") -> list[ChannelMove]:
 def revoke_release(ref: str, reason: str) -> list[ChannelMove]:
     """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
     context = image_context()
-    changed = channels.revoke(store_meant(context, ref), ref, reason)
-    say(f"revoked {ref}: {reason}")
-    return list(changed)
+    store, full = meant(context, ref)
+    if reason.strip():
+        release = store.meant(full)
+        say(f"revoking {release.name} of {release.published_at:%Y-%m-%d} ({release.digest}): {reason}")
+    return list(channels.revoke(store, full, reason))
 
 
 def show_release(ref: str) -> ShownRelease:
     """Everything about a published image, from the registry or AWS alone."""
-    context = image_context(looks=True)
-    return store_meant(context, ref).show(ref)
+    store, full = meant(image_context(looks=True), ref)
+    return store.show(full)
+
+
+def meant(context: Context, ref: str) -> tuple[ReleaseStore, str]:
+    """What a person typed: the store of that release, and the full reference to it."""
+    full = full_reference(context.ledger, ref, {*context.definitions, *context.unsound})
+    return store_meant(context, full), full
 
 
 def print_release(shown: ShownRelease, *, as_json: bool) -> None:
