@@ -47,7 +47,7 @@ class PreviewLine(Line):
 class PreviewOutput(Line):
     """`policy.preview`: what the policy in `file` changes, as it would stand in the place of `instead_of`.
 
-    `images` and `members` count who was judged by both; `unjudged` says which images were not, and why. `weaker`: in
+    `images` and `members` count who was judged by both; `unjudged` are images without a scan here. `weaker`: in
     what it asks for less than the present one.
     """
 
@@ -73,19 +73,20 @@ def preview_policy(
     roots = context.settings.roots
     name = instead_of or path.stem
     files = find_content(roots, "hardening/policies", "*.toml")
+    changed = load_toml(path, Policy, name=name)
     if name not in files:
         hint = f"--instead-of names the policy whose place it takes; {nearest(name, files)}"
         raise ContentError(f"no policy is named {name}", file=path, hint=hint)
-    changed = load_toml(path, Policy, name=name)
     in_force = path.resolve() == files[name].resolve()
     present = _committed(files[name], name) if in_force else load_toml(files[name], Policy, name=name)
     unjudged, errors = list[str](), list[GoldsmithError]()
-    before, after = (_refusals(context.by_policy(one, name), unjudged, errors) for one in (present, changed))
+    concerned = [one for one in sorted(context.definitions) if context.policy_of(one) == name]
+    before, after = (_refusals(context.by_policy(one, name), concerned, unjudged, errors) for one in (present, changed))
     output = PreviewOutput(
         file=file, instead_of=name, compared_with="the last commit" if in_force else str(files[name]),
         images=sum(kind == "image" for kind, _ in before), members=sum(kind == "member" for kind, _ in before),
         lines=tuple(_compared(before, after)), unjudged=tuple(dict.fromkeys(unjudged)),
-        weaker=weaknesses(changed, present),
+        weaker=tuple(line.replace("the floor", "the present one") for line in weaknesses(changed, present)),
     )  # fmt: skip
     return output, errors
 
@@ -102,19 +103,17 @@ def _committed(file: Path, name: str) -> Policy:
     return parse(tomllib.loads(text), Policy, f"HEAD:{file}", name=name)
 
 
-def _refusals(context: Context, unjudged: list[str], errors: list[GoldsmithError]) -> Refusals:
+def _refusals(context: Context, images: Sequence[str], unjudged: list[str], errors: list[GoldsmithError]) -> Refusals:
     found: dict[tuple[str, str], tuple[Reason, ...]] = {}
     waivers, planner = load_waivers(context.settings.roots), Planner(context)
-    for name, loaded in sorted(context.definitions.items()):
+    for name in images:
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
         scan = context.ledger.scan(artifact.digest) if artifact else None
         if artifact is None or scan is None:
-            what = "has not been scanned" if artifact else "has not been built"
-            command = f"./goldsmith image.{'scan' if artifact else 'build'} {name}"
-            unjudged.append(f"{name} {what} on this machine: {command}")
+            unjudged.append(name)
             continue
         policy = context.policy_named(context.policy_of(name))
-        checks = enforced_by(context.ledger.checks(artifact.digest), planner.overlay(loaded))
+        checks = enforced_by(context.ledger.checks(artifact.digest), planner.overlay(context.definitions[name]))
         bases = context.ledger.bases_of(artifact.digest)
         verdict = judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
         found["image", name] = verdict.refusals
@@ -160,8 +159,8 @@ def show_preview(previewed: tuple[PreviewOutput, list[GoldsmithError]], *, as_js
         print_json(to_json(output))
     else:
         print_text(_text(output))
-        for line in output.unjudged:
-            say(f"not judged: {line}")
+        if output.unjudged:
+            say(f"not judged, for lack of a scan here (./goldsmith image.scan NAME): {', '.join(output.unjudged)}")
     refused = any(line.change == "refused" for line in output.lines)
     return finish(errors) or (REFUSED if refused else 0)
 
@@ -181,7 +180,7 @@ def _text(output: PreviewOutput) -> list[str]:
                 lines += [f"  {kind}s: {', '.join(names[:NAMED])}{more}"] if names else []
             lines.append(f"  {'because' if len(reasons) == 1 else 'such as'}: {one_line(reasons[0][1].what)}")
     if output.weaker:
-        lines += ["", "it asks for less than the present one (called the floor here):"]
+        lines += ["", "it asks for less than the present one:"]
         lines += [f"  {line}" for line in output.weaker]
     return lines
 
