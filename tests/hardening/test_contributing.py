@@ -23,16 +23,21 @@ BASE = "container-base"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A content root with the files that the document shows, as somebody would copy them."""
+    """A content root with the files that the document shows."""
+    return files_shown(tmp_path)
+
+
+def files_shown(folder: Path) -> Path:
+    """The files that the document shows, as somebody would copy them into a content root."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     shown = re.findall(
         r"^( *)```(?:toml|sh)\n *# (hardening/(?:controls|profiles)/\S+)\n(.*?)```", text, re.DOTALL | re.MULTILINE
     )
     for indent, name, body in shown:
-        file = tmp_path / name
+        file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(re.sub(rf"^{indent}", "", body, flags=re.MULTILINE))
-    return tmp_path
+    return folder
 
 
 def test_its_files_are_all_there_and_sound(root: Path) -> None:
