@@ -9,6 +9,7 @@ from datetime import date
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hardening.catalog import (
     load_control,
@@ -241,7 +242,7 @@ def _readable_names(file: Path) -> Waiver | None:
     except ContentError:
         return None
     lists = {key: told.get(key) for key in (*WAIVER_KEYS, "subjects")}
-    names = {
+    names: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else ()
         for key, value in lists.items()
     }

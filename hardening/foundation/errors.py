@@ -101,9 +101,10 @@ class Problems:
 
 def raise_all(found: Iterable[ContentError]) -> None:
     """Raise the first of `found`, with the others as its evidence; nothing where there is none."""
-    first, *others = [*found] or [None]
-    if first is None:
+    every = [*found]
+    if not every:
         return
+    first, *others = every
     told = [
         error.message.removeprefix(f"{first.file}: ") + (f" ({error.hint})" if error.hint else "") for error in others
     ]
