@@ -5,17 +5,16 @@ failed.
 Imports stand inside the tasks, so that listing them is quick.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 _YAML = "invoke.vendor.yaml"
 
@@ -43,82 +42,141 @@ from invoke import Collection, Context, Exit, ParseError, Program, task  # noqa:
 if hasattr(sys.modules["unittest.mock"], "_spared"):
     del sys.modules["unittest.mock"]  # whoever wants it gets the real one
 
-JSON = {"json": "print JSON on standard output, for other programs"}
-REFRESH = {"refresh": "ask the mirror for its package index first, as every night does"}
-NAME = {"name": "a name, a glob, or `all`"}
-POLICY = {"policy": "judge by this policy instead of the definitions' own"}
-ADOPT = {"adopt": "take over the unknown member of this name, a glob, or `all`; repeatable"}
-FLEET = {"fleet": "a fleet's name"}
-REASON = {"reason": "why, for the audit"}
-APPLY = {"apply": "act; without it the plan is shown and nothing happens"}
+# What stands on the command line, each with its help.
+Names = Annotated[str, "a name, a glob, or `all`"]
+DefinitionName = Annotated[str, "a definition's name"]
+MachineName = Annotated[str, "a machine's name"]
+Reference = Annotated[str, "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"]
+ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag: whatever tables print"]
+Scanned = Annotated[str, "a definition's name, a glob, or `all`; or registry/name:tag or @digest"]
+Controls = Annotated[str, "a control's id, a glob, or `all`"]
+ChangedPolicy = Annotated[str, "a changed policy, or a new one"]
+InsteadOf = Annotated[str, "the policy whose place it would take; by default the one of the file's name"]
+FleetPolicy = Annotated[str, "judge by this policy instead of the fleets' own"]
+ControlName = Annotated[str, "a control's id"]
+Checked = Annotated[str, "image or directory"]
+FleetName = Annotated[str, "a fleet's name"]
+Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
+
+Json = Annotated[bool, "print JSON on standard output, for other programs"]
+Refresh = Annotated[bool, "ask the mirror for its package index first, as every night does"]
+NoCache = Annotated[bool, "build even what has not changed"]
+PolicyName = Annotated[str, "judge by this policy instead of the definitions' own"]
+JudgedBy = Annotated[str, "the policy that judged it, where that is not the definition's own"]
+Quick = Annotated[bool, "without firmware, for whoever edits controls"]
+Full = Annotated[bool, "with a cloud's answer for cloud-init too"]
+Live = Annotated[str, "ask only this control, and what every boot shows"]
+OnlyControl = Annotated[str, "only this control"]
+ProfileName = Annotated[str, "for a directory: the profile to check by"]
+Output = Annotated[str, "the file to write"]
+Format = Annotated[str, "raw or qcow2"]
+Force = Annotated[bool, "also where the file is there already, in its place"]
+WaiverForm = Annotated[str, "openvex or trivyignore"]
+WhyOver = Annotated[str, "why, where that release is expired or revoked"]
+WhyRevoked = Annotated[str, "why, for everyone who meets it"]
+
+Apply = Annotated[bool, "act; without it the plan is shown and nothing happens"]
+Adopt = Annotated[list[str], "take over the unknown member of this name, a glob, or `all`; repeatable"]
+AuditReason = Annotated[str, "why, for the audit"]
+PlanOutput = Annotated[str, "write the plan to this file, for `roll.start --plan`"]
+Markdown = Annotated[bool, "print it as whoever approves it reads it"]
+ExactPlan = Annotated[str, "carry out exactly the plan in this file, or refuse where the world has moved"]
+PlanOfOthers = Annotated[str, "approve the plan in this file, which somebody else made"]
+AsOwner = Annotated[bool, "do without a second person's approval, which the audit shows"]
+Watch = Annotated[bool, "until it is over, live in a terminal"]
+RolloutId = Annotated[str, "what was done in this one, step by step"]
+Seeds = Annotated[int, "how many rollouts"]
+Seed = Annotated[int, "the first seed; each stands for one rollout"]
+
+OnlyImages = Annotated[str, "only these images (a glob) and what they stand on; fleets are checked always"]
+Keep = Annotated[bool, "leave what it made running, to look at"]
+Machines = Annotated[bool, "also what machine images need: QEMU, firmware, disk tools"]
+TestPath = Annotated[str, "a test file or folder: only its tests, at once, without lint and setup"]
+TestNames = Annotated[str, "only tests whose names match, as pytest's -k"]
+Fast = Annotated[bool, "only tests that need no Docker, QEMU, network or build"]
+
+namespace = Collection()
 
 
-def command(
-    help_texts: dict[str, str], *positional: str, iterable: Sequence[str] = ()
-) -> Callable[[Callable[..., Any]], Any]:
+def command(body: Callable[..., Any]) -> Any:
     """An invoke task whose failures become one clear message and the exit code of their family.
 
-    `help_texts` are by argument, `positional` the arguments that stand without a flag. A task may return its exit code.
+    The function `image_build` becomes `image.build`. Its arguments are annotated with their help; those without a
+    default stand without a flag, but for lists, whose flag is repeated. A task may return its exit code.
     """
 
-    def wrap(body: Callable[..., Any]) -> Any:
-        @wraps(body)
-        def run(*args: Any, **kwargs: Any) -> None:
-            sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us anew
-            from hardening.foundation.errors import GoldsmithError
+    @wraps(body)
+    def run(*args: Any, **kwargs: Any) -> None:
+        sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us anew
+        from hardening.foundation.errors import GoldsmithError
 
-            try:
-                code = body(*args, **kwargs)
-            except GoldsmithError as error:
-                raise Exit(str(error), error.exit_code) from None
-            if code:
-                raise Exit(code=code)
+        try:
+            code = body(*args, **kwargs)
+        except GoldsmithError as error:
+            raise Exit(str(error), error.exit_code) from None
+        if code:
+            raise Exit(code=code)
 
-        return task(positional=list(positional), iterable=list(iterable), help=help_texts)(run)
+    _, *arguments = signature(body).parameters.values()
+    help_texts = {one.name: one.annotation.__metadata__[0] for one in arguments}
+    repeated = [one.name for one in arguments if one.annotation.__origin__ == list[str]]
+    positional = [one.name for one in arguments if one.default is one.empty and one.name not in repeated]
+    made = task(positional=positional, iterable=repeated, help=help_texts)(run)
+    room, _, name = body.__name__.rpartition("_")
+    if room and room not in namespace.collections:
+        namespace.add_collection(Collection(room))
+    (namespace.collections[room] if room else namespace).add_task(made, name=name)
+    return made
 
-    return wrap
+
+def _show(lines: Sequence[Any], errors: Iterable[Any] = (), **how: Any) -> int:
+    """Print lines and what went wrong, as pipelines/cli/image_output.py does; the exit code."""
+    from pipelines.cli.image_output import show
+
+    return show(lines, errors, **how)
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
-@command(JSON)
-def image_list(c: Context, json: bool = False) -> int:
+@command
+def image_list(c: Context, json: Json = False) -> int:
     """Every definition: what was built last, and where its channels point."""
     from dataclasses import replace
 
-    from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, finish, show
+    from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines
     from pipelines.wiring import image_context
 
     context = replace(image_context(looks=True), lenient=True)
-    show(definition_lines(context), DEFINITION_COLUMNS, as_json=json)
-    return finish(context.unsound.values())
+    return _show(definition_lines(context), context.unsound.values(), columns=DEFINITION_COLUMNS, as_json=json)
 
 
-@command(REFRESH | NAME | JSON, "name")
-def image_plan(c: Context, name: str, refresh: bool = False, json: bool = False) -> None:
+@command
+def image_plan(c: Context, name: Names, refresh: Refresh = False, json: Json = False) -> int:
     """What a build would do, and why. Builds nothing."""
-    from pipelines.cli.image import plan_images
-    from pipelines.cli.image_output import show
+    from pipelines.cli.image import PLAN_COLUMNS, plan_images
 
-    show(plan_images(name, refresh=refresh), {"image": "name", "action": "action", "why": "why"}, as_json=json)
+    return _show(plan_images(name, refresh=refresh), columns=PLAN_COLUMNS, as_json=json)
 
 
-@command({"no-cache": "build even what has not changed"} | POLICY | REFRESH | NAME | JSON, "name")
+@command
 def image_build(
-    c: Context, name: str, policy: str = "", no_cache: bool = False, refresh: bool = False, json: bool = False
+    c: Context,
+    name: Names,
+    policy: PolicyName = "",
+    no_cache: NoCache = False,
+    refresh: Refresh = False,
+    json: Json = False,
 ) -> int:
     """Build and verify what changed, and whatever it stands on; machines are booted, scanned and judged too."""
-    from pipelines.cli.image import build_images
-    from pipelines.cli.image_output import BUILD_COLUMNS, show_outcomes
+    from pipelines.cli.image import BUILD_COLUMNS, build_images
 
-    return show_outcomes(
-        build_images(name, no_cache=no_cache, refresh=refresh, policy=policy), BUILD_COLUMNS, as_json=json
-    )
+    outcomes = build_images(name, no_cache=no_cache, refresh=refresh, policy=policy)
+    return _show(*outcomes, columns=BUILD_COLUMNS, as_json=json)
 
 
-@command(NAME | JSON, "name")
-def image_verify(c: Context, name: str, json: bool = False) -> int:
+@command
+def image_verify(c: Context, name: Names, json: Json = False) -> int:
     """Run every control's check again on the newest artifact."""
     from pipelines.cli.image import verify_images
     from pipelines.cli.image_output import show_checks
@@ -126,18 +184,9 @@ def image_verify(c: Context, name: str, json: bool = False) -> int:
     return show_checks(verify_images(name), as_json=json)
 
 
-@command(
-    {
-        "name": "a machine's name",
-        "quick": "without firmware, for whoever edits controls",
-        "full": "with a cloud's answer for cloud-init too",
-        "control": "ask only this control, and what every boot shows",
-    }
-    | JSON,
-    "name",
-)
+@command
 def image_boot(
-    c: Context, name: str, quick: bool = False, full: bool = False, control: str = "", json: bool = False
+    c: Context, name: MachineName, quick: Quick = False, full: Full = False, control: Live = "", json: Json = False
 ) -> int:
     """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
     from pipelines.cli.export import boot_image
@@ -146,158 +195,127 @@ def image_boot(
     return show_checks(boot_image(name, quick=quick, full=full, control=control), as_json=json)
 
 
-@command(
-    {
-        "name": "a machine's name",
-        "output": "the file to write",
-        "form": "raw or qcow2",
-        "force": "also where the file is there already, in its place",
-    }
-    | JSON,
-    "name",
-)
+@command
 def image_export(
-    c: Context, name: str, output: str = "", form: str = "raw", force: bool = False, json: bool = False
-) -> None:
+    c: Context, name: MachineName, output: Output = "", form: Format = "raw", force: Force = False, json: Json = False
+) -> int:
     """Write a machine's disk to a file that is not there yet, for private clouds and hypervisors."""
     from pipelines.cli.export import EXPORT_COLUMNS, export_image
-    from pipelines.cli.image_output import show
 
-    show(export_image(name, form, output, force=force), EXPORT_COLUMNS, as_json=json)
+    return _show(export_image(name, form, output, force=force), columns=EXPORT_COLUMNS, as_json=json)
 
 
-@command({"ref": "a definition's name, a glob, or `all`; or registry/name:tag or @digest"} | POLICY | JSON, "ref")
-def image_scan(c: Context, ref: str, policy: str = "", json: bool = False) -> int:
+@command
+def image_scan(c: Context, ref: Scanned, policy: PolicyName = "", json: Json = False) -> int:
     """Scan images with every scanner, and say what the gate would answer."""
     from pipelines.cli.image import scan_images, show_scans
 
     return show_scans(ref, scan_images(ref, policy), as_json=json)
 
 
-@command(NAME | POLICY | JSON, "name")
-def image_publish(c: Context, name: str, policy: str = "", json: bool = False) -> int:
+@command
+def image_publish(c: Context, name: Names, policy: PolicyName = "", json: Json = False) -> int:
     """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
     from pipelines.cli.image import PUBLISH_COLUMNS, publish_images
-    from pipelines.cli.image_output import show_outcomes
 
-    return show_outcomes(publish_images(name, policy), PUBLISH_COLUMNS, as_json=json)
+    return _show(*publish_images(name, policy), columns=PUBLISH_COLUMNS, as_json=json)
 
 
-@command(NAME | {"policy": "the policy that judged it, where that is not the definition's own"} | JSON, "name")
-def image_promote(c: Context, name: str, policy: str = "", json: bool = False) -> int:
+@command
+def image_promote(c: Context, name: Names, policy: JudgedBy = "", json: Json = False) -> int:
     """Move `stable` to what `candidate` points to."""
     from pipelines.cli.image import CHANNEL_COLUMNS, promote_images
-    from pipelines.cli.image_output import show_outcomes
 
-    return show_outcomes(promote_images(name, policy), CHANNEL_COLUMNS, as_json=json)
+    return _show(*promote_images(name, policy), columns=CHANNEL_COLUMNS, as_json=json)
 
 
-@command({"name": "a definition's name", "reason": "why, where that release is expired or revoked"} | JSON, "name")
-def image_rollback(c: Context, name: str, reason: str = "", json: bool = False) -> None:
+@command
+def image_rollback(c: Context, name: DefinitionName, reason: WhyOver = "", json: Json = False) -> int:
     """Move `stable` back to the release it pointed to before."""
     from pipelines.cli.image import CHANNEL_COLUMNS, rollback_image
-    from pipelines.cli.image_output import show
 
-    show(rollback_image(name, reason), CHANNEL_COLUMNS, as_json=json)
+    return _show(rollback_image(name, reason), columns=CHANNEL_COLUMNS, as_json=json)
 
 
-@command(
-    {"digest": "a digest, the beginning of one, or name:tag: whatever tables print"}
-    | {"reason": "why, for everyone who meets it"}
-    | JSON,
-    "digest",
-)
-def image_revoke(c: Context, digest: str, reason: str = "", json: bool = False) -> None:
+@command
+def image_revoke(c: Context, digest: ReleaseDigest, reason: WhyRevoked = "", json: Json = False) -> int:
     """Take a release out of policy at once, everywhere."""
     from pipelines.cli.image import CHANNEL_COLUMNS, revoke_release
-    from pipelines.cli.image_output import show
 
-    show(revoke_release(digest, reason), CHANNEL_COLUMNS, as_json=json)
+    return _show(revoke_release(digest, reason), columns=CHANNEL_COLUMNS, as_json=json)
 
 
-@command({"ref": "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"} | JSON, "ref")
-def image_show(c: Context, ref: str, json: bool = False) -> None:
+@command
+def image_show(c: Context, ref: Reference, json: Json = False) -> None:
     """Everything about a published image, from the registry alone."""
     from pipelines.cli.image import print_release, show_release
 
     print_release(show_release(ref), as_json=json)
 
 
-@command({"name": "a definition's name"} | JSON, "name")
-def image_why(c: Context, name: str, json: bool = False) -> None:
+@command
+def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
     """Which input changed since the last artifact, packages old → new."""
-    from pipelines.cli.image import why_image
-    from pipelines.cli.image_output import show_why
+    from pipelines.cli.image import show_why, why_image
 
     show_why(why_image(name), as_json=json)
 
 
-@command(APPLY | JSON)
-def image_prune(c: Context, apply: bool = False, json: bool = False) -> None:
+@command
+def image_prune(c: Context, apply: Apply = False, json: Json = False) -> int:
     """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
     from pipelines.cli.image import PRUNE_COLUMNS, prune_images
-    from pipelines.cli.image_output import show
 
-    show(prune_images(apply=apply), PRUNE_COLUMNS, as_json=json)
+    return _show(prune_images(apply=apply), columns=PRUNE_COLUMNS, as_json=json)
 
 
-@command(APPLY | JSON)
-def image_reap(c: Context, apply: bool = False, json: bool = False) -> None:
+@command
+def image_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
     """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
-    from pipelines.cli.image_output import show
     from pipelines.cli.reap import REAP_COLUMNS, reap_images
 
-    show(reap_images(apply=apply), REAP_COLUMNS, as_json=json)
+    return _show(reap_images(apply=apply), columns=REAP_COLUMNS, as_json=json)
 
 
-@command(NAME | JSON, "name")
-def image_lock(c: Context, name: str, json: bool = False) -> None:
+@command
+def image_lock(c: Context, name: Names, json: Json = False) -> int:
     """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
-    from pipelines.cli.image_output import show
 
-    show(lock_upstreams(name), LOCK_COLUMNS, as_json=json)
+    return _show(lock_upstreams(name), columns=LOCK_COLUMNS, as_json=json)
 
 
-@command(JSON)
-def image_rebuild(c: Context, json: bool = False) -> int:
+@command
+def image_rebuild(c: Context, json: Json = False) -> int:
     """Fill the ledger again from the registry, which is the truth about what was published."""
     from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
-    from pipelines.cli.image_output import show_outcomes
 
-    return show_outcomes(rebuild_ledger(), RELEASE_COLUMNS, as_json=json)
+    return _show(*rebuild_ledger(), columns=RELEASE_COLUMNS, as_json=json)
 
 
 # --- controls and policies ------------------------------------------------------------------------------------------
 
 
-@command(JSON)
-def control_list(c: Context, json: bool = False) -> None:
+@command
+def control_list(c: Context, json: Json = False) -> int:
     """Every control, and the profiles it stands in."""
     from pipelines.cli.controls import CONTROL_COLUMNS, control_rows
-    from pipelines.cli.image_output import show
 
-    show(control_rows(), CONTROL_COLUMNS, as_json=json)
+    return _show(control_rows(), columns=CONTROL_COLUMNS, as_json=json)
 
 
-@command({"name": "a control's id"} | JSON, "name")
-def control_show(c: Context, name: str, json: bool = False) -> None:
+@command
+def control_show(c: Context, name: ControlName, json: Json = False) -> None:
     """One control: its reason, its cost, its parameters, its check."""
     from pipelines.cli.controls import show_control_of
 
     show_control_of(name, as_json=json)
 
 
-@command(
-    {
-        "control": "only this control",
-        "profile": "for a directory: the profile to check by",
-        "name": "image or directory",
-    }
-    | JSON,
-    "name",
-)
-def control_check(c: Context, name: str, control: str = "", profile: str = "", json: bool = False) -> int:
+@command
+def control_check(
+    c: Context, name: Checked, control: OnlyControl = "", profile: ProfileName = "", json: Json = False
+) -> int:
     """Check an image's newest artifact, or with --profile the filesystem in a directory, against its controls."""
     from pipelines.cli.controls import check_directory
     from pipelines.cli.image import verify_images
@@ -307,49 +325,41 @@ def control_check(c: Context, name: str, control: str = "", profile: str = "", j
     return show_checks(lines, as_json=json)
 
 
-@command({"name": "a control's id, a glob, or `all`"} | JSON, "name")
-def control_test(c: Context, name: str, json: bool = False) -> int:
+@command
+def control_test(c: Context, name: Controls, json: Json = False) -> int:
     """Prove a control by its cases.toml: its check fails where it is broken, and holds where it was applied."""
     from pipelines.cli.controls import prove_controls, show_proofs
 
     return show_proofs(prove_controls(name), as_json=json)
 
 
-@command(NAME | JSON, "name")
-def policy_show(c: Context, name: str, json: bool = False) -> None:
+@command
+def policy_show(c: Context, name: Names, json: Json = False) -> None:
     """What a policy asks of images and instances, and when it must be reviewed."""
     from pipelines.cli.controls import show_policies
 
     show_policies(name, as_json=json)
 
 
-@command(
-    {
-        "file": "a changed policy, or a new one",
-        "instead-of": "the policy whose place it would take; by default the one of the file's name",
-    }
-    | JSON,
-    "file",
-)
-def policy_preview(c: Context, file: str, instead_of: str = "", json: bool = False) -> int:
+@command
+def policy_preview(c: Context, file: ChangedPolicy, instead_of: InsteadOf = "", json: Json = False) -> int:
     """Whom a changed policy would newly refuse or free: images by their last scan, and members of every fleet."""
     from pipelines.cli.preview import preview_policy, show_preview
 
     return show_preview(preview_policy(file, instead_of), as_json=json)
 
 
-@command(JSON)
-def policy_waivers(c: Context, json: bool = False) -> None:
+@command
+def policy_waivers(c: Context, json: Json = False) -> int:
     """Every waiver, whom it covers and when it ends."""
     from pipelines.cli.controls import WAIVER_COLUMNS, waiver_lines
-    from pipelines.cli.image_output import show
 
     empty = "no waiver is written; hardening/waivers/README.md shows how to"
-    show(waiver_lines(), WAIVER_COLUMNS, as_json=json, empty=empty)
+    return _show(waiver_lines(), columns=WAIVER_COLUMNS, as_json=json, empty=empty)
 
 
-@command({"image": "a definition's name", "form": "openvex or trivyignore"}, "image")
-def policy_export(c: Context, image: str, form: str = "openvex") -> None:
+@command
+def policy_export(c: Context, image: DefinitionName, form: WaiverForm = "openvex") -> None:
     """The waivers in force for an image in a form that other scanners read."""
     from hardening.foundation.console import out
     from pipelines.cli.controls import export_waivers
@@ -360,51 +370,35 @@ def policy_export(c: Context, image: str, form: str = "openvex") -> None:
 # --- fleets ---------------------------------------------------------------------------------------------------------
 
 
-@command(JSON)
-def fleet_list(c: Context, json: bool = False) -> None:
+@command
+def fleet_list(c: Context, json: Json = False) -> int:
     """Every fleet."""
     from pipelines.cli.controls import FLEET_COLUMNS, fleet_lines
-    from pipelines.cli.image_output import show
 
     empty = "no fleet is defined; CONTRIBUTING.md shows how to add one"
-    show(fleet_lines(), FLEET_COLUMNS, as_json=json, empty=empty)
+    return _show(fleet_lines(), columns=FLEET_COLUMNS, as_json=json, empty=empty)
 
 
-@command(NAME | JSON, "name")
-def fleet_scan(c: Context, name: str, json: bool = False) -> int:
+@command
+def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
     """Find what the fleets run, over hosts and regions, and write it into the ledger; exit code 4: not all was read."""
-    from pipelines.cli.image_output import show
     from pipelines.cli.rollout import SEEN_COLUMNS, scan_exit_code, scan_fleets
 
     lines = scan_fleets(name)
-    show(lines, SEEN_COLUMNS, as_json=json)
-    return scan_exit_code(lines)
+    return _show(lines, columns=SEEN_COLUMNS, as_json=json) or scan_exit_code(lines)
 
 
-@command(
-    {"fleet": "a fleet's name, a glob, or `all`", "policy": "judge by this policy instead of the fleets' own"} | JSON,
-    "fleet",
-)
-def fleet_check(c: Context, fleet: str, policy: str = "", json: bool = False) -> int:
+@command
+def fleet_check(c: Context, fleet: Fleets, policy: FleetPolicy = "", json: Json = False) -> int:
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
     from pipelines.cli.rollout import check_fleets, show_fleets
 
     return show_fleets(check_fleets(fleet, policy), as_json=json)
 
 
-@command(
-    {
-        "fleet": "a fleet's name",
-        "output": "write the plan to this file, for `roll.start --plan`",
-        "markdown": "print it as whoever approves it reads it",
-    }
-    | ADOPT
-    | JSON,
-    "fleet",
-    iterable=["adopt"],
-)
+@command
 def roll_plan(
-    c: Context, fleet: str, adopt: list[str], output: str = "", markdown: bool = False, json: bool = False
+    c: Context, fleet: FleetName, adopt: Adopt, output: PlanOutput = "", markdown: Markdown = False, json: Json = False
 ) -> None:
     """What a rollout of the fleet would do: waves, steps, time, calls; or why it is refused."""
     from pipelines.cli.rollout import plan_roll, show_plan
@@ -412,43 +406,33 @@ def roll_plan(
     show_plan(plan_roll(fleet, adopt, output), as_json=json, as_markdown=markdown, file=output)
 
 
-@command(
-    {
-        "fleet": "a fleet's name",
-        "plan": "carry out exactly the plan in this file, or refuse where the world has moved",
-        "approve-as-owner": "do without a second person's approval, which the audit shows",
-    }
-    | ADOPT
-    | APPLY
-    | JSON,
-    "fleet",
-    iterable=["adopt"],
-)
+@command
 def roll_start(
-    c: Context, fleet: str, adopt: list[str], plan: str = "", approve_as_owner: bool = False,
-    apply: bool = False, json: bool = False,
-) -> int:  # fmt: skip
+    c: Context,
+    fleet: FleetName,
+    adopt: Adopt,
+    plan: ExactPlan = "",
+    approve_as_owner: AsOwner = False,
+    apply: Apply = False,
+    json: Json = False,
+) -> int:
     """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
     from pipelines.cli.rollout import roll_fleet, show_roll
 
-    return show_roll(
-        roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner),
-        as_json=json,
-        file=plan,
-        as_owner=approve_as_owner,
-    )
+    roll = roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner)
+    return show_roll(roll, as_json=json, file=plan, as_owner=approve_as_owner)
 
 
-@command(FLEET | {"watch": "until it is over, live in a terminal"} | JSON, "fleet")
-def roll_status(c: Context, fleet: str, watch: bool = False, json: bool = False) -> int:
+@command
+def roll_status(c: Context, fleet: FleetName, watch: Watch = False, json: Json = False) -> int:
     """How the fleet's rollout stands: wave, members, what it waits for, who carries it."""
     from pipelines.cli.rollout_watch import show_status
 
     return show_status(fleet, watch=watch, as_json=json)
 
 
-@command(FLEET | {"rollout": "what was done in this one, step by step"} | JSON, "fleet")
-def roll_history(c: Context, fleet: str, rollout: str = "", json: bool = False) -> None:
+@command
+def roll_history(c: Context, fleet: FleetName, rollout: RolloutId = "", json: Json = False) -> None:
     """The fleet's rollouts, the newest first."""
     from pipelines.cli.rollout_watch import show_history
 
@@ -463,20 +447,20 @@ def _tell(fleet: str, what: str, reason: str) -> None:
     command(fleet, Command(what), reason)
 
 
-@command(FLEET | REASON, "fleet")
-def roll_pause(c: Context, fleet: str, reason: str = "") -> None:
+@command
+def roll_pause(c: Context, fleet: FleetName, reason: AuditReason = "") -> None:
     """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
     _tell(fleet, "pause", reason)
 
 
-@command(FLEET | REASON, "fleet")
-def roll_resume(c: Context, fleet: str, reason: str = "") -> None:
+@command
+def roll_resume(c: Context, fleet: FleetName, reason: AuditReason = "") -> None:
     """Let a paused rollout go on."""
     _tell(fleet, "resume", reason)
 
 
-@command(FLEET | {"plan": "approve the plan in this file, which somebody else made"} | REASON, "fleet")
-def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> None:
+@command
+def roll_approve(c: Context, fleet: FleetName, plan: PlanOfOthers = "", reason: AuditReason = "") -> None:
     """End the bake now, and promote its wave; with --plan, approve a plan that is not begun yet."""
     if not plan:
         _tell(fleet, "approve", reason)
@@ -486,66 +470,65 @@ def roll_approve(c: Context, fleet: str, plan: str = "", reason: str = "") -> No
     approve(fleet, plan, reason)
 
 
-@command(FLEET | REASON, "fleet")
-def roll_abort(c: Context, fleet: str, reason: str = "") -> None:
+@command
+def roll_abort(c: Context, fleet: FleetName, reason: AuditReason = "") -> None:
     """End the rollout: the wave under way is put back, what was promoted stays."""
     _tell(fleet, "abort", reason)
 
 
-@command(FLEET | REASON | APPLY, "fleet")
-def roll_rollback(c: Context, fleet: str, reason: str = "", apply: bool = False) -> int:
+@command
+def roll_rollback(c: Context, fleet: FleetName, reason: AuditReason = "", apply: Apply = False) -> int:
     """Roll every member that the rollout has replaced back to the version it ran before."""
     from pipelines.cli.rollout import roll_back
 
     return roll_back(fleet, reason, apply=apply)
 
 
-@command({"name": "a fleet's name, a glob, or `all`"} | APPLY | JSON, "name")
-def roll_auto(c: Context, name: str, apply: bool = False, json: bool = False) -> int:
+@command
+def roll_auto(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
     """Bring fleets back into policy as their files allow, or ask for the approval that they require."""
-    from pipelines.cli.rollout import auto_roll, show_auto
+    from pipelines.cli.rollout import AUTO_COLUMNS, auto_roll
 
-    return show_auto(auto_roll(name, apply=apply), as_json=json)
+    return _show(*auto_roll(name, apply=apply), columns=AUTO_COLUMNS, as_json=json, long="detail")
 
 
-@command({"seeds": "how many rollouts", "seed": "the first seed; each stands for one rollout"} | JSON)
-def roll_simulate(c: Context, seeds: int = 1000, seed: int = 0, json: bool = False) -> int:
+@command
+def roll_simulate(c: Context, seeds: Seeds = 1000, seed: Seed = 0, json: Json = False) -> int:
     """Roll a fleet that does not exist, under faults drawn from seeds; exit code 1 where a promise is broken."""
     from pipelines.cli.simulate import show_simulation, simulate_rollouts
 
     return show_simulation(simulate_rollouts(seeds, seed), as_json=json)
 
 
-@command(APPLY | JSON)
-def roll_reap(c: Context, apply: bool = False, json: bool = False) -> None:
+@command
+def roll_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
     """Find what rollouts launched and nothing owns any more, on Docker and EC2; remove what is due."""
-    from pipelines.cli.image_output import show
     from pipelines.cli.reap import REAP_COLUMNS, reap_rollouts
 
-    show(reap_rollouts(apply=apply), REAP_COLUMNS, as_json=json)
+    return _show(reap_rollouts(apply=apply), columns=REAP_COLUMNS, as_json=json)
 
 
 # --- every night ----------------------------------------------------------------------------------------------------
 
 
-@command({"only": "only these images (a glob) and what they stand on; fleets are checked always"} | POLICY | JSON)
-def nightly(c: Context, policy: str = "", only: str = "all", json: bool = False) -> int:
+@command
+def nightly(c: Context, policy: PolicyName = "", only: OnlyImages = "all", json: Json = False) -> int:
     """Refresh, rebuild, judge, publish, check the fleets, roll what may be rolled, report. Exit code: who must act."""
     from pipelines.nightly import run_nightly, show_nightly
 
     return show_nightly(run_nightly(policy, only), as_json=json)
 
 
-@command(JSON)
-def report(c: Context, json: bool = False) -> None:
+@command
+def report(c: Context, json: Json = False) -> None:
     """Write the HTML report on images, dates, findings, fleets and rollouts."""
     from pipelines.cli.report import make_report
 
     make_report(as_json=json)
 
 
-@command({"keep": "leave what it made running, to look at"} | JSON)
-def demo(c: Context, keep: bool = False, json: bool = False) -> int:
+@command
+def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
     """The whole loop on this machine: build, publish, run, find out of policy, replace without a lost request."""
     from pipelines.demo.flow import demo
 
@@ -555,30 +538,32 @@ def demo(c: Context, keep: bool = False, json: bool = False) -> int:
 # --- this machine ---------------------------------------------------------------------------------------------------
 
 
-@command({"machines": "also what machine images need: QEMU, firmware, disk tools"})
-def setup(c: Context, machines: bool = False) -> None:
-    """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
+def _setup(**wanted: bool) -> None:
     from hardening.foundation.settings import load_settings
     from pipelines.host.provision import setup
     from pipelines.wiring import keep_private
 
     settings = load_settings()
     keep_private(settings.state_dir)
-    setup(settings, for_machines=machines)
+    setup(settings, **wanted)
 
 
-@command(JSON)
-def doctor(c: Context, json: bool = False) -> int:
+@command
+def setup(c: Context, machines: Machines = False) -> None:
+    """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
+    _setup(for_machines=machines)
+
+
+@command
+def doctor(c: Context, json: Json = False) -> int:
     """What this machine has, what it lacks, and what each lack costs. Changes nothing."""
     from hardening.foundation.settings import load_settings
-    from pipelines.host import doctor
+    from pipelines.host.doctor import examine, show
 
-    lines = doctor.examine(load_settings())
-    doctor.show(lines, as_json=json)
-    return doctor.exit_code(lines)
+    return show(examine(load_settings()), as_json=json)
 
 
-@command({})
+@command
 def schema(c: Context) -> None:
     """Write docs/schemas anew: what `--json` prints, and what editors complete in content files."""
     from hardening.foundation.console import say
@@ -588,7 +573,7 @@ def schema(c: Context) -> None:
         say(f"written: {path}")
 
 
-@command({})
+@command
 def lint(c: Context) -> int:
     """All content cross-checked; linter, formatter and type checker over the whole checkout."""
     from pipelines.lint import LINT, lint_content, run_checks
@@ -596,14 +581,8 @@ def lint(c: Context) -> int:
     return max(lint_content(), run_checks(LINT))
 
 
-@command(
-    {
-        "path": "a test file or folder: only its tests, at once, without lint and setup",
-        "only": "only tests whose names match, as pytest's -k",
-        "fast": "only tests that need no Docker, QEMU, network or build",
-    }
-)
-def test(c: Context, path: str = "", only: str = "", fast: bool = False) -> int:  # noqa: PT028 - a task, not a test
+@command
+def test(c: Context, path: TestPath = "", only: TestNames = "", fast: Fast = False) -> int:
     """All that `lint` does, and every test. The linters run beside `setup`, which mostly waits, or beside the tests."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -615,42 +594,11 @@ def test(c: Context, path: str = "", only: str = "", fast: bool = False) -> int:
     with ThreadPoolExecutor(max_workers=1) as pool:
         linted = pool.submit(run_checks, LINT)
         if not fast:
-            from hardening.foundation.settings import load_settings
-            from pipelines.host.provision import setup
-            from pipelines.wiring import keep_private
-
-            settings = load_settings()
-            keep_private(settings.state_dir)
-            setup(settings, for_tests=True)
+            _setup(for_tests=True)
         return max(lint_content(), run_checks([tests]), linted.result())
 
 
-# --- namespaces -----------------------------------------------------------------------------------------------------
-
-
-def _room(name: str, *tasks: Any) -> Collection:
-    """A namespace of tasks: the function `image_build` becomes `image.build`."""
-    room = Collection(name)
-    for found in tasks:
-        room.add_task(found, name=found.name.removeprefix(f"{name}_"))
-    return room
-
-
-namespace = Collection(
-    _room(
-        "image", image_list, image_plan, image_build, image_verify, image_boot, image_export, image_scan, image_publish,
-        image_promote, image_rollback, image_revoke, image_show, image_why, image_prune, image_reap, image_lock,
-        image_rebuild,
-    ),
-    _room("control", control_list, control_show, control_check, control_test),
-    _room("policy", policy_show, policy_preview, policy_waivers, policy_export),
-    _room("fleet", fleet_list, fleet_scan, fleet_check),
-    _room(
-        "roll", roll_plan, roll_start, roll_status, roll_history, roll_pause, roll_resume, roll_approve, roll_abort,
-        roll_rollback, roll_auto, roll_simulate, roll_reap,
-    ),
-    nightly, report, demo, setup, doctor, schema, lint, test,
-)  # fmt: skip
+# --- the program ----------------------------------------------------------------------------------------------------
 
 
 class _Program(Program):

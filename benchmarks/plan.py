@@ -60,8 +60,7 @@ def measured(act: Callable[[], object]) -> Reading:
 def judged_anew(known: list[Judged]) -> tuple[Judged, ...]:
     """All members by the default policy, as `roll.plan` judges them before it plans."""
     policy = load_policy(load_settings().roots, "default")
-    origins = {one.member.id: one.origin for one in known}
-    return judge("bench", policy, [one.member for one in known], origins, waivers=(), now=NOW)
+    return tuple(judge("bench", policy, one.member, one.origin, (), NOW) for one in known)
 
 
 def through_file(of: Fleet, known: list[Judged], made: Plan) -> None:

@@ -113,15 +113,14 @@ def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None
 def _unknown(file: Path, waiver: Waiver, controls: Collection[str]) -> Iterator[ContentError]:
     from hardening.waivers import RUNNING, WAIVABLE
 
-    for key, known in (("controls", controls), ("rules", WAIVABLE)):
-        other = {"controls": ("rules", WAIVABLE), "rules": ("controls", controls)}[key]
-        for name in getattr(waiver, key):
-            if name in known:
+    known: dict[str, Collection[str]] = {"controls": controls, "rules": WAIVABLE}
+    for key, other in (("controls", "rules"), ("rules", "controls")):
+        for name in (name for name in getattr(waiver, key) if name not in known[key]):
+            if key == "rules" and name in RUNNING:
+                yield ContentError(f"{name} cannot be waived", file=file, key=key)
                 continue
-            hint = f"{name} belongs under {other[0]}" if name in other[1] else nearest(name, known)
-            own = key == "rules" and name in RUNNING
-            said = f"{name} cannot be waived" if own else f"unknown {key.removesuffix('s')}: {name}"
-            yield ContentError(said, file=file, key=key, hint="" if own else hint)
+            hint = f"{name} belongs under {other}" if name in known[other] else nearest(name, known[key])
+            yield ContentError(f"unknown {key.removesuffix('s')}: {name}", file=file, key=key, hint=hint)
 
 
 def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> LoadedControl:
@@ -175,19 +174,13 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
         for control, number in sorted(named.items())
         if number > 1
     )
-    if own.extends is None:
-        return _with_controls(own, files[name])
-    base = _resolve_profile(own.extends, files, (*seen, name))
-    return _with_controls(own.model_copy(update={"controls": _merged(base, own, files[name])}), files[name])
-
-
-def _with_controls(profile: Profile, file: Path) -> Profile:
-    """`profile`, if there is anything in it: an image that nothing is asked of would pass as a hardened one."""
-    if not profile.controls:
-        raise ContentError(
-            "holds no control", file=file, key="controls", hint="list controls, or extend a profile that has some"
-        )
-    return profile
+    if own.extends is not None:
+        base = _resolve_profile(own.extends, files, (*seen, name))
+        own = own.model_copy(update={"controls": _merged(base, own, files[name])})
+    if not own.controls:  # an image that nothing is asked of would pass as a hardened one
+        hint = "list controls, or extend a profile that has some"
+        raise ContentError("holds no control", file=files[name], key="controls", hint=hint)
+    return own
 
 
 def _merged(base: Profile, own: Profile, file: Path) -> tuple[ProfileEntry, ...]:

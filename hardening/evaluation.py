@@ -4,7 +4,7 @@ measured by it, how far does it hold, who answers for the rest. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -22,30 +22,33 @@ def is_rule(finding: Finding) -> bool:
     return any(scanner == JUDGE for scanner, _ in finding.scanners)
 
 
-def measured(rule: Benchmark | None, subject: str, reports: Sequence[ScanReport]) -> list[Reason]:
+def measured(rule: Benchmark | None, subject: str, reports: Sequence[ScanReport]) -> Iterator[Reason]:
     """Reasons where the image was not measured, where too little of it holds, and for explanations without a cause."""
     if rule is None:
-        return []
+        return
     report = next((report for report in reports if report.scanner == JUDGE), None)
-    if report is None or (why := _why_not(rule, report)):
-        return [_unmeasured(rule, subject, why if report else "it did not run")]
-    return [*_low(rule, subject, report), *_stale(rule, subject, report)]
+    if report and not (why := _why_not(rule, report)):
+        yield from _low(rule, subject, report)
+        yield from _stale(rule, subject, report)
+        return
+    what = f"{JUDGE} did not measure this image by {rule.profile}: {why if report else 'it did not run'}"
+    why = "what was not looked at is not known to be good"
+    todo = "./goldsmith doctor shows what the scanner lacks; feeds.openscap may name a directory with its content"
+    yield Reason(f"{JUDGE}-evaluated", subject, rule.enforcement, what, why, todo)
 
 
 def broken(rule: Benchmark, subject: str, finding: Finding) -> Reason:
     """The reason for a rule that does not hold: recorded where it is explained, else treated as the benchmark is."""
     told = explanation(rule, subject, finding.id)
     what = f"rule {finding.id} ({finding.severity}) of {rule.profile} does not hold: {finding.title}"
-    return Reason(
-        rule=finding.id,
-        subject=subject,
-        enforcement=Enforcement.AUDIT if told else rule.enforcement,
-        what=f"{what}; explained by {told.owner}: {' '.join(told.reason.split())}" if told else what,
-        why="whoever audits the machine asks about every rule that it breaks, and who decided so",
-        todo="nothing, as long as the explanation in the policy is true"
+    what += f"; explained by {told.owner}: {' '.join(told.reason.split())}" if told else ""
+    why = "whoever audits the machine asks about every rule that it breaks, and who decided so"
+    todo = (
+        "nothing, as long as the explanation in the policy is true"
         if told
-        else "let a control hold it, explain it in the policy (image.benchmark.explained), or ask for a waiver",
+        else "let a control hold it, explain it in the policy (image.benchmark.explained), or ask for a waiver"
     )
+    return Reason(finding.id, subject, Enforcement.AUDIT if told else rule.enforcement, what, why, todo)
 
 
 def explanation(rule: Benchmark, subject: str, broken_rule: str) -> Explanation | None:
@@ -69,50 +72,25 @@ def _why_not(rule: Benchmark, report: ScanReport) -> str:
     return ""
 
 
-def _unmeasured(rule: Benchmark, subject: str, why: str) -> Reason:
-    return Reason(
-        rule=f"{JUDGE}-evaluated",
-        subject=subject,
-        enforcement=rule.enforcement,
-        what=f"{JUDGE} did not measure this image by {rule.profile}: {why}",
-        why="what was not looked at is not known to be good",
-        todo="./goldsmith doctor shows what the scanner lacks; feeds.openscap may name a directory with its content",
-    )
+def _low(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
+    score, held = report.score or 0, report.evaluated - len(report.findings)
+    if score < rule.minimum_score:
+        holds = f"{score:.1f} % of {rule.profile} holds ({held} of {report.evaluated} rules evaluated)"
+        what = f"{holds}; the policy asks for {rule.minimum_score:g} %"
+        why = "a benchmark that is mostly explained away hardens nothing"
+        todo = "let controls hold the rules that are named here; explaining them does not raise the score"
+        yield Reason(SCORE, subject, rule.enforcement, what, why, todo)
 
 
-def _low(rule: Benchmark, subject: str, report: ScanReport) -> list[Reason]:
-    score = report.score or 0
-    if score >= rule.minimum_score:
-        return []
-    held = report.evaluated - len(report.findings)
-    return [
-        Reason(
-            rule=SCORE,
-            subject=subject,
-            enforcement=rule.enforcement,
-            what=f"{score:.1f} % of {rule.profile} holds ({held} of {report.evaluated} rules evaluated); "
-            f"the policy asks for {rule.minimum_score:g} %",
-            why="a benchmark that is mostly explained away hardens nothing",
-            todo="let controls hold the rules that are named here; explaining them does not raise the score",
-        )
-    ]
-
-
-def _stale(rule: Benchmark, subject: str, report: ScanReport) -> list[Reason]:
+def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
     """A warning for each explanation of a rule that this image does not break (any more)."""
     fails = {finding.id for finding in report.findings}
-    return [
-        Reason(
-            rule="explanation-stale",
-            subject=subject,
-            enforcement=Enforcement.WARN,
-            what=f"the policy explains why {name} does not hold, and it does, or does not apply",
-            why="an explanation that nobody needs hides the day on which the rule breaks again",
-            todo=f"{told.owner}: delete image.benchmark.explained.{name} from the policy, or narrow its subjects",
-        )
-        for name, told in sorted(rule.explained.items())
-        if _about(told, subject) and name not in fails
-    ]
+    for name, told in sorted(rule.explained.items()):
+        if _about(told, subject) and name not in fails:
+            what = f"the policy explains why {name} does not hold, and it does, or does not apply"
+            why = "an explanation that nobody needs hides the day on which the rule breaks again"
+            todo = f"{told.owner}: delete image.benchmark.explained.{name} from the policy, or narrow its subjects"
+            yield Reason("explanation-stale", subject, Enforcement.WARN, what, why, todo)
 
 
 CLOCK_SKEW = timedelta(days=1)
@@ -144,26 +122,18 @@ def engine(report: ScanReport) -> str:
     return report.scanner.partition("-")[0]
 
 
-def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
     """One reason where fewer scanners than the policy asks for evaluated the image; none where enough did."""
     asked = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
     counted = {engine(report) for report in asked if counts(rule, report, now)}
-    if len(counted) >= rule.minimum:
-        return []
-    silent = "; ".join(f"{r.scanner}: {why}" for r in asked if (why := why_not(rule, r, now)))
-    what = f"{len(counted)} of at least {rule.minimum}" if counted else "nothing was evaluated: 0 of at least"
-    what = what if counted else f"{what} {rule.minimum}"
-    return [
-        Reason(
-            rule="judges",
-            subject=subject,
-            # A policy may be lenient about how many judges there are, never about whether there is one.
-            enforcement=rule.enforcement if counted else Enforcement.ENFORCE,
-            what=f"{what} vulnerability scanners judged this image ({silent or 'none ran'})",
-            why="an image that nobody judged looks exactly like an image without vulnerabilities",
-            todo=_judges_todo(any(report.sample for report in asked)),
-        )
-    ]
+    if len(counted) < rule.minimum:
+        silent = "; ".join(f"{r.scanner}: {why}" for r in asked if (why := why_not(rule, r, now)))
+        head = f"{'' if counted else 'nothing was evaluated: '}{len(counted)} of at least {rule.minimum}"
+        what = f"{head} vulnerability scanners judged this image ({silent or 'none ran'})"
+        why = "an image that nobody judged looks exactly like an image without vulnerabilities"
+        todo = _judges_todo(any(report.sample for report in asked))
+        # A policy may be lenient about how many judges there are, never about whether there is one.
+        yield Reason("judges", subject, rule.enforcement if counted else Enforcement.ENFORCE, what, why, todo)
 
 
 def _judges_todo(sample: bool) -> str:
@@ -175,36 +145,23 @@ def _judges_todo(sample: bool) -> str:
     return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"
 
 
-def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
     """Reasons where an engine judged the image but could not read another form of it, such as the disk that ships."""
     judged = {engine(report) for report in reports if counts(rule, report, now)}
-    return [
-        Reason(
-            rule=f"{report.scanner}-evaluated",
-            subject=subject,
-            enforcement=rule.enforcement,
-            what=f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}",
-            why="what ships is not known to be what was judged",
-            todo=f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it",
-        )
-        for report in reports
-        if report.kind is FindingKind.VULNERABILITY
-        and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
-        and engine(report) in judged
-    ]
+    for report in reports:
+        silent = report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
+        if report.kind is FindingKind.VULNERABILITY and silent and engine(report) in judged:
+            what = f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}"
+            why = "what ships is not known to be what was judged"
+            todo = f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it"
+            yield Reason(f"{report.scanner}-evaluated", subject, rule.enforcement, what, why, todo)
 
 
-def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> list[Reason]:
+def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
     """A warning where the list of exploited vulnerabilities is older than the policy lets any data be."""
-    return [
-        Reason(
-            rule=f"{report.scanner}-evaluated",
-            subject=subject,
-            enforcement=Enforcement.WARN,
-            what=f"the list of exploited vulnerabilities ({report.data_source}): {why}",
-            why="what began to be exploited since then is treated as if nobody did",
-            todo=report.reason or "bring feeds.kev up to date",
-        )
-        for report in reports
-        if report.kind is FindingKind.EXPLOITATION and (why := why_not(rule, report, now))
-    ]
+    for report in reports:
+        if report.kind is FindingKind.EXPLOITATION and (why := why_not(rule, report, now)):
+            what = f"the list of exploited vulnerabilities ({report.data_source}): {why}"
+            why = "what began to be exploited since then is treated as if nobody did"
+            todo = report.reason or "bring feeds.kev up to date"
+            yield Reason(f"{report.scanner}-evaluated", subject, Enforcement.WARN, what, why, todo)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from hardening import evaluation
 from hardening.evaluation import counts, judges, outdated, unread
@@ -16,8 +16,8 @@ from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Out
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
-from hardening.policy import FixWindow, Policy, Rule, covering
-from hardening.waivers import About, about_check, about_finding, about_rule, answer, ended
+from hardening.policy import FixWindow, Policy, covering
+from hardening.waivers import About, about_check, about_finding, about_rule, answered, ended
 
 
 def judge_image(
@@ -36,10 +36,10 @@ def judge_image(
     A finding that does not say since when its fix is known is new. Reasons come in a fixed order, refusals first.
     `bases` are the images that it stands on, the nearest first, and say where what is found comes from.
     """
-    rules = policy.image
+    rules, unchecked = policy.image, list(_unchecked(subject, checks))
     own = [
         *judges(rules.judges, subject, reports, now),
-        *_unchecked(subject, checks),
+        *unchecked,
         *_windowless(policy),
         *_silent(policy, subject, reports),
         *evaluation.measured(rules.benchmark, subject, reports),
@@ -53,15 +53,15 @@ def judge_image(
         *_of_checks(subject, checks or (), bases),
         *_of_findings(policy, subject, reports, findings, now, bases),
     ]
-    placed = ((_from(reason, named), named) for reason, named in about)
-    answers = ((reason, answer(named, subject, policy.exception_contact, waivers, now)) for reason, named in placed)
-    settled = [replace(reason, waiver=said.ask, waived_by=said.waived_by) for reason, said in answers]
-    evaluated = any(counts(rules.judges, report, now) for report in reports) and not _unchecked(subject, checks)
+    settled = [
+        answered(_placed(reason, named), named, policy.exception_contact, waivers, now) for reason, named in about
+    ]
+    evaluated = any(counts(rules.judges, report, now) for report in reports) and not unchecked
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
 
 
-def _from(reason: Reason, about: About) -> Reason:
+def _placed(reason: Reason, about: About) -> Reason:
     """The reason with the image that brings it in, the lowest one that has it, where that is not the subject itself."""
     if not about.below:
         return reason
@@ -74,8 +74,12 @@ def _of_checks(
 ) -> Iterator[tuple[Reason, About]]:
     """The reasons against checks that broke, each with what it is about."""
     for result in checks:
-        if result.outcome in CHECK_BROKE:
-            yield _check(subject, result), about_check(result.control, bases)
+        if broke := CHECK_BROKE.get(result.outcome):
+            what = f"control {result.control} ({result.severity}) {broke}: {result.title}: {result.evidence.strip()}"
+            why = f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply"
+            todo = "remove what the evidence names from the image's definition, or let the control apply it"
+            reason = Reason(result.control, subject, result.enforcement, what, why, todo)
+            yield reason, about_check(result.control, bases)
 
 
 def _of_findings(
@@ -100,48 +104,22 @@ def _order(reason: Reason) -> tuple[bool, int, bool, str, str, str]:
     return (bool(reason.waived_by), lenient, reason.rule != "judges", reason.rule, reason.what, reason.subject)
 
 
-def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> list[Reason]:
+def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> Iterator[Reason]:
     """The reason against an image of ours that no control's check looked at."""
-    if checks is None or any(result.outcome in (Outcome.PASS, Outcome.FAIL) for result in checks):
-        return []
-    return [
-        Reason(
-            rule="checks",
-            subject=subject,
-            enforcement=Enforcement.ENFORCE,
-            what=f"nothing was verified: of {len(checks)} controls none passed or failed",
-            why="an image that no control was checked on looks exactly like a hardened one",
-            todo=f"`./goldsmith image.build {subject} --no-cache` verifies it by a profile whose controls apply",
-        )
-    ]
+    if checks is not None and not any(result.outcome in (Outcome.PASS, Outcome.FAIL) for result in checks):
+        what = f"nothing was verified: of {len(checks)} controls none passed or failed"
+        why = "an image that no control was checked on looks exactly like a hardened one"
+        todo = f"`./goldsmith image.build {subject} --no-cache` verifies it by a profile whose controls apply"
+        yield Reason("checks", subject, Enforcement.ENFORCE, what, why, todo)
 
 
-def _windowless(policy: Policy) -> list[Reason]:
+def _windowless(policy: Policy) -> Iterator[Reason]:
     """The reason against every image where the policy lets known vulnerabilities stay for ever."""
-    if policy.image.has_window:
-        return []
-    return [
-        Reason(
-            rule="policy-window",
-            subject=policy.name,
-            enforcement=Enforcement.ENFORCE,
-            what=f"the policy {policy.name} enforces no window in which vulnerabilities must be fixed",
-            why="by such a policy an image with every known hole would pass",
-            todo=f"{policy.owner}: add [[image.vulnerabilities]] to hardening/policies/{policy.name}.toml",
-        )
-    ]
-
-
-def _check(subject: str, result: CheckResult) -> Reason:
-    broke = CHECK_BROKE[result.outcome]
-    return Reason(
-        rule=result.control,
-        subject=subject,
-        enforcement=result.enforcement,
-        what=f"control {result.control} ({result.severity}) {broke}: {result.title}: {result.evidence.strip()}",
-        why=f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply",
-        todo="remove what the evidence names from the image's definition, or let the control apply it",
-    )
+    if not policy.image.has_window:
+        what = f"the policy {policy.name} enforces no window in which vulnerabilities must be fixed"
+        why = "by such a policy an image with every known hole would pass"
+        todo = f"{policy.owner}: add [[image.vulnerabilities]] to hardening/policies/{policy.name}.toml"
+        yield Reason("policy-window", policy.name, Enforcement.ENFORCE, what, why, todo)
 
 
 def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
@@ -150,7 +128,19 @@ def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> R
     if policy.image.benchmark and evaluation.is_rule(finding):
         return evaluation.broken(policy.image.benchmark, subject, finding)
     secret = finding.kind is FindingKind.SECRET
-    return _other(subject, finding, policy.image.secrets if secret else policy.image.misconfigurations)
+    rule = policy.image.secrets if secret else policy.image.misconfigurations
+    what = f"{finding.kind} {finding.id} in {finding.package}: {_said(finding)}{_title(finding)}"
+    why = (
+        "whoever can pull the image can read it, and layers keep what a later layer deletes"
+        if secret
+        else "it weakens the image for everyone who builds on it"
+    )
+    todo = (
+        "take it out of the image, revoke it where it was valid, and mount secrets when the container runs"
+        if secret
+        else f"change the image's definition{': ' + finding.fixed if finding.fixed else ''}"
+    )
+    return Reason(finding.id, subject, rule.enforcement, what, why, todo)
 
 
 def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
@@ -159,16 +149,11 @@ def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
 
 
 def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
-    what = f"{finding.id} in {finding.package} {finding.installed}"
     exploited = ", known to be exploited" if finding.exploited else ""
-    base = Reason(
-        rule=finding.id,
-        subject=subject,
-        enforcement=Enforcement.AUDIT,
-        what=f"{what}: {_said(finding)}{exploited}{_title(finding)}",
-        why="attackers read the same advisories: once a fix is published, the hole is too",
-        todo=f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)",
-    )
+    what = f"{finding.id} in {finding.package} {finding.installed}: {_said(finding)}{exploited}{_title(finding)}"
+    why = "attackers read the same advisories: once a fix is published, the hole is too"
+    todo = f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)"
+    base = Reason(finding.id, subject, Enforcement.AUDIT, what, why, todo)
     if not finding.fixed:
         wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"
         return replace(base, enforcement=policy.image.unfixed.enforcement, todo=wait)
@@ -177,8 +162,8 @@ def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime
     if not treated:
         return replace(base, since=since)
     enforcement, deadline = max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
-    what = f"{base.what}; {_window_text(since, deadline, now)}"
-    return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=what)
+    told = f"{what}; {_window_text(since, deadline, now)}"
+    return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=told)
 
 
 def _window_text(since: datetime, deadline: datetime, now: datetime) -> str:
@@ -217,56 +202,26 @@ def _dissent(reason: Reason, finding: Finding, reports: Sequence[ScanReport]) ->
     return replace(reason, what=f"{reason.what}; {', '.join(silent)} looked and did not find it")
 
 
-def _other(subject: str, finding: Finding, rule: Rule) -> Reason:
-    secret = finding.kind is FindingKind.SECRET
-    return Reason(
-        rule=finding.id,
-        subject=subject,
-        enforcement=rule.enforcement,
-        what=f"{finding.kind} {finding.id} in {finding.package}: {_said(finding)}{_title(finding)}",
-        why="whoever can pull the image can read it, and layers keep what a later layer deletes"
-        if secret
-        else "it weakens the image for everyone who builds on it",
-        todo="take it out of the image, revoke it where it was valid, and mount secrets when the container runs"
-        if secret
-        else f"change the image's definition{': ' + finding.fixed if finding.fixed else ''}",
-    )
-
-
-def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> list[Reason]:
+def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> Iterator[Reason]:
     """Reasons for the scanners for secrets and misconfigurations that did not evaluate the image."""
     rules = {FindingKind.SECRET: policy.image.secrets, FindingKind.MISCONFIGURATION: policy.image.misconfigurations}
-    return [
-        Reason(
-            rule=f"{report.scanner}-evaluated",
-            subject=subject,
-            enforcement=rules[report.kind].enforcement,
-            what=f"{report.scanner} did not evaluate this image for a {report.kind}: {report.reason}",
-            why="what was not looked at is not known to be good",
-            todo="./goldsmith doctor shows what the scanner lacks",
-        )
-        for report in reports
-        if report.kind in rules
-        and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
-        and not (policy.image.benchmark and report.scanner == evaluation.JUDGE)  # which has a rule of its own
-    ]
+    for report in reports:
+        own_rule = policy.image.benchmark and report.scanner == evaluation.JUDGE
+        if report.kind in rules and report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED) and not own_rule:
+            what = f"{report.scanner} did not evaluate this image for a {report.kind}: {report.reason}"
+            why = "what was not looked at is not known to be good"
+            todo = "./goldsmith doctor shows what the scanner lacks"
+            yield Reason(f"{report.scanner}-evaluated", subject, rules[report.kind].enforcement, what, why, todo)
 
 
-def _review(policy: Policy, now: datetime) -> list[Reason]:
+def _review(policy: Policy, now: datetime) -> Iterator[Reason]:
     """A policy that nobody has looked at in time is itself a finding, of the policy's owner."""
-    if now.date() <= policy.review_by:
-        return []
-    late: timedelta = now.date() - policy.review_by
-    return [
-        Reason(
-            rule="policy-review",
-            subject=policy.name,
-            enforcement=Enforcement.WARN,
-            what=f"policy {policy.name} had to be reviewed by {policy.review_by}, {late.days} days ago",
-            why="limits that nobody has looked at again drift from what threatens us",
-            todo=f"{policy.owner}: review hardening/policies/{policy.name}.toml and move review_by",
-        )
-    ]
+    late = (now.date() - policy.review_by).days
+    if late > 0:
+        what = f"policy {policy.name} had to be reviewed by {policy.review_by}, {late} days ago"
+        why = "limits that nobody has looked at again drift from what threatens us"
+        todo = f"{policy.owner}: review hardening/policies/{policy.name}.toml and move review_by"
+        yield Reason("policy-review", policy.name, Enforcement.WARN, what, why, todo)
 
 
 NAMED = 6

@@ -141,9 +141,8 @@ def _judges(ours: Judges, floor: Judges) -> Iterator[str]:
     yield from _rule("image.judges", ours, floor)
     if ours.minimum < floor.minimum:
         yield f"image.judges.minimum: {ours.minimum}, and the floor asks for {floor.minimum}"
-    if ours.data_max_age > floor.data_max_age:
-        said = f"{shown(ours.data_max_age)}, and the floor accepts {shown(floor.data_max_age)}"
-        yield f"image.judges.data_max_age: {said}"
+    if (age := ours.data_max_age) > floor.data_max_age:
+        yield f"image.judges.data_max_age: {shown(age)}, and the floor accepts {shown(floor.data_max_age)}"
     if ours.accept_sample and not floor.accept_sample:
         yield "image.judges.accept_sample: true, and the floor does not accept the sample"
 
@@ -199,16 +198,14 @@ def _benchmark(ours: Benchmark | None, floor: Benchmark | None) -> Iterator[str]
 def _running(ours: RunningRules, floor: RunningRules) -> Iterator[str]:
     for name in RunningRules.model_fields:
         mine, wanted = getattr(ours, name), getattr(floor, name)
-        if wanted is None:
-            continue
-        if mine is None:
+        if wanted and not mine:
             yield f"running.{name}: not asked, and the floor asks for it"
-            continue
-        yield from _rule(f"running.{name}", mine, wanted)
-        if isinstance(mine, AgeRule) and mine.limit > wanted.limit:
-            yield f"running.{name}.limit: {shown(mine.limit)}, and the floor says {shown(wanted.limit)}"
-        if isinstance(mine, SourceRule) and not set(mine.prefixes) <= set(wanted.prefixes):
-            yield f"running.{name}.prefixes: {', '.join(mine.prefixes)} are not all among the floor's"
+        elif wanted:
+            yield from _rule(f"running.{name}", mine, wanted)
+            if isinstance(mine, AgeRule) and mine.limit > wanted.limit:
+                yield f"running.{name}.limit: {shown(mine.limit)}, and the floor says {shown(wanted.limit)}"
+            if isinstance(mine, SourceRule) and not set(mine.prefixes) <= set(wanted.prefixes):
+                yield f"running.{name}.prefixes: {', '.join(mine.prefixes)} are not all among the floor's"
 
 
 def _rule(name: str, ours: Rule, floor: Rule) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -102,7 +103,7 @@ def render(
         loaded = _find(entry, controls, facts)
         control = loaded.control
         params = _params(entry, control, params_over.get(entry.control, {}))
-        env = {_variable(name): _shell_value(value) for name, value in params.items()}
+        env = {f"PARAM_{name.upper().replace('-', '_')}": _shell_value(value) for name, value in params.items()}
         files += _files(loaded, params, facts)
         if loaded.apply is not None:
             applies.append(Script(control.id, loaded.apply, env))
@@ -188,11 +189,9 @@ def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any] | No
     except TemplateError as error:
         number = getattr(error, "lineno", None)
         line = f" (line {number})" if number else ""
-        raise ContentError(
-            f"template: {error.message}{line}",
-            file=loaded.folder / "files" / source,
-            hint=f"params: {', '.join(sorted(loaded.control.params)) or 'none is declared'}",
-        ) from None
+        hint = f"params: {', '.join(sorted(loaded.control.params)) or 'none is declared'}"
+        file = loaded.folder / "files" / source
+        raise ContentError(f"template: {error.message}{line}", file=file, hint=hint) from None
 
 
 @cache
@@ -200,10 +199,6 @@ def _sandbox() -> Sandbox:
     from hardening.foundation.templating import Sandbox
 
     return Sandbox(trim_blocks=True)
-
-
-def _variable(param: str) -> str:
-    return "PARAM_" + param.upper().replace("-", "_")
 
 
 def _shell_value(value: Any) -> str:
@@ -214,7 +209,6 @@ def _shell_value(value: Any) -> str:
 
 
 def _refuse_twice(files: list[RenderedFile]) -> None:
-    paths = [file.path for file in files]
-    for path in paths:
-        if paths.count(path) > 1:
+    for path, times in Counter(file.path for file in files).items():
+        if times > 1:
             raise ContentError(f"two controls of one profile install {path}")

@@ -10,7 +10,7 @@ from hardening.findings import Reason
 from hardening.foundation.durations import shown
 from hardening.model import Waiver
 from hardening.policy import Policy, Rule
-from hardening.waivers import about_rule, answer
+from hardening.waivers import about_rule, answered
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,10 @@ def judge_member(
 
 def _reason(case: Case, rule: Rule, name: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
     fleet = case.subject.partition("/")[0]
-    answered = answer(about_rule(name), case.subject, case.policy.exception_contact, case.waivers, case.now)
-    return Reason(
-        rule=name,
-        subject=case.subject,
-        enforcement=rule.enforcement,
-        what=f"{what} (since {since:%Y-%m-%d %H:%M} UTC)",
-        why=why,
-        todo=todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next",
-        waiver=answered.ask,
-        waived_by=answered.waived_by,
-        since=since,
-        deadline=since + rule.grace,
-    )
+    what = f"{what} (since {since:%Y-%m-%d %H:%M} UTC)"
+    todo = todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
+    found = Reason(name, case.subject, rule.enforcement, what, why, todo, since=since, deadline=since + rule.grace)
+    return answered(found, about_rule(name), case.policy.exception_contact, case.waivers, case.now)
 
 
 def _dated(case: Case) -> list[Reason | None]:

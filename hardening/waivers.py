@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -103,41 +103,28 @@ def waived_by(waivers: Sequence[Waiver], about: About, subject: str, today: date
     return max(fitting, key=lambda waiver: (waiver.expires, waiver.id), default=None)
 
 
-@dataclass(frozen=True)
-class WaiverAnswer:
-    """What waivers say about a reason: `waived_by` names the one that covers it, else `ask` is how to get one."""
-
-    ask: str = ""
-    waived_by: str = ""
-
-
-def answer(about: About, subject: str, contact: str, waivers: Sequence[Waiver], now: datetime) -> WaiverAnswer:
-    """The waiver that covers it for `subject` today, or how to ask `contact` for one.
+def answered(reason: Reason, about: About, contact: str, waivers: Sequence[Waiver], now: datetime) -> Reason:
+    """`reason` with the waiver that covers it today, or with how to ask `contact` for one.
 
     A rule of Goldsmith's own that is not WAIVABLE has neither: no waiver can say that anything was evaluated.
     """
     if about.key == "rules" and about.name not in WAIVABLE:
-        return WaiverAnswer()
-    if waiver := waived_by(waivers, about, subject, now.date()):
-        inherited = "" if waiver.reaches(subject) else f", inherited from {', '.join(waiver.subjects)}"
-        return WaiverAnswer(waived_by=f"{waiver.id} until {waiver.expires}{inherited}: {waiver.reason}")
-    return WaiverAnswer(ask=how_to_ask(about, subject, contact, now.date()))
+        return reason
+    if waiver := waived_by(waivers, about, reason.subject, now.date()):
+        inherited = "" if waiver.reaches(reason.subject) else f", inherited from {', '.join(waiver.subjects)}"
+        return replace(reason, waived_by=f"{waiver.id} until {waiver.expires}{inherited}: {waiver.reason}")
+    return replace(reason, waiver=how_to_ask(about, reason.subject, contact, now.date()))
 
 
-def ended(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence[str] = ()) -> list[Reason]:
+def ended(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence[str] = ()) -> Iterator[Reason]:
     """A warning for each waiver about `subject` that has expired: it has no effect, and someone should know."""
-    return [
-        Reason(
-            rule="waiver-ended",
-            subject=subject,
-            enforcement=Enforcement.WARN,
-            what=f"waiver {w.id} for {', '.join(w.names)} expired on {w.expires}: no effect",
-            why="an exception that outlives its end is a hole that nobody decided on",
-            todo=f"{w.owner}: delete hardening/waivers/{w.id}.toml, or have {w.approver} approve a new end",
-        )
-        for w in sorted(waivers, key=lambda waiver: waiver.id)
-        if w.expires < today and w.reaches(subject, below)
-    ]
+    for waiver in waivers:
+        if waiver.expires < today and waiver.reaches(subject, below):
+            file, names = f"hardening/waivers/{waiver.id}.toml", ", ".join(waiver.names)
+            what = f"waiver {waiver.id} for {names} expired on {waiver.expires}: no effect"
+            why = "an exception that outlives its end is a hole that nobody decided on"
+            todo = f"{waiver.owner}: delete {file}, or have {waiver.approver} approve a new end"
+            yield Reason("waiver-ended", subject, Enforcement.WARN, what, why, todo)
 
 
 def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:

@@ -23,11 +23,8 @@ def engine(docker_host: str) -> DockerClient:
         client = docker.DockerClient(base_url=docker_host, timeout=120)
         client.ping()
     except DockerException as error:
-        raise OutsideError(
-            f"no Docker Engine answers at {docker_host}",
-            evidence=str(error),
-            hint="./goldsmith setup starts one; ./goldsmith doctor shows which is used",
-        ) from None
+        hint = "./goldsmith setup starts one; ./goldsmith doctor shows which is used"
+        raise OutsideError(f"no Docker Engine answers at {docker_host}", evidence=str(error), hint=hint) from None
     return client
 
 

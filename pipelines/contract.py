@@ -8,7 +8,7 @@ Fields are added, never renamed or removed, within a major version.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,9 +21,10 @@ class Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
-    def of(cls, found: object) -> Self:
-        """The line of a value whose fields have the same names."""
-        return cls.model_validate(found, from_attributes=True)
+    def of(cls, found: object, **others: Any) -> Self:
+        """The line of a value whose fields have the same names, and of what has `others`."""
+        names = (name for name in cls.model_fields if name not in others and hasattr(found, name))
+        return cls.model_validate({name: getattr(found, name) for name in names} | others, from_attributes=True)
 
 
 class DefinitionLine(Line):

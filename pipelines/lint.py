@@ -7,7 +7,6 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from hardening.foundation.settings import ROOT, Judging, load_settings
 from hardening.model import WAIVER_KEYS, Cases, LoadedControl, Param, Profile, Waiver
 from hardening.policy import Policy
 from hardening.render import require_sound, require_templates
-from images.catalog import LoadedDefinition, load_definition
+from images.catalog import load_definition
 from images.plan.build_plan import order
 from images.plan.validate import DefinitionValidator
 from pipelines.fleet.model import Fleet
@@ -61,15 +60,16 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
     policies = find_content(roots, "hardening/policies", "*.toml")
     told = list[Fleet]()
     for name, file in fleets.items():
-        if fleet := problems.of(partial(load_toml, file, Fleet, name=name)):
+        if fleet := problems.of(load_toml, file, Fleet, name=name):
             problems.of(require_policy, fleet, file, policies)
             problems.of(_require_replacement, fleet, file, names)
             problems.of(_require_apart, fleet, file, told)
             told.append(fleet)
     controls = find_content(roots, "hardening/controls", "*/")
-    for file, waiver in load_waiver_files(roots, problems).items():
-        problems.of(require_known, file, waiver, controls)
-        problems.of(_require_subjects, file, waiver, roots, names, fleets)
+    for name, file in find_content(roots, "hardening/waivers", "*.toml").items():
+        if waiver := problems.of(load_toml, file, Waiver, id=name) or _readable_names(file):
+            problems.of(require_known, file, waiver, controls)
+            problems.of(_require_subjects, file, waiver, roots, names, fleets)
     return problems.found
 
 
@@ -78,13 +78,9 @@ def _check_definitions(sound: DefinitionValidator, names: Collection[str], probl
         golden = loaded.definition.parent
         if golden is None or golden in sound.definitions or golden not in names:  # what does not load has been told
             problems.of(sound.require, loaded)
-    problems.of(order, _parents(sound.definitions.values()))
-
-
-def _parents(definitions: Iterable[LoadedDefinition]) -> dict[str, str | None]:
-    """Each definition's parent, as far as both load: what is missing has been told, circles have not."""
-    parents = {loaded.name: loaded.definition.parent for loaded in definitions}
-    return {name: parent if parent in parents else None for name, parent in parents.items()}
+    # As far as both load: what is missing has been told, circles have not.
+    parents = {name: loaded.definition.parent for name, loaded in sound.definitions.items()}
+    problems.of(order, {name: parent if parent in parents else None for name, parent in parents.items()})
 
 
 def require_policy(fleet: Fleet, file: Path, policies: Collection[str]) -> None:
@@ -109,10 +105,8 @@ def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
         places = [(fleet.ec2.regions, other.ec2.regions), (fleet.ec2.accounts, other.ec2.accounts)]
         elsewhere = any(ours and theirs and not {*ours} & {*theirs} for ours, theirs in places)
         if fleet.kind is other.kind and less <= more and not elsewhere:
-            raise ContentError(
-                f"it selects what the fleet {other.name} selects", file=file, key="selector",
-                hint="a member belongs to one fleet: give one of them a label that the other's members do not have",
-            )  # fmt: skip
+            hint = "a member belongs to one fleet: give one of them a label that the other's members do not have"
+            raise ContentError(f"it selects what the fleet {other.name} selects", file=file, key="selector", hint=hint)
 
 
 def _require_subjects(
@@ -198,14 +192,10 @@ def unused_controls(roots: Sequence[Path], among: Collection[str] | None = None)
 
 def check_publishing(roots: Sequence[Path], judging: Judging, problems: Problems) -> None:
     """See that each policy that may publish is there, and as strict as the floor."""
-    problems.of(_require_floor, roots, judging)
+    if judging.floor:
+        problems.of(load_policy, roots, judging.floor)
     for name in judging.policies:
         problems.of(_require_strict, roots, judging, name)
-
-
-def _require_floor(roots: Sequence[Path], judging: Judging) -> None:
-    if judging.floor:
-        load_policy(roots, judging.floor)
 
 
 def _require_strict(roots: Sequence[Path], judging: Judging, name: str) -> None:
@@ -220,23 +210,13 @@ def _require_strict(roots: Sequence[Path], judging: Judging, name: str) -> None:
 def _require_window(file: Path, policy: Policy) -> None:
     """Raises ContentError for a policy by which an image with every known hole passes."""
     if not policy.image.has_window:
-        raise ContentError(
-            "no window is enforced in which a vulnerability must be fixed", file=file, key="image.vulnerabilities",
-            hint='such as [[image.vulnerabilities]] with severity = "high" and within = "7d"',
-        )  # fmt: skip
-
-
-def load_waiver_files(roots: Sequence[Path], problems: Problems) -> dict[Path, Waiver]:
-    """Every waiver, by its file; of one that is wrong, as much of what it names as can be read."""
-    files = find_content(roots, "hardening/waivers", "*.toml")
-    found = {
-        file: problems.of(partial(load_toml, file, Waiver, id=name)) or _readable_names(file)
-        for name, file in files.items()
-    }
-    return {file: waiver for file, waiver in found.items() if waiver}
+        lack = "no window is enforced in which a vulnerability must be fixed"
+        hint = 'such as [[image.vulnerabilities]] with severity = "high" and within = "7d"'
+        raise ContentError(lack, file=file, key="image.vulnerabilities", hint=hint)
 
 
 def _readable_names(file: Path) -> Waiver | None:
+    """Of a waiver that is wrong, as much of what it names as can be read, so that all is told at once."""
     try:
         told = read_toml(file)
     except ContentError:

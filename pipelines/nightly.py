@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -97,17 +98,16 @@ def _unsound(name: str, error: ContentError) -> ReleaseOutcome:
 def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) -> str:
     """The night in one sentence. Pure."""
     images = list(released)
-    counts = {
-        "built": sum(outcome.built.action is Action.BUILT for outcome in images),
-        **{action: sum(outcome.action == action for outcome in images) for action in ("published", "re-dated")},
-    }
-    text = ", ".join(f"{number} {action}" for action, number in counts.items() if number)
-    text = text or "nothing built, nothing published"
-    for action in ("unchanged", "refused", "failed"):
-        number = sum(outcome.action == action for outcome in images)
-        text += f", {number} {action}" if number else ""
-    told = [f"{line.name} {line.status}" for line in lines if line.kind == "fleet"]
-    return f"{text}; fleets: {', '.join(told) or 'none'}"
+    counts = Counter(outcome.action for outcome in images)
+    counts["built"] = sum(outcome.built.action is Action.BUILT for outcome in images)
+
+    def told(*actions: str) -> list[str]:
+        return [f"{counts[action]} {action}" for action in actions if counts[action]]
+
+    done = told("built", "published", "re-dated") or ["nothing built, nothing published"]
+    fleets = [f"{line.name} {line.status}" for line in lines if line.kind == "fleet"]
+    left = told("unchanged", "refused", "failed")
+    return f"{', '.join([*done, *left])}; fleets: {', '.join(fleets) or 'none'}"
 
 
 def refresh(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
@@ -232,8 +232,7 @@ def _told(line: NightlyLine) -> NightlyLine:
 
 def run_nightly(policy: str = "", only: str = "all") -> tuple[NightlyOutput, Failures]:
     """Run the night with the settings of this machine."""
-    context = image_context(policy=policy)
-    return nightly(context, only)
+    return nightly(image_context(policy=policy), only)
 
 
 def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:

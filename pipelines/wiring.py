@@ -145,17 +145,16 @@ def keep_private(state: Path) -> None:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = state.stat()
         if found.st_uid != os.geteuid():
-            raise OutsideError(
-                f"the state directory {state} belongs to user id {found.st_uid}, not to {os.geteuid()}, who runs this",
-                hint="run this as that user, give it to this one with chown -R, or set `state` in goldsmith.toml",
-            )
+            hint = "run this as that user, give it to this one with chown -R, or set `state` in goldsmith.toml"
+            owner = f"user id {found.st_uid}, not to {os.geteuid()}, who runs this"
+            raise OutsideError(f"the state directory {state} belongs to {owner}", hint=hint)
         if found.st_mode & OTHERS:
             _refuse_shared(state, found.st_mode)
             state.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS)
     except OSError as error:
+        hint = "set `state` in goldsmith.toml to a directory of your own"
         raise OutsideError(
-            f"the state directory {state} cannot be used: {error.strerror or error}",
-            hint="set `state` in goldsmith.toml to a directory of your own",
+            f"the state directory {state} cannot be used: {error.strerror or error}", hint=hint
         ) from None
 
 
@@ -163,7 +162,6 @@ def _refuse_shared(state: Path, mode: int) -> None:
     """Raise OutsideError where an open directory is not a state directory, and so not ours to close."""
     held = {path.name for path in state.iterdir()}
     if mode & stat.S_ISVTX or (held and held.isdisjoint(OURS)):
-        raise OutsideError(
-            f"the state directory {state} is open to other users and holds what is not ours: it will not be closed",
-            hint=f"set `state` in goldsmith.toml to a directory of its own, such as {state / 'goldsmith'}",
-        )
+        shared = f"the state directory {state} is open to other users and holds what is not ours: it will not be closed"
+        hint = f"set `state` in goldsmith.toml to a directory of its own, such as {state / 'goldsmith'}"
+        raise OutsideError(shared, hint=hint)

@@ -36,7 +36,6 @@ PURE = {
     "hardening.running",
     "hardening.waivers",
     "images.artifact",
-    "images.aws.tagged_resources",
     "images.aws.model",
     "images.aws.call_arguments",
     "images.aws.statement",

@@ -92,23 +92,18 @@ def print_rule(text: str) -> None:
 
 
 def print_table(
-    columns: list[str],
-    rows: Sequence[Sequence[Cell]],
-    *,
-    title: str = "",
-    whole: Sequence[str] = (),
-    empty: str = "nothing to show",
+    columns: list[str], rows: Sequence[Sequence[Cell]], *, empty: str = "nothing to show", **how: Any
 ) -> None:
-    """A table that fits 80 columns: long cells fold, none is cut. Those of the columns `whole` do not fold, the first
-    named before the others, as long as enough room is left for what stands beside them. Without rows, `empty` is said.
-    """
-    out().print(table_of(columns, rows, title=title, whole=whole)) if rows else say(empty)
+    """Print the table of the rows as `table_of` makes it; without rows, `empty` is said."""
+    out().print(table_of(columns, rows, **how)) if rows else say(empty)
 
 
 def table_of(
     columns: list[str], rows: Sequence[Sequence[Cell]], *, title: str = "", whole: Sequence[str] = ()
 ) -> Table:
-    """The table that `print_table` prints."""
+    """A table that fits 80 columns: long cells fold, none is cut. Those of the columns `whole` do not fold, the first
+    named before the others, as long as enough room is left for what stands beside them.
+    """
     from rich.table import Table
 
     table = Table(title=one_line(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")

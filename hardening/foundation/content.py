@@ -89,9 +89,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ContentError("nested too deeply", file=path) from None
     except tomllib.TOMLDecodeError as error:
-        raise ContentError(
-            f"not TOML: {error}", file=path, hint="strings need quotes; tables look like [name]"
-        ) from None
+        hint = "strings need quotes; tables look like [name]"
+        raise ContentError(f"not TOML: {error}", file=path, hint=hint) from None
 
 
 def parse(data: Mapping[str, Any], model: type[Model], path: Path | str, **extra: Any) -> Model:
@@ -196,10 +195,8 @@ def find_content(roots: Sequence[Path], room: str, pattern: str) -> dict[str, Pa
         for place in (path, *path.parents[: len(Path(room).parts)]):
             require_inside(place, root)
         if path.stem in found:
-            raise ContentError(
-                f"{path.stem} is already defined in {found[path.stem]}", file=path,
-                hint="a root adds content and never overrides it: rename one of the two",
-            )  # fmt: skip
+            hint = "a root adds content and never overrides it: rename one of the two"
+            raise ContentError(f"{path.stem} is already defined in {found[path.stem]}", file=path, hint=hint)
         found[path.stem] = path
     return dict(sorted(found.items()))
 

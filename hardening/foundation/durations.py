@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SIZES = (("d", 86400), ("h", 3600), ("m", 60))  # in seconds, the largest first
 LONGEST = timedelta(days=36525)  # a hundred years: any date that it is added to is still a date
 _Written = Annotated[str, Field(pattern=r"^[0-9]+[smhdw]$", examples=["30s", "5m", "12h", "7d"])]
 
@@ -32,7 +33,7 @@ def duration(text: Any) -> Any:
 def shown(span: timedelta) -> str:
     """A timedelta in its largest whole unit, in the form `duration` reads."""
     seconds = int(span.total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+    for unit, size in _SIZES:
         if seconds and seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
@@ -41,12 +42,12 @@ def shown(span: timedelta) -> str:
 def in_short(span: timedelta) -> str:
     """A timedelta as people say it, in its two largest units: `2d 4h`, `1h 5m`, `40s`; whole seconds."""
     seconds = int(span.total_seconds())
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+    parts = list[str]()
+    for unit, size in (*_SIZES, ("s", 1)):
         count, seconds = divmod(seconds, size)
-        parts.append((count, unit))
-    first = next((number for number, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count) or "0s"
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return " ".join(filter(None, parts[:2])) or "0s"
 
 
 Duration = Annotated[

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
@@ -90,10 +91,10 @@ class Problems:
         """What was wrong, in the order in which it was met."""
         return tuple(self._found.values())
 
-    def of(self, step: Callable[..., Result], *args: Any) -> Result | None:
+    def of(self, step: Callable[Given, Result], *args: Given.args, **named: Given.kwargs) -> Result | None:
         """What `step` returns; None where it raised a ContentError, which is kept."""
         try:
-            return step(*args)
+            return step(*args, **named)
         except ContentError as error:
             self._found.setdefault(str(error), error)
             return None

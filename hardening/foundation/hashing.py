@@ -30,7 +30,6 @@ def digest_of(value: Any) -> str:
 def hex_of(digest: str) -> str:
     """The hex of a digest, which may then name a file. Raises MalformedError for anything else, such as a path."""
     if not re.fullmatch(DIGEST, digest):
-        raise MalformedError(
-            f"{digest[:100]!r} is not a digest", hint="a digest is sha256: and 64 hexadecimal digits; who sent it?"
-        )
+        hint = "a digest is sha256: and 64 hexadecimal digits; who sent it?"
+        raise MalformedError(f"{digest[:100]!r} is not a digest", hint=hint)
     return digest.removeprefix("sha256:")

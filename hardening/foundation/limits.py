@@ -116,11 +116,7 @@ class Counted:
 
 def read_all(stream: IO[bytes], limit: Limit, what: str) -> bytes:
     """All that `stream` still holds. Raises OutsideError, which names the limit, where that is too much."""
-    parts: list[bytes] = []
-    counted = Counted(stream, Meter(limit, what))
-    while part := counted.read():
-        parts.append(part)
-    return b"".join(parts)
+    return b"".join(iter(Counted(stream, Meter(limit, what)).read, b""))
 
 
 def parse_json(data: bytes | str, what: str) -> Any:

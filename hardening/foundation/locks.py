@@ -17,17 +17,12 @@ def only_one(path: Path, what: str, *, wait_seconds: float = 0) -> Iterator[None
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=wait_seconds)
+        held = lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise RefusedError(
-            f"{what} is already running on this machine", hint=f"it holds {path}; wait for it to end"
-        ) from None
+        hint = f"it holds {path}; wait for it to end"
+        raise RefusedError(f"{what} is already running on this machine", hint=hint) from None
     except OSError as error:
-        raise OutsideError(
-            f"{path} cannot be written: {error.strerror or error}",
-            hint="is it another user's? run as that user, or point `state` in goldsmith.toml elsewhere",
-        ) from None
-    try:
+        hint = "is it another user's? run as that user, or point `state` in goldsmith.toml elsewhere"
+        raise OutsideError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from None
+    with held:
         yield
-    finally:
-        lock.release()

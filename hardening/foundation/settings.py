@@ -202,16 +202,9 @@ class Settings(BaseSettings):
     aws: Aws = Aws()
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **given: Any) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment stands before the file, whose values arrive as init arguments."""
-        return EnvSettingsSource(settings_cls), init_settings
+        return EnvSettingsSource(cls), given["init_settings"]
 
     @property
     def state_dir(self) -> Path:
@@ -239,7 +232,8 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         settings = Settings(**data)
     except ValidationError as error:
-        raise explain(error, Settings, _blamed(error, file)) from None
+        # The first value that is wrong came from the environment, which wins, or from the file.
+        raise explain(error, Settings, _blamed_variable(error.errors()[0]["loc"]) or file) from None
     except SettingsError as error:
         named = re.search(r'field "(\w+)"', str(error))
         variable = f"GOLDSMITH_{named[1].upper()}" if named else "GOLDSMITH_*"
@@ -297,11 +291,6 @@ def _refuse_rules(settings: Settings, file: Path) -> None:
 
 
 _NESTED = "one value of a table is set by two underscores: GOLDSMITH_REGISTRY__ADDRESS=registry.example.com/golden"
-
-
-def _blamed(error: ValidationError, file: Path) -> Path | str:
-    """Where the first value that is wrong came from: the environment, which wins, or the file."""
-    return _blamed_variable(error.errors()[0]["loc"]) or file
 
 
 def _blamed_variable(loc: tuple[int | str, ...]) -> str:

@@ -211,14 +211,9 @@ def _growth(name: str, given: list[Any], named: Mapping[str, Any]) -> int:
     if name == "join":
         return _size(given[0]) * longest
     if name in {"indent", "tojson"}:
-        return (str(given[0]).count("\n") + 1 if name == "indent" else _weigh(given[0])) * max(
-            longest, 4, *_widths(given)
-        )
+        lines = str(given[0]).count("\n") + 1 if name == "indent" else _weigh(given[0])
+        return lines * max(longest, 4, *(value for value in given[1:] if isinstance(value, int)))
     return 0
-
-
-def _widths(given: list[Any]) -> list[int]:
-    return [value for value in given[1:] if isinstance(value, int)] or [0]
 
 
 def _limited(values: Iterable[Any], cost: int = 1) -> Iterator[Any]:

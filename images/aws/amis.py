@@ -15,8 +15,7 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
 from images.aws.snapshots import NO_SUCH, REAP_AFTER, record_snapshot, standing_snapshot
-from images.ledger import Made
-from images.ledger.releases import STANDING
+from images.ledger import STANDING, Made
 from images.release import lifecycle
 
 QUEUE_FULL = {"ResourceLimitExceeded", "SnapshotCopyLimitExceeded", "ConcurrentSnapshotLimitExceeded"}
@@ -60,8 +59,7 @@ def image(cloud: Cloud, region: str, image_id: str) -> Ami | None:
 def images_of(cloud: Cloud, release: Release) -> list[Ami]:
     """The release's images in every region where the ledger knows one, as they are now."""
     lines = cloud.made(kind="image", release=release.digest, state=STANDING)
-    found = [image(cloud, line.region, line.resource) for line in lines]
-    return [ami for ami in found if ami]
+    return [ami for line in lines if (ami := image(cloud, line.region, line.resource))]
 
 
 def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, region: str, snapshot: str) -> Ami:
@@ -71,12 +69,9 @@ def ensure_registered(cloud: Cloud, release: Release, machine: MachineImage, reg
     if found is None:
         line = _begin(cloud, release, region)
         asked = call_arguments.register_image(machine, name, snapshot, _tags(cloud, release, machine)[0])
-        try:
-            answer = cloud.client("ec2", region).call("RegisterImage", **asked)
+        # An earlier try may have gone through, its answer lost: then the name is taken.
+        if answer := cloud.client("ec2", region).call_unless("RegisterImage", NAME_TAKEN, **asked):
             cloud.mark(line, resource=str(answer["ImageId"]))
-        except AwsError as error:  # an earlier try may have gone through, its answer lost
-            if error.code not in NAME_TAKEN:
-                raise
     return _settled(cloud, release, machine, region, lambda ami: ami.snapshots == (snapshot,))
 
 
@@ -150,10 +145,8 @@ def _mine(
 
 def taken(found: Ami) -> RefusedError:
     """The error for a name that an image of somebody else has."""
-    return RefusedError(
-        f"the name {found.name} is taken in {found.region} by {found.id}, which is not ours",
-        hint="remove or rename it, or set another aws.name_prefix in goldsmith.toml",
-    )
+    hint = "remove or rename it, or set another aws.name_prefix in goldsmith.toml"
+    return RefusedError(f"the name {found.name} is taken in {found.region} by {found.id}, which is not ours", hint=hint)
 
 
 def _begin(cloud: Cloud, release: Release, region: str) -> Made:

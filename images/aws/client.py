@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Lock
 from typing import Any
@@ -34,11 +35,9 @@ class DeniedError(RefusedError):
     """A permission is missing; `permission` as IAM policies name it."""
 
     def __init__(self, permission: str, account: str, region: str, evidence: str) -> None:
-        super().__init__(
-            f"AWS denies {permission} in {region} (account {account or 'of the credentials'})",
-            evidence=evidence,
-            hint=f"allow {permission} to the role or user; docs/aws.md lists what each task needs",
-        )
+        hint = f"allow {permission} to the role or user; docs/aws.md lists what each task needs"
+        why = f"AWS denies {permission} in {region} (account {account or 'of the credentials'})"
+        super().__init__(why, evidence=evidence, hint=hint)
         self.permission = permission
 
 
@@ -46,10 +45,8 @@ class UnreachableError(OutsideError):
     """A region's endpoint gave no answer, however often it was asked."""
 
     def __init__(self, service: str, region: str, evidence: str) -> None:
-        super().__init__(
-            f"{service} in {region} cannot be reached", evidence=evidence,
-            hint="is the region's name right and enabled, the network up? AWS_ENDPOINT_URL leads elsewhere if set",
-        )  # fmt: skip
+        hint = "is the region's name right and enabled, the network up? AWS_ENDPOINT_URL leads elsewhere if set"
+        super().__init__(f"{service} in {region} cannot be reached", evidence=evidence, hint=hint)
         self.region = region
 
 
@@ -71,28 +68,26 @@ def from_code(permission: str, account: str, region: str, code: str, message: st
     return error
 
 
+@dataclass(frozen=True)
 class Client:
     """One service in one region of one account. Operations are named as the service names them."""
 
-    def __init__(self, raw: Any, service: str, account: str, region: str) -> None:
-        from botocore import xform_name
-
-        self._raw = raw
-        self._method: Callable[[str], str] = xform_name
-        self.service = service
-        self.account = account
-        self.region = region
+    raw: Any
+    service: str
+    account: str
+    region: str
 
     def call(self, operation: str, **request: Any) -> dict[str, Any]:
         """Ask the service, which checks `request` against its model first.
 
         Raises DeniedError, UnreachableError or AwsError; UsageError for a request that the model does not know.
         """
+        from botocore import xform_name
         from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
         from botocore.parsers import ResponseParserError
 
         try:
-            answer: dict[str, Any] = getattr(self._raw, self._method(operation))(**request)
+            answer: dict[str, Any] = getattr(self.raw, xform_name(operation))(**request)
         except ClientError as error:
             said = error.response.get("Error", {})
             code, message = str(said.get("Code", "unknown")), str(said.get("Message", ""))
@@ -214,10 +209,8 @@ class Clients:
         if account not in self._sessions:
             role = self.settings.roles.get(account, "")
             if not role and account != self.settings.account:
-                raise ContentError(
-                    f"no role to look into account {account}", key="aws.roles",
-                    hint=f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}',
-                )  # fmt: skip
+                hint = f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}'
+                raise ContentError(f"no role to look into account {account}", key="aws.roles", hint=hint)
             base = boto3.Session()
             self._sessions[account] = _assuming(base, role, region) if role else base
         return self._sessions[account]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from hardening.foundation.errors import ContentError
@@ -12,8 +11,7 @@ from hardening.foundation.settings import Aws, Settings
 from images.artifact import Artifact, Release
 from images.aws.client import Client, Clients
 from images.aws.model import MachineImage
-from images.ledger import Ledger, Made
-from images.ledger.releases import GONE
+from images.ledger import GONE, Ledger, Made
 from images.machine.blocks import split
 from images.store.oci import Store
 
@@ -89,20 +87,9 @@ class Cloud:
             self.mark(line, state=GONE)
 
 
-def machine_of(store: Store, settings: Settings, artifact: Artifact) -> MachineImage:
+def machine_of(store: Store, artifact: Artifact) -> MachineImage:
     """The machine image that an artifact is. Raises OutsideError where the store has lost it."""
     config, blocks = store.config(artifact.digest), store.layers_of(artifact.digest)[0]
-    return MachineImage(
-        name=artifact.name,
-        content=artifact.digest,
-        architecture=artifact.platform.partition("/")[2],
-        linear=blocks.digest,
-        digests=b"".join(split(store.blob(blocks.digest).read_bytes())),
-        size_bytes=int(config["disk"]["size_bytes"]),
-        disk=disk_of(settings, blocks.digest),
-    )
-
-
-def disk_of(settings: Settings, linear: str) -> Path:
-    """Where the raw disk of that linear digest lies."""
-    return settings.state_dir / "disks" / f"{linear.removeprefix('sha256:')}.raw"
+    architecture, size_bytes = artifact.platform.partition("/")[2], int(config["disk"]["size_bytes"])
+    digests, disk = b"".join(split(store.blob(blocks.digest).read_bytes())), store.disk(blocks.digest)
+    return MachineImage(artifact.name, artifact.digest, architecture, blocks.digest, digests, size_bytes, disk)

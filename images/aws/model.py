@@ -7,9 +7,10 @@ have been written by its parent: beyond the parent's end it leaves out nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 
 from images.artifact import Release
@@ -76,38 +77,24 @@ class Parent:
     volume_gib: int
 
 
-@dataclass(frozen=True)
-class Upload:
-    """The indexes to write, lowest first, and the snapshot that they are a delta on, if any."""
-
-    indexes: tuple[int, ...]
-    parent: Parent | None = None
-
-
-def plan_upload(machine: MachineImage, parents: Iterable[Parent]) -> Upload:
-    """The upload that writes the fewest blocks. A parent whose volume is larger cannot be stood on."""
-    full = upload_on(machine, None)
-    deltas = [upload_on(machine, parent) for parent in parents if parent.volume_gib <= machine.volume_gib]
-    best = min(deltas, key=lambda upload: len(upload.indexes), default=full)
-    return best if 0 < len(best.indexes) <= WORTH * len(full.indexes) else full
+def best_parent(machine: MachineImage, parents: Iterable[Parent]) -> Parent | None:
+    """The parent that saves most of the upload, where that is worth it. One with a larger volume cannot be stood on."""
+    deltas = [(len(blocks_on(machine, one)), one) for one in parents if one.volume_gib <= machine.volume_gib]
+    written, best = min(deltas, key=itemgetter(0), default=(0, None))
+    return best if 0 < written <= WORTH * machine.blocks else None
 
 
-def upload_on(machine: MachineImage, parent: Parent | None) -> Upload:
-    """The blocks that differ from the parent's, and all beyond its end; zeros where the parent was longer.
+def blocks_on(machine: MachineImage, parent: Parent | None) -> tuple[int, ...]:
+    """The indexes of the blocks to write, lowest first; every block where there is no parent.
 
-    Every block where there is no parent.
+    Those that differ from the parent's, and all beyond its end; zeros where the parent was longer.
     """
     if parent is None:
-        return Upload(tuple(range(machine.blocks)))
-    child = with_zeros(machine.digests, len(parent.digests) // SIZE)
-    return Upload(delta(parent.digests, child), parent)
+        return tuple(range(machine.blocks))
+    longer = ZERO * (len(parent.digests) // SIZE - machine.blocks)
+    return delta(parent.digests, machine.digests + longer)
 
 
-def digests_at(digests: bytes, indexes: Sequence[int]) -> bytes:
-    """The digests of some blocks, one after the other."""
-    return b"".join(digests[index * SIZE : (index + 1) * SIZE] for index in indexes)
-
-
-def with_zeros(digests: bytes, blocks: int) -> bytes:
-    """`digests` of a disk as if it went on with zeros up to so many blocks."""
-    return digests + ZERO * max(0, blocks - len(digests) // SIZE)
+def digests_at(digests: bytes, indexes: Iterable[int]) -> bytes:
+    """The digests of some blocks, one after the other; a disk goes on with zeros."""
+    return b"".join(digests[index * SIZE : (index + 1) * SIZE] or ZERO for index in indexes)

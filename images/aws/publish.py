@@ -17,26 +17,13 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
-from images.aws import call_arguments, tags
-from images.aws.amis import (
-    deprecate,
-    ensure_copied,
-    ensure_registered,
-    image_name,
-    images_of,
-    named,
-    orphans,
-    remove_image,
-    remove_snapshot,
-    taken,
-)
-from images.aws.client import AwsError
+from images.aws import amis, call_arguments, tags
+from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, MachineImage
 from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.aws.statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
-from images.ledger import Begun
-from images.ledger.releases import STANDING
+from images.ledger import STANDING, Begun
 from images.release import lifecycle
 from images.release.store import Publication
 
@@ -68,30 +55,30 @@ class AwsPublication(Publication):
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise RefusedError where a stranger's image has the name of the release's."""
-        cloud, name = self.cloud, image_name(self.cloud, chosen)
+        cloud, name = self.cloud, amis.image_name(self.cloud, chosen)
         for region in cloud.aws.all_regions:
-            found = named(cloud, region, name)
+            found = amis.named(cloud, region, name)
             begun = cloud.made(region=region, kind="image", token=name)
             if found and not begun and not (found.release and found.release.digest == chosen.digest):
-                raise taken(found)
+                raise amis.taken(found)
 
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
         """The release's images in every region under a signed statement; of the documents it holds the digests."""
         cloud, chosen = self.cloud, begun.release
-        machine = machine_of(cloud.store, cloud.settings, artifact)
+        machine = machine_of(cloud.store, artifact)
         snapshot = ensure_snapshot(cloud, machine, chosen.digest)
-        home = ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
-        amis = [home, *_copies(cloud, chosen, machine, home)]
-        for ami in amis:
+        home = amis.ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
+        made = [home, *_copies(cloud, chosen, machine, home)]
+        for ami in made:
             _share(cloud, ami)
-            deprecate(cloud, ami, chosen.expires_at)
+            amis.deprecate(cloud, ami, chosen.expires_at)
         _note_on_keys(cloud)
-        _state(cloud, chosen, machine, amis, artifact, judgement.verdict)
+        _state(cloud, chosen, machine, made, artifact, judgement.verdict)
 
     def settle(self, chosen: Release) -> None:
         """Take away the tag that lets the reaper have what a killed run leaves."""
         key = f"{self.cloud.prefix}{tags.REAP_AFTER}"
-        for ami in images_of(self.cloud, chosen):
+        for ami in amis.images_of(self.cloud, chosen):
             ec2 = self.cloud.client("ec2", ami.region)
             ec2.call("DeleteTags", Resources=[ami.id, *ami.snapshots], Tags=[{"Key": key}])
 
@@ -101,39 +88,38 @@ class AwsPublication(Publication):
         say(f"{begun.name}: putting away what a run on {begun.published_at:%Y-%m-%d} left unfinished")
         cloud.ledger.end_publication(begun)  # first: the content of one that is under way is no orphan
         for region in cloud.aws.all_regions:
-            found = named(cloud, region, image_name(cloud, begun))
+            found = amis.named(cloud, region, amis.image_name(cloud, begun))
             if found and cloud.made(region=region, kind="image", token=found.name):
-                remove_image(cloud, found)
+                amis.remove_image(cloud, found)
         cloud.forget(kind="image", release=begun.digest)
         if begun.content != draft.content:
             drop_pending(cloud, begun.content)
-            for region, snapshot, name in orphans(cloud):
+            for region, snapshot, name in amis.orphans(cloud):
                 if name == begun.name:
-                    remove_snapshot(cloud, region, snapshot)
+                    amis.remove_snapshot(cloud, region, snapshot)
 
 
 def _copies(cloud: Cloud, chosen: Release, machine: MachineImage, home: Ami) -> list[Ami]:
     """The release's images in the other regions, made side by side; one that fails stops no other."""
     with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
         others = [region for region in cloud.aws.all_regions if region != home.region]
-        copying = [pool.submit(ensure_copied, cloud, chosen, machine, region, home) for region in others]
+        copying = [pool.submit(amis.ensure_copied, cloud, chosen, machine, region, home) for region in others]
     return [copied.result() for copied in copying]
 
 
 def _state(
-    cloud: Cloud, chosen: Release, machine: MachineImage, amis: Sequence[Ami], artifact: Artifact, verdict: Verdict
+    cloud: Cloud, chosen: Release, machine: MachineImage, made: Sequence[Ami], artifact: Artifact, verdict: Verdict
 ) -> None:
     """See that a signed statement binds the images; one that stands and holds is kept."""
-    name, key = statement_name(cloud, image_name(cloud, chosen)), public_key(cloud)
+    name, key = statement_name(cloud, amis.image_name(cloud, chosen)), public_key(cloud)
     tagged = tags.of_image(chosen, machine.linear, cloud.prefix, chosen.published_at)  # as they are by now
-    shown = [replace(ami, tags={**ami.tags, **tagged}) for ami in amis]
+    shown = [replace(ami, tags={**ami.tags, **tagged}) for ami in made]
     kept = parameter(cloud, cloud.home, name)
     if not kept or not all(prove(kept, key, ami, cloud.prefix).holds for ami in shown):
-        kept = sign(cloud, statement(chosen, machine, amis, artifact, verdict, cloud.prefix))
+        kept = sign(cloud, statement(chosen, machine, made, artifact, verdict, cloud.prefix))
         keep(cloud, name, kept)
-    cloud.record(
-        chosen, chosen.digest, cloud.home, "statement", name, resource=name, state=STANDING, details={"envelope": kept}
-    )
+    stands = {"resource": name, "state": STANDING, "details": {"envelope": kept}}
+    cloud.record(chosen, chosen.digest, cloud.home, "statement", name, **stands)
 
 
 def _share(cloud: Cloud, ami: Ami) -> None:
@@ -143,9 +129,8 @@ def _share(cloud: Cloud, ami: Ami) -> None:
     """
     ec2, aws = cloud.client("ec2", ami.region), cloud.aws
     if aws.share_accounts or aws.share_organizations:
-        ec2.call(
-            "ModifyImageAttribute", **call_arguments.share_image(ami.id, aws.share_accounts, aws.share_organizations)
-        )
+        asked = call_arguments.share_image(ami.id, aws.share_accounts, aws.share_organizations)
+        ec2.call("ModifyImageAttribute", **asked)
     for snapshot in ami.snapshots if aws.share_accounts else ():
         ec2.call("ModifySnapshotAttribute", **call_arguments.share_snapshot(snapshot, aws.share_accounts))
     _refuse_public(cloud, ami)
@@ -160,10 +145,8 @@ def _refuse_public(cloud: Cloud, ami: Ami) -> None:
         asked = {"SnapshotId": snapshot, "Attribute": "createVolumePermission"}
         allowed[snapshot] = ec2.call("DescribeSnapshotAttribute", **asked).get("CreateVolumePermissions", ())
     if public := [name for name, to in allowed.items() if any(one.get("Group") == "all" for one in to)]:
-        raise RefusedError(
-            f"{' and '.join(public)} in {ami.region} is public; images of ours never are",
-            hint="take the permission of the group `all` away; Block Public Access keeps it from coming back",
-        )
+        hint = "take the permission of the group `all` away; Block Public Access keeps it from coming back"
+        raise RefusedError(f"{' and '.join(public)} in {ami.region} is public; images of ours never are", hint=hint)
 
 
 def _note_on_keys(cloud: Cloud) -> None:
@@ -198,10 +181,9 @@ def _settings(cloud: Cloud) -> None:
     home = cloud.home
     for region in cloud.aws.all_regions if cloud.aws.encrypted else ():
         if not (key := cloud.key(region)):
-            raise ContentError(
-                f"no key is set for {region}; the account's default key will not do: what it encrypts cannot be shared",
-                key="aws.kms_keys", hint=f'kms_keys = {{"{region}" = "arn:aws:kms:{region}:…:key/…"}}',
-            )  # fmt: skip
+            unfit = "the account's default key will not do: what it encrypts cannot be shared"
+            hint = f'kms_keys = {{"{region}" = "arn:aws:kms:{region}:…:key/…"}}'
+            raise ContentError(f"no key is set for {region}; {unfit}", key="aws.kms_keys", hint=hint)
         if key.split(":")[3] != region:
             raise ContentError(f"{key} is no key of {region}: keys work in their own region", key="aws.kms_keys")
     signing_key(cloud)
@@ -212,10 +194,8 @@ def _settings(cloud: Cloud) -> None:
 def _account(cloud: Cloud) -> None:
     found = cloud.client("sts").call("GetCallerIdentity")["Account"]
     if found != cloud.aws.account:
-        raise RefusedError(
-            f"the credentials are of account {found}, and images are owned by {cloud.aws.account}",
-            hint="other credentials, or another aws.account, or a role for it in aws.roles",
-        )
+        why = f"the credentials are of account {found}, and images are owned by {cloud.aws.account}"
+        raise RefusedError(why, hint="other credentials, or another aws.account, or a role for it in aws.roles")
 
 
 def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
@@ -223,10 +203,8 @@ def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
     ec2 = cloud.client("ec2", region)
     by_default = ec2.call("GetEbsEncryptionByDefault")["EbsEncryptionByDefault"]
     if by_default and not cloud.aws.encrypted:
-        raise RefusedError(
-            f"{region} encrypts every snapshot by default, and aws.encrypted is false",
-            hint="set aws.encrypted = true and a key of your own in aws.kms_keys",
-        )
+        hint = "set aws.encrypted = true and a key of your own in aws.kms_keys"
+        raise RefusedError(f"{region} encrypts every snapshot by default, and aws.encrypted is false", hint=hint)
     if key := cloud.key(region):
         _key(cloud, region, key)
     for operation, request in _rehearsals(cloud, region).items():
@@ -235,7 +213,7 @@ def _region(cloud: Cloud, region: str) -> tuple[str, ...]:
         except AwsError as error:  # a permission that is missing is another; the rest is for the real call to say
             if not error.code.startswith("Invalid") and error.code != DRY:
                 raise
-    return _unblocked(cloud, region)
+    return _unblocked(ec2)
 
 
 def _key(cloud: Cloud, region: str, key: str) -> None:
@@ -247,10 +225,8 @@ def _key(cloud: Cloud, region: str, key: str) -> None:
             raise
         raise ContentError(f"there is no key {key}", key="aws.kms_keys", evidence=error.evidence) from None
     if found.get("KeyManager") == "AWS":
-        raise RefusedError(
-            f"{key} is AWS's own key of the account: what it encrypts cannot be shared with another",
-            hint="make a customer-managed key, and name it in aws.kms_keys",
-        )
+        why = f"{key} is AWS's own key of the account: what it encrypts cannot be shared with another"
+        raise RefusedError(why, hint="make a customer-managed key, and name it in aws.kms_keys")
     if not found.get("Enabled", True):
         raise RefusedError(f"{key} is disabled", hint="enable it, or name another in aws.kms_keys")
 
@@ -269,9 +245,8 @@ def _rehearsals(cloud: Cloud, region: str) -> dict[str, dict[str, object]]:
     return asked
 
 
-def _unblocked(cloud: Cloud, region: str) -> tuple[str, ...]:
+def _unblocked(ec2: Client) -> tuple[str, ...]:
     """What the account would let become public in a region: images, snapshots."""
-    ec2 = cloud.client("ec2", region)
     states = {
         "images": ec2.call("GetImageBlockPublicAccessState").get("ImageBlockPublicAccessState", "unblocked"),
         "snapshots": ec2.call("GetSnapshotBlockPublicAccessState").get("State", "unblocked"),

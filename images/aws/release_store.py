@@ -21,18 +21,10 @@ from images.aws.model import Ami
 from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
 from images.aws.statement import StatementProof, parameter, proof_of, public_key
-from images.ledger.releases import STANDING
+from images.ledger import STANDING
 from images.release.lifecycle import newest_first, shown
 from images.release.revocations import said_by_ledger
-from images.release.store import (
-    CHANNELS,
-    PREVIOUS,
-    Publication,
-    ReleaseStore,
-    Retirement,
-    ShownRelease,
-    as_shown,
-)
+from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 
 
 class ShownAmi(BaseModel):
@@ -120,21 +112,17 @@ class AwsStore(ReleaseStore):
         candidate = in_channel(cloud, cloud.home, release.name, "candidate")
         for ami in [*([candidate] if candidate else ()), *images_of(cloud, release)]:
             if not (proof := proof_of(cloud, ami, key)).holds:
-                raise RefusedError(
-                    f"{shown(release)}: what {ami.where} shows is not what was signed",
-                    evidence="\n".join(proof.problems),
-                    hint=f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why",
-                )
+                why = f"{shown(release)}: what {ami.where} shows is not what was signed"
+                hint = f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why"
+                raise RefusedError(why, evidence="\n".join(proof.problems), hint=hint)
         return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
     def move(self, release: Release, channel: str, back: str) -> None:
         """Move the parameters of all regions, home last. Raises RefusedError where the release has no image at home."""
         amis = images_of(self.cloud, release)
         if self.cloud.home not in {ami.region for ami in amis}:
-            raise RefusedError(
-                f"{shown(release)} has no image in {self.cloud.home}",
-                hint="./goldsmith image.rebuild reads from AWS what there is",
-            )
+            hint = "./goldsmith image.rebuild reads from AWS what there is"
+            raise RefusedError(f"{shown(release)} has no image in {self.cloud.home}", hint=hint)
         for ami in sorted(amis, key=lambda ami: ami.region == self.cloud.home):
             _move_in(self.cloud, release, ami, channel, back)
 

@@ -1,44 +1,37 @@
-"""Retirement: every image of ours in every region, the action that is due, and on request the action itself.
+"""What goes from AWS: images of ours whose release is over (retirement), and what killed runs left (reaping).
 
 What still names an image holds it: instances, launch templates, Auto Scaling groups, launch configurations, parameters.
 All of a region is read before anything is decided in it. What cannot be read is never taken for unused.
+
+Everything that a publication makes is tagged with the day from which it may be removed; the tag goes when all is done.
+Anyone who may tag can write such a tag onto anything. So a tag shows a thing, and only a line of the ledger lets it go.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.settings import Aws
-from images.aws import tags
-from images.aws.amis import SOON, deprecate, image, orphans, ours_in, put_tags, remove_image, remove_snapshot
+from images.aws import amis, tags
 from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.ledger.releases import GONE, STANDING
-from images.release import lifecycle
-from images.release.retention import (
-    DEPRECATE,
-    DISABLE,
-    DONE,
-    KEEP,
-    REMOVE,
-    NextAction,
-    RetirementAction,
-    RetirementDecision,
-    decide,
-)
+from images.ledger import BEGUN, GONE, STANDING, Made
+from images.release import lifecycle, retention
+from images.release.retention import DONE, KEEP, NextAction, RetirementDecision
 from images.release.revocations import said_by_ledger
 from images.release.store import PREVIOUS
 
 Decision = RetirementDecision[Ami]
 Uses = dict[str, tuple[str, ...]]
-AMI = re.compile(r"ami-[0-9a-f]{8,17}")
+IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
 NAMED_AT_ONCE = 10  # GetParameters' limit
 UNREAD = "unread"
 SHOWN = 3
@@ -50,35 +43,34 @@ def retire_images(cloud: Cloud, *, apply: bool) -> tuple[Decision, ...]:
 
     Who names the images of a region is read again right before any of them is touched.
     """
-    regions = {region: _in_region(cloud, region) for region in cloud.regions(kind="image")}
+    regions = {region: _decided_in(cloud, region) for region in cloud.regions(kind="image")}
     if not apply:
         return tuple(decision for decisions in regions.values() for decision in decisions)
     done = [decision for region, decisions in regions.items() for decision in _take_all(cloud, region, decisions)]
     blind = {decision.subject.region for decision in done if decision.subject.state == UNREAD}
     for region in regions.keys() - blind:
         _forget_missing(cloud, region)
-    for region, snapshot, _ in orphans(cloud):
+    for region, snapshot, _ in amis.orphans(cloud):
         if region not in blind:
-            remove_snapshot(cloud, region, snapshot)
+            amis.remove_snapshot(cloud, region, snapshot)
     _end_releases(cloud)
     return tuple(done)
 
 
-def _in_region(cloud: Cloud, region: str) -> list[Decision]:
+def _decided_in(cloud: Cloud, region: str) -> list[Decision]:
     """The decisions of a region's images; where it cannot be read, all that the ledger knows there is held back."""
     try:
-        amis = ours_in(cloud, region)
-        uses = uses_in(cloud, region) if amis else {}
+        found = amis.ours_in(cloud, region)
+        uses = uses_in(cloud, region) if found else {}
     except GoldsmithError as error:
         say(f"{region} cannot be read, so nothing in it is touched: {error.message}")
         why = f"held back: {region} cannot be read: {error.message}"
-        lines = cloud.made(region=region, kind="image")
         known = [
             Ami(region, line.resource, line.token, UNREAD, (), release=cloud.ledger.release(line.release))
-            for line in lines
+            for line in cloud.made(region=region, kind="image")
         ]
         return [RetirementDecision(ami, KEEP, why, held=True) for ami in known]
-    return [_decision(cloud, ami, uses) for ami in amis]
+    return [_decision(cloud, ami, uses) for ami in found]
 
 
 def _decision(cloud: Cloud, ami: Ami, uses: Uses) -> Decision:
@@ -97,15 +89,15 @@ def decide_over(
     look: a launch there within the grace holds it back too.
     """
     if ami.state == "disabled" and disabled_at:
-        following = NextAction(REMOVE, aws.deregister_after, disabled_at)
+        following = NextAction(retention.REMOVE, aws.deregister_after, disabled_at)
     elif ami.state != "disabled" and (ami.deprecated_at is None or ami.deprecated_at > now + ON_ITS_WAY):
-        following = NextAction(DEPRECATE, anyway=True)
+        following = NextAction(retention.DEPRECATE, anyway=True)
     else:
-        following = NextAction(DISABLE, aws.disable_after)
+        following = NextAction(retention.DISABLE, aws.disable_after)
     launched = ""
     if unseen and ami.launched_at and ami.launched_at + following.grace > now:
         launched = f"launched on {ami.launched_at:%Y-%m-%d}, perhaps by {unseen[0]}, where nobody could look"
-    return decide(ami, ami.release, following, _named(users), now, launched=launched)
+    return retention.decide(ami, ami.release, following, _named(users), now, launched=launched)
 
 
 def _named(users: Sequence[str]) -> str:
@@ -143,20 +135,20 @@ def _taken(cloud: Cloud, decision: Decision, uses: Uses) -> Decision:
 def _take(cloud: Cloud, decision: Decision) -> None:
     ami, ec2 = decision.subject, cloud.client("ec2", decision.subject.region)
     match decision.action:
-        case RetirementAction.DEPRECATE:
-            deprecate(cloud, ami, cloud.now + SOON)
-        case RetirementAction.DISABLE:  # the day first: an image that is disabled without one would wait forever
+        case retention.DEPRECATE:
+            amis.deprecate(cloud, ami, cloud.now + amis.SOON)
+        case retention.DISABLE:  # the day first: an image that is disabled without one would wait forever
             today = {f"{cloud.prefix}{tags.DISABLED_AT}": lifecycle.timestamp(cloud.now)}
-            put_tags(cloud, ami.region, (ami.id,), today)
+            amis.put_tags(cloud, ami.region, (ami.id,), today)
             ec2.call("DisableImage", ImageId=ami.id)
-        case RetirementAction.REMOVE:
-            remove_image(cloud, ami)
+        case retention.REMOVE:
+            amis.remove_image(cloud, ami)
 
 
 def _forget_missing(cloud: Cloud, region: str) -> None:
     """Write down which images are gone: somebody removed them, or a run that was killed right after it had."""
     for line in cloud.made(region=region, kind="image", state=STANDING):
-        if image(cloud, region, line.resource) is None:
+        if amis.image(cloud, region, line.resource) is None:
             cloud.mark(line, state=GONE)
 
 
@@ -249,5 +241,132 @@ def _parameters(ssm: Client) -> Iterator[tuple[str, str]]:
     named = [found["Name"] for found in ssm.pages("DescribeParameters", "Parameters") if found["Type"] == "String"]
     for some in portions(named, NAMED_AT_ONCE):
         for found in ssm.call("GetParameters", Names=some)["Parameters"]:
-            if AMI.fullmatch(found["Value"].strip()):
+            if IMAGE_ID.fullmatch(found["Value"].strip()):
                 yield found["Value"].strip(), f"the parameter {found['Name']}"
+
+
+@dataclass(frozen=True)
+class TaggedResource:
+    """One thing with our tags: a snapshot, a volume, an instance or an image. `reap_after` as its tag says.
+
+    `token` is what it was made by and keeps for good: an image's name, the last word of a snapshot's description.
+    """
+
+    region: str
+    kind: str
+    id: str
+    name: str
+    reap_after: datetime | None
+    token: str = ""
+
+    @property
+    def where(self) -> str:
+        """How people tell it from others."""
+        return f"{self.region}/{self.id}"
+
+
+@dataclass(frozen=True)
+class AwsReaping:
+    """What becomes of one thing, and why."""
+
+    found: TaggedResource
+    remove: bool
+    why: str
+
+
+def decide_leftover(found: TaggedResource, state: str, users: Sequence[str], now: datetime) -> AwsReaping | None:
+    """Whether a thing may go; None where it is no riddle, since the ledger owns it.
+
+    `state` is that of its line in the ledger: standing, begun, or empty where there is none.
+    """
+    if state == STANDING:
+        return None
+    if found.reap_after is None:
+        return AwsReaping(found, False, "published, and not in this ledger: ./goldsmith image.rebuild reads it in")
+    if not state:
+        return AwsReaping(found, False, "it has our tags and no line in this ledger: remove it by hand if it is yours")
+    if now < found.reap_after:
+        until = f"{found.reap_after:%Y-%m-%d %H:%M} UTC"
+        return AwsReaping(found, False, f"a run began it: the next one may go on with it; to be removed from {until}")
+    if users:
+        return AwsReaping(found, False, f"{users[0]} still names it")
+    return AwsReaping(found, True, "a killed run left it")
+
+
+MADE = ("image", "snapshot")
+"""What a publication makes, and so what is removed. Instances and volumes with our tags are shown only."""
+ORDER = ("instance", "volume", "image", "snapshot")  # what stands on others goes first
+ENDED = {"terminated", "shutting-down"}
+
+
+def reap(cloud: Cloud, *, apply: bool) -> tuple[AwsReaping, ...]:
+    """Every thing with our tags that is no release of this ledger, and what becomes of it.
+
+    Raises OutsideError where a region cannot be read: what stands there is unknown.
+    """
+    found = [reaping for region in cloud.regions() for reaping in _reaped_in(cloud, region)]
+    return tuple(_done(cloud, reaping) for reaping in found) if apply else tuple(found)
+
+
+@contextmanager
+def all_is_read(place: str) -> Iterator[None]:
+    """Raise OutsideError where the block cannot read all of a place: nothing there is reaped then."""
+    try:
+        yield
+    except GoldsmithError as error:
+        hint = "what cannot be read is not taken for left over; try again"
+        raise OutsideError(f"{place} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
+
+
+def _reaped_in(cloud: Cloud, region: str) -> list[AwsReaping]:
+    with all_is_read(region):
+        found = list(_found(cloud, region))
+        users = uses_in(cloud, region) if found else {}
+    lines = [line for line in cloud.made(region=region) if line.kind in MADE]
+    # A run that was killed before it knew the id has written down by which token it would make the thing.
+    known = {(line.kind, line.resource or line.token): _state(cloud, line) for line in lines}
+    states = {one: known.get((one.kind, one.id)) or known.get((one.kind, one.token), "") for one in found}
+    ordered = sorted(states, key=lambda one: (ORDER.index(one.kind), one.id))
+    decided = (decide_leftover(one, states[one], users.get(one.id, ()), cloud.now) for one in ordered)
+    return [reaping for reaping in decided if reaping]
+
+
+def _state(cloud: Cloud, line: Made) -> str:
+    """Whose a line's thing is: `standing` where a release stands on it, else still what a run began."""
+    over = cloud.ledger.releases_of_content(line.content)
+    stands = [one for one in over if not one.pruned_at and (line.kind == "snapshot" or one.digest == line.release)]
+    return STANDING if stands else BEGUN
+
+
+def _found(cloud: Cloud, region: str) -> Iterator[TaggedResource]:
+    """Everything in a region with a tag of ours."""
+    ec2 = cloud.client("ec2", region)
+    name_key, due_key = f"{cloud.prefix}{tags.NAME}", f"{cloud.prefix}{tags.REAP_AFTER}"
+    keyed = [{"Name": "tag-key", "Values": [name_key, due_key]}]
+    instances = (one for one in ec2.instances(Filters=keyed) if one["State"]["Name"] not in ENDED)
+    volumes = ec2.pages("DescribeVolumes", "Volumes", Filters=keyed)
+    snapshots = ec2.pages("DescribeSnapshots", "Snapshots", Filters=keyed, OwnerIds=["self"])
+    for kind, listed in (("instance", instances), ("volume", volumes), ("snapshot", snapshots)):
+        for one in listed:
+            said, token = tags.as_dict(one.get("Tags")), one.get("Description", "").rpartition(" ")[2]
+            due = tags.moment_in(said, due_key)
+            yield TaggedResource(region, kind, one[f"{kind.title()}Id"], said.get(name_key, ""), due, token)
+    for ami in amis.ours_in(cloud, region):
+        yield TaggedResource(region, "image", ami.id, ami.name, tags.moment_in(ami.tags, due_key), ami.name)
+
+
+def _done(cloud: Cloud, reaping: AwsReaping) -> AwsReaping:
+    """Remove a thing that may go; a failure is told and stops no other."""
+    found = reaping.found
+    if not reaping.remove:
+        return reaping
+    try:
+        if found.kind == "snapshot":
+            amis.remove_snapshot(cloud, found.region, found.id)
+        elif ami := amis.image(cloud, found.region, found.id):
+            amis.remove_image(cloud, ami)
+    except GoldsmithError as error:
+        return replace(reaping, remove=False, why=f"{reaping.why}; not removed: {error.message}")
+    cloud.forget(region=found.region, resource=found.id)
+    cloud.note("reap", found.where, f"{found.kind}: {reaping.why}")
+    return reaping

@@ -19,9 +19,8 @@ from images.aws import call_arguments, tags
 from images.aws.call_arguments import put_block
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
-from images.aws.model import MachineImage, Parent, Upload, digests_at, plan_upload, upload_on, with_zeros
-from images.ledger import Made
-from images.ledger.releases import BEGUN, GONE, STANDING
+from images.aws.model import MachineImage, Parent, best_parent, blocks_on, digests_at
+from images.ledger import BEGUN, GONE, STANDING, Made
 from images.machine.blocks import BLOCK
 
 NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}
@@ -102,7 +101,7 @@ def _begin(cloud: Cloud, machine: MachineImage, release: str) -> Made:
     # The day is in it: a ledger that was lost must not ask by a token that the service knows with other words.
     seed = f"{cloud.home}/{machine.content}/{cloud.key(cloud.home)}/{cloud.now.isoformat()}/{attempts}"
     token = f"goldsmith-{hashlib.sha256(seed.encode()).hexdigest()[:40]}"
-    details = _details(cloud, cloud.home, machine, _best(cloud, machine).parent)
+    details = _details(cloud, cloud.home, machine, _standing_parent(cloud, machine))
     return cloud.record(machine, release, cloud.home, "snapshot", token, details=details)
 
 
@@ -111,15 +110,15 @@ def _details(cloud: Cloud, region: str, machine: MachineImage, parent: Parent | 
     return known | {"parent": parent.snapshot if parent else "", "parent_linear": parent.linear if parent else ""}
 
 
-def _best(cloud: Cloud, machine: MachineImage) -> Upload:
-    """The upload that writes least, on a parent that still stands."""
+def _standing_parent(cloud: Cloud, machine: MachineImage) -> Parent | None:
+    """The parent on which the upload writes least, if there is one that still stands."""
     parents = _parents(cloud)
-    while (best := plan_upload(machine, parents)).parent:
-        found = _described(cloud, cloud.home, best.parent.snapshot)
+    while parent := best_parent(machine, parents):
+        found = _described(cloud, cloud.home, parent.snapshot)
         if found and found["State"] == "completed":
             break
-        parents.remove(best.parent)
-    return best
+        parents.remove(parent)
+    return parent
 
 
 def _parents(cloud: Cloud) -> list[Parent]:
@@ -156,24 +155,20 @@ def _parent_of(cloud: Cloud, line: Made) -> Parent | None:
 
 def _finish(cloud: Cloud, machine: MachineImage, line: Made) -> str:
     """Bring a pending snapshot to its end: every block, the digest of all, and the service's own work. Its id."""
-    upload_ = upload_on(machine, _parent_of(cloud, line))
-    digests = with_zeros(machine.digests, max(upload_.indexes) + 1)
+    parent = _parent_of(cloud, line)
+    indexes = blocks_on(machine, parent)
     if not line.details.get("sealed"):
-        _write(cloud, machine, line, upload_, digests)
+        on = f"a delta on {parent.snapshot}" if parent else "the first upload: every block"
+        say(f"{machine.name}: {len(indexes)} of {machine.blocks} blocks to {line.region}, {on}")
+        upload(
+            cloud.client("ebs", line.region), line.resource, machine.disk, indexes, machine.digests,
+            parallel=cloud.aws.parallel, progress=lambda done, of: say(f"{machine.name}: {done} of {of} blocks"),
+        )  # fmt: skip
         line = cloud.mark(line, details={**line.details, "sealed": True})
-    _seal(cloud, line, call_arguments.complete_snapshot(line.resource, upload_.indexes, digests))
+    _seal(cloud, line, call_arguments.complete_snapshot(line.resource, indexes, machine.digests))
     cloud.clients.until(lambda: _completed(cloud, line), f"the snapshot {line.resource} in {line.region}")
     cloud.mark(line, state=STANDING)
     return line.resource
-
-
-def _write(cloud: Cloud, machine: MachineImage, line: Made, upload_: Upload, digests: bytes) -> None:
-    on = f"a delta on {upload_.parent.snapshot}" if upload_.parent else "the first upload: every block"
-    say(f"{machine.name}: {len(upload_.indexes)} of {machine.blocks} blocks to {line.region}, {on}")
-    upload(
-        cloud.client("ebs", line.region), line.resource, machine.disk, upload_.indexes, digests,
-        parallel=cloud.aws.parallel, progress=lambda done, of: say(f"{machine.name}: {done} of {of} blocks"),
-    )  # fmt: skip
 
 
 def _seal(cloud: Cloud, line: Made, request: dict[str, Any]) -> None:
@@ -193,26 +188,18 @@ def _completed(cloud: Cloud, line: Made) -> bool:
     found = _described(cloud, line.region, line.resource)
     if found is None or found["State"] == "error":
         cloud.mark(line, state=GONE)
-        raise OutsideError(
-            f"the snapshot {line.resource} in {line.region} failed",
-            evidence=(found or {}).get("StateMessage", "it is not there any more"),
-            hint="publish again: it is uploaded again",
-        )
+        why = f"the snapshot {line.resource} in {line.region} failed"
+        evidence = (found or {}).get("StateMessage", "it is not there any more")
+        raise OutsideError(why, evidence=evidence, hint="publish again: it is uploaded again")
     return bool(found["State"] == "completed")
 
 
 TENTHS = 10
+Progress = Callable[[int, int], None]
 
 
 def upload(
-    ebs: Client,
-    snapshot: str,
-    disk: Path,
-    indexes: Sequence[int],
-    digests: bytes,
-    *,
-    parallel: int,
-    progress: Callable[[int, int], None],
+    ebs: Client, snapshot: str, disk: Path, indexes: Sequence[int], digests: bytes, *, parallel: int, progress: Progress
 ) -> None:
     """Put the blocks `indexes` of `disk`, whose `digests` the service checks; `progress(done, of)` is told ten times.
 

@@ -8,7 +8,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardening.findings import Verdict
 from hardening.foundation.errors import ContentError
@@ -19,6 +19,9 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
 from images.documents import to_json
 from images.release import lifecycle
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 PAYLOAD = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -109,25 +112,23 @@ def _contradictions(said: Mapping[str, Any], ami: Ami, prefix: str) -> list[str]
     return found + [f"the tag {key} says {ami.tags.get(key, 'nothing')}; signed was {signed[key]}" for key in wrong]
 
 
-def is_p256(public_key: bytes) -> bool:
-    """Whether a public key (DER) is one of ECDSA P-256."""
+def p256(public_key: bytes) -> EllipticCurvePublicKey | None:
+    """A public key (DER), if it is one of ECDSA P-256."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     key = load_der_public_key(public_key)
-    return isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+    return key if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1) else None
 
 
 def _valid(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether a signature over `message` is by the key."""
     from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-    key = load_der_public_key(public_key)
     with suppress(InvalidSignature):
-        if isinstance(key, EllipticCurvePublicKey):
+        if key := p256(public_key):
             key.verify(signature, message, ECDSA(SHA256()))
             return True
     return False
@@ -158,19 +159,16 @@ def sign(cloud: Cloud, said: dict[str, object]) -> str:
     payload = canonical(said)
     digest = hashlib.sha256(pae(payload)).digest()
     key = signing_key(cloud)
-    answer = cloud.client("kms").call(
-        "Sign", KeyId=key, Message=digest, MessageType="DIGEST", SigningAlgorithm="ECDSA_SHA_256"
-    )
+    asked = {"Message": digest, "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
+    answer = cloud.client("kms").call("Sign", KeyId=key, **asked)
     return envelope(payload, key, answer["Signature"])
 
 
 def keep(cloud: Cloud, name: str, kept: str) -> None:
     """Store an envelope where AWS alone gives it back. Raises ContentError where no parameter can hold it."""
     if len(kept.encode()) > call_arguments.LARGEST_PARAMETER:
-        raise ContentError(
-            f"the statement has {len(kept)} bytes, more than a parameter holds ({call_arguments.LARGEST_PARAMETER})",
-            key="aws.regions", hint="publish to fewer regions",
-        )  # fmt: skip
+        why = f"the statement has {len(kept)} bytes, more than a parameter holds ({call_arguments.LARGEST_PARAMETER})"
+        raise ContentError(why, key="aws.regions", hint="publish to fewer regions")
     if parameter(cloud, cloud.home, name) != kept:
         asked = call_arguments.put_parameter(name, kept, "signed statement (DSSE) of an image", image=False)
         cloud.client("ssm").call("PutParameter", **asked)
@@ -189,16 +187,14 @@ def proof_of(cloud: Cloud, ami: Ami, public_key: bytes) -> StatementProof:
 def signing_key(cloud: Cloud) -> str:
     """The key that signs. Raises ContentError where none is set."""
     if not cloud.aws.signing_key:
-        raise ContentError(
-            "no key is set that signs statements on images", key="aws.signing_key",
-            hint=f"aws kms create-key --key-spec {SPEC} --key-usage SIGN_VERIFY, then its ARN; docs/aws.md",
-        )  # fmt: skip
+        hint = f"aws kms create-key --key-spec {SPEC} --key-usage SIGN_VERIFY, then its ARN; docs/aws.md"
+        raise ContentError("no key is set that signs statements on images", key="aws.signing_key", hint=hint)
     return cloud.aws.signing_key
 
 
 def public_key(cloud: Cloud) -> bytes:
     """The public half of the key in the settings, never of one that a statement names (DER)."""
     found = bytes(cloud.client("kms").call("GetPublicKey", KeyId=signing_key(cloud))["PublicKey"])
-    if not is_p256(found):
+    if not p256(found):
         raise ContentError(f"it is of another kind; statements are signed by {SPEC}", key="aws.signing_key")
     return found

@@ -6,7 +6,7 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from shlex import quote
 
 from hardening.findings import TIME_LIMIT_SECONDS
@@ -47,6 +47,7 @@ LoadCredential={SCRIPT}
 ExecStart=/bin/sh %d/{SCRIPT}
 StandardOutput=journal+console
 """
+LOOKS = ("completed", "failed-units", "listening", "identity")
 
 
 @dataclass(frozen=True)
@@ -62,32 +63,25 @@ class Errand:
     gently: bool = False
 
     @property
+    def looks(self) -> tuple[str, ...]:
+        """What the script looks at before it runs the checks; guest.sh has a function for each."""
+        return (*LOOKS, "cloud-init") if self.cloud_init else LOOKS
+
+    @property
     def expected(self) -> tuple[str, ...]:
         """The names of all records that must come back."""
-        more = ("observed.cloud-init",) if self.cloud_init else ()
-        return (
-            *("observed.completed", "observed.failed-units", "observed.listening", "observed.identity"),
-            *more,
-            *(check.control for check in self.checks),
-        )
+        return (*(f"observed.{look}" for look in self.looks), *(check.control for check in self.checks))
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """systemd credentials by name: short ones are strings of SMBIOS type 11, long ones files over fw_cfg."""
+def smbios_and_files(texts: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """How systemd credentials get into a machine: short ones as SMBIOS strings (systemd.system-credentials(7)).
 
-    texts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def smbios(self) -> tuple[str, ...]:
-        """The SMBIOS strings (systemd.system-credentials(7))."""
-        short = {name: text for name, text in self.texts.items() if name not in self.files}
-        return tuple(f"io.systemd.credential.binary:{name}={_base64(text)}" for name, text in short.items())
-
-    @property
-    def files(self) -> dict[str, str]:
-        """The text of each that is too long for SMBIOS, by name: fw_cfg takes them, where the name is short enough."""
-        return {name: text for name, text in self.texts.items() if len(_base64(text)) > SMBIOS_LIMIT}
+    The text of each that is too long for that comes second, by name: fw_cfg takes them, where the name is short enough.
+    """
+    encoded = {name: b64encode(text.encode()).decode() for name, text in texts.items()}
+    files = {name: text for name, text in texts.items() if len(encoded[name]) > SMBIOS_LIMIT}
+    strings = (f"io.systemd.credential.binary:{name}={text}" for name, text in encoded.items() if name not in files)
+    return tuple(strings), files
 
 
 def live(checks: Iterable[Check]) -> tuple[Check, ...]:
@@ -95,27 +89,19 @@ def live(checks: Iterable[Check]) -> tuple[Check, ...]:
     return tuple(check for check in checks if re.search(r"\bLIVE\b", check.text))
 
 
-def credentials(guest: str, errand: Errand) -> Credentials:
-    """All that one boot needs; `guest` is the text of guest.sh."""
-    return Credentials(
-        {
-            "systemd.extra-unit.goldsmith-boot.service": UNIT,
-            "systemd.unit-dropin.basic.target": "[Unit]\nWants=goldsmith-boot.service\n",
-            SCRIPT: script(guest, errand),
-        }
-    )
+def credentials(guest: str, errand: Errand) -> dict[str, str]:
+    """The systemd credentials that one boot needs, by name; `guest` is the text of guest.sh."""
+    return {
+        "systemd.extra-unit.goldsmith-boot.service": UNIT,
+        "systemd.unit-dropin.basic.target": "[Unit]\nWants=goldsmith-boot.service\n",
+        SCRIPT: script(guest, errand),
+    }
 
 
 def script(guest: str, errand: Errand) -> str:
     """The whole script: look first, then run the checks, two at a time, and report each."""
-    looks = [
-        f"observe observed.completed completed {errand.patience_seconds}",
-        "observe observed.failed-units failed_units",
-        "observe observed.listening listening",
-        "observe observed.identity identity",
-    ]
-    if errand.cloud_init:
-        looks.append("observe observed.cloud-init cloud_init")
+    # Only `completed` reads how long it may wait.
+    looks = [f"observe observed.{look} {look.replace('-', '_')} {errand.patience_seconds}" for look in errand.looks]
     off = "systemctl poweroff" if errand.gently else "systemctl poweroff --force --force"
     return "\n".join([guest, *looks, *_side_by_side(errand.checks), f"finish {off}", ""])
 
@@ -130,10 +116,6 @@ def _side_by_side(checks: Sequence[Check]) -> list[str]:
 def _call(check: Check) -> str:
     values = (quote(f"{name}={value}") for name, value in check.env.items())
     return " ".join(["check", check.control, str(TIME_LIMIT_SECONDS), quote(check.text), *values])
-
-
-def _base64(text: str) -> str:
-    return b64encode(text.encode()).decode()
 
 
 _RECORD = re.compile(r"record (\S+) (\d+) out=([A-Za-z0-9+/=]*) err=([A-Za-z0-9+/=]*)")

@@ -28,22 +28,16 @@ class Level(StrEnum):
     FULL = "full"
 
 
-@dataclass(frozen=True)
-class BootLimits:
-    """Seconds: how long the machine waits for the end of its own boot, and how long we wait for the machine."""
+def limits(level: Level, accelerator: str) -> tuple[int, int]:
+    """Seconds: how long a machine waits for the end of its own boot, and how long we wait for the machine.
 
-    patience: int
-    machine: int
-
-
-def limits(level: Level, accelerator: str) -> BootLimits:
-    """The limits of one boot. An idle host of two processors needs 11, 18 and 33 s without KVM, a crowded one ten times
-    that, as was seen with a load of 13; only a machine that hangs waits for the end of them.
+    An idle host of two processors needs 11, 18 and 33 s without KVM, a crowded one ten times that, as was seen with a
+    load of 13; only a machine that hangs waits for the end of them.
     """
     patience = {Level.QUICK: 300, Level.RELEASE: 420, Level.FULL: 600}[level]
     if accelerator == "kvm":
         patience //= 3
-    return BootLimits(patience, patience + 120)
+    return patience, patience + 120
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ class Listener:
         """Whether no other machine reaches it, or it is a DHCP client's."""
         if self.protocol == "udp" and self.port in DHCP_PORTS and self.program in DHCP_CLIENTS:
             return True
-        return self.interface == "lo" or _is_loopback(self.address)
+        return self.interface == "lo" or (self.address != "*" and _is_loopback(self.address))
 
 
 def judge_sockets(said: str, listens: Sequence[str]) -> tuple[Outcome, str]:
@@ -157,11 +151,8 @@ def listener(line: str) -> Listener:
 
 
 def _is_loopback(address: str) -> bool:
-    if address == "*":
-        return False
     found = ip_address(address)
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 INSTANCE = "goldsmith-boot-gate"
@@ -202,9 +193,9 @@ def no_second(why: str) -> CheckResult:
 
 def second(first: Boot, again: Boot, other: Boot) -> CheckResult:
     """Whether the machine came up `again` on the disk that `first` wrote, still itself, and unlike any `other`."""
-    wrong = [*_not_clean(first), *_not_whole(again), *_not_whole(other)]
-    if not wrong:
-        wrong = [*_not_good(again), *_not_itself(first, again), *_not_unlike(first, other)]
+    late = [f"the first boot did not turn itself off\n{tail(first.console)}"] if first.late else []
+    dark = [f"{one.title}: {one.stream.problem}\n{tail(one.console)}" for one in (again, other) if not one.stream.whole]
+    wrong = [*late, *dark] or [*_not_good(again), *_not_itself(first, again), *_not_unlike(first, other)]
     if wrong:
         return _result("boot-second", Outcome.FAIL, "\n".join(wrong))
     kept = ", ".join(sorted(_identity(first)))
@@ -250,14 +241,6 @@ def _complaints(status: dict[str, Any]) -> Iterator[str]:
         yield from stage.get("errors") or ()
         for level, words in (stage.get("recoverable_errors") or {}).items():
             yield from (f"{level}: {text}" for text in words if level != "DEPRECATED")
-
-
-def _not_clean(first: Boot) -> list[str]:
-    return [f"the first boot did not turn itself off\n{tail(first.console)}"] if first.late else []
-
-
-def _not_whole(boot: Boot) -> list[str]:
-    return [] if boot.stream.whole else [f"{boot.title}: {boot.stream.problem}\n{tail(boot.console)}"]
 
 
 def _not_good(again: Boot) -> list[str]:

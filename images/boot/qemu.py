@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
@@ -18,6 +19,7 @@ FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 FIRMWARE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 BOARD = "q35,sata=off,smbus=off"  # clouds give their machines neither, and their drivers take up to a second to load
 PROBE_PORT, PROBE_STATUS = 0xF4, 33
+VIRTIO_DISK = "virtio-blk-pci,drive=disk,bootindex=0"
 
 
 @dataclass(frozen=True)
@@ -31,42 +33,51 @@ class Direct:
 
 
 @dataclass(frozen=True)
-class VirtualMachine:
-    """One machine for one boot.
+class Disk:
+    """A disk to boot, and as which machine: `uuid` is what a cloud would give it (SMBIOS), the same at each boot of it.
 
-    `throw_away`: what it writes to its disk is forgotten at its end. `uuid` is what a cloud would give it (SMBIOS).
-    `smbios` are strings of type 11, `files` files by fw_cfg name, `seed` an image with answers for cloud-init.
+    What is written goes to `overlay`, a file that is made anew where the boot is the machine's `first`; without an
+    overlay it is forgotten. `direct`: the kernel to start without firmware. `seed`: an image with answers for
+    cloud-init.
     """
 
-    disk: Path
+    path: Path
     disk_format: str
-    throw_away: bool
-    accelerator: str
     uuid: str
+    overlay: Path | None = None
+    first: bool = True
+    direct: Direct | None = None
+    seed: Path | None = None
+
+
+@dataclass(frozen=True)
+class VirtualMachine:
+    """One machine for one boot. `smbios` are strings of type 11, `files` files by fw_cfg name."""
+
+    disk: Disk
+    accelerator: str
     console: Path
     report: Path
-    smbios: tuple[str, ...] = ()
-    files: tuple[tuple[str, Path], ...] = ()
-    seed: Path | None = None
-    direct: Direct | None = None
+    smbios: Sequence[str] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def command(machine: VirtualMachine) -> list[str]:
     """The argv that boots `machine`: no default devices, no display, no way out, and a reset ends it."""
     return [
         *(PROGRAM, "-machine", BOARD, *_accelerator(machine.accelerator), "-smp", "2", "-m", "1024"),
-        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-uuid", machine.uuid),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-uuid", machine.disk.uuid),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-chardev", f"file,id=console,path={_value(machine.console)}", "-serial", "chardev:console"),
         *("-device", "virtio-serial-pci", "-chardev", f"file,id=report,path={_value(machine.report)}"),
         *("-device", f"virtserialport,chardev=report,name={PORT}"),
         *("-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
-        *_disk(machine),
-        *_start(machine.direct),
+        *_disk(machine.disk),
+        *_start(machine.disk.direct),
         *(part for text in machine.smbios for part in ("-smbios", f"type=11,value={_value(text)}")),
-        *(part for name, file in machine.files for part in ("-fw_cfg", f"name={name},file={_value(file)}")),
-        *_seed(machine.seed),
+        *(part for name, file in machine.files.items() for part in ("-fw_cfg", f"name={name},file={_value(file)}")),
+        *_seed(machine.disk.seed),
     ]
 
 
@@ -76,7 +87,7 @@ def probe(accelerator: str, disk: Path) -> list[str]:
         *(PROGRAM, "-machine", "q35", *_accelerator(accelerator), "-m", "128", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot", "-device", f"isa-debug-exit,iobase={PROBE_PORT},iosize=4"),
         *("-drive", f"if=none,id=disk,file={_value(disk)},format=raw,snapshot=on"),
-        *("-device", "virtio-blk-pci,drive=disk,bootindex=0"),
+        *("-device", VIRTIO_DISK),
         *_start(None),
     ]
 
@@ -103,12 +114,11 @@ def _accelerator(name: str) -> list[str]:
     return ["-accel", name, "-cpu", "host"]
 
 
-def _disk(machine: VirtualMachine) -> list[str]:
+def _disk(disk: Disk) -> list[str]:
     """The disk; without firmware as NVMe, whose driver cloud kernels have built in, so that no initrd is needed."""
-    snapshot = "on" if machine.throw_away else "off"
-    options = f"format={machine.disk_format},snapshot={snapshot},cache=unsafe"
-    device = "nvme,drive=disk,serial=disk" if machine.direct else "virtio-blk-pci,drive=disk,bootindex=0"
-    return ["-drive", f"if=none,id=disk,file={_value(machine.disk)},{options}", "-device", device]
+    file, kind, snapshot = (disk.overlay, "qcow2", "off") if disk.overlay else (disk.path, disk.disk_format, "on")
+    drive = f"if=none,id=disk,file={_value(file)},format={kind},snapshot={snapshot},cache=unsafe"
+    return ["-drive", drive, "-device", "nvme,drive=disk,serial=disk" if disk.direct else VIRTIO_DISK]
 
 
 def _start(direct: Direct | None) -> list[str]:
@@ -138,22 +148,17 @@ ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"  # root for x86-64: Discovera
 LINUX_TYPE = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 
-@dataclass(frozen=True)
-class Partitions:
-    """Where a disk's EFI partition begins, in bytes, and the id of its root partition."""
+def partitions(table: str) -> tuple[int, str]:
+    """Where a disk's EFI partition begins, in bytes, and the id of its root partition.
 
-    esp_offset: int
-    root_uuid: str
-
-
-def partitions(table: str) -> Partitions:
-    """The partitions in what `sfdisk --json` prints. Raises OutsideError where one is missing."""
+    `table` is what `sfdisk --json` prints. Raises OutsideError where one is missing.
+    """
     found = json.loads(table)["partitiontable"]
     by_type = {part["type"].upper(): part for part in reversed(found["partitions"])}
     root = by_type.get(ROOT_TYPE) or by_type.get(LINUX_TYPE)
     if ESP_TYPE not in by_type or root is None:
         raise OutsideError("the disk has no EFI partition, or no root partition", evidence=table)
-    return Partitions(by_type[ESP_TYPE]["start"] * found.get("sectorsize", 512), root["uuid"])
+    return by_type[ESP_TYPE]["start"] * found.get("sectorsize", 512), root["uuid"]
 
 
 def sections(headers: bytes) -> dict[str, tuple[int, int]]:

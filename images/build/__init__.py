@@ -65,16 +65,14 @@ def require_platform(platform: str) -> None:
     machine = _MACHINES[platform]
     emulator = Path("/proc/sys/fs/binfmt_misc") / f"qemu-{machine}"
     if host.machine() != machine and not emulator.exists():
-        raise OutsideError(
-            f"cannot build {platform} on this machine, which is {host.machine()}",
-            hint="install qemu-user-static with binfmt-support, or build on a machine of that architecture",
-        )
+        hint = "install qemu-user-static with binfmt-support, or build on a machine of that architecture"
+        raise OutsideError(f"cannot build {platform} on this machine, which is {host.machine()}", hint=hint)
 
 
 def require_tools(definition: Definition) -> None:
     """Raises OutsideError where this host lacks what `definition` is built and booted with; containers need no more."""
     if definition.is_machine:
-        from images.boot.vm import require_qemu
+        from images.boot.flow import require_qemu
         from images.build import machine, mkosi
 
         machine.require_tools()

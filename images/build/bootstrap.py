@@ -19,13 +19,13 @@ def build(job: BuildJob) -> Built:
     with room_on(job.work):
         make_tree(job, tree, epoch)
         (tree / "etc/apt/sources.list.d/debian.sources").write_text(job.sources)
-        return build_steps.finish_tree(job, tree, epoch, f"goldsmith: bootstrap {_suite(job)}")
+        return build_steps.finish_tree(job, tree, epoch, f"goldsmith: bootstrap {job.suite}")
 
 
 def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()) -> None:
     """Install the planned packages into a new `tree`, with more `options` of mmdebstrap; nothing of this host stays."""
     repository, room = job.work / "debs", job.work / "room"
-    write_repository(repository, _suite(job), job.debs, job.stanzas)
+    write_repository(repository, job.suite, job.debs, job.stanzas)
     room.mkdir()
     env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}
     argv = command(job, tree, repository, options)
@@ -53,7 +53,7 @@ def command(job: BuildJob, tree: Path, repository: Path, options: Sequence[str] 
         '--aptopt=Acquire::Languages "none"',
         *options,
         f"--include={','.join(packages)}",
-        _suite(job),
+        job.suite,
         str(tree),
         f"deb [trusted=yes] copy:{repository} ./",
     ]
@@ -63,8 +63,3 @@ def _room_needed(job: BuildJob) -> int:
     """Bytes that mmdebstrap holds at once: the .debs, and twice what is in them: dpkg replaces what was unpacked."""
     entries = (debian.fields(stanza) for stanza in debian.stanzas(job.stanzas))
     return sum(int(entry.get("Size", 0)) + 2048 * int(entry.get("Installed-Size", 0)) for entry in entries)
-
-
-def _suite(job: BuildJob) -> str:
-    assert job.definition.base.bootstrap is not None  # noqa: S101 - what made this the builder
-    return job.definition.base.bootstrap.suite

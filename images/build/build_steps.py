@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -12,16 +13,16 @@ from typing import IO, Any
 
 from hardening.foundation.content import read_small
 from hardening.foundation.errors import ContentError, OutsideError, nearest
-from hardening.foundation.process import bound, run, which
+from hardening.foundation.process import bound, pipe_from, run, which
 from hardening.overlay import apply_to
 from hardening.render import Overlay
 from images.artifact import Descriptor, Package
 from images.build.config import image_config, seconds
-from images.catalog import files_of
+from images.catalog import files_of, mode_of
 from images.model import Definition
 from images.packages import debian
-from images.store import layers
-from images.store.oci import Store
+from images.store import layers, tars
+from images.store.oci import CONFIG, Store
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class BuildJob:
         """The content digest this image stands on, whosever it is."""
         return self.parent or self.upstream
 
+    @property
+    def suite(self) -> str:
+        """The suite of a base that is made from packages; empty on another image."""
+        bootstrap = self.definition.base.bootstrap
+        return bootstrap.suite if bootstrap else ""
+
 
 @dataclass(frozen=True)
 class Built:
@@ -63,7 +70,6 @@ class Built:
     packages: tuple[Package, ...]
     created: datetime
     tree: Path
-    config: dict[str, Any]
     size_bytes: int
     dockerfile: Path | None = None
 
@@ -101,9 +107,6 @@ def newest_member(deb: Path) -> int:
 
 def weigh(debs: Iterable[Path]) -> None:
     """Look through packages that dpkg is about to unpack. Raises OutsideError for one that is over a layer's limits."""
-    from hardening.foundation.process import pipe_from
-    from images.store import tars
-
     for deb in debs:
         what = f"the package {deb.name}"
 
@@ -168,6 +171,19 @@ def render(path: Path, values: dict[str, Any]) -> str:
         raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None
 
 
+def copy_folder(folder: Path, target: Path) -> Path:
+    """Copy what is in the definition's folder: links as links, modes as the input digest knows them."""
+    target.mkdir(parents=True)
+    for name, path in files_of(folder).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copyfile(path, target / name, follow_symlinks=False)
+        if not copy.is_symlink():
+            copy.chmod(mode_of(path))
+    for directory, _, _ in os.walk(target):
+        Path(directory).chmod(0o755)
+    return target
+
+
 def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str, passes: Sequence[str] = ()) -> None:
     """Run the tool that builds `job`; it and its mounts die with us. `env` and `passes`: as of `process.run`.
 
@@ -195,23 +211,15 @@ def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Packag
     """The packages of the built tree. Raises OutsideError unless they are the base's and the planned ones."""
     found = {(p.name, p.architecture): p for p in installed_in(tree)}
     planned = {(p.name, p.architecture): p for p in (*base, *job.packages)}
-    wrong = [
-        f"{name}: planned {_version(planned, key)}, built {_version(found, key)}"
+    versions = {
+        key: [packages[key].version if key in packages else "none" for packages in (planned, found)]
         for key in sorted(found.keys() | planned.keys())
-        for name in [key[0]]
-        if _version(found, key) != _version(planned, key)
-    ]
+    }
+    wrong = [f"{name}: planned {plan}, built {made}" for (name, _), (plan, made) in versions.items() if plan != made]
     if wrong:
-        raise OutsideError(
-            f"{job.name} holds other packages than planned",
-            evidence="\n".join(wrong[:20]),
-            hint="the index changed between plan and build, or a step installed something itself; plan again",
-        )
+        hint = "the index changed between plan and build, or a step installed something itself; plan again"
+        raise OutsideError(f"{job.name} holds other packages than planned", evidence="\n".join(wrong[:20]), hint=hint)
     return tuple(planned[key] for key in sorted(planned))
-
-
-def _version(packages: dict[tuple[str, str], Package], key: tuple[str, str]) -> str:
-    return packages[key].version if key in packages else "none"
 
 
 def finish_tree(job: BuildJob, tree: Path, epoch: int, step: str) -> Built:
@@ -232,9 +240,14 @@ def finish(
     parent = job.store.config(job.base) if job.base else None
     config = image_config(job.definition, job.platform, parent, [diff_id], epoch, step)
     below = job.store.layers_of(job.base) if job.base else []
+    digest = write_image(job, config, [*below, descriptor], CONFIG)
+    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, job.store.size_of(digest))
+
+
+def write_image(job: BuildJob, config: dict[str, Any], layer_list: list[Descriptor], config_type: str) -> str:
+    """Keep configuration and manifest, which names what the image stands on; the manifest's digest."""
     annotations = {"org.opencontainers.image.base.digest": job.base} if job.base else None
-    digest = job.store.write_image(config, [*below, descriptor], annotations).digest
-    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, config, job.store.size_of(digest))
+    return job.store.write_image(config, layer_list, annotations, config_type).digest
 
 
 def fresh(folder: Path) -> Path:

@@ -15,7 +15,6 @@ from hardening.foundation.process import ENGINE
 from hardening.overlay import materialise
 from images.build import build_steps, dockerfile
 from images.build.build_steps import BuildJob, Built
-from images.catalog import files_of, mode_of
 from images.model import Definition
 from images.packages.pool import write_repository
 from images.store import layers
@@ -75,7 +74,7 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     shutil.copy(build_steps.HERE / "install.sh", job.work / "debs")
     materialise(job.overlay, job.work / "overlay")
     shutil.copy(build_steps.HERE / "clean.sh", job.work / "overlay")
-    context = _context(job.definition_folder, job.work / "context")
+    context = build_steps.copy_folder(job.definition_folder, job.work / "context")
     for copied in job.definition.files:
         target = context / dockerfile.FILES / copied.path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,22 +83,6 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     packages = tuple(p.name for p in job.packages)
     written.write_text(dockerfile_of(job.definition, job.definition_folder, packages, base_digest, epoch))
     return written
-
-
-def _context(folder: Path, context: Path) -> Path:
-    """Copy what is in the definition's folder: links as links, modes as the input digest knows them."""
-    context.mkdir()
-    for name, path in files_of(folder).items():
-        target = context / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
-            target.symlink_to(path.readlink())
-        else:
-            shutil.copyfile(path, target)
-            target.chmod(mode_of(path))
-    for directory, _, _ in os.walk(context):
-        Path(directory).chmod(0o755)
-    return context
 
 
 def dockerfile_of(definition: Definition, folder: Path, packages: tuple[str, ...], base_digest: str, epoch: int) -> str:

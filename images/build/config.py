@@ -91,12 +91,9 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def require_lines(image: Mapping[str, Any], whose: str) -> None:
     """Raises OutsideError where a value that is one line by its nature is not, or a variable has no name."""
     for key, text in _lines(image.get("config") or {}):
-        wrong = _wrong(key, text)
-        if wrong:
-            raise OutsideError(
-                f"{whose}: {key} in its configuration {wrong}: {text!r}"[:400],
-                hint="the image was made to confuse what reads it, or by mistake: take another one",
-            )
+        if wrong := _wrong(key, text):
+            hint = "the image was made to confuse what reads it, or by mistake: take another one"
+            raise OutsideError(f"{whose}: {key} in its configuration {wrong}: {text!r}"[:400], hint=hint)
 
 
 def _wrong(key: str, text: Any) -> str:
@@ -109,11 +106,6 @@ def _wrong(key: str, text: Any) -> str:
 
 def _lines(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Key and text of everything in a configuration that is one line."""
-    for key in LINES:
-        yield key, config.get(key) or ""
-    yield from (("Env", entry) for entry in config.get("Env") or [])
-    yield from (("ExposedPorts", port) for port in config.get("ExposedPorts") or {})
-    yield from (("Volumes", place) for place in config.get("Volumes") or {})
-    for name, value in (config.get("Labels") or {}).items():
-        yield "Labels", name
-        yield "Labels", value
+    yield from ((key, config.get(key) or "") for key in LINES)
+    yield from ((key, text) for key in ("Env", "ExposedPorts", "Volumes") for text in config.get(key) or ())
+    yield from (("Labels", text) for label in (config.get("Labels") or {}).items() for text in label)

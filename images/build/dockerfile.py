@@ -71,18 +71,18 @@ def _files(definition: Definition) -> str:
 
 def _settings(definition: Definition) -> str:
     """The definition's say as instructions, for whoever reads or lints the Dockerfile."""
-    lines = [f"ENV {key}={json.dumps(value)}" for key, value in definition.environment.items()]
-    lines += [f"EXPOSE {port}" for port in definition.ports]
-    lines += [f"WORKDIR {definition.workdir}"] if definition.workdir else []
-    lines += [f"STOPSIGNAL {definition.stop_signal}"] if definition.stop_signal else []
-    lines += [f"USER {definition.user}"] if definition.user else []
-    if definition.healthcheck.command:
-        lines.append(f"HEALTHCHECK CMD {json.dumps(definition.healthcheck.command)}")
-    elif definition.healthcheck.none_because:
-        lines.append("HEALTHCHECK NONE")
-    lines += [f"ENTRYPOINT {json.dumps(definition.entrypoint)}"] if definition.entrypoint else []
-    lines += [f"CMD {json.dumps(definition.command)}"] if definition.command else []
-    return "\n".join(lines)
+    check = definition.healthcheck
+    said = [
+        *(("ENV", f"{key}={json.dumps(value)}") for key, value in definition.environment.items()),
+        *(("EXPOSE", port) for port in definition.ports),
+        ("WORKDIR", definition.workdir),
+        ("STOPSIGNAL", definition.stop_signal),
+        ("USER", definition.user),
+        ("HEALTHCHECK", f"CMD {json.dumps(check.command)}" if check.command else "NONE" if check.none_because else ""),
+        ("ENTRYPOINT", definition.entrypoint and json.dumps(definition.entrypoint)),
+        ("CMD", definition.command and json.dumps(definition.command)),
+    ]
+    return "\n".join(f"{word} {value}" for word, value in said if value)
 
 
 def problem(text: str, given: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import threads
+from hardening.render import Overlay
 from hardening.waivers import STARTS, TITLES, about_check, how_to_ask
 from images.artifact import Artifact
 from images.boot import Level
@@ -123,7 +124,8 @@ class _Builder:
         """Plan one image and, if its inputs changed, build it. Whatever goes wrong becomes its outcome."""
         start = time.monotonic()
         if parent and parent.action in {Action.REFUSED, Action.FAILED}:
-            reasons = (f"its parent {parent.name} {_became(parent.action)}",)
+            became = "was refused" if parent.action is Action.REFUSED else "failed"
+            reasons = (f"its parent {parent.name} {became}",)
             return BuildOutcome(name, Action.FAILED, reasons=reasons, error=parent.error, stopped_by=parent.name)
         try:
             with room_on(self.context.settings.state_dir):
@@ -142,10 +144,8 @@ class _Builder:
         more = f" (and {len(plan.why) - 1} more)" if plan.why[1:] else ""
         definition = self.context.definitions[name].definition
         require_tools(definition)
-        if definition.is_machine and (no := self._unjudged(name)):
-            return BuildOutcome(name, Action.REFUSED, "", plan.input_digest, tuple(no.evidence.splitlines()), error=no)
-        if no := self._on_revoked(plan):
-            return BuildOutcome(name, Action.REFUSED, "", plan.input_digest, (no.message,), error=no)
+        if no := (definition.is_machine and self._unjudged(name)) or self._on_revoked(plan):
+            return self._refused(plan, no)
         say(f"{name}: building, because {plan.why[0]}{more}")
         with workspace(self.context.settings) as work:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
@@ -154,7 +154,8 @@ class _Builder:
             job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
             with private_mounts() if definition.is_machine else nullcontext():
                 built = build_image(job)
-                checks = self._verify(job, built)
+                say(f"{name}: verifying {len(job.overlay.checks)} controls")
+                checks = _verify(job, built, job.overlay)
             return self._record(plan, job, built, checks)
 
     def _make_newest(self, artifact: Artifact) -> None:
@@ -169,13 +170,6 @@ class _Builder:
             self._engine = self._engine or self.context.build_host()
             return self._engine
 
-    def _verify(self, job: BuildJob, built: Built) -> tuple[CheckResult, ...]:
-        say(f"{job.name}: verifying {len(job.overlay.checks)} controls")
-        return verify(
-            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest,
-            store=job.store, work=job.work, docker_host=job.docker_host,
-        )  # fmt: skip
-
     def _record(self, plan: BuildPlan, job: BuildJob, built: Built, checks: tuple[CheckResult, ...]) -> BuildOutcome:
         """Refuse the image; or take it into store and ledger, and let its children be built on it.
 
@@ -186,20 +180,18 @@ class _Builder:
         if refused := refusals(checks, plan.name, waivers, today, bases):
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
-            error = self._told(plan.name, self._refusal(plan.name, refused, bases))
-            reasons = tuple(error.evidence.splitlines())
-            return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, error)
+            return self._refused(plan, self._refusal(plan.name, refused, bases), built.digest, checks)
         artifact = Artifact(
             plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
-            datetime.now(UTC), built.size_bytes, self._keep(built.dockerfile),
+            datetime.now(UTC), built.size_bytes,
+            self.context.store.put_file(built.dockerfile, "text/plain").digest if built.dockerfile else "",
         )  # fmt: skip
         self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
         if job.definition.is_machine and (no := self._gate(artifact, job.store)):
-            reasons = tuple(no.evidence.splitlines())
-            return BuildOutcome(plan.name, Action.REFUSED, built.digest, plan.input_digest, reasons, 0.0, checks, no)
+            return self._refused(plan, no, built.digest, checks)
         self.context.store.adopt(job.store, built.digest)
         self.context.ledger.record_artifact(artifact)
-        self.planner.built(plan.name, built.digest)
+        self.planner.digests[plan.name] = built.digest
         used = waived(checks, plan.name, waivers, today, bases)
         return BuildOutcome(
             plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
@@ -208,23 +200,24 @@ class _Builder:
     def _on_revoked(self, plan: BuildPlan) -> RefusedError | None:
         """Why nothing may be built on the parent of an image; None where nothing revoked stands under it."""
         parent = self.context.parents[plan.name]
-        found = revoked_parent(self.context, parent, str(plan.inputs["parent"])) if parent else None
-        return self._told(plan.name, found) if found else None
+        return revoked_parent(self.context, parent, str(plan.inputs["parent"])) if parent else None
 
     def _unjudged(self, name: str) -> RefusedError | None:
         """Why nobody here could judge the machine `name`, which takes minutes to build; None where somebody can."""
-        no = without_judges(self.context, name, self.planner.bootstrap(self.context.definitions[name]).suite)
-        return self._told(name, no) if no else None
+        return without_judges(self.context, name, self.planner.bootstrap(self.context.definitions[name]).suite)
 
     def _gate(self, artifact: Artifact, store: Store) -> RefusedError | None:
         """Why the policy refuses a machine that was built into `store`; None where it does not."""
         judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
-        return None if judgement.verdict.allowed else self._told(artifact.name, refusal(judgement))
+        return None if judgement.verdict.allowed else refusal(judgement)
 
-    def _told(self, name: str, error: RefusedError) -> RefusedError:
-        """`error`, once the ledger's audit says that `name` was refused and why."""
-        self.context.ledger.audit(self.context.now, self.context.actor, "refuse", name, error.evidence)
-        return error
+    def _refused(
+        self, plan: BuildPlan, error: RefusedError, digest: str = "", checks: tuple[CheckResult, ...] = ()
+    ) -> BuildOutcome:
+        """The outcome of an image that is refused, once the ledger's audit says so and why."""
+        self.context.ledger.audit(self.context.now, self.context.actor, "refuse", plan.name, error.evidence)
+        reasons = tuple(error.evidence.splitlines()) or (error.message,)
+        return BuildOutcome(plan.name, Action.REFUSED, digest, plan.input_digest, reasons, 0.0, checks, error)
 
     def _refusal(self, name: str, refused: tuple[CheckResult, ...], bases: tuple[BaseImage, ...]) -> RefusedError:
         """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""
@@ -241,14 +234,6 @@ class _Builder:
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
             hint=f"{why}; where that cannot be, {asking}",
         )
-
-    def _keep(self, dockerfile: Path | None) -> str:
-        """Keep the Dockerfile in the store, for the scanners to come; its digest."""
-        return self.context.store.put_file(dockerfile, "text/plain").digest if dockerfile else ""
-
-
-def _became(action: Action) -> str:
-    return "was refused" if action is Action.REFUSED else "failed"
 
 
 def job_for(
@@ -296,10 +281,8 @@ def revoked_parent(context: Context, parent: str, content: str) -> RefusedError 
     if found is None:
         return None
     base, (_, reason) = found
-    return RefusedError(
-        f"its base {base.name} was revoked: {reason}",
-        hint=f"change what is wrong in {base.name}; image.why {base.name} shows what would be built",
-    )
+    hint = f"change what is wrong in {base.name}; image.why {base.name} shows what would be built"
+    return RefusedError(f"its base {base.name} was revoked: {reason}", hint=hint)
 
 
 def dev_build(
@@ -326,17 +309,20 @@ def dev_build(
         store = Store(work / "store", below=context.store)
         job = job_for(context, planner, plan, work=work, store=store)
         built = build_image(job)
-        checks = verify(
-            definition, asked, tree=built.tree, config=built.config, digest=built.digest, store=store, work=work,
-            docker_host="", level=level, twice=False,
-        )  # fmt: skip
-    return built.digest, checks
+        return built.digest, _verify(job, built, asked, level, twice=False)
+
+
+def _verify(
+    job: BuildJob, built: Built, overlay: Overlay, level: Level = Level.RELEASE, *, twice: bool | None = None
+) -> tuple[CheckResult, ...]:
+    return verify(
+        job.definition, overlay, tree=built.tree, digest=built.digest, store=job.store, work=job.work,
+        docker_host=job.docker_host, level=level, twice=twice,
+    )  # fmt: skip
 
 
 def _require_built(name: str, below: list[BuildPlan]) -> None:
     for plan in below:
         if plan.action is Action.BUILD:
-            raise ContentError(
-                f"{name} stands on {plan.name}, which has changed too: {plan.why[0]}",
-                hint=f"./goldsmith image.build {plan.name}, then try {name} again",
-            )
+            hint = f"./goldsmith image.build {plan.name}, then try {name} again"
+            raise ContentError(f"{name} stands on {plan.name}, which has changed too: {plan.why[0]}", hint=hint)

@@ -10,15 +10,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run, which
-from images.artifact import Descriptor, Package
+from images.artifact import Package
 from images.build import build_steps
 from images.build.build_steps import BuildJob, Built
 from images.build.config import stamp
-from images.machine import blocks, trees
+from images.machine import trees
 from images.machine.disk import assemble, digests_of
 from images.machine.kernel import STUB, SYSTEM_PATH
 from images.machine.trees import overlay, unmount
@@ -51,13 +50,12 @@ def finish(job: BuildJob, below: str, packages_below: Iterable[Package], epoch: 
         words = trees.command_line(tree)
         least = (job.definition.machine or Machine()).minimum_bytes
         disk = assemble(tree, words, build_steps.fresh(job.work / "disk"), epoch, least)
-        config = keep_disk(job, disk, words, epoch)
+        size_bytes = disk.stat().st_size
+        digest = keep_disk(job, disk, words, epoch)
         unmount(tree)
-        digest = write_manifest(job, config)
         trees.keep(job.store, trees.key_of(digest), layer, trees.keys(job.store, below))
         overlay(trees.stack(job.store, trees.key_of(digest)), tree)
-    created = datetime.fromtimestamp(epoch, UTC)
-    return Built(digest, packages, created, tree, config, config["disk"]["size_bytes"])
+    return Built(digest, packages, datetime.fromtimestamp(epoch, UTC), tree, size_bytes)
 
 
 def room_needed(job: BuildJob) -> int:
@@ -78,10 +76,8 @@ def require_tools() -> None:
     """Raises OutsideError naming what this host lacks to build a machine."""
     lacking = [name for name in TOOLS if which(name) is None] + ([] if STUB.exists() else [STUB.name])
     if lacking:
-        raise OutsideError(
-            f"this machine lacks {', '.join(lacking)}, which machine images need",
-            hint="./goldsmith setup --machines installs it",
-        )
+        hint = "./goldsmith setup --machines installs it"
+        raise OutsideError(f"this machine lacks {', '.join(lacking)}, which machine images need", hint=hint)
 
 
 @cache
@@ -104,29 +100,20 @@ def _of(file: Path | None) -> str:
     return file_digest(file)[:12] if file and file.exists() else "absent"
 
 
-def keep_disk(job: BuildJob, disk: Path, command_line: str, epoch: int) -> dict[str, Any]:
-    """Move the raw `disk` into the job's store, with the digests of its blocks; the image's configuration."""
+def keep_disk(job: BuildJob, disk: Path, command_line: str, epoch: int) -> str:
+    """Move the raw `disk` into the job's store, with the digests of its blocks and, last, the manifest; its digest."""
     inherited = job.store.config(job.parent)["listens"] if job.parent else []
     machine = job.definition.machine or Machine()
-    digests = digests_of(disk)
-    linear, size_bytes = blocks.linear(digests), disk.stat().st_size
-    job.store.put_bytes(digests, DISK_BLOCKS)
-    place = job.store.own_disk(linear)
+    layer, size_bytes = job.store.put_bytes(digests_of(disk), DISK_BLOCKS), disk.stat().st_size
+    place = job.store.own_disk(layer.digest)
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     disk.replace(place)
-    return {
+    config = {
         "architecture": job.platform.removeprefix("linux/"),
         "os": "linux",
         "created": stamp(epoch),
         "command_line": command_line,
         "listens": sorted({*inherited, *machine.listens}),
-        "disk": {"linear": linear, "size_bytes": size_bytes},
+        "disk": {"linear": layer.digest, "size_bytes": size_bytes},
     }
-
-
-def write_manifest(job: BuildJob, config: dict[str, Any]) -> str:
-    """Write the content manifest over the block digests of the disk that `config` names; its digest."""
-    linear = config["disk"]["linear"]
-    layer = Descriptor(DISK_BLOCKS, linear, job.store.blob(linear).stat().st_size)
-    annotations = {"org.opencontainers.image.base.digest": job.parent} if job.parent else None
-    return job.store.write_image(config, [layer], annotations, MACHINE_CONFIG).digest
+    return build_steps.write_image(job, config, [layer], MACHINE_CONFIG)

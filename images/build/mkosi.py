@@ -22,7 +22,7 @@ from hardening.foundation.hashing import digest_of
 from hardening.foundation.process import NETWORK, run, which
 from images.build import build_steps, machine
 from images.build.build_steps import BuildJob, Built
-from images.catalog import file_digests, files_of, mode_of
+from images.catalog import file_digests
 from images.machine import trees
 from images.machine.disk import SEED
 from images.machine.kernel import SYSTEM_PATH
@@ -45,12 +45,11 @@ def build(job: BuildJob) -> Built:
 
 def command(job: BuildJob, source: Path) -> list[str]:
     """The mkosi command line: a plain tree of the base's distribution, without boot loader and disk."""
-    bootstrap = job.definition.base.bootstrap
     return [
         *("mkosi", "--directory", str(source), "--force", "--format=directory", "--output=tree"),
         *(f"--output-directory={job.work / 'mkosi/output'}", f"--workspace-directory={job.work / 'mkosi/work'}"),
         *(f"--package-cache-directory={job.work / 'mkosi/cache'}", "--incremental=no", f"--seed={SEED}"),
-        *("--distribution=debian", f"--release={bootstrap.suite if bootstrap else ''}"),
+        *("--distribution=debian", f"--release={job.suite}"),
         *(f"--architecture={ARCHITECTURES[job.platform]}", "--bootable=no", "--clean-package-metadata=no"),
         # What packages' scripts make, an initrd above all, has this date.
         *(f"--source-date-epoch={NEVER}", "--environment=SOURCE_DATE_EPOCH=0"),
@@ -87,20 +86,14 @@ def _make(job: BuildJob, layer: Path) -> None:
         (job.work / "mkosi" / name).mkdir(parents=True)
     build_steps.run_bound(job, command(job, _source(job)), {"PATH": SYSTEM_PATH}, HINT, NETWORK)
     tree = (job.work / "mkosi/output/tree").rename(layer / "tree")
-    bootstrap = job.definition.base.bootstrap
-    (tree / f"etc/apt/sources.list.d/{bootstrap.suite if bootstrap else ''}.sources").unlink(missing_ok=True)
+    (tree / f"etc/apt/sources.list.d/{job.suite}.sources").unlink(missing_ok=True)
     trees.clean(tree, _newest(tree))
     shutil.rmtree(job.work / "mkosi")
 
 
 def _source(job: BuildJob) -> Path:
     """A copy of the definition's folder, with the sources of the base, unless it has its own, and our ways of dpkg."""
-    source = job.work / "mkosi/source"
-    for name, file in files_of(job.definition_folder).items():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copyfile(file, source / name, follow_symlinks=False)
-        if not copy.is_symlink():
-            copy.chmod(mode_of(file))
+    source = build_steps.copy_folder(job.definition_folder, job.work / "mkosi/source")
     for place, text in (
         ("apt/sources.list.d/mkosi.sources", job.sources),
         ("dpkg/dpkg.cfg.d/goldsmith", trees.dpkg_options(job)),

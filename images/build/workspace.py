@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,31 +32,24 @@ def workspace(settings: Settings) -> Iterator[Path]:
             _remove(directory)
 
 
-def sweep(settings: Settings, docker_host: Callable[[], str]) -> list[str]:
-    """Remove the workspaces of runs that died, and their trial containers and images; says which, returns their ids.
+def sweep(settings: Settings, docker_host: Callable[[], str]) -> None:
+    """Remove the workspaces of runs that died, and their trial containers and images; says which.
 
     A workspace whose lock is held belongs to a living run and is left alone; one whose engine does not answer waits
     for the next sweep. Mounts need none: they live in namespaces that die with their process.
     """
-    dead = []
     for lock_file in sorted((settings.state_dir / "work").glob("*.lock")):
-        lock = FileLock(lock_file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        directory = lock_file.with_suffix("")
-        try:
+        with suppress(Timeout), FileLock(lock_file, timeout=0):
+            directory = lock_file.with_suffix("")
             say(f"removing what a killed run left: {directory.name}")
-            if any(directory.glob(f"{TRIAL}*")):  # else it never asked an engine for anything, and there may be none
-                _sweep_engine(docker_host(), directory.name)
-            _remove(directory)
-            dead.append(directory.name)
-        except OutsideError as error:
-            say(f"it stays for now: {error.message}")
-        finally:
-            lock.release()
-    return dead
+            try:
+                if any(
+                    directory.glob(f"{TRIAL}*")
+                ):  # else it never asked an engine for anything, and there may be none
+                    _sweep_engine(docker_host(), directory.name)
+                _remove(directory)
+            except OutsideError as error:
+                say(f"it stays for now: {error.message}")
 
 
 def _remove(directory: Path) -> None:

@@ -76,7 +76,7 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
         return compile_sample(SAMPLE, suite, kept / "sample")
     if _is_address(place):
         address = f"{place.rstrip('/')}/{suite}"
-        return download.fetch(address, kept / "debsecan", suite, settings, now, after, look=facts.debsecan_facts)
+        return download.fetch(address, kept / "debsecan" / suite, settings, now, after, look=facts.debsecan_facts)
     directory = ROOT / place
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
@@ -122,13 +122,13 @@ def exploited(settings: Settings, now: datetime) -> Exploited:
     if not place:
         return Exploited()
     if _is_address(place):
-        kept = settings.state_dir / "feeds" / "kev"
-        feed = download.fetch(place, kept, "kev.json", settings, now, CHECK_AFTER, look=facts.exploited_facts)
-        return Exploited(facts.exploited_ids(kept / "kev.json"), feed)
+        file = settings.state_dir / "feeds" / "kev" / "kev.json"
+        feed = download.fetch(place, file, settings, now, CHECK_AFTER, look=facts.exploited_facts)
+        return Exploited(facts.exploited_facts(file).ids, feed)
     file = ROOT / place
     try:
-        dated = facts.exploited_facts(file).date or _modified(file)
-        return Exploited(facts.exploited_ids(file), Feed(file.parent, dated, f"file {file}"))
+        found = facts.exploited_facts(file)
+        return Exploited(found.ids, Feed(file.parent, found.date or _modified(file), f"file {file}"))
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
 
@@ -184,7 +184,8 @@ def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(directory.with_name(f".{directory.name}.lock")):
-        if _next_update(directory) > now:
+        due = facts.in_file(directory / "db" / "metadata.json", "NextUpdate")
+        if due and due > now:
             return ""
         try:
             retrying(lambda: _download_trivy(directory), within=within)
@@ -193,10 +194,6 @@ def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str
                 raise
             return f"last good copy, because {error.message}"
     return ""
-
-
-def _next_update(directory: Path) -> datetime:
-    return facts.in_file(directory / "db" / "metadata.json", "NextUpdate") or datetime.min.replace(tzinfo=UTC)
 
 
 def _download_trivy(directory: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -46,83 +47,65 @@ class Answer:
     sha256: str = ""
 
 
-class _Getting:
-    """A transfer in a thread of its own, which is left alone once it is late: a read that waits cannot be ended.
-
-    `file` is open and its owner's: what a late thread still brings goes into a file that has no name any more.
-    """
-
-    def __init__(self, address: str, headers: dict[str, str], file: IO[bytes]) -> None:
-        self.address = address
-        self.headers = {"Accept-Encoding": "identity", **headers}
-        self.file = file
-        self.late = threading.Event()
-        self.answer: Answer | None = None
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Fill `answer` or `error`."""
-        try:
-            self.answer = self._get()
-        except BaseException as error:  # raised again by whoever waits
-            self.error = error
-
-    def _get(self) -> Answer:
-        import requests
-
-        address = self.address
-        try:
-            for _ in range(FEED_REDIRECTS.most + 1):
-                with requests.get(
-                    address, headers=self.headers, timeout=READ_SECONDS, stream=True, allow_redirects=False
-                ) as answer:
-                    if answer.status_code not in REDIRECTS:
-                        return self._take(answer)
-                    target = urljoin(address, answer.headers.get("Location", ""))
-                require_safe(target, came_from=address)
-                address = target
-        except (requests.RequestException, ValueError) as error:
-            raise OutsideError(f"{self.address} could not be read: {type(error).__name__}") from None
-        raise FEED_REDIRECTS.exceeded(self.address)
-
-    def _take(self, answer: requests.Response) -> Answer:
-        """Write what a good answer carries; of any other only its status counts."""
-        if answer.status_code != OK:
-            return Answer(answer.status_code)
-        if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
-            raise OutsideError(f"{self.address} answered with the Content-Encoding {packed}, which was not asked for")
-        FEED_BYTES.require(int(answer.headers.get("Content-Length", 0)), self.address)
-        sha256 = self._write(answer)
-        return Answer(OK, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""), sha256)
-
-    def _write(self, answer: requests.Response) -> str:
-        seen, meter = hashlib.sha256(), Meter(FEED_BYTES, self.address)
-        for part in answer.iter_content(CHUNK):
-            meter.add(len(part))
-            if self.late.is_set():
-                break
-            seen.update(part)
-            self.file.write(part)
-        return f"sha256:{seen.hexdigest()}"
-
-
 def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
     """Write what `address` gives to the open `file`. Raises OutsideError for what is refused or fails, LateError when
     all of it, with its redirects, takes longer than FEED_SECONDS.
+
+    The transfer has a thread of its own, which is left alone once it is late: a read that waits cannot be ended. `file`
+    is its owner's: what a late thread still brings goes into a file that has no name any more.
     """
     require_safe(address)
-    getting = _Getting(address, headers, file)
-    thread = threading.Thread(target=getting.run, name=NAME, daemon=True)
-    thread.start()
-    thread.join(FEED_SECONDS.most)
-    if thread.is_alive():
-        getting.late.set()
+    late, answer = threading.Event(), Future[Answer]()
+
+    def run() -> None:
+        try:
+            answer.set_result(_get(address, {"Accept-Encoding": "identity", **headers}, file, late))
+        except BaseException as error:  # raised again by whoever waits
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name=NAME, daemon=True).start()
+    if not wait([answer], FEED_SECONDS.most).done:
+        late.set()
         raise LateError(f"{address} exceeds {FEED_SECONDS}")
-    if getting.error:
-        raise getting.error
-    if getting.answer is None:
-        raise OutsideError(f"{address} gave no answer")
-    return getting.answer
+    return answer.result()
+
+
+def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.Event) -> Answer:
+    """What `asked` answers, wherever it leads on to."""
+    import requests
+
+    address = asked
+    try:
+        for _ in range(FEED_REDIRECTS.most + 1):
+            with requests.get(
+                address, headers=headers, timeout=READ_SECONDS, stream=True, allow_redirects=False
+            ) as answer:
+                if answer.status_code not in REDIRECTS:
+                    return _take(asked, answer, file, late)
+                target = urljoin(address, answer.headers.get("Location", ""))
+            require_safe(target, came_from=address)
+            address = target
+    except (requests.RequestException, ValueError) as error:
+        raise OutsideError(f"{asked} could not be read: {type(error).__name__}") from None
+    raise FEED_REDIRECTS.exceeded(asked)
+
+
+def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threading.Event) -> Answer:
+    """Write what a good answer carries; of any other only its status counts."""
+    if answer.status_code != OK:
+        return Answer(answer.status_code)
+    if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
+        raise OutsideError(f"{asked} answered with the Content-Encoding {packed}, which was not asked for")
+    FEED_BYTES.require(int(answer.headers.get("Content-Length", 0)), asked)
+    seen, meter = hashlib.sha256(), Meter(FEED_BYTES, asked)
+    for part in answer.iter_content(CHUNK):
+        meter.add(len(part))
+        if late.is_set():
+            break
+        seen.update(part)
+        file.write(part)
+    modified = answer.headers.get("Last-Modified", "")
+    return Answer(OK, answer.headers.get("ETag", ""), modified, f"sha256:{seen.hexdigest()}")
 
 
 def require_safe(address: str, *, came_from: str = "") -> None:
@@ -152,73 +135,62 @@ class KeptFeed:
 
 
 def fetch(
-    address: str,
-    directory: Path,
-    name: str,
-    settings: Settings,
-    now: datetime,
-    after: timedelta,
-    *,
-    look: Callable[[Path], Facts],
+    address: str, file: Path, settings: Settings, now: datetime, after: timedelta, *, look: Callable[[Path], Facts]
 ) -> Feed:
-    """The data at `address` as `directory/name`; asked for again when not confirmed for `after`.
+    """The data at `address` as `file`; asked for again when not confirmed for `after`.
 
     `look` says what is in the data and raises OutsideError for what is none. Data that is none, or that shrank or lost
     a canary, does not replace the last good copy; only where there is no copy, we raise OutsideError too.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / f".{name}.lock"):
-        kept = _kept(directory, name, address)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        kept = _kept(file, address)
         if kept and now - datetime.fromisoformat(kept.confirmed) < after:
-            return _feed(directory, kept)
+            return _feed(file, kept)
         try:
-            kept = retrying(lambda: _ask(kept, address, directory, name, now, look), within=settings.retry_for)
+            kept = retrying(lambda: _ask(kept, address, file, now, look), within=settings.retry_for)
         except OutsideError as error:
             if kept is None:
                 raise
             age = shown(timedelta(hours=(now - datetime.fromisoformat(kept.confirmed)) // timedelta(hours=1)))
-            return _feed(directory, kept, f"last good copy, {age} old, because {error.message}")
-    return _feed(directory, kept)
+            return _feed(file, kept, f"last good copy, {age} old, because {error.message}")
+    return _feed(file, kept)
 
 
-def _feed(directory: Path, kept: KeptFeed, note: str = "") -> Feed:
+def _feed(file: Path, kept: KeptFeed, note: str = "") -> Feed:
     date = datetime.fromisoformat(kept.date) if kept.date else None
-    return Feed(directory, date, kept.address, kept.sha256, note)
+    return Feed(file.parent, date, kept.address, kept.sha256, note)
 
 
-def _kept(directory: Path, name: str, address: str) -> KeptFeed | None:
+def _kept(file: Path, address: str) -> KeptFeed | None:
     """The last good copy, if it came from this address and is still, byte for byte, what was kept."""
     try:
-        kept = KeptFeed(**json.loads((directory / f"{name}.kept.json").read_text()))
-        whole = f"sha256:{file_digest(directory / name)}" == kept.sha256
+        kept = KeptFeed(**json.loads(_note(file).read_text()))
+        whole = f"sha256:{file_digest(file)}" == kept.sha256
     except (OSError, ValueError, TypeError):
         return None
     return kept if whole and kept.address == address else None
 
 
-def _ask(
-    kept: KeptFeed | None, address: str, directory: Path, name: str, now: datetime, look: Callable[[Path], Facts]
-) -> KeptFeed:
+def _ask(kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts]) -> KeptFeed:
     asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
-    fresh = _beside(directory / name)
+    fresh = _beside(file)
     try:
-        with fresh.open("wb") as file:
-            answer = transfer(address, {key: value for key, value in asked.items() if value}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        with fresh.open("wb") as sink:
+            answer = transfer(address, {key: value for key, value in asked.items() if value}, sink)
+            sink.flush()
+            os.fsync(sink.fileno())
         if answer.status == NOT_MODIFIED and kept:
-            return _confirm(directory, name, replace(kept, confirmed=now.isoformat()))
+            return _confirm(file, replace(kept, confirmed=now.isoformat()))
         if answer.status != OK:
             raise OutsideError(f"{address} answered {answer.status}")
-        found = _succeeding(fresh, directory / name if kept else None, look)
-        fresh.replace(directory / name)
+        found = _succeeding(fresh, file if kept else None, look)
+        fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
     date = found.date or facts.in_header(answer.modified)
     dated = date.isoformat() if date else ""
-    return _confirm(
-        directory, name, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat())
-    )
+    return _confirm(file, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat()))
 
 
 def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -> Facts:
@@ -232,15 +204,20 @@ def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -
     return found
 
 
-def _confirm(directory: Path, name: str, kept: KeptFeed) -> KeptFeed:
+def _confirm(file: Path, kept: KeptFeed) -> KeptFeed:
     """Write down what is known of the copy that lies there."""
-    note = directory / f"{name}.kept.json"
-    with _beside(note).open("wb") as file:
-        file.write(json.dumps(asdict(kept), indent=2).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    note = _note(file)
+    with _beside(note).open("wb") as sink:
+        sink.write(json.dumps(asdict(kept), indent=2).encode())
+        sink.flush()
+        os.fsync(sink.fileno())
     _beside(note).replace(note)
     return kept
+
+
+def _note(file: Path) -> Path:
+    """Where is written what is known of a copy."""
+    return file.with_name(f"{file.name}.kept.json")
 
 
 def _beside(path: Path) -> Path:

@@ -22,11 +22,14 @@ SHRINKS_TO = 0.5
 
 @dataclass(frozen=True)
 class Facts:
-    """How many entries data has, which canaries (entries that never go) it names, and its own date, if it has one."""
+    """How many entries data has, which canaries (entries that never go) it names, its own date, if it has one, and the
+    `ids` of its vulnerabilities, where somebody wants to know them.
+    """
 
     entries: int
     canaries: frozenset[str] = frozenset()
     date: datetime | None = None
+    ids: frozenset[str] = frozenset()
 
 
 def require_succession(good: Facts, fresh: Facts) -> None:
@@ -71,22 +74,8 @@ EXPLOITED_CANARIES = frozenset({"CVE-2014-0160", "CVE-2014-6271", "CVE-2021-4422
 
 def exploited_facts(path: Path) -> Facts:
     """What is in CISA's list in `path` (its JSON, or its bare list). Raises OutsideError where it is none, or empty."""
-    value = _read_exploited(path)
-    ids = _exploited_ids(value)
-    return Facts(len(ids), EXPLOITED_CANARIES & ids, in_json(value, "dateReleased"))
-
-
-def exploited_ids(path: Path) -> frozenset[str]:
-    """The ids in the file `path`. Raises OutsideError where it is no such list, or an empty one."""
-    return _exploited_ids(_read_exploited(path))
-
-
-def _read_exploited(path: Path) -> Any:
     with path.open("rb") as file:
-        return parse_json(read_all(file, JSON_BYTES, EXPLOITED), EXPLOITED)
-
-
-def _exploited_ids(value: Any) -> frozenset[str]:
+        value = parse_json(read_all(file, JSON_BYTES, EXPLOITED), EXPLOITED)
     try:
         found = [item["cveID"] for item in (value["vulnerabilities"] if isinstance(value, dict) else value)]
     except (KeyError, TypeError):
@@ -95,7 +84,8 @@ def _exploited_ids(value: Any) -> frozenset[str]:
         raise OutsideError(f"{EXPLOITED} is not CISA's JSON")
     if not found:
         raise OutsideError(f"{EXPLOITED} is empty")
-    return frozenset(found)
+    ids = frozenset(found)
+    return Facts(len(ids), EXPLOITED_CANARIES & ids, in_json(value, "dateReleased"), ids)
 
 
 DEBSECAN = "the debsecan data"

@@ -7,22 +7,26 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
-from images.ledger.fleets import ApprovedPlanRow, AuditLine, CommandRow, Fleets, Holder, Lease, Leases, Plans, Rollout
-from images.ledger.releases import Begun, Clouds, Made, Move, Releases
+from images.ledger.fleets import Fleets, Leases, Plans
+from images.ledger.releases import Begun, Clouds, Releases
+from images.ledger.tables import (
+    BEGUN,
+    GONE,
+    STANDING,
+    ApprovedPlanRow,
+    AuditLine,
+    CommandRow,
+    Holder,
+    Lease,
+    Made,
+    Move,
+    Rollout,
+)
 
 __all__ = [
-    "ApprovedPlanRow",
-    "AuditLine",
-    "Begun",
-    "CommandRow",
-    "Holder",
-    "Lease",
-    "Ledger",
-    "Made",
-    "Move",
-    "Rollout",
-    "ScanRecord",
-]
+    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "Holder", "Lease", "Ledger",
+    "Made", "Move", "Rollout", "ScanRecord",
+]  # fmt: skip
 
 
 class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds):

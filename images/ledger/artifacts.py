@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
 from images.artifact import Artifact, Package
 from images.documents import from_json, to_json
 from images.ledger import tables as t
-from images.ledger.database import Database
+from images.ledger.database import Database, Value
 
 TOLD = "told-"
 
@@ -43,24 +43,19 @@ class Artifacts(Database):
 
     def artifact_by_input(self, name: str, platform: str, input_digest: str) -> Artifact | None:
         """The artifact that was built from exactly these inputs."""
-        found = self._artifacts(
-            t.artifacts.c.name == name, t.artifacts.c.platform == platform, t.artifacts.c.input_digest == input_digest
-        )
-        return found[0] if found else None
+        return next(iter(self._artifacts(name=name, platform=platform, input_digest=input_digest)), None)
 
     def latest_artifact(self, name: str, platform: str) -> Artifact | None:
         """The artifact built last."""
-        found = self._artifacts(t.artifacts.c.name == name, t.artifacts.c.platform == platform, limit=1)
-        return found[0] if found else None
+        return next(iter(self._artifacts(limit=1, name=name, platform=platform)), None)
 
     def artifacts(self, name: str = "") -> tuple[Artifact, ...]:
         """All artifacts (of one definition), the newest first."""
-        return self._artifacts(*([t.artifacts.c.name == name] if name else []))
+        return self._artifacts(**({"name": name} if name else {}))
 
     def artifact_over(self, digest: str) -> Artifact | None:
         """The newest artifact of that content."""
-        found = self._artifacts(t.artifacts.c.digest == digest, limit=1)
-        return found[0] if found else None
+        return next(iter(self._artifacts(limit=1, digest=digest)), None)
 
     def bases_of(self, digest: str) -> tuple[BaseImage, ...]:
         """What a content has from each image of ours that it stands on, the nearest first, as far as it is known."""
@@ -87,8 +82,7 @@ class Artifacts(Database):
 
     def checks(self, digest: str) -> tuple[CheckResult, ...]:
         """The last results of the controls' checks; empty when there are none."""
-        value = self._judgement(digest, "checks")
-        return from_json(tuple[CheckResult, ...], value) if value is not None else ()
+        return self._judgement(tuple[CheckResult, ...], digest, "checks") or ()
 
     def record_scan(self, digest: str, scan: ScanRecord, at: datetime) -> None:
         """Keep what the scanners said of a content."""
@@ -96,8 +90,7 @@ class Artifacts(Database):
 
     def scan(self, digest: str) -> ScanRecord | None:
         """What the scanners last said of a content."""
-        value = self._judgement(digest, "scan")
-        return from_json(ScanRecord, value) if value is not None else None
+        return self._judgement(ScanRecord, digest, "scan")
 
     def record_verdict(self, digest: str, verdict: Verdict, *, told: bool = False) -> None:
         """Keep the gate's answer about a content. `told`: as a registry tells it, which lets nothing through."""
@@ -105,8 +98,7 @@ class Artifacts(Database):
 
     def verdict(self, digest: str, *, told: bool = False) -> Verdict | None:
         """The gate's last answer about a content, made on a machine of this ledger; or `told` by a registry."""
-        value = self._judgement(digest, f"{TOLD if told else ''}verdict")
-        return from_json(Verdict, value) if value is not None else None
+        return self._judgement(Verdict, digest, f"{TOLD if told else ''}verdict")
 
     def first_seen_all(self, pairs: Iterable[tuple[str, str]], now: datetime) -> dict[tuple[str, str], datetime]:
         """When each vulnerability was first found in its package; `now` when this is the first time.
@@ -125,18 +117,18 @@ class Artifacts(Database):
             self._change(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
         return {pair: min(known[pair], now) for pair in wanted}
 
-    def _artifacts(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Artifact, ...]:
-        query = select(t.artifacts).where(*where).order_by(t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
-        found = self._values(Artifact, query.limit(limit))
+    def _artifacts(self, **same: Any) -> tuple[Artifact, ...]:
+        newest = (t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
+        found = self._find(Artifact, t.artifacts, *newest, **same)
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judge(self, digest: str, kind: str, at: datetime, value: Any) -> None:
         self._put(t.judgements, {"digest": digest, "kind": kind, "at": at, "value": value}, "digest", "kind")
 
-    def _judgement(self, digest: str, kind: str) -> Any:
+    def _judgement(self, of: type[Value], digest: str, kind: str) -> Value | None:
         table = t.judgements
         rows = self._rows(select(table.c.value).where(table.c.digest == digest, table.c.kind == kind))
-        return rows[0].value if rows else None
+        return from_json(of, rows[0].value) if rows else None
 
     def _seen(self) -> dict[tuple[str, str], datetime]:
         return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}

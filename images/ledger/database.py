@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Row, Select, Table, and_, create_engine, delete, insert, select
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, create_engine, delete, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -87,10 +87,14 @@ class Database:
         with self._begin() as connection:
             return list(connection.execute(query))
 
-    def _values(self, kind: type[Value], query: Select[Any]) -> tuple[Value, ...]:
-        """The rows of a query as values of a dataclass, whose fields are columns."""
-        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        return tuple(kind(**{name: row._mapping[name] for name in names}) for row in self._rows(query))
+    def _find(
+        self, kind: type[Value], table: Table, /, *order: ColumnElement[Any], limit: int | None = None, **same: Any
+    ) -> tuple[Value, ...]:
+        """The rows with the `same` columns, in that order, as values of the table's dataclass."""
+        where = [table.c[column] == value for column, value in same.items()]
+        columns = [table.c[field.name] for field in fields(kind)]  # type: ignore[arg-type]
+        query = select(*columns).where(*where).order_by(*order).limit(limit)
+        return tuple(kind(**row._mapping) for row in self._rows(query))
 
     def _change(self, change: UpdateBase) -> int:
         """Make a change; how many rows it concerned."""
@@ -104,9 +108,8 @@ class Database:
 
     def _put(self, table: Table, row: dict[str, Any], *keys: str) -> None:
         """Insert `row` in the place of the one with the same keys."""
-        same = and_(*(table.c[key] == row[key] for key in keys))
         with self._begin() as connection:
-            connection.execute(delete(table).where(same))
+            connection.execute(delete(table).where(*(table.c[key] == row[key] for key in keys)))
             connection.execute(insert(table), row)
 
 
@@ -120,7 +123,5 @@ def _engine_of(url: str) -> tuple[URL, Engine | None]:
         # With a ping, a server that was restarted costs no call.
         return location, create_engine(location, pool_pre_ping=True, connect_args=options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise ContentError(
-            f"no database can be reached this way: {error}", key="database",
-            hint="sqlite:////path/ledger.sqlite, or postgresql+psycopg://host/name with psycopg installed",
-        ) from None  # fmt: skip
+        hint = "sqlite:////path/ledger.sqlite, or postgresql+psycopg://host/name with psycopg installed"
+        raise ContentError(f"no database can be reached this way: {error}", key="database", hint=hint) from None

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
 from images.ledger.database import Database
-
-
-@dataclass(frozen=True)
-class AuditLine:
-    """One thing that was done, by whom, to what."""
-
-    at: datetime
-    actor: str
-    action: str
-    subject: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A rollout: what was ordered, and how far it was when it was last saved (JSON). `owner` began it."""
-
-    id: str
-    fleet: str
-    owner: str
-    order: Any
-    state: Any
-    open: bool
-    begun_at: datetime
-    at: datetime
+from images.ledger.tables import ApprovedPlanRow, AuditLine, CommandRow, Holder, Lease, Rollout
 
 
 class Fleets(Database):
@@ -59,8 +35,7 @@ class Fleets(Database):
 
     def begin_rollout(self, rollout_id: str, fleet: str, owner: str, order: Any, at: datetime) -> None:
         """Write down a rollout before it does anything: whoever finds it open carries it to its end."""
-        row = {"id": rollout_id, "fleet": fleet, "owner": owner, "order": order, "state": None}
-        self._insert(t.rollouts, {**row, "open": True, "begun_at": at, "at": at})
+        self._insert(t.rollouts, vars(Rollout(rollout_id, fleet, owner, order, None, open=True, begun_at=at, at=at)))
 
     def save_rollout(self, rollout_id: str, state: Any, at: datetime, *, is_open: bool = True) -> None:
         """Keep a rollout's state (JSON); `is_open` says whether it still has something to do."""
@@ -77,43 +52,27 @@ class Fleets(Database):
 
     def rollout(self, rollout_id: str) -> Rollout | None:
         """The rollout with this id."""
-        found = self._rollouts(select(t.rollouts).where(t.rollouts.c.id == rollout_id))
-        return found[0] if found else None
+        return next(iter(self._rollouts(id=rollout_id)), None)
 
     def open_rollouts(self, fleet: str = "") -> tuple[Rollout, ...]:
         """The rollouts (of one fleet) that are not over, the oldest first."""
-        query = select(t.rollouts).where(t.rollouts.c.open.is_(True))
-        return self._rollouts(query.where(t.rollouts.c.fleet == fleet) if fleet else query)
+        return self._rollouts(open=True, **({"fleet": fleet} if fleet else {}))
 
     def rollouts(self, fleet: str) -> tuple[Rollout, ...]:
         """Every rollout of a fleet, the oldest first."""
-        return self._rollouts(select(t.rollouts).where(t.rollouts.c.fleet == fleet))
+        return self._rollouts(fleet=fleet)
 
     def audit(self, at: datetime, actor: str, action: str, subject: str, detail: str = "") -> None:
         """Write down that something was done."""
-        row = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": detail}
-        self._insert(t.audit, row)
+        self._insert(t.audit, asdict(AuditLine(at, actor, action, subject, detail)))
 
     def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
         """The last things that were done (to one subject), the oldest first."""
-        query = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit)
-        return self._values(AuditLine, query.where(t.audit.c.subject == subject) if subject else query)[::-1]
+        same = {"subject": subject} if subject else {}
+        return self._find(AuditLine, t.audit, t.audit.c.id.desc(), limit=limit, **same)[::-1]
 
-    def _rollouts(self, query: Select[Any]) -> tuple[Rollout, ...]:
-        return self._values(Rollout, query.order_by(t.rollouts.c.begun_at, t.rollouts.c.id))
-
-
-@dataclass(frozen=True)
-class ApprovedPlanRow:
-    """A plan by its digest. Empty: not approved yet, not used yet. `made_by` and `approved_by` are actors."""
-
-    digest: str
-    fleet: str
-    made_by: str
-    made_at: datetime
-    approved_by: str = ""
-    approved_at: datetime | None = None
-    rollout: str = ""
+    def _rollouts(self, **same: Any) -> tuple[Rollout, ...]:
+        return self._find(Rollout, t.rollouts, t.rollouts.c.begun_at, t.rollouts.c.id, **same)
 
 
 class Plans(Database):
@@ -129,11 +88,11 @@ class Plans(Database):
 
     def plan(self, digest: str) -> ApprovedPlanRow | None:
         """The plan with that digest."""
-        return self._plan(t.plans.c.digest == digest)
+        return next(iter(self._find(ApprovedPlanRow, t.plans, digest=digest)), None)
 
     def plan_of(self, rollout: str) -> ApprovedPlanRow | None:
         """The plan that a rollout used."""
-        return self._plan(t.plans.c.rollout == rollout)
+        return next(iter(self._find(ApprovedPlanRow, t.plans, rollout=rollout)), None)
 
     def approve_plan(self, digest: str, by: str, at: datetime) -> bool:
         """Approve a plan; False where it is unknown, approved or used already."""
@@ -148,37 +107,8 @@ class Plans(Database):
         """Take that back for a rollout that never began."""
         self._change_plan(t.plans.c.digest == digest, t.plans.c.rollout == rollout, rollout="")
 
-    def _plan(self, which: ColumnElement[bool]) -> ApprovedPlanRow | None:
-        return next(iter(self._values(ApprovedPlanRow, select(t.plans).where(which))), None)
-
     def _change_plan(self, *which: ColumnElement[bool], **values: str | datetime) -> bool:
         return self._change(update(t.plans).where(*which).values(**values)) == 1
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who wants a fleet, or has it, for which rollout."""
-
-    fleet: str
-    owner: str
-    rollout: str
-
-
-@dataclass(frozen=True)
-class Lease(Holder):
-    """A fleet is its owner's, for one rollout; after `until`, by the database's clock, anyone may take it."""
-
-    until: datetime
-
-
-@dataclass(frozen=True)
-class CommandRow:
-    """What a person told a rollout to do."""
-
-    rollout: str
-    command: str
-    actor: str
-    at: datetime
 
 
 class Leases(Database):
@@ -198,7 +128,7 @@ class Leases(Database):
         if self._set_lease(lease, or_(table.c.until <= now, _ours(wanted))):
             return lease
         try:
-            self._insert(table, {**_row(lease), "fleet": lease.fleet})
+            self._insert(table, asdict(lease))
         except IntegrityError:  # somebody has it
             return self.lease(wanted.fleet) or self.acquire_lease(wanted, lasting)
         return lease
@@ -219,29 +149,24 @@ class Leases(Database):
 
     def lease(self, fleet: str) -> Lease | None:
         """Who has the fleet, also where the lease has ended."""
-        return next(iter(self._values(Lease, select(t.leases).where(t.leases.c.fleet == fleet))), None)
+        return next(iter(self._find(Lease, t.leases, fleet=fleet)), None)
 
     def give_command(self, given: CommandRow, detail: str = "") -> None:
         """Tell a rollout what to do, and write down who did."""
-        line = {"at": given.at, "actor": given.actor, "action": given.command, "subject": given.rollout}
+        line = AuditLine(given.at, given.actor, given.command, given.rollout, detail)
         with self._begin() as connection:
             connection.execute(insert(t.commands), asdict(given))
-            connection.execute(insert(t.audit), {**line, "detail": detail})
+            connection.execute(insert(t.audit), asdict(line))
 
     def commands(self, rollout: str) -> tuple[CommandRow, ...]:
         """What a rollout was told, the newest last: that one stands."""
-        query = select(t.commands).where(t.commands.c.rollout == rollout).order_by(t.commands.c.id)
-        return self._values(CommandRow, query)
+        return self._find(CommandRow, t.commands, t.commands.c.id, rollout=rollout)
 
     def _set_lease(self, wanted: Lease, allowed: ColumnElement[bool]) -> bool:
         """One conditional update: the database lets one of many at once have it."""
-        change = update(t.leases).where(t.leases.c.fleet == wanted.fleet, allowed).values(**_row(wanted))
+        change = update(t.leases).where(t.leases.c.fleet == wanted.fleet, allowed).values(**asdict(wanted))
         return self._change(change) == 1
 
 
 def _ours(holder: Holder) -> ColumnElement[bool]:
     return and_(t.leases.c.owner == holder.owner, t.leases.c.rollout == holder.rollout)
-
-
-def _row(lease: Lease) -> dict[str, str | datetime]:
-    return {"owner": lease.owner, "rollout": lease.rollout, "until": lease.until}

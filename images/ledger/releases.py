@@ -5,27 +5,17 @@ The last is written down before it is made: so nothing is made twice, and nothin
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 
 from images.artifact import Release
 from images.documents import Document, from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database
-
-
-@dataclass(frozen=True)
-class Move:
-    """A channel's tag that was moved."""
-
-    repository: str
-    channel: str
-    digest: str
-    at: datetime
-    reason: str
+from images.ledger.tables import Made, Move
 
 
 @dataclass(frozen=True)
@@ -45,16 +35,15 @@ class Releases(Database):
 
     def releases(self, name: str = "") -> tuple[Release, ...]:
         """All releases (of one definition) that were ever recorded, the newest first."""
-        return self._releases(*([t.releases.c.name == name] if name else []))
+        return self._releases(**({"name": name} if name else {}))
 
     def release(self, digest: str) -> Release | None:
         """The release with this index digest."""
-        found = self._releases(t.releases.c.digest == digest)
-        return found[0] if found else None
+        return next(iter(self._releases(digest=digest)), None)
 
     def releases_of_content(self, content: str) -> tuple[Release, ...]:
         """All releases over one content, the newest first."""
-        return self._releases(t.releases.c.content == content)
+        return self._releases(content=content)
 
     def revoke(self, digest: str, reason: str, at: datetime) -> None:
         """Mark a release as revoked."""
@@ -66,9 +55,8 @@ class Releases(Database):
 
     def begin_publication(self, begun: Begun) -> None:
         """Write down, before anything is pushed, which release a publication is about to make."""
-        release, attached = begun.release, to_json(begun.documents)
-        where = {"repository": release.repository, "digest": release.digest}
-        self._insert(t.publications, where | {"release": to_json(release), "documents": attached, "done": False})
+        where = {"repository": begun.release.repository, "digest": begun.release.digest}
+        self._insert(t.publications, {**where, **to_json(begun), "done": False})
 
     def open_publications(self, repository: str) -> tuple[Begun, ...]:
         """The publications that were begun and never ended, the oldest first."""
@@ -76,10 +64,7 @@ class Releases(Database):
         query = select(table.c.release, table.c.documents).where(
             table.c.repository == repository, table.c.done.is_(False)
         )
-        return tuple(
-            Begun(from_json(Release, row.release), from_json(tuple[Document, ...], row.documents))
-            for row in self._rows(query.order_by(table.c.id))
-        )
+        return tuple(from_json(Begun, dict(row._mapping)) for row in self._rows(query.order_by(table.c.id)))
 
     def end_publication(self, release: Release) -> None:
         """Close every open line of this release."""
@@ -93,40 +78,13 @@ class Releases(Database):
 
     def moves(self, repository: str, channel: str) -> tuple[Move, ...]:
         """Where a channel has pointed, the oldest first."""
-        table = t.channel_moves
-        query = select(table).where(table.c.repository == repository, table.c.channel == channel)
-        return self._values(Move, query.order_by(table.c.id))
+        return self._find(Move, t.channel_moves, t.channel_moves.c.id, repository=repository, channel=channel)
 
-    def _releases(self, *where: ColumnElement[bool]) -> tuple[Release, ...]:
-        newest = (t.releases.c.published_at.desc(), t.releases.c.digest)
-        return self._values(Release, select(t.releases).where(*where).order_by(*newest))
+    def _releases(self, **same: Any) -> tuple[Release, ...]:
+        return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)
 
     def _mark(self, digest: str, **values: Any) -> None:
         self._change(update(t.releases).where(t.releases.c.digest == digest).values(**values))
-
-
-BEGUN, STANDING, GONE = "begun", "standing", "gone"
-
-
-@dataclass(frozen=True)
-class Made:
-    """One thing at a cloud; `kind` is snapshot or image. `resource` is its id there, empty until it is known.
-
-    `token` names it before it has one. `state`: begun, standing, or gone. `content` is the content manifest's digest,
-    `release` the release's that it was made for.
-    """
-
-    account: str
-    region: str
-    kind: str
-    token: str
-    name: str
-    content: str
-    release: str
-    at: datetime
-    resource: str = ""
-    state: str = BEGUN
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Clouds(Database):
@@ -136,8 +94,6 @@ class Clouds(Database):
         """Keep a line; the same account, region, kind and token replace the older one."""
         self._put(t.cloud, asdict(made), "account", "region", "kind", "token")
 
-    def made(self, account: str, **wanted: str) -> tuple[Made, ...]:
+    def made(self, account: str, **wanted: Any) -> tuple[Made, ...]:
         """The lines of an account whose columns are as `wanted`, the oldest first."""
-        where = [t.cloud.c[column] == value for column, value in wanted.items()]
-        query = select(t.cloud).where(t.cloud.c.account == account, *where)
-        return self._values(Made, query.order_by(t.cloud.c.at, t.cloud.c.token))
+        return self._find(Made, t.cloud, t.cloud.c.at, t.cloud.c.token, account=account, **wanted)

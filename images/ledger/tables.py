@@ -1,28 +1,19 @@
-"""The ledger's tables, in plain SQLAlchemy Core: the same on SQLite and PostgreSQL."""
+"""The ledger's rows, and its tables in plain SQLAlchemy Core: the same on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_type_hints
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    DateTime,
-    Dialect,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
+from sqlalchemy import Column, Dialect, MetaData, Table, UniqueConstraint
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import JSON, BigInteger, Boolean, DateTime, Integer, String, TypeDecorator
+
+from images.artifact import Artifact, Release
 
 VERSION = 3
 
@@ -64,193 +55,171 @@ def _machine_now(_element: Now, _compiler: SQLCompiler, **_options: Any) -> str:
 
 
 metadata = MetaData()
+TYPES = {str: String, datetime: UtcTime, datetime | None: UtcTime, int: BigInteger, bool: Boolean}
+"""What a column of each kind of value is; of any other kind it is JSON."""
 
 
-def _key() -> Column[int]:
-    return Column("id", Integer, primary_key=True, autoincrement=True)
-
-
-def _text(name: str, **options: Any) -> Column[str]:
-    return Column(name, String, nullable=False, **options)
-
-
-def _time(name: str, *, nullable: bool = False) -> Column[datetime]:
-    return Column(name, UtcTime, nullable=nullable)
-
-
-def _json(name: str) -> Column[Any]:
-    return Column(name, JSON, nullable=False)
+def _table(
+    name: str, of: type | Mapping[str, Any], *more: UniqueConstraint, keys: Collection[str] = (),
+    index: Collection[str] = (),
+) -> Table:  # fmt: skip
+    """The table of a dataclass's values, or of columns by name and kind; without `keys`, its rows are numbered."""
+    number = [] if keys else [Column("id", Integer, primary_key=True, autoincrement=True)]
+    columns: list[Column[Any]] = [
+        Column(
+            column, TYPES.get(kind, JSON), primary_key=column in keys, index=column in index,
+            nullable=kind == datetime | None,
+        )
+        for column, kind in (get_type_hints(of) if isinstance(of, type) else of).items()
+    ]  # fmt: skip
+    return Table(name, metadata, *number, *columns, *more)
 
 
 versions = Table("versions", metadata, Column("version", Integer, primary_key=True))
 
-artifacts = Table(
-    "artifacts",
-    metadata,
-    _key(),
-    _text("name"),
-    _text("platform"),
-    _text("input_digest"),
-    _text("digest", index=True),
-    _json("inputs"),
-    _json("packages"),
-    _time("created"),
-    _time("built_at"),
-    Column("size_bytes", BigInteger, nullable=False),
-    _text("dockerfile"),
-    UniqueConstraint("name", "platform", "input_digest"),
-)
+artifacts = _table("artifacts", Artifact, UniqueConstraint("name", "platform", "input_digest"), index=["digest"])
 
 # One row for what was last said of a content: `kind` is checks, scan or verdict; `told-…` where a registry said it.
-judgements = Table(
-    "judgements",
-    metadata,
-    _text("digest", primary_key=True),
-    _text("kind", primary_key=True),
-    _time("at"),
-    _json("value"),
-)
+judgements = _table("judgements", {"digest": str, "kind": str, "at": datetime, "value": Any}, keys=["digest", "kind"])
 
-releases = Table(
-    "releases",
-    metadata,
-    _text("repository", primary_key=True),
-    _text("digest", primary_key=True),
-    _text("name", index=True),
-    _text("content", index=True),
-    _text("input_digest"),
-    _text("profile"),
-    _text("policy"),
-    _time("published_at"),
-    _time("warn_at"),
-    _time("expires_at"),
-    _text("base_name"),
-    _text("base_digest"),
-    Column("revoked_reason", Text, nullable=False),
-    _time("revoked_at", nullable=True),
-    _time("pruned_at", nullable=True),
-)
+releases = _table("releases", Release, keys=["repository", "digest"], index=["name", "content"])
 
 # An open line is a publication that a killed run left: the next one completes it, or removes what it pushed.
-publications = Table(
-    "publications",
-    metadata,
-    _key(),
-    _text("repository"),
-    _text("digest"),
-    _json("release"),
-    _json("documents"),
-    Column("done", Boolean, nullable=False),
+publications = _table(
+    "publications", {"repository": str, "digest": str, "release": Any, "documents": Any, "done": bool}
 )
 
-channel_moves = Table(
-    "channel_moves",
-    metadata,
-    _key(),
-    _text("repository"),
-    _text("channel"),
-    _text("digest"),
-    _time("at"),
-    Column("reason", Text, nullable=False),
+
+@dataclass(frozen=True)
+class Move:
+    """A channel's tag that was moved."""
+
+    repository: str
+    channel: str
+    digest: str
+    at: datetime
+    reason: str
+
+
+channel_moves = _table("channel_moves", Move)
+
+first_seen = _table(
+    "first_seen", {"vulnerability": str, "package": str, "at": datetime}, keys=["vulnerability", "package"]
 )
 
-first_seen = Table(
-    "first_seen",
-    metadata,
-    _text("vulnerability", primary_key=True),
-    _text("package", primary_key=True),
-    _time("at"),
+running = _table(
+    "running", {"fleet": str, "member": str, "digest": str, "at": datetime}, keys=["fleet", "member"], index=["digest"]
 )
 
-running = Table(
-    "running",
-    metadata,
-    _text("fleet", primary_key=True),
-    _text("member", primary_key=True),
-    _text("digest", index=True),
-    _time("at"),
-)
 
-rollouts = Table(
-    "rollouts",
-    metadata,
-    _text("id", primary_key=True),
-    _text("fleet", index=True),
-    _text("owner"),
-    _json("order"),
-    _json("state"),
-    Column("open", Boolean, nullable=False),
-    _time("begun_at"),
-    _time("at"),
-)
+@dataclass(frozen=True)
+class Rollout:
+    """A rollout: what was ordered, and how far it was when it was last saved (JSON). `owner` began it."""
+
+    id: str
+    fleet: str
+    owner: str
+    order: Any
+    state: Any
+    open: bool
+    begun_at: datetime
+    at: datetime
+
+
+rollouts = _table("rollouts", Rollout, keys=["id"], index=["fleet"])
 
 # How far each member of a rollout is.
-rollout_members = Table(
-    "rollout_members",
-    metadata,
-    _text("rollout", primary_key=True),
-    _text("member", primary_key=True),
-    _json("state"),
-)
+rollout_members = _table("rollout_members", {"rollout": str, "member": str, "state": Any}, keys=["rollout", "member"])
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who wants a fleet, or has it, for which rollout."""
+
+    fleet: str
+    owner: str
+    rollout: str
+
+
+@dataclass(frozen=True)
+class Lease(Holder):
+    """A fleet is its owner's, for one rollout; after `until`, by the database's clock, anyone may take it."""
+
+    until: datetime
+
 
 # Who may act on a fleet, and until when nobody else may: one row a fleet.
-leases = Table(
-    "leases",
-    metadata,
-    _text("fleet", primary_key=True),
-    _text("owner"),
-    _text("rollout"),
-    _time("until"),
-)
+leases = _table("leases", Lease, keys=["fleet"])
+
+
+@dataclass(frozen=True)
+class CommandRow:
+    """What a person told a rollout to do."""
+
+    rollout: str
+    command: str
+    actor: str
+    at: datetime
+
 
 # What people told a rollout to do; the newest line stands.
-commands = Table(
-    "commands",
-    metadata,
-    _key(),
-    _text("rollout", index=True),
-    _text("command"),
-    _text("actor"),
-    _time("at"),
-)
+commands = _table("commands", CommandRow, index=["rollout"])
+
+
+@dataclass(frozen=True)
+class ApprovedPlanRow:
+    """A plan by its digest. Empty: not approved yet, not used yet. `made_by` and `approved_by` are actors."""
+
+    digest: str
+    fleet: str
+    made_by: str
+    made_at: datetime
+    approved_by: str = ""
+    approved_at: datetime | None = None
+    rollout: str = ""
+
 
 # Plans of rollouts: who made each, who approved it, and the one rollout that used it.
-plans = Table(
-    "plans",
-    metadata,
-    _text("digest", primary_key=True),
-    _text("fleet"),
-    _text("made_by"),
-    _time("made_at"),
-    _text("approved_by"),
-    _time("approved_at", nullable=True),
-    _text("rollout", index=True),
-)
+plans = _table("plans", ApprovedPlanRow, keys=["digest"], index=["rollout"])
+
+
+BEGUN, STANDING, GONE = "begun", "standing", "gone"
+
+
+@dataclass(frozen=True)
+class Made:
+    """One thing at a cloud; `kind` is snapshot or image. `resource` is its id there, empty until it is known.
+
+    `token` names it before it has one. `state`: begun, standing, or gone. `content` is the content manifest's digest,
+    `release` the release's that it was made for.
+    """
+
+    account: str
+    region: str
+    kind: str
+    token: str
+    name: str
+    content: str
+    release: str
+    at: datetime
+    resource: str = ""
+    state: str = BEGUN
+    details: dict[str, Any] = field(default_factory=dict)
+
 
 # What we made, or are about to make, at a cloud: the line stands before the thing does. `token` makes it only once.
-cloud = Table(
-    "cloud",
-    metadata,
-    _text("account", primary_key=True),
-    _text("region", primary_key=True),
-    _text("kind", primary_key=True),
-    _text("token", primary_key=True),
-    _text("resource", index=True),
-    _text("name", index=True),
-    _text("content", index=True),
-    _text("release"),
-    _text("state"),
-    _json("details"),
-    _time("at"),
-)
+cloud = _table("cloud", Made, keys=["account", "region", "kind", "token"], index=["resource", "name", "content"])
 
-audit = Table(
-    "audit",
-    metadata,
-    _key(),
-    _time("at"),
-    _text("actor"),
-    _text("action"),
-    _text("subject"),
-    Column("detail", Text, nullable=False),
-)
+
+@dataclass(frozen=True)
+class AuditLine:
+    """One thing that was done, by whom, to what."""
+
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: str
+
+
+audit = _table("audit", AuditLine)

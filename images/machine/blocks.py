@@ -1,7 +1,7 @@
 """A disk as blocks: their digests, the one digest over all of them, and which ones differ between two disks.
 
 Blocks are those of EBS direct: 524,288 bytes, numbered from the start of the disk; a last one that is short counts as
-filled up with zeros.
+filled up with zeros. The one digest is SHA-256 of the concatenated ones: EBS calls it the LINEAR checksum.
 """
 
 from __future__ import annotations
@@ -18,14 +18,6 @@ def digest_of(block: bytes) -> bytes:
     if len(block) > BLOCK:
         raise ValueError(f"a block has {BLOCK} bytes, not {len(block)}")
     return hashlib.sha256(block.ljust(BLOCK, b"\0")).digest()
-
-
-def linear(digests: bytes) -> str:
-    """The linear digest of a disk: SHA-256 of its concatenated block digests, as `sha256:` and hex.
-
-    EBS calls it the LINEAR checksum, and wants it in base64.
-    """
-    return f"sha256:{hashlib.sha256(digests).hexdigest()}"
 
 
 def split(digests: bytes) -> list[bytes]:

@@ -20,19 +20,6 @@ from images.store.files import room_on
 MIB = 1 << 20
 HASHERS = 2  # hashing releases the interpreter's lock
 SEED = "0d1b62a1-6f0e-4a55-9d3c-6a1f3f0a7f10"
-ESP = """[Partition]
-Type=esp
-Format=vfat
-CopyFiles={stage}:/
-SizeMinBytes={size}
-SizeMaxBytes={size}
-"""
-ROOT = """[Partition]
-Type=root
-Label={name}
-SizeMinBytes={size}
-SizeMaxBytes={size}
-"""
 ROOT_NAME = "Linux"  # the partition's, one of those that trivy reads; the file system in it has a label of its own
 HINT = "Debian's packages systemd-repart, dosfstools and mtools make disks; ./goldsmith setup --machines installs them"
 CONVERT_HINT = "Debian's package qemu-utils has qemu-img; ./goldsmith setup --machines installs it"
@@ -78,8 +65,8 @@ def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int
     definitions.mkdir()
     program = (stage / "EFI/BOOT/BOOTX64.EFI").stat().st_size
     esp = -(-max(64 * MIB, program * 5 // 4) // (32 * MIB)) * 32 * MIB
-    (definitions / "10-esp.conf").write_text(ESP.format(stage=stage, size=esp))
-    (definitions / "20-root.conf").write_text(ROOT.format(name=ROOT_NAME, size=size))
+    (definitions / "10-esp.conf").write_text(_definition("esp", esp, "Format=vfat", f"CopyFiles={stage}:/"))
+    (definitions / "20-root.conf").write_text(_definition("root", size, f"Label={ROOT_NAME}"))
     disk.unlink(missing_ok=True)
     argv = [
         *("systemd-repart", "--offline=yes", "--empty=create", "--size=auto", "--sector-size=512", f"--seed={SEED}"),
@@ -90,17 +77,20 @@ def _partition(disk: Path, stage: Path, size: int, definitions: Path, epoch: int
     return filesystem.FilePlacement(disk, root["offset"], root["raw_size"])
 
 
+def _definition(kind: str, size: int, *more: str) -> str:
+    """A partition of just that size, as systemd-repart reads it (repart.d(5))."""
+    return "\n".join(["[Partition]", f"Type={kind}", *more, f"SizeMinBytes={size}", f"SizeMaxBytes={size}", ""])
+
+
 def digests_of(disk: Path) -> bytes:
     """The SHA-256 of every block of a raw disk, concatenated. Holes cost nothing: their digest is known."""
     with disk.open("rb") as file, ThreadPoolExecutor(HASHERS) as pool:
-        descriptor = file.fileno()
-        count = _count(descriptor)
-        found = [blocks.ZERO] * count
+        descriptor, size = file.fileno(), blocks.BLOCK
+        count = -(-os.fstat(descriptor).st_size // size)
         written = list(_written(descriptor, count))
-        hashed = pool.map(lambda index: blocks.digest_of(_block(descriptor, index)), written)
-        for index, digest in zip(written, hashed, strict=True):
-            found[index] = digest
-    return b"".join(found)
+        digests = pool.map(lambda index: blocks.digest_of(os.pread(descriptor, size, index * size)), written)
+        found = dict(zip(written, digests, strict=True))
+    return b"".join(found.get(index, blocks.ZERO) for index in range(count))
 
 
 def convert_to_qcow2(disk: Path, target: Path) -> None:
@@ -113,14 +103,6 @@ def convert_to_qcow2(disk: Path, target: Path) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _count(descriptor: int) -> int:
-    return -(-os.fstat(descriptor).st_size // blocks.BLOCK)
-
-
-def _block(descriptor: int, index: int) -> bytes:
-    return os.pread(descriptor, blocks.BLOCK, index * blocks.BLOCK).ljust(blocks.BLOCK, b"\0")
 
 
 def _written(descriptor: int, count: int) -> Iterator[int]:

@@ -26,7 +26,8 @@ ZEROS = bytes(FOUR_K)
 EXTENTS_IN_INODE, EXTENTS_IN_BLOCK = 4, 340
 # One file system, one identity: were they different, every checksum in its metadata would be.
 UUID, HASH_SEED = "6d2f1c1e-8a52-4c0c-9a1b-0f3c7a9a51d1", "4f1a4d5e-6e0c-4a3b-9a0e-2f8f6f5c1d11"
-MADE = "1735689600"  # when every file system was made, 2025-01-01: a date of its own would change each inode
+# When every file system was made, 2025-01-01: a date of its own would change each inode.
+MADE = {"SOURCE_DATE_EPOCH": "1735689600"}
 # What the running system fills, and what the kernel image on the other partition holds already.
 ABSENT = ("dev/", "proc/", "run/", "sys/", "tmp/", "var/tmp/", "boot/initrd.img-")
 BUFFER = 1 << 17
@@ -78,12 +79,7 @@ def write(contents: Contents, place: FilePlacement, epoch: int, work: Path) -> N
     options = f"offset={place.start},hash_seed={HASH_SEED},nodiscard,lazy_itable_init=1,root_owner=0:0"
     identity = ["-L", LABEL, "-U", UUID, "-b", str(FOUR_K), "-E", options]
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", *identity, "-d", "-", str(place.disk), f"{place.size // 1024}k"]
-    pipe_to(
-        dies_with_us(argv),
-        lambda sink: _write_archive(contents, sink, epoch),
-        env={"SOURCE_DATE_EPOCH": MADE},
-        hint=HINT,
-    )
+    pipe_to(dies_with_us(argv), lambda sink: _write_archive(contents, sink, epoch), env=MADE, hint=HINT)
     remove_padding([one for one in contents.order if isinstance(one, Padding)], place, work)
 
 
@@ -108,15 +104,13 @@ def remove_padding(padding: list[Padding], place: FilePlacement, work: Path) -> 
     asked = [f"stat /{one.path}\n" for one in padding if one.blocks]
     script.write_text("".join([*asked, *(f"rm /{one.path}\n" for one in padding)]))
     argv = dies_with_us(["debugfs", "-w", "-f", str(script), place.device])
-    done = run(argv, env={"SOURCE_DATE_EPOCH": MADE}, hint=HINT)
+    done = run(argv, env=MADE, hint=HINT)
     if complaints := done.stderr.splitlines()[1:]:  # after the line that tells its version; its exit status is always 0
         raise OutsideError("debugfs could not finish the file system", evidence="\n".join(complaints[:20]), hint=HINT)
-    zeros = bytes(1 << 20)
     with place.disk.open("r+b") as disk:
         for first, last in _extents(done):
             disk.seek(place.start + first * FOUR_K)
-            for _ in range(first, last + 1):
-                disk.write(zeros[:FOUR_K])
+            disk.write(ZEROS * (last - first + 1))
 
 
 def _extents(done: Completed) -> list[tuple[int, int]]:

@@ -32,11 +32,8 @@ def unified_kernel(tree: Path, command_line: str, work: Path) -> Path:
         *(f"--initrd={work / 'initrd'}", f"--cmdline=@{work / 'cmdline'}", f"--uname={release}"),
         *(f"--os-release=@{tree / 'usr/lib/os-release'}", f"--output={target}"),
     ]
-    run(
-        dies_with_us(argv),
-        env={"PATH": SYSTEM_PATH},
-        hint="Debian's packages systemd-ukify and systemd-boot-efi have it",
-    )
+    hint = "Debian's packages systemd-ukify and systemd-boot-efi have it"
+    run(dies_with_us(argv), env={"PATH": SYSTEM_PATH}, hint=hint)
     return target
 
 
@@ -44,19 +41,16 @@ def kernel_release(tree: Path) -> str:
     """The release of the newest kernel in /boot of `tree`. Raises OutsideError where there is none."""
     found = [path.name.removeprefix("vmlinuz-") for path in (tree / "boot").glob("vmlinuz-*")]
     if not found:
-        raise OutsideError(
-            "the tree has no kernel: no /boot/vmlinuz-*",
-            hint="add linux-image-cloud-amd64 to the packages of the machine's base",
-        )
+        hint = "add linux-image-cloud-amd64 to the packages of the machine's base"
+        raise OutsideError("the tree has no kernel: no /boot/vmlinuz-*", hint=hint)
     return max(found, key=_version)
 
 
 def _boot_file(tree: Path, name: str, release: str) -> Path:
     path = tree / "boot" / f"{name}-{release}"
     if not path.is_file():
-        raise OutsideError(
-            f"the tree has no /boot/{path.name}", hint="initramfs-tools makes initrds: is it among the packages?"
-        )
+        hint = "initramfs-tools makes initrds: is it among the packages?"
+        raise OutsideError(f"the tree has no /boot/{path.name}", hint=hint)
     return path
 
 

@@ -122,10 +122,8 @@ class _Position:
 
     def __init__(self) -> None:
         self.inodes, self.blocks, self.pads = FIRST_INODE - 1, 0, 0
-        self.folders = {
-            "": _Folder(),
-            PADDING: _Folder([FOUR_K - 12 - 24] + [FOUR_K - 12] * (PADDING_FOLDER_BLOCKS - 1)),
-        }
+        further = [FOUR_K - 12] * (PADDING_FOLDER_BLOCKS - 1)
+        self.folders = {"": _Folder(), PADDING: _Folder([FOUR_K - 12 - 24, *further])}
 
     def taken(self, item: Item) -> Item:
         """Take what `item` needs."""

@@ -66,10 +66,8 @@ def overlay(lowers: Sequence[Path], at: Path, *, upper: Path | None = None, work
     # The mount program hands over each option by itself, and then they may be no longer than 256 bytes.
     arguments = [part.encode() for part in ("goldsmith", str(at), "overlay")]
     if problem := _failed("mount", *arguments, 0, ",".join(options).encode()):
-        raise OutsideError(
-            f"no overlay can be mounted at {at}: {problem}",
-            hint="`state` in goldsmith.toml must lie on a file system such as ext4 or xfs, and not on an overlay",
-        )
+        hint = "`state` in goldsmith.toml must lie on a file system such as ext4 or xfs, and not on an overlay"
+        raise OutsideError(f"no overlay can be mounted at {at}: {problem}", hint=hint)
     return at
 
 
@@ -90,10 +88,8 @@ def _failed(name: str, *arguments: int | bytes) -> str:
 
 def _call(name: str, *arguments: int) -> None:
     if problem := _failed(name, *arguments):
-        raise OutsideError(
-            f"no mounts of our own: {name}: {problem}",
-            hint="machines are built, and controls proved, as root; in a container only with the capability SYS_ADMIN",
-        )
+        hint = "machines are built, and controls proved, as root; in a container only with the capability SYS_ADMIN"
+        raise OutsideError(f"no mounts of our own: {name}: {problem}", hint=hint)
 
 
 def key_of(digest: str) -> str:
@@ -109,9 +105,8 @@ def has(store: Store, key: str) -> bool:
 def stack(store: Store, key: str) -> tuple[Path, ...]:
     """The folders that make up the file system of the layer `key`, uppermost first. Raises OutsideError without it."""
     if not has(store, key):
-        raise OutsideError(
-            f"the tree {key[:12]} is no longer on this machine", hint="build what it belongs to with --no-cache"
-        )
+        hint = "build what it belongs to with --no-cache"
+        raise OutsideError(f"the tree {key[:12]} is no longer on this machine", hint=hint)
     return tuple(_content(_folder(store, one)) for one in (key, *_below(store, key)))
 
 
@@ -176,7 +171,6 @@ WAIT_SECONDS = 1800.0
 FSTAB = "LABEL=root / ext4 defaults,errors=remount-ro 0 1\n"
 HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 RESOLVER = "../run/systemd/resolve/stub-resolv.conf"
-COMMAND_LINE = "etc/kernel/cmdline"
 # The first console is a screen where there is one; the last is where boot messages and a login prompt go.
 ROOT_WORDS = "root=LABEL=root rw console=tty0 console=ttyS0"
 
@@ -242,9 +236,8 @@ def install_layer(job: BuildJob, layer: Path, epoch: int) -> None:
         shutil.copy(build_steps.HERE / "install.sh", job.work / "debs")
         argv = ["unshare", "--net", "sh", str(HERE / "chroot.sh"), str(tree), str(job.work / "debs")]
         argv += ["sh", "/run/goldsmith/install.sh", *job.definition.packages]
-        build_steps.run_bound(
-            job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, "the lines above are what apt and dpkg said"
-        )
+        hint = "the lines above are what apt and dpkg said"
+        build_steps.run_bound(job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, hint)
         clean(tree, epoch)
 
 
@@ -266,29 +259,28 @@ def definition_layer(job: BuildJob, below: str, layer: Path, epoch: int) -> None
         if not job.parent:
             _settle(job, tree)
         if job.definition.machine and job.definition.machine.command_line:
-            words = tree / f"etc/kernel/cmdline.d/10-{job.name}.conf"
-            words.parent.mkdir(parents=True, exist_ok=True)
-            words.write_text(" ".join(job.definition.machine.command_line) + "\n")
+            words = " ".join(job.definition.machine.command_line)
+            _write(tree, f"etc/kernel/cmdline.d/10-{job.name}.conf", f"{words}\n")
         build_steps.put_files(job, tree)
         apply_to(job.overlay, tree, job.work / "overlay")
-        (tree / COMMAND_LINE).parent.mkdir(parents=True, exist_ok=True)
-        (tree / COMMAND_LINE).write_text(command_line(tree) + "\n")
+        _write(tree, "etc/kernel/cmdline", f"{command_line(tree)}\n")
         clean(tree, epoch)
 
 
 def _settle(job: BuildJob, tree: Path) -> None:
     """What makes a machine of a bootstrap: its root, its names, its package sources."""
-    for name, text in (
-        ("etc/fstab", FSTAB),
-        ("etc/hosts", HOSTS),
-        ("etc/apt/sources.list.d/debian.sources", job.sources),
-    ):
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text(text)
+    _write(tree, "etc/fstab", FSTAB)
+    _write(tree, "etc/hosts", HOSTS)
+    _write(tree, "etc/apt/sources.list.d/debian.sources", job.sources)
     (tree / "etc/apt/sources.list").unlink(missing_ok=True)
     if (tree / "usr/lib/systemd/systemd-resolved").exists():
         (tree / "etc/resolv.conf").unlink(missing_ok=True)  # systemd-tmpfiles may have made it, for mkosi
         (tree / "etc/resolv.conf").symlink_to(RESOLVER)
+
+
+def _write(tree: Path, name: str, text: str) -> None:
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_text(text)
 
 
 def command_line(tree: Path) -> str:

@@ -42,18 +42,13 @@ SHOWN = 120
 HINT = "the archive or image does not follow Debian's format: use another one"
 
 
-def matches(pattern: str, value: str) -> bool:
-    """Whether all of `value` is what `pattern`, one of this module's, describes."""
-    return re.fullmatch(pattern, value) is not None
-
-
 def require(fields: Mapping[str, str], *needed: str) -> None:
     """Raises OutsideError where one of a package's `fields` is not as Debian's grammar has it, or a `needed` is absent.
 
     Other fields are not looked at: they become neither a path nor an option.
     """
     for key, pattern in FIELDS.items():
-        if key in fields and not matches(pattern, fields[key]):
+        if key in fields and not re.fullmatch(pattern, fields[key]):
             raise OutsideError(f"{key} of a package is not what Debian allows: {fields[key][:SHOWN]!r}", hint=HINT)
         if key in needed and key not in fields:
             raise OutsideError(f"a package's entry has no {key}", evidence=repr(dict(fields))[: 4 * SHOWN], hint=HINT)
@@ -61,7 +56,7 @@ def require(fields: Mapping[str, str], *needed: str) -> None:
 
 def suite(name: str, where: str) -> str:
     """The VERSION_CODENAME `name`, which an os-release at `where` holds. Raises OutsideError where it is no name."""
-    if not matches(SUITE, name):
+    if not re.fullmatch(SUITE, name):
         raise OutsideError(
             f"{where}: VERSION_CODENAME in its os-release is no name of a release: {name[:SHOWN]!r}", hint=HINT
         )
@@ -182,7 +177,7 @@ def parse_uris(text: str) -> dict[str, str]:
     for line in (line for line in text.splitlines() if line.startswith("'")):
         match = re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9-]+)\.deb \d+ SHA256:(\S+)", line)
         version = unquote(match[2]) if match else ""
-        if match is None or not matches(VERSION, version):
+        if match is None or not re.fullmatch(VERSION, version):
             raise OutsideError(f"apt names a file that is no package of Debian's form: {line[:400]!r}", hint=HINT)
         wanted[f"{match[1]}={version}"] = match[4]
     return wanted
@@ -203,13 +198,7 @@ def _package(found: dict[str, str], sha256: str) -> Package:
 def as_installed(stanza: str) -> str:
     """An index stanza as dpkg's status holds it once installed: without what only an archive knows."""
     archive_only = r"(?i)(Filename|Size|MD5sum|SHA1|SHA256|SHA512|Description-md5|Status|Tag):"
-    kept: list[str] = []
-    skipping = False
-    for line in stanza.split("\n"):
-        if line[:1] not in (" ", "\t"):
-            skipping = bool(re.match(archive_only, line))
-        if not skipping:
-            kept.append(line)
+    kept = [field for field in re.split(r"\n(?![ \t])", stanza) if not re.match(archive_only, field)]
     return "\n".join([kept[0], "Status: install ok installed", *kept[1:]])
 
 

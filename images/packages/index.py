@@ -38,7 +38,6 @@ class PackageIndex:
         self.settings = settings
         self.home = settings.state_dir / "apt"
         self.architecture = settings.platform.removeprefix("linux/")
-        self._answers: dict[tuple[Bootstrap, tuple[str, ...], tuple[Package, ...], str], tuple[Package, ...]] = {}
 
     def sources(self, bootstrap: Bootstrap) -> str:
         """The deb822 text that an image of this distribution holds. Raises ContentError when no archive is known."""
@@ -49,7 +48,6 @@ class PackageIndex:
         root = self._root(bootstrap)
         with only_one(root / "lock", "a refresh of the package index", wait_seconds=300), room_on(root):
             retrying(lambda: self._update(bootstrap), within=self.settings.retry_for)
-        self._answers.clear()
 
     def state(self, bootstrap: Bootstrap) -> str:
         """A digest of the whole index as fetched: the signed release files of all sources, and the sources' names."""
@@ -64,17 +62,9 @@ class PackageIndex:
 
         Nothing installed: the base set of the bootstrap's variant is added; a static one gets exactly `wanted`.
         `image` is the digest of the upstream image that told (`told_by`) what those without a hash are.
-        Raises ContentError for a name that the index does not have, or that cannot be installed.
+        What was resolved is kept for this state of the index. Raises ContentError for a name that the index does not
+        have, or that cannot be installed.
         """
-        asked = (bootstrap, wanted, installed, image)
-        if asked not in self._answers:
-            self._answers[asked] = self._answer(*asked)
-        return self._answers[asked]
-
-    def _answer(
-        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...], image: str
-    ) -> tuple[Package, ...]:
-        """The resolution kept on disk for this state of the index, else apt's."""
         request = [self.state(bootstrap), sorted(wanted), [vars(p) for p in sorted(installed)], bootstrap.variant]
         cached = self._root(bootstrap) / "resolved" / digest_of([*request, image]).removeprefix("sha256:")
         if not cached.exists() or not all(self._entry_path(package).exists() for package in _read(cached)):
@@ -263,7 +253,7 @@ class PackageIndex:
         return self.home / "pool" / _hash_of(package) / debian.pool_name(package)
 
     def _told_path(self, image: str, package: Package) -> Path:
-        if not debian.matches(DIGEST, image):
+        if not re.fullmatch(DIGEST, image):
             raise OutsideError(f"{image!r} is not the digest of an image")
         return self.home / "told" / image.removeprefix("sha256:") / debian.pool_name(package)
 

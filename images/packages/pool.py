@@ -19,10 +19,8 @@ def is_whole(package: Package, path: Path) -> bool:
 def require_whole(package: Package, path: Path) -> Path:
     """`path`, which is the very .deb of `package`. Raises OutsideError where it is another file, or absent."""
     if not is_whole(package, path):
-        raise OutsideError(
-            f"{path.name} is not the file that was planned (sha256 {package.sha256[:12]}…)",
-            hint="build again: a changed file is fetched again",
-        )
+        hint = "build again: a changed file is fetched again"
+        raise OutsideError(f"{path.name} is not the file that was planned (sha256 {package.sha256[:12]}…)", hint=hint)
     return path
 
 

@@ -126,17 +126,9 @@ class BuildPlan:
 
 
 def inputs_of(
-    definition: Definition,
-    platform: str,
-    *,
-    overlay: Overlay,
-    parent: str,
-    packages: Iterable[Package],
-    files: Mapping[str, str],
-    sources: str,
-    builder: str,
-    archive: str = "",
-) -> dict[str, Any]:
+    definition: Definition, platform: str, *, overlay: Overlay, parent: str, packages: Iterable[Package],
+    files: Mapping[str, str], sources: str, builder: str, archive: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """The JSON value whose hash is the input digest: all that an image's bytes and its verification are a function of.
 
     `parent` is the parent's content digest or the upstream image's digest, empty for a bootstrap; `files` maps the
@@ -190,17 +182,9 @@ def _parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[tuple[str
 
 
 def decide(
-    name: str,
-    inputs: dict[str, Any],
-    *,
-    added: tuple[Package, ...],
-    packages: tuple[Package, ...],
-    overlay: Overlay,
-    known: Artifact | None,
-    last: Artifact | None,
-    parent_pending: bool,
-    no_cache: bool,
-) -> BuildPlan:
+    name: str, inputs: dict[str, Any], *, added: tuple[Package, ...], packages: tuple[Package, ...], overlay: Overlay,
+    known: Artifact | None, last: Artifact | None, parent_pending: bool, no_cache: bool,
+) -> BuildPlan:  # fmt: skip
     """Build or not, and why.
 
     `known` is the artifact with this very input digest, if its content is still there; `last` the newest artifact of
@@ -208,24 +192,18 @@ def decide(
     """
     digest = "" if parent_pending else digest_of(inputs)
     changes = changes_between(last, inputs, packages) if last else ()
-    if known and not no_cache and not parent_pending:
-        why: tuple[str, ...] = (f"input digest {digest[7:19]} was built on {known.built_at:%Y-%m-%d}",)
-        action = Action.UNCHANGED
-    else:
-        action, why = Action.BUILD, _why(last, changes, parent_pending=parent_pending, no_cache=no_cache)
-    return BuildPlan(
-        name, inputs["platform"], action, why, changes, digest, inputs, added, packages, overlay,
-        known if action is Action.UNCHANGED else None,
-    )  # fmt: skip
+    kept = None if parent_pending or no_cache else known
+    built = (f"input digest {digest[7:19]} was built on {kept.built_at:%Y-%m-%d}",) if kept else ()
+    why = built or _why(last, changes, parent_pending, no_cache)
+    action = Action.UNCHANGED if kept else Action.BUILD
+    return BuildPlan(name, inputs["platform"], action, why, changes, digest, inputs, added, packages, overlay, kept)
 
 
-def _why(
-    last: Artifact | None, changes: tuple[Change, ...], *, parent_pending: bool, no_cache: bool
-) -> tuple[str, ...]:
+def _why(last: Artifact | None, changes: tuple[Change, ...], pending: bool, no_cache: bool) -> tuple[str, ...]:
     if last is None:
         return ("it has never been built here",)
     reasons = [str(change) for change in changes if change.kind not in {"parent"}]
-    if parent_pending:
+    if pending:
         reasons.append("its parent will be rebuilt")
     elif any(change.kind == "parent" for change in changes):
         reasons.append("its parent has new content")

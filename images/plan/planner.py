@@ -13,7 +13,7 @@ from images.artifact import Artifact, Package
 from images.build import builder_version
 from images.catalog import LoadedDefinition, file_digests
 from images.context import Context
-from images.model import Bootstrap
+from images.model import Base, Bootstrap
 from images.plan.build_plan import BuildPlan, decide, inputs_of, order, with_ancestors
 from images.plan.upstream import Upstream
 from images.plan.validate import DefinitionValidator
@@ -22,7 +22,10 @@ PENDING = "pending"  # stands for the content digest of a parent that is yet to 
 
 
 class Planner:
-    """Plans definitions in order, parents first, so that each child knows what its parent will be."""
+    """Plans definitions in order, parents first, so that each child knows what its parent will be.
+
+    `digests` are the contents that stand by now; whoever builds one adds it.
+    """
 
     def __init__(self, context: Context, *, no_cache: Iterable[str] = ()) -> None:
         self.context = context
@@ -43,7 +46,7 @@ class Planner:
         return [self.plan(name) for name in order(self.context.parents) if name in wanted]
 
     def plan(self, name: str) -> BuildPlan:
-        """The plan of one definition; its parent must have been planned before, and if `built` tells of it, built."""
+        """The plan of one definition; its parent must have been planned before, and `digests` tell of it."""
         loaded = self.context.definitions[name]
         platform = self.require(loaded)  # first: it needs no package index
         overlay = self.overlay(loaded)
@@ -65,10 +68,6 @@ class Planner:
             self.digests[name] = plan.artifact.digest
         return plan
 
-    def built(self, name: str, digest: str) -> None:
-        """Tell the planner that `name` now has the content `digest`, so that its children can be planned on it."""
-        self.digests[name] = digest
-
     def require(self, loaded: LoadedDefinition) -> str:
         """The platform to build for. Raises ContentError where the definition is not for it, or is not sound."""
         wanted, made_for = self.context.settings.platform, loaded.definition.platforms
@@ -82,12 +81,13 @@ class Planner:
 
     def bootstrap(self, loaded: LoadedDefinition) -> Bootstrap:
         """The distribution that `loaded` takes packages from: its own, or that of what it stands on."""
-        definition = loaded.definition
-        if definition.base.bootstrap:
-            return definition.base.bootstrap
-        if definition.base.golden:
-            return self.bootstrap(self.context.definitions[definition.base.golden])
-        return self.upstream.bootstrap(definition.base.image or "")
+        base = self._lowest(loaded)
+        return base.bootstrap or self.upstream.bootstrap(base.image or "")
+
+    def _lowest(self, loaded: LoadedDefinition) -> Base:
+        """What `loaded` and all that it stands on are built on in the end: a bootstrap, or an upstream image."""
+        base = loaded.definition.base
+        return self._lowest(self.context.definitions[base.golden]) if base.golden else base
 
     @cached_property
     def upstream(self) -> Upstream:
@@ -109,10 +109,8 @@ class Planner:
         return "" if bootstrap.variant == "static" else self.context.index.sources(bootstrap)
 
     def _parent_digest(self, loaded: LoadedDefinition) -> str:
-        base = loaded.definition.base
-        if base.golden:
-            return self.digests.get(base.golden, PENDING)
-        return self.upstream.locked(base.image) if base.image else ""
+        golden = loaded.definition.base.golden
+        return self.digests.get(golden, PENDING) if golden else self._upstream_digest(loaded)
 
     def _inherited(self, loaded: LoadedDefinition) -> tuple[Package, ...]:
         base = loaded.definition.base
@@ -143,10 +141,8 @@ class Planner:
 
     def _upstream_digest(self, loaded: LoadedDefinition) -> str:
         """The digest of the upstream image below `loaded`, which alone describes its own packages; else nothing."""
-        base = loaded.definition.base
-        if base.golden:
-            return self._upstream_digest(self.context.definitions[base.golden])
-        return self.upstream.locked(base.image) if base.image else ""
+        image = self._lowest(loaded).image
+        return self.upstream.locked(image) if image else ""
 
     def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
         if inputs["parent"] == PENDING:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
@@ -17,6 +17,7 @@ from images.artifact import Package
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex, write_atomically
+from images.registry.answers import Platform, parsed
 from images.registry.client import Manifest, RegistryClient, split
 from images.store import layers
 from images.store.files import room_on
@@ -120,11 +121,8 @@ class Upstream:
         if found.is_index:
             platforms = {str(item.platform): item.digest for item in found.index.manifests if item.platform}
             return {name: digest for name, digest in sorted(platforms.items()) if "unknown" not in name}
-        repository, _ = split(reference)
-        with TemporaryDirectory() as directory:
-            self._registry(reference).download(f"{repository}@{found.digest}", Path(directory))
-            self._import(Path(directory), found.digest)
-        return {_platform(self.store.config(found.digest)): found.digest}
+        config = self.store.config(self._bring(reference, found.digest))
+        return {str(parsed(Platform, config, reference)): found.digest}
 
     def _import(self, directory: Path, digest: str) -> None:
         """Take a downloaded image into the store, its manifest last. Raises OutsideError when it is another one."""
@@ -161,10 +159,6 @@ class Upstream:
 
 def _load(file: Path) -> LockFile:
     return load_toml(require_inside(file, file.parent), LockFile)
-
-
-def _platform(item: dict[str, Any]) -> str:
-    return f"{item.get('os', 'unknown')}/{item.get('architecture', 'unknown')}"
 
 
 def render_lock(pins: dict[str, Pin]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import SchemaValidator
 
@@ -60,10 +60,8 @@ def malformed(what: str, error: Exception) -> MalformedError:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return MalformedError(
-        f"{what} is malformed: {told}",
-        hint="who can write to that repository? remove what is malformed there, and publish again",
-    )
+    hint = "who can write to that repository? remove what is malformed there, and publish again"
+    return MalformedError(f"{what} is malformed: {told}", hint=hint)
 
 
 def _bounded(data: str | bytes, what: str) -> None:
@@ -154,16 +152,10 @@ class Referring(_Foreign):
     subject: Subject | None = None
 
 
-class RootFs(_Foreign):
-    """The unpacked layers of an image, lowest first."""
+class Config(_Foreign, populate_by_name=False):
+    """An image configuration, as far as it says what the image is made of: its unpacked layers, lowest first."""
 
-    diff_ids: Annotated[tuple[Digest, ...], Field(alias="diff_ids")]
-
-
-class Config(_Foreign):
-    """An image configuration, as far as it says what the image is made of."""
-
-    rootfs: RootFs
+    diff_ids: Annotated[tuple[Digest, ...], Field(validation_alias=AliasPath("rootfs", "diff_ids"))]
 
 
 class Noted(_Foreign):

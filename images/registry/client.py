@@ -12,41 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardening.foundation import process
+from hardening.foundation import limits, process
 from hardening.foundation.addresses import is_loopback
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from hardening.foundation.hashing import digest, hex_of
-from hardening.foundation.limits import (
-    DOCUMENT_BYTES,
-    IMAGE_BYTES,
-    IMAGE_LAYERS,
-    REGISTRY_COPY_SECONDS,
-    REGISTRY_MEMORY,
-    REGISTRY_SECONDS,
-)
 from hardening.foundation.process import REGISTRY
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
-from images.registry.answers import (
-    NO_PLAIN_HTTP,
-    PERMANENT,
-    Config,
-    Image,
-    Index,
-    Listed,
-    Noted,
-    NotFoundError,
-    child_for,
-    explain,
-    loaded,
-    parsed,
-)
+from images.registry import answers
+from images.registry.answers import Image, Index, Listed, NotFoundError, loaded, parsed
 from images.registry.login import authfile
 from images.store.oci import as_layout
 
 REF_NAME = "org.opencontainers.image.ref.name"
-COPY_SECONDS, ASK_SECONDS = REGISTRY_COPY_SECONDS.most, REGISTRY_SECONDS.most
+COPY_SECONDS, ASK_SECONDS = limits.REGISTRY_COPY_SECONDS.most, limits.REGISTRY_SECONDS.most
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 
@@ -68,7 +48,7 @@ class Manifest:
     @property
     def annotations(self) -> dict[str, str]:
         """Its annotations. Raises MalformedError, as all below do."""
-        return parsed(Noted, self.data, self.digest).annotations
+        return parsed(answers.Noted, self.data, self.digest).annotations
 
     @property
     def is_index(self) -> bool:
@@ -87,7 +67,7 @@ class Manifest:
 
     def content(self, platform: str) -> str:
         """The digest of what an engine of the platform runs: the one child for it, or the manifest itself."""
-        return child_for(self.index, platform, self.digest).digest if self.is_index else self.digest
+        return answers.child_for(self.index, platform, self.digest).digest if self.is_index else self.digest
 
 
 class RegistryClient:
@@ -129,7 +109,8 @@ class RegistryClient:
 
     def diff_ids(self, reference: str) -> tuple[str, ...]:
         """The unpacked layers of what an engine runs of the image, lowest first. Raises as `configuration` does."""
-        return parsed(Config, self.configuration(reference), f"the configuration of {reference}").rootfs.diff_ids
+        found = self.configuration(reference)
+        return parsed(answers.Config, found, f"the configuration of {reference}").diff_ids
 
     def get(self, reference: str) -> Manifest:
         """The manifest at `reference`. Raises NotFoundError that suggests the nearest tags."""
@@ -155,9 +136,15 @@ class RegistryClient:
         children = ["--multi-arch", "index-only"] if index_only else ["--all"]
         self._copy(children, f"oci:{layout}:{source}", f"docker://{destination}")
 
+    def push_root(self, directory: Path, root: Descriptor | Listed, destination: str, *, index_only: bool) -> None:
+        """Copy one of the blobs in `directory`, a manifest or an index, to `destination`, as `push` does."""
+        name = root.digest.removeprefix("sha256:")
+        layout = as_layout(directory, Descriptor(root.media_type, root.digest, root.size), {REF_NAME: name})
+        self.push(layout, name, destination, index_only=index_only)
+
     def pull(self, reference: str, layout: Path, name: str) -> None:
         """Copy `reference` and its children into the OCI layout under `name`; no blob is larger than a document."""
-        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=DOCUMENT_BYTES.most)
+        self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=limits.DOCUMENT_BYTES.most)
 
     def download(self, reference: str, directory: Path) -> None:
         """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
@@ -166,30 +153,28 @@ class RegistryClient:
         """
         image = self.get(reference).image
         sizes = [part.size for part in (image.config, *image.layers)]
-        IMAGE_LAYERS.require(len(image.layers), reference)
-        IMAGE_BYTES.require(sum(sizes), reference)  # unpacked it is more: what is more than that already is not fetched
-        largest = max(sizes)
-        self._copy([], f"docker://{reference}", f"dir:{directory}", largest=max(largest, 4 << 20))
+        limits.IMAGE_LAYERS.require(len(image.layers), reference)
+        # Unpacked it is more: what is more than that already is not fetched.
+        limits.IMAGE_BYTES.require(sum(sizes), reference)
+        self._copy([], f"docker://{reference}", f"dir:{directory}", largest=max(*sizes, 4 << 20))
 
     def tag(self, repository: str, index_digest: str, tag: str) -> None:
         """Let `tag` point at an index that is in the repository."""
         source, destination = f"docker://{repository}@{index_digest}", f"docker://{repository}:{tag}"
         self._copy(["--multi-arch", "index-only"], source, destination)
 
-    def delete(self, repository: str, manifest_digest: str) -> bool:
-        """Remove a manifest, and the tags that point to it; False when it was not there."""
+    def delete(self, repository: str, manifest_digest: str) -> None:
+        """Remove a manifest, if it is there, and the tags that point to it."""
         reference = f"{repository}@{manifest_digest}"
-        if self.find(reference) is None:  # asked first: a deletion's own 404 does not tell whose it is
-            return False
-        self._ask("delete", reference)
-        return True
+        if self.find(reference):  # asked first: a deletion's own 404 does not tell whose it is
+            self._ask("delete", reference)
 
     def _ask(self, verb: str, reference: str, *options: str) -> str:
         """What skopeo prints about one reference. Raises MalformedError for what is no repository's name."""
         if not REPOSITORY.fullmatch(split(reference)[0]):
             raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
         argv = [verb, *options, *self._access(reference, ""), f"docker://{reference}"]
-        return self._skopeo(argv, (reference,), ASK_SECONDS, DOCUMENT_BYTES.most if verb != "delete" else 0)
+        return self._skopeo(argv, (reference,), ASK_SECONDS, limits.DOCUMENT_BYTES.most if verb != "delete" else 0)
 
     def _copy(self, options: Sequence[str], source: str, destination: str, largest: int = 0) -> None:
         sides = {"src-": source, "dest-": destination}
@@ -213,18 +198,15 @@ class RegistryClient:
 
     def _skopeo(self, argv: Sequence[str], references: Sequence[str], seconds: float, largest: int = 0) -> str:
         """What skopeo prints. With `largest`, its memory is bounded, and no file that it writes has more bytes."""
-        bounded = (
-            ["prlimit", f"--data={REGISTRY_MEMORY.most}", f"--fsize={largest}"]
-            if largest and process.which("skopeo")
-            else []
-        )
-        command = [*bounded, "skopeo", *argv]
+        command = ["skopeo", *argv]
+        if largest and process.which("skopeo"):
+            command = ["prlimit", f"--data={limits.REGISTRY_MEMORY.most}", f"--fsize={largest}", *command]
         plain = any(map(self._plain, references))
-        env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), NO_PLAIN_HTTP)
+        env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), answers.NO_PLAIN_HTTP)
         address = _address(references[0], self.address)
         done = retrying(lambda: _attempt(command, env, seconds, address), within=self.settings.retry_for)
         if done.status:
-            raise explain(done.stderr, address)
+            raise answers.explain(done.stderr, address)
         return done.stdout
 
     def _certificates(self) -> Path | None:
@@ -245,8 +227,8 @@ class RegistryClient:
 def _attempt(argv: Sequence[str], env: Mapping[str, str], seconds: float, address: str) -> process.Completed:
     """One run; raises OutsideError for what may be over the next time."""
     done = process.run(argv, passes=REGISTRY, ok=range(256), env=env, timeout=seconds, hint="apt-get install skopeo")
-    if done.status and not any(reason.search(done.stderr) for reason in PERMANENT):
-        raise explain(done.stderr, address)
+    if done.status and not any(reason.search(done.stderr) for reason in answers.PERMANENT):
+        raise answers.explain(done.stderr, address)
     return done
 
 
@@ -266,16 +248,6 @@ def _host(reference: str) -> str:
 def _address(reference: str, own: str) -> str:
     """How the registry of a reference is called: our own by its whole address."""
     return own if _host(reference) == _host(own) else _host(reference)
-
-
-def write_layout(directory: Path, roots: Sequence[Descriptor | Listed]) -> Path:
-    """Make `directory`, which holds blobs, an OCI layout that names each root by its digest's hex."""
-    as_named = ({REF_NAME: root.digest.removeprefix("sha256:")} for root in roots)
-    entries = [
-        {"mediaType": root.media_type, "digest": root.digest, "size": root.size, "annotations": name}
-        for root, name in zip(roots, as_named, strict=True)
-    ]
-    return as_layout(directory, entries)
 
 
 def split(reference: str) -> tuple[str, str]:

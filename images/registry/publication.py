@@ -14,7 +14,7 @@ from images.artifact import Artifact, Descriptor, Release
 from images.build.workspace import workspace
 from images.documents import Document
 from images.ledger import Begun, Ledger
-from images.registry.client import REF_NAME, RegistryClient, write_layout
+from images.registry.client import REF_NAME, RegistryClient
 from images.registry.referrers import attach
 from images.registry.releases import release_at, remove
 from images.release import lifecycle
@@ -112,7 +112,7 @@ class RegistryPublication(Publication):
             return found.descriptor
         with workspace(self.registry.settings) as room:
             index = Store(room).put_json(self._index(chosen, platform), INDEX)
-            self.registry.push(write_layout(room, [index]), hex_of(index.digest), target, index_only=True)
+            self.registry.push_root(room, index, target, index_only=True)
         return index
 
 

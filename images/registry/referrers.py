@@ -24,7 +24,7 @@ from images.artifact import Descriptor
 from images.build.workspace import workspace
 from images.documents import Document
 from images.registry.answers import Image, Index, Listed, Referring, loaded, parsed
-from images.registry.client import RegistryClient, write_layout
+from images.registry.client import RegistryClient
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 
 EMPTY = "application/vnd.oci.empty.v1+json"
@@ -85,21 +85,18 @@ def attach(
         workspace(registry.settings) as room,
     ):
         store = Store(room)
-        made = [
-            _manifest(store, subject, document)
-            for document in _missing(documents, attached(registry, repository, subject.digest))
-        ]
-        _push(registry, repository, store, made)
+        missing = _missing(documents, attached(registry, repository, subject.digest))
+        made = [_manifest(store, subject, document) for document in missing]
+        for document in made:  # which nobody finds yet
+            registry.push_root(store.path, document, f"{repository}@{document.digest}", index_only=False)
         for _ in range(WRITES):
             present = attached(registry, repository, subject.digest)
             if not (unlisted := _missing(made, present)):
                 return present
             _write_index(registry, repository, subject.digest, store, [*present, *unlisted])
             _settle(registry)
-    raise OutsideError(
-        f"what refers to {subject.digest} in {repository} does not stay as it was written",
-        hint="does another machine write to the same repository? run it again when that has ended",
-    )
+    hint = "does another machine write to the same repository? run it again when that has ended"
+    raise OutsideError(f"what refers to {subject.digest} in {repository} does not stay as it was written", hint=hint)
 
 
 def detach_all(registry: RegistryClient, repository: str, subject: str) -> None:
@@ -124,23 +121,13 @@ def _missing(wanted: Sequence[Said], present: Sequence[Listed]) -> list[Said]:
     return [item for item in wanted if (item.artifact_type, item.annotations) not in told]
 
 
-def _push(registry: RegistryClient, repository: str, store: Store, made: Sequence[Listed]) -> None:
-    """Push the documents themselves, which nobody finds yet."""
-    layout = write_layout(store.path, made)
-    for referrer in made:
-        name = referrer.digest
-        registry.push(layout, hex_of(name), f"{repository}@{name}")
-
-
 def _write_index(
     registry: RegistryClient, repository: str, subject: str, store: Store, listed: Sequence[Listed]
 ) -> None:
     """Push the index that lists what refers to `subject`."""
     lines = [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
     index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
-    layout = write_layout(store.path, [index])
-    tag = f"{repository}:{tag_of(subject)}"
-    registry.push(layout, hex_of(index.digest), tag, index_only=True)
+    registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=True)
 
 
 def _settle(registry: RegistryClient) -> None:

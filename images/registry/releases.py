@@ -113,7 +113,5 @@ def _told(said: Mapping[str, str], prefix: str, what: str) -> Told:
     try:
         return lifecycle.moment(said[f"{prefix}revoked-at"]), said.get(f"{prefix}revoked-reason", "")
     except (KeyError, ValueError) as error:
-        raise MalformedError(
-            f"the revocation of {what} is malformed: {error}",
-            hint="it counts as no pass: remove it from the registry, and let ./goldsmith image.revoke say it well",
-        ) from None
+        hint = "it counts as no pass: remove it from the registry, and let ./goldsmith image.revoke say it well"
+        raise MalformedError(f"the revocation of {what} is malformed: {error}", hint=hint) from None

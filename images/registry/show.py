@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from hardening.findings import CheckResult, Outcome, Reason, Verdict
 from images import documents
 from images.artifact import Artifact, Release
-from images.documents import from_bytes
+from images.documents import Value, from_bytes
 from images.ledger import ScanRecord
 from images.registry.answers import Listed, loaded
 from images.registry.client import RegistryClient
@@ -80,36 +80,33 @@ class AttachedDocuments:
     @property
     def verdict(self) -> Verdict | None:
         """The gate's answer on the release's day."""
-        data = self._read(latest(self.of_release, documents.VERDICT))
-        return from_bytes(Verdict, data) if data else None
+        return self._read(Verdict, latest(self.of_release, documents.VERDICT))
 
     @property
     def scan(self) -> ScanRecord | None:
         """What the scanners said on the release's day."""
-        data = self._read(latest(self.of_release, documents.SCAN))
-        said = from_bytes(ScanRecord, data) if data else None
+        said = self._read(ScanRecord, latest(self.of_release, documents.SCAN))
         return said and ScanRecord(said.reports, said.findings)  # what a registry says spares no scan of ours
 
     @property
     def checks(self) -> tuple[CheckResult, ...]:
         """The results of the controls' checks."""
-        data = self._read(latest(self.of_content, documents.CHECKS, **self._inputs))
-        return from_bytes(tuple[CheckResult, ...], data) if data else ()
+        listed = latest(self.of_content, documents.CHECKS, **self._inputs)
+        return self._read(tuple[CheckResult, ...], listed) or ()
 
     @property
     def artifact(self) -> Artifact | None:
         """The provenance: the artifact with all its inputs."""
-        data = self._read(latest(self.of_content, documents.PROVENANCE, **self._inputs))
-        return from_bytes(Artifact, data) if data else None
+        return self._read(Artifact, latest(self.of_content, documents.PROVENANCE, **self._inputs))
 
     @property
     def sbom(self) -> dict[str, Any]:
         """The SBOM (CycloneDX)."""
-        data = self._read(latest(self.of_content, documents.SBOM))
-        return loaded(data, "the attached SBOM") if data else {}
+        listed = latest(self.of_content, documents.SBOM)
+        return loaded(read(self._registry, self._repository, listed), "the attached SBOM") if listed else {}
 
-    def _read(self, referrer: Listed | None) -> bytes:
-        return read(self._registry, self._repository, referrer) if referrer else b""
+    def _read(self, kind: type[Value], listed: Listed | None) -> Value | None:
+        return from_bytes(kind, read(self._registry, self._repository, listed)) if listed else None
 
 
 def _judged(found: AttachedDocuments) -> dict[str, Any]:

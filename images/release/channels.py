@@ -43,10 +43,8 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> ChannelMove
     require_may_publish(to.settings.roots, to.settings.judging, policy)
     chosen = to.revoked(to.meant(f"{name}:candidate"))
     if chosen.name != name:
-        raise RefusedError(
-            f"what {to.repository(name)}:candidate points to calls itself {chosen.name}",
-            hint=f"who can write to that repository? ./goldsmith image.publish {name} publishes a right one",
-        )
+        hint = f"who can write to that repository? ./goldsmith image.publish {name} publishes a right one"
+        raise RefusedError(f"what {to.repository(name)}:candidate points to calls itself {chosen.name}", hint=hint)
     refuse_ended(chosen, to.now, "stable stays where it is")
     refuse_judged(chosen, to.evidence(chosen), policy)
     refuse_judged(chosen, gate(chosen), policy)

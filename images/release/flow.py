@@ -85,28 +85,30 @@ def _may_not_publish(context: Context, name: str, asked: dict[str, GoldsmithErro
 
 def _never_built(name: str, error: GoldsmithError) -> ReleaseOutcome:
     action = Action.REFUSED if isinstance(error, RefusedError) else Action.FAILED
-    built = BuildOutcome(name, action, reasons=(error.message,), error=error)
-    return ReleaseOutcome(name, action, built, reasons=built.reasons, error=error)
+    return _stopped(BuildOutcome(name, action, reasons=(error.message,), error=error))
+
+
+def _stopped(built: BuildOutcome) -> ReleaseOutcome:
+    """The outcome of an image that ended with its build."""
+    return ReleaseOutcome(
+        built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error,
+        stopped_by=built.stopped_by,
+    )  # fmt: skip
 
 
 def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -> ReleaseOutcome:
     """Judge and publish one built image; every failure becomes its outcome."""
     if built.action in {Action.REFUSED, Action.FAILED}:
-        return ReleaseOutcome(
-            built.name, built.action, built, built.digest, reasons=built.reasons, error=built.error,
-            stopped_by=built.stopped_by,
-        )  # fmt: skip
+        return _stopped(built)
     if parent and parent.action in {"refused", "failed"}:
         because = (f"its base {parent.name} {'failed' if parent.action == 'failed' else 'was refused'}",)
-        return ReleaseOutcome(
-            built.name, "failed", built, built.digest, reasons=because, error=parent.error, stopped_by=parent.name
-        )
+        return replace(_stopped(built), action="failed", reasons=because, error=parent.error, stopped_by=parent.name)
     try:
         return _publish(context, built)
     except GoldsmithError as error:
         action = "refused" if isinstance(error, RefusedError) else "failed"
         reasons = (error.message, *error.evidence.splitlines())
-        return ReleaseOutcome(built.name, action, built, built.digest, reasons=reasons, error=error)
+        return replace(_stopped(built), action=action, reasons=reasons, error=error)
 
 
 def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:

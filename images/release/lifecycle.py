@@ -73,44 +73,37 @@ def based(draft: Release, content: Mapping[str, Any]) -> Release:
     return replace(draft, base_digest=(content.get("annotations") or {}).get(f"{OCI}base.digest", ""))
 
 
+MOMENTS = ("published_at", "warn_at", "expires_at")
+
+
+def _keys(prefix: str) -> dict[str, str]:
+    """The annotation that each field of a release is written as."""
+    own = ("warn_at", "expires_at", "input_digest", "profile", "policy")
+    return {
+        "name": f"{OCI}title",
+        "published_at": f"{OCI}created",
+        **{field: prefix + field.replace("_", "-") for field in own},
+        "base_name": f"{OCI}base.name",
+        "base_digest": f"{OCI}base.digest",
+    }
+
+
 def annotations(release: Release, prefix: str) -> dict[str, str]:
     """The annotations of the release's index; `parse_annotations` reads them back."""
-    pairs = {
-        f"{OCI}title": release.name,
-        f"{OCI}created": timestamp(release.published_at),
-        f"{OCI}base.name": release.base_name,
-        f"{OCI}base.digest": release.base_digest,
-        f"{prefix}warn-at": timestamp(release.warn_at),
-        f"{prefix}expires-at": timestamp(release.expires_at),
-        f"{prefix}input-digest": release.input_digest,
-        f"{prefix}profile": release.profile,
-        f"{prefix}policy": release.policy,
-    }
-    return {key: value for key, value in pairs.items() if value}
+    pairs = {key: getattr(release, field) for field, key in _keys(prefix).items()}
+    return {key: timestamp(said) if isinstance(said, datetime) else said for key, said in pairs.items() if said}
 
 
 def parse_annotations(found: Mapping[str, str], prefix: str, *, repository: str, digest: str, content: str) -> Release:
     """The release that an index's annotations describe. Raises ContentError when it carries no dates of ours."""
+    keys = _keys(prefix)
+    said: dict[str, Any] = {field: found.get(key, "") for field, key in keys.items()}
     try:
-        return Release(
-            name=found[f"{OCI}title"],
-            repository=repository,
-            digest=digest,
-            content=content,
-            input_digest=found.get(f"{prefix}input-digest", ""),
-            profile=found.get(f"{prefix}profile", ""),
-            policy=found.get(f"{prefix}policy", ""),
-            published_at=moment(found[f"{OCI}created"]),
-            warn_at=moment(found[f"{prefix}warn-at"]),
-            expires_at=moment(found[f"{prefix}expires-at"]),
-            base_name=found.get(f"{OCI}base.name", ""),
-            base_digest=found.get(f"{OCI}base.digest", ""),
-        )
+        said |= {"name": found[keys["name"]], **{field: moment(found[keys[field]]) for field in MOMENTS}}
+        return Release(repository=repository, digest=digest, content=content, **said)
     except (KeyError, ValueError) as error:
-        raise ContentError(
-            f"{repository}@{digest} is not a release of ours: {error}",
-            hint=f"releases carry {prefix}expires-at on their index; another annotation_prefix in goldsmith.toml?",
-        ) from None
+        hint = f"releases carry {prefix}expires-at on their index; another annotation_prefix in goldsmith.toml?"
+        raise ContentError(f"{repository}@{digest} is not a release of ours: {error}", hint=hint) from None
 
 
 def timestamp(at: datetime) -> str:
@@ -159,10 +152,8 @@ def chosen_back(earlier: Sequence[Release], name: str, channel: str, now: dateti
     standing = [release for release in earlier if not release.revoked_at]
     chosen = next(iter([*standing, *earlier]), None)
     if chosen is None:
-        raise RefusedError(
-            f"{name} has no earlier release that {channel} could go back to",
-            hint="build and publish a good one, then ./goldsmith image.promote",
-        )
+        hint = "build and publish a good one, then ./goldsmith image.promote"
+        raise RefusedError(f"{name} has no earlier release that {channel} could go back to", hint=hint)
     if (why := worse(chosen, now)) and not reason.strip():
         raise RefusedError(
             f"{channel} of {name} would go back to {chosen.digest[:19]}, which {why}",
@@ -183,10 +174,8 @@ def refuse_ended(release: Release, now: datetime, outcome: str) -> None:
     """Raise RefusedError where a release, or what would become one, is revoked or has expired; `outcome`: what then."""
     state = status(release, now)
     if state is Status.REVOKED:
-        raise RefusedError(
-            f"{shown(release)} was revoked: {release.revoked_reason}; {outcome}",
-            hint="change what is wrong inside it, and publish that; a new date would only hide it",
-        )
+        hint = "change what is wrong inside it, and publish that; a new date would only hide it"
+        raise RefusedError(f"{shown(release)} was revoked: {release.revoked_reason}; {outcome}", hint=hint)
     if state is Status.EXPIRED:
         hint = f"./goldsmith image.publish {release.name} re-dates it"
         raise RefusedError(f"{shown(release)} expired on {release.expires_at:%Y-%m-%d}; {outcome}", hint=hint)

@@ -120,32 +120,16 @@ class Scanner:
 
 def unevaluated(scanner: Scanner, outcome: Outcome, reason: str, feed: Feed | None = None) -> ScanReport:
     """The report of a scanner that looked at nothing, which never counts as a pass."""
+    feed = feed or Feed(Path(), None, "")
     return ScanReport(
-        scanner=scanner.name,
-        kind=scanner.kind,
-        outcome=outcome,
-        evaluated=0,
-        data_date=feed.date if feed else None,
-        data_source=feed.source if feed else "",
-        reason=reason,
-        sample=bool(feed and feed.sample),
+        scanner.name, scanner.kind, outcome, 0, feed.date, data_source=feed.source, reason=reason, sample=feed.sample
     )
 
 
 def report(
-    name: str,
-    kind: FindingKind,
-    findings: list[Finding],
-    evaluated: int,
-    nothing: str,
-    *,
-    feed: Feed | None = None,
-    expected: int = 0,
-    version: str = "",
-    profile: str = "",
-    note: str = "",
-    things: str = "packages",
-) -> ScanReport:
+    name: str, kind: FindingKind, findings: list[Finding], evaluated: int, nothing: str, *, feed: Feed | None = None,
+    expected: int = 0, version: str = "", profile: str = "", note: str = "", things: str = "packages",
+) -> ScanReport:  # fmt: skip
     """A scanner's report; NOT_EVALUATED where it looked at nothing or at less than `expected`, whatever it found.
 
     `nothing` is the reason where it looked at nothing, `note` what else there is to know; `profile`: see ScanReport.
@@ -153,19 +137,11 @@ def report(
     short = expected and 0 < evaluated < expected
     reason = f"it saw {evaluated} of the image's {expected} {things}" if short else "" if evaluated else nothing
     outcome = Outcome.NOT_EVALUATED if reason else Outcome.FAIL if findings else Outcome.PASS
+    feed = feed or Feed(Path(), None, "built into the scanner")
     return ScanReport(
-        scanner=name,
-        kind=kind,
-        outcome=outcome,
-        evaluated=evaluated,
-        data_date=feed.date if feed else None,
-        data_source=feed.source if feed else "built into the scanner",
-        reason=reason or note or (feed.note if feed else ""),
-        findings=tuple(sorted(findings)),
-        version=version,
-        sample=bool(feed and feed.sample),
-        profile=profile,
-    )
+        name, kind, outcome, evaluated, feed.date, data_source=feed.source, reason=reason or note or feed.note,
+        findings=tuple(sorted(findings)), version=version, sample=feed.sample, profile=profile,
+    )  # fmt: skip
 
 
 def finding(

@@ -30,6 +30,7 @@ from images.scan import SCANNERS, boot_state, openscap, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
+from images.store.oci import Store
 
 SBOM = "sbom"
 
@@ -203,20 +204,10 @@ def _reads(target: ScanTarget, feed: Feed | None = None) -> list[Path | None]:
 def image_config(layout: Path) -> tuple[dict[str, Any], str]:
     """The image configuration in a standalone OCI layout of one image, and the manifest's digest."""
     try:
-        entry = json.loads((layout / "index.json").read_text())["manifests"][0]
-        manifest = _blob(layout, entry["digest"])
-        if "manifests" in manifest:
-            entry = manifest["manifests"][0]
-            manifest = _blob(layout, entry["digest"])
-        return _blob(layout, manifest["config"]["digest"]), entry["digest"]
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        [entry] = json.loads((layout / "index.json").read_text())["manifests"]
+        return Store(layout).config(entry["digest"]), entry["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutsideError(f"{layout} is not an OCI layout of one image: {error}") from None
-
-
-def _blob(layout: Path, digest: str) -> dict[str, Any]:
-    algorithm, _, value = digest.partition(":")
-    document: dict[str, Any] = json.loads((layout / "blobs" / algorithm / value).read_text())
-    return document
 
 
 def suite_of(tree: Path) -> str:
@@ -267,16 +258,11 @@ def still_valid(
 def _program(name: str) -> list[object]:
     """What tells that a program was replaced by another version, without asking it."""
     path = which(name)
-    return [str(path), *_stamp(path)] if path else []
+    return [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path else []
 
 
 def _data(feed: Feed | None) -> list[str]:
     return [str(feed.date), feed.source, feed.note, feed.sha256, *feed.stamps] if feed else []
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 @cache

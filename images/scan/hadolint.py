@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
+from typing import Any
 
 from hardening.findings import FindingKind, ScanReport
 from hardening.model import Kind
@@ -31,21 +33,18 @@ def without_remarks(dockerfile: str) -> str:
 
 def parse(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
     """Findings by rule; lines of the same rule are one finding that names them all."""
-    lines: dict[tuple[str, str], list[int]] = {}
-    titles: dict[tuple[str, str], str] = {}
+    found = defaultdict[tuple[str, str], list[Any]](list)
     for item in json.loads(stdout):
-        key = (item["code"], item["level"])
-        lines.setdefault(key, []).append(item["line"])
-        titles.setdefault(key, item["message"])
+        found[item["code"], item["level"]].append(item)
     findings = [
-        finding(NAME, SCANNER.kind, code, "Dockerfile", level, installed=_named(at), title=titles[code, level])
-        for (code, level), at in lines.items()
+        finding(NAME, SCANNER.kind, code, "Dockerfile", level, installed=_lines(items), title=items[0]["message"])
+        for (code, level), items in found.items()
     ]
     return report(NAME, SCANNER.kind, findings, 1 if target.dockerfile else 0, "there is no Dockerfile")
 
 
-def _named(lines: list[int]) -> str:
-    return f"line {', '.join(map(str, sorted(lines)))}"
+def _lines(items: list[Any]) -> str:
+    return f"line {', '.join(map(str, sorted(item['line'] for item in items)))}"
 
 
 SCANNER = Scanner(

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.evaluation import counts, judges
@@ -86,9 +85,8 @@ def _verified(
     definition = context.definitions[artifact.name].definition
     with unpacked(context, artifact.digest) as (work, tree):
         return verify(
-            definition, overlay, tree=tree, config=context.store.config(artifact.digest), digest=artifact.digest,
-            store=context.store, work=work, docker_host="" if definition.is_machine else context.build_host(),
-            level=level,
+            definition, overlay, tree=tree, digest=artifact.digest, store=context.store, work=work,
+            docker_host="" if definition.is_machine else context.build_host(), level=level,
         )  # fmt: skip
 
 
@@ -149,8 +147,8 @@ def scan_content(
     benchmark of `policy`.
     """
     reason = context.definitions[artifact.name].definition.healthcheck.none_because if artifact else ""
-    machine = context.store.disk_of(digest) is not None
-    benchmark = policy.image.benchmark.profile if machine and policy and policy.image.benchmark else ""
+    disk = context.store.disk_of(digest)
+    benchmark = policy.image.benchmark.profile if disk and policy and policy.image.benchmark else ""
     subject = _subject(artifact, reason, benchmark) if artifact else ""
     now, settings = context.now, context.settings
     if known and subject and (still := unchanged(known, subject, settings, now=now, benchmark=bool(benchmark))):
@@ -158,24 +156,12 @@ def scan_content(
     say(f"{artifact.name if artifact else digest[:19]}: scanning")
     with unpacked(context, digest) as (work, tree):
         target = ScanTarget(
-            artifact.name if artifact else digest, None, tree,
-            packages=artifact.packages if artifact else (), subject=subject, no_healthcheck_because=reason,
+            artifact.name if artifact else digest, None if disk else context.store.layout_for(digest, work / "layout"),
+            tree, _dockerfile(context, artifact, work) if artifact else None, artifact.packages if artifact else (),
+            subject, reason, Kind.MACHINE if disk else Kind.CONTAINER, disk, digest,
+            context.store.config(digest).get("created", ""), benchmark,
         )  # fmt: skip
-        more = _of_machine(context, digest, benchmark) if machine else _of_container(context, digest, artifact, work)
-        return scan(replace(target, **more), settings, now=now, known=known)
-
-
-def _of_machine(context: Context, digest: str, benchmark: str) -> dict[str, Any]:
-    """What a scan target has of a machine alone."""
-    created = context.store.config(digest)["created"]
-    disk = context.store.disk_of(digest)
-    return {"kind": Kind.MACHINE, "disk": disk, "digest": digest, "created": created, "benchmark": benchmark}
-
-
-def _of_container(context: Context, digest: str, artifact: Artifact | None, work: Path) -> dict[str, Any]:
-    """What a scan target has of a container alone."""
-    layout = context.store.layout_for(digest, work / "layout")
-    return {"layout": layout, "dockerfile": _dockerfile(context, artifact, work) if artifact else None}
+        return scan(target, settings, now=now, known=known)
 
 
 def _subject(artifact: Artifact, reason: str, benchmark: str) -> str:

@@ -11,7 +11,10 @@ from hardening.foundation.errors import OutsideError
 from hardening.model import Kind
 from images.scan.base import ScanTarget
 
-ENVIRONMENT = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
+ENVIRONMENT = {
+    "SYFT_CHECK_FOR_APP_UPDATE": "false",
+    "SYFT_FILE_METADATA_SELECTION": "none",  # digests of single files, of which a CycloneDX bill says nothing
+}
 
 
 def command(target: ScanTarget, config: Path) -> list[str]:

@@ -32,30 +32,15 @@ NO_HEALTHCHECK = "DS-0026"  # https://avd.aquasec.com/misconfig/ds-0026
 
 # Whatever could keep a finding out of the answer has its value here: no file of the host's and no default decides it.
 EVERYTHING = (
-    "--config=",
-    "--ignorefile=",
-    "--ignore-policy=",
-    "--severity=UNKNOWN,LOW,MEDIUM,HIGH,CRITICAL",
-    "--skip-dirs=",
-    "--skip-files=",
-    "--exit-code=0",
-    "--skip-version-check",
-    "--disable-telemetry",
-    "--format=json",
-    "--quiet",
+    *("--config=", "--ignorefile=", "--ignore-policy=", "--severity=UNKNOWN,LOW,MEDIUM,HIGH,CRITICAL", "--skip-dirs="),
+    *("--skip-files=", "--exit-code=0", "--skip-version-check", "--disable-telemetry", "--format=json", "--quiet"),
 )
+# No download, and nothing kept between runs.
 QUIET = (
-    *EVERYTHING,
-    "--cache-backend=memory",
-    "--ignore-unfixed=false",
-    "--ignore-status=",
-    "--vex=",
-    "--pkg-types=os,library",
-    "--skip-db-update",
-    "--skip-java-db-update",
-    "--skip-vex-repo-update",
+    *(*EVERYTHING, "--cache-backend=memory", "--ignore-unfixed=false", "--ignore-status=", "--vex="),
+    *("--pkg-types=os,library", "--skip-db-update", "--skip-java-db-update", "--skip-vex-repo-update"),
     "--offline-scan",
-)  # no download, nothing kept between runs
+)
 
 
 def _over_image(target: ScanTarget, cache: Path, scanners: str) -> list[str]:
@@ -204,3 +189,4 @@ CONFIG_SCANNER = Scanner(
     CONFIG, FindingKind.MISCONFIGURATION, "trivy", config_command, parse_config, kinds=(Kind.CONTAINER,),
     files=lambda _target, inputs: {"Dockerfile": dockerfile(inputs.image)},
 )  # fmt: skip
+SCANNERS = (SCANNER, CONFIG_SCANNER, DISK_SCANNER, SECRET_SCANNER)

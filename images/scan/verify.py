@@ -59,23 +59,15 @@ def facts_of(definition: Definition, config: dict[str, Any], run: tuple[int, str
 
 
 def verify(
-    definition: Definition,
-    overlay: Overlay,
-    *,
-    tree: Path,
-    config: dict[str, Any],
-    digest: str,
-    store: Store,
-    work: Path,
-    docker_host: str,
-    level: Level = Level.RELEASE,
-    twice: bool | None = None,
-) -> tuple[CheckResult, ...]:
-    """Run the image, then every check of the overlay over its `tree`; one result for each control, and `STARTS`.
+    definition: Definition, overlay: Overlay, *, tree: Path, digest: str, store: Store, work: Path, docker_host: str,
+    level: Level = Level.RELEASE, twice: bool | None = None,
+) -> tuple[CheckResult, ...]:  # fmt: skip
+    """Run the image `digest`, then every check of the overlay over its `tree`; one result for each, and `STARTS`.
 
     A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
     `twice`: it is booted a second time; the default for all levels but QUICK. Its console goes to `console_log`.
     """
+    config = store.config(digest)
     if definition.is_machine:
         static = run_checks(overlay, tree, ImageFacts(config=config))
         (room := work / "boot").mkdir()
@@ -212,9 +204,7 @@ def _smoke(client: DockerClient, tag: str, definition: Definition, work_id: str)
         return status, _logs(container)
 
 
-def _start(
-    client: DockerClient, tag: str, definition: Definition, config: dict[str, Any], work_id: str
-) -> CheckResult:
+def _start(client: DockerClient, tag: str, definition: Definition, config: dict[str, Any], work_id: str) -> CheckResult:
     """Start the image by its own entrypoint, and ask its own health check until that is content, or time is over."""
     asked = ((config.get("config") or {}).get("Healthcheck") or {}).get("Test") or ["NONE"]
     if asked[0] == "NONE":
@@ -224,7 +214,7 @@ def _start(
             return _starts(Outcome.FAIL, f"it cannot be started: {refused}")
         ends = time.monotonic() + START_SECONDS
         while time.monotonic() < ends:
-            state = client.api.inspect_container(container.id)["State"]
+            state = client.api.inspect_container(str(container.id))["State"]
             health = state.get("Health") or {}
             if not state["Running"]:
                 return _starts(Outcome.FAIL, f"it ended with status {state['ExitCode']}\n{_logs(container)}")
@@ -242,9 +232,7 @@ def _starts(outcome: Outcome, evidence: str) -> CheckResult:
 
 
 @contextmanager
-def _created(
-    client: DockerClient, tag: str, definition: Definition, work_id: str, **more: Any
-) -> Iterator[Container]:
+def _created(client: DockerClient, tag: str, definition: Definition, work_id: str, **more: Any) -> Iterator[Container]:
     """A container with no privilege and no network, not started yet; it is gone afterwards."""
     from docker.types import LogConfig
 

@@ -9,7 +9,8 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -29,7 +30,7 @@ BUFFER = 1 << 15
 Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes]] | None]
 
 
-class _Hashing:
+class Hashing:
     """A binary sink that passes on what it is given and hashes it on the way."""
 
     def __init__(self, sink: Any) -> None:
@@ -37,6 +38,7 @@ class _Hashing:
         self.hash = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        """Pass `data` on."""
         self.hash.update(data)
         self.sink.write(data)
         return len(data)
@@ -46,6 +48,7 @@ class _Hashing:
 
     @property
     def digest(self) -> str:
+        """The digest of all that was written."""
         return f"sha256:{self.hash.hexdigest()}"
 
 
@@ -56,9 +59,9 @@ def write(entries: Iterable[Entry], file: IO[bytes], epoch: int) -> tuple[str, s
     """
     import zstandard
 
-    compressed = _Hashing(file)
+    compressed = Hashing(file)
     with zstandard.ZstdCompressor(level=LEVEL, threads=THREADS).stream_writer(compressed, closefd=False) as stream:  # type: ignore[arg-type]
-        plain = _Hashing(stream)
+        plain = Hashing(stream)
         with tarfile.open(fileobj=plain, mode="w|", format=tarfile.PAX_FORMAT, bufsize=BUFFER) as tar:  # type: ignore[call-overload]
             for info, opened in entries:
                 info.mtime = min(int(info.mtime), epoch)
@@ -96,7 +99,8 @@ def tree_entries(tree: Path) -> Iterator[Entry]:
                 links[status.st_dev, status.st_ino] = info.name
         if not info.issym():
             info.pax_headers = _attributes(path)
-        yield info, _opener(path) if info.type == tarfile.REGTYPE else None
+        # No Path for each of ten thousand files.
+        yield info, partial(cast(Any, open), path, "rb") if info.type == tarfile.REGTYPE else None
 
 
 def _walk(top: str) -> Iterator[str]:
@@ -107,10 +111,6 @@ def _walk(top: str) -> Iterator[str]:
         yield entry.path
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path)
-
-
-def _opener(path: str) -> Callable[[], IO[bytes]]:
-    return lambda: open(path, "rb")  # noqa: PTH123 - no Path for each of ten thousand files
 
 
 def _attributes(path: str) -> dict[str, str]:
@@ -131,16 +131,14 @@ def opened(path: Path, media_type: str, allowance: Allowance | None = None) -> I
 
     what = f"the layer {path.name[:12]}"
     meters = (ratio(path.stat().st_size, what), (allowance or Allowance(what)).bytes)
-    with path.open("rb") as file:
+    with ExitStack() as stack:
+        stream: Any = stack.enter_context(path.open("rb"))
         if media_type.endswith("zstd"):
             unpacker = zstandard.ZstdDecompressor(max_window_size=LAYER_WINDOW.most)
-            with unpacker.stream_reader(file, read_across_frames=True) as stream:
-                yield cast(IO[bytes], Counted(stream, *meters))
+            stream = stack.enter_context(unpacker.stream_reader(stream, read_across_frames=True))
         elif media_type.endswith("gzip"):
-            with gzip.open(file) as unzipped:
-                yield cast(IO[bytes], Counted(cast(IO[bytes], unzipped), *meters))
-        else:
-            yield cast(IO[bytes], Counted(file, *meters))
+            stream = stack.enter_context(gzip.open(stream))
+        yield cast(IO[bytes], Counted(stream, *meters))
 
 
 @contextmanager
@@ -182,18 +180,10 @@ def _readable(path: Path) -> Iterator[None]:
 
     import zstandard
 
+    damage = (EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError, zlib.error, zstandard.ZstdError)
     try:
         yield
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-        tarfile.TarError,
-        zlib.error,
-        zstandard.ZstdError,
-    ) as error:
+    except (OSError, *damage) as error:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise OutsideError(f"the layer {path.name[:12]} cannot be unpacked: {error}") from None

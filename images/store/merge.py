@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, cast
+from typing import Any, cast
 
 from hardening.foundation.errors import OutsideError
 from images.store.layers import OPAQUE, WHITEOUT, Entry
@@ -96,7 +97,7 @@ class Merged:
         if first != name:
             clean.type, clean.linkname, clean.size = tarfile.LNKTYPE, first, 0
             return clean, None
-        return clean, _opener(tar, copy.copy(info))
+        return clean, partial(cast(Any, tar).extractfile, copy.copy(info))
 
     @staticmethod
     def _mark(name: str) -> str:
@@ -120,7 +121,3 @@ def _linked(tar: tarfile.TarFile, info: tarfile.TarInfo) -> tarfile.TarInfo:
         met.add(info.linkname)
         info = tar.getmember(info.linkname)
     return info
-
-
-def _opener(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
-    return lambda: cast(IO[bytes], tar.extractfile(info))  # None only for what is no regular file

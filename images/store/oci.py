@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -44,11 +43,8 @@ class Store:
 
     def blob(self, digest: str) -> Path:
         """Where the blob `digest` lies, or would. Raises MalformedError for what is not a digest."""
-        own = self._own(digest)
+        own = self.blobs / hex_of(digest)
         return own if self.below is None or own.exists() else self.below.blob(digest)
-
-    def _own(self, digest: str) -> Path:
-        return self.blobs / hex_of(digest)
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
@@ -62,12 +58,9 @@ class Store:
 
     def put_file(self, source: Path, media_type: str) -> Descriptor:
         """Keep a copy of the file `source`."""
-        seen = hashlib.sha256()
         with self.incoming() as file, source.open("rb") as data:
-            while chunk := data.read(1 << 20):
-                seen.update(chunk)
-                file.write(chunk)
-            return self.keep(file, f"sha256:{seen.hexdigest()}", media_type)
+            shutil.copyfileobj(data, seen := layers.Hashing(file), 1 << 20)
+            return self.keep(file, seen.digest, media_type)
 
     def put_json(self, value: Any, media_type: str) -> Descriptor:
         """Keep a JSON value in its canonical form."""
@@ -106,7 +99,7 @@ class Store:
         """Give the filled incoming `file` its name for good."""
         file.flush()
         size = os.fstat(file.fileno()).st_size
-        Path(file.name).replace(self._own(digest))
+        Path(file.name).replace(self.blobs / hex_of(digest))
         return Descriptor(media_type, digest, size)
 
     @property
@@ -145,19 +138,14 @@ class Store:
     def adopt(self, other: Store, digest: str) -> None:
         """Take over all that `other` keeps; the manifest `digest`, which makes an image of it, last."""
         self.blobs.mkdir(parents=True, exist_ok=True)
-        for sort in (DISKS, TREES):
-            self._take(other.path.parent / sort, self.path.parent / sort)
+        for source, target in ((other.own_place(sort, ""), self.own_place(sort, "")) for sort in (DISKS, TREES)):
+            for item in sorted(source.iterdir()) if source.is_dir() else ():
+                target.mkdir(mode=0o700, exist_ok=True)
+                if not (target / item.name).exists():  # names stand for content: what is there already is the same
+                    item.replace(target / item.name)
         last = hex_of(digest)
         for blob in sorted(other.blobs.iterdir(), key=lambda blob: blob.name == last):
             blob.replace(self.blobs / blob.name)
-
-    @staticmethod
-    def _take(source: Path, target: Path) -> None:
-        """Move what is in `source`; names stand for content, so what is there already is the same."""
-        for item in sorted(source.iterdir()) if source.is_dir() else ():
-            target.mkdir(mode=0o700, exist_ok=True)
-            if not (target / item.name).exists():
-                item.replace(target / item.name)
 
     def write_layer(self, entries: Iterable[layers.Entry], epoch: int) -> tuple[Descriptor, str]:
         """Keep a deterministic layer of `entries` (see `layers`); returns it and its uncompressed digest."""
@@ -175,9 +163,8 @@ class Store:
             "mediaType": MANIFEST,
             "config": as_json(self.put_json(config, config_type)),
             "layers": [as_json(layer) for layer in layer_list],
+            **({"annotations": annotations} if annotations else {}),
         }
-        if annotations:
-            manifest["annotations"] = annotations
         return self.put_json(manifest, MANIFEST)
 
     def layers_of(self, digest: str) -> list[Descriptor]:
@@ -198,14 +185,8 @@ class Store:
             manifest = self.read_json(digest)
             for name in (digest, *(blob["digest"] for blob in [manifest["config"], *manifest["layers"]])):
                 link_or_copy(self.blob(name), directory / "blobs" / "sha256" / hex_of(name))
-            entry = {
-                "mediaType": manifest.get("mediaType", MANIFEST),
-                "digest": digest,
-                "size": self.blob(digest).stat().st_size,
-            }
-            if annotations:
-                entry["annotations"] = annotations
-            return as_layout(directory, [entry])
+            root = Descriptor(manifest.get("mediaType", MANIFEST), digest, self.blob(digest).stat().st_size)
+            return as_layout(directory, root, annotations)
 
     @image_modes()
     def unpack(self, digest: str, directory: Path) -> Path:
@@ -223,9 +204,10 @@ class Store:
         return directory
 
 
-def as_layout(directory: Path, entries: Sequence[dict[str, Any]]) -> Path:
-    """Make `directory`, which holds blobs, an OCI layout of these `entries`."""
-    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+def as_layout(directory: Path, root: Descriptor, annotations: dict[str, str] | None) -> Path:
+    """Make `directory`, which holds blobs, an OCI layout of the image `root`, which `annotations` may name."""
+    entry = {**as_json(root), **({"annotations": annotations} if annotations else {})}
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
     (directory / "index.json").write_bytes(canonical(index))
     (directory / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
     return directory

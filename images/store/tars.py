@@ -11,21 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from hardening.foundation import limits
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import (
-    CHUNK,
-    IMAGE_BYTES,
-    IMAGE_MEMBERS,
-    LAYER_DEPTH,
-    LAYER_HEADER,
-    LAYER_MEMBERS,
-    LAYER_NAMES,
-    LAYER_PATH,
-    LAYER_RATIO,
-    LAYER_RATIO_FROM,
-    Counted,
-    Meter,
-)
+from hardening.foundation.limits import CHUNK, Counted, Meter
 
 # How many directories are remembered while a layer is unpacked, so that not each of its files looks for its own again.
 FOLDERS = 10_000
@@ -102,16 +90,16 @@ class Allowance:
     """What the tars of one image (`what`) may still take, all of them together."""
 
     def __init__(self, what: str) -> None:
-        self.bytes = Meter(IMAGE_BYTES, what)
-        self.members = Meter(IMAGE_MEMBERS, what)
+        self.bytes = Meter(limits.IMAGE_BYTES, what)
+        self.members = Meter(limits.IMAGE_MEMBERS, what)
 
 
 class ReaderBudget:
     """What the memory of one reader may still take: members and their names, of one tar or of several at once."""
 
     def __init__(self, what: str) -> None:
-        self.members = Meter(LAYER_MEMBERS, what)
-        self.names = Meter(LAYER_NAMES, what)
+        self.members = Meter(limits.LAYER_MEMBERS, what)
+        self.names = Meter(limits.LAYER_NAMES, what)
 
 
 class _Again:
@@ -170,7 +158,7 @@ class Tar(tarfile.TarFile):
         self.what = what
         self.forgets = kept is None
         self.kept = kept or ReaderBudget(what)
-        self.headers = Meter(LAYER_HEADER, what)
+        self.headers = Meter(limits.LAYER_HEADER, what)
         self.of_image = allowance.members
         super().__init__(*arguments, **more)
 
@@ -211,11 +199,11 @@ class Tar(tarfile.TarFile):
         info.uname = info.gname = ""
         info.pax_headers = {key: value for key, value in info.pax_headers.items() if key.startswith(ATTRIBUTE)}
         for name in (info.name, info.linkname):
-            LAYER_PATH.require(len(name), f"a path in {self.what}")
+            limits.LAYER_PATH.require(len(name), f"a path in {self.what}")
             self.kept.names.add(len(name))
         for key, value in info.pax_headers.items():
             self.kept.names.add(len(key) + len(value) + OVERHEAD)
-        LAYER_DEPTH.require(info.name.count("/"), f"a path in {self.what}")
+        limits.LAYER_DEPTH.require(info.name.count("/"), f"a path in {self.what}")
 
 
 @contextmanager
@@ -229,5 +217,5 @@ def members(stream: IO[bytes], what: str, packed_size: int) -> Iterator[Tar]:
 
 def ratio(packed_size: int, what: str) -> Meter:
     """Counts what unpacks from `packed_size` bytes."""
-    most = max(LAYER_RATIO_FROM, LAYER_RATIO.most * packed_size)
-    return Meter(replace(LAYER_RATIO, most=most, of="bytes, a multiple of the packed size"), what)
+    most = max(limits.LAYER_RATIO_FROM, limits.LAYER_RATIO.most * packed_size)
+    return Meter(replace(limits.LAYER_RATIO, most=most, of="bytes, a multiple of the packed size"), what)

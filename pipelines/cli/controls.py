@@ -21,17 +21,10 @@ if TYPE_CHECKING:
     from hardening.findings import CheckResult
     from hardening.policy import Benchmark, FixWindow, Judges, Policy, Rule
     from pipelines.contract import FleetLine, VerifyLine
-    from pipelines.fleet.model import Replacement
 
 WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
-FLEET_COLUMNS = {
-    "fleet": "name",
-    "kind": "kind",
-    "policy": "policy",
-    "replacement": "replacement",
-    "approval": "approval",
-}
+FLEET_COLUMNS = {"fleet": "name"} | {name: name for name in ("kind", "policy", "replacement", "approval")}
 
 
 class WaiverLine(Waiver):
@@ -122,17 +115,12 @@ def control_detail(roots: Sequence[Path], name: str, today: date) -> ControlDeta
 
 
 def check_tree(
-    roots: Sequence[Path],
-    profile: str,
-    tree: Path,
-    today: date,
-    *,
-    only: Sequence[str] = (),
+    roots: Sequence[Path], profile: str, tree: Path, today: date, *, control: str = ""
 ) -> tuple[CheckResult, ...]:
-    """What the profile's checks, or those of `only`, say of the filesystem at `tree`, `control.check`.
+    """What the profile's checks, or that of `control` alone, say of the filesystem at `tree`, `control.check`.
 
     Nothing is known of an image but its files: checks that need more fail, as they must.
-    Raises ContentError when `only` names a control that the profile does not list.
+    Raises ContentError where the profile does not list that control.
     """
     from hardening.check import run_checks
     from hardening.findings import ImageFacts
@@ -140,10 +128,9 @@ def check_tree(
 
     overlay = render(load_profile(roots, profile), load_controls(roots), {}, {}, today)
     known = [check.control for check in overlay.checks]
-    for name in only:
-        if name not in known:
-            raise ContentError(f"{profile} has no control {name}", hint=nearest(name, known))
-    checks = tuple(check for check in overlay.checks if not only or check.control in only)
+    if control and control not in known:
+        raise ContentError(f"{profile} has no control {control}", hint=nearest(control, known))
+    checks = tuple(check for check in overlay.checks if control in ("", check.control))
     return run_checks(replace(overlay, checks=checks), tree, ImageFacts())
 
 
@@ -199,11 +186,9 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
 
     tree, today = Path(place).resolve(), clock().date()
     if not tree.is_dir():
-        raise ContentError(
-            f"{place} is no directory", hint="give the root of a filesystem: a mounted disk, an exported container"
-        )
-    only = [control] if control else []
-    checks = check_tree(load_settings().roots, profile, tree, today, only=only)
+        hint = "give the root of a filesystem: a mounted disk, an exported container"
+        raise ContentError(f"{place} is no directory", hint=hint)
+    checks = check_tree(load_settings().roots, profile, tree, today, control=control)
     return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
 
 
@@ -235,7 +220,7 @@ def show_proofs(found: tuple[list[ProofLine], list[ContentError]], *, as_json: b
 
     lines, errors = found
     if as_json:
-        show(lines, {}, as_json=True)
+        show(lines, columns={}, as_json=True)
     for control in () if as_json else dict.fromkeys(line.control for line in lines):
         rows = [[line.profile, line.proof, line.result] for line in lines if line.control == control]
         print_table(["on", "proof", "proved"], rows, title=control, whole=["on"])
@@ -290,16 +275,9 @@ def fleet_lines() -> list[FleetLine]:
 
     fleets = load_fleets(load_settings().roots)
     return [
-        FleetLine(
-            name=name, title=fleet.title, kind=fleet.kind, selector=fleet.selector, policy=fleet.policy,
-            replacement=_replacement(fleet.replacement), approval=fleet.approval,
-        )
-        for name, fleet in sorted(fleets.items())
-    ]  # fmt: skip
-
-
-def _replacement(replacement: Replacement) -> str:
-    return replacement.tag or f"{replacement.definition}:{replacement.channel}"
+        FleetLine.of(fleet, replacement=(to := fleet.replacement).tag or f"{to.definition}:{to.channel}")
+        for _, fleet in sorted(fleets.items())
+    ]
 
 
 TOLD_APART = ("judges", "vulnerabilities", "benchmark")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from hardening.catalog import load_policy, load_waivers
-from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, ScanReport, Verdict
-from hardening.foundation.console import Cell, out, print_json, print_table, say
+from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, ScanReport
+from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.gate import explain, judge_image
@@ -22,14 +22,13 @@ from images.plan.upstream import Upstream
 from images.registry.releases import reference_of
 from images.release import channels
 from images.release.channels import ChannelMove, Gate, rebuild
-from images.release.flow import ReleaseOutcome, gate, release_all
+from images.release.flow import gate, release_all
 from images.release.store import ReleaseStore, ShownRelease
 from images.release.stores import full_reference, store_meant, store_of, stores
-from images.scan.flow import ScanResult
 from images.scan.judge import judge, latest, reverify, scan_content
 from images.scan.verify import refusals
-from images.store.garbage import Garbage, collect
-from pipelines.cli.image_output import finish
+from images.store.garbage import collect
+from pipelines.cli.image_output import finish, short
 from pipelines.contract import Line, LockLine, PruneLine, ReleaseLine, ScanOutput, VerifyLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import lacking_for_machines
@@ -47,10 +46,6 @@ class PlanLine(Line):
     why: tuple[str, ...]
     changes: tuple[Change, ...]
     input_digest: str
-
-
-def _day(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d}" if moment else ""
 
 
 def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str, ...]:
@@ -90,11 +85,6 @@ class PublishLine(Line):
     reasons: tuple[str, ...]
     seconds: float
     stopped_by: str = ""
-
-    @property
-    def expires(self) -> str:
-        """The day on which it expires."""
-        return _day(self.expires_at)
 
     @property
     def because(self) -> str:
@@ -170,19 +160,15 @@ def why_image(name: str) -> WhyOutput:
     only = one_of(context, name)
     plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
     last = context.ledger.latest_artifact(only, plan.platform)
-    return WhyOutput(
-        name=only, last_built_at=last and last.built_at, last_digest=last.digest if last else "",
-        would=plan.action, changes=plan.changes, why=plan.why,
-    )  # fmt: skip
+    built_at, digest = (last.built_at, last.digest) if last else (None, "")
+    return WhyOutput.of(plan, last_built_at=built_at, last_digest=digest, would=plan.action)
 
 
+PLAN_COLUMNS = {"image": "name", "action": "action", "why": "why"}
+BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "because"}
 PUBLISH_COLUMNS = {
-    "image": "name",
-    "action": "action",
-    "release": "release",
-    "expires": "expires",
-    "because": "because",
-}
+    "image": "name", "action": "action", "release": "release", "expires": "expires_at", "because": "because",
+}  # fmt: skip
 CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
 LOCK_COLUMNS = {"image": "name", "base": "base", "digest": "digest"}
 RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", "expires": "expires_at"}
@@ -193,16 +179,8 @@ def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], E
     """Build, judge and publish; one line for each image, and what went wrong."""
     context = image_context(policy=policy)
     outcomes = release_all(context, publishable(context, pattern))
-    return [publish_line(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
-
-
-def publish_line(outcome: ReleaseOutcome) -> PublishLine:
-    """What became of one image on its way to the registry."""
-    return PublishLine(
-        name=outcome.name, action=outcome.action, content=outcome.content, release=outcome.digest,
-        expires_at=outcome.expires_at, reasons=outcome.reasons, seconds=outcome.built.seconds + outcome.seconds,
-        stopped_by=outcome.stopped_by,
-    )  # fmt: skip
+    lines = [PublishLine.of(one, release=one.digest, seconds=one.built.seconds + one.seconds) for one in outcomes]
+    return lines, [one.error for one in outcomes]
 
 
 def scan_images(ref: str, policy: str = "") -> tuple[list[ScanOutput], list[GoldsmithError]]:
@@ -212,40 +190,30 @@ def scan_images(ref: str, policy: str = "") -> tuple[list[ScanOutput], list[Gold
     """
     context = image_context(policy=policy)
     if not means_several(ref):
-        return [_scan_built(context, ref) if ref in context.definitions else _scan_published(context, ref)], []
+        return [_scan(context, ref)], []
     scans, errors = list[ScanOutput](), list[GoldsmithError]()
     for name in named(context, ref):
         try:
-            scans.append(_scan_built(context, name))
+            scans.append(_scan(context, name))
         except GoldsmithError as error:
             errors.append(error)
     return scans, errors
 
 
-def _scan_built(context: Context, name: str) -> ScanOutput:
-    artifact = latest(context, name)
-    judged = judge(context, artifact, context.policy_of(name), afresh=True)
-    return _scan_output(name, artifact.digest, judged.result, judged.verdict)
-
-
-def _scan_published(context: Context, ref: str) -> ScanOutput:
-    """Scan what a registry holds, ours or another's; a stranger is judged by the default policy, without checks."""
-    reference = reference_of(context.registry, ref, context.definitions)
-    digest = Upstream(context.settings, context.store).bring(reference)
-    result = scan_content(context, digest, None)
-    name = context.policy or "default"
-    roots = context.settings.roots
-    verdict = judge_image(
-        load_policy(roots, name), ref, None, result.reports, result.findings, load_waivers(roots), context.now
-    )
-    return _scan_output(reference, digest, result, verdict)
-
-
-def _scan_output(ref: str, digest: str, result: ScanResult, verdict: Verdict) -> ScanOutput:
-    return ScanOutput(
-        ref=ref, digest=digest, reports=result.reports, findings=result.findings, allowed=verdict.allowed,
-        policy=verdict.policy, reasons=verdict.reasons,
-    )  # fmt: skip
+def _scan(context: Context, ref: str) -> ScanOutput:
+    """What a registry holds, ours or another's, is judged as a stranger: by the default policy, without checks."""
+    reference = ref
+    if ref in context.definitions:
+        artifact = latest(context, ref)
+        judged = judge(context, artifact, context.policy_of(ref), afresh=True)
+        digest, result, verdict = artifact.digest, judged.result, judged.verdict
+    else:
+        reference = reference_of(context.registry, ref, context.definitions)
+        digest = Upstream(context.settings, context.store).bring(reference)
+        result, roots = scan_content(context, digest, None), context.settings.roots
+        by, waivers = load_policy(roots, context.policy or "default"), load_waivers(roots)
+        verdict = judge_image(by, ref, None, result.reports, result.findings, waivers, context.now)
+    return ScanOutput.of(verdict, ref=reference, digest=digest, reports=result.reports, findings=result.findings)
 
 
 def show_scans(ref: str, found: tuple[Sequence[ScanOutput], Errors], *, as_json: bool) -> int:
@@ -263,15 +231,16 @@ def show_scans(ref: str, found: tuple[Sequence[ScanOutput], Errors], *, as_json:
 def show_scan(scan: ScanOutput) -> None:
     """Print what scanners and gate say of one image."""
     rows = [
-        [r.scanner, r.outcome, str(r.evaluated), _day(r.data_date), _measure(r) + (r.reason or r.data_source)]
+        [r.scanner, r.outcome, str(r.evaluated), str(r.data_date or "")[:10], _measure(r) + (r.reason or r.data_source)]
         for r in scan.reports
     ]
     print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)
     if scan.findings:
-        print_table(
-            ["finding", "package", "installed", "fixed", "who says what"],
-            [[f.id, f.package, f.installed, f.fixed or _no_fix(f), _opinions(f.scanners)] for f in scan.findings],
-        )
+        cells = [
+            [f.id, f.package, f.installed, f.fixed or _no_fix(f), [": ".join(said) for said in f.scanners]]
+            for f in scan.findings
+        ]
+        print_table(["finding", "package", "installed", "fixed", "who says what"], cells)
     out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
     out().print(explain(scan.reasons))
 
@@ -283,10 +252,6 @@ def _measure(report: ScanReport) -> str:
 
 def _no_fix(finding: Finding) -> str:
     return "no fix yet" if finding.kind is FindingKind.VULNERABILITY else ""
-
-
-def _opinions(scanners: Iterable[tuple[str, str]]) -> list[str]:
-    return [f"{who}: {severity}" for who, severity in scanners]
 
 
 def promote_images(
@@ -310,6 +275,19 @@ def promote_one(context: Context, name: str, tonight: Gate | None = None) -> Cha
     """Move `stable` of one image to what `candidate` points to; `tonight` answers in the place of a gate of its own."""
     policy = context.policy_of(name)
     return channels.promote(store_of(context, name), name, policy, tonight or gate(context, policy))
+
+
+def show_why(why: WhyOutput, *, as_json: bool) -> None:
+    """Print what changed since the last artifact."""
+    if as_json:
+        print_json(to_json(why))
+        return
+    at = why.last_built_at
+    last = f"last built {at:%Y-%m-%d %H:%M} UTC as {short(why.last_digest)}" if at else "never built"
+    for text in (f"{why.name}: {last}", f"would now be: {why.would}"):
+        out().print(text)
+    rows = [[change.kind, change.name, short(change.old)[:40], short(change.new)[:40]] for change in why.changes]
+    print_table(["input", "name", "old", "new"], rows) if rows else print_text(why.why)
 
 
 def rollback_image(name: str, reason: str = "") -> list[ChannelMove]:
@@ -356,15 +334,8 @@ def _text(value: object) -> Cell:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {number}" for key, number in value.items())
     if isinstance(value, tuple):
-        return [_line(item) for item in value]
+        return [str(getattr(item, "artifact_type", getattr(item, "what", item))) for item in value]
     return str(value)
-
-
-def _line(item: object) -> str:
-    for field in ("artifact_type", "what"):
-        if hasattr(item, field):
-            return str(getattr(item, field))
-    return str(item)
 
 
 def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLine]:
@@ -375,8 +346,11 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
     context = context or image_context(looks=not apply)
     look_at_fleets(context)
     lines = [PruneLine.of(one) for store in stores(context) for one in store.retire(apply=apply)]
-    garbage = [found for found in collect(context, apply=apply) if found.files]
-    lines += [_garbage_line(found, apply=apply) for found in garbage]
+    for found in collect(context, apply=apply):
+        if found.files:
+            size = f"{len(found.files)} files, {found.size_bytes / 1e6:.0f} MB that no kept image needs"
+            action = "removed" if apply else "remove"
+            lines.append(PruneLine(name=found.what, release="", action=action, why=size))
     if any(line.action in {"remove", "disable", "deprecate"} for line in lines):
         say("nothing was done: --apply does what is listed so")
     return lines
@@ -391,16 +365,11 @@ def look_at_fleets(context: Context) -> None:
             with fleet_session(name, context, now=lambda: context.now) as at:
                 check(at)
         except GoldsmithError as error:
-            raise OutsideError(
-                f"the fleet {name} cannot be read, so nothing is pruned: what it runs must stay",
-                evidence=str(error),
-                hint=f"see what is wrong: ./goldsmith fleet.check {name}",
-            ) from error
-
-
-def _garbage_line(garbage: Garbage, *, apply: bool) -> PruneLine:
-    size = f"{len(garbage.files)} files, {garbage.size_bytes / 1e6:.0f} MB that no kept image needs"
-    return PruneLine(name=garbage.what, release="", action="removed" if apply else "remove", why=size)
+            why, hint = (
+                "so nothing is pruned: what it runs must stay",
+                f"see what is wrong: ./goldsmith fleet.check {name}",
+            )
+            raise OutsideError(f"the fleet {name} cannot be read, {why}", evidence=str(error), hint=hint) from error
 
 
 def lock_upstreams(pattern: str) -> list[LockLine]:
@@ -422,10 +391,7 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
     for store in stores(context):
         releases, wrong = rebuild(store)
         errors += wrong
-        lines += [
-            ReleaseLine(name=found.name, release=found.digest, content=found.content, expires_at=found.expires_at)
-            for found in releases
-        ]
+        lines += [ReleaseLine.of(found, release=found.digest) for found in releases]
     return lines, errors
 
 
@@ -451,15 +417,15 @@ def named(context: Context, pattern: str) -> list[str]:
     chosen = select(pattern, {*context.definitions, *context.unsound}, "image")
     if chosen == [pattern]:
         return chosen
-    of_kind = {kind: [name for name in chosen if _kind(context, name) is kind] for kind in Kind}
-    left_out = {name for kind, names in of_kind.items() if kind not in context.settings.kinds for name in names}
-    if machines := set(of_kind[Kind.MACHINE]) - left_out:
-        left_out |= _unbuildable(machines)
+    kinds = {name: _kind(context, name) for name in chosen}
+    left_out = {name for name, kind in kinds.items() if kind and kind not in context.settings.kinds}
+    machines = {name for name, kind in kinds.items() if kind is Kind.MACHINE} - left_out
+    if machines and (lacking := lacking_for_machines()):
+        say(f"left out: {', '.join(sorted(machines))}; this machine lacks {lacking} (./goldsmith setup --machines)")
+        left_out |= machines
     if left_out == set(chosen):
-        raise ContentError(
-            f"{pattern} means only images that are left out here: {', '.join(chosen)}",
-            hint="name one, or see `kinds` in goldsmith.toml, and ./goldsmith setup --machines",
-        )
+        hint = "name one, or see `kinds` in goldsmith.toml, and ./goldsmith setup --machines"
+        raise ContentError(f"{pattern} means only images that are left out here: {', '.join(chosen)}", hint=hint)
     return [name for name in chosen if name not in left_out]
 
 
@@ -483,11 +449,3 @@ def publishable(context: Context, pattern: str) -> list[str]:
 def _kind(context: Context, name: str) -> Kind | None:
     loaded = context.definitions.get(name)
     return loaded.definition.kind if loaded else None
-
-
-def _unbuildable(machines: set[str]) -> set[str]:
-    """The machines, where this host lacks what they need; it says what."""
-    if not (lacking := lacking_for_machines()):
-        return set()
-    say(f"left out: {', '.join(sorted(machines))}; this machine lacks {lacking} (./goldsmith setup --machines)")
-    return machines

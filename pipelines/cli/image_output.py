@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
+from hardening.foundation.console import Cell, err, print_json, print_table
 from hardening.foundation.errors import GoldsmithError, RefusedError
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
     from images.artifact import Artifact, Release
     from images.context import Context
-    from pipelines.cli.image import WhyOutput
     from pipelines.contract import DefinitionLine, VerifyLine
 
 DEFINITION_COLUMNS = {
@@ -23,28 +22,35 @@ DEFINITION_COLUMNS = {
     "stable": "stable_cell",
     "stable until": "expires_at",
 }
-BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "because"}
 
 
-def show(lines: Sequence[Any], columns: dict[str, str], *, as_json: bool, empty: str = "nothing to show") -> None:
-    """Print contract lines: as JSON for programs, else as a table whose `columns` map headings to field names.
+def show(
+    lines: Sequence[Any],
+    errors: Iterable[GoldsmithError | None] = (),
+    *,
+    columns: dict[str, str],
+    as_json: bool,
+    empty: str = "nothing to show",
+    long: str = "",
+) -> int:
+    """Print contract lines, and what went wrong; the exit code of `finish`.
 
-    `empty` is said to people where there are no lines.
+    The lines are JSON for programs, else a table whose `columns` map headings to field names; `empty` is said to people
+    where there are none. The field `long` may have several lines.
     """
     if as_json:
-        print_json(_json(tuple(lines)))
-        return
-    rows = [[_cell(getattr(row, field)) for field in columns.values()] for row in lines]
-    print_table(list(columns), rows, empty=empty)
+        from images.documents import to_json
+
+        print_json(to_json(tuple(lines)))
+    else:
+        rows = [[_cell(getattr(row, field), several=field == long) for field in columns.values()] for row in lines]
+        print_table(list(columns), rows, empty=empty)
+    return finish(errors)
 
 
-def _json(value: Any) -> Any:
-    from images.documents import to_json
-
-    return to_json(value)
-
-
-def _cell(value: object) -> Cell:
+def _cell(value: Any, *, several: bool) -> Cell:
+    if several:
+        return str(value).splitlines()
     if value in (None, ""):
         return "-"
     if isinstance(value, datetime):
@@ -67,15 +73,16 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
         candidate, release = _channels(context, name)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
+        digests = {"digest": artifact, "candidate": candidate, "stable": release}
         lines.append(
-            DefinitionLine(
-                name=name, title=definition.title, kind=definition.kind, profile=definition.profile,
-                base=str(boot or base.golden or base.image), policy=definition.policy,
-                digest=artifact.digest if artifact else "", candidate=candidate.digest if candidate else "",
-                stable=release.digest if release else "", expires_at=release.expires_at if release else None,
+            DefinitionLine.of(
+                definition,
+                base=str(boot or base.golden or base.image),
+                expires_at=release.expires_at if release else None,
                 revoked=_revoked(context, artifact, candidate, release),
+                **{field: found.digest if found else "" for field, found in digests.items()},
             )
-        )  # fmt: skip
+        )
     return lines
 
 
@@ -112,10 +119,11 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     """
     from hardening.check import broken
     from hardening.foundation.settings import load_settings
+    from images.documents import to_json
     from images.scan.verify import refusals
 
     if as_json:
-        print_json(_json(tuple(lines)))
+        print_json(to_json(tuple(lines)))
     for line in () if as_json else lines:
         rows: list[list[Cell]] = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
         print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
@@ -133,31 +141,9 @@ def _evidence(result: CheckResult) -> list[str]:
     return lines[:1] if result.outcome is Outcome.PASS else lines
 
 
-def show_why(why: WhyOutput, *, as_json: bool) -> None:
-    """Print what changed since the last artifact."""
-    if as_json:
-        print_json(_json(why))
-        return
-    at = why.last_built_at
-    last = f"last built {at:%Y-%m-%d %H:%M} UTC as {short(why.last_digest)}" if at else "never built"
-    for text in (f"{why.name}: {last}", f"would now be: {why.would}"):
-        out().print(text)
-    rows = [[change.kind, change.name, short(change.old)[:40], short(change.new)[:40]] for change in why.changes]
-    print_table(["input", "name", "old", "new"], rows) if rows else print_text(why.why)
-
-
 def short(text: str) -> str:
     """The first twelve digits of a digest, as Docker shows one; any other text as it is."""
     return text[7:19] if text.startswith("sha256:") else text
-
-
-def show_outcomes(
-    outcomes: tuple[Sequence[Any], Iterable[GoldsmithError | None]], columns: dict[str, str], *, as_json: bool
-) -> int:
-    """Print lines as `show`, and what went wrong; the exit code of `finish`."""
-    lines, errors = outcomes
-    show(lines, columns, as_json=as_json)
-    return finish(errors)
 
 
 def ended_by(error: GoldsmithError) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from hardening.foundation.errors import GoldsmithError
 from images.context import Context
@@ -14,8 +14,11 @@ from images.ledger import Ledger
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet, FleetKind
-from pipelines.fleet.orphans import OrphanSource, OwnerStatus, Reaping, decide
+from pipelines.fleet.orphans import Orphan, OrphanSource, OwnerStatus, Reaping, decide
 from pipelines.wiring import clock, fleet_host, image_context
+
+if TYPE_CHECKING:
+    from images.aws.retire import AwsReaping, TaggedResource
 
 REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "action", "because": "why"}
 
@@ -32,36 +35,31 @@ class ReapLine(Line):
 
 def reap_images(*, apply: bool) -> list[ReapLine]:
     """What killed runs left at AWS, and what becomes of it."""
-    from images.aws.tagged_resources import reap as reap_aws
+    from images.aws.retire import reap as reap_aws
 
     found = reap_aws(image_context(looks=not apply).cloud, apply=apply)
-    return [
-        ReapLine(
-            kind=one.found.kind, where=one.found.where, name=one.found.name, action=_action(one.remove, apply=apply),
-            why=one.why,
-        )
-        for one in found
-    ]  # fmt: skip
+    return [_line(one.found, one.found.where, one, apply=apply) for one in found]
 
 
-def _action(remove: bool, *, apply: bool) -> str:
-    return ("removed" if apply else "remove") if remove else "keep"
+def _line(thing: TaggedResource | Orphan, where: str, end: AwsReaping | Reaping, *, apply: bool) -> ReapLine:
+    action = ("removed" if apply else "remove") if end.remove else "keep"
+    return ReapLine(kind=thing.kind, where=where, name=thing.name, action=action, why=end.why)
 
 
-def orphan_sources(context: Context, engine: Callable[[], str]) -> tuple[OrphanSource, ...]:
+def orphan_sources(context: Context) -> tuple[OrphanSource, ...]:
     """Every place where the fleets of this installation are."""
     fleets: dict[FleetKind, list[Fleet]] = defaultdict(list)
     for fleet in load_fleets(context.settings.roots).values():
         fleets[fleet.kind].append(fleet)
-    return tuple(_source(kind, fleets[kind], context, engine) for kind in FleetKind if fleets[kind])
+    return tuple(_source(kind, fleets[kind], context) for kind in FleetKind if fleets[kind])
 
 
-def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context, engine: Callable[[], str]) -> OrphanSource:
+def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context) -> OrphanSource:
     match kind:
         case FleetKind.DOCKER:
             from pipelines.fleet.docker.orphans import DockerOrphanSource
 
-            return DockerOrphanSource(engine())
+            return DockerOrphanSource(fleet_host(context))
         case FleetKind.EC2:
             from pipelines.fleet.ec2.members import regions_of
             from pipelines.fleet.ec2.orphans import Ec2OrphanSource
@@ -107,19 +105,5 @@ def _done(source: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime,
 def reap_rollouts(*, apply: bool) -> list[ReapLine]:
     """The orphans of rollouts in all places of the fleets, and what becomes of each."""
     context = image_context(looks=not apply)
-    over = orphan_sources(context, lambda: fleet_host(context))
-    return reap_lines(reap(over, context.ledger, clock(), context.actor, apply=apply), apply=apply)
-
-
-def reap_lines(found: Iterable[Reaping], *, apply: bool) -> list[ReapLine]:
-    """What `roll.reap` prints."""
-    return [
-        ReapLine(
-            kind=one.orphan.kind,
-            where=f"{one.orphan.where}/{one.orphan.id[:20]}",
-            name=one.orphan.name,
-            action=_action(one.remove, apply=apply),
-            why=one.why,
-        )
-        for one in found
-    ]
+    found = reap(orphan_sources(context), context.ledger, clock(), context.actor, apply=apply)
+    return [_line(one.orphan, f"{one.orphan.where}/{one.orphan.id[:20]}", one, apply=apply) for one in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.console import out, print_json
 from hardening.foundation.text import visible
 from hardening.model import Waiver
-from images.artifact import Artifact, Release
+from images.artifact import Artifact
 from images.context import Context
 from images.documents import to_json
 from images.release.lifecycle import status
@@ -143,7 +143,7 @@ def _image(context: Context, name: str, running: Running) -> ImageReport:
         reasons=verdict.reasons if verdict else (),
         scanners=scan.reports if scan else (),
         findings=scan.findings if scan else (),
-        running=_users(artifact, release, running),
+        running=tuple(sorted({member for one in (artifact, release) if one for member in running.get(one.digest, ())})),
     )
 
 
@@ -151,11 +151,6 @@ def _told(context: Context, artifact: Artifact) -> Verdict | None:
     """The verdict that a registry tells of, marked as such."""
     told = context.ledger.verdict(artifact.digest, told=True)
     return replace(told, policy=f"{told.policy} (as the registry tells, not judged here)") if told else None
-
-
-def _users(artifact: Artifact | None, release: Release | None, running: Running) -> tuple[str, ...]:
-    digests = {artifact.digest if artifact else "", release.digest if release else ""}
-    return tuple(sorted({member for digest in digests for member in running.get(digest, ())}))
 
 
 def _members(context: Context, running: Running) -> tuple[MemberReport, ...]:
@@ -184,10 +179,9 @@ def _rollouts(context: Context) -> tuple[RolloutReport, ...]:
 def _rollout(one: View) -> RolloutReport:
     row, state = one.row, one.state
     steps = [StepReport(member=member.name, outcome=MEANING[member.phase], note=member.said) for member in one.members]
-    return RolloutReport(
-        id=row.id, fleet=row.fleet, replacement=one.replacement, back=one.back, started_at=row.begun_at,
-        ended_at=state.ended_at if state else None, open=row.open, owner=row.owner,
-        approved_by=one.plan.approved_by if one.plan else "",
+    return RolloutReport.of(
+        row, replacement=one.replacement, back=one.back, started_at=row.begun_at,
+        ended_at=state.ended_at if state else None, approved_by=one.plan.approved_by if one.plan else "",
         failure=state.failure if state else "", steps=tuple(steps),
     )  # fmt: skip
 
@@ -195,7 +189,7 @@ def _rollout(one: View) -> RolloutReport:
 def _done(context: Context) -> tuple[AuditReport, ...]:
     """The last things that were done, the newest first; what a rollout did step by step is in its history."""
     lines = [line for line in context.ledger.audit_lines() if not line.action.startswith(STEP)]
-    return tuple(AuditReport(**asdict(line)) for line in reversed(lines[-AUDIT_LINES:]))
+    return tuple(map(AuditReport.of, reversed(lines[-AUDIT_LINES:])))
 
 
 def write_report(context: Context, night: NightlyOutput | None = None) -> Path:

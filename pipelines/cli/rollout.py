@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
-from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.text import one_line
 from hardening.gate import explain
 from images.context import Context
@@ -15,23 +15,16 @@ from images.documents import to_json
 from images.release.revocations import over, revoked
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.rollout_output import (
-    CALL_COLUMNS,
-    GROUP_COLUMNS,
-    STEP_COLUMNS,
-    WAVE_COLUMNS,
     MemberLine,
     RollOutput,
     SeenLine,
-    call_rows,
     ends,
-    group_rows,
     heading,
     markdown,
     member_lines,
     roll_output,
-    step_rows,
+    tables,
     towards,
-    wave_rows,
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.violations import Judged, named
@@ -83,8 +76,8 @@ def show_fleets(checked: tuple[dict[str, list[MemberLine]], list[GoldsmithError]
     return finish(errors) or max(codes)
 
 
+AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "image": "image", "golden image": "golden", "state": "state"}
-NOT_READ = 4  # the exit code for an outside world that failed
 
 
 def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
@@ -93,25 +86,23 @@ def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
     It is written into the ledger. Raises ContentError, and OutsideError.
     """
     context = context or image_context(looks=True)
-    wanted = select(name, load_fleets(context.settings.roots), "fleet")
-    return [line for fleet in wanted for line in _seen(context, fleet)]
+    lines = list[SeenLine]()
+    for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
+        with fleet_session(fleet, context) as at:
+            lines += [_seen(fleet, one) for one in check(at)]
+    return lines
 
 
-def _seen(context: Context, fleet: str) -> list[SeenLine]:
-    with fleet_session(fleet, context) as at:
-        return [_seen_line(fleet, one) for one in check(at)]
-
-
-def _seen_line(fleet: str, one: Judged) -> SeenLine:
+def _seen(fleet: str, one: Judged) -> SeenLine:
     member = one.member
     state = UNREAD if UNREAD in one.rules else "healthy" if member.healthy else "not healthy"
     golden = named(one.origin.golden) if one.origin.golden else ""
-    return SeenLine(fleet=fleet, member=member.id, name=member.name, image=member.image, golden=golden, state=state)
+    return SeenLine.of(member, fleet=fleet, member=member.id, golden=golden, state=state)
 
 
 def scan_exit_code(lines: Sequence[SeenLine]) -> int:
-    """0; 4 where some place could not be read."""
-    return NOT_READ if any(line.state == UNREAD for line in lines) else 0
+    """0; 4, as for an outside world that failed, where some place could not be read."""
+    return OutsideError.exit_code if any(line.state == UNREAD for line in lines) else 0
 
 
 def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
@@ -212,18 +203,15 @@ def _refuse_revoked(context: Context, seen: View, reason: str) -> None:
 
     No registry is asked: who goes back in need must not wait for one.
     """
-    known = {one.name: over(context.ledger, one.pinned.rpartition("@")[2]) for one in can_go_back(seen)}
-    told = {name: next((r for one in found if (r := revoked(context.ledger, one)).revoked_at), None)
-            for name, found in known.items()}  # fmt: skip
-    gone = [
-        f"{name}: {one.name} {one.digest[:19]} was revoked: {one.revoked_reason}" for name, one in told.items() if one
-    ]
+    gone, ledger, fleet = list[str](), context.ledger, seen.row.fleet
+    for member in can_go_back(seen):
+        found = (revoked(ledger, one) for one in over(ledger, member.pinned.rpartition("@")[2]))
+        if one := next((one for one in found if one.revoked_at), None):
+            gone.append(f"{member.name}: {one.name} {one.digest[:19]} was revoked: {one.revoked_reason}")
     if gone and not reason.strip():
-        fleet = seen.row.fleet
-        raise RefusedError(
-            f"{len(gone)} member(s) of {fleet} would go back to what was revoked", evidence="\n".join(gone),
-            hint=f'if it is better than what runs now: ./goldsmith roll.rollback {fleet} --reason "why" --apply',
-        )  # fmt: skip
+        refused = f"{len(gone)} member(s) of {fleet} would go back to what was revoked"
+        hint = f'if it is better than what runs now: ./goldsmith roll.rollback {fleet} --reason "why" --apply'
+        raise RefusedError(refused, evidence="\n".join(gone), hint=hint)
 
 
 def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
@@ -244,27 +232,12 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
     return lines, failures
 
 
-def show_auto(result: tuple[list[AutoLine], list[GoldsmithError]], *, as_json: bool) -> int:
-    """Print a line for each fleet; the exit code says who must act."""
-    lines, failures = result
-    if as_json:
-        print_json(to_json(tuple(lines)))
-    else:
-        print_table(
-            ["fleet", "outcome", "detail"], [[one.fleet, one.outcome, one.detail.splitlines()] for one in lines]
-        )
-    return finish(failures)
-
-
 def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_markdown: bool, file: str = "") -> None:
     """Print a plan for people, for programs, or for whoever approves it."""
     roll, document = planned
     if as_markdown:
-        out().print(
-            markdown(roll, document.made_by, f"{document.expires_at:%Y-%m-%d %H:%M} UTC"),
-            soft_wrap=True,
-            end="",
-        )
+        text = markdown(roll, document.made_by, f"{document.expires_at:%Y-%m-%d %H:%M} UTC")
+        out().print(text, soft_wrap=True, end="")
     else:
         show_roll(roll, as_json=as_json, file=file)
 
@@ -281,12 +254,7 @@ def show_roll(roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool
 def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
     out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
     print_text(heading(roll))
-    for columns, rows in (
-        (WAVE_COLUMNS, wave_rows(roll)),
-        (CALL_COLUMNS, call_rows(roll.calls)),
-        (STEP_COLUMNS, step_rows(roll.steps)),
-        (GROUP_COLUMNS, group_rows(roll.groups)),
-    ):
+    for columns, rows in tables(roll):
         if rows:
             out().print()
             print_table(columns, rows)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal
 
 from hardening.findings import Reason
 from hardening.foundation import text
@@ -13,8 +14,10 @@ from hardening.foundation.durations import in_short
 from pipelines.contract import Line
 from pipelines.fleet.violations import Judged, named
 from pipelines.rollout.plan import GroupStep, Plan
-from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutStage, doing
+from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage, doing
 from pipelines.rollout.waves import Wave
+
+Done = Mapping[str, dict[str, Any]]  # by the id of a member or group: the outcome and note of its line
 
 
 class MemberLine(Line):
@@ -71,7 +74,7 @@ class SkipLine(Line):
 
 def skipped(plan: Plan) -> tuple[SkipLine, ...]:
     """The members that the plan leaves alone."""
-    return tuple(SkipLine(member=skip.member, why=skip.why) for skip in plan.skipped)
+    return tuple(map(SkipLine.of, plan.skipped))
 
 
 class WaveLine(Line):
@@ -140,55 +143,38 @@ class RollOutput(Line):
     failure: str = ""
 
 
-def member_lines(judged: Sequence[Judged]) -> list[MemberLine]:
+def member_lines(judged: Iterable[Judged]) -> list[MemberLine]:
     """One line for each member."""
-    return [_member(one) for one in judged]
-
-
-def _member(one: Judged) -> MemberLine:
-    origin, member = one.origin, one.member
-    return MemberLine(
-        member=member.id,
-        name=member.name,
-        image=member.image,
-        release=named(origin.release) if origin.release else "",
-        base=named(origin.base) if origin.base else "",
-        expires_at=origin.golden.expires_at if origin.golden else None,
-        healthy=member.healthy,
-        violations=tuple(sorted(one.rules)),
-        deadline=one.deadline,
-        reasons=one.reasons,
-    )
+    return [
+        MemberLine.of(
+            one.member,
+            member=one.member.id,
+            release=named(one.origin.release) if one.origin.release else "",
+            base=named(one.origin.base) if one.origin.base else "",
+            expires_at=one.origin.golden.expires_at if one.origin.golden else None,
+            violations=tuple(sorted(one.rules)),
+            deadline=one.deadline,
+            reasons=one.reasons,
+        )
+        for one in judged
+    ]
 
 
 def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput:
     """A plan, with what became of each member and group where it was carried out."""
-    done = {member.id: member for member in outcome.members} if outcome else {}
+    members = outcome.members if outcome else ()
+    done: Done = {member.id: {"outcome": member.phase, "note": member.said} for member in members}
     steps = [
-        StepLine(
-            member=step.member.id,
-            wave=number,
-            why=step.why,
-            zone=step.member.zone,
-            rule=step.rule,
-            seconds=step.seconds,
-            outcome=done[step.member.id].phase if step.member.id in done else "",
-            note=done[step.member.id].said if step.member.id in done else "",
-        )
+        StepLine.of(step, member=step.member.id, wave=number, zone=step.member.zone, **done.get(step.member.id, {}))
         for number, wave in enumerate(plan.waves, start=1)
         for step in wave.steps
     ]
-    return RollOutput(
-        fleet=plan.fleet,
+    return RollOutput.of(
+        plan,
         replacement=plan.target.reference,
-        method=plan.method,
-        desired=plan.desired,
-        floor=plan.floor,
-        seconds=plan.seconds,
         steps=tuple(steps),
-        skipped=skipped(plan),
         waves=tuple(_wave(number, wave) for number, wave in enumerate(plan.waves, start=1)),
-        calls=tuple(CallsLine(place=c.place, calls_of=c.bucket, calls=c.calls, seconds=c.seconds) for c in plan.calls),
+        calls=tuple(CallsLine.of(calls, calls_of=calls.bucket) for calls in plan.calls),
         waits_until=plan.hold.until if plan.hold else None,
         waits_for=plan.hold.why if plan.hold else "",
         afterwards=_afterwards(plan),
@@ -204,19 +190,11 @@ def _afterwards(plan: Plan) -> tuple[str, ...]:
     return tuple(f"{one} must name {plan.target.reference}, or compose brings the old image back" for one in defined)
 
 
-def _group(step: GroupStep, done: Mapping[str, MemberState]) -> GroupLine:
-    group, pacing, ended = step.group, step.pacing, done.get(step.group.id)
-    return GroupLine(
-        group=group.id,
-        desired=group.desired,
-        min_healthy_percent=pacing.min_healthy_percent,
-        max_healthy_percent=pacing.max_healthy_percent,
-        checkpoints=pacing.checkpoint_percents,
-        cannot_roll=group.cannot_roll,
-        runs=group.runs,
-        outcome=ended.phase if ended else "",
-        note=ended.said if ended else "",
-    )
+def _group(step: GroupStep, done: Done) -> GroupLine:
+    group, pacing = step.group, step.pacing
+    healthy = {name: getattr(pacing, name) for name in ("min_healthy_percent", "max_healthy_percent")}
+    ended = done.get(group.id, {})
+    return GroupLine.of(group, group=group.id, checkpoints=pacing.checkpoint_percents, **healthy, **ended)
 
 
 def ends(roll: RollOutput) -> str:
@@ -229,21 +207,12 @@ def ends(roll: RollOutput) -> str:
 
 
 def _wave(number: int, wave: Wave) -> WaveLine:
-    return WaveLine(
-        wave=number,
-        canary=wave.canary,
-        members=len(wave.steps),
-        parallel=wave.parallel,
-        zones=tuple(sorted({step.member.zone for step in wave.steps} - {""})),
-        seconds=wave.seconds,
-        bake_seconds=int(wave.bake.total_seconds()),
-    )
+    zones = tuple(sorted({step.member.zone for step in wave.steps} - {""}))
+    bakes = int(wave.bake.total_seconds())
+    return WaveLine.of(wave, wave=number, members=len(wave.steps), zones=zones, bake_seconds=bakes)
 
 
-WAVE_COLUMNS = ["wave", "members", "at once", "zone", "takes", "then bakes"]
-STEP_COLUMNS = ["wave", "member", "because", "outcome"]
-GROUP_COLUMNS = ["group", "members", "runs", "healthy", "stops at", "outcome"]
-CALL_COLUMNS = ["place", "calls", "number", "last at least"]
+Table = tuple[list[str], list[list[str]]]
 MOST_STEPS = 200  # in markdown: a forge takes some 60,000 characters
 
 
@@ -260,74 +229,63 @@ def heading(roll: RollOutput) -> list[str]:
     return [*lines, *roll.afterwards]
 
 
+def tables(roll: RollOutput) -> tuple[Table, Table, Table, Table]:
+    """The columns and rows of its waves, of each limit of a service that it meets, of its members, of its groups."""
+    calls = [[call.place, call.calls_of, str(call.calls), _span(call.seconds)] for call in roll.calls]
+    steps = [[str(s.wave), s.member.rpartition("/")[2], "; ".join(s.why), _ended(s.outcome)] for s in roll.steps]
+    return (
+        (["wave", "members", "at once", "zone", "takes", "then bakes"], wave_rows(roll)),
+        (["place", "calls", "number", "last at least"], calls),
+        (["wave", "member", "because", "outcome"], steps),
+        (["group", "members", "runs", "healthy", "stops at", "outcome"], [_shown_group(one) for one in roll.groups]),
+    )
+
+
 def wave_rows(roll: RollOutput) -> list[list[str]]:
-    """A row for each wave; equal ones after each other share one."""
-    rows: list[list[str]] = []
-    last: list[str] = []
-    for wave in roll.waves:
-        cells = _shown_wave(wave)
-        if cells == last and not wave.canary:
-            rows[-1][0] = f"{rows[-1][0].partition('-')[0]}-{wave.wave}"
-        else:
-            rows.append([f"{wave.wave}{' canary' if wave.canary else ''}", *cells])
-        last = cells if not wave.canary else []
+    """A row for each wave; equal ones after each other share one, but for canaries."""
+    rows = []
+    for (canary, *cells), same in groupby(roll.waves, lambda wave: (wave.canary and wave.wave, *_shown_wave(wave))):
+        numbers = [wave.wave for wave in same]
+        range_of = f"{numbers[0]}-{numbers[-1]}" if numbers[1:] else f"{numbers[0]}{' canary' if canary else ''}"
+        rows.append([range_of, *cells])
     return rows
 
 
-def step_rows(steps: Iterable[StepLine]) -> list[list[str]]:
-    """A row for each member."""
-    return [
-        [str(step.wave), step.member.rpartition("/")[2], "; ".join(step.why), _ended(step.outcome)] for step in steps
-    ]
+def _shown_wave(wave: WaveLine) -> list[str]:
+    bakes, working = wave.bake_seconds, wave.seconds - wave.bake_seconds
+    zones = ", ".join(wave.zones)
+    return [str(wave.members), str(wave.parallel), zones, _span(working), _span(bakes) if bakes else ""]
 
 
-def group_rows(groups: Iterable[GroupLine]) -> list[list[str]]:
-    """A row for each group that a service rolls."""
-    return [
-        [
-            group.group.rpartition("/")[2],
-            str(group.desired),
-            group.runs,
-            f"{group.min_healthy_percent}-{group.max_healthy_percent} %",
-            ", ".join(f"{percent} %" for percent in group.checkpoints),
-            group.cannot_roll or _ended(group.outcome),
-        ]
-        for group in groups
-    ]
-
-
-def call_rows(calls: Iterable[CallsLine]) -> list[list[str]]:
-    """A row for each limit of a service that the rollout meets."""
-    return [[call.place, call.calls_of, str(call.calls), _span(call.seconds)] for call in calls]
+def _shown_group(one: GroupLine) -> list[str]:
+    healthy = f"{one.min_healthy_percent}-{one.max_healthy_percent} %"
+    stops = ", ".join(f"{percent} %" for percent in one.checkpoints)
+    name, ended = one.group.rpartition("/")[2], one.cannot_roll or _ended(one.outcome)
+    return [name, str(one.desired), one.runs, healthy, stops, ended]
 
 
 def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
     """The plan as somebody approves it: what, in which order, how long, what it asks of others, who is left alone."""
+    waves, calls, (step_columns, steps), groups = tables(roll)
+    members = step_columns[:3], [row[:3] for row in steps[:MOST_STEPS]]
+    left_alone = ["member", "why"], [[skip.member, skip.why] for skip in roll.skipped[:MOST_STEPS]]
     parts = [
         f"## Rollout of {text.markdown(roll.fleet)}",
         f"To {text.markdown_code(roll.replacement)}, planned by {text.markdown(made_by)}."
         + (f" Good until {valid_until}." if valid_until else ""),
         "\n".join(f"- {text.markdown(line)}" for line in heading(roll)),
-        _table(WAVE_COLUMNS, wave_rows(roll)),
-        _folded("Members", _table(STEP_COLUMNS[:3], [row[:3] for row in step_rows(roll.steps[:MOST_STEPS])])),
-        f"And {len(roll.steps) - MOST_STEPS} more, in the plan's file." if len(roll.steps) > MOST_STEPS else "",
-        _table(GROUP_COLUMNS, group_rows(roll.groups)),
-        _folded("Calls", _table(CALL_COLUMNS, call_rows(roll.calls))),
-        _folded(
-            "Left alone", _table(["member", "why"], [[skip.member, skip.why] for skip in roll.skipped[:MOST_STEPS]])
-        ),
+        _table(*waves),
+        _folded("Members", _table(*members)),
+        f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
+        _table(*groups),
+        _folded("Calls", _table(*calls)),
+        _folded("Left alone", _table(*left_alone)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _ended(outcome: Phase | Literal[""]) -> str:
     return meaning(outcome, RolloutStage.ENDED) if outcome else "planned"
-
-
-def _shown_wave(wave: WaveLine) -> list[str]:
-    bakes = _span(wave.bake_seconds) if wave.bake_seconds else ""
-    working = _span(wave.seconds - wave.bake_seconds)
-    return [str(wave.members), str(wave.parallel), ", ".join(wave.zones), working, bakes]
 
 
 def _span(seconds: int) -> str:

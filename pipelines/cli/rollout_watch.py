@@ -15,7 +15,7 @@ from images.documents import to_json
 from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows, skipped
 from pipelines.contract import AuditReport, Line
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
-from pipelines.rollout.state import STEP, Command, DesiredState, RolloutStage, orders
+from pipelines.rollout.state import STEP, Command, DesiredState, OperatorCommands, RolloutStage
 from pipelines.wiring import image_context
 
 SECONDS = 1.0
@@ -48,23 +48,19 @@ def status(fleet: str, context: Context | None = None) -> StatusOutput:
 
 def _status(seen: View) -> StatusOutput:
     state = seen.state
-    return StatusOutput(
+    return StatusOutput.of(
+        seen,
         fleet=seen.row.fleet,
         rollout=seen.row.id,
-        replacement=seen.replacement,
-        back=seen.back,
         stage=_stage(seen),
         wave=state.wave if state else 0,
-        waves=seen.waves,
         note=state.note if state else "",
         failure=state.failure if state else "",
         begun_at=seen.row.begun_at,
         ended_at=state.ended_at if state else None,
         carried_by=seen.lease.owner if seen.lease and seen.carried else "",
-        told=tuple(ToldLine(command=one.command, actor=one.actor, at=one.at) for one in seen.commands),
-        members=tuple(
-            MemberStatus(member=one.id, name=one.name, state=one.phase, note=one.said) for one in seen.members
-        ),
+        told=tuple(map(ToldLine.of, seen.commands)),
+        members=tuple(MemberStatus.of(one, member=one.id, state=one.phase, note=one.said) for one in seen.members),
         skipped=() if seen.back else skipped(seen.order.plan),
     )
 
@@ -73,7 +69,8 @@ def _stage(seen: View) -> RolloutStage | Literal["begun"]:
     """What it does; one that people have paused is paused also while a member is brought to a safe point."""
     if seen.state is None:
         return "begun"
-    paused = orders([given.command for given in seen.commands]).desired_state is DesiredState.PAUSE
+    commands = OperatorCommands.given([given.command for given in seen.commands])
+    paused = commands.desired_state is DesiredState.PAUSE
     return RolloutStage.PAUSED if paused and seen.state.stage is not RolloutStage.ENDED else seen.state.stage
 
 
@@ -167,27 +164,16 @@ def _ended(one: HistoryLine) -> str:
 
 def _history(one: View) -> HistoryLine:
     seen = _status(one)
-    return HistoryLine(
-        rollout=seen.rollout,
-        replacement=seen.replacement,
-        begun_at=seen.begun_at,
-        ended_at=seen.ended_at,
-        members=len(seen.members),
-        outcome=lines(seen, seen.begun_at)[2],
-        plan=one.plan.digest if one.plan else "",
-        made_by=one.plan.made_by if one.plan else "",
-        approved_by=one.plan.approved_by if one.plan else "",
-        approved_at=one.plan.approved_at if one.plan else None,
-    )
+    outcome, plan = lines(seen, seen.begun_at)[2], one.plan
+    people = {"plan": plan.digest, "made_by": plan.made_by, "approved_by": plan.approved_by} if plan else {}
+    approved_at = plan.approved_at if plan else None
+    return HistoryLine.of(seen, members=len(seen.members), outcome=outcome, approved_at=approved_at, **people)
 
 
 def _show_steps(context: Context, fleet: str, rollout: str, *, as_json: bool) -> None:
-    steps = [
-        AuditReport(at=line.at, actor=line.actor, action=line.action, subject=line.subject, detail=line.detail)
-        for line in told(context, fleet, rollout)
-    ]
+    steps = tuple(map(AuditReport.of, told(context, fleet, rollout)))
     if as_json:
-        print_json(to_json(tuple(steps)))
+        print_json(to_json(steps))
         return
     cells = [[f"{one.at:%H:%M:%S}", one.actor, one.action.removeprefix(STEP), one.detail] for one in steps]
     print_table(["at (UTC)", "by", "did", "detail"], cells)

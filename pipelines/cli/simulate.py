@@ -40,17 +40,9 @@ def simulate_rollouts(seeds: int, seed: int) -> SimulateOutput:
 
 def output(report: Report, seed: int) -> SimulateOutput:
     """A report as other programs read it."""
-    return SimulateOutput(
-        rollouts=report.rollouts,
-        first_seed=seed,
-        events=report.events,
-        steps=report.steps,
-        members={str(phase): number for phase, number in sorted(report.ends.items())},
-        troubles={str(kind): number for kind, number in sorted(report.troubles.items())},
-        broken=tuple(
-            BrokenLine(seed=one.seed, promise=one.promise, how=one.how, smallest=one.smallest) for one in report.broken
-        ),
-    )
+    members = {str(phase): number for phase, number in sorted(report.ends.items())}
+    troubles = {str(kind): number for kind, number in sorted(report.troubles.items())}
+    return SimulateOutput.of(report, first_seed=seed, members=members, troubles=troubles)
 
 
 def show_simulation(done: SimulateOutput, *, as_json: bool) -> int:

@@ -125,13 +125,8 @@ def _publish(context: Context) -> None:
 
 def _start(context: Context) -> str:
     """Start the service on what `stable` names, the proxy on the golden nginx; the address that answers."""
-    registry = context.registry_address()
-    return web_service.start(
-        fleet_host(context),
-        context.settings,
-        proxy_image=f"{registry}/nginx-unprivileged:stable",
-        web_image=f"{registry}/demo-web:stable",
-    )
+    proxy, web = (f"{context.registry_address()}/{name}:stable" for name in ("nginx-unprivileged", "demo-web"))
+    return web_service.start(fleet_host(context), context.settings, proxy_image=proxy, web_image=web)
 
 
 def _roll(context: Context, url: str) -> Stream:
@@ -142,17 +137,13 @@ def _roll(context: Context, url: str) -> Stream:
         if roll.failure:
             raise RefusedError(f"the rollout failed: {roll.failure}")
         time.sleep(AFTERWARDS_SECONDS)
-    answers = ", ".join(f"{_words(text)} {number} times" for text, number in stream.answers.items())
+    answers = ", ".join(f"{page.rpartition('>')[2]} {number} times" for page, number in stream.answers.items())
     say(f"{stream.sent} requests, {len(stream.failures)} failed, slowest {stream.slowest_seconds:.2f} s: {answers}")
     for failure in stream.failures[:5]:
         say(f"lost: {failure}")
     if not any("two" in text for text in stream.answers):
         raise RefusedError("the new release never answered", hint="this is a defect: please report it")
     return stream
-
-
-def _words(page: str) -> str:
-    return page.rpartition(">")[2]
 
 
 def _keep_report(context: Context, base: Settings) -> Path:

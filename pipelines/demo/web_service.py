@@ -6,8 +6,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+CONFIG = Path(__file__).with_name("nginx.conf")
 LABEL = "dev.goldsmith.demo"
 NETWORK = "goldsmith-demo"
 PROXY, WEB = "goldsmith-demo-proxy", "goldsmith-demo-web"
@@ -41,7 +44,9 @@ def start(docker_host: str, settings: Settings, proxy_image: str, web_image: str
     client.networks.create(NETWORK, driver="bridge", labels={LABEL: ""})
     for image in (web_image, proxy_image):
         client.images.pull(image, auth_config=auth_config(settings, image))
-    _web(client, web_image)
+    web = client.containers.create(web_image, name=WEB, labels={LABEL: "", "dev.goldsmith.fleet": "demo"}, **HARDENED)
+    client.networks.get(NETWORK).connect(web, aliases=["web"])
+    web.start()
     proxy = _proxy(client, proxy_image)
     published = proxy.attrs["NetworkSettings"]["Ports"]["8080/tcp"][0]["HostPort"]
     url = f"http://127.0.0.1:{published}/"
@@ -49,13 +54,6 @@ def start(docker_host: str, settings: Settings, proxy_image: str, web_image: str
         logs = proxy.logs(tail=20).decode(errors="replace")
         raise OutsideError("the demo's service does not answer", evidence=logs)
     return url
-
-
-def _web(client: DockerClient, image: str) -> None:
-    """The member of the fleet."""
-    container = client.containers.create(image, name=WEB, labels={LABEL: "", "dev.goldsmith.fleet": "demo"}, **HARDENED)
-    client.networks.get(NETWORK).connect(container, aliases=["web"])
-    container.start()
 
 
 def _proxy(client: DockerClient, image: str) -> Container:
@@ -85,35 +83,6 @@ def forget_images(docker_host: str, registry: str) -> None:
         engine(docker_host).images.remove(image["Id"], force=True)
 
 
-_CONFIG = """worker_processes 1;
-pid /tmp/nginx.pid;
-error_log /dev/stderr warn;
-events { worker_connections 512; }
-http {
-  access_log off;
-  client_body_temp_path /tmp/body;
-  proxy_temp_path /tmp/proxy;
-  fastcgi_temp_path /tmp/fastcgi;
-  uwsgi_temp_path /tmp/uwsgi;
-  scgi_temp_path /tmp/scgi;
-  resolver 127.0.0.11 valid=1s ipv6=off;
-  resolver_timeout 2s;
-  server {
-    listen 8080;
-    location / {
-      set $upstream "@NAME@:@PORT@";
-      proxy_pass http://$upstream;
-      proxy_connect_timeout 1s;
-      proxy_next_upstream error timeout;
-      proxy_next_upstream_tries 4;
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    }
-  }
-}
-"""
-
-
 def nginx_config(name: str, port: int) -> str:
     """An nginx configuration that passes everything on to the network alias `name`, whose members serve `port`.
 
@@ -124,7 +93,7 @@ def nginx_config(name: str, port: int) -> str:
       request that was already sent is sent again only if that is harmless (nginx repeats no POST);
     - the old member is told to stop and has `drain` to end what it has begun.
     """
-    return _CONFIG.replace("@NAME@", name).replace("@PORT@", str(port))
+    return CONFIG.read_text().replace("@NAME@", name).replace("@PORT@", str(port))
 
 
 PAUSE_SECONDS = 0.01
@@ -152,15 +121,13 @@ class Stream:
 def steady(url: str) -> Iterator[Stream]:
     """Ask `url` again and again, from several clients, for as long as the block lasts."""
     stream, over = Stream(url), threading.Event()
-    threads = [threading.Thread(target=_ask, args=(stream, over), daemon=True) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield stream
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for _ in range(CLIENTS):
+            pool.submit(_ask, stream, over)
+        try:
+            yield stream
+        finally:
+            over.set()
 
 
 def _ask(stream: Stream, over: threading.Event) -> None:
@@ -181,10 +148,8 @@ def wait_for(url: str) -> bool:
     """Whether `url` answers within half a minute."""
     until = time.monotonic() + STARTS_SECONDS
     while time.monotonic() < until:
-        try:
+        with suppress(requests.RequestException):
             if requests.get(url, timeout=1).ok:
                 return True
-        except requests.RequestException:
-            pass
         time.sleep(0.2)
     return False

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -138,23 +139,21 @@ def session(url: str, worker: str) -> Iterator[SessionLocks]:
         locks.close()
 
 
+@dataclass
 class Reaper:
     """Looks for dead workers that left flows. `holders` names the workers that have flows, `inherit` takes one's."""
 
-    def __init__(
-        self, own: str, locks: Locks, holders: Callable[[], Iterable[str]], inherit: Callable[[str], None]
-    ) -> None:
-        self._own = own
-        self._locks = locks
-        self._holders = holders
-        self._inherit = inherit
-        self._seen: Counter[str] = Counter()
+    own: str
+    locks: Locks
+    holders: Callable[[], Iterable[str]]
+    inherit: Callable[[str], None]
+    _seen: Counter[str] = field(default_factory=Counter)
 
     def look(self) -> None:
         """One look: of who was found dead often enough, what it left is taken."""
         try:
-            self._locks.keep()
-            holders = set(self._holders()) - {self._own}
+            self.locks.keep()
+            holders = set(self.holders()) - {self.own}
             self._seen = Counter({worker: self._seen[worker] for worker in holders})
             for worker in sorted(holders):
                 self._look_at(worker)
@@ -162,25 +161,30 @@ class Reaper:
             self._seen.clear()
 
     def _look_at(self, worker: str) -> None:
-        with self._locks.dead(worker) as dead:
+        with self.locks.dead(worker) as dead:
             self._seen[worker] = self._seen[worker] + 1 if dead else 0
-            if self._seen[worker] >= self._locks.looks:
-                self._inherit(worker)
+            if self._seen[worker] >= self.locks.looks:
+                self.inherit(worker)
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self) -> AbstractContextManager[None]:
         """Look now, and every second while the block runs."""
-        over = threading.Event()
-
-        def keep_looking() -> None:
-            while not over.wait(LOOK_SECONDS):
-                self.look()
-
         self.look()
-        thread = threading.Thread(target=keep_looking, name="reaper", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        return repeated("reaper", self.look, LOOK_SECONDS)
+
+
+@contextmanager
+def repeated(name: str, call: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Call `call` every so many seconds while the block runs, from a thread of this name."""
+    over = threading.Event()
+
+    def keep_calling() -> None:
+        while not over.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=keep_calling, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

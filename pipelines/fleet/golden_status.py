@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from hardening.findings import Reason
+from hardening.foundation.errors import ContentError
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from images.artifact import Release
 from images.context import Context
-from pipelines.fleet.members import newest
+from pipelines.fleet.members import Provenance, newest
 from pipelines.fleet.model import Fleet
 
 NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "policy-window", "waiver-ended")
 
 
-@dataclass(frozen=True)
+@dataclass
 class GoldenStatus:
-    """Answers for one judging of one fleet, from the ledger and the present policies."""
+    """Answers for one judging of one fleet, from the ledger and the present policies; who reads where members' images
+    come from adds what a registry or a cloud tells.
+    """
 
     fleet: Fleet
     context: Context
@@ -59,16 +61,27 @@ class GoldenStatus:
         bases = self.context.ledger.bases_of(golden.content)
         verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now, bases)
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
-        began = [at for reason in reasons if (at := _began(reason))]
+        began = [at for reason in reasons if (at := reason.deadline or reason.since)]  # a deadline is when it refuses
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
+
+    def provenance(self, release: Release | None, base: Release | None, latest: Release | None) -> Provenance:
+        """Where an image comes from, with what is known of its golden image by now; `latest`: its channel's."""
+        if (golden := release or base) is None:
+            return Provenance()
+        because, since = self.refused(golden)
+        return Provenance(release, base, latest, self.left_at(golden, latest), because, since)
+
+    def required(self, release: Release | None) -> Release:
+        """What the fleet's channel points to. Raises ContentError where that is nothing."""
+        if release is not None:
+            return release
+        name, channel = self.fleet.replacement.definition, self.fleet.replacement.channel
+        what, file = f"{name} has no release in the channel {channel}", f"pipelines/fleets/{self.fleet.name}.toml"
+        hint = f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
+        raise ContentError(what, file=file, key="replacement", hint=hint)
 
     def _policy_of(self, golden: Release) -> Policy:
         """The policy that the image was published by; the fleet's, where that one is no more."""
         known = self.context.policies
         wanted = self.context.policy or golden.policy
         return known[wanted] if wanted in known else self.context.policy_named(self.fleet.policy)
-
-
-def _began(reason: Reason) -> datetime | None:
-    """When a reason began to refuse: at its deadline, where it has one."""
-    return reason.deadline or reason.since

@@ -20,6 +20,11 @@ Account = Annotated[str, matching(r"^[0-9]{12}$", "an account's id: twelve digit
 Region = Annotated[str, matching(r"^[a-z]{2}(-[a-z]+)+-[0-9]$", "a region such as eu-central-1")]
 
 
+def _duration(default: str, description: str) -> Any:
+    """A field for a duration, whose default is written as people write it."""
+    return Field(default, validate_default=True, description=description)
+
+
 class FleetKind(StrEnum):
     """Where a fleet runs."""
 
@@ -92,7 +97,7 @@ class Health(Content):
     port: Port | None = None
     path: str = "/"
     command: tuple[NonEmpty, ...] = ()
-    timeout: Duration = Field("2s", validate_default=True, description="for one read")
+    timeout: Duration = _duration("2s", "for one read")
 
     @model_validator(mode="after")
     def _complete(self) -> Health:
@@ -130,31 +135,22 @@ class Limits(Content):
     jitter: Percent = Field(
         "10%", description="part of a violation's grace over which automated runs spread members of the same age"
     )
-    drain: Duration = Field("30s", validate_default=True, description="for the old one to finish what it has begun")
+    drain: Duration = _duration("30s", "for the old one to finish what it has begun")
     before_drain: tuple[NonEmpty, ...] = Field(
-        (),
-        description="command in the old container before it stops; must end with 0 within drain, each time",
+        (), description="command in the old container before it stops; must end with 0 within drain, each time"
     )
     after_drain: tuple[NonEmpty, ...] = Field(
         (), description="command in the container that then serves under the name, be it the new one or the old again"
     )
-    settle: Duration = Field(
-        "2s",
-        validate_default=True,
-        description="old and new both serve under the names: longer than clients cache them",
-    )
+    settle: Duration = _duration("2s", "old and new both serve under the names: longer than clients cache them")
     canary: Annotated[int, Field(ge=0)] = Field(
         1, description="members of the first wave, after which bake_time passes"
     )
-    min_healthy_time: Duration = Field("30s", validate_default=True, description="healthy in each read over this time")
-    healthy_deadline: Duration = Field(
-        "5m", validate_default=True, description="a step that is not healthy by then fails"
-    )
-    progress_deadline: Duration = Field(
-        "30m", validate_default=True, description="a rollout in which no step ends for so long fails"
-    )
-    bake_time: Duration = Field("5m", validate_default=True, description="after the canary wave; old ones are kept")
-    bake_between_waves: Duration = Field("0s", validate_default=True, description="after each other wave")
+    min_healthy_time: Duration = _duration("30s", "healthy in each read over this time")
+    healthy_deadline: Duration = _duration("5m", "a step that is not healthy by then fails")
+    progress_deadline: Duration = _duration("30m", "a rollout in which no step ends for so long fails")
+    bake_time: Duration = _duration("5m", "after the canary wave; old ones are kept")
+    bake_between_waves: Duration = _duration("0s", "after each other wave")
     auto_promote: bool = Field(True, description="false: after the canary's bake it waits for roll.approve")
     auto_rollback: bool = Field(True, description="false: after a failure those that are well stay new")
     alarms: tuple[NonEmpty, ...] = Field(
@@ -162,17 +158,15 @@ class Limits(Content):
         description="what pauses a rollout and rolls it back while it fires: CloudWatch alarms by name (ec2), or "
         "addresses (http://...) that answer with an error meanwhile",
     )
-    min_soak: Duration = Field("0s", validate_default=True, description="a younger replacement is not rolled out")
-    min_remaining: Duration = Field(
-        "7d", validate_default=True, description="a replacement that expires sooner is refused"
-    )
+    min_soak: Duration = _duration("0s", "a younger replacement is not rolled out")
+    min_remaining: Duration = _duration("7d", "a replacement that expires sooner is refused")
     max_violating_fraction: ViolatingFraction = ViolatingFraction()
     do_not_disrupt: NonEmpty = Field(
         "dev.goldsmith.do-not-disrupt-until",
         description="label by which a member opts out; its value is a date with time",
     )
-    termination_grace: Duration = Field(
-        "1h", validate_default=True, description="so long after the policy's deadline do_not_disrupt no longer protects"
+    termination_grace: Duration = _duration(
+        "1h", "so long after the policy's deadline do_not_disrupt no longer protects"
     )
     shared_mounts: tuple[str, ...] = Field(
         (), description="writable mounts, by path in the container, that old and new may both hold during a surge"

@@ -135,10 +135,7 @@ class Pacing:
     def canary(self) -> Pacing:
         """The canary alone: the service's rolling ends at the first checkpoint, and the bake is ours to watch."""
         return replace(
-            self,
-            checkpoint_percents=self.checkpoint_percents[:1],
-            checkpoint_delay=timedelta(),
-            bake=timedelta(),
+            self, checkpoint_percents=self.checkpoint_percents[:1], checkpoint_delay=timedelta(), bake=timedelta()
         )
 
     @property

@@ -5,8 +5,8 @@ An application image is judged by the golden image that it stands on. An unknown
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -48,38 +48,23 @@ class Judged:
 
 
 def judge(
-    fleet: str,
-    policy: Policy,
-    members: Sequence[Member],
-    origins: Mapping[str, Provenance],
-    *,
-    waivers: Sequence[Waiver],
-    now: datetime,
+    fleet: str, policy: Policy, member: Member, origin: Provenance, waivers: Sequence[Waiver], now: datetime,
     own_registry: str = "",
-) -> tuple[Judged, ...]:
-    """Every member of `fleet` judged at `now`, by id. `origins` is by member id; a member without one is unknown."""
-    return tuple(
-        Judged(
-            member,
-            origin := origins.get(member.id, Provenance()),
-            judge_member(policy, f"{fleet}/{member.name}", facts(member, origin, own_registry), waivers, now),
-        )
-        for member in sorted(members, key=lambda member: member.id)
-    )
+) -> Judged:  # fmt: skip
+    """A member of `fleet` judged at `now`; one without an origin is unknown."""
+    known = facts(member, origin, own_registry)
+    return Judged(member, origin, judge_member(policy, f"{fleet}/{member.name}", known, waivers, now))
 
 
 def facts(member: Member, origin: Provenance, own_registry: str = "") -> RunningFacts:
     """What the policy needs to know of a member."""
     image, source, golden = _called(member, origin), _source(member, origin), origin.golden
+    found = RunningFacts(golden is not None, image, source, own_registry, member.since)
     if golden is None:
-        return RunningFacts(False, image, source, own_registry, member.since)
+        return found
     since, by = _superseded(origin, golden)
-    return RunningFacts(
-        known=True,
-        image=image,
-        source=source,
-        own_registry=own_registry,
-        seen_since=member.since,
+    return replace(
+        found,
         published_at=golden.published_at,
         expires_at=golden.expires_at,
         revoked_at=golden.revoked_at,

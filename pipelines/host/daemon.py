@@ -54,7 +54,8 @@ class Daemon:
         while not ready():
             if self.pid() is None or time.monotonic() > deadline:
                 self.stop()
-                raise OutsideError(f"{self.name} did not start", evidence=self._last_lines(), hint=f"see {self.log}")
+                printed = "\n".join(self.log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+                raise OutsideError(f"{self.name} did not start", evidence=printed, hint=f"see {self.log}")
             time.sleep(POLL_SECONDS)
 
     def stop(self, *, within: float = 20) -> None:
@@ -67,9 +68,6 @@ class Daemon:
             while self.pid() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
         self._file.unlink(missing_ok=True)
-
-    def _last_lines(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LAST_LINES:])
 
 
 def _started(pid: int) -> str | None:

@@ -42,25 +42,26 @@ def examine(settings: Settings) -> list[DoctorLine]:
     ]
 
 
-def exit_code(lines: list[DoctorLine]) -> int:
-    """0 where everything essential is there, else 4."""
+def show(lines: list[DoctorLine], *, as_json: bool) -> int:
+    """Print the report: JSON for programs, or a table in 80 columns whose missing things say what they cost.
+
+    The exit code: 0 where everything essential is there, else 4.
+    """
+    if as_json:
+        print_json([line.model_dump() for line in lines])
+    else:
+        rows = [[line.what, _state(line), _explained(line).splitlines()] for line in lines]
+        print_table(["what", "state", "detail"], rows)
     return 4 if any(line.essential and not line.present for line in lines) else 0
 
 
-def show(lines: list[DoctorLine], *, as_json: bool) -> None:
-    """The report: JSON for programs, or a table in 80 columns whose missing things say what they cost."""
-    if as_json:
-        print_json([line.model_dump() for line in lines])
-        return
-    marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "missing"}
-    rows = [[line.what, marks[line.present, line.essential], _explained(line).splitlines()] for line in lines]
-    print_table(["what", "state", "detail"], rows)
+def _state(line: DoctorLine) -> str:
+    return "ok" if line.present else "MISSING" if line.essential else "missing"
 
 
 def _explained(line: DoctorLine) -> str:
-    if line.present:
-        return line.detail
-    return f"{line.detail}; without it: no {line.costs}" if line.detail else f"without it: no {line.costs}"
+    lack = "" if line.present else f"without it: no {line.costs}"
+    return "; ".join(filter(None, (line.detail, lack)))
 
 
 def _line(what: str, present: bool, detail: str, costs: str, *, essential: bool = True) -> DoctorLine:
@@ -72,9 +73,7 @@ def _tools() -> Iterator[DoctorLine]:
     for tool in provision.TOOLS:
         present = tool.present()
         detail = versions.get(tool.package, "not by a package") if present else f"package {tool.package}"
-        yield _line(
-            Path(tool.name).name, present, detail, tool.costs, essential=not (tool.only_tests or tool.for_machines)
-        )
+        yield _line(Path(tool.name).name, present, detail, tool.costs, essential=tool.need == "always")
     for name, costs in SCANNERS.items():
         place = which(name)
         yield _line(name, place is not None, str(place or "extra `scanners`"), costs, essential=False)
@@ -84,9 +83,7 @@ def _package_versions(packages: list[str]) -> dict[str, str]:
     if which("dpkg-query") is None:
         return {}
     done = run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages], ok=range(256))
-    return dict(
-        pair for line in done.stdout.splitlines() if len(pair := line.split(" ", 1)) == len(("name", "version"))
-    )
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
 
 def _engines(settings: Settings) -> Iterator[DoctorLine]:
@@ -97,13 +94,12 @@ def _engines(settings: Settings) -> Iterator[DoctorLine]:
         except GoldsmithError as error:
             yield _line(what, False, str(error), costs)
             continue
+        able = found is not None or (os.geteuid() == 0 and which("dockerd") is not None)
+        detail = f"a private one, started when needed in {PrivateEngine(settings).folder}"
         if found:
-            store = "containerd image store" if found.containerd_store else "classic image store"
-            yield _line(what, True, f"{found.version} ({store}) at {found.host}", costs)
-        else:
-            able = os.geteuid() == 0 and which("dockerd") is not None
-            detail = f"a private one, started when needed in {PrivateEngine(settings).folder}"
-            yield _line(what, able, detail if able else "none answers, and none can be started", costs)
+            store = "containerd" if found.containerd_store else "classic"
+            detail = f"{found.version} ({store} image store) at {found.host}"
+        yield _line(what, able, detail if able else "none answers, and none can be started", costs)
 
 
 def _registry(settings: Settings) -> DoctorLine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import secrets
 import socket
+from contextlib import closing
 from pathlib import Path
 from string import Template
 
@@ -22,14 +23,7 @@ REPOSITORY = "golden"
 START_SECONDS = 60
 UNAUTHORIZED = 401
 
-_CONFIG = Template("""version: 0.1
-log: {level: warn, accesslog: {disabled: true}}
-storage:
-  filesystem: {rootdirectory: $data}
-  delete: {enabled: true}
-http: {addr: "127.0.0.1:$port", secret: only-on-loopback}
-auth: {htpasswd: {realm: goldsmith, path: $passwords}}
-""")
+CONFIG = Path(__file__).with_name("embedded-registry.yml")
 
 
 def registry_address(settings: Settings) -> str:
@@ -77,13 +71,12 @@ def _start(settings: Settings, folder: Path, port: int) -> None:
         raise OutsideError("docker-registry is not installed", hint="run ./goldsmith setup, or set registry.address")
     _daemon(folder).stop()
     if _status(port) is not None:
-        raise OutsideError(
-            f"port {port}, which the embedded registry has always used, is taken by another program",
-            hint=f"stop that program, or delete {folder / 'port'} and publish again",
-        )
+        taken = f"port {port}, which the embedded registry has always used, is taken by another program"
+        raise OutsideError(taken, hint=f"stop that program, or delete {folder / 'port'} and publish again")
     config = folder / "config.yml"
     passwords = _passwords(settings, folder, port)
-    config.write_text(_CONFIG.substitute(data=folder / "data", port=port, passwords=passwords))
+    values = {"data": folder / "data", "port": port, "passwords": passwords}
+    config.write_text(Template(CONFIG.read_text()).substitute(values))
     argv = ["sh", str(Path(__file__).with_name("embedded-registry.sh")), str(program), str(config)]
     _daemon(folder).start(argv, ready=lambda: _status(port) == UNAUTHORIZED)
 
@@ -113,14 +106,9 @@ def _passwords(settings: Settings, folder: Path, port: int) -> Path:
 
 def _status(port: int) -> int | None:
     """What a request without a login is answered on the port; None where nothing there speaks HTTP."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/v2/")
-        answer = connection.getresponse()
-        answer.read()
-    except (OSError, http.client.HTTPException):
-        return None
-    else:
-        return answer.status
-    finally:
-        connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None

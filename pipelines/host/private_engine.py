@@ -49,9 +49,8 @@ class PrivateEngine:
             if self.daemon.pid() is None or not self.data.exists():
                 self._start()
             elif not self.answers():  # restarting it would end the containers that it runs
-                raise OutsideError(
-                    f"the private Docker Engine does not answer at {self.host}", hint=f"see {self.daemon.log}"
-                )
+                silent = f"the private Docker Engine does not answer at {self.host}"
+                raise OutsideError(silent, hint=f"see {self.daemon.log}")
         return self.host
 
     def answers(self) -> bool:
@@ -68,10 +67,8 @@ class PrivateEngine:
 
     def _start(self) -> None:
         if os.geteuid() != 0:
-            raise OutsideError(
-                "no Docker Engine with the containerd image store, and only root can start a private one",
-                hint="run this as root, or set docker.build_host in goldsmith.toml",
-            )
+            lack = "no Docker Engine with the containerd image store, and only root can start a private one"
+            raise OutsideError(lack, hint="run this as root, or set docker.build_host in goldsmith.toml")
         if which("dockerd") is None:
             raise OutsideError("dockerd is not installed", hint="./goldsmith setup installs it")
         say(f"starting a private Docker Engine: data in {self.folder}, socket in {self.runtime}")
@@ -84,7 +81,8 @@ class PrivateEngine:
             self._connect(pool)
             self.runtime.mkdir(mode=0o700, parents=True)
         config = self.folder / "daemon.json"
-        config.write_text(json.dumps(daemon_config(pool, _filesystem(self.folder)), indent=2) + "\n")
+        filesystem = run(["stat", "--file-system", "--format", "%T", str(self.folder)]).stdout.strip()
+        config.write_text(json.dumps(daemon_config(pool, filesystem), indent=2) + "\n")
         self.daemon.start(self._argv(config), ready=self.answers, within=START_SECONDS)
 
     def _crashed(self) -> bool:
@@ -121,7 +119,7 @@ class PrivateEngine:
     def _disconnect(self, pool: IPv4Network, links: list[dict[str, Any]]) -> None:
         """Take away the rules of the pool and every bridge with an address of it: ours and those of user networks."""
         for rule in rules(pool):
-            run(["iptables", "-w", *_delete(rule)], ok=range(256))
+            run(["iptables", "-w", *("-D" if part == "-I" else part for part in rule)], ok=range(256))
         for link in links:
             if any(network.subnet_of(pool) for network in networks([link])):
                 run(["ip", "link", "delete", link["ifname"]], ok=range(256))
@@ -156,11 +154,9 @@ def free_pool(pools: Iterable[IPv4Network], taken: Sequence[IPv4Network]) -> IPv
     for pool in pools:
         if not any(pool.overlaps(network) for network in taken):
             return pool
-    raise OutsideError(
-        "no free address range for a private Docker Engine",
-        evidence=", ".join(str(pool) for pool in POOLS),
-        hint="set docker.build_host and docker.host in goldsmith.toml to an engine of your own",
-    )
+    hint = "set docker.build_host and docker.host in goldsmith.toml to an engine of your own"
+    tried = ", ".join(map(str, POOLS))
+    raise OutsideError("no free address range for a private Docker Engine", evidence=tried, hint=hint)
 
 
 def pool_of(network: IPv4Network) -> IPv4Network:
@@ -183,11 +179,3 @@ def _taken_networks() -> list[IPv4Network]:
 def _links() -> list[dict[str, Any]]:
     links: list[dict[str, Any]] = json.loads(run(["ip", "-j", "-4", "address"]).stdout or "[]")
     return links
-
-
-def _filesystem(folder: Path) -> str:
-    return run(["stat", "--file-system", "--format", "%T", str(folder)]).stdout.strip()
-
-
-def _delete(rule: list[str]) -> list[str]:
-    return ["-D" if part == "-I" else part for part in rule]

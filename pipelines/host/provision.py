@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from hardening.foundation.console import say
+from hardening.foundation.content import read_toml
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import ENGINE, NETWORK, Completed, run, which
 from hardening.foundation.settings import Settings
@@ -21,35 +23,31 @@ BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/dock
 ASK_SECONDS = 60
 # Their programs are wanted, not what Debian starts at boot.
 UNWANTED_SERVICES = {"docker-registry", "nginx", "postgresql"}
-SERVICE_POLICY = """#!/bin/sh
-[ -d /run/systemd/system ] || exit 101
-case $1 in docker | docker.* | containerd*) ;; *) exit 101 ;; esac
-"""
+SERVICE_POLICY = Path(__file__).with_name("policy-rc.d.sh")
 
 
 @dataclass(frozen=True)
 class Tool:
     """Something that the host must have: a program or, where it begins with a slash, a file.
 
-    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. Who builds no machine images
-    does without those `for_machines`. `library`: the package of a library that it is bound to, version by version.
+    `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. `need`: who needs it; who builds
+    no machine images does without those for machines. `library`: the package of a library that it is bound to, version
+    by version.
     """
 
     name: str
     package: str
     costs: str
-    only_tests: bool = False
-    for_machines: bool = False
+    need: Literal["always", "machines", "tests"] = "always"
     library: str = ""
 
     def present(self) -> bool:
         """Whether the host has it, and its library in the version that it needs."""
         if "/" in self.name:
             return any(map(Path.exists, _places(self.name)))
-        return which(self.name) is not None and (not self.library or self._starts())
-
-    def _starts(self) -> bool:
-        """False where it cannot be bound to its library: some hosts hold another one than their dpkg knows of."""
+        if which(self.name) is None or not self.library:
+            return which(self.name) is not None
+        # It cannot be bound to its library where a host holds another one than its dpkg knows of.
         return run([self.name, "--version"], env={"LD_BIND_NOW": "1"}, ok=range(256)).status == 0
 
     @property
@@ -58,48 +56,8 @@ class Tool:
         return (self.package, self.library) if self.library else (self.package,)
 
 
-TOOLS = (
-    Tool("docker", "docker-cli", "builds of children, fleets, checks of running images"),
-    Tool("dockerd", "docker.io", "a private engine where the host's cannot build"),
-    Tool("cli-plugins/docker-buildx", "docker-buildx", "builds of images on other images"),
-    Tool("containerd", "containerd", "a private engine"),
-    Tool("runc", "runc", "a private engine"),
-    Tool("iptables", "iptables", "networks of a private engine"),
-    Tool("ip", "iproute2", "networks of a private engine"),
-    Tool("mmdebstrap", "mmdebstrap", "builds of base images"),
-    Tool("/usr/share/keyrings/debian-archive-keyring", "debian-archive-keyring", "verified packages in base images"),
-    Tool("getcap", "libcap2-bin", "the control no-file-capabilities, and so every build"),
-    Tool("debsecan", "debsecan", "the scanner debsecan"),
-    Tool("skopeo", "skopeo", "publishing, showing and pruning releases"),
-    Tool("docker-registry", "docker-registry", "the embedded registry; not needed with registry.address"),
-    Tool("systemd-repart", "systemd-repart", "disks of machine images", for_machines=True, library="libsystemd-shared"),
-    Tool("ukify", "systemd-ukify", "kernels of machine images", for_machines=True),
-    Tool("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi", "kernels of machines", for_machines=True),
-    Tool("mkfs.ext4", "e2fsprogs", "file systems of machine images", for_machines=True),
-    Tool(
-        "/usr/lib/x86_64-linux-gnu/libarchive.so.13",
-        "libarchive13t64",
-        "file systems of machine images",
-        for_machines=True,
-    ),
-    Tool("modprobe", "kmod", "checks of machines' kernel modules", for_machines=True),
-    Tool("mkfs.vfat", "dosfstools", "EFI partitions of machine images", for_machines=True),
-    Tool("mcopy", "mtools", "EFI partitions of machine images", for_machines=True),
-    Tool("sfdisk", "fdisk", "quick boot tests of machine images", for_machines=True),
-    Tool("qemu-system-x86_64", "qemu-system-x86", "boot tests of machine images", for_machines=True),
-    Tool("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", "boot tests of machine images", for_machines=True),
-    Tool("qemu-img", "qemu-utils", "second boots of machine images, and qcow2", for_machines=True),
-    Tool("oscap", "openscap-scanner", "benchmarks of machine images", for_machines=True),
-    Tool("systemd-analyze", "systemd", "the scanner systemd-analyze, for machine images", for_machines=True),
-    Tool("mkosi", "mkosi", "machine images from mkosi configurations", only_tests=True),
-    Tool("sgdisk", "gdisk", "tests of machine images' disks", only_tests=True),
-    Tool("apt-ftparchive", "apt-utils", "tests that publish packages of their own", only_tests=True),
-    Tool("faketime", "faketime", "tests of builds on another day", only_tests=True),
-    Tool("gpg", "gnupg", "tests that sign packages of their own", only_tests=True),
-    Tool("busybox", "busybox-static", "tests of Docker fleets", only_tests=True),
-    Tool("/usr/lib/postgresql/*/bin/postgres", "postgresql", "tests on PostgreSQL", only_tests=True),
-    Tool("nginx", "nginx", "tests of replacements behind a proxy", only_tests=True),
-)
+TABLES: dict[Any, list[dict[str, str]]] = read_toml(Path(__file__).with_name("tools.toml"))
+TOOLS = tuple(Tool(**row, need=need) for need, rows in TABLES.items() for row in rows)
 
 
 @dataclass(frozen=True)
@@ -123,16 +81,11 @@ def setup(settings: Settings, *, for_tests: bool = False, for_machines: bool = F
 
     Raises OutsideError naming what is missing where it cannot be installed.
     """
-    wanted = (tool for tool in TOOLS if for_tests or not (tool.only_tests or (tool.for_machines and not for_machines)))
-    if lacking := missing(wanted):
+    needs = {"always", "machines" if for_machines or for_tests else "", "tests" if for_tests else ""}
+    if lacking := missing(tool for tool in TOOLS if tool.need in needs):
         install(lacking)
     for for_builds in (False, True):
         docker_host(settings, for_builds)
-
-
-def stop(settings: Settings) -> None:
-    """Stop the private engine, if one runs."""
-    PrivateEngine(settings).stop()
 
 
 def missing(tools: Iterable[Tool] = TOOLS) -> list[Tool]:
@@ -142,7 +95,7 @@ def missing(tools: Iterable[Tool] = TOOLS) -> list[Tool]:
 
 def lacking_for_machines() -> str:
     """What this host lacks to build machine images, in words; empty where it can."""
-    return ", ".join(Path(tool.name).name for tool in missing(tool for tool in TOOLS if tool.for_machines))
+    return ", ".join(Path(tool.name).name for tool in missing(tool for tool in TOOLS if tool.need == "machines"))
 
 
 def install(lacking: list[Tool]) -> None:
@@ -150,20 +103,16 @@ def install(lacking: list[Tool]) -> None:
     packages = sorted({package for tool in lacking for package in tool.packages})
     prefix = _as_root()
     if which("apt-get") is None or prefix is None:
-        raise OutsideError(
-            f"this host lacks {', '.join(tool.name for tool in lacking)}",
-            hint=f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian",
-        )
+        hint = f"install the equivalents of the Debian packages {' '.join(packages)}, or run this as root on Debian"
+        raise OutsideError(f"this host lacks {', '.join(tool.name for tool in lacking)}", hint=hint)
     say(f"installing Debian packages: {' '.join(packages)}")
     run([*prefix, "apt-get", "update", "-q"], passes=NETWORK, hint="is the package mirror reachable?")
     known = [package for package in packages if run(["apt-cache", "show", package], ok=range(256)).status == 0]
     with _no_new_services(prefix, known):
         run([*prefix, *apt_install(known)], env={"DEBIAN_FRONTEND": "noninteractive"}, passes=NETWORK)
     if still := missing(lacking):
-        raise OutsideError(
-            f"installed {' '.join(known)}, and still lack {', '.join(tool.name for tool in still)}",
-            hint="this distribution packages them otherwise: install them by hand",
-        )
+        lacks = f"installed {' '.join(known)}, and still lack {', '.join(tool.name for tool in still)}"
+        raise OutsideError(lacks, hint="this distribution packages them otherwise: install them by hand")
 
 
 def apt_install(packages: list[str]) -> list[str]:
@@ -191,7 +140,12 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
     Raises OutsideError where a configured engine does not answer or cannot build.
     """
     if for_builds and settings.docker.build_host:
-        return _fit(_answering(settings.docker.build_host))
+        builder = _answering(settings.docker.build_host)
+        if not builder.containerd_store:
+            lacks = f"the Docker Engine at {builder.host} (docker.build_host) lacks the containerd image store"
+            hint = 'set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty'
+            raise OutsideError(lacks, hint=hint)
+        return builder
     configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
     found = _answering(configured) if configured else probe(DEFAULT_HOST)
     if found and found.suits(for_builds):
@@ -211,14 +165,12 @@ def probe(host: str) -> Engine | None:
 
 def parse_info(host: str, info: str) -> Engine | None:
     """The engine that `docker info --format '{{json .}}'` describes, or None where it describes none."""
-    try:
+    with suppress(ValueError):
         value = json.loads(info)
-    except ValueError:
-        return None
-    if not value.get("ServerVersion"):
-        return None
-    store = dict(value.get("DriverStatus") or []).get("driver-type")
-    return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
+        if value.get("ServerVersion"):
+            store = dict(value.get("DriverStatus") or []).get("driver-type")
+            return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
+    return None
 
 
 def _answering(host: str) -> Engine:
@@ -227,15 +179,6 @@ def _answering(host: str) -> Engine:
         return found
     hint = "start it, or change DOCKER_HOST or docker.host and docker.build_host in goldsmith.toml"
     raise OutsideError(f"the Docker Engine at {host} does not answer", evidence=done.stderr.strip(), hint=hint)
-
-
-def _fit(engine: Engine) -> Engine:
-    if not engine.containerd_store:
-        raise OutsideError(
-            f"the Docker Engine at {engine.host} (docker.build_host) lacks the containerd image store",
-            hint='set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty',
-        )
-    return engine
 
 
 def _info(host: str) -> Completed:
@@ -248,10 +191,8 @@ def _places(name: str) -> list[Path]:
     """Where a file may be: a star is any version, keyrings end in .gpg or .pgp, plugins of Docker have many folders."""
     if "*" in name:
         return list(Path("/").glob(name.removeprefix("/")))
-    if name.startswith("/") and Path(name).suffix:
-        return [Path(name)]
     if name.startswith("/"):
-        return [Path(name + ending) for ending in (".gpg", ".pgp")]
+        return [Path(name + ending) for ending in (("",) if Path(name).suffix else (".gpg", ".pgp"))]
     return [Path(folder) / name for folder in BUILDX_FOLDERS]
 
 
@@ -275,7 +216,7 @@ def _no_new_services(prefix: list[str], packages: list[str]) -> Iterator[None]:
     if policy.exists():
         yield
         return
-    run([*prefix, "sh", "-c", 'printf %s "$1" >"$2" && chmod 755 "$2"', "sh", SERVICE_POLICY, str(policy)])
+    run([*prefix, "install", "-m", "755", str(SERVICE_POLICY), str(policy)])
     try:
         yield
     finally:

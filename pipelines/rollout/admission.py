@@ -12,7 +12,7 @@ from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
 from pipelines.rollout.schedule import caps, may_act
 from pipelines.rollout.state import DesiredState, Event, MemberOrder, RolloutStage
-from pipelines.rollout.steps import HELD, Backoff, Rolling, StoppedError
+from pipelines.rollout.steps import Backoff, Rolling
 
 LONGEST_SLEEP = timedelta(minutes=10)
 
@@ -118,7 +118,7 @@ async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
         held = desired_state is DesiredState.PAUSE or rolling.runner.stops(desired_state)
         return _Asked(desired_state, Admission(0, RolloutStage.PAUSED) if held else ask())
 
-    backoff = Backoff(rolling.runner.engine, HELD)
+    backoff = Backoff(rolling.runner.engine)
     stage = rolling.state.stage
     while True:
         answer = await rolling.runner.see(_Asked, "ask for admission", asked)
@@ -126,8 +126,7 @@ async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
         if given.room:
             await _tell(rolling, stage, "")
             return given.room
-        if rolling.runner.stops(answer.desired_state):
-            raise StoppedError(answer.desired_state)
+        rolling.runner.refuse_stopped(answer.desired_state)
         await _tell(rolling, given.stage, given.why)
         if await rolling.runner.obey(answer.desired_state, backoff):
             continue

@@ -24,8 +24,7 @@ def write_plan(document: ApprovedPlan, file: Path) -> None:
         file.write_text(written(document), encoding="utf-8")
     except OSError as error:
         raise OutsideError(f"{file} cannot be written: {error.strerror}") from None
-    until = f"{document.expires_at:%Y-%m-%d %H:%M} UTC"
-    say(f"written: {file}, good until {until}")
+    say(f"written: {file}, good until {document.expires_at:%Y-%m-%d %H:%M} UTC")
 
 
 def read_plan(file: Path) -> ApprovedPlan:
@@ -56,21 +55,17 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
     document = read_plan(file)
     known = _known(context, document, fleet)
     if person(known.made_by) == person(context.actor):
-        raise RefusedError(
-            f"{known.made_by} made this plan, so another user must approve it",
-            hint=f"alone: ./goldsmith roll.start {fleet} --plan {file} --approve-as-owner --apply; the audit shows it",
-        )
+        hint = f"alone: ./goldsmith roll.start {fleet} --plan {file} --approve-as-owner --apply; the audit shows it"
+        raise RefusedError(f"{known.made_by} made this plan, so another user must approve it", hint=hint)
     if context.now >= document.expires_at:
-        raise RefusedError(
-            f"this plan was good until {document.expires_at:%Y-%m-%d %H:%M} UTC", hint=_hint_to_plan_again(fleet)
-        )
+        until = f"{document.expires_at:%Y-%m-%d %H:%M} UTC"
+        raise RefusedError(f"this plan was good until {until}", hint=_hint_to_plan_again(fleet))
+    begin = f"./goldsmith roll.start {fleet} --plan {file} --apply"
     if not context.ledger.approve_plan(known.digest, context.actor, context.now):
-        _refuse_used(context.ledger.plan(known.digest) or known)
-        raise RefusedError(
-            "this plan is approved already", hint=f"./goldsmith roll.start {fleet} --plan {file} --apply"
-        )
+        refuse_used(context, document)
+        raise RefusedError("this plan is approved already", hint=begin)
     context.ledger.audit(context.now, context.actor, "approve plan", fleet, f"{told(known)}. {reason}".rstrip(". "))
-    say(f"approved: {known.digest}; ./goldsmith roll.start {fleet} --plan {file} --apply carries it out")
+    say(f"approved: {known.digest}; {begin} carries it out")
     return document
 
 
@@ -87,8 +82,7 @@ def consented(
     required = at.fleet.approval is Approval.REQUIRED
     if (required and as_owner) or (planned and not required):
         ledger.record_plan(line_of(document))
-    if line := ledger.plan(digest(document)):
-        _refuse_used(line)
+    refuse_used(at.context, document)
     if required and as_owner:
         ledger.approve_plan(digest(document), actor, now)  # where somebody else has, that stands
         ledger.audit(now, actor, AS_OWNER, rollout, "--approve-as-owner: no second person has approved")
@@ -96,7 +90,7 @@ def consented(
         _require_approved(at.context, at.fleet.name, document, planned=planned)
     if line := ledger.plan(digest(document)):
         if not ledger.use_plan(line.digest, rollout):
-            _refuse_used(ledger.plan(line.digest) or line)
+            refuse_used(at.context, document)
         ledger.audit(now, actor, "begin by plan", rollout, told(line))
     try:
         yield
@@ -108,8 +102,9 @@ def consented(
 
 def refuse_used(context: Context, document: ApprovedPlan) -> None:
     """Raise RefusedError where a rollout has used the plan, before what has moved since by just that is told."""
-    if line := context.ledger.plan(digest(document)):
-        _refuse_used(line)
+    if (line := context.ledger.plan(digest(document))) and line.rollout:
+        what = f"the rollout {line.rollout} has used this plan already"
+        raise RefusedError(what, hint=_hint_to_plan_again(line.fleet))
 
 
 def needs_approval(at: FleetSession, document: ApprovedPlan | None) -> bool:
@@ -134,9 +129,8 @@ def _require_approved(context: Context, fleet: str, document: ApprovedPlan, *, p
         raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_hint_to_plan(fleet))
     known = _known(context, document, fleet)
     if known.approved_at is None or person(known.approved_by) == person(known.made_by):
-        raise RefusedError(
-            f"no second person has approved this plan, made by {known.made_by}", hint=_hint_to_approve(fleet)
-        )
+        what = f"no second person has approved this plan, made by {known.made_by}"
+        raise RefusedError(what, hint=_hint_to_approve(fleet))
 
 
 def _known(context: Context, document: ApprovedPlan, fleet: str) -> ApprovedPlanRow:
@@ -145,16 +139,9 @@ def _known(context: Context, document: ApprovedPlan, fleet: str) -> ApprovedPlan
         raise RefusedError(f"the plan is for the fleet {document.plan.fleet}, and not for {fleet}")
     line = context.ledger.plan(digest(document))
     if line is None:
-        raise RefusedError("this ledger knows no plan with that digest: it was made elsewhere, or changed since",
-                           hint=_hint_to_plan_again(fleet))  # fmt: skip
+        what = "this ledger knows no plan with that digest: it was made elsewhere, or changed since"
+        raise RefusedError(what, hint=_hint_to_plan_again(fleet))
     return line
-
-
-def _refuse_used(line: ApprovedPlanRow) -> None:
-    if line.rollout:
-        raise RefusedError(
-            f"the rollout {line.rollout} has used this plan already", hint=_hint_to_plan_again(line.fleet)
-        )
 
 
 def _hint_to_plan_again(fleet: str) -> str:

@@ -48,6 +48,10 @@ class ApprovedPlan:
     ill: tuple[str, ...] = ()
     automated: bool = False
 
+    def as_then(self, members: Sequence[Member]) -> list[Member]:
+        """The members with the health that they had when the plan was made: it decides the order of the waves."""
+        return [replace(member, healthy=member.id not in self.ill) for member in members]
+
 
 @dataclass(frozen=True)
 class Present:
@@ -94,19 +98,17 @@ def opened(text: str, file: str) -> ApprovedPlan:
         form, digest, body = found["form"], found["digest"], found["sealed"]
         actual = digest_of(body)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ContentError(
-            "not a rollout plan file", file=file, hint="./goldsmith roll.plan FLEET --output FILE"
-        ) from None
+        hint = "./goldsmith roll.plan FLEET --output FILE"
+        raise ContentError("not a rollout plan file", file=file, hint=hint) from None
+    hint = "make a new plan"
     if form != FORM:
-        raise ContentError(
-            f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint="make a new plan"
-        )
+        raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint=hint)
     if actual != digest:
-        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint="make a new plan")
+        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint=hint)
     try:
         return from_json(ApprovedPlan, body)
     except ValidationError:
-        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint="make a new plan") from None
+        raise ContentError("a plan that this Goldsmith cannot read", file=file, hint=hint) from None
 
 
 def refuse_moved(document: ApprovedPlan, present: Present) -> None:
@@ -137,11 +139,6 @@ def refuse_repaced(document: ApprovedPlan, again: Sequence[GroupStep], fleet: Fl
     _refuse(document, fleet, reasons)
 
 
-def as_then(document: ApprovedPlan, members: Sequence[Member]) -> list[Member]:
-    """The members with the health that they had when the plan was made: it decides the order of the waves."""
-    return [replace(member, healthy=member.id not in document.ill) for member in members]
-
-
 def _replanned(planned: Plan, again: Plan) -> Iterator[str]:
     for name in ("floor", "desired", "method"):
         before, after = getattr(planned, name), getattr(again, name)
@@ -161,11 +158,9 @@ def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:
 
 def _refuse(document: ApprovedPlan, fleet: Fleet, reasons: Sequence[str]) -> None:
     if reasons:
-        raise RefusedError(
-            f"the approved plan of {document.made_at:%Y-%m-%d %H:%M} UTC by {document.made_by} no longer fits",
-            evidence="\n".join(reasons),
-            hint=f"make a new plan and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE",
-        )
+        what = f"the approved plan of {document.made_at:%Y-%m-%d %H:%M} UTC by {document.made_by} no longer fits"
+        hint = f"make a new plan and have it approved: ./goldsmith roll.plan {fleet.name} --output FILE"
+        raise RefusedError(what, evidence="\n".join(reasons), hint=hint)
 
 
 def compare(document: ApprovedPlan, present: Present) -> tuple[str, ...]:

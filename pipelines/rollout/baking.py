@@ -11,18 +11,7 @@ from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from pipelines.fleet.members import Key, Read
 from pipelines.rollout.state import Cause, DesiredState, Event, MemberState, OperatorCommands, Phase, RolloutStage
-from pipelines.rollout.steps import (
-    HELD,
-    LONGEST,
-    PATIENT_TRIES,
-    TRIES,
-    Backoff,
-    MemberContext,
-    Pairs,
-    Rolling,
-    StoppedError,
-    UnhealthyError,
-)
+from pipelines.rollout.steps import PATIENT_TRIES, TRIES, Backoff, MemberContext, Pairs, Rolling, UnhealthyError
 
 LEAST_READS = 3
 SHOWN_READS = 5
@@ -44,9 +33,7 @@ async def settle(rolling: Rolling) -> None:
     Raises IllError and StoppedError.
     """
     proof = rolling.order.limits.min_healthy_time
-    await _watched_wave(
-        rolling, rolling.pairs(), timedelta(), HealthStreak(proof, LEAST_READS, proof), asks=False, judged=False
-    )
+    await _until_over(rolling, _Bake(HealthStreak(proof, LEAST_READS, proof), judged=False), rolling.pairs())
 
 
 async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
@@ -57,7 +44,7 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
     An approval ends it early, a pause lets no time pass. Raises IllError, StoppedError, AlarmError and RefusedError.
     """
     proved_before = HealthStreak(timedelta(), 1, rolling.order.limits.min_healthy_time)
-    await _watched_wave(rolling, rolling.new(), span, proved_before, asks=asks, judged=True)
+    await _until_over(rolling, _Bake(proved_before, span, asks), rolling.new())
 
 
 async def bake_group(rolling: Rolling, group: str) -> None:
@@ -65,31 +52,30 @@ async def bake_group(rolling: Rolling, group: str) -> None:
 
     Raises StoppedError, AlarmError and RefusedError.
     """
-    canary = _Bake(rolling.order.limits.bake_time, asks=True, judged=True, of=f"the canary of {group}")
-    await _until_over(rolling, canary, {}, HealthStreak(timedelta(), 1, timedelta()))
+    nobody, span = HealthStreak(timedelta(), 1, timedelta()), rolling.order.limits.bake_time
+    await _until_over(rolling, _Bake(nobody, span, asks=True, of=f"the canary of {group}"), ())
 
 
 @dataclass(frozen=True)
 class _Bake:
-    """What bakes and for how long; whether a person has to approve it, and the replacement is judged meanwhile."""
+    """What bakes and for how long, and what `each` member has to prove; whether a person has to approve it, and the
+    replacement is judged meanwhile. `of`: the group that bakes, whose members are not ours to read.
+    """
 
-    span: timedelta
-    asks: bool
-    judged: bool
+    each: HealthStreak
+    span: timedelta = timedelta()
+    asks: bool = False
+    judged: bool = True
     of: str = ""
 
 
-async def _watched_wave(
-    rolling: Rolling, pairs: Pairs, span: timedelta, row_of_each: HealthStreak, *, asks: bool, judged: bool
-) -> None:
-    if keys := {member.id: order.key(member.old) for order, member in pairs}:
-        await _until_over(rolling, _Bake(span, asks, judged), keys, row_of_each)
-
-
-async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], row_of_each: HealthStreak) -> None:
+async def _until_over(rolling: Rolling, what: _Bake, pairs: Pairs) -> None:
+    keys = {member.id: order.key(member.old) for order, member in pairs}
+    if not keys and not what.of:
+        return
     span, asks, tries = what.span, what.asks, TRIES if keys else PATIENT_TRIES
-    backoff = Backoff(rolling.runner.engine, min(max(span, row_of_each.span) / MOST_ROUNDS, LONGEST))
-    rows = {member: replace(row_of_each, texts=[]) for member in keys}
+    backoff = Backoff(rolling.runner.engine, max(span, what.each.span) / MOST_ROUNDS)
+    rows = {member: replace(what.each, texts=[]) for member in keys}
     watch = partial(_watch, rolling, keys, what.judged)
     before: int | None = None
     while True:
@@ -99,8 +85,7 @@ async def _until_over(rolling: Rolling, what: _Bake, keys: Mapping[str, Key], ro
         for member, read in seen.reads.items():
             rows[member].add(read)
         unproved = [member for member, row in rows.items() if not row.proved]
-        good = not unproved
-        over = backoff.slept >= span
+        good, over = not unproved, backoff.slept >= span
         if good and desired_state is DesiredState.GO and (approvals > before or (over and not asks)):
             return
         late = not good and backoff.slept - span >= rolling.order.limits.healthy_deadline
@@ -201,12 +186,9 @@ async def prove(work: MemberContext, span: timedelta) -> None:
     """
     row = await _watched(work, "new", HealthStreak(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
     if not row.proved:
-        limit = shown(work.order.limits.healthy_deadline)
-        raise UnhealthyError(
-            f"{work.order.name}: the new one was not healthy over {shown(span)} within {limit}",
-            evidence=await evidence(work, row.texts),
-            hint="mend the image; the old one serves",
-        )
+        limit, seen = shown(work.order.limits.healthy_deadline), await evidence(work, row.texts)
+        what = f"{work.order.name}: the new one was not healthy over {shown(span)} within {limit}"
+        raise UnhealthyError(what, evidence=seen, hint="mend the image; the old one serves")
 
 
 async def old_serves(work: MemberContext) -> bool:
@@ -221,8 +203,8 @@ async def _watched(work: MemberContext, which: str, row: HealthStreak, *, obeys:
         row.add(seen.look)
         if row.proved or backoff.slept >= work.order.limits.healthy_deadline:
             return row
-        if obeys and work.runner.stops(seen.desired_state):
-            raise StoppedError(seen.desired_state)
+        if obeys:
+            work.runner.refuse_stopped(seen.desired_state)
         row.slept(await backoff.next())
 
 
@@ -309,7 +291,7 @@ async def refuse_fewer(rolling: Rolling, before: Census | None) -> None:
     """
     if before is None or rolling.state.failure:
         return
-    backoff, why = Backoff(rolling.runner.engine, HELD), ""
+    backoff, why = Backoff(rolling.runner.engine), ""
     for _ in range(LEAST_READS):
         try:
             why = fewer(before, await count(rolling), rolling.members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,7 +34,6 @@ from pipelines.rollout.state import (
     Scope,
     Verb,
     World,
-    ordered,
 )
 from pipelines.rollout.steps import Pairs, Rolling, StoppedError
 from pipelines.rollout.waves import Wave, canary_of
@@ -46,7 +46,7 @@ UNFINISHED = "not all went back"
 def flows(world: World) -> Mapping[str, Flow]:
     """The flows of rollouts by name, for a process that acts through `world`."""
     return {
-        ROLLOUT: _flow(ordered, partial(roll, world)),
+        ROLLOUT: _flow(Order.read, partial(roll, world)),
         MEMBER: _flow(partial(from_json, MemberOrder), partial(replace_member, world)),
         FINISH: _flow(partial(from_json, Finish), partial(finish_member, world)),
         GROUP: _flow(partial(from_json, GroupOrder), partial(roll_group, world)),
@@ -142,9 +142,11 @@ async def _wants_back(rolling: Rolling) -> bool:
 
 async def _end(rolling: Rolling) -> RolloutOutcome:
     ended = await rolling.runner.engine.now()
-    event = Event.FAILED if rolling.state.failure else Event.ENDED
-    await rolling.save(RolloutStage.ENDED, rolling.summary(), event, ended_at=ended)
-    return RolloutOutcome(rolling.state, tuple(rolling.members.values()))
+    members = tuple(rolling.members.values())
+    counts = Counter(member.phase for member in members)
+    many = ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
+    await rolling.save(RolloutStage.ENDED, many, Event.FAILED if rolling.state.failure else Event.ENDED, ended_at=ended)
+    return RolloutOutcome(rolling.state, members)
 
 
 # -- starting the flows of members and groups --------------------------------------------------------------------------

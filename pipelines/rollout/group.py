@@ -11,7 +11,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedErr
 from pipelines.durable.port import WorkflowEngine
 from pipelines.fleet.port import Group, GroupPin, Progress, Watched
 from pipelines.rollout.state import DesiredState, GroupOrder, MemberState, Phase, Scope, World
-from pipelines.rollout.steps import HELD, PATIENT_TRIES, Backoff, StepContext, StepRunner, StoppedError
+from pipelines.rollout.steps import PATIENT_TRIES, Backoff, StepContext, StepRunner, StoppedError
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
 BETWEEN_LOOKS = timedelta(seconds=5)
@@ -36,11 +36,6 @@ class GroupContext(StepContext):
         """The domain key of the service's present rolling."""
         stem = f"{self.order.rollout}-rest" if self.order.part is Scope.REST else self.order.rollout
         return stem if self.attempts <= 1 else f"{stem}-{self.attempts}"
-
-    @property
-    def pinned(self) -> GroupPin:
-        """What the group ran before."""
-        return self.state.pin
 
 
 async def roll_group(world: World, engine: WorkflowEngine, order: GroupOrder) -> MemberState:
@@ -87,7 +82,7 @@ async def _serving(work: GroupContext) -> MemberState:
         return await work.end(Phase.SERVING, "all of it runs the new version")
     group = work.group
     hold = work.world.groups.hold
-    await work.runner.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.pinned), PATIENT_TRIES)
+    await work.runner.act(f"hold {group.name}", lambda: hold(work.attempt, group, work.state.pin), PATIENT_TRIES)
     percent = work.order.step.pacing.checkpoint_percents[0]
     return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
@@ -108,8 +103,7 @@ async def _attempted(work: GroupContext) -> bool:
             return True
         if seen.progress is not Progress.RUNNING:
             raise TurnError(f"the service reports {seen.progress}: {seen.text}")
-        if work.runner.stops(desired_state):
-            raise StoppedError(desired_state)
+        work.runner.refuse_stopped(desired_state)
         if desired_state is DesiredState.PAUSE:
             await _cancelled(work)
             return False
@@ -124,7 +118,7 @@ def _begin(work: GroupContext) -> None:
     order, pacing = work.order, work.order.step.pacing
     work.save(Phase.REPLACING)
     asked = {Scope.CANARY: pacing.canary, Scope.REST: pacing.rest}.get(order.part, pacing)
-    work.world.groups.begin(work.attempt, work.group, order.target, work.pinned, asked)
+    work.world.groups.begin(work.attempt, work.group, order.target, work.state.pin, asked)
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ async def _cancelled(work: GroupContext) -> Watched:
 
 async def _over(work: GroupContext) -> Watched:
     """Wait until the service does nothing more. Raises OutsideError after progress_deadline."""
-    backoff = Backoff(work.runner.engine, HELD)
+    backoff = Backoff(work.runner.engine)
     while True:
         seen, _ = await _look(work, judged=False)
         if seen.progress in OVER:
@@ -220,7 +214,7 @@ async def _gone_back(work: GroupContext) -> MemberState:
     try:
         way_back = work.world.groups.way_back
         why = await work.runner.look_when_free(
-            f"find the way back of {group.name}", lambda: way_back(work.attempt, group, work.pinned)
+            f"find the way back of {group.name}", lambda: way_back(work.attempt, group, work.state.pin)
         )
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, f"it was left as it is: {error.message}", str(error))
@@ -230,4 +224,4 @@ async def _gone_back(work: GroupContext) -> MemberState:
 
 
 def _roll_back(work: GroupContext) -> None:
-    work.world.groups.roll_back(work.attempt, work.group, work.pinned)
+    work.world.groups.roll_back(work.attempt, work.group, work.state.pin)

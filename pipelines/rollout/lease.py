@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -16,18 +16,9 @@ from images.documents import to_json
 from images.ledger import Holder, Lease, Ledger
 from pipelines.durable.dbos import Claim, claimed, engine_url
 from pipelines.durable.port import FencedError
-from pipelines.durable.workers import LostError
+from pipelines.durable.workers import LostError, repeated
 from pipelines.rollout.notify import Message
-from pipelines.rollout.state import (
-    STEP,
-    Event,
-    MemberState,
-    OperatorCommands,
-    RolloutStage,
-    RolloutState,
-    doing,
-    orders,
-)
+from pipelines.rollout.state import STEP, Event, MemberState, OperatorCommands, RolloutStage, RolloutState, doing
 
 # -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
 
@@ -54,28 +45,26 @@ class LeaseStore(Protocol):
         """Give the fleet back, where it is still ours."""
 
 
-def take(leases: LeaseStore, wanted: Holder, lasting: timedelta = LEASE, *, alone: bool) -> Lease:
+def take(leases: LeaseStore, wanted: Holder, *, alone: bool) -> Lease:
     """The fleet's lease. Raises HeldError naming the owner where another process has the fleet.
 
     To be called by a process that can go on at once: a lease in the hands of one that cannot keeps everybody out.
     `alone`: we hold the lock that only one living process can have, so the owner that the lease names is dead.
     """
-    held = leases.acquire_lease(wanted, lasting)
+    held = leases.acquire_lease(wanted, LEASE)
     if alone and held.owner != wanted.owner:
         leases.release_lease(held)
-        held = leases.acquire_lease(wanted, lasting)
+        held = leases.acquire_lease(wanted, LEASE)
     if held.owner != wanted.owner:
-        raise HeldError(
-            f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose lease lasts until "
-            f"{held.until:%Y-%m-%d %H:%M:%S} UTC",
-            hint=f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start goes on",
-        )
+        who = f"{held.owner} ({held.rollout}), whose lease lasts until {held.until:%Y-%m-%d %H:%M:%S} UTC"
+        hint = f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start goes on"
+        raise HeldError(f"{wanted.fleet} is being rolled by {who}", hint=hint)
     return held
 
 
-def renew(leases: LeaseStore, held: Holder, lose: Callable[[], None], lasting: timedelta = LEASE) -> bool:
+def renew(leases: LeaseStore, held: Holder, lose: Callable[[], None]) -> bool:
     """Move the end of our lease. False, after a call of `lose`, if another process has the fleet."""
-    kept = leases.renew_lease(held, lasting)
+    kept = leases.renew_lease(held, LEASE)
     if not kept:
         lose()
     return kept
@@ -107,7 +96,7 @@ class LedgerJournal:
 
     def orders(self, rollout: str) -> OperatorCommands:
         """What people have asked of the rollout."""
-        return orders([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
+        return OperatorCommands.given([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
         """Write down a rollout with all its members."""
@@ -158,7 +147,6 @@ class Tenure:
         self.lease = lease
         self._ledger = ledger
         self._lost = threading.Event()
-        self._over = threading.Event()
         self._tell: Callable[[], None] = lambda: None
 
     def when_lost(self, tell: Callable[[], None]) -> None:
@@ -169,7 +157,7 @@ class Tenure:
 
     def keeps(self) -> bool:
         """Whether the fleet is still ours; its lease is then renewed."""
-        return not self._lost.is_set() and renew(self._ledger, self.lease, self._lose, LEASE)
+        return not self._lost.is_set() and renew(self._ledger, self.lease, self._lose)
 
     def lost(self) -> OutsideError:
         """What there is to say when the fleet is in other hands."""
@@ -190,51 +178,39 @@ class Tenure:
     @contextmanager
     def renewed(self) -> Iterator[None]:
         """Renew the lease while the block runs, and give it back afterwards."""
-        thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated("lease", self._renew, RENEW_SECONDS):
+                yield
         finally:
-            self._over.set()
-            thread.join()
             self._ledger.release_lease(self.lease)
 
-    def _keep_renewing(self) -> None:
-        kept = True
-        while kept and not self._over.wait(RENEW_SECONDS):
-            try:
-                kept = self.keeps()
-            except OutsideError as error:  # until the lease ends nothing is lost; after that, nothing is done
-                say(f"the lease of {self.lease.fleet} could not be renewed: {error.message}")
+    def _renew(self) -> None:
+        try:
+            self.keeps()
+        except OutsideError as error:  # until the lease ends nothing is lost; after that, nothing is done
+            say(f"the lease of {self.lease.fleet} could not be renewed: {error.message}")
 
 
 @contextmanager
 def leased(ledger: Ledger, database: str, wanted: Holder) -> Iterator[Tenure]:
-    """Hold the fleet for the block, ready to execute its flows. Raises HeldError naming who else has it.
+    """Hold the fleet for the block, ready to execute its flows. Raises HeldError naming who else has it, as far as the
+    ledger knows.
 
     The lock comes first: a process with the lease but without the lock would keep others out and could not go on.
     """
-    with _claimed(ledger, engine_url(database, wanted.fleet), wanted) as claim:
-        tenure = Tenure(ledger, claim, take(ledger, wanted, LEASE, alone=claim.locks.alone))
+    with ExitStack() as stack:
+        try:
+            claim = stack.enter_context(claimed(engine_url(database, wanted.fleet)))
+        except RefusedError as error:
+            if (held := ledger.lease(wanted.fleet)) is None:
+                raise
+            who = f"{held.owner} ({held.rollout}), whose process lives on this machine"
+            raise HeldError(
+                f"{wanted.fleet} is being rolled by {who}",
+                evidence=error.message,
+                hint=f"./goldsmith roll.status {wanted.fleet} shows it. A process that was suspended goes on when it "
+                "is continued; one that hangs must be ended: its lock ends with it, and roll.start goes on",
+            ) from None
+        tenure = Tenure(ledger, claim, take(ledger, wanted, alone=claim.locks.alone))
         with tenure.renewed():
             yield tenure
-
-
-@contextmanager
-def _claimed(ledger: Ledger, url: str, wanted: Holder) -> Iterator[Claim]:
-    """The engine's lock. Who is refused it is told who has it, as far as the ledger knows."""
-    entered = False
-    try:
-        with claimed(url) as claim:
-            entered = True
-            yield claim
-    except RefusedError as error:
-        held = None if entered else ledger.lease(wanted.fleet)
-        if held is None:
-            raise
-        raise HeldError(
-            f"{wanted.fleet} is being rolled by {held.owner} ({held.rollout}), whose process lives on this machine",
-            evidence=error.message,
-            hint=f"./goldsmith roll.status {wanted.fleet} shows it. A process that was suspended goes on when it is "
-            "continued; one that hangs must be ended: its lock ends with it, and roll.start goes on",
-        ) from None

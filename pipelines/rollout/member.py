@@ -12,30 +12,19 @@ from functools import partial
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.documents import from_json
 from pipelines.durable.port import WorkflowEngine
-from pipelines.fleet.members import Member
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import GoneError, InProgressError
 from pipelines.rollout.admission import below_floor
 from pipelines.rollout.baking import LEAST_READS, evidence, look, old_serves, prove
 from pipelines.rollout.state import Cause, Finish, MemberOrder, MemberState, Phase, Verb, World
-from pipelines.rollout.steps import (
-    HELD,
-    IN_PROGRESS,
-    PATIENT_TRIES,
-    Backoff,
-    MemberContext,
-    StepRunner,
-    StoppedError,
-    UnhealthyError,
-)
+from pipelines.rollout.steps import IN_PROGRESS, PATIENT_TRIES, Backoff, MemberContext, StoppedError, UnhealthyError
 
 LAUNCHED_FOR = timedelta(days=1)
 
 
 async def replace_member(world: World, engine: WorkflowEngine, order: MemberOrder) -> MemberState:
     """Replace one member; the state that it reached."""
-    runner = StepRunner(engine, world.journal, order.rollout, order.back)
-    return await _replaced(MemberContext(runner, world, order, MemberState(order.member, order.name)))
+    return await _replaced(MemberContext.of(world, engine, order, MemberState(order.member, order.name)))
 
 
 async def _replaced(work: MemberContext) -> MemberState:
@@ -82,22 +71,13 @@ def _judge(work: MemberContext) -> _Judgement:
     member = world.fleet.find(order.member)
     if member is None:
         return _Judgement(cause=Cause.GONE)
-    if left := _left_alone(work, member):
-        return left
+    if order.back and order.replaces not in member.digests:
+        return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
     if not order.back:
+        if why := world.judge.left_alone(order, member):
+            return _Judgement(why)
         world.judge.refuse(order.target)
     return _Judgement(old=member.handle, exact=member.exact or member.image)
-
-
-def _left_alone(work: MemberContext, member: Member) -> _Judgement | None:
-    """Why the member is left alone after all; None where it is to be replaced."""
-    order = work.order
-    if not order.back:
-        why = work.world.judge.left_alone(order, member)
-        return _Judgement(why) if why else None
-    if order.replaces in member.digests:
-        return None
-    return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
 
 
 async def _beside(work: MemberContext) -> None:
@@ -140,7 +120,7 @@ async def _compare(work: MemberContext) -> None:
 async def _retire(work: MemberContext) -> None:
     """Stop the old one as soon as that takes no serving member away. Raises RefusedError after progress_deadline."""
     limits, in_place = work.order.limits, work.order.method is Method.IN_PLACE
-    backoff, drains = Backoff(work.runner.engine, HELD), Backoff(work.runner.engine, HELD)
+    backoff, drains = Backoff(work.runner.engine), Backoff(work.runner.engine)
     asks, begun = work.free, False
     while answer := await asks("retire", partial(_retire_safely, work, limits.drain - drains.slept, begun)):
         held = from_json(_Held, answer)
@@ -195,8 +175,7 @@ async def _swap(work: MemberContext) -> None:
 
 async def finish_member(world: World, engine: WorkflowEngine, finish: Finish) -> MemberState:
     """Promote or restore a member whose new instance serves; the state that it reached."""
-    runner = StepRunner(engine, world.journal, finish.order.rollout, finish.order.back)
-    work = MemberContext(runner, world, finish.order, finish.state)
+    work = MemberContext.of(world, engine, finish.order, finish.state)
     return await (promote(work) if finish.verb is Verb.PROMOTE else restore(work, finish.note))
 
 
@@ -219,11 +198,9 @@ async def _prove_and_remove(work: MemberContext) -> None:
         if seen is None:
             return
         await prove(work, work.order.limits.min_healthy_time)
-    raise UnhealthyError(
-        f"{work.order.name}: the new one was healthy, and not any more when the old one was to go, {LEAST_READS} times",
-        evidence=await evidence(work, [str(seen)]),
-        hint="mend the image, or its health check; the old one serves",
-    )
+    what = f"the new one was healthy, and not any more when the old one was to go, {LEAST_READS} times"
+    hint = "mend the image, or its health check; the old one serves"
+    raise UnhealthyError(f"{work.order.name}: {what}", evidence=await evidence(work, [str(seen)]), hint=hint)
 
 
 def _remove_safely(work: MemberContext) -> str | None:
@@ -287,7 +264,7 @@ async def without_old(work: MemberContext, failure: str = "") -> MemberState:
 
 async def _revived(work: MemberContext) -> str:
     """Let the old one run under its name; why not, where that would take away what serves now."""
-    backoff, bad = Backoff(work.runner.engine, HELD), 0
+    backoff, bad = Backoff(work.runner.engine), 0
     while held := await work.act("revive", partial(_revive_safely, work, bad >= LEAST_READS), PATIENT_TRIES):
         kept = from_json(_Kept, held)
         bad = bad + 1 if kept.good is False else 0

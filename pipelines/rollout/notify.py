@@ -13,7 +13,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.process import NETWORK, run
 from hardening.foundation.retrying import retrying
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import Notify, Settings
 from pipelines.rollout.state import Event
 
 SECONDS = 10
@@ -37,38 +37,30 @@ class Message:
 
 def notifier(settings: Settings) -> Callable[[Message], None]:
     """A function that tells every target of `[notify]`; what fails is said here, and nowhere else."""
-    tells = [tell for tell in (_program(settings), _webhook(settings)) if tell]
 
     def notify(message: Message) -> None:
-        for tell in tells:
+        for tell in (_tell_program, _tell_webhook):
             try:
-                tell(message.json)
+                tell(settings.notify, message.json)
             except GoldsmithError as error:
                 say(f"no notification that {message.rollout} {message.event}: {error.message}")
 
     return notify
 
 
-def _program(settings: Settings) -> Callable[[str], None] | None:
-    argv = settings.notify.command
-
-    def tell(text: str) -> None:
-        run(argv, passes=NETWORK, stdin=text, timeout=SECONDS)
-
-    return tell if argv else None
+def _tell_program(targets: Notify, text: str) -> None:
+    if targets.command:
+        run(targets.command, passes=NETWORK, stdin=text, timeout=SECONDS)
 
 
-def _webhook(settings: Settings) -> Callable[[str], None] | None:
-    file = settings.notify.webhook_file
-
-    def tell(text: str) -> None:
-        try:
-            address = file.read_text().strip() if file else ""
-        except OSError as error:
-            raise OutsideError(f"notify.webhook_file cannot be read: {error}") from None
-        retrying(lambda: _post(address, text), within=timedelta(seconds=SECONDS))
-
-    return tell if file else None
+def _tell_webhook(targets: Notify, text: str) -> None:
+    if targets.webhook_file is None:
+        return
+    try:
+        address = targets.webhook_file.read_text().strip()
+    except OSError as error:
+        raise OutsideError(f"notify.webhook_file cannot be read: {error}") from None
+    retrying(lambda: _post(address, text), within=timedelta(seconds=SECONDS))
 
 
 def _post(address: str, text: str) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from math import ceil
 from typing import assert_never
@@ -88,14 +87,18 @@ def plan(
     adopt: Sequence[str] = (),
     *,
     automated: bool = False,
+    grouped: bool = False,
 ) -> Plan:
     """The rollout that brings `judged` to `target`; without a violation it has no waves.
 
     `adopt`: names, globs or `all`: members with an unknown origin that are taken over on purpose. `automated`: nobody
-    asked for it, so that members that are merely too old wait for their turn (`jitter`).
+    asked for it, so that members that are merely too old wait for their turn (`jitter`). `grouped`: a service rolls
+    groups of the fleet, so that it may have no members of ours to step.
     Raises RefusedError naming the limit that forbids it.
     """
-    _refuse_empty(fleet, judged)
+    if not judged and not grouped:
+        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
+        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
     violating = [one for one in judged if one.violations]
     if violating:
         refuse_target(fleet, target, now)
@@ -111,49 +114,36 @@ def plan(
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
     room = Room(fleet.limits, len(judged), sum(one.member.healthy for one in judged), budgets)
-    made = Plan(
+    made, needed = waves(_steps(fleet, rolled), room), calls(fleet, (one.member.id for one in rolled))
+    return Plan(
         fleet=fleet.name,
         target=target,
         method=fleet.limits.method,
         desired=room.desired,
         floor=room.floor,
-        waves=waves(_steps(fleet, rolled), room),
+        waves=made,
         skipped=tuple(Skip(member, why) for member, why in left.items() if why),
-        seconds=0,
+        # the waves after each other, or as long as the service's limits make the calls last
+        seconds=max(sum(wave.seconds for wave in made), *(call.seconds for call in needed), 0),
         hold=hold if rolled else None,
-        calls=calls(fleet, (one.member.id for one in rolled)),
+        calls=needed,
     )
-    return replace(made, seconds=_seconds(made))
-
-
-def _refuse_empty(fleet: Fleet, judged: Sequence[Judged]) -> None:
-    if not judged:
-        labels = ", ".join(f"{key}={value}" for key, value in fleet.selector.items())
-        raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
-
-
-def nothing(fleet: Fleet, target: ReplacementImage) -> Plan:
-    """The plan for a fleet that has no members of ours to step: a service rolls all of it."""
-    return Plan(fleet.name, target, fleet.limits.method, 0, 0, (), (), 0)
 
 
 def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
     """Until when nothing may be done. Raises RefusedError where no end of that is in sight."""
     hold = may_act(fleet.limits, now)
     if hold and hold.until is None:
-        raise RefusedError(
-            f"{hold.why}, and no end of that is in sight", hint="change it in the fleet's file: an explicit 0 "
-            "freezes the fleet, and a window that never opens as well"
-        )  # fmt: skip
+        mend = "an explicit 0 freezes the fleet, and a window that never opens as well"
+        raise RefusedError(f"{hold.why}, and no end of that is in sight", hint=f"change it in the fleet's file: {mend}")
     return hold
 
 
 def frozen(one: Judged, budgets: Sequence[Cap]) -> str:
     """Why a budget of 0 leaves this member alone; empty when none binds it."""
     rule = gravest(one.rules)
-    return next(
-        (f"{cap.name} allows no member that is {rule}" for cap in budgets if not cap.most and cap.binds(rule)), ""
-    )
+    cap = next((cap for cap in budgets if not cap.most and cap.binds(rule)), None)
+    return f"{cap.name} allows no member that is {rule}" if cap else ""
 
 
 def not_yet(fleet: Fleet, one: Judged, now: datetime) -> str:
@@ -163,15 +153,10 @@ def not_yet(fleet: Fleet, one: Judged, now: datetime) -> str:
 
 
 def _steps(fleet: Fleet, rolled: Sequence[Judged]) -> list[Step]:
-    seconds = int(step_time(fleet).total_seconds())
+    seconds = int(step_cost(fleet)[1].total_seconds())
     return [
         Step(one.member, tuple(reason.what for reason in one.violations), gravest(one.rules), seconds) for one in rolled
     ]
-
-
-def _seconds(made: Plan) -> int:
-    """The waves after each other, or as long as the service's limits make the calls last."""
-    return max(sum(wave.seconds for wave in made.waves), max((call.seconds for call in made.calls), default=0))
 
 
 # -- what forbids a rollout as a whole, and why one member is left alone -----------------------------------------------
@@ -181,63 +166,44 @@ def refuse_target(fleet: Fleet, target: ReplacementImage, now: datetime) -> None
     """Refuse a replacement that would be a violation itself, today or soon."""
     golden, limits = target.golden, fleet.limits
     if golden is None:
-        raise RefusedError(
-            f"the origin of the replacement {target.reference} is unknown",
-            hint="publish it, or build it on a golden image: unknown must not replace unknown",
-        )
+        hint = "publish it, or build it on a golden image: unknown must not replace unknown"
+        raise RefusedError(f"the origin of the replacement {target.reference} is unknown", hint=hint)
+    what = f"the replacement {named(golden)}"
+    publish = f"./goldsmith image.publish {golden.name}, then ./goldsmith image.promote {golden.name}"
+    good = f"publish and promote a good one: {publish}"
     if golden.revoked_at:
-        raise RefusedError(
-            f"the replacement {named(golden)} is revoked: {golden.revoked_reason}",
-            hint=f"publish and promote a good one: {_published(golden.name)}",
-        )
+        raise RefusedError(f"{what} is revoked: {golden.revoked_reason}", hint=good)
     if target.refused_because:
-        raise RefusedError(
-            f"the replacement {named(golden)} is refused by the present policy",
-            evidence=target.refused_because,
-            hint=f"publish and promote a good one: {_published(golden.name)}",
-        )
+        raise RefusedError(f"{what} is refused by the present policy", evidence=target.refused_because, hint=good)
     if golden.expires_at - now < limits.min_remaining:
-        raise RefusedError(
-            f"the replacement {named(golden)} expires on {golden.expires_at:%Y-%m-%d %H:%M} UTC, within min_remaining "
-            f"{shown(limits.min_remaining)}",
-            hint=f"give it new dates, and promote it: {_published(golden.name)}",
-        )
+        expires = f"expires on {golden.expires_at:%Y-%m-%d %H:%M} UTC, within min_remaining"
+        hint = f"give it new dates, and promote it: {publish}"
+        raise RefusedError(f"{what} {expires} {shown(limits.min_remaining)}", hint=hint)
     if now - golden.published_at < limits.min_soak:
-        raise RefusedError(
-            f"the replacement {named(golden)} is younger than min_soak {shown(limits.min_soak)}",
-            hint=f"it may roll from {golden.published_at + limits.min_soak:%Y-%m-%d %H:%M} UTC",
-        )
-
-
-def _published(name: str) -> str:
-    return f"./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
+        hint = f"it may roll from {golden.published_at + limits.min_soak:%Y-%m-%d %H:%M} UTC"
+        raise RefusedError(f"{what} is younger than min_soak {shown(limits.min_soak)}", hint=hint)
 
 
 def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[str]) -> None:
     """Refuse an inventory of which so much violates that the inventory itself is in doubt."""
-    for rule, most in (
-        ("expired", fleet.limits.max_violating_fraction.expired),
-        ("unknown", fleet.limits.max_violating_fraction.unknown),
-    ):
-        adopted = adopt if rule == "unknown" else ()
+    fraction = fleet.limits.max_violating_fraction
+    take_over = "take members over on purpose: --adopt MEMBER, a glob, or all"
+    for rule, most, adopted, hint in (
+        ("expired", fraction.expired, (), "is the inventory right?"), ("unknown", fraction.unknown, adopt, take_over),
+    ):  # fmt: skip
         broken = [one for one in judged if rule in one.rules and not _adopted(one, adopted)]
         if len(broken) > most * len(judged):
-            raise RefusedError(
-                f"{len(broken)} of {len(judged)} members are {rule}, more than max_violating_fraction.{rule} {most:g}",
-                hint="take members over on purpose: --adopt MEMBER, a glob, or all"
-                if rule == "unknown"
-                else "is the inventory right?",
-                evidence="\n".join(one.member.name for one in broken[:20]),
-            )
+            what = f"{len(broken)} of {len(judged)} members are {rule}, more than max_violating_fraction.{rule}"
+            names = "\n".join(one.member.name for one in broken[:20])
+            raise RefusedError(f"{what} {most:g}", hint=hint, evidence=names)
 
 
 def refuse_unmatched(adopt: Sequence[str], names: Sequence[str]) -> None:
     """Refuse an --adopt that matches no member: a typing mistake would leave the intended members as they are."""
     for glob in adopt:
         if glob != "all" and not any(fnmatchcase(name, glob) for name in names):
-            raise RefusedError(
-                f"--adopt {glob}: no member matches", hint="./goldsmith fleet.scan FLEET lists who is there"
-            )
+            hint = "./goldsmith fleet.scan FLEET lists who is there"
+            raise RefusedError(f"--adopt {glob}: no member matches", hint=hint)
 
 
 def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
@@ -292,47 +258,39 @@ def refuse_surge(fleet: Fleet, violating: Sequence[Judged], fates: Mapping[str, 
     """
     forced = [one for one in violating if (why := _not_beside(fleet, one)) and fates[one.member.id] == why]
     if forced and all(fates.values()):
-        raise RefusedError(
-            "method surge needs old and new side by side, and this cannot exist twice",
-            evidence="\n".join(f"{one.member.name}: {what}" for one in forced for what in one.member.forced_in_place),
-            hint='set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)',
-        )
+        held = "\n".join(f"{one.member.name}: {what}" for one in forced for what in one.member.forced_in_place)
+        hint = 'set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)'
+        what = "method surge needs old and new side by side, and this cannot exist twice"
+        raise RefusedError(what, evidence=held, hint=hint)
 
 
 # -- what a rollout costs ----------------------------------------------------------------------------------------------
 
 
-class Bucket(StrEnum):
-    """Which calls share a limit."""
+@dataclass(frozen=True)
+class Bucket:
+    """Calls that share a limit: how many may come at once, and how many more each second."""
 
-    DESCRIBE = "Describe, paginated"
-    RUN = "RunInstances"
-    LAUNCHED = "instances launched"
-    TERMINATE = "TerminateInstances"
-    TAG = "CreateTags"
-    OTHER = "other changes"
+    name: str
+    tokens: int
+    each_second: int
+
+    def seconds(self, number: int) -> int:
+        """How long so many calls last at least, beginning with a full bucket, in seconds, rounded up."""
+        return max(0, ceil((number - self.tokens) / self.each_second))
 
 
-# https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html: tokens, and how many come back each second
-TOKENS: Mapping[Bucket, tuple[int, int]] = {
-    Bucket.DESCRIBE: (100, 20),
-    Bucket.RUN: (5, 2),
-    Bucket.LAUNCHED: (1000, 2),
-    Bucket.TERMINATE: (100, 5),
-    Bucket.TAG: (100, 10),
-    Bucket.OTHER: (50, 5),
-}
+# https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+DESCRIBE = Bucket("Describe, paginated", 100, 20)
+RUN = Bucket("RunInstances", 5, 2)
+LAUNCHED = Bucket("instances launched", 1000, 2)
+TERMINATE = Bucket("TerminateInstances", 100, 5)
+TAG = Bucket("CreateTags", 100, 10)
+OTHER = Bucket("other changes", 50, 5)
 
 # Looks: judging again, one for each read of its health, and one to see that it is gone.
-_ROOT_VOLUME = {Bucket.DESCRIBE: 12, Bucket.TAG: 1, Bucket.OTHER: 2}
-_NEW_INSTANCE = {
-    Bucket.DESCRIBE: 12,
-    Bucket.RUN: 1,
-    Bucket.LAUNCHED: 1,
-    Bucket.TERMINATE: 1,
-    Bucket.TAG: 2,
-    Bucket.OTHER: 4,
-}
+_ROOT_VOLUME = {DESCRIBE: 12, TAG: 1, OTHER: 2}
+_NEW_INSTANCE = {DESCRIBE: 12, RUN: 1, LAUNCHED: 1, TERMINATE: 1, TAG: 2, OTHER: 4}
 _CONTAINER_STARTS = timedelta(seconds=3)
 _INSTANCE_BOOTS = timedelta(seconds=60)
 _VOLUME_REPLACED = timedelta(seconds=120)
@@ -348,43 +306,27 @@ class Calls:
     seconds: int
 
 
-def step_calls(fleet: Fleet) -> Mapping[Bucket, int]:
-    """The calls that replacing one member makes."""
-    match fleet.kind:
-        case FleetKind.DOCKER:
-            return {}
-        case FleetKind.EC2:
-            return _ROOT_VOLUME if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME else _NEW_INSTANCE
-        case _:
-            assert_never(fleet.kind)
-
-
 def calls(fleet: Fleet, members: Iterable[str]) -> tuple[Calls, ...]:
     """All calls of a rollout over `members`, whose ids begin with account and region."""
-    each = step_calls(fleet)
-    places = Counter("/".join(member.split("/", 2)[:2]) for member in members) if each else Counter()
+    each, _ = step_cost(fleet)
+    places = Counter("/".join(member.split("/", 2)[:2]) for member in members)
     return tuple(
-        Calls(place, bucket, number * steps, seconds_at_least(bucket, number * steps))
+        Calls(place, bucket.name, number * steps, bucket.seconds(number * steps))
         for place, steps in sorted(places.items())
         for bucket, number in each.items()
     )
 
 
-def seconds_at_least(bucket: Bucket, number: int) -> int:
-    """How long so many calls last at least, beginning with a full bucket, in seconds, rounded up."""
-    tokens, each_second = TOKENS[bucket]
-    return max(0, ceil((number - tokens) / each_second))
-
-
-def step_time(fleet: Fleet) -> timedelta:
-    """How long replacing one member takes at least, where nothing goes wrong."""
+def step_cost(fleet: Fleet) -> tuple[Mapping[Bucket, int], timedelta]:
+    """The calls that replacing one member makes, and how long it takes at least, where nothing goes wrong."""
     limits = fleet.limits
     each = limits.min_healthy_time + (limits.settle if limits.method is Method.SURGE else timedelta())
     match fleet.kind:
         case FleetKind.DOCKER:
-            return each + _CONTAINER_STARTS
+            return {}, each + _CONTAINER_STARTS
+        case FleetKind.EC2 if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME:
+            return _ROOT_VOLUME, each + limits.drain + _VOLUME_REPLACED
         case FleetKind.EC2:
-            root_volume = fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME
-            return each + limits.drain + (_VOLUME_REPLACED if root_volume else _INSTANCE_BOOTS)
+            return _NEW_INSTANCE, each + limits.drain + _INSTANCE_BOOTS
         case _:
             assert_never(fleet.kind)

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
-from images.ledger import ApprovedPlanRow, AuditLine, Rollout
-from images.ledger.fleets import CommandRow as Given
-from images.ledger.fleets import Lease
+from images.ledger import ApprovedPlanRow, AuditLine, Lease, Rollout
+from images.ledger import CommandRow as Given
 from pipelines.fleet.catalog import load_fleet
-from pipelines.rollout.state import FINAL, Command, MemberState, Order, RolloutStage, RolloutState, ordered, orders
+from pipelines.rollout.state import FINAL, Command, MemberState, OperatorCommands, Order, RolloutStage, RolloutState
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class View:
 
 def view(context: Context, row: Rollout) -> View:
     """The rollout with all that the ledger knows of it, its members in the order of their waves."""
-    order = ordered(row.order)
+    order = Order.read(row.order)
     saved = context.ledger.rollout_members(row.id)
     names = _names(order)
     members = tuple(
@@ -125,13 +124,16 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
         hint = f"./goldsmith roll.history {fleet} shows those that are over"
         raise RefusedError(f"no rollout of {fleet} is under way", hint=hint)
     rollout = rows[0].id
-    desired_state = orders([given.command for given in context.ledger.commands(rollout)]).desired_state
+    commands = [given.command for given in context.ledger.commands(rollout)]
+    desired_state = OperatorCommands.given(commands).desired_state
     if desired_state in FINAL.values():
         raise RefusedError(f"{rollout} was already told to {desired_state}", hint=f"./goldsmith roll.status {fleet}")
     if command is Command.APPROVE:
         refuse_unasked(view(context, rows[0]))
+    from pipelines.durable.dbos import engine_url, wake
+
     context.ledger.give_command(Given(rollout, command, context.actor, datetime.now(UTC)), reason)
-    _wake(context, fleet, rollout)
+    wake(engine_url(context.settings.database_url, fleet), rollout)
     return view(context, rows[0])
 
 
@@ -141,9 +143,3 @@ def refuse_unasked(seen: View) -> None:
     if stage not in (RolloutStage.BAKING, RolloutStage.CANARY_APPROVAL, RolloutStage.PAUSED):
         hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
         raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)
-
-
-def _wake(context: Context, fleet: str, rollout: str) -> None:
-    from pipelines.durable.dbos import engine_url, wake
-
-    wake(engine_url(context.settings.database_url, fleet), rollout)

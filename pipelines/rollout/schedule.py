@@ -9,20 +9,11 @@ from hashlib import sha256
 from zoneinfo import ZoneInfo
 
 from hardening.findings import Reason
-from pipelines.fleet.calendar import Budget, Freeze, RunningRule, Span, Window, at_least, cron, share
+from pipelines.fleet.calendar import Budget, RunningRule, Span, Window, at_least, cron, share
 from pipelines.fleet.model import Limits
 
-GRAVEST_FIRST = (
-    *(
-        RunningRule.REVOKED,
-        RunningRule.REFUSED,
-        RunningRule.EXPIRED,
-        RunningRule.MAX_AGE,
-        RunningRule.UNKNOWN,
-        RunningRule.APPROVED_SOURCE,
-    ),
-    RunningRule.SUPERSEDED,
-)
+_GRAVEST_FIRST = ("revoked", "refused", "expired", "max_age", "unknown", "approved_source", "superseded")
+GRAVEST_FIRST = tuple(map(RunningRule, _GRAVEST_FIRST))
 AGES = (RunningRule.EXPIRED, RunningRule.MAX_AGE)
 LOOK_AHEAD, MOST_CHANGES = timedelta(days=366), 2000
 _DAY = timedelta(days=1)
@@ -106,7 +97,8 @@ def _held(limits: Limits, at: datetime) -> Hold | None:
     """The first thing that forbids to act at this very moment, and until when it does."""
     for freeze in limits.freezes:
         if _within(freeze.span, at):
-            return Hold(freeze.span[1], _frozen(freeze))
+            days = f"{freeze.first_day} to {freeze.last_day} ({freeze.zone})"
+            return Hold(freeze.span[1], f"limits.freezes: {days}: {freeze.reason}")
     if limits.windows and not _open(limits.windows, at):
         return Hold(_opening(limits.windows, at), "no window of limits.windows is open")
     for number, budget in enumerate(limits.budgets):
@@ -114,10 +106,6 @@ def _held(limits: Limits, at: datetime) -> Hold | None:
             until = None if span[1] == _NEVER else span[1]
             return Hold(until, f"limits.budgets[{number}] allows no member")
     return None
-
-
-def _frozen(freeze: Freeze) -> str:
-    return f"limits.freezes: {freeze.first_day} to {freeze.last_day} ({freeze.zone}): {freeze.reason}"
 
 
 def _budget_span(budget: Budget, at: datetime) -> Span | None:

@@ -29,18 +29,8 @@ from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan
 from pipelines.rollout.rollout_store import View, view
-from pipelines.rollout.session import FleetSession, PresentJudge, check, plan_again, plan_all
-from pipelines.rollout.state import (
-    Event,
-    MemberState,
-    Order,
-    Phase,
-    RolloutOutcome,
-    RolloutStage,
-    RolloutState,
-    World,
-    ordered,
-)
+from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
+from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
 
 
 def start(
@@ -122,16 +112,10 @@ def refuse_no_way_back(at: FleetSession, order: Order) -> None:
         raise RefusedError("no group can go back to what it ran before", evidence="\n".join(reasons), hint=hint)
 
 
-class SteadyClock:
+def steady_clock(start: datetime) -> Callable[[], datetime]:
     """Real time that never jumps: it starts at the given moment and goes on with the machine's monotonic clock."""
-
-    def __init__(self, start: datetime) -> None:
-        self._start = start
-        self._began = time.monotonic()
-
-    def now(self) -> datetime:
-        """The present moment."""
-        return self._start + timedelta(seconds=time.monotonic() - self._began)
+    began = time.monotonic()
+    return lambda: start + timedelta(seconds=time.monotonic() - began)
 
 
 def execute(at: FleetSession, order: Order) -> RolloutOutcome:
@@ -146,7 +130,7 @@ def execute(at: FleetSession, order: Order) -> RolloutOutcome:
         if ledger.rollout(rollout) is None:
             ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, written, at.now())
         say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
-        now = SteadyClock(at.now()).now
+        now = steady_clock(at.now())
         with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
@@ -167,9 +151,8 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
     row = at.context.ledger.rollout(rollout)
     said = f"{rollout} broke off: {error.message if isinstance(error, GoldsmithError) else error}"
     if row and row.open:
-        target = view(at.context, row).replacement
-        state = from_json(RolloutState, row.state) if row.state else None
-        begun = state or RolloutState(rollout, row.fleet, target, row.begun_at, 0)
+        seen = view(at.context, row)
+        begun = seen.state or RolloutState(rollout, row.fleet, seen.replacement, row.begun_at, 0)
         ended = replace(begun, stage=RolloutStage.ENDED, note=said, failure=said, ended_at=at.now())
         at.context.ledger.save_rollout(rollout, to_json(ended), at.now(), is_open=False)
         at.context.ledger.audit(at.now(), at.context.actor, "roll", row.fleet, said)
@@ -185,7 +168,7 @@ def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
-        ended.append(execute(at, ordered(row.order)))
+        ended.append(execute(at, Order.read(row.order)))
         say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
     return tuple(ended)
 
@@ -193,7 +176,7 @@ def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
 def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
-    world = World(at.members, journal, PresentJudge(at), now, at.together, at.groups)
+    world = World(at.members, journal, at, now, at.together, at.groups)
     return flows(world)
 
 

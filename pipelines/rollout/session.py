@@ -23,30 +23,13 @@ from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.provenance import ProvenanceReader
-from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen, Unread
+from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import Judged, judge
 from pipelines.lint import require_policy
-from pipelines.rollout.approved_plan import (
-    ApprovedPlan,
-    Present,
-    as_then,
-    refuse_moved,
-    refuse_repaced,
-    refuse_replanned,
-    seal,
-)
-from pipelines.rollout.plan import (
-    GroupStep,
-    Plan,
-    nothing,
-    plan,
-    refuse_implausible,
-    refuse_target,
-    refuse_unmatched,
-    why_not,
-)
+from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
+from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import MemberOrder, Together, one_by_one
 from pipelines.wiring import clock, fleet_host
@@ -82,24 +65,18 @@ class FleetSession:
 
     def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers, as of now or of an earlier moment."""
-        now, known, unread = when or self.now(), dict[str, Provenance](), list[Judged]()
+        now, judged = when or self.now(), list[Judged]()
+        policy = self.context.policy_named(self.fleet.policy)
         waivers = load_waivers(self.context.settings.roots)
         origins = self.look(waivers, now)
-        for member in members:
+        for member in sorted(members, key=lambda one: one.id):
             try:
-                known[member.id] = origins.of(member)
+                origin = origins.of(member)
             except MalformedError as error:  # one image's; a registry that cannot be asked concerns all of them
-                unread.append(_unread(self, Unread(member.id, error.message), member))
-        judged = judge(
-            self.fleet.name,
-            self.context.policy_named(self.fleet.policy),
-            [member for member in members if member.id in known],
-            known,
-            waivers=waivers,
-            now=now,
-            own_registry=self.source,
-        )
-        return tuple(sorted((*judged, *unread), key=lambda one: one.member.id))
+                judged.append(_unread(self, member, error.message))
+            else:
+                judged.append(judge(self.fleet.name, policy, member, origin, waivers, now, self.source))
+        return tuple(judged)
 
     def world(self) -> Present:
         """The fleet as it is now."""
@@ -113,11 +90,8 @@ class FleetSession:
         """
         world = self.world()
         refuse_unmatched(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
-        if world.members or not world.groups:
-            judged = self._judged(world.members, judged)
-            made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated)
-        else:
-            made = nothing(self.fleet, world.target)
+        judged, grouped = self._judged(world.members, judged), bool(world.groups)
+        made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated, grouped=grouped)
         return seal(made, world, self.context.actor, adopt, automated=automated)
 
     def _judged(self, members: Sequence[Member], before: Sequence[Judged]) -> tuple[Judged, ...]:
@@ -135,16 +109,39 @@ class FleetSession:
         world = self.world()
         refuse_moved(document, world)
         refuse_target(self.fleet, world.target, world.now)
-        again = self._again(document, world)
+        then = document.made_at
+        judged, grouped = self.judge(document.as_then(world.members), then), bool(world.groups)
+        again = plan(
+            self.fleet, judged, world.target, then, document.adopt, automated=document.automated, grouped=grouped
+        )
         refuse_replanned(document, again, world)
         return replace(document, plan=again)
 
-    def _again(self, document: ApprovedPlan, world: Present) -> Plan:
-        """The plan that the fleet's file and members give, as of the moment at which the approved one was made."""
-        if not world.members and world.groups:
-            return nothing(self.fleet, world.target)
-        judged = self.judge(as_then(document, world.members), document.made_at)
-        return plan(self.fleet, judged, world.target, document.made_at, document.adopt, automated=document.automated)
+    # -- judging again, right before a rollout acts, by today's policy, waivers, ledger and registry -------------------
+
+    def left_alone(self, order: MemberOrder, member: Member) -> str:
+        """Why the member is left alone after all; empty when it is to be replaced."""
+        one = self.judge([member])[0]
+        if not one.violations:
+            return "it is waived by now" if one.reasons else "it no longer violates"
+        return why_not(self.fleet, one, order.target, self.now(), order.adopt)
+
+    def refuse(self, target: ReplacementImage) -> None:
+        """Raises RefusedError as soon as the replacement must not run any more."""
+        refuse_target(self.fleet, self.origins().again(target), self.now())
+
+    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the alarms that are firing; one that cannot be asked fires."""
+        named = [name for name in names if not name.startswith(ADDRESSES)]
+        fired = self.firing(named) if named else ()
+        return tuple(name for name in names if (name in fired if name in named else _fires(name)))
+
+
+def _fires(address: str) -> bool:
+    try:
+        return not requests.get(address, timeout=ASK_SECONDS).ok
+    except requests.RequestException:
+        return True
 
 
 @contextmanager
@@ -174,7 +171,7 @@ def _docker_session(fleet: Fleet, context: Context, now: Now) -> Iterator[FleetS
     with DockerFleet(fleet, fleet_host(context), login, registered(registry, fleet), seen) as members:
         yield FleetSession(
             fleet, context, members, now, registry.address,
-            lambda waivers, at: ProvenanceReader(fleet, context, registry, waivers, at),
+            lambda waivers, at: ProvenanceReader(fleet, context, waivers, at, registry),
             lambda: Seen(members.describe()), together=together,
         )  # fmt: skip
 
@@ -211,7 +208,8 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
     judged = at.judge(seen.members)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
-    return (*judged, *(_unread(at, one) for one in seen.unread))
+    places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
+    return (*judged, *(_unread(at, place, why) for place, why in places))
 
 
 def _runs(one: Judged) -> str:
@@ -219,87 +217,32 @@ def _runs(one: Judged) -> str:
     return one.origin.golden.content if one.origin.golden else one.member.digests[0]
 
 
-def _unread(at: FleetSession, place: Unread, known: Member | None = None) -> Judged:
-    """A place, or a member's image, that could not be read, as a line among the members: it is not compliant."""
-    if known:
-        member = replace(known, cannot_roll=known.cannot_roll or place.why)
-    else:
-        member = Member(f"{place.id}/*", place.id, "", "", (), healthy=False, cannot_roll=place.why)
+def _unread(at: FleetSession, member: Member, why: str) -> Judged:
+    """A member whose image, or a place that could not be read, as a line among the members: it is not compliant."""
     reason = Reason(
-        rule=UNREAD, subject=f"{at.fleet.name}/{known.name if known else place.id}", enforcement=Enforcement.ENFORCE,
-        what=f"it could not be read: {place.why}", why="a place that cannot be read counts as non-compliant",
+        rule=UNREAD, subject=f"{at.fleet.name}/{member.name}", enforcement=Enforcement.ENFORCE,
+        what=f"it could not be read: {why}", why="a place that cannot be read counts as non-compliant",
         todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
     )  # fmt: skip
-    return Judged(member, Provenance(), (reason,))
-
-
-# -- judging again, right before a rollout acts ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PresentJudge:
-    """Judges by today's policy, waivers, ledger and registry."""
-
-    at: FleetSession
-
-    def left_alone(self, order: MemberOrder, member: Member) -> str:
-        """Why the member is left alone after all; empty when it is to be replaced."""
-        one = self.at.judge([member])[0]
-        if not one.violations:
-            return "it is waived by now" if one.reasons else "it no longer violates"
-        return why_not(self.at.fleet, one, order.target, self.at.now(), order.adopt)
-
-    def refuse(self, target: ReplacementImage) -> None:
-        """Raises RefusedError as soon as the replacement must not run any more."""
-        refuse_target(self.at.fleet, self.at.origins().again(target), self.at.now())
-
-    def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of the alarms that are firing; one that cannot be asked fires."""
-        named = [name for name in names if not name.startswith(ADDRESSES)]
-        fired = self.at.firing(named) if named else ()
-        return tuple(name for name in names if (name in fired if name in named else _fires(name)))
-
-
-def _fires(address: str) -> bool:
-    try:
-        return not requests.get(address, timeout=ASK_SECONDS).ok
-    except requests.RequestException:
-        return True
+    return Judged(replace(member, cannot_roll=member.cannot_roll or why), Provenance(), (reason,))
 
 
 # -- planning all of a fleet: its members, and the groups that a service rolls -----------------------------------------
 
 
 def plan_all(at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
-    """What a rollout would do now, of members and of groups that a service rolls. Raises RefusedError, OutsideError."""
+    """What a rollout would do now, of members and of groups that a service rolls. `adopt`: those with an unknown or
+    another image that are taken over on purpose.
+
+    Raises RefusedError, also where the inventory is implausible or a group's limits cannot be said to the service, and
+    OutsideError.
+    """
     judged = check(at) if at.groups else ()
     document = at.plan(adopt, automated=automated, judged=judged)
-    return with_groups(document, _plan_groups(at, at.groups, judged, adopt) if at.groups else ())
-
-
-def with_groups(document: ApprovedPlan, groups: Sequence[GroupStep]) -> ApprovedPlan:
-    """The plan with these groups to roll."""
-    return replace(document, plan=replace(document.plan, groups=tuple(groups)))
-
-
-def _plan_groups(
-    at: FleetSession, delegated: DelegatedFleet, judged: Sequence[Judged], adopt: Sequence[str]
-) -> list[GroupStep]:
-    """The groups that violate, each with its pace. `adopt`: those with an unknown or another image that are taken over
-    on purpose.
-
-    Raises RefusedError where the replacement may not run, where the inventory is implausible, or where a group's limits
-    cannot be said to the service, and OutsideError.
-    """
-    rules = violating(judged)
-    groups = [one for one in delegated.groups() if one.id in rules]
-    if not groups:
-        return []
-    target, now = at.origins().target(), at.now()
-    refuse_target(at.fleet, target, now)
-    refuse_implausible(at.fleet, [one for group in groups for one in _inside(judged, group)], adopt)
-    groups = [_judged_group(at, group, judged, target, adopt) for group in groups]
-    return [_step(at, delegated, group, rules[group.id]) for group in groups]
+    if groups := _violating_groups(at, judged):
+        refuse_target(at.fleet, document.plan.target, at.now())
+        refuse_implausible(at.fleet, [one for group in groups for one in _inside(judged, group)], adopt)
+    return _with_groups(at, document, groups, judged, at.now())
 
 
 def plan_again(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
@@ -310,19 +253,18 @@ def plan_again(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
     document = at.same(approved)
     if not approved.plan.groups:
         return document
-    judged, delegated = check(at), at.groups
-    rules, present = violating(judged), {one.id: one for one in (delegated.groups() if delegated else ())}
-    wanted = [step.group.id for step in approved.plan.groups]
-    again = [
-        _step(at, delegated, present[name], rules[name], approved.made_at)
-        for name in wanted
-        if delegated and name in rules and name in present
-    ]
-    refuse_repaced(approved, again, at.fleet)
-    target = document.plan.target
-    return with_groups(
-        document, [replace(one, group=_judged_group(at, one.group, judged, target, approved.adopt)) for one in again]
-    )
+    judged = check(at)
+    present = {group.id: group for group in _violating_groups(at, judged)}
+    groups = [present[step.group.id] for step in approved.plan.groups if step.group.id in present]
+    again = _with_groups(at, document, groups, judged, approved.made_at)
+    refuse_repaced(approved, again.plan.groups, at.fleet)
+    return again
+
+
+def _violating_groups(at: FleetSession, judged: Sequence[Judged]) -> list[Group]:
+    """The groups of which something violates: an instance, or what it would start next."""
+    groups = at.groups.groups() if at.groups else ()
+    return [group for group in groups if any(one.violations for one in _inside(judged, group))]
 
 
 def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
@@ -331,30 +273,25 @@ def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
     return [replace(one, member=replace(one.member, name=group.name, cannot_roll="")) for one in found]
 
 
-def _judged_group(
-    at: FleetSession, group: Group, judged: Iterable[Judged], target: ReplacementImage, adopt: Sequence[str]
-) -> Group:
-    """The group, with why it is left alone, for one thing in it that must be: the service replaces all of it."""
-    violating = [one for one in _inside(judged, group) if one.violations]
-    found = ((one, why_not(at.fleet, one, target, at.now(), adopt)) for one in violating)
-    left = next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
-    return replace(group, cannot_roll=group.cannot_roll or left)
-
-
-def violating(judged: Iterable[Judged]) -> dict[str, frozenset[str]]:
-    """By id, the groups of which something violates, with the rules: an instance, or what it would start next."""
-    found: dict[str, frozenset[str]] = {}
-    for one in judged:
-        if one.member.group and one.violations:
-            found[one.member.group] = found.get(one.member.group, frozenset()) | one.rules
-    return found
+def _with_groups(
+    at: FleetSession, document: ApprovedPlan, groups: Sequence[Group], judged: Sequence[Judged], when: datetime
+) -> ApprovedPlan:
+    """The plan with these groups to roll, at the pace that the budgets of that moment allow."""
+    steps = tuple(_step(at, at.groups, document, group, _inside(judged, group), when) for group in groups if at.groups)
+    return replace(document, plan=replace(document.plan, groups=steps))
 
 
 def _step(
-    at: FleetSession, delegated: DelegatedFleet, group: Group, rules: frozenset[str], when: datetime | None = None
-) -> GroupStep:
-    limits = at.fleet.limits
-    most = allowed(limits, group.desired, sorted(rules), when or at.now())
+    at: FleetSession, delegated: DelegatedFleet, document: ApprovedPlan, group: Group, inside: Sequence[Judged],
+    when: datetime,
+) -> GroupStep:  # fmt: skip
+    """A group with its pace, and with why it is left alone, for one thing in it that must be: the service replaces all
+    of it.
+    """
+    violating, target, now = [one for one in inside if one.violations], document.plan.target, at.now()
+    found = ((one, why_not(at.fleet, one, target, now, document.adopt)) for one in violating)
+    left = next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
+    most = allowed(at.fleet.limits, group.desired, sorted({rule for one in violating for rule in one.rules}), when)
     if not most and group.desired:
         raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
-    return GroupStep(group, delegated.pace(group, most))
+    return GroupStep(replace(group, cannot_roll=group.cannot_roll or left), delegated.pace(group, most))

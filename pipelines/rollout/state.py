@@ -6,8 +6,7 @@ The states are what people read; flows go by the workflow engine's record.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -129,12 +128,6 @@ class RolloutOutcome:
     members: tuple[MemberState, ...]
 
 
-def summary(members: Iterable[MemberState]) -> str:
-    """How many members are in which phase, in words."""
-    counts = Counter(member.phase for member in members)
-    return ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
-
-
 # -- what people want of a rollout, and the port to the ledger that a flow writes to -----------------------------------
 
 
@@ -153,6 +146,14 @@ class OperatorCommands:
 
     desired_state: DesiredState = DesiredState.GO
     canary_approvals: int = 0
+
+    @classmethod
+    def given(cls, commands: Sequence[str]) -> OperatorCommands:
+        """What people want now, from all commands in their order: the first final one stands."""
+        said = [Command(command) for command in commands]
+        final = next((FINAL[command] for command in said if command in FINAL), None)
+        reversible = [REVERSIBLE[command] for command in said if command in REVERSIBLE]
+        return cls(final or (reversible[-1] if reversible else DesiredState.GO), said.count(Command.APPROVE))
 
 
 class Event(StrEnum):
@@ -210,14 +211,6 @@ REVERSIBLE = {Command.PAUSE: DesiredState.PAUSE, Command.RESUME: DesiredState.GO
 FINAL = {Command.ABORT: DesiredState.ABORT, Command.ROLLBACK: DesiredState.ROLLBACK}
 
 
-def orders(commands: Sequence[str]) -> OperatorCommands:
-    """What people want now, from all commands in their order: the first final one stands."""
-    said = [Command(command) for command in commands]
-    final = next((FINAL[command] for command in said if command in FINAL), None)
-    reversible = [REVERSIBLE[command] for command in said if command in REVERSIBLE]
-    return OperatorCommands(final or (reversible[-1] if reversible else DesiredState.GO), said.count(Command.APPROVE))
-
-
 STAGES: dict[RolloutStage | Literal["begun"], str] = {
     RolloutStage.ROLLING: "replacing members",
     RolloutStage.WAITING: "waiting",
@@ -255,6 +248,19 @@ class Order:
     limits: Written
     adopt: tuple[str, ...] = ()
     back: tuple[MemberState, ...] = ()
+
+    @classmethod
+    def read(cls, order: Json) -> Order:
+        """An order as the ledger keeps it, also one of groups alone, as an older version wrote it."""
+        if "groups" not in order:
+            return from_json(cls, order)
+        groups = from_json(tuple[_OlderGroup, ...], order["groups"])
+        target, limits = from_json(ReplacementImage, order["target"]), from_json(Limits, order["limits"])
+        steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
+        plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
+        going = (one for one in groups if one.part is Scope.BACK)
+        back = tuple(MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in going)
+        return cls(order["rollout"], plan, limits, back=back)
 
 
 @dataclass(frozen=True)
@@ -321,20 +327,6 @@ class GroupOrder:
     pinned: str = ""
 
 
-def ordered(order: Json) -> Order:
-    """An order as the ledger keeps it, also one of groups alone, as an older version wrote it."""
-    if "groups" not in order:
-        return from_json(Order, order)
-    groups = from_json(tuple[_OlderGroup, ...], order["groups"])
-    target, limits = from_json(ReplacementImage, order["target"]), from_json(Limits, order["limits"])
-    steps = tuple(GroupStep(one.group, one.pacing) for one in groups)
-    plan = Plan(order["fleet"], target, limits.method, 0, 0, (), (), 0, groups=steps)
-    back = tuple(
-        MemberState(one.group.id, one.group.name, pinned=one.pinned) for one in groups if one.part is Scope.BACK
-    )
-    return Order(order["rollout"], plan, limits, back=back)
-
-
 @dataclass(frozen=True)
 class _OlderGroup:
     group: Group
@@ -396,7 +388,6 @@ class World:
     def groups(self) -> DelegatedFleet:
         """The groups that a service rolls. Raises RefusedError where the fleet's kind knows none."""
         if self.delegated is None:
-            raise RefusedError(
-                "the fleet no longer has Auto Scaling groups", hint="its file has changed since the plan"
-            )
+            hint = "its file has changed since the plan"
+            raise RefusedError("the fleet no longer has Auto Scaling groups", hint=hint)
         return self.delegated

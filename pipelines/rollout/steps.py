@@ -28,7 +28,6 @@ from pipelines.rollout.state import (
     RolloutStage,
     RolloutState,
     World,
-    summary,
 )
 from pipelines.rollout.waves import Step
 
@@ -56,7 +55,7 @@ class UnhealthyError(RefusedError):
 class Backoff:
     """Waits that grow, and the sum of what was slept: a wait that a message cut short counts for nothing."""
 
-    def __init__(self, engine: WorkflowEngine, least: timedelta) -> None:
+    def __init__(self, engine: WorkflowEngine, least: timedelta = HELD) -> None:
         self._engine = engine
         self._least = max(SHORTEST, least)
         self.slept = timedelta()
@@ -92,23 +91,44 @@ class StepRunner:
     back: bool = False
 
     async def look(self, name: str, read: Callable[[], object], tries: int = TRIES) -> Json:
-        """Ask the world, which changes nothing."""
-        return await self._tried(name, read, tries)
+        """Ask the world, which changes nothing: a step that is repeated until it is done, after at most `tries`
+        failures.
+
+        What is in progress is asked for again, without end; if it waits for the same thing for IN_PROGRESS, it failed.
+        """
+        failed, waits_for, backoff = 0, "", Backoff(self.engine)
+        while True:
+            try:
+                tried = from_json(_Attempt, await self.engine.step(name, lambda: to_json(_attempted(read))))
+                if not tried.waits_for:
+                    return tried.answer
+                if tried.waits_for != waits_for:
+                    waits_for, backoff = tried.waits_for, Backoff(self.engine)
+                elif backoff.slept >= IN_PROGRESS:
+                    raise InProgressError(waits_for)
+                await backoff.next()
+            except GoneError:
+                raise
+            except OutsideError:
+                waits_for, failed = "", failed + 1
+                if failed >= tries:
+                    raise
+                await self.engine.wait(min(LONGEST, timedelta(seconds=2 ** (failed - 1))))
 
     async def see(self, kind: type[Value], name: str, read: Callable[[], Value], tries: int = TRIES) -> Value:
         """`look` for a frozen value of ours."""
-        return from_json(kind, await self._tried(name, read, tries))
+        return from_json(kind, await self.look(name, read, tries))
 
     async def note(self, name: str, write: Callable[[], object]) -> Json:
         """Write to the ledger."""
-        return await self._tried(name, lambda: self._fenced(write), PATIENT_TRIES)
+        return await self.look(name, lambda: self._fenced(write), PATIENT_TRIES)
 
     async def act(self, name: str, effect: Callable[[], object], tries: int = TRIES) -> Json:
         """Do `effect` and write down that it was done; an effect answers with what held it back, if anything did.
 
         Raises the last OutsideError, and GoneError at once.
         """
-        return await self._tried(name, lambda: self._audited(name, effect), tries)
+        return await self.look(name, lambda: self._audited(name, effect), tries)
 
     async def act_when_free(self, name: str, effect: Callable[[], object]) -> Json:
         """`act`, but not while the rollout is paused. Raises StoppedError when it was stopped."""
@@ -116,19 +136,22 @@ class StepRunner:
 
     async def act_until_stopped(self, name: str, effect: Callable[[], object]) -> Json:
         """`act`, that a pause does not hold. Raises StoppedError when the rollout was stopped."""
-        tried = await self.see(_Tried, name, lambda: self._unless_stopped(lambda: self._audited(name, effect)))
-        if tried.held:
-            raise StoppedError(tried.held)
-        return tried.answer
+        return await self._when_free(name, lambda: self._audited(name, effect), pauses=False)
 
     async def look_when_free(self, name: str, read: Callable[[], object]) -> Json:
         """`look`, but not while the rollout is paused: what is seen is what is acted upon."""
         return await self._when_free(name, lambda: self._fenced(read))
 
-    async def _when_free(self, name: str, attempt: Callable[[], object]) -> Json:
-        backoff = Backoff(self.engine, HELD)
+    async def _when_free(self, name: str, attempt: Callable[[], object], *, pauses: bool = True) -> Json:
+        backoff = Backoff(self.engine)
+
+        def unless_held() -> _Tried:
+            desired_state = self.desired_state()
+            held = self.stops(desired_state) or (pauses and desired_state is DesiredState.PAUSE)
+            return _Tried(desired_state) if held else _Tried(answer=attempt())
+
         while True:
-            tried = await self.see(_Tried, name, lambda: self._unless_held(attempt))
+            tried = await self.see(_Tried, name, unless_held)
             if tried.held is None:
                 return tried.answer
             await self.obey(tried.held, backoff)
@@ -138,9 +161,13 @@ class StepRunner:
         if desired_state is DesiredState.PAUSE:
             await backoff.next(counts=False)
             return True
+        self.refuse_stopped(desired_state)
+        return False
+
+    def refuse_stopped(self, desired_state: DesiredState) -> None:
+        """Raise StoppedError where nothing more may begin."""
         if self.stops(desired_state):
             raise StoppedError(desired_state)
-        return False
 
     def stops(self, desired_state: DesiredState) -> bool:
         """Whether nothing more may begin."""
@@ -159,40 +186,6 @@ class StepRunner:
         if not held:
             self.journal.audit(self.rollout, name)
         return held
-
-    def _unless_stopped(self, attempt: Callable[[], object]) -> _Tried:
-        desired_state = self.desired_state()
-        return _Tried(desired_state) if self.stops(desired_state) else _Tried(answer=attempt())
-
-    def _unless_held(self, attempt: Callable[[], object]) -> _Tried:
-        desired_state = self.desired_state()
-        if desired_state is DesiredState.PAUSE or self.stops(desired_state):
-            return _Tried(desired_state)
-        return _Tried(answer=attempt())
-
-    async def _tried(self, name: str, attempt: Callable[[], object], tries: int) -> Json:
-        """Repeat the step until it is done, after at most `tries` failures.
-
-        What is in progress is asked for again, without end; if it waits for the same thing for IN_PROGRESS, it failed.
-        """
-        failed, waits_for, backoff = 0, "", Backoff(self.engine, HELD)
-        while True:
-            try:
-                tried = from_json(_Attempt, await self.engine.step(name, lambda: to_json(_attempted(attempt))))
-                if not tried.waits_for:
-                    return tried.answer
-                if tried.waits_for != waits_for:
-                    waits_for, backoff = tried.waits_for, Backoff(self.engine, HELD)
-                elif backoff.slept >= IN_PROGRESS:
-                    raise InProgressError(waits_for)
-                await backoff.next()
-            except GoneError:
-                raise
-            except OutsideError:
-                waits_for, failed = "", failed + 1
-                if failed >= tries:
-                    raise
-                await self.engine.wait(min(LONGEST, timedelta(seconds=2 ** (failed - 1))))
 
 
 @dataclass(frozen=True)
@@ -213,13 +206,13 @@ def _attempted(attempt: Callable[[], object]) -> _Attempt:
 # -- what a flow works on: a member, a group, a rollout ----------------------------------------------------------------
 
 
+@dataclass
 class StepContext:
     """A member or a group in a rollout, and how far it is."""
 
-    def __init__(self, runner: StepRunner, world: World, state: MemberState) -> None:
-        self.runner = runner
-        self.world = world
-        self.state = state
+    runner: StepRunner
+    world: World
+    state: MemberState
 
     def save(self, phase: Phase) -> None:
         """Write down a phase; for use inside the step that reaches it."""
@@ -233,12 +226,16 @@ class StepContext:
         return self.state
 
 
+@dataclass
 class MemberContext(StepContext):
     """A member, its order, and how far it is."""
 
-    def __init__(self, runner: StepRunner, world: World, order: MemberOrder, state: MemberState) -> None:
-        super().__init__(runner, world, state)
-        self.order = order
+    order: MemberOrder
+
+    @classmethod
+    def of(cls, world: World, engine: WorkflowEngine, order: MemberOrder, state: MemberState) -> MemberContext:
+        """What a flow of the member works on."""
+        return cls(StepRunner(engine, world.journal, order.rollout, order.back), world, state, order)
 
     @property
     def fleet(self) -> MemberFleet:
@@ -258,10 +255,9 @@ class MemberContext(StepContext):
         """An effect that only the end of the rollout holds back: its member does not serve meanwhile."""
         return await self.runner.act_until_stopped(f"{action} {self.order.name}", effect)
 
-    async def act(self, action: str, effect: Callable[[], object], tries: int = 0) -> Json:
+    async def act(self, action: str, effect: Callable[[], object], tries: int = TRIES) -> Json:
         """An effect that must not wait: its member is between two safe points."""
-        name = f"{action} {self.order.name}"
-        return await (self.runner.act(name, effect, tries) if tries else self.runner.act(name, effect))
+        return await self.runner.act(f"{action} {self.order.name}", effect, tries)
 
 
 Pairs = Sequence[tuple[MemberOrder, MemberState]]
@@ -317,19 +313,17 @@ class Rolling:
         self.members[member.id] = member
         return member
 
-    def summary(self) -> str:
-        """How many members ended in which way."""
-        return summary(self.members.values())
-
     def new(self) -> Pairs:
         """The members of the present wave that run the new version, also those whose old one has vanished."""
-        found = [(self.member_order(step), self.members[step.member.id]) for step in self.wave]
-        return [pair for pair in found if pair[1].phase in (Phase.SERVING, Phase.NEW)]
+        return self._reached(self.wave, Phase.SERVING, Phase.NEW)
 
-    def pairs(self) -> list[tuple[MemberOrder, MemberState]]:
+    def pairs(self) -> Pairs:
         """The members whose new instance serves beside an old one that is kept."""
-        found = [(step, self.members[step.member.id]) for step in self.order.plan.steps]
-        return [(self.member_order(step), member) for step, member in found if member.phase is Phase.SERVING]
+        return self._reached(self.order.plan.steps, Phase.SERVING)
+
+    def _reached(self, steps: Sequence[Step], *phases: Phase) -> Pairs:
+        found = [(self.member_order(step), self.members[step.member.id]) for step in steps]
+        return [pair for pair in found if pair[1].phase in phases]
 
     def member_order(self, step: Step) -> MemberOrder:
         """What the flow of one member is given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from hardening.foundation.errors import RefusedError
@@ -70,24 +70,22 @@ class Room:
         return max(0, self.desired - self.limits.unavailable(self.desired))
 
 
+@dataclass
 class _Batch:
     """Steps that run at the same time, as they are gathered; `serving` meanwhile."""
 
-    def __init__(self, room: Room, most: int, serving: int) -> None:
-        self.room = room
-        self.most = most
-        self.serving = serving
-        self.floor = room.floor
-        self.steps: list[Step] = []
-        self.used: Counter[str] = Counter()
+    room: Room
+    most: int
+    serving: int
+    steps: list[Step] = field(default_factory=list)
+    used: Counter[str] = field(default_factory=Counter)
 
     def take(self, step: Step) -> bool:
         """Whether the step has room beside the others; if so it is one of them."""
         bound = [cap for cap in self.room.caps if cap.binds(step.rule)]
         stays = self.serving - self._costs(step)
-        if not self._beside(step) or (stays < self.serving and stays < self.floor):
-            return False
-        if any(self.used[cap.name] >= cap.most for cap in bound):
+        below = stays < self.serving and stays < self.room.floor
+        if below or not self._beside(step) or any(self.used[cap.name] >= cap.most for cap in bound):
             return False
         self.steps.append(step)
         self.used.update(cap.name for cap in bound)

@@ -73,19 +73,19 @@ def test_too_few_judges_are_told_with_why_each_one_does_not_count() -> None:
         why="an image that nobody judged looks exactly like an image without vulnerabilities",
         todo=f"{FEEDS}{DOCTOR}",
     )
-    assert judges(RULE, "web", [broken, LOOKED, old, secret], NOW) == [told]
+    assert list(judges(RULE, "web", [broken, LOOKED, old, secret], NOW)) == [told]
     both = replace(LOOKED, scanner="trivy-disk")
-    assert judges(RULE, "web", [LOOKED, both], NOW) == [
+    assert list(judges(RULE, "web", [LOOKED, both], NOW)) == [
         replace(told, what="1 of at least 2 vulnerability scanners judged this image (none ran)")
     ]
     nothing = "nothing was evaluated: 0 of at least 2 vulnerability scanners judged this image"
-    assert judges(RULE, "web", [broken], NOW) == [
+    assert list(judges(RULE, "web", [broken], NOW)) == [
         replace(told, enforcement=Enforcement.ENFORCE, what=f"{nothing} (debsecan: crashed)")
     ]
-    assert judges(RULE, "web", [], NOW) == [
+    assert list(judges(RULE, "web", [], NOW)) == [
         replace(told, enforcement=Enforcement.ENFORCE, what=f"{nothing} (none ran)")
     ]
-    assert judges(RULE, "web", [LOOKED, replace(LOOKED, scanner="grype")], NOW) == []
+    assert list(judges(RULE, "web", [LOOKED, replace(LOOKED, scanner="grype")], NOW)) == []
 
 
 def test_who_has_only_the_sample_is_told_how_to_try_without_a_feed() -> None:
@@ -107,7 +107,7 @@ def test_a_form_of_the_image_that_its_judge_could_not_read_is_told(outcome: Outc
         why="what ships is not known to be what was judged",
         todo="run `./goldsmith image.scan web`, and see what trivy-disk says of it",
     )
-    assert unread(RULE, "web", [LOOKED, disk], NOW) == [told]
+    assert list(unread(RULE, "web", [LOOKED, disk], NOW)) == [told]
     for reports in (
         [disk],
         [LOOKED, replace(disk, scanner="grype")],
@@ -115,7 +115,7 @@ def test_a_form_of_the_image_that_its_judge_could_not_read_is_told(outcome: Outc
         [LOOKED, replace(disk, outcome=Outcome.FAIL)],
         [replace(LOOKED, data_date=None), disk],
     ):
-        assert unread(RULE, "web", reports, NOW) == []
+        assert list(unread(RULE, "web", reports, NOW)) == []
 
 
 def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
@@ -130,8 +130,8 @@ def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
         why="what began to be exploited since then is treated as if nobody did",
         todo="bring feeds.kev up to date",
     )
-    assert outdated(RULE, "web", [LOOKED, kev], NOW) == [told]
-    assert outdated(RULE, "web", [replace(kev, reason="the feed is away")], NOW) == [
+    assert list(outdated(RULE, "web", [LOOKED, kev], NOW)) == [told]
+    assert list(outdated(RULE, "web", [replace(kev, reason="the feed is away")], NOW)) == [
         replace(told, todo="the feed is away")
     ]
-    assert outdated(RULE, "web", [replace(kev, data_date=NOW), replace(LOOKED, data_date=None)], NOW) == []
+    assert list(outdated(RULE, "web", [replace(kev, data_date=NOW), replace(LOOKED, data_date=None)], NOW)) == []

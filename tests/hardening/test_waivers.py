@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hardening.evaluation import JUDGE
-from hardening.findings import BaseImage, Finding, FindingKind
+from hardening.findings import BaseImage, Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
-from hardening.model import Severity, Waiver
+from hardening.model import Enforcement, Severity, Waiver
 from hardening.waivers import (
     About,
-    WaiverAnswer,
     about_check,
     about_finding,
     about_rule,
     active,
-    answer,
+    answered,
     covers,
     ended,
     how_to_ask,
@@ -108,7 +107,8 @@ def test_a_revocation_and_that_nothing_was_evaluated_cannot_be_waived(rule):
     """Whatever a waiver says that came past the loader; and nobody is told how to ask for one."""
     loose = waiver(rules=(rule,))
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    assert answer(about_rule(rule), "python-runtime", "security@example.com", [loose], now) == WaiverAnswer()
+    reason = Reason(rule, "python-runtime", Enforcement.ENFORCE, "what", "why", "todo")
+    assert answered(reason, about_rule(rule), "security@example.com", [loose], now) == reason
 
 
 ON_BASE = replace(HOLE, below=("python-base", "debian-base"))
@@ -121,9 +121,15 @@ def test_an_inherited_waiver_follows_what_comes_from_its_subject():
     assert not covers(of_base, HOLE, "shop")
     assert not covers(waiver(subjects=("debian-base",)), ON_BASE, "shop")
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    said = answer(ON_BASE, "shop", "security@example.com", [of_base], now).waived_by
+
+    def reason(subject: str) -> Reason:
+        return Reason("CVE-2026-0001", subject, Enforcement.ENFORCE, "what", "why", "todo")
+
+    said = answered(reason("shop"), ON_BASE, "security@example.com", [of_base], now).waived_by
     assert said == "openssl-quic until 2026-12-05, inherited from debian-base: QUIC is not compiled in"
-    assert "inherited" not in answer(HOLE, "debian-base", "security@example.com", [of_base], now).waived_by
+    own = answered(reason("debian-base"), HOLE, "security@example.com", [of_base], now)
+    assert own.waived_by
+    assert "inherited" not in own.waived_by
 
 
 def test_an_inherited_waiver_of_a_further_root_reaches_that_roots_images_alone():
@@ -148,7 +154,7 @@ def test_the_waiver_to_paste_for_what_comes_from_a_base_is_the_bases():
 def test_an_ended_waiver_that_was_inherited_is_told_of_the_child_too(below):
     """It is the child's refusal that somebody will ask about."""
     old = waiver(subjects=("debian-base",), inherited=True, expires=TODAY - timedelta(days=1))
-    assert len(ended([old], "shop", TODAY, below)) == len(below)
+    assert len([*ended([old], "shop", TODAY, below)]) == len(below)
     listed = json.loads(trivyignore([waiver(subjects=("debian-base",), inherited=True)], "shop", TODAY, below))
     assert len(listed["vulnerabilities"]) == len(below)
 
@@ -202,8 +208,8 @@ def test_an_expired_waiver_is_reported_to_its_owner():
     assert "web: delete hardening/waivers/openssl-quic.toml" in reason.todo
     assert (reason.rule, reason.subject) == ("waiver-ended", "python-runtime")
     assert reason.why == "an exception that outlives its end is a hole that nobody decided on"
-    assert ended([old], "node-runtime", TODAY) == []
-    assert ended([waiver()], "python-runtime", TODAY) == []
+    assert list(ended([old], "node-runtime", TODAY)) == []
+    assert list(ended([waiver()], "python-runtime", TODAY)) == []
 
 
 @pytest.mark.parametrize(

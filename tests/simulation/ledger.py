@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from images.ledger.fleets import Holder, Lease
+from images.ledger import Holder, Lease
 from pipelines.durable.port import FencedError
 from pipelines.rollout.state import DesiredState, Event, Journal, MemberState, OperatorCommands, RolloutState
 

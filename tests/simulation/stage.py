@@ -13,7 +13,7 @@ from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
 from images.artifact import Release
 from images.documents import to_json
-from images.ledger.fleets import Holder
+from images.ledger import Holder
 from pipelines.durable.port import Flow
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, Provenance, ReplacementImage

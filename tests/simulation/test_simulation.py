@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import RefusedError, UsageError
-from images.ledger.fleets import Holder
+from images.ledger import Holder
 from pipelines.cli.simulate import output, show_simulation, simulate_rollouts
 from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, ReplacementImage
@@ -26,7 +26,7 @@ from tests.simulation.faults import arrange
 from tests.simulation.memory import Memory
 from tests.simulation.scenario import Fault, FaultKind, Scenario, scenario
 from tests.simulation.simulate import Report, play, simulate
-from tests.simulation.stage import TARGET, Simulation
+from tests.simulation.stage import TARGET, SimulatedJudge, Simulation
 
 FIXED = 300
 FRESH = 300
@@ -127,7 +127,7 @@ def no_budgets_in_leave(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_last_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member is replaced as it was planned, though it has been protected since."""
-    monkeypatch.setattr(member, "_left_alone", lambda _work, _member: None)
+    monkeypatch.setattr(SimulatedJudge, "left_alone", lambda *_: "")
 
 
 def half_a_bake(monkeypatch: pytest.MonkeyPatch) -> None:

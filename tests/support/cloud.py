@@ -14,7 +14,7 @@ from hardening.foundation.settings import Aws, Settings
 from hardening.model import Kind
 from images.artifact import Artifact
 from images.aws.client import Clients
-from images.aws.cloud import Cloud, disk_of
+from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore
 from images.ledger import Ledger
 from images.machine.blocks import BLOCK, digest_of
@@ -94,7 +94,7 @@ def disk(changes: Mapping[int, bytes] | None = None, blocks: int = BLOCKS, seed:
 def built(cloud: Cloud, blocks: list[bytes], name: str = "debian-server") -> Artifact:
     """A machine artifact as the builder leaves it: raw disk, block digests, content manifest, ledger line."""
     layer = cloud.store.put_bytes(b"".join(map(digest_of, blocks)), MACHINE_BLOCKS)
-    path = disk_of(cloud.settings, layer.digest)
+    path = cloud.store.disk(layer.digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(blocks))
     size = len(blocks) * BLOCK

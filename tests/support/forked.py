@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from multiprocessing.context import ForkServerContext
@@ -44,6 +44,15 @@ def run_forked(arguments: Sequence[str], folder: Path, environment: Mapping[str,
         process.join()
         assert process.exitcode is not None
         return process.exitcode, out.read_text(), err.read_text()
+
+
+def call_forked(function: Callable[..., None], *arguments: object) -> int:
+    """Exit code (negative: the signal that ended it) of a process that calls a function of tests.support."""
+    process = _context().Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 def _child(arguments: list[str], folder: str, environment: dict[str, str], place: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -107,6 +108,30 @@ def gate(now: datetime = NOW, **more: Any) -> Callable[[Release], Verdict]:
     """What the gate says today of whatever is promoted: allowed, unless `more` says otherwise."""
     given: dict[str, Any] = {"policy": "default", "judged_at": now, "allowed": True, "reasons": ()} | more
     return lambda release: Verdict(release.name, **given)
+
+
+def released_and_killed(address: str, folder: Path, call: int, before: bool) -> None:
+    """Release what `built` builds and die by kill -9 at this write to the registry, before or after it; for a process
+    of its own.
+    """
+    from hardening.foundation import process
+    from images.release.publish import release
+
+    real, left = process.run, call
+
+    def run(argv: Sequence[str], **more: Any) -> Any:
+        nonlocal left
+        left -= argv[1] in ("copy", "delete")
+        dies = left == 0 and argv[1] in ("copy", "delete")
+        if not (dies and before):
+            done = real(argv, **more)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    process.run = run
+    to = publisher(address, folder)
+    release(to, built(to.store), definition(), judged())
 
 
 def at(to: RegistryStore, now: datetime) -> RegistryStore:

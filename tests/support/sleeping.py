@@ -124,10 +124,14 @@ class FileFleet(MemberFleet):
         return ""
 
 
+class UnchangedSession(Unchanged, FleetSession):
+    """A fleet of which nothing has changed since it was planned."""
+
+
 def desk_on(context: Context, folder: Path) -> FleetSession:
     """The fleet of files, to be rolled."""
     members = FileFleet(folder)
-    return FleetSession(FLEET, context, members, lambda: NOW, "", no_look, lambda: Seen(members.describe()))
+    return UnchangedSession(FLEET, context, members, lambda: NOW, "", no_look, lambda: Seen(members.describe()))
 
 
 def no_look(*_: Any) -> Any:
@@ -163,7 +167,6 @@ def main(database: str, folder: str, hours: str = "0") -> int:
     if int(hours):
         set_clock_ahead(int(hours))
     lease.RENEW_SECONDS = 2.0
-    service.PresentJudge = lambda _at: Unchanged()  # type: ignore[assignment,misc]
     settings = Settings(state=Path(folder), database=database)
     context = Context(settings, datetime.now(UTC), str, str)
     try:

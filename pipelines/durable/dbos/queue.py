@@ -57,8 +57,7 @@ class WorkQueue:
 
     def take(self, flow_id: str) -> None:
         """Take the flow and all that it started from whoever has them."""
-        found = (flow for flow in self._under_way(flow_id) if within(flow.workflow_id, flow_id))
-        foreign = [flow.workflow_id for flow in found if _holder(flow) != self._worker]
+        foreign = [flow.workflow_id for flow in self._under_way(flow_id) if _holder(flow) != self._worker]
         if foreign:
             DBOS.resume_workflows(foreign, queue_name=self._worker)
 
@@ -69,17 +68,14 @@ class WorkQueue:
 
     def abandon(self, flow_id: str) -> None:
         """End the flow and all that it started, as far as they are not over."""
-        found = (flow for flow in self._under_way(flow_id) if within(flow.workflow_id, flow_id))
-        DBOS.cancel_workflows([flow.workflow_id for flow in found])
+        DBOS.cancel_workflows([flow.workflow_id for flow in self._under_way(flow_id)])
 
-    def _under_way(self, prefix: str | None = None) -> list[WorkflowStatus]:
-        return DBOS.list_workflows(
-            status=OPEN,
-            app_version=self._version,
-            workflow_id_prefix=prefix,
-            load_input=False,
-            load_output=False,
+    def _under_way(self, stem: str | None = None) -> list[WorkflowStatus]:
+        """Every flow of our version that is not over; of `stem`, it and all that it started."""
+        found = DBOS.list_workflows(
+            status=OPEN, app_version=self._version, workflow_id_prefix=stem, load_input=False, load_output=False
         )
+        return [flow for flow in found if stem is None or within(flow.workflow_id, stem)]
 
 
 def _holder(flow: WorkflowStatus) -> str:

@@ -7,14 +7,14 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from dbos import DBOS, DBOSClient, SendMessage, Serializer
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hardening.foundation.console import say
@@ -68,8 +68,8 @@ def engine_url(database: str, name: str = "all") -> str:
     schema of its own. Raises UsageError for a database in memory, which no flow would survive.
     """
     url = make_url(database)
-    if url.get_backend_name() == "sqlite":
-        url = url.set(database=str(_file(url).with_name(f"engine-{name}.sqlite")))
+    if file := _file(database):
+        url = url.set(database=str(file.with_name(f"engine-{name}.sqlite")))
     return url.render_as_string(hide_password=False)
 
 
@@ -78,11 +78,10 @@ def engaged(url: str) -> bool | None:
 
     That is so of a PostgreSQL, which several share. Raises OutsideError where the lock is another user's.
     """
-    location = make_url(url)
-    if location.get_backend_name() != "sqlite":
+    if (file := _file(url)) is None:
         return None
     try:
-        with alone(_file(location)):
+        with alone(file):
             return False
     except RefusedError:
         return True
@@ -90,27 +89,19 @@ def engaged(url: str) -> bool | None:
 
 def prepare(url: str) -> None:
     """Make the engine's tables where they are missing, before anything asks for a flow. Raises OutsideError."""
-    location = make_url(url)
     with quiet(), failing_as_outside(url):
-        if location.get_backend_name() != "sqlite":
+        if (file := _file(url)) is None:
             DBOS.migrate(url, schema=SCHEMA)
             return
-        file = _file(location)
         with only_one(file.with_name(f"{file.name}.open.lock"), "opening the engine", wait_seconds=OPEN_SECONDS):
             _write_ahead(file)
             DBOS.migrate(url)
 
 
-@contextmanager
-def locks(url: str, own: str) -> Iterator[Locks]:
+def locks(url: str, own: str) -> AbstractContextManager[Locks]:
     """Hold the lock of the worker `own`. Raises RefusedError while another process has the SQLite file."""
-    location = make_url(url)
-    if location.get_backend_name() == "sqlite":
-        with alone(_file(location), wait_seconds=LOOK_SECONDS) as alone_locks:  # `engaged` holds it for a moment
-            yield alone_locks
-    else:
-        with session(url, own) as session_locks:
-            yield session_locks
+    file = _file(url)
+    return alone(file, wait_seconds=LOOK_SECONDS) if file else session(url, own)  # `engaged` holds it for a moment
 
 
 @dataclass(frozen=True)
@@ -174,10 +165,8 @@ def failing_as_outside(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as failure:
         where = make_url(url).render_as_string(hide_password=True)
-        raise OutsideError(
-            f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}",
-            hint="is its server up, its disk full, its folder writable?",
-        ) from failure
+        what = f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}"
+        raise OutsideError(what, hint="is its server up, its disk full, its folder writable?") from failure
 
 
 def wake(url: str, flow_id: str) -> int:
@@ -198,10 +187,7 @@ def client_of(url: str) -> Iterator[DBOSClient]:
     prepare(url)
     with quiet(), failing_as_outside(url):
         client = DBOSClient(
-            system_database_url=url,
-            dbos_system_schema=SCHEMA,
-            serializer=Records(),
-            retry_connection_errors=False,
+            system_database_url=url, dbos_system_schema=SCHEMA, serializer=Records(), retry_connection_errors=False
         )
         try:
             yield client
@@ -226,7 +212,11 @@ def _write_ahead(file: Path) -> None:
         connection.execute("pragma journal_mode=wal")
 
 
-def _file(url: URL) -> Path:
+def _file(database: str) -> Path | None:
+    """The file of a SQLite database; None for a PostgreSQL. Raises UsageError for one in memory."""
+    url = make_url(database)
+    if url.get_backend_name() != "sqlite":
+        return None
     if not url.database or url.database == ":memory:":
         raise UsageError("flows must outlive their process: a database in memory cannot keep them")
     return Path(url.database)

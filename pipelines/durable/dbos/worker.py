@@ -104,10 +104,8 @@ class Worker:
         nothing more with it.
         """
         if self._work_queue.is_of_another_version(flow_id):
-            raise RefusedError(
-                f"another version of Goldsmith began {flow_id}, and this one takes other steps",
-                hint="let that version carry it to its end",
-            )
+            what = f"another version of Goldsmith began {flow_id}, and this one takes other steps"
+            raise RefusedError(what, hint="let that version carry it to its end")
         with self._changed:
             self._own = flow_id
             if any(within(one, flow_id) for one in self._fenced):

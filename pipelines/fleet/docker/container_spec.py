@@ -11,16 +11,7 @@ from typing import Any
 from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, repository
 
 Json = dict[str, Any]
-CONFIG_KEYS = (
-    "User",
-    "WorkingDir",
-    "StopSignal",
-    "StopTimeout",
-    "Domainname",
-    "Tty",
-    "OpenStdin",
-    "StdinOnce",
-)
+CONFIG_KEYS = ("User", "WorkingDir", "StopSignal", "StopTimeout", "Domainname", "Tty", "OpenStdin", "StdinOnce")
 _COMPOSE = "com.docker.compose."
 COMPOSE_PROJECT, _SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
 _FILES = f"{_COMPOSE}project.config_files"
@@ -126,15 +117,12 @@ def host_config(container: Json) -> Json:
     host: Json = deepcopy(container["HostConfig"])
     host.pop("ContainerIDFile", None)
     host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] != "volume" or mount.get("Source")]
-    named = {mount["Target"] for mount in host["Mounts"]} | {target for _, target in _binds(host)}
-    host["Binds"] = [
-        *(host.get("Binds") or []),
-        *(
-            f"{mount['Name']}:{mount['Destination']}{'' if mount['RW'] else ':ro'}"
-            for mount in container.get("Mounts") or []
-            if mount["Type"] == "volume" and mount["Destination"] not in named
-        ),
-    ]
+    binds = host.get("Binds") or []
+    targets = {bind.split(":")[1] for bind in binds if ":" in bind}  # without one it is a volume without a name
+    named = targets | {mount["Target"] for mount in host["Mounts"]}
+    volumes = (mount for mount in container.get("Mounts") or [] if mount["Type"] == "volume")
+    carried = (mount for mount in volumes if mount["Destination"] not in named)
+    host["Binds"] = [*binds, *(f"{one['Name']}:{one['Destination']}{'' if one['RW'] else ':ro'}" for one in carried)]
     return host
 
 
@@ -143,9 +131,8 @@ def at_rest(container: Json) -> str:
 
     Its own comes back from the new container, and that one may be gone by then.
     """
-    return (
-        "unless-stopped" if container["HostConfig"]["RestartPolicy"]["Name"] in ("always", "unless-stopped") else "no"
-    )
+    policy = container["HostConfig"]["RestartPolicy"]["Name"]
+    return "unless-stopped" if policy in ("always", "unless-stopped") else "no"
 
 
 def stop_timeout(container: Json, drain: timedelta, longest: timedelta) -> int:
@@ -156,23 +143,13 @@ def stop_timeout(container: Json, drain: timedelta, longest: timedelta) -> int:
     return max(1, int(drain.total_seconds()), int(longest.total_seconds()) if own < 0 else own)
 
 
-def _binds(host: Json) -> Iterable[tuple[str, str]]:
-    """Source and target of every bind; a bind without a source is a volume without a name."""
-    for bind in host.get("Binds") or []:
-        source, separator, rest = bind.partition(":")
-        if separator:
-            yield source, rest.partition(":")[0]
-
-
 def endpoints(container: Json, *, full: bool) -> dict[str, Json]:
     """How the new container joins each network. Not `full`: without the names and addresses of the old one.
 
     The member's own name is an alias too: it is never without an answer while the names change hands.
     """
-    return {
-        network: _endpoint(container, network, endpoint) if full else {}
-        for network, endpoint in networks(container).items()
-    }
+    joins = networks(container).items()
+    return {network: _endpoint(container, network, endpoint) if full else {} for network, endpoint in joins}
 
 
 def _endpoint(container: Json, network: str, endpoint: Json) -> Json:

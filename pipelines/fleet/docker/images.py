@@ -72,11 +72,9 @@ class Images:
                 return {"Id": container["Image"], "RepoDigests": [exact], **record}
         except GoldsmithError as error:
             why = error.message
-        self._refused[exact] = RefusedError(
-            f"the engine has no record of the image {exact} any more, and {why}: what was set for the container and "
-            "what its image set cannot be told apart",
-            hint=f"docker pull {exact} brings the record back",
-        )
+        lost = f"the engine has no record of the image {exact} any more, and {why}"
+        apart = "what was set for the container and what its image set cannot be told apart"
+        self._refused[exact] = RefusedError(f"{lost}: {apart}", hint=f"docker pull {exact} brings the record back")
         raise self._refused[exact]
 
     def here(self, reference: str) -> Json | None:
@@ -107,9 +105,7 @@ def registered(registry: RegistryClient, fleet: Fleet) -> Configuration:
     """What the registries that the fleet deals with say of an image; others are not asked."""
 
     def ask(reference: str) -> Json | None:
-        where = repository(reference)
-        tag = fleet.replacement.tag
-        if not (where.startswith(f"{registry.address}/") or (tag and where == repository(tag))):
+        if not dealt_with(registry, fleet, repository(reference)):
             return None
         try:
             return registry.configuration(reference)
@@ -117,3 +113,9 @@ def registered(registry: RegistryClient, fleet: Fleet) -> Configuration:
             return None
 
     return ask
+
+
+def dealt_with(registry: RegistryClient, fleet: Fleet, where: str) -> bool:
+    """Whether a repository is the configured registry's, or the one that the fleet's own tag is in."""
+    tag = fleet.replacement.tag
+    return where.startswith(f"{registry.address}/") or bool(tag and where == repository(tag))

@@ -78,11 +78,6 @@ def _made_for(listed: Json) -> tuple[str, str]:
     return listed["Labels"].get(ROLLOUT, ""), listed["Labels"].get(MEMBER, "")
 
 
-def as_inspected(listed: Json) -> Json:
-    """What a health probe asks of a running container."""
-    return {**listed, "State": {"Status": listed["State"]}}
-
-
 CHECKED = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 ENDED = ("exited", "dead")
 

@@ -15,16 +15,7 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import (
-    AT_ONCE,
-    ContainerInventory,
-    ContainerList,
-    as_inspected,
-    find,
-    inside,
-    outside,
-    probe,
-)
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside, outside, probe
 from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, Key, Member, Read, ReplacementImage
 from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import GoneError
@@ -125,7 +116,7 @@ class DockerFleet:
             new = self._list.new(key)
             if new and (new["State"] != "running" or self.fleet.health.kind == "docker"):
                 return self._read(find(self.api, new["Id"]))
-            return self._read(as_inspected(new) if new else None)
+            return self._read({**new, "State": {"Status": new["State"]}} if new else None)
 
     def read_old(self, key: Key) -> Read:
         """One look at the old container's health."""
@@ -140,7 +131,9 @@ class DockerFleet:
         with outside(f"giving {key.new_name} the names of {key.name}", self.engine), self._changed():
             endpoints = container_spec.endpoints(self._need(key), full=True)
             named = {network: endpoint for network, endpoint in endpoints.items() if endpoint.get("Aliases")}
-            new = self._inspect_new(key) if named else {}
+            new = self._new(key) if named else {}
+            if new is None:
+                raise self._new_is_gone(key)
             for network, endpoint in named.items():
                 joined = (new["NetworkSettings"].get("Networks") or {}).get(network)
                 if set(endpoint["Aliases"]) - set((joined or {}).get("Aliases") or []):
@@ -171,13 +164,14 @@ class DockerFleet:
     def swap(self, key: Key) -> None:
         """The old container steps aside, the new one takes the name."""
         with outside(f"renaming {key.new_name} to {key.name}", self.engine), self._changed():
-            new = self._made(key)
+            new = self._list.new(key)
+            if new is None:  # no GoneError: the old one has to serve
+                raise self._new_is_gone(key)
             if container_spec.COMPOSE_PROJECT in new["Labels"]:
                 self._copies.keep(key)
             else:
                 self._rename(key.old, key.old_name)
-            if self.fleet.limits.after_drain:
-                after_drain(self.api, self.fleet.limits, self._inspect_new(key))
+            run_hook(self.api, self.fleet.limits, "after_drain", {**new, "Name": new["Names"][0]})
             if not self._rename(new["Id"], key.name):
                 raise self._new_is_gone(key)
 
@@ -220,7 +214,7 @@ class DockerFleet:
             self._rename(old["Id"], key.name)
             if old["State"]["Status"] not in RUNNING:
                 self.api.start(old["Id"])
-            after_drain(self.api, self.fleet.limits, old)
+            run_hook(self.api, self.fleet.limits, "after_drain", old)
 
     def discard(self, key: Key) -> None:
         """Remove the new container, with the volumes that were made for it alone."""
@@ -262,19 +256,6 @@ class DockerFleet:
         """The new container, if there is one."""
         new = self._list.new(key)
         return find(self.api, new["Id"]) if new else None
-
-    def _made(self, key: Key) -> Json:
-        """The new container as the engine lists it. One that is gone is no GoneError: the old one has to serve."""
-        new = self._list.new(key)
-        if new is None:
-            raise self._new_is_gone(key)
-        return new
-
-    def _inspect_new(self, key: Key) -> Json:
-        new = find(self.api, self._made(key)["Id"])
-        if new is None:
-            raise self._new_is_gone(key)
-        return new
 
     def _new_is_gone(self, key: Key) -> OutsideError:
         return OutsideError(f"the new container of {key.name} is gone from {self.engine}")
@@ -339,10 +320,9 @@ class KeptCopies:
             return
         for unfinished in filter(is_copy, kept):
             self._api.remove_container(unfinished["Id"], force=True)
-        labels = container_spec.leave_project(
-            {**container_spec.labels_of(original), KEPT: key.rollout, MEMBER: key.member}
-        )
-        self._again(original, key.old_name, labels, container_spec.endpoints(original, full=True))
+        labels = {**container_spec.labels_of(original), KEPT: key.rollout, MEMBER: key.member}
+        joins = container_spec.endpoints(original, full=True)
+        self._again(original, key.old_name, container_spec.leave_project(labels), joins)
         self._api.remove_container(original["Id"], force=True)
 
     def rejoin(self, copy: Json, key: Key) -> Json:
@@ -383,18 +363,14 @@ def before_drain(api: Any, limits: Limits, old: Json) -> None:
     if state["Status"] != "running":
         return
     try:
-        _run(api, limits, "before_drain", old)
+        run_hook(api, limits, "before_drain", old)
     except (OutsideError, docker.errors.APIError):
         if _runs_on(api, old["Id"], state["StartedAt"]):
             raise
 
 
-def after_drain(api: Any, limits: Limits, container: Json) -> None:
-    """Run `limits.after_drain` in the container that serves now. Raises OutsideError where it does not end with 0."""
-    _run(api, limits, "after_drain", container)
-
-
-def _run(api: Any, limits: Limits, which: Literal["before_drain", "after_drain"], container: Json) -> None:
+def run_hook(api: Any, limits: Limits, which: Literal["before_drain", "after_drain"], container: Json) -> None:
+    """Run this command of the limits in a container. Raises OutsideError where it does not end with 0."""
     command = limits.before_drain if which == "before_drain" else limits.after_drain
     if command and not (seen := inside(api, container, list(command), limits.drain.total_seconds())).good:
         raise OutsideError(f"limits.{which} in {container_spec.name(container)}: {seen.text}")
@@ -404,10 +380,7 @@ def _runs_on(api: Any, container: str, started: str) -> bool:
     """Whether it is the same process that runs still, and a second later too: the engine tells of an end a bit late."""
     for look in range(LOOKS):
         time.sleep(min(look, 1) / LOOKS)
-        try:
-            state = api.inspect_container(container)["State"]
-        except docker.errors.NotFound:
-            return False
-        if (state["Status"], state["StartedAt"]) != ("running", started):
+        found = find(api, container)
+        if found is None or (found["State"]["Status"], found["State"]["StartedAt"]) != ("running", started):
             return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import docker
@@ -9,7 +10,8 @@ import docker.errors
 
 from images.aws.tags import moment_in
 from pipelines.fleet.docker import container_spec
-from pipelines.fleet.docker.inventory import outside
+from pipelines.fleet.docker.container_spec import Json
+from pipelines.fleet.docker.inventory import find, outside
 from pipelines.fleet.docker.members import ENGINE_TIMEOUT
 from pipelines.fleet.members import EXPIRY, KEPT, OLD, ROLLOUT
 from pipelines.fleet.orphans import Orphan
@@ -27,20 +29,13 @@ class DockerOrphanSource:
     def orphans(self) -> tuple[Orphan, ...]:
         """New ones that never became a member, and old ones that are kept."""
         with outside("listing containers", self.engine):
-            listed = [self._inspected(one["Id"]) for one in self.api.containers(all=True)]
-        everything = [one for one in listed if one]
+            listed = [find(self.api, one["Id"]) for one in self.api.containers(all=True)]
+        everything = [one for one in listed if one]  # None was removed since it was listed, be it anybody's
         took_over = {container_spec.name(one): container_spec.labels_of(one).get(ROLLOUT, "") for one in everything}
         found = (self._orphan(one, took_over) for one in everything)
         return tuple(one for one in found if one)
 
-    def _inspected(self, container: str) -> dict[str, Any] | None:
-        """All about a container; None where it was removed since it was listed, be it anybody's."""
-        try:
-            return dict(self.api.inspect_container(container))
-        except docker.errors.NotFound:
-            return None
-
-    def _orphan(self, container: dict[str, Any], took_over: dict[str, str]) -> Orphan | None:
+    def _orphan(self, container: Json, took_over: dict[str, str]) -> Orphan | None:
         labels, name = container_spec.labels_of(container), container_spec.name(container)
         rollout = labels.get(ROLLOUT, "")
         member, old, kept_for = name.rpartition(OLD)
@@ -48,14 +43,10 @@ class DockerOrphanSource:
             held = f"it is the old one that {kept_for} kept, with all that is in it: docker rm {name} removes it"
             return Orphan(self.name, "container", container["Id"], name, kept_for, None, held)
         if rollout and name.endswith(f".{rollout}"):
-            expiry = moment_in(labels, EXPIRY)
-            return Orphan(self.name, "container", container["Id"], name, rollout, expiry)
+            return Orphan(self.name, "container", container["Id"], name, rollout, moment_in(labels, EXPIRY))
         return None
 
     def remove(self, orphan: Orphan) -> None:
         """Remove a container, with the volumes that were made for it alone."""
-        with outside(f"removing {orphan.name}", self.engine):
-            try:
-                self.api.remove_container(orphan.id, force=True, v=True)
-            except docker.errors.NotFound:
-                return
+        with outside(f"removing {orphan.name}", self.engine), suppress(docker.errors.NotFound):
+            self.api.remove_container(orphan.id, force=True, v=True)

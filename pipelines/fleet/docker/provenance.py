@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
 from hardening.foundation.errors import ContentError, RefusedError
-from hardening.model import Waiver
 from images.artifact import Release
-from images.context import Context
 from images.registry.client import Manifest, RegistryClient
 from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
+from pipelines.fleet.docker.images import dealt_with
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest, repository
-from pipelines.fleet.model import Fleet
 
 
 @dataclass
-class ProvenanceReader:
+class ProvenanceReader(GoldenStatus):
     """Answers for one judging of one fleet; asks the ledger first, then the registry, each thing once."""
 
-    fleet: Fleet
-    context: Context
     registry: RegistryClient
-    waivers: tuple[Waiver, ...]
-    now: datetime
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
     _revocations: dict[tuple[str, str], tuple[datetime, str] | None] = field(default_factory=dict)
 
-    @cached_property
-    def golden_status(self) -> GoldenStatus:
-        """What the ledger and today's policy say of golden images."""
-        return GoldenStatus(self.fleet, self.context, self.waivers, self.now)
-
     def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
-        release = self._first(lambda digest: self._release(repository(member.image), digest), member.digests)
+        where = repository(member.image)
+        release = next((found for digest in member.digests if (found := self._release(where, digest))), None)
         base = None if release else self._base(member)
-        golden = release or base
-        if golden is None:
+        if (golden := release or base) is None:
             return Provenance()
         told = self._revoked(golden)
-        release, base, golden = (told if release else None), (told if base else None), told
-        latest = self._channel(golden.name)
-        because, since = self.golden_status.refused(golden)
-        return Provenance(release, base, latest, self.golden_status.left_at(golden, latest), because, since)
+        return self.provenance(told if release else None, told if base else None, self._channel(golden.name))
 
     def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
@@ -60,16 +45,7 @@ class ProvenanceReader:
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
             golden = self._release(repository(tag), found.digest) or self._base(image)
             return self._of_ours(ReplacementImage(f"{repository(tag)}@{found.digest}", found.digest, golden))
-        name = self.fleet.replacement.definition or ""
-        release = self._channel(name)
-        if release is None:
-            channel = self.fleet.replacement.channel
-            raise ContentError(
-                f"{name} has no release in the channel {channel}",
-                file=f"pipelines/fleets/{self.fleet.name}.toml",
-                key="replacement",
-                hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
-            )
+        release = self.required(self._channel(self.fleet.replacement.definition or ""))
         return self._of_ours(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
     def _of_ours(self, target: ReplacementImage) -> ReplacementImage:
@@ -88,8 +64,8 @@ class ProvenanceReader:
         if target.golden is None:
             return target
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self._revoked(self.golden_status.dated(known) or known)
-        return replace(target, golden=golden, refused_because=self.golden_status.forbidden(golden))
+        golden = self._revoked(self.dated(known) or known)
+        return replace(target, golden=golden, refused_because=self.forbidden(golden))
 
     def _revoked(self, golden: Release) -> Release:
         """The golden image, revoked where ledger or registry say so of it, its content, or what it stands on."""
@@ -97,22 +73,19 @@ class ProvenanceReader:
 
     def _revocation(self, where: str, digest: str) -> tuple[datetime, str] | None:
         """What a registry that we deal with says of a digest; asked once."""
-        if not self._ours(where):
+        if not dealt_with(self.registry, self.fleet, where):
             return None
         if (where, digest) not in self._revocations:
             prefix = self.context.settings.annotation_prefix
             self._revocations[where, digest] = revocation_of(self.registry, where, digest, prefix)
         return self._revocations[where, digest]
 
-    def _first(self, ask: Callable[[str], Release | None], digests: tuple[str, ...]) -> Release | None:
-        return next((found for digest in digests if (found := ask(digest))), None)
-
     def _release(self, where: str, digest: str) -> Release | None:
         """The newest release over the content that `digest` means: a release's, or the content's own."""
         known = self.context.ledger.release(digest)
         if known is None and (over := self.context.ledger.releases_of_content(digest)):
             known = over[0]
-        return self.golden_status.dated(known or self._published(where, digest))
+        return self.dated(known or self._published(where, digest))
 
     def _published(self, where: str, digest: str) -> Release | None:
         """The release as the registry tells it, where the ledger has no line of it."""
@@ -128,26 +101,21 @@ class ProvenanceReader:
 
     def _manifest(self, where: str, reference: str) -> Manifest | None:
         """A manifest of the registries that we deal with; others are not asked."""
-        if not self._ours(where):
+        if not dealt_with(self.registry, self.fleet, where):
             return None
         address = f"{where}{'@' if ':' in reference else ':'}{reference}"
         if address not in self._manifests:
             self._manifests[address] = self.registry.find(address)
         return self._manifests[address]
 
-    def _ours(self, where: str) -> bool:
-        """Whether a repository is the configured registry's, or the one that the fleet's own tag is in."""
-        tag = self.fleet.replacement.tag
-        return where.startswith(f"{self.registry.address}/") or bool(tag and where == repository(tag))
-
     def _base(self, member: Member) -> Release | None:
         """The golden image that an application image stands on: its layers begin with the golden content's.
 
         What the image says of itself helps to find it, and proves nothing.
         """
-        where = repository(member.image)
-        named = self._first(lambda digest: self._named_base(where, digest, member.layers), member.digests)
-        return named or self._layered_base(member.layers)
+        where, layers = repository(member.image), member.layers
+        named = (self._named_base(where, digest, layers) for digest in member.digests)
+        return next(filter(None, named), None) or self._layered_base(layers)
 
     def _named_base(self, where: str, digest: str, layers: tuple[str, ...]) -> Release | None:
         """By the annotation `base.digest` of the image's index or manifest, where the layers agree."""

@@ -25,6 +25,7 @@ GOES_ON = ("Pending", "InProgress", "Baking")
 ALL = 100  # percent
 OVER = {"ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh"}
 ROLL_ANYWAY = f"{OWN_LABELS}roll"
+YIELD = f"or let it ignore the group's template, and tag the group {ROLL_ANYWAY}=yes"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,7 @@ class ScalingGroup:
     def version(self, template: str, version: str) -> Json:
         """One version of a launch template."""
         asked = {"LaunchTemplateId": template, "Versions": [version]}
-        found: Json = self.ec2.call("DescribeLaunchTemplateVersions", **asked)["LaunchTemplateVersions"][0]
-        return found
+        return dict(self.ec2.call("DescribeLaunchTemplateVersions", **asked)["LaunchTemplateVersions"][0])
 
     def versions(self, template: str) -> list[Json]:
         """Every version that there is."""
@@ -108,11 +108,9 @@ class ScalingGroup:
     def refresh(self, template: str, version: int, asked: Json) -> None:
         """Start a refresh, once: the service takes no token, and lets one go on at a time."""
         desired = {"LaunchTemplate": {"LaunchTemplateId": template, "Version": str(version)}}
+        request = {"AutoScalingGroupName": self.name, "DesiredConfiguration": desired, "Preferences": asked}
         try:
-            self.scaling.call(
-                "StartInstanceRefresh", AutoScalingGroupName=self.name, DesiredConfiguration=desired,
-                Preferences=asked,
-            )  # fmt: skip
+            self.scaling.call("StartInstanceRefresh", **request)
         except AwsError as error:
             begun = self.refreshes(template, {version})
             same = begun and begun[0]["Status"] in GOES_ON and reach(begun[0]["Preferences"]) == reach(asked)
@@ -151,14 +149,10 @@ def owner_of(tags: Mapping[str, str]) -> str:
     """
     for owner in OWNERS:
         for key, value in tags.items():
-            if not (re.fullmatch(owner.tag, key) and re.fullmatch(owner.value, value)):
-                continue
-            if owner.yields and tags.get(ROLL_ANYWAY) == "yes":
-                continue
-            way = (
-                f"; or let it ignore the group's template, and tag the group {ROLL_ANYWAY}=yes" if owner.yields else ""
-            )
-            return f"its tag {key} says that it belongs to {owner.name.format(value=value)}: {owner.instead}{way}"
+            owns = re.fullmatch(owner.tag, key) and re.fullmatch(owner.value, value)
+            if owns and not (owner.yields and tags.get(ROLL_ANYWAY) == "yes"):
+                why = f"its tag {key} says that it belongs to {owner.name.format(value=value)}: {owner.instead}"
+                return f"{why}; {YIELD}" if owner.yields else why
     return ""
 
 
@@ -178,24 +172,19 @@ def number(refresh: Json) -> int:
 
 
 def _desired(refresh: Json) -> Json:
-    named: Json = refresh.get("DesiredConfiguration", {}).get("LaunchTemplate", {})
-    return named
+    return dict(refresh.get("DesiredConfiguration", {}).get("LaunchTemplate", {}))
 
 
 GOING_BACK = ("MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "ScaleInProtectedInstances",
               "StandbyInstances")  # fmt: skip
 ATTEMPT = re.compile(rf"(-rest)?(-[1-9][0-9]?)?({BACK_NAME})*$")
 STANDS = {
-    "Pending": Progress.RUNNING,
-    "InProgress": Progress.RUNNING,
-    "Baking": Progress.RUNNING,
-    "Cancelling": Progress.RUNNING,
+    **dict.fromkeys((*GOES_ON, "Cancelling"), Progress.RUNNING),
+    **dict.fromkeys(("Failed", "RollbackFailed"), Progress.FAILED),
     "Successful": Progress.DONE,
-    "Failed": Progress.FAILED,
     "Cancelled": Progress.CANCELLED,
     "RollbackInProgress": Progress.ROLLING_BACK,
     "RollbackSuccessful": Progress.ROLLED_BACK,
-    "RollbackFailed": Progress.FAILED,
 }
 BACK = {Progress.RUNNING: Progress.ROLLING_BACK, Progress.DONE: Progress.ROLLED_BACK}
 IN_PART = "what an earlier refresh of this rollout has replaced still runs the new version"
@@ -242,9 +231,7 @@ class AutoScalingFleet:
 
     def groups(self) -> tuple[Group, ...]:
         """Every group of the selector. Raises OutsideError where a region cannot be read."""
-        inventory = read_fleet(self.fleet, self.cloud)
-        inventory.require_all()
-        return tuple(self._group(where, shown) for where, shown in inventory.groups)
+        return tuple(self._group(where, shown) for where, shown in read_fleet(self.fleet, self.cloud).whole().groups)
 
     def _group(self, where: str, shown: Json) -> Group:
         name = shown["AutoScalingGroupName"]
@@ -360,28 +347,22 @@ class AutoScalingFleet:
         """A version that differs from the pinned one by its image, and allows IMDSv2 only."""
         source = at.version(pinned.template, str(pinned.version))["LaunchTemplateData"]
         metadata = {key: value for key, value in source.get("MetadataOptions", {}).items() if key != "State"}
+        image = image_of(self.cloud, target, at.region)
         answer = at.ec2.call(
-            "CreateLaunchTemplateVersion",
-            LaunchTemplateId=pinned.template,
-            SourceVersion=str(pinned.version),
+            "CreateLaunchTemplateVersion", LaunchTemplateId=pinned.template, SourceVersion=str(pinned.version),
             VersionDescription=f"{_mark(rollout, at)} from {pinned.version}",
             ClientToken=token(stem(rollout), group.id, "version"),
-            LaunchTemplateData={
-                "ImageId": image_of(self.cloud, target, at.region),
-                "MetadataOptions": {**metadata, "HttpTokens": "required"},
-            },
-        )
+            LaunchTemplateData={"ImageId": image, "MetadataOptions": {**metadata, "HttpTokens": "required"}},
+        )  # fmt: skip
         return int(answer["LaunchTemplateVersion"]["VersionNumber"])
 
     def _hold(self, at: ScalingGroup, pinned: GroupPin, made: _Made | None) -> None:
         """Let the group name its version by number, so that AWS can bring it back."""
         template, version, said = at.present()
         if template != pinned.template or version not in {pinned.version, made.version if made else 0}:
-            raise RefusedError(
-                f"{at.name} is at version {version} of {template} by now, and {pinned.version} of "
-                f"{pinned.template} was pinned",
-                hint="somebody else has changed it: plan again",
-            )
+            by_now = f"{at.name} is at version {version} of {template} by now"
+            why = f"{by_now}, and {pinned.version} of {pinned.template} was pinned"
+            raise RefusedError(why, hint="somebody else has changed it: plan again")
         if said in SYMBOLIC or version != pinned.version:
             exact = {"LaunchTemplateId": pinned.template, "Version": str(pinned.version)}
             at.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=at.name, LaunchTemplate=exact)

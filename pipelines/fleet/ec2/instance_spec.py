@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -43,13 +43,8 @@ class Registration:
     address: str = ""
 
 
-@dataclass(frozen=True)
-class Registered:
-    """A target, by an instance's id or by an address of a network, in its place."""
-
-    vpc: str
-    target: str
-    place: Registration
+Registered = tuple[str, str, Registration]
+"""A network, a target in it (an instance's id or an address), and its place."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +116,11 @@ class InstanceDescription:
         """Whether its root volume ends with it."""
         return bool(self._root_device.get("DeleteOnTermination", True))
 
+    def launched_by(self, rollout: str, member: str, tries: int) -> bool:
+        """Whether it was launched by one of the first `tries` tokens of a rollout for a member."""
+        tokens = [token(rollout, member, "create", tried) for tried in range(tries + 1)]
+        return self.instance.get("ClientToken") in tokens
+
     def addresses(self) -> Iterator[tuple[str, str]]:
         """Its private addresses, each with what it is called in a registration."""
         for one in self._interfaces():
@@ -141,34 +141,36 @@ class InstanceDescription:
     def _interfaces(self) -> list[Json]:
         return [one for one in self.instance.get("NetworkInterfaces", ()) if "Attachment" in one]
 
+    def among(self, registered: Iterable[Registered]) -> tuple[Registration, ...]:
+        """Where it is registered, and how it is there."""
+        addresses = dict(self.addresses())
+        here = [(target, place) for vpc, target, place in registered if vpc == self.instance.get("VpcId")]
+        own = [place for target, place in here if target == self.id]
+        own += [replace(place, address=addresses[target]) for target, place in here if target in addresses]
+        return tuple(sorted(own, key=lambda one: (one.group, one.port, one.address)))
+
     def hung(self) -> Hung:
         """What hangs on it now and cannot exist twice."""
-        devices = [one for one in self._devices() if one["Ebs"]["VolumeId"] != self.root]
+        devices = {one["DeviceName"]: one["Ebs"] for one in self._devices() if one["Ebs"]["VolumeId"] != self.root}
         return Hung(
-            volumes={
-                one["Ebs"]["VolumeId"]: (one["DeviceName"], bool(one["Ebs"].get("DeleteOnTermination")))
-                for one in devices
-            },
-            interfaces={one["NetworkInterfaceId"]: int(one["Attachment"]["DeviceIndex"]) for one in self.further},
-            cards={one["NetworkInterfaceId"]: card for one in self.further if (card := _card(one))},
-            addresses=tuple(sorted(self.attributes.get("addresses", ()))),
-            registrations=self.registrations,
+            {ebs["VolumeId"]: (device, bool(ebs.get("DeleteOnTermination"))) for device, ebs in devices.items()},
+            {one["NetworkInterfaceId"]: (int(one["Attachment"]["DeviceIndex"]), _card(one)) for one in self.further},
+            tuple(sorted(self.attributes.get("addresses", ()))),
+            self.registrations,
         )
 
 
 @dataclass(frozen=True)
 class Hung:
-    """Volumes by id, with device and whether they end with the instance; interfaces by id, with their index.
+    """Volumes by id, with device and whether they end with the instance; interfaces by id, with index and network card.
 
-    `addresses` are the allocations of Elastic IPs on the first interface; `cards` the network cards of interfaces that
-    are not on the first one.
+    `addresses` are the allocations of Elastic IPs on the first interface.
     """
 
     volumes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-    interfaces: Mapping[str, int] = field(default_factory=dict)
+    interfaces: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     registrations: tuple[Registration, ...] = ()
-    cards: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,16 +188,17 @@ class ReplacementRecord:
 
     def tags(self) -> dict[str, str]:
         """As tags of the old instance."""
-        values = [("rollout", self.rollout), ("image", self.image), ("expiry", self.expiry)]
-        values.append(("public", "yes" if self.public else "no"))
-        for number, (name, (device, ends)) in enumerate(sorted(self.hung.volumes.items())):
-            values.append((f"volume-{number}", f"{name} {device} {'ends' if ends else 'stays'}"))
-        for number, (name, index) in enumerate(sorted(self.hung.interfaces.items())):
-            values.append((f"interface-{number}", f"{name} {index} {self.hung.cards.get(name, 0)}"))
-        values += [(f"address-{number}", name) for number, name in enumerate(self.hung.addresses)]
-        for number, one in enumerate(self.hung.registrations):
-            values.append((f"target-{number}", f"{one.group} {one.port} {one.address}".rstrip()))
-        return {f"{KEPT}{key}": value for key, value in values}
+        volumes, interfaces = sorted(self.hung.volumes.items()), sorted(self.hung.interfaces.items())
+        rows = {
+            "volume": [f"{name} {device} {'ends' if ends else 'stays'}" for name, (device, ends) in volumes],
+            "interface": [f"{name} {index} {card}" for name, (index, card) in interfaces],
+            "address": self.hung.addresses,
+            "target": [f"{one.group} {one.port} {one.address}".rstrip() for one in self.hung.registrations],
+        }
+        values = {"rollout": self.rollout, "image": self.image, "expiry": self.expiry}
+        values |= {"public": "yes" if self.public else "no"}
+        values |= {f"{kind}-{number}": row for kind in rows for number, row in enumerate(rows[kind])}
+        return {f"{KEPT}{key}": value for key, value in values.items()}
 
 
 def kept_in(tags: Mapping[str, str]) -> ReplacementRecord | None:
@@ -212,12 +215,9 @@ def kept_in(tags: Mapping[str, str]) -> ReplacementRecord | None:
         said["rollout"], said["image"], said["expiry"], said["public"] == "yes",
         Hung(
             volumes={name: (device, ends == "ends") for name, device, ends in rows["volume"]},
-            interfaces={name: int(index) for name, index, *_ in rows["interface"]},
-            cards={name: int(card[0]) for name, _, *card in rows["interface"] if card and card[0] != "0"},
+            interfaces={name: (int(index), int(card[0]) if card else 0) for name, index, *card in rows["interface"]},
             addresses=tuple(name for (name,) in rows["address"]),
-            registrations=tuple(
-                Registration(group, int(port), "", *address) for group, port, *address in rows["target"]
-            ),
+            registrations=tuple(Registration(group, int(port), "", *more) for group, port, *more in rows["target"]),
         ),
     )  # fmt: skip
 
@@ -264,12 +264,11 @@ def _missing(old: InstanceDescription, wanted: Hung, new: InstanceDescription) -
     has, had = new.hung(), old.hung() if old.state in RUNNING else Hung()
     lines = []
     for name, (device, _) in sorted(wanted.volumes.items()):
-        if device not in {held.volumes[name][0] for held in (has, had) if name in held.volumes}:
+        if device not in [held.volumes[name][0] for held in (has, had) if name in held.volumes]:
             lines.append(f"the data volume {name} is not at {device}")
-    for name, index in sorted(wanted.interfaces.items()):
-        places = {(held.interfaces[name], held.cards.get(name, 0)) for held in (has, had) if name in held.interfaces}
-        if (index, wanted.cards.get(name, 0)) not in places:
-            lines.append(f"the network interface {name} is not its number {index}")
+    for name, place in sorted(wanted.interfaces.items()):
+        if place not in (has.interfaces.get(name), had.interfaces.get(name)):
+            lines.append(f"the network interface {name} is not its number {place[0]}")
     lines += [f"the Elastic IP {name} is not its own" for name in wanted.addresses
               if name not in (*has.addresses, *had.addresses)]  # fmt: skip
     lines += [f"it is not registered in {one.group} at port {one.port}" for one in wanted.registrations
@@ -339,17 +338,12 @@ def token(rollout: str, member: str, action: str, tried: int = 0) -> str:
     return digest_of([rollout, member, action, tried]).removeprefix("sha256:")
 
 
-def is_launched(shown: InstanceDescription, rollout: str, member: str, tries: int) -> bool:
-    """Whether an instance was launched by one of the first `tries` tokens of a rollout for a member."""
-    tokens = {token(rollout, member, "create", tried) for tried in range(tries + 1)}
-    return shown.instance.get("ClientToken") in tokens
-
-
 def run_instances(
     old: InstanceDescription, kept: ReplacementRecord, image: Json, client_token: str, own: Mapping[str, str]
 ) -> Json:
     """One instance like `old` from another image. Metadata by IMDSv2 only, whatever the old one allowed."""
     instance = old.instance
+    metadata = instance.get("MetadataOptions", {})
     asked: Json = {
         "ImageId": image["ImageId"],
         "MinCount": 1,
@@ -361,7 +355,7 @@ def run_instances(
         "Placement": {key: value for key in PLACEMENT if (value := instance.get("Placement", {}).get(key))},
         "NetworkInterfaces": [_interface(old, kept)],
         "BlockDeviceMappings": [_root(old, image)],
-        "MetadataOptions": _metadata(instance),
+        "MetadataOptions": {**{key: metadata[key] for key in SETTINGS if key in metadata}, "HttpTokens": "required"},
         "TagSpecifications": _tagged(old, own),
         "InstanceInitiatedShutdownBehavior": old.attributes.get("instanceInitiatedShutdownBehavior") or "stop",
     }
@@ -432,11 +426,6 @@ def _root(old: InstanceDescription, image: Json) -> Json:
     if kind == "gp3" and volume.get("Throughput"):
         ebs["Throughput"] = volume["Throughput"]
     return {"DeviceName": device, "Ebs": ebs}
-
-
-def _metadata(instance: Json) -> Json:
-    options = instance.get("MetadataOptions", {})
-    return {**{key: options[key] for key in SETTINGS if key in options}, "HttpTokens": "required"}
 
 
 def _tagged(old: InstanceDescription, own: Mapping[str, str]) -> list[Json]:

@@ -9,20 +9,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.ec2.instance_spec import (
-    KEPT,
-    STOPPED,
-    InstanceDescription,
-    ReplacementRecord,
-    differences,
-    own_tags,
-    run_instances,
-    token,
-)
+from pipelines.fleet.ec2 import instance_spec
+from pipelines.fleet.ec2.instance_spec import KEPT, STOPPED, InstanceDescription, ReplacementRecord
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, unfit
 from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.ec2.region_client import RegionClient
+from pipelines.fleet.ec2.region_client import Moving, RegionClient
 from pipelines.fleet.members import EXPIRY, Key, Read, ReplacementImage
 from pipelines.fleet.model import Method, ReplacementStrategy
 from pipelines.fleet.port import GoneError
@@ -57,10 +49,9 @@ class Ec2Fleet(Ec2Members):
             return new.id
         old = place.shown(place.need(key.old))
         kept = kept_for(old, key)
-        asked = run_instances(
-            old, kept, place.image(kept.image), token(key.rollout, key.member, "create", ended),
-            own_tags(key.rollout, key.member, kept.expiry),
-        )  # fmt: skip
+        token = instance_spec.token(key.rollout, key.member, "create", ended)
+        own = instance_spec.own_tags(key.rollout, key.member, kept.expiry)
+        asked = instance_spec.run_instances(old, kept, place.image(kept.image), token, own)
         return str(place.ec2.call("RunInstances", **asked)["Instances"][0]["InstanceId"])
 
     def start(self, key: Key) -> None:
@@ -96,11 +87,11 @@ class Ec2Fleet(Ec2Members):
 
     def _move_over(self, place: RegionClient, kept: ReplacementRecord, to: InstanceDescription, *off: str) -> None:
         """What cannot exist twice goes to an instance, off the other one."""
-        moving, hung = place.moving(to.id, *off), kept.hung
+        moving, hung = Moving(place, (to.id, *off)), kept.hung
         for volume, (device, _) in hung.volumes.items():
             moving.volume(volume, device, to.id)
-        for interface, index in hung.interfaces.items():
-            moving.interface(interface, index, hung.cards.get(interface, 0), to.id)
+        for interface, (index, card) in hung.interfaces.items():
+            moving.interface(interface, index, card, to.id)
         for address in hung.addresses:
             moving.address(address, to.primary["NetworkInterfaceId"])
 
@@ -192,7 +183,7 @@ class Ec2Fleet(Ec2Members):
         new, old = self._new(key), place.find(key.old)
         if old is None or new is None or old.kept is None:
             return ()
-        return differences(place.shown(old), old.kept, place.shown(new))
+        return instance_spec.differences(place.shown(old), old.kept, place.shown(new))
 
     def log(self, key: Key) -> str:
         """The last lines of the new instance's console."""

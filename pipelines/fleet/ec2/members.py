@@ -19,7 +19,7 @@ from images.ledger import Made
 from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, InstanceDescription, Json, ReplacementRecord, is_member
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
-from pipelines.fleet.ec2.region_client import RegionClient, of_instance
+from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import MEMBER, Key, Member, Read, ReplacementImage, Seen, Unread, protection
 from pipelines.fleet.model import Fleet
@@ -56,16 +56,12 @@ class Inventory:
     templates: list[Member] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
 
-    @property
-    def standalone(self) -> list[RunningInstance]:
-        """The instances that are in no group and that no rollout is still preparing."""
-        return [one for one in self.instances if is_member(one.shown.tags, one.shown.state)]
-
-    def require_all(self) -> None:
-        """Raise OutsideError where a region could not be read."""
+    def whole(self) -> Inventory:
+        """The inventory. Raises OutsideError where a region could not be read."""
         if self.unread:
             shown = "\n".join(f"{one.id}: {one.why}" for one in self.unread)
             raise OutsideError("not every region of the fleet can be read", evidence=shown)
+        return self
 
 
 class Ec2Members:
@@ -74,22 +70,16 @@ class Ec2Members:
     def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
         self.fleet = fleet
         self.cloud = cloud
-        self._places: dict[tuple[str, str], RegionClient] = {}
 
     def describe(self) -> tuple[Member, ...]:
         """Every instance that runs with the fleet's tags. Raises OutsideError where a region cannot be read."""
-        return self._described(read_fleet(self.fleet, self.cloud))
-
-    def _described(self, inventory: Inventory) -> tuple[Member, ...]:
-        inventory.require_all()
-        return tuple(sorted(self._members(inventory.standalone), key=lambda one: one.id))
+        return self._members(read_fleet(self.fleet, self.cloud).whole())
 
     def seen(self) -> Seen:
         """The members, the instances of the fleet's groups, and the templates that others would start from."""
         inventory = read_fleet(self.fleet, self.cloud)
-        alone = sorted(self._members(inventory.standalone), key=lambda one: one.id)
         grouped = [self._grouped(one) for one in inventory.instances if one.group]
-        return Seen((*alone, *grouped, *inventory.templates), tuple(inventory.unread))
+        return Seen((*self._members(inventory), *grouped, *inventory.templates), tuple(inventory.unread))
 
     def _grouped(self, found: RunningInstance) -> Member:
         """An instance of an Auto Scaling group, which the group replaces."""
@@ -100,17 +90,22 @@ class Ec2Members:
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
         account, region = member.split("/")[:2]
-        there = self._described(read_fleet(self.fleet, self.cloud, (account, region)))
+        there = self._members(read_fleet(self.fleet, self.cloud, (account, region)).whole())
         return next((one for one in there if one.id == member), None)
 
-    def _members(self, found: Sequence[RunningInstance]) -> Iterator[Member]:
-        """The instances as members. One that took another's place has its id, whoever else copied its tags."""
-        taken: set[str] = set()
-        for one in sorted(found, key=lambda one: one.shown.since):
+    def _members(self, inventory: Inventory) -> tuple[Member, ...]:
+        """The instances that are in no group and that no rollout is still preparing.
+
+        One that took another's place has its id, whoever else copied its tags.
+        """
+        found, taken = list[Member](), set[str]()
+        alone = [one for one in inventory.instances if is_member(one.shown.tags, one.shown.state)]
+        for one in sorted(alone, key=lambda one: one.shown.since):
             own = f"{one.where}/ec2/{one.shown.id}"
             name = one.shown.tags.get(MEMBER, own)
-            yield self.member(one, own if name in taken else name)
+            found.append(self.member(one, own if name in taken else name))
             taken.add(name)
+        return tuple(sorted(found, key=lambda one: one.id))
 
     def member(self, found: RunningInstance, name: str) -> Member:
         """An instance as the engine knows it, under the id `name`."""
@@ -137,10 +132,8 @@ class Ec2Members:
         if is_image(target):
             return
         if target.reference.startswith(("snap-", "vol-")):
-            raise OutsideError(
-                f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known",
-                hint="make an image of that snapshot or volume, and launch the member from it",
-            )
+            why = f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known"
+            raise OutsideError(why, hint="make an image of that snapshot or volume, and launch the member from it")
         for region in dict.fromkeys(region for _, region in regions_of(self.fleet, self.cloud)):
             image_of(self.cloud, target, region)
 
@@ -163,10 +156,7 @@ class Ec2Members:
 
     def place(self, key: Key) -> RegionClient:
         """The region that a member is in."""
-        account, region = key.member.split("/")[:2]
-        if (account, region) not in self._places:
-            self._places[account, region] = RegionClient(self.cloud.clients, account, region)
-        return self._places[account, region]
+        return RegionClient(self.cloud.clients, *key.member.split("/")[:2])
 
 
 def kept_for(old: InstanceDescription, key: Key) -> ReplacementRecord:
@@ -230,10 +220,8 @@ class _Reading:
         types, classic = self.place.types(found.values()), self.place.classic()
         images = {ami.id: ami for ami in ours_in(self.cloud, self.place.region)}
         for name, one in sorted(found.items()):
-            shown = InstanceDescription(
-                one, volumes, {}, of_instance(InstanceDescription(one), registered),
-                types.get(one["InstanceType"], {}), classic.get(name, ()),
-            )  # fmt: skip
+            places, kind = InstanceDescription(one).among(registered), types.get(one["InstanceType"], {})
+            shown = InstanceDescription(one, volumes, {}, places, kind, classic.get(name, ()))
             image = self._image_of(shown, images)
             known = images[image].release if image in images else None
             serves = all(place.state in ("healthy", "unused") for place in shown.registrations)

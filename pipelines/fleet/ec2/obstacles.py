@@ -7,6 +7,7 @@ behavior with Amazon EC2 boot modes", "Instance store temporary block storage", 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from pipelines.fleet.ec2.instance_spec import FIRST, TAGS_AT_MOST, InstanceDescription, Json, ReplacementRecord
@@ -93,11 +94,8 @@ def _kept_address(shown: InstanceDescription, how: Ec2) -> str:
 
 def unfit(shown: InstanceDescription, image: Json, way: ReplacementStrategy) -> str:
     """Why an image cannot be an instance's, or could not be taken back; empty where it can. What is unknown fits."""
-    found = [
-        *_unsupported(shown, image),
-        *(_no_way_back(shown, image) if way is ReplacementStrategy.ROOT_VOLUME else ()),
-    ]
-    return found[0] if found else ""
+    further = _no_way_back(shown, image) if way is ReplacementStrategy.ROOT_VOLUME else ()
+    return next(chain(_unsupported(shown, image), further), "")
 
 
 def _unsupported(shown: InstanceDescription, image: Json) -> Iterator[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.client import Clients
+from images.aws.retire import all_is_read
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
-from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json, is_launched
+from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.orphans import Orphan
@@ -28,7 +28,11 @@ class Ec2OrphanSource:
 
     def orphans(self) -> tuple[Orphan, ...]:
         """Instances that never became a member or were kept, then volumes that hang nowhere."""
-        return tuple(one for _, place in sorted(self.places.items()) for one in _read(place, self.ledger))
+        found: list[Orphan] = []
+        for where, place in sorted(self.places.items()):
+            with all_is_read(where):
+                found += _everything(place, volumes_of(self.ledger, place))
+        return tuple(found)
 
     def remove(self, orphan: Orphan) -> None:
         """Remove one thing."""
@@ -46,19 +50,10 @@ def volumes_of(ledger: Ledger, place: RegionClient) -> frozenset[str]:
 
 def _held(shown: InstanceDescription) -> str:
     """Why an instance with the tags of a rollout stays; empty where it may go."""
-    if not is_launched(shown, shown.tags.get(ROLLOUT, ""), shown.tags.get(MEMBER, ""), TRIES):
+    if not shown.launched_by(shown.tags.get(ROLLOUT, ""), shown.tags.get(MEMBER, ""), TRIES):
         return NOT_LAUNCHED
     volumes = ", ".join(shown.hung().volumes)
     return f"it holds the data volumes {volumes}: a person decides" if volumes else ""
-
-
-def _read(place: RegionClient, ledger: Ledger) -> list[Orphan]:
-    try:
-        return list(_everything(place, volumes_of(ledger, place)))
-    except GoldsmithError as error:
-        hint = "what cannot be read is not taken for left over; try again"
-        why = f"{place.where} cannot be read, so nothing is reaped"
-        raise OutsideError(why, evidence=str(error), hint=hint) from error
 
 
 def _everything(place: RegionClient, ours: frozenset[str]) -> Iterator[Orphan]:

@@ -44,17 +44,13 @@ def pacing(limits: Limits, desired: int, allowed: int) -> Pacing:
 def _at_least(desired: int, missing: int, limit: str) -> int:
     """The healthy percentage at which `missing` members of `desired` may be away, never more."""
     if not missing or not desired:
-        raise RefusedError(
-            f"method in_place takes members away, and {limit} lets nobody be away",
-            hint=f'raise limits.{limit}, or set limits.method = "surge"',
-        )
+        hint = f'raise limits.{limit}, or set limits.method = "surge"'
+        raise RefusedError(f"method in_place takes members away, and {limit} lets nobody be away", hint=hint)
     exact = ALL * (desired - missing) / desired
     percent = int(exact) if desired <= ALL else -int(-exact // 1)
     if percent >= ALL:
-        raise RefusedError(
-            f"{missing} of {desired} is less than one percent, which Auto Scaling cannot say",
-            hint=f"raise limits.{limit} to at least 1%",
-        )
+        hint = f"raise limits.{limit} to at least 1%"
+        raise RefusedError(f"{missing} of {desired} is less than one percent, which Auto Scaling cannot say", hint=hint)
     return percent
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cached_property
 
-from hardening.foundation.errors import ContentError, OutsideError, RefusedError
-from hardening.model import Waiver
+from hardening.foundation.errors import OutsideError, RefusedError
 from images.artifact import Release
 from images.aws import tags
 from images.aws.amis import images_in, ours_in
@@ -15,11 +13,9 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.release_store import in_channel
 from images.aws.statement import proof_of, public_key
-from images.context import Context
 from images.release.revocations import revoked
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage
-from pipelines.fleet.model import Fleet
 
 
 def is_image(target: ReplacementImage) -> bool:
@@ -37,50 +33,29 @@ def image_of(cloud: Cloud, target: ReplacementImage, region: str) -> str:
     keyed = [{"Name": f"tag:{cloud.prefix}{tags.RELEASE}", "Values": [target.digest]}]
     found = next((ami for ami in images_in(cloud, region, Filters=keyed) if ami.state == "available"), None)
     if found is None:
-        raise OutsideError(
-            f"{target.reference} has no image in {region}", hint="publish it there: aws.regions in goldsmith.toml"
-        )
+        hint = "publish it there: aws.regions in goldsmith.toml"
+        raise OutsideError(f"{target.reference} has no image in {region}", hint=hint)
     if not (proof := proof_of(cloud, found, public_key(cloud))).holds:
         raise RefusedError(f"{found.where} is not what was signed", evidence="\n".join(proof.problems))
     return found.id
 
 
 @dataclass
-class AmiProvenance:
+class AmiProvenance(GoldenStatus):
     """Answers for one judging of one EC2 fleet; each region's images are read once."""
 
-    fleet: Fleet
-    context: Context
-    waivers: tuple[Waiver, ...]
-    now: datetime
     _amis: dict[str, dict[str, Ami]] = field(default_factory=dict)
     _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
     _channels: dict[str, Release | None] = field(default_factory=dict)
 
-    @cached_property
-    def golden_status(self) -> GoldenStatus:
-        """What the ledger and today's policy say of golden images."""
-        return GoldenStatus(self.fleet, self.context, self.waivers, self.now)
-
     def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
         release = self._release(member.id.split("/")[1], member.image)
-        if release is None:
-            return Provenance()
-        latest = self._latest(release.name)
-        because, since = self.golden_status.refused(release)
-        return Provenance(release, None, latest, self.golden_status.left_at(release, latest), because, since)
+        return self.provenance(release, None, self._latest(release.name) if release else None)
 
     def target(self) -> ReplacementImage:
         """What the fleet's members become: the release that the channel names at home. Raises ContentError."""
-        name, channel = self.fleet.replacement.definition or "", self.fleet.replacement.channel
-        release = self._latest(name)
-        if release is None:
-            raise ContentError(
-                f"{name} has no release in the channel {channel}",
-                file=f"pipelines/fleets/{self.fleet.name}.toml", key="replacement",
-                hint=f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}",
-            )  # fmt: skip
+        release = self.required(self._latest(self.fleet.replacement.definition or ""))
         return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
     def again(self, target: ReplacementImage) -> ReplacementImage:
@@ -88,8 +63,8 @@ class AmiProvenance:
         if target.golden is None:
             return target
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self.golden_status.dated(self._tagged(known)) or known
-        return ReplacementImage(target.reference, target.digest, golden, self.golden_status.forbidden(golden))
+        golden = self.dated(self._tagged(known)) or known
+        return ReplacementImage(target.reference, target.digest, golden, self.forbidden(golden))
 
     @property
     def _cloud(self) -> Cloud:
@@ -99,7 +74,7 @@ class AmiProvenance:
         """The release that an image is of, dated by the newest over its content."""
         if (region, image) not in self._known:
             found = self._written(region, image) or self._proven(region, image)
-            self._known[region, image] = self.golden_status.dated(self._tagged(found)) if found else None
+            self._known[region, image] = self.dated(self._tagged(found)) if found else None
         return self._known[region, image]
 
     def _written(self, region: str, image: str) -> Release | None:

@@ -6,7 +6,7 @@ What moves between the old and the new instance is among them, and where instanc
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -14,17 +14,8 @@ from typing import Any
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
 from images.aws.client import AwsError, Clients, portions
 from images.aws.tags import as_list
-from pipelines.fleet.ec2.instance_spec import (
-    ENDED,
-    RUNNING,
-    STOPPED,
-    InstanceDescription,
-    Json,
-    Registered,
-    Registration,
-    is_launched,
-    targets,
-)
+from pipelines.fleet.ec2 import instance_spec
+from pipelines.fleet.ec2.instance_spec import ENDED, RUNNING, STOPPED, InstanceDescription, Json, Registration
 from pipelines.fleet.members import MEMBER, ROLLOUT, Key
 from pipelines.fleet.port import GoneError, InProgressError
 
@@ -68,7 +59,7 @@ class RegionClient:
         Its tags find it, and the token that it was launched by proves it: a tag can be put on any instance.
         """
         found = [InstanceDescription(one) for one in self.ec2.instances(Filters=_of(key))]
-        found = [one for one in found if is_launched(one, key.rollout, key.member, len(found))]
+        found = [one for one in found if one.launched_by(key.rollout, key.member, len(found))]
         alive = [one for one in found if one.state not in ENDED]
         return (alive[0] if alive else None), len(found) - len(alive)
 
@@ -110,14 +101,12 @@ class RegionClient:
         """Raise RefusedError where a person has forbidden what a replacement must do in the end."""
         for key, what in PROTECTIONS.items():
             if self.attribute(instance, key):
-                raise RefusedError(
-                    f"{instance} is protected from being {what} ({key})",
-                    hint='take the protection off, or set ec2.way = "root_volume", which keeps the instance',
-                )
+                hint = 'take the protection off, or set ec2.way = "root_volume", which keeps the instance'
+                raise RefusedError(f"{instance} is protected from being {what} ({key})", hint=hint)
 
     def registrations(self, instance: InstanceDescription) -> tuple[Registration, ...]:
         """Where an instance is registered, by its id or its addresses, and how it is there."""
-        return of_instance(instance, self.registered({instance.instance.get("VpcId", "")}))
+        return instance.among(self.registered({instance.instance.get("VpcId", "")}))
 
     def types(self, instances: Iterable[Json]) -> dict[str, Json]:
         """What the instance types of instances support, by name."""
@@ -139,9 +128,8 @@ class RegionClient:
 
     def age(self, task: Json) -> timedelta:
         """How long ago a task that replaces a root volume ended, by the service's own clock."""
-        answer = self.ec2.call(
-            "DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=[task["ReplaceRootVolumeTaskId"]]
-        )
+        named = [task["ReplaceRootVolumeTaskId"]]
+        answer = self.ec2.call("DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=named)
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])  # every answer of AWS has it
         return now - datetime.fromisoformat(answer["ReplaceRootVolumeTasks"][0]["CompleteTime"])
 
@@ -154,7 +142,7 @@ class RegionClient:
         if named := [{"Key": key} for key in sorted(keys)]:
             self.ec2.call("DeleteTags", Resources=list(resources), Tags=named)
 
-    def registered(self, vpcs: Collection[str]) -> Iterator[Registered]:
+    def registered(self, vpcs: Collection[str]) -> Iterator[instance_spec.Registered]:
         """Who is registered in some target group of these networks; those that are on their way out are not."""
         for group in self.targets.pages("DescribeTargetGroups", "TargetGroups"):
             if group.get("VpcId") not in vpcs:
@@ -165,7 +153,7 @@ class RegionClient:
                 state = one.get("TargetHealth", {}).get("State", "")
                 if state != "draining":
                     port = int(one["Target"].get("Port") or default)
-                    yield Registered(group["VpcId"], one["Target"]["Id"], Registration(arn, port, state))
+                    yield group["VpcId"], one["Target"]["Id"], Registration(arn, port, state)
 
     def classic(self) -> dict[str, tuple[str, ...]]:
         """The names of the Classic Load Balancers that an instance is registered in, by its id."""
@@ -178,7 +166,7 @@ class RegionClient:
 
     def register(self, instance: str, places: Collection[Registration]) -> None:
         """Into target groups, in the way that each place says."""
-        for request in targets(self.need(instance), places) if places else ():
+        for request in instance_spec.targets(self.need(instance), places) if places else ():
             self.targets.call("RegisterTargets", **request)
 
     def deregister(self, instance: str, places: Collection[Registration], drain: timedelta) -> None:
@@ -186,14 +174,14 @@ class RegionClient:
         if not places:
             return
         found = self.need(instance)
-        for request in targets(found, places):
+        for request in instance_spec.targets(found, places):
             self.targets.call("DeregisterTargets", **request)
         if drain > timedelta():
             self.until(lambda: not any(self._draining(found, one) for one in places), f"{instance} to be drained")
 
     def _draining(self, instance: InstanceDescription, place: Registration) -> bool:
         """Whether requests to an instance may still be in flight there."""
-        (request,) = targets(instance, [place])
+        (request,) = instance_spec.targets(instance, [place])
         answer = self.targets.call("DescribeTargetHealth", **request)
         return any(one.get("TargetHealth", {}).get("State") == "draining" for one in answer["TargetHealthDescriptions"])
 
@@ -239,10 +227,6 @@ class RegionClient:
         devices = [{"DeviceName": device, "Ebs": {"DeleteOnTermination": ends}} for device, ends in volumes.values()]
         self.ec2.call("ModifyInstanceAttribute", InstanceId=instance, BlockDeviceMappings=devices)
 
-    def moving(self, *members: str) -> Moving:
-        """What moves between these instances."""
-        return Moving(self, *members)
-
     def detached(self, key: Key) -> list[str]:
         """The volumes that a rollout made or took off for a member and that hang nowhere."""
         free = [*_of(key), {"Name": "status", "Values": ["available"]}]
@@ -254,16 +238,14 @@ class RegionClient:
 
     def volume(self, volume: str) -> Json:
         """A volume as the region shows it."""
-        found: Json = self.ec2.call("DescribeVolumes", VolumeIds=[volume])["Volumes"][0]
-        return found
+        return dict(self.ec2.call("DescribeVolumes", VolumeIds=[volume])["Volumes"][0])
 
     def image(self, image: str) -> Json:
         """An image as this account sees it. Raises OutsideError where it does not."""
         found = self.ec2.call("DescribeImages", ImageIds=[image], IncludeDeprecated=True)["Images"]
         if not found:
             raise OutsideError(f"{image} cannot be seen in {self.region} by account {self.account}")
-        shown: Json = found[0]
-        return shown
+        return dict(found[0])
 
 
 def _of(key: Key) -> list[Json]:
@@ -271,22 +253,12 @@ def _of(key: Key) -> list[Json]:
     return [{"Name": f"tag:{tag}", "Values": [value]} for tag, value in ((ROLLOUT, key.rollout), (MEMBER, key.member))]
 
 
-def of_instance(instance: InstanceDescription, registered: Iterable[Registered]) -> tuple[Registration, ...]:
-    """Where an instance is registered, and how it is there."""
-    addresses = dict(instance.addresses())
-    here = [one for one in registered if one.vpc == instance.instance.get("VpcId")]
-    own = [one.place for one in here if one.target == instance.id]
-    own += [replace(one.place, address=addresses[one.target]) for one in here if one.target in addresses]
-    return tuple(sorted(own, key=lambda one: (one.group, one.port, one.address)))
-
-
+@dataclass(frozen=True)
 class Moving:
     """Volumes, network interfaces and Elastic IPs of `members`: the old and the new instance, as far as they exist."""
 
-    def __init__(self, place: RegionClient, *members: str) -> None:
-        self.place = place
-        self.ec2 = place.ec2
-        self.members = members
+    place: RegionClient
+    members: Collection[str]
 
     def volume(self, volume: str, device: str, to: str) -> None:
         """A volume to one of the members, off the other, which has stopped. Raises OutsideError for a stranger's."""
@@ -342,33 +314,30 @@ class Moving:
         self._once(there, "AttachNetworkInterface", **asked, **({"NetworkCardIndex": card} if card else {}))
 
     def _interface(self, interface: str) -> Json:
-        asked = {"NetworkInterfaceIds": [interface]}
-        found: Json = self.ec2.call("DescribeNetworkInterfaces", **asked)["NetworkInterfaces"][0]
-        return found
+        found = self.place.ec2.call("DescribeNetworkInterfaces", NetworkInterfaceIds=[interface])
+        return dict(found["NetworkInterfaces"][0])
 
     def address(self, allocation: str, interface: str) -> None:
         """An Elastic IP to an interface of one of the members. Raises OutsideError for a stranger's."""
-        (found,) = self.ec2.call("DescribeAddresses", AllocationIds=[allocation])["Addresses"]
+        (found,) = self.place.ec2.call("DescribeAddresses", AllocationIds=[allocation])["Addresses"]
         if found.get("NetworkInterfaceId") == interface:
             return
         holder = found.get("InstanceId") or found.get("NetworkInterfaceId")
         if found.get("AssociationId") and holder not in self.members:
             raise _elsewhere(allocation, str(holder))
-        self.ec2.call(
-            "AssociateAddress", AllocationId=allocation, NetworkInterfaceId=interface, AllowReassociation=True
-        )
+        asked = {"AllocationId": allocation, "NetworkInterfaceId": interface, "AllowReassociation": True}
+        self.place.ec2.call("AssociateAddress", **asked)
 
     def _once(self, done: Callable[[], bool], operation: str, **request: Any) -> None:
         """Ask for what the service refuses the second time: a lost answer is asked for again, and is no failure."""
         try:
-            self.ec2.call(operation, **request)
+            self.place.ec2.call(operation, **request)
         except AwsError:
             if not done():
                 raise
 
 
 def _elsewhere(name: str, holder: str) -> OutsideError:
-    return OutsideError(
-        f"{name} is attached to {holder}, which is not part of this replacement, and stays there",
-        hint=f"a person has moved it meanwhile: detach it from {holder} and try again, or roll without it",
-    )
+    why = f"{name} is attached to {holder}, which is not part of this replacement, and stays there"
+    hint = f"a person has moved it meanwhile: detach it from {holder} and try again, or roll without it"
+    return OutsideError(why, hint=hint)

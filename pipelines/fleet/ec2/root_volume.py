@@ -12,25 +12,13 @@ from typing import Any
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.tags import as_dict, as_list
 from images.ledger import Made
-from pipelines.fleet.ec2.instance_spec import (
-    KEPT,
-    RUNNING,
-    STOPPED,
-    Hung,
-    InstanceDescription,
-    Json,
-    ReplacementRecord,
-    changed,
-    own_tags,
-    persons_tags,
-    root_traits,
-    token,
-)
+from pipelines.fleet.ec2 import instance_spec
+from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, STOPPED, Hung, InstanceDescription, Json, ReplacementRecord
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.orphans import volumes_of
 from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.ec2.region_client import RegionClient
+from pipelines.fleet.ec2.region_client import Moving, RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT, Key, Read, ReplacementImage
 from pipelines.fleet.model import ReplacementStrategy
 from pipelines.fleet.port import InProgressError
@@ -88,42 +76,39 @@ class RootVolumeFleet(Ec2Members):
         if shown.root in ("", *kept.hung.volumes):
             raise InProgressError(f"{key.old} to show its new root volume")
         self._note(key, place, *kept.hung.volumes, shown.root)
-        place.tag([*kept.hung.volumes], own_tags(key.rollout, key.member, kept.expiry))
+        place.tag(kept.hung.volumes, instance_spec.own_tags(key.rollout, key.member, kept.expiry))
         was = place.volume(next(iter(kept.hung.volumes)))
-        place.tag([shown.root], {**persons_tags(was.get("Tags")), ROLLOUT: key.rollout, MEMBER: key.member})
+        persons = instance_spec.persons_tags(was.get("Tags"))
+        place.tag([shown.root], {**persons, ROLLOUT: key.rollout, MEMBER: key.member})
         place.register(key.old, kept.hung.registrations)
 
-    def _replace(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
-        """One task that replaces it, begun once, and looked at before the instance is: that shows it a bit later."""
-        if not self._tasks(key, place):
-            self._ask(key, place, {"ImageId": kept.image}, token(key.rollout, key.member, "root", 0), kept)
-        self._succeeded(key, place)
+    def _replace(self, key: Key, place: RegionClient, kept: ReplacementRecord, *, back: bool = False) -> None:
+        """One task that replaces it from the image, or by the old volume on the way `back`; the present one stays.
 
-    def _ask(self, key: Key, place: RegionClient, source: Json, token: str, kept: ReplacementRecord) -> None:
-        """Begin a task: a new root volume from an image, or one that was there before; the present one stays."""
-        own = as_list(own_tags(key.rollout, key.member, kept.expiry))
-        place.ec2.call(
-            "CreateReplaceRootVolumeTask", InstanceId=key.old, **source, ClientToken=token,
-            DeleteReplacedRootVolume=False,
-            TagSpecifications=[{"ResourceType": "replace-root-volume-task", "Tags": own}],
-        )  # fmt: skip
-
-    def _succeeded(self, key: Key, place: RegionClient, *, back: bool = False) -> None:
-        """Wait for the last task. Raises OutsideError where it failed."""
+        It is begun once, on the way back again after a failure, and looked at before the instance is: that shows it a
+        bit later. Raises OutsideError where it failed.
+        """
+        tasks = self._tasks(key, place, back=back)
+        if not tasks or (back and tasks[-1]["TaskState"] in FAILED):
+            source = {"VolumeId": next(iter(kept.hung.volumes))} if back else {"ImageId": kept.image}
+            own = as_list(instance_spec.own_tags(key.rollout, key.member, kept.expiry))
+            place.ec2.call(
+                "CreateReplaceRootVolumeTask", InstanceId=key.old, **source, DeleteReplacedRootVolume=False,
+                ClientToken=instance_spec.token(key.rollout, key.member, "back" if back else "root", len(tasks)),
+                TagSpecifications=[{"ResourceType": "replace-root-volume-task", "Tags": own}],
+            )  # fmt: skip
         ended = self._ended(key, place, back=back)
         if ended["TaskState"] != "succeeded":
             raise OutsideError(f"the root volume of {key.old} could not be replaced: {ended['TaskState']}")
 
     def _ended(self, key: Key, place: RegionClient, *, back: bool) -> Json:
         """The last task once it has ended."""
-        what = f"the root volume of {key.old} to be replaced"
 
         def last() -> Any:
             tasks = self._tasks(key, place, back=back)
             return tasks and tasks[-1]["TaskState"] not in UNDER_WAY and tasks[-1]
 
-        found: Json = place.until(last, what)
-        return found
+        return dict(place.until(last, f"the root volume of {key.old} to be replaced"))
 
     def _tasks(self, key: Key, place: RegionClient, *, back: bool = False) -> list[Json]:
         """The tasks of this replacement or, by a volume and no image, of its way back, the oldest first."""
@@ -192,22 +177,17 @@ class RootVolumeFleet(Ec2Members):
             self._attach(key, place, kept)
             return
         self._note(key, place, shown.root)
-        place.tag([shown.root], own_tags(key.rollout, key.member, kept.expiry))
+        place.tag([shown.root], instance_spec.own_tags(key.rollout, key.member, kept.expiry))
         place.start(key.old)  # only the root volume of what runs is replaced
-        tasks = self._tasks(key, place, back=True)
-        if not tasks or tasks[-1]["TaskState"] in FAILED:
-            again = token(key.rollout, key.member, "back", len(tasks))
-            self._ask(key, place, {"VolumeId": next(iter(kept.hung.volumes))}, again, kept)
-        self._succeeded(key, place, back=True)
+        self._replace(key, place, kept, back=True)
         if place.need(key.old).root not in kept.hung.volumes:
             raise InProgressError(f"{key.old} to show its old root volume")
 
     def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
         """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""
         for volume in volumes:
-            self.cloud.ledger.record_made(
-                Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
-            )
+            line = Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
+            self.cloud.ledger.record_made(line)
 
     def _attach(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
         """A task left the instance without any root volume: it stops, and gets its own again, if a stop costs nothing.
@@ -219,12 +199,10 @@ class RootVolumeFleet(Ec2Members):
             shown = place.shown(place.need(key.old))
             protected = ["its protection from being stopped"] if place.attribute(key.old, "disableApiStop") else []
             if lost := [*lost_by_stop(shown), *protected]:
-                raise OutsideError(
-                    f"{key.old} has no root volume, and to stop it would cost {', '.join(lost)}",
-                    hint=f"stop it, attach {volume} at {device}, start it, and roll back again",
-                )
+                why = f"{key.old} has no root volume, and to stop it would cost {', '.join(lost)}"
+                raise OutsideError(why, hint=f"stop it, attach {volume} at {device}, start it, and roll back again")
         place.stop(key.old, wait=True)
-        place.moving(key.old).volume(volume, device, key.old)
+        Moving(place, [key.old]).volume(volume, device, key.old)
 
     def discard(self, key: Key) -> None:
         """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`."""
@@ -245,9 +223,9 @@ class RootVolumeFleet(Ec2Members):
         place, found, kept = self._present(key)
         if found is None or kept is None or found.root in ("", *kept.hung.volumes):
             return ()
-        was = root_traits(place.volume(next(iter(kept.hung.volumes))))
-        now = root_traits(place.volume(found.root))
-        return tuple(changed(was, now))
+        was = instance_spec.root_traits(place.volume(next(iter(kept.hung.volumes))))
+        now = instance_spec.root_traits(place.volume(found.root))
+        return tuple(instance_spec.changed(was, now))
 
     def log(self, key: Key) -> str:
         """The last lines of the instance's console."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from hardening.foundation.errors import ContentError
-from hardening.foundation.hashing import canonical
+from hardening.foundation.hashing import canonical, digest
 from hardening.foundation.settings import Aws, load_settings
 from images.artifact import Release
 from images.aws import tags
@@ -27,12 +27,10 @@ from images.aws.call_arguments import (
     share_image,
     start_snapshot,
 )
-from images.aws.model import GIB, Ami, MachineImage, Parent, digests_at, plan_upload, with_zeros
-from images.aws.retire import _holding, decide_over
+from images.aws.model import GIB, Ami, MachineImage, Parent, best_parent, blocks_on, digests_at
+from images.aws.retire import TaggedResource, _holding, decide_leftover, decide_over
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
-from images.aws.tagged_resources import TaggedResource
-from images.aws.tagged_resources import decide as decide_leaving
-from images.machine.blocks import ZERO, digest_of, linear
+from images.machine.blocks import ZERO, digest_of
 from images.release.retention import RetirementAction as Action
 from tests.images.ledger.test_ledger import ARTIFACT
 from tests.support.publishing import DAY, NOW, judged
@@ -56,11 +54,11 @@ def digests(disk: list[int]) -> bytes:
 
 def machine(disk: list[int], gib: int = 1) -> MachineImage:
     made = digests(disk)
-    return MachineImage("web", "sha256:c1", "amd64", linear(made), made, gib * GIB, Path("disk.raw"))
+    return MachineImage("web", "sha256:c1", "amd64", digest(made), made, gib * GIB, Path("disk.raw"))
 
 
 def parent(disk: list[int], name: str = "snap-1", gib: int = 1) -> Parent:
-    return Parent(name, linear(digests(disk)), digests(disk), gib)
+    return Parent(name, digest(digests(disk)), digests(disk), gib)
 
 
 def ami(**more: object) -> Ami:
@@ -78,23 +76,25 @@ def test_what_is_written_on_its_parent_is_the_disk_whatever_both_were(
 ) -> None:
     """And nothing is left unwritten: every block of the disk was put now, or by the parent."""
     known = [parent(old, f"snap-{number}") for number, old in enumerate(parents)]
-    upload = plan_upload(machine(disk), known)
-    below = parents[known.index(upload.parent)] if upload.parent else []
+    best = best_parent(machine(disk), known)
+    indexes = blocks_on(machine(disk), best)
+    below = parents[known.index(best)] if best else []
     longer = [*disk, *[0] * (len(below) - len(disk))]
-    written = dict(enumerate(below)) | {index: longer[index] for index in upload.indexes}
+    written = dict(enumerate(below)) | {index: longer[index] for index in indexes}
     assert written == dict(enumerate(longer))
-    assert list(upload.indexes) == sorted(set(upload.indexes))
+    assert list(indexes) == sorted(set(indexes))
 
 
 def test_the_parent_that_saves_most_is_taken() -> None:
     """None where none saves anything worth while, nor one whose volume is larger."""
     disk = [1, 2, 3, 0, 1, 2]
     near, far = parent([1, 2, 3, 0, 1, 3], "near"), parent([3, 3, 3, 3, 1, 3], "far")
-    assert plan_upload(machine(disk), [far, near]).parent == near
-    assert plan_upload(machine(disk), [far, near]).indexes == (5,)
-    assert plan_upload(machine(disk), []).indexes == tuple(range(6))
-    assert plan_upload(machine(disk), [parent([2, 3, 1, 1, 2, 3])]).parent is None
-    assert plan_upload(machine(disk), [parent(near_to(disk), gib=2)]).parent is None
+    assert best_parent(machine(disk), [far, near]) == near
+    assert blocks_on(machine(disk), near) == (5,)
+    assert best_parent(machine(disk), []) is None
+    assert blocks_on(machine(disk), None) == tuple(range(6))
+    assert best_parent(machine(disk), [parent([2, 3, 1, 1, 2, 3])]) is None
+    assert best_parent(machine(disk), [parent(near_to(disk), gib=2)]) is None
 
 
 def near_to(disk: list[int]) -> list[int]:
@@ -103,7 +103,9 @@ def near_to(disk: list[int]) -> list[int]:
 
 def test_blocks_that_became_zero_are_written() -> None:
     """Left out, they would be the parent's."""
-    assert plan_upload(machine([1, 0, 3, 1]), [parent([1, 2, 3, 1])]).indexes == (1,)
+    disk, old = machine([1, 0, 3, 1]), parent([1, 2, 3, 1])
+    assert best_parent(disk, [old]) == old
+    assert blocks_on(disk, old) == (1,)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -317,7 +319,7 @@ def test_only_what_nobody_owns_needs_or_may_take_up_goes(state: str, due_in: int
     """After its day, and what has no day or no line in the ledger never."""
     due = None if due_in is None else NOW + timedelta(days=due_in)
     found = TaggedResource("eu-west-1", "snapshot", "snap-1", "web", due)
-    decided = decide_leaving(found, state=state, users=("the instance i-1",) if used else (), now=NOW)
+    decided = decide_leftover(found, state=state, users=("the instance i-1",) if used else (), now=NOW)
     goes = state == "begun" and due is not None and due <= NOW and not used
     assert (decided is not None and decided.remove) == goes
     assert decided is None or decided.why
@@ -419,8 +421,8 @@ def test_every_region_is_named_once_and_home_first(tmp_path: Path) -> None:
 
 def test_zeros_beyond_the_end_are_blocks_like_others() -> None:
     """A disk that shrank is written as if it went on with zeros."""
-    assert with_zeros(digests([1]), 3) == digests([1]) + ZERO * 2
-    assert with_zeros(digests([1, 1]), 1) == digests([1, 1])
+    assert digests_at(digests([1]), (0, 1, 2)) == digests([1]) + ZERO * 2
+    assert blocks_on(machine([1]), parent([1, 2, 0])) == (1,)
 
 
 def test_the_statement_of_as_many_regions_as_the_settings_allow_fits_into_a_parameter(tmp_path: Path) -> None:

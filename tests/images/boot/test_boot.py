@@ -17,8 +17,8 @@ from hardening.findings import CheckResult, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
-from images.boot import observations, qemu, vm
-from images.boot.guest import SMBIOS_LIMIT, Credentials, Errand, credentials, live, parse, plain, script, tail
+from images.boot import flow, observations, qemu
+from images.boot.guest import SMBIOS_LIMIT, Errand, credentials, live, parse, plain, script, smbios_and_files, tail
 from images.boot.observations import WORST_FIRST, Boot, Level, judge_sockets, limits, merge_live
 from tests.support.machines import AGAIN, FIRST, GOOD, OTHER, booted, check, line, report, silent
 
@@ -26,7 +26,8 @@ GUEST = (ROOT / "images/boot/guest.sh").read_text()
 SS = (ROOT / "tests/support/samples/boot/ss.txt").read_text()
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 NAMES = list(GOOD)
-MACHINE = qemu.VirtualMachine(Path("/w/d.raw"), "raw", True, "tcg", "u-u-i-d", Path("/w/console"), Path("/w/report"))
+DISK = qemu.Disk(Path("/w/d.raw"), "raw", "u-u-i-d")
+MACHINE = qemu.VirtualMachine(DISK, "tcg", Path("/w/console"), Path("/w/report"))
 texts = st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=40)
 
 
@@ -49,15 +50,15 @@ def test_only_checks_that_ask_the_running_machine_are_run_in_it() -> None:
 
 def test_long_credentials_go_over_fw_cfg_and_short_ones_over_smbios() -> None:
     """Each goes one way: too long an SMBIOS string is dropped by systemd, too long a name is refused by QEMU."""
-    given_ = Credentials({"short": "x", "long": "y" * SMBIOS_LIMIT})
-    assert given_.smbios == ("io.systemd.credential.binary:short=eA==",)
-    assert list(given_.files) == ["long"]
+    smbios, files = smbios_and_files({"short": "x", "long": "y" * SMBIOS_LIMIT})
+    assert smbios == ("io.systemd.credential.binary:short=eA==",)
+    assert list(files) == ["long"]
 
 
 def test_the_gate_itself_plants_nothing() -> None:
     """A unit, what wants it, and the script: no more goes into a machine."""
     names = ["systemd.extra-unit.goldsmith-boot.service", "systemd.unit-dropin.basic.target", "goldsmith.boot"]
-    assert list(credentials(GUEST, Errand()).texts) == names
+    assert list(credentials(GUEST, Errand())) == names
 
 
 @given(st.lists(st.tuples(texts, texts), max_size=3))
@@ -82,7 +83,7 @@ def test_a_report_has_a_record_for_every_look_and_every_check() -> None:
 
 def test_the_command_boots_what_ships_and_changes_nothing() -> None:
     """The firmware, the disk with writes thrown away, a network that leads nowhere, no defaults, no second try."""
-    argv = qemu.command(replace(MACHINE, smbios=("a=b",), files=(("opt/x", Path("/w/x")),)))
+    argv = qemu.command(replace(MACHINE, smbios=("a=b",), files={"opt/x": Path("/w/x")}))
     assert " ".join(argv) == (
         "qemu-system-x86_64 -machine q35,sata=off,smbus=off -accel tcg,thread=multi -cpu qemu64,-svm -smp 2 -m 1024 "
         "-nodefaults -no-user-config -no-reboot -display none -uuid u-u-i-d "
@@ -103,8 +104,8 @@ def test_the_command_boots_what_ships_and_changes_nothing() -> None:
 def test_a_machine_of_the_gate_is_never_taken_for_one_of_amazons(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By chance one in two thousand was: cloud-init looked for Amazon's metadata until the boot was ended."""
     drawn = UUID(f"{start}-4caf-bd21-012345abcdef")
-    monkeypatch.setattr(vm, "uuid4", lambda: drawn)
-    given_ = vm.a_uuid()
+    monkeypatch.setattr(flow, "uuid4", lambda: drawn)
+    given_ = flow.a_uuid()
     assert UUID(given_).node == drawn.node
     assert not re.match("ec2|.{4}2.ec", given_)
 
@@ -112,15 +113,17 @@ def test_a_machine_of_the_gate_is_never_taken_for_one_of_amazons(start: str, mon
 def test_the_quick_level_starts_the_kernel_itself() -> None:
     """No firmware; the command line is one argument."""
     direct = qemu.Direct(Path("/w/linux"), "root=PARTUUID=1 rw")
-    argv = qemu.command(replace(MACHINE, direct=direct))
+    argv = qemu.command(replace(MACHINE, disk=replace(DISK, direct=direct)))
     assert argv[argv.index("-kernel") :] == ["-kernel", "/w/linux", "-append", "root=PARTUUID=1 rw"]
     assert not [part for part in argv if "pflash" in part]
-    assert argv[-4:] != qemu.command(replace(MACHINE, direct=replace(direct, initrd=Path("/w/i"))))[-4:]
+    with_initrd = replace(DISK, direct=replace(direct, initrd=Path("/w/i")))
+    assert argv[-4:] != qemu.command(replace(MACHINE, disk=with_initrd))[-4:]
 
 
 def test_a_comma_in_a_path_is_no_end_of_it() -> None:
     """QEMU wants it twice."""
-    assert any("file=/w,,o/d.raw,format" in part for part in qemu.command(replace(MACHINE, disk=Path("/w,o/d.raw"))))
+    disk = replace(DISK, path=Path("/w,o/d.raw"))
+    assert any("file=/w,,o/d.raw,format" in part for part in qemu.command(replace(MACHINE, disk=disk)))
 
 
 def test_the_shipped_command_line_is_kept_but_for_what_no_initrd_resolves() -> None:
@@ -139,7 +142,7 @@ def test_partitions_are_found_by_their_types() -> None:
         {"node": "d1", "start": 2048, "uuid": "E", "type": qemu.ESP_TYPE.lower()},
     ]
     table = {"partitiontable": {"sectorsize": 512, "partitions": parts}}
-    assert qemu.partitions(json.dumps(table)) == qemu.Partitions(2048 * 512, "R")
+    assert qemu.partitions(json.dumps(table)) == (2048 * 512, "R")
     for lone in parts:
         with pytest.raises(OutsideError, match="has no EFI partition, or no root"):
             qemu.partitions(json.dumps({"partitiontable": {"partitions": [lone]}}))
@@ -459,8 +462,8 @@ def test_a_console_is_shown_without_what_moves_the_cursor() -> None:
 @pytest.mark.parametrize("accelerator", ["tcg", "kvm"])
 def test_a_machine_can_report_that_it_is_stuck_before_it_is_ended(level: Level, accelerator: str) -> None:
     """It stops waiting for its own boot two minutes before we stop waiting for it: time for checks and their words."""
-    limit = limits(level, accelerator)
-    assert limit.machine - limit.patience >= 120
+    patience, machine = limits(level, accelerator)
+    assert machine - patience >= 120
 
 
 def test_an_accelerator_that_was_at_fault_is_waited_for_no_more(
@@ -470,17 +473,17 @@ def test_an_accelerator_that_was_at_fault_is_waited_for_no_more(
     asked: list[str] = []
     well: set[str] = set()
 
-    def once(task: vm.Task, work: Path, accelerator: str) -> Boot:
+    def once(task: flow.BootTask, work: Path, accelerator: str) -> Boot:
         asked.append(accelerator)
         return booted() if accelerator in well else silent()
 
-    monkeypatch.setattr(vm, "_once", once)
-    monkeypatch.setattr(vm, "_at_fault", set())
-    task = vm.Task("boot", vm.Disk(tmp_path / "disk", "raw", vm.a_uuid()), Level.QUICK, Errand())
+    monkeypatch.setattr(flow, "_once", once)
+    monkeypatch.setattr(flow, "_at_fault", set())
+    task = flow.BootTask("boot", DISK, Level.QUICK, Errand(), tmp_path)
     backoff: list[list[str]] = []
     for number, now_well in enumerate(((), ("tcg",), ("tcg",))):
         well.update(now_well)
-        report = vm.run_boot(task, tmp_path / str(number), ("kvm", "tcg"))
+        report = flow.run_boot(replace(task, title=f"boot {number}"), ("kvm", "tcg"))
         assert report.stream.whole is bool(now_well)
         backoff.append(asked.copy())
         asked.clear()

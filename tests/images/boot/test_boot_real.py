@@ -15,9 +15,9 @@ import pytest
 from hardening.findings import Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import ROOT
-from images.boot import Level, boot, flow, qemu, vm
-from images.boot.guest import Credentials, Errand, credentials
-from images.boot.observations import BootLimits, BootReport
+from images.boot import Level, boot, flow, qemu
+from images.boot.guest import Errand, credentials
+from images.boot.observations import BootReport
 from tests.images.boot.test_boot import evidence, outcomes
 from tests.images.build.test_machine_build import NEEDS, content_of
 from tests.support.loop import Goldsmith, processes, until
@@ -55,9 +55,9 @@ def blank(tmp_path: Path) -> Path:
     return made
 
 
-def faulty(guest: str, errand: Errand) -> Credentials:
+def faulty(guest: str, errand: Errand) -> dict[str, str]:
     """What a boot needs, with the faults beside it."""
-    return Credentials({**FAULTY, **credentials(guest, errand).texts})
+    return {**FAULTY, **credentials(guest, errand)}
 
 
 def log_of(report: BootReport) -> str:
@@ -75,7 +75,7 @@ def test_a_faulty_machine_is_told_apart_by_name_and_evidence(
     What is good passes beside them. Its first accelerator is none that QEMU has, which is not the image's fault.
     """
     monkeypatch.setattr(flow, "accelerators", lambda: ("none-such", "tcg"))
-    monkeypatch.setattr(vm, "credentials", faulty)
+    monkeypatch.setattr(flow, "credentials", faulty)
     asked = overlay(ASKS, FAILS, SILENT, STATIC)
     report = boot(disk, asked, level=Level.QUICK, listens=("22/tcp",), work=tmp_path, twice=False)
     assert outcomes(report.results) == {
@@ -99,7 +99,7 @@ def test_a_disk_that_does_not_boot_has_not_completed(
     blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is ended in time, and nothing of it passes; there is no second boot of what never came up."""
-    monkeypatch.setattr(vm, "limits", lambda level, accelerator: BootLimits(1, 6))
+    monkeypatch.setattr(flow, "limits", lambda level, accelerator: (1, 6))
     report = boot(blank, overlay(ASKS), level=Level.RELEASE, listens=(), work=tmp_path)
     assert outcomes(report.results) == {
         "asks": Outcome.ERROR, "boot-completed": Outcome.FAIL, "boot-failed-units": Outcome.ERROR,
@@ -110,8 +110,8 @@ def test_a_disk_that_does_not_boot_has_not_completed(
 
 def test_a_qemu_that_fails_says_nothing_of_the_image(blank: Path, tmp_path: Path) -> None:
     """It is the host's fault, with QEMU's own words."""
-    plan = flow._plan(blank, overlay(), Level.RELEASE, tmp_path)
-    gone = replace(plan, disk=replace(plan.disk, path=tmp_path / "no-such-disk"))
+    task = flow._first(blank, overlay(), Level.RELEASE, tmp_path)
+    gone = replace(task, disk=replace(task.disk, path=tmp_path / "no-such-disk"))
     with pytest.raises(OutsideError, match="QEMU ended with status 1") as error:
         flow._reported(gone, (), twice=False)
     assert "no-such-disk" in error.value.evidence
@@ -122,19 +122,19 @@ def test_a_machine_whose_qemu_crashes_begins_once_more_unless_it_was_to_go_on(
     blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     """QEMU breaks its own assertions now and then. A disk that a machine has written to half shows no second boot."""
-    plan = flow._plan(blank, overlay(), Level.RELEASE, tmp_path)
+    task = flow._first(blank, overlay(), Level.RELEASE, tmp_path)
     kept = tmp_path / "kept.qcow2"
     kept.touch()
-    task = vm.Task("boot", replace(plan.disk, overlay=kept, first=first), plan.level, plan.errand)
+    task = replace(task, disk=replace(task.disk, overlay=kept, first=first))
     argvs: list[list[str]] = []
 
     def crashing(machine: qemu.VirtualMachine) -> list[str]:
-        argvs.append([str(machine.disk)])
+        argvs.append([str(machine.disk.overlay)])
         return ["sh", "-c", "kill -ABRT $$"]
 
-    monkeypatch.setattr(vm.qemu, "command", crashing, raising=True)
+    monkeypatch.setattr(qemu, "command", crashing, raising=True)
     with pytest.raises(OutsideError, match="QEMU ended with status -6"):
-        vm.run_boot(task, tmp_path / "boot", ["tcg"])
+        flow.run_boot(task, ["tcg"])
     assert len(argvs) == (2 if first else 1)
 
 
@@ -166,28 +166,28 @@ def test_a_quick_boot_needs_a_disk_with_a_unified_kernel(blank: Path, tmp_path: 
 
 def test_an_accelerator_works_if_a_guest_really_ran_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """TCG does; what QEMU does not have does not; and the choice always ends with TCG."""
-    assert vm.accelerators()[-1] == "tcg"
-    monkeypatch.setattr(vm, "PROBE_SECONDS", 600)
-    assert vm.works("tcg")
-    assert not vm.works("none-such")
+    assert flow.accelerators()[-1] == "tcg"
+    monkeypatch.setattr(flow, "PROBE_SECONDS", 600)
+    assert flow.works("tcg")
+    assert not flow.works("none-such")
 
 
 def test_a_broken_kvm_is_tried_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By all processes of a user together; one that works is tried by each, which takes no time."""
     tried: list[str] = []
-    monkeypatch.setattr(vm, "_runtime", lambda: tmp_path)
-    monkeypatch.setattr(vm, "works", lambda name: tried.append(name) or len(tried) == 2)
-    assert [vm._kvm_works(), vm._kvm_works(), len(tried)] == [False, False, 1]
+    monkeypatch.setattr(flow, "_runtime", lambda: tmp_path)
+    monkeypatch.setattr(flow, "works", lambda name: tried.append(name) or len(tried) == 2)
+    assert [flow._kvm_works(), flow._kvm_works(), len(tried)] == [False, False, 1]
     [note] = tmp_path.iterdir()
     os.utime(note, (0, time.time() - 3601))
-    assert [vm._kvm_works(), len(tried)] == [True, 2]
+    assert [flow._kvm_works(), len(tried)] == [True, 2]
 
 
 def test_a_guest_that_never_ends_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """An accelerator that hangs is broken too."""
     monkeypatch.setattr(qemu, "probe_program", lambda: HANGING)
-    monkeypatch.setattr(vm, "PROBE_SECONDS", 2)
-    assert not vm.works("tcg")
+    monkeypatch.setattr(flow, "PROBE_SECONDS", 2)
+    assert not flow.works("tcg")
 
 
 def test_a_machine_dies_with_whoever_is_killed(blank: Path, tmp_path: Path) -> None:

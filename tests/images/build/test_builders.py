@@ -425,7 +425,10 @@ def test_an_image_stands_on_an_upstream_tag(
     )
     child = build(dataclasses.replace(plain, upstream=upstream.locked(reference)))
     assert {p.name for p in child.packages} == {p.name for p in built.packages} | {"netbase"}
-    assert child.config["rootfs"]["diff_ids"][:-1] == store.config(built.digest)["rootfs"]["diff_ids"]
+    assert (
+        upstream.store.config(child.digest)["rootfs"]["diff_ids"][:-1]
+        == store.config(built.digest)["rootfs"]["diff_ids"]
+    )
     assert (child.tree / "etc/protocols").exists()
 
 

@@ -13,7 +13,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT
 from hardening.model import Profile
 from hardening.render import render
-from images.build import build_steps, buildkit
+from images.build import build_steps
 from images.build.config import image_config
 from images.catalog import file_digests, files_of
 from images.plan.build_plan import inputs_of
@@ -116,7 +116,7 @@ def test_a_link_that_leaves_the_folder_is_refused_before_anything_is_copied(
     """Files of this host do not get into images; dangling and circular links are named, too."""
     (tmp_path / "secret").write_text("of the host")
     folder = folder_with(tmp_path, a=target.format(folder=tmp_path / "one"))
-    for refuse in (files_of, file_digests, lambda found: buildkit._context(found, tmp_path / "context")):
+    for refuse in (files_of, file_digests, lambda found: build_steps.copy_folder(found, tmp_path / "context")):
         with pytest.raises(ContentError, match=rf"one/a: .*{because}"):
             refuse(folder)
     assert not (tmp_path / "context/a").exists()
@@ -128,7 +128,7 @@ def test_the_build_context_is_what_the_input_digest_covers(tmp_path: Path) -> No
     (folder / "files/run").chmod(0o700)
     (folder / "files/image.toml").chmod(0o666)
     (folder / "empty").mkdir(mode=0o700)
-    context = buildkit._context(folder, tmp_path / "context")
+    context = build_steps.copy_folder(folder, tmp_path / "context")
     assert sorted(p.relative_to(context).as_posix() for p in context.rglob("*")) == [
         "a", "files", "files/image.toml", "files/run",
     ]  # fmt: skip

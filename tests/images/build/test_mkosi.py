@@ -67,13 +67,13 @@ def test_an_mkosi_configuration_becomes_a_machine_that_is_booted_and_judged(tmp_
         built = build(job)
         assert {"systemd", "linux-image-cloud-amd64"} <= {package.name for package in built.packages}
         results = verify(
-            job.definition, job.overlay, tree=built.tree, config=built.config, digest=built.digest, store=job.store,
+            job.definition, job.overlay, tree=built.tree, digest=built.digest, store=job.store,
             work=job.work, docker_host="", level=Level.QUICK,
         )  # fmt: skip
         assert {check.control: check.outcome for check in results} == dict.fromkeys(
             ("root-locked", "no-documentation", "boot-completed", "boot-failed-units", "boot-listening"), Outcome.PASS
         ), results
-        assert "panic=30" in built.config["command_line"]
+        assert "panic=30" in job.store.config(built.digest)["command_line"]
 
         own, packages = trees.stack(job.store, trees.key_of(built.digest))
         assert (own / "etc/greeting").read_text() == "hello\n"

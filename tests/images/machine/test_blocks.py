@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import digest
 from hardening.foundation.process import run
 from images.machine import blocks
 from images.machine.blocks import BLOCK, SIZE, ZERO
@@ -75,7 +76,7 @@ def test_zeros_beyond_the_parents_end_are_written(parent: list[int], added: list
 @given(DISKS, DISKS)
 def test_the_linear_digest_tells_disks_apart(one: list[int], other: list[int]) -> None:
     """Two disks have one linear digest only where they have the same blocks in the same order."""
-    assert (blocks.linear(digests(one)) == blocks.linear(digests(other))) == (one == other)
+    assert (digest(digests(one)) == digest(digests(other))) == (one == other)
 
 
 def with_data(disk: Path) -> tuple[int, ...]:
@@ -96,7 +97,7 @@ def test_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
     assert [digest.hex() for digest in blocks.split(found)] == [line.split()[0] for line in printed]
     assert len(found) == 6 * SIZE
     (tmp_path / "all").write_bytes(bytes.fromhex("".join(line.split()[0] for line in printed)))
-    assert blocks.linear(found) == "sha256:" + run(["sha256sum", str(tmp_path / "all")]).stdout.split()[0]
+    assert digest(found) == "sha256:" + run(["sha256sum", str(tmp_path / "all")]).stdout.split()[0]
 
 
 def test_the_digest_of_zeros_is_what_it_says() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from hardening.findings import Outcome
+from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images.artifact import Artifact
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore
 from images.boot import Level, boot
-from images.machine.blocks import digest_of, linear, split
+from images.machine.blocks import digest_of, split
 from images.plan.planner import Planner
 from images.release.publish import release
 from images.store.files import file_digest
@@ -72,7 +73,7 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     cloud.ledger.close()
     assert parent_of(aws, newest) == first
     assert 0 < len(put_blocks(aws, number)) < 0.15 * len(wanted)
-    assert linear(b"".join(digests(aws, newest, config["size_bytes"]))) == config["linear"]
+    assert digest(b"".join(digests(aws, newest, config["size_bytes"]))) == config["linear"]
 
 
 def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, dict[str, Any]]:
@@ -90,7 +91,9 @@ def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, di
     judgement = replace(judgement, verdict=replace(judgement.verdict, subject="m-child"))
     cloud.ledger.record_verdict(artifact.digest, judgement.verdict)
     planned = Planner(shop.context).context.definitions["m-child"].definition
-    return release(AwsStore(cloud), artifact, planned, judgement).release.digest, built.config["disk"]
+    return release(AwsStore(cloud), artifact, planned, judgement).release.digest, house.store.config(built.digest)[
+        "disk"
+    ]
 
 
 def test_the_qcow2_of_a_built_image_boots_with_a_clouds_answer(qcow2: Exported, tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
@@ -14,7 +13,6 @@ import pytest
 
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import canonical
-from hardening.foundation.settings import ROOT
 from images import documents
 from images.documents import Document
 from images.ledger import ScanRecord
@@ -26,6 +24,7 @@ from images.registry.show import show
 from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
+from tests.support.forked import call_forked
 from tests.support.publishing import (
     DAY,
     NOW,
@@ -37,12 +36,12 @@ from tests.support.publishing import (
     dump,
     judged,
     publisher,
+    released_and_killed,
     running_registry,
     stored,
 )
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
-CHECKOUT = ROOT
 WHOLE = {"manifests": 10, "tags": 4}  # content, index, 6 documents, 2 lists of them; candidate, dated, 2 lists
 
 
@@ -147,30 +146,9 @@ def test_a_revoked_content_does_not_come_back_under_a_new_date(to: RegistryStore
     assert release(at(to, NOW + DAY), built(to.store, text="fixed"), definition(), judged()).action == "published"
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from hardening.foundation import process
-from tests.support.publishing import *
-from images.release.publish import release
-real, left = process.run, [int(sys.argv[3])]
-def run(argv, **more):
-    if argv[1] in ("copy", "delete"):
-        left[0] -= 1
-        if left[0] == 0 and sys.argv[4] == "before": os.kill(os.getpid(), signal.SIGKILL)
-        done = real(argv, **more)
-        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
-        return done
-    return real(argv, **more)
-process.run = run
-to = publisher(sys.argv[1], Path(sys.argv[2]))
-release(to, built(to.store), definition(), judged())
-"""
-
-
-def _killed(address: str, folder: Path, call: int, when: str) -> int:
-    argv = [sys.executable, "-c", KILLED, address, str(folder), str(call), when]
-    return subprocess.run(argv, cwd=CHECKOUT, check=False, capture_output=True).returncode
+def killed(address: str, folder: Path, call: int, before: bool) -> bool:
+    """Whether a release was ended by kill -9 at this write; False where it came to its end without."""
+    return call_forked(released_and_killed, address, folder, call, before) == -signal.SIGKILL
 
 
 @pytest.mark.slow
@@ -178,7 +156,7 @@ def test_killed_at_any_write_the_next_run_completes_the_same_release(tmp_path: P
     """kill -9 after each write, an hour later run again: as if nothing had happened, and nothing doubled."""
     with running_registry(tmp_path / "registry") as address:
         calls = 0
-        while _killed(f"{address}/k{calls}", tmp_path / f"k{calls}", calls + 1, "after") == -9:
+        while killed(f"{address}/k{calls}", tmp_path / f"k{calls}", calls + 1, False):
             to = publisher(f"{address}/k{calls}", tmp_path / f"k{calls}", NOW + DAY / 24)
             artifact = built(to.store)
             done = release(to, artifact, definition(), judged(NOW + DAY / 24)).release
@@ -198,7 +176,7 @@ def test_killed_at_any_write_the_next_run_completes_the_same_release(tmp_path: P
 def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call: int) -> None:
     """The image changed before the next run: what the killed one pushed and nobody was shown is removed."""
     with running_registry(tmp_path / "registry") as address:
-        assert _killed(address, tmp_path, call, "before") == -9
+        assert killed(address, tmp_path, call, True)
         to = publisher(address, tmp_path, NOW + DAY / 24)
         done = release(to, built(to.store, text="two"), definition(), judged()).release
         shown = {r.digest for r in releases_in(to.registry, "web", to.prefix)}

@@ -178,11 +178,9 @@ def test_members_take_so_little_that_the_most_of_them_fit(kept: bool, tmp_path: 
 @pytest.mark.parametrize(("limit", "most"), [("LAYER_MEMBERS", 5), ("LAYER_NAMES", 100), ("IMAGE_MEMBERS", 5)])
 def test_many_members_are_refused(limit: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one layer, of all layers together, and by the length of their names; at the limit all is well."""
-    from images.store import tars
-
     smaller = limits.Limit(getattr(limits, limit).name, most, "members")
     path = tmp_path / "layer"
-    monkeypatch.setattr(tars, limit, smaller)
+    monkeypatch.setattr(limits, limit, smaller)
     path.write_bytes(h.tar_of(*(h.member(f"{n:020}") for n in range(5))))
     with layers.reading(path, TAR) as tar:
         assert len(list(tar)) == 5
@@ -196,14 +194,14 @@ def test_many_members_are_refused(limit: str, most: int, tmp_path: Path, monkeyp
 @pytest.mark.needs("root")
 def test_the_layers_of_an_image_share_what_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many layers that are small enough each are refused together, and so are too many of them."""
-    from images.store import oci, tars
+    from images.store import oci
 
     store = Store(tmp_path / "store")
     (tmp_path / "layer").write_bytes(h.tar_of(h.member("a", bytes(h.MIB))))
     layer = store.put_file(tmp_path / "layer", TAR)
     image = store.write_image({"rootfs": {"type": "layers", "diff_ids": []}}, [layer] * 4).digest
     store.unpack(image, tmp_path / "fits")
-    monkeypatch.setattr(tars, "IMAGE_BYTES", limits.Limit("image.bytes", 3 * h.MIB))
+    monkeypatch.setattr(limits, "IMAGE_BYTES", limits.Limit("image.bytes", 3 * h.MIB))
     with pytest.raises(OutsideError, match=r"image\.bytes"):
         store.unpack(image, tmp_path / "tree")
     monkeypatch.setattr(oci, "IMAGE_LAYERS", limits.Limit("image.layers", 3, "layers"))

@@ -59,11 +59,11 @@ def test_a_tree_is_checked_by_the_controls_that_are_asked_for(tmp_path: Path) ->
     (tmp_path / "etc").mkdir()
     (tmp_path / "usr/become").write_text("x")
     (tmp_path / "usr/become").chmod(0o4755)
-    [result] = check_tree([ROOT], "container-base", tmp_path, TODAY, only=["no-setuid"])
+    [result] = check_tree([ROOT], "container-base", tmp_path, TODAY, control="no-setuid")
     assert result.outcome is Outcome.FAIL
     assert "/usr/become" in result.evidence
     with pytest.raises(ContentError, match="container-base has no control no-shell"):
-        check_tree([ROOT], "container-base", tmp_path, TODAY, only=["no-shell"])
+        check_tree([ROOT], "container-base", tmp_path, TODAY, control="no-shell")
 
 
 def test_stable_is_what_the_channel_was_last_moved_to(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_list_marks_what_is_revoked_or_stands_on_it(tmp_path: Path, capsys: 
     for name in (base.name, child.name):
         assert lines[name].revoked == ("candidate", "stable")
     out.cache_clear()
-    show([lines[child.name]], DEFINITION_COLUMNS, as_json=False)
+    show([lines[child.name]], columns=DEFINITION_COLUMNS, as_json=False)
     first, *more = capsys.readouterr().out.splitlines()[1:]
     assert first.split() == [child.name, "-", child.digest[7:19], child.digest[7:19], f"{child.expires_at:%Y-%m-%d}"]
     assert more[0].split() == ["REVOKED", "REVOKED"]
@@ -124,7 +124,7 @@ def test_the_list_of_images_fits_a_terminal(capsys: pytest.CaptureFixture[str]) 
         candidate=digest, stable="", expires_at=NOW,
     )  # fmt: skip
     out.cache_clear()
-    show([line], DEFINITION_COLUMNS, as_json=False)
+    show([line], columns=DEFINITION_COLUMNS, as_json=False)
     text = capsys.readouterr().out
     assert text.splitlines()[1].split() == [name, "0123456789ab", "0123456789ab", "-", f"{NOW:%Y-%m-%d}"]
     assert max(map(len, text.splitlines())) <= 80

@@ -15,7 +15,7 @@ from pipelines.cli.rollout_watch import HistoryLine, print_history
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, nothing, plan
+from pipelines.rollout.plan import GroupStep, plan
 from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutState
 from tests.support.fleets import NOW, fleet, judged, reason, target
 
@@ -155,7 +155,7 @@ def test_the_groups_that_a_service_rolls_stand_in_what_is_approved() -> None:
     of = fleet(canary=1)
     group = Group("123456789012/eu-central-1/autoscaling/shop|1", "shop|1", 4, 4, "", "lt-1 version 3")
     groups = (GroupStep(group, pacing(of.limits, 4, 4)),)
-    text = markdown(roll_output(replace(nothing(of, target()), groups=groups)), "ana@host")
+    text = markdown(roll_output(replace(plan(of, (), target(), NOW, grouped=True), groups=groups)), "ana@host")
     assert "| shop\\|1 | 4 | lt-1 version 3 | 100-125 % | 25 %, 100 % | planned |" in text
     assert "- 1 group that a service rolls" in text
     assert "serving" not in text

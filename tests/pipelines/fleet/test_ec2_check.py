@@ -13,7 +13,7 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from images.aws.release_store import AwsStore
 from images.context import Context
-from images.ledger.releases import GONE
+from images.ledger import GONE
 from images.release import channels
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.members import read_fleet

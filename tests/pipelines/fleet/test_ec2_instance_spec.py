@@ -164,7 +164,7 @@ def test_what_is_kept_in_tags_comes_back_as_it_was(
 ) -> None:  # fmt: skip
     """Beside other people's tags, each within what a tag holds."""
     places = tuple(Registration(GROUP, port, "", address) for port in ports)
-    hung = Hung(volumes, interfaces, addresses, places, dict.fromkeys(interfaces, card) if card else {})
+    hung = Hung(volumes, {name: (index, card) for name, index in interfaces.items()}, addresses, places)
     written = ReplacementRecord("shop-1", "ami-1", "2027-01-01T00:00:00+00:00", public, hung)
     tags = {**written.tags(), "Name": "shop-1"}
     assert kept_in(tags) == written
@@ -463,10 +463,9 @@ def test_what_hangs_on_an_instance_and_cannot_exist_twice() -> None:
     found = replace(chosen(), attributes={"addresses": ("eipalloc-2", "eipalloc-1")})
     assert found.hung() == Hung(
         {"vol-data": ("/dev/sdf", True)},
-        {"eni-2": 1, "eni-3": 0},
+        {"eni-2": (1, 0), "eni-3": (0, 1)},
         ("eipalloc-1", "eipalloc-2"),
         (Registration(GROUP, 80),),
-        {"eni-3": 1},
     )
     assert InstanceDescription(BARE).hung() == Hung()
     assert shown(instance()).hung().volumes == {"vol-data": ("/dev/sdf", False)}
@@ -489,8 +488,8 @@ def test_what_an_old_instance_keeps_is_written_in_tags_that_a_person_can_read() 
     """One tag a thing, numbered in order of the names; the card of an interface is 0 where nothing is said."""
     places = (Registration(GROUP, 80, "healthy"), Registration(GROUP, 81, "", "first"))
     hung = Hung(
-        {"vol-b": ("/dev/sdg", True), "vol-a": ("/dev/sdf", False)}, {"eni-b": 1, "eni-a": 0}, ("eipalloc-1",), places,
-        {"eni-a": 1},
+        {"vol-b": ("/dev/sdg", True), "vol-a": ("/dev/sdf", False)}, {"eni-b": (1, 0), "eni-a": (0, 1)},
+        ("eipalloc-1",), places,
     )  # fmt: skip
     own = "dev.goldsmith.kept-"
     tags = ReplacementRecord("shop-1", "ami-new", "2027-01-01T00:00:00+00:00", True, hung).tags()
@@ -513,7 +512,7 @@ def test_what_an_old_instance_keeps_is_written_in_tags_that_a_person_can_read() 
     tags[f"{own}interface-1"] = "eni-b 1"  # as an older rollout wrote it
     before = kept_in(tags)
     assert before is not None
-    assert (before.public, before.hung.interfaces, before.hung.cards) == (False, {"eni-b": 1}, {})
+    assert (before.public, before.hung.interfaces) == (False, {"eni-b": (1, 0)})
 
 
 def test_what_everything_that_a_rollout_launches_carries() -> None:
@@ -535,7 +534,7 @@ def test_an_interface_on_another_card_or_place_is_told() -> None:
     """An index counts on its card only; what is still on the old one while that runs counts as its own."""
     on = {"NetworkInterfaceId": "eni-2", "Attachment": {"DeviceIndex": 1, "NetworkCardIndex": 1}}
     old = InstanceDescription({**BARE, "NetworkInterfaces": [on]})
-    wanted = replace(kept(old), hung=Hung(interfaces={"eni-2": 1}, cards={"eni-2": 1}))
+    wanted = replace(kept(old), hung=Hung(interfaces={"eni-2": (1, 1)}))
     other = InstanceDescription(
         {**BARE, "NetworkInterfaces": [{**on, "Attachment": {"DeviceIndex": 1, "NetworkCardIndex": 0}}]}
     )
@@ -546,7 +545,7 @@ def test_an_interface_on_another_card_or_place_is_told() -> None:
     )
     assert differences(stopped, wanted, other) == ("the network interface eni-2 is not its number 1",)
     assert differences(stopped, wanted, old) == ()
-    plain = replace(wanted, hung=Hung(interfaces={"eni-2": 1}))
+    plain = replace(wanted, hung=Hung(interfaces={"eni-2": (1, 0)}))
     assert differences(stopped, plain, other) == ()
     assert differences(stopped, replace(wanted, hung=Hung()), other) == ("eni-2 hangs on it and did not before",)
 

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport
+from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Severity, Waiver
 from images.artifact import Release
 from images.context import Context
-from images.ledger.artifacts import ScanRecord
-from images.ledger.releases import Move
+from images.ledger import Move, ScanRecord
 from pipelines.fleet.golden_status import GoldenStatus
+from pipelines.fleet.members import Provenance
+from pipelines.fleet.model import Replacement
 from tests.support.fleets import NOW, fleet, release
 
 DAY = timedelta(days=1)
@@ -185,3 +187,31 @@ def test_a_channel_left_a_content_when_it_first_moved_on_from_it(context: Contex
     assert left() is None
     context.ledger.record_move(Move(newest.repository, "stable", "sha256:unknown", NOW - 3 * DAY, ""))
     assert left() == NOW - 3 * DAY
+
+
+def test_where_an_image_comes_from_is_told_with_what_is_known_of_its_golden_image(context: Context) -> None:
+    """Of a base as of a release of its own; without either nothing is known."""
+    old, new = release(1, policy="strict"), release(2)
+    scanned(context, old, HOLE)
+    for one in (old, new):
+        context.ledger.record_release(one)
+    context.ledger.record_move(Move(new.repository, "stable", new.digest, NOW - DAY, ""))
+    at = status(context)
+    because, since = at.refused(old)
+    assert because
+    assert at.provenance(old, None, new) == Provenance(old, None, new, NOW - DAY, because, since)
+    assert at.provenance(None, old, new) == Provenance(None, old, new, NOW - DAY, because, since)
+    assert at.provenance(None, None, new) == Provenance()
+
+
+def test_a_channel_without_a_release_is_told_with_what_would_fill_it(context: Context) -> None:
+    """In the fleet's file the key is named."""
+    at, golden = status(context), release(1)
+    at.fleet = at.fleet.model_copy(update={"replacement": Replacement(definition="nginx")})
+    assert at.required(golden) is golden
+    with pytest.raises(ContentError) as refused:
+        at.required(None)
+    assert str(refused.value) == (
+        f"pipelines/fleets/{at.fleet.name}.toml: replacement: nginx has no release in the channel stable\n"
+        "  hint: first ./goldsmith image.publish nginx, then ./goldsmith image.promote nginx"
+    )

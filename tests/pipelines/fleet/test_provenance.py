@@ -42,7 +42,7 @@ class Place:
         return fleet(replacement={"definition": "web"}).model_copy(update={"policy": "default"})
 
     def origins(self, fleet: Fleet | None = None) -> ProvenanceReader:
-        return ProvenanceReader(fleet or self.fleet, self.context, self.stage.registry, (), NOW)
+        return ProvenanceReader(fleet or self.fleet, self.context, (), NOW, self.stage.registry)
 
     def image(self, name: str, layers: tuple[str, ...], **annotations: str) -> str:
         """Serve an image whose unpacked layers are these; its digest."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, Rule, RunningRules
 from hardening.running import RunningFacts
+from images.context import Context
 from pipelines.fleet.members import Provenance, newest
 from pipelines.fleet.violations import Judged, facts, judge, named
-from tests.support.fleets import NOW, member, release
+from pipelines.rollout.session import FleetSession
+from tests.support.fleets import NOW, fleet, member, release
 
 POLICY = Policy(
     name="default", title="t", owner="o", rationale="r", review_by=date(2027, 1, 1), exception_contact="security"
@@ -22,8 +28,7 @@ POLICY = Policy(
 
 def judged(origin: Provenance | None, *, policy: Policy = POLICY, waivers: tuple[Waiver, ...] = ()) -> Judged:
     """One member with this origin, judged."""
-    one = member()
-    return judge("web", policy, [one], {one.id: origin} if origin else {}, waivers=waivers, now=NOW)[0]
+    return judge("web", policy, member(), origin or Provenance(), waivers, NOW)
 
 
 def test_a_current_release_violates_nothing() -> None:
@@ -44,7 +49,7 @@ def test_each_rule_has_its_since_and_deadline() -> None:
 def test_an_unknown_image_is_unknown_and_nothing_about_dates(age: int) -> None:
     """However old the container is: nobody knows the age of what is inside."""
     one = member(since=NOW - timedelta(days=age))
-    found = judge("web", POLICY, [one], {}, waivers=(), now=NOW)[0]
+    found = judge("web", POLICY, one, Provenance(), (), NOW)
     assert found.rules == {"unknown"}
 
 
@@ -123,11 +128,17 @@ def test_the_earliest_deadline_is_the_members() -> None:
     assert found.deadline == min(reason.deadline for reason in found.violations if reason.deadline)
 
 
-def test_members_are_told_in_order_of_their_ids_with_their_own_origins() -> None:
+def test_members_are_told_in_order_of_their_ids_with_their_own_origins(tmp_path: Path) -> None:
     """Whatever order a region lists them in; one without an origin is unknown."""
     members = [member(f"web-{number}") for number in (3, 1, 2)]
     origins = {members[1].id: Provenance(release=release(1))}
-    found = judge("web", POLICY, members, origins, waivers=(), now=NOW)
+
+    def look(*_: object) -> Any:
+        return SimpleNamespace(of=lambda one: origins.get(one.id, Provenance()))
+
+    context = Context(Settings(state=tmp_path), NOW, str, str)
+    at = FleetSession(fleet(), context, None, lambda: NOW, "", look, None)  # type: ignore[arg-type]
+    found = at.judge(members)
     assert [one.member for one in found] == [members[1], members[2], members[0]]
     assert [one.origin for one in found] == [origins[members[1].id], Provenance(), Provenance()]
     assert {reason.subject for reason in found[1].reasons} == {"web/web-2"}
@@ -136,11 +147,9 @@ def test_members_are_told_in_order_of_their_ids_with_their_own_origins() -> None
 def test_an_image_of_the_own_registry_is_from_an_approved_source() -> None:
     """The configured registry counts, and without one none does."""
     policy = POLICY.model_copy(update={"running": RunningRules.model_validate({"approved_source": {}})})
-    one = member()
-    origins = {one.id: Provenance(release=release(9))}
 
     def broken(own_registry: str) -> bool:
-        [found] = judge("web", policy, [one], origins, waivers=(), now=NOW, own_registry=own_registry)
+        found = judge("web", policy, member(), Provenance(release=release(9)), (), NOW, own_registry)
         return "approved_source" in found.rules
 
     assert broken("other.example")

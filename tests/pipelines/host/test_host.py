@@ -40,7 +40,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     yield made
     embedded_registry.stop(made)
     if os.geteuid() == 0:
-        provision.stop(made)
+        PrivateEngine(made).stop()
 
 
 def test_a_program_that_is_there_is_not_missing() -> None:
@@ -263,7 +263,7 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
     assert found.containerd_store
     assert provision.existing_engine(settings, for_builds=True) == found
     pool_of_addresses = engine.pool_file.read_text().strip()
-    provision.stop(settings)
+    engine.stop()
     assert engine.daemon.pid() is None
     assert not engine.runtime.exists()
     assert engine.bridge not in run(["ip", "link"]).stdout
@@ -318,7 +318,7 @@ def _doctor_line(present: bool, essential: bool) -> DoctorLine:
 @pytest.mark.parametrize(("present", "essential", "code"), [(True, True, 0), (False, False, 0), (False, True, 4)])
 def test_the_doctors_exit_code_is_about_what_is_essential(present: bool, essential: bool, code: int) -> None:
     """4 where something essential is missing, else 0."""
-    assert doctor.exit_code([_doctor_line(present, essential)]) == code
+    assert doctor.show([_doctor_line(present, essential)], as_json=True) == code
 
 
 def test_the_doctor_says_what_a_lack_costs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from pipelines.cli.rollout import approve
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout import service
 from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, read_plan, told
-from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, as_then, digest, refuse_replanned, seal
+from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, digest, refuse_replanned, seal
 from pipelines.rollout.plan import Skip, plan
 from pipelines.rollout.service import start
 from pipelines.rollout.state import RolloutOutcome, RolloutStage, RolloutState
@@ -230,7 +230,7 @@ def test_a_member_that_fell_ill_since_does_not_make_another_plan() -> None:
     ill = [replace(one, member=replace(one.member, healthy=number != 3)) for number, one in enumerate(KNOWN)]
     world = replace(WORLD, members=[one.member for one in ill])
     made = seal(plan(fleet(), ill, target(), NOW), world, "ann@here")
-    then = as_then(made, WORLD.members)
+    then = made.as_then(WORLD.members)
     assert [member.healthy for member in then] == [True, True, True, False]
     now = [replace(one, member=member) for one, member in zip(KNOWN, then, strict=True)]
     refuse_replanned(made, plan(fleet(), now, target(), NOW), WORLD)

@@ -23,7 +23,6 @@ from pipelines.rollout.approval import read_plan, write_plan
 from pipelines.rollout.approved_plan import (
     ApprovedPlan,
     Present,
-    as_then,
     compare,
     digest,
     opened,
@@ -405,7 +404,7 @@ def test_groups_are_told_by_their_ids_in_order() -> None:
 def test_members_are_ordered_by_the_health_that_they_had() -> None:
     """Not by the present one."""
     made = replace(document(), ill=(MEMBERS[1].id,))
-    then = as_then(made, [replace(member, healthy=False) for member in MEMBERS])
+    then = made.as_then([replace(member, healthy=False) for member in MEMBERS])
     assert [one.healthy for one in then] == [True, False, True, True]
 
 

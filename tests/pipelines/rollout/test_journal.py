@@ -23,7 +23,6 @@ from pipelines.rollout.state import (
     Phase,
     RolloutStage,
     RolloutState,
-    orders,
 )
 from tests.conftest import POSTGRES
 from tests.support.postgres import Server
@@ -124,7 +123,7 @@ def test_whoever_waits_sees_each_stage(journal: LedgerJournal, capsys: pytest.Ca
 )
 def test_commands_come_to_one_stance(told: str, wanted: OperatorCommands) -> None:
     """Pause and resume take turns; the first of abort and rollback is final; approvals are counted."""
-    assert orders(told.split()) == wanted
+    assert OperatorCommands.given(told.split()) == wanted
 
 
 def test_what_another_process_commands_is_seen_at_once(journal: LedgerJournal, ledger: Ledger) -> None:

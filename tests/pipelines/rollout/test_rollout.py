@@ -15,7 +15,7 @@ from hardening.model import Enforcement
 from pipelines.fleet.members import Provenance, ReplacementImage, repository
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.plan import Plan, Skip, not_yet, nothing, plan, refuse_unmatched, why_not
+from pipelines.rollout.plan import Plan, Skip, not_yet, plan, refuse_unmatched, why_not
 from pipelines.rollout.schedule import caps
 from pipelines.rollout.waves import Step, in_order
 from tests.support.fleets import NOW, fleet, judged, reason, release, target
@@ -558,7 +558,9 @@ def test_an_empty_fleet_is_told_with_its_labels() -> None:
 
 def test_a_plan_without_members_of_ours_is_empty() -> None:
     """A service rolls all of it."""
-    assert nothing(fleet(), target()) == Plan("web", target(), fleet().limits.method, 0, 0, (), (), 0)
+    assert plan(fleet(), (), target(), NOW, grouped=True) == Plan(
+        "web", target(), fleet().limits.method, 0, 0, (), (), 0
+    )
 
 
 def test_a_fleet_that_may_never_act_is_told_so() -> None:

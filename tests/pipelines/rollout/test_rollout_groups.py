@@ -14,7 +14,7 @@ from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.port import Group, MemberFleet
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.plan import GroupStep, nothing
+from pipelines.rollout.plan import GroupStep, plan
 from pipelines.rollout.state import (
     DesiredState,
     Event,
@@ -32,7 +32,7 @@ from tests.simulation.execution import Fate
 from tests.simulation.groups import SimulatedGroups, State
 from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Memory, Process
-from tests.support.fleets import fleet, target
+from tests.support.fleets import NOW, fleet, target
 
 MINUTES = 600.0  # of ten members, one after the other
 NEW, OLD = target().digest, "old-one"
@@ -75,7 +75,9 @@ class Play:
         self.members: MemberFleet = Nobody()
         pace = pacing(self.limits, 10, 10)
         steps = tuple(GroupStep(group, pace) for group in groups)
-        self.order = Order("r1", replace(nothing(fleet(**limits), target()), groups=steps), self.limits)
+        self.order = Order(
+            "r1", replace(plan(fleet(**limits), (), target(), NOW, grouped=True), groups=steps), self.limits
+        )
         self.process = self._process("first")
 
     def state(self, name: str) -> State:

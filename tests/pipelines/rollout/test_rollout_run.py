@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from images.documents import from_json, to_json
-from images.ledger.fleets import Holder
+from images.ledger import Holder
 from pipelines.durable.port import BugError
 from pipelines.fleet.members import Key
 from pipelines.fleet.port import InProgressError

@@ -26,7 +26,7 @@ from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.system_database import locks
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, Skip, nothing, plan
+from pipelines.rollout.plan import GroupStep, Skip, plan
 from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
@@ -155,7 +155,7 @@ def test_in_a_rollout_that_is_over_no_member_waits() -> None:
 def test_groups_that_go_back_are_told_so_too(context: Context) -> None:
     """They stand in the order beside members."""
     steps = (GroupStep(Group(SHOP, "shop", 4, 4), pacing(fleet().limits, 4, 4)),)
-    there = Order("g1", replace(nothing(fleet(), target()), groups=steps), fleet().limits)
+    there = Order("g1", replace(plan(fleet(), (), target(), NOW, grouped=True), groups=steps), fleet().limits)
     context.ledger.save_rollout("r1", None, NOW, is_open=False)
     for one in (there, replace(there, rollout="g1-back", back=(MemberState(SHOP, "shop"),))):
         context.ledger.begin_rollout(one.rollout, "shop", "ann:1", to_json(one), NOW)
