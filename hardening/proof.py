@@ -43,11 +43,13 @@ def kind_of(profile: Profile, controls: Mapping[str, LoadedControl]) -> Kind:
     return Kind.MACHINE if all(Kind.MACHINE in kinds for kinds in applicable) else Kind.CONTAINER
 
 
-def with_control(profile: Profile, control: str) -> Profile:
-    """The profile, with `control` as its last one where it does not list it yet."""
-    if any(entry.control == control for entry in profile.controls):
+def with_control(profile: Profile, loaded: LoadedControl) -> Profile:
+    """The profile, with the control as its last one where it does not list it yet, as its cases.toml says."""
+    name = loaded.control.id
+    if any(entry.control == name for entry in profile.controls):
         return profile
-    return profile.model_copy(update={"controls": (*profile.controls, ProfileEntry(control=control))})
+    entry = ProfileEntry(control=name).of(loaded.folder / "cases.toml")
+    return profile.model_copy(update={"controls": (*profile.controls, entry)})
 
 
 def overlay_of(

@@ -66,21 +66,21 @@ class _Trees:
     def prove(self, loaded: LoadedControl) -> Iterator[ProofResult]:
         """Render, then the hardened tree of each profile, then each way to break it, on a copy of its own."""
         name, cases, today = loaded.control.id, load_cases(loaded), self.context.now.date()
-        yield from prove_rendered(loaded, cases, self._profile(cases.profile, name), self.controls, today)
+        yield from prove_rendered(loaded, cases, self._profile(cases.profile, loaded), self.controls, today)
         of_proofs = [proof.profile or cases.profile for proof in cases.proof]
-        for profile in (self._profile(one, name) for one in dict.fromkeys([cases.profile, *of_proofs])):
+        for profile in (self._profile(one, loaded) for one in dict.fromkeys([cases.profile, *of_proofs])):
             with self._copy(profile, "hardened") as tree:
                 told = prove_hardened(overlay_of(profile, self.controls, today, only=name), tree)
             yield ProofResult(profile.name, "holds where the profile was applied", *told)
         for number, proof in enumerate(cases.proof):
-            profile = self._profile(of_proofs[number], name)
+            profile = self._profile(of_proofs[number], loaded)
             overlay = overlay_of(profile, self.controls, today, only=name, params=proof.params)
             with self._copy(profile, proof.on) as tree:
                 told = prove_broken(proof, overlay, tree, self._new() / "apply")
             yield ProofResult(profile.name, proof.title, *told, key=f"proof[{number}]")
 
-    def _profile(self, name: str, control: str) -> Profile:
-        return with_control(load_profile(self.context.settings.roots, name), control)
+    def _profile(self, name: str, loaded: LoadedControl) -> Profile:
+        return with_control(load_profile(self.context.settings.roots, name), loaded)
 
     @contextmanager
     def _copy(self, profile: Profile, state: str) -> Iterator[Path]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hardening.policy import Benchmark, FixWindow, Judges, Policy, Rule
     from pipelines.contract import FleetLine, VerifyLine
 
-WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
+WAIVER_COLUMNS = {"waiver": "id", "for": "covers", "ends": "expires", "days left": "days_left", "because": "reason"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
 FLEET_COLUMNS = {"fleet": "name"} | {name: name for name in ("kind", "policy", "replacement", "approval")}
 
@@ -31,6 +31,11 @@ class WaiverLine(Waiver):
     """`policy.waivers`: one waiver, and how many days it still works; negative where it has ended."""
 
     days_left: int
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """Whom it is about, in a table."""
+        return (*self.subjects, "and what images on them have from them") if self.inherited else self.subjects
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,11 @@ def test_a_proof_breaks_the_facts_of_a_good_image() -> None:
 def test_a_control_is_proved_before_a_profile_lists_it() -> None:
     """As the last one of the profile; one that is listed keeps its place and params."""
     profile = load_profile([ROOT], "container-base")
-    assert with_control(profile, "no-setuid") == profile
+    loaded = load_controls([ROOT])["no-setuid"]
+    assert with_control(profile, loaded) == profile
     without = profile.model_copy(update={"controls": profile.controls[:3]})
-    assert with_control(without, "no-setuid").controls[-1].control == "no-setuid"
+    last = with_control(without, loaded).controls[-1]
+    assert (last.control, last.file) == ("no-setuid", str(loaded.folder / "cases.toml"))
 
 
 def test_a_profile_is_for_what_all_of_its_controls_apply_to() -> None:
@@ -101,7 +103,7 @@ def test_each_file_needs_a_case_that_holds() -> None:
     control = Control.model_validate({"id": "c", **given, "files": files})
     loaded = LoadedControl(control, Path(), None, SEES, {"a": "one\n", "b": "two\n"})
     cases = Cases.model_validate({"proof": [proof()], "render": [{"expect": {"/etc/a": "other\n"}}]})
-    profile = with_control(load_profile([ROOT], "container-base").model_copy(update={"controls": ()}), "c")
+    profile = with_control(load_profile([ROOT], "container-base").model_copy(update={"controls": ()}), loaded)
     wrong, lacking = prove_rendered(loaded, cases, profile, {"c": loaded}, TODAY)
     assert (wrong.passed, wrong.key, wrong.said) == (False, "render[0].expect", "/etc/a reads: one\n")
     assert (lacking.passed, lacking.said) == (False, "no [[render]] case shows what is in /etc/b")
