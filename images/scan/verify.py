@@ -62,7 +62,9 @@ def verify(
     definition: Definition, overlay: Overlay, *, tree: Path, digest: str, store: Store, work: Path, docker_host: str,
     level: Level = Level.RELEASE, twice: bool | None = None,
 ) -> tuple[CheckResult, ...]:  # fmt: skip
-    """Run the image `digest`, then every check of the overlay over its `tree`; one result for each, and `STARTS`.
+    """Run the image `digest`, then every check of the overlay over its `tree`; one result for each control.
+
+    A container's start as it is shipped adds one more (`STARTS`).
 
     A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
     `twice`: it is booted a second time; the default for all levels but QUICK. Its console goes to `console_log`.

@@ -386,7 +386,7 @@ def test_the_web_server_runs_with_no_rights_at_all(
     import tomllib
 
     wanted = definition("", "nginx-unprivileged", **tomllib.loads((NGINX / "image.toml").read_text()))
-    tried = try_image(wanted, child.config, child.digest, base[1], tmp_path, host)
+    tried = try_image(wanted, base[1].config(child.digest), child.digest, base[1], tmp_path, host)
     assert tried.smoke
     assert tried.smoke[0] == 0, tried.smoke
     assert [result.outcome for result in tried.starts] == [Outcome.PASS], tried.starts

@@ -299,6 +299,7 @@ def test_a_trial_that_does_not_end_is_ended(
 
 SAYS = {"Entrypoint": ["sh", "-c", "echo serving; exec sleep 60"]}
 HEALTHY = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 3600_000_000_000}}
+UNHEALTHY = {"Healthcheck": {"Test": ["CMD", "/no/check"]}}
 WRITES = {"Entrypoint": ["sh", "-c", "touch /spool/here && exec sleep 60"], **HEALTHY}
 
 
@@ -308,10 +309,7 @@ WRITES = {"Entrypoint": ["sh", "-c", "touch /spool/here && exec sleep 60"], **HE
         ({**SAYS, **HEALTHY}, "", "pass", "healthy as shipped\nserving"),
         ({**HEALTHY, "Entrypoint": ["/no/such"]}, "", "fail", "it cannot be started: .*/no/such"),
         ({**HEALTHY, "Entrypoint": ["sh", "-c", "echo my last words; exit 7"]}, "", "fail", "status 7\nmy last words"),
-        (
-            {**SAYS, "Healthcheck": {"Test": ["CMD", "/no/check"]}}, "", "fail",
-            "not content within 2 s.*/no/check.*\nserving",
-        ),
+        ({**SAYS, **UNHEALTHY}, "", "fail", "not content within 2 s.*/no/check.*\nserving"),
         ({**SAYS, "Healthcheck": {"Test": ["NONE"]}}, "", "fail", "no health check to ask"),
         (SAYS, "", "fail", "no health check to ask"),
         (WRITES, "", "fail", "status 1\ntouch: .*/spool/here"),
