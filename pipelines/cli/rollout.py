@@ -18,6 +18,7 @@ from pipelines.cli.rollout_output import (
     MemberLine,
     RollOutput,
     SeenLine,
+    changed,
     ends,
     heading,
     markdown,
@@ -258,6 +259,9 @@ def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
         if rows:
             out().print()
             print_table(columns, rows)
+    if (changes := changed(roll)) and not roll.rollout:
+        out().print()
+        print_text(changes)
     for skip in roll.skipped:
         print_text([f"left alone: {skip.member}: {skip.why}"])
     if roll.failure:

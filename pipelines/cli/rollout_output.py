@@ -52,7 +52,8 @@ class SeenLine(Line):
 class StepLine(Line):
     """One member that would be, or was, replaced, and why; `outcome` is empty in a plan.
 
-    `rule`: which of its reasons the budgets count. `seconds`: what it takes at least.
+    `rule`: which of its reasons the budgets count. `seconds`: what it takes at least. `changes`: what the new image
+    changes in it beside its files.
     """
 
     member: str
@@ -61,6 +62,7 @@ class StepLine(Line):
     zone: str
     rule: str
     seconds: int
+    changes: tuple[str, ...] = ()
     outcome: Phase | Literal[""] = ""
     note: str = ""
 
@@ -122,6 +124,7 @@ class RollOutput(Line):
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
     person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
+    `rehearsed`: each new member is tried beside the old one first.
     """
 
     fleet: str
@@ -139,6 +142,7 @@ class RollOutput(Line):
     afterwards: tuple[str, ...] = ()
     groups: tuple[GroupLine, ...] = ()
     needs_approval: bool = False
+    rehearsed: bool = False
     rollout: str = ""
     failure: str = ""
 
@@ -222,6 +226,8 @@ def heading(roll: RollOutput) -> list[str]:
     if roll.steps:
         many, waves = _many(len(roll.steps), "member"), _many(len(roll.waves), "wave")
         lines.append(f"{many} in {waves}, in {_span(roll.seconds)} or more")
+    if roll.rehearsed and roll.steps:
+        lines.append("each is tried beside the old one first, and the old one stops only if that is healthy")
     if roll.groups:
         lines.append(f"{_many(len(roll.groups), 'group')} that a service rolls, one after the other")
     if roll.waits_until:
@@ -239,6 +245,19 @@ def tables(roll: RollOutput) -> tuple[Table, Table, Table, Table]:
         (["wave", "member", "because", "outcome"], steps),
         (["group", "members", "runs", "healthy", "stops at", "outcome"], [_shown_group(one) for one in roll.groups]),
     )
+
+
+def changed(roll: RollOutput) -> list[str]:
+    """What the new image changes in members beside its files; what many share stands once, under their names."""
+    members: dict[tuple[str, ...], list[str]] = {}
+    for step in roll.steps:
+        members.setdefault(step.changes, []).append(step.member.rpartition("/")[2])
+    return [
+        line
+        for changes, names in members.items()
+        if changes
+        for line in (f"the new image changes in {', '.join(names)}:", *(f"  {change}" for change in changes))
+    ]
 
 
 def wave_rows(roll: RollOutput) -> list[list[str]]:
@@ -276,6 +295,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         "\n".join(f"- {text.markdown(line)}" for line in heading(roll)),
         _table(*waves),
         _folded("Members", _table(*members)),
+        "\n".join(f"- {text.markdown(line.strip())}" for line in changed(roll)),
         f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
         _table(*groups),
         _folded("Calls", _table(*calls)),

@@ -23,7 +23,7 @@ from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.provenance import ProvenanceReader
-from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen
+from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import Judged, judge
@@ -91,8 +91,17 @@ class FleetSession:
         world = self.world()
         refuse_unmatched(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         judged, grouped = self._judged(world.members, judged), bool(world.groups)
-        made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated, grouped=grouped)
+        changes = self._changes(judged, world.target)
+        made = plan(
+            self.fleet, judged, world.target, world.now, adopt, automated=automated, grouped=grouped, changes=changes
+        )
         return seal(made, world, self.context.actor, adopt, automated=automated)
+
+    def _changes(self, judged: Sequence[Judged], target: ReplacementImage) -> dict[str, Changes]:
+        """What the replacement changes in each member that violates, by its id."""
+        violating = [one.member for one in judged if one.violations]
+        found = self.together([partial(self.members.changes, one, target) for one in violating])
+        return dict(zip([one.id for one in violating], found, strict=True))
 
     def _judged(self, members: Sequence[Member], before: Sequence[Judged]) -> tuple[Judged, ...]:
         """The members judged; one that was so before, and is exactly as it was, stays judged as it was."""
@@ -112,8 +121,9 @@ class FleetSession:
         then = document.made_at
         judged, grouped = self.judge(document.as_then(world.members), then), bool(world.groups)
         again = plan(
-            self.fleet, judged, world.target, then, document.adopt, automated=document.automated, grouped=grouped
-        )
+            self.fleet, judged, world.target, then, document.adopt, automated=document.automated, grouped=grouped,
+            changes=self._changes(judged, world.target),
+        )  # fmt: skip
         refuse_replanned(document, again, world)
         return replace(document, plan=again)
 

@@ -10,9 +10,10 @@ import pytest
 
 from hardening.foundation.console import out
 from pipelines.cli.rollout import show_roll
-from pipelines.cli.rollout_output import RollOutput, SkipLine, heading, markdown, roll_output, wave_rows
+from pipelines.cli.rollout_output import RollOutput, SkipLine, changed, heading, markdown, roll_output, wave_rows
 from pipelines.cli.rollout_watch import HistoryLine, print_history
 from pipelines.fleet.ec2.pacing import pacing
+from pipelines.fleet.members import Changes
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.plan import GroupStep, plan
@@ -40,6 +41,28 @@ def test_the_heading_says_how_much_how_long_and_from_when() -> None:
         "3 members in 3 waves, in 6m 45s or more",
         "nothing is done before 2026-03-02 03:00 UTC: no window of limits.windows is open",
     ]
+
+
+def test_what_the_image_changes_stands_once_for_all_whom_it_changes() -> None:
+    """Under their names, in the order of the plan; whom it does not change is not named."""
+    known = [judged(f"web-{number}", "expired") for number in range(4)]
+    told = [("user: root → 7",), (), ("user: root → 7",), ("port 80/tcp: gone",)]
+    changes = {one.member.id: Changes(lines) for one, lines in zip(known, told, strict=True)}
+    shown = roll_output(plan(fleet(), known, target(), NOW, changes=changes))
+    assert changed(shown) == [
+        "the new image changes in web-0, web-2:", "  user: root → 7",
+        "the new image changes in web-3:", "  port 80/tcp: gone",
+    ]  # fmt: skip
+    assert changed(planned()) == []
+
+
+def test_the_heading_says_that_each_new_one_is_tried_first() -> None:
+    """Where it is."""
+    rehearsed = planned(1, fleet(method="in_place", max_unavailable=1))
+    assert (
+        heading(rehearsed)[2] == "each is tried beside the old one first, and the old one stops only if that is healthy"
+    )
+    assert len(heading(planned(1))) == 2
 
 
 def test_the_heading_says_which_compose_file_must_name_the_new_image() -> None:
