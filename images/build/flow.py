@@ -176,7 +176,7 @@ class _Builder:
         Raises ContentError where a check broke.
         """
         waivers, today = load_waivers(self.context.settings.roots), self.context.now.date()
-        bases = self.context.ledger.bases_from(str(plan.inputs["parent"]))
+        bases = self.context.ledger.bases_from(str(plan.inputs.get("parent", "")))
         if refused := refusals(checks, plan.name, waivers, today, bases):
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
