@@ -46,8 +46,13 @@ if hasattr(sys.modules["unittest.mock"], "_spared"):
 Names = Annotated[str, "a name, a glob, or `all`"]
 DefinitionName = Annotated[str, "a definition's name"]
 MachineName = Annotated[str, "a machine's name"]
-Reference = Annotated[str, "a definition's name, or registry/name:tag or @digest"]
-ReleaseDigest = Annotated[str, "the release's sha256:…"]
+Reference = Annotated[str, "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"]
+ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag: whatever tables print"]
+Scanned = Annotated[str, "a definition's name, a glob, or `all`; or registry/name:tag or @digest"]
+Controls = Annotated[str, "a control's id, a glob, or `all`"]
+ChangedPolicy = Annotated[str, "a changed policy, or a new one"]
+InsteadOf = Annotated[str, "the policy whose place it would take; by default the one of the file's name"]
+FleetPolicy = Annotated[str, "judge by this policy instead of the fleets' own"]
 ControlName = Annotated[str, "a control's id"]
 Checked = Annotated[str, "image or directory"]
 FleetName = Annotated[str, "a fleet's name"]
@@ -208,11 +213,11 @@ def image_export(
 
 
 @command
-def image_scan(c: Context, ref: Reference, policy: PolicyName = "", json: Json = False) -> int:
-    """Scan an image with every scanner, and say what the gate would answer."""
-    from pipelines.cli.image import scan_image, show_scan
+def image_scan(c: Context, ref: Scanned, policy: PolicyName = "", json: Json = False) -> int:
+    """Scan images with every scanner, and say what the gate would answer."""
+    from pipelines.cli.image import scan_images, show_scans
 
-    return show_scan(scan_image(ref, policy), as_json=json)
+    return show_scans(ref, scan_images(ref, policy), as_json=json)
 
 
 @command
@@ -328,11 +333,27 @@ def control_check(
 
 
 @command
+def control_test(c: Context, name: Controls, json: Json = False) -> int:
+    """Prove a control by its cases.toml: its check fails where it is broken, and holds where it was applied."""
+    from pipelines.cli.controls import prove_controls, show_proofs
+
+    return show_proofs(prove_controls(name), as_json=json)
+
+
+@command
 def policy_show(c: Context, name: Names, json: Json = False) -> None:
     """What a policy asks of images and instances, and when it must be reviewed."""
     from pipelines.cli.controls import show_policies
 
     show_policies(name, as_json=json)
+
+
+@command
+def policy_preview(c: Context, file: ChangedPolicy, instead_of: InsteadOf = "", json: Json = False) -> int:
+    """Whom a changed policy would newly refuse or free: images by their last scan, and members of every fleet."""
+    from pipelines.cli.preview import preview_policy, show_preview
+
+    return show_preview(preview_policy(file, instead_of), as_json=json)
 
 
 @command
@@ -375,11 +396,11 @@ def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
 
 
 @command
-def fleet_check(c: Context, fleet: FleetName, json: Json = False) -> int:
+def fleet_check(c: Context, fleet: Fleets, policy: FleetPolicy = "", json: Json = False) -> int:
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
-    from pipelines.cli.rollout import check_fleet, show_members
+    from pipelines.cli.rollout import check_fleets, show_fleets
 
-    return show_members(check_fleet(fleet), as_json=json)
+    return show_fleets(check_fleets(fleet, policy), as_json=json)
 
 
 @command

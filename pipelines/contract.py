@@ -28,7 +28,10 @@ class Line(BaseModel):
 
 
 class DefinitionLine(Line):
-    """`image.list`: one definition, and what is known of its newest artifact and release."""
+    """`image.list`: one definition, and what is known of its newest artifact and release.
+
+    `revoked`: which of built, candidate and stable are, or stand on what is.
+    """
 
     name: str
     title: str
@@ -40,6 +43,26 @@ class DefinitionLine(Line):
     candidate: str
     stable: str
     expires_at: datetime | None
+    revoked: tuple[str, ...] = ()
+
+    def marked(self, what: str, digest: str) -> tuple[str, ...]:
+        """A digest in a table, with a word about it where it is revoked."""
+        return (digest, "REVOKED") if what in self.revoked else (digest,) if digest else ("-",)
+
+    @property
+    def built_cell(self) -> tuple[str, ...]:
+        """What was built last."""
+        return self.marked("built", self.digest)
+
+    @property
+    def candidate_cell(self) -> tuple[str, ...]:
+        """What `candidate` points to."""
+        return self.marked("candidate", self.candidate)
+
+    @property
+    def stable_cell(self) -> tuple[str, ...]:
+        """What `stable` points to."""
+        return self.marked("stable", self.stable)
 
 
 class VerifyLine(Line):

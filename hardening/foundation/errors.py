@@ -100,6 +100,19 @@ class Problems:
             return None
 
 
+def raise_all(found: Iterable[ContentError]) -> None:
+    """Raise the first of `found`, with the others as its evidence; nothing where there is none."""
+    every = [*found]
+    if not every:
+        return
+    first, *others = every
+    told = [
+        error.message.removeprefix(f"{first.file}: ") + (f" ({error.hint})" if error.hint else "") for error in others
+    ]
+    first.evidence = "\n".join([*first.evidence.splitlines(), *told])
+    raise first
+
+
 def closest(name: str, known: Iterable[str]) -> list[str]:
     """What `name` may have meant, the nearest first; empty where none is near."""
     return get_close_matches(name, sorted(known), n=3, cutoff=0.5)

@@ -14,7 +14,7 @@ from traceback import format_exception
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.check import broken
-from hardening.findings import CheckResult
+from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import threads
@@ -175,11 +175,12 @@ class _Builder:
 
         Raises ContentError where a check broke.
         """
-        waivers = load_waivers(self.context.settings.roots)
-        if refused := refusals(checks, plan.name, waivers, self.context.now.date()):
+        waivers, today = load_waivers(self.context.settings.roots), self.context.now.date()
+        bases = self.context.ledger.bases_from(str(plan.inputs.get("parent", "")))
+        if refused := refusals(checks, plan.name, waivers, today, bases):
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
-            return self._refused(plan, self._refusal(plan.name, refused), built.digest, checks)
+            return self._refused(plan, self._refusal(plan.name, refused, bases), built.digest, checks)
         artifact = Artifact(
             plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
             datetime.now(UTC), built.size_bytes,
@@ -191,7 +192,7 @@ class _Builder:
         self.context.store.adopt(job.store, built.digest)
         self.context.ledger.record_artifact(artifact)
         self.planner.digests[plan.name] = built.digest
-        used = waived(checks, plan.name, waivers, self.context.now.date())
+        used = waived(checks, plan.name, waivers, today, bases)
         return BuildOutcome(
             plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
         )
@@ -218,7 +219,7 @@ class _Builder:
         reasons = tuple(error.evidence.splitlines()) or (error.message,)
         return BuildOutcome(plan.name, Action.REFUSED, digest, plan.input_digest, reasons, 0.0, checks, error)
 
-    def _refusal(self, name: str, refused: tuple[CheckResult, ...]) -> RefusedError:
+    def _refusal(self, name: str, refused: tuple[CheckResult, ...], bases: tuple[BaseImage, ...]) -> RefusedError:
         """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""
         policy = load_policy(self.context.settings.roots, self.context.policy_of(name))
         first = refused[0].control
@@ -227,7 +228,7 @@ class _Builder:
             why = "what it printed stands beside it"
         elif first in TITLES:
             why = f"{console_log(self.context.store, name)} holds what the machine said"
-        asking = how_to_ask(about_check(first), name, policy.exception_contact, self.context.now.date())
+        asking = how_to_ask(about_check(first, bases), name, policy.exception_contact, self.context.now.date())
         return RefusedError(
             f"{name} breaks {', '.join(r.control for r in refused)}",
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),

@@ -113,7 +113,10 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
     result = scan_again(context, artifact, policy, afresh=afresh)
     waivers = load_waivers(context.settings.roots)
-    verdict = judge_image(policy, artifact.name, checks, result.reports, result.findings, waivers, context.now)
+    verdict = judge_image(
+        policy, artifact.name, checks, result.reports, result.findings, waivers, context.now,
+        context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
+    )  # fmt: skip
     context.ledger.record_verdict(artifact.digest, verdict)
     return Judgement(verdict, checks, result)
 

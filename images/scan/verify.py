@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.check import run_checks
-from hardening.findings import CheckResult, ImageFacts, Outcome, result_of
+from hardening.findings import BaseImage, CheckResult, ImageFacts, Outcome, result_of
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import pipe_from
 from hardening.model import Enforcement, Severity, Waiver
@@ -89,21 +89,33 @@ def console_log(store: Store, name: str) -> Path:
 
 
 def refusals(
-    results: Iterable[CheckResult], subject: str = "", waivers: Sequence[Waiver] = (), today: date = date.min
+    results: Iterable[CheckResult],
+    subject: str = "",
+    waivers: Sequence[Waiver] = (),
+    today: date = date.min,
+    bases: Sequence[BaseImage] = (),
 ) -> tuple[CheckResult, ...]:
     """The results that refuse the image `subject`: enforced, neither passed nor not applicable, and not waived. Pure.
+
+    `bases` are the images that it stands on.
 
     An error refuses like a failure: a check that could not look has not passed.
     """
     good = {Outcome.PASS, Outcome.NOT_APPLICABLE}
     broken = [r for r in results if r.enforcement is Enforcement.ENFORCE and r.outcome not in good]
-    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control), subject, today))
+    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control, bases), subject, today))
 
 
-def waived(results: Iterable[CheckResult], subject: str, waivers: Sequence[Waiver], today: date) -> tuple[str, ...]:
+def waived(
+    results: Iterable[CheckResult],
+    subject: str,
+    waivers: Sequence[Waiver],
+    today: date,
+    bases: Sequence[BaseImage] = (),
+) -> tuple[str, ...]:
     """What would refuse the image `subject` but for a waiver: the control, and the waiver with its end. Pure."""
     refusing = [result.control for result in refusals(results)]
-    found = ((control, waived_by(waivers, about_check(control), subject, today)) for control in refusing)
+    found = ((control, waived_by(waivers, about_check(control, bases), subject, today)) for control in refusing)
     return tuple(f"{control} is waived by {by.id} until {by.expires}" for control, by in found if by)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from hardening.foundation.console import out, print_json, print_table, print_text, say
+from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.text import one_line
@@ -14,7 +14,7 @@ from hardening.gate import explain
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
-from pipelines.cli.image_output import ended_by
+from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.rollout_output import (
     MemberLine,
     RollOutput,
@@ -44,6 +44,38 @@ def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
     context = context or image_context(looks=True)
     with fleet_session(name, context) as at:
         return member_lines(check(at))
+
+
+def check_fleets(
+    pattern: str, policy: str = "", context: Context | None = None
+) -> tuple[dict[str, list[MemberLine]], list[GoldsmithError]]:
+    """The members of each fleet that `pattern` means, judged by its own policy or by the one that is named.
+
+    Of several, one that cannot be read stops no other: it is among what went wrong. Raises ContentError.
+    """
+    context = context or image_context(policy=policy, looks=True)
+    fleets = load_fleets(context.settings.roots)
+    found, errors = dict[str, list[MemberLine]](), list[GoldsmithError]()
+    for fleet in select(pattern, fleets, "fleet"):
+        by = context.by_policy(context.policy_named(policy), fleets[fleet].policy) if policy else context
+        try:
+            found[fleet] = [line.model_copy(update={"fleet": fleet}) for line in check_fleet(fleet, by)]
+        except GoldsmithError as error:
+            errors.append(error)
+    return found, errors
+
+
+def show_fleets(checked: tuple[dict[str, list[MemberLine]], list[GoldsmithError]], *, as_json: bool) -> int:
+    """Print the members of each fleet; the exit code of `show_members`, or that of what went wrong."""
+    found, errors = checked
+    if as_json:
+        print_json(to_json(tuple(line for lines in found.values() for line in lines)))
+    codes = [0]
+    for fleet, lines in found.items():
+        if len(found) + len(errors) > 1 and not as_json:
+            print_rule(fleet)
+        codes.append(exit_code(lines) if as_json else show_members(lines, as_json=False))
+    return finish(errors) or max(codes)
 
 
 AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
@@ -90,6 +122,11 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
             out().print(one_line(text))
         if line.reasons:
             out().print("  " + explain(line.reasons).replace("\n", "\n  "))
+    return exit_code(lines)
+
+
+def exit_code(lines: Sequence[MemberLine]) -> int:
+    """3 where a member violates, or where nothing was judged."""
     return 0 if lines and not any(line.violations for line in lines) else 3
 
 

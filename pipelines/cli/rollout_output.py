@@ -21,7 +21,9 @@ Done = Mapping[str, dict[str, Any]]  # by the id of a member or group: the outco
 
 
 class MemberLine(Line):
-    """`fleet.check`: one member. `violations` are the reasons to replace it; `reasons` all, recorded and waived too."""
+    """`fleet.check`: one member of `fleet`. `violations` are the reasons to replace it; `reasons` all, recorded and
+    waived ones too.
+    """
 
     member: str
     name: str
@@ -33,6 +35,7 @@ class MemberLine(Line):
     violations: tuple[str, ...]
     deadline: datetime | None
     reasons: tuple[Reason, ...]
+    fleet: str = ""
 
 
 class SeenLine(Line):

@@ -22,9 +22,10 @@ from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.adopt import AdoptLine
-from pipelines.cli.controls import ControlDetail, ControlRow, WaiverLine
+from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine, WaiverLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
+from pipelines.cli.preview import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.report import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
@@ -43,7 +44,7 @@ COMMANDS: dict[str, Any] = {
     "image.verify": list[contract.VerifyLine],
     "image.boot": list[contract.VerifyLine],
     "image.export": list[ExportLine],
-    "image.scan": contract.ScanOutput,
+    "image.scan": contract.ScanOutput | list[contract.ScanOutput],
     "image.publish": list[PublishLine],
     "image.promote": list[ChannelMove],
     "image.rollback": list[ChannelMove],
@@ -57,7 +58,9 @@ COMMANDS: dict[str, Any] = {
     "control.list": list[ControlRow],
     "control.show": ControlDetail,
     "control.check": list[contract.VerifyLine],
+    "control.test": list[ProofLine],
     "policy.show": list[Policy],
+    "policy.preview": PreviewOutput,
     "policy.waivers": list[WaiverLine],
     "fleet.list": list[contract.FleetLine],
     "fleet.scan": list[SeenLine],

@@ -11,7 +11,7 @@ from typing import assert_never
 
 import requests
 
-from hardening.catalog import load_policy, load_waivers
+from hardening.catalog import load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
@@ -65,8 +65,9 @@ class FleetSession:
 
     def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers, as of now or of an earlier moment."""
-        now, roots, judged = when or self.now(), self.context.settings.roots, list[Judged]()
-        policy, waivers = load_policy(roots, self.fleet.policy), load_waivers(roots)
+        now, judged = when or self.now(), list[Judged]()
+        policy = self.context.policy_named(self.fleet.policy)
+        waivers = load_waivers(self.context.settings.roots)
         origins = self.look(waivers, now)
         for member in sorted(members, key=lambda one: one.id):
             try:
