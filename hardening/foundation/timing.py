@@ -45,3 +45,8 @@ def step(name: str) -> Iterator[None]:
 def told(steps: Steps) -> str:
     """The steps as people read them: those that took long enough to be seen, with their seconds."""
     return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.items() if seconds >= SEEN)
+
+
+def in_all(seconds: float, steps: Steps) -> str:
+    """How long something took, and what of it each step."""
+    return ": ".join(part for part in (f"{seconds:.1f} s", told(steps)) if part)

@@ -25,7 +25,7 @@ from hardening.foundation.errors import (
     disk_error,
 )
 from hardening.foundation.process import threads
-from hardening.foundation.timing import Steps, collected, step, told
+from hardening.foundation.timing import Steps, collected, in_all, step
 from hardening.render import Overlay
 from hardening.waivers import STARTS, TITLES, about_check, how_to_ask
 from images.artifact import Artifact
@@ -148,7 +148,7 @@ class _Builder:
                 outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
         seconds = round(time.monotonic() - start, 3)
         if outcome.action is not Action.UNCHANGED:
-            say(f"{name}: {outcome.action} in {seconds:.1f} s: {told(steps)}")
+            say(f"{name}: {outcome.action} in {in_all(seconds, steps)}")
         return replace(outcome, seconds=seconds, steps=steps)
 
     def _planned(self, name: str) -> BuildOutcome:

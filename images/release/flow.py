@@ -12,7 +12,7 @@ from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, RefusedError
-from hardening.foundation.timing import collected, step, told
+from hardening.foundation.timing import collected, in_all, step
 from images.artifact import Artifact, Release
 from images.build.flow import BuildOutcome, build
 from images.context import Context
@@ -61,7 +61,7 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
             outcome = _one(context, built[name], parent)
         outcomes[name] = replace(outcome, seconds=round(time.monotonic() - start, 3))
         if outcome.action in {"published", "re-dated"}:
-            say(f"{name}: {outcome.action} in {outcomes[name].seconds:.1f} s: {told(steps)}")
+            say(f"{name}: {outcome.action} in {in_all(outcomes[name].seconds, steps)}")
     return list(outcomes.values())
 
 

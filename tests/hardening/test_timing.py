@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from hardening.foundation import timing
-from hardening.foundation.timing import collected, step, told
+from hardening.foundation.timing import collected, in_all, step, told
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def test_a_step_within_a_step_counts_once(clock: list[float]) -> None:
                 pass
     assert steps == {"unpack": 3.0, "build": 7.0}
     assert told({**steps, "plan": 0.01}) == "unpack 3.0 s, build 7.0 s"
+    assert (in_all(10.0, steps), in_all(0.0, {})) == ("10.0 s: unpack 3.0 s, build 7.0 s", "0.0 s")
 
 
 def test_a_step_that_failed_took_its_time_too(clock: list[float]) -> None:
