@@ -38,7 +38,7 @@ def examine(settings: Settings) -> list[DoctorLine]:
         *_engines(settings),
         _registry(settings),
         *(archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
-        _state(settings),
+        _state_directory(settings),
         _disk(settings),
         *(_feed(settings, bootstrap) for bootstrap in _bootstraps(settings)),
     ]
@@ -159,7 +159,7 @@ def _status(url: str, *, proxy: str = "", verify: Path | None = None) -> str:
     return str(answer.status_code)
 
 
-def _state(settings: Settings) -> DoctorLine:
+def _state_directory(settings: Settings) -> DoctorLine:
     others = "".join(f"\nanother one, not used: {place}" for place in other_states(settings.state_dir))
     writable = os.access(_existing(settings.state_dir), os.W_OK | os.X_OK)
     said = f"{settings.state_dir} ({said_by()})" + ("" if writable else " cannot be written")
