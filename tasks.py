@@ -53,6 +53,7 @@ Controls = Annotated[str, "a control's id, a glob, or `all`"]
 ChangedPolicy = Annotated[str, "a changed policy, or a new one"]
 InsteadOf = Annotated[str, "the policy whose place it would take; by default the one of the file's name"]
 FleetPolicy = Annotated[str, "judge by this policy instead of the fleets' own"]
+ContainerImage = Annotated[str, "a container image's name"]
 ControlName = Annotated[str, "a control's id"]
 Checked = Annotated[str, "image or directory"]
 FleetName = Annotated[str, "a fleet's name"]
@@ -63,6 +64,7 @@ Refresh = Annotated[bool, "ask the mirror for its package index first, as every 
 NoCache = Annotated[bool, "build even what has not changed"]
 PolicyName = Annotated[str, "judge by this policy instead of the definitions' own"]
 JudgedBy = Annotated[str, "the policy that judged it, where that is not the definition's own"]
+Stop = Annotated[bool, "remove the container instead"]
 Quick = Annotated[bool, "without firmware, for whoever edits controls"]
 Full = Annotated[bool, "with a cloud's answer for cloud-init too"]
 Live = Annotated[str, "ask only this control, and what every boot shows"]
@@ -115,12 +117,16 @@ def command(body: Callable[..., Any]) -> Any:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
         sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us anew
-        from hardening.foundation.errors import GoldsmithError
+        from hardening.foundation.errors import GoldsmithError, disk_error
 
         try:
             code = body(*args, **kwargs)
         except GoldsmithError as error:
             raise Exit(str(error), error.exit_code) from None
+        except OSError as error:
+            if known := disk_error(error):
+                raise Exit(str(known), known.exit_code) from None
+            raise
         if code:
             raise Exit(code=code)
 
@@ -290,6 +296,14 @@ def image_lock(c: Context, name: Names, json: Json = False) -> int:
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
 
     return _show(lock_upstreams(name), columns=LOCK_COLUMNS, as_json=json)
+
+
+@command
+def image_run(c: Context, name: ContainerImage, stop: Stop = False, json: Json = False) -> int:
+    """Run an image as its definition means it: read-only, no capabilities, its tmpfs and user, ports on loopback."""
+    from pipelines.cli.containers import run_image, show_run
+
+    return show_run(run_image(name, stop=stop), as_json=json)
 
 
 @command
@@ -560,10 +574,11 @@ def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
 def _setup(**wanted: bool) -> None:
     from hardening.foundation.settings import load_settings
     from pipelines.host.provision import setup
-    from pipelines.wiring import keep_private
+    from pipelines.wiring import keep_private, tell_of_others
 
     settings = load_settings()
     keep_private(settings.state_dir)
+    tell_of_others(settings.state_dir)
     setup(settings, **wanted)
 
 
@@ -571,6 +586,22 @@ def _setup(**wanted: bool) -> None:
 def setup(c: Context, machines: Machines = False) -> None:
     """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
     _setup(for_machines=machines)
+
+
+@command
+def engine_show(c: Context, json: Json = False) -> None:
+    """Which Docker Engine is used, as a line for the shell: eval "$(./goldsmith engine.show)". Starts none."""
+    from pipelines.cli.containers import show_engines
+
+    show_engines(as_json=json)
+
+
+@command
+def teardown(c: Context, apply: Apply = False, json: Json = False) -> int:
+    """Remove what Goldsmith made on this machine: containers, private engine, bridges, registry, state."""
+    from pipelines.cli.teardown import TEARDOWN_COLUMNS, tear_down
+
+    return _show(tear_down(apply=apply), columns=TEARDOWN_COLUMNS, as_json=json, empty="nothing of Goldsmith is here")
 
 
 @command

@@ -159,7 +159,9 @@ class NightlyOutput(Line):
 
 
 class DemoOutput(Line):
-    """`demo`: how long it took and what the requests saw. `kept_at` is where the service still answers, if kept."""
+    """`demo`: how long it took, in all and by parts, and what the requests saw. `kept_at` is where the service still
+    answers, if kept.
+    """
 
     seconds: float
     requests: int
@@ -167,6 +169,7 @@ class DemoOutput(Line):
     slowest_seconds: float
     report: str
     kept_at: str
+    steps: dict[str, float] = {}
 
 
 class DoctorLine(Line):

@@ -16,8 +16,16 @@ from hardening.catalog import load_policy, load_waivers
 from hardening.check import broken
 from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.errors import (
+    ContentError,
+    GoldsmithError,
+    OutsideError,
+    RefusedError,
+    UsageError,
+    disk_error,
+)
 from hardening.foundation.process import threads
+from hardening.foundation.timing import Steps, collected, in_all, step
 from hardening.render import Overlay
 from hardening.waivers import STARTS, TITLES, about_check, how_to_ask
 from images.artifact import Artifact
@@ -42,7 +50,8 @@ from images.store.oci import Store
 class BuildOutcome:
     """What became of one image; `seconds` of wall time; `error` is what stopped it, if anything did.
 
-    `waived` tells what would have refused it but for a waiver; `stopped_by` which image it stands on and that failed.
+    `waived` tells what would have refused it but for a waiver; `stopped_by` which image it stands on and that failed;
+    `steps` how many seconds each step of a build took.
     """
 
     name: str
@@ -55,6 +64,7 @@ class BuildOutcome:
     error: GoldsmithError | None = field(default=None, repr=False)
     waived: tuple[str, ...] = ()
     stopped_by: str = ""
+    steps: Steps = field(default_factory=dict)
 
 
 def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> list[BuildOutcome]:
@@ -102,6 +112,8 @@ def _as_ours(name: str, error: Exception) -> GoldsmithError:
     """`error` as one of ours: the world's, or for what nobody foresaw one with all that helps to find it."""
     if isinstance(error, GoldsmithError):
         return error
+    if isinstance(error, OSError) and (known := disk_error(error)):
+        return known
     evidence = "".join(format_exception(error)[-3:])
     if isinstance(error, OSError):
         return OutsideError(f"{name} could not be built: {error}", evidence=evidence)
@@ -127,16 +139,20 @@ class _Builder:
             became = "was refused" if parent.action is Action.REFUSED else "failed"
             reasons = (f"its parent {parent.name} {became}",)
             return BuildOutcome(name, Action.FAILED, reasons=reasons, error=parent.error, stopped_by=parent.name)
-        try:
-            with room_on(self.context.settings.state_dir):
-                outcome = self._planned(name)
-        except Exception as error:
-            known = _as_ours(name, error)
-            outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
-        return replace(outcome, seconds=round(time.monotonic() - start, 3))
+        with collected() as steps:
+            try:
+                with room_on(self.context.settings.state_dir):
+                    outcome = self._planned(name)
+            except Exception as error:
+                known = _as_ours(name, error)
+                outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
+        seconds = round(time.monotonic() - start, 3)
+        if outcome.action is not Action.UNCHANGED:
+            say(f"{name}: {outcome.action} in {in_all(seconds, steps)}")
+        return replace(outcome, seconds=seconds, steps=steps)
 
     def _planned(self, name: str) -> BuildOutcome:
-        with self._lock:
+        with self._lock, step("plan"):
             plan = self.planner.plan(name)
         if plan.artifact:
             self._make_newest(plan.artifact)
@@ -151,9 +167,11 @@ class _Builder:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
             store = Store(work / "store", below=self.context.store)
             docker_host = "" if definition.is_machine else self.engine()
-            job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
+            with step("packages"):
+                job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
             with private_mounts() if definition.is_machine else nullcontext():
-                built = build_image(job)
+                with step("build"):
+                    built = build_image(job)
                 say(f"{name}: verifying {len(job.overlay.checks)} controls")
                 checks = _verify(job, built, job.overlay)
             return self._record(plan, job, built, checks)
@@ -189,8 +207,9 @@ class _Builder:
         self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
         if job.definition.is_machine and (no := self._gate(artifact, job.store)):
             return self._refused(plan, no, built.digest, checks)
-        self.context.store.adopt(job.store, built.digest)
-        self.context.ledger.record_artifact(artifact)
+        with step("keep"):
+            self.context.store.adopt(job.store, built.digest)
+            self.context.ledger.record_artifact(artifact)
         self.planner.digests[plan.name] = built.digest
         used = waived(checks, plan.name, waivers, today, bases)
         return BuildOutcome(
@@ -208,7 +227,8 @@ class _Builder:
 
     def _gate(self, artifact: Artifact, store: Store) -> RefusedError | None:
         """Why the policy refuses a machine that was built into `store`; None where it does not."""
-        judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
+        with step("scans"):
+            judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
         return None if judgement.verdict.allowed else refusal(judgement)
 
     def _refused(

@@ -12,6 +12,7 @@ from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.timing import collected, in_all, step
 from images.artifact import Artifact, Release
 from images.build.flow import BuildOutcome, build
 from images.context import Context
@@ -56,7 +57,11 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
     for name in (known for known in order(context.parents) if known in built):
         start = time.monotonic()
         parent = outcomes.get(context.parents[name] or "")
-        outcomes[name] = replace(_one(context, built[name], parent), seconds=round(time.monotonic() - start, 3))
+        with collected() as steps:
+            outcome = _one(context, built[name], parent)
+        outcomes[name] = replace(outcome, seconds=round(time.monotonic() - start, 3))
+        if outcome.action in {"published", "re-dated"}:
+            say(f"{name}: {outcome.action} in {in_all(outcomes[name].seconds, steps)}")
     return list(outcomes.values())
 
 
@@ -114,14 +119,16 @@ def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -
 def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
     """Scan, ask the gate, publish. Raises RefusedError when the gate says no: then nothing is pushed."""
     artifact = latest(context, built.name)
-    judgement = judge(context, artifact, context.policy_of(built.name))
+    with step("scans"):
+        judgement = judge(context, artifact, context.policy_of(built.name))
     if not judgement.verdict.allowed:
         raise refusal(judgement)
     definition = context.definitions[built.name].definition
     standing = next((r for r in context.ledger.releases_of_content(artifact.digest) if not r.pruned_at), None)
     redate = standing is not None and near_expiry(standing, context.now)
     say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
-    published = release(store_of(context, built.name), artifact, definition, judgement, redate=redate)
+    with step("push"):
+        published = release(store_of(context, built.name), artifact, definition, judgement, redate=redate)
     return ReleaseOutcome(
         built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
         built.reasons, verdict=judgement.verdict,

@@ -15,6 +15,7 @@ from hardening.check import run_checks
 from hardening.findings import BaseImage, CheckResult, ImageFacts, Outcome, result_of
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import pipe_from
+from hardening.foundation.timing import step
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.render import Check, Overlay
 from hardening.waivers import STARTS, TITLES, about_check, waived_by
@@ -71,16 +72,20 @@ def verify(
     """
     config = store.config(digest)
     if definition.is_machine:
-        static = run_checks(overlay, tree, ImageFacts(config=config))
+        with step("checks"):
+            static = run_checks(overlay, tree, ImageFacts(config=config))
         (room := work / "boot").mkdir()
         disk = store.disk(config["disk"]["linear"])
-        report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
+        with step("boot"):
+            report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
         log = console_log(store, definition.name)
         log.parent.mkdir(exist_ok=True)
         log.write_text(report.console)
         return every(merge_live(static, report.results), overlay)
     tried = try_image(definition, config, digest, store, work, docker_host)
-    return every([*run_checks(overlay, tree, facts_of(definition, config, tried.smoke)), *tried.starts], overlay)
+    with step("checks"):
+        results = run_checks(overlay, tree, facts_of(definition, config, tried.smoke))
+    return every([*results, *tried.starts], overlay)
 
 
 def console_log(store: Store, name: str) -> Path:
@@ -175,18 +180,22 @@ def try_image(
     client = engine(docker_host)
     tag = f"goldsmith.invalid/trial/{work.name}:{digest[7:19]}"
     try:
-        _load(store, digest, tag, work, docker_host)
+        with step("load"):
+            load_into(store, digest, tag, work, docker_host)
         try:
-            smoke = _smoke(client, tag, definition, work.name) if definition.smoke else None
-            return Trial(smoke, (_start(client, tag, definition, config, work.name),) if by_itself else ())
+            with step("smoke"):
+                smoke = _smoke(client, tag, definition, work.name) if definition.smoke else None
+            with step("start"):
+                return Trial(smoke, (_start(client, tag, definition, config, work.name),) if by_itself else ())
         finally:
-            client.images.remove(tag, force=True)
+            with step("clean up"):
+                client.images.remove(tag, force=True)
     except (DockerException, RequestException) as error:
         raise OutsideError(f"the trial of {definition.name} could not run", evidence=str(error)) from None
 
 
-def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
-    """Give the image to the engine as an OCI layout, under a name of this run only."""
+def load_into(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
+    """Give the image to the engine as an OCI layout, under the name `tag`."""
     layout = work / f"{TRIAL}{digest[7:19]}"
     store.layout_for(digest, layout, {"io.containerd.image.name": tag})
     pipe_from(["tar", "-C", str(layout), "-cf", "-", "."], engine(docker_host).images.load)
@@ -212,20 +221,25 @@ def _start(client: DockerClient, tag: str, definition: Definition, config: dict[
     if asked[0] == "NONE":
         return _starts(Outcome.FAIL, NOTHING_TO_ASK)
     with _created(client, tag, definition, work_id, healthcheck={"interval": ASKED_EACH}) as container:
-        if refused := _cannot_start(container):
-            return _starts(Outcome.FAIL, f"it cannot be started: {refused}")
-        ends = time.monotonic() + START_SECONDS
-        while time.monotonic() < ends:
-            state = client.api.inspect_container(str(container.id))["State"]
-            health = state.get("Health") or {}
-            if not state["Running"]:
-                return _starts(Outcome.FAIL, f"it ended with status {state['ExitCode']}\n{_logs(container)}")
-            if health.get("Status") == "healthy":
-                return _starts(Outcome.PASS, f"healthy as shipped\n{_logs(container)}")
-            time.sleep(ASK_AGAIN)
-        last = (health.get("Log") or [{}])[-1].get("Output", "").strip() or "nothing"
-        said = f"its health check was not content within {START_SECONDS} s, and said last: {last}"
-        return _starts(Outcome.FAIL, f"{said}\n{_logs(container)}")
+        return _starts(*until_healthy(client, container))
+
+
+def until_healthy(client: DockerClient, container: Container) -> tuple[Outcome, str]:
+    """Start a container and wait for its own health check to be content; what it printed, or why it is not."""
+    if refused := _cannot_start(container):
+        return Outcome.FAIL, f"it cannot be started: {refused}"
+    ends = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends:
+        state = client.api.inspect_container(str(container.id))["State"]
+        health = state.get("Health") or {}
+        if not state["Running"]:
+            return Outcome.FAIL, f"it ended with status {state['ExitCode']}\n{_logs(container)}"
+        if health.get("Status") == "healthy":
+            return Outcome.PASS, f"healthy as shipped\n{_logs(container)}"
+        time.sleep(ASK_AGAIN)
+    last = (health.get("Log") or [{}])[-1].get("Output", "").strip() or "nothing"
+    said = f"its health check was not content within {START_SECONDS} s, and said last: {last}"
+    return Outcome.FAIL, f"{said}\n{_logs(container)}"
 
 
 def _starts(outcome: Outcome, evidence: str) -> CheckResult:
@@ -233,21 +247,24 @@ def _starts(outcome: Outcome, evidence: str) -> CheckResult:
     return result_of(check, outcome, evidence.strip())
 
 
+def as_meant(definition: Definition) -> dict[str, Any]:
+    """How the engine is told to run an image as its definition means it: read-only, no privilege, its tmpfs."""
+    from docker.types import LogConfig
+
+    return {
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "tmpfs": dict.fromkeys(definition.tmpfs, "mode=1777"),
+        "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": LOG_SIZE, "max-file": "2"}),
+    }
+
+
 @contextmanager
 def _created(client: DockerClient, tag: str, definition: Definition, work_id: str, **more: Any) -> Iterator[Container]:
     """A container with no privilege and no network, not started yet; it is gone afterwards."""
-    from docker.types import LogConfig
-
     container = client.containers.create(
-        tag,
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        network_mode="none",
-        tmpfs=dict.fromkeys(definition.tmpfs, "mode=1777"),
-        labels={WORK_LABEL: work_id},
-        log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": LOG_SIZE, "max-file": "2"}),
-        **more,
+        tag, network_mode="none", labels={WORK_LABEL: work_id}, **as_meant(definition), **more
     )
     try:
         yield container

@@ -56,7 +56,7 @@ def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str,
 
 class BuildLine(Line):
     """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass; `stopped_by`:
-    the image that it stands on and that was refused or failed.
+    the image that it stands on and that was refused or failed; `steps`: the seconds of each step of a build.
     """
 
     name: str
@@ -67,6 +67,7 @@ class BuildLine(Line):
     seconds: float
     waived: tuple[str, ...]
     stopped_by: str = ""
+    steps: dict[str, float] = {}
 
     @property
     def because(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.adopt import AdoptLine
+from pipelines.cli.containers import EngineLine, RunLine
 from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine, WaiverLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
@@ -31,6 +32,7 @@ from pipelines.cli.report import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput
+from pipelines.cli.teardown import TeardownLine
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.service import AutoLine
 
@@ -55,6 +57,7 @@ COMMANDS: dict[str, Any] = {
     "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],
     "image.rebuild": list[contract.ReleaseLine],
+    "image.run": list[RunLine],
     "control.list": list[ControlRow],
     "control.show": ControlDetail,
     "control.check": list[contract.VerifyLine],
@@ -76,6 +79,8 @@ COMMANDS: dict[str, Any] = {
     "nightly": contract.NightlyOutput,
     "report": ReportOutput,
     "demo": contract.DemoOutput,
+    "engine.show": list[EngineLine],
+    "teardown": list[TeardownLine],
     "doctor": list[contract.DoctorLine],
 }
 

@@ -21,6 +21,7 @@ from images.packages.index import PackageIndex
 from pipelines.contract import DoctorLine
 from pipelines.host import embedded_registry, provision
 from pipelines.host.private_engine import PrivateEngine
+from pipelines.wiring import other_states, said_by
 
 NEEDED_BYTES = 5 * 1024**3
 ANSWER_SECONDS = 10
@@ -36,6 +37,7 @@ def examine(settings: Settings) -> list[DoctorLine]:
         *_engines(settings),
         _registry(settings),
         *(archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
+        _state_directory(settings),
         _disk(settings),
         *(_feed(settings, bootstrap) for bootstrap in _bootstraps(settings)),
     ]
@@ -156,8 +158,20 @@ def _status(url: str, *, proxy: str = "", verify: Path | None = None) -> str:
     return str(answer.status_code)
 
 
+def _state_directory(settings: Settings) -> DoctorLine:
+    others = "".join(f"\nanother one, not used: {place}" for place in other_states(settings.state_dir))
+    writable = os.access(_existing(settings.state_dir), os.W_OK | os.X_OK)
+    said = f"{settings.state_dir} ({said_by()})" + ("" if writable else " cannot be written")
+    return _line("state", writable, said + others, "builds, releases and rollouts")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def _disk(settings: Settings) -> DoctorLine:
-    folder = next(path for path in (settings.state_dir, *settings.state_dir.parents) if path.exists())
+    folder = _existing(settings.state_dir)
     free = shutil.disk_usage(folder).free
     detail = f"{free / 1024**3:.0f} GiB free at {folder}"
     return _line("disk", free >= NEEDED_BYTES, detail, f"room for builds ({NEEDED_BYTES // 1024**3} GiB needed)")
