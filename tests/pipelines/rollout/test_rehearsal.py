@@ -90,7 +90,10 @@ def test_a_member_whose_volume_the_new_user_cannot_write_is_told_before_it_is_to
     with DockerFleet(fleet(), yard.host) as members:
         (one,) = members.describe()
         before = members.changes(one, target)
-        assert before.told == ("user: root → 65532:65532", "variable ANSWER: another value", "variable MODE: new")
+        assert before.told == (
+            "user: root → 65532:65532", "health check: CMD wget -qO- http://127.0.0.1:8080/ → -",
+            "variable ANSWER: another value", "variable MODE: new",
+        )  # fmt: skip
         said = "the new image runs as 65532:65532, which cannot write to /data (owner 0:0, mode 755): "
         assert before.forbids.startswith(f"{said}docker exec --user 0 web-1 chown -R 65532:65532 /data mends that")
         yard.docker("exec", "--user", "0", "web-1", "/bin/busybox", "chown", "-R", "65532:65532", "/data")

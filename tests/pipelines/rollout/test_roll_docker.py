@@ -21,7 +21,7 @@ from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
 from pipelines.demo.web_service import nginx_config
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import Key
+from pipelines.fleet.members import MEMBER, Key
 from pipelines.fleet.model import Method
 from pipelines.rollout.state import Order, Phase, RolloutOutcome
 from tests.support.engines import busybox_image, nginx_image, requests_to
@@ -308,8 +308,12 @@ HASTY = {"min_healthy_time": "0s", "healthy_deadline": "2s", "bake_time": "0s", 
 
 @pytest.mark.parametrize(
     ("image", "limits", "serves", "phase"),
-    [("two", {}, "two", Phase.NEW), ("broken", IN_PLACE, "one", Phase.OLD)],
-    ids=["surge", "in place, and put back"],
+    [
+        ("two", {}, "two", Phase.NEW),
+        ("two", IN_PLACE, "two", Phase.NEW),
+        ("broken", {**IN_PLACE, "rehearsal": False}, "one", Phase.OLD),
+    ],
+    ids=["surge", "in place, tried before", "in place, and put back"],
 )
 def test_killed_at_every_point_it_comes_to_the_same_end(
     yard: Yard, image: str, limits: dict[str, Any], serves: str, phase: Phase
@@ -331,6 +335,7 @@ def test_killed_at_every_point_it_comes_to_the_same_end(
     outcome = from_json(RolloutOutcome, json.loads((yard.folder / "outcome.json").read_text()))
     assert [member.phase for member in outcome.members] == [phase], outcome
     assert yard.names() == ["web-1"]
+    assert len(yard.api.containers(all=True, filters={"label": MEMBER})) == (phase is Phase.NEW)
     assert yard.answer("web-1") == serves
     assert "web" in yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test"]["Aliases"]
 
