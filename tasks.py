@@ -53,6 +53,7 @@ Checked = Annotated[str, "image or directory"]
 FleetName = Annotated[str, "a fleet's name"]
 Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
 
+Everyone = Annotated[bool, "also list the members within policy, which are only counted else"]
 Json = Annotated[bool, "print JSON on standard output, for other programs"]
 Refresh = Annotated[bool, "ask the mirror for its package index first, as every night does"]
 NoCache = Annotated[bool, "build even what has not changed"]
@@ -368,11 +369,11 @@ def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
 
 
 @command
-def fleet_check(c: Context, fleet: FleetName, json: Json = False) -> int:
+def fleet_check(c: Context, fleet: FleetName, all: Everyone = False, json: Json = False) -> int:  # noqa: A002
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
     from pipelines.cli.rollout import check_fleet, show_members
 
-    return show_members(check_fleet(fleet), as_json=json)
+    return show_members(check_fleet(fleet), as_json=json, everyone=all)
 
 
 @command

@@ -6,13 +6,25 @@ enforced reason stands unwaived. What was not evaluated is never a pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 
 from hardening import evaluation
 from hardening.evaluation import counts, judges, outdated, unread
-from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
+from hardening.findings import (
+    CheckResult,
+    Finding,
+    FindingKind,
+    Outcome,
+    Reason,
+    ScanReport,
+    Verdict,
+    merge,
+    since_text,
+)
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
@@ -247,3 +259,84 @@ def _block(group: list[Reason]) -> str:
     if first.waived_by:
         lines.append(f"  waived by {first.waived_by}")
     return "\n".join(lines)
+
+
+# -- what many subjects share ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SharedReason:
+    """One reason that stands for all `subjects`, by their names; `brought_by` is the image that brings it in."""
+
+    reason: Reason
+    subjects: tuple[str, ...]
+    brought_by: str = ""
+
+
+def shared(reasons: Iterable[Reason], parents: Mapping[str, str | None] | None = None) -> list[SharedReason]:
+    """Reasons that say the same of many subjects, each once: since the first of them, until the first deadline.
+
+    What to type names NAME in the place of many. With the images' `parents`, what images have from one base is the
+    base's own reason, and what two bases bring in is two.
+    """
+    alike: dict[Reason, list[Reason]] = {}
+    for reason in reasons:
+        alike.setdefault(_of_nobody(reason), []).append(reason)
+    found = list[SharedReason]()
+    for general, group in alike.items():
+        having = {_name(reason) for reason in group}
+        if parents is None:
+            found.append(_together(general, group))
+            continue
+        roots = {name: brought_by(name, having, parents) for name in having}
+        group.sort(key=lambda reason: (roots[_name(reason)], _name(reason) != roots[_name(reason)], _name(reason)))
+        for root, mine in groupby(group, lambda reason: roots[_name(reason)]):
+            one = _together(general, [*mine])
+            own = next(reason for reason in group if _name(reason) == root)
+            found.append(replace(one, reason=own, brought_by=root))
+    return found
+
+
+def brought_by(name: str, having: Collection[str], parents: Mapping[str, str | None]) -> str:
+    """The lowest of the images `having` something that `name` stands on; itself where none of them has it."""
+    found, below = name, parents.get(name)
+    while below:
+        found, below = (below if below in having else found), parents.get(below)
+    return found
+
+
+def explain_shared(found: Sequence[SharedReason]) -> str:
+    """Shared reasons as text, under the names of those whom they are about."""
+    about: dict[str, list[Reason]] = {}
+    for one in found:
+        first, *others = one.subjects
+        brought = f"{first}, and by it {', '.join(others)}" if one.brought_by and others else ", ".join(one.subjects)
+        about.setdefault(brought, []).append(one.reason)
+    return "\n".join(
+        f"{one_line(names)}:\n  " + explain(reasons).replace("\n", "\n  ") for names, reasons in about.items()
+    )
+
+
+def _name(reason: Reason) -> str:
+    return reason.subject.partition("/")[2] or reason.subject
+
+
+def _of_nobody(reason: Reason) -> Reason:
+    """The reason without its subject, its days, and the subject's name in what to type."""
+    name = re.compile(rf"(?<![\w.-]){re.escape(_name(reason))}(?![\w.-])")
+    what = reason.what.removesuffix(since_text(reason.since))
+    todo = re.sub("`[^`]*`", lambda typed: name.sub("NAME", typed[0]), reason.todo)
+    return replace(reason, subject="", what=what, todo=todo, waiver="", since=None, deadline=None)
+
+
+def _together(general: Reason, group: Sequence[Reason]) -> SharedReason:
+    names = tuple(dict.fromkeys(map(_name, group)))
+    first = min(group, key=lambda reason: (reason.since is None, reason.since or reason.deadline))
+    if len(names) == 1:
+        return SharedReason(first, names)
+    since = since_text(first.since) if first.what != general.what else ""
+    if len({reason.since for reason in group}) > 1:
+        since = since.replace("since", "the first since")
+    deadline = min((reason.deadline for reason in group if reason.deadline), default=None)
+    what, waiver = f"{general.what}{since}", first.waiver
+    return SharedReason(replace(general, what=what, waiver=waiver, since=first.since, deadline=deadline), names)
