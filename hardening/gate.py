@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
 
 from hardening import evaluation
 from hardening.evaluation import counts, judges, outdated, unread
@@ -288,12 +287,12 @@ def shared(reasons: Iterable[Reason], parents: Mapping[str, str | None] | None =
         if parents is None:
             found.append(_together(general, group))
             continue
-        roots = {name: brought_by(name, having, parents) for name in having}
-        group.sort(key=lambda reason: (roots[_name(reason)], _name(reason) != roots[_name(reason)], _name(reason)))
-        for root, mine in groupby(group, lambda reason: roots[_name(reason)]):
-            one = _together(general, [*mine])
-            own = next(reason for reason in group if _name(reason) == root)
-            found.append(replace(one, reason=own, brought_by=root))
+        by_root: dict[str, list[Reason]] = {}
+        for reason in sorted(group, key=_name):
+            by_root.setdefault(brought_by(_name(reason), having, parents), []).append(reason)
+        for root, mine in by_root.items():
+            mine.sort(key=lambda reason, root=root: _name(reason) != root)  # type: ignore[misc]
+            found.append(replace(_together(general, mine), reason=mine[0], brought_by=root))
     return found
 
 

@@ -334,10 +334,11 @@ def _owners(report: ReportOutput) -> tuple[dict[str, str], dict[str, str]]:
 
 def changes_of(before: ReportOutput, now: ReportOutput) -> tuple[str, ...]:
     """What is not as it was in an earlier report, a line for each thing."""
+    images, members = ([told(report) for report in (before, now)] for told in (_told_images, _told_members))
     return (
-        *_changed({one.name: _told_image(one) for one in before.images}, {one.name: _told_image(one) for one in now.images}),
+        *_changed(*images),
         *_findings_changed(before, now),
-        *_changed({one.member: _told_member(one) for one in before.members}, {one.member: _told_member(one) for one in now.members}),
+        *_changed(*members),
         *(
             f"rollout {one.id}: {one.failure or ('under way' if one.open else 'done')}"
             for one in now.rollouts
@@ -346,14 +347,19 @@ def changes_of(before: ReportOutput, now: ReportOutput) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _told_images(report: ReportOutput) -> dict[str, str]:
+    return {image.name: _told_image(image) for image in report.images}
+
+
+def _told_members(report: ReportOutput) -> dict[str, str]:
+    told = {member.member: member.verdict for member in report.members}
+    return {name: verdict.text if verdict else NOT_JUDGED for name, verdict in told.items()}
+
+
 def _told_image(image: ImageReport) -> str:
     gate = {None: "not judged", True: "allowed", False: "refused"}[image.allowed]
     release = f" {image.release[7:19]}" if image.release else ""
     return f"{image.status}{release}, {gate}"
-
-
-def _told_member(member: MemberReport) -> str:
-    return member.verdict.text if member.verdict else NOT_JUDGED
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

@@ -94,7 +94,7 @@ def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:
     ordered = sorted(lines, key=lambda line: (line.verdict.good, not line.verdict.ill, line.name))
     shown = [line for line in ordered if everyone or not line.verdict.well]
     good = [line for line in ordered if line.verdict.well]
-    rows = [[line.name, line.verdict.text, f"{line.deadline:%m-%d %H:%M}" if line.deadline else "", line.runs]
+    rows = [[line.name, line.verdict.text, f"{line.deadline:%Y-%m-%d %H:%M}" if line.deadline else "", line.runs]
             for line in shown]  # fmt: skip
     if shown:
         print_table(["member", "state", "by, UTC", "runs"], rows, whole=["member", "by, UTC"])

@@ -763,9 +763,8 @@ def of_member(name: str, days: int = 1, **change: object) -> Reason:
     """What is against a member since so many days."""
     since = NOW - days * DAY
     what, todo = f"it is old{since_text(since)}", f"replace it: `roll.plan web --adopt {name}`"
-    return one_reason(
-        "old", subject=f"web/{name}", what=what, why="so", todo=todo, since=since, deadline=since, **change
-    )
+    made = one_reason("old", subject=f"web/{name}", what=what, why="so", todo=todo, since=since, deadline=since)
+    return replace(made, **change)  # type: ignore[arg-type]
 
 
 def test_a_reason_that_many_share_stands_once_with_their_names():

@@ -206,7 +206,7 @@ def test_what_a_base_brings_in_is_one_row_with_all_images_that_have_it() -> None
     """A hole in the base of five is one thing to mend, in the base; the same in another base is another."""
     found = finding(trivy=Severity.HIGH)
     hole = Reason(
-        "CVE-2026-1", "base", Enforcement.ENFORCE, "CVE-2026-1 in openssl", "why", "rebuild (`./goldsmith image.build base`)"
+        "CVE-2026-1", "base", Enforcement.ENFORCE, "CVE-2026-1 in openssl", "why", "rebuild (`image.build base`)"
     )  # fmt: skip
     names = ("base", "a", "b", "c", "alone")
     images = [

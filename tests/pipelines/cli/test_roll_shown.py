@@ -196,7 +196,8 @@ def test_a_rollout_tells_what_failed_before_what_went_well(capsys: pytest.Captur
     ids = [step.member.id for step in made.steps]
     ended = (
         MemberState(ids[0], "web-0", Phase.NEW), MemberState(ids[1], "web-1", Phase.OLD, failure="not healthy"),
-        MemberState(ids[2], "web-2", Phase.FAILED, failure="gone"), MemberState(ids[3], "web-3", Phase.OLD, failure="not healthy"),
+        MemberState(ids[2], "web-2", Phase.FAILED, failure="gone"),
+        MemberState(ids[3], "web-3", Phase.OLD, failure="not healthy"),
     )  # fmt: skip
     roll = roll_output(made, RolloutOutcome(RolloutState("r1", "web", "", NOW, 4, failure="it fell ill"), ended))
     columns, rows = tables(roll)[2]
