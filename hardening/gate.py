@@ -28,7 +28,7 @@ from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, covering
-from hardening.waivers import About, about_check, about_finding, about_rule, answered, ended
+from hardening.waivers import About, about_check, about_finding, about_rule, answered, ended, listed
 
 
 def judge_image(
@@ -330,12 +330,14 @@ def _of_nobody(reason: Reason) -> Reason:
 
 def _together(general: Reason, group: Sequence[Reason]) -> SharedReason:
     names = tuple(dict.fromkeys(map(_name, group)))
-    first = min(group, key=lambda reason: (reason.since is None, reason.since or reason.deadline))
+    dated = [(reason.since, number) for number, reason in enumerate(group) if reason.since]
+    first = group[min(dated)[1] if dated else 0]
     if len(names) == 1:
         return SharedReason(first, names)
     since = since_text(first.since) if first.what != general.what else ""
     if len({reason.since for reason in group}) > 1:
         since = since.replace("since", "the first since")
     deadline = min((reason.deadline for reason in group if reason.deadline), default=None)
-    what, waiver = f"{general.what}{since}", first.waiver
+    mine, all_of_them = (f"subjects = {listed(names)}" for names in ((first.subject,), [r.subject for r in group]))
+    what, waiver = f"{general.what}{since}", first.waiver.replace(mine, all_of_them)
     return SharedReason(replace(general, what=what, waiver=waiver, since=first.since, deadline=deadline), names)

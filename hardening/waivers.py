@@ -123,9 +123,9 @@ def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     }
     lines = [
         f"ask {contact}, with this as hardening/waivers/{name}.toml in a pull request:",
-        f"{about.key} = {_listed([about.name])}",
-        *(f"{key} = {_listed(values)}" for key, values in scope.items() if values),
-        f"subjects = {_listed([subject])}",
+        f"{about.key} = {listed([about.name])}",
+        *(f"{key} = {listed(values)}" for key, values in scope.items() if values),
+        f"subjects = {listed([subject])}",
         'reason = "why it is acceptable until then"',
         'owner = ""  # your team',
         'approver = ""  # a second person, not the owner',
@@ -135,7 +135,7 @@ def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     return "\n".join(lines)
 
 
-def _listed(values: Iterable[str]) -> str:
+def listed(values: Iterable[str]) -> str:
     """A TOML array of text. JSON's quoting of one text is TOML's too, and quick: each member of a fleet asks for it."""
     return f"[{', '.join(map(json.dumps, values))}]"
 

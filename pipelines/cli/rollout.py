@@ -27,7 +27,7 @@ from pipelines.cli.rollout_output import (
     towards,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.violations import UNREAD, Judged, in_words, named, verdict_of
+from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, verdict_of
 from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.plan import by_reason
@@ -94,8 +94,7 @@ def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:
     ordered = sorted(lines, key=lambda line: (line.verdict.good, not line.verdict.ill, line.name))
     shown = [line for line in ordered if everyone or not line.verdict.well]
     good = [line for line in ordered if line.verdict.well]
-    rows = [[line.name, line.verdict.text, f"{line.deadline:%Y-%m-%d %H:%M}" if line.deadline else "", line.runs]
-            for line in shown]  # fmt: skip
+    rows = [_member_row(line) for line in shown]
     if shown:
         print_table(["member", "state", "by, UTC", "runs"], rows, whole=["member", "by, UTC"])
     if found := shared(reason for line in shown for reason in line.reasons):
@@ -105,6 +104,11 @@ def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:
         asks = sum(bool(line.reasons) for line in good)
         waived = f" ({asks} by a waiver, or a rule that only records)" if asks else ""
         print_text([f"{in_words([line.verdict for line in good])}{waived}; --all lists them"])
+
+
+def _member_row(line: MemberLine) -> list[str]:
+    state = line.verdict.text.removeprefix(f"{PolicyState.WITHIN}, ")
+    return [line.name, state, f"{line.deadline:%Y-%m-%d %H:%M}" if line.deadline else "", line.runs]
 
 
 def plan_roll(

@@ -88,7 +88,7 @@ def test_a_member_that_is_not_healthy_is_shown_so(capsys: pytest.CaptureFixture[
     lines = member_lines([judged("web-1"), judged("web-2", healthy=False)])
     assert show_members(lines, as_json=False) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"^web-2 +within policy, not healthy ", shown, re.MULTILINE)
+    assert re.search(r"^web-2 +not healthy ", shown, re.MULTILINE)
     assert "web-1" not in shown
     assert "1 member(s) within policy; --all lists them" in shown
 
