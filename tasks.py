@@ -9,7 +9,7 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -46,8 +46,14 @@ if hasattr(sys.modules["unittest.mock"], "_spared"):
 Names = Annotated[str, "a name, a glob, or `all`"]
 DefinitionName = Annotated[str, "a definition's name"]
 MachineName = Annotated[str, "a machine's name"]
-Reference = Annotated[str, "a definition's name, or registry/name:tag or @digest"]
-ReleaseDigest = Annotated[str, "the release's sha256:…"]
+Reference = Annotated[str, "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"]
+ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag: whatever tables print"]
+Scanned = Annotated[str, "a definition's name, a glob, or `all`; or registry/name:tag or @digest"]
+Controls = Annotated[str, "a control's id, a glob, or `all`"]
+ChangedPolicy = Annotated[str, "a changed policy, or a new one"]
+InsteadOf = Annotated[str, "the policy whose place it would take; by default the one of the file's name"]
+FleetPolicy = Annotated[str, "judge by this policy instead of the fleets' own"]
+ContainerImage = Annotated[str, "a container image's name"]
 ControlName = Annotated[str, "a control's id"]
 Checked = Annotated[str, "image or directory"]
 FleetName = Annotated[str, "a fleet's name"]
@@ -59,6 +65,7 @@ Refresh = Annotated[bool, "ask the mirror for its package index first, as every 
 NoCache = Annotated[bool, "build even what has not changed"]
 PolicyName = Annotated[str, "judge by this policy instead of the definitions' own"]
 JudgedBy = Annotated[str, "the policy that judged it, where that is not the definition's own"]
+Stop = Annotated[bool, "remove the container instead"]
 Quick = Annotated[bool, "without firmware, for whoever edits controls"]
 Full = Annotated[bool, "with a cloud's answer for cloud-init too"]
 Live = Annotated[str, "ask only this control, and what every boot shows"]
@@ -70,6 +77,13 @@ Force = Annotated[bool, "also where the file is there already, in its place"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
+
+Adoptable = Annotated[list[str], "a container's name or a glob, a compose file, a Dockerfile; several may follow"]
+NewFleet = Annotated[str, "what the fleet is called; else it is called after the service"]
+Becomes = Annotated[str, "the definition, or the tag of an application image, that its members become"]
+AlsoDefinition = Annotated[bool, "draft the definition of its image too"]
+DraftsInto = Annotated[str, "the content root to draft into; else your first one, or the checkout"]
+OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
 
 Apply = Annotated[bool, "act; without it the plan is shown and nothing happens"]
 Adopt = Annotated[list[str], "take over the unknown member of this name, a glob, or `all`; repeatable"]
@@ -104,12 +118,16 @@ def command(body: Callable[..., Any]) -> Any:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
         sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us anew
-        from hardening.foundation.errors import GoldsmithError
+        from hardening.foundation.errors import GoldsmithError, disk_error
 
         try:
             code = body(*args, **kwargs)
         except GoldsmithError as error:
             raise Exit(str(error), error.exit_code) from None
+        except OSError as error:
+            if known := disk_error(error):
+                raise Exit(str(known), known.exit_code) from None
+            raise
         if code:
             raise Exit(code=code)
 
@@ -202,11 +220,11 @@ def image_export(
 
 
 @command
-def image_scan(c: Context, ref: Reference, policy: PolicyName = "", json: Json = False) -> int:
-    """Scan an image with every scanner, and say what the gate would answer."""
-    from pipelines.cli.image import scan_image, show_scan
+def image_scan(c: Context, ref: Scanned, policy: PolicyName = "", json: Json = False) -> int:
+    """Scan images with every scanner, and say what the gate would answer."""
+    from pipelines.cli.image import scan_images, show_scans
 
-    return show_scan(scan_image(ref, policy), as_json=json)
+    return show_scans(ref, scan_images(ref, policy), as_json=json)
 
 
 @command
@@ -282,6 +300,14 @@ def image_lock(c: Context, name: Names, json: Json = False) -> int:
 
 
 @command
+def image_run(c: Context, name: ContainerImage, stop: Stop = False, json: Json = False) -> int:
+    """Run an image as its definition means it: read-only, no capabilities, its tmpfs and user, ports on loopback."""
+    from pipelines.cli.containers import run_image, show_run
+
+    return show_run(run_image(name, stop=stop), as_json=json)
+
+
+@command
 def image_rebuild(c: Context, json: Json = False) -> int:
     """Fill the ledger again from the registry, which is the truth about what was published."""
     from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
@@ -322,11 +348,27 @@ def control_check(
 
 
 @command
+def control_test(c: Context, name: Controls, json: Json = False) -> int:
+    """Prove a control by its cases.toml: its check fails where it is broken, and holds where it was applied."""
+    from pipelines.cli.controls import prove_controls, show_proofs
+
+    return show_proofs(prove_controls(name), as_json=json)
+
+
+@command
 def policy_show(c: Context, name: Names, json: Json = False) -> None:
     """What a policy asks of images and instances, and when it must be reviewed."""
     from pipelines.cli.controls import show_policies
 
     show_policies(name, as_json=json)
+
+
+@command
+def policy_preview(c: Context, file: ChangedPolicy, instead_of: InsteadOf = "", json: Json = False) -> int:
+    """Whom a changed policy would newly refuse or free: images by their last scan, and members of every fleet."""
+    from pipelines.cli.preview import preview_policy, show_preview
+
+    return show_preview(preview_policy(file, instead_of), as_json=json)
 
 
 @command
@@ -369,11 +411,25 @@ def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
 
 
 @command
-def fleet_check(c: Context, fleet: FleetName, all: Everyone = False, json: Json = False) -> int:  # noqa: A002
+def fleet_check(
+    c: Context, fleet: Fleets, policy: FleetPolicy = "", all: Everyone = False, json: Json = False,  # noqa: A002
+) -> int:  # fmt: skip
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
-    from pipelines.cli.rollout import check_fleet, show_members
+    from pipelines.cli.rollout import check_fleets, show_fleets
 
-    return show_members(check_fleet(fleet), as_json=json, everyone=all)
+    return show_fleets(check_fleets(fleet, policy), as_json=json, everyone=all)
+
+
+@command
+def adopt(
+    c: Context, what: Adoptable, name: NewFleet = "", replacement: Becomes = "", definition: AlsoDefinition = False,
+    content: DraftsInto = "", engine: OtherEngine = "", json: Json = False,
+) -> None:  # fmt: skip
+    """Draft the fleet of CONTAINER…, of compose.yaml or of a Dockerfile: a service of before. Changes nothing of it."""
+    from pipelines.cli.adopt import adopt, show_adopted
+
+    found = adopt(what, name=name, replacement=replacement, definition=definition, content=content, engine=engine)
+    show_adopted(found, as_json=json)
 
 
 @command
@@ -400,7 +456,7 @@ def roll_start(
     from pipelines.cli.rollout import roll_fleet, show_roll
 
     roll = roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner)
-    return show_roll(roll, as_json=json, file=plan, as_owner=approve_as_owner)
+    return show_roll(roll, as_json=json, file=plan, as_owner=approve_as_owner, adopt=adopt)
 
 
 @command
@@ -521,10 +577,11 @@ def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
 def _setup(**wanted: bool) -> None:
     from hardening.foundation.settings import load_settings
     from pipelines.host.provision import setup
-    from pipelines.wiring import keep_private
+    from pipelines.wiring import keep_private, tell_of_others
 
     settings = load_settings()
     keep_private(settings.state_dir)
+    tell_of_others(settings.state_dir)
     setup(settings, **wanted)
 
 
@@ -532,6 +589,22 @@ def _setup(**wanted: bool) -> None:
 def setup(c: Context, machines: Machines = False) -> None:
     """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
     _setup(for_machines=machines)
+
+
+@command
+def engine_show(c: Context, json: Json = False) -> None:
+    """Which Docker Engine is used, as a line for the shell: eval "$(./goldsmith engine.show)". Starts none."""
+    from pipelines.cli.containers import show_engines
+
+    show_engines(as_json=json)
+
+
+@command
+def teardown(c: Context, apply: Apply = False, json: Json = False) -> int:
+    """Remove what Goldsmith made on this machine: containers, private engine, bridges, registry, state."""
+    from pipelines.cli.teardown import TEARDOWN_COLUMNS, tear_down
+
+    return _show(tear_down(apply=apply), columns=TEARDOWN_COLUMNS, as_json=json, empty="nothing of Goldsmith is here")
 
 
 @command
@@ -608,10 +681,23 @@ class _Program(Program):
         super().print_version()
 
 
+def _each_named(words: Sequence[str]) -> Iterator[str]:
+    """The words of `adopt`, with the flag before each one that has none: Invoke knows no repeated positionals."""
+    valued = {f"--{one.name}" for one in adopt.get_arguments() if one.takes_value}
+    before = ""
+    for word in words:
+        if not word.startswith("-") and before not in valued:
+            yield "--what"
+        yield word
+        before = word
+
+
 def main(*arguments: str) -> None:
     """Run the command line `arguments`; ends with SystemExit, unless the exit code is 0."""
     if arguments[:1] == ("test",) and arguments[1:] and not arguments[1].startswith("-"):
         arguments = ("test", "--path", *arguments[1:])  # Invoke has no argument that may be left out and needs no flag
+    if arguments[:1] == ("adopt",):
+        arguments = ("adopt", *_each_named(arguments[1:]))
     _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
 
 

@@ -125,7 +125,10 @@ class Bench:
 
     def _settings(self) -> dict[str, str]:
         self.content.mkdir(exist_ok=True)
-        return {"GOLDSMITH_STATE": str(self.state), "GOLDSMITH_CONTENT": json.dumps([str(self.content)])}
+        return {
+            "GOLDSMITH_STATE": str(self.state), "GOLDSMITH_CONTENT": json.dumps([str(self.content)]),
+            "GOLDSMITH_FEEDS": '{"debsecan": "none", "trivy": "none"}',
+        }  # fmt: skip
 
     def _write_child(self) -> None:
         self.number += 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardening.foundation.content import find_content, load_toml, read_small, require_inside
-from hardening.foundation.errors import ContentError, RefusedError, nearest
+from hardening.foundation.errors import ContentError, RefusedError, nearest, raise_all
 from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
 
 if TYPE_CHECKING:
@@ -106,15 +107,20 @@ def subjects_of(root: Path) -> frozenset[str]:
 
 def require_known(file: Path, waiver: Waiver, controls: Collection[str]) -> None:
     """Raise ContentError where the waiver names what does not exist: its author believes that it excuses something."""
+    raise_all(_unknown(file, waiver, controls))
+
+
+def _unknown(file: Path, waiver: Waiver, controls: Collection[str]) -> Iterator[ContentError]:
     from hardening.waivers import RUNNING, WAIVABLE
 
     known: dict[str, Collection[str]] = {"controls": controls, "rules": WAIVABLE}
     for key, other in (("controls", "rules"), ("rules", "controls")):
         for name in (name for name in getattr(waiver, key) if name not in known[key]):
             if key == "rules" and name in RUNNING:
-                raise ContentError(f"{name} cannot be waived", file=file, key=key)
+                yield ContentError(f"{name} cannot be waived", file=file, key=key)
+                continue
             hint = f"{name} belongs under {other}" if name in known[other] else nearest(name, known[key])
-            raise ContentError(f"unknown {key.removesuffix('s')}: {name}", file=file, key=key, hint=hint)
+            yield ContentError(f"unknown {key.removesuffix('s')}: {name}", file=file, key=key, hint=hint)
 
 
 def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> LoadedControl:
@@ -122,14 +128,7 @@ def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> Load
     for path in folder.rglob("*"):
         require_inside(path, folder)
     control = load_toml(folder / "control.toml", Control, id=name)
-    for part in ("check.sh", "cases.toml"):
-        if not (folder / part).is_file():
-            hint = "CONTRIBUTING.md shows a whole control"
-            raise ContentError("required, but missing", file=folder / part, hint=hint)
-    for function in control.functions:
-        if function not in functions:
-            hint = nearest(function, functions)
-            raise ContentError(f"no such file of functions: {function}", file=folder / "control.toml", hint=hint)
+    raise_all(_incomplete(control, folder, functions))
     head = "".join(read_small(functions[function]) for function in control.functions)
     apply = folder / "apply.sh"
     return LoadedControl(
@@ -137,21 +136,28 @@ def load_control(name: str, folder: Path, functions: Mapping[str, Path]) -> Load
         folder=folder,
         apply=head + read_small(apply) if apply.exists() else None,
         check=head + read_small(folder / "check.sh"),
-        templates=_templates(control, folder),
+        templates={spec.source: read_small(folder / "files" / spec.source) for spec in control.files},
     )
 
 
-def _templates(control: Control, folder: Path) -> dict[str, str]:
-    """Source → text; what is declared must be there, and what is there must be declared."""
-    files = folder / "files"
+def _incomplete(control: Control, folder: Path, functions: Mapping[str, Path]) -> Iterator[ContentError]:
+    """What is missing; of templates, what is declared must be there, and what is there must be declared."""
+    own, files = folder / "control.toml", folder / "files"
+    for part in ("check.sh", "cases.toml"):
+        if not (folder / part).is_file():
+            yield ContentError(
+                "required, but missing", file=folder / part, hint="CONTRIBUTING.md shows a whole control"
+            )
+    for function in control.functions:
+        if function not in functions:
+            yield ContentError(f"no such file of functions: {function}", file=own, hint=nearest(function, functions))
     declared = {spec.source for spec in control.files}
     present = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
-    if missing := sorted(declared - present):
-        hint, file = nearest(missing[0], present), folder / "control.toml"
-        raise ContentError(f"no such file: {files / missing[0]}", file=file, key="files.source", hint=hint)
-    if spare := sorted(present - declared):
-        raise ContentError("not declared in control.toml", file=files / spare[0], hint="add a [[files]] table for it")
-    return {source: read_small(files / source) for source in sorted(declared)}
+    for source in sorted(declared - present):
+        hint = nearest(source, present)
+        yield ContentError(f"no such file: {files / source}", file=own, key="files.source", hint=hint)
+    for source in sorted(present - declared):
+        yield ContentError("not declared in control.toml", file=files / source, hint="add a [[files]] table for it")
 
 
 def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -> Profile:
@@ -162,8 +168,12 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
         raise ContentError(f"no profile is named {name}", file=file, key=key, hint=nearest(name, files))
     own = load_toml(files[name], Profile, name=name)
     own = own.model_copy(update={"controls": tuple(entry.of(files[name]) for entry in own.controls)})
-    if twice := sorted({e.control for e in own.controls if [f.control for f in own.controls].count(e.control) > 1}):
-        raise ContentError(f"{twice[0]} is listed twice", file=files[name], key="controls")
+    named = Counter(entry.control for entry in own.controls)
+    raise_all(
+        ContentError(f"{control} is listed twice", file=files[name], key="controls")
+        for control, number in sorted(named.items())
+        if number > 1
+    )
     if own.extends is not None:
         base = _resolve_profile(own.extends, files, (*seen, name))
         own = own.model_copy(update={"controls": _merged(base, own, files[name])})
@@ -175,8 +185,9 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
 
 def _merged(base: Profile, own: Profile, file: Path) -> tuple[ProfileEntry, ...]:
     inherited = {entry.control: entry for entry in base.controls}
-    if strange := sorted(own.without.keys() - inherited.keys()):
-        hint = nearest(strange[0], inherited)
-        raise ContentError(f"{base.name} does not list it", file=file, key=f"without.{strange[0]}", hint=hint)
+    raise_all(
+        ContentError(f"{base.name} does not list it", file=file, key=f"without.{name}", hint=nearest(name, inherited))
+        for name in sorted(own.without.keys() - inherited.keys())
+    )
     kept = {control: entry for control, entry in inherited.items() if control not in own.without}
     return tuple({**kept, **{entry.control: entry for entry in own.controls}}.values())

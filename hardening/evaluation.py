@@ -127,19 +127,28 @@ def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
     asked = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
     counted = {engine(report) for report in asked if counts(rule, report, now)}
     if len(counted) < rule.minimum:
-        silent = "; ".join(f"{r.scanner}: {why}" for r in asked if (why := why_not(rule, r, now)))
         head = f"{'' if counted else 'nothing was evaluated: '}{len(counted)} of at least {rule.minimum}"
-        what = f"{head} vulnerability scanners judged this image ({silent or 'none ran'})"
+        what = f"{head} vulnerability scanners judged this image ({silence(rule, reports, now)})"
         why = "an image that nobody judged looks exactly like an image without vulnerabilities"
         todo = _judges_todo(any(report.sample for report in asked))
         # A policy may be lenient about how many judges there are, never about whether there is one.
         yield Reason("judges", subject, rule.enforcement if counted else Enforcement.ENFORCE, what, why, todo)
 
 
+def silence(rule: Judges, reports: Sequence[ScanReport], now: datetime) -> str:
+    """Of each vulnerability scanner that does not count, why; an engine's forms with one reason together."""
+    silent: dict[tuple[str, str], list[str]] = {}
+    for report in reports:
+        if report.kind is FindingKind.VULNERABILITY and (why := why_not(rule, report, now)):
+            silent.setdefault((engine(report), why), []).append(report.scanner)
+    return "; ".join(f"{', '.join(names)}: {why}" for (_, why), names in silent.items()) or "none ran"
+
+
 def _judges_todo(sample: bool) -> str:
     feeds = (
-        "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address or a directory with current data, "
-        "or GOLDSMITH_FEEDS__DEBSECAN in the environment, and run again"
+        "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address that this machine reaches (HTTPS_PROXY "
+        "counts) or a directory with current data (docs/feeds.md), or GOLDSMITH_FEEDS__DEBSECAN in the environment, "
+        "and run again"
     )
     trial = "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships"
     return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"

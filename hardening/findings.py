@@ -62,6 +62,18 @@ class ImageFacts:
     run_log: str = ""
 
 
+@dataclass(frozen=True)
+class BaseImage:
+    """What an image has from one that it stands on: packages as (name, version), findings as (kind, id, package), and
+    controls that do not hold there.
+    """
+
+    name: str
+    packages: frozenset[tuple[str, str]] = frozenset()
+    findings: frozenset[tuple[str, str, str]] = frozenset()
+    broken: frozenset[str] = frozenset()
+
+
 class FindingKind(StrEnum):
     """What a scanner looks for."""
 
@@ -131,7 +143,8 @@ class ScanReport:
 class Reason:
     """One line of a verdict, for the person who must act: what, why it matters, what to do, how to get an exception.
 
-    `since` is when it began, `deadline` when it must be gone; both None where it holds at once.
+    `since` is when it began, `deadline` when it must be gone; both None where it holds at once. `comes_from` is the
+    image that brings it in, where that is one which the subject stands on.
     """
 
     rule: str
@@ -142,6 +155,7 @@ class Reason:
     todo: str
     waiver: str = ""
     waived_by: str = ""
+    comes_from: str = ""
     since: datetime | None = None
     deadline: datetime | None = None
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from hardening import evaluation
 from hardening.evaluation import counts, judges, outdated, unread
 from hardening.findings import (
+    BaseImage,
     CheckResult,
     Finding,
     FindingKind,
@@ -39,11 +40,13 @@ def judge_image(
     findings: Sequence[Finding],
     waivers: Sequence[Waiver],
     now: datetime,
+    bases: Sequence[BaseImage] = (),
 ) -> Verdict:
     """The verdict over publishing the image `subject` by `policy` at `now`.
 
     `checks` is None for an image that is not ours, which no profile applies to; of ours at least one must have looked.
     A finding that does not say since when its fix is known is new. Reasons come in a fixed order, refusals first.
+    `bases` are the images that it stands on, the nearest first, and say where what is found comes from.
     """
     rules, unchecked = policy.image, list(_unchecked(subject, checks))
     own = [
@@ -55,35 +58,53 @@ def judge_image(
         *unread(rules.judges, subject, reports, now),
         *outdated(rules.judges, subject, reports, now),
         *_review(policy, now),
-        *ended(waivers, subject, now.date()),
+        *ended(waivers, subject, now.date(), [base.name for base in bases]),
     ]
     about = [
         *((reason, about_rule(reason.rule)) for reason in own),
-        *_of_checks(subject, checks or ()),
-        *_of_findings(policy, subject, reports, findings, now),
+        *_of_checks(subject, checks or (), bases),
+        *_of_findings(policy, subject, reports, findings, now, bases),
     ]
-    settled = [answered(reason, named, policy.exception_contact, waivers, now) for reason, named in about]
+    settled = [
+        answered(_placed(reason, named), named, policy.exception_contact, waivers, now) for reason, named in about
+    ]
     evaluated = any(counts(rules.judges, report, now) for report in reports) and not unchecked
     refused = any(reason.enforcement is Enforcement.ENFORCE and not reason.waived_by for reason in settled)
     return Verdict(subject, policy.name, now, evaluated and not refused, tuple(sorted(settled, key=_order)))
 
 
-def _of_checks(subject: str, checks: Iterable[CheckResult]) -> Iterator[tuple[Reason, About]]:
+def _placed(reason: Reason, about: About) -> Reason:
+    """The reason with the image that brings it in, the lowest one that has it, where that is not the subject itself."""
+    if not about.below:
+        return reason
+    lowest = about.below[-1]
+    return replace(reason, comes_from=lowest, what=f"{reason.what}{_comes_from(lowest)}")
+
+
+def _comes_from(image: str) -> str:
+    return f"; it comes from {image}" if image else ""
+
+
+def _of_checks(
+    subject: str, checks: Iterable[CheckResult], bases: Sequence[BaseImage]
+) -> Iterator[tuple[Reason, About]]:
     """The reasons against checks that broke, each with what it is about."""
     for result in checks:
         if broke := CHECK_BROKE.get(result.outcome):
             what = f"control {result.control} ({result.severity}) {broke}: {result.title}: {result.evidence.strip()}"
             why = f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply"
             todo = "remove what the evidence names from the image's definition, or let the control apply it"
-            yield Reason(result.control, subject, result.enforcement, what, why, todo), about_check(result.control)
+            reason = Reason(result.control, subject, result.enforcement, what, why, todo)
+            yield reason, about_check(result.control, bases)
 
 
 def _of_findings(
-    policy: Policy, subject: str, reports: Sequence[ScanReport], findings: Sequence[Finding], now: datetime
-) -> Iterator[tuple[Reason, About]]:
+    policy: Policy, subject: str, reports: Sequence[ScanReport], findings: Sequence[Finding], now: datetime,
+    bases: Sequence[BaseImage],
+) -> Iterator[tuple[Reason, About]]:  # fmt: skip
     """The reasons against findings, merged, each with what it is about."""
     for finding in merge(findings):
-        yield _dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding)
+        yield _dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding, bases)
 
 
 CHECK_BROKE = {
@@ -289,7 +310,8 @@ def shared(reasons: Iterable[Reason], parents: Mapping[str, str | None] | None =
             continue
         by_root: dict[str, list[Reason]] = {}
         for reason in sorted(group, key=_name):
-            by_root.setdefault(brought_by(_name(reason), having, parents), []).append(reason)
+            root = reason.comes_from or brought_by(_name(reason), having, parents)
+            by_root.setdefault(root, []).append(reason)
         for root, mine in by_root.items():
             mine.sort(key=lambda reason, root=root: _name(reason) != root)  # type: ignore[misc]
             found.append(replace(_together(general, mine), reason=mine[0], brought_by=root))
@@ -323,9 +345,9 @@ def _name(reason: Reason) -> str:
 def _of_nobody(reason: Reason) -> Reason:
     """The reason without its subject, its days, and the subject's name in what to type."""
     name = re.compile(rf"(?<![\w.-]){re.escape(_name(reason))}(?![\w.-])")
-    what = reason.what.removesuffix(since_text(reason.since))
+    what = reason.what.removesuffix(since_text(reason.since)).removesuffix(_comes_from(reason.comes_from))
     todo = re.sub("`[^`]*`", lambda typed: name.sub("NAME", typed[0]), reason.todo)
-    return replace(reason, subject="", what=what, todo=todo, waiver="", since=None, deadline=None)
+    return replace(reason, subject="", what=what, todo=todo, waiver="", comes_from="", since=None, deadline=None)
 
 
 def _together(general: Reason, group: Sequence[Reason]) -> SharedReason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -223,6 +224,7 @@ class Waiver(Content):
     benchmark: tuple[NonEmpty, ...] = Field((), description="short names of a benchmark's rules")
     rules: tuple[Name, ...] = Field((), description="Goldsmith's own rules, such as max-age or boot-listening")
     subjects: Annotated[tuple[str, ...], Field(min_length=1, description="globs over definition or fleet/member names")]
+    inherited: bool = Field(False, description="true: also in images built on a subject, of what they have from it")
     reason: NonEmpty
     owner: NonEmpty
     approver: NonEmpty
@@ -246,23 +248,34 @@ class Waiver(Content):
         waiver._reach = reach
         return waiver
 
-    def reaches(self, subject: str) -> bool:
-        """Whether it is about `subject`: one of its globs matches, and its content root may speak for it."""
+    def reaches(self, subject: str, below: Sequence[str] = ()) -> bool:
+        """Whether it is about `subject`: one of its globs matches, and its content root may speak for it.
+
+        One that is inherited also matches by the images `below` that the subject has from what it is about.
+        """
         head, slash, _ = subject.partition("/")
         inside = self._reach is None or f"{head}{slash}" in self._reach
-        return inside and any(fnmatchcase(subject, glob) for glob in self.subjects)
+        names = (subject, *below) if self.inherited else (subject,)
+        return inside and any(fnmatchcase(name, glob) for name in names for glob in self.subjects)
 
     @model_validator(mode="after")
     def _bounded(self) -> Waiver:
+        if wrong := list(self._contradictions()):
+            raise ValueError("; and ".join(wrong))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """What does not go together."""
         if not self.names:
-            raise ValueError(f"a waiver names something under at least one of {', '.join(WAIVER_KEYS)}")
+            yield (f"a waiver names something under at least one of {', '.join(WAIVER_KEYS)}")
         for what, where in (("vulnerabilities", "packages"), ("secrets", "paths")):
             if bool(getattr(self, what)) != bool(getattr(self, where)):
-                raise ValueError(f"{what} and {where} go together: a waiver says of which {where} it accepts {what}")
+                yield (f"{what} and {where} go together: a waiver says of which {where} it accepts {what}")
+        if self.inherited and self.rules:
+            yield ("inherited and rules do not go together: a rule is about one image or member alone")
         if self.versions and not self.packages:
-            raise ValueError("versions are those of packages, and no package is named")
+            yield ("versions are those of packages, and no package is named")
         if self.approver.casefold() == self.owner.casefold():
-            raise ValueError("approver and owner must be two people")
+            yield ("approver and owner must be two people")
         if not 0 < (self.expires - self.created).days <= LONGEST_WAIVER_DAYS:
-            raise ValueError(f"expires must lie after created, and within {LONGEST_WAIVER_DAYS} days of it")
-        return self
+            yield (f"expires must lie after created, and within {LONGEST_WAIVER_DAYS} days of it")

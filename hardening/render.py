@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.errors import ContentError, nearest, raise_all
 from hardening.foundation.hashing import digest_of
 from hardening.model import Control, Enforcement, LoadedControl, Profile, ProfileEntry, Severity
 
@@ -91,9 +91,11 @@ def render(
     Raises ContentError for unknown controls and params, wrong types, missing values and broken templates.
     """
     known = [entry.control for entry in profile.controls]
-    for name in params_over:
-        if name not in known:
-            raise ContentError(f"{profile.name} has no control {name}", key="profile_params", hint=nearest(name, known))
+    raise_all(
+        ContentError(f"{profile.name} has no control {name}", key="profile_params", hint=nearest(name, known))
+        for name in params_over
+        if name not in known
+    )
     files: list[RenderedFile] = []
     applies: list[Script] = []
     checks: list[Check] = []
@@ -145,12 +147,16 @@ def _params(entry: ProfileEntry, control: Control, over: Mapping[str, Any]) -> d
 
 
 def _refuse_wrong(given: Mapping[str, Any], control: Control, file: str, where: str) -> None:
+    raise_all(_wrong(given, control, file, where))
+
+
+def _wrong(given: Mapping[str, Any], control: Control, file: str, where: str) -> Iterator[ContentError]:
     for name, value in given.items():
         key = f"{where}.{name}"
         if name not in control.params:
-            raise ContentError("unknown param", file=file, key=key, hint=nearest(name, control.params))
-        if reason := control.params[name].wrong(value):
-            raise ContentError(reason, file=file, key=key, hint=control.params[name].help)
+            yield ContentError("unknown param", file=file, key=key, hint=nearest(name, control.params))
+        elif reason := control.params[name].wrong(value):
+            yield ContentError(reason, file=file, key=key, hint=control.params[name].help)
 
 
 def _files(loaded: LoadedControl, params: Mapping[str, Any], facts: Mapping[str, Any]) -> list[RenderedFile]:

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from hardening.evaluation import SCORE, is_rule
-from hardening.findings import Finding, FindingKind, Reason
+from hardening.findings import BaseImage, Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver
 from hardening.policy import RunningRules
@@ -22,10 +22,12 @@ BOOT_TITLES = {
     "boot-cloud-init": "cloud-init ends without an error",
     "boot-second": "A second boot is as good, and what makes a machine itself is made once for each",
 }
+STARTS = "container-starts"
+TITLES = {**BOOT_TITLES, STARTS: "The container gets healthy as it is shipped"}
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 # Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.
-WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, *BOOT_TITLES)
+WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, *TITLES)
 
 
 ASKED_FOR = timedelta(days=30)
@@ -41,7 +43,8 @@ def active(waivers: Sequence[Waiver], today: date) -> tuple[Waiver, ...]:
 class About:
     """What a reason is about, as a waiver names it: `key` is the waiver's key that holds `name`.
 
-    `package` and `versions` are a vulnerability's, `path` is a secret's.
+    `package` and `versions` are a vulnerability's, `path` is a secret's. `below`: the images that the subject stands on
+    and that have it already, the nearest first.
     """
 
     key: str
@@ -49,24 +52,34 @@ class About:
     package: str = ""
     versions: tuple[str, ...] = ()
     path: str = ""
+    below: tuple[str, ...] = ()
 
 
 KEYS = {FindingKind.VULNERABILITY: "vulnerabilities", FindingKind.SECRET: "secrets"}
 
 
-def about_finding(finding: Finding) -> About:
-    """A finding of a scanner, or a broken rule of a benchmark."""
+def about_finding(finding: Finding, bases: Sequence[BaseImage] = ()) -> About:
+    """A finding of a scanner, or a broken rule of a benchmark; `bases` are what the image stands on."""
+    below = tuple(base.name for base in bases if _holds(base, finding))
     if is_rule(finding):
-        return About("benchmark", finding.id)
+        return About("benchmark", finding.id, below=below)
     key = KEYS.get(finding.kind, "misconfigurations")
     if key == "vulnerabilities":
-        return About(key, finding.id, package=finding.package, versions=finding.versions)
-    return About(key, finding.id, path=finding.package if key == "secrets" else "")
+        return About(key, finding.id, package=finding.package, versions=finding.versions, below=below)
+    return About(key, finding.id, path=finding.package if key == "secrets" else "", below=below)
 
 
-def about_check(control: str) -> About:
+def _holds(base: BaseImage, finding: Finding) -> bool:
+    """Whether a base has exactly that: the same package in the same version, or the same finding."""
+    if finding.kind is FindingKind.VULNERABILITY and finding.versions:
+        return all((finding.package, version) in base.packages for version in finding.versions)
+    return (finding.kind, finding.id, finding.package) in base.findings
+
+
+def about_check(control: str, bases: Sequence[BaseImage] = ()) -> About:
     """A control, or what the boot itself showed."""
-    return About("rules" if control in BOOT_TITLES else "controls", control)
+    below = tuple(base.name for base in bases if control in base.broken)
+    return About("rules", control) if control in TITLES else About("controls", control, below=below)
 
 
 def about_rule(rule: str) -> About:
@@ -76,7 +89,7 @@ def about_rule(rule: str) -> About:
 
 def covers(waiver: Waiver, about: About, subject: str) -> bool:
     """Whether `waiver` accepts exactly that, in that package, version or path, for `subject`."""
-    if about.name not in getattr(waiver, about.key) or not waiver.reaches(subject):
+    if about.name not in getattr(waiver, about.key) or not waiver.reaches(subject, about.below):
         return False
     if about.key == "vulnerabilities":
         versions = set(about.versions or ("",))  # a version that nobody knows is none that a waiver names
@@ -98,14 +111,15 @@ def answered(reason: Reason, about: About, contact: str, waivers: Sequence[Waive
     if about.key == "rules" and about.name not in WAIVABLE:
         return reason
     if waiver := waived_by(waivers, about, reason.subject, now.date()):
-        return replace(reason, waived_by=f"{waiver.id} until {waiver.expires}: {waiver.reason}")
+        inherited = "" if waiver.reaches(reason.subject) else f", inherited from {', '.join(waiver.subjects)}"
+        return replace(reason, waived_by=f"{waiver.id} until {waiver.expires}{inherited}: {waiver.reason}")
     return replace(reason, waiver=how_to_ask(about, reason.subject, contact, now.date()))
 
 
-def ended(waivers: Sequence[Waiver], subject: str, today: date) -> Iterator[Reason]:
+def ended(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence[str] = ()) -> Iterator[Reason]:
     """A warning for each waiver about `subject` that has expired: it has no effect, and someone should know."""
     for waiver in waivers:
-        if waiver.expires < today and waiver.reaches(subject):
+        if waiver.expires < today and waiver.reaches(subject, below):
             file, names = f"hardening/waivers/{waiver.id}.toml", ", ".join(waiver.names)
             what = f"waiver {waiver.id} for {names} expired on {waiver.expires}: no effect"
             why = "an exception that outlives its end is a hole that nobody decided on"
@@ -115,7 +129,7 @@ def ended(waivers: Sequence[Waiver], subject: str, today: date) -> Iterator[Reas
 
 def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     """How an application developer asks for an exception: whom, and a waiver to paste and complete."""
-    name = NOT_IN_A_NAME.sub("-", f"{subject}-{about.name}".lower()).strip("-")
+    name = NOT_IN_A_NAME.sub("-", f"{about.below[-1] if about.below else subject}-{about.name}".lower()).strip("-")
     scope = {
         "packages": (about.package,) if about.package else (),
         "versions": about.versions,
@@ -125,7 +139,8 @@ def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
         f"ask {contact}, with this as hardening/waivers/{name}.toml in a pull request:",
         f"{about.key} = {listed([about.name])}",
         *(f"{key} = {listed(values)}" for key, values in scope.items() if values),
-        f"subjects = {listed([subject])}",
+        f"subjects = {listed([about.below[-1] if about.below else subject])}",
+        *(["inherited = true  # it comes from there, and each image on it has it"] if about.below else []),
         'reason = "why it is acceptable until then"',
         'owner = ""  # your team',
         'approver = ""  # a second person, not the owner',
@@ -180,12 +195,12 @@ def purls(waiver: Waiver) -> list[str]:
     return [f"pkg:deb/debian/{package}{version}" for package in waiver.packages for version in versions]
 
 
-def trivyignore(waivers: Sequence[Waiver], subject: str, today: date) -> str:
+def trivyignore(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence[str] = ()) -> str:
     """The waivers in force for `subject` as `.trivyignore.yaml`, for those who run trivy by hand; JSON is YAML.
 
     Goldsmith's own scans use none: what is waived is still found, and shown as waived.
     """
-    mine = [w for w in sorted(active(waivers, today), key=lambda w: w.id) if w.reaches(subject)]
+    mine = [w for w in sorted(active(waivers, today), key=lambda w: w.id) if w.reaches(subject, below)]
     document = {
         "vulnerabilities": [_ignored(w, name, purls=purls(w)) for w in mine for name in w.vulnerabilities],
         "misconfigurations": [_ignored(w, name) for w in mine for name in w.misconfigurations],

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from hardening.catalog import load_policies, load_policy
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
 
 if TYPE_CHECKING:  # each of these opens a world, and most commands need few of them
+    from hardening.policy import Policy
     from images.aws.cloud import Cloud
     from images.ledger import Ledger
     from images.packages.index import PackageIndex
@@ -27,7 +29,7 @@ class Context:
 
     `build_host` and `registry_address` find (or start) engine and registry, only when they are needed. `policy` judges
     by another policy than the definitions name; `actor` is whom the audit names. A `lenient` flow goes on without the
-    definitions that are `unsound`.
+    definitions that are `unsound`. `changed` are policies that stand in the place of those of their names.
     """
 
     settings: Settings
@@ -37,6 +39,7 @@ class Context:
     policy: str = ""
     actor: str = "unknown"
     lenient: bool = False
+    changed: Mapping[str, Policy] = field(default_factory=dict)
 
     @cached_property
     def definitions(self) -> dict[str, LoadedDefinition]:
@@ -76,6 +79,21 @@ class Context:
         other = copy(self)
         other.__dict__["store"] = store
         return other
+
+    def by_policy(self, policy: Policy, instead_of: str) -> Context:
+        """The same context where `policy` stands in the place of the one of that name."""
+        other = copy(self)
+        other.__dict__["changed"] = {**self.changed, instead_of: policy}
+        return other
+
+    def policy_named(self, name: str) -> Policy:
+        """The policy of that name, as this context has it. Raises ContentError where there is none."""
+        return self.changed.get(name) or load_policy(self.settings.roots, name)
+
+    @property
+    def policies(self) -> dict[str, Policy]:
+        """Every policy by name, as this context has it."""
+        return {**load_policies(self.settings.roots), **self.changed}
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -129,6 +129,9 @@ class Lifecycle(Content):
     expires_after: Duration = Field("30d", validate_default=True, ge=timedelta(hours=1), le=timedelta(days=3660))
     warn_before: Duration = Field("7d", validate_default=True)
     support_until: date | None = None
+    soak: Duration = Field(
+        "24h", validate_default=True, description="how long it is `candidate` before a nightly run moves `stable` to it"
+    )
 
 
 CONTAINER_ONLY = (

@@ -28,7 +28,10 @@ class Line(BaseModel):
 
 
 class DefinitionLine(Line):
-    """`image.list`: one definition, and what is known of its newest artifact and release."""
+    """`image.list`: one definition, and what is known of its newest artifact and release.
+
+    `revoked`: which of built, candidate and stable are, or stand on what is.
+    """
 
     name: str
     title: str
@@ -40,6 +43,26 @@ class DefinitionLine(Line):
     candidate: str
     stable: str
     expires_at: datetime | None
+    revoked: tuple[str, ...] = ()
+
+    def marked(self, what: str, digest: str) -> tuple[str, ...]:
+        """A digest in a table, with a word about it where it is revoked."""
+        return (digest, "REVOKED") if what in self.revoked else (digest,) if digest else ("-",)
+
+    @property
+    def built_cell(self) -> tuple[str, ...]:
+        """What was built last."""
+        return self.marked("built", self.digest)
+
+    @property
+    def candidate_cell(self) -> tuple[str, ...]:
+        """What `candidate` points to."""
+        return self.marked("candidate", self.candidate)
+
+    @property
+    def stable_cell(self) -> tuple[str, ...]:
+        """What `stable` points to."""
+        return self.marked("stable", self.stable)
 
 
 class VerifyLine(Line):
@@ -107,8 +130,9 @@ class NightlyLine(Line):
     """`nightly`: one part of the night; `detail` says it in words for people.
 
     `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed; an `image` is published, re-dated,
-    unchanged, refused or failed; a `channel` that could not be moved is refused or failed; a `fleet` is compliant,
-    empty, rolled, waits (for a person's approval), skipped, refused or failed.
+    unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks while its candidate is
+    too young, and is promoted where that could not wait; a `fleet` is compliant, empty, rolled, waits (for a person's
+    approval), skipped, refused or failed.
     """
 
     kind: str
@@ -135,7 +159,9 @@ class NightlyOutput(Line):
 
 
 class DemoOutput(Line):
-    """`demo`: how long it took and what the requests saw. `kept_at` is where the service still answers, if kept."""
+    """`demo`: how long it took, in all and by parts, and what the requests saw. `kept_at` is where the service still
+    answers, if kept.
+    """
 
     seconds: float
     requests: int
@@ -143,6 +169,7 @@ class DemoOutput(Line):
     slowest_seconds: float
     report: str
     kept_at: str
+    steps: dict[str, float] = {}
 
 
 class DoctorLine(Line):

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from hardening.catalog import (
-    load_cases,
     load_control,
     load_policy,
     load_profile,
+    load_profiles,
     require_known,
     require_may_publish,
     within_root,
 )
 from hardening.foundation.console import err, say
-from hardening.foundation.content import find_content, load_toml
-from hardening.foundation.errors import ContentError, Problems, RefusedError, nearest
+from hardening.foundation.content import find_content, load_toml, read_toml
+from hardening.foundation.errors import ContentError, Problems, RefusedError, nearest, raise_all
 from hardening.foundation.process import follow
 from hardening.foundation.settings import ROOT, Judging, load_settings
-from hardening.model import LoadedControl, Waiver
+from hardening.model import WAIVER_KEYS, Cases, LoadedControl, Param, Profile, Waiver
 from hardening.policy import Policy
 from hardening.render import require_sound, require_templates
 from images.catalog import load_definition
@@ -40,6 +41,8 @@ def lint_content() -> int:
     found = content_problems(roots, clock().date(), settings.judging)
     for error in found:
         err().print(str(error), style="red")
+    for note in unused_controls(roots):
+        say(note)
     say(f"content of {', '.join(map(str, roots))}: {f'{len(found)} wrong' if found else 'sound'}")
     return 2 if found else 0
 
@@ -64,7 +67,7 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
             told.append(fleet)
     controls = find_content(roots, "hardening/controls", "*/")
     for name, file in find_content(roots, "hardening/waivers", "*.toml").items():
-        if waiver := problems.of(load_toml, file, Waiver, id=name):
+        if waiver := problems.of(load_toml, file, Waiver, id=name) or _readable_names(file):
             problems.of(require_known, file, waiver, controls)
             problems.of(_require_subjects, file, waiver, roots, names, fleets)
     return problems.found
@@ -113,15 +116,21 @@ def _require_subjects(
 
     A waiver of a further root reaches only what that root defines.
     """
+    raise_all(_strangers(file, waiver, roots, definitions, fleets))
+
+
+def _strangers(
+    file: Path, waiver: Waiver, roots: Sequence[Path], definitions: Collection[str], fleets: Collection[str]
+) -> Iterator[ContentError]:
     reach = within_root(file, waiver, roots).reach
-    ours = [name for name in definitions if reach is None or name in reach]
+    ours = [name for name in definitions if reach is None or name in reach or waiver.inherited]
     theirs = [name for name in fleets if reach is None or f"{name}/" in reach]
     for number, subject in enumerate(waiver.subjects):
         elsewhere = bool(re.search(r"[.:]|^localhost$", subject.partition("/")[0])) and "/" in subject
         meant = (elsewhere and reach is None) or any(fnmatchcase(name, subject) for name in ours)
         if not meant and not any(_may_be_member(subject, fleet) for fleet in theirs):
             where = "" if reach is None else " of this content root, whose waivers reach no other's"
-            raise ContentError(
+            yield ContentError(
                 f"{subject} is no definition and no member of a fleet (fleet/member){where}", file=file,
                 key=f"subjects[{number}]", hint=nearest(subject.partition("/")[0], [*ours, *theirs]),
             )  # fmt: skip
@@ -145,15 +154,40 @@ def check_hardening(roots: Sequence[Path], problems: Problems) -> None:
         if loaded := problems.of(load_control, name, folder, functions):
             controls[name] = loaded
             problems.of(require_templates, loaded)
-            problems.of(_require_cases, loaded, profiles)
+        if (folder / "cases.toml").is_file():
+            problems.of(_require_cases, folder, loaded.control.params if loaded else None, profiles)
     for name in profiles:
-        profile = problems.of(load_profile, roots, name)
+        profile = problems.of(load_profile, roots, name) or _own_entries(profiles[name], name)
         for entry in profile.controls if profile else ():
             if entry.control in controls or entry.control not in folders:  # what does not load has been told
                 problems.of(require_sound, entry, controls)
     for name, file in find_content(roots, "hardening/policies", "*.toml").items():
         if policy := problems.of(load_policy, roots, name):
             problems.of(_require_window, file, policy)
+
+
+def _own_entries(file: Path, name: str) -> Profile | None:
+    """What a profile lists itself, where that can be read though the whole is wrong."""
+    try:
+        own = load_toml(file, Profile, name=name)
+    except ContentError:
+        return None
+    return own.model_copy(update={"controls": tuple(entry.of(file) for entry in own.controls)})
+
+
+def unused_controls(roots: Sequence[Path], among: Collection[str] | None = None) -> list[str]:
+    """What to know of each control, or each one of `among`, that no profile lists; nothing where profiles are wrong."""
+    folders = find_content(roots, "hardening/controls", "*/")
+    try:
+        profiles = load_profiles(roots).values()
+    except ContentError:  # which is told as an error
+        return []
+    listed = {entry.control for profile in profiles for entry in profile.controls}
+    return [
+        f'note: {folder}: no profile uses it, so it hardens no image; add {{ control = "{name}" }} to one'
+        for name, folder in folders.items()
+        if name not in listed and (among is None or name in among)
+    ]
 
 
 def check_publishing(roots: Sequence[Path], judging: Judging, problems: Problems) -> None:
@@ -181,21 +215,46 @@ def _require_window(file: Path, policy: Policy) -> None:
         raise ContentError(lack, file=file, key="image.vulnerabilities", hint=hint)
 
 
-def _require_cases(loaded: LoadedControl, profiles: dict[str, Path]) -> None:
-    """Raises ContentError where the proofs stand on no profile, or give params that the control does not have."""
-    cases = load_cases(loaded)
-    file = loaded.folder / "cases.toml"
-    for profile in (cases.profile, *(proof.profile for proof in cases.proof if proof.profile)):
+def _readable_names(file: Path) -> Waiver | None:
+    """Of a waiver that is wrong, as much of what it names as can be read, so that all is told at once."""
+    try:
+        told = read_toml(file)
+    except ContentError:
+        return None
+    lists = {key: told.get(key) for key in (*WAIVER_KEYS, "subjects")}
+    names: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else ()
+        for key, value in lists.items()
+    }
+    return Waiver.model_construct(id=file.stem, inherited=told.get("inherited") is True, **names)
+
+
+def _require_cases(folder: Path, params: Mapping[str, Param] | None, profiles: dict[str, Path]) -> None:
+    """Raises ContentError where the proofs stand on no profile, or give params that the control does not have.
+
+    `params` is None where the control does not load, which has been told.
+    """
+    file = folder / "cases.toml"
+    raise_all(_wrong_cases(load_toml(file, Cases), file, params, profiles))
+
+
+def _wrong_cases(
+    cases: Cases, file: Path, params: Mapping[str, Param] | None, profiles: dict[str, Path]
+) -> Iterator[ContentError]:
+    named = {"profile": cases.profile}
+    named |= {f"proof[{number}].profile": one.profile for number, one in enumerate(cases.proof) if one.profile}
+    for key, profile in named.items():
         if profile not in profiles:
-            hint = nearest(profile, profiles)
-            raise ContentError(f"no profile is named {profile}", file=file, key="profile", hint=hint)
+            yield ContentError(f"no profile is named {profile}", file=file, key=key, hint=nearest(profile, profiles))
     given = [(f"render[{number}]", case.params) for number, case in enumerate(cases.render)]
     given += [(f"proof[{number}]", proof.params) for number, proof in enumerate(cases.proof)]
-    for place, params in given:
-        for name in params:
-            if name not in loaded.control.params:
-                hint = nearest(name, loaded.control.params)
-                raise ContentError("unknown param", file=file, key=f"{place}.params.{name}", hint=hint)
+    for place, values in given if params is not None else ():
+        for name, value in values.items():
+            key = f"{place}.params.{name}"
+            if params is None or name not in params:
+                yield ContentError("unknown param", file=file, key=key, hint=nearest(name, params or ()))
+            elif reason := params[name].wrong(value):
+                yield ContentError(reason, file=file, key=key, hint=params[name].help)
 
 
 LINT = (

@@ -31,6 +31,7 @@ from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
+from pipelines.promotion import promotion
 from pipelines.rollout.service import automated
 from pipelines.rollout.session import fleet_session
 from pipelines.wiring import image_context
@@ -107,7 +108,7 @@ def _unsound(name: str, error: ContentError) -> ReleaseOutcome:
     return ReleaseOutcome(name, "failed", built, reasons=built.reasons, error=error)
 
 
-def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) -> str:
+def summary(released: Iterable[ReleaseOutcome], lines: Sequence[NightlyLine]) -> str:
     """The night in one sentence. Pure."""
     images = list(released)
     counts = Counter(outcome.action for outcome in images)
@@ -119,7 +120,9 @@ def summary(released: Iterable[ReleaseOutcome], lines: Iterable[NightlyLine]) ->
     done = told("built", "published", "re-dated") or ["nothing built, nothing published"]
     fleets = [f"{line.name} {line.status}" for line in lines if line.kind == "fleet"]
     left = told("unchanged", "refused", "failed")
-    return f"{', '.join([*done, *left])}; fleets: {', '.join(fleets) or 'none'}"
+    soaking = [line.name for line in lines if (line.kind, line.status) == ("channel", "soaks")]
+    soak = f"; soaking: {', '.join(soaking)}" if soaking else ""
+    return f"{', '.join([*done, *left])}; fleets: {', '.join(fleets) or 'none'}{soak}"
 
 
 def refresh(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
@@ -193,12 +196,22 @@ def _shortly(reasons: Sequence[str]) -> str:
 
 
 def _promoted(context: Context, outcome: ReleaseOutcome) -> NightResult:
-    """Move `stable`. A line where that could not be: else the image's own line has told it all."""
+    """Move `stable` to what has soaked. A line where it waits or did not: else the image's own has told it all."""
     try:
+        decided = promotion(context, outcome.name)
+        if decided.waits:
+            return NightResult(_told(_channel_line(outcome.name, "soaks", decided.why)))
         move = promote_one(context, outcome.name, partial(_of_tonight, context, outcome))
     except GoldsmithError as error:
         return _failed("channel", outcome.name, error)
-    return NightResult(promoted=outcome.name if move.before != move.after else "")
+    if move.before == move.after:
+        return NightResult()
+    line = _told(_channel_line(outcome.name, "promoted", decided.why)) if decided.why else None
+    return NightResult(line, promoted=outcome.name)
+
+
+def _channel_line(name: str, status: str, detail: str) -> NightlyLine:
+    return NightlyLine(kind="channel", name=name, status=status, detail=detail, seconds=0.0)
 
 
 def _of_tonight(context: Context, outcome: ReleaseOutcome, release: Release) -> Verdict:

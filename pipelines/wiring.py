@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
 import socket
 import stat
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardening.foundation.console import say
+from hardening.foundation.content import read_toml
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
-from hardening.foundation.settings import MOVED, Settings, load_settings
+from hardening.foundation.settings import MOVED, ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
     from images.context import Context
@@ -47,6 +50,7 @@ def image_context(settings: Settings | None = None, policy: str = "", *, looks: 
         _refuse_moved_clock(known)
     keep_private_by_default()
     keep_private(known.state_dir)
+    tell_of_others(known.state_dir)
     if policy:
         from hardening.catalog import load_policy
 
@@ -131,6 +135,47 @@ def _user(uid: int) -> str:
         return f"uid {uid}"
 
 
+STATE = "GOLDSMITH_STATE"
+OF_UNIT = Path("/var/lib/goldsmith")  # where the systemd unit of earlier versions kept its state, whatever the settings
+
+
+def said_by(file: Path | None = None) -> str:
+    """What says where the state is: the environment, goldsmith.toml (or `file`), or nothing, which is the default."""
+    if STATE in map(str.upper, os.environ):
+        return STATE
+    return "goldsmith.toml" if _in_file(file) else "the default"
+
+
+def _in_file(file: Path | None) -> str:
+    path = file or ROOT / "goldsmith.toml"
+    return str(read_toml(path).get("state", "")) if path.exists() else ""
+
+
+def other_states(state: Path, file: Path | None = None) -> list[Path]:
+    """State directories that another way to start Goldsmith here would use, or has used, beside `state`.
+
+    Whoever sets the variable means that directory; only where goldsmith.toml names another one, that is worth a word.
+    """
+    named = [ROOT / found] if (found := _in_file(file)) else []
+    places = named if said_by(file) == STATE else [*named, ROOT / Settings.model_fields["state"].default, OF_UNIT]
+    used = state.resolve()
+    return [
+        place
+        for place in dict.fromkeys(places)
+        if os.access(place / "ledger.sqlite", os.F_OK) and place.resolve() != used  # it may be another user's
+    ]
+
+
+@cache
+def tell_of_others(state: Path) -> None:
+    """Say once which state directory is used where there are two: images and rollouts of the other are not seen."""
+    if others := other_states(state):
+        say(
+            f"using the state in {state} ({said_by()}); there is another one in {', '.join(map(str, others))}\n"
+            "`state` in goldsmith.toml names one for all; GOLDSMITH_STATE=DIRECTORY ./goldsmith teardown removes one"
+        )
+
+
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # What earlier versions, which left it open, made in it; by one of these it is known to be a state directory.
 OURS = (
@@ -156,6 +201,8 @@ def keep_private(state: Path) -> None:
         if found.st_mode & OTHERS:
             _refuse_shared(state, found.st_mode)
             state.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS)
+        if not os.access(state, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EROFS, "it cannot be written")
     except OSError as error:
         hint = "set `state` in goldsmith.toml to a directory of your own"
         raise OutsideError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from filelock import FileLock
@@ -87,6 +89,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return 1 if item.path in long else 3
 
     items.sort(key=rank)
+
+
+PUBLIC = ("security-tracker.debian.org", "mirror.gcr.io", "ghcr.io")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_public_feed() -> Iterator[None]:
+    """No test asks the default feeds: its settings name their own, or `none`."""
+    ask = socket.getaddrinfo
+
+    def here(host: Any, *more: Any, **named: Any) -> Any:
+        assert host not in PUBLIC, f"a test asks {host}: let its settings say which feeds it has"
+        return ask(host, *more, **named)
+
+    with patch("socket.getaddrinfo", here):
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

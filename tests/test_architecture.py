@@ -67,6 +67,8 @@ PURE = {
     "pipelines.fleet.calendar",
     "pipelines.fleet.port",
     "pipelines.fleet.docker.container_spec",
+    "pipelines.fleet.docker.drafts",
+    "pipelines.fleet.docker.written",
     "pipelines.fleet.ec2.instance_spec",
     "pipelines.fleet.ec2.pacing",
     "pipelines.fleet.orphans",
@@ -115,6 +117,7 @@ WITHOUT = {
     ("fleet.check", "shop"): AWS,
     ("roll.plan", "shop"): AWS,
     ("roll.start", "shop"): AWS,
+    ("adopt", "web-1"): {"yaml", "dbos", *AWS},
     ("roll.reap",): AWS - {"images.aws"},  # whose tags are read on containers too
     ("roll.status", "shop"): {*AWS, "docker", "dbos"},
 }

@@ -11,6 +11,7 @@ GoldsmithError
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -80,6 +81,22 @@ class MalformedError(OutsideError):
     """An answer from outside is not what its format says. It concerns the image that was asked for, and no other."""
 
 
+ROOM_HINT = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+
+
+def disk_error(error: OSError) -> OutsideError | None:
+    """What a failed call means, if it is the disk that failed: one that is full, or a path that cannot be used."""
+    where = f"{error.filename or ''}"
+    if error.errno in FULL:
+        return OutsideError(f"the disk{where and f' that holds {where}'} is full", evidence=str(error), hint=ROOM_HINT)
+    if error.errno in UNUSABLE and where:
+        hint = "is it another user's, or on a read-only disk? `state` in goldsmith.toml can name another directory"
+        return OutsideError(f"{where} cannot be used: {error.strerror}", hint=hint)
+    return None
+
+
 class Problems:
     """All that is wrong with content, each problem once, where a flow would stop at the first."""
 
@@ -98,6 +115,19 @@ class Problems:
         except ContentError as error:
             self._found.setdefault(str(error), error)
             return None
+
+
+def raise_all(found: Iterable[ContentError]) -> None:
+    """Raise the first of `found`, with the others as its evidence; nothing where there is none."""
+    every = [*found]
+    if not every:
+        return
+    first, *others = every
+    told = [
+        error.message.removeprefix(f"{first.file}: ") + (f" ({error.hint})" if error.hint else "") for error in others
+    ]
+    first.evidence = "\n".join([*first.evidence.splitlines(), *told])
+    raise first
 
 
 def closest(name: str, known: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -77,15 +77,27 @@ class Docker(Content):
         return host
 
 
-class Feeds(Content):
-    """Vulnerability data: an address (https://…), a directory, or empty for the small dated sample that ships."""
+DEBIAN, DOWNLOAD, NONE = "debian", "download", "none"  # what feeds are called beside addresses and directories
 
-    debsecan: str = ""
-    trivy: str = Field("", description="directory of a trivy cache, or `download` to let trivy fetch its own database")
-    kev: str = ""
+
+class Feeds(Content):
+    """Vulnerability data: a word, an address (https://…) or a directory (docs/feeds.md describes what is in it)."""
+
+    debsecan: str = Field(
+        DEBIAN, description="`debian` or empty: Debian's security tracker; `none`: the small dated sample that ships"
+    )
+    trivy: str = Field(
+        DOWNLOAD, description="`download` or empty: trivy fetches its own database; a directory with its cache; `none`"
+    )
+    kev: str = Field("", description="CISA's list of exploited vulnerabilities: an address or a file; empty: none")
     openscap: str = Field(
         "", description="directory with ssg-debian13-ds.xml and its like; empty: one pinned package from the mirror"
     )
+
+    @field_validator("debsecan", "trivy")
+    @classmethod
+    def _given(cls, place: str, info: ValidationInfo) -> str:
+        return place or (DEBIAN if info.field_name == "debsecan" else DOWNLOAD)
 
     @field_validator("debsecan", "kev")
     @classmethod

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import ENGINE
+from hardening.foundation.timing import step
 from hardening.overlay import materialise
 from images.build import build_steps, dockerfile
 from images.build.build_steps import BuildJob, Built
@@ -31,19 +32,22 @@ def build(job: BuildJob) -> Built:
     base_digest = str(job.base)
     epoch = build_steps.epoch_of(job)
     with room_on(job.work):
-        written = _prepare(job, base_digest, epoch)
+        with step("prepare"):
+            written = _prepare(job, base_digest, epoch)
         # BuildKit works while the base is unpacked here, where what it changed is then added to it.
         with ThreadPoolExecutor(1) as beside:
             running = beside.submit(_run, job, base_digest, written)
-            tree = job.store.unpack(base_digest, job.work / "tree")
+            with step("unpack"):
+                tree = job.store.unpack(base_digest, job.work / "tree")
             _require_shell(job, tree)
-            changed = running.result()
+            with step("BuildKit"):
+                changed = running.result()
         base = build_steps.installed_in(tree)
         with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:
             layer = job.store.write_layer(merged.entries(), epoch)
         layers.unpack(job.store.blob(layer[0].digest), layer[0].media_type, tree)
-        step = f"goldsmith: {' '.join(job.definition.packages) or job.name}"
-        return replace(build_steps.finish(job, tree, layer, base, epoch, step), dockerfile=written)
+        history = f"goldsmith: {' '.join(job.definition.packages) or job.name}"
+        return replace(build_steps.finish(job, tree, layer, base, epoch, history), dockerfile=written)
 
 
 def _require_shell(job: BuildJob, tree: Path) -> None:

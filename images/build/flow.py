@@ -14,12 +14,20 @@ from traceback import format_exception
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.check import broken
-from hardening.findings import CheckResult
+from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.errors import (
+    ContentError,
+    GoldsmithError,
+    OutsideError,
+    RefusedError,
+    UsageError,
+    disk_error,
+)
 from hardening.foundation.process import threads
+from hardening.foundation.timing import Steps, collected, in_all, step
 from hardening.render import Overlay
-from hardening.waivers import BOOT_TITLES, about_check, how_to_ask
+from hardening.waivers import STARTS, TITLES, about_check, how_to_ask
 from images.artifact import Artifact
 from images.boot import Level
 from images.build import build as build_image
@@ -42,7 +50,8 @@ from images.store.oci import Store
 class BuildOutcome:
     """What became of one image; `seconds` of wall time; `error` is what stopped it, if anything did.
 
-    `waived` tells what would have refused it but for a waiver; `stopped_by` which image it stands on and that failed.
+    `waived` tells what would have refused it but for a waiver; `stopped_by` which image it stands on and that failed;
+    `steps` how many seconds each step of a build took.
     """
 
     name: str
@@ -55,6 +64,7 @@ class BuildOutcome:
     error: GoldsmithError | None = field(default=None, repr=False)
     waived: tuple[str, ...] = ()
     stopped_by: str = ""
+    steps: Steps = field(default_factory=dict)
 
 
 def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> list[BuildOutcome]:
@@ -102,6 +112,8 @@ def _as_ours(name: str, error: Exception) -> GoldsmithError:
     """`error` as one of ours: the world's, or for what nobody foresaw one with all that helps to find it."""
     if isinstance(error, GoldsmithError):
         return error
+    if isinstance(error, OSError) and (known := disk_error(error)):
+        return known
     evidence = "".join(format_exception(error)[-3:])
     if isinstance(error, OSError):
         return OutsideError(f"{name} could not be built: {error}", evidence=evidence)
@@ -127,16 +139,20 @@ class _Builder:
             became = "was refused" if parent.action is Action.REFUSED else "failed"
             reasons = (f"its parent {parent.name} {became}",)
             return BuildOutcome(name, Action.FAILED, reasons=reasons, error=parent.error, stopped_by=parent.name)
-        try:
-            with room_on(self.context.settings.state_dir):
-                outcome = self._planned(name)
-        except Exception as error:
-            known = _as_ours(name, error)
-            outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
-        return replace(outcome, seconds=round(time.monotonic() - start, 3))
+        with collected() as steps:
+            try:
+                with room_on(self.context.settings.state_dir):
+                    outcome = self._planned(name)
+            except Exception as error:
+                known = _as_ours(name, error)
+                outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
+        seconds = round(time.monotonic() - start, 3)
+        if outcome.action is not Action.UNCHANGED:
+            say(f"{name}: {outcome.action} in {in_all(seconds, steps)}")
+        return replace(outcome, seconds=seconds, steps=steps)
 
     def _planned(self, name: str) -> BuildOutcome:
-        with self._lock:
+        with self._lock, step("plan"):
             plan = self.planner.plan(name)
         if plan.artifact:
             self._make_newest(plan.artifact)
@@ -151,9 +167,11 @@ class _Builder:
             # Nothing enters the store before it is verified: a refused, failed or killed build leaves nothing there.
             store = Store(work / "store", below=self.context.store)
             docker_host = "" if definition.is_machine else self.engine()
-            job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
+            with step("packages"):
+                job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
             with private_mounts() if definition.is_machine else nullcontext():
-                built = build_image(job)
+                with step("build"):
+                    built = build_image(job)
                 say(f"{name}: verifying {len(job.overlay.checks)} controls")
                 checks = _verify(job, built, job.overlay)
             return self._record(plan, job, built, checks)
@@ -175,11 +193,12 @@ class _Builder:
 
         Raises ContentError where a check broke.
         """
-        waivers = load_waivers(self.context.settings.roots)
-        if refused := refusals(checks, plan.name, waivers, self.context.now.date()):
+        waivers, today = load_waivers(self.context.settings.roots), self.context.now.date()
+        bases = self.context.ledger.bases_from(str(plan.inputs.get("parent", "")))
+        if refused := refusals(checks, plan.name, waivers, today, bases):
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
-            return self._refused(plan, self._refusal(plan.name, refused), built.digest, checks)
+            return self._refused(plan, self._refusal(plan.name, refused, bases), built.digest, checks)
         artifact = Artifact(
             plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created,
             datetime.now(UTC), built.size_bytes,
@@ -188,10 +207,11 @@ class _Builder:
         self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
         if job.definition.is_machine and (no := self._gate(artifact, job.store)):
             return self._refused(plan, no, built.digest, checks)
-        self.context.store.adopt(job.store, built.digest)
-        self.context.ledger.record_artifact(artifact)
+        with step("keep"):
+            self.context.store.adopt(job.store, built.digest)
+            self.context.ledger.record_artifact(artifact)
         self.planner.digests[plan.name] = built.digest
-        used = waived(checks, plan.name, waivers, self.context.now.date())
+        used = waived(checks, plan.name, waivers, today, bases)
         return BuildOutcome(
             plan.name, Action.BUILT, built.digest, plan.input_digest, plan.why, 0.0, checks, waived=used
         )
@@ -207,7 +227,8 @@ class _Builder:
 
     def _gate(self, artifact: Artifact, store: Store) -> RefusedError | None:
         """Why the policy refuses a machine that was built into `store`; None where it does not."""
-        judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
+        with step("scans"):
+            judgement = judge(self.context.over(store), artifact, self.context.policy_of(artifact.name))
         return None if judgement.verdict.allowed else refusal(judgement)
 
     def _refused(
@@ -218,14 +239,16 @@ class _Builder:
         reasons = tuple(error.evidence.splitlines()) or (error.message,)
         return BuildOutcome(plan.name, Action.REFUSED, digest, plan.input_digest, reasons, 0.0, checks, error)
 
-    def _refusal(self, name: str, refused: tuple[CheckResult, ...]) -> RefusedError:
+    def _refusal(self, name: str, refused: tuple[CheckResult, ...], bases: tuple[BaseImage, ...]) -> RefusedError:
         """What is broken, with its evidence; where it is explained; and how to ask for a waiver of the first of it."""
         policy = load_policy(self.context.settings.roots, self.context.policy_of(name))
         first = refused[0].control
         why = f"./goldsmith control.show {first} says why it matters and what to do"
-        if first in BOOT_TITLES:
+        if first == STARTS:
+            why = "what it printed stands beside it"
+        elif first in TITLES:
             why = f"{console_log(self.context.store, name)} holds what the machine said"
-        asking = how_to_ask(about_check(first), name, policy.exception_contact, self.context.now.date())
+        asking = how_to_ask(about_check(first, bases), name, policy.exception_contact, self.context.now.date())
         return RefusedError(
             f"{name} breaks {', '.join(r.control for r in refused)}",
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),

@@ -28,15 +28,20 @@ def build(job: BuildJob) -> Built:
     epoch = build_steps.epoch_of(job)
     tree = build_steps.fresh(job.work / "tree")
     with room_on(job.work):
-        build_steps.weigh(job.debs.values())
-        for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
-            run(["dpkg-deb", "--extract", str(require_whole(package, job.debs[package])), str(tree)])
-        tree.chmod(0o755)
-        _links(tree)
-        _status(job, tree)
-        _accounts(tree)
-        _certificates(tree)
+        unpack(job, tree)
         return build_steps.finish_tree(job, tree, epoch, "goldsmith: static")
+
+
+def unpack(job: BuildJob, tree: Path) -> None:
+    """Unpack the planned packages into a new `tree`, and make what a process needs beside them."""
+    build_steps.weigh(job.debs.values())
+    for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
+        run(["dpkg-deb", "--extract", str(require_whole(package, job.debs[package])), str(tree)])
+    tree.chmod(0o755)
+    _links(tree)
+    _status(job, tree)
+    _accounts(tree)
+    _certificates(tree)
 
 
 def _links(tree: Path) -> None:

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
+from hardening.foundation.timing import step
 
 TRIAL = "trial-"  # so begins what a workspace holds before anything of it is on an engine
 WORK_LABEL = "dev.goldsmith.work"
@@ -29,7 +30,8 @@ def workspace(settings: Settings) -> Iterator[Path]:
         try:
             yield directory
         finally:
-            _remove(directory)
+            with step("clean up"):
+                _remove(directory)
 
 
 def sweep(settings: Settings, docker_host: Callable[[], str]) -> None:

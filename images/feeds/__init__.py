@@ -1,7 +1,9 @@
 """Vulnerability data on this machine: from an address (last good copy kept), a directory, or the sample that ships.
 
 `current` gives the data to scan with and asks an address again when the copy was not confirmed for an hour; `refresh`
-asks now. An address that fails never takes away the last good copy: its age shows, and the policy judges by it.
+asks now. An address that fails never takes away the last good copy: its age shows, and the policy judges by it. Where
+Debian's tracker, the default, does not answer and never did, the sample stands in, with the reason; no policy but one
+for trials accepts it.
 
 OpenSCAP judges by a directory of the settings, else by one pinned package of the archive's pool: Debian 13's rules are
 in a newer ssg-debian than Debian 13 has. That one .deb is fetched through the archive that images are made from and
@@ -11,22 +13,25 @@ checked by its digest; its suite is never added to any apt.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
+from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.process import REGISTRY, run, which
 from hardening.foundation.retrying import retrying
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.feeds import download, facts
 from images.feeds.facts import Facts, require_succession
 from images.model import Bootstrap
@@ -39,6 +44,10 @@ from images.store.files import file_digest, room_on
 CHECK_AFTER = timedelta(hours=1)
 SUITE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 SAMPLE = Path(__file__).parent / "sample"
+TRACKER = "https://security-tracker.debian.org/tracker/debsecan/release/1"
+"""Where debsecan itself takes its data from, a file for each suite."""
+TRIVY_DB = "mirror.gcr.io/aquasec/trivy-db:2"
+"""Where trivy takes its database from first, unless TRIVY_DB_REPOSITORY says otherwise."""
 
 
 def current(
@@ -72,30 +81,42 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
     place, kept = settings.feeds.debsecan, settings.state_dir / "feeds"
     if not SUITE.fullmatch(suite):
         raise OutsideError(f"there is no data for {suite!r}, which is no name of a suite")
-    if not place:
+    if place == NONE:
         return compile_sample(SAMPLE, suite, kept / "sample")
-    if _is_address(place):
-        address = f"{place.rstrip('/')}/{suite}"
-        return download.fetch(address, kept / "debsecan" / suite, settings, now, after, look=facts.debsecan_facts)
+    address = (TRACKER if place == DEBIAN else place).rstrip("/")
+    if _is_address(address):
+        return _by_address(settings, address, suite, now, after)
     directory = ROOT / place
     if not (directory / suite).is_file():
-        raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}")
+        raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}, which would be a file of that name")
     facts.debsecan_facts(directory / suite)
     dated = facts.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
     return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
 
 
+def _by_address(settings: Settings, place: str, suite: str, now: datetime, after: timedelta) -> Feed:
+    """What an address gives. The sample, with the reason, where the default one does not answer and never did."""
+    kept, look, live = settings.state_dir / "feeds", facts.debsecan_facts, place == TRACKER
+    try:
+        return download.fetch(f"{place}/{suite}", kept / "debsecan" / suite, settings, now, after, look=look, live=live)
+    except OutsideError as error:
+        if settings.feeds.debsecan != DEBIAN or not (SAMPLE / f"{suite}.json").is_file():
+            raise
+        sample = compile_sample(SAMPLE, suite, kept / "sample")
+        return replace(sample, source=f"{sample.source}, since {error.message}")
+
+
 def _trivy(settings: Settings, now: datetime) -> Feed:
     place = settings.feeds.trivy
-    if not place:
+    if place == NONE:
         raise OutsideError("feeds.trivy names no vulnerability database")
-    directory = settings.state_dir / "feeds" / "trivy" if place == "download" else ROOT / place
-    note = keep_trivy_current(directory, now, settings.retry_for) if place == "download" else ""
+    directory = settings.state_dir / "feeds" / "trivy" if place == DOWNLOAD else ROOT / place
+    note = keep_trivy_current(directory, now, settings.retry_for) if place == DOWNLOAD else ""
     database = directory / "db" / "trivy.db"
     if not database.is_file() or not database.stat().st_size:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
     dated = facts.in_file(directory / "db" / "metadata.json", "UpdatedAt")
-    source = "downloaded by trivy" if place == "download" else f"directory {directory}"
+    source = "downloaded by trivy" if place == DOWNLOAD else f"directory {directory}"
     return Feed(directory, dated, source, note=note, stamps=_stamps(directory))
 
 
@@ -188,12 +209,22 @@ def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str
         if due and due > now:
             return ""
         try:
-            retrying(lambda: _download_trivy(directory), within=within)
+            download.asking_once(str(directory), now, partial(_fetch_trivy, directory, within))
         except OutsideError as error:
             if not (directory / "db" / "trivy.db").is_file():
                 raise
             return f"last good copy, because {error.message}"
     return ""
+
+
+def trivy_place() -> str:
+    """The repository that trivy takes its database from first."""
+    return os.environ.get("TRIVY_DB_REPOSITORY", TRIVY_DB)
+
+
+def _fetch_trivy(directory: Path, within: timedelta) -> None:
+    say(f"fetching trivy's vulnerability database from {trivy_place()}")
+    retrying(lambda: _download_trivy(directory), within=within)
 
 
 def _download_trivy(directory: Path) -> None:
@@ -206,7 +237,11 @@ def _download_trivy(directory: Path) -> None:
         refuse_denied(program)
     argv = [str(program), "image", "--download-db-only", f"--cache-dir={fresh}", "--config=", "--quiet"]
     hint = "feeds.trivy can also name a directory with trivy's cache"
-    run(argv, passes=REGISTRY, timeout=TIMEOUT_SECONDS, hint=hint)
+    try:
+        run(argv, passes=REGISTRY, timeout=TIMEOUT_SECONDS)
+    except OutsideError as error:
+        why = error.message.removeprefix(f"{program.parent}/")
+        raise OutsideError(f"{trivy_place()} cannot be had: {why}", evidence=error.evidence, hint=hint) from None
     if not (fresh / "db" / "trivy.db").is_file():
         raise OutsideError("trivy downloaded no database")
     if (directory / "db" / "trivy.db").is_file():

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin
 
 from filelock import FileLock
@@ -30,21 +31,25 @@ from images.store.files import file_digest
 if TYPE_CHECKING:
     import requests
 
+Result = TypeVar("Result")
 READ_SECONDS = 60
 """How long one read may wait. FEED_SECONDS limits the whole."""
 OK = 200
 NAME = "feed transfer"
+OURS = {"User-Agent": "goldsmith", "Accept-Encoding": "identity"}
+"""Who asks, as debsecan says it too: those who run public services may turn away what names only a library."""
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the status, the validators that the server gave, and the digest of what was written."""
+    """What came back: the status, the server's validators and date, and the digest of what was written."""
 
     status: int
     etag: str = ""
     modified: str = ""
     sha256: str = ""
+    date: str = ""
 
 
 def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
@@ -59,7 +64,7 @@ def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
 
     def run() -> None:
         try:
-            answer.set_result(_get(address, {"Accept-Encoding": "identity", **headers}, file, late))
+            answer.set_result(_get(address, {**OURS, **headers}, file, late))
         except BaseException as error:  # raised again by whoever waits
             answer.set_exception(error)
 
@@ -86,14 +91,17 @@ def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.E
             require_safe(target, came_from=address)
             address = target
     except (requests.RequestException, ValueError) as error:
-        raise OutsideError(f"{asked} could not be read: {type(error).__name__}") from None
+        silent = isinstance(error, requests.ConnectionError | requests.Timeout)
+        how = "does not answer" if silent else "could not be read"
+        raise OutsideError(f"{asked} {how}: {type(error).__name__}") from None
     raise FEED_REDIRECTS.exceeded(asked)
 
 
 def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threading.Event) -> Answer:
     """Write what a good answer carries; of any other only its status counts."""
+    etag, modified, date = (answer.headers.get(name, "") for name in ("ETag", "Last-Modified", "Date"))
     if answer.status_code != OK:
-        return Answer(answer.status_code)
+        return Answer(answer.status_code, date=date)
     if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
         raise OutsideError(f"{asked} answered with the Content-Encoding {packed}, which was not asked for")
     FEED_BYTES.require(int(answer.headers.get("Content-Length", 0)), asked)
@@ -104,8 +112,7 @@ def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threadin
             break
         seen.update(part)
         file.write(part)
-    modified = answer.headers.get("Last-Modified", "")
-    return Answer(OK, answer.headers.get("ETag", ""), modified, f"sha256:{seen.hexdigest()}")
+    return Answer(OK, etag, modified, f"sha256:{seen.hexdigest()}", date)
 
 
 def require_safe(address: str, *, came_from: str = "") -> None:
@@ -122,8 +129,8 @@ NOT_MODIFIED = 304
 class KeptFeed:
     """What is known of the last good copy: where from, its validators, date, digest, when last confirmed.
 
-    `date` is what the data states of itself, else the server's Last-Modified; empty where neither names one: the copy
-    is then of an unknown date, which no policy accepts.
+    `date` is what the data states of itself, else the server's Last-Modified, else of what is live the moment of the
+    answer; empty where nothing names one: the copy is then of an unknown date, which no policy accepts.
     """
 
     address: str
@@ -135,12 +142,14 @@ class KeptFeed:
 
 
 def fetch(
-    address: str, file: Path, settings: Settings, now: datetime, after: timedelta, *, look: Callable[[Path], Facts]
-) -> Feed:
+    address: str, file: Path, settings: Settings, now: datetime, after: timedelta, *, look: Callable[[Path], Facts],
+    live: bool = False,
+) -> Feed:  # fmt: skip
     """The data at `address` as `file`; asked for again when not confirmed for `after`.
 
     `look` says what is in the data and raises OutsideError for what is none. Data that is none, or that shrank or lost
-    a canary, does not replace the last good copy; only where there is no copy, we raise OutsideError too.
+    a canary, does not replace the last good copy; only where there is no copy, we raise OutsideError too. `live`: the
+    service makes the data as it is asked, from what it knows then.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
@@ -148,13 +157,32 @@ def fetch(
         if kept and now - datetime.fromisoformat(kept.confirmed) < after:
             return _feed(file, kept)
         try:
-            kept = retrying(lambda: _ask(kept, address, file, now, look), within=settings.retry_for)
+            ask = partial(retrying, partial(_ask, kept, address, file, now, look, live=live), within=settings.retry_for)
+            kept = asking_once(str(file), now, ask, again=not after)
         except OutsideError as error:
             if kept is None:
                 raise
             age = shown(timedelta(hours=(now - datetime.fromisoformat(kept.confirmed)) // timedelta(hours=1)))
             return _feed(file, kept, f"last good copy, {age} old, because {error.message}")
     return _feed(file, kept)
+
+
+_failed: dict[str, tuple[datetime, OutsideError]] = {}
+
+
+def asking_once(what: str, now: datetime, ask: Callable[[], Result], *, again: bool = False) -> Result:
+    """`ask()`; where that has failed already at `now`, the same failure: a flow over many images waits only once.
+
+    `again`: it is asked all the same.
+    """
+    at, earlier = _failed.get(what, (None, None))
+    if earlier and at == now and not again:
+        raise earlier
+    try:
+        return ask()
+    except OutsideError as error:
+        _failed[what] = now, error
+        raise
 
 
 def _feed(file: Path, kept: KeptFeed, note: str = "") -> Feed:
@@ -172,7 +200,9 @@ def _kept(file: Path, address: str) -> KeptFeed | None:
     return kept if whole and kept.address == address else None
 
 
-def _ask(kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts]) -> KeptFeed:
+def _ask(
+    kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts], *, live: bool
+) -> KeptFeed:
     asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
     fresh = _beside(file)
     try:
@@ -181,16 +211,22 @@ def _ask(kept: KeptFeed | None, address: str, file: Path, now: datetime, look: C
             sink.flush()
             os.fsync(sink.fileno())
         if answer.status == NOT_MODIFIED and kept:
-            return _confirm(file, replace(kept, confirmed=now.isoformat()))
+            date = kept.date if kept.modified or not live else _dated(None, answer, live=live)
+            return _confirm(file, replace(kept, confirmed=now.isoformat(), date=date))
         if answer.status != OK:
             raise OutsideError(f"{address} answered {answer.status}")
         found = _succeeding(fresh, file if kept else None, look)
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
-    date = found.date or facts.in_header(answer.modified)
-    dated = date.isoformat() if date else ""
+    dated = _dated(found.date, answer, live=live)
     return _confirm(file, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat()))
+
+
+def _dated(own: datetime | None, answer: Answer, *, live: bool) -> str:
+    """The date of data as a `KeptFeed` keeps it; `own` is the one inside."""
+    date = own or facts.in_header(answer.modified) or (facts.in_header(answer.date) if live else None)
+    return date.isoformat() if date else ""
 
 
 def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -> Facts:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from hardening.findings import CheckResult, Finding, ScanReport, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
 from images.artifact import Artifact, Package
 from images.documents import from_json, to_json
 from images.ledger import tables as t
@@ -52,6 +52,29 @@ class Artifacts(Database):
     def artifacts(self, name: str = "") -> tuple[Artifact, ...]:
         """All artifacts (of one definition), the newest first."""
         return self._artifacts(**({"name": name} if name else {}))
+
+    def artifact_over(self, digest: str) -> Artifact | None:
+        """The newest artifact of that content."""
+        return next(iter(self._artifacts(limit=1, digest=digest)), None)
+
+    def bases_of(self, digest: str) -> tuple[BaseImage, ...]:
+        """What a content has from each image of ours that it stands on, the nearest first, as far as it is known."""
+        artifact = self.artifact_over(digest)
+        return self.bases_from(str(artifact.inputs.get("parent", ""))) if artifact else ()
+
+    def bases_from(self, parent: str) -> tuple[BaseImage, ...]:
+        """What an image on the content `parent` has from that and from what it stands on."""
+        below = self.artifact_over(parent) if parent else None
+        if below is None:
+            return ()
+        scan, good = self.scan(below.digest), (Outcome.PASS, Outcome.NOT_APPLICABLE)
+        base = BaseImage(
+            below.name,
+            frozenset((package.name, package.version) for package in below.packages),
+            frozenset((one.kind, one.id, one.package) for one in (scan.findings if scan else ())),
+            frozenset(check.control for check in self.checks(below.digest) if check.outcome not in good),
+        )
+        return (base, *self.bases_of(below.digest))
 
     def record_checks(self, digest: str, checks: tuple[CheckResult, ...], at: datetime, *, told: bool = False) -> None:
         """Keep the results of the controls' checks of a content. `told`: by a registry, which proves nothing."""

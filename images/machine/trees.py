@@ -88,7 +88,7 @@ def _failed(name: str, *arguments: int | bytes) -> str:
 
 def _call(name: str, *arguments: int) -> None:
     if problem := _failed(name, *arguments):
-        hint = "machine images are built as root, in a container only with the capability SYS_ADMIN"
+        hint = "machines are built, and controls proved, as root; in a container only with the capability SYS_ADMIN"
         raise OutsideError(f"no mounts of our own: {name}: {problem}", hint=hint)
 
 
@@ -183,9 +183,9 @@ def packages_layer(job: BuildJob, epoch: int) -> str:
 
     def make(layer: Path) -> None:
         say(f"{job.name}: {'installing' if parent else 'bootstrapping'} {len(job.packages)} packages")
-        (_install if parent else _bootstrap)(job, layer, epoch)
+        (install_layer if parent else bootstrap_layer)(job, layer, epoch)
 
-    return made_once(job, _key(job), make, parent)
+    return made_once(job, packages_key(job), make, parent)
 
 
 def made_once(job: BuildJob, key: str, make: Callable[[Path], None], parent: str = "") -> str:
@@ -203,7 +203,7 @@ def made_once(job: BuildJob, key: str, make: Callable[[Path], None], parent: str
     return key
 
 
-def _key(job: BuildJob) -> str:
+def packages_key(job: BuildJob) -> str:
     """What a layer of packages is a function of."""
     base = job.parent or job.definition.base.model_dump(mode="json")
     packages = [[package.purl, package.sha256] for package in sorted(job.packages)]
@@ -220,7 +220,7 @@ def dpkg_options(job: BuildJob) -> str:
     return "".join(f"{line}\n" for line in lines if line.strip() and not line.startswith("#"))
 
 
-def _bootstrap(job: BuildJob, layer: Path, epoch: int) -> None:
+def bootstrap_layer(job: BuildJob, layer: Path, epoch: int) -> None:
     """A distribution's packages as a whole tree."""
     options = job.work / "dpkg.cfg"
     options.write_text(dpkg_options(job))
@@ -229,7 +229,7 @@ def _bootstrap(job: BuildJob, layer: Path, epoch: int) -> None:
     clean(layer / "tree", epoch)
 
 
-def _install(job: BuildJob, layer: Path, epoch: int) -> None:
+def install_layer(job: BuildJob, layer: Path, epoch: int) -> None:
     """A child's packages on its parent's tree, by apt of that tree, without network."""
     with changing(job, key_of(str(job.parent)), layer) as tree:
         write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)

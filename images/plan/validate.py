@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hardening.catalog import load_controls, load_policies, load_profile, load_waivers
-from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.errors import ContentError, Problems, nearest, raise_all
 from hardening.foundation.hashing import canonical
 from hardening.model import Enforcement, LoadedControl, Waiver
 from hardening.policy import Policy
@@ -33,12 +33,18 @@ class DefinitionValidator:
         self._overlays: dict[bytes, Overlay] = {}
 
     def require(self, loaded: LoadedDefinition) -> None:
-        """Raises ContentError, with file and key, for the first thing that a build or the gate would stumble over."""
-        overlay, waivers = self.overlay(loaded), self._waivers
-        self._require_policy(loaded)
-        self._require_base(loaded)
-        self._require_files(loaded)
-        self._require_smoke(loaded, overlay, waivers)
+        """Raises ContentError, with file and key, for all that a build or the gate would stumble over."""
+        problems = Problems()
+        overlay = problems.of(self.overlay, loaded)
+        problems.of(self._require_policy, loaded)
+        problems.of(self._require_base, loaded)
+        for copied in loaded.definition.files:
+            problems.of(build_steps.require_file, loaded.definition, loaded.folder, copied.source)
+        problems.of(self._require_steps, loaded)
+        if overlay:
+            problems.of(self._require_smoke, loaded, overlay)
+        own = [error for error in problems.found if Path(error.file).is_relative_to(loaded.folder)]
+        raise_all(own or problems.found)
 
     def overlay(self, loaded: LoadedDefinition) -> Overlay:
         """The rendered hardening of a definition; rendered once for each profile and parameters."""
@@ -77,11 +83,9 @@ class DefinitionValidator:
             hint = "stand it on another base, or give it its own bootstrap of variant static, with packages of its own"
             raise _wrong(loaded, "base.golden", f"{golden} is static: it has no shell to run any step", hint)
 
-    def _require_files(self, loaded: LoadedDefinition) -> None:
-        """Every file that it copies is there, every template renders, and the Dockerfile holds nothing it may not."""
+    def _require_steps(self, loaded: LoadedDefinition) -> None:
+        """What mkosi or a Dockerfile does holds nothing it may not, and is read by something."""
         definition, folder = loaded.definition, loaded.folder
-        for copied in definition.files:
-            build_steps.require_file(definition, folder, copied.source)
         self._require_mkosi(loaded)
         own = folder / "Dockerfile.j2"
         if "Dockerfile.j2" not in files_of(folder):
@@ -104,12 +108,12 @@ class DefinitionValidator:
             hint = 'say builder = "mkosi" in [machine] of image.toml, or take it away'
             raise ContentError("unused", file=loaded.folder / MKOSI, hint=hint)
 
-    def _require_smoke(self, loaded: LoadedDefinition, overlay: Overlay, waivers: Sequence[Waiver]) -> None:
+    def _require_smoke(self, loaded: LoadedDefinition, overlay: Overlay) -> None:
         """Require `smoke` before the build where a control checks how the image ran."""
         if loaded.definition.smoke:
             return
         for check in overlay.checks:
-            waived = waived_by(waivers, about_check(check.control), loaded.name, self.today)
+            waived = waived_by(self._waivers, about_check(check.control), loaded.name, self.today)
             if "RUN_STATUS" in check.text and check.enforcement is Enforcement.ENFORCE and not waived:
                 raise _wrong(
                     loaded, "smoke", f"required by the control {check.control}, but missing",

@@ -184,13 +184,13 @@ CREDENTIALS = re.compile(r"getting credentials|docker-credential-", re.I)
 DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|invalid username", re.I)
 STRANGER = re.compile(r"status\W*(code)?\W*404", re.I)
 CERTIFICATE = re.compile(r"x509|certificate|HTTP response to HTTPS", re.I)
-FULL = re.compile(r"no space left|disk quota", re.I)
+FULL = re.compile(r'[^"\n]*(no space left|disk quota)[^"\n]*', re.I)
 LARGE = re.compile(r"file too large|SIGXFSZ|exceeded maximum allowed size|out of memory|cannot allocate memory", re.I)
 REDIRECT = re.compile(rf"proxyconnect tcp: dial tcp {re.escape(NO_PLAIN_HTTP.removeprefix('http://'))}:", re.I)
 LIE = re.compile(r"digest did not match|does not match provided manifest digest|invalid checksum digest", re.I)
 PERMANENT = (FULL, LARGE, REDIRECT, LIE, CREDENTIALS, DENIED, CERTIFICATE, MISSING, STRANGER)
 ANSWERS = (
-    (FULL, "a disk is full", "free space on the registry's or on this machine"),
+    (FULL, "a disk is full", "free space on the registry's or on this machine; ./goldsmith image.prune helps"),
     (LARGE, "the registry {} sends more than it announced, or than any image needs", "is it the right registry?"),
     (
         REDIRECT,

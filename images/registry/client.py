@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
 from images.registry import answers
 from images.registry.answers import Image, Index, Listed, NotFoundError, loaded, parsed
-from images.registry.login import authfile
+from images.registry.login import authfile, log_file
 from images.store.oci import as_layout
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -204,7 +204,8 @@ class RegistryClient:
         plain = any(map(self._plain, references))
         env = {} if plain else dict.fromkeys(("HTTP_PROXY", "http_proxy"), answers.NO_PLAIN_HTTP)
         address = _address(references[0], self.address)
-        done = retrying(lambda: _attempt(command, env, seconds, address), within=self.settings.retry_for)
+        own = log_file(self.settings) if any(authfile(self.settings, one) for one in references) else None
+        done = retrying(lambda: _attempt(command, env, seconds, address, own), within=self.settings.retry_for)
         if done.status:
             raise answers.explain(done.stderr, address)
         return done.stdout
@@ -224,9 +225,18 @@ class RegistryClient:
         return directory
 
 
-def _attempt(argv: Sequence[str], env: Mapping[str, str], seconds: float, address: str) -> process.Completed:
-    """One run; raises OutsideError for what may be over the next time."""
+def _attempt(
+    argv: Sequence[str], env: Mapping[str, str], seconds: float, address: str, log: Path | None
+) -> process.Completed:
+    """One run; raises OutsideError for what may be over the next time.
+
+    The embedded registry answers 404 or 500 where its disk is full: what it wrote into its `log` meanwhile says so.
+    """
+    before = log.stat().st_size if log and log.exists() else 0
     done = process.run(argv, passes=REGISTRY, ok=range(256), env=env, timeout=seconds, hint="apt-get install skopeo")
+    said = log.read_bytes()[before:].decode(errors="replace") if done.status and log and log.exists() else ""
+    if full := answers.FULL.search(said):
+        done = replace(done, stderr=f"{done.stderr.rstrip()}\n{full[0]}")
     if done.status and not any(reason.search(done.stderr) for reason in answers.PERMANENT):
         raise answers.explain(done.stderr, address)
     return done

@@ -16,6 +16,11 @@ def login_file(settings: Settings) -> Path:
     return settings.state_dir / "registry" / "login" / "config.json"
 
 
+def log_file(settings: Settings) -> Path:
+    """What the embedded registry prints."""
+    return settings.state_dir / "registry" / "docker-registry.log"
+
+
 def write_login(settings: Settings, host: str, password: str) -> None:
     """Write the login for `host` (host:port), readable by its owner alone."""
     file = login_file(settings)

@@ -12,6 +12,7 @@ from hardening.findings import Verdict
 from hardening.foundation.console import say
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.timing import collected, in_all, step
 from images.artifact import Artifact, Release
 from images.build.flow import BuildOutcome, build
 from images.context import Context
@@ -56,7 +57,11 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
     for name in (known for known in order(context.parents) if known in built):
         start = time.monotonic()
         parent = outcomes.get(context.parents[name] or "")
-        outcomes[name] = replace(_one(context, built[name], parent), seconds=round(time.monotonic() - start, 3))
+        with collected() as steps:
+            outcome = _one(context, built[name], parent)
+        outcomes[name] = replace(outcome, seconds=round(time.monotonic() - start, 3))
+        if outcome.action in {"published", "re-dated"}:
+            say(f"{name}: {outcome.action} in {in_all(outcomes[name].seconds, steps)}")
     return list(outcomes.values())
 
 
@@ -114,14 +119,16 @@ def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -
 def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
     """Scan, ask the gate, publish. Raises RefusedError when the gate says no: then nothing is pushed."""
     artifact = latest(context, built.name)
-    judgement = judge(context, artifact, context.policy_of(built.name))
+    with step("scans"):
+        judgement = judge(context, artifact, context.policy_of(built.name))
     if not judgement.verdict.allowed:
         raise refusal(judgement)
     definition = context.definitions[built.name].definition
     standing = next((r for r in context.ledger.releases_of_content(artifact.digest) if not r.pruned_at), None)
     redate = standing is not None and near_expiry(standing, context.now)
     say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
-    published = release(store_of(context, built.name), artifact, definition, judgement, redate=redate)
+    with step("push"):
+        published = release(store_of(context, built.name), artifact, definition, judgement, redate=redate)
     return ReleaseOutcome(
         built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
         built.reasons, verdict=judgement.verdict,
@@ -138,7 +145,7 @@ def gate(context: Context, policy: str) -> Gate:
 
 def _today(context: Context, release: Release, policy: str) -> Verdict:
     """Judge the content again; where it is no longer on this machine, what was said here last, if not too long ago."""
-    if artifact := _artifact(context, release):
+    if artifact := artifact_of(context, release):
         return judge(context, artifact, policy).verdict
     again = f"./goldsmith image.publish {release.name} judges it on this machine"
     told = f"{release.name} {release.digest[:19]}"
@@ -155,7 +162,7 @@ def _today(context: Context, release: Release, policy: str) -> Verdict:
     return last
 
 
-def _artifact(context: Context, release: Release) -> Artifact | None:
+def artifact_of(context: Context, release: Release) -> Artifact | None:
     """The artifact whose content the release is over, if it is here whole."""
     if release.name not in context.definitions or not context.store.whole(release.content):
         return None

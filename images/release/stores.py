@@ -1,13 +1,50 @@
-"""Which store the releases of a definition stand in: machine images at AWS, all others in the registry."""
+"""What a reference means, and which store its release stands in: machine images at AWS, all others in the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 
+from hardening.foundation.errors import ContentError
 from images.context import Context
+from images.ledger import Ledger
 from images.release.store import ReleaseStore
 
 AT_AWS = "aws/"  # so begins the repository of what stands there
+WHOLE, LEAST = 64, 4  # hexadecimal digits
+PRINTED = re.compile(r".*\((sha256:[0-9a-f]+)\)")  # as fleets print a release: name, day, and the head of its digest
+
+
+def full_reference(ledger: Ledger, ref: str, names: Collection[str]) -> str:
+    """`ref` with the whole digest of a release, where it ends with the beginning of one, or of that of its content.
+
+    So everything is accepted that tables print. A definition's name means that definition; what the ledger does not
+    know stays as it is, if it may be whole. Raises ContentError where several contents fit, or none.
+    """
+    asked = printed[1] if (printed := PRINTED.fullmatch(ref.strip())) else ref.strip()
+    head, at, last = asked.rpartition("@")
+    digits = last.removeprefix("sha256:")
+    if asked in names or not re.fullmatch(rf"[0-9a-f]{{{LEAST},{WHOLE}}}", digits):
+        return asked
+    where = re.sub(r":[^/:]*$", "", head)  # name:tag@digest, as engines print it
+    fitting = [
+        one
+        for one in ledger.releases()
+        if where in ("", one.name, one.repository)
+        and any(digest.startswith(f"sha256:{digits}") for digest in (one.digest, one.content))
+    ]
+    if len({one.content for one in fitting}) > 1:
+        told = [f"{one.name} of {one.published_at:%Y-%m-%d} ({one.digest}, content {one.content})" for one in fitting]
+        raise ContentError(f"{ref} may be several releases", evidence="\n".join(told), hint="give more of its digest")
+    if fitting:
+        exact = next((one for one in fitting if one.digest == f"sha256:{digits}"), fitting[0])
+        return exact.digest if exact.repository.startswith(AT_AWS) else f"{exact.repository}@{exact.digest}"
+    if len(digits) == WHOLE:
+        return f"{where}{at}sha256:{digits}"
+    raise ContentError(
+        f"no release in this ledger has a digest that begins with {digits}",
+        hint="give the whole digest, or name:tag; ./goldsmith image.rebuild reads in what the registry holds",
+    )
 
 
 def store_of(context: Context, name: str) -> ReleaseStore:

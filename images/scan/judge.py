@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hardening.catalog import load_policy, load_waivers
-from hardening.evaluation import counts, judges
+from hardening.evaluation import counts, judges, silence
 from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
@@ -29,6 +29,9 @@ from images.plan.planner import Planner
 from images.scan.base import ScanTarget
 from images.scan.flow import ScanResult, at_best, scan, unchanged
 from images.scan.verify import enforced_by, verify, without_result
+
+TRIAL = "./goldsmith {} {} --policy demo, or ./goldsmith demo"
+"""What to type where there is no vulnerability data: it judges by the sample that ships."""
 
 
 @dataclass(frozen=True)
@@ -108,23 +111,32 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
     """
     checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
+    result = scan_again(context, artifact, policy, afresh=afresh)
+    waivers = load_waivers(context.settings.roots)
+    verdict = judge_image(
+        policy, artifact.name, checks, result.reports, result.findings, waivers, context.now,
+        context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
+    )  # fmt: skip
+    context.ledger.record_verdict(artifact.digest, verdict)
+    return Judgement(verdict, checks, result)
+
+
+def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: bool = False) -> ScanResult:
+    """Scan the artifact, as far as the last scan no longer stands; the ledger keeps it."""
     known = None if afresh else _last_scan(context, artifact)
     result = scan_content(context, artifact.digest, artifact, known, policy)
     findings = _dated(context, result.findings)
-    waivers = load_waivers(context.settings.roots)
-    verdict = judge_image(policy, artifact.name, checks, result.reports, findings, waivers, context.now)
     sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
     record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs)
     context.ledger.record_scan(artifact.digest, record, context.now)
-    context.ledger.record_verdict(artifact.digest, verdict)
-    return Judgement(verdict, checks, replace(result, findings=findings))
+    return replace(result, findings=findings)
 
 
 def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
     """What the controls said of the artifact, each enforced as its profile says today."""
     overlay = Planner(context).overlay(context.definitions[artifact.name])
     known = context.ledger.checks(artifact.digest)
-    lacks = without_result(known, overlay)
+    lacks = without_result(known, overlay, context.definitions[artifact.name].definition)
     if known and not lacks:
         return enforced_by(known, overlay)
     of = f" of {', '.join(lacks[:3])}{', …' if lacks[3:] else ''}" if known else ""
@@ -192,6 +204,14 @@ def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ..
     return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)
 
 
+def silent_judges(context: Context, name: str, suite: str) -> str:
+    """Why no scanner here could judge the image `name` of `suite`, whatever is in it; empty where one can."""
+    rule = load_policy(context.settings.roots, context.policy_of(name)).image.judges
+    reports = at_best(context.settings, suite, context.now)
+    able = any(counts(rule, report, context.now) for report in reports)
+    return "" if able else silence(rule, reports, context.now)
+
+
 def without_judges(context: Context, name: str, suite: str) -> RefusedError | None:
     """Why the gate will refuse the image `name` of `suite` whatever is in it; None where somebody can judge it.
 
@@ -204,7 +224,7 @@ def without_judges(context: Context, name: str, suite: str) -> RefusedError | No
     reasons = tuple(judges(rule, name, reports, context.now))
     return GateError(
         f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built", reasons,
-        hint="the reason says what to do about it",
+        hint=f"the reason says what to do about it; to try Goldsmith without: {TRIAL.format('image.build', name)}",
     )  # fmt: skip
 
 
@@ -212,8 +232,10 @@ def refusal(judgement: Judgement) -> RefusedError:
     """The gate's no, in full: for each reason what, why it matters, what to do, and how to ask for a waiver."""
     verdict = judgement.verdict
     reasons = verdict.refusals
+    nobody = any(reason.rule == "judges" for reason in reasons)
+    trial = f"; to try Goldsmith without: {TRIAL.format('image.scan', verdict.subject)}" if nobody else ""
     return GateError(
         f"{verdict.subject} is refused by the policy {verdict.policy}: {len(reasons)} reason(s); nothing was published",
         reasons,
-        hint="each reason says what to do about it",
+        hint=f"each reason says what to do about it{trial}",
     )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.check import run_checks
-from hardening.findings import CheckResult, ImageFacts, Outcome, result_of
+from hardening.findings import BaseImage, CheckResult, ImageFacts, Outcome, result_of
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import pipe_from
-from hardening.model import Enforcement, Waiver
-from hardening.render import Overlay
-from hardening.waivers import about_check, waived_by
+from hardening.foundation.timing import step
+from hardening.model import Enforcement, Severity, Waiver
+from hardening.render import Check, Overlay
+from hardening.waivers import STARTS, TITLES, about_check, waived_by
 from images.boot import Level, boot, merge_live
 from images.build.workspace import TRIAL, WORK_LABEL
 from images.engine import engine
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 SMOKE_SECONDS = 60
+START_SECONDS = 60  # from start to healthy
+ASKED_EACH = 500_000_000  # nanoseconds; a trial asks the image's health check more often than the image says
+ASK_AGAIN = 0.1  # seconds between two looks at what it said
+NOTHING_TO_ASK = "there is no health check to ask: give healthcheck.command, or none_because where it runs nothing"
 CANNOT_START = 127
 TIMED_OUT = 124
 LOG_SIZE = "512k"  # of what it prints the engine keeps the newest only: two files of this size
@@ -58,21 +65,27 @@ def verify(
 ) -> tuple[CheckResult, ...]:  # fmt: skip
     """Run the image `digest`, then every check of the overlay over its `tree`; one result for each control.
 
+    A container's start as it is shipped adds one more (`STARTS`).
+
     A machine is booted from its disk instead, at `level`, and asked again there; what only that showed follows.
     `twice`: it is booted a second time; the default for all levels but QUICK. Its console goes to `console_log`.
     """
     config = store.config(digest)
     if definition.is_machine:
-        static = run_checks(overlay, tree, ImageFacts(config=config))
+        with step("checks"):
+            static = run_checks(overlay, tree, ImageFacts(config=config))
         (room := work / "boot").mkdir()
         disk = store.disk(config["disk"]["linear"])
-        report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
+        with step("boot"):
+            report = boot(disk, overlay, level=level, listens=config["listens"], work=room, twice=twice)
         log = console_log(store, definition.name)
         log.parent.mkdir(exist_ok=True)
         log.write_text(report.console)
         return every(merge_live(static, report.results), overlay)
-    run = run_hardened(definition, digest, store, work, docker_host) if definition.smoke else None
-    return every(run_checks(overlay, tree, facts_of(definition, config, run)), overlay)
+    tried = try_image(definition, config, digest, store, work, docker_host)
+    with step("checks"):
+        results = run_checks(overlay, tree, facts_of(definition, config, tried.smoke))
+    return every([*results, *tried.starts], overlay)
 
 
 def console_log(store: Store, name: str) -> Path:
@@ -81,28 +94,49 @@ def console_log(store: Store, name: str) -> Path:
 
 
 def refusals(
-    results: Iterable[CheckResult], subject: str = "", waivers: Sequence[Waiver] = (), today: date = date.min
+    results: Iterable[CheckResult],
+    subject: str = "",
+    waivers: Sequence[Waiver] = (),
+    today: date = date.min,
+    bases: Sequence[BaseImage] = (),
 ) -> tuple[CheckResult, ...]:
     """The results that refuse the image `subject`: enforced, neither passed nor not applicable, and not waived. Pure.
+
+    `bases` are the images that it stands on.
 
     An error refuses like a failure: a check that could not look has not passed.
     """
     good = {Outcome.PASS, Outcome.NOT_APPLICABLE}
     broken = [r for r in results if r.enforcement is Enforcement.ENFORCE and r.outcome not in good]
-    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control), subject, today))
+    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control, bases), subject, today))
 
 
-def waived(results: Iterable[CheckResult], subject: str, waivers: Sequence[Waiver], today: date) -> tuple[str, ...]:
+def waived(
+    results: Iterable[CheckResult],
+    subject: str,
+    waivers: Sequence[Waiver],
+    today: date,
+    bases: Sequence[BaseImage] = (),
+) -> tuple[str, ...]:
     """What would refuse the image `subject` but for a waiver: the control, and the waiver with its end. Pure."""
     refusing = [result.control for result in refusals(results)]
-    found = ((control, waived_by(waivers, about_check(control), subject, today)) for control in refusing)
+    found = ((control, waived_by(waivers, about_check(control, bases), subject, today)) for control in refusing)
     return tuple(f"{control} is waived by {by.id} until {by.expires}" for control, by in found if by)
 
 
-def without_result(results: Iterable[CheckResult], overlay: Overlay) -> tuple[str, ...]:
-    """The controls of `overlay` that do not have exactly one of the results: none of them is known to hold. Pure."""
+def without_result(results: Iterable[CheckResult], overlay: Overlay, definition: Definition) -> tuple[str, ...]:
+    """The controls of `overlay` that do not have exactly one of the results: none of them is known to hold. Pure.
+
+    So is `STARTS` for a container that runs by itself.
+    """
     found = Counter(result.control for result in results)
-    return tuple(check.control for check in overlay.checks if found[check.control] != 1)
+    wanted = [*(check.control for check in overlay.checks), *([STARTS] if runs_by_itself(definition) else [])]
+    return tuple(control for control in wanted if found[control] != 1)
+
+
+def runs_by_itself(definition: Definition) -> bool:
+    """Whether a definition is a container's that does not say that it runs nothing. Pure."""
+    return not definition.is_machine and not definition.healthcheck.none_because
 
 
 def every(results: Sequence[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:
@@ -118,63 +152,135 @@ def enforced_by(results: Iterable[CheckResult], overlay: Overlay) -> tuple[Check
     return tuple(replace(r, enforcement=now.get(r.control, r.enforcement)) for r in results)
 
 
-def run_hardened(definition: Definition, digest: str, store: Store, work: Path, docker_host: str) -> tuple[int, str]:
-    """Run the definition's smoke command in the image `digest`, as its default user, with
-    `--read-only --cap-drop ALL --security-opt no-new-privileges` and no network; returns exit status and output.
+@dataclass(frozen=True)
+class Trial:
+    """What became of an image that was really run; empty where it says that it runs nothing.
 
-    Nothing of it stays on the engine. Raises OutsideError when the engine fails, not when the command does.
+    `smoke`: its smoke command's exit status and output. `starts`: whether it gets healthy as it was shipped.
+    """
+
+    smoke: tuple[int, str] | None = None
+    starts: tuple[CheckResult, ...] = ()
+
+
+def try_image(
+    definition: Definition, config: dict[str, Any], digest: str, store: Store, work: Path, docker_host: str
+) -> Trial:
+    """Run the definition's smoke command in the image `digest`, then the image as it is shipped; both as its default
+    user, with `--read-only --cap-drop ALL --security-opt no-new-privileges` and no network.
+
+    Nothing of it stays on the engine. Raises OutsideError when the engine fails, not when the image does.
     """
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 
+    by_itself = runs_by_itself(definition)
+    if not definition.smoke and not by_itself:
+        return Trial()
     client = engine(docker_host)
     tag = f"goldsmith.invalid/trial/{work.name}:{digest[7:19]}"
     try:
-        _load(store, digest, tag, work, docker_host)
+        with step("load"):
+            load_into(store, digest, tag, work, docker_host)
         try:
-            return _run(client, tag, definition, work.name)
+            with step("smoke"):
+                smoke = _smoke(client, tag, definition, work.name) if definition.smoke else None
+            with step("start"):
+                return Trial(smoke, (_start(client, tag, definition, config, work.name),) if by_itself else ())
         finally:
-            client.images.remove(tag, force=True)
+            with step("clean up"):
+                client.images.remove(tag, force=True)
     except (DockerException, RequestException) as error:
         raise OutsideError(f"the trial of {definition.name} could not run", evidence=str(error)) from None
 
 
-def _load(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
-    """Give the image to the engine as an OCI layout, under a name of this run only."""
+def load_into(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
+    """Give the image to the engine as an OCI layout, under the name `tag`."""
     layout = work / f"{TRIAL}{digest[7:19]}"
     store.layout_for(digest, layout, {"io.containerd.image.name": tag})
     pipe_from(["tar", "-C", str(layout), "-cf", "-", "."], engine(docker_host).images.load)
 
 
-def _run(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:
-    from docker.errors import APIError
-    from docker.types import LogConfig
+def _smoke(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:
     from requests.exceptions import ConnectionError, ReadTimeout  # noqa: A004
 
-    container = client.containers.create(
-        tag,
-        list(definition.smoke[1:]),
-        entrypoint=list(definition.smoke[:1]),
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        network_mode="none",
-        tmpfs=dict.fromkeys(definition.tmpfs, "mode=1777"),
-        labels={WORK_LABEL: work_id},
-        log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": LOG_SIZE, "max-file": "2"}),
-    )
-    try:
-        try:
-            container.start()
-        except APIError as error:  # the engine is well, the image is not: its command cannot even be started
-            return CANNOT_START, error.explanation or str(error)
+    command, arguments = list(definition.smoke[:1]), list(definition.smoke[1:])
+    with _created(client, tag, definition, work_id, command=arguments, entrypoint=command) as container:
+        if refused := _cannot_start(container):
+            return CANNOT_START, refused
         try:
             status = int(container.wait(timeout=SMOKE_SECONDS)["StatusCode"])
         except (ConnectionError, ReadTimeout):  # requests raises either one when the time is over
             return TIMED_OUT, f"it did not end within {SMOKE_SECONDS} s\n{_logs(container)}"
         return status, _logs(container)
+
+
+def _start(client: DockerClient, tag: str, definition: Definition, config: dict[str, Any], work_id: str) -> CheckResult:
+    """Start the image by its own entrypoint, and ask its own health check until that is content, or time is over."""
+    asked = ((config.get("config") or {}).get("Healthcheck") or {}).get("Test") or ["NONE"]
+    if asked[0] == "NONE":
+        return _starts(Outcome.FAIL, NOTHING_TO_ASK)
+    with _created(client, tag, definition, work_id, healthcheck={"interval": ASKED_EACH}) as container:
+        return _starts(*until_healthy(client, container))
+
+
+def until_healthy(client: DockerClient, container: Container) -> tuple[Outcome, str]:
+    """Start a container and wait for its own health check to be content; what it printed, or why it is not."""
+    if refused := _cannot_start(container):
+        return Outcome.FAIL, f"it cannot be started: {refused}"
+    ends = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends:
+        state = client.api.inspect_container(str(container.id))["State"]
+        health = state.get("Health") or {}
+        if not state["Running"]:
+            return Outcome.FAIL, f"it ended with status {state['ExitCode']}\n{_logs(container)}"
+        if health.get("Status") == "healthy":
+            return Outcome.PASS, f"healthy as shipped\n{_logs(container)}"
+        time.sleep(ASK_AGAIN)
+    last = (health.get("Log") or [{}])[-1].get("Output", "").strip() or "nothing"
+    said = f"its health check was not content within {START_SECONDS} s, and said last: {last}"
+    return Outcome.FAIL, f"{said}\n{_logs(container)}"
+
+
+def _starts(outcome: Outcome, evidence: str) -> CheckResult:
+    check = Check(STARTS, TITLES[STARTS], Severity.HIGH, Enforcement.ENFORCE, "", {})
+    return result_of(check, outcome, evidence.strip())
+
+
+def as_meant(definition: Definition) -> dict[str, Any]:
+    """How the engine is told to run an image as its definition means it: read-only, no privilege, its tmpfs."""
+    from docker.types import LogConfig
+
+    return {
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "tmpfs": dict.fromkeys(definition.tmpfs, "mode=1777"),
+        "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": LOG_SIZE, "max-file": "2"}),
+    }
+
+
+@contextmanager
+def _created(client: DockerClient, tag: str, definition: Definition, work_id: str, **more: Any) -> Iterator[Container]:
+    """A container with no privilege and no network, not started yet; it is gone afterwards."""
+    container = client.containers.create(
+        tag, network_mode="none", labels={WORK_LABEL: work_id}, **as_meant(definition), **more
+    )
+    try:
+        yield container
     finally:
         container.remove(force=True, v=True)
+
+
+def _cannot_start(container: Container) -> str:
+    """Why the engine cannot start it, which is the image's fault; empty where it runs."""
+    from docker.errors import APIError
+
+    try:
+        container.start()
+    except APIError as error:
+        return error.explanation or str(error)
+    return ""
 
 
 def _logs(container: Container) -> str:

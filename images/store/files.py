@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import ROOM_HINT, OutsideError
 
-ROOM_HINT = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
 FULL = ("No space left on device", "You don't have enough free space")  # the kernel's words, and apt's
 
 MEMORY = Path("/proc/meminfo")

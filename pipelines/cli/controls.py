@@ -1,4 +1,4 @@
-"""What `control.*`, `policy.show` and `fleet.list` print of the content."""
+"""What `control.*`, `policy.*` and `fleet.list` print of the content."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.catalog import load_cases, load_controls, load_policies, load_profile, load_profiles, load_waivers
-from hardening.foundation.console import out, print_json, print_text
-from hardening.foundation.content import select
+from hardening.foundation.console import out, print_json, print_table, print_text, say
+from hardening.foundation.content import find_content, select
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, UsageError, nearest
 from hardening.foundation.settings import load_settings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hardening.policy import Benchmark, FixWindow, Judges, Policy, Rule
     from pipelines.contract import FleetLine, VerifyLine
 
-WAIVER_COLUMNS = {"waiver": "id", "for": "subjects", "ends": "expires", "days left": "days_left", "because": "reason"}
+WAIVER_COLUMNS = {"waiver": "id", "for": "covers", "ends": "expires", "days left": "days_left", "because": "reason"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
 FLEET_COLUMNS = {"fleet": "name"} | {name: name for name in ("kind", "policy", "replacement", "approval")}
 
@@ -31,6 +31,11 @@ class WaiverLine(Waiver):
     """`policy.waivers`: one waiver, and how many days it still works; negative where it has ended."""
 
     days_left: int
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """Whom it is about, in a table."""
+        return (*self.subjects, "and what images on them have from them") if self.inherited else self.subjects
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,23 @@ class ControlRow:
     applies_to: tuple[Kind, ...]
     owner: str
     used_by: tuple[Use, ...]
+
+
+@dataclass(frozen=True)
+class ProofLine:
+    """`control.test`: what became of one proof; `said` is the check's evidence, or what is wrong."""
+
+    control: str
+    profile: str
+    proof: str
+    passed: bool
+    said: str
+
+    @property
+    def result(self) -> str:
+        """The outcome in a table, with as much evidence as shows that something was looked at."""
+        lines = [line for line in self.said.splitlines() if not line.endswith(":")] or [self.said]
+        return f"yes: {lines[0]}" if self.passed else "NO: see its error, told beside this table"
 
 
 @dataclass(frozen=True)
@@ -175,6 +197,41 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
     return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
 
 
+def prove_controls(pattern: str) -> tuple[list[ProofLine], list[ContentError]]:
+    """Prove the controls that `pattern` means: a line for each proof, and an error for each that does not hold."""
+    from images import proofs
+    from pipelines.lint import unused_controls
+    from pipelines.wiring import image_context
+
+    context = replace(image_context(looks=True), lenient=True)
+    roots = context.settings.roots
+    names = select(pattern, find_content(roots, "hardening/controls", "*/"), "control")
+    lines, errors = list[ProofLine](), list[ContentError]()
+    for loaded, results in proofs.prove_controls(context, names):
+        for one in results:
+            lines.append(ProofLine(loaded.control.id, one.profile, one.title, one.passed, one.said))
+            if not one.passed:
+                said, _, evidence = one.said.partition("\n")
+                file = loaded.folder / "cases.toml"
+                errors.append(ContentError(f"{one.title}: {said}", file=file, key=one.key, evidence=evidence))
+    for note in unused_controls(roots, names):
+        say(note)
+    return lines, errors
+
+
+def show_proofs(found: tuple[list[ProofLine], list[ContentError]], *, as_json: bool) -> int:
+    """Print what became of each proof, with the first line of its check's evidence; exit code 2 where one fails."""
+    from pipelines.cli.image_output import finish, show
+
+    lines, errors = found
+    if as_json:
+        show(lines, columns={}, as_json=True)
+    for control in () if as_json else dict.fromkeys(line.control for line in lines):
+        rows = [[line.profile, line.proof, line.result] for line in lines if line.control == control]
+        print_table(["on", "proof", "proved"], rows, title=control, whole=["on"])
+    return finish(errors)
+
+
 def waiver_lines() -> list[WaiverLine]:
     """Every waiver, those that have ended too, with the days that are left."""
     today = clock().date()
@@ -185,14 +242,22 @@ def waiver_lines() -> list[WaiverLine]:
 
 
 def export_waivers(form: str, subject: str) -> str:
-    """The waivers in force for `subject` as `openvex` or `trivyignore`. Raises UsageError for another form."""
-    from hardening.waivers import openvex, trivyignore
+    """The waivers in force for `subject` as `openvex` or `trivyignore`, inherited ones too.
 
-    waivers, today = load_waivers(load_settings().roots), clock().date()
+    Raises UsageError for another form.
+    """
+    from hardening.waivers import openvex, trivyignore
+    from images.catalog import sound_definitions
+    from images.plan.build_plan import with_ancestors
+
+    roots, today = load_settings().roots, clock().date()
+    waivers, (definitions, _) = load_waivers(roots), sound_definitions(roots)
+    parents = {name: loaded.definition.parent for name, loaded in definitions.items()}
+    below = sorted(with_ancestors([subject], parents) - {subject}) if subject in parents else []
     if form == "trivyignore":
-        return trivyignore(waivers, subject, today)
+        return trivyignore(waivers, subject, today, below)
     if form == "openvex":
-        mine = [waiver for waiver in waivers if waiver.reaches(subject)]
+        mine = [waiver for waiver in waivers if waiver.reaches(subject, below)]
         return openvex(mine, [f"pkg:oci/{subject}"], "Goldsmith", today)
     raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
 

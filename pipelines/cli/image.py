@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from hardening.catalog import load_policy, load_waivers
-from hardening.findings import CheckResult, Finding, FindingKind, ScanReport
+from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, ScanReport
 from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
@@ -22,12 +23,12 @@ from images.registry.releases import reference_of
 from images.release import channels
 from images.release.channels import ChannelMove, Gate, rebuild
 from images.release.flow import gate, release_all
-from images.release.store import ShownRelease
-from images.release.stores import store_meant, store_of, stores
-from images.scan.judge import judge, latest, reverify, scan_content
+from images.release.store import ReleaseStore, ShownRelease
+from images.release.stores import full_reference, store_meant, store_of, stores
+from images.scan.judge import judge, latest, reverify, scan_content, silent_judges
 from images.scan.verify import refusals
 from images.store.garbage import collect
-from pipelines.cli.image_output import short
+from pipelines.cli.image_output import finish, short
 from pipelines.contract import Line, LockLine, PruneLine, ReleaseLine, ScanOutput, VerifyLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import lacking_for_machines
@@ -55,7 +56,7 @@ def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str,
 
 class BuildLine(Line):
     """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass; `stopped_by`:
-    the image that it stands on and that was refused or failed.
+    the image that it stands on and that was refused or failed; `steps`: the seconds of each step of a build.
     """
 
     name: str
@@ -66,6 +67,7 @@ class BuildLine(Line):
     seconds: float
     waived: tuple[str, ...]
     stopped_by: str = ""
+    steps: dict[str, float] = {}
 
     @property
     def because(self) -> tuple[str, ...]:
@@ -121,7 +123,7 @@ def build_images(
     A machine is judged before it is kept: by its own policy, or by `policy`.
     """
     context = image_context(policy=policy)
-    names = named(context, pattern)
+    names = judgeable(context, named(context, pattern))
     if refresh:
         Planner(context).refresh(names)
     outcomes = build(context, names, no_cache=no_cache)
@@ -134,22 +136,29 @@ def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
     waivers, lines = load_waivers(context.settings.roots), list[VerifyLine]()
     for name in named(context, pattern):
         say(f"{name}: verifying")
-        lines.append(verify_line(name, *reverify(context, name, control), waivers, context.now))
+        digest, checks = reverify(context, name, control)
+        bases = context.ledger.bases_of(digest)
+        lines.append(verify_line(name, digest, checks, waivers, context.now, bases))
     return lines
 
 
 def verify_line(
-    name: str, digest: str, checks: tuple[CheckResult, ...], waivers: tuple[Waiver, ...], now: datetime
+    name: str,
+    digest: str,
+    checks: tuple[CheckResult, ...],
+    waivers: tuple[Waiver, ...],
+    now: datetime,
+    bases: Sequence[BaseImage] = (),
 ) -> VerifyLine:
     """What the checks of one image say; it passed where none that is enforced and unwaived failed."""
-    refused = refusals(checks, name, waivers, now.date())
+    refused = refusals(checks, name, waivers, now.date(), bases)
     return VerifyLine(name=name, digest=digest, passed=not refused, checks=checks)
 
 
 def why_image(name: str) -> WhyOutput:
     """Which inputs of `name` differ from its last artifact's."""
     context = image_context(looks=True)
-    only = named(context, name)[0]
+    only = one_of(context, name)
     plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
     last = context.ledger.latest_artifact(only, plan.platform)
     built_at, digest = (last.built_at, last.digest) if last else (None, "")
@@ -175,12 +184,26 @@ def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], E
     return lines, [one.error for one in outcomes]
 
 
-def scan_image(ref: str, policy: str = "") -> ScanOutput:
-    """Scan an artifact of this machine (a definition's name) or a published image, and ask the gate; pushes nothing.
+def scan_images(ref: str, policy: str = "") -> tuple[list[ScanOutput], list[GoldsmithError]]:
+    """Scan artifacts of this machine (a definition's name, a glob, or `all`) or a published image, and ask the gate.
 
-    What a registry holds, ours or another's, is judged as a stranger: by the default policy, without checks.
+    Pushes nothing. Of several, one that cannot be scanned stops no other: what was scanned, and what went wrong.
     """
-    context, reference = image_context(policy=policy), ref
+    context = image_context(policy=policy)
+    if not means_several(ref):
+        return [_scan(context, ref)], []
+    scans, errors = list[ScanOutput](), list[GoldsmithError]()
+    for name in named(context, ref):
+        try:
+            scans.append(_scan(context, name))
+        except GoldsmithError as error:
+            errors.append(error)
+    return scans, errors
+
+
+def _scan(context: Context, ref: str) -> ScanOutput:
+    """What a registry holds, ours or another's, is judged as a stranger: by the default policy, without checks."""
+    reference = ref
     if ref in context.definitions:
         artifact = latest(context, ref)
         judged = judge(context, artifact, context.policy_of(ref), afresh=True)
@@ -194,11 +217,20 @@ def scan_image(ref: str, policy: str = "") -> ScanOutput:
     return ScanOutput.of(verdict, ref=reference, digest=digest, reports=result.reports, findings=result.findings)
 
 
-def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
-    """Print what scanners and gate say; exit code 3 where the gate refuses."""
+def show_scans(ref: str, found: tuple[Sequence[ScanOutput], Errors], *, as_json: bool) -> int:
+    """Print what scanners and gate say, as JSON a list where `ref` may mean several; exit code 3 where one is refused,
+    or that of what went wrong.
+    """
+    scans, errors = found
     if as_json:
-        print_json(to_json(scan))
-        return 0 if scan.allowed else 3
+        print_json(to_json(tuple(scans) if means_several(ref) else scans[0]))
+    for scan in () if as_json else scans:
+        show_scan(scan)
+    return finish(errors) or (0 if all(scan.allowed for scan in scans) else 3)
+
+
+def show_scan(scan: ScanOutput) -> None:
+    """Print what scanners and gate say of one image."""
     rows = [
         [r.scanner, r.outcome, str(r.evaluated), str(r.data_date or "")[:10], _measure(r) + (r.reason or r.data_source)]
         for r in scan.reports
@@ -212,7 +244,6 @@ def show_scan(scan: ScanOutput, *, as_json: bool) -> int:
         print_table(["finding", "package", "installed", "fixed", "who says what"], cells)
     out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
     out().print(explain(scan.reasons))
-    return 0 if scan.allowed else 3
 
 
 def _measure(report: ScanReport) -> str:
@@ -263,22 +294,30 @@ def show_why(why: WhyOutput, *, as_json: bool) -> None:
 def rollback_image(name: str, reason: str = "") -> list[ChannelMove]:
     """Move `stable` back to the release it pointed to before; `reason` lets it be an expired or revoked one."""
     context = image_context()
-    only = select(name, context.definitions, "image")[0]
+    only = one_of(context, name)
     return [channels.rollback(store_of(context, only), only, reason=reason)]
 
 
 def revoke_release(ref: str, reason: str) -> list[ChannelMove]:
     """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
     context = image_context()
-    changed = channels.revoke(store_meant(context, ref), ref, reason)
-    say(f"revoked {ref}: {reason}")
-    return list(changed)
+    store, full = meant(context, ref)
+    if reason.strip():
+        release = store.meant(full)
+        say(f"revoking {release.name} of {release.published_at:%Y-%m-%d} ({release.digest}): {reason}")
+    return list(channels.revoke(store, full, reason))
 
 
 def show_release(ref: str) -> ShownRelease:
     """Everything about a published image, from the registry or AWS alone."""
-    context = image_context(looks=True)
-    return store_meant(context, ref).show(ref)
+    store, full = meant(image_context(looks=True), ref)
+    return store.show(full)
+
+
+def meant(context: Context, ref: str) -> tuple[ReleaseStore, str]:
+    """What a person typed: the store of that release, and the full reference to it."""
+    full = full_reference(context.ledger, ref, {*context.definitions, *context.unsound})
+    return store_meant(context, full), full
 
 
 def print_release(shown: ShownRelease, *, as_json: bool) -> None:
@@ -357,6 +396,19 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
     return lines, errors
 
 
+def means_several(pattern: str) -> bool:
+    """Whether a NAME argument is `all` or a glob."""
+    return pattern == "all" or ("/" not in pattern and bool(re.search(r"[*?\[]", pattern)))
+
+
+def one_of(context: Context, name: str) -> str:
+    """The one definition that an argument means. Raises ContentError, also where it means several."""
+    chosen = select(name, context.definitions, "image")
+    if len(chosen) > 1:
+        raise ContentError(f"{name} means {len(chosen)} images: {', '.join(chosen)}", hint="name one of them")
+    return chosen[0]
+
+
 def named(context: Context, pattern: str) -> list[str]:
     """The definitions that a NAME argument means. Raises ContentError with the nearest names.
 
@@ -393,6 +445,30 @@ def publishable(context: Context, pattern: str) -> list[str]:
     if machines == chosen:
         raise ContentError(f"{pattern} means only images that are left out here", key="aws.region", hint="docs/aws.md")
     return [name for name in chosen if name not in machines]
+
+
+def judgeable(context: Context, names: list[str]) -> list[str]:
+    """Without the machines that nobody here has the data to judge, where there are others to build; it says why."""
+    machines = [name for name in names if _kind(context, name) is Kind.MACHINE]
+    if machines == names:
+        return names
+    waiting = {name: why for name in machines if (why := _silence(context, name))}
+    if waiting:
+        why = next(iter(waiting.values()))
+        say(
+            f"left out: {', '.join(waiting)}; machines wait for data to judge them by ({why}); --policy demo builds "
+            "them by the sample that ships"
+        )
+    return [name for name in names if name not in waiting]
+
+
+def _silence(context: Context, name: str) -> str:
+    """Why nobody here could judge a machine; empty where somebody can, or where its own build says what is wrong."""
+    try:
+        suite = Planner(context).bootstrap(context.definitions[name]).suite
+        return silent_judges(context, name, suite)
+    except GoldsmithError:
+        return ""
 
 
 def _kind(context: Context, name: str) -> Kind | None:

@@ -11,15 +11,15 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
-    from images.artifact import Release
+    from images.artifact import Artifact, Release
     from images.context import Context
     from pipelines.contract import DefinitionLine, VerifyLine
 
 DEFINITION_COLUMNS = {
     "image": "name",
-    "built": "digest",
-    "candidate": "candidate",
-    "stable": "stable",
+    "built": "built_cell",
+    "candidate": "candidate_cell",
+    "stable": "stable_cell",
     "stable until": "expires_at",
 }
 
@@ -58,7 +58,7 @@ def _cell(value: Any, *, several: bool) -> Cell:
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, tuple | list):
-        return [str(item) for item in value]
+        return [short(str(item)) for item in value]
     return short(str(value))
 
 
@@ -79,10 +79,24 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
                 definition,
                 base=str(boot or base.golden or base.image),
                 expires_at=release.expires_at if release else None,
+                revoked=_revoked(context, artifact, candidate, release),
                 **{field: found.digest if found else "" for field, found in digests.items()},
             )
         )
     return lines
+
+
+def _revoked(
+    context: Context, artifact: Artifact | None, candidate: Release | None, stable: Release | None
+) -> tuple[str, ...]:
+    """What of a definition is revoked, or stands on what is, by the ledger alone."""
+    from images.release.revocations import revoked
+
+    over = context.ledger.releases_of_content(artifact.digest) if artifact else ()
+    known = {"built": over, "candidate": (candidate,), "stable": (stable,)}
+    return tuple(
+        what for what, found in known.items() if any(one and revoked(context.ledger, one).revoked_at for one in found)
+    )
 
 
 def channels_of(context: Context, name: str) -> tuple[Release | None, Release | None]:

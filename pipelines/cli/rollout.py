@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
-from hardening.foundation.console import out, print_json, print_table, print_text, say
+from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.text import one_line
@@ -13,11 +14,12 @@ from hardening.gate import explain_shared, shared
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
-from pipelines.cli.image_output import ended_by
+from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.rollout_output import (
     MemberLine,
     RollOutput,
     SeenLine,
+    changed,
     ends,
     heading,
     markdown,
@@ -28,7 +30,7 @@ from pipelines.cli.rollout_output import (
 )
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, verdict_of
-from pipelines.rollout.approval import approve_plan, file_plan, needs_approval, read_plan
+from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.plan import by_reason
 from pipelines.rollout.rollout_store import View, newest, require_known, tell
@@ -43,6 +45,40 @@ def check_fleet(name: str, context: Context | None = None) -> list[MemberLine]:
     context = context or image_context(looks=True)
     with fleet_session(name, context) as at:
         return member_lines(check(at))
+
+
+def check_fleets(
+    pattern: str, policy: str = "", context: Context | None = None
+) -> tuple[dict[str, list[MemberLine]], list[GoldsmithError]]:
+    """The members of each fleet that `pattern` means, judged by its own policy or by the one that is named.
+
+    Of several, one that cannot be read stops no other: it is among what went wrong. Raises ContentError.
+    """
+    context = context or image_context(policy=policy, looks=True)
+    fleets = load_fleets(context.settings.roots)
+    found, errors = dict[str, list[MemberLine]](), list[GoldsmithError]()
+    for fleet in select(pattern, fleets, "fleet"):
+        by = context.by_policy(context.policy_named(policy), fleets[fleet].policy) if policy else context
+        try:
+            found[fleet] = [line.model_copy(update={"fleet": fleet}) for line in check_fleet(fleet, by)]
+        except GoldsmithError as error:
+            errors.append(error)
+    return found, errors
+
+
+def show_fleets(
+    checked: tuple[dict[str, list[MemberLine]], list[GoldsmithError]], *, as_json: bool, everyone: bool = False
+) -> int:
+    """Print the members of each fleet; the exit code of `show_members`, or that of what went wrong."""
+    found, errors = checked
+    if as_json:
+        print_json(to_json(tuple(line for lines in found.values() for line in lines)))
+    codes = [0]
+    for fleet, lines in found.items():
+        if len(found) + len(errors) > 1 and not as_json:
+            print_rule(fleet)
+        codes.append(exit_code(lines) if as_json else show_members(lines, as_json=False, everyone=everyone))
+    return finish(errors) or max(codes)
 
 
 AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
@@ -86,6 +122,11 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool, everyone: bool =
         say("no member runs: nothing was judged; do the fleet's selector and labels match?")
     else:
         _print_members(lines, everyone=everyone)
+    return exit_code(lines)
+
+
+def exit_code(lines: Sequence[MemberLine]) -> int:
+    """3 where a member violates, or where nothing was judged."""
     return 0 if lines and not any(line.violations for line in lines) else 3
 
 
@@ -163,7 +204,8 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
     replaced = [[member.name, member.before] for member in can_go_back(seen)]
     if not apply:
         print_table(["member", "goes back to"], replaced)
-        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet} --apply")
+        why = f" --reason {quote(reason)}" if reason else ""
+        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet}{why} --apply")
         return 0
     if seen.row.open:
         tell(context, fleet, Command.ROLLBACK, reason)
@@ -222,19 +264,24 @@ def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_mar
         text = markdown(roll, document.made_by, f"{document.expires_at:%Y-%m-%d %H:%M} UTC")
         out().print(text, soft_wrap=True, end="")
     else:
-        show_roll(roll, as_json=as_json, file=file)
+        show_roll(roll, as_json=as_json, file=file, adopt=document.adopt)
 
 
-def show_roll(roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool = False) -> int:
-    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed."""
+def show_roll(
+    roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool = False, adopt: Sequence[str] = ()
+) -> int:
+    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed.
+
+    What to type then repeats what was given: the members to `adopt`, the plan's file, and that the owner acts alone.
+    """
     if as_json:
         print_json(to_json(roll))
     else:
-        _print_roll(roll, file, as_owner=as_owner)
+        _print_roll(roll, file, adopt, as_owner=as_owner)
     return 3 if roll.failure else 0
 
 
-def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
+def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: bool) -> None:
     out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
     print_text(heading(roll))
     if roll.failure:
@@ -244,26 +291,29 @@ def _print_roll(roll: RollOutput, file: str, *, as_owner: bool) -> None:
         if rows:
             out().print()
             print_table(columns, rows)
+    if (changes := changed(roll)) and not roll.rollout:
+        out().print()
+        print_text(changes)
     for why, names in by_reason((skip.member, skip.why) for skip in roll.skipped).items():
         print_text([f"left alone: {', '.join(names)}: {why}"])
     if roll.rollout:
         return
     if roll.steps or roll.groups:
-        _say_next(roll, file, as_owner=as_owner)
+        _say_next(roll, quote(file) if file else "", adopt_flags(adopt), as_owner=as_owner)
     elif roll.skipped:
         say("nothing to replace: every member that is out of policy is left alone, for the reasons above")
     else:
         say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
 
 
-def _say_next(roll: RollOutput, file: str, *, as_owner: bool) -> None:
-    """Say what to type, in order: a plan that another user must approve is in a file."""
+def _say_next(roll: RollOutput, file: str, adopt: str, *, as_owner: bool) -> None:
+    """Say what to type, in order: a plan that another user must approve is in a file, with those whom it adopts."""
     if roll.needs_approval:
         say("nothing was done; to do it, another user must approve the plan:")
         if not file:
-            say(f"  ./goldsmith roll.plan {roll.fleet} --output FILE")
+            say(f"  ./goldsmith roll.plan {roll.fleet}{adopt} --output FILE")
         say(f"  ./goldsmith roll.approve {roll.fleet} --plan {file or 'FILE'}  (the other user)")
         say(f"  ./goldsmith roll.start {roll.fleet} --plan {file or 'FILE'} --apply")
     else:
-        flags = (f" --plan {file}" if file else "") + (" --approve-as-owner" if as_owner else "")
+        flags = (f" --plan {file}" if file else adopt) + (" --approve-as-owner" if as_owner else "")
         say(f"nothing was done; to do it: ./goldsmith roll.start {roll.fleet}{flags} --apply")

@@ -21,9 +21,8 @@ Done = Mapping[str, dict[str, Any]]  # by the id of a member or group: the outco
 
 
 class MemberLine(Line):
-    """`fleet.check`: one member. `violations` are the reasons to replace it; `reasons` all, recorded and waived too.
-
-    `superseded`: a newer release is out, whether the policy minds or not.
+    """`fleet.check`: one member of `fleet`. `violations` are the reasons to replace it; `reasons` all, recorded and
+    waived ones too. `superseded`: a newer release is out, whether the policy minds or not.
     """
 
     member: str
@@ -36,6 +35,7 @@ class MemberLine(Line):
     violations: tuple[str, ...]
     deadline: datetime | None
     reasons: tuple[Reason, ...]
+    fleet: str = ""
     state: PolicyState = PolicyState.OUT
     superseded: bool = False
 
@@ -77,7 +77,8 @@ def _runs(image: str, base: str = "") -> str:
 class StepLine(Line):
     """One member that would be, or was, replaced, and why; `outcome` is empty in a plan.
 
-    `rule`: which of its reasons the budgets count. `seconds`: what it takes at least.
+    `rule`: which of its reasons the budgets count. `seconds`: what it takes at least. `changes`: what the new image
+    changes in it beside its files.
     """
 
     member: str
@@ -86,6 +87,7 @@ class StepLine(Line):
     zone: str
     rule: str
     seconds: int
+    changes: tuple[str, ...] = ()
     outcome: Phase | Literal[""] = ""
     note: str = ""
 
@@ -147,6 +149,7 @@ class RollOutput(Line):
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
     person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
+    `rehearsed`: each new member is tried beside the old one first.
     """
 
     fleet: str
@@ -164,6 +167,7 @@ class RollOutput(Line):
     afterwards: tuple[str, ...] = ()
     groups: tuple[GroupLine, ...] = ()
     needs_approval: bool = False
+    rehearsed: bool = False
     rollout: str = ""
     failure: str = ""
 
@@ -249,6 +253,8 @@ def heading(roll: RollOutput) -> list[str]:
     if roll.steps:
         many, waves = _many(len(roll.steps), "member"), _many(len(roll.waves), "wave")
         lines.append(f"{many} in {waves}, in {_span(roll.seconds)} or more")
+    if roll.rehearsed and roll.steps:
+        lines.append("each is tried beside the old one first, and the old one stops only if that is healthy")
     if roll.groups:
         lines.append(f"{_many(len(roll.groups), 'group')} that a service rolls, one after the other")
     if roll.waits_until:
@@ -282,6 +288,19 @@ def _once(rows: list[list[str]], at: int) -> list[list[str]]:
     return [
         [*row[:at], "as above" if row[at] and number and row[at] == said[number - 1] else row[at], *row[at + 1 :]]
         for number, row in enumerate(rows)
+    ]
+
+
+def changed(roll: RollOutput) -> list[str]:
+    """What the new image changes in members beside its files; what many share stands once, under their names."""
+    members: dict[tuple[str, ...], list[str]] = {}
+    for step in roll.steps:
+        members.setdefault(step.changes, []).append(step.member.rpartition("/")[2])
+    return [
+        line
+        for changes, names in members.items()
+        if changes
+        for line in (f"the new image changes in {', '.join(names)}:", *(f"  {change}" for change in changes))
     ]
 
 
@@ -320,6 +339,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         "\n".join(f"- {text.markdown(line)}" for line in heading(roll)),
         _table(*waves),
         _folded("Members", _table(*members)),
+        "\n".join(f"- {text.markdown(line.strip())}" for line in changed(roll)),
         f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
         _table(*groups),
         _folded("Calls", _table(*calls)),

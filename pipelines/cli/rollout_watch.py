@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -14,17 +15,20 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows, skipped
 from pipelines.contract import AuditReport, Line
+from pipelines.rollout.plan import adoptions
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
-from pipelines.rollout.state import STEP, Command, DesiredState, OperatorCommands, RolloutStage
+from pipelines.rollout.state import STEP, Command, DesiredState, OperatorCommands, Phase, RolloutStage
 from pipelines.wiring import image_context
 
 SECONDS = 1.0
+SHORTENED = re.compile(r"(?<=sha256:[0-9a-f]{12})[0-9a-f]+")  # of a digest that people read
 
 
 class HistoryLine(Line):
     """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way.
 
-    `plan` is the digest of the plan that it was begun by, where one was made or approved for it.
+    `plan` is the digest of the plan that it was begun by, where one was made or approved for it. `adopted`: the members
+    that it took over from another image, each as `name: old → new`.
     """
 
     rollout: str
@@ -37,6 +41,7 @@ class HistoryLine(Line):
     made_by: str = ""
     approved_by: str = ""
     approved_at: datetime | None = None
+    adopted: tuple[str, ...] = ()
 
 
 def status(fleet: str, context: Context | None = None) -> StatusOutput:
@@ -152,9 +157,13 @@ def show_history(fleet: str, rollout: str, *, as_json: bool) -> None:
 
 
 def print_history(found: Iterable[HistoryLine]) -> None:
-    """A row for each rollout; its id stays in one piece, for whoever copies it into the next command."""
+    """A row for each rollout, and below whom it adopted; its id stays in one piece, for whoever copies it into the next
+    command.
+    """
+    found = list(found)
     cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), _ended(one)] for one in found]
     print_table(["began (UTC)", "rollout", "members", "outcome"], cells, whole=("rollout", "began (UTC)"))
+    print_text(f"{one.rollout} adopted {SHORTENED.sub('', told)}" for one in found for told in one.adopted)
 
 
 def _ended(one: HistoryLine) -> str:
@@ -167,7 +176,14 @@ def _history(one: View) -> HistoryLine:
     outcome, plan = lines(seen, seen.begun_at)[2], one.plan
     people = {"plan": plan.digest, "made_by": plan.made_by, "approved_by": plan.approved_by} if plan else {}
     approved_at = plan.approved_at if plan else None
-    return HistoryLine.of(seen, members=len(seen.members), outcome=outcome, approved_at=approved_at, **people)
+    more = {**people, "approved_at": approved_at, "adopted": _adopted(one)}
+    return HistoryLine.of(seen, members=len(seen.members), outcome=outcome, **more)
+
+
+def _adopted(one: View) -> tuple[str, ...]:
+    """The members that run the new version since it took them over."""
+    told = {} if one.back else adoptions(one.order.plan, one.order.adopt)
+    return tuple(told[member.id] for member in one.members if member.phase is Phase.NEW and member.id in told)
 
 
 def _show_steps(context: Context, fleet: str, rollout: str, *, as_json: bool) -> None:

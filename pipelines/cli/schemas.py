@@ -21,14 +21,18 @@ from images.model import Definition
 from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
-from pipelines.cli.controls import ControlDetail, ControlRow, WaiverLine
+from pipelines.cli.adopt import AdoptLine
+from pipelines.cli.containers import EngineLine, RunLine
+from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine, WaiverLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
+from pipelines.cli.preview import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput
+from pipelines.cli.teardown import TeardownLine
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.service import AutoLine
 
@@ -42,7 +46,7 @@ COMMANDS: dict[str, Any] = {
     "image.verify": list[contract.VerifyLine],
     "image.boot": list[contract.VerifyLine],
     "image.export": list[ExportLine],
-    "image.scan": contract.ScanOutput,
+    "image.scan": contract.ScanOutput | list[contract.ScanOutput],
     "image.publish": list[PublishLine],
     "image.promote": list[ChannelMove],
     "image.rollback": list[ChannelMove],
@@ -53,10 +57,13 @@ COMMANDS: dict[str, Any] = {
     "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],
     "image.rebuild": list[contract.ReleaseLine],
+    "image.run": list[RunLine],
     "control.list": list[ControlRow],
     "control.show": ControlDetail,
     "control.check": list[contract.VerifyLine],
+    "control.test": list[ProofLine],
     "policy.show": list[Policy],
+    "policy.preview": PreviewOutput,
     "policy.waivers": list[WaiverLine],
     "fleet.list": list[contract.FleetLine],
     "fleet.scan": list[SeenLine],
@@ -68,9 +75,12 @@ COMMANDS: dict[str, Any] = {
     "roll.auto": list[AutoLine],
     "roll.reap": list[ReapLine],
     "roll.simulate": SimulateOutput,
+    "adopt": list[AdoptLine],
     "nightly": contract.NightlyOutput,
     "report": ReportOutput,
     "demo": contract.DemoOutput,
+    "engine.show": list[EngineLine],
+    "teardown": list[TeardownLine],
     "doctor": list[contract.DoctorLine],
 }
 

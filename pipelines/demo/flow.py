@@ -14,7 +14,8 @@ from pathlib import Path
 from hardening.foundation.console import out, print_json, print_rule, say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
-from hardening.foundation.settings import Docker, Judging, Registry, Settings, load_settings
+from hardening.foundation.settings import NONE, Docker, Feeds, Judging, Registry, Settings, load_settings
+from hardening.foundation.timing import collected, step, told
 from images.build.workspace import sweep
 from images.context import Context
 from images.documents import to_json
@@ -55,24 +56,32 @@ def demo(*, keep: bool = False, as_json: bool = False) -> int:
 def _loop(base: Settings, *, keep: bool) -> DemoOutput:
     """The loop as a recipe."""
     began = time.monotonic()
-    with _stage(base, keep=keep) as settings:
+    with collected() as steps, _stage(base, keep=keep) as settings:
         today = image_context(settings, policy="demo")
-        _title(1, "31 days ago: build, harden, verify, scan, judge, publish")
-        _publish(replace(today, now=today.now - AGO))
-        url = _start(today)
-        _title(2, f"Today: a service runs on it at {url}, and time has passed")
-        show_members(check_fleet("demo", today), as_json=False)
-        _title(3, "The page has changed: a new release; what has not changed is re-dated")
-        (settings.state_dir / "content" / PAGE).write_text("<!doctype html><title>demo</title>release two\n")
-        today = image_context(settings, policy="demo")
-        _publish(today)
-        _title(4, "The member is replaced while requests keep coming")
-        stream = _roll(today, url)
-        path = _keep_report(today, base)
+        with _part(1, "first release", "31 days ago: build, harden, verify, scan, judge, publish"):
+            _publish(replace(today, now=today.now - AGO))
+            url = _start(today)
+        with _part(2, "find", f"Today: a service runs on it at {url}, and time has passed"):
+            show_members(check_fleet("demo", today), as_json=False)
+        with _part(3, "second release", "The page has changed: a new release; what has not changed is re-dated"):
+            (settings.state_dir / "content" / PAGE).write_text("<!doctype html><title>demo</title>release two\n")
+            today = image_context(settings, policy="demo")
+            _publish(today)
+        with _part(4, "replace", "The member is replaced while requests keep coming"):
+            stream = _roll(today, url)
+            path = _keep_report(today, base)
     return DemoOutput(
         seconds=round(time.monotonic() - began, 1), requests=stream.sent, failed=len(stream.failures),
-        slowest_seconds=round(stream.slowest_seconds, 3), report=str(path), kept_at=url if keep else "",
+        slowest_seconds=round(stream.slowest_seconds, 3), report=str(path), kept_at=url if keep else "", steps=steps,
     )  # fmt: skip
+
+
+@contextmanager
+def _part(number: int, name: str, title: str) -> Iterator[None]:
+    """A part of the demo, which is a step."""
+    print_rule(f"{number}. {title}")
+    with step(name), collected():  # what is a step within it is told where it ends
+        yield
 
 
 @contextmanager
@@ -97,6 +106,7 @@ def own_settings(base: Settings) -> Settings:
     engines = Docker(host=docker_host(base, for_builds=False), build_host=docker_host(base, for_builds=True))
     own = {
         "state": state, "database": "", "registry": Registry(), "docker": engines,
+        "feeds": Feeds(debsecan=NONE, trivy=NONE),  # today's data would be of the future, 31 days ago
         "content": (*base.content, state / "content"), "judging": Judging(policies=("demo",), floor=""),
     }  # fmt: skip
     return base.model_copy(update=own)
@@ -154,15 +164,12 @@ def _keep_report(context: Context, base: Settings) -> Path:
     return made.replace(kept)
 
 
-def _title(number: int, text: str) -> None:
-    print_rule(f"{number}. {text}")
-
-
 def _close(shown: DemoOutput) -> None:
     """What was shown, and what to type next."""
     lost = f"{shown.failed} LOST" if shown.failed else "none lost"
     lines = [
         f"Done in {shown.seconds:.0f} s: found, replaced, {shown.requests} requests, {lost}.",
+        f"It took: {told(shown.steps)}.",
         f"The report: {shown.report}",
         f"The service still runs at {shown.kept_at}; the next ./goldsmith demo removes it."
         if shown.kept_at

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from hardening.catalog import load_policies, load_policy
 from hardening.foundation.errors import ContentError
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Waiver
@@ -37,7 +36,7 @@ class GoldenStatus:
 
     def forbidden(self, golden: Release) -> str:
         """Why a golden image must not become a member; empty where the policy does not enforce it."""
-        running = load_policy(self.context.settings.roots, self.fleet.policy).running
+        running = self.context.policy_named(self.fleet.policy).running
         return self.refused(golden)[0] if running.refused.enforcement is Enforcement.ENFORCE else ""
 
     def left_at(self, golden: Release, latest: Release | None) -> datetime | None:
@@ -59,7 +58,8 @@ class GoldenStatus:
             return "", None
         policy = self._policy_of(golden)
         checks = self.context.ledger.checks(golden.content)
-        verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now)
+        bases = self.context.ledger.bases_of(golden.content)
+        verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now, bases)
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
         began = [at for reason in reasons if (at := reason.deadline or reason.since)]  # a deadline is when it refuses
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
@@ -82,6 +82,6 @@ class GoldenStatus:
 
     def _policy_of(self, golden: Release) -> Policy:
         """The policy that the image was published by; the fleet's, where that one is no more."""
-        known = load_policies(self.context.settings.roots)
+        known = self.context.policies
         wanted = self.context.policy or golden.policy
-        return known[wanted] if wanted in known else load_policy(self.context.settings.roots, self.fleet.policy)
+        return known[wanted] if wanted in known else self.context.policy_named(self.fleet.policy)

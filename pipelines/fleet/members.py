@@ -16,6 +16,7 @@ ROLLOUT, MEMBER, EXPIRY = (OWN_LABELS + word for word in ("rollout", "member", "
 KEPT = f"{OWN_LABELS}kept"  # the rollout that keeps a copy of a member's old container
 KEPT_LABELS = f"{OWN_LABELS}kept-labels"  # the labels that the copy does without, as JSON
 BACK = "-back"  # a rollback launches under the rollout's name with this suffix
+REHEARSAL = "-rehearsal"  # and so does the trial of a new instance beside the old one
 OLD = ".old."  # between a member's name and the rollout that keeps its old instance
 
 
@@ -115,6 +116,17 @@ class ReplacementImage:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What another image changes in a member beside its files, a line for each thing.
+
+    `forbids`: why the member would not bear it; empty where nothing is known to be wrong.
+    """
+
+    told: tuple[str, ...] = ()
+    forbids: str = ""
+
+
+@dataclass(frozen=True)
 class Key:
     """The domain key of every effect of a step: a repeated effect finds the first one by it.
 
@@ -133,6 +145,16 @@ class Key:
         return f"{self.rollout}/{self.member}/create"
 
     @property
+    def rehearsal(self) -> Key:
+        """The key of the same step's rehearsal."""
+        return replace(self, rollout=self.rollout + REHEARSAL)
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether this is a rehearsal's key."""
+        return self.rollout.endswith(REHEARSAL)
+
+    @property
     def new_name(self) -> str:
         """What the new instance is called until it takes the name over."""
         return f"{self.name}.{self.rollout}"
@@ -145,10 +167,11 @@ class Key:
 
 @dataclass(frozen=True)
 class Read:
-    """One look at an instance's health, and what was seen."""
+    """One look at an instance's health, and what was seen. `ended`: it has stopped, and waiting is of no use."""
 
     good: bool
     text: str
+    ended: bool = False
 
 
 def protection(label: str, labels: Mapping[str, str]) -> tuple[datetime | None, str]:

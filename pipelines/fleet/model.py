@@ -168,6 +168,15 @@ class Limits(Content):
     termination_grace: Duration = _duration(
         "1h", "so long after the policy's deadline do_not_disrupt no longer protects"
     )
+    rehearsal: bool = Field(
+        True,
+        description="docker, in place: before the old one stops, the new one is tried beside it, without its ports and "
+        "names; volumes are empty there, bind mounts read-only",
+    )
+    unwritten_mounts: tuple[str, ...] = Field(
+        (),
+        description="docker: writable mounts, by path in the container, that the new image's user need not write",
+    )
     shared_mounts: tuple[str, ...] = Field(
         (), description="writable mounts, by path in the container, that old and new may both hold during a surge"
     )

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from pipelines.fleet.members import BACK
+from pipelines.fleet.members import BACK, REHEARSAL
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class OrphanSource(Protocol):
 
 
 def owner_of(rollout: str) -> str:
-    """The rollout in whose name something was launched on its way there or back."""
-    return rollout.removesuffix(BACK)
+    """The rollout in whose name something was launched on its way there or back, or for a rehearsal."""
+    return rollout.removesuffix(REHEARSAL).removesuffix(BACK)
 
 
 def decide(orphan: Orphan, standing: Callable[[str], OwnerStatus], now: datetime) -> Reaping | None:
     """Whether a thing may go; None where a rollout that is not over owns it. `standing` asks the ledger."""
-    said = {standing(orphan.rollout), standing(owner_of(orphan.rollout))}
+    said = {standing(rollout) for rollout in (orphan.rollout.removesuffix(REHEARSAL), owner_of(orphan.rollout))}
     if OwnerStatus.OPEN in said:
         return None
     if orphan.held:

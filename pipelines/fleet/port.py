@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from hardening.foundation.errors import OutsideError
-from pipelines.fleet.members import Key, Member, Provenance, Read, ReplacementImage
+from pipelines.fleet.members import Changes, Key, Member, Provenance, Read, ReplacementImage
 
 
 class GoneError(OutsideError):
@@ -31,14 +31,20 @@ class MemberFleet(Protocol):
     """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none".
 
     An effect that has to wait for longer than a moment raises InProgressError, so that a person can stop the rollout
-    meanwhile.
+    meanwhile. `rehearses`: a rehearsal's key is understood, and makes an instance without what cannot exist twice.
     """
+
+    rehearses: bool = False
 
     def describe(self) -> tuple[Member, ...]:
         """Every member that runs now; instances that a rollout has not yet given a member's name are none."""
 
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
+
+    def changes(self, member: Member, target: ReplacementImage) -> Changes:  # noqa: ARG002 - for whoever knows
+        """What the replacement changes in a member beside its files; changes nothing."""
+        return Changes()
 
     def prepare(self, target: ReplacementImage) -> None:
         """Fetch the replacement's image."""
@@ -78,6 +84,10 @@ class MemberFleet(Protocol):
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image; asked while both exist."""
+
+    def downtime(self, key: Key) -> timedelta | None:  # noqa: ARG002 - for whoever knows
+        """How long neither instance ran, once the new one has started; None where nobody knows."""
+        return None
 
     def log(self, key: Key) -> str:
         """The last lines that the new instance printed; empty when it is gone."""

@@ -6,22 +6,22 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from hardening.foundation.addresses import is_loopback
 from hardening.foundation.console import print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
-from hardening.foundation.settings import Settings
-from images import feeds
+from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.catalog import load_definitions
+from images.feeds import TRACKER, trivy_place
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
 from pipelines.contract import DoctorLine
 from pipelines.host import embedded_registry, provision
 from pipelines.host.private_engine import PrivateEngine
+from pipelines.wiring import other_states, said_by
 
 NEEDED_BYTES = 5 * 1024**3
 ANSWER_SECONDS = 10
@@ -37,6 +37,7 @@ def examine(settings: Settings) -> list[DoctorLine]:
         *_engines(settings),
         _registry(settings),
         *(archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
+        _state_directory(settings),
         _disk(settings),
         *(_feed(settings, bootstrap) for bootstrap in _bootstraps(settings)),
     ]
@@ -157,19 +158,57 @@ def _status(url: str, *, proxy: str = "", verify: Path | None = None) -> str:
     return str(answer.status_code)
 
 
+def _state_directory(settings: Settings) -> DoctorLine:
+    others = "".join(f"\nanother one, not used: {place}" for place in other_states(settings.state_dir))
+    writable = os.access(_existing(settings.state_dir), os.W_OK | os.X_OK)
+    said = f"{settings.state_dir} ({said_by()})" + ("" if writable else " cannot be written")
+    return _line("state", writable, said + others, "builds, releases and rollouts")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def _disk(settings: Settings) -> DoctorLine:
-    folder = next(path for path in (settings.state_dir, *settings.state_dir.parents) if path.exists())
+    folder = _existing(settings.state_dir)
     free = shutil.disk_usage(folder).free
     detail = f"{free / 1024**3:.0f} GiB free at {folder}"
     return _line("disk", free >= NEEDED_BYTES, detail, f"room for builds ({NEEDED_BYTES // 1024**3} GiB needed)")
 
 
 def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
-    what, costs = f"advisories of {bootstrap.suite}", "answer to whether an image is vulnerable"
-    if not settings.feeds.debsecan and not settings.feeds.trivy:
-        found, missing = feeds.current(settings, bootstrap.suite, datetime.now(UTC))
-        sample = found.get("debsecan")
-        detail = f"only the {sample.source}; set feeds.debsecan" if sample else missing.get("debsecan", "")
-        return _line(what, False, detail, "publication by the default policy", essential=sample is None)
-    given = {"debsecan": settings.feeds.debsecan, "trivy": settings.feeds.trivy}
-    return _line(what, True, ", ".join(f"{name}: {place}" for name, place in given.items() if place), costs)
+    """Whether data to judge images of a suite can be had. One that does not answer is not essential: a copy may do."""
+    given = settings.feeds
+    found = [("debsecan", *_debsecan(given.debsecan, bootstrap.suite)), ("trivy", *_trivy_feed(given.trivy))]
+    present = any(ok for _, ok, _ in found)
+    detail = "\n".join(f"{name}: {text}" for name, _, text in found)
+    hint = "" if present else "\nset feeds.debsecan or feeds.trivy (docs/feeds.md)"
+    return _line(
+        f"advisories of {bootstrap.suite}", present, detail + hint, "publication by the default policy", essential=False
+    )
+
+
+def _debsecan(place: str, suite: str) -> tuple[bool, str]:
+    if place == NONE:
+        return False, "only the sample that ships"
+    address = f"{TRACKER if place == DEBIAN else place.rstrip('/')}/{suite}"
+    return _had(address, address)
+
+
+def _trivy_feed(place: str) -> tuple[bool, str]:
+    if place == NONE:
+        return False, "none"
+    if place != DOWNLOAD:
+        return _had(f"{place}/db/trivy.db", place)
+    return _had(f"https://{trivy_place().partition('/')[0]}/v2/", trivy_place())
+
+
+def _had(place: str, shown: str) -> tuple[bool, str]:
+    """Whether there is a file, or anything answers at an address."""
+    if not place.startswith(("http://", "https://")):
+        present = (ROOT / place).is_file()
+        return present, f"{shown}{'' if present else f': there is no {Path(place).name} in it'}"
+    status = _status(place)
+    ok = status in ("200", "401")  # registries ask for a login first, which trivy gets by itself
+    return ok, f"{shown}: {'answers' if ok else status}"

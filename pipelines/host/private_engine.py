@@ -35,7 +35,8 @@ class PrivateEngine:
         self.folder = settings.state_dir / "docker"
         self.runtime = Path(f"/run/goldsmith-{name}")  # short: a socket's path holds 107 bytes at most (unix(7))
         self.bridge = f"gold{name}"
-        self.host = f"unix://{self.runtime}/docker.sock"
+        self.socket = self.runtime / "docker.sock"
+        self.host = f"unix://{self.socket}"
         # In /run it is found again even if the state was deleted.
         self.daemon = Daemon("dockerd", self.runtime, self.folder, NETWORK)
         self.data = self.folder / "data"
@@ -62,8 +63,16 @@ class PrivateEngine:
         self.daemon.stop()
         shutil.rmtree(self.runtime, ignore_errors=True)
         links = _links()
-        for pool in {*self._kept_pool(), *(pool_of(net) for net in networks(links, self.bridge))}:
+        for pool in self._pools(links):
             self._disconnect(pool, links)
+
+    def bridges(self) -> list[str]:
+        """The host's links that are the engine's: its own bridge, and those of networks that people made on it."""
+        links = _links()
+        return [link["ifname"] for pool in self._pools(links) for link in links if _within(link, pool)]
+
+    def _pools(self, links: list[dict[str, Any]]) -> set[IPv4Network]:
+        return {*self._kept_pool(), *(pool_of(net) for net in networks(links, self.bridge))}
 
     def _start(self) -> None:
         if os.geteuid() != 0:
@@ -84,6 +93,7 @@ class PrivateEngine:
         filesystem = run(["stat", "--file-system", "--format", "%T", str(self.folder)]).stdout.strip()
         config.write_text(json.dumps(daemon_config(pool, filesystem), indent=2) + "\n")
         self.daemon.start(self._argv(config), ready=self.answers, within=START_SECONDS)
+        self.socket.chmod(0o600)  # dockerd makes it 0660
 
     def _crashed(self) -> bool:
         """Whether dockerd died without stopping: its data, run directory and bridge are all still there."""
@@ -121,7 +131,7 @@ class PrivateEngine:
         for rule in rules(pool):
             run(["iptables", "-w", *("-D" if part == "-I" else part for part in rule)], ok=range(256))
         for link in links:
-            if any(network.subnet_of(pool) for network in networks([link])):
+            if _within(link, pool):
                 run(["ip", "link", "delete", link["ifname"]], ok=range(256))
 
 
@@ -168,6 +178,10 @@ def networks(links: list[dict[str, Any]], name: str = "") -> list[IPv4Network]:
     """The networks in the output of `ip -j address`: of all links, or of one."""
     infos = [info for link in links if link["ifname"] == (name or link["ifname"]) for info in link.get("addr_info", [])]
     return [IPv4Network(f"{info['local']}/{info['prefixlen']}", strict=False) for info in infos]
+
+
+def _within(link: dict[str, Any], pool: IPv4Network) -> bool:
+    return any(network.subnet_of(pool) for network in networks([link]))
 
 
 def _taken_networks() -> list[IPv4Network]:

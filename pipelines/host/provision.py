@@ -178,6 +178,8 @@ def _answering(host: str) -> Engine:
     if found := parse_info(host, done.stdout):
         return found
     hint = "start it, or change DOCKER_HOST or docker.host and docker.build_host in goldsmith.toml"
+    if "://" not in host:
+        hint = f"a socket is named unix://{host}, a machine ssh://USER@HOST: change DOCKER_HOST"
     raise OutsideError(f"the Docker Engine at {host} does not answer", evidence=done.stderr.strip(), hint=hint)
 
 

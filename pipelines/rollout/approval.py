@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
@@ -126,7 +127,9 @@ def told(line: ApprovedPlanRow) -> str:
 def _require_approved(context: Context, fleet: str, document: ApprovedPlan, *, planned: bool) -> None:
     """Raise RefusedError unless somebody else than its maker has approved this very plan."""
     if not planned:
-        raise RefusedError(f'the fleet {fleet} asks for an approval (approval = "required")', hint=_hint_to_plan(fleet))
+        raise RefusedError(
+            f'the fleet {fleet} asks for an approval (approval = "required")', hint=_hint_to_plan(fleet, document.adopt)
+        )
     known = _known(context, document, fleet)
     if known.approved_at is None or person(known.approved_by) == person(known.made_by):
         what = f"no second person has approved this plan, made by {known.made_by}"
@@ -148,8 +151,16 @@ def _hint_to_plan_again(fleet: str) -> str:
     return f"./goldsmith roll.plan {fleet} --output FILE makes one"
 
 
-def _hint_to_plan(fleet: str) -> str:
-    return f"write the plan with ./goldsmith roll.plan {fleet} --output FILE; {_hint_to_approve(fleet)}"
+def adopt_flags(adopt: Iterable[str]) -> str:
+    """The members that are taken over as somebody typed them, each after a space."""
+    return "".join(f" --adopt {quote(one)}" for one in adopt)
+
+
+def _hint_to_plan(fleet: str, adopt: Iterable[str]) -> str:
+    return (
+        f"write the plan with ./goldsmith roll.plan {fleet}{adopt_flags(adopt)} --output FILE; "
+        f"{_hint_to_approve(fleet)}"
+    )
 
 
 def _hint_to_approve(fleet: str) -> str:

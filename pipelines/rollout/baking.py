@@ -187,7 +187,8 @@ async def prove(work: MemberContext, span: timedelta) -> None:
     row = await _watched(work, "new", HealthStreak(span, LEAST_READS, work.order.limits.min_healthy_time), obeys=True)
     if not row.proved:
         limit, seen = shown(work.order.limits.healthy_deadline), await evidence(work, row.texts)
-        what = f"{work.order.name}: the new one was not healthy over {shown(span)} within {limit}"
+        who = "the new one, tried beside the old one," if work.rehearses else "the new one"
+        what = f"{work.order.name}: {who} was not healthy over {shown(span)} within {limit}"
         raise UnhealthyError(what, evidence=seen, hint="mend the image; the old one serves")
 
 
@@ -201,7 +202,8 @@ async def _watched(work: MemberContext, which: str, row: HealthStreak, *, obeys:
     while True:
         seen = await work.runner.see(_MemberLook, f"read the {which} {work.order.name}", lambda: _look(work, which))
         row.add(seen.look)
-        if row.proved or backoff.slept >= work.order.limits.healthy_deadline:
+        hopeless = which == "new" and seen.look.ended
+        if row.proved or hopeless or backoff.slept >= work.order.limits.healthy_deadline:
             return row
         if obeys:
             work.runner.refuse_stopped(seen.desired_state)
@@ -214,6 +216,7 @@ class HealthLook:
 
     good: bool | None
     text: str
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,7 @@ def look(read: Callable[[], Read]) -> HealthLook:
         seen = read()
     except OutsideError as error:
         return HealthLook(None, error.message)
-    return HealthLook(seen.good, seen.text)
+    return HealthLook(seen.good, seen.text, seen.ended)
 
 
 async def evidence(work: MemberContext, texts: Sequence[str]) -> str:

@@ -94,13 +94,44 @@ async def _beside(work: MemberContext) -> None:
 
 
 async def _in_place(work: MemberContext) -> None:
-    """The old one stops first, for the two cannot exist side by side."""
+    """The old one stops first, for the two cannot exist side by side; a rehearsal has shown that the new one runs."""
+    if work.order.limits.rehearsal and work.fleet.rehearses and not work.order.back:
+        await _rehearse(replace(work, rehearses=True))
     await work.free("create", lambda: _create(work))
     await _compare(work)
     await _retire(work)
     await work.until_stopped("start", lambda: work.fleet.start(work.key))
     await prove(work, work.order.limits.min_healthy_time)
+    await _measure(work)
     await _swap(work)
+
+
+async def _rehearse(trial: MemberContext) -> None:
+    """Try the new one beside the old, which goes on serving: what is wrong with it costs nothing."""
+    try:
+        await trial.free("rehearse", lambda: _create(trial))
+        await trial.free("start the rehearsal of", lambda: trial.fleet.start(trial.key))
+        await prove(trial, timedelta())
+    except GoldsmithError:
+        await _end_rehearsal(trial)
+        raise
+    await _end_rehearsal(trial)
+
+
+async def _end_rehearsal(trial: MemberContext) -> None:
+    await trial.act("end the rehearsal of", lambda: trial.fleet.discard(trial.key), PATIENT_TRIES)
+
+
+async def _measure(work: MemberContext) -> None:
+    """Report for how long the member did not run."""
+
+    def seconds() -> float | None:
+        found = work.fleet.downtime(work.key)
+        return None if found is None else found.total_seconds()
+
+    found = await work.runner.look(f"measure {work.order.name}", seconds)
+    if found is not None:
+        work.state = replace(work.state, note="; ".join(filter(None, [work.state.note, f"down for {found:.1f} s"])))
 
 
 def _create(work: MemberContext) -> None:

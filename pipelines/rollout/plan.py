@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from math import ceil
+from types import MappingProxyType
 from typing import assert_never
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.members import ReplacementImage, repository
+from pipelines.fleet.members import Changes, ReplacementImage, repository
 from pipelines.fleet.model import Fleet, FleetKind, Method, ReplacementStrategy
 from pipelines.fleet.port import Group, Pacing
 from pipelines.fleet.violations import Judged, named
@@ -55,7 +56,7 @@ class Plan:
 
     Members first, wave after wave, then the `groups`, one after the other. `hold`: until when windows, freezes or
     budgets let it do nothing; the waves are those of that moment's budgets. `calls`: what it asks of a service that
-    limits its callers.
+    limits its callers. `rehearsed`: each new member is tried beside the old one first.
     """
 
     fleet: str
@@ -69,6 +70,7 @@ class Plan:
     hold: Hold | None = None
     calls: tuple[Calls, ...] = ()
     groups: tuple[GroupStep, ...] = ()
+    rehearsed: bool = False
 
     @property
     def parts(self) -> int:
@@ -96,12 +98,14 @@ def plan(
     *,
     automated: bool = False,
     grouped: bool = False,
+    changes: Mapping[str, Changes] = MappingProxyType({}),
 ) -> Plan:
     """The rollout that brings `judged` to `target`; without a violation it has no waves.
 
     `adopt`: names, globs or `all`: members with an unknown origin that are taken over on purpose. `automated`: nobody
     asked for it, so that members that are merely too old wait for their turn (`jitter`). `grouped`: a service rolls
-    groups of the fleet, so that it may have no members of ours to step.
+    groups of the fleet, so that it may have no members of ours to step. `changes`: what the replacement changes in
+    members, by id.
     Raises RefusedError naming the limit that forbids it.
     """
     if not judged and not grouped:
@@ -116,13 +120,14 @@ def plan(
 
     def why_left(one: Judged) -> str:
         waits = not_yet(fleet, one, now) if automated else ""
-        return why_not(fleet, one, target, now, adopt) or waits or frozen(one, budgets)
+        unfit = changes[one.member.id].forbids if one.member.id in changes else ""
+        return why_not(fleet, one, target, now, adopt) or unfit or waits or frozen(one, budgets)
 
     left = {one.member.id: why_left(one) for one in violating}
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
     room = Room(fleet.limits, len(judged), sum(one.member.healthy for one in judged), budgets)
-    made, needed = waves(_steps(fleet, rolled), room), calls(fleet, (one.member.id for one in rolled))
+    made, needed = waves(_steps(fleet, rolled, changes), room), calls(fleet, (one.member.id for one in rolled))
     return Plan(
         fleet=fleet.name,
         target=target,
@@ -135,6 +140,7 @@ def plan(
         seconds=max(sum(wave.seconds for wave in made), *(call.seconds for call in needed), 0),
         hold=hold if rolled else None,
         calls=needed,
+        rehearsed=fleet.kind is FleetKind.DOCKER and fleet.limits.method is Method.IN_PLACE and fleet.limits.rehearsal,
     )
 
 
@@ -160,11 +166,15 @@ def not_yet(fleet: Fleet, one: Judged, now: datetime) -> str:
     return f"its turn comes at {at:%Y-%m-%d %H:%M} UTC (limits.jitter {fleet.limits.jitter})" if at and now < at else ""
 
 
-def _steps(fleet: Fleet, rolled: Sequence[Judged]) -> list[Step]:
-    seconds = int(step_cost(fleet)[1].total_seconds())
+def _steps(fleet: Fleet, rolled: Sequence[Judged], changes: Mapping[str, Changes]) -> list[Step]:
+    seconds, nothing = int(step_cost(fleet)[1].total_seconds()), Changes()
     return [
-        Step(one.member, tuple(reason.what for reason in one.violations), gravest(one.rules), seconds) for one in rolled
-    ]
+        Step(
+            one.member, tuple(reason.what for reason in one.violations), gravest(one.rules), seconds,
+            changes.get(one.member.id, nothing).told,
+        )
+        for one in rolled
+    ]  # fmt: skip
 
 
 # -- what forbids a rollout as a whole, and why one member is left alone -----------------------------------------------
@@ -215,7 +225,21 @@ def refuse_unmatched(adopt: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
-    return any(glob == "all" or fnmatchcase(one.member.name, glob) for glob in adopt)
+    return _named(one.member.name, adopt)
+
+
+def _named(member: str, adopt: Sequence[str]) -> bool:
+    return any(glob == "all" or fnmatchcase(member, glob) for glob in adopt)
+
+
+def adoptions(made: Plan, adopt: Sequence[str]) -> dict[str, str]:
+    """The members that ran another image until `adopt` took them over, by id: `name: old → new`."""
+    new = made.target.reference
+    return {
+        one.id: f"{one.name}: {one.image.partition('@')[0]}@{one.exact.rpartition('@')[2]} → {new}"
+        for one in (step.member for step in made.steps)
+        if _named(one.name, adopt) and repository(one.image) != repository(new)
+    }
 
 
 def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, adopt: Sequence[str]) -> str:

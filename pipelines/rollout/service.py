@@ -27,7 +27,7 @@ from pipelines.rollout.approved_plan import ApprovedPlan, digest
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
-from pipelines.rollout.plan import Plan, by_reason
+from pipelines.rollout.plan import Plan, adoptions, by_reason
 from pipelines.rollout.rollout_store import View, view
 from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
 from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
@@ -57,6 +57,8 @@ def start(
         return document.plan, None
     order = Order(_new_id(at), document.plan, at.fleet.limits, document.adopt)
     with consented(at, approved or document, order.rollout, planned=approved is not None, as_owner=as_owner):
+        for told in adoptions(document.plan, document.adopt).values():
+            at.context.ledger.audit(at.now(), at.context.actor, "adopt", order.rollout, told)
         outcome = execute(at, order)
     check(at)
     return document.plan, outcome

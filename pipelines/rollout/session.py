@@ -11,7 +11,7 @@ from typing import assert_never
 
 import requests
 
-from hardening.catalog import load_policy, load_waivers
+from hardening.catalog import load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
@@ -25,7 +25,7 @@ from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.provenance import ProvenanceReader
-from pipelines.fleet.members import Member, Provenance, ReplacementImage, Seen
+from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.violations import UNREAD, Judged, checked, judge
@@ -66,8 +66,9 @@ class FleetSession:
 
     def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
         """The members judged by today's policy and waivers, as of now or of an earlier moment."""
-        now, roots, judged = when or self.now(), self.context.settings.roots, list[Judged]()
-        policy, waivers = load_policy(roots, self.fleet.policy), load_waivers(roots)
+        now, judged = when or self.now(), list[Judged]()
+        policy = self.context.policy_named(self.fleet.policy)
+        waivers = load_waivers(self.context.settings.roots)
         origins = self.look(waivers, now)
         for member in sorted(members, key=lambda one: one.id):
             try:
@@ -91,8 +92,17 @@ class FleetSession:
         world = self.world()
         refuse_unmatched(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         judged, grouped = self._judged(world.members, judged), bool(world.groups)
-        made = plan(self.fleet, judged, world.target, world.now, adopt, automated=automated, grouped=grouped)
+        changes = self._changes(judged, world.target)
+        made = plan(
+            self.fleet, judged, world.target, world.now, adopt, automated=automated, grouped=grouped, changes=changes
+        )
         return seal(made, world, self.context.actor, adopt, automated=automated)
+
+    def _changes(self, judged: Sequence[Judged], target: ReplacementImage) -> dict[str, Changes]:
+        """What the replacement changes in each member that violates, by its id."""
+        violating = [one.member for one in judged if one.violations]
+        found = self.together([partial(self.members.changes, one, target) for one in violating])
+        return dict(zip([one.id for one in violating], found, strict=True))
 
     def _judged(self, members: Sequence[Member], before: Sequence[Judged]) -> tuple[Judged, ...]:
         """The members judged; one that was so before, and is exactly as it was, stays judged as it was."""
@@ -112,8 +122,9 @@ class FleetSession:
         then = document.made_at
         judged, grouped = self.judge(document.as_then(world.members), then), bool(world.groups)
         again = plan(
-            self.fleet, judged, world.target, then, document.adopt, automated=document.automated, grouped=grouped
-        )
+            self.fleet, judged, world.target, then, document.adopt, automated=document.automated, grouped=grouped,
+            changes=self._changes(judged, world.target),
+        )  # fmt: skip
         refuse_replanned(document, again, world)
         return replace(document, plan=again)
 
@@ -210,7 +221,7 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
     places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
     found = (*judged, *(_unread(at, place, why) for place, why in places))
-    if not pretended(at.context.settings):
+    if not pretended(at.context.settings) and not at.context.changed:  # by the fleet's own policy, as of today
         at.context.ledger.record_check(FleetCheck(at.fleet.name, at.now(), to_json(tuple(map(checked, found)))))
     return found
 

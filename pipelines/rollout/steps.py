@@ -228,9 +228,10 @@ class StepContext:
 
 @dataclass
 class MemberContext(StepContext):
-    """A member, its order, and how far it is."""
+    """A member, its order, and how far it is. `rehearses`: its new instance is the one of the rehearsal."""
 
     order: MemberOrder
+    rehearses: bool = False
 
     @classmethod
     def of(cls, world: World, engine: WorkflowEngine, order: MemberOrder, state: MemberState) -> MemberContext:
@@ -245,7 +246,8 @@ class MemberContext(StepContext):
     @property
     def key(self) -> Key:
         """The domain key of every effect."""
-        return self.order.key(self.state.old)
+        key = self.order.key(self.state.old)
+        return key.rehearsal if self.rehearses else key
 
     async def free(self, action: str, effect: Callable[[], object]) -> Json:
         """An effect that a pause holds back."""

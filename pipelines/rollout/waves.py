@@ -15,12 +15,16 @@ from pipelines.rollout.schedule import GRAVEST_FIRST, Cap
 
 @dataclass(frozen=True)
 class Step:
-    """One member that is replaced, why, which of the reasons the budgets count, and the seconds it takes at least."""
+    """One member that is replaced, why, which of the reasons the budgets count, and the seconds it takes at least.
+
+    `changes`: what the replacement changes in it beside its files.
+    """
 
     member: Member
     why: tuple[str, ...]
     rule: str = ""
     seconds: int = 0
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hardening.catalog import load_cases, load_controls
+from hardening.catalog import load_cases, load_controls, load_profile
 from hardening.check import run_checks
 from hardening.findings import ImageFacts, Outcome
 from hardening.foundation.process import run
@@ -18,25 +18,37 @@ from hardening.render import render
 from pipelines.lint import content_problems
 
 TODAY = date(2026, 6, 1)
+BASE = "container-base"
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A content root with the files that the document shows, as somebody would copy them."""
+    """A content root with the files that the document shows."""
+    return files_shown(tmp_path)
+
+
+def files_shown(folder: Path) -> Path:
+    """The files that the document shows, as somebody would copy them into a content root."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    shown = re.findall(r"^( *)```(?:toml|sh)\n *# (hardening/controls/\S+)\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    shown = re.findall(
+        r"^( *)```(?:toml|sh)\n *# (hardening/(?:controls|profiles)/\S+)\n(.*?)```", text, re.DOTALL | re.MULTILINE
+    )
     for indent, name, body in shown:
-        file = tmp_path / name
+        file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(re.sub(rf"^{indent}", "", body, flags=re.MULTILINE))
-    return tmp_path
+    return folder
 
 
 def test_its_files_are_all_there_and_sound(root: Path) -> None:
-    """control.toml, check.sh and cases.toml, which lint accepts."""
+    """control.toml, check.sh and cases.toml, and a profile that takes another one over, which lint accepts."""
     [control] = load_controls([root]).values()
     assert {path.name for path in control.folder.iterdir()} == {"control.toml", "check.sh", "cases.toml"}
     assert content_problems((ROOT, root), TODAY) == ()
+    shop, base = ({e.control: e for e in load_profile([ROOT, root], name).controls} for name in ("shop-base", BASE))
+    assert [*shop] == [*(name for name in base if name != "home-modes"), "no-core-dumps"]
+    assert shop["no-setuid"].params == {"allow": ["/usr/bin/ping"]}
+    assert shop["no-secrets"] == base["no-secrets"]
 
 
 def test_its_check_is_red_on_the_broken_tree_and_green_without(root: Path, tmp_path: Path) -> None:

@@ -19,60 +19,25 @@ import pytest
 from hardening.catalog import load_cases, load_policy, load_profile, load_profiles
 from hardening.check import broken, run_checks
 from hardening.evaluation import explanation
-from hardening.findings import CheckResult, ImageFacts, Outcome, outcome_of
+from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Cases, Kind, Proof
 from hardening.overlay import apply_to, materialise
-from hardening.render import Check
+from hardening.proof import GOOD, prove_broken, prove_rendered
 from images.scan import SCANNERS
 from images.scan.base import ScanTarget
 from images.scan.flow import scan
 from images.scan.verify import refusals
-from tests.support.trees import CONTROLS, PROFILES, Trees, overlay_of
+from tests.support.trees import CONTROLS, PROFILES, TODAY, Trees, overlay_of
 
 CASES: dict[str, Cases] = {name: load_cases(control) for name, control in CONTROLS.items()}
-ALL = [
-    (pytest.param(name, proof, id=f"{name}: {proof.title}"), proof.live)
-    for name in CASES
-    for proof in CASES[name].proof
-]
-PROOFS = [param for param, live in ALL if not live]
-LIVE = [param for param, live in ALL if live]
+PROOFS = [pytest.param(name, proof, id=f"{name}: {proof.title}") for name in CASES for proof in CASES[name].proof]
 LISTED = [(profile, entry.control) for profile in PROFILES for entry in load_profile([ROOT], profile).controls]
-GOOD = ImageFacts(
-    user="65532",
-    healthcheck_reason="a base image runs nothing by itself",
-    history=("PATH=/usr/bin",),
-    config={"config": {"Env": ["PATH=/usr/bin"], "Entrypoint": ["/app"]}},
-    run_status=0,
-)
-
 Copies = Callable[[Path], Path]
 
 needs_trees = pytest.mark.needs("root", "mmdebstrap")
-
-
-def facts_of(proof: Proof) -> ImageFacts:
-    """Good facts, broken as the proof says; TOML has no null, so `not run` stands for it."""
-    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in proof.facts.items()}
-    if changes.get("run_status") == "not run":
-        changes["run_status"] = None
-    return replace(GOOD, **changes)
-
-
-def run_inside(check: Check, tree: Path) -> tuple[Outcome, str]:
-    """The check with the tree as its root and `LIVE=1`."""
-    env = {**check.env, "ROOT": "/", "LIVE": "1", "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    done = run(["chroot", str(tree), "sh", "-c", check.text, check.control], env=env, ok=range(256))
-    return outcome_of(done.status, done.stdout, done.stderr)
-
-
-def first_boot(tree: Path) -> None:
-    """What the first boot makes, as far as the checks' programs need it."""
-    (tree / "run/sshd").mkdir(parents=True, exist_ok=True)
-    run(["chroot", str(tree), "ssh-keygen", "-A"])
 
 
 def facts_with(history: tuple[str, ...]) -> ImageFacts:
@@ -130,38 +95,12 @@ def test_a_control_is_green_on_the_hardened_tree(
 def test_a_control_is_red_where_it_is_broken(
     trees: Trees, copies: Copies, tmp_path: Path, control: str, proof: Proof
 ) -> None:
-    """The check sees the breach and names it; where the proof says so, applying the control again heals it."""
+    """The check sees the breach and names it, in a tree or inside a machine; where the proof says so, applying the
+    control again heals it."""
     profile = proof.profile or CASES[control].profile
-    tree = copies(trees.of(profile, proof.on))
-    run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
     overlay = overlay_of(profile, only=control, params=proof.params)
-
-    [result] = run_checks(overlay, tree, facts_of(proof))
-    assert result.outcome is Outcome.FAIL, result.evidence
-    assert proof.evidence in result.evidence
-
-    if proof.healed:
-        apply_to(overlay, tree, tmp_path / "overlay")
-        [result] = run_checks(overlay, tree, facts_of(proof))
-        assert result.outcome is Outcome.PASS, result.evidence
-
-
-@needs_trees
-@pytest.mark.parametrize(("control", "proof"), LIVE)
-def test_a_control_is_red_where_what_runs_is_broken(trees: Trees, copies: Copies, control: str, proof: Proof) -> None:
-    """Inside the machine a check asks programs what is in force: green after a first boot, red once it is broken."""
-    profile = proof.profile or CASES[control].profile
-    tree = copies(trees.of(profile, proof.on))
-    first_boot(tree)
-    [check] = overlay_of(profile, only=control, params=proof.params).checks
-
-    outcome, evidence = run_inside(check, tree)
-    assert outcome is Outcome.PASS, evidence
-
-    run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
-    outcome, evidence = run_inside(check, tree)
-    assert outcome is Outcome.FAIL, evidence
-    assert proof.evidence in evidence
+    proved, said = prove_broken(proof, overlay, copies(trees.of(profile, proof.on)), tmp_path / "overlay")
+    assert proved, said
 
 
 def test_every_control_has_a_proof_and_stands_in_a_profile() -> None:
@@ -196,13 +135,9 @@ def test_a_control_that_changes_the_image_is_proved_to_heal(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(CONTROLS))
 def test_a_control_that_installs_files_shows_what_they_look_like(name: str) -> None:
     """Every template has a case with its exact text, which holds."""
-    cases = CASES[name]
-    for case in cases.render:
-        overlay = overlay_of(cases.profile, only=name, params=case.params)
-        texts = {file.path: file.content for file in overlay.files}
-        assert {path: texts[path] for path in case.expect} == case.expect
-    shown = {path for case in cases.render for path in case.expect}
-    assert shown == {file.path for file in CONTROLS[name].control.files}
+    profile = load_profile([ROOT], CASES[name].profile)
+    found = prove_rendered(CONTROLS[name], CASES[name], profile, CONTROLS, TODAY)
+    assert [one for one in found if not one.passed] == []
 
 
 @needs_trees

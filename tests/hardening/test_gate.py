@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from hardening.catalog import load_policy
 from hardening.findings import (
+    BaseImage,
     CheckResult,
     Finding,
     FindingKind,
@@ -101,6 +102,23 @@ def test_an_image_that_was_judged_and_holds_nothing_is_allowed():
     verdict = judged()
     assert verdict.allowed
     assert verdict.reasons == ()
+
+
+def test_a_reason_says_which_base_it_comes_from() -> None:
+    """And a waiver of that base that is inherited lets the image pass."""
+    bases = [BaseImage("middle", frozenset({("zlib1g", "1.3-1")})), BaseImage("low", frozenset({("zlib1g", "1.3-1")}))]
+
+    def said(*waivers: Waiver) -> Verdict:
+        return judge_image(policy(), "web", None, JUDGED, [finding()], waivers, NOW, bases)
+
+    [reason] = said().refusals
+    assert reason.comes_from == "low"
+    assert reason.what.endswith("; it comes from low")
+    assert "inherited = true" in reason.waiver
+    assert not said(waiver(subjects=("low",))).allowed
+    assert said(waiver(subjects=("low",), inherited=True)).allowed
+    [own] = judge_image(policy(), "web", None, JUDGED, [finding(installed="1.2")], (), NOW, bases).refusals
+    assert own.comes_from == ""
 
 
 def test_each_reason_is_about_the_image_that_is_judged() -> None:

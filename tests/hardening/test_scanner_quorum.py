@@ -17,7 +17,8 @@ DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 RULE = Judges(enforcement=Enforcement.WARN, minimum=2)
 LOOKED = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.PASS, 1, NOW, "feed", "")
 FEEDS = (
-    "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address or a directory with current data, "
+    "set feeds.debsecan (or feeds.trivy) in goldsmith.toml to an address that this machine reaches (HTTPS_PROXY "
+    "counts) or a directory with current data (docs/feeds.md), "
     "or GOLDSMITH_FEEDS__DEBSECAN in the environment, and run again"
 )
 DOCTOR = "; ./goldsmith doctor shows which scanners are missing"
@@ -86,6 +87,15 @@ def test_too_few_judges_are_told_with_why_each_one_does_not_count() -> None:
         replace(told, enforcement=Enforcement.ENFORCE, what=f"{nothing} (none ran)")
     ]
     assert list(judges(RULE, "web", [LOOKED, replace(LOOKED, scanner="grype")], NOW)) == []
+
+
+def test_scanners_that_are_silent_for_one_reason_are_told_together() -> None:
+    """An engine that looks at two forms of an image lacks the same data for both."""
+    one, disk = (
+        replace(LOOKED, scanner=name, outcome=Outcome.ERROR, reason="no data") for name in ("trivy", "trivy-disk")
+    )
+    [reason] = judges(RULE, "web", [one, disk, replace(one, scanner="debsecan", reason="crashed")], NOW)
+    assert reason.what.endswith("(trivy, trivy-disk: no data; debsecan: crashed)")
 
 
 def test_who_has_only_the_sample_is_told_how_to_try_without_a_feed() -> None:

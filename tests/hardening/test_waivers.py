@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hardening.evaluation import JUDGE
-from hardening.findings import Finding, FindingKind, Reason
+from hardening.findings import BaseImage, Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.waivers import (
@@ -109,6 +109,81 @@ def test_a_revocation_and_that_nothing_was_evaluated_cannot_be_waived(rule):
     now = datetime(2026, 11, 25, tzinfo=UTC)
     reason = Reason(rule, "python-runtime", Enforcement.ENFORCE, "what", "why", "todo")
     assert answered(reason, about_rule(rule), "security@example.com", [loose], now) == reason
+
+
+ON_BASE = replace(HOLE, below=("python-base", "debian-base"))
+
+
+def test_an_inherited_waiver_follows_what_comes_from_its_subject():
+    """The same package of the base in a child; not what the child brings itself, and not without the word."""
+    of_base = waiver(subjects=("debian-base",), inherited=True)
+    assert covers(of_base, ON_BASE, "shop")
+    assert not covers(of_base, HOLE, "shop")
+    assert not covers(waiver(subjects=("debian-base",)), ON_BASE, "shop")
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+
+    def reason(subject: str) -> Reason:
+        return Reason("CVE-2026-0001", subject, Enforcement.ENFORCE, "what", "why", "todo")
+
+    said = answered(reason("shop"), ON_BASE, "security@example.com", [of_base], now).waived_by
+    assert said == "openssl-quic until 2026-12-05, inherited from debian-base: QUIC is not compiled in"
+    own = answered(reason("debian-base"), HOLE, "security@example.com", [of_base], now)
+    assert own.waived_by
+    assert "inherited" not in own.waived_by
+
+
+def test_an_inherited_waiver_of_a_further_root_reaches_that_roots_images_alone():
+    """Whatever theirs stand on: what comes from another's base is accepted for their own image."""
+    theirs = waiver(subjects=("debian-base",), inherited=True).within(frozenset({"shop"}))
+    assert covers(theirs, ON_BASE, "shop")
+    assert not covers(theirs, ON_BASE, "bank")
+    assert not covers(theirs, HOLE, "debian-base")
+
+
+def test_the_waiver_to_paste_for_what_comes_from_a_base_is_the_bases():
+    """One for all images on it, where it is asked for by the lowest that has it."""
+    text = how_to_ask(ON_BASE, "shop", "security@example.com", TODAY)
+    assert "hardening/waivers/debian-base-cve-2026-0001.toml" in text
+    pasted = tomllib.loads("\n".join(text.splitlines()[1:])) | {"id": "p", "owner": "a", "approver": "b"}
+    made = Waiver.model_validate(pasted)
+    assert (made.subjects, made.inherited) == (("debian-base",), True)
+    assert covers(made, ON_BASE, "shop")
+
+
+@pytest.mark.parametrize("below", [(), ("debian-base",)])
+def test_an_ended_waiver_that_was_inherited_is_told_of_the_child_too(below):
+    """It is the child's refusal that somebody will ask about."""
+    old = waiver(subjects=("debian-base",), inherited=True, expires=TODAY - timedelta(days=1))
+    assert len([*ended([old], "shop", TODAY, below)]) == len(below)
+    listed = json.loads(trivyignore([waiver(subjects=("debian-base",), inherited=True)], "shop", TODAY, below))
+    assert len(listed["vulnerabilities"]) == len(below)
+
+
+def test_a_rule_is_not_inherited():
+    """Dates and boots are one image's or member's own."""
+    with pytest.raises(ValidationError, match="inherited and rules do not go together"):
+        waiver(rules=("max-age",), inherited=True)
+
+
+BASES = (
+    BaseImage("python-base", frozenset({("libssl3t64", "3.5.1-1"), ("python3", "3.13")})),
+    BaseImage(
+        "debian-base", frozenset({("libssl3t64", "3.5.1-1")}), frozenset({(FindingKind.SECRET, "key", "/k")}),
+        frozenset({"no-setuid"}),
+    ),
+)  # fmt: skip
+
+
+def test_where_a_finding_comes_from_is_known_by_package_version_finding_or_check():
+    """A package in another version is the image's own; boots are nobody's but its own."""
+    assert about_finding(FINDING, BASES).below == ("python-base", "debian-base")
+    assert about_finding(replace(FINDING, installed="3.5.1-2"), BASES).below == ()
+    assert about_finding(replace(FINDING, installed="3.5.1-1 | 3.5.1-2"), BASES).below == ()
+    assert about_finding(replace(FINDING, package="python3", installed="3.13"), BASES).below == ("python-base",)
+    secret = replace(FINDING, kind=FindingKind.SECRET, id="key", package="/k")
+    assert about_finding(secret, BASES).below == ("debian-base",)
+    assert about_check("no-setuid", BASES).below == ("debian-base",)
+    assert about_check("boot-listening", BASES).below == ()
 
 
 @given(st.integers(-400, 400))

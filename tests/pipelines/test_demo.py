@@ -102,7 +102,8 @@ def test_the_next_demo_removes_what_was_kept_and_all_that_a_killed_one_left(stag
     registry = stage.registry()
     assert len(stage.left(registry)) == 2  # its registry and its state
     demo = stage.inv.start("demo")
-    until(lambda: not stage.running() and stage.building(), "the next demo builds")
+    until(lambda: stage.registry() not in ("", registry) and stage.building(), "the next demo builds")
+    assert not stage.running()
     own = processes("docker-registry", str(stage.state))  # its registry runs before it builds
     assert len(own) <= 1
     assert [one for one in stage.left(registry) if one not in own] == [stage.state]

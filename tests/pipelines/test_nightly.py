@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from hardening.foundation.settings import Settings
+from images.feeds import debsecan_format
 from images.registry.login import login_file
 from pipelines.demo.web_service import nginx_config
 from pipelines.host import embedded_registry
@@ -32,6 +33,7 @@ WEB = HEAD + (
     'packages = ["night-page"]\ntmpfs = ["/tmp"]\nsmoke = ["/usr/local/libexec/smoke"]\n'
     '[healthcheck]\ncommand = ["/usr/local/bin/healthz"]\ninterval = "1s"\n[base]\ngolden = "nginx-unprivileged"\n'
 )
+AT_ONCE = '[lifecycle]\nsoak = "0s"\n'
 FLEET = """title = "Of a test"
 owner = "tests"
 kind = "docker"
@@ -51,8 +53,8 @@ class Town:
         self.docker_host, self.archive = house.docker_host, Archive(folder / "archive")
         self.publish("1.0")
         root = folder / "content"
-        definition(root, "n-web", WEB)
-        definition(root, "n-web-child", CHILD.replace("debian-base", "n-web"))
+        definition(root, "n-web", WEB + AT_ONCE)
+        definition(root, "n-web-child", CHILD.replace("debian-base", "n-web") + AT_ONCE)
         fleets = root / "pipelines/fleets"
         fleets.mkdir(parents=True)
         for name, approval in (("night-rolls", "none"), ("night-waits", "required")):
@@ -99,9 +101,11 @@ class Town:
 
     def page(self, container: str) -> str:
         """What the container itself answers, past any proxy."""
+        return requests.get(f"http://{self.address(container)}:8080/night.html", timeout=600).text.strip()
+
+    def address(self, container: str) -> str:
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        address = self.docker("inspect", "--format", form, container)
-        return requests.get(f"http://{address}:8080/night.html", timeout=600).text.strip()
+        return self.docker("inspect", "--format", form, container)
 
     def id_of(self, container: str) -> str:
         return self.docker("inspect", "--format", "{{.Id}}", container)
@@ -152,7 +156,10 @@ def test_the_first_night_released_the_images_and_what_they_stand_on(town: Town) 
 
 
 def test_a_night_in_which_nothing_is_new_does_nothing_and_says_so(town: Town, url: str) -> None:
-    """No build, no release, no line about channels; the fleets are within policy; the report is written."""
+    """No build, no release, no channel moves; the fleets are within policy; the report is written.
+
+    What stands on the shipped catalog is promoted at once, as its definitions say; the catalog itself soaks for a day.
+    """
     before = (town.inv.ledger.releases(), town.inv.blobs())
     answer, lines = town.night()
     assert answer.code == 0, answer.err
@@ -161,6 +168,8 @@ def test_a_night_in_which_nothing_is_new_does_nothing_and_says_so(town: Town, ur
     assert night["summary"].startswith("nothing built, nothing published, 4 unchanged; fleets: night-rolls compliant")
     assert set(status(lines).values()) == {"unchanged"}
     assert night["promoted"] == []
+    assert status(lines, "channel") == {"debian-base": "soaks", "nginx-unprivileged": "soaks"}
+    assert night["summary"].endswith("; soaking: debian-base, nginx-unprivileged")
     assert status(lines, "fleet") == {"night-rolls": "compliant", "night-waits": "compliant"}
     assert (town.inv.ledger.releases(), town.inv.blobs()) == before
     assert ": scanning" not in answer.err, "what enters the scans is as it was"
@@ -274,6 +283,53 @@ def test_people_read_one_line_for_each_image_within_80_columns(town: Town, url: 
     assert summary.startswith("nothing built, nothing published, 1 unchanged; fleets:")
     assert report.startswith("report: ")
     assert sum(line.split()[:3] == ["image", "debian-base", "unchanged"] for line in table) == 1
+
+
+def test_stable_moves_to_what_has_soaked_and_is_healthy_where_a_fleet_runs_it(
+    town: Town, url: str, tmp_path: Path
+) -> None:
+    """Not on the day of its publication, but for an exploited hole; nor while a member that runs it is ill: exit 3."""
+    town.archive.add("night-extra", "1.0")
+    town.archive.publish()
+    definition(tmp_path, "n-soaks", WEB.replace('["night-page"]', '["night-page", "night-extra"]'))
+    (tmp_path / "pipelines/fleets").mkdir(parents=True)
+    canary = FLEET.format(name="night-canary", label=LABEL, approval="none")
+    canary = canary.replace('"n-web"', '"n-soaks", channel = "candidate"')
+    (tmp_path / "pipelines/fleets/night-canary.toml").write_text(canary)
+    answer, lines = town.night(tmp_path, only="n-soaks")
+    assert answer.code == 0, answer.err
+    assert answer.json["published"] == ["n-soaks"]
+    assert lines["channel n-soaks"]["status"] == "soaks"
+    assert "./goldsmith image.promote n-soaks" in lines["channel n-soaks"]["detail"]
+    image = f"{embedded_registry.known_address(Settings(state=town.inv.state))}/n-soaks:candidate"
+    run = ("run", "-d", "--network", LABEL, "--read-only", "--tmpfs", "/tmp", "--name", "night-canary")
+    labelled = ("--label", f"{LABEL}=night-canary")
+    town.docker(*run, *labelled, "--entrypoint", "sleep", image, "600")
+    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
+    answer, lines = town.night(tmp_path, only="n-soaks", now=tomorrow)
+    assert answer.code == 3, answer.err
+    assert lines["channel n-soaks"]["status"] == "refused"
+    assert "fleet night-canary" in lines["channel n-soaks"]["detail"]
+    town.docker("rm", "-f", "night-canary")
+    town.docker(*run, *labelled, image)
+    with requests_to(f"http://{town.address('night-canary')}:8080/night.html") as stream:
+        until(lambda: stream.answers, "an answer of the canary")
+    answer, lines = town.night(tmp_path, only="n-soaks", now=tomorrow)
+    assert answer.code == 0, answer.err
+    assert "n-soaks" in answer.json["promoted"]
+    assert "channel n-soaks" not in lines
+    town.docker("rm", "-f", "night-canary")
+    town.archive.add("night-extra", "2.0")
+    town.archive.publish()
+    (feed := tmp_path / "feed").mkdir()
+    (feed / "trixie").write_bytes(debsecan_format({"night-extra-source": {"2.0": ["CVE-2099-0001"]}}))
+    (tmp_path / "kev.json").write_text('[{"cveID": "CVE-2099-0001"}]')
+    exploited = {"feeds__debsecan": str(feed), "feeds__kev": str(tmp_path / "kev.json")}
+    answer, lines = town.night(tmp_path, only="n-soaks", **exploited)
+    assert answer.code == 0, answer.err
+    assert answer.json["published"] == answer.json["promoted"] == ["n-soaks"]
+    assert lines["channel n-soaks"]["status"] == "promoted"
+    assert lines["channel n-soaks"]["detail"] == "at once, for it fixes CVE-2099-0001"
 
 
 def test_a_night_near_the_expiry_gives_new_dates_and_builds_nothing(town: Town, url: str) -> None:

@@ -135,3 +135,41 @@ def test_a_second_holder_is_refused_by_name(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with only_one(lock, "a night"), pytest.raises(RefusedError, match="already running"), only_one(lock, "a night"):
         pass
+
+
+def made(folder: Path) -> Path:
+    """A state directory in which something has happened."""
+    folder.mkdir(parents=True)
+    (folder / "ledger.sqlite").touch()
+    return folder
+
+
+def test_a_second_state_is_found_and_told_with_the_one_that_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the unit of earlier versions, of goldsmith.toml: what is in it would be missed, and nobody would know why."""
+    monkeypatch.setattr(wiring, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(wiring, "OF_UNIT", tmp_path / "of-unit")
+    monkeypatch.delenv("GOLDSMITH_STATE", raising=False)
+    file, used = tmp_path / "checkout/goldsmith.toml", made(tmp_path / "checkout/.goldsmith")
+    assert (wiring.said_by(), wiring.other_states(used)) == ("the default", [])
+    unit = made(tmp_path / "of-unit")
+    assert wiring.other_states(used) == [unit]
+    wiring.tell_of_others(used)
+    assert f"using the state in {used} (the default); there is another one in {unit}" in capsys.readouterr().err
+    file.write_text(f'state = "{unit}"\n')
+    assert (wiring.said_by(), wiring.other_states(unit)) == ("goldsmith.toml", [used])
+    monkeypatch.setenv("GOLDSMITH_STATE", str(used))
+    assert (wiring.said_by(), wiring.other_states(used)) == ("GOLDSMITH_STATE", [unit])
+
+
+def test_who_names_a_state_by_the_variable_means_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the place of the default is then no second one; nor is a link to the same."""
+    monkeypatch.setattr(wiring, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(wiring, "OF_UNIT", tmp_path / "of-unit")
+    default, other = made(tmp_path / "checkout/.goldsmith"), made(tmp_path / "other")
+    monkeypatch.setenv("goldsmith_state", str(other))
+    assert (wiring.said_by(), wiring.other_states(other)) == ("GOLDSMITH_STATE", [])
+    monkeypatch.delenv("goldsmith_state")
+    (tmp_path / "of-unit").symlink_to(default)
+    assert wiring.other_states(default) == []

@@ -33,6 +33,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+ANY_PORT = ("127.0.0.1", 0)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Hostile:
     host:port as registries are named; `ca` is the file that trusts its certificate, where it speaks TLS.
     """
 
-    def __init__(self, certificates: Path | None = None) -> None:
+    def __init__(self, certificates: Path | None = None, at: tuple[str, int] = ANY_PORT, name: str = "") -> None:
         self.routes: dict[str, Route] = {}
         self.fallback: Route = Reply(b"not here", status=404)
         self.asked: list[Asked] = []
@@ -145,14 +146,14 @@ class Hostile:
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
             setattr(Handler, f"do_{method}", Handler._answer)
         self._replies: list[Reply] = []
-        self._http = _Server(("127.0.0.1", 0), Handler)
+        self._http = _Server(at, Handler)
         scheme = "http"
         if certificates:
             scheme, self.ca = "https", certificates / "hostile.pem"
-            self._http.socket = _tls(self.ca).wrap_socket(
+            self._http.socket = _tls(self.ca, name or "localhost").wrap_socket(
                 self._http.socket, server_side=True, do_handshake_on_connect=False
             )
-        self.authority = f"127.0.0.1:{self._http.server_port}"
+        self.authority = f"{at[0]}:{self._http.server_port}"
         self.address = f"{scheme}://{self.authority}"
         self.elsewhere = f"{scheme}://localhost:{self._http.server_port}"
 
@@ -216,9 +217,9 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def hostile(certificates: Path | None = None) -> Iterator[Hostile]:
-    """A running server; with a directory for its certificate it speaks TLS for 127.0.0.1 and localhost."""
-    server = Hostile(certificates)
+def hostile(certificates: Path | None = None, at: tuple[str, int] = ANY_PORT, name: str = "") -> Iterator[Hostile]:
+    """A running server; with a directory for its certificate it speaks TLS for 127.0.0.1 and localhost, or `name`."""
+    server = Hostile(certificates, at, name)
     server.start()
     try:
         yield server
@@ -226,7 +227,7 @@ def hostile(certificates: Path | None = None) -> Iterator[Hostile]:
         server.close()
 
 
-def _tls(file: Path) -> ssl.SSLContext:
+def _tls(file: Path, called: str) -> ssl.SSLContext:
     """A server's context with a fresh self-signed certificate, which is written to `file` with its key."""
     from ipaddress import ip_address
 
@@ -236,7 +237,7 @@ def _tls(file: Path) -> ssl.SSLContext:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "hostile test server")])
-    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName(called)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -31,8 +31,9 @@ from tests.support.forked import run_forked
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
 DONE = "built"  # stands in a state that a fixture has built whole
-SILENT = HEAD + 'user = "65532:65532"\nsmoke = ["true"]\n[base]\ngolden = "debian-base"\n'
-CHILD = SILENT.replace("[base]", 'healthcheck = { none_because = "a test runs nothing by itself" }\n[base]')
+_SILENT = HEAD + 'user = "65532:65532"\nsmoke = ["true"]\n[base]\ngolden = "debian-base"\n'
+NONE_BECAUSE = 'healthcheck = { none_because = "a test runs nothing by itself" }\n'
+CHILD = _SILENT.replace("[base]", f"{NONE_BECAUSE}[base]")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Goldsmith:
             "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo", "machine-sample"]',
             "GOLDSMITH_JUDGING__FLOOR": "",
             "GOLDSMITH_RETRY_FOR": "1s",
+            "GOLDSMITH_FEEDS": '{"debsecan": "none", "trivy": "none"}',  # the default ones are public addresses
             "GOLDSMITH_KINDS": '["container"]',  # machines are built once, for the tests that ask for one
             **self.settings,
         }

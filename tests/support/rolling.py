@@ -98,12 +98,12 @@ def main(folder: Path) -> None:
     given = json.loads((folder / "run.json").read_text())
     deaths = Deaths(folder / "died")
     queue.ATTEMPTS = 1_000_000  # who dies so often is given up, and should be; not here
-    tried = steps.StepRunner._tried
+    look = steps.StepRunner.look
 
-    async def dying(runner: steps.StepRunner, name: str, attempt: Callable[[], Any], tries: int) -> Any:
-        return await tried(runner, name, deaths.before(name, attempt), tries)
+    async def dying(runner: steps.StepRunner, name: str, read: Callable[[], Any], tries: int = steps.TRIES) -> Any:
+        return await look(runner, name, deaths.before(name, read), tries)
 
-    steps.StepRunner._tried = dying  # type: ignore[method-assign]
+    steps.StepRunner.look = dying  # type: ignore[method-assign]
     with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
         for call in MUTATING:
             setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
@@ -114,13 +114,13 @@ def main(folder: Path) -> None:
 
 def one_after_the_other(folder: Path) -> int:
     """Processes until one does not kill itself; its exit status."""
-    status = int(signal.SIGKILL)
-    while status == signal.SIGKILL:
+    status = -signal.SIGKILL
+    while status == -signal.SIGKILL:
         child = os.fork()
         if child == 0:
             main(folder)
             os._exit(0)
-        _, status = os.waitpid(child, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status
 
 

@@ -17,6 +17,8 @@ from images.artifact import Package
 from images.machine import disk, filesystem
 from images.scan.base import ScanTarget
 
+NO_FEEDS = {"debsecan": "none", "trivy": "none"}
+"""What the feeds of a test's settings are unless it names others: the default ones are public addresses."""
 SAMPLES = Path(__file__).parent / "samples"
 OPENSSL = ("openssl", "libssl3t64", "openssl-provider-legacy")
 OS_RELEASE = 'PRETTY_NAME="Debian"\nNAME="Debian GNU/Linux"\nVERSION_ID="13"\nVERSION_CODENAME=trixie\nID=debian\n'

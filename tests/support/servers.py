@@ -20,6 +20,7 @@ from images.machine.trees import private_mounts
 from images.plan.planner import Planner
 from images.store.oci import Store
 from tests.support.loop import DONE, Answer, Goldsmith
+from tests.support.scanning import NO_FEEDS
 
 READY = "GOLDSMITH_TEST_SERVER"
 """Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
@@ -93,7 +94,7 @@ class Workshop:
     @property
     def context(self) -> Context:
         """The context of these builds; it knows no engine and no registry."""
-        settings = Settings(state=self.house.state, content=self.content, feeds=dict(self.feeds))
+        settings = Settings(state=self.house.state, content=self.content, feeds={**NO_FEEDS, **self.feeds})
         return Context(settings, datetime.now(UTC), lambda: NO_ENGINE, lambda: "")
 
     @contextmanager

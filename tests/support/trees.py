@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+from hardening import proof
 from hardening.catalog import load_controls, load_profile, load_profiles
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT
-from hardening.model import Kind, Profile
+from hardening.model import Kind
 from hardening.overlay import apply_to
-from hardening.render import Overlay, render
+from hardening.render import Overlay
 from images.catalog import load_definitions
 
 TODAY = date(2026, 1, 1)
@@ -28,21 +29,13 @@ READY_MACHINE = "GOLDSMITH_TEST_MACHINE_TREE"
 """Names a machine tree that is there already, for quick trials; it is not changed."""
 
 
-def kind_of(profile: Profile) -> Kind:
-    """What a profile is for: the kind that all of its controls apply to, a machine where both do."""
-    applicable = [set(CONTROLS[entry.control].control.applies_to) for entry in profile.controls]
-    return Kind.MACHINE if all(Kind.MACHINE in kinds for kinds in applicable) else Kind.CONTAINER
-
-
-PROFILES = {name: kind_of(profile) for name, profile in load_profiles([ROOT]).items()}
+PROFILES = {name: proof.kind_of(profile, CONTROLS) for name, profile in load_profiles([ROOT]).items()}
 
 
 def overlay_of(profile: str, *, only: str = "", params: dict[str, object] | None = None) -> Overlay:
     """The profile's overlay, or that of one of its controls alone."""
     whole = load_profile([ROOT], profile)
-    entries = tuple(entry for entry in whole.controls if only in ("", entry.control))
-    over = {only: params} if params else {}
-    return render(whole.model_copy(update={"controls": entries}), CONTROLS, over, {"kind": PROFILES[profile]}, TODAY)
+    return proof.overlay_of(whole, CONTROLS, TODAY, only=only, params=params)
 
 
 @dataclass

@@ -14,8 +14,8 @@ from pipelines.fleet.members import shown_value as _shown
 Json = dict[str, Any]
 CONFIG_KEYS = ("User", "WorkingDir", "StopSignal", "StopTimeout", "Domainname", "Tty", "OpenStdin", "StdinOnce")
 _COMPOSE = "com.docker.compose."
-COMPOSE_PROJECT, _SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
-_FILES = f"{_COMPOSE}project.config_files"
+COMPOSE_PROJECT, COMPOSE_SERVICE, _IMAGE = (_COMPOSE + word for word in ("project", "service", "image"))
+COMPOSE_FILES = f"{_COMPOSE}project.config_files"
 _COMPOSE_OWN = (_IMAGE, f"{_COMPOSE}replace")
 # Labels that say what one container is, not what a person wants of it: the next container gets its own.
 OF_ONE_CONTAINER = (ROLLOUT, MEMBER, EXPIRY, KEPT, KEPT_LABELS, *_COMPOSE_OWN)
@@ -88,6 +88,51 @@ def creation(container: Json, image: Json, reference: str, labels: Mapping[str, 
         "ExposedPorts": subtract(container["Config"].get("ExposedPorts"), defaults.get("ExposedPorts")),
         "HostConfig": host_config(container),
     }
+
+
+REHEARSED_EACH = 1_000_000_000  # nanoseconds: how often the health check is asked in a rehearsal
+
+
+def rehearsal(body: Json, labels: Mapping[str, str]) -> Json:
+    """The body of a container that can stand beside the one that `creation` describes, and that nobody finds.
+
+    It has neither ports nor addresses of its own, and no label but `labels`; where the other writes into volumes, it
+    writes into memory, and what is bound from the host it can only read.
+    """
+    host = body["HostConfig"]
+    mounts = host.get("Mounts") or []
+    volumes = [mount["Target"] for mount in mounts if mount["Type"] == "volume" and not mount.get("ReadOnly")]
+    binds = [bind.split(":") for bind in host.get("Binds") or [] if ":" in bind]
+    volumes += [target for source, target, *more in binds if not source.startswith("/") and not _reads(more)]
+    kept = [":".join(bind) for bind in binds if bind[0].startswith("/") or _reads(bind[2:])]
+    return {
+        **{key: value for key, value in body.items() if key != "MacAddress"},
+        "Labels": dict(labels),
+        "Healthcheck": {**(body.get("Healthcheck") or {}), "Interval": REHEARSED_EACH},
+        "HostConfig": {
+            **host,
+            "Binds": [bind if _reads(bind.split(":")[2:]) else _read_only(bind) for bind in kept],
+            "Mounts": [
+                {**mount, "ReadOnly": True} if mount["Type"] == "bind" else mount
+                for mount in mounts
+                if mount.get("Target") not in volumes
+            ],
+            "Tmpfs": {**(host.get("Tmpfs") or {}), **dict.fromkeys(volumes, "mode=1777")},
+            "PortBindings": {},
+            "PublishAllPorts": False,
+            "NetworkMode": "bridge" if host.get("NetworkMode") == "host" else host.get("NetworkMode"),
+        },
+    }
+
+
+def _reads(options: list[str]) -> bool:
+    return "ro" in ",".join(options).split(",")
+
+
+def _read_only(bind: str) -> str:
+    source, target, *options = bind.split(":")
+    kept = [option for option in ",".join(options).split(",") if option not in ("", "rw")]
+    return f"{source}:{target}:{','.join([*kept, 'ro'])}"
 
 
 def digests(container: Json, image: Json) -> tuple[str, ...]:
@@ -325,5 +370,6 @@ def compose_service(labels: Mapping[str, str]) -> str:
     """The service that defines a container, as a person finds it; empty outside of a project."""
     if COMPOSE_PROJECT not in labels:
         return ""
-    where = f"in {labels[_FILES]}" if labels.get(_FILES) else f"of the compose project {labels[COMPOSE_PROJECT]}"
-    return f"the service {labels.get(_SERVICE, '?')} {where}"
+    files = labels.get(COMPOSE_FILES)
+    where = f"in {files}" if files else f"of the compose project {labels[COMPOSE_PROJECT]}"
+    return f"the service {labels.get(COMPOSE_SERVICE, '?')} {where}"

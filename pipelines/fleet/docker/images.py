@@ -86,6 +86,13 @@ class Images:
                     break
         return self._here.get(reference)
 
+    def sets(self, reference: str) -> Json | None:
+        """What an image sets by default, which need not be here; None where nobody that we deal with knows it."""
+        if found := self.here(reference):
+            return dict(found.get("Config") or {})
+        found = self._configuration(reference)
+        return None if found is None else dict(found.get("config") or {})
+
     def fetch(self, reference: str) -> None:
         """Pull an image, unless it is here."""
         if self.here(reference) is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from select import select
@@ -22,6 +25,7 @@ from requests.exceptions import ReadTimeout
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json
+from pipelines.fleet.docker.image_changes import Ownership
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import MEMBER, OLD, ROLLOUT, Key, Member, Read, protection
@@ -191,17 +195,51 @@ def together(questions: Sequence[Callable[[], T]]) -> list[T]:
         return list(pool.map(lambda ask: ask(), questions))
 
 
+HEADERS_BYTES = 1 << 20
+
+
+def owner_of(api: Any, container: str, path: str) -> Ownership:
+    """Who owns a path inside of a container, mounts and all: the first entry of what `docker cp` would copy."""
+    stream, _ = api.get_archive(container, path)
+    with closing(stream), tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive:
+        entry = archive.next()
+    if entry is None:
+        raise OutsideError(f"the engine shows nothing at {path} of the container {container[:12]}")
+    return Ownership(entry.uid, entry.gid, entry.mode)
+
+
+class _Bounded(io.RawIOBase):
+    """The beginning of a stream, no more than HEADERS_BYTES, as a file to read."""
+
+    def __init__(self, stream: Iterator[bytes]) -> None:
+        self._stream, self._left, self._held = stream, HEADERS_BYTES, b""
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._held) < size and self._left > 0 and (more := next(self._stream, b"")):
+            self._left -= len(more)
+            self._held += more
+        given, self._held = self._held[:size], self._held[size:]
+        return given
+
+
 # -- how a container is -----------------------------------------------------------------------------------------------
 
 SHOWN_BYTES = 200  # of what a command printed last
+MOST_EXITS = 3  # a container that the engine has started so often again is not waiting for something to come up
 ENGINES_OWN = 30.0  # seconds: what the engine gives a health check that names no timeout
 
 
 def probe(api: Any, health: Health, container: dict[str, Any]) -> Read:
     """Ask the container how it is, in the way that `health` says. A container that does not run is never healthy."""
-    status = container["State"]["Status"]
+    status, exits = container["State"]["Status"], container.get("RestartCount") or 0
     if status != "running":
-        return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}")
+        over = status in ENDED or exits >= MOST_EXITS
+        return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}", over)
+    seen = _asked(api, health, container)
+    return seen if seen.good else replace(seen, ended=exits >= MOST_EXITS)
+
+
+def _asked(api: Any, health: Health, container: dict[str, Any]) -> Read:
     if health.kind == "docker":
         return _own_check(api, container)
     if health.kind == "exec":

@@ -14,9 +14,30 @@ import docker.errors
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json
+from pipelines.fleet.docker.image_changes import image_changes, user_after, written
 from pipelines.fleet.docker.images import Configuration, Images, Login
-from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside, outside, probe
-from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, Key, Member, Read, ReplacementImage
+from pipelines.fleet.docker.inventory import (
+    AT_ONCE,
+    ContainerInventory,
+    ContainerList,
+    find,
+    inside,
+    outside,
+    owner_of,
+    probe,
+)
+from pipelines.fleet.members import (
+    EXPIRY,
+    KEPT,
+    KEPT_LABELS,
+    MEMBER,
+    ROLLOUT,
+    Changes,
+    Key,
+    Member,
+    Read,
+    ReplacementImage,
+)
 from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import GoneError
 
@@ -31,6 +52,8 @@ class DockerFleet:
     `configuration` asks a registry for what an image sets by default, where the engine forgot it; `recorded` names the
     members that the fleet was last seen with.
     """
+
+    rehearses = True
 
     def __init__(
         self,
@@ -70,6 +93,30 @@ class DockerFleet:
         with outside("looking for a container", self.engine):
             return next((one for one in self._inventory.members(member.rpartition("/")[2]) if one.id == member), None)
 
+    def changes(self, member: Member, target: ReplacementImage) -> Changes:
+        """What the image sets by default and the old one did not, and a mount that its user cannot write."""
+        with outside(f"looking at what {target.reference} changes", self.engine):
+            container, sets = find(self.api, member.handle), self._images.sets(target.reference)
+            if container is None:
+                return Changes()
+            if sets is None:
+                return Changes((f"what {target.reference} sets by default is not known here",))
+            before = self._images.of(container).get("Config") or {}
+            user = user_after(container, before, sets)
+            return Changes(image_changes(container, before, sets), self._unwritable(container, user))
+
+    def _unwritable(self, container: Json, user: str) -> str:
+        """The first mount that the old user can write and `user` cannot, and what to do; empty where there is none."""
+        groups, before = container["HostConfig"].get("GroupAdd") or [], container["Config"].get("User") or ""
+        for path in written(container, self.fleet.limits.unwritten_mounts):
+            owner = owner_of(self.api, container["Id"], path)
+            if owner.lets(user, groups) is False and owner.lets(before, groups) is not False:
+                name = container_spec.name(container)
+                what = f"the new image runs as {user}, which cannot write to {path} ({owner})"
+                mends = f"docker exec --user 0 {name} chown -R {user} {path}"
+                return f"{what}: {mends} mends that, or limits.unwritten_mounts names it where it need not"
+        return ""
+
     def prepare(self, target: ReplacementImage) -> None:
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
@@ -85,8 +132,11 @@ class DockerFleet:
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
             labels |= container_spec.compose_image_label(container_spec.labels_of(old), image.get("Id", ""))
             body = container_spec.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
+            if key.is_rehearsal:
+                body = container_spec.rehearsal(body, labels)
+            full = key.method is Method.IN_PLACE and not key.is_rehearsal
             try:
-                make(self.api, body, key.new_name, container_spec.endpoints(old, full=key.method is Method.IN_PLACE))
+                make(self.api, body, key.new_name, container_spec.endpoints(old, full=full))
             except docker.errors.NotFound:
                 self._images.forget(target.reference)
                 raise
@@ -229,6 +279,16 @@ class DockerFleet:
             if old is None or new is None:
                 return ()
             return container_spec.differences(old, self._images.of(old), new, self._images.of(new), key.name)
+
+    def downtime(self, key: Key) -> timedelta | None:
+        """From the end of the old container to the start of the new one, by the engine's clock."""
+        with outside("looking for when it ran", self.engine):
+            old, new = self._copies.old(key), self._new(key)
+            if old is None or new is None or old["State"]["Running"]:
+                return None
+            times = (old["State"]["FinishedAt"], new["State"]["StartedAt"])
+            ended, began = map(datetime.fromisoformat, times)
+            return max(timedelta(), began - ended)
 
     def log(self, key: Key) -> str:
         """The last lines that the new container printed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.amis import ours_in
@@ -21,7 +22,7 @@ from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import MEMBER, Key, Member, Read, ReplacementImage, Seen, Unread, protection
+from pipelines.fleet.members import MEMBER, Changes, Key, Member, Read, ReplacementImage, Seen, Unread, protection
 from pipelines.fleet.model import Fleet
 
 FIRING = "ALARM"
@@ -66,6 +67,8 @@ class Inventory:
 
 class Ec2Members:
     """The standalone instances of `fleet`, in every region and account that it names."""
+
+    rehearses = False
 
     def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
         self.fleet = fleet
@@ -126,6 +129,14 @@ class Ec2Members:
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
         )
+
+    def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
+        """Nothing that is known: a machine's settings are in its image."""
+        return Changes()
+
+    def downtime(self, _: Key) -> timedelta | None:
+        """Nobody knows: an instance says when it was launched, and not when it ended."""
+        return None
 
     def prepare(self, target: ReplacementImage) -> None:
         """See that a release is there in every region. Raises RefusedError where it is not what was signed."""

@@ -7,6 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -284,7 +285,8 @@ def test_a_machine_is_promoted_by_the_night(aws: StrictAws, cloud: Cloud, monkey
     context = Context(cloud.settings, cloud.now, lambda: "", lambda: "127.0.0.1:1", "default", "ann", lenient=True)
     with closing(context.ledger):
         loaded = context.definitions[NAME]
-        automatic = loaded.definition.model_copy(update={"promote": "auto"})
+        at_once = loaded.definition.lifecycle.model_copy(update={"soak": timedelta(0)})
+        automatic = loaded.definition.model_copy(update={"promote": "auto", "lifecycle": at_once})
         context.definitions[NAME] = replace(loaded, definition=automatic)
         artifact, said = built(context.cloud, disk(seed=1)), judged(cloud.now)
         judgement = replace(said, verdict=replace(said.verdict, subject=NAME))

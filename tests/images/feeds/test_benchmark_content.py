@@ -10,6 +10,7 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Feeds, Packages, Settings
 from images import feeds
+from tests.support.scanning import NO_FEEDS
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -21,7 +22,7 @@ def at_mirror(folder: Path, content: bytes | None) -> Settings:
         (folder / "mirror" / feeds.SSG_DEB).parent.mkdir(parents=True)
         (folder / "mirror" / feeds.SSG_DEB).write_bytes(content)
     packages = Packages(mirror=(folder / "mirror").as_uri(), keyring=KEYRING)
-    return Settings(state=folder / "state", retry_for="0s", packages=packages)
+    return Settings(state=folder / "state", retry_for="0s", packages=packages, feeds=NO_FEEDS)
 
 
 @pytest.mark.parametrize("content", [None, b"another package"])

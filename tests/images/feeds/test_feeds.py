@@ -19,6 +19,7 @@ from hardening.foundation.settings import Settings
 from images import feeds
 from images.feeds import debsecan_format
 from images.scan.flow import known_exploited
+from tests.support.scanning import NO_FEEDS
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -32,6 +33,7 @@ class Server:
     def __init__(self) -> None:
         self.content = FIRST
         self.modified = NOW - 2 * HOUR
+        self.live = False
         self.fails: list[int | str] = []
         self.asked: list[dict[str, str]] = []
         outer = self
@@ -50,8 +52,9 @@ class Server:
 
             def _send(self, content: bytes, *, cut: bool) -> None:
                 self.send_response(200)
-                self.send_header("ETag", digest(content))
-                self.send_header("Last-Modified", format_datetime(outer.modified, usegmt=True))
+                if not outer.live:
+                    self.send_header("ETag", digest(content))
+                    self.send_header("Last-Modified", format_datetime(outer.modified, usegmt=True))
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content[: len(content) // 2] if cut else content)
@@ -75,7 +78,7 @@ def server() -> Iterator[Server]:
 
 
 def settings(tmp_path: Path, **given: str) -> Settings:
-    return Settings(state=tmp_path / "state", retry_for="0s", feeds=given)
+    return Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS | given)
 
 
 def test_data_is_downloaded_once_and_then_only_asked_for(server, tmp_path):
@@ -250,3 +253,57 @@ def test_a_download_by_trivy_that_fails_keeps_the_last_database(server, tmp_path
     (kept / "metadata.json").write_text(json.dumps({**dates, "NextUpdate": "2026-11-26T00:00:00Z"}))
     assert feeds.current(ours, "trixie", NOW)[0]["trivy"].note == ""
     assert len(server.asked) == asked
+
+
+# The default: Debian's own tracker. A local server stands in its place.
+
+
+@pytest.fixture
+def tracker(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """What the word `debian` means, here; like the real one it names no Last-Modified and no ETag."""
+    monkeypatch.setattr("images.feeds.TRACKER", server.address)
+    server.live = True
+    return server
+
+
+@pytest.mark.parametrize("given", [{}, {"debsecan": ""}, {"debsecan": "debian"}])
+def test_by_default_debians_tracker_is_asked_and_its_answer_is_of_the_moment(given, tracker, tmp_path):
+    """It makes its data as it is asked, and says of it no other date than that of the answer."""
+    ours = Settings(state=tmp_path / "state", retry_for="0s", feeds={"trivy": "none", **given})
+    before = datetime.now(UTC).replace(microsecond=0)
+    feed = feeds.current(ours, "trixie", NOW)[0]["debsecan"]
+    assert (feed.source, feed.sample, feed.sha256) == (f"{tracker.address}/trixie", False, digest(FIRST))
+    assert before <= feed.date <= datetime.now(UTC)
+    assert tracker.asked[0]["User-Agent"] == "goldsmith"
+
+
+def test_what_the_tracker_once_said_serves_on_and_keeps_its_date(tracker, tmp_path):
+    """The policy then judges by that date, as of any last good copy."""
+    ours = settings(tmp_path, debsecan="debian")
+    first = feeds.refresh(ours, "trixie", NOW)[0]["debsecan"]
+    tracker.fails = [500] * 9
+    kept = feeds.refresh(ours, "trixie", NOW + 5 * HOUR)[0]["debsecan"]
+    assert (kept.date, kept.sample) == (first.date, False)
+    assert kept.note.startswith("last good copy, 5h old, because http://127.0.0.1")
+
+
+def test_where_the_tracker_does_not_answer_the_sample_says_which_address_it_stands_for(tracker, tmp_path):
+    """For a suite without a sample there is no data; an address that somebody chose has no such stand-in."""
+    tracker.fails = [503] * 9
+    ours = settings(tmp_path, debsecan="debian")
+    feed = feeds.current(ours, "trixie", NOW)[0]["debsecan"]
+    assert feed.sample
+    assert feed.source == f"sample of 2026-11-01, since {tracker.address}/trixie answered 503"
+    assert feeds.current(ours, "sid", NOW)[1]["debsecan"] == f"{tracker.address}/sid answered 503"
+    tracker.http.server_close()
+    assert f"{tracker.address}/sid does not answer: " in feeds.current(ours, "sid", NOW + HOUR)[1]["debsecan"]
+    assert "debsecan" in feeds.current(settings(tmp_path, debsecan="http://127.0.0.1:9"), "trixie", NOW)[1]
+
+
+def test_a_flow_over_many_images_waits_only_once_for_what_does_not_answer(tracker, tmp_path):
+    """A flow reads the clock once; the next one asks again."""
+    tracker.fails = [503]
+    ours = settings(tmp_path, debsecan="debian")
+    assert [feeds.current(ours, "trixie", NOW)[0]["debsecan"].sample for _ in range(3)] == [True] * 3
+    assert len(tracker.asked) == 1
+    assert not feeds.current(ours, "trixie", NOW + timedelta(seconds=1))[0]["debsecan"].sample

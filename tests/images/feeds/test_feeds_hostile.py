@@ -25,6 +25,7 @@ from images.feeds import debsecan_format, download, facts
 from images.feeds.facts import Facts
 from images.scan.flow import known_exploited
 from tests.support import hostile as h
+from tests.support.scanning import NO_FEEDS
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,7 +48,7 @@ def dated(body: bytes, at: datetime | None = NOW - 2 * HOUR, **headers: str) -> 
 
 
 def settings(tmp_path: Path, **given: str) -> Settings:
-    return Settings(state=tmp_path / "state", retry_for="0s", feeds=given)
+    return Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS | given)
 
 
 def refreshed(tmp_path: Path, server: h.Hostile, now: datetime = NOW) -> feeds.Feed:
@@ -136,7 +137,8 @@ def test_a_database_of_trivy_that_shrinks_does_not_replace_the_good_one(tmp_path
     assert "less than half of the 1,000 before" in note
     assert (directory / "db" / "trivy.db").stat().st_size == 1000
     size = 500
-    assert feeds.keep_trivy_current(directory, NOW, timedelta(0)) == ""
+    assert feeds.keep_trivy_current(directory, NOW, timedelta(0)) == note, "one flow asks once"
+    assert feeds.keep_trivy_current(directory, NOW + HOUR, timedelta(0)) == ""
     assert (directory / "db" / "trivy.db").stat().st_size == 500
 
 
@@ -265,7 +267,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from images import feeds
 state, address = Path(sys.argv[1]), sys.argv[2]
-ours = Settings(state=state, retry_for="0s", feeds={"debsecan": address, "kev": address + "/kev"})
+ours = Settings(state=state, retry_for="0s", feeds={"debsecan": address, "trivy": "none", "kev": address + "/kev"})
 now = datetime(2026, 11, 25, 12, tzinfo=UTC)
 found, missing = feeds.refresh(ours, "trixie", now)
 said = [missing.get("debsecan", "accepted")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
@@ -88,6 +88,25 @@ def test_the_same_inputs_are_one_artifact_and_the_last_built_is_the_latest(ledge
     assert ledger.artifacts("web") == (again, newer)
     assert ledger.latest_artifact("web", "linux/amd64") == again
     assert ledger.latest_artifact("nothing", "linux/amd64") is None
+
+
+def test_what_an_image_has_from_its_bases_is_known_as_far_as_they_are(ledger: Ledger) -> None:
+    """Packages, findings and broken controls of each, the nearest first; an upstream base says nothing."""
+    low = replace(ARTIFACT, name="low", digest="sha256:low", inputs={"parent": "sha256:upstream"})
+    middle = replace(ARTIFACT, name="middle", digest="sha256:middle", inputs={"parent": "sha256:low"}, packages=())
+    web = replace(ARTIFACT, inputs={"parent": "sha256:middle"})
+    for artifact in (low, middle, web):
+        ledger.record_artifact(artifact)
+    ledger.record_checks("sha256:low", (replace(CHECK, outcome=Outcome.FAIL),), NOW)
+    ledger.record_scan("sha256:low", ScanRecord((), (FINDING,)), NOW)
+    assert ledger.bases_of("sha256:c1") == (
+        BaseImage("middle"),
+        BaseImage(
+            "low", frozenset({("openssl", "3.5"), ("tzdata", "1")}),
+            frozenset({(FINDING.kind, "CVE-2026-1", "openssl")}), frozenset({CHECK.control}),
+        ),
+    )  # fmt: skip
+    assert (ledger.bases_of("sha256:low"), ledger.bases_of("sha256:nothing"), ledger.bases_from("")) == ((), (), ())
 
 
 def test_judgements_of_a_content_come_back_and_the_last_one_stands(ledger: Ledger) -> None:

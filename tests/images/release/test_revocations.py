@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 import images.release.flow
 from hardening.findings import Finding, FindingKind, Verdict
-from hardening.foundation.errors import MalformedError, OutsideError, RefusedError
+from hardening.foundation.errors import ContentError, MalformedError, OutsideError, RefusedError
 from hardening.model import Severity
 from images import documents
 from images.artifact import Release
@@ -28,7 +29,7 @@ from images.registry.releases import channels_of, release_at
 from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.flow import gate as gate_of
 from images.release.publish import release
-from images.release.stores import store_of
+from images.release.stores import full_reference, store_of
 from pipelines import nightly
 from tests.support.publishing import (
     DAY,
@@ -333,7 +334,8 @@ def test_one_malformed_image_costs_the_night_one_image(
         made = {name: built(context.store, name, name) for name in names}
         for name in names:
             loaded = context.definitions[name]
-            automatic = loaded.definition.model_copy(update={"promote": "auto"})
+            at_once = loaded.definition.lifecycle.model_copy(update={"soak": timedelta(0)})
+            automatic = loaded.definition.model_copy(update={"promote": "auto", "lifecycle": at_once})
             context.definitions[name] = replace(loaded, definition=automatic)
         first = release(
             store_of(context, "debian-base"), made["debian-base"], definition("debian-base", **LIVES), judged()
@@ -355,3 +357,41 @@ def test_one_malformed_image_costs_the_night_one_image(
     assert lines["python-runtime"].status == "published"
     assert [part.promoted for part in parts if part.promoted] == ["python-runtime"]
     assert [type(part.error) for part in parts if part.error] == [MalformedError]
+
+
+def test_whoever_revokes_in_a_hurry_may_give_what_is_on_the_screen(machine: Other) -> None:
+    """The beginning of a digest, of the release or of its content, with and without a name; or a tag."""
+    to = machine()
+    one, two = put(to, "base", 0), put(to, "base", 1)
+    whole = f"{one.repository}@{one.digest}"
+    head, content = one.digest.removeprefix("sha256:")[:12], one.content[7:19]
+    on_screen = (
+        one.digest, head, f"sha256:{head}", content, one.content, f"base@sha256:{head}", whole, whole[:-40],
+        f"{one.repository}:stable@{one.digest}", f"base of 2026-11-25 (sha256:{head})", f" {head}\n",
+    )  # fmt: skip
+    assert [full_reference(to.ledger, typed, ["base"]) for typed in on_screen] == [whole] * len(on_screen)
+    for typed in ("base", "base:stable", f"{one.repository}:stable", "ami-0123456789abcdef0", "abc"):
+        assert full_reference(to.ledger, typed, ["base"]) == typed
+    assert full_reference(to.ledger, head, [head]) == head  # a definition of that name comes first
+    other = replace(two, digest=f"sha256:{head}{'0' * 52}")
+    to.ledger.record_release(other)
+    with pytest.raises(ContentError, match="may be several releases") as caught:
+        full_reference(to.ledger, head, [])
+    assert one.digest in caught.value.evidence
+    assert other.digest in caught.value.evidence
+    assert full_reference(to.ledger, one.digest, []) == whole
+    assert full_reference(to.ledger, f"base@{one.digest[:40]}", []).endswith(one.digest)
+    unknown = "f" * 64
+    assert full_reference(to.ledger, unknown, []) == f"sha256:{unknown}"  # the registry may know it
+    with pytest.raises(ContentError, match="no release in this ledger has a digest that begins with ffff"):
+        full_reference(to.ledger, "ffff", [])
+
+
+def test_releases_over_one_content_are_no_two_answers(machine: Other) -> None:
+    """They are revoked together; the newest is shown."""
+    to = machine()
+    first = put(to, "base", 0)
+    second = put(to, "base", 1, text="base0", redate=True)
+    assert first.content == second.content
+    assert full_reference(to.ledger, first.content[:20], []) == f"{second.repository}@{second.digest}"
+    assert full_reference(to.ledger, first.digest[:20], []) == f"{first.repository}@{first.digest}"

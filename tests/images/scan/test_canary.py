@@ -13,7 +13,7 @@ from hardening.foundation.settings import ROOT, Settings
 from hardening.gate import judge_image
 from images.scan import SCANNERS
 from images.scan.flow import scan
-from tests.support.scanning import CURRENT, OPENSSL, canary_status, make_target
+from tests.support.scanning import CURRENT, NO_FEEDS, OPENSSL, canary_status, make_target
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "debsecan")]
 DATA_DATE = datetime(2026, 8, 21, tzinfo=UTC)
@@ -32,7 +32,7 @@ def data(advisories, tmp_path):
 
 def gate(status, feeds, tmp_path, *, names=JUDGES, policy="default", now=NOW):
     """The scan of an image with that dpkg status by the named judges, and the gate's verdict."""
-    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=feeds)
+    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS | feeds)
     chosen = {name: SCANNERS[name] for name in names}
     result = scan(make_target(tmp_path, status), settings, chosen, now=now)
     rules = load_policy((ROOT,), policy)

@@ -16,7 +16,7 @@ import pytest
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.settings import Feeds, Settings
+from hardening.foundation.settings import Settings
 from images import feeds
 from images.feeds import debsecan_format
 from images.scan import SCANNERS, sandbox
@@ -24,7 +24,7 @@ from images.scan.base import ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import scan
 from images.scan.sandbox import read_answer, run_confined
 from tests.support.loop import processes, until
-from tests.support.scanning import make_target
+from tests.support.scanning import NO_FEEDS, make_target
 
 pytestmark = pytest.mark.needs("root", "setpriv", "unshare")
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -223,7 +223,7 @@ def test_a_thief_in_place_of_a_scanner_comes_away_with_nothing(tmp_path: Path, m
     (tmp_path / "feed").mkdir()
     (tmp_path / "feed/trixie").write_bytes(debsecan_format({"openssl": {"9": ["CVE-2026-0001"]}}))
     (tmp_path / "feed/metadata.json").write_text(f'{{"date": "{NOW.isoformat()}"}}')
-    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=Feeds(debsecan=str(tmp_path / "feed")))
+    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS | {"debsecan": str(tmp_path / "feed")})
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     before = {file: file.read_bytes() for file in files}
     with listening() as (port, came):
@@ -284,7 +284,8 @@ def test_no_variable_file_or_remark_keeps_a_finding_back(tmp_path: Path, monkeyp
         config={"Env": ["A=b"]}, dockerfile=SILENCED,
     )  # fmt: skip
     scanners = {name: SCANNERS[name] for name in ("hadolint", "trivy-config", "trivy-secret")}
-    result = scan(target, Settings(state=tmp_path / "state", retry_for="0s"), scanners, now=NOW)
+    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS)
+    result = scan(target, settings, scanners, now=NOW)
     assert {
         (FindingKind.SECRET, "private-key"), (FindingKind.MISCONFIGURATION, "DS-0002"),
         (FindingKind.MISCONFIGURATION, "DL3020"), (FindingKind.MISCONFIGURATION, "SC2086"),
@@ -309,7 +310,8 @@ def test_a_version_that_is_denied_does_not_scan(
     monkeypatch.setattr("images.scan.flow.process.which", lambda name: tmp_path / "bin" / name)
     program(tmp_path / "bin", "exit 0", "syft")
     monkeypatch.setattr("images.scan.flow.syft.normalise", lambda *_: b"")
-    target, settings = make_target(tmp_path / "image"), Settings(state=tmp_path / "state", retry_for="0s")
+    target = make_target(tmp_path / "image")
+    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS)
     one = scan(target, settings, {"trivy-secret": SCANNERS["trivy-secret"]}, now=NOW).reports[0]
     assert reason in one.reason
     assert one.outcome is (Outcome.ERROR if reason else Outcome.NOT_EVALUATED)  # NOT_EVALUATED: it opened no layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 
 from hardening.findings import CheckResult, Outcome
+from hardening.foundation.content import parse
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
+from images.model import Definition
 from images.scan import judge
 from images.scan.verify import every, refusals, without_result
+from tests.support.loop import CHILD, NONE_BECAUSE
 from tests.support.publishing import CHECK
 
 OTHER = replace(CHECK, control="no-shell")
@@ -23,6 +27,8 @@ def check(control: str) -> Check:
     return Check(control, control, Severity.HIGH, Enforcement.ENFORCE, "exit 0", {})
 
 
+SILENT = parse(tomllib.loads(CHILD), Definition, "image.toml", name="silent")
+SERVING = parse(tomllib.loads(CHILD.replace(NONE_BECAUSE, "")), Definition, "image.toml", name="serving")
 OVERLAY = Overlay((), (), (check("no-setuid"), check("no-shell")))
 
 
@@ -39,7 +45,14 @@ OVERLAY = Overlay((), (), (check("no-setuid"), check("no-shell")))
 )
 def test_each_control_has_exactly_one_result(results: tuple[CheckResult, ...], lacks: tuple[str, ...]) -> None:
     """None is as good as unknown, two contradict each other; results of other controls say nothing of it."""
-    assert without_result(results, OVERLAY) == lacks
+    assert without_result(results, OVERLAY, SILENT) == lacks
+
+
+def test_a_container_that_runs_by_itself_has_been_started() -> None:
+    """Also one that was built before anybody started what was built."""
+    assert without_result((CHECK, OTHER), OVERLAY, SERVING) == ("container-starts",)
+    started = replace(CHECK, control="container-starts")
+    assert without_result((CHECK, OTHER, started), OVERLAY, SERVING) == ()
 
 
 def test_a_control_without_a_result_was_not_evaluated_and_refuses() -> None:
@@ -60,7 +73,7 @@ def test_what_the_ledger_does_not_know_whole_is_verified_again(
     kept: dict[str, Any] = {"content": known}
     made = tuple(replace(result, outcome=Outcome.FAIL) for result in (CHECK, OTHER))
     ledger = SimpleNamespace(checks=kept.get, record_checks=lambda digest, results, _at: kept.update({digest: results}))
-    context: Any = SimpleNamespace(ledger=ledger, definitions={"image": None}, now=None)
+    context: Any = SimpleNamespace(ledger=ledger, definitions={"image": SimpleNamespace(definition=SILENT)}, now=None)
     monkeypatch.setattr(judge, "Planner", lambda _context: SimpleNamespace(overlay=lambda _loaded: OVERLAY))
     monkeypatch.setattr(judge, "_verified", lambda *_: made)
     artifact: Any = SimpleNamespace(name="image", digest="content")

@@ -21,7 +21,7 @@ from images.scan import SCANNERS, flow
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import SBOM, ScanResult, at_best, inputs_of, scan, still_valid, unchanged
 from tests.support.publishing import CHECK
-from tests.support.scanning import make_target
+from tests.support.scanning import NO_FEEDS, make_target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 FEED = Feed(Path("/feeds"), NOW, "an address", "sha256:1")
@@ -112,7 +112,7 @@ class Clinic:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings = Settings(state=folder / "state", feeds=Feeds(debsecan=str(folder / "feed")))
+        self.settings = Settings(state=folder / "state", feeds=NO_FEEDS | {"debsecan": str(folder / "feed")})
         self.feed(NOW)
         self.target = replace(make_target(folder / "image"), subject="image")
         self.scanners = {"debsecan": self._scanner("debsecan"), "other": self._scanner("other")}

@@ -20,7 +20,7 @@ from images.scan import SCANNERS
 from images.scan.base import ScanTarget
 from images.scan.flow import ScanResult, scan
 from tests.images.scan.test_scan_real import KEY
-from tests.support.scanning import CURRENT, OPENSSL, canary_status, make_machine, with_disk
+from tests.support.scanning import CURRENT, NO_FEEDS, OPENSSL, canary_status, make_machine, with_disk
 
 DISKS = pytest.mark.needs("systemd-repart", "mkfs.ext4", "trivy", "debsecan", "syft")
 DATA_DATE = datetime(2026, 8, 21, tzinfo=UTC)
@@ -39,7 +39,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, content: Path) -> Settings:
     """Settings of a state of the test's own that need not fetch the content again."""
-    return Settings(state=tmp_path / "state", retry_for="0s", feeds={"openscap": str(content)})
+    return Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS | {"openscap": str(content)})
 
 
 def reports(result: ScanResult) -> dict[str, ScanReport]:
@@ -188,7 +188,7 @@ def judged(target: ScanTarget, of: tuple[ScanReport, ...], now: datetime = NOW) 
 
 def judge(target: ScanTarget, feeds: dict[str, str], state: Path, now: datetime = NOW) -> tuple[ScanResult, Verdict]:
     """The three judges over a machine, and the gate."""
-    settings = Settings(state=state, retry_for="0s", feeds=feeds)
+    settings = Settings(state=state, retry_for="0s", feeds=NO_FEEDS | feeds)
     result = scan(target, settings, {name: SCANNERS[name] for name in JUDGES}, now=now)
     return result, judged(target, result.reports, now)
 

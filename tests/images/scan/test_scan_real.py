@@ -13,7 +13,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from images.scan import SCANNERS
 from images.scan.flow import scan, suite_of
-from tests.support.scanning import CURRENT, make_target
+from tests.support.scanning import CURRENT, NO_FEEDS, make_target
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "hadolint", "debsecan")]
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -24,7 +24,7 @@ KEY = "\n".join(
 
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(state=tmp_path / "state", retry_for="0s")
+    return Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS)
 
 
 def outcomes(result):

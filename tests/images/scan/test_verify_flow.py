@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import requests
 from hardening.foundation.content import parse
 from images.engine import engine
 from images.model import Definition
-from images.scan.verify import run_hardened
+from images.scan.verify import try_image
 from images.store.oci import Store
-from tests.support.loop import CHILD, Goldsmith, definition, on_engine, until
+from tests.support.loop import CHILD, HEAD, NONE_BECAUSE, Goldsmith, definition, on_engine, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mmdebstrap", "mirror")]
 
@@ -286,9 +287,65 @@ def test_a_trial_that_does_not_end_is_ended(
     work = tmp_path / "v-endless"
     work.mkdir()
     digest = house("image.why", "debian-base", "--json").json["last_digest"]
-    status, log = run_hardened(endless, digest, house.store, work, house.docker_host)
+    tried = try_image(endless, house.store.config(digest), digest, house.store, work, house.docker_host)
+    assert (tried.smoke is None, tried.starts) == (False, ())
+    status, log = tried.smoke or (0, "")
     first, _, rest = log.partition("\n")
     assert (status, first) == (124, "it did not end within 1 s")
     assert set(rest.split()) == said
     assert len(rest) < 1 << 20
     assert on_engine(house.docker_host, [work.name]) == []
+
+
+SAYS = {"Entrypoint": ["sh", "-c", "echo serving; exec sleep 60"]}
+HEALTHY = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 3600_000_000_000}}
+UNHEALTHY = {"Healthcheck": {"Test": ["CMD", "/no/check"]}}
+WRITES = {"Entrypoint": ["sh", "-c", "touch /spool/here && exec sleep 60"], **HEALTHY}
+
+
+@pytest.mark.parametrize(
+    ("config", "tmpfs", "outcome", "told"),
+    [
+        ({**SAYS, **HEALTHY}, "", "pass", "healthy as shipped\nserving"),
+        ({**HEALTHY, "Entrypoint": ["/no/such"]}, "", "fail", "it cannot be started: .*/no/such"),
+        ({**HEALTHY, "Entrypoint": ["sh", "-c", "echo my last words; exit 7"]}, "", "fail", "status 7\nmy last words"),
+        ({**SAYS, **UNHEALTHY}, "", "fail", "not content within 2 s.*/no/check.*\nserving"),
+        ({**SAYS, "Healthcheck": {"Test": ["NONE"]}}, "", "fail", "no health check to ask"),
+        (SAYS, "", "fail", "no health check to ask"),
+        (WRITES, "", "fail", "status 1\ntouch: .*/spool/here"),
+        (WRITES, "/spool", "pass", "healthy"),
+    ],
+)  # fmt: skip
+def test_an_image_is_started_as_it_is_shipped(
+    house: Goldsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], tmpfs: str,
+    outcome: str, told: str,
+) -> None:  # fmt: skip
+    """Its own entrypoint has to make its own health check content, with nothing writable but what it declares."""
+    monkeypatch.setattr("images.scan.verify.START_SECONDS", 60 if outcome == "pass" else 2)
+    store = Store(tmp_path / "store", below=house.store)
+    base = house("image.why", "debian-base", "--json").json["last_digest"]
+    made = store.config(base)
+    digest = store.write_image({**made, "config": {**made["config"], **config}}, store.layers_of(base)).digest
+    text = f'{HEAD}{f"tmpfs = [{tmpfs!r}]" if tmpfs else ""}\n[base]\ngolden = "debian-base"\n'
+    wanted = parse(tomllib.loads(text), Definition, "image.toml", name="serving")
+    work = tmp_path / "v-serving"
+    work.mkdir()
+    tried = try_image(wanted, store.config(digest), digest, store, work, house.docker_host)
+    [result] = tried.starts
+    assert (result.control, result.outcome, tried.smoke) == ("container-starts", outcome, None)
+    assert re.search(told, result.evidence, re.DOTALL), result.evidence
+    assert on_engine(house.docker_host, [work.name]) == []
+
+
+def test_an_image_that_does_not_start_is_not_kept(house: Goldsmith, tmp_path: Path) -> None:
+    """`image.build` refuses it with what it printed, and nothing of it is in the store; a waiver may let it pass."""
+    text = 'entrypoint = ["sh", "-c", "echo no such setting; exit 3"]\nhealthcheck = { command = ["true"] }\n'
+    root = definition(tmp_path / "content", "v-crashes", CHILD.replace(NONE_BECAUSE, text))
+    inv = house.fork(tmp_path / "state").with_(root)
+    before = inv.blobs()
+    answer = inv("image.build", "v-crashes", "--json")
+    assert answer.code == 3, answer.err
+    [reason] = answer.by_name()["v-crashes"]["reasons"]
+    assert reason.startswith("container-starts: The container gets healthy as it is shipped: it ended with status 3")
+    assert reason.endswith("no such setting")
+    assert inv.blobs() == before

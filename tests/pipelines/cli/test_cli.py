@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from platform import machine
 
@@ -175,6 +176,39 @@ def test_a_state_directory_that_cannot_be_used_is_one_error(empty: Goldsmith, co
     assert f"the state directory {empty.state} cannot be used: File exists\n  hint: set `state`" in said
 
 
+@pytest.mark.needs("root", "unshare")
+@pytest.mark.parametrize("command", [("image.plan", "debian-base"), ("image.build", "debian-base"), ("report",)])
+def test_a_state_directory_that_cannot_be_written_is_one_error(empty: Goldsmith, command: tuple[str, ...]) -> None:
+    """On a read-only disk, which root meets too: exit code 4, before anything is tried."""
+    empty.state.mkdir()
+    script = f'mount -t tmpfs -o ro,mode=0700 tmpfs {empty.state} && "$@"'
+    said = refused(empty(*command, prefix=("unshare", "--mount", "sh", "-c", script, "sh")), 4)
+    assert f"the state directory {empty.state} cannot be used: it cannot be written\n  hint: set `state`" in said
+
+
+@pytest.mark.parametrize(("command", "part"), [(("image.plan", "debian-base"), "apt"), (("report",), "reports")])
+def test_a_part_of_the_state_that_cannot_be_used_is_one_error(
+    empty: Goldsmith, command: tuple[str, ...], part: str
+) -> None:
+    """Exit code 4, the path, and what to do."""
+    empty.state.mkdir(mode=0o700)
+    (empty.state / part).write_text("a file where a folder should be")
+    said = refused(empty.here(*command), 4)
+    assert re.search(
+        rf"^{empty.state}/{part}\S* cannot be used: \w.*\n  hint: is it another user's", said, re.MULTILINE
+    )
+
+
+def test_a_build_that_cannot_use_its_state_is_told_without_a_trace_of_python(empty: Goldsmith) -> None:
+    """As any other command, with the image's line beside it."""
+    empty.state.mkdir(mode=0o700)
+    (empty.state / "apt").write_text("a file where a folder should be")
+    answer = empty.here("image.build", "debian-base", "--json")
+    assert (answer.code, answer.by_name()["debian-base"]["action"]) == (4, "failed")
+    assert f"{empty.state}/apt/" in answer.err
+    assert "  | " not in answer.err
+
+
 def test_a_wrong_setting_is_named(empty: Goldsmith) -> None:
     """From the environment as from the file."""
     assert "GOLDSMITH_NOW: invalid date: soon" in refused(empty.with_(now="soon").here("image.list"), 2)
@@ -242,6 +276,22 @@ class TestOnABuiltHouse:
         assert answer.by_name()[name]["action"] == "failed"
         assert f"the disk that holds {state}" in answer.err
         assert "left: " not in answer.err
+
+    @pytest.mark.needs("docker-registry", "skopeo")
+    def test_a_full_disk_of_the_embedded_registry_is_the_same_error(self, house: Goldsmith, tmp_path: Path) -> None:
+        """It answers 404 or 500 then, and blames neither the address nor the network."""
+        inv = house.fork(tmp_path / "state")
+        folder = inv.state / "registry"
+        folder.mkdir(mode=0o700)
+        script = (
+            f'mount -t tmpfs -o mode=0700,size=1m tmpfs {folder} && "$@"; code=$?; '
+            f"kill $(cut -d' ' -f1 {folder}/docker-registry.pid); exit $code"
+        )
+        words = ("image.publish", "debian-static", "--policy", "demo", "--json")
+        answer = inv(*words, prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+        assert (answer.code, answer.by_name()["debian-static"]["action"]) == (4, "failed")
+        assert "\na disk is full\n" in answer.err
+        assert "no space left on device\n  hint: free space" in answer.err
 
     def test_a_full_disk_while_the_index_is_fetched_is_the_same_error(self, house: Goldsmith, tmp_path: Path) -> None:
         """Exit code 4 and the directory."""

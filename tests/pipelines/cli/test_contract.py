@@ -28,6 +28,7 @@ QUICK = {
     "policy.waivers": (),
     "fleet.list": (),
     "report": (),
+    "teardown": (),
 }
 
 

@@ -12,7 +12,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Judging, Settings
 from images.context import Context
 from pipelines.demo.flow import CONTENT as DEMO
-from pipelines.lint import content_problems, lint_content
+from pipelines.lint import content_problems, lint_content, unused_controls
 from pipelines.rollout.session import fleet_session
 from tests.support.loop import CHILD, definition
 
@@ -169,6 +169,64 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(
     found = problems(tmp_path, **changes)
     assert len(found) == 3, found
     assert all(any(text.startswith(path) for text in found) for path in changes if "three" not in path)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        (
+            f"{MINE}/cases.toml",
+            'profile = "nix"\n' + CONTROL["cases.toml"] + 'params = { prt = 1, port = "x" }\nprofile = "nox"\n',
+            ["profile: no profile is named nix", "proof[0].profile: no profile is named nox",
+             "proof[0].params.prt: unknown param", "proof[0].params.port: must be of type integer"],
+        ),
+        (
+            f"{MINE}/control.toml",
+            'functions = ["nope", "nada"]\n' + CONTROL["control.toml"] + "[[files]]\npath = '/x'\nsource = 'x'\n",
+            ["functions: nope", "functions: nada", "no such file: "],
+        ),
+        (
+            "hardening/profiles/l-other.toml",
+            PROFILE + 'extends = "container-base"\ncontrols = [{ control = "l-contrl" }, { control = "l-control", '
+            'params = { prt = 1, port = "x" } }]\nwithout = { none = "x", nobody = "x" }',
+            ["without.none: ", "without.nobody: ", "no control is named l-contrl", "params.prt", "params.port"],
+        ),
+        (
+            "hardening/waivers/l-other.toml",
+            WAIVER.replace('["no-setuid"]', '["nope", "nada"]').replace('["l-one"]', '["l-on", "l-flet/x"]')
+            .replace("bob", "ann").replace("2026-07-01", "2029-07-01"),
+            ["unknown control: nope", "unknown control: nada", "subjects[0]", "subjects[1]", "approver", "expires"],
+        ),
+        (
+            "images/definitions/l-two/image.toml",
+            'policy = "l-polic"\nfiles = [{ source = "a", path = "/a" }, { source = "b", path = "/b" }]\n'
+            + CHILD.replace("debian-base", "l-on").replace("container-base", "containr-base"),
+            ["policy: no policy is named l-polic", "a is no file", "b is no file", "base.golden: l-on is not a",
+             "profile: no profile is named containr-base"],
+        ),
+    ],
+)  # fmt: skip
+def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path: Path, path: str, text: str, said: list[str]) -> None:
+    """Nobody mends one error to meet the next."""
+    found = [one for one in problems(tmp_path, **{path: text}) if path in one]
+    assert [one for one in said if not any(one in error for error in found)] == [], found
+
+
+def test_a_control_that_no_profile_uses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no error: a root may hold controls for others. What ships has none."""
+    for name, text in {f"{MINE}/{name}": text for name, text in CONTROL.items()}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert unused_controls([ROOT]) == []
+    assert unused_controls([ROOT, tmp_path], among=["no-setuid"]) == []
+    monkeypatch.setenv("GOLDSMITH_CONTENT", json.dumps([str(tmp_path)]))
+    assert lint_content() == 0
+    assert "hardening/controls/l-control: no profile uses it" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "hardening/profiles").mkdir()
+    (tmp_path / "hardening/profiles/l-other.toml").write_text("title = 3")
+    assert unused_controls([ROOT, tmp_path]) == []
 
 
 def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(

@@ -86,6 +86,30 @@ def test_stable_is_what_the_channel_was_last_moved_to(tmp_path: Path) -> None:
         assert _channels(context) == ("sha256:two", "sha256:one", one.expires_at)
 
 
+def test_the_list_marks_what_is_revoked_or_stands_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever looks at it in a hurry sees that stable is not good, before any release took its place."""
+    settings = Settings(state=tmp_path)
+    settings.state_dir.mkdir(exist_ok=True)
+    context = Context(settings, NOW, str, str)
+    base = release(1, name="debian-base", content=f"sha256:{'b' * 64}")
+    child = release(2, name="nginx-unprivileged", base_name=base.repository, base_digest=base.content)
+    with closing(context.ledger) as ledger:
+        for made in (base, child):
+            ledger.record_release(made)
+            for channel in ("candidate", "stable"):
+                ledger.record_move(Move(made.repository, channel, made.digest, NOW, "publish"))
+        assert {line.revoked for line in definition_lines(context)} == {()}
+        ledger.revoke(base.digest, "a back door", NOW)
+        lines = {line.name: line for line in definition_lines(context)}
+    for name in (base.name, child.name):
+        assert lines[name].revoked == ("candidate", "stable")
+    out.cache_clear()
+    show([lines[child.name]], columns=DEFINITION_COLUMNS, as_json=False)
+    first, *more = capsys.readouterr().out.splitlines()[1:]
+    assert first.split() == [child.name, "-", child.digest[7:19], child.digest[7:19], f"{child.expires_at:%Y-%m-%d}"]
+    assert more[0].split() == ["REVOKED", "REVOKED"]
+
+
 def _channels(context: Context) -> tuple[str, str, datetime | None]:
     """What the list says of one definition: candidate, stable, and how long stable is good."""
     line = next(line for line in definition_lines(context) if line.name == "debian-base")

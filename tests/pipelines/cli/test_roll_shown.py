@@ -13,6 +13,7 @@ from pipelines.cli.rollout import show_members, show_roll
 from pipelines.cli.rollout_output import (
     RollOutput,
     SkipLine,
+    changed,
     heading,
     markdown,
     member_lines,
@@ -22,9 +23,10 @@ from pipelines.cli.rollout_output import (
 )
 from pipelines.cli.rollout_watch import HistoryLine, print_history
 from pipelines.fleet.ec2.pacing import pacing
+from pipelines.fleet.members import Changes
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, plan
+from pipelines.rollout.plan import GroupStep, adoptions, plan
 from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutState
 from tests.support.fleets import NOW, fleet, judged, reason, target
 
@@ -49,6 +51,28 @@ def test_the_heading_says_how_much_how_long_and_from_when() -> None:
         "3 members in 3 waves, in 6m 45s or more",
         "nothing is done before 2026-03-02 03:00 UTC: no window of limits.windows is open",
     ]
+
+
+def test_what_the_image_changes_stands_once_for_all_whom_it_changes() -> None:
+    """Under their names, in the order of the plan; whom it does not change is not named."""
+    known = [judged(f"web-{number}", "expired") for number in range(4)]
+    told = [("user: root → 7",), (), ("user: root → 7",), ("port 80/tcp: gone",)]
+    changes = {one.member.id: Changes(lines) for one, lines in zip(known, told, strict=True)}
+    shown = roll_output(plan(fleet(), known, target(), NOW, changes=changes))
+    assert changed(shown) == [
+        "the new image changes in web-0, web-2:", "  user: root → 7",
+        "the new image changes in web-3:", "  port 80/tcp: gone",
+    ]  # fmt: skip
+    assert changed(planned()) == []
+
+
+def test_the_heading_says_that_each_new_one_is_tried_first() -> None:
+    """Where it is."""
+    rehearsed = planned(1, fleet(method="in_place", max_unavailable=1))
+    assert (
+        heading(rehearsed)[2] == "each is tried beside the old one first, and the old one stops only if that is healthy"
+    )
+    assert len(heading(planned(1))) == 2
 
 
 def test_the_heading_says_which_compose_file_must_name_the_new_image() -> None:
@@ -143,6 +167,34 @@ def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureF
     ):
         show_roll(roll, as_json=False, file=file)
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("needs_approval", [False, True])
+def test_what_to_type_next_repeats_every_flag_that_was_given(
+    capsys: pytest.CaptureFixture[str], needs_approval: bool
+) -> None:
+    """Quoted as a shell needs it; a plan in a file says itself whom it takes over."""
+    made = planned().model_copy(update={"needs_approval": needs_approval})
+    show_roll(made, as_json=False, adopt=["web-*", "db"], as_owner=not needs_approval)
+    said = capsys.readouterr().err
+    wanted = "roll.plan web --adopt 'web-*' --adopt db --output FILE" if needs_approval else (
+        "roll.start web --adopt 'web-*' --adopt db --approve-as-owner --apply"
+    )  # fmt: skip
+    assert wanted in said
+    show_roll(made, as_json=False, adopt=["all"], file="a plan.json")
+    said = capsys.readouterr().err
+    assert "--adopt" not in said
+    assert "roll.start web --plan 'a plan.json' --apply" in said
+
+
+def test_the_history_says_what_was_adopted_with_old_and_new_image() -> None:
+    """Those that the flag names and that ran another image; digests in full, for programs."""
+    strangers = [judged(name, "unknown", image="nginx:1.27", exact=f"sha256:{1:064x}") for name in ("web-1", "web-2")]
+    made = plan(fleet(), [*strangers, judged("web-3", "expired")], target(), NOW, adopt=["web-1", "web-3"])
+    assert adoptions(made, ["web-1", "web-3"]) == {
+        "host/local/docker/web-1": f"web-1: nginx:1.27@sha256:{1:064x} → {target().reference}"
+    }
+    assert adoptions(made, []) == {}
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import Settings
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import Feeds, Settings
 from images.context import Context
-from pipelines.cli import image
-from pipelines.cli.image import named, publishable
+from pipelines.cli import image, rollout
+from pipelines.cli.image import judgeable, means_several, named, one_of, publishable, scan_images, show_scans
+from pipelines.cli.rollout import check_fleets, show_fleets
+from pipelines.cli.rollout_output import MemberLine, member_lines
+from tests.support.fleets import judged
+from tests.support.scanning import NO_FEEDS
 
 MACHINES = {"bastion", "container-host", "debian-server"}
 
@@ -46,6 +50,22 @@ def test_all_leaves_machines_out_where_they_cannot_be_built_and_says_so(
     assert "setup --machines" in said
 
 
+def test_machines_that_nobody_has_the_data_to_judge_wait_for_it_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All else is built. Asked for alone they are refused, with every reason; by a trial's policy they are built."""
+    bare = context(tmp_path)
+    bare = replace(bare, settings=bare.settings.model_copy(update={"feeds": Feeds.model_validate(NO_FEEDS)}))
+    assert judgeable(bare, ["debian-base", *MACHINES]) == ["debian-base"]
+    [said] = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith("left out: ")
+    assert "wait for data to judge them by (debsecan: judged by the sample of 2026-11-01, which this policy" in said
+    assert "--policy demo" in said
+    assert judgeable(bare, sorted(MACHINES)) == sorted(MACHINES)
+    assert judgeable(replace(bare, policy="demo"), ["debian-base", *MACHINES]) == ["debian-base", *MACHINES]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_name_means_itself_whatever_the_machine_is_for(tmp_path: Path) -> None:
     """Its build then says what is missing, which is better than that there is no such image."""
     assert named(context(tmp_path, "container"), "bastion") == ["bastion"]
@@ -74,3 +94,69 @@ def test_machines_are_published_where_aws_is_set_and_else_left_out(
         publishable(context(tmp_path, "machine"), "all")
     settings = Settings.model_validate({"state": tmp_path, "aws": {"region": "eu-west-1"}})
     assert set(publishable(replace(context(tmp_path), settings=settings), "all")) >= MACHINES
+
+
+@pytest.mark.parametrize(
+    ("argument", "several"),
+    [("all", True), ("debian-*", True), ("debian-bas?", True), ("debian-base", False), ("[::1]:5000/x:1", False)],
+)
+def test_a_glob_means_several_and_a_reference_one(argument: str, *, several: bool) -> None:
+    """An address of IPv6 is no glob."""
+    assert means_several(argument) is several
+
+
+def test_what_acts_on_one_image_refuses_a_glob_that_means_several(tmp_path: Path) -> None:
+    """The first one would be rolled back, and nobody asked for that one."""
+    assert one_of(context(tmp_path), "debian-bas*") == "debian-base"
+    with pytest.raises(ContentError, match="debian-\\* means 3 images: debian-base, debian-server, debian-static"):
+        one_of(context(tmp_path), "debian-*")
+
+
+def test_of_several_images_one_that_cannot_be_scanned_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each says why; as JSON it is a list, however many there are."""
+    monkeypatch.setattr(image, "image_context", lambda policy: context(tmp_path, "container"))
+    found = scan_images("debian-*")
+    assert [str(error).partition(" on ")[0] for error in found[1]] == [
+        "debian-base has not been built", "debian-static has not been built",
+    ]  # fmt: skip
+    assert show_scans("debian-*", found, as_json=True) == 2
+    assert capsys.readouterr().out == "[]\n"
+    with pytest.raises(ContentError, match="debian-base has not been built"):
+        scan_images("debian-base")
+
+
+FLEET = (
+    'title = "t"\nowner = "o"\nkind = "docker"\nselector = { app = "NAME" }\nreplacement = { tag = "r.example/x:1" }\n'
+)
+
+
+def test_fleets_are_checked_by_glob_and_by_another_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that cannot be read stops no other, and its exit code counts."""
+    (tmp_path / "pipelines/fleets").mkdir(parents=True)
+    for name in ("shop-a", "shop-b", "bank"):
+        (tmp_path / f"pipelines/fleets/{name}.toml").write_text(FLEET.replace("NAME", name))
+    given = {"state": tmp_path / "state", "content": [tmp_path], "judging": {"roots": [tmp_path]}}
+    ours = replace(context(tmp_path), settings=Settings.model_validate(given))
+    asked = dict[str, str]()
+
+    def one(fleet: str, by: Context) -> list[MemberLine]:
+        asked[fleet] = by.policy_named("default").name
+        if fleet == "shop-b":
+            raise OutsideError("its engine does not answer")
+        return member_lines([judged("web-1")])
+
+    monkeypatch.setattr(rollout, "check_fleet", one)
+    found = check_fleets("shop-*", "demo", context=ours)
+    assert asked == {"shop-a": "demo", "shop-b": "demo"}
+    assert {fleet: [line.fleet for line in lines] for fleet, lines in found[0].items()} == {"shop-a": ["shop-a"]}
+    assert show_fleets(found, as_json=False) == 4
+    said = capsys.readouterr()
+    assert said.out.startswith("shop-a ─")
+    assert "1 member(s) within policy" in said.out
+    assert "its engine does not answer" in said.err
+    assert show_fleets(check_fleets("bank", context=ours), as_json=True) == 0
+    assert asked["bank"] == "default"

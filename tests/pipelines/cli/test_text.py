@@ -132,7 +132,7 @@ def test_a_scan_shows_titles_and_names_as_they_are(printed: io.StringIO) -> None
         ref=f"ref{CLEARS}", digest="sha256:0", reports=(report,), findings=(finding,), allowed=False, policy="p",
         reasons=(reason,),
     )  # fmt: skip
-    show_scan(scan, as_json=False)
+    show_scan(scan)
     assert not SEEN.search(printed.getvalue())
     assert not [line for line in printed.getvalue().splitlines() if line.startswith("allowed")]
 

@@ -14,7 +14,7 @@ from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanR
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Severity, Waiver
-from images.artifact import Release
+from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.ledger import Move, ScanRecord
 from pipelines.fleet.golden_status import GoldenStatus
@@ -108,6 +108,39 @@ def test_what_has_no_moment_of_its_own_refuses_since_the_publication(context: Co
         "CVE-2026-0001", "CVE-2026-0002", "control",
     ]  # fmt: skip
     assert since == NOW - 4 * DAY
+
+
+def test_what_comes_from_a_base_is_told_so_and_accepted_by_the_bases_waiver(context: Context) -> None:
+    """One waiver that is inherited spares every member on every child, and nothing that a child brings itself."""
+    golden = release(1, policy="strict", name="shop")
+    scanned(context, golden, HOLE)
+    for name, digest, parent in (("shop", golden.content, "sha256:base"), ("debian-base", "sha256:base", "")):
+        packages = (Package("openssl", "3.5", "amd64", "ab"),)
+        artifact = Artifact(name, "linux/amd64", digest, digest, {"parent": parent}, packages, NOW, NOW)
+        context.ledger.record_artifact(artifact)
+    waiver = Waiver.model_validate(
+        {
+            "id": "w", "vulnerabilities": ["CVE-2026-0001"], "packages": ["openssl"], "subjects": ["debian-base"],
+            "inherited": True, "reason": "r", "owner": "a", "approver": "b", "created": (NOW - DAY).date(),
+            "expires": (NOW + DAY).date(),
+        }
+    )  # fmt: skip
+    assert status(context).refused(golden)[0].endswith("; it comes from debian-base")
+    assert status(context, "strict", waiver).refused(golden) == ("", None)
+    scanned(context, golden, replace(HOLE, installed="3.6"))
+    assert status(context, "strict", waiver).refused(golden)[0]
+
+
+def test_a_changed_policy_stands_in_the_place_of_its_name(context: Context) -> None:
+    """For a look at what it would change; the content root has what it had."""
+    golden = release(1, policy="strict")
+    scanned(context, golden, HOLE)
+    milder = context.by_policy(context.policy_named("mild"), "strict")
+    assert status(milder).refused(golden) == ("", None)
+    assert status(milder).forbidden(golden) == ""
+    assert status(context).forbidden(golden)
+    warning = context.by_policy(context.policy_named("warns"), "strict")
+    assert (status(warning).forbidden(golden), bool(status(warning).refused(golden)[0])) == ("", True)
 
 
 def test_what_is_not_the_images_fault_refuses_no_member(context: Context) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def test_a_rollout_that_is_not_over_owns_what_it_launched_on_its_way_there_and_b
         decide(orphan(NOW - HOUR), lambda name: OwnerStatus.OPEN if name == "shop-1" else OwnerStatus.UNKNOWN, NOW)
         is None
     )
+
+
+def test_what_a_rehearsal_left_belongs_to_its_rollout() -> None:
+    """It is not removed while that is under way, and goes once that is over."""
+    left = replace(orphan(NOW - HOUR), rollout="shop-1-rehearsal")
+
+    def standing(of_shop: OwnerStatus) -> Callable[[str], OwnerStatus]:
+        return lambda name: of_shop if name == "shop-1" else OwnerStatus.UNKNOWN
+
+    assert decide(left, standing(OwnerStatus.OPEN), NOW) is None
+    over = decide(left, standing(OwnerStatus.OVER), NOW)
+    assert over
+    assert over.remove
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, f
 from pipelines.host.provision import CONTAINERD_STORE, Engine, Tool
 from tests.support.engines import busybox_image
 from tests.support.loop import until
+from tests.support.scanning import NO_FEEDS
 
 ABSENT = Tool("no-such-program", "no-such-package", "nothing")
 
@@ -36,7 +37,7 @@ ABSENT = Tool("no-such-program", "no-such-package", "nothing")
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
     """Settings whose state lies in a folder of the test's own; what was started there is stopped."""
-    made = Settings(state=tmp_path / "state")
+    made = Settings(state=tmp_path / "state", feeds=NO_FEEDS)
     yield made
     embedded_registry.stop(made)
     if os.geteuid() == 0:

@@ -95,9 +95,20 @@ def test_a_task_runs_after_setup_from_anywhere(ready: Checkout, tmp_path: Path) 
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--list"], ["doctor", "--json"], ["lint"], ["control.list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--list"],
+        ["doctor", "--json"],
+        ["lint"],
+        ["control.list"],
+        ["engine.show"],
+        ["teardown", "--apply"],
+    ],
+)
 def test_what_only_looks_changes_nothing_on_the_host(ready: Checkout, arguments: list[str]) -> None:
-    """Help, listings, doctor and lint run without setup."""
+    """Help, listings, doctor and lint run without setup; `teardown` above all, which would else start an engine."""
     assert ready.start(*arguments).stdout.split()[2:] == arguments
 
 
@@ -163,6 +174,25 @@ def _is_read(fifo: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_the_first_start_says_how_far_it_is(begun: Begun) -> None:
+    """Who waits for minutes sees that something happens; pip's own words are kept beside it."""
+    told = "".join(complaint for _, complaint in begun.said)
+    assert " of 1 packages fetched, " in told
+    assert "Successfully installed" in (begun.checkout.folder / ".venv/pip.log").read_text()
+
+
+def test_what_pip_complains_about_is_shown(tmp_path: Path) -> None:
+    """One error, exit code 4, and the last lines; the environment does not look finished."""
+    checkout = Checkout(tmp_path / "c")
+    lock = checkout.folder / "requirements.lock"
+    lock.write_text(lock.read_text().replace("sha256:", "sha256:0"))
+    done = checkout.start("--list")
+    assert done.returncode == 4
+    assert "hash" in done.stderr.lower()
+    assert done.stderr.endswith("goldsmith: could not install the Python packages\n")
+    assert not (checkout.folder / ".venv/goldsmith-stamp").exists()
 
 
 @pytest.mark.slow

@@ -126,6 +126,7 @@ def test_nobody_sees_nothing_of_a_build_an_engine_a_registry_and_a_ledger(house:
     try:
         embedded_registry.registry_address(settings)
         own = Goldsmith(state, engine.ensure(), (content,), {"TMPDIR": str(temporary)})
+        assert stat.filemode(engine.socket.stat().st_mode) == "srw-------"
         building = own.start("image.build", "sleeper")
         until(lambda: list((state / "work").glob("*/tree/usr")), "the tree of the build")
         processes = [*descendants(building.pid), registry.pid() or 0, engine.daemon.pid() or 0]
@@ -162,3 +163,6 @@ def test_the_unit_keeps_its_state_private() -> None:
     """systemd makes the state directory for its user alone, before we do."""
     lines = (ROOT / "pipelines/ci/goldsmith-nightly.service").read_text().splitlines()
     assert {"StateDirectoryMode=0700", "UMask=0077"} <= set(lines)
+    assert not any("GOLDSMITH_" in line for line in lines), (
+        "whoever types ./goldsmith beside it would use another state"
+    )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
-from pipelines.fleet.members import Provenance, ReplacementImage, repository
+from pipelines.fleet.members import Changes, Provenance, ReplacementImage, repository
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.plan import Plan, Skip, not_yet, plan, refuse_unmatched, why_not
@@ -605,3 +605,31 @@ def test_taking_over_answers_for_unknown_members_and_not_for_expired_ones() -> N
         plan(of, several(2, "expired"), target(), NOW, ["all"])
     both = judged("web-1", "expired", origin=Provenance(release=release(1), base=release(2)))
     assert why_not(fleet(), both, target(), NOW, ()) == ""
+
+
+def test_what_an_image_changes_stands_in_the_step_and_what_it_forbids_leaves_the_member_alone() -> None:
+    """Told after what leaves a member alone anyway."""
+    known = [*several(3, "expired"), judged("web-3", "expired", cannot_roll="it is paused")]
+    changes = {
+        known[0].member.id: Changes(("user: root → 7",)),
+        known[1].member.id: Changes(("user: root → 7",), "it cannot write to /data"),
+        known[3].member.id: Changes((), "it cannot write to /data"),
+    }
+    made = plan(fleet(), known, target(), NOW, changes=changes)
+    assert [(step.member.name, step.changes) for step in made.steps] == [("web-0", ("user: root → 7",)), ("web-2", ())]
+    assert made.skipped == (
+        Skip(known[1].member.id, "it cannot write to /data"), Skip(known[3].member.id, "it is paused"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limits", "rehearsed"),
+    [
+        ({}, False),
+        ({"method": "in_place", "max_unavailable": 1}, True),
+        ({"method": "in_place", "max_unavailable": 1, "rehearsal": False}, False),
+    ],
+)
+def test_a_plan_says_whether_each_new_one_is_tried_beside_the_old(limits: dict[str, Any], rehearsed: bool) -> None:
+    """In place, unless the fleet's file says otherwise."""
+    assert plan(fleet(**limits), several(1, "expired"), target(), NOW).rehearsed is rehearsed

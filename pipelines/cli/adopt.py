@@ -1,0 +1,390 @@
+"""What `adopt` does: drafts the fleet of a service that runs already, and its definition; changes nothing else."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+from hardening.foundation.console import out, print_json, print_text, say
+from hardening.foundation.content import parse, read_small
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError, nearest
+from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.text import one_line
+from images.catalog import sound_definitions
+from images.context import Context
+from images.documents import to_json
+from images.engine import engine as client_of
+from images.model import Definition
+from pipelines.contract import Line
+from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.docker import container_spec
+from pipelines.fleet.docker.container_spec import COMPOSE_FILES, COMPOSE_PROJECT, COMPOSE_SERVICE, Json
+from pipelines.fleet.docker.drafts import (
+    Draft,
+    Unadopted,
+    definition_draft,
+    dockerfile_draft,
+    fitting,
+    fleet_draft,
+    managed_by,
+    slug,
+)
+from pipelines.fleet.docker.images import Images
+from pipelines.fleet.docker.inventory import find, outside
+from pipelines.fleet.docker.written import compose_services, image_of, installed, last_stage, unpacked_container
+from pipelines.fleet.members import OLD, repository
+from pipelines.fleet.model import Fleet, FleetKind
+from pipelines.host.provision import existing_engine
+from pipelines.wiring import image_context, person
+
+YAML = (".yaml", ".yml")
+DOCKERFILES = ("dockerfile", "containerfile")
+SHORTEST_ID = 4
+ONE_OFF = "com.docker.compose.oneoff"
+
+
+class AdoptLine(Line):
+    """`adopt`: one service. `members`: the containers that it was drafted from. `todo`: what a person has to fill in or
+    to change before it is right; `next`: what to type then, in order.
+    """
+
+    fleet: str
+    source: str
+    members: tuple[str, ...]
+    files: tuple[str, ...]
+    todo: tuple[str, ...]
+    next: tuple[str, ...]
+
+
+def adopt(
+    what: Sequence[str], *, name: str = "", replacement: str = "", definition: bool = False, content: str = "",
+    engine: str = "", context: Context | None = None,
+) -> list[AdoptLine]:  # fmt: skip
+    """Draft a fleet's file for each service that `what` means: containers, a compose file or a Dockerfile.
+
+    With `definition` also that of its image. All files are written, or none; none over another. Raises UsageError,
+    ContentError, RefusedError for what is a member already, and OutsideError.
+    """
+    if not what:
+        raise UsageError(
+            "adopt: nothing was named",
+            hint="./goldsmith adopt CONTAINER…, ./goldsmith adopt compose.yaml or Dockerfile",
+        )
+    context = context or image_context(looks=True)
+    root = _root(context.settings, content)
+    look = cache(lambda: _look(context.settings, engine))
+    found = [one for names in _sorted(what) for one in _found(names, look)]
+    if name and len(found) > 1:
+        services = ", ".join(one.name for one in found)
+        raise UsageError(f"--name names one fleet, and these are {len(found)}: {services}", hint="adopt one by one")
+    notes = _elsewhere(context.settings, engine)
+    found = [replace(one, name=name or one.name, notes=(*one.notes, *notes)) for one in found]
+    drafted = [_draft(one, context, root, replacement, definition) for one in found]
+    _write({path: text for _, files in drafted for path, text in files.items()})
+    return [line for line, _ in drafted]
+
+
+def show_adopted(lines: Sequence[AdoptLine], *, as_json: bool) -> None:
+    """Print what was written, what a person has to do, and what to type then."""
+    if as_json:
+        print_json(to_json(tuple(lines)))
+        return
+    for line in lines:
+        print_text([f"{line.fleet}: from {line.source}"])
+        _print_whole(f"  written: {file}" for file in line.files)
+        print_text([f"  to do: {todo}" for todo in line.todo])
+        _print_whole(f"  {'then' if number else 'next'}: {step}" for number, step in enumerate(line.next))
+    say("nothing was changed that runs")
+
+
+def _print_whole(lines: Iterable[str]) -> None:
+    """Print lines that somebody copies, unfolded."""
+    for line in lines:
+        out().print(one_line(line), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class OnEngine:
+    """The containers of an engine as `inspect` shows them, and by their ids their images. No `host`: none runs."""
+
+    host: str
+    containers: tuple[Json, ...]
+    images: Mapping[str, Json]
+
+
+# -- what is there -----------------------------------------------------------------------------------------------------
+
+
+def _sorted(what: Sequence[str]) -> list[list[str]]:
+    """The files, each alone, and the names of containers, together."""
+    files = [one for one in what if _is_file(one)]
+    names = [one for one in what if one not in files]
+    return [*([one] for one in files), *([names] if names else [])]
+
+
+def _is_file(what: str) -> bool:
+    return "/" in what or Path(what).suffix in YAML or _is_dockerfile(Path(what))
+
+
+def _is_dockerfile(path: Path) -> bool:
+    return path.name.lower().startswith(DOCKERFILES) or path.suffix.lower().endswith(DOCKERFILES)
+
+
+def _fleets_engine(settings: Settings) -> str:
+    """The engine that fleets run on; empty where none runs."""
+    answers = existing_engine(settings, for_builds=False)
+    return answers.host if answers else ""
+
+
+def _elsewhere(settings: Settings, engine: str) -> tuple[str, ...]:
+    """What the settings must say for an engine that is not the fleets' one."""
+    if engine in ("", _fleets_engine(settings)):
+        return ()
+    return (f'fleets run on another engine: set host = "{engine}" in [docker] of goldsmith.toml',)
+
+
+def _look(settings: Settings, engine: str) -> OnEngine:
+    """The engine that fleets run on, or the named one, with its containers."""
+    if engine and "://" not in engine:
+        raise UsageError(f"--engine: {engine} has no scheme", hint=f"a socket is unix://{engine}, a machine ssh://…")
+    if not (host := engine or _fleets_engine(settings)):
+        return OnEngine("", (), {})
+    with outside("reading containers", host):
+        api = client_of(host).api
+        everything = [one for listed in api.containers(all=True) if (one := find(api, listed["Id"]))]
+        images = Images(api, lambda _reference: None)
+        return OnEngine(host, tuple(everything), {one["Id"]: _image(images, one) for one in everything})
+
+
+def _image(images: Images, container: Json) -> Json:
+    """A container's image; empty, with the reason as `Unknown`, where the engine has lost it."""
+    try:
+        return images.of(container)
+    except RefusedError as error:
+        return {"Unknown": f"{error.message}: {error.hint}"}
+
+
+def _found(names: list[str], look: Callable[[], OnEngine]) -> list[Unadopted]:
+    """The services that a file or names of containers mean."""
+    if not _is_file(names[0]):
+        return _running(names, look())
+    file = Path(names[0])
+    text = read_small(file)
+    if file.suffix in YAML:
+        found = compose_services(text, file.absolute())
+        return [one for service, container in found.items() for one in _composed(service, container, file, look())]
+    if _is_dockerfile(file):
+        return [_from_dockerfile(file, text)]
+    raise ContentError("neither a compose file (.yaml) nor a Dockerfile", file=file)
+
+
+def _running(names: Sequence[str], at: OnEngine) -> list[Unadopted]:
+    """One service for each compose service or image among the named containers."""
+    if not at.host:
+        raise OutsideError("no Docker Engine runs here", hint="./goldsmith doctor shows which one is missing")
+    chosen: dict[str, Json] = {}
+    for name in names:
+        matched = [one for one in at.containers if _is_called(one, name)]
+        if not matched:
+            known = [container_spec.name(one) for one in at.containers]
+            hint = nearest(name, known) if known else "no container is there"
+            raise ContentError(f"no container is called {name} on the engine {at.host}", hint=hint)
+        chosen |= {one["Id"]: one for one in matched}
+    containers = sorted(chosen.values(), key=lambda one: (_service(one), container_spec.name(one)))
+    return [_service_of(list(group), at) for _, group in groupby(containers, _service)]
+
+
+def _is_called(container: Json, name: str) -> bool:
+    own = container_spec.name(container)
+    return fnmatchcase(own, name) or (len(name) >= SHORTEST_ID and container["Id"].startswith(name))
+
+
+def _service(container: Json) -> tuple[str, ...]:
+    labels = container_spec.labels_of(container)
+    if COMPOSE_PROJECT in labels:
+        return labels[COMPOSE_PROJECT], labels.get(COMPOSE_SERVICE, "")
+    return (repository(container["Config"]["Image"]),)
+
+
+def _compose_files(container: Json) -> list[str]:
+    """The files that a container was made by, whatever the project was called on the command line."""
+    return container_spec.labels_of(container).get(COMPOSE_FILES, "").split(",")
+
+
+def _is_aside(container: Json) -> bool:
+    """Whether it is one that a rollout keeps, or that compose made for a single command."""
+    return OLD in container_spec.name(container) or container_spec.labels_of(container).get(ONE_OFF) == "True"
+
+
+def _service_of(containers: list[Json], at: OnEngine) -> Unadopted:
+    names = [container_spec.name(one) for one in containers]
+    for one in containers:
+        if manager := managed_by(one):
+            raise RefusedError(
+                f"{container_spec.name(one)} belongs to {manager}, which would undo its replacement",
+                hint=f"give the new image to {manager} itself",
+            )
+    image = at.images[containers[0]["Id"]]
+    service = _service(containers[0])
+    own = names[0].rstrip("0123456789").rstrip("-_.")
+    shared = "-".join(service) if len(service) > 1 else own if all(one.startswith(own) for one in names) else service[0]
+    others = tuple(one for one in at.containers if one not in containers and not _is_aside(one))
+    return Unadopted(
+        name=slug(shared.rpartition("/")[2]) or "service",
+        source=f"the container{'s' if len(names) > 1 else ''} {', '.join(names)}",
+        containers=tuple(containers),
+        image={} if "Unknown" in image else image,
+        runs=True,
+        others=others,
+        notes=(image["Unknown"],) if "Unknown" in image else (),
+    )
+
+
+def _composed(service: str, container: Json, file: Path, at: OnEngine) -> list[Unadopted]:
+    """A service of a compose file: by its containers where it runs, else by the file alone."""
+    labels = container_spec.labels_of(container)
+    ours = (labels[COMPOSE_PROJECT], labels[COMPOSE_SERVICE])
+    where = f"the service {service} in {file}"
+    dockerfile = container["Build"]
+    notes = (f"compose builds it: ./goldsmith adopt {dockerfile} drafts its definition",) if dockerfile else ()
+    made = [one for one in at.containers if _service(one)[1:] == ours[1:] and not _is_aside(one)]
+    by_file = [one for one in made if str(file.absolute()) in _compose_files(one)]
+    if running := by_file or [one for one in made if _service(one) == ours]:
+        one = _service_of(running, at)
+        return [replace(one, source=f"{where}, by {one.source}", notes=(*one.notes, *notes))]
+    unset = ("it does not run, so what its image sets is not known: look at health, user and ports here",)
+    name = slug("-".join(ours)) or "service"
+    return [Unadopted(name, where, (container,), {}, runs=False, others=at.containers, notes=(*unset, *notes))]
+
+
+def _from_dockerfile(file: Path, text: str) -> Unadopted:
+    base, steps = last_stage(text, file)
+    image = image_of(steps)
+    name = slug(file.absolute().parent.name) or "service"
+    return Unadopted(
+        name, f"the Dockerfile {file}", (unpacked_container(name, image),), image, runs=False,
+        stands_on=base, steps=tuple(steps), packages=installed(steps),
+    )  # fmt: skip
+
+
+# -- the drafts --------------------------------------------------------------------------------------------------------
+
+
+def _root(settings: Settings, content: str) -> Path:
+    """The content root that is drafted into: the named one, else the first of the user's own that may add fleets."""
+    judged = {(ROOT / root).resolve() for root in settings.judging.roots}
+    if not content:
+        return next((root for root in settings.roots[1:] if root.resolve() in judged), ROOT)
+    root = Path(content).absolute()
+    if root.resolve() in {one.resolve() for one in settings.roots[1:]} - judged:
+        raise ContentError(
+            f"the settings let {content} add no fleet", file="goldsmith.toml", key="judging.roots",
+            hint=f'if it may: [judging] roots = ["{content}"]',
+        )  # fmt: skip
+    return root
+
+
+def _draft(
+    found: Unadopted, context: Context, root: Path, replacement: str, definition: bool
+) -> tuple[AdoptLine, dict[Path, str]]:
+    """What is told of one service, and its files."""
+    _refuse_member(found, context.settings)
+    known = {name: one.definition for name, one in sound_definitions(context.settings.roots)[0].items()}
+    owner = person(context.actor)
+    files: dict[Path, str] = {}
+    own = definition or bool(found.steps)
+    if own:
+        becomes, because = replacement or found.name, "The definition that was drafted with this file."
+        drafted, files = _image_files(found, root, becomes, owner, known)
+        known[becomes] = _parsed(drafted, root, becomes)
+    else:
+        becomes = replacement or fitting(found.called, known) or found.name
+        because = _because(found, becomes, replacement, known)
+        drafted = Draft()
+    fleet = fleet_draft(found, owner, becomes, because, known)
+    path = root / "pipelines/fleets" / f"{found.name}.toml"
+    parse(tomllib.loads(fleet.text), Fleet, path, name=found.name)
+    files[path] = fleet.text
+    todo = (*drafted.todo, *fleet.todo, *_settings_todo(context.settings, root))
+    line = AdoptLine(
+        fleet=found.name,
+        source=found.source,
+        members=tuple(container_spec.name(one) for one in found.containers) if found.runs else (),
+        files=tuple(str(file) for file in files),
+        todo=tuple(dict.fromkeys(todo)),
+        next=_next(context, found, becomes),
+    )
+    return line, files
+
+
+def _because(found: Unadopted, becomes: str, replacement: str, known: Mapping[str, Definition]) -> str:
+    if replacement:
+        return "As --replacement says."
+    if becomes in known:
+        return f"It runs {found.called}, and {becomes} is the one definition that is called so."
+    return f"It runs {found.called}, which no definition is called after."
+
+
+def _image_files(
+    found: Unadopted, root: Path, name: str, owner: str, known: Mapping[str, Definition]
+) -> tuple[Draft, dict[Path, str]]:
+    if name in known:
+        raise UsageError(f"the definition {name} is there already", hint="--replacement gives the new one another name")
+    folder = root / "images/definitions" / name
+    drafted = definition_draft(found, owner, known)
+    files = {folder / "image.toml": drafted.text}
+    if steps := dockerfile_draft(found):
+        files[folder / "Dockerfile.j2"] = steps
+        drafted.todo.append(f"copy what COPY in its Dockerfile.j2 names into {folder}; its steps have no network")
+    return drafted, files
+
+
+def _parsed(drafted: Draft, root: Path, name: str) -> Definition:
+    """The definition as it will load. Raises ContentError for what its image sets and no definition may say."""
+    return parse(tomllib.loads(drafted.text), Definition, root / f"images/definitions/{name}/image.toml", name=name)
+
+
+def _refuse_member(found: Unadopted, settings: Settings) -> None:
+    """Raise RefusedError where a fleet selects the service already."""
+    for fleet in load_fleets(settings.roots).values():
+        wanted = fleet.selector.items()
+        if fleet.kind is FleetKind.DOCKER and wanted <= container_spec.labels_of(found.one).items():
+            raise RefusedError(
+                f"the fleet {fleet.name} selects {found.source} already",
+                hint=f"./goldsmith fleet.check {fleet.name} shows it",
+            )
+
+
+def _settings_todo(settings: Settings, root: Path) -> list[str]:
+    """What the settings must say for a root that they do not name."""
+    if root.resolve() in {one.resolve() for one in settings.roots}:
+        return []
+    return [f'goldsmith.toml must name the content root: content = ["{root}"], and in [judging] roots = ["{root}"]']
+
+
+def _next(context: Context, found: Unadopted, becomes: str) -> tuple[str, ...]:
+    """What to type then: the release that members become comes first, where there is none."""
+    releases = context.ledger.releases(becomes)
+    stable = any(context.ledger.moves(place, "stable") for place in {one.repository for one in releases})
+    publish = () if stable else (f"./goldsmith image.publish {becomes}", f"./goldsmith image.promote {becomes}")
+    plan = () if found.steps else (f"./goldsmith roll.plan {found.name} --adopt all",)
+    return (*publish, f"./goldsmith fleet.check {found.name}", *plan)
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    """Write all files, or none. Raises UsageError where one is there already, and OutsideError."""
+    for path in files:
+        if path.exists():
+            raise UsageError(f"{path} is there already", hint="--name gives the new one another name")
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            hint = "--content DIR drafts into a folder of your own"
+            raise OutsideError(f"{path} cannot be written: {error.strerror}", hint=hint) from None

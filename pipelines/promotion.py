@@ -1,0 +1,80 @@
+"""Whether a night may move `stable`: the candidate has soaked, or cannot wait, and does well where a fleet runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hardening.foundation.durations import shown
+from hardening.foundation.errors import RefusedError
+from images.artifact import Release
+from images.context import Context
+from images.release.soak import candidate_since, soaked, urgent_fixes
+from images.release.store import ReleaseStore
+from images.release.stores import store_of
+from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.violations import Judged
+from pipelines.rollout.session import check, fleet_session
+
+
+@dataclass(frozen=True)
+class PromotionDecision:
+    """Whether the candidate waits; `why` it does, or why it does not although it has not soaked."""
+
+    waits: bool
+    why: str = ""
+
+
+def promotion(context: Context, name: str) -> PromotionDecision:
+    """Decide over `stable` of one image.
+
+    Raises RefusedError where a member of a fleet runs the candidate and is unhealthy, and OutsideError where a fleet
+    that should run it cannot be read.
+    """
+    to = store_of(context, name)
+    candidate = to.meant(f"{name}:candidate")
+    stable = to.pointed(candidate.repository, "stable")
+    if candidate.content in stable:
+        return PromotionDecision(waits=False)  # new dates over the same content, or nothing new at all
+    soak, since = context.definitions[name].definition.lifecycle.soak, candidate_since(to, candidate)
+    done = soaked(since, soak, context.now)
+    fixes = () if done else _fixes(context, to, candidate, stable)
+    if not done and not fixes:
+        why = f"candidate since {_moment(since)}; stable moves after {shown(soak)}, on {_moment(since + soak)}"
+        return PromotionDecision(waits=True, why=f"{why}, or now: ./goldsmith image.promote {name}")
+    for fleet, judged in _canaries(context, name):
+        if not _healthy(name, fleet, judged, candidate) and not fixes:
+            return PromotionDecision(waits=True, why=f"it has soaked, but no member of the fleet {fleet} runs it yet")
+    return PromotionDecision(waits=False, why=f"at once, for it fixes {', '.join(fixes)}" if fixes else "")
+
+
+def _fixes(context: Context, to: ReleaseStore, candidate: Release, stable: Sequence[str]) -> tuple[str, ...]:
+    """What cannot wait: the exploited or critical holes that the candidate closes."""
+    present = to.find(candidate.repository, stable[0]) if stable else None
+    return urgent_fixes(context, present, candidate) if present else ()
+
+
+def _canaries(context: Context, name: str) -> Iterator[tuple[str, tuple[Judged, ...]]]:
+    """The fleets whose members become the candidate, as far as any member runs."""
+    for fleet in load_fleets(context.settings.roots).values():
+        if (fleet.replacement.definition, fleet.replacement.channel) == (name, "candidate"):
+            with fleet_session(fleet.name, context, now=lambda: context.now) as at:
+                if judged := check(at):
+                    yield fleet.name, judged
+
+
+def _healthy(name: str, fleet: str, judged: Sequence[Judged], candidate: Release) -> bool:
+    """Whether members run the candidate, all of them well. Raises RefusedError where one is not."""
+    running = [one for one in judged if one.origin.release and one.origin.release.content == candidate.content]
+    if ill := [one.member.name for one in running if not one.member.healthy]:
+        raise RefusedError(
+            f"stable of {name} stays: {len(ill)} of {len(running)} member(s) of the fleet {fleet} that run the "
+            f"candidate are unhealthy: {', '.join(ill[:3])}",
+            hint=f"./goldsmith fleet.check {fleet} tells more; ./goldsmith image.promote {name} moves it all the same",
+        )
+    return bool(running)
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
