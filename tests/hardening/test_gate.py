@@ -822,3 +822,15 @@ def test_what_images_have_from_a_base_is_the_bases_own_reason():
     assert {(one.brought_by, one.subjects) for one in found} == {("base", ("base", "top")), ("else", ("else", "its"))}
     assert {one.reason for one in found} == {made["base"], made["else"]}
     assert explain_shared(found).startswith("base, and by it top:\n  enforce: ")
+
+
+def test_what_the_gate_says_comes_from_a_base_is_with_the_base():
+    """Also where the base itself is not among the refused."""
+    parents = {"base": None, "top": "base", "other": "base"}
+    told = [
+        one_reason("CVE-1", subject=name, what=f"CVE-1{come}", comes_from=base, todo=f"do `image.build {name}`")
+        for name, base, come in (("base", "", ""), ("top", "base", "; it comes from base"))
+    ]
+    assert [(one.brought_by, one.subjects) for one in shared(told, parents)] == [("base", ("base", "top"))]
+    alone = [told[1], replace(told[1], subject="other", todo="do `image.build other`")]
+    assert [(one.brought_by, one.subjects) for one in shared(alone, parents)] == [("base", ("other", "top"))]

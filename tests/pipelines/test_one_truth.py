@@ -20,7 +20,7 @@ from pipelines.cli import rollout
 from pipelines.cli.report import gather, render_html
 from pipelines.cli.rollout_output import MemberLine, member_lines
 from pipelines.fleet.catalog import load_fleet
-from pipelines.fleet.members import Member, Provenance, Seen, Unread
+from pipelines.fleet.members import Changes, Member, Provenance, Seen, Unread
 from pipelines.rollout.service import AutoLine, automated
 from pipelines.rollout.session import FleetSession, check
 from tests.support.fleets import NOW, member, release, target
@@ -63,7 +63,7 @@ def session(
         return SimpleNamespace(of=of, target=lambda: target(expires_at=NOW + timedelta(days=90)))
 
     places = (Unread("123/eu-west-1", "denied"),) if unread else ()
-    port: Any = SimpleNamespace(describe=lambda: members)
+    port: Any = SimpleNamespace(describe=lambda: members, changes=lambda *_: Changes())
     fleet = load_fleet(context.settings.roots, name)
     return FleetSession(fleet, context, port, lambda: NOW, OURS, look, lambda: Seen(members, places))
 
@@ -180,3 +180,11 @@ def test_what_is_judged_by_a_moved_clock_is_not_kept(
     (tmp_path / "rehearsal").touch()
     check(session(alone, "by-demo", [(member("web-1"), Provenance())], unread=False))
     assert set(alone.ledger.fleet_checks()) == {"by-demo"}
+
+
+def test_what_is_judged_by_another_policy_is_not_kept(context: Context, tmp_path: Path) -> None:
+    """A look by a policy that is not the fleet's must not stand in the report."""
+    ours = Context(Settings(state=tmp_path, content=context.settings.content), NOW, lambda: "", lambda: "")
+    by = ours.by_policy(ours.policy_named("demo"), "default")
+    check(session(by, "by-default", [(member("web-1"), Provenance())], unread=False))
+    assert ours.ledger.fleet_checks() == {}
