@@ -64,6 +64,7 @@ def main() -> int:
         subprocess.run(
             [*docker, "image", "rm", "--force", *map("goldsmith.invalid/bench:{}".format, ("base", "edited"))],
             check=False,
+            stdout=subprocess.DEVNULL,
         )
     report.table()
     print(
