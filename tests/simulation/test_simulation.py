@@ -221,7 +221,7 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     no_key: ("no effect twice", 30),
     to_the_latest: ("rollback reaches the pinned version", 80),
     no_fence: ("one rollout at a time", 37),
-    no_fence_for_notes: ("one rollout at a time", 621),
+    no_fence_for_notes: ("one rollout at a time", 4043),
     no_look_at_the_floor: ("capacity", 22),
     new_discarded_first: ("capacity", 6),
     no_floor_in_leave: ("nothing begins without leave", 19),
@@ -237,12 +237,12 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     no_canary_passed_on: ("a canary comes first", 116),
     no_bake_without_an_old_one: ("a canary comes first", 251),
 }
-"""Bug → the promise that it breaks, and the first seed that has shown it."""
+"""Bug → the promise that it breaks, and a seed that has shown it."""
 
 
 def broken_seed(plant: Callable[[pytest.MonkeyPatch], None]) -> int:
-    """A seed that shows the bug, which is planted: the one that is known first, to be quick."""
-    seeds = (PLANTED[plant][1], *range(ENOUGH))
+    """A seed that shows the bug, which is planted: of a thousand that begin with one that has shown it."""
+    seeds = range(PLANTED[plant][1], PLANTED[plant][1] + ENOUGH)
     return next(seed for seed in seeds if play(scenario(seed), Report()))
 
 

@@ -24,8 +24,7 @@ from requests.exceptions import ReadTimeout
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
-from pipelines.fleet.docker.container_spec import Json
-from pipelines.fleet.docker.image_changes import Ownership
+from pipelines.fleet.docker.container_spec import Json, Ownership
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import MEMBER, OLD, ROLLOUT, Key, Member, Read, protection

@@ -13,8 +13,7 @@ import docker.errors
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
-from pipelines.fleet.docker.container_spec import RUNNING, Json
-from pipelines.fleet.docker.image_changes import image_changes, user_after, written
+from pipelines.fleet.docker.container_spec import RUNNING, Json, image_changes, user_after, written
 from pipelines.fleet.docker.images import Configuration, Images, Login
 from pipelines.fleet.docker.inventory import (
     AT_ONCE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.fleet.docker.image_changes import Ownership, image_changes, user_after, written
+from pipelines.fleet.docker.container_spec import Ownership, image_changes, user_after, written
 
 BEFORE = {
     "User": "", "Entrypoint": ["/app"], "Cmd": ["serve"], "Env": ["PATH=/bin", "MODE=a", "OLD=1"],
