@@ -59,6 +59,7 @@ Checked = Annotated[str, "image or directory"]
 FleetName = Annotated[str, "a fleet's name"]
 Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
 
+Everyone = Annotated[bool, "also list the members within policy, which are only counted else"]
 Json = Annotated[bool, "print JSON on standard output, for other programs"]
 Refresh = Annotated[bool, "ask the mirror for its package index first, as every night does"]
 NoCache = Annotated[bool, "build even what has not changed"]
@@ -410,11 +411,13 @@ def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
 
 
 @command
-def fleet_check(c: Context, fleet: Fleets, policy: FleetPolicy = "", json: Json = False) -> int:
+def fleet_check(
+    c: Context, fleet: Fleets, policy: FleetPolicy = "", all: Everyone = False, json: Json = False,  # noqa: A002
+) -> int:  # fmt: skip
     """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
     from pipelines.cli.rollout import check_fleets, show_fleets
 
-    return show_fleets(check_fleets(fleet, policy), as_json=json)
+    return show_fleets(check_fleets(fleet, policy), as_json=json, everyone=all)
 
 
 @command

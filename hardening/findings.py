@@ -160,6 +160,11 @@ class Reason:
     deadline: datetime | None = None
 
 
+def since_text(since: datetime | None) -> str:
+    """How a reason's text ends that tells since when it holds; empty where it does not."""
+    return f" (since {since:%Y-%m-%d %H:%M} UTC)" if since else ""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The gate's answer. Allowed means: at least one judge evaluated, and no enforced reason stands unwaived.

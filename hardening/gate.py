@@ -6,18 +6,30 @@ enforced reason stands unwaived. What was not evaluated is never a pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from hardening import evaluation
 from hardening.evaluation import counts, judges, outdated, unread
-from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
+from hardening.findings import (
+    BaseImage,
+    CheckResult,
+    Finding,
+    FindingKind,
+    Outcome,
+    Reason,
+    ScanReport,
+    Verdict,
+    merge,
+    since_text,
+)
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, covering
-from hardening.waivers import About, about_check, about_finding, about_rule, answered, ended
+from hardening.waivers import About, about_check, about_finding, about_rule, answered, ended, listed
 
 
 def judge_image(
@@ -66,7 +78,11 @@ def _placed(reason: Reason, about: About) -> Reason:
     if not about.below:
         return reason
     lowest = about.below[-1]
-    return replace(reason, comes_from=lowest, what=f"{reason.what}; it comes from {lowest}")
+    return replace(reason, comes_from=lowest, what=f"{reason.what}{_comes_from(lowest)}")
+
+
+def _comes_from(image: str) -> str:
+    return f"; it comes from {image}" if image else ""
 
 
 def _of_checks(
@@ -263,3 +279,87 @@ def _block(group: list[Reason]) -> str:
     if first.waived_by:
         lines.append(f"  waived by {first.waived_by}")
     return "\n".join(lines)
+
+
+# -- what many subjects share ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SharedReason:
+    """One reason that stands for all `subjects`, by their names; `brought_by` is the image that brings it in."""
+
+    reason: Reason
+    subjects: tuple[str, ...]
+    brought_by: str = ""
+
+
+def shared(reasons: Iterable[Reason], parents: Mapping[str, str | None] | None = None) -> list[SharedReason]:
+    """Reasons that say the same of many subjects, each once: since the first of them, until the first deadline.
+
+    What to type names NAME in the place of many. With the images' `parents`, what images have from one base is the
+    base's own reason, and what two bases bring in is two.
+    """
+    alike: dict[Reason, list[Reason]] = {}
+    for reason in reasons:
+        alike.setdefault(_of_nobody(reason), []).append(reason)
+    found = list[SharedReason]()
+    for general, group in alike.items():
+        having = {_name(reason) for reason in group}
+        if parents is None:
+            found.append(_together(general, group))
+            continue
+        by_root: dict[str, list[Reason]] = {}
+        for reason in sorted(group, key=_name):
+            root = reason.comes_from or brought_by(_name(reason), having, parents)
+            by_root.setdefault(root, []).append(reason)
+        for root, mine in by_root.items():
+            mine.sort(key=lambda reason, root=root: _name(reason) != root)  # type: ignore[misc]
+            found.append(replace(_together(general, mine), reason=mine[0], brought_by=root))
+    return found
+
+
+def brought_by(name: str, having: Collection[str], parents: Mapping[str, str | None]) -> str:
+    """The lowest of the images `having` something that `name` stands on; itself where none of them has it."""
+    found, below = name, parents.get(name)
+    while below:
+        found, below = (below if below in having else found), parents.get(below)
+    return found
+
+
+def explain_shared(found: Sequence[SharedReason]) -> str:
+    """Shared reasons as text, under the names of those whom they are about."""
+    about: dict[str, list[Reason]] = {}
+    for one in found:
+        first, *others = one.subjects
+        brought = f"{first}, and by it {', '.join(others)}" if one.brought_by and others else ", ".join(one.subjects)
+        about.setdefault(brought, []).append(one.reason)
+    return "\n".join(
+        f"{one_line(names)}:\n  " + explain(reasons).replace("\n", "\n  ") for names, reasons in about.items()
+    )
+
+
+def _name(reason: Reason) -> str:
+    return reason.subject.partition("/")[2] or reason.subject
+
+
+def _of_nobody(reason: Reason) -> Reason:
+    """The reason without its subject, its days, and the subject's name in what to type."""
+    name = re.compile(rf"(?<![\w.-]){re.escape(_name(reason))}(?![\w.-])")
+    what = reason.what.removesuffix(since_text(reason.since)).removesuffix(_comes_from(reason.comes_from))
+    todo = re.sub("`[^`]*`", lambda typed: name.sub("NAME", typed[0]), reason.todo)
+    return replace(reason, subject="", what=what, todo=todo, waiver="", comes_from="", since=None, deadline=None)
+
+
+def _together(general: Reason, group: Sequence[Reason]) -> SharedReason:
+    names = tuple(dict.fromkeys(map(_name, group)))
+    dated = [(reason.since, number) for number, reason in enumerate(group) if reason.since]
+    first = group[min(dated)[1] if dated else 0]
+    if len(names) == 1:
+        return SharedReason(first, names)
+    since = since_text(first.since) if first.what != general.what else ""
+    if len({reason.since for reason in group}) > 1:
+        since = since.replace("since", "the first since")
+    deadline = min((reason.deadline for reason in group if reason.deadline), default=None)
+    mine, all_of_them = (f"subjects = {listed(names)}" for names in ((first.subject,), [r.subject for r in group]))
+    what, waiver = f"{general.what}{since}", first.waiver.replace(mine, all_of_them)
+    return SharedReason(replace(general, what=what, waiver=waiver, since=first.since, deadline=deadline), names)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from hardening.findings import Reason
+from hardening.findings import Reason, since_text
 from hardening.foundation.durations import shown
 from hardening.model import Waiver
 from hardening.policy import Policy, Rule
@@ -70,7 +70,7 @@ def judge_member(
 
 def _reason(case: Case, rule: Rule, name: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
     fleet = case.subject.partition("/")[0]
-    what = f"{what} (since {since:%Y-%m-%d %H:%M} UTC)"
+    what += since_text(since)
     todo = todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
     found = Reason(name, case.subject, rule.enforcement, what, why, todo, since=since, deadline=since + rule.grace)
     return answered(found, about_rule(name), case.policy.exception_contact, case.waivers, case.now)

@@ -137,9 +137,9 @@ def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     }
     lines = [
         f"ask {contact}, with this as hardening/waivers/{name}.toml in a pull request:",
-        f"{about.key} = {_listed([about.name])}",
-        *(f"{key} = {_listed(values)}" for key, values in scope.items() if values),
-        f"subjects = {_listed([about.below[-1] if about.below else subject])}",
+        f"{about.key} = {listed([about.name])}",
+        *(f"{key} = {listed(values)}" for key, values in scope.items() if values),
+        f"subjects = {listed([about.below[-1] if about.below else subject])}",
         *(["inherited = true  # it comes from there, and each image on it has it"] if about.below else []),
         'reason = "why it is acceptable until then"',
         'owner = ""  # your team',
@@ -150,7 +150,7 @@ def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     return "\n".join(lines)
 
 
-def _listed(values: Iterable[str]) -> str:
+def listed(values: Iterable[str]) -> str:
     """A TOML array of text. JSON's quoting of one text is TOML's too, and quick: each member of a fleet asks for it."""
     return f"[{', '.join(map(json.dumps, values))}]"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,10 +13,10 @@ from functools import partial
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json, print_table, say
-from hardening.foundation.errors import ContentError, GoldsmithError
+from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.text import one_line
-from hardening.gate import GateError, by_remedy
+from hardening.gate import GateError, by_remedy, explain_shared, shared
 from images import feeds
 from images.artifact import Release
 from images.build.flow import BuildOutcome
@@ -66,7 +66,7 @@ def nightly(context: Context, only: str = "all") -> tuple[NightlyOutput, Failure
         unsound = [_unsound(name, context.unsound[name]) for name in selected if name in context.unsound]
         parts = [*refresh(context, names), *publish(context, names, unsound), *fleets(context, known)]
         lines = [part.line for part in parts if part.line]
-        failures = list(dict.fromkeys(part.error for part in parts if part.error))
+        failures = refused_together(dict.fromkeys(part.error for part in parts if part.error), context.parents)
         released = [part.released for part in parts if part.released]
         ended = context.now + timedelta(seconds=time.monotonic() - began)
         built = tuple(outcome.name for outcome in released if outcome.built.action is Action.BUILT)
@@ -80,6 +80,18 @@ def nightly(context: Context, only: str = "all") -> tuple[NightlyOutput, Failure
         context.ledger.audit(ended, context.actor, "nightly", only, f"exit code {night.exit_code}: {night.summary}")
         path = write_report(context, night)
     return night.model_copy(update={"report": str(path)}), failures
+
+
+def refused_together(failures: Iterable[GoldsmithError], parents: Mapping[str, str | None]) -> Failures:
+    """The failures, with the images that the gate refused as one: what many have from one base is told once. Pure."""
+    found = list(failures)
+    gates = [error for error in found if isinstance(error, GateError)]
+    if len(gates) == 1 or not gates:
+        return found
+    reasons = explain_shared(shared((reason for error in gates for reason in error.reasons), parents))
+    told = "\n".join([*(error.message for error in gates), reasons])
+    together = RefusedError(f"{len(gates)} images are refused by their policies", evidence=told, hint=gates[0].hint)
+    return [together, *(error for error in found if error not in gates)]
 
 
 def _rules(context: Context) -> list[str]:

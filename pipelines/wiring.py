@@ -90,6 +90,11 @@ def _refuse_moved_clock(settings: Settings) -> None:
     )
 
 
+def pretended(settings: Settings) -> bool:
+    """Whether the clock is moved for a look alone, outside of a rehearsal: what is judged by it must not be kept."""
+    return bool(os.environ.get(MOVED)) and not (settings.state_dir / REHEARSAL).is_file()
+
+
 def fleet_host(context: Context) -> str:
     """The engine that Docker fleets run on, as DOCKER_HOST."""
     return _engine(context.settings, for_builds=False)

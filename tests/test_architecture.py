@@ -75,6 +75,7 @@ PURE = {
     "pipelines.fleet.members",
     "pipelines.fleet.model",
     "pipelines.fleet.violations",
+    "pipelines.cli.report_output",
     "pipelines.cli.rollout_output",
     "pipelines.rollout.steps",
     "pipelines.rollout.baking",

@@ -38,6 +38,11 @@ def hanging(text: str) -> str:
     return visible(text).replace("\n", "\n  ")
 
 
+def short_digests(text: str) -> str:
+    """`text` with every digest cut to the twelve digits by which people know it."""
+    return re.sub(r"sha256:([0-9a-f]{12})[0-9a-f]{52}", r"\1", text)
+
+
 def markdown(text: str) -> str:
     """`text` on one line as markdown shows it: nothing in it becomes a link, a heading, a cell, a mention or HTML."""
     plain = " ".join(visible(text).split())

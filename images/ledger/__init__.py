@@ -16,6 +16,7 @@ from images.ledger.tables import (
     ApprovedPlanRow,
     AuditLine,
     CommandRow,
+    FleetCheck,
     Holder,
     Lease,
     Made,
@@ -24,8 +25,8 @@ from images.ledger.tables import (
 )
 
 __all__ = [
-    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "Holder", "Lease", "Ledger",
-    "Made", "Move", "Rollout", "ScanRecord",
+    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "FleetCheck", "Holder", "Lease",
+    "Ledger", "Made", "Move", "Rollout", "ScanRecord",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
 from images.ledger.database import Database
-from images.ledger.tables import ApprovedPlanRow, AuditLine, CommandRow, Holder, Lease, Rollout
+from images.ledger.tables import ApprovedPlanRow, AuditLine, CommandRow, FleetCheck, Holder, Lease, Rollout
 
 
 class Fleets(Database):
@@ -32,6 +32,14 @@ class Fleets(Database):
         for row in self._rows(select(t.running).order_by(t.running.c.fleet, t.running.c.member)):
             found[row.digest] = (*found.get(row.digest, ()), f"{row.fleet}/{row.member}")
         return found
+
+    def record_check(self, check: FleetCheck) -> None:
+        """Keep what was said of a fleet's members in the place of what was said before."""
+        self._put(t.fleet_checks, vars(check), "fleet")
+
+    def fleet_checks(self) -> dict[str, FleetCheck]:
+        """What was last said of the members of each fleet that was ever checked."""
+        return {check.fleet: check for check in self._find(FleetCheck, t.fleet_checks)}
 
     def begin_rollout(self, rollout_id: str, fleet: str, owner: str, order: Any, at: datetime) -> None:
         """Write down a rollout before it does anything: whoever finds it open carries it to its end."""

@@ -113,6 +113,18 @@ running = _table(
 
 
 @dataclass(frozen=True)
+class FleetCheck:
+    """What was last said of all members of a fleet (JSON), and when."""
+
+    fleet: str
+    at: datetime
+    members: Any
+
+
+fleet_checks = _table("fleet_checks", FleetCheck, keys=["fleet"])
+
+
+@dataclass(frozen=True)
 class Rollout:
     """A rollout: what was ordered, and how far it was when it was last saved (JSON). `owner` began it."""
 

@@ -70,7 +70,7 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        candidate, release = _channels(context, name)
+        candidate, release = channels_of(context, name)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
         digests = {"digest": artifact, "candidate": candidate, "stable": release}
@@ -99,17 +99,18 @@ def _revoked(
     )
 
 
-def _channels(context: Context, name: str) -> list[Release | None]:
+def channels_of(context: Context, name: str) -> tuple[Release | None, Release | None]:
     """What `candidate` and `stable` were last moved to, by the ledger alone: a list must not wait for a registry."""
     ledger = context.ledger
     repositories = dict.fromkeys(release.repository for release in ledger.releases(name))
-    return [
+    candidate, stable = (
         next(
             (ledger.release(moves[-1].digest) for place in repositories if (moves := ledger.moves(place, channel))),
             None,
         )
         for channel in ("candidate", "stable")
-    ]
+    )
+    return candidate, stable
 
 
 def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:

@@ -2,138 +2,134 @@
 
 from __future__ import annotations
 
-import re
+import json
+from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from hardening.catalog import load_policies, load_waivers
-from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
+from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json
-from hardening.foundation.text import visible
-from hardening.model import Waiver
+from hardening.foundation.durations import in_short
+from hardening.foundation.text import short_digests, visible
 from images.artifact import Artifact
 from images.context import Context
-from images.documents import to_json
+from images.documents import from_json, to_json
+from images.ledger import FleetCheck
 from images.release.lifecycle import status
+from pipelines.cli.image_output import channels_of
+from pipelines.cli.report_output import (
+    STALE,
+    FleetReport,
+    ImageReport,
+    MemberReport,
+    ReportOutput,
+    RolloutReport,
+    StepReport,
+    actions_of,
+    changes_of,
+    disputed,
+    ending_of,
+    findings_of,
+    fleet_report,
+    reasons_of,
+)
 from pipelines.cli.rollout_output import MEANING
-from pipelines.contract import AuditReport, Line, NightlyOutput
+from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.violations import CheckedMember
 from pipelines.rollout.rollout_store import View, history
 from pipelines.rollout.state import STEP
 from pipelines.wiring import image_context
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+LAST = "last.json"
 AUDIT_LINES = 40
 SCALE_DAYS = 60
-Running = dict[str, tuple[str, ...]]
-
-
-class ImageReport(Line):
-    """`report`: one image as it stands. `status` is current, warn, expired, revoked or unpublished."""
-
-    name: str
-    content: str
-    built_at: datetime | None
-    packages: int
-    release: str
-    status: str
-    published_at: datetime | None
-    warn_at: datetime | None
-    expires_at: datetime | None
-    policy: str
-    judged_at: datetime | None
-    allowed: bool | None
-    reasons: tuple[Reason, ...]
-    scanners: tuple[ScanReport, ...]
-    findings: tuple[Finding, ...]
-    running: tuple[str, ...]
-
-
-class MemberReport(Line):
-    """`report`: one member of a fleet as it was last seen. `status` is its release's, `unknown` where none is ours;
-    `newest` where nothing newer has been published.
-    """
-
-    member: str
-    digest: str
-    image: str
-    status: str
-    newest: bool
-
-
-class StepReport(Line):
-    """`report`: what became of one member in a rollout; `note` what a person should know of it."""
-
-    member: str
-    outcome: str
-    note: str
-
-
-class RolloutReport(Line):
-    """`report`: one rollout as it was last saved. `failure` is empty where it went well; `back` where members went back
-    from the replacement to what they ran before.
-    """
-
-    id: str
-    fleet: str
-    replacement: str
-    back: bool
-    started_at: datetime
-    ended_at: datetime | None
-    open: bool
-    owner: str
-    approved_by: str = ""
-    failure: str
-    steps: tuple[StepReport, ...]
-
-
-class ReportOutput(Line):
-    """`report`: everything on one page."""
-
-    made_at: datetime
-    images: tuple[ImageReport, ...]
-    members: tuple[MemberReport, ...]
-    rollouts: tuple[RolloutReport, ...]
-    waivers_active: tuple[Waiver, ...]
-    waivers_expired: tuple[Waiver, ...]
-    policies_to_review: tuple[str, ...]
-    audit: tuple[AuditReport, ...]
-    night: NightlyOutput | None = None
+Checked = dict[str, tuple[datetime, tuple[CheckedMember, ...]]]
 
 
 def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput:
-    """Everything the report shows, from content and ledger; the world is not asked again."""
-    waivers, today = load_waivers(context.settings.roots), context.now.date()
-    policies = load_policies(context.settings.roots)
-    running = context.ledger.running_digests()
-    return ReportOutput(
+    """Everything the report shows, from content and ledger; the world is not asked again.
+
+    What is said of members is what `fleet.check`, the night or a rollout last found, with its time.
+    """
+    roots, today = context.settings.roots, context.now.date()
+    waivers, policies = load_waivers(roots), load_policies(roots)
+    known = {name: _checked(check) for name, check in context.ledger.fleet_checks().items()}
+    members = _members(context, known)
+    images = tuple(_image(context, name, members) for name in _names(context))
+    report = ReportOutput(
         made_at=context.now,
-        images=tuple(_image(context, name, running) for name in sorted({*context.definitions, *context.unsound})),
-        members=_members(context, running),
+        images=images,
+        members=members,
         rollouts=_rollouts(context),
         waivers_active=tuple(w for w in waivers if w.expires >= today),
         waivers_expired=tuple(w for w in waivers if w.expires < today),
         policies_to_review=tuple(n for n, p in sorted(policies.items()) if p.review_by < today),
         audit=_done(context),
         night=night,
+        fleets=tuple(_fleet(fleet, known, members) for _, fleet in sorted(load_fleets(roots).items())),
+        findings=findings_of(images),
+        reasons=reasons_of(images),
+    )
+    reviews = {name: (datetime.combine(p.review_by, time(), UTC), p.owner) for name, p in policies.items()}
+    before = _last(context)
+    return report.model_copy(
+        update={
+            "actions": actions_of(report, {name: policy.owner for name, policy in policies.items()}),
+            "ending": ending_of(report, reviews),
+            "since": before.made_at if before else None,
+            "changes": changes_of(before, report) if before else (),
+        }
     )
 
 
-def _image(context: Context, name: str, running: Running) -> ImageReport:
-    """One image: its newest artifact and release, the last scan, the last verdict, who runs it."""
+def _names(context: Context) -> list[str]:
+    """The images that this machine is for (`kinds`), those whose definitions do not load too."""
+    kinds = context.settings.kinds
+    mine = [name for name, loaded in context.definitions.items() if loaded.definition.kind in kinds]
+    return sorted({*mine, *context.unsound})
+
+
+def _last(context: Context) -> ReportOutput | None:
+    """What the last report showed; None where there is none, or an earlier version wrote it."""
+    with suppress(FileNotFoundError, ValidationError, ValueError):
+        return ReportOutput.model_validate_json((_folder(context) / LAST).read_text(encoding="utf-8"))
+    return None
+
+
+def _folder(context: Context) -> Path:
+    return context.settings.state_dir / "reports"
+
+
+def _checked(check: FleetCheck) -> tuple[datetime, tuple[CheckedMember, ...]]:
+    return check.at, from_json(tuple[CheckedMember, ...], check.members)
+
+
+def _image(context: Context, name: str, members: tuple[MemberReport, ...]) -> ImageReport:
+    """One image: its newest artifact, what its channels point to, the last scan, the last verdict, who runs it."""
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
-    release = next((r for r in context.ledger.releases(name) if not r.pruned_at), None)
+    candidate, stable = channels_of(context, name)
+    newest = next((r for r in context.ledger.releases(name) if not r.pruned_at), None)
+    release = stable or (None if candidate else newest)
     scan = context.ledger.scan(artifact.digest) if artifact else None
     own = context.ledger.verdict(artifact.digest) if artifact else None
     verdict = own or (_told(context, artifact) if artifact else None)
+    loaded = context.definitions.get(name)
+    mine = [member for member in members if member.image == name]
+    tried = candidate.content if candidate and candidate != stable else ""
     return ImageReport(
         name=name,
         content=artifact.digest if artifact else "",
         built_at=artifact.built_at if artifact else None,
         packages=len(artifact.packages) if artifact else 0,
         release=release.digest if release else "",
-        status=status(release, context.now) if release else "unpublished",
+        status=status(release, context.now) if release else "candidate" if candidate else "unpublished",
         published_at=release.published_at if release else None,
         warn_at=release.warn_at if release else None,
         expires_at=release.expires_at if release else None,
@@ -143,7 +139,12 @@ def _image(context: Context, name: str, running: Running) -> ImageReport:
         reasons=verdict.reasons if verdict else (),
         scanners=scan.reports if scan else (),
         findings=scan.findings if scan else (),
-        running=tuple(sorted({member for one in (artifact, release) if one for member in running.get(one.digest, ())})),
+        running=tuple(member.member for member in mine if member.newest),
+        owner=loaded.definition.owner if loaded else "",
+        base=context.parents.get(name) or "",
+        candidate=candidate.digest if candidate else "",
+        stable=stable.digest if stable else "",
+        ill=tuple(member.member for member in mine if member.digest == tried and not member.healthy),
     )
 
 
@@ -153,21 +154,36 @@ def _told(context: Context, artifact: Artifact) -> Verdict | None:
     return replace(told, policy=f"{told.policy} (as the registry tells, not judged here)") if told else None
 
 
-def _members(context: Context, running: Running) -> tuple[MemberReport, ...]:
-    """Every member of every fleet as it was last seen, with the newest release over what it runs."""
+def _members(context: Context, checked: Checked) -> tuple[MemberReport, ...]:
+    """Every member of every fleet as it was last checked; of a fleet that never was, what it was last seen running."""
     lines = []
-    for digest, members in running.items():
+    for fleet, (at, members) in checked.items():
+        for one in members:
+            verdict, ours = one.verdict, context.ledger.release(one.release) if one.release else None
+            lines.append(
+                MemberReport.of(
+                    verdict, member=f"{fleet}/{one.name}", digest=one.runs, image=one.golden, judged_at=at,
+                    status=status(ours, context.now) if ours else "unknown",
+                    newest=bool(one.golden) and not verdict.superseded,
+                )
+            )  # fmt: skip
+    for digest, names in context.ledger.running_digests().items():
         ours = next(iter(context.ledger.releases_of_content(digest)), None) or context.ledger.release(digest)
-        newest = next((r for r in context.ledger.releases(ours.name) if not r.pruned_at), None) if ours else None
         lines += [
             MemberReport(
-                member=member, digest=digest, image=ours.name if ours else "",
-                status=status(ours, context.now) if ours else "unknown",
-                newest=bool(ours and newest and newest.content == ours.content),
+                member=name, digest=digest, image=ours.name if ours else "",
+                status=status(ours, context.now) if ours else "unknown", newest=False,
             )
-            for member in members
+            for name in names
+            if name.partition("/")[0] not in checked
         ]  # fmt: skip
     return tuple(sorted(lines, key=lambda line: line.member))
+
+
+def _fleet(fleet: Fleet, checked: Checked, members: tuple[MemberReport, ...]) -> FleetReport:
+    at, found = checked.get(fleet.name, (None, ()))
+    mine = [member for member in members if member.fleet == fleet.name]
+    return fleet_report(fleet.name, fleet.owner, at, mine, [reason for one in found for reason in one.reasons])
 
 
 def _rollouts(context: Context) -> tuple[RolloutReport, ...]:
@@ -193,11 +209,12 @@ def _done(context: Context) -> tuple[AuditReport, ...]:
 
 
 def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
-    """Write the page under the state directory; returns its path."""
-    folder = context.settings.state_dir / "reports"
+    """Write the page under the state directory, and what the next one is compared to; returns the page's path."""
+    folder = _folder(context)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"report-{context.now:%Y%m%d-%H%M%S}.html"
-    path.write_text(render_html(gather(context, night)), encoding="utf-8")
+    path, report = folder / f"report-{context.now:%Y%m%d-%H%M%S}.html", gather(context, night)
+    path.write_text(render_html(report), encoding="utf-8")
+    (folder / LAST).write_text(json.dumps(to_json(report)), encoding="utf-8")
     return path
 
 
@@ -208,8 +225,9 @@ def render_html(report: ReportOutput) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen
     )
-    environment.filters |= {"position": position, "short": short, "opinions": opinions, "disputed": disputed}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report, days=SCALE_DAYS)
+    environment.filters |= {"position": position, "short": short_digests, "disputed": disputed, "ago": in_short}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(report=report, days=SCALE_DAYS, stale=STALE)
 
 
 def _seen(value: object) -> object:
@@ -221,30 +239,6 @@ def position(moment: datetime, now: datetime, days: int = SCALE_DAYS) -> float:
     """Where `moment` stands on a time line that begins at `now` less a half of `days`, in percent of its length."""
     share = 50 + (moment - now).total_seconds() / 86400 / days * 100
     return round(min(100.0, max(0.0, share)), 2)
-
-
-def short(text: str) -> str:
-    """`text` with every digest cut to the twelve digits by which people know it."""
-    return re.sub(r"sha256:([0-9a-f]{12})[0-9a-f]{52}", r"\1", text)
-
-
-def opinions(finding: Finding, image: ImageReport) -> list[tuple[str, str]]:
-    """Who says what of a finding; a judge that looked for the same vulnerabilities and says nothing is `silent`.
-
-    Scanners of other kinds have rules of their own: that one knows no rule of the other is no opinion.
-    """
-    said = dict(finding.scanners)
-    looked = {
-        scanner.scanner
-        for scanner in image.scanners
-        if scanner.kind == finding.kind == FindingKind.VULNERABILITY and scanner.outcome in (Outcome.PASS, Outcome.FAIL)
-    }
-    return [(who, said.get(who, "silent")) for who in sorted(looked | set(said))]
-
-
-def disputed(finding: Finding, image: ImageReport) -> bool:
-    """Whether the scanners disagree about it."""
-    return len({opinion for _, opinion in opinions(finding, image)}) > 1
 
 
 def make_report(*, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from hardening.foundation.console import out, print_json, print_rule, print_tabl
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.text import one_line
-from hardening.gate import explain
+from hardening.gate import explain_shared, shared
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
@@ -29,12 +29,13 @@ from pipelines.cli.rollout_output import (
     towards,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.violations import Judged, named
+from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, verdict_of
 from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
+from pipelines.rollout.plan import by_reason
 from pipelines.rollout.rollout_store import View, newest, require_known, tell
 from pipelines.rollout.service import AutoLine, automated, back, can_go_back, order_back, start
-from pipelines.rollout.session import UNREAD, check, fleet_session, plan_all
+from pipelines.rollout.session import check, fleet_session, plan_all
 from pipelines.rollout.state import Command
 from pipelines.wiring import image_context
 
@@ -65,7 +66,9 @@ def check_fleets(
     return found, errors
 
 
-def show_fleets(checked: tuple[dict[str, list[MemberLine]], list[GoldsmithError]], *, as_json: bool) -> int:
+def show_fleets(
+    checked: tuple[dict[str, list[MemberLine]], list[GoldsmithError]], *, as_json: bool, everyone: bool = False
+) -> int:
     """Print the members of each fleet; the exit code of `show_members`, or that of what went wrong."""
     found, errors = checked
     if as_json:
@@ -74,12 +77,12 @@ def show_fleets(checked: tuple[dict[str, list[MemberLine]], list[GoldsmithError]
     for fleet, lines in found.items():
         if len(found) + len(errors) > 1 and not as_json:
             print_rule(fleet)
-        codes.append(exit_code(lines) if as_json else show_members(lines, as_json=False))
+        codes.append(exit_code(lines) if as_json else show_members(lines, as_json=False, everyone=everyone))
     return finish(errors) or max(codes)
 
 
 AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
-SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "image": "image", "golden image": "golden", "state": "state"}
+SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "runs": "runs", "state": "policy"}
 
 
 def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
@@ -97,9 +100,10 @@ def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
 
 def _seen(fleet: str, one: Judged) -> SeenLine:
     member = one.member
-    state = UNREAD if UNREAD in one.rules else "healthy" if member.healthy else "not healthy"
+    verdict = verdict_of(one)
+    state = UNREAD if verdict.state == UNREAD else "not healthy" if verdict.ill else "healthy"
     golden = named(one.origin.golden) if one.origin.golden else ""
-    return SeenLine.of(member, fleet=fleet, member=member.id, golden=golden, state=state)
+    return SeenLine.of(member, fleet=fleet, member=member.id, golden=golden, state=state, policy=verdict.text)
 
 
 def scan_exit_code(lines: Sequence[SeenLine]) -> int:
@@ -107,27 +111,45 @@ def scan_exit_code(lines: Sequence[SeenLine]) -> int:
     return OutsideError.exit_code if any(line.state == UNREAD for line in lines) else 0
 
 
-def show_members(lines: Sequence[MemberLine], *, as_json: bool) -> int:
-    """Print the members with their violations; exit code 3 where one violates, or where nothing was judged."""
+def show_members(lines: Sequence[MemberLine], *, as_json: bool, everyone: bool = False) -> int:
+    """Print the members with their violations, and how many have none, or with `everyone` those too.
+
+    Exit code 3 where one violates, or where nothing was judged.
+    """
     if as_json:
         print_json(to_json(tuple(lines)))
     elif not lines:
         say("no member runs: nothing was judged; do the fleet's selector and labels match?")
-    for line in () if as_json else lines:
-        state = ", ".join(line.violations) or "within policy"
-        state += "" if line.healthy else ", not healthy"
-        until = f", replace by {line.deadline:%Y-%m-%d %H:%M} UTC" if line.deadline else ""
-        on = f" on base {line.base}" if line.base else ""
-        for text in (f"{line.name}: {state}{until}", f"  {line.release or line.image}{on}"):
-            out().print(one_line(text))
-        if line.reasons:
-            out().print("  " + explain(line.reasons).replace("\n", "\n  "))
+    else:
+        _print_members(lines, everyone=everyone)
     return exit_code(lines)
 
 
 def exit_code(lines: Sequence[MemberLine]) -> int:
     """3 where a member violates, or where nothing was judged."""
     return 0 if lines and not any(line.violations for line in lines) else 3
+
+
+def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:
+    """A line for each member that somebody must look at, those out of policy first; then the reasons, each once."""
+    ordered = sorted(lines, key=lambda line: (line.verdict.good, not line.verdict.ill, line.name))
+    shown = [line for line in ordered if everyone or not line.verdict.well]
+    good = [line for line in ordered if line.verdict.well]
+    rows = [_member_row(line) for line in shown]
+    if shown:
+        print_table(["member", "state", "by, UTC", "runs"], rows, whole=["member", "by, UTC"])
+    if found := shared(reason for line in shown for reason in line.reasons):
+        out().print()
+        print_text(explain_shared(found))
+    if good and not everyone:
+        asks = sum(bool(line.reasons) for line in good)
+        waived = f" ({asks} by a waiver, or a rule that only records)" if asks else ""
+        print_text([f"{in_words([line.verdict for line in good])}{waived}; --all lists them"])
+
+
+def _member_row(line: MemberLine) -> list[str]:
+    state = line.verdict.text.removeprefix(f"{PolicyState.WITHIN}, ")
+    return [line.name, state, f"{line.deadline:%Y-%m-%d %H:%M}" if line.deadline else "", line.runs]
 
 
 def plan_roll(
@@ -262,6 +284,9 @@ def show_roll(
 def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: bool) -> None:
     out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
     print_text(heading(roll))
+    if roll.failure:
+        say(f"it failed: {roll.failure}")
+        say(f"{roll.rollout} ended with {ends(roll)}")
     for columns, rows in tables(roll):
         if rows:
             out().print()
@@ -269,11 +294,8 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
     if (changes := changed(roll)) and not roll.rollout:
         out().print()
         print_text(changes)
-    for skip in roll.skipped:
-        print_text([f"left alone: {skip.member}: {skip.why}"])
-    if roll.failure:
-        say(f"it failed: {roll.failure}")
-        say(f"{roll.rollout} ended with {ends(roll)}")
+    for why, names in by_reason((skip.member, skip.why) for skip in roll.skipped).items():
+        print_text([f"left alone: {', '.join(names)}: {why}"])
     if roll.rollout:
         return
     if roll.steps or roll.groups:

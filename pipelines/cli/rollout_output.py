@@ -12,7 +12,7 @@ from hardening.findings import Reason
 from hardening.foundation import text
 from hardening.foundation.durations import in_short
 from pipelines.contract import Line
-from pipelines.fleet.violations import Judged, named
+from pipelines.fleet.violations import Judged, MemberVerdict, PolicyState, named, verdict_of
 from pipelines.rollout.plan import GroupStep, Plan
 from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage, doing
 from pipelines.rollout.waves import Wave
@@ -22,7 +22,7 @@ Done = Mapping[str, dict[str, Any]]  # by the id of a member or group: the outco
 
 class MemberLine(Line):
     """`fleet.check`: one member of `fleet`. `violations` are the reasons to replace it; `reasons` all, recorded and
-    waived ones too.
+    waived ones too. `superseded`: a newer release is out, whether the policy minds or not.
     """
 
     member: str
@@ -36,10 +36,24 @@ class MemberLine(Line):
     deadline: datetime | None
     reasons: tuple[Reason, ...]
     fleet: str = ""
+    state: PolicyState = PolicyState.OUT
+    superseded: bool = False
+
+    @property
+    def verdict(self) -> MemberVerdict:
+        """What every screen says of it."""
+        return MemberVerdict(self.state, self.violations, self.deadline, self.superseded, self.healthy)
+
+    @property
+    def runs(self) -> str:
+        """Its image in a table: a golden one by its name and day, another as it was started, with a short digest."""
+        return _runs(self.release or self.image, self.base)
 
 
 class SeenLine(Line):
-    """`fleet.scan`: one member, or a place that could not be read. `golden` is the release that it is judged by."""
+    """`fleet.scan`: one member, or a place that could not be read. `golden` is the release that it is judged by;
+    `policy` says whether it is within policy.
+    """
 
     fleet: str
     member: str
@@ -47,6 +61,17 @@ class SeenLine(Line):
     image: str
     golden: str
     state: str
+    policy: str = ""
+
+    @property
+    def runs(self) -> str:
+        """Its image in a table."""
+        return _runs(self.golden or self.image)
+
+
+def _runs(image: str, base: str = "") -> str:
+    on = f" on {base.partition(' (')[0]}" if base else ""
+    return text.short_digests(image.partition(" (")[0]) + on
 
 
 class StepLine(Line):
@@ -156,11 +181,13 @@ def member_lines(judged: Iterable[Judged]) -> list[MemberLine]:
             release=named(one.origin.release) if one.origin.release else "",
             base=named(one.origin.base) if one.origin.base else "",
             expires_at=one.origin.golden.expires_at if one.origin.golden else None,
-            violations=tuple(sorted(one.rules)),
-            deadline=one.deadline,
+            violations=verdict.rules,
+            deadline=verdict.deadline,
             reasons=one.reasons,
+            state=verdict.state,
+            superseded=verdict.superseded,
         )
-        for one in judged
+        for one, verdict in ((one, verdict_of(one)) for one in judged)
     ]
 
 
@@ -238,13 +265,30 @@ def heading(roll: RollOutput) -> list[str]:
 def tables(roll: RollOutput) -> tuple[Table, Table, Table, Table]:
     """The columns and rows of its waves, of each limit of a service that it meets, of its members, of its groups."""
     calls = [[call.place, call.calls_of, str(call.calls), _span(call.seconds)] for call in roll.calls]
-    steps = [[str(s.wave), s.member.rpartition("/")[2], "; ".join(s.why), _ended(s.outcome)] for s in roll.steps]
+    steps = sorted(roll.steps, key=lambda step: FAILED_FIRST.index(step.outcome) if step.outcome else 0)
+    named_steps = [([str(step.wave), step.member.rpartition("/")[2]], step) for step in steps]
+    members = (
+        ["wave", "member", "because", "outcome"],
+        _once([[*name, "; ".join(step.why), _ended(step.outcome)] for name, step in named_steps], at=2),
+    )
+    if roll.rollout:
+        ended = [[*name, _ended(step.outcome), step.note] for name, step in named_steps]
+        members = ["wave", "member", "outcome", "note"], _once(ended, at=3)
     return (
         (["wave", "members", "at once", "zone", "takes", "then bakes"], wave_rows(roll)),
         (["place", "calls", "number", "last at least"], calls),
-        (["wave", "member", "because", "outcome"], steps),
+        members,
         (["group", "members", "runs", "healthy", "stops at", "outcome"], [_shown_group(one) for one in roll.groups]),
     )
+
+
+def _once(rows: list[list[str]], at: int) -> list[list[str]]:
+    """The rows with what stands `at` a column once, where the next ones say the same."""
+    said = [row[at] for row in rows]
+    return [
+        [*row[:at], "as above" if row[at] and number and row[at] == said[number - 1] else row[at], *row[at + 1 :]]
+        for number, row in enumerate(rows)
+    ]
 
 
 def changed(roll: RollOutput) -> list[str]:
@@ -341,6 +385,7 @@ MEANING = {
 }
 NOT_BEGUN = "not begun"
 BACK = (Phase.OLD, Phase.SKIPPED, Phase.FAILED)
+FAILED_FIRST = (Phase.FAILED, Phase.OLD, Phase.SKIPPED, Phase.PLANNED, Phase.REPLACING, Phase.SERVING, Phase.NEW)
 FINISHED = (Phase.NEW, *BACK)
 BAR = 40
 

@@ -28,7 +28,7 @@ from pipelines.cli.export import ExportLine
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.preview import PreviewOutput
 from pipelines.cli.reap import ReapLine
-from pipelines.cli.report import ReportOutput
+from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput

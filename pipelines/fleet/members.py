@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from images.artifact import Release
 from pipelines.fleet.model import Method
@@ -190,3 +192,18 @@ def repository(reference: str) -> str:
     """An image reference without tag and digest."""
     path, _, last = reference.partition("@")[0].rpartition("/")
     return f"{path}/{last.partition(':')[0]}" if path else last.partition(":")[0]
+
+
+def shown_value(value: Any) -> str:
+    """A value as people write it on a command line."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return " ".join(map(shown_value, value)) or "-"
+        case dict():
+            return json.dumps(value, sort_keys=True)
+        case _:
+            return str(value)

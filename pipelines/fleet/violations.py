@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from functools import cached_property
 
 from hardening.findings import Reason
@@ -16,6 +17,8 @@ from hardening.policy import Policy
 from hardening.running import RunningFacts, judge_member
 from images.artifact import Release
 from pipelines.fleet.members import Member, Provenance
+
+UNREAD = "unread"  # the rule that a member or a place violates which could not be read
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,94 @@ def _superseded(origin: Provenance, golden: Release) -> tuple[datetime | None, s
     if origin.release is None and latest.published_at <= golden.published_at:
         return None, ""
     return origin.latest_since or latest.published_at, named(latest)
+
+
+# -- what every screen, file and message says of members ---------------------------------------------------------------
+
+
+class PolicyState(StrEnum):
+    """Where a member stands before the policy. What could not be read is not within it."""
+
+    WITHIN = "within policy"
+    OUT = "out of policy"
+    UNREAD = "unread"
+
+
+@dataclass(frozen=True)
+class MemberVerdict:
+    """What is to be said of a member: the rules that it violates, and when the first of that must be gone.
+
+    `superseded`: a newer release is out, whether the policy minds or not.
+    """
+
+    state: PolicyState
+    rules: tuple[str, ...] = ()
+    deadline: datetime | None = None
+    superseded: bool = False
+    healthy: bool = True
+
+    @property
+    def good(self) -> bool:
+        """Whether it is within policy."""
+        return self.state is PolicyState.WITHIN
+
+    @property
+    def ill(self) -> bool:
+        """Whether it was read and is not healthy."""
+        return self.state is not PolicyState.UNREAD and not self.healthy
+
+    @property
+    def well(self) -> bool:
+        """Whether nobody has to look at it: it is within policy and healthy."""
+        return self.good and not self.ill
+
+    @property
+    def text(self) -> str:
+        """It in a few words."""
+        newer = ("a newer release is out",) if self.superseded and "superseded" not in self.rules else ()
+        ill = ("not healthy",) if self.ill else ()
+        return ", ".join((*(self.rules or (self.state,)), *newer, *ill))
+
+
+def verdict_of(one: Judged) -> MemberVerdict:
+    """What is to be said of a judged member: the one answer, which every command, file and page asks for."""
+    state = PolicyState.WITHIN if not one.rules else PolicyState.UNREAD if UNREAD in one.rules else PolicyState.OUT
+    newer = any(reason.rule == "superseded" for reason in one.reasons)
+    return MemberVerdict(state, tuple(sorted(one.rules)), one.deadline, newer, one.member.healthy)
+
+
+def in_words(verdicts: Sequence[MemberVerdict]) -> str:
+    """A fleet in a sentence, by the verdicts on all its members."""
+    bad, ill = [one for one in verdicts if not one.good], sum(one.ill for one in verdicts)
+    deadline = min((one.deadline for one in bad if one.deadline), default=None)
+    rules = ", ".join(sorted({rule for one in bad for rule in one.rules}))
+    said = f"{len(bad)} of {len(verdicts)} member(s) {rules}" if bad else f"{len(verdicts)} member(s) within policy"
+    until = f", to be replaced by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
+    return said + until + (f", {ill} not healthy" if ill else "") if verdicts else "no member runs"
+
+
+@dataclass(frozen=True)
+class CheckedMember:
+    """A judged member as the ledger keeps it, for who does not ask the world again.
+
+    `image` is what it was started from, `golden` the name of the golden image that it is judged by, `release` that
+    one's digest and `runs` its content's, or the image's own.
+    """
+
+    name: str
+    image: str
+    golden: str
+    release: str
+    runs: str
+    verdict: MemberVerdict
+    reasons: tuple[Reason, ...]
+
+
+def checked(one: Judged) -> CheckedMember:
+    """The judged member, to keep."""
+    golden = one.origin.golden
+    own = next(iter(one.member.digests), "")
+    return CheckedMember(
+        one.member.name, one.member.image, golden.name if golden else "", golden.digest if golden else "",
+        golden.content if golden else own, verdict_of(one), one.reasons,
+    )  # fmt: skip

@@ -29,6 +29,14 @@ class Skip:
     why: str
 
 
+def by_reason(left: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The names of members that are left alone, by why they are; `left` has the id of each, and why."""
+    found: dict[str, list[str]] = {}
+    for member, why in left:
+        found.setdefault(why, []).append(member.rpartition("/")[2])
+    return found
+
+
 @dataclass(frozen=True)
 class GroupStep:
     """One group that a service rolls as a whole, and the pace that it is asked for."""

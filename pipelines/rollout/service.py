@@ -21,13 +21,13 @@ from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.members import BACK
 from pipelines.fleet.model import Approval
-from pipelines.fleet.violations import Judged
+from pipelines.fleet.violations import in_words, verdict_of
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, digest
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
-from pipelines.rollout.plan import Plan, adoptions
+from pipelines.rollout.plan import Plan, adoptions, by_reason
 from pipelines.rollout.rollout_store import View, view
 from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
 from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
@@ -206,12 +206,12 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
         with suppress(HeldError):  # the process that rolls the fleet finishes it
             go_on(at)
     judged = check(at)
-    violating = [one for one in judged if one.violations]
+    verdicts = [verdict_of(one) for one in judged]
+    found = in_words(verdicts)
     if not judged:
-        return _line(at, "empty", "no member runs; nothing was judged")
-    if not violating:
-        return _line(at, "compliant", f"{len(judged)} member(s) within policy")
-    found = _told_of(violating, judged)
+        return _line(at, "empty", f"{found}; nothing was judged")
+    if all(one.good for one in verdicts):
+        return _line(at, "compliant", found)
     if at.fleet.approval is Approval.REQUIRED:
         return _ask(at, found, apply=apply)
     plan, outcome = start(at, apply=apply, automated=True)
@@ -221,14 +221,14 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
         return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}", outcome.state.id)
     if many := len(plan.names):
         return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}")
-    return _line(at, "skipped", _left(plan))
+    return _line(at, "skipped", f"{found}{_and_left(plan)}")
 
 
 def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
     """Write the plan down for whoever approves it, and tell people."""
     document = plan_all(at, automated=True)
     if not document.plan.parts:
-        return _line(at, "skipped", _left(document.plan))
+        return _line(at, "skipped", f"{found}{_and_left(document.plan)}")
     name = at.fleet.name
     do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
     if apply:
@@ -260,19 +260,11 @@ def _approved(at: FleetSession, file: Path) -> bool:
     return True
 
 
-def _left(plan: Plan) -> str:
-    return "; ".join(f"{skip.member.rpartition('/')[2]}: {skip.why}" for skip in plan.skipped)
-
-
 def _and_left(plan: Plan) -> str:
-    """The same, after what is done with the others."""
-    return f"; left alone: {_left(plan)}" if plan.skipped else ""
-
-
-def _told_of(violating: Sequence[Judged], judged: Sequence[Judged]) -> str:
-    """How many violate, and what."""
-    rules = sorted({rule for one in violating for rule in one.rules})
-    return f"{len(violating)} of {len(judged)} member(s) {', '.join(rules)}"
+    """Whom the plan leaves alone, by reason, after what is done with the others."""
+    skipped = by_reason((skip.member, skip.why) for skip in plan.skipped)
+    left = "; ".join(f"{', '.join(names)}: {why}" for why, names in skipped.items())
+    return f"; left alone: {left}" if left else ""
 
 
 def _line(at: FleetSession, outcome: str, detail: str, rollout: str = "") -> AutoLine:

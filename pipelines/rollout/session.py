@@ -17,6 +17,8 @@ from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.model import Enforcement, Waiver
 from images.context import Context
+from images.documents import to_json
+from images.ledger import FleetCheck
 from images.registry.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
@@ -26,16 +28,15 @@ from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
-from pipelines.fleet.violations import Judged, judge
+from pipelines.fleet.violations import UNREAD, Judged, checked, judge
 from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import MemberOrder, Together, one_by_one
-from pipelines.wiring import clock, fleet_host
+from pipelines.wiring import clock, fleet_host, pretended
 
 Now = Callable[[], datetime]
-UNREAD = "unread"
 ASK_SECONDS = 5
 
 
@@ -219,7 +220,10 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
     places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
-    return (*judged, *(_unread(at, place, why) for place, why in places))
+    found = (*judged, *(_unread(at, place, why) for place, why in places))
+    if not pretended(at.context.settings) and not at.context.changed:  # by the fleet's own policy, as of today
+        at.context.ledger.record_check(FleetCheck(at.fleet.name, at.now(), to_json(tuple(map(checked, found)))))
+    return found
 
 
 def _runs(one: Judged) -> str:

@@ -14,9 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.catalog import load_policy
-from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict, merge
+from hardening.findings import (
+    BaseImage,
+    CheckResult,
+    Finding,
+    FindingKind,
+    Outcome,
+    Reason,
+    ScanReport,
+    Verdict,
+    merge,
+    since_text,
+)
 from hardening.foundation.settings import ROOT
-from hardening.gate import GateError, by_remedy, explain, judge_image
+from hardening.gate import GateError, brought_by, by_remedy, explain, explain_shared, judge_image, shared
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
 from hardening.running import RunningFacts, judge_member, under
@@ -764,3 +775,62 @@ def test_an_explanation_asks_for_the_first_waiver_that_is_missing():
     error = GateError("no", [one_reason("b")], hint="do it")
     assert (error.message, error.evidence, error.hint) == ("no", explain([one_reason("b")]), "do it")
     assert error.reasons == (one_reason("b"),)
+
+
+def of_member(name: str, days: int = 1, **change: object) -> Reason:
+    """What is against a member since so many days."""
+    since = NOW - days * DAY
+    what, todo = f"it is old{since_text(since)}", f"replace it: `roll.plan web --adopt {name}`"
+    made = one_reason("old", subject=f"web/{name}", what=what, why="so", todo=todo, since=since, deadline=since)
+    return replace(made, **change)  # type: ignore[arg-type]
+
+
+def test_a_reason_that_many_share_stands_once_with_their_names():
+    """Since the first of them, until the first deadline; what to type is for any of them."""
+    both = shared([of_member("web-1"), of_member("web-2", 3), of_member("web-3", rule="other")])
+    assert [one.subjects for one in both] == [("web-1", "web-2"), ("web-3",)]
+    assert (both[0].reason.since, both[0].reason.deadline) == (NOW - 3 * DAY, NOW - 3 * DAY)
+    assert both[0].reason.what == "it is old (the first since 2026-11-22 12:00 UTC)"
+    assert both[0].reason.todo == "replace it: `roll.plan web --adopt NAME`"
+    assert both[1].reason == of_member("web-3", rule="other"), "one alone is told as it is"
+    same = shared([of_member("web-1"), of_member("web-2")])[0].reason.what
+    assert same == "it is old (since 2026-11-24 12:00 UTC)"
+
+
+@given(
+    days=st.lists(st.integers(1, 5), min_size=1, max_size=8), waived=st.sampled_from(["", "w1 until 2027"]),
+    rules=st.lists(st.sampled_from("abc"), min_size=8, max_size=8),
+)  # fmt: skip
+def test_nobody_is_lost_among_shared_reasons(days: list[int], waived: str, rules: list[str]):
+    """Each pair of a name and a rule stands exactly once."""
+    reasons = [of_member(f"web-{n}", day, rule=rules[n], waived_by=waived) for n, day in enumerate(days)]
+    told = [(name, one.reason.rule) for one in shared(reasons) for name in one.subjects]
+    assert sorted(told) == sorted((f"web-{n}", rules[n]) for n in range(len(days)))
+    text = explain_shared(shared(reasons))
+    assert all(f"web-{n}" in text for n in range(len(days)))
+
+
+def test_what_images_have_from_a_base_is_the_bases_own_reason():
+    """Also across one in between that does not have it; two bases are two."""
+    parents = {"base": None, "mid": "base", "top": "mid", "else": None, "its": "else"}
+    assert brought_by("top", {"base", "top"}, parents) == "base"
+    assert brought_by("top", {"top"}, parents) == "top"
+    made = {
+        name: one_reason("CVE-1", subject=name, todo=f"do `image.build {name}`") for name in parents if name != "mid"
+    }
+    found = shared(made.values(), parents)
+    assert {(one.brought_by, one.subjects) for one in found} == {("base", ("base", "top")), ("else", ("else", "its"))}
+    assert {one.reason for one in found} == {made["base"], made["else"]}
+    assert explain_shared(found).startswith("base, and by it top:\n  enforce: ")
+
+
+def test_what_the_gate_says_comes_from_a_base_is_with_the_base():
+    """Also where the base itself is not among the refused."""
+    parents = {"base": None, "top": "base", "other": "base"}
+    told = [
+        one_reason("CVE-1", subject=name, what=f"CVE-1{come}", comes_from=base, todo=f"do `image.build {name}`")
+        for name, base, come in (("base", "", ""), ("top", "base", "; it comes from base"))
+    ]
+    assert [(one.brought_by, one.subjects) for one in shared(told, parents)] == [("base", ("base", "top"))]
+    alone = [told[1], replace(told[1], subject="other", todo="do `image.build other`")]
+    assert [(one.brought_by, one.subjects) for one in shared(alone, parents)] == [("base", ("other", "top"))]

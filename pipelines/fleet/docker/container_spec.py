@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, repository
+from pipelines.fleet.members import shown_value as _shown
 
 Json = dict[str, Any]
 CONFIG_KEYS = ("User", "WorkingDir", "StopSignal", "StopTimeout", "Domainname", "Tty", "OpenStdin", "StdinOnce")
@@ -260,21 +261,6 @@ def _told(key: str, old: Any, new: Any) -> str:
     if key.startswith("env "):
         old, new = old and "set", new and ("set" if old is None else "another value")
     return f"{key}: {_shown(old)} → {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    """A value as people write it on a command line."""
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "yes" if value else "no"
-        case list():
-            return " ".join(map(_shown, value)) or "-"
-        case dict():
-            return json.dumps(value, sort_keys=True)
-        case _:
-            return str(value)
 
 
 def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hardening.foundation.hashing import digest_of
 from images.aws.tags import as_dict, as_list
-from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT
+from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT, shown_value
 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"
@@ -256,7 +256,17 @@ def differences(old: InstanceDescription, kept: ReplacementRecord, new: Instance
 def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The values that differ, one line each; a root volume that was in the clear and is encrypted is none."""
     names = [name for name in was if was[name] != now[name] and not (name == KEY and was[name] is None)]
-    return [f"{name}: {was[name]} → {now[name]}" for name in names]
+    pairs = {name: _apart(was[name], now[name]) for name in names}
+    return [f"{name}: {shown_value(old)} → {shown_value(new)}" for name, (old, new) in pairs.items()]
+
+
+def _apart(old: Any, new: Any) -> tuple[Any, Any]:
+    """Two values, and of two dictionaries only the entries that differ."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return old, new
+    differ = {key for key in {*old, *new} if old.get(key) != new.get(key)}
+    before, after = ({key: value for key, value in one.items() if key in differ} for one in (old, new))
+    return before, after
 
 
 def _missing(old: InstanceDescription, wanted: Hung, new: InstanceDescription) -> list[str]:

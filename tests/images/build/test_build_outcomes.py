@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hardening.findings import Reason
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from hardening.gate import GateError
 from hardening.model import Enforcement
@@ -19,7 +19,7 @@ from images.context import Context
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
 from images.release.flow import ReleaseOutcome
-from pipelines.nightly import _image_line, nightly
+from pipelines.nightly import _image_line, nightly, refused_together
 
 HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\nsmoke = ["true"]\n'
 
@@ -153,3 +153,18 @@ def test_a_line_of_the_night_says_what_the_gate_refused_an_image_for() -> None:
     assert _image_line(refused).detail == "CVE-1 in zlib; enforce: a key\\nin the image"
     child = replace(refused, action="failed", reasons=("its base web was refused",), stopped_by="web")
     assert _image_line(child).detail == "its base web was refused"
+
+
+def test_what_a_base_brings_into_many_images_is_told_once_in_the_night() -> None:
+    """Each image is named with its message, and everything else that failed stays."""
+    hole = Reason("CVE-1", "base", Enforcement.ENFORCE, "CVE-1 in zlib", "holes are read", "rebuild")
+    gates = [GateError(f"{name} is refused", (replace(hole, subject=name),), hint="h") for name in ("base", "a", "b")]
+    broken = ContentError("not TOML")
+    together, other = refused_together([gates[0], broken, *gates[1:]], {"base": None, "a": "base", "b": "a"})
+    assert (other, together.exit_code, together.message) == (broken, 3, "3 images are refused by their policies")
+    assert together.evidence.splitlines()[:4] == [
+        "base is refused", "a is refused", "b is refused", "base, and by it a, b:",
+    ]  # fmt: skip
+    assert together.evidence.count("CVE-1") == 1
+    assert refused_together(gates[:1], {}) == gates[:1]
+    assert isinstance(together, RefusedError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
-from images.ledger import Begun, CommandRow, Holder, Ledger, Move, ScanRecord
+from images.ledger import Begun, CommandRow, FleetCheck, Holder, Ledger, Move, ScanRecord
 from tests.conftest import POSTGRES
 from tests.support.postgres import Server
 
@@ -335,3 +336,18 @@ def test_a_ledger_of_another_version_is_refused(database: str) -> None:
     other.close()
     with pytest.raises(UsageError, match=r"another version"):
         Ledger.open(database)
+
+
+def test_a_ledger_of_before_fleets_were_kept_as_judged_opens(tmp_path: Path) -> None:
+    """What is new is made where it is missing, and what was there stays."""
+    url = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    with closing(Ledger.open(url)) as old:
+        old.seen_fleet("shop", {"a": "sha256:r1"}, NOW)
+    with closing(sqlite3.connect(tmp_path / "old.sqlite")) as database:
+        database.execute("DROP TABLE fleet_checks")
+    with closing(Ledger.open(url)) as ledger:
+        assert ledger.fleet_checks() == {}
+        ledger.record_check(FleetCheck("shop", NOW, [{"name": "a"}]))
+        ledger.record_check(FleetCheck("shop", NOW + DAY, [{"name": "b"}]))
+        assert ledger.fleet_checks() == {"shop": FleetCheck("shop", NOW + DAY, [{"name": "b"}])}
+        assert ledger.running_digests() == {"sha256:r1": ("shop/a",)}

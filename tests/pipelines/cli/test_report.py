@@ -12,25 +12,29 @@ import pytest
 
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.settings import Settings
+from hardening.foundation.text import short_digests
 from hardening.model import Enforcement, Severity, Waiver
 from images.context import Context
 from images.documents import to_json
-from images.ledger import ScanRecord
-from pipelines.cli.report import (
+from images.ledger import FleetCheck, Move, ScanRecord
+from pipelines.cli.report import gather, position, render_html, write_report
+from pipelines.cli.report_output import (
+    ActionReport,
+    EndingReport,
+    FleetReport,
     ImageReport,
     MemberReport,
     ReportOutput,
     RolloutReport,
     StepReport,
+    changes_of,
     disputed,
-    gather,
+    findings_of,
     opinions,
-    position,
-    render_html,
-    short,
-    write_report,
+    reasons_of,
 )
 from pipelines.contract import AuditReport, NightlyLine, NightlyOutput
+from pipelines.fleet.violations import CheckedMember, verdict_of
 from pipelines.rollout.plan import plan
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, release, target
@@ -66,7 +70,8 @@ def report(*images: ImageReport, **more: Any) -> ReportOutput:
     empty: dict[str, Any] = dict.fromkeys(
         ("members", "rollouts", "waivers_active", "waivers_expired", "policies_to_review", "audit"), ()
     )
-    return ReportOutput(made_at=NOW, images=images, **empty | more)
+    made = {"findings": findings_of(images), "reasons": reasons_of(images)}
+    return ReportOutput(made_at=NOW, images=images, **empty | made | more)
 
 
 class Page(HTMLParser):
@@ -119,7 +124,12 @@ def everything(text: str) -> ReportOutput:
     )
     return report(
         own,
-        members=(MemberReport(member=text, digest=text, image=text, status=text, newest=False),),
+        members=(MemberReport(member=text, digest=text, image=text, status=text, newest=False, state=text),),
+        fleets=(FleetReport(name=text.partition("/")[0], owner=text, checked_at=None, said=text, reasons=()),),
+        actions=(ActionReport(owner=text, what=text, todo=text),),
+        ending=(EndingReport(at=NOW, what=text, owner=text),),
+        since=NOW,
+        changes=(text,),
         rollouts=(rollout,),
         waivers_active=(waiver,),
         waivers_expired=(waiver,),
@@ -149,7 +159,7 @@ def test_the_page_needs_nothing_else() -> None:
 
 def test_digests_are_short_everywhere() -> None:
     """People know a digest by its first twelve digits."""
-    assert short(f"golden/web@{DIGEST} expires") == "golden/web@ab12ab12ab12 expires"
+    assert short_digests(f"golden/web@{DIGEST} expires") == "golden/web@ab12ab12ab12 expires"
     full = everything(DIGEST)
     html = render_html(report(image(), audit=full.audit, rollouts=full.rollouts, members=full.members))
     audit, rollouts = html[html.index("What was done") :], html[html.index("Rollouts") :]
@@ -165,18 +175,86 @@ def test_the_image_table_tells_status_dates_and_who_runs_it() -> None:
         assert word in text
 
 
+def member(name: str = "shop/web-1", **more: Any) -> MemberReport:
+    """A member that is within policy."""
+    found = {"state": "within policy", "judged_at": NOW, "image": "web", "newest": True, **more}
+    return MemberReport(member=name, digest=DIGEST, status="current", **found)
+
+
+def test_a_candidate_stands_beside_stable_and_says_where_it_is_not_healthy() -> None:
+    """What crashes is not the release."""
+    other = "sha256:" + "cd34" * 16
+    tried = image(candidate=other, stable=DIGEST, ill=("test/web-1",))
+    text = " ".join(Page(render_html(report(tried))).text.split())
+    assert "cd34cd34cd34 not healthy test/web-1" in text
+    assert "the same" in Page(render_html(report(image(candidate=DIGEST, stable=DIGEST)))).text
+    nothing = image(candidate=other, release="", status="candidate", published_at=None, expires_at=None)
+    page = render_html(report(nothing))
+    assert "nothing promoted" in page
+    assert "0/1</b>images released" in page
+
+
+def test_members_on_an_older_release_are_counted_beside_those_on_the_newest() -> None:
+    """So that no page says both of one member."""
+    on = (member(), member("shop/web-2", newest=False, superseded=True))
+    text = " ".join(Page(render_html(report(image(running=("shop/web-1",)), members=on))).text.split())
+    assert "shop/web-1 and 1 on an older one" in text
+    assert text.count("a newer one is out") == 1
+
+
+def test_what_a_base_brings_in_is_one_row_with_all_images_that_have_it() -> None:
+    """A hole in the base of five is one thing to mend, in the base; the same in another base is another."""
+    found = finding(trivy=Severity.HIGH)
+    hole = Reason(
+        "CVE-2026-1", "base", Enforcement.ENFORCE, "CVE-2026-1 in openssl", "why", "rebuild (`image.build base`)"
+    )  # fmt: skip
+    names = ("base", "a", "b", "c", "alone")
+    images = [
+        image(
+            name, base="base" if name in "abc" else "", findings=(found,), allowed=False,
+            reasons=(replace(hole, subject=name, todo=hole.todo.replace("base", name)),),
+        )
+        for name in names
+    ]  # fmt: skip
+    assert {(row.brought_by, row.images) for row in findings_of(images)} == {
+        ("base", ("base", "a", "b", "c")), ("alone", ("alone",)),
+    }  # fmt: skip
+    of_base, alone = sorted(reasons_of(images), key=lambda one: one.brought_by, reverse=True)
+    assert (of_base.subjects, of_base.todo) == (("base", "a", "b", "c"), hole.todo)
+    assert alone.subjects == ("alone",)
+    page = render_html(report(*images))
+    assert page.count("<b>CVE-2026-1</b>:") == page.count("<tr><td><b>CVE-2026-1</b></td>") == 2
+
+
+def test_what_changed_since_the_last_report_is_told() -> None:
+    """Images, findings and members; nothing where nothing did."""
+    before = report(image(), members=(member(),))
+    now = report(
+        image(allowed=False, findings=(finding(trivy=Severity.HIGH),)),
+        members=(member(state="out of policy", rules=("expired",)), member("shop/web-2")),
+    )
+    assert changes_of(before, before) == ()
+    assert changes_of(before, now) == (
+        "web: current ab12ab12ab12, allowed → current ab12ab12ab12, refused",
+        "1 finding(s) new: CVE-2026-1 in openssl (web)",
+        "shop/web-1: within policy → expired",
+        "shop/web-2: not there → within policy",
+    )
+    assert "1 finding(s) gone: CVE-2026-1 in openssl (web)" in changes_of(now, before)
+
+
 def test_scanners_that_disagree_are_seen() -> None:
     """Another severity is a disagreement, and so is the silence of one that looked; who could not look has none."""
-    agreed = finding(trivy=Severity.HIGH, debsecan=Severity.HIGH)
-    worse = finding(trivy=Severity.HIGH, debsecan=Severity.LOW)
+    agreed = replace(finding(trivy=Severity.HIGH, debsecan=Severity.HIGH), id="CVE-2026-2")
+    worse = replace(finding(trivy=Severity.HIGH, debsecan=Severity.LOW), id="CVE-2026-3")
     alone = finding(trivy=Severity.HIGH)
     both = image()
     one = image(scanners=(scanner("trivy"), scanner("debsecan", Outcome.NOT_EVALUATED)))
-    assert not disputed(agreed, both)
-    assert disputed(worse, both)
+    assert not disputed(opinions(agreed, both))
+    assert disputed(opinions(worse, both))
     assert opinions(alone, both) == [("debsecan", "silent"), ("trivy", "high")]
-    assert disputed(alone, both)
-    assert not disputed(alone, one)
+    assert disputed(opinions(alone, both))
+    assert not disputed(opinions(alone, one))
     text = Page(render_html(report(image(findings=(agreed, worse, alone))))).text
     assert "scanners disagree on 2" in text
     assert "debsecan: silent, trivy: high" in text
@@ -189,13 +267,12 @@ def test_a_sample_is_called_a_sample(sample: bool) -> None:
     assert ("judged by a sample" in text) == ("not known to be good" in text) == sample
 
 
-@pytest.mark.parametrize("status", ["current", "warn", "expired", "revoked", "unknown"])
-def test_members_that_must_not_run_on_are_counted_in_red(status: str) -> None:
-    """What the ledger knows for certain; a newer release alone is for the fleet's policy to say."""
-    member = MemberReport(member="shop/web-1", digest=DIGEST, image="web", status=status, newest=False)
-    many, tone = (0, "") if status in ("current", "warn") else (1, "bad")
-    tile = f'<b class="{tone}">{many}</b>members expired, revoked or unknown'
-    assert tile in render_html(report(image(), members=(member,)))
+@pytest.mark.parametrize("state", ["within policy", "out of policy", "unread", "not judged"])
+def test_members_out_of_policy_are_counted_in_red(state: str) -> None:
+    """What could not be read is not within it."""
+    many = int(state in ("out of policy", "unread"))
+    tile = f'<b class="{"bad" if many else "good"}">{many}</b>members out of policy'
+    assert tile in render_html(report(image(), members=(member(state=state),)))
 
 
 def test_an_empty_report_says_what_to_type() -> None:
@@ -223,22 +300,67 @@ def test_the_report_tells_what_the_ledger_knows(tmp_path: Path) -> None:
     ledger.record_verdict(artifact.digest, Verdict("debian-base", "demo", NOW, True, ()))
     ledger.record_scan(artifact.digest, ScanRecord((scanner("debsecan", sample=True),), (finding(),)), NOW)
     ledger.seen_fleet("shop", {"new": artifact.digest, "old": old.content, "odd": "sha256:" + "3" * 64}, NOW)
+    ledger.seen_fleet("never", {"a": old.content}, NOW)
+    verdicts = {
+        "new": verdict_of(judged("new")), "old": verdict_of(judged("old", "expired", "superseded")),
+        "odd": verdict_of(judged("odd", "unknown")),
+    }  # fmt: skip
+    kept = [
+        CheckedMember("new", "i", "debian-base", new.digest, new.content, verdicts["new"], ()),
+        CheckedMember("odd", "i", "", "", "sha256:" + "3" * 64, verdicts["odd"], ()),
+        CheckedMember("old", "i", "debian-base", old.digest, old.content, verdicts["old"], ()),
+    ]
+    ledger.record_check(FleetCheck("shop", NOW, to_json(tuple(kept))))
     ledger.audit(NOW - DAY, "ann", "publish", "debian-base")
     ledger.audit(NOW, "ann", "roll", "shop")
     found = gather(context)
     base = next(line for line in found.images if line.name == "debian-base")
     assert (base.status, base.release, base.packages, base.policy) == ("warn", new.digest, 2, "demo")
     assert (base.allowed, base.running, len(base.findings)) == (True, ("shop/new",), 1)
-    assert [(m.member, m.image, m.status, m.newest) for m in found.members] == [
-        ("shop/new", "debian-base", "warn", True),
-        ("shop/odd", "", "unknown", False),
-        ("shop/old", "debian-base", "expired", False),
+    assert [(m.member, m.image, m.status, m.newest, m.state, m.rules) for m in found.members] == [
+        ("never/a", "debian-base", "expired", False, "not judged", ()),
+        ("shop/new", "debian-base", "warn", True, "within policy", ()),
+        ("shop/odd", "", "unknown", False, "out of policy", ("unknown",)),
+        ("shop/old", "debian-base", "expired", False, "out of policy", ("expired", "superseded")),
     ]
     assert [line.action for line in found.audit] == ["roll", "publish"]
     assert next(line for line in found.images if line.name == "python-runtime").status == "unpublished"
     path = write_report(context)
     assert path == tmp_path / "reports/report-20261125-120000.html"
-    assert "a newer one is out" in path.read_text()
+    assert ">expired, superseded</span>" in path.read_text()
+    assert gather(context).changes == (), "it has just been written"
+    ledger.record_move(Move(new.repository, "candidate", new.digest, NOW, ""))
+    assert (release_of(context).release, release_of(context).status) == ("", "candidate")
+    ledger.record_move(Move(new.repository, "stable", old.digest, NOW, ""))
+    assert (release_of(context).release, release_of(context).candidate) == (old.digest, new.digest)
+    assert "debian-base: warn" in gather(context).changes[0]
+
+
+def release_of(context: Context) -> ImageReport:
+    """The image that has releases."""
+    return next(line for line in gather(context).images if line.name == "debian-base")
+
+
+def test_only_the_kinds_that_are_set_are_shown(tmp_path: Path) -> None:
+    """Who builds no machines is not told that none is published."""
+    settings = Settings(state=tmp_path, kinds=("container",))
+    names = {image.name for image in gather(Context(settings, NOW, lambda: "", lambda: "")).images}
+    assert "debian-base" in names
+    assert "debian-server" not in names
+
+
+def test_what_ends_soon_and_who_must_act_have_their_owners(tmp_path: Path) -> None:
+    """A release at its end is its image's owner's."""
+    context = Context(Settings(state=tmp_path), NOW, lambda: "", lambda: "")
+    for days, said in ((3, "ends"), (-1, "acts"), (40, "")):
+        ends = release(2, name="debian-base", expires_at=NOW + days * DAY, warn_at=NOW - DAY)
+        context.ledger.record_release(ends)
+        found = gather(context)
+        ending = [(one.what, one.owner) for one in found.ending if "debian-base" in one.what]
+        actions = [(one.what, one.owner) for one in found.actions if "debian-base" in one.what]
+        owner = context.definitions["debian-base"].definition.owner
+        assert ending == ([("the release of debian-base", owner)] if said == "ends" else [])
+        assert actions == ([("debian-base is expired", owner)] if said == "acts" else [])
 
 
 def test_rollouts_are_read_from_what_was_saved(tmp_path: Path) -> None:

@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 
 from hardening.foundation.console import out
-from pipelines.cli.rollout import show_roll
-from pipelines.cli.rollout_output import RollOutput, SkipLine, changed, heading, markdown, roll_output, wave_rows
+from pipelines.cli.rollout import show_members, show_roll
+from pipelines.cli.rollout_output import (
+    RollOutput,
+    SkipLine,
+    changed,
+    heading,
+    markdown,
+    member_lines,
+    roll_output,
+    tables,
+    wave_rows,
+)
 from pipelines.cli.rollout_watch import HistoryLine, print_history
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Changes
@@ -230,3 +240,68 @@ def test_a_rollout_that_failed_says_how_each_ended_and_not_that_all_went_back(
     assert "went back" not in said
     assert "r1 ended with 1 not begun, 1 replaced, 1 as it was, 1 needs a person: " in said
     assert said.rstrip().endswith(f": {ids[2].rpartition('/')[2]}")
+
+
+def test_a_rollout_tells_what_failed_before_what_went_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who needs a person stands first, with the note, and a note that the next ones share stands once."""
+    made = plan(fleet(), [judged(f"web-{number}", "expired") for number in range(4)], target(), NOW)
+    ids = [step.member.id for step in made.steps]
+    ended = (
+        MemberState(ids[0], "web-0", Phase.NEW), MemberState(ids[1], "web-1", Phase.OLD, failure="not healthy"),
+        MemberState(ids[2], "web-2", Phase.FAILED, failure="gone"),
+        MemberState(ids[3], "web-3", Phase.OLD, failure="not healthy"),
+    )  # fmt: skip
+    roll = roll_output(made, RolloutOutcome(RolloutState("r1", "web", "", NOW, 4, failure="it fell ill"), ended))
+    columns, rows = tables(roll)[2]
+    assert columns == ["wave", "member", "outcome", "note"]
+    assert [row[1:] for row in rows] == [
+        ["web-2", "needs a person", "gone"],
+        ["web-1", "as it was", "not healthy"],
+        ["web-3", "as it was", "as above"],
+        ["web-0", "replaced", ""],
+    ]
+    show_roll(roll, as_json=False)
+    assert "it failed: it fell ill" in capsys.readouterr().err
+
+
+def test_a_plan_tells_a_reason_that_members_share_once() -> None:
+    """It stands at the first of them."""
+    because = [row[2] for row in tables(planned(3))[2][1]]
+    assert because == ["it is expired", "as above", "as above"]
+
+
+def test_members_that_are_left_alone_for_one_reason_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Forty that are protected are one line."""
+    skipped = tuple(SkipLine(member=f"h/l/docker/web-{number}", why="protected") for number in range(3))
+    show_roll(planned().model_copy(update={"skipped": skipped}), as_json=False)
+    assert "left alone: web-0, web-1, web-2: protected\n" in capsys.readouterr().out
+
+
+def checked(found: list[Any], capsys: pytest.CaptureFixture[str], **how: bool) -> list[str]:
+    """What `fleet.check` prints of judged members, in 80 columns."""
+    out.cache_clear()
+    show_members(member_lines(found), as_json=False, **how)
+    out.cache_clear()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    return lines
+
+
+def test_members_within_policy_are_counted_and_listed_where_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Sixty of them are one line; each is one line with its image by name and day."""
+    sixty = [judged(f"web-{number:02}") for number in range(60)]
+    assert checked(sixty, capsys) == ["60 member(s) within policy; --all lists them"]
+    listed = checked(sixty, capsys, everyone=True)
+    assert len(listed) == 61
+    assert listed[1].split() == ["web-00", "within", "policy", "nginx", "of", "2026-01-31"]
+
+
+def test_members_out_of_policy_come_first_and_what_they_share_stands_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each; then every reason, with the names of those that it is about."""
+    found = [judged(f"web-{number}", *(["expired"] if number > 2 else [])) for number in range(6)]
+    lines = checked(found, capsys)
+    assert [line.split()[0] for line in lines[1:4]] == ["web-3", "web-4", "web-5"]
+    assert all("expired" in line and "2026-02-28 12:00" in line for line in lines[1:4])
+    assert lines[5] == "web-3, web-4, web-5:"
+    assert sum("it is expired" in line for line in lines) == 1
+    assert lines[-1] == "3 member(s) within policy; --all lists them"

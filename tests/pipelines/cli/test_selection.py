@@ -156,7 +156,7 @@ def test_fleets_are_checked_by_glob_and_by_another_policy(
     assert show_fleets(found, as_json=False) == 4
     said = capsys.readouterr()
     assert said.out.startswith("shop-a ─")
-    assert "web-1: within policy" in said.out
+    assert "1 member(s) within policy" in said.out
     assert "its engine does not answer" in said.err
     assert show_fleets(check_fleets("bank", context=ours), as_json=True) == 0
     assert asked["bank"] == "default"

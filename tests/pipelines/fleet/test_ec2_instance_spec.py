@@ -526,8 +526,9 @@ def test_a_root_volume_that_is_encrypted_now_is_no_difference_and_every_other_ch
     """Stricter is no loss."""
     key = "key of the root volume"
     assert changed({key: None, "key": "a"}, {key: "key-1", "key": "a"}) == []
-    assert changed({key: "key-1"}, {key: None}) == [f"{key}: key-1 → None"]
-    assert changed({"key": None}, {"key": "a"}) == ["key: None → a"]
+    assert changed({key: "key-1"}, {key: None}) == [f"{key}: key-1 → -"]
+    assert changed({"key": None}, {"key": "a"}) == ["key: - → a"]
+    assert changed({"tags": {"a": "1", "b": "2"}}, {"tags": {"a": "1"}}) == ['tags: {"b": "2"} → {}']
 
 
 def test_an_interface_on_another_card_or_place_is_told() -> None:
@@ -556,4 +557,4 @@ def test_an_elastic_ip_or_a_registration_may_still_be_the_old_ones_or_be_the_new
     has, bare = InstanceDescription(BARE, **here), InstanceDescription(BARE)
     wanted = replace(kept(has), hung=Hung(addresses=("eipalloc-1",), registrations=(Registration(GROUP, 80, "new"),)))
     assert differences(has, wanted, bare) == differences(bare, wanted, has) == ()
-    assert differences(bare, replace(wanted, public=True), has) == ("public address: True → False",)
+    assert differences(bare, replace(wanted, public=True), has) == ("public address: yes → no",)

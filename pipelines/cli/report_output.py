@@ -1,0 +1,389 @@
+"""What the report shows, and what it makes of that: whose findings, what ends, who must act, what changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
+from itertools import chain
+
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
+from hardening.foundation.durations import in_short
+from hardening.gate import brought_by, shared
+from hardening.model import WORST_FIRST, Enforcement, Waiver
+from pipelines.cli.rollout_output import MEANING
+from pipelines.contract import AuditReport, Line, NightlyOutput
+from pipelines.fleet.violations import MemberVerdict, PolicyState, in_words
+from pipelines.rollout.state import Phase
+
+SOON = timedelta(days=14)
+STALE = timedelta(days=2)
+NOT_JUDGED = "not judged"
+SOME = 6  # named in a line about more
+
+
+class ImageReport(Line):
+    """`report`: one image as it stands. `release` is what `stable` points to, or the newest where no channel is known.
+    `status` is the release's: current, warn, expired or revoked; `candidate` where nothing was promoted yet, else
+    unpublished. `ill` are the members that run the candidate and are not healthy. `base` is the image it stands on.
+    """
+
+    name: str
+    content: str
+    built_at: datetime | None
+    packages: int
+    release: str
+    status: str
+    published_at: datetime | None
+    warn_at: datetime | None
+    expires_at: datetime | None
+    policy: str
+    judged_at: datetime | None
+    allowed: bool | None
+    reasons: tuple[Reason, ...]
+    scanners: tuple[ScanReport, ...]
+    findings: tuple[Finding, ...]
+    running: tuple[str, ...]
+    owner: str = ""
+    base: str = ""
+    candidate: str = ""
+    stable: str = ""
+    ill: tuple[str, ...] = ()
+
+
+class MemberReport(Line):
+    """`report`: one member of a fleet as it was last seen. `status` is its release's, `unknown` where none is ours;
+    `newest` where nothing newer is out for it. `state`, `rules`, `deadline`, `superseded` and `healthy` are what
+    `fleet.check` said of it at `judged_at`; `not judged` where it never did.
+    """
+
+    member: str
+    digest: str
+    image: str
+    status: str
+    newest: bool
+    state: str = NOT_JUDGED
+    rules: tuple[str, ...] = ()
+    deadline: datetime | None = None
+    superseded: bool = False
+    healthy: bool = True
+    judged_at: datetime | None = None
+
+    @property
+    def fleet(self) -> str:
+        """Its fleet's name."""
+        return self.member.partition("/")[0]
+
+    @property
+    def verdict(self) -> MemberVerdict | None:
+        """What `fleet.check` last said of it."""
+        if self.judged_at is None:
+            return None
+        return MemberVerdict(PolicyState(self.state), self.rules, self.deadline, self.superseded, self.healthy)
+
+
+class FleetReport(Line):
+    """`report`: one fleet; `said` is its last check in a sentence, and `reasons` what was against its members."""
+
+    name: str
+    owner: str
+    checked_at: datetime | None
+    said: str
+    reasons: tuple[SharedReport, ...]
+
+
+class SharedReport(Line):
+    """`report`: one reason of a policy, with all whom it is about; `brought_by` is the image that brings it in."""
+
+    rule: str
+    enforcement: Enforcement
+    what: str
+    why: str
+    todo: str
+    waived_by: str
+    deadline: datetime | None
+    brought_by: str
+    subjects: tuple[str, ...]
+
+
+class FindingReport(Line):
+    """`report`: one finding with all images that have it from `brought_by`, which is the first of them."""
+
+    finding: Finding
+    brought_by: str
+    images: tuple[str, ...]
+    opinions: tuple[tuple[str, str], ...]
+
+
+class StepReport(Line):
+    """`report`: what became of one member in a rollout; `note` what a person should know of it."""
+
+    member: str
+    outcome: str
+    note: str
+
+
+class RolloutReport(Line):
+    """`report`: one rollout as it was last saved. `failure` is empty where it went well; `back` where members went back
+    from the replacement to what they ran before.
+    """
+
+    id: str
+    fleet: str
+    replacement: str
+    back: bool
+    started_at: datetime
+    ended_at: datetime | None
+    open: bool
+    owner: str
+    approved_by: str = ""
+    failure: str
+    steps: tuple[StepReport, ...]
+
+
+class EndingReport(Line):
+    """`report`: what ends within 14 days, and whose it is."""
+
+    at: datetime
+    what: str
+    owner: str
+
+
+class ActionReport(Line):
+    """`report`: what somebody must do, and why."""
+
+    owner: str
+    what: str
+    todo: str
+
+
+class ReportOutput(Line):
+    """`report`: everything on one page. `changes` are those since the report that was made at `since`."""
+
+    made_at: datetime
+    images: tuple[ImageReport, ...]
+    members: tuple[MemberReport, ...]
+    rollouts: tuple[RolloutReport, ...]
+    waivers_active: tuple[Waiver, ...]
+    waivers_expired: tuple[Waiver, ...]
+    policies_to_review: tuple[str, ...]
+    audit: tuple[AuditReport, ...]
+    night: NightlyOutput | None = None
+    fleets: tuple[FleetReport, ...] = ()
+    findings: tuple[FindingReport, ...] = ()
+    reasons: tuple[SharedReport, ...] = ()
+    actions: tuple[ActionReport, ...] = ()
+    ending: tuple[EndingReport, ...] = ()
+    since: datetime | None = None
+    changes: tuple[str, ...] = ()
+
+
+# -- whose findings they are -------------------------------------------------------------------------------------------
+
+
+def findings_of(images: Sequence[ImageReport]) -> tuple[FindingReport, ...]:
+    """Each finding once for each image that brings it in, the worst first."""
+    parents, by_name = _parents(images), {image.name: image for image in images}
+    having: dict[tuple[str, str, str], dict[str, Finding]] = {}
+    for image in images:
+        for one in image.findings:
+            having.setdefault((one.kind, one.id, one.package), {})[image.name] = one
+    found: dict[tuple[tuple[str, str, str], str], list[str]] = {}
+    for key, names in having.items():
+        for name in names:
+            found.setdefault((key, brought_by(name, names, parents)), []).append(name)
+    rows = [
+        FindingReport(
+            finding=having[key][root], brought_by=root, images=(root, *(name for name in names if name != root)),
+            opinions=tuple(opinions(having[key][root], by_name[root])),
+        )
+        for (key, root), names in found.items()
+    ]  # fmt: skip
+    return tuple(
+        sorted(rows, key=lambda row: (WORST_FIRST.index(row.finding.severity), row.finding.id, row.brought_by))
+    )
+
+
+def reasons_of(images: Sequence[ImageReport]) -> tuple[SharedReport, ...]:
+    """What the policies have against the images, each once for each image that brings it in."""
+    return shared_reports((reason for image in images for reason in image.reasons), _parents(images))
+
+
+def shared_reports(
+    reasons: Iterable[Reason], parents: Mapping[str, str | None] | None = None
+) -> tuple[SharedReport, ...]:
+    """Reasons that say the same of many subjects, each once."""
+    return tuple(
+        SharedReport.of(one.reason, brought_by=one.brought_by, subjects=one.subjects)
+        for one in shared(reasons, parents)
+    )
+
+
+def opinions(finding: Finding, image: ImageReport) -> list[tuple[str, str]]:
+    """Who says what of a finding; a judge that looked for the same vulnerabilities and says nothing is `silent`.
+
+    Scanners of other kinds have rules of their own: that one knows no rule of the other is no opinion.
+    """
+    said = dict(finding.scanners)
+    looked = {
+        scanner.scanner
+        for scanner in image.scanners
+        if scanner.kind == finding.kind == FindingKind.VULNERABILITY and scanner.outcome in (Outcome.PASS, Outcome.FAIL)
+    }
+    return [(who, said.get(who, "silent")) for who in sorted(looked | set(said))]
+
+
+def disputed(said: Iterable[tuple[str, str]]) -> bool:
+    """Whether the scanners disagree about a finding."""
+    return len({opinion for _, opinion in said}) > 1
+
+
+def _parents(images: Iterable[ImageReport]) -> dict[str, str | None]:
+    return {image.name: image.base or None for image in images}
+
+
+# -- who must act, and what ends ---------------------------------------------------------------------------------------
+
+
+def actions_of(report: ReportOutput, policy_owners: Mapping[str, str]) -> tuple[ActionReport, ...]:
+    """What must be done, by whom, the owners in order; `policy_owners` by the policy's name."""
+    of_images, of_fleets = _owners(report)
+    found = chain(
+        _about_images(report, of_images),
+        _about_fleets(report),
+        _about_rollouts(report.rollouts, of_fleets),
+        (_action(w.owner, f"the waiver {w.id} ended on {w.expires}", "remove it, or ask for a new end")
+         for w in report.waivers_expired),
+        (_action(policy_owners.get(name, ""), f"the policy {name} is past its review date", "review it, move review_by")
+         for name in report.policies_to_review),
+    )  # fmt: skip
+    return tuple(sorted(dict.fromkeys(found), key=lambda one: one.owner))
+
+
+def _action(owner: str, what: str, todo: str) -> ActionReport:
+    return ActionReport(owner=owner or "nobody named", what=what, todo=todo)
+
+
+def _about_images(report: ReportOutput, owners: Mapping[str, str]) -> Iterator[ActionReport]:
+    for reason in report.reasons:
+        if reason.enforcement is Enforcement.ENFORCE and not reason.waived_by:
+            what = f"{', '.join(reason.subjects)} refused: {reason.what}"
+            yield _action(owners.get(reason.brought_by, ""), what, reason.todo)
+    for image in report.images:
+        if image.status in ("expired", "revoked"):
+            yield _action(image.owner, f"{image.name} is {image.status}", f"./goldsmith image.publish {image.name}")
+        if image.ill:
+            what = f"the candidate of {image.name} is not healthy in {', '.join(image.ill)}"
+            yield _action(image.owner, what, "mend it before it is promoted")
+
+
+def _about_fleets(report: ReportOutput) -> Iterator[ActionReport]:
+    for fleet in report.fleets:
+        members = [one for one in report.members if one.fleet == fleet.name]
+        if any(one.verdict and not one.verdict.well for one in members):
+            yield _action(fleet.owner, f"{fleet.name}: {fleet.said}", f"./goldsmith fleet.check {fleet.name}")
+        elif fleet.checked_at is None or report.made_at - fleet.checked_at > STALE:
+            ago = f"for {in_short(report.made_at - fleet.checked_at)}" if fleet.checked_at else "yet"
+            yield _action(
+                fleet.owner, f"{fleet.name} has not been checked {ago}", f"./goldsmith fleet.check {fleet.name}"
+            )
+
+
+def _about_rollouts(rollouts: Iterable[RolloutReport], owners: Mapping[str, str]) -> Iterator[ActionReport]:
+    newest = {rollout.fleet: rollout for rollout in sorted(rollouts, key=lambda one: one.started_at)}
+    for rollout in newest.values():
+        stuck = [step.member for step in rollout.steps if step.outcome == MEANING[Phase.FAILED]]
+        if stuck:
+            todo = f"./goldsmith roll.status {rollout.fleet}"
+            yield _action(owners.get(rollout.fleet, ""), f"{', '.join(stuck)} could not be put back", todo)
+
+
+def ending_of(report: ReportOutput, reviews: Mapping[str, tuple[datetime, str]]) -> tuple[EndingReport, ...]:
+    """What ends within 14 days, the first first; `reviews`: when each policy must be reviewed, and by whom."""
+    of_images, of_fleets = _owners(report)
+    found = [(image.expires_at, f"the release of {image.name}", image.owner) for image in report.images]
+    found += [
+        (reason.deadline, f"the time to mend it in {reason.brought_by}: {reason.what}", of_images[reason.brought_by])
+        for reason in report.reasons
+        if not reason.waived_by and reason.enforcement is not Enforcement.AUDIT
+    ]
+    due: dict[tuple[str, datetime], int] = {}
+    for member in report.members:
+        if member.deadline:
+            due[member.fleet, member.deadline] = due.get((member.fleet, member.deadline), 0) + 1
+    found += [
+        (at, f"the time to replace {many} member(s) of {fleet}", of_fleets.get(fleet, ""))
+        for (fleet, at), many in due.items()
+    ]
+    found += [(_end(waiver), f"the waiver {waiver.id}", waiver.owner) for waiver in report.waivers_active]
+    found += [(at, f"the review of the policy {name}", owner) for name, (at, owner) in reviews.items()]
+    soon = [(at, what, owner) for at, what, owner in found if at and timedelta() <= at - report.made_at <= SOON]
+    return tuple(EndingReport(at=at, what=what, owner=owner) for at, what, owner in sorted(soon))
+
+
+def _end(waiver: Waiver) -> datetime:
+    """Waivers hold through the day on which they expire."""
+    return datetime.combine(waiver.expires + timedelta(days=1), time(), UTC)
+
+
+def _owners(report: ReportOutput) -> tuple[dict[str, str], dict[str, str]]:
+    return {one.name: one.owner for one in report.images}, {one.name: one.owner for one in report.fleets}
+
+
+# -- what changed ------------------------------------------------------------------------------------------------------
+
+
+def changes_of(before: ReportOutput, now: ReportOutput) -> tuple[str, ...]:
+    """What is not as it was in an earlier report, a line for each thing."""
+    images, members = ([told(report) for report in (before, now)] for told in (_told_images, _told_members))
+    return (
+        *_changed(*images),
+        *_findings_changed(before, now),
+        *_changed(*members),
+        *(
+            f"rollout {one.id}: {one.failure or ('under way' if one.open else 'done')}"
+            for one in now.rollouts
+            if one not in before.rollouts
+        ),
+    )  # fmt: skip
+
+
+def _told_images(report: ReportOutput) -> dict[str, str]:
+    return {image.name: _told_image(image) for image in report.images}
+
+
+def _told_members(report: ReportOutput) -> dict[str, str]:
+    told = {member.member: member.verdict for member in report.members}
+    return {name: verdict.text if verdict else NOT_JUDGED for name, verdict in told.items()}
+
+
+def _told_image(image: ImageReport) -> str:
+    gate = {None: "not judged", True: "allowed", False: "refused"}[image.allowed]
+    release = f" {image.release[7:19]}" if image.release else ""
+    return f"{image.status}{release}, {gate}"
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            yield f"{name}: {before.get(name, 'not there')} → {now.get(name, 'gone')}"
+
+
+def _findings_changed(before: ReportOutput, now: ReportOutput) -> Iterator[str]:
+    was, found = _finding_names(before), _finding_names(now)
+    for word, names in (("new", sorted(found - was)), ("gone", sorted(was - found))):
+        if names:
+            more = f" and {len(names) - SOME} more" if names[SOME:] else ""
+            yield f"{len(names)} finding(s) {word}: {', '.join(names[:SOME])}{more}"
+
+
+def _finding_names(report: ReportOutput) -> set[str]:
+    return {f"{one.finding.id} in {one.finding.package} ({one.brought_by})" for one in report.findings}
+
+
+def fleet_report(
+    name: str, owner: str, checked_at: datetime | None, members: Sequence[MemberReport], reasons: Iterable[Reason]
+) -> FleetReport:
+    """A fleet with what was last said of its members."""
+    verdicts = [member.verdict for member in members if member.verdict]
+    said = in_words(verdicts) if checked_at else "not checked yet"
+    return FleetReport(name=name, owner=owner, checked_at=checked_at, said=said, reasons=shared_reports(reasons))
