@@ -683,7 +683,8 @@ class _Program(Program):
 
 def _each_named(words: Sequence[str]) -> Iterator[str]:
     """The words of `adopt`, with the flag before each one that has none: Invoke knows no repeated positionals."""
-    valued = {f"--{one.name}" for one in adopt.get_arguments() if one.takes_value}
+    flags = (name for one in adopt.get_arguments() if one.takes_value for name in one.names)
+    valued = {f"--{name}" if len(name) > 1 else f"-{name}" for name in flags}
     before = ""
     for word in words:
         if not word.startswith("-") and before not in valued:

@@ -65,13 +65,13 @@ class ImageFacts:
 @dataclass(frozen=True)
 class BaseImage:
     """What an image has from one that it stands on: packages as (name, version), findings as (kind, id, package), and
-    controls that do not hold there.
+    controls that do not hold there, as (control, evidence).
     """
 
     name: str
     packages: frozenset[tuple[str, str]] = frozenset()
     findings: frozenset[tuple[str, str, str]] = frozenset()
-    broken: frozenset[str] = frozenset()
+    broken: frozenset[tuple[str, str]] = frozenset()
 
 
 class FindingKind(StrEnum):

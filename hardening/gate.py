@@ -95,7 +95,7 @@ def _of_checks(
             why = f"`./goldsmith control.show {result.control}` gives the reason and what it costs to comply"
             todo = "remove what the evidence names from the image's definition, or let the control apply it"
             reason = Reason(result.control, subject, result.enforcement, what, why, todo)
-            yield reason, about_check(result.control, bases)
+            yield reason, about_check(result.control, bases, result.evidence)
 
 
 def _of_findings(

@@ -273,6 +273,8 @@ class Waiver(Content):
                 yield (f"{what} and {where} go together: a waiver says of which {where} it accepts {what}")
         if self.inherited and self.rules:
             yield ("inherited and rules do not go together: a rule is about one image or member alone")
+        if self.inherited and self.secrets:
+            yield ("inherited and secrets do not go together: what stands at a path may be another secret there")
         if self.versions and not self.packages:
             yield ("versions are those of packages, and no package is named")
         if self.approver.casefold() == self.owner.casefold():

@@ -70,15 +70,20 @@ def about_finding(finding: Finding, bases: Sequence[BaseImage] = ()) -> About:
 
 
 def _holds(base: BaseImage, finding: Finding) -> bool:
-    """Whether a base has exactly that: the same package in the same version, or the same finding."""
+    """Whether a base has exactly that: the same package in the same version, or the same finding.
+
+    Never a secret: what stands at its path may be another one.
+    """
+    if finding.kind is FindingKind.SECRET:
+        return False
     if finding.kind is FindingKind.VULNERABILITY and finding.versions:
         return all((finding.package, version) in base.packages for version in finding.versions)
     return (finding.kind, finding.id, finding.package) in base.findings
 
 
-def about_check(control: str, bases: Sequence[BaseImage] = ()) -> About:
-    """A control, or what the boot itself showed."""
-    below = tuple(base.name for base in bases if control in base.broken)
+def about_check(control: str, bases: Sequence[BaseImage] = (), evidence: str = "") -> About:
+    """A control, or what the boot itself showed. It comes from a base that breaks it by the very same `evidence`."""
+    below = tuple(base.name for base in bases if (control, evidence) in base.broken)
     return About("rules", control) if control in TITLES else About("controls", control, below=below)
 
 
@@ -195,12 +200,23 @@ def purls(waiver: Waiver) -> list[str]:
     return [f"pkg:deb/debian/{package}{version}" for package in waiver.packages for version in versions]
 
 
+def about_image(waivers: Iterable[Waiver], subject: str, below: Sequence[str]) -> Iterator[Waiver]:
+    """The waivers that hold for `subject` wherever they are read. Of what it has from the images `below`, only that of
+    package versions that the waiver names: by another tool it would cover what the image brings itself.
+    """
+    for waiver in waivers:
+        if waiver.reaches(subject):
+            yield waiver
+        elif waiver.reaches(subject, below) and waiver.versions:
+            yield waiver.model_copy(update={"misconfigurations": (), "secrets": ()})
+
+
 def trivyignore(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence[str] = ()) -> str:
     """The waivers in force for `subject` as `.trivyignore.yaml`, for those who run trivy by hand; JSON is YAML.
 
     Goldsmith's own scans use none: what is waived is still found, and shown as waived.
     """
-    mine = [w for w in sorted(active(waivers, today), key=lambda w: w.id) if w.reaches(subject, below)]
+    mine = sorted(about_image(active(waivers, today), subject, below), key=lambda w: w.id)
     document = {
         "vulnerabilities": [_ignored(w, name, purls=purls(w)) for w in mine for name in w.vulnerabilities],
         "misconfigurations": [_ignored(w, name) for w in mine for name in w.misconfigurations],

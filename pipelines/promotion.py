@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hardening.foundation.durations import shown
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 from images.artifact import Release
 from images.context import Context
 from images.release.soak import candidate_since, soaked, urgent_fixes
 from images.release.store import ReleaseStore
 from images.release.stores import store_of
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.violations import Judged
+from pipelines.fleet.violations import UNREAD, Judged
+from pipelines.rollout.rollout_store import history
 from pipelines.rollout.session import check, fleet_session
 
 
@@ -44,6 +45,8 @@ def promotion(context: Context, name: str) -> PromotionDecision:
         why = f"candidate since {_moment(since)}; stable moves after {shown(soak)}, on {_moment(since + soak)}"
         return PromotionDecision(waits=True, why=f"{why}, or now: ./goldsmith image.promote {name}")
     for fleet, judged in _canaries(context, name):
+        if fixes:
+            _refuse_failed(context, name, fleet, candidate)
         if not _healthy(name, fleet, judged, candidate) and not fixes:
             return PromotionDecision(waits=True, why=f"it has soaked, but no member of the fleet {fleet} runs it yet")
     return PromotionDecision(waits=False, why=f"at once, for it fixes {', '.join(fixes)}" if fixes else "")
@@ -60,8 +63,21 @@ def _canaries(context: Context, name: str) -> Iterator[tuple[str, tuple[Judged, 
     for fleet in load_fleets(context.settings.roots).values():
         if (fleet.replacement.definition, fleet.replacement.channel) == (name, "candidate"):
             with fleet_session(fleet.name, context, now=lambda: context.now) as at:
-                if judged := check(at):
+                judged = check(at)
+                if unread := [one.member.name for one in judged if UNREAD in one.rules]:
+                    raise OutsideError(f"{', '.join(unread[:3])} of the fleet {fleet.name} could not be read")
+                if judged:
                     yield fleet.name, judged
+
+
+def _refuse_failed(context: Context, name: str, fleet: str, candidate: Release) -> None:
+    """Raise RefusedError where the newest rollout of a fleet to the candidate failed: then no member runs it."""
+    view = next(iter(history(context, fleet)), None)
+    if view and view.state and view.state.failure and view.replacement.endswith(f"@{candidate.digest}"):
+        raise RefusedError(
+            f"stable of {name} stays: the fleet {fleet} could not be rolled to the candidate",
+            evidence=view.state.failure, hint=f"./goldsmith roll.status {fleet} tells more",
+        )  # fmt: skip
 
 
 def _healthy(name: str, fleet: str, judged: Sequence[Judged], candidate: Release) -> bool:

@@ -248,7 +248,9 @@ class _Builder:
             why = "what it printed stands beside it"
         elif first in TITLES:
             why = f"{console_log(self.context.store, name)} holds what the machine said"
-        asking = how_to_ask(about_check(first, bases), name, policy.exception_contact, self.context.now.date())
+        asking = how_to_ask(
+            about_check(first, bases, refused[0].evidence), name, policy.exception_contact, self.context.now.date()
+        )
         return RefusedError(
             f"{name} breaks {', '.join(r.control for r in refused)}",
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),

@@ -238,7 +238,7 @@ def _download_trivy(directory: Path) -> None:
     argv = [str(program), "image", "--download-db-only", f"--cache-dir={fresh}", "--config=", "--quiet"]
     hint = "feeds.trivy can also name a directory with trivy's cache"
     try:
-        run(argv, passes=REGISTRY, timeout=TIMEOUT_SECONDS)
+        run(argv, passes=(*REGISTRY, "TRIVY_DB_REPOSITORY"), timeout=TIMEOUT_SECONDS)
     except OutsideError as error:
         why = error.message.removeprefix(f"{program.parent}/")
         raise OutsideError(f"{trivy_place()} cannot be had: {why}", evidence=error.evidence, hint=hint) from None

@@ -67,12 +67,12 @@ class Artifacts(Database):
         below = self.artifact_over(parent) if parent else None
         if below is None:
             return ()
-        scan, good = self.scan(below.digest), (Outcome.PASS, Outcome.NOT_APPLICABLE)
+        scan, checks = self.scan(below.digest), self.checks(below.digest)
         base = BaseImage(
             below.name,
             frozenset((package.name, package.version) for package in below.packages),
             frozenset((one.kind, one.id, one.package) for one in (scan.findings if scan else ())),
-            frozenset(check.control for check in self.checks(below.digest) if check.outcome not in good),
+            frozenset((check.control, check.evidence) for check in checks if check.outcome is Outcome.FAIL),
         )
         return (base, *self.bases_of(below.digest))
 

@@ -36,8 +36,8 @@ def candidate_since(to: ReleaseStore, candidate: Release) -> datetime:
 
 def urgent_fixes(context: Context, stable: Release, candidate: Release) -> tuple[str, ...]:
     """The exploited or critical vulnerabilities that `stable` has, by today's data, and `candidate` no longer."""
-    last = context.ledger.scan(candidate.content)
-    return fixed(_findings(context, stable), last.findings) if last else ()
+    known = context.ledger.scan(candidate.content)
+    return fixed(_findings(context, stable), _findings(context, candidate)) if known else ()
 
 
 def fixed(before: Iterable[Finding], after: Iterable[Finding]) -> tuple[str, ...]:

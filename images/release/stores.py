@@ -11,7 +11,7 @@ from images.ledger import Ledger
 from images.release.store import ReleaseStore
 
 AT_AWS = "aws/"  # so begins the repository of what stands there
-WHOLE, LEAST = 64, 4  # hexadecimal digits
+WHOLE, LEAST = 64, 7  # hexadecimal digits; fleets print seven of them
 PRINTED = re.compile(r".*\((sha256:[0-9a-f]+)\)")  # as fleets print a release: name, day, and the head of its digest
 
 

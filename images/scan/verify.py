@@ -36,6 +36,7 @@ ASK_AGAIN = 0.1  # seconds between two looks at what it said
 NOTHING_TO_ASK = "there is no health check to ask: give healthcheck.command, or none_because where it runs nothing"
 CANNOT_START = 127
 TIMED_OUT = 124
+MOST_PROCESSES, MOST_MEMORY = 4096, "4g"  # of an image that nobody trusts yet
 LOG_SIZE = "512k"  # of what it prints the engine keeps the newest only: two files of this size
 
 
@@ -108,7 +109,7 @@ def refusals(
     """
     good = {Outcome.PASS, Outcome.NOT_APPLICABLE}
     broken = [r for r in results if r.enforcement is Enforcement.ENFORCE and r.outcome not in good]
-    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control, bases), subject, today))
+    return tuple(r for r in broken if not waived_by(waivers, about_check(r.control, bases, r.evidence), subject, today))
 
 
 def waived(
@@ -119,8 +120,8 @@ def waived(
     bases: Sequence[BaseImage] = (),
 ) -> tuple[str, ...]:
     """What would refuse the image `subject` but for a waiver: the control, and the waiver with its end. Pure."""
-    refusing = [result.control for result in refusals(results)]
-    found = ((control, waived_by(waivers, about_check(control, bases), subject, today)) for control in refusing)
+    refusing = [(result.control, about_check(result.control, bases, result.evidence)) for result in refusals(results)]
+    found = ((control, waived_by(waivers, about, subject, today)) for control, about in refusing)
     return tuple(f"{control} is waived by {by.id} until {by.expires}" for control, by in found if by)
 
 
@@ -238,7 +239,7 @@ def until_healthy(client: DockerClient, container: Container) -> tuple[Outcome, 
             return Outcome.PASS, f"healthy as shipped\n{_logs(container)}"
         time.sleep(ASK_AGAIN)
     last = (health.get("Log") or [{}])[-1].get("Output", "").strip() or "nothing"
-    said = f"its health check was not content within {START_SECONDS} s, and said last: {last}"
+    said = f"its health check did not pass within {START_SECONDS} s, and said last: {last}"
     return Outcome.FAIL, f"{said}\n{_logs(container)}"
 
 
@@ -264,7 +265,13 @@ def as_meant(definition: Definition) -> dict[str, Any]:
 def _created(client: DockerClient, tag: str, definition: Definition, work_id: str, **more: Any) -> Iterator[Container]:
     """A container with no privilege and no network, not started yet; it is gone afterwards."""
     container = client.containers.create(
-        tag, network_mode="none", labels={WORK_LABEL: work_id}, **as_meant(definition), **more
+        tag,
+        network_mode="none",
+        labels={WORK_LABEL: work_id},
+        pids_limit=MOST_PROCESSES,
+        mem_limit=MOST_MEMORY,
+        **as_meant(definition),
+        **more,
     )
     try:
         yield container

@@ -85,6 +85,12 @@ def adopt(
     notes = _elsewhere(context.settings, engine)
     found = [replace(one, name=name or one.name, notes=(*one.notes, *notes)) for one in found]
     drafted = [_draft(one, context, root, replacement, definition) for one in found]
+    paths = [path for _, files in drafted for path in files]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise UsageError(f"two drafts would be {twice}", hint="adopt one by one, each with --name")
+    taken = load_fleets(context.settings.roots).keys() & {one.name for one in found}
+    if taken and not any(path.exists() for path in paths):
+        raise UsageError(f"there is a fleet {min(taken)} already", hint="--name gives this one another name")
     _write({path: text for _, files in drafted for path, text in files.items()})
     return [line for line, _ in drafted]
 

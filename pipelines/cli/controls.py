@@ -246,7 +246,7 @@ def export_waivers(form: str, subject: str) -> str:
 
     Raises UsageError for another form.
     """
-    from hardening.waivers import openvex, trivyignore
+    from hardening.waivers import about_image, openvex, trivyignore
     from images.catalog import sound_definitions
     from images.plan.build_plan import with_ancestors
 
@@ -257,8 +257,7 @@ def export_waivers(form: str, subject: str) -> str:
     if form == "trivyignore":
         return trivyignore(waivers, subject, today, below)
     if form == "openvex":
-        mine = [waiver for waiver in waivers if waiver.reaches(subject, below)]
-        return openvex(mine, [f"pkg:oci/{subject}"], "Goldsmith", today)
+        return openvex(list(about_image(waivers, subject, below)), [f"pkg:oci/{subject}"], "Goldsmith", today)
     raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -140,8 +141,18 @@ def _compared(before: Refusals, after: Refusals) -> Iterator[PreviewLine]:
 
 
 def _without(reasons: Iterable[Reason], others: Sequence[Reason]) -> tuple[Reason, ...]:
-    known = {reason.rule for reason in others}
-    return tuple(reason for reason in reasons if reason.rule not in known)
+    """The reasons that are not among the others, or are there with a later deadline."""
+    known = {_cause(reason): _at(reason) for reason in others}
+    return tuple(r for r in reasons if _cause(r) not in known or _at(r) < known[_cause(r)])
+
+
+def _cause(reason: Reason) -> tuple[str, str, str]:
+    return reason.rule, reason.what, reason.enforcement
+
+
+def _at(reason: Reason) -> datetime:
+    """When it must be gone: one without a deadline holds at once."""
+    return reason.deadline or datetime.min.replace(tzinfo=UTC)
 
 
 HEADINGS = {

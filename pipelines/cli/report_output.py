@@ -302,7 +302,11 @@ def ending_of(report: ReportOutput, reviews: Mapping[str, tuple[datetime, str]])
     of_images, of_fleets = _owners(report)
     found = [(image.expires_at, f"the release of {image.name}", image.owner) for image in report.images]
     found += [
-        (reason.deadline, f"the time to mend it in {reason.brought_by}: {reason.what}", of_images[reason.brought_by])
+        (
+            reason.deadline,
+            f"the time to mend it in {reason.brought_by}: {reason.what}",
+            of_images.get(reason.brought_by, ""),
+        )
         for reason in report.reasons
         if not reason.waived_by and reason.enforcement is not Enforcement.AUDIT
     ]

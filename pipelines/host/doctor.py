@@ -15,6 +15,7 @@ from hardening.foundation.process import run, which
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.catalog import load_definitions
 from images.feeds import TRACKER, trivy_place
+from images.feeds.download import OURS
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
@@ -152,7 +153,9 @@ def _status(url: str, *, proxy: str = "", verify: Path | None = None) -> str:
 
     proxies = {"http": proxy, "https": proxy} if proxy else None
     try:
-        answer = requests.head(url, timeout=ANSWER_SECONDS, proxies=proxies, verify=str(verify) if verify else True)
+        answer = requests.head(
+            url, timeout=ANSWER_SECONDS, proxies=proxies, verify=str(verify) if verify else True, headers=OURS
+        )
     except requests.RequestException as error:
         return f"does not answer ({type(error).__name__})"
     return str(answer.status_code)

@@ -5,6 +5,7 @@ It ends with the new one SERVING, or with the member back as it was; `finish_mem
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -113,7 +114,8 @@ async def _rehearse(trial: MemberContext) -> None:
         await trial.free("start the rehearsal of", lambda: trial.fleet.start(trial.key))
         await prove(trial, timedelta())
     except GoldsmithError:
-        await _end_rehearsal(trial)
+        with suppress(OutsideError):  # why the rollout ends is what the trial showed; roll.reap finds what is left
+            await _end_rehearsal(trial)
         raise
     await _end_rehearsal(trial)
 
@@ -129,7 +131,9 @@ async def _measure(work: MemberContext) -> None:
         found = work.fleet.downtime(work.key)
         return None if found is None else found.total_seconds()
 
-    found = await work.runner.look(f"measure {work.order.name}", seconds)
+    found = None
+    with suppress(OutsideError):  # a note is no reason to go back
+        found = await work.runner.look(f"measure {work.order.name}", seconds)
     if found is not None:
         work.state = replace(work.state, note="; ".join(filter(None, [work.state.note, f"down for {found:.1f} s"])))
 

@@ -30,6 +30,7 @@ from images.scan import SCANNERS
 from images.scan.base import ScanTarget
 from images.scan.flow import scan
 from images.scan.verify import refusals
+from tests.support.scanning import NO_FEEDS
 from tests.support.trees import CONTROLS, PROFILES, TODAY, Trees, overlay_of
 
 CASES: dict[str, Cases] = {name: load_cases(control) for name, control in CONTROLS.items()}
@@ -149,7 +150,7 @@ def test_the_benchmark_holds_where_level_1_was_applied_or_the_policy_says_why_no
     target = ScanTarget(
         "debian-server", None, trees.of("cis-level1", "hardened"), kind=Kind.MACHINE, benchmark="cis_level1_server"
     )
-    settings = Settings(state=tmp_path / "state", retry_for="0s")
+    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     [report] = scan(target, settings, {"openscap": SCANNERS["openscap"]}, now=now).reports
     asked = load_policy([ROOT], "machine").image.benchmark

@@ -97,8 +97,9 @@ REHEARSED_EACH = 1_000_000_000  # nanoseconds: how often the health check is ask
 def rehearsal(body: Json, labels: Mapping[str, str]) -> Json:
     """The body of a container that can stand beside the one that `creation` describes, and that nobody finds.
 
-    It has neither ports nor addresses of its own, and no label but `labels`; where the other writes into volumes, it
-    writes into memory, and what is bound from the host it can only read.
+    It has neither ports, addresses nor names of its own, and no label but `labels`; where the other writes into
+    volumes, it writes into memory, and what is bound from the host it can only read. The engine starts it again three
+    times, and not after a restart of its own.
     """
     host = body["HostConfig"]
     mounts = host.get("Mounts") or []
@@ -107,7 +108,7 @@ def rehearsal(body: Json, labels: Mapping[str, str]) -> Json:
     volumes += [target for source, target, *more in binds if not source.startswith("/") and not _reads(more)]
     kept = [":".join(bind) for bind in binds if bind[0].startswith("/") or _reads(bind[2:])]
     return {
-        **{key: value for key, value in body.items() if key != "MacAddress"},
+        **{key: value for key, value in body.items() if key not in ("MacAddress", "Hostname", "Domainname")},
         "Labels": dict(labels),
         "Healthcheck": {**(body.get("Healthcheck") or {}), "Interval": REHEARSED_EACH},
         "HostConfig": {
@@ -121,9 +122,20 @@ def rehearsal(body: Json, labels: Mapping[str, str]) -> Json:
             "Tmpfs": {**(host.get("Tmpfs") or {}), **dict.fromkeys(volumes, "mode=1777")},
             "PortBindings": {},
             "PublishAllPorts": False,
-            "NetworkMode": "bridge" if host.get("NetworkMode") == "host" else host.get("NetworkMode"),
+            "VolumesFrom": [],
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3} if _restarts(host) else {"Name": "no"},
+            "NetworkMode": "bridge" if _shared(host.get("NetworkMode")) else host.get("NetworkMode"),
         },
     }
+
+
+def _restarts(host: Json) -> bool:
+    return (host.get("RestartPolicy") or {}).get("Name") not in (None, "", "no")
+
+
+def _shared(mode: str | None) -> bool:
+    """Whether a container has the network of the host or of another one."""
+    return (mode or "").startswith(("host", "container:"))
 
 
 def _reads(options: list[str]) -> bool:
@@ -401,7 +413,7 @@ def _settings(config: Json, before: Json, sets: Json) -> Iterator[str]:
         if old != new and present == old:
             yield f"{title}: {old} → {new}"
         elif old != new:
-            yield f"{title}: stays {present}, as it was given to the container; the image has {new}"
+            yield f"{title}: stays as it was given to the container; the image has {new}"
 
 
 def _in_words(key: str, value: Any) -> str:
@@ -469,4 +481,5 @@ class Ownership:
             return owner
         if str(self.gid) in (group, *groups):
             return own_group
-        return others if group.isdigit() or own_group == others else None
+        known = all(one.isdigit() for one in (group, *groups))  # a group by name may be any
+        return others if known or own_group == others else None

@@ -197,14 +197,20 @@ def together(questions: Sequence[Callable[[], T]]) -> list[T]:
 HEADERS_BYTES = 1 << 20
 
 
-def owner_of(api: Any, container: str, path: str) -> Ownership:
-    """Who owns a path inside of a container, mounts and all: the first entry of what `docker cp` would copy."""
-    stream, _ = api.get_archive(container, path)
-    with closing(stream), tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive:
-        entry = archive.next()
-    if entry is None:
-        raise OutsideError(f"the engine shows nothing at {path} of the container {container[:12]}")
-    return Ownership(entry.uid, entry.gid, entry.mode)
+def owner_of(api: Any, container: str, path: str) -> Ownership | None:
+    """Who owns a path inside of a container, mounts and all: the first entry of what `docker cp` would copy.
+
+    None for what nobody copies, such as a socket.
+    """
+    try:
+        stream, _ = api.get_archive(container, path)
+        with closing(stream), tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive:
+            entry = archive.next()
+    except docker.errors.NotFound:
+        return None
+    except tarfile.TarError as error:
+        raise OutsideError(f"{path} of the container {container[:12]} could not be looked at: {error}") from None
+    return Ownership(entry.uid, entry.gid, entry.mode) if entry else None
 
 
 class _Bounded(io.RawIOBase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -100,7 +101,10 @@ class DockerFleet:
                 return Changes()
             if sets is None:
                 return Changes((f"what {target.reference} sets by default is not known here",))
-            before = self._images.of(container).get("Config") or {}
+            try:
+                before = self._images.of(container).get("Config") or {}
+            except RefusedError:  # which leaves the member alone by itself, with a better word for it
+                return Changes()
             user = user_after(container, before, sets)
             return Changes(image_changes(container, before, sets), self._unwritable(container, user))
 
@@ -109,11 +113,13 @@ class DockerFleet:
         groups, before = container["HostConfig"].get("GroupAdd") or [], container["Config"].get("User") or ""
         for path in written(container, self.fleet.limits.unwritten_mounts):
             owner = owner_of(self.api, container["Id"], path)
-            if owner.lets(user, groups) is False and owner.lets(before, groups) is not False:
-                name = container_spec.name(container)
+            if owner and owner.lets(user, groups) is False and owner.lets(before, groups) is not False:
                 what = f"the new image runs as {user}, which cannot write to {path} ({owner})"
-                mends = f"docker exec --user 0 {name} chown -R {user} {path}"
-                return f"{what}: {mends} mends that, or limits.unwritten_mounts names it where it need not"
+                words = ("docker", "exec", "--user", "0", container_spec.name(container), "chown", "-R", user, path)
+                mends = f"{shlex.join(words)} mends that"
+                if before.partition(":")[0] not in ("", "0", "root"):  # it serves until then
+                    mends = f"let a group that both have own it: {before}, which runs now, must still write there"
+                return f"{what}: {mends}, or limits.unwritten_mounts names it where it need not"
         return ""
 
     def prepare(self, target: ReplacementImage) -> None:

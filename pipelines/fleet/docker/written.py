@@ -21,7 +21,7 @@ from pipelines.fleet.docker.container_spec import COMPOSE_PROJECT, COMPOSE_SERVI
 MOST_VALUES = 50_000  # of a compose file with its aliases written out; a hundred services have some 5,000
 NOTHING = ("", "~", "null")
 SECOND = 10**9  # in nanoseconds, in which the engine counts
-_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>\w+)|\{(?P<name>\w+)(?::?-(?P<default>[^{}]*))?[^{}]*\})")
+_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>\w+)|\{(?P<name>\w++)(?::?-(?P<default>[^{}]*+))?[^{}]*+\})")
 _PORT = re.compile(
     r"(?:(?P<ip>\[[^\]]*\]|\d+\.[\d.]+):)?(?:(?P<host>\d{0,5})(?:-\d+)?:)?"
     r"(?P<port>\d{1,5})(?:-\d+)?(?:/(?P<protocol>\w+))?",

@@ -103,7 +103,7 @@ def test_what_an_image_has_from_its_bases_is_known_as_far_as_they_are(ledger: Le
         BaseImage("middle"),
         BaseImage(
             "low", frozenset({("openssl", "3.5"), ("tzdata", "1")}),
-            frozenset({(FINDING.kind, "CVE-2026-1", "openssl")}), frozenset({CHECK.control}),
+            frozenset({(FINDING.kind, "CVE-2026-1", "openssl")}), frozenset({(CHECK.control, CHECK.evidence)}),
         ),
     )  # fmt: skip
     assert (ledger.bases_of("sha256:low"), ledger.bases_of("sha256:nothing"), ledger.bases_from("")) == ((), (), ())

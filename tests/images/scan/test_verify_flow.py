@@ -309,7 +309,7 @@ WRITES = {"Entrypoint": ["sh", "-c", "touch /spool/here && exec sleep 60"], **HE
         ({**SAYS, **HEALTHY}, "", "pass", "healthy as shipped\nserving"),
         ({**HEALTHY, "Entrypoint": ["/no/such"]}, "", "fail", "it cannot be started: .*/no/such"),
         ({**HEALTHY, "Entrypoint": ["sh", "-c", "echo my last words; exit 7"]}, "", "fail", "status 7\nmy last words"),
-        ({**SAYS, **UNHEALTHY}, "", "fail", "not content within 2 s.*/no/check.*\nserving"),
+        ({**SAYS, **UNHEALTHY}, "", "fail", "did not pass within 2 s.*/no/check.*\nserving"),
         ({**SAYS, "Healthcheck": {"Test": ["NONE"]}}, "", "fail", "no health check to ask"),
         (SAYS, "", "fail", "no health check to ask"),
         (WRITES, "", "fail", "status 1\ntouch: .*/spool/here"),

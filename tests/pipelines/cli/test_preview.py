@@ -137,3 +137,19 @@ def test_members_are_compared_as_images_are() -> None:
     assert {line.name: line.change for line in lines} == {
         "web/new": "refused", "web/free": "freed", "web/more": "more", "web/fewer": "fewer",
     }  # fmt: skip
+
+
+def test_a_reason_that_must_be_gone_sooner_or_is_enforced_now_is_one_more() -> None:
+    """And the other way round one less: the rule alone says nothing of how strict it is."""
+    later = Reason("expired", "shop/web-1", Enforcement.ENFORCE, "it is expired", "because", "do", deadline=NOW)
+    sooner, warned = replace(later, deadline=NOW - timedelta(days=1)), replace(later, enforcement=Enforcement.WARN)
+    at_once = replace(later, deadline=None)
+    cases = {
+        "sooner": (later, sooner), "later": (sooner, later), "at once": (sooner, at_once), "enforced": (warned, later),
+        "same": (later, later),
+    }  # fmt: skip
+    changes = {
+        name: [line.change for line in _compared({("member", "w"): (old,)}, {("member", "w"): (new,)})]
+        for name, (old, new) in cases.items()
+    }
+    assert changes == {"sooner": ["more"], "later": ["fewer"], "at once": ["more"], "enforced": ["more"], "same": []}

@@ -171,7 +171,7 @@ def test_digests_are_short_everywhere() -> None:
 def test_the_image_table_tells_status_dates_and_who_runs_it() -> None:
     """And that nobody is known to, where nobody is."""
     text = Page(render_html(report(image(), image("base", running=())))).text
-    for word in ("web", "current", "by default", "2026-11-24", "2026-12-24", "shop/web-1", "nobody yet"):
+    for word in ("web", "current", "by default", "2026-11-24", "2026-12-24", "shop/web-1", "no member"):
         assert word in text
 
 

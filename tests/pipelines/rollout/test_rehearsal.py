@@ -110,7 +110,8 @@ def made_by_rollouts(yard: Yard) -> list[str]:
 
 
 BODY: dict[str, Any] = {
-    "Image": "r/web@sha256:2", "MacAddress": "02:42:ac:11:00:77", "Labels": {"traefik.enable": "true"},
+    "Image": "r/web@sha256:2", "Hostname": "db", "MacAddress": "02:42:ac:11:00:77",
+    "Labels": {"traefik.enable": "true"},
     "HostConfig": {"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "80"}]}, "Memory": 7},
 }  # fmt: skip
 
@@ -131,6 +132,21 @@ def test_nobody_finds_a_rehearsal() -> None:
     assert made["HostConfig"]["Memory"] == 7
     assert made["Healthcheck"] == {"Interval": 1_000_000_000}
     assert rehearsed(NetworkMode="shop")["NetworkMode"] == "shop"
+    assert rehearsed(NetworkMode="container:proxy")["NetworkMode"] == "bridge"
+    assert "Hostname" not in made, "the engine lets a host name be found on a network"
+
+
+@pytest.mark.parametrize(
+    ("policy", "tried"),
+    [
+        ({}, {"Name": "no"}), ({"Name": "no"}, {"Name": "no"}),
+        ({"Name": "always"}, {"Name": "on-failure", "MaximumRetryCount": 3}),
+    ],
+)  # fmt: skip
+def test_a_rehearsal_does_not_outlive_its_rollout(policy: dict[str, Any], tried: dict[str, Any]) -> None:
+    """Where nobody removes it, the engine does not start it for ever."""
+    assert rehearsed(RestartPolicy=policy)["RestartPolicy"] == tried
+    assert rehearsed(VolumesFrom=["other"])["VolumesFrom"] == []
 
 
 @pytest.mark.parametrize(
