@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -61,7 +62,7 @@ def tear_down(*, apply: bool, settings: Settings | None = None) -> list[Teardown
         Ledger.open(settings.database).audit(datetime.now(UTC), actor(), "teardown", str(settings.state_dir))
     lines = [_line(remnant, apply=apply) for remnant in remnants]
     if not apply and any(line.action == "remove" for line in lines):
-        say("nothing was done: --apply does what is listed so")
+        say("nothing was done: --apply removes what is marked remove")
     say(f"what stays: {ROOT} with .venv and goldsmith.toml, and the packages that setup installed")
     return lines
 
@@ -166,7 +167,8 @@ def _remove_state(state: Path, ours: Iterable[Path]) -> None:
 def _refuse_mounts(state: Path) -> None:
     """Raise RefusedError where something is mounted in the state: it would be emptied, whatever it is."""
     inside = f"{state.resolve()}/"
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    mounts = [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[1]) for line in lines]
     if found := [place for place in mounts if place.startswith(inside)]:
         raise RefusedError(f"{', '.join(found)}: something is mounted in the state directory", hint="unmount it first")
 

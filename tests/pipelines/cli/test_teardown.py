@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -98,11 +99,13 @@ def test_a_shared_ledger_says_who_tore_down(tmp_path: Path) -> None:
 
 @pytest.mark.needs("root", "unshare")
 def test_what_is_mounted_in_the_state_is_not_emptied(used: Goldsmith) -> None:
-    (used.state / "store").mkdir()
-    script = f'mount -t tmpfs tmpfs {used.state}/store && "$@"'
-    answer = used("teardown", "--apply", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
-    assert (answer.code, f"{used.state}/store: something is mounted" in answer.err) == (3, True)
-    assert (used.state / "ledger.sqlite").exists()
+    """Also where the state's name holds a space, which the kernel's table of mounts writes as `\\040`."""
+    moved = replace(used, state=used.state.rename(used.state.with_name("my state")))
+    (moved.state / "store").mkdir()
+    script = f'mount -t tmpfs tmpfs "{moved.state}/store" && "$@"'
+    answer = moved("teardown", "--apply", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+    assert (answer.code, f"{moved.state}/store: something is mounted" in answer.err) == (3, True)
+    assert (moved.state / "ledger.sqlite").exists()
 
 
 @pytest.mark.slow
