@@ -28,6 +28,8 @@ from pipelines.host.private_engine import PrivateEngine
 from pipelines.host.provision import existing_engine
 from pipelines.wiring import OURS, actor
 
+# What only Goldsmith writes; the ledger may be elsewhere (`database`).
+MARKS = ("ledger.sqlite", "store/partial", "docker/addresses", "registry/docker-registry.log")
 TEARDOWN_COLUMNS = {"what": "what", "where": "where", "action": "action", "detail": "detail"}
 
 
@@ -137,6 +139,9 @@ def _state(settings: Settings) -> Iterator[Remnant]:
     if state.stat().st_uid != os.geteuid():
         yield Remnant("state", str(state), f"it belongs to user id {state.stat().st_uid}", None)
         return
+    if not any((state / mark).exists() for mark in MARKS):
+        yield Remnant("state", str(state), "not a state directory", None)
+        return
     _refuse_mounts(state)
     ours = [path for path in sorted(state.iterdir()) if _is_ours(path.name)]
     detail = f"{_megabytes(state)} MB: {', '.join(path.name for path in ours)}"
@@ -156,7 +161,7 @@ def _is_ours(name: str) -> bool:
 
 def _remove_state(state: Path, ours: Iterable[Path]) -> None:
     try:
-        for path in ours:
+        for path in sorted(ours, key=lambda path: path.name == "ledger.sqlite"):  # by which the rest is known as ours
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     except OSError as error:
         raise OutsideError(f"{error.filename} cannot be removed: {error.strerror or error}") from None

@@ -14,6 +14,7 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import Settings
 from images.engine import engine
 from images.ledger import Holder
+from pipelines.cli.teardown import MARKS
 from pipelines.host import embedded_registry
 from pipelines.host.private_engine import PrivateEngine
 from tests.support.engines import busybox_image
@@ -61,6 +62,23 @@ def test_what_goldsmith_did_not_make_stays(used: Goldsmith) -> None:
     assert (outside / "package.deb").exists()
 
 
+@pytest.mark.parametrize("mark", [*MARKS, ""])
+def test_a_directory_that_is_no_state_stays_whole(tmp_path: Path, mark: str) -> None:
+    """Such as a home that holds `work` and `docker` of somebody's; by what only Goldsmith writes a state is known."""
+    for name in ("home/work/thesis", "home/docker/compose", "home/store"):
+        (tmp_path / name).mkdir(parents=True)
+    if mark:
+        (tmp_path / "home" / mark).parent.mkdir(exist_ok=True)
+        (tmp_path / "home" / mark).write_text("192.0.2.0/28\n")
+    elsewhere = {"GOLDSMITH_DATABASE": f"sqlite:///{tmp_path}/ledger.sqlite"}
+    lines = Goldsmith(tmp_path / "home", "", settings=elsewhere).here("teardown", "--apply", "--json").json
+    if mark:
+        assert ([line["action"] for line in lines], (tmp_path / "home").exists()) == (["removed"], False)
+    else:
+        assert [(line["action"], line["detail"]) for line in lines] == [("stays", "not a state directory")]
+        assert len(list((tmp_path / "home").rglob("*"))) == 5
+
+
 @pytest.mark.parametrize("lock", ["work/0123456789ab.lock", "locks/nightly.lock"])
 def test_a_command_at_work_is_not_torn_down(used: Goldsmith, lock: str) -> None:
     """A build or a night: exit code 3 and the lock; nothing is gone."""
@@ -89,7 +107,7 @@ def test_a_shared_ledger_says_who_tore_down(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     inv = Goldsmith(tmp_path / "state", "", settings={"GOLDSMITH_DATABASE": shared})
     assert inv.here("image.list", "--json").code == 0
-    (inv.state / "locks").mkdir()
+    (inv.state / "store/partial").mkdir(parents=True)
     assert inv.here("teardown", "--apply").code == 0
     from images.ledger import Ledger
 
