@@ -18,7 +18,7 @@ from images.build.flow import build
 from images.build.workspace import workspace
 from images.context import Context
 from images.documents import to_json
-from images.engine import engine
+from images.engine import OF_STATE, engine
 from images.model import Definition
 from images.registry.login import login_file
 from images.scan.judge import latest
@@ -32,7 +32,7 @@ from pipelines.wiring import image_context
 if TYPE_CHECKING:
     from docker import DockerClient
 
-RUNS, OF_STATE = "dev.goldsmith.run", "dev.goldsmith.state"  # labels: the image's name, and whose container it is
+RUNS = "dev.goldsmith.run"  # label: the image's name
 RUN_IMAGES = "goldsmith.invalid/run"
 RUN_COLUMNS = {"image": "name", "answers at": "answers_at", "state": "state"}
 LOOPBACK = "127.0.0.1"

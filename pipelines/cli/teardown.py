@@ -87,6 +87,7 @@ def _remnants(settings: Settings) -> Iterator[Remnant]:
 def _on_engines(settings: Settings) -> Iterator[Remnant]:
     """Containers of ours on engines that are not: fleets' members are their owners' and stay."""
     own, hosts = PrivateEngine(settings).host, dict[str, None]()
+    demo = web_service.labels_of(settings.state_dir / "demo")
     for for_builds in (False, True):
         try:
             found = existing_engine(settings, for_builds)
@@ -99,8 +100,8 @@ def _on_engines(settings: Settings) -> Iterator[Remnant]:
         client = engine(host)
         if names := _names(runs(client, settings)):
             yield Remnant("images that run", host, names, partial(remove_runs, host, settings))
-        if names := _names(client.api.containers(all=True, filters={"label": web_service.LABEL})):
-            yield Remnant("the demo", host, names, partial(web_service.clean, host))
+        if names := _names(client.api.containers(all=True, filters={"label": demo})):
+            yield Remnant("the demo", host, names, partial(web_service.clean, host, demo))
 
 
 def _names(containers: Iterable[dict[str, list[str]]]) -> str:

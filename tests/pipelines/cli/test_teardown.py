@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -15,8 +17,10 @@ from hardening.foundation.settings import Settings
 from images.engine import engine
 from images.ledger import Holder
 from pipelines.cli.teardown import MARKS
+from pipelines.demo import web_service
 from pipelines.host import embedded_registry
 from pipelines.host.private_engine import PrivateEngine
+from pipelines.host.provision import Engine
 from tests.support.engines import busybox_image
 from tests.support.loop import Goldsmith
 
@@ -113,6 +117,34 @@ def test_a_shared_ledger_says_who_tore_down(tmp_path: Path) -> None:
 
     [line] = Ledger.open(shared).audit_lines()
     assert (line.action, line.subject) == ("teardown", str(inv.state))
+
+
+def test_another_checkouts_demo_on_the_same_engine_stays(used: Goldsmith, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The containers and networks of a demo say whose they are."""
+    client, cleaned = MagicMock(), list[Any]()
+    monkeypatch.setattr("pipelines.cli.teardown.existing_engine", lambda *_: Engine("unix:///e.sock", "28", True))
+    monkeypatch.setattr("pipelines.cli.teardown.engine", lambda _: client)
+    for name, fake in (("engine", client), ("auth_config", None), ("wait_for", True)):
+        monkeypatch.setattr(web_service, name, lambda *_, fake=fake, **__: fake)
+    for state in (used.state, Path("/srv/another")):
+        web_service.start("unix:///e.sock", Settings(state=state / "demo"), "proxy:1", "web:1")
+    made = [call.kwargs for call in client.containers.create.call_args_list]
+    networks = [call.kwargs for call in client.networks.create.call_args_list]
+
+    def found(things: list[dict[str, Any]], label: str | list[str]) -> list[dict[str, Any]]:
+        """As the engine filters."""
+        wanted = {label} if isinstance(label, str) else set(label)
+        return [one for one in things if wanted <= {text for k, v in one["labels"].items() for text in (k, f"{k}={v}")}]
+
+    def removable(one: dict[str, Any]) -> MagicMock:
+        return MagicMock(remove=lambda **_: cleaned.append(one))
+
+    client.api.containers = lambda filters, **_: [{"Names": [one["name"]]} for one in found(made, filters["label"])]
+    client.containers.list = lambda filters, **_: map(removable, found(made, filters["label"]))
+    client.networks.list = lambda filters: map(removable, found(networks, filters["label"]))
+    lines = {line["what"]: line["detail"] for line in used.here("teardown", "--apply", "--json").json}
+    assert lines["the demo"] == "goldsmith-demo-proxy, goldsmith-demo-web"
+    assert cleaned == [*made[:2], networks[0]]
 
 
 @pytest.mark.needs("root", "unshare")
