@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hardening.findings import Outcome
 from hardening.foundation.console import out, print_json, say
-from hardening.foundation.content import select
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError
 from hardening.foundation.settings import Settings, load_settings
@@ -23,6 +22,7 @@ from images.model import Definition
 from images.registry.login import login_file
 from images.scan.judge import latest
 from images.scan.verify import as_meant, load_into, until_healthy
+from pipelines.cli.image import one_of
 from pipelines.contract import Line
 from pipelines.host import embedded_registry
 from pipelines.host.private_engine import PrivateEngine
@@ -100,7 +100,7 @@ def run_image(name: str, *, stop: bool = False, context: Context | None = None) 
     ends or is not healthy in time, OutsideError.
     """
     context = context or image_context()
-    only = select(name, context.definitions, "image")[0]
+    only = one_of(context, name)
     definition, folder = context.definitions[only].definition, context.definitions[only].folder
     if definition.is_machine:
         hint = f"./goldsmith image.boot {only} boots it"

@@ -48,6 +48,7 @@ def test_a_socket_without_a_scheme_in_the_environment_is_told_how_to_write_it(ba
     [
         ("debian-server", 2, "kind: debian-server is a machine\n  hint: ./goldsmith image.boot debian-server"),
         ("python-runtime", 1, "python-runtime runs nothing by itself: "),
+        ("debian-*", 2, "debian-* means 3 images: debian-base, debian-server, debian-static\n  hint: name one"),
         ("nginx-unprivileg", 2, "did you mean nginx-unprivileged"),
     ],
 )
