@@ -12,6 +12,8 @@ from hardening.foundation.retrying import retrying
 if TYPE_CHECKING:
     from docker import DockerClient
 
+OF_STATE = "dev.goldsmith.state"  # label: the state directory whose container or network it is
+
 
 @lru_cache(maxsize=4)
 def engine(docker_host: str) -> DockerClient:

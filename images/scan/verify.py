@@ -222,14 +222,14 @@ def _start(client: DockerClient, tag: str, definition: Definition, config: dict[
     if asked[0] == "NONE":
         return _starts(Outcome.FAIL, NOTHING_TO_ASK)
     with _created(client, tag, definition, work_id, healthcheck={"interval": ASKED_EACH}) as container:
-        return _starts(*until_healthy(client, container))
+        return _starts(*until_healthy(client, container, START_SECONDS))
 
 
-def until_healthy(client: DockerClient, container: Container) -> tuple[Outcome, str]:
-    """Start a container and wait for its own health check to be content; what it printed, or why it is not."""
+def until_healthy(client: DockerClient, container: Container, seconds: float) -> tuple[Outcome, str]:
+    """Start a container and wait `seconds` for its own health check to be content; what it printed, or why not."""
     if refused := _cannot_start(container):
         return Outcome.FAIL, f"it cannot be started: {refused}"
-    ends = time.monotonic() + START_SECONDS
+    ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         state = client.api.inspect_container(str(container.id))["State"]
         health = state.get("Health") or {}
@@ -239,7 +239,7 @@ def until_healthy(client: DockerClient, container: Container) -> tuple[Outcome, 
             return Outcome.PASS, f"healthy as shipped\n{_logs(container)}"
         time.sleep(ASK_AGAIN)
     last = (health.get("Log") or [{}])[-1].get("Output", "").strip() or "nothing"
-    said = f"its health check did not pass within {START_SECONDS} s, and said last: {last}"
+    said = f"its health check did not pass within {seconds:g} s, and said last: {last}"
     return Outcome.FAIL, f"{said}\n{_logs(container)}"
 
 

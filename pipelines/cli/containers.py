@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from contextlib import suppress
+from datetime import timedelta
 from shlex import quote
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hardening.findings import Outcome
 from hardening.foundation.console import out, print_json, say
-from hardening.foundation.content import select
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError
 from hardening.foundation.settings import Settings, load_settings
@@ -18,11 +20,12 @@ from images.build.flow import build
 from images.build.workspace import workspace
 from images.context import Context
 from images.documents import to_json
-from images.engine import engine
+from images.engine import OF_STATE, engine
 from images.model import Definition
 from images.registry.login import login_file
 from images.scan.judge import latest
-from images.scan.verify import as_meant, load_into, until_healthy
+from images.scan.verify import START_SECONDS, as_meant, load_into, until_healthy
+from pipelines.cli.image import one_of
 from pipelines.contract import Line
 from pipelines.host import embedded_registry
 from pipelines.host.private_engine import PrivateEngine
@@ -32,10 +35,11 @@ from pipelines.wiring import image_context
 if TYPE_CHECKING:
     from docker import DockerClient
 
-RUNS, OF_STATE = "dev.goldsmith.run", "dev.goldsmith.state"  # labels: the image's name, and whose container it is
+RUNS = "dev.goldsmith.run"  # label: the image's name
 RUN_IMAGES = "goldsmith.invalid/run"
 RUN_COLUMNS = {"image": "name", "answers at": "answers_at", "state": "state"}
 LOOPBACK = "127.0.0.1"
+ASKED_EACH_SECONDS = 30  # Docker's own, where an image's health check does not say it
 
 
 class EngineLine(Line):
@@ -100,7 +104,7 @@ def run_image(name: str, *, stop: bool = False, context: Context | None = None) 
     ends or is not healthy in time, OutsideError.
     """
     context = context or image_context()
-    only = select(name, context.definitions, "image")[0]
+    only = one_of(context, name)
     definition, folder = context.definitions[only].definition, context.definitions[only].folder
     if definition.is_machine:
         hint = f"./goldsmith image.boot {only} boots it"
@@ -111,15 +115,21 @@ def run_image(name: str, *, stop: bool = False, context: Context | None = None) 
         )
     host = context.build_host()
     if stop:
-        return [_line(only, "", host, (), "removed" if remove_runs(host, context.settings, only) else "not there")]
+        state = "removed" if remove_runs(host, context.settings, only) else "not there"
+        return [_line(context.settings, only, "", host, (), state)]
     if error := next(one.error for one in build(context, [only]) if one.name == only):
         raise error
     return [_run(context, definition, latest(context, only), host)]
 
 
-def _line(name: str, digest: str, host: str, answers_at: tuple[str, ...], state: str) -> RunLine:
-    container = f"goldsmith-run-{name}"
+def _line(settings: Settings, name: str, digest: str, host: str, answers_at: tuple[str, ...], state: str) -> RunLine:
+    container = _container(settings, name)
     return RunLine(name=name, digest=digest, engine=host, container=container, answers_at=answers_at, state=state)
+
+
+def _container(settings: Settings, name: str) -> str:
+    """The container's name: no other state's, which may run the same image on the same engine."""
+    return f"goldsmith-run-{name}-{hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8]}"
 
 
 def _run(context: Context, definition: Definition, artifact: Artifact, host: str) -> RunLine:
@@ -128,33 +138,40 @@ def _run(context: Context, definition: Definition, artifact: Artifact, host: str
     from requests.exceptions import RequestException
 
     client, tag = engine(host), f"{RUN_IMAGES}/{artifact.name}:{artifact.digest[7:19]}"
-    exposed = (context.store.config(artifact.digest).get("config") or {}).get("ExposedPorts") or {}
+    config = context.store.config(artifact.digest).get("config") or {}
+    exposed, interval, local = config.get("ExposedPorts") or {}, _interval(config), host.startswith("unix://")
     try:
         remove_runs(host, context.settings, artifact.name)
         with workspace(context.settings) as work:
             load_into(context.store, artifact.digest, tag, work, host)
-        say(f"{artifact.name}: starting; its health check is asked every {shown(definition.healthcheck.interval)}")
-        container = client.containers.create(
-            tag, name=_line(artifact.name, "", "", (), "").container, **as_meant(definition),
-            labels={RUNS: artifact.name, OF_STATE: str(context.settings.state_dir)},
-            ports={port: (LOOPBACK, _on_loopback(port)) for port in exposed},
-        )  # fmt: skip
-        outcome, said = until_healthy(client, container)
-        if outcome is not Outcome.PASS:
+        say(f"{artifact.name}: starting; its health check is asked every {shown(interval)}")
+        try:
+            container = client.containers.create(
+                tag, name=_container(context.settings, artifact.name), **as_meant(definition),
+                labels={RUNS: artifact.name, OF_STATE: str(context.settings.state_dir)},
+                ports={port: (LOOPBACK, _on_loopback(port) if local else 0) for port in exposed},
+            )  # fmt: skip
+            outcome, said = until_healthy(client, container, START_SECONDS + interval.total_seconds())
+            if outcome is not Outcome.PASS:
+                raise RefusedError(f"{artifact.name} does not run as its definition means it", evidence=said)
+            container.reload()
+        except BaseException:  # Ctrl-C too
             remove_runs(host, context.settings, artifact.name)
-            raise RefusedError(f"{artifact.name} does not run as its definition means it", evidence=said)
-        container.reload()
+            raise
     except (DockerException, RequestException) as error:
         raise OutsideError(f"{artifact.name} could not be run", evidence=str(error)) from None
     published = container.attrs["NetworkSettings"]["Ports"] or {}
+    loopback = LOOPBACK if local else f"{urlsplit(host).hostname}: {LOOPBACK}"  # the loopback of the engine's machine
     addresses = tuple(
-        _address(port, one["HostPort"]) for port, found in sorted(published.items()) for one in found or ()
+        f"{loopback}:{one['HostPort']} → {port}" for port, found in sorted(published.items()) for one in found or ()
     )
-    return _line(artifact.name, artifact.digest, host, addresses, "healthy")
+    return _line(context.settings, artifact.name, artifact.digest, host, addresses, "healthy")
 
 
-def _address(port: str, published: str) -> str:
-    return f"{LOOPBACK}:{published} → {port}"
+def _interval(config: dict[str, Any]) -> timedelta:
+    """How often the engine asks an image's health check, which may be its base's."""
+    nanoseconds = (config.get("Healthcheck") or {}).get("Interval") or ASKED_EACH_SECONDS * 10**9
+    return timedelta(microseconds=nanoseconds // 1000)
 
 
 def _on_loopback(port: str) -> int:

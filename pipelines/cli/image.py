@@ -353,7 +353,7 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
             action = "removed" if apply else "remove"
             lines.append(PruneLine(name=found.what, release="", action=action, why=size))
     if any(line.action in {"remove", "disable", "deprecate"} for line in lines):
-        say("nothing was done: --apply does what is listed so")
+        say("nothing was done: --apply removes what is listed")
     return lines
 
 

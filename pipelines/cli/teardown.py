@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -27,6 +28,8 @@ from pipelines.host.private_engine import PrivateEngine
 from pipelines.host.provision import existing_engine
 from pipelines.wiring import OURS, actor
 
+# What only Goldsmith writes; the ledger may be elsewhere (`database`).
+MARKS = ("ledger.sqlite", "store/partial", "docker/addresses", "registry/docker-registry.log")
 TEARDOWN_COLUMNS = {"what": "what", "where": "where", "action": "action", "detail": "detail"}
 
 
@@ -61,7 +64,7 @@ def tear_down(*, apply: bool, settings: Settings | None = None) -> list[Teardown
         Ledger.open(settings.database).audit(datetime.now(UTC), actor(), "teardown", str(settings.state_dir))
     lines = [_line(remnant, apply=apply) for remnant in remnants]
     if not apply and any(line.action == "remove" for line in lines):
-        say("nothing was done: --apply does what is listed so")
+        say("nothing was done: --apply removes what is marked remove")
     say(f"what stays: {ROOT} with .venv and goldsmith.toml, and the packages that setup installed")
     return lines
 
@@ -84,6 +87,7 @@ def _remnants(settings: Settings) -> Iterator[Remnant]:
 def _on_engines(settings: Settings) -> Iterator[Remnant]:
     """Containers of ours on engines that are not: fleets' members are their owners' and stay."""
     own, hosts = PrivateEngine(settings).host, dict[str, None]()
+    demo = web_service.labels_of(settings.state_dir / "demo")
     for for_builds in (False, True):
         try:
             found = existing_engine(settings, for_builds)
@@ -96,8 +100,8 @@ def _on_engines(settings: Settings) -> Iterator[Remnant]:
         client = engine(host)
         if names := _names(runs(client, settings)):
             yield Remnant("images that run", host, names, partial(remove_runs, host, settings))
-        if names := _names(client.api.containers(all=True, filters={"label": web_service.LABEL})):
-            yield Remnant("the demo", host, names, partial(web_service.clean, host))
+        if names := _names(client.api.containers(all=True, filters={"label": demo})):
+            yield Remnant("the demo", host, names, partial(web_service.clean, host, demo))
 
 
 def _names(containers: Iterable[dict[str, list[str]]]) -> str:
@@ -136,6 +140,9 @@ def _state(settings: Settings) -> Iterator[Remnant]:
     if state.stat().st_uid != os.geteuid():
         yield Remnant("state", str(state), f"it belongs to user id {state.stat().st_uid}", None)
         return
+    if not any((state / mark).exists() for mark in MARKS):
+        yield Remnant("state", str(state), "not a state directory", None)
+        return
     _refuse_mounts(state)
     ours = [path for path in sorted(state.iterdir()) if _is_ours(path.name)]
     detail = f"{_megabytes(state)} MB: {', '.join(path.name for path in ours)}"
@@ -155,7 +162,7 @@ def _is_ours(name: str) -> bool:
 
 def _remove_state(state: Path, ours: Iterable[Path]) -> None:
     try:
-        for path in ours:
+        for path in sorted(ours, key=lambda path: path.name == "ledger.sqlite"):  # by which the rest is known as ours
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     except OSError as error:
         raise OutsideError(f"{error.filename} cannot be removed: {error.strerror or error}") from None
@@ -166,7 +173,8 @@ def _remove_state(state: Path, ours: Iterable[Path]) -> None:
 def _refuse_mounts(state: Path) -> None:
     """Raise RefusedError where something is mounted in the state: it would be emptied, whatever it is."""
     inside = f"{state.resolve()}/"
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    mounts = [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[1]) for line in lines]
     if found := [place for place in mounts if place.startswith(inside)]:
         raise RefusedError(f"{', '.join(found)}: something is mounted in the state directory", hint="unmount it first")
 

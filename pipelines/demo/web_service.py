@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ import requests
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
-from images.engine import engine, images_named
+from images.engine import OF_STATE, engine, images_named
 from images.registry.login import auth_config
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def start(docker_host: str, settings: Settings, proxy_image: str, web_image: str
 
     Raises OutsideError when it does not answer.
     """
-    client = engine(docker_host)
-    client.networks.create(NETWORK, driver="bridge", labels={LABEL: ""})
+    client, labels = engine(docker_host), {LABEL: "", OF_STATE: str(settings.state_dir)}
+    client.networks.create(NETWORK, driver="bridge", labels=labels)
     for image in (web_image, proxy_image):
         client.images.pull(image, auth_config=auth_config(settings, image))
-    web = client.containers.create(web_image, name=WEB, labels={LABEL: "", "dev.goldsmith.fleet": "demo"}, **HARDENED)
+    web = client.containers.create(web_image, name=WEB, labels=labels | {"dev.goldsmith.fleet": "demo"}, **HARDENED)
     client.networks.get(NETWORK).connect(web, aliases=["web"])
     web.start()
-    proxy = _proxy(client, proxy_image)
+    proxy = _proxy(client, proxy_image, labels)
     published = proxy.attrs["NetworkSettings"]["Ports"]["8080/tcp"][0]["HostPort"]
     url = f"http://127.0.0.1:{published}/"
     if not wait_for(url):
@@ -56,11 +56,11 @@ def start(docker_host: str, settings: Settings, proxy_image: str, web_image: str
     return url
 
 
-def _proxy(client: DockerClient, image: str) -> Container:
+def _proxy(client: DockerClient, image: str, labels: dict[str, str]) -> Container:
     """The proxy; its configuration is an argument, so that nothing is mounted from this machine."""
     script = 'printf %s "$CONFIG" >/tmp/nginx.conf; exec nginx -e stderr -c /tmp/nginx.conf -g "daemon off;"'
     container = client.containers.create(
-        image, ["-c", script], entrypoint=["sh"], name=PROXY, labels={LABEL: ""}, network=NETWORK,
+        image, ["-c", script], entrypoint=["sh"], name=PROXY, labels=labels, network=NETWORK,
         environment={"CONFIG": nginx_config("web", 8080)}, ports={"8080/tcp": ("127.0.0.1", 0)}, **HARDENED,
     )  # fmt: skip
     container.start()
@@ -68,12 +68,20 @@ def _proxy(client: DockerClient, image: str) -> Container:
     return container
 
 
-def clean(docker_host: str) -> None:
-    """Remove every container and network of the demo, those of a killed one and of its rollouts too."""
+def labels_of(state: Path) -> list[str]:
+    """What the demo with the state directory `state` is found by."""
+    return [LABEL, f"{OF_STATE}={state}"]
+
+
+def clean(docker_host: str, labels: Sequence[str] = (LABEL,)) -> None:
+    """Remove every container and network of the demo, those of a killed one and of its rollouts too.
+
+    Without the `labels_of` one state, those of all: an engine has room for one demo, since its names are fixed.
+    """
     client = engine(docker_host)
-    for container in client.containers.list(all=True, filters={"label": LABEL}):
+    for container in client.containers.list(all=True, filters={"label": [*labels]}):
         container.remove(force=True, v=True)
-    for network in client.networks.list(filters={"label": LABEL}):
+    for network in client.networks.list(filters={"label": [*labels]}):
         network.remove()
 
 

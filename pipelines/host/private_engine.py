@@ -52,7 +52,12 @@ class PrivateEngine:
             elif not self.answers():  # restarting it would end the containers that it runs
                 silent = f"the private Docker Engine does not answer at {self.host}"
                 raise OutsideError(silent, hint=f"see {self.daemon.log}")
+            self.close_socket()
         return self.host
+
+    def close_socket(self) -> None:
+        """Keep other users out: dockerd makes its socket 0660, and whoever started it may have been killed then."""
+        self.socket.chmod(0o600)
 
     def answers(self) -> bool:
         """Whether the engine takes requests."""
@@ -93,7 +98,6 @@ class PrivateEngine:
         filesystem = run(["stat", "--file-system", "--format", "%T", str(self.folder)]).stdout.strip()
         config.write_text(json.dumps(daemon_config(pool, filesystem), indent=2) + "\n")
         self.daemon.start(self._argv(config), ready=self.answers, within=START_SECONDS)
-        self.socket.chmod(0o600)  # dockerd makes it 0660
 
     def _crashed(self) -> bool:
         """Whether dockerd died without stopping: its data, run directory and bridge are all still there."""

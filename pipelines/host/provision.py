@@ -130,8 +130,10 @@ def docker_host(settings: Settings, for_builds: bool) -> str:
     The configured engine, else the host's own, where it suits; else a private one, started when it does not run.
     Raises OutsideError.
     """
-    found = existing_engine(settings, for_builds)
-    return found.host if found else PrivateEngine(settings).ensure()
+    found, private = existing_engine(settings, for_builds), PrivateEngine(settings)
+    if found and found.host == private.host:
+        private.close_socket()
+    return found.host if found else private.ensure()
 
 
 def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -13,8 +16,11 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import Settings
 from images.engine import engine
 from images.ledger import Holder
+from pipelines.cli.teardown import MARKS
+from pipelines.demo import web_service
 from pipelines.host import embedded_registry
 from pipelines.host.private_engine import PrivateEngine
+from pipelines.host.provision import Engine
 from tests.support.engines import busybox_image
 from tests.support.loop import Goldsmith
 
@@ -60,6 +66,23 @@ def test_what_goldsmith_did_not_make_stays(used: Goldsmith) -> None:
     assert (outside / "package.deb").exists()
 
 
+@pytest.mark.parametrize("mark", [*MARKS, ""])
+def test_a_directory_that_is_no_state_stays_whole(tmp_path: Path, mark: str) -> None:
+    """Such as a home that holds `work` and `docker` of somebody's; by what only Goldsmith writes a state is known."""
+    for name in ("home/work/thesis", "home/docker/compose", "home/store"):
+        (tmp_path / name).mkdir(parents=True)
+    if mark:
+        (tmp_path / "home" / mark).parent.mkdir(exist_ok=True)
+        (tmp_path / "home" / mark).write_text("192.0.2.0/28\n")
+    elsewhere = {"GOLDSMITH_DATABASE": f"sqlite:///{tmp_path}/ledger.sqlite"}
+    lines = Goldsmith(tmp_path / "home", "", settings=elsewhere).here("teardown", "--apply", "--json").json
+    if mark:
+        assert ([line["action"] for line in lines], (tmp_path / "home").exists()) == (["removed"], False)
+    else:
+        assert [(line["action"], line["detail"]) for line in lines] == [("stays", "not a state directory")]
+        assert len(list((tmp_path / "home").rglob("*"))) == 5
+
+
 @pytest.mark.parametrize("lock", ["work/0123456789ab.lock", "locks/nightly.lock"])
 def test_a_command_at_work_is_not_torn_down(used: Goldsmith, lock: str) -> None:
     """A build or a night: exit code 3 and the lock; nothing is gone."""
@@ -88,7 +111,7 @@ def test_a_shared_ledger_says_who_tore_down(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     inv = Goldsmith(tmp_path / "state", "", settings={"GOLDSMITH_DATABASE": shared})
     assert inv.here("image.list", "--json").code == 0
-    (inv.state / "locks").mkdir()
+    (inv.state / "store/partial").mkdir(parents=True)
     assert inv.here("teardown", "--apply").code == 0
     from images.ledger import Ledger
 
@@ -96,13 +119,43 @@ def test_a_shared_ledger_says_who_tore_down(tmp_path: Path) -> None:
     assert (line.action, line.subject) == ("teardown", str(inv.state))
 
 
+def test_another_checkouts_demo_on_the_same_engine_stays(used: Goldsmith, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The containers and networks of a demo say whose they are."""
+    client, cleaned = MagicMock(), list[Any]()
+    monkeypatch.setattr("pipelines.cli.teardown.existing_engine", lambda *_: Engine("unix:///e.sock", "28", True))
+    monkeypatch.setattr("pipelines.cli.teardown.engine", lambda _: client)
+    for name, fake in (("engine", client), ("auth_config", None), ("wait_for", True)):
+        monkeypatch.setattr(web_service, name, lambda *_, fake=fake, **__: fake)
+    for state in (used.state, Path("/srv/another")):
+        web_service.start("unix:///e.sock", Settings(state=state / "demo"), "proxy:1", "web:1")
+    made = [call.kwargs for call in client.containers.create.call_args_list]
+    networks = [call.kwargs for call in client.networks.create.call_args_list]
+
+    def found(things: list[dict[str, Any]], label: str | list[str]) -> list[dict[str, Any]]:
+        """As the engine filters."""
+        wanted = {label} if isinstance(label, str) else set(label)
+        return [one for one in things if wanted <= {text for k, v in one["labels"].items() for text in (k, f"{k}={v}")}]
+
+    def removable(one: dict[str, Any]) -> MagicMock:
+        return MagicMock(remove=lambda **_: cleaned.append(one))
+
+    client.api.containers = lambda filters, **_: [{"Names": [one["name"]]} for one in found(made, filters["label"])]
+    client.containers.list = lambda filters, **_: map(removable, found(made, filters["label"]))
+    client.networks.list = lambda filters: map(removable, found(networks, filters["label"]))
+    lines = {line["what"]: line["detail"] for line in used.here("teardown", "--apply", "--json").json}
+    assert lines["the demo"] == "goldsmith-demo-proxy, goldsmith-demo-web"
+    assert cleaned == [*made[:2], networks[0]]
+
+
 @pytest.mark.needs("root", "unshare")
 def test_what_is_mounted_in_the_state_is_not_emptied(used: Goldsmith) -> None:
-    (used.state / "store").mkdir()
-    script = f'mount -t tmpfs tmpfs {used.state}/store && "$@"'
-    answer = used("teardown", "--apply", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
-    assert (answer.code, f"{used.state}/store: something is mounted" in answer.err) == (3, True)
-    assert (used.state / "ledger.sqlite").exists()
+    """Also where the state's name holds a space, which the kernel's table of mounts writes as `\\040`."""
+    moved = replace(used, state=used.state.rename(used.state.with_name("my state")))
+    (moved.state / "store").mkdir()
+    script = f'mount -t tmpfs tmpfs "{moved.state}/store" && "$@"'
+    answer = moved("teardown", "--apply", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+    assert (answer.code, f"{moved.state}/store: something is mounted" in answer.err) == (3, True)
+    assert (moved.state / "ledger.sqlite").exists()
 
 
 @pytest.mark.slow

@@ -49,6 +49,25 @@ def test_a_program_that_is_there_is_not_missing() -> None:
     assert provision.missing([Tool("sh", "dash", ""), ABSENT]) == [ABSENT]
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_the_socket_of_an_engine_that_runs_is_closed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    """Whoever started it may have been killed before that, or be an earlier version."""
+    settings = Settings(state=tmp_path / "state")
+    private = PrivateEngine(settings)
+    private.socket = tmp_path / "docker.sock"
+    private.socket.touch(mode=0o660)
+    private.data.mkdir(parents=True)
+    running = Engine(private.host, "28", containerd_store=True) if found else None
+    monkeypatch.setattr(provision, "PrivateEngine", lambda _: private)
+    monkeypatch.setattr(provision, "existing_engine", lambda *_: running)
+    monkeypatch.setattr(private, "answers", lambda: True)
+    monkeypatch.setattr(Daemon, "pid", lambda _: 1)
+    assert provision.docker_host(settings, for_builds=True) == private.host
+    assert stat.filemode(private.socket.stat().st_mode) == "-rw-------"
+
+
 def test_a_program_that_does_not_find_its_library_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is there and does not start, since its library is another version's; both packages are installed anew."""
     program = tmp_path / "of-a-test"
