@@ -117,7 +117,9 @@ def test_it_closes_with_what_was_lost_and_what_removes_what_it_kept(capsys: pyte
     """Where nothing is kept, nothing runs."""
     shown = DemoOutput(seconds=90, requests=1500, failed=0, slowest_seconds=0.1, report="/r.html", kept_at="")
     _close(shown)
-    assert "found, replaced, 1500 requests, none lost.\nThe report: /r.html\nNothing of it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("Done in 90 s: found, replaced, 1500 requests, none lost.\nIt took: ")
+    assert "\nThe report: /r.html\nNothing of it still runs.\n" in said
     _close(shown.model_copy(update={"failed": 2, "kept_at": "http://127.0.0.1:1/"}))
     said = capsys.readouterr().out
     assert "1500 requests, 2 LOST." in said
