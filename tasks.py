@@ -697,8 +697,9 @@ def main(*arguments: str) -> None:
     """Run the command line `arguments`; ends with SystemExit, unless the exit code is 0."""
     if arguments[:1] == ("test",) and arguments[1:] and not arguments[1].startswith("-"):
         arguments = ("test", "--path", *arguments[1:])  # Invoke has no argument that may be left out and needs no flag
-    if arguments[:1] == ("adopt",):
-        arguments = ("adopt", *_each_named(arguments[1:]))
+    before = arguments[: arguments[:1] == ("setup",)]  # which the launcher lets go before most tasks
+    if arguments[len(before) : len(before) + 1] == ("adopt",):
+        arguments = (*before, "adopt", *_each_named(arguments[len(before) + 1 :]))
     _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
 
 

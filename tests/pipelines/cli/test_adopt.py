@@ -10,10 +10,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import requests
 
+import tasks
 from hardening.foundation.content import parse
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import run
@@ -166,6 +168,13 @@ def test_the_command_line_takes_any_number_of_names_among_its_flags(tmp_path: Pa
     assert answer.code == 0, answer.err
     assert [line["fleet"] for line in answer.json] == ["a-web", "b-web"]
     assert inv.here("adopt", a).code == 3
+    words = {"adopt": ("adopt", "a", "-n", "shop", "b"), "setup": ("setup", "adopt", "a", "-n", "shop", "b")}
+    seen = list[tuple[str, ...]]()
+    for given in words.values():
+        with patch.object(tasks._Program, "run", lambda _program, argv: seen.append(tuple(argv[1:]))):
+            tasks.main(*given)
+    named = ("adopt", "--what", "a", "-n", "shop", "--what", "b")
+    assert seen == [named, ("setup", *named)], "as the launcher calls it, too"
     assert "./goldsmith adopt CONTAINER" in inv.here("adopt").err
 
 
