@@ -38,6 +38,7 @@ PURE = {
     "images.artifact",
     "images.aws.model",
     "images.aws.call_arguments",
+    "images.aws.reaping",
     "images.aws.statement",
     "images.aws.tags",
     "images.boot.guest",

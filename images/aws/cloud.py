@@ -92,4 +92,7 @@ def machine_of(store: Store, artifact: Artifact) -> MachineImage:
     config, blocks = store.config(artifact.digest), store.layers_of(artifact.digest)[0]
     architecture, size_bytes = artifact.platform.partition("/")[2], int(config["disk"]["size_bytes"])
     digests, disk = b"".join(split(store.blob(blocks.digest).read_bytes())), store.disk(blocks.digest)
-    return MachineImage(artifact.name, artifact.digest, architecture, blocks.digest, digests, size_bytes, disk)
+    return MachineImage(
+        name=artifact.name, content=artifact.digest, architecture=architecture, linear=blocks.digest, digests=digests,
+        size_bytes=size_bytes, disk=disk,
+    )  # fmt: skip

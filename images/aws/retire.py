@@ -1,29 +1,25 @@
-"""What goes from AWS: images of ours whose release is over (retirement), and what killed runs left (reaping).
+"""Retirement: what goes from AWS of the images of ours whose release is over.
 
 What still names an image holds it: instances, launch templates, Auto Scaling groups, launch configurations, parameters.
 All of a region is read before anything is decided in it. What cannot be read is never taken for unused.
-
-Everything that a publication makes is tagged with the day from which it may be removed; the tag goes when all is done.
-Anyone who may tag can write such a tag onto anything. So a tag shows a thing, and only a line of the ledger lets it go.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import Aws
 from images.aws import amis, tags
 from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
-from images.ledger import BEGUN, GONE, STANDING, Made
+from images.ledger import GONE, STANDING
 from images.release import lifecycle, retention
 from images.release.retention import DONE, KEEP, NextAction, RetirementDecision
 from images.release.revocations import said_by_ledger
@@ -243,130 +239,3 @@ def _parameters(ssm: Client) -> Iterator[tuple[str, str]]:
         for found in ssm.call("GetParameters", Names=some)["Parameters"]:
             if IMAGE_ID.fullmatch(found["Value"].strip()):
                 yield found["Value"].strip(), f"the parameter {found['Name']}"
-
-
-@dataclass(frozen=True)
-class TaggedResource:
-    """One thing with our tags: a snapshot, a volume, an instance or an image. `reap_after` as its tag says.
-
-    `token` is what it was made by and keeps for good: an image's name, the last word of a snapshot's description.
-    """
-
-    region: str
-    kind: str
-    id: str
-    name: str
-    reap_after: datetime | None
-    token: str = ""
-
-    @property
-    def where(self) -> str:
-        """How people tell it from others."""
-        return f"{self.region}/{self.id}"
-
-
-@dataclass(frozen=True)
-class AwsReaping:
-    """What becomes of one thing, and why."""
-
-    found: TaggedResource
-    remove: bool
-    why: str
-
-
-def decide_leftover(found: TaggedResource, state: str, users: Sequence[str], now: datetime) -> AwsReaping | None:
-    """Whether a thing may go; None where it is no riddle, since the ledger owns it.
-
-    `state` is that of its line in the ledger: standing, begun, or empty where there is none.
-    """
-    if state == STANDING:
-        return None
-    if found.reap_after is None:
-        return AwsReaping(found, False, "published, and not in this ledger: ./goldsmith image.rebuild reads it in")
-    if not state:
-        return AwsReaping(found, False, "it has our tags and no line in this ledger: remove it by hand if it is yours")
-    if now < found.reap_after:
-        until = f"{found.reap_after:%Y-%m-%d %H:%M} UTC"
-        return AwsReaping(found, False, f"a run began it: the next one may go on with it; to be removed from {until}")
-    if users:
-        return AwsReaping(found, False, f"{users[0]} still names it")
-    return AwsReaping(found, True, "a killed run left it")
-
-
-MADE = ("image", "snapshot")
-"""What a publication makes, and so what is removed. Instances and volumes with our tags are shown only."""
-ORDER = ("instance", "volume", "image", "snapshot")  # what stands on others goes first
-ENDED = {"terminated", "shutting-down"}
-
-
-def reap(cloud: Cloud, *, apply: bool) -> tuple[AwsReaping, ...]:
-    """Every thing with our tags that is no release of this ledger, and what becomes of it.
-
-    Raises OutsideError where a region cannot be read: what stands there is unknown.
-    """
-    found = [reaping for region in cloud.regions() for reaping in _reaped_in(cloud, region)]
-    return tuple(_done(cloud, reaping) for reaping in found) if apply else tuple(found)
-
-
-@contextmanager
-def all_is_read(place: str) -> Iterator[None]:
-    """Raise OutsideError where the block cannot read all of a place: nothing there is reaped then."""
-    try:
-        yield
-    except GoldsmithError as error:
-        hint = "what cannot be read is not taken for left over; try again"
-        raise OutsideError(f"{place} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
-
-
-def _reaped_in(cloud: Cloud, region: str) -> list[AwsReaping]:
-    with all_is_read(region):
-        found = list(_found(cloud, region))
-        users = uses_in(cloud, region) if found else {}
-    lines = [line for line in cloud.made(region=region) if line.kind in MADE]
-    # A run that was killed before it knew the id has written down by which token it would make the thing.
-    known = {(line.kind, line.resource or line.token): _state(cloud, line) for line in lines}
-    states = {one: known.get((one.kind, one.id)) or known.get((one.kind, one.token), "") for one in found}
-    ordered = sorted(states, key=lambda one: (ORDER.index(one.kind), one.id))
-    decided = (decide_leftover(one, states[one], users.get(one.id, ()), cloud.now) for one in ordered)
-    return [reaping for reaping in decided if reaping]
-
-
-def _state(cloud: Cloud, line: Made) -> str:
-    """Whose a line's thing is: `standing` where a release stands on it, else still what a run began."""
-    over = cloud.ledger.releases_of_content(line.content)
-    stands = [one for one in over if not one.pruned_at and (line.kind == "snapshot" or one.digest == line.release)]
-    return STANDING if stands else BEGUN
-
-
-def _found(cloud: Cloud, region: str) -> Iterator[TaggedResource]:
-    """Everything in a region with a tag of ours."""
-    ec2 = cloud.client("ec2", region)
-    name_key, due_key = f"{cloud.prefix}{tags.NAME}", f"{cloud.prefix}{tags.REAP_AFTER}"
-    keyed = [{"Name": "tag-key", "Values": [name_key, due_key]}]
-    instances = (one for one in ec2.instances(Filters=keyed) if one["State"]["Name"] not in ENDED)
-    volumes = ec2.pages("DescribeVolumes", "Volumes", Filters=keyed)
-    snapshots = ec2.pages("DescribeSnapshots", "Snapshots", Filters=keyed, OwnerIds=["self"])
-    for kind, listed in (("instance", instances), ("volume", volumes), ("snapshot", snapshots)):
-        for one in listed:
-            said, token = tags.as_dict(one.get("Tags")), one.get("Description", "").rpartition(" ")[2]
-            due = tags.moment_in(said, due_key)
-            yield TaggedResource(region, kind, one[f"{kind.title()}Id"], said.get(name_key, ""), due, token)
-    for ami in amis.ours_in(cloud, region):
-        yield TaggedResource(region, "image", ami.id, ami.name, tags.moment_in(ami.tags, due_key), ami.name)
-
-
-def _done(cloud: Cloud, reaping: AwsReaping) -> AwsReaping:
-    """Remove a thing that may go; a failure is told and stops no other."""
-    found = reaping.found
-    if not reaping.remove:
-        return reaping
-    try:
-        if found.kind == "snapshot":
-            amis.remove_snapshot(cloud, found.region, found.id)
-        elif ami := amis.image(cloud, found.region, found.id):
-            amis.remove_image(cloud, ami)
-    except GoldsmithError as error:
-        return replace(reaping, remove=False, why=f"{reaping.why}; not removed: {error.message}")
-    cloud.forget(region=found.region, resource=found.id)
-    cloud.note("reap", found.where, f"{found.kind}: {reaping.why}")
-    return reaping

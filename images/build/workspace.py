@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,17 +41,25 @@ def sweep(settings: Settings, docker_host: Callable[[], str]) -> None:
     for the next sweep. Mounts need none: they live in namespaces that die with their process.
     """
     for lock_file in sorted((settings.state_dir / "work").glob("*.lock")):
-        with suppress(Timeout), FileLock(lock_file, timeout=0):
-            directory = lock_file.with_suffix("")
-            say(f"removing what a killed run left: {directory.name}")
-            try:
-                if any(
-                    directory.glob(f"{TRIAL}*")
-                ):  # else it never asked an engine for anything, and there may be none
-                    _sweep_engine(docker_host(), directory.name)
-                _remove(directory)
-            except OutsideError as error:
-                say(f"it stays for now: {error.message}")
+        lock = FileLock(lock_file, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        try:
+            _sweep_one(lock_file.with_suffix(""), docker_host)
+        finally:
+            lock.release()
+
+
+def _sweep_one(directory: Path, docker_host: Callable[[], str]) -> None:
+    say(f"removing what a killed run left: {directory.name}")
+    try:
+        if any(directory.glob(f"{TRIAL}*")):  # else it asked no engine for anything, and there may be none
+            _sweep_engine(docker_host(), directory.name)
+        _remove(directory)
+    except OutsideError as error:
+        say(f"it stays for now: {error.message}")
 
 
 def _remove(directory: Path) -> None:

@@ -94,6 +94,6 @@ class Clouds(Database):
         """Keep a line; the same account, region, kind and token replace the older one."""
         self._put(t.cloud, asdict(made), "account", "region", "kind", "token")
 
-    def made(self, account: str, **wanted: Any) -> tuple[Made, ...]:
+    def made(self, account: str, **wanted: str) -> tuple[Made, ...]:
         """The lines of an account whose columns are as `wanted`, the oldest first."""
-        return self._find(Made, t.cloud, t.cloud.c.at, t.cloud.c.token, account=account, **wanted)
+        return self._find(Made, t.cloud, t.cloud.c.at, t.cloud.c.token, account=account, **dict[str, Any](wanted))

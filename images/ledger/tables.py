@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from sqlalchemy import Column, Dialect, MetaData, Table, UniqueConstraint
 from sqlalchemy.ext.compiler import compiles
@@ -67,12 +67,19 @@ def _table(
     number = [] if keys else [Column("id", Integer, primary_key=True, autoincrement=True)]
     columns: list[Column[Any]] = [
         Column(
-            column, TYPES.get(kind, JSON), primary_key=column in keys, index=column in index,
+            column, _type_of(kind), primary_key=column in keys, index=column in index,
             nullable=kind == datetime | None,
         )
         for column, kind in (get_type_hints(of) if isinstance(of, type) else of).items()
     ]  # fmt: skip
     return Table(name, metadata, *number, *columns, *more)
+
+
+def _type_of(kind: Any) -> Any:
+    """The type of a column; a kind that is not known would be kept as JSON by chance."""
+    if kind in TYPES or kind is Any or get_origin(kind) in (tuple, dict):
+        return TYPES.get(kind, JSON)
+    raise TypeError(f"no column is made of {kind}")
 
 
 versions = Table("versions", metadata, Column("version", Integer, primary_key=True))

@@ -35,9 +35,16 @@ def candidate_since(to: ReleaseStore, candidate: Release) -> datetime:
 
 
 def urgent_fixes(context: Context, stable: Release, candidate: Release) -> tuple[str, ...]:
-    """The exploited or critical vulnerabilities that `stable` has, by today's data, and `candidate` no longer."""
-    known = context.ledger.scan(candidate.content)
-    return fixed(_findings(context, stable), _findings(context, candidate)) if known else ()
+    """The exploited or critical vulnerabilities that `stable` has, by today's data, and `candidate` no longer.
+
+    None where the candidate cannot be scanned today: an older scan misses what was found since.
+    """
+    after = _today(context, candidate)
+    if after is None:
+        return ()
+    last = context.ledger.scan(stable.content)
+    before = _today(context, stable) or (last.findings if last else ())
+    return fixed(before, after)
 
 
 def fixed(before: Iterable[Finding], after: Iterable[Finding]) -> tuple[str, ...]:
@@ -51,11 +58,10 @@ def fixed(before: Iterable[Finding], after: Iterable[Finding]) -> tuple[str, ...
     return tuple(sorted({finding.id for finding in grave if (finding.id, finding.package) not in left}))
 
 
-def _findings(context: Context, release: Release) -> tuple[Finding, ...]:
-    """What is found in a release today; what was found in it last, where it cannot be scanned here."""
+def _today(context: Context, release: Release) -> tuple[Finding, ...] | None:
+    """What is found in a release by today's data; None where it cannot be scanned here."""
     with suppress(GoldsmithError):
         if artifact := artifact_of(context, release):
             policy = load_policy(context.settings.roots, context.policy_of(release.name))
             return scan_again(context, artifact, policy).findings
-    last = context.ledger.scan(release.content)
-    return last.findings if last else ()
+    return None

@@ -156,7 +156,7 @@ def scan_content(
     benchmark of `policy`.
     """
     reason = context.definitions[artifact.name].definition.healthcheck.none_because if artifact else ""
-    disk = context.store.disk_of(digest)
+    disk, config = context.store.disk_of(digest), context.store.config(digest)
     benchmark = policy.image.benchmark.profile if disk and policy and policy.image.benchmark else ""
     subject = _subject(artifact, reason, benchmark) if artifact else ""
     now, settings = context.now, context.settings
@@ -166,9 +166,10 @@ def scan_content(
     with unpacked(context, digest) as (work, tree):
         target = ScanTarget(
             artifact.name if artifact else digest, None if disk else context.store.layout_for(digest, work / "layout"),
-            tree, _dockerfile(context, artifact, work) if artifact else None, artifact.packages if artifact else (),
-            subject, reason, Kind.MACHINE if disk else Kind.CONTAINER, disk, digest,
-            context.store.config(digest).get("created", ""), benchmark,
+            tree, dockerfile=_dockerfile(context, artifact, work) if artifact else None,
+            packages=artifact.packages if artifact else (), subject=subject, no_healthcheck_because=reason,
+            kind=Kind.MACHINE if disk else Kind.CONTAINER, disk=disk, digest=digest,
+            created=config["created"] if disk else config.get("created", ""), benchmark=benchmark,
         )  # fmt: skip
         return scan(target, settings, now=now, known=known)
 

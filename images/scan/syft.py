@@ -13,7 +13,7 @@ from images.scan.base import ScanTarget
 
 ENVIRONMENT = {
     "SYFT_CHECK_FOR_APP_UPDATE": "false",
-    "SYFT_FILE_METADATA_SELECTION": "none",  # digests of single files, of which a CycloneDX bill says nothing
+    "SYFT_FILE_METADATA_SELECTION": "none",  # digests of single files: packages are what the bill is about
 }
 
 

@@ -33,6 +33,7 @@ from pipelines.fleet.docker.drafts import (
     fleet_draft,
     managed_by,
     slug,
+    undrafted,
 )
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.docker.inventory import find, outside
@@ -347,6 +348,7 @@ def _image_files(
     if steps := dockerfile_draft(found):
         files[folder / "Dockerfile.j2"] = steps
         drafted.todo.append(f"copy what COPY in its Dockerfile.j2 names into {folder}; its steps have no network")
+        drafted.todo += undrafted(found)
     return drafted, files
 
 
@@ -383,14 +385,19 @@ def _next(context: Context, found: Unadopted, becomes: str) -> tuple[str, ...]:
 
 
 def _write(files: Mapping[Path, str]) -> None:
-    """Write all files, or none. Raises UsageError where one is there already, and OutsideError."""
+    """Write all files, or take back those that were written. Raises UsageError where one is there, and OutsideError."""
     for path in files:
-        if path.exists():
+        if path.exists() or path.is_symlink():
             raise UsageError(f"{path} is there already", hint="--name gives the new one another name")
-    for path, text in files.items():
-        try:
+    made = list[Path]()
+    try:
+        for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            hint = "--content DIR drafts into a folder of your own"
-            raise OutsideError(f"{path} cannot be written: {error.strerror}", hint=hint) from None
+            with path.open("x", encoding="utf-8") as file:  # never over what came meanwhile
+                made.append(path)
+                file.write(text)
+    except OSError as error:
+        for written in made:
+            written.unlink()
+        hint = "--content DIR drafts into a folder of your own"
+        raise OutsideError(f"{path} cannot be written: {error.strerror}", hint=hint) from None

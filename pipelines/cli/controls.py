@@ -192,7 +192,7 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
     tree, today = Path(place).resolve(), clock().date()
     if not tree.is_dir():
         hint = "give the root of a filesystem: a mounted disk, an exported container"
-        raise ContentError(f"{place} is no directory", hint=hint)
+        raise ContentError(f"{place} is not a directory", hint=hint)
     checks = check_tree(load_settings().roots, profile, tree, today, control=control)
     return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
 

@@ -210,4 +210,4 @@ def _by_rule(
 
 def _many(lines: Sequence[PreviewLine]) -> str:
     images = sum(line.kind == "image" for line in lines)
-    return f"{images} image(s) and {len(lines) - images} member(s)" if lines else "nobody"
+    return f"{images} image(s) and {len(lines) - images} member(s)" if lines else "none"

@@ -18,7 +18,7 @@ from pipelines.fleet.orphans import Orphan, OrphanSource, OwnerStatus, Reaping, 
 from pipelines.wiring import clock, fleet_host, image_context
 
 if TYPE_CHECKING:
-    from images.aws.retire import AwsReaping, TaggedResource
+    from images.aws.reaping import AwsReaping, TaggedResource
 
 REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "action", "because": "why"}
 
@@ -35,7 +35,7 @@ class ReapLine(Line):
 
 def reap_images(*, apply: bool) -> list[ReapLine]:
     """What killed runs left at AWS, and what becomes of it."""
-    from images.aws.retire import reap as reap_aws
+    from images.aws.reaping import reap as reap_aws
 
     found = reap_aws(image_context(looks=not apply).cloud, apply=apply)
     return [_line(one.found, one.found.where, one, apply=apply) for one in found]

@@ -260,7 +260,7 @@ def actions_of(report: ReportOutput, policy_owners: Mapping[str, str]) -> tuple[
 
 
 def _action(owner: str, what: str, todo: str) -> ActionReport:
-    return ActionReport(owner=owner or "nobody named", what=what, todo=todo)
+    return ActionReport(owner=owner or "no owner", what=what, todo=todo)
 
 
 def _about_images(report: ReportOutput, owners: Mapping[str, str]) -> Iterator[ActionReport]:

@@ -130,12 +130,13 @@ def steady(url: str) -> Iterator[Stream]:
     """Ask `url` again and again, from several clients, for as long as the block lasts."""
     stream, over = Stream(url), threading.Event()
     with ThreadPoolExecutor(CLIENTS) as pool:
-        for _ in range(CLIENTS):
-            pool.submit(_ask, stream, over)
+        asking = [pool.submit(_ask, stream, over) for _ in range(CLIENTS)]
         try:
             yield stream
         finally:
             over.set()
+        for client in asking:
+            client.result()  # one that has broken asked for nothing more, which is not "none lost"
 
 
 def _ask(stream: Stream, over: threading.Event) -> None:

@@ -17,7 +17,7 @@ from pipelines.fleet.model import Fleet
 NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "policy-window", "waiver-ended")
 
 
-@dataclass
+@dataclass(frozen=True)
 class GoldenStatus:
     """Answers for one judging of one fleet, from the ledger and the present policies; who reads where members' images
     come from adds what a registry or a cloud tells.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -167,12 +167,14 @@ def probe(host: str) -> Engine | None:
 
 def parse_info(host: str, info: str) -> Engine | None:
     """The engine that `docker info --format '{{json .}}'` describes, or None where it describes none."""
-    with suppress(ValueError):
+    try:
         value = json.loads(info)
-        if value.get("ServerVersion"):
-            store = dict(value.get("DriverStatus") or []).get("driver-type")
-            return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
-    return None
+    except ValueError:
+        return None
+    if not value.get("ServerVersion"):
+        return None
+    store = dict(value.get("DriverStatus") or []).get("driver-type")
+    return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
 
 
 def _answering(host: str) -> Engine:

@@ -291,7 +291,9 @@ def _with_groups(
     at: FleetSession, document: ApprovedPlan, groups: Sequence[Group], judged: Sequence[Judged], when: datetime
 ) -> ApprovedPlan:
     """The plan with these groups to roll, at the pace that the budgets of that moment allow."""
-    steps = tuple(_step(at, at.groups, document, group, _inside(judged, group), when) for group in groups if at.groups)
+    if at.groups is None:
+        return document
+    steps = tuple(_step(at, at.groups, document, group, _inside(judged, group), when) for group in groups)
     return replace(document, plan=replace(document.plan, groups=steps))
 
 

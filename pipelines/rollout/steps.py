@@ -91,15 +91,18 @@ class StepRunner:
     back: bool = False
 
     async def look(self, name: str, read: Callable[[], object], tries: int = TRIES) -> Json:
-        """Ask the world, which changes nothing: a step that is repeated until it is done, after at most `tries`
-        failures.
+        """Ask the world, which changes nothing."""
+        return await self._tried(name, read, tries)
+
+    async def _tried(self, name: str, attempt: Callable[[], object], tries: int) -> Json:
+        """The answer of a step that is repeated until it is done, after at most `tries` failures.
 
         What is in progress is asked for again, without end; if it waits for the same thing for IN_PROGRESS, it failed.
         """
         failed, waits_for, backoff = 0, "", Backoff(self.engine)
         while True:
             try:
-                tried = from_json(_Attempt, await self.engine.step(name, lambda: to_json(_attempted(read))))
+                tried = from_json(_Attempt, await self.engine.step(name, lambda: to_json(_attempted(attempt))))
                 if not tried.waits_for:
                     return tried.answer
                 if tried.waits_for != waits_for:
@@ -121,14 +124,14 @@ class StepRunner:
 
     async def note(self, name: str, write: Callable[[], object]) -> Json:
         """Write to the ledger."""
-        return await self.look(name, lambda: self._fenced(write), PATIENT_TRIES)
+        return await self._tried(name, lambda: self._fenced(write), PATIENT_TRIES)
 
     async def act(self, name: str, effect: Callable[[], object], tries: int = TRIES) -> Json:
         """Do `effect` and write down that it was done; an effect answers with what held it back, if anything did.
 
         Raises the last OutsideError, and GoneError at once.
         """
-        return await self.look(name, lambda: self._audited(name, effect), tries)
+        return await self._tried(name, lambda: self._audited(name, effect), tries)
 
     async def act_when_free(self, name: str, effect: Callable[[], object]) -> Json:
         """`act`, but not while the rollout is paused. Raises StoppedError when it was stopped."""
@@ -151,7 +154,7 @@ class StepRunner:
             return _Tried(desired_state) if held else _Tried(answer=attempt())
 
         while True:
-            tried = await self.see(_Tried, name, unless_held)
+            tried = from_json(_Tried, await self._tried(name, unless_held, TRIES))
             if tried.held is None:
                 return tried.answer
             await self.obey(tried.held, backoff)

@@ -18,9 +18,11 @@ from pipelines.contract import DemoOutput
 from pipelines.demo import web_service
 from pipelines.demo.flow import _close
 from pipelines.host import embedded_registry
+from tests.support.engines import busybox_image
+from tests.support.engines import engine as on_engine
 from tests.support.loop import Goldsmith, kill_when, processes, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry", "busybox")]
 
 
 class Stage:
@@ -47,6 +49,16 @@ class Stage:
             *self.running(), *networks, *images, *processes("docker-registry", str(self.state)),
             *([self.state] if self.state.exists() else []),
         ]  # fmt: skip
+
+    def leave_a_rollout(self) -> None:
+        """What a demo leaves that is killed in the middle of its rollout: members, one of them not started, a proxy."""
+        with on_engine(self.docker_host) as api:
+            busybox_image(api, "demo-test:left", "left")
+            api.create_network(web_service.NETWORK, labels={web_service.LABEL: ""})
+            for name in (web_service.WEB, web_service.PROXY, f"{web_service.WEB}.demo-1"):
+                api.create_container("demo-test:left", name=name, labels={web_service.LABEL: ""})
+            for name in (web_service.WEB, web_service.PROXY):
+                api.start(name)
 
     def building(self) -> bool:
         """Whether a build has its temporary tree."""
@@ -91,8 +103,9 @@ def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_
 
 
 def test_the_next_demo_removes_what_was_kept_and_all_that_a_killed_one_left(stage: Stage) -> None:
-    """What was kept is all that runs at the end of a demo. The next one removes it, and is killed while it builds; the
-    one after that is stopped by Ctrl-C, and leaves nothing either.
+    """What was kept is all that runs at the end of a demo. The next one removes it, and is killed while it builds;
+    beside what that leaves stand a service that runs and a replacement that was not started yet, as in the middle of
+    a rollout. The one after that removes all, is stopped by Ctrl-C, and leaves nothing either.
     """
     kept = stage.registry()
     assert len(stage.left(kept)) > 5
@@ -101,6 +114,8 @@ def test_the_next_demo_removes_what_was_kept_and_all_that_a_killed_one_left(stag
     kill_when(killed, stage.building, "a build")
     registry = stage.registry()
     assert len(stage.left(registry)) == 2  # its registry and its state
+    stage.leave_a_rollout()
+    assert len(stage.left(registry)) == 6
     demo = stage.inv.start("demo")
     until(lambda: stage.registry() not in ("", registry) and stage.building(), "the next demo builds")
     assert not stage.running()
@@ -124,6 +139,17 @@ def test_it_closes_with_what_was_lost_and_what_removes_what_it_kept(capsys: pyte
     said = capsys.readouterr().out
     assert "1500 requests, 2 LOST." in said
     assert "still runs at http://127.0.0.1:1/; the next ./goldsmith demo removes it." in said
+
+
+def test_a_client_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for nothing more, and that nothing was lost then says little."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise UnicodeError("no answer at all")
+
+    monkeypatch.setattr(requests, "get", broken)
+    with pytest.raises(UnicodeError, match="no answer at all"), web_service.steady("http://127.0.0.1:9/"):
+        pass
 
 
 def test_keep_keeps_and_nothing_else_does(stage: Stage) -> None:

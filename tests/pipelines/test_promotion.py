@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.findings import Finding, FindingKind
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.model import Severity
-from images.artifact import Release
+from hardening.policy import Policy
+from images.artifact import Artifact, Release
 from images.context import Context
 from images.ledger.artifacts import ScanRecord
+from images.release import soak
 from images.release.channels import promote
 from images.release.publish import release
 from images.release.soak import candidate_since, fixed, soaked
@@ -98,6 +102,7 @@ class Shop:
         said = judged(now)
         said = replace(said, verdict=replace(said.verdict, subject=NAME))
         made = built(context.store, NAME, text)
+        self.context.ledger.record_artifact(made)
         self.context.ledger.record_scan(made.digest, ScanRecord((REPORT,), findings), now)
         return release(store_of(context, NAME), made, definition(NAME), said, redate=redate).release
 
@@ -109,7 +114,17 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    def scan_again(context: Context, artifact: Artifact, _policy: Policy) -> ScanRecord:
+        found = context.ledger.scan(artifact.digest)
+        assert found
+        return found
+
+    def artifact_of(context: Context, wanted: Release) -> Artifact:
+        return next(one for one in context.ledger.artifacts(wanted.name) if one.digest == wanted.content)
+
+    monkeypatch.setattr(soak, "artifact_of", artifact_of)  # these images have nothing in them that a scanner reads
+    monkeypatch.setattr(soak, "scan_again", scan_again)
     with running_registry(tmp_path / "registry") as address:
         made = Shop(tmp_path / "state", address)
         with closing(made.context.ledger):
@@ -143,7 +158,7 @@ def test_new_dates_are_no_new_content_and_restart_nothing(shop: Shop) -> None:
 
 
 @needs_registry
-def test_a_content_that_comes_back_soaks_anew(shop: Shop) -> None:
+def test_a_content_that_comes_back_soaks_again(shop: Shop) -> None:
     """Nobody knows whether it ever did: it may have been the candidate for a minute."""
     shop.publish("one", NOW)
     shop.publish("two", NOW + HOUR)
@@ -161,6 +176,51 @@ def test_what_closes_a_grave_hole_of_stable_is_promoted_at_once(shop: Shop) -> N
     assert shop.decide(NOW + HOUR) == PromotionDecision(waits=False, why="at once, for it fixes CVE-9")
     shop.publish("three", NOW + 2 * HOUR, CRITICAL)
     assert shop.decide(NOW + 2 * HOUR).waits, "the hole is still there"
+
+
+@needs_registry
+def test_a_candidate_that_cannot_be_scanned_today_closes_no_hole(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last scan misses what was found since, which would look as if it were closed."""
+
+    def silent(*_: object) -> None:
+        raise OutsideError("no scanner ran")
+
+    shop.publish("one", NOW, CRITICAL)
+    shop.promote(NOW)
+    shop.publish("two", NOW + HOUR)
+    assert not shop.decide(NOW + HOUR).waits
+    monkeypatch.setattr(soak, "scan_again", silent)
+    assert shop.decide(NOW + HOUR).waits
+
+
+@needs_registry
+def test_a_candidate_that_a_fleet_could_not_be_rolled_to_stays_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where it closes a grave hole: no member runs it, since it crashed there. Another one's rollout says
+    nothing of it.
+    """
+    shop.publish("one", NOW, CRITICAL)
+    shop.promote(NOW)
+    candidate = shop.publish("two", NOW + HOUR)
+    old = Provenance(release=replace(candidate, content="sha256:old"))
+    monkeypatch.setattr(promotion, "_canaries", lambda *_: [("canary", (member("web-1", origin=old),))])
+    views = [SimpleNamespace(state=SimpleNamespace(failure="it crashed"), replacement=f"r/web@{candidate.digest}")]
+    monkeypatch.setattr(promotion, "history", lambda *_: tuple(views))
+    with pytest.raises(RefusedError, match="the fleet canary could not be rolled to the candidate") as caught:
+        shop.decide(NOW + HOUR)
+    assert caught.value.evidence == "it crashed"
+    views[0].replacement = "r/web@sha256:other"
+    assert not shop.decide(NOW + HOUR).waits
+
+
+def test_a_fleet_of_which_a_part_cannot_be_read_lets_nothing_be_promoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One healthy member says nothing of those that nobody saw."""
+    fleet = SimpleNamespace(name="canary", replacement=SimpleNamespace(definition=NAME, channel="candidate"))
+    monkeypatch.setattr(promotion, "load_fleets", lambda _roots: {"canary": fleet})
+    monkeypatch.setattr(promotion, "fleet_session", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(promotion, "check", lambda _: (member("web-1"), member("eu-west-1/*", "unread")))
+    context: Any = SimpleNamespace(settings=SimpleNamespace(roots=()))
+    with pytest.raises(OutsideError, match=r"eu-west-1/\* of the fleet canary could not be read"):
+        list(promotion._canaries(context, NAME))
 
 
 @needs_registry

@@ -98,12 +98,12 @@ def main(folder: Path) -> None:
     given = json.loads((folder / "run.json").read_text())
     deaths = Deaths(folder / "died")
     queue.ATTEMPTS = 1_000_000  # who dies so often is given up, and should be; not here
-    look = steps.StepRunner.look
+    tried = steps.StepRunner._tried
 
-    async def dying(runner: steps.StepRunner, name: str, read: Callable[[], Any], tries: int = steps.TRIES) -> Any:
-        return await look(runner, name, deaths.before(name, read), tries)
+    async def dying(runner: steps.StepRunner, name: str, attempt: Callable[[], Any], tries: int) -> Any:
+        return await tried(runner, name, deaths.before(name, attempt), tries)
 
-    steps.StepRunner.look = dying  # type: ignore[method-assign]
+    steps.StepRunner._tried = dying  # type: ignore[method-assign]
     with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
         for call in MUTATING:
             setattr(members.api, call, deaths.after(call, getattr(members.api, call)))

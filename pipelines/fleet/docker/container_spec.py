@@ -91,6 +91,7 @@ def creation(container: Json, image: Json, reference: str, labels: Mapping[str, 
     }
 
 
+MOST_EXITS = 3  # a container that the engine has started so often again is not waiting for something to come up
 REHEARSED_EACH = 1_000_000_000  # nanoseconds: how often the health check is asked in a rehearsal
 
 
@@ -98,8 +99,8 @@ def rehearsal(body: Json, labels: Mapping[str, str]) -> Json:
     """The body of a container that can stand beside the one that `creation` describes, and that nobody finds.
 
     It has neither ports, addresses nor names of its own, and no label but `labels`; where the other writes into
-    volumes, it writes into memory, and what is bound from the host it can only read. The engine starts it again three
-    times, and not after a restart of its own.
+    volumes, it writes into memory, and what is bound from the host it can only read. The engine starts it again
+    MOST_EXITS times, and not after a restart of its own.
     """
     host = body["HostConfig"]
     mounts = host.get("Mounts") or []
@@ -123,14 +124,16 @@ def rehearsal(body: Json, labels: Mapping[str, str]) -> Json:
             "PortBindings": {},
             "PublishAllPorts": False,
             "VolumesFrom": [],
-            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3} if _restarts(host) else {"Name": "no"},
+            "RestartPolicy": _few_restarts(host),
             "NetworkMode": "bridge" if _shared(host.get("NetworkMode")) else host.get("NetworkMode"),
         },
     }
 
 
-def _restarts(host: Json) -> bool:
-    return (host.get("RestartPolicy") or {}).get("Name") not in (None, "", "no")
+def _few_restarts(host: Json) -> Json:
+    if (host.get("RestartPolicy") or {}).get("Name") in (None, "", "no"):
+        return {"Name": "no"}
+    return {"Name": "on-failure", "MaximumRetryCount": MOST_EXITS}
 
 
 def _shared(mode: str | None) -> bool:

@@ -203,7 +203,7 @@ def _select(draft: Draft, found: Unadopted) -> None:
         draft.set("selector", chosen, f"What each of its containers carries, by {found.source}.")
     else:
         draft.ask(
-            f"{found.source} has no label to select it by, and a running container gets none: make it anew with "
+            f"{found.source} has no label to select it by, and a running container gets none: create it again with "
             f"--label app={found.name}, everything else as it was"
             if found.runs
             else f"nothing is labelled yet: start its containers with --label app={found.name}"
@@ -245,7 +245,8 @@ def _ask_health(draft: Draft, found: Unadopted, definition: Definition | None, k
         )
         return
     if test[0] != "NONE" and (given or after or definition is None):
-        why = f"The container's health check, which each rollout keeps: {own}" if given else f"Its image's check: {own}"
+        why = "The health check that the container was given, which each rollout keeps"  # it may hold a password
+        why = why if given else f"Its image's check: {own}"
         follows = f". In {definition.name} it is: {new}" if after and definition and not given else ""
         draft.set("health", {"kind": "docker"}, f"{why}{follows}")
         return
@@ -407,6 +408,17 @@ def dockerfile_draft(found: Unadopted) -> str:
         "{# Steps run as root and without network. COPY takes files of this folder: put them here. #}\n"
         f'{{% extends "Dockerfile.j2" %}}\n{{% block steps %}}\n{{% raw %}}{body}{{% endraw %}}\n{{% endblock %}}\n'
     )
+
+
+def undrafted(found: Unadopted) -> Iterator[str]:
+    """What a person has to do about steps that do not come through as they are."""
+    for word, rest in found.steps:
+        if word == "RUN" and "<<" in rest:
+            yield f"write out the here-document of its step: {word} {rest}"
+        if word == "COPY" and rest.startswith("--from"):
+            yield f"bring by other means what it takes from another stage or image: {word} {rest}"
+        if "endraw" in rest:
+            yield f"put its step into Dockerfile.j2 yourself, where it ends the text: {word} {rest}"
 
 
 def _only_packages(line: str) -> bool:

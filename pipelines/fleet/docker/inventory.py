@@ -230,7 +230,6 @@ class _Bounded(io.RawIOBase):
 # -- how a container is -----------------------------------------------------------------------------------------------
 
 SHOWN_BYTES = 200  # of what a command printed last
-MOST_EXITS = 3  # a container that the engine has started so often again is not waiting for something to come up
 ENGINES_OWN = 30.0  # seconds: what the engine gives a health check that names no timeout
 
 
@@ -238,10 +237,10 @@ def probe(api: Any, health: Health, container: dict[str, Any]) -> Read:
     """Ask the container how it is, in the way that `health` says. A container that does not run is never healthy."""
     status, exits = container["State"]["Status"], container.get("RestartCount") or 0
     if status != "running":
-        over = status in ENDED or exits >= MOST_EXITS
+        over = status in ENDED or exits >= container_spec.MOST_EXITS
         return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}", over)
     seen = _asked(api, health, container)
-    return seen if seen.good else replace(seen, ended=exits >= MOST_EXITS)
+    return seen if seen.good else replace(seen, ended=exits >= container_spec.MOST_EXITS)
 
 
 def _asked(api: Any, health: Health, container: dict[str, Any]) -> Read:

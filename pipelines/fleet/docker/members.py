@@ -154,7 +154,7 @@ class DockerFleet:
         listed = self.api.containers(all=True, filters={"label": f"{MEMBER}={key.member}"})
         for one in listed:
             rollout = one["Labels"].get(ROLLOUT, "")
-            if rollout != key.rollout and one["Names"][0] == f"/{key.name}.{rollout}":
+            if rollout != key.rollout and f"/{key.name}.{rollout}" in one["Names"]:
                 hint = "where two fleets select it, ./goldsmith lint says so; ./goldsmith roll.reap finds what is left"
                 raise RefusedError(f"{key.name} is being replaced by {rollout} already", hint=hint)
         if any(one["Labels"].get(ROLLOUT) == key.rollout and one["Id"] != key.old for one in listed):
@@ -226,7 +226,7 @@ class DockerFleet:
                 self._copies.keep(key)
             else:
                 self._rename(key.old, key.old_name)
-            run_hook(self.api, self.fleet.limits, "after_drain", {**new, "Name": new["Names"][0]})
+            run_hook(self.api, self.fleet.limits, "after_drain", {**new, "Name": key.new_name})
             if not self._rename(new["Id"], key.name):
                 raise self._new_is_gone(key)
 

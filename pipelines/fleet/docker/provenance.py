@@ -17,7 +17,7 @@ from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest, repository
 
 
-@dataclass
+@dataclass(frozen=True)
 class ProvenanceReader(GoldenStatus):
     """Answers for one judging of one fleet; asks the ledger first, then the registry, each thing once."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from images.aws.client import Clients
-from images.aws.retire import all_is_read
+from images.aws.reaping import all_is_read
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
 from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json

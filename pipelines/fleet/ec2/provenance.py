@@ -40,7 +40,7 @@ def image_of(cloud: Cloud, target: ReplacementImage, region: str) -> str:
     return found.id
 
 
-@dataclass
+@dataclass(frozen=True)
 class AmiProvenance(GoldenStatus):
     """Answers for one judging of one EC2 fleet; each region's images are read once."""
 

@@ -28,7 +28,8 @@ from images.aws.call_arguments import (
     start_snapshot,
 )
 from images.aws.model import GIB, Ami, MachineImage, Parent, best_parent, blocks_on, digests_at
-from images.aws.retire import TaggedResource, _holding, decide_leftover, decide_over
+from images.aws.reaping import TaggedResource, decide_leftover
+from images.aws.retire import _holding, decide_over
 from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
 from images.machine.blocks import ZERO, digest_of
 from images.release.retention import RetirementAction as Action

@@ -15,8 +15,9 @@ import pytest
 from hardening.foundation.settings import ROOT
 from images.aws.client import Client
 from images.aws.cloud import Cloud
+from images.aws.reaping import reap
 from images.aws.release_store import AwsStore, channel_name
-from images.aws.retire import reap, retire_images
+from images.aws.retire import retire_images
 from images.release.channels import promote, revoke, rollback
 from tests.images.aws.test_aws_faults import OTHER, Killed, dying
 from tests.images.aws.test_aws_walk import on

@@ -14,8 +14,9 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from images.aws.client import Client
 from images.aws.cloud import Cloud
+from images.aws.reaping import reap
 from images.aws.release_store import AwsStore, channel_name
-from images.aws.retire import reap, retire_images, uses_in
+from images.aws.retire import retire_images, uses_in
 from images.release.channels import revoke
 from images.release.retention import RetirementAction as Action
 from tests.images.aws.test_aws_faults import Killed, dying

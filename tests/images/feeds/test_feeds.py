@@ -241,6 +241,7 @@ def test_a_download_by_trivy_that_fails_keeps_the_last_database(server, tmp_path
     server.fails = [404] * 99
     ours = settings(tmp_path, trivy="download")
     assert "trivy ended with status 1" in feeds.current(ours, "trixie", NOW)[1]["trivy"]
+    assert server.asked, "trivy asked somebody else"
     kept = tmp_path / "state" / "feeds" / "trivy" / "db"
     kept.mkdir(parents=True)
     (kept / "trivy.db").write_bytes(b"data")

@@ -12,14 +12,17 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.errors import OutsideError, UsageError
+from hardening.foundation.hashing import digest
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
 from images.ledger import Begun, CommandRow, FleetCheck, Holder, Ledger, Move, ScanRecord
+from images.ledger.tables import VERSION, _type_of, metadata
 from tests.conftest import POSTGRES
 from tests.support.postgres import Server
 
@@ -351,3 +354,20 @@ def test_a_ledger_of_before_fleets_were_kept_as_judged_opens(tmp_path: Path) -> 
         ledger.record_check(FleetCheck("shop", NOW + DAY, [{"name": "b"}]))
         assert ledger.fleet_checks() == {"shop": FleetCheck("shop", NOW + DAY, [{"name": "b"}])}
         assert ledger.running_digests() == {"sha256:r1": ("shop/a",)}
+
+
+def test_a_changed_table_has_another_version_or_a_way_from_the_old_one() -> None:
+    """Tables follow dataclasses: a field that somebody adds is a column that no older ledger has. Where it is meant,
+    raise VERSION, or test that a ledger without it still opens; then write down what the tables are now.
+    """
+    tables = metadata.sorted_tables
+    indexes = sorted(str(CreateIndex(index)) for table in tables for index in table.indexes)
+    made = digest("\n".join([*(str(CreateTable(table)) for table in tables), *indexes]))
+    assert (VERSION, made) == (3, "sha256:9e5d926db74b2da3eb04fcc9cec5fc0f18c321e2b0a255ffa6f275b8eb7307b4")
+
+
+@pytest.mark.parametrize("kind", [float, bytes, str | None])
+def test_no_column_is_made_of_a_kind_that_is_not_known(kind: object) -> None:
+    """It would be kept as JSON by chance."""
+    with pytest.raises(TypeError, match="no column is made of"):
+        _type_of(kind)

@@ -299,6 +299,8 @@ def test_a_trial_that_does_not_end_is_ended(
 
 SAYS = {"Entrypoint": ["sh", "-c", "echo serving; exec sleep 60"]}
 HEALTHY = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 3600_000_000_000}}
+LIMITED = "cat /sys/fs/cgroup/{pids.max,pids/pids.max,memory.max,memory/memory.limit_in_bytes} 2>/dev/null"  # v2 and v1
+LIMITS = {"Entrypoint": ["bash", "-c", f"{LIMITED}; exec sleep 60"]}
 UNHEALTHY = {"Healthcheck": {"Test": ["CMD", "/no/check"]}}
 WRITES = {"Entrypoint": ["sh", "-c", "touch /spool/here && exec sleep 60"], **HEALTHY}
 
@@ -314,6 +316,7 @@ WRITES = {"Entrypoint": ["sh", "-c", "touch /spool/here && exec sleep 60"], **HE
         (SAYS, "", "fail", "no health check to ask"),
         (WRITES, "", "fail", "status 1\ntouch: .*/spool/here"),
         (WRITES, "/spool", "pass", "healthy"),
+        ({**LIMITS, **HEALTHY}, "", "pass", "4096\n4294967296$"),
     ],
 )  # fmt: skip
 def test_an_image_is_started_as_it_is_shipped(

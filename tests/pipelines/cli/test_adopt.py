@@ -25,7 +25,7 @@ from images.context import Context
 from images.model import Definition
 from images.registry.login import auth_config
 from pipelines.cli import adopt as module
-from pipelines.cli.adopt import AdoptLine, OnEngine, _running, adopt, show_adopted
+from pipelines.cli.adopt import AdoptLine, OnEngine, _running, _write, adopt, show_adopted
 from pipelines.cli.rollout import plan_roll, roll_back, roll_fleet, show_plan
 from pipelines.cli.rollout_watch import _history, print_history
 from pipelines.fleet.catalog import load_fleet
@@ -122,6 +122,51 @@ def test_nothing_is_written_over(here: Context, tmp_path: Path) -> None:
     assert not (tmp_path / "content/images").exists()
     with pytest.raises(UsageError, match="the definition debian-base is there already"):
         adopt(["compose.yaml"], name="other", replacement="debian-base", definition=True, context=here)
+
+
+def test_two_services_are_not_drafted_into_one_file(here: Context, tmp_path: Path) -> None:
+    """The second would be written over the first; nothing is written."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "compose.yaml").write_text(f"name: shop\n{COMPOSE}")
+    files = [str(tmp_path / folder / "compose.yaml") for folder in ("a", "b")]
+    with pytest.raises(UsageError, match=r"two drafts would be .*shop-web\.toml"):
+        adopt(files, context=here)
+    assert not list(tmp_path.rglob("*.toml"))
+
+
+def test_a_fleet_of_another_root_keeps_its_name(here: Context, tmp_path: Path) -> None:
+    """Two of one name would stop every command that loads fleets."""
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    other = tmp_path / "other"
+    settings = here.settings.model_copy(
+        update={
+            "content": (*here.settings.content, other),
+            "judging": here.settings.judging.model_copy(update={"roots": (*here.settings.judging.roots, other)}),
+        }
+    )
+    context = replace(here, settings=settings)
+    adopt(["compose.yaml"], name="shop", content=str(other), context=context)
+    file = other / "pipelines/fleets/shop.toml"
+    file.write_text(file.read_text().replace("compose.project", "compose.other"))
+    with pytest.raises(UsageError, match="there is a fleet shop already"):
+        adopt(["compose.yaml"], name="shop", context=context)
+
+
+def test_a_draft_that_cannot_be_written_takes_the_others_back(here: Context, tmp_path: Path) -> None:
+    """What was there stays as it was."""
+    files = {tmp_path / "one/a.toml": "a", tmp_path / "two/b.toml": "b"}
+    (tmp_path / "two").write_text("a file where a folder is needed")
+    with pytest.raises(OutsideError, match=r"two/b\.toml cannot be written"):
+        _write(files)
+    assert not (tmp_path / "one/a.toml").exists()
+    (tmp_path / "two").unlink()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/b.toml").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"two/b\.toml is there already"):
+        _write(files)
+    assert not (tmp_path / "one/a.toml").exists()
+    assert not (tmp_path / "nowhere").exists(), "written through a link"
 
 
 def test_a_root_that_the_settings_do_not_name_is_told(here: Context, tmp_path: Path) -> None:

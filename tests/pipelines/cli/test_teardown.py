@@ -69,8 +69,8 @@ def test_what_goldsmith_did_not_make_stays(used: Goldsmith) -> None:
 @pytest.mark.parametrize("mark", [*MARKS, ""])
 def test_a_directory_that_is_no_state_stays_whole(tmp_path: Path, mark: str) -> None:
     """Such as a home that holds `work` and `docker` of somebody's; by what only Goldsmith writes a state is known."""
-    for name in ("home/work/thesis", "home/docker/compose", "home/store"):
-        (tmp_path / name).mkdir(parents=True)
+    for names in (("work", "thesis"), ("docker", "compose"), ("store",)):
+        tmp_path.joinpath("home", *names).mkdir(parents=True)
     if mark:
         (tmp_path / "home" / mark).parent.mkdir(exist_ok=True)
         (tmp_path / "home" / mark).write_text("192.0.2.0/28\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipelines.fleet.docker.drafts import (
     fleet_draft,
     managed_by,
     toml,
+    undrafted,
 )
 from pipelines.fleet.docker.written import image_of, installed, last_stage, unpacked_container
 from pipelines.fleet.model import Fleet
@@ -89,7 +91,7 @@ def test_a_container_without_a_label_is_told_how_to_get_one() -> None:
     fleet, draft = drafted(found(container()))
     assert fleet.selector == {"app": "shop"}
     (todo,) = draft.todo
-    assert "make it anew with --label app=shop" in todo
+    assert "create it again with --label app=shop" in todo
     assert "# FILL IN: the container web-1 has no label" in draft.text
 
 
@@ -99,7 +101,7 @@ def test_health_is_the_containers_check_the_next_images_or_a_port() -> None:
     nothing = {**KNOWN, "nginx-golden": definition("nginx-golden")}
     with_check = {"Config": {**IMAGE["Config"], "Healthcheck": CHECK}}
     cases: list[tuple[Unadopted, dict[str, Definition], str, int | None, str]] = [
-        (found(container(labels={"a": "b"}, Healthcheck=CHECK)), silent, "docker", None, "keeps: curl -f localhost"),
+        (found(container(labels={"a": "b"}, Healthcheck=CHECK)), silent, "docker", None, "which each rollout keeps"),
         (found(container(labels={"a": "b"}, Healthcheck=CHECK), image=with_check), KNOWN, "docker", None, "/healthz"),
         (found(container(labels={"a": "b"}, Healthcheck=CHECK), image=with_check), silent, "tcp", 80, "No health"),
         (found(), KNOWN, "docker", None, "nginx-golden has: /healthz"),
@@ -216,9 +218,25 @@ def test_a_dockerfile_becomes_packages_settings_and_steps() -> None:
     assert (made.base.golden, made.packages, made.user) == ("nginx-golden", ("curl",), "65532:65532")
     assert (made.command, made.healthcheck.command) == (("serve",), ("sh", "-c", "curl -f localhost"))
     assert "{% raw %}COPY app /srv/app\nRUN make -C /srv/app{% endraw %}" in dockerfile_draft(of)
+    assert ["endraw" in line for line in undrafted(of)] == [True], "only what would end the text is left to a person"
     fleet, draft = drafted(of)
     assert fleet.selector == {"app": "shop"}
     assert "start its containers with --label app=shop" in draft.text
+
+
+def test_a_step_that_does_not_come_through_is_told() -> None:
+    """What a here-document holds, what another stage made, and what would end the text that it stands in."""
+    steps = [("RUN", "<<EOF"), ("COPY", "--from=build /app /app"), ("RUN", "echo '{% endraw %}'"), ("RUN", "make")]
+    base = found()
+    told = list(undrafted(replace(base, steps=tuple(steps))))
+    assert [line.rpartition(": ")[2] for line in told] == [f"{word} {rest}" for word, rest in steps[:3]]
+
+
+def test_what_a_container_was_given_as_its_check_stands_in_no_file() -> None:
+    """It may hold a password."""
+    check = {"Test": ["CMD", "mysqladmin", "-pverysecret", "ping"]}
+    _, draft = drafted(found(container(labels={"a": "b"}, Healthcheck=check)), known=KNOWN)
+    assert "verysecret" not in draft.text
 
 
 ODD = st.text(max_size=12)

@@ -240,7 +240,7 @@ def test_where_an_image_comes_from_is_told_with_what_is_known_of_its_golden_imag
 def test_a_channel_without_a_release_is_told_with_what_would_fill_it(context: Context) -> None:
     """In the fleet's file the key is named."""
     at, golden = status(context), release(1)
-    at.fleet = at.fleet.model_copy(update={"replacement": Replacement(definition="nginx")})
+    at = replace(at, fleet=at.fleet.model_copy(update={"replacement": Replacement(definition="nginx")}))
     assert at.required(golden) is golden
     with pytest.raises(ContentError) as refused:
         at.required(None)

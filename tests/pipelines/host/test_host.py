@@ -26,7 +26,7 @@ from pipelines.contract import DoctorLine
 from pipelines.host import doctor, embedded_registry, provision
 from pipelines.host.daemon import Daemon
 from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
-from pipelines.host.provision import CONTAINERD_STORE, Engine, Tool
+from pipelines.host.provision import CONTAINERD_STORE, TOOLS, Engine, Tool
 from tests.support.engines import busybox_image
 from tests.support.loop import until
 from tests.support.scanning import NO_FEEDS
@@ -358,3 +358,8 @@ def test_the_doctor_reports_without_starting_anything(settings: Settings, monkey
     assert not embedded_registry.running(settings)
     assert not PrivateEngine(settings).runtime.exists()
     assert all(line.costs for line in lines.values())
+
+
+def test_each_tool_is_needed_for_something_that_setup_knows() -> None:
+    """A table of another name would be installed by nobody, and missed late."""
+    assert {tool.need for tool in TOOLS} == {"always", "machines", "tests"}

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+import socket
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hardening.foundation.errors import OutsideError
 from pipelines.fleet.docker.container_spec import rehearsal
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import MEMBER, REHEARSAL, ROLLOUT
-from pipelines.rollout.state import Phase
+from pipelines.fleet.members import MEMBER, REHEARSAL, ROLLOUT, Key, Member, Read
+from pipelines.fleet.model import Method
+from pipelines.rollout.member import replace_member
+from pipelines.rollout.state import MemberOrder, MemberState, Phase, World
+from tests.pipelines.rollout.test_finish import Book
 from tests.pipelines.rollout.test_roll_docker import free_port
+from tests.pipelines.rollout.test_steps import Clock
 from tests.support.engines import WEB, busybox_image
+from tests.support.fleets import NOW, member, target
+from tests.support.fleets import fleet as fleet_with
 from tests.support.yards import Yard, fleet, roll
 
 IN_PLACE = {"method": "in_place", "max_unavailable": 1, "healthy_deadline": "10m", "progress_deadline": "20m"}
@@ -103,6 +114,20 @@ def test_a_member_whose_volume_the_new_user_cannot_write_is_told_before_it_is_to
         assert members.changes(one, target).forbids == ""
 
 
+@pytest.mark.needs("docker", "busybox")
+@pytest.mark.slow
+def test_a_socket_has_no_owner_to_ask_for(yard: Yard, tmp_path: Path) -> None:
+    """The engine copies none: it is not known who may write there, and nothing is refused."""
+    image = busybox_image(yard.api, "fleet-test:nobody", "nobody", "USER 65532:65532")
+    yard.images["nobody"] = image
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.sock"))
+        yard.start("web-1", "--volume", f"{tmp_path}/s.sock:/run/s.sock")
+        with DockerFleet(fleet(), yard.host) as members:
+            (one,) = members.describe()
+            assert members.changes(one, yard.target("nobody")).forbids == ""
+
+
 def made_by_rollouts(yard: Yard) -> list[str]:
     """The containers that rollouts have made here and not removed."""
     found = yard.api.containers(all=True, filters={"label": [ROLLOUT, MEMBER]})
@@ -177,3 +202,86 @@ def test_a_rehearsal_writes_to_nothing_that_lasts(
     made = rehearsed(**host)
     assert (made["Binds"], made["Mounts"]) == (binds, mounts)
     assert made["Tmpfs"] == dict.fromkeys(memory, "mode=1777")
+
+
+@dataclass
+class Swap:
+    """An old and a new instance of one member in a fleet that rehearses; what `fails` is asked of raises."""
+
+    fails: tuple[str, ...] = ()
+    good: bool = True
+    rehearses: bool = True
+    done: list[str] = field(default_factory=list)
+
+    def find(self, _member: str) -> Member:
+        return member("web-1")
+
+    def describe(self) -> list[Member]:
+        return [member("web-1"), member("web-2")]
+
+    def read(self, _key: Key) -> Read:
+        return Read(self.good, "well" if self.good else "exit status 3", ended=not self.good)
+
+    def read_old(self, _key: Key) -> Read:
+        return Read(True, "well")
+
+    def log(self, _key: Key) -> str:
+        return "cannot read the key"
+
+    def differences(self, _key: Key) -> tuple[str, ...]:
+        return ()
+
+    def downtime(self, _key: Key) -> timedelta:
+        self._do("downtime", _key)
+        return timedelta(seconds=1)
+
+    def create(self, key: Key, *_: object) -> None:
+        self._do("create", key)
+
+    def start(self, key: Key) -> None:
+        self._do("start", key)
+
+    def retire(self, key: Key, _drain: timedelta) -> None:
+        self._do("retire", key)
+
+    def swap(self, key: Key) -> None:
+        self._do("swap", key)
+
+    def revive(self, key: Key) -> None:
+        self._do("revive", key)
+
+    def discard(self, key: Key) -> None:
+        self._do("discard", key)
+
+    def _do(self, what: str, key: Key) -> None:
+        told = f"{what}{' of the rehearsal' if key.is_rehearsal else ''}"
+        if told in self.fails:
+            raise OutsideError(f"the engine does not answer: {told}")
+        self.done.append(told)
+
+
+def swapped(pair: Swap, **limits: Any) -> MemberState:
+    """The member after its replacement in place."""
+    engine: Any = Clock()
+    judge: Any = SimpleNamespace(left_alone=lambda *_: "", refuse=lambda _: None)
+    of = fleet_with(method="in_place", max_unavailable=1, **limits)
+    order = MemberOrder("r1", "r1", "host/local/docker/web-1", "web-1", target(), Method.IN_PLACE, 1, of.limits)
+    world: Any = World(pair, Book(), judge, lambda: NOW)  # type: ignore[arg-type]
+    return asyncio.run(replace_member(world, engine, order))
+
+
+def test_a_note_that_cannot_be_made_takes_nothing_back() -> None:
+    """How long nobody served is worth a note, and no way back."""
+    well = swapped(pair := Swap())
+    assert (well.phase, well.note) == (Phase.SERVING, "down for 1.0 s")
+    assert pair.done[:4] == ["create of the rehearsal", "start of the rehearsal", "discard of the rehearsal", "create"]
+    assert (silent := swapped(Swap(fails=("downtime",)))).phase is Phase.SERVING
+    assert silent.note == ""
+
+
+def test_what_a_rehearsal_showed_is_told_though_it_could_not_be_removed() -> None:
+    """The old one was never touched; what is left of the trial is for the reaper."""
+    found = swapped(pair := Swap(good=False, fails=("discard of the rehearsal",)))
+    assert "exit status 3" in found.failure
+    assert "log: cannot read the key" in found.failure
+    assert "retire" not in pair.done

@@ -16,7 +16,7 @@ import pytest
 from hardening.foundation.errors import RefusedError
 from images.registry.client import RegistryClient
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import Key, ReplacementImage
+from pipelines.fleet.members import Changes, Key, ReplacementImage
 from pipelines.fleet.model import Method
 from pipelines.rollout.state import Phase
 from tests.support.engines import busybox_image
@@ -100,6 +100,7 @@ def test_an_old_image_that_no_registry_has_refuses_its_member(yard: Yard, regist
     with DockerFleet(fleet(), yard.host) as members:
         (one,) = members.describe()
         assert f"no record of the image {where}@{one.digests[0]}" in one.cannot_roll
+        assert members.changes(one, yard.target("two")) == Changes(), "the plan of the others goes on"
         with pytest.raises(RefusedError, match="cannot be told apart"):
             members.create(Key("r1", one.id, one.name, one.handle, Method.SURGE), yard.target("two"), NOW)
     assert yard.names() == ["web-1"]
