@@ -1,7 +1,8 @@
 """Which worker lives: a lock that dies with its process, and the reaper that takes what dead workers left.
 
 Nothing else recovers the flows of a dead process. A worker takes its lock before it executes anything; one whose lock
-is free, in several looks in a row, is dead. Several looks, because a database that restarts drops all locks at once.
+is free, in several looks in a row, is dead. A database that restarts drops all locks at once: whoever saw it away looks
+for longer, so that a busy worker has the time to take its lock again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 LOOK_SECONDS = 1.0
+AFTER_LOSS = 60  # looks that a lock must stay free once the database was away
 SPACE = 0x60_1D  # of the two numbers that name an advisory lock, the one that is ours
 
 
@@ -148,6 +150,7 @@ class Reaper:
     holders: Callable[[], Iterable[str]]
     inherit: Callable[[str], None]
     _seen: Counter[str] = field(default_factory=Counter)
+    _wary: int = 0  # looks left until a death is believed as soon as ever
 
     def look(self) -> None:
         """One look: of who was found dead often enough, what it left is taken."""
@@ -157,13 +160,15 @@ class Reaper:
             self._seen = Counter({worker: self._seen[worker] for worker in holders})
             for worker in sorted(holders):
                 self._look_at(worker)
+            self._wary = max(0, self._wary - 1)
         except Exception:  # no answer proves no death: start counting again
             self._seen.clear()
+            self._wary = AFTER_LOSS
 
     def _look_at(self, worker: str) -> None:
         with self.locks.dead(worker) as dead:
             self._seen[worker] = self._seen[worker] + 1 if dead else 0
-            if self._seen[worker] >= self.locks.looks:
+            if self._seen[worker] >= self.locks.looks and self._wary <= 1:
                 self.inherit(worker)
 
     def at_work(self) -> AbstractContextManager[None]:

@@ -19,10 +19,11 @@ from pipelines.demo import web_service
 from pipelines.demo.flow import _close
 from pipelines.host import embedded_registry
 from tests.support.engines import busybox_image
-from tests.support.engines import engine as on_engine
 from tests.support.loop import Goldsmith, kill_when, processes, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry", "busybox")]
+
+LEFT = "demo-test:left"  # the image of what `leave_a_rollout` leaves
 
 
 class Stage:
@@ -52,13 +53,13 @@ class Stage:
 
     def leave_a_rollout(self) -> None:
         """What a demo leaves that is killed in the middle of its rollout: members, one of them not started, a proxy."""
-        with on_engine(self.docker_host) as api:
-            busybox_image(api, "demo-test:left", "left")
-            api.create_network(web_service.NETWORK, labels={web_service.LABEL: ""})
-            for name in (web_service.WEB, web_service.PROXY, f"{web_service.WEB}.demo-1"):
-                api.create_container("demo-test:left", name=name, labels={web_service.LABEL: ""})
-            for name in (web_service.WEB, web_service.PROXY):
-                api.start(name)
+        api = engine(self.docker_host).api
+        busybox_image(api, LEFT, "left", label=web_service.LABEL)
+        api.create_network(web_service.NETWORK, labels={web_service.LABEL: ""})
+        for name in (web_service.WEB, web_service.PROXY, f"{web_service.WEB}.demo-1"):
+            api.create_container(LEFT, name=name)
+        for name in (web_service.WEB, web_service.PROXY):
+            api.start(name)
 
     def building(self) -> bool:
         """Whether a build has its temporary tree."""
@@ -68,6 +69,8 @@ class Stage:
         """What a failed test leaves."""
         registry = self.registry()
         web_service.clean(self.docker_host)
+        for image in images_named(self.docker_host, LEFT):
+            engine(self.docker_host).images.remove(image["Id"], force=True)
         if registry:
             web_service.forget_images(self.docker_host, registry)
         embedded_registry.stop(Settings(state=self.state))

@@ -31,17 +31,25 @@ busybox httpd -f -p 8080 -h /tmp/www &
 trap 'kill $!; sleep 0.5; exit 0' TERM
 wait
 """
+LABEL = "goldsmith-test"
 PATIENCE = 60  # seconds: a busy machine answers late, and that is no lost request
 
 
-def busybox_image(api: Any, tag: str, answer: str, *changes: str, files: dict[str, str] | None = None) -> str:
-    """An image of this host's static busybox whose web server says `answer`; returns its id."""
+def busybox_image(
+    api: Any, tag: str, answer: str, *changes: str, files: dict[str, str] | None = None, label: str = LABEL
+) -> str:
+    """An image of this host's static busybox whose web server says `answer`; returns its id.
+
+    With another `label` than that of `engine` it outlives the block, and whoever made it removes it.
+    """
     busybox = which("busybox")
     assert busybox
     tree = {"web": WEB, **(files or {})}
     programs = ["sh", "wget", "sleep", "mkdir", "cat", "test", "false", "true", "killall"]
     archive = _tar({busybox: "bin/busybox"}, tree, {f"bin/{name}": "busybox" for name in programs})
-    return _import(api, archive, tag, [f"ENV PATH=/bin ANSWER={answer}", 'CMD ["/web"]', "EXPOSE 8080", *changes])
+    return _import(
+        api, archive, tag, [f"ENV PATH=/bin ANSWER={answer}", 'CMD ["/web"]', "EXPOSE 8080", *changes], label
+    )
 
 
 def nginx_image(api: Any, tag: str, config: str) -> str:
@@ -83,12 +91,12 @@ def _tar(files: dict[Path, str], texts: dict[str, str], links: dict[str, str]) -
     return buffer.getvalue()
 
 
-def _import(api: Any, archive: bytes, tag: str, changes: list[str]) -> str:
+def _import(api: Any, archive: bytes, tag: str, changes: list[str], label: str = LABEL) -> str:
     api.import_image_from_data(
         archive,
         repository=tag.partition(":")[0],
         tag=tag.partition(":")[2],
-        changes=[*changes, "LABEL goldsmith-test=1"],
+        changes=[*changes, f"LABEL {label}=1"],
     )
     return str(api.inspect_image(tag)["Id"])
 
@@ -130,7 +138,7 @@ def requests_to(url: str, threads: int = 2) -> Iterator[Stream]:
 
 @contextmanager
 def engine(host: str) -> Iterator[Any]:
-    """A client of the engine; all that is labelled `goldsmith-test` is removed before and after.
+    """A client of the engine; all that is labelled LABEL is removed before and after.
 
     One test at a time, whichever process runs it: they all call their containers by the same names.
     """
@@ -147,7 +155,7 @@ def engine(host: str) -> Iterator[Any]:
 
 def clean(api: Any) -> None:
     """Remove what tests made: containers with their volumes, networks, volumes, images."""
-    mine = {"label": "goldsmith-test"}
+    mine = {"label": LABEL}
     for found in api.containers(all=True, filters=mine):
         volumes = [mount["Name"] for mount in found["Mounts"] if mount["Type"] == "volume"]
         api.remove_container(found["Id"], force=True, v=True)

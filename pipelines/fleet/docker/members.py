@@ -96,15 +96,16 @@ class DockerFleet:
     def changes(self, member: Member, target: ReplacementImage) -> Changes:
         """What the image sets by default and the old one did not, and a mount that its user cannot write."""
         with outside(f"looking at what {target.reference} changes", self.engine):
-            container, sets = find(self.api, member.handle), self._images.sets(target.reference)
+            container = find(self.api, member.handle)
             if container is None:
                 return Changes()
-            if sets is None:
-                return Changes((f"what {target.reference} sets by default is not known here",))
             try:
                 before = self._images.of(container).get("Config") or {}
             except RefusedError:  # which leaves the member alone by itself, with a better word for it
                 return Changes()
+            sets = self._images.sets(target.reference)
+            if sets is None:
+                return Changes((f"what {target.reference} sets by default is not known here",))
             user = user_after(container, before, sets)
             return Changes(image_changes(container, before, sets), self._unwritable(container, user))
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from pipelines.durable.workers import AloneLocks, Locks, Reaper, session
+from pipelines.durable.workers import AFTER_LOSS, AloneLocks, Locks, Reaper, session
 from tests.conftest import POSTGRES
 from tests.support.loop import until
 from tests.support.postgres import Server
@@ -67,14 +67,18 @@ def test_a_lock_that_is_taken_again_was_never_lost() -> None:
 
 
 def test_nobody_is_dead_while_nobody_can_know() -> None:
-    """A database that is away proves nothing, and what was seen before it went counts no more."""
+    """A database that is away proves nothing, and what was seen before it went counts no more. Once it is back the
+    living get the time to take their locks again, however busy their machine is.
+    """
     looked = Looked()
     looked.look(2)
     looked.answers = False
     looked.look(5)
     looked.answers = True
-    assert looked.look(2) == []
+    assert looked.look(AFTER_LOSS - 1) == []
     assert looked.look(1) == ["dead"]
+    looked.gone = {"living"}
+    assert looked.look(3) == ["dead", "living"], "then all is as before"
 
 
 def test_what_a_worker_left_is_taken_until_nothing_is_left() -> None:
