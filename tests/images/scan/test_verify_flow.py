@@ -176,7 +176,7 @@ def test_a_program_that_cannot_run_locked_down_is_refused(house: Goldsmith, tmp_
     definition(root, "v-absent", CHILD.replace('["true"]', '["no-such-program"]'))
     inv = house.fork(tmp_path / "state").with_(root)
     answer = inv("image.build", "v-*", "--json")
-    assert answer.code == 3
+    assert answer.code == 3, answer.err
     lines = answer.by_name()
     for name, said in {"v-writes": "Read-only file system", "v-absent": "no-such-program"}.items():
         [reason] = lines[name]["reasons"]
