@@ -63,6 +63,7 @@ Everyone = Annotated[bool, "also list the members within policy, which are only 
 Json = Annotated[bool, "print JSON on standard output, for other programs"]
 Refresh = Annotated[bool, "ask the mirror for its package index first, as every night does"]
 NoCache = Annotated[bool, "build even what has not changed"]
+TrustPolicy = Annotated[str, "by the keys of this policy; else by the floor's"]
 PolicyName = Annotated[str, "judge by this policy instead of the definitions' own"]
 JudgedBy = Annotated[str, "the policy that judged it, where that is not the definition's own"]
 Stop = Annotated[bool, "remove the container instead"]
@@ -136,7 +137,7 @@ def command(body: Callable[..., Any]) -> Any:
     repeated = [one.name for one in arguments if one.annotation.__origin__ == list[str]]
     positional = [one.name for one in arguments if one.default is one.empty and one.name not in repeated]
     made = task(positional=positional, iterable=repeated, help=help_texts)(run)
-    room, _, name = body.__name__.rpartition("_")
+    room, _, name = body.__name__.partition("_") if "_" in body.__name__ else ("", "", body.__name__)
     if room and room not in namespace.collections:
         namespace.add_collection(Collection(room))
     (namespace.collections[room] if room else namespace).add_task(made, name=name)
@@ -260,6 +261,14 @@ def image_revoke(c: Context, digest: ReleaseDigest, reason: WhyRevoked = "", jso
 
 
 @command
+def image_verify_trust(c: Context, ref: Reference, policy: TrustPolicy = "", json: Json = False) -> int:
+    """What an image proves by signatures, anybody's too; or the first thing that is wrong with it."""
+    from pipelines.cli.trust import PROOF_COLUMNS, verify_trust
+
+    return _show(verify_trust(ref, policy), columns=PROOF_COLUMNS, as_json=json)
+
+
+@command
 def image_show(c: Context, ref: Reference, json: Json = False) -> None:
     """Everything about a published image, from the registry alone."""
     from pipelines.cli.image import print_release, show_release
@@ -316,6 +325,22 @@ def image_rebuild(c: Context, json: Json = False) -> int:
 
 
 # --- controls and policies ------------------------------------------------------------------------------------------
+
+
+@command
+def key_show(c: Context, json: Json = False) -> int:
+    """The keys that sign releases here, as a policy of somebody else names them."""
+    from pipelines.cli.trust import KEY_COLUMNS, show_keys
+
+    return _show(show_keys(), columns=KEY_COLUMNS, as_json=json)
+
+
+@command
+def key_rotate(c: Context, json: Json = False) -> int:
+    """Sign with a new key from now on. What the old one signed stays trusted; its private half is removed."""
+    from pipelines.cli.trust import KEY_COLUMNS, rotate_keys
+
+    return _show(rotate_keys(), columns=KEY_COLUMNS, as_json=json)
 
 
 @command

@@ -12,6 +12,7 @@ from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration, shown
 from hardening.foundation.wording import matching
 from hardening.model import LENIENT_FIRST, WORST_FIRST, Enforcement, Name, NonEmpty, Severity
+from hardening.trust import Trust, less_trust
 
 
 class Rule(Content):
@@ -116,6 +117,7 @@ class Policy(Content):
     exception_contact: NonEmpty = Field(description="where an application developer asks for a waiver")
     image: ImageRules = ImageRules()
     running: RunningRules = RunningRules()
+    trust: Trust = Trust()
 
 
 def weaknesses(policy: Policy, floor: Policy | None) -> tuple[str, ...]:
@@ -126,6 +128,7 @@ def weaknesses(policy: Policy, floor: Policy | None) -> tuple[str, ...]:
     found = [] if policy.image.has_window else ["image.vulnerabilities: no window is enforced"]
     if floor is not None:
         found += [*_image(policy.image, floor.image), *_running(policy.running, floor.running)]
+        found += less_trust(policy.trust, floor.trust)
     return tuple(found)
 
 

@@ -56,6 +56,7 @@ SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
 REGISTRY_COPY_SECONDS = Limit("registry.copy-seconds", 1800, "seconds for one image from or to a registry")
 REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; an image needs 50 MB")
+ATTESTATIONS = Limit("registry.attestations", 128, "documents attached to one image")
 DOCUMENT_BYTES = Limit("document.bytes", 32 * MIB, "bytes of an attached document such as an SBOM")
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")

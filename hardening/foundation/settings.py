@@ -119,6 +119,23 @@ class Notify(Content):
     )
 
 
+class Signing(Content):
+    """What signs releases. Empty: a key pair of this installation, made by `setup` and kept in `state`."""
+
+    key: str = Field("", description="awskms: and the ARN of a key (ECC_NIST_P256, SIGN_VERIFY) in `aws.region`")
+    command: tuple[str, ...] = Field(
+        (), description="program that gets what is signed on its input and prints the signature, both in base64"
+    )
+    public_key: Path | None = Field(None, description="PEM file with the public half of what `command` signs with")
+
+    @field_validator("key")
+    @classmethod
+    def _known(cls, key: str) -> str:
+        if key and not key.startswith("awskms:arn:"):
+            raise ValueError(f"{key} is no awskms:arn:…; for other clouds and devices name a program in `command`")
+        return key
+
+
 Account = Annotated[str, matching(r"^([0-9]{12})?$", "an account's id: twelve digits")]
 Region = Annotated[str, matching(r"^([a-z]{2}(-[a-z]+)+-[0-9])?$", "a region such as eu-central-1")]
 Prefix = Annotated[str, matching(r"^[A-Za-z0-9._-]{1,40}$", "a name of letters, digits and . _ - without spaces")]
@@ -211,6 +228,7 @@ class Settings(BaseSettings):
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
     judging: Judging = Judging()
+    signing: Signing = Signing()
     aws: Aws = Aws()
 
     @classmethod

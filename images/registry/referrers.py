@@ -26,6 +26,7 @@ from images.documents import Document
 from images.registry.answers import Image, Index, Listed, Referring, loaded, parsed
 from images.registry.client import RegistryClient
 from images.store.oci import INDEX, MANIFEST, Store, as_json
+from images.trust.envelope import BUNDLE
 
 EMPTY = "application/vnd.oci.empty.v1+json"
 WRITES = 5
@@ -87,8 +88,7 @@ def attach(
         store = Store(room)
         missing = _missing(documents, attached(registry, repository, subject.digest))
         made = [_manifest(store, subject, document) for document in missing]
-        for document in made:  # which nobody finds yet
-            registry.push_root(store.path, document, f"{repository}@{document.digest}", index_only=False)
+        _push(registry, repository, store, made)  # which nobody finds yet
         for _ in range(WRITES):
             present = attached(registry, repository, subject.digest)
             if not (unlisted := _missing(made, present)):
@@ -97,6 +97,16 @@ def attach(
             _settle(registry)
     hint = "does another machine write to the same repository? run it again when that has ended"
     raise OutsideError(f"what refers to {subject.digest} in {repository} does not stay as it was written", hint=hint)
+
+
+def _push(registry: RegistryClient, repository: str, store: Store, made: Sequence[Listed]) -> None:
+    """Push documents. Several go with an index that is removed again: one program is started, and not one for each."""
+    if len(made) == 1:
+        registry.push_root(store.path, made[0], f"{repository}@{made[0].digest}", index_only=False)
+    elif made:
+        passing = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": _lines(made)}, INDEX)
+        registry.push_root(store.path, passing, f"{repository}@{passing.digest}", index_only=False)
+        registry.delete(repository, passing.digest)
 
 
 def detach_all(registry: RegistryClient, repository: str, subject: str) -> None:
@@ -116,18 +126,29 @@ def _refers(registry: RegistryClient, repository: str, manifest_digest: str, sub
 
 
 def _missing(wanted: Sequence[Said], present: Sequence[Listed]) -> list[Said]:
-    """What of `wanted` is not listed: type and annotations tell, so that one made again is not attached twice."""
-    told = [(known.artifact_type, known.annotations) for known in present]
-    return [item for item in wanted if (item.artifact_type, item.annotations) not in told]
+    """What of `wanted` is not listed: type and annotations tell, so that one made again is not attached twice.
+
+    Of bundles, which are signed, only the digest does: anybody can list something with the annotations of ours.
+    """
+    told = [(known.artifact_type, known.annotations) for known in present if known.artifact_type != BUNDLE]
+    digests = {known.digest for known in present}
+    return [
+        item
+        for item in wanted
+        if (item.artifact_type, item.annotations) not in told and getattr(item, "digest", "") not in digests
+    ]
 
 
 def _write_index(
     registry: RegistryClient, repository: str, subject: str, store: Store, listed: Sequence[Listed]
 ) -> None:
     """Push the index that lists what refers to `subject`."""
-    lines = [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
-    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
+    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": _lines(listed)}, INDEX)
     registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=True)
+
+
+def _lines(listed: Sequence[Listed]) -> list[dict[str, Any]]:
+    return [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
 
 
 def _settle(registry: RegistryClient) -> None:

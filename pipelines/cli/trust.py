@@ -1,0 +1,103 @@
+"""What `image.verify-trust` and `key.*` call and print: what an image proves, and the keys that sign here."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import date
+
+from images.trust.evidence import line
+
+from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import load_settings
+from images.artifact import Release
+from images.context import Context
+from images.registry.attestations import bundles
+from images.registry.client import split
+from images.registry.evidence import trust_of
+from images.registry.releases import reference_of, release_at
+from images.trust.keys import own_keys, rotate, signer
+from images.trust.verification import Proof, require_alive, verify
+from pipelines.contract import Line
+from pipelines.wiring import clock, image_context
+
+PROOF_COLUMNS = {"attestation": "attestation", "key": "key", "says": "says"}
+KEY_COLUMNS = {"name": "key", "days": "signs", "public": "public key"}
+
+
+class ProofLine(Line):
+    """`image.verify-trust`: something that a trusted key said of the image."""
+
+    ref: str
+    digest: str
+    attestation: str
+    key: str
+    says: str
+
+
+class KeyLine(Line):
+    """`key.show` and `key.rotate`: a key whose signatures count as this installation's, the newest last."""
+
+    name: str
+    since: date
+    until: date
+    public: str
+
+    @property
+    def days(self) -> tuple[str, ...]:
+        """From when until when it counts, for people."""
+        since = "" if self.since == date.min else f"from {self.since}"
+        until = "still" if self.until == date.max else f"until {self.until}"
+        return tuple(part for part in (since, until) if part)
+
+
+def verify_trust(ref: str, policy: str) -> list[ProofLine]:
+    """What `ref` proves by the keys of a policy. Raises UntrustedError: the first thing that is wrong, by its name."""
+    context = image_context()
+    reference = reference_of(context.registry, ref, sorted(context.definitions))
+    found, repository = context.registry.get(reference), split(reference)[0]
+    content = found.content(context.settings.platform)
+    release = _release(context, reference)
+    if release:
+        require_alive(release, context.now)
+    trust, own = trust_of(context.settings, policy), own_keys(context.settings)
+    subjects = dict.fromkeys((found.digest, content))
+    attached = [bundle for subject in subjects for bundle in bundles(context.registry, repository, subject)]
+    signed_at = release.published_at if release else None
+    proof = verify(ref, tuple(subjects), attached, trust, own, signed_at=signed_at, now=context.now)
+    return _lines(ref, found.digest, proof)
+
+
+def show_keys() -> list[KeyLine]:
+    """The keys that count as ours; the first is made by this."""
+    settings, today = load_settings(), clock().date()
+    signer(settings, today)
+    return [KeyLine.of(key) for key in own_keys(settings)]
+
+
+def rotate_keys() -> list[KeyLine]:
+    """Sign with a new key from now on; what was signed stays trusted."""
+    return [KeyLine.of(key) for key in rotate(load_settings(), clock().date())]
+
+
+def _release(context: Context, reference: str) -> Release | None:
+    """The release at a reference, with a revocation from wherever it is told; None for a stranger's image."""
+    from images.registry.releases import revocations_in
+    from images.release.revocations import revoked
+
+    with suppress(ContentError):
+        told = release_at(context.registry, reference, context.settings.annotation_prefix)
+        return revoked(context.ledger, told, revocations_in(context.registry))
+    return None
+
+
+def _lines(ref: str, digest: str, proof: Proof) -> list[ProofLine]:
+    return [
+        ProofLine(
+            ref=ref,
+            digest=digest,
+            attestation=one.said.predicate_type,
+            key=one.key,
+            says=line(one.said),
+        )
+        for one in proof.verified
+    ]
