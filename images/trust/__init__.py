@@ -1,0 +1,1 @@
+"""What a release proves to strangers: evidence as standard predicates, and how it is signed, kept and verified."""
