@@ -39,7 +39,7 @@ PURE = {
     "images.aws.model",
     "images.aws.call_arguments",
     "images.aws.reaping",
-    "images.aws.statement",
+    "images.aws.signed_statement",
     "images.aws.tags",
     "images.boot.guest",
     "images.boot.observations",

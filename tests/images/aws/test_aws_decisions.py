@@ -30,7 +30,7 @@ from images.aws.call_arguments import (
 from images.aws.model import GIB, Ami, MachineImage, Parent, best_parent, blocks_on, digests_at
 from images.aws.reaping import TaggedResource, decide_leftover
 from images.aws.retire import _holding, decide_over
-from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
+from images.aws.signed_statement import PAYLOAD, envelope, pae, prove, statement
 from images.machine.blocks import ZERO, digest_of
 from images.release.retention import RetirementAction as Action
 from tests.images.ledger.test_ledger import ARTIFACT
