@@ -88,25 +88,22 @@ def attach(
         store = Store(room)
         missing = _missing(documents, attached(registry, repository, subject.digest))
         made = [_manifest(store, subject, document) for document in missing]
-        _push(registry, repository, store, made)  # which nobody finds yet
+        pushed = False
         for _ in range(WRITES):
             present = attached(registry, repository, subject.digest)
             if not (unlisted := _missing(made, present)):
                 return present
-            _write_index(registry, repository, subject.digest, store, [*present, *unlisted])
+            with_documents = not present  # then the index brings all that it lists
+            if not (with_documents or pushed):
+                for document in made:  # which nobody finds yet
+                    registry.push_root(store.path, document, f"{repository}@{document.digest}", index_only=False)
+                present = attached(registry, repository, subject.digest)  # read last of all before it is written
+            pushed = True
+            listed = [*present, *unlisted]
+            _write_index(registry, repository, subject.digest, store, listed, with_documents=with_documents)
             _settle(registry)
     hint = "does another machine write to the same repository? run it again when that has ended"
     raise OutsideError(f"what refers to {subject.digest} in {repository} does not stay as it was written", hint=hint)
-
-
-def _push(registry: RegistryClient, repository: str, store: Store, made: Sequence[Listed]) -> None:
-    """Push documents. Several go with an index that is removed again: one program is started, and not one for each."""
-    if len(made) == 1:
-        registry.push_root(store.path, made[0], f"{repository}@{made[0].digest}", index_only=False)
-    elif made:
-        passing = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": _lines(made)}, INDEX)
-        registry.push_root(store.path, passing, f"{repository}@{passing.digest}", index_only=False)
-        registry.delete(repository, passing.digest)
 
 
 def detach_all(registry: RegistryClient, repository: str, subject: str) -> None:
@@ -140,11 +137,17 @@ def _missing(wanted: Sequence[Said], present: Sequence[Listed]) -> list[Said]:
 
 
 def _write_index(
-    registry: RegistryClient, repository: str, subject: str, store: Store, listed: Sequence[Listed]
+    registry: RegistryClient,
+    repository: str,
+    subject: str,
+    store: Store,
+    listed: Sequence[Listed],
+    *,
+    with_documents: bool,
 ) -> None:
-    """Push the index that lists what refers to `subject`."""
+    """Push the index that lists what refers to `subject`, where `with_documents` with all that it lists."""
     index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": _lines(listed)}, INDEX)
-    registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=True)
+    registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=not with_documents)
 
 
 def _lines(listed: Sequence[Listed]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from hardening.foundation.settings import Settings
 from images import documents
 from images.artifact import Artifact, Release
 from images.documents import Document
-from images.ledger import Ledger
+from images.ledger import Ledger, ScanRecord
 from images.registry.client import RegistryClient
 from images.registry.evidence import proved
 from images.registry.publication import RegistryPublication
@@ -183,7 +183,7 @@ class RegistryStore(ReleaseStore):
                 self.ledger.record_artifact(told)
         ours = self.ledger.scan(content)
         if (scan := found.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
-            self.ledger.record_scan(content, scan, release.published_at)
+            self.ledger.record_scan(content, ScanRecord(scan.reports, scan.findings), release.published_at)
         if verdict := found.verdict:
             self.ledger.record_verdict(content, verdict, told=True)
         if checks := found.checks:

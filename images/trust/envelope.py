@@ -130,7 +130,7 @@ def sealed(data: bytes, what: str) -> Sealed:
     material = bundle.verification_material.public_key
     if material is None or bundle.dsse_envelope is None:
         raise MalformedError(f"{what} is signed by a certificate, or signs no statement", hint=_WANTED)
-    return opened(bundle.dsse_envelope.to_dict(), material.hint, what)
+    return opened(bundle.dsse_envelope.to_dict(), material.hint or "", what)
 
 
 def opened(envelope: dict[str, Any], hint: str, what: str) -> Sealed:

@@ -118,11 +118,11 @@ class FileSigner:
         return _der(self._private().public_key())
 
     def sign(self, message: bytes) -> bytes:
-        """The signature."""
+        """The signature, always the same one (RFC 6979): what was cut short is completed, and leaves nothing behind."""
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
         from cryptography.hazmat.primitives.hashes import SHA256
 
-        return self._private().sign(message, ECDSA(SHA256()))
+        return self._private().sign(message, ECDSA(SHA256(), deterministic_signing=True))
 
     def _private(self) -> EllipticCurvePrivateKey:
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey

@@ -110,7 +110,7 @@ def test_a_writer_elsewhere_that_overwrites_the_list_takes_nothing_away(
     before = attach(theirs, repository, subject, [Document("a/old", b"1")])
     theirs_to_write = attach(theirs, repository, subject, [Document("a/theirs", b"1")])
     store = Store(tmp_path / "elsewhere" / "store")
-    _write_index(theirs, repository, subject.digest, store, before)  # theirs is still under way
+    _write_index(theirs, repository, subject.digest, store, before, with_documents=False)  # theirs is still under way
     waits: list[float] = []
 
     def they_write_late(seconds: float) -> None:
