@@ -263,9 +263,9 @@ def image_revoke(c: Context, digest: ReleaseDigest, reason: WhyRevoked = "", jso
 @command
 def image_verify_trust(c: Context, ref: Reference, policy: TrustPolicy = "", json: Json = False) -> int:
     """What an image proves by signatures, anybody's too; or the first thing that is wrong with it."""
-    from pipelines.cli.trust import PROOF_COLUMNS, verify_trust
+    from pipelines.cli.signing import TRUST_COLUMNS, verify_trust
 
-    return _show(verify_trust(ref, policy), columns=PROOF_COLUMNS, as_json=json)
+    return _show(verify_trust(ref, policy), columns=TRUST_COLUMNS, as_json=json)
 
 
 @command
@@ -330,7 +330,7 @@ def image_rebuild(c: Context, json: Json = False) -> int:
 @command
 def key_show(c: Context, json: Json = False) -> int:
     """The keys that sign releases here, as a policy of somebody else names them."""
-    from pipelines.cli.trust import KEY_COLUMNS, show_keys
+    from pipelines.cli.signing import KEY_COLUMNS, show_keys
 
     return _show(show_keys(), columns=KEY_COLUMNS, as_json=json)
 
@@ -338,7 +338,7 @@ def key_show(c: Context, json: Json = False) -> int:
 @command
 def key_rotate(c: Context, json: Json = False) -> int:
     """Sign with a new key from now on. What the old one signed stays trusted; its private half is removed."""
-    from pipelines.cli.trust import KEY_COLUMNS, rotate_keys
+    from pipelines.cli.signing import KEY_COLUMNS, rotate_keys
 
     return _show(rotate_keys(), columns=KEY_COLUMNS, as_json=json)
 

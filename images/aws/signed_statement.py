@@ -17,7 +17,7 @@ from images.aws.model import Ami, MachineImage
 from images.documents import to_json
 from images.registry.answers import loaded
 from images.release import lifecycle
-from images.trust.envelope import STATEMENT, enveloped, opened, verifier
+from images.trust.envelope import STATEMENT, enveloped, read_envelope, verifier
 
 PREDICATE = "urn:dev.goldsmith:machine-release:v1"
 
@@ -63,7 +63,7 @@ def statement(
 def prove(kept: str, public_key: bytes, ami: Ami, prefix: str) -> StatementProof:
     """Check a kept envelope by the public key (DER), and what an image shows against it."""
     try:
-        found = opened(loaded(kept, "the statement"), "", "the statement")
+        found = read_envelope(loaded(kept, "the statement"), "", "the statement")
     except MalformedError as error:
         return StatementProof(False, (f"the statement cannot be read: {error.message}",))
     if not found.is_signed_by(verifier(public_key)):

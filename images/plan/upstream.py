@@ -22,7 +22,7 @@ from images.packages.index import PackageIndex, write_atomically
 from images.registry.answers import Platform, parsed
 from images.registry.attestations import bundles
 from images.registry.client import Manifest, RegistryClient, split
-from images.registry.evidence import trust_of
+from images.registry.release_trust import trust_of
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store

@@ -16,8 +16,8 @@ from images.documents import Document
 from images.ledger import Begun, Ledger
 from images.registry.attestations import bundles, signed_document
 from images.registry.client import REF_NAME, RegistryClient
-from images.registry.evidence import proved
 from images.registry.referrers import attach
+from images.registry.release_trust import proved
 from images.registry.releases import release_at, remove
 from images.release import lifecycle
 from images.release.store import Publication

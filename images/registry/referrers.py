@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from time import sleep
 from typing import Any, TypeVar
 
-from hardening.foundation.errors import MalformedError, OutsideError
-from hardening.foundation.hashing import digest, hex_of
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import hex_of
 from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.build.workspace import workspace
 from images.documents import Document
-from images.registry.answers import Image, Index, Listed, Referring, loaded, parsed
+from images.registry.answers import Index, Listed, Referring, parsed
 from images.registry.client import RegistryClient
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.trust.envelope import BUNDLE
@@ -55,22 +55,6 @@ def latest(referrers: Sequence[Listed], artifact_type: str, **annotations: str) 
         if referrer.artifact_type == artifact_type and annotations.items() <= referrer.annotations.items():
             return referrer
     return None
-
-
-def read(registry: RegistryClient, repository: str, referrer: Listed) -> bytes:
-    """The bytes of an attached document, hashed. Raises MalformedError where it is not what was listed."""
-    name = referrer.digest
-    what = f"{repository}@{name}"
-    with workspace(registry.settings) as directory:
-        registry.pull(what, directory, hex_of(name))
-        store = Store(directory)
-        manifest = parsed(Image, loaded(store.blob(name).read_bytes(), what), what)
-        if len(manifest.layers) != 1:
-            raise MalformedError(f"{what} holds {len(manifest.layers)} documents, and one is expected")
-        data = store.blob(manifest.layers[0].digest).read_bytes()
-    if digest(data) != manifest.layers[0].digest:
-        raise MalformedError(f"{what} holds other bytes than it says", hint="is something between us and the registry?")
-    return data
 
 
 def attach(

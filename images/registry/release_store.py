@@ -18,9 +18,9 @@ from images.artifact import Artifact, Release
 from images.documents import Document
 from images.ledger import Ledger, ScanRecord
 from images.registry.client import RegistryClient
-from images.registry.evidence import proved
 from images.registry.publication import RegistryPublication
 from images.registry.referrers import attach, attached, latest
+from images.registry.release_trust import proved
 from images.registry.releases import READERS, channels_of, reference_of, release_at, releases_in, remove, revocations_in
 from images.registry.show import ShownImage, show
 from images.release import lifecycle

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict
 from hardening.findings import Outcome, Reason
 from images.artifact import Release
 from images.registry.client import RegistryClient
-from images.registry.evidence import proved
+from images.registry.release_trust import proved
 from images.registry.releases import channels_of, reference_of, release_at
 from images.release import lifecycle
 from images.release.store import ShownRelease, as_shown
 from images.trust.evidence import Evidence, evidence_of, line
-from images.trust.verification import Proof, UntrustedError, Verified
+from images.trust.verification import Attested, UntrustedError, Verified
 
 
 class ShownAttestation(BaseModel):
@@ -71,12 +71,12 @@ def show(registry: RegistryClient, ref: str, prefix: str, now: datetime, known: 
     )
 
 
-def _proved(registry: RegistryClient, release: Release, now: datetime) -> tuple[Proof, str]:
+def _proved(registry: RegistryClient, release: Release, now: datetime) -> tuple[Attested, str]:
     """What a release proves, and why it proves nothing."""
     try:
         return proved(registry, release, now), ""
     except UntrustedError as error:
-        return Proof(), str(error)
+        return Attested(), str(error)
 
 
 def _attestation(one: Verified) -> ShownAttestation:

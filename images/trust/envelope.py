@@ -66,7 +66,7 @@ def bundled(payload: bytes, signer: Signer) -> bytes:
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SignedStatement:
     """An envelope that was read and not verified yet. `hint` is the key that it claims, `said` the statement in it."""
 
     hint: str
@@ -110,13 +110,13 @@ def signed_by(public: bytes, bundles: Iterable[bytes]) -> set[bytes]:
     key, found = verifier(public), set[bytes]()
     for bundle in bundles:
         with suppress(MalformedError):
-            opened = sealed(bundle, "a bundle")
+            opened = read_bundle(bundle, "a bundle")
             if opened.is_signed_by(key):
                 found.add(opened.envelope.payload)
     return found
 
 
-def sealed(data: bytes, what: str) -> Sealed:
+def read_bundle(data: bytes, what: str) -> SignedStatement:
     """The envelope in a bundle. Raises MalformedError for what is none, or holds no statement about digests."""
     from pydantic import ValidationError
     from sigstore_models.bundle.v1 import Bundle
@@ -130,11 +130,11 @@ def sealed(data: bytes, what: str) -> Sealed:
     material = bundle.verification_material.public_key
     if material is None or bundle.dsse_envelope is None:
         raise MalformedError(f"{what} is signed by a certificate, or signs no statement", hint=_WANTED)
-    return opened(bundle.dsse_envelope.to_dict(), material.hint or "", what)
+    return read_envelope(bundle.dsse_envelope.to_dict(), material.hint or "", what)
 
 
-def opened(envelope: dict[str, Any], hint: str, what: str) -> Sealed:
-    """A DSSE envelope as JSON. Raises MalformedError as `sealed` does."""
+def read_envelope(envelope: dict[str, Any], hint: str, what: str) -> SignedStatement:
+    """A DSSE envelope as JSON. Raises MalformedError as `read_bundle` does."""
     from securesystemslib.dsse import Envelope
 
     try:
@@ -146,7 +146,7 @@ def opened(envelope: dict[str, Any], hint: str, what: str) -> Sealed:
     if read.payload_type != PAYLOAD:
         raise MalformedError(f"{what} holds {read.payload_type[:100]!r} and no in-toto statement", hint=_WANTED)
     said = loaded(read.payload, f"the statement in {what}")
-    found = Sealed(hint, read, said)
+    found = SignedStatement(hint, read, said)
     try:
         well = said["_type"] == STATEMENT and all(hex_of(digest) for digest in found.digests)
     except (KeyError, TypeError, AttributeError) as error:

@@ -18,7 +18,7 @@ from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.trust import PREDICATES, Trust, TrustedKey
 from images.artifact import Release
 from images.release.lifecycle import shown
-from images.trust.envelope import Sealed, hint_of, sealed, verifier
+from images.trust.envelope import SignedStatement, hint_of, read_bundle, verifier
 from images.trust.statement import Attestation
 
 
@@ -72,7 +72,7 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Attested:
     """All that was verified of one image; nothing in it comes from anybody but the holder of a trusted key.
 
     `strangers` are the types of what others signed.
@@ -99,7 +99,7 @@ class Proof:
 
 def verify_release(
     release: Release, bundles: Iterable[bytes], trust: Trust, own: Sequence[TrustedKey], now: datetime
-) -> Proof:
+) -> Attested:
     """What is proved of a release of ours. Raises UntrustedError, for each way in which it fails by its own name.
 
     `bundles` is what is attached to its index, `own` the keys of this installation, which count where `trust` names
@@ -126,7 +126,7 @@ def verify(
     *,
     signed_at: datetime | None,
     now: datetime,
-) -> Proof:
+) -> Attested:
     """What is proved of an image that has one of the `digests`. Raises UntrustedError.
 
     `signed_at`: the day by which keys count, which a signature protects; where it is unknown, they count as of `now`.
@@ -136,7 +136,7 @@ def verify(
     day = (signed_at or now).date()
     for number, bundle in enumerate(bundles, 1):
         try:
-            opened = sealed(bundle, f"attestation {number}")
+            opened = read_bundle(bundle, f"attestation {number}")
         except MalformedError as error:
             faults.append(UntrustedError(Fault.MALFORMED, what, error.message))
             continue
@@ -149,7 +149,7 @@ def verify(
             why = f"{_short(opened.predicate_type)} speaks of {', '.join(opened.digests)[:200] or 'nothing'}"
             raise UntrustedError(Fault.OTHER_SUBJECT, what, why)
         said.append(Verified(key.name, Attestation(opened.predicate_type, opened.said["predicate"])))
-    found = Proof(tuple(said), tuple(strangers))
+    found = Attested(tuple(said), tuple(strangers))
     _require_complete(found, trust, faults, what)
     _require_fresh(trust, signed_at, now, what)
     _require_builder(found, trust, what)
@@ -163,7 +163,7 @@ class _Ring:
         public = ((key, _der(key.public)) for key in keys)
         self._keys = {hint_of(der): (key, verifier(der)) for key, der in public}
 
-    def signer_of(self, opened: Sealed, what: str) -> TrustedKey | None:
+    def signer_of(self, opened: SignedStatement, what: str) -> TrustedKey | None:
         """The key that signed; None where none of ours did. Raises UntrustedError where one of ours is only claimed."""
         for key, by in self._keys.values():
             if opened.is_signed_by(by):
@@ -182,7 +182,7 @@ def _require_days(key: TrustedKey, day: Any, what: str) -> None:
         raise UntrustedError(Fault.ENDED_KEY, what, f"it is signed by {key.name}, which counts from {span}, on {day}")
 
 
-def _require_complete(found: Proof, trust: Trust, faults: Sequence[UntrustedError], what: str) -> None:
+def _require_complete(found: Attested, trust: Trust, faults: Sequence[UntrustedError], what: str) -> None:
     missing = [name for name in trust.predicates if not found.of(name)]
     if not missing:
         return
@@ -203,7 +203,7 @@ def _require_fresh(trust: Trust, signed_at: datetime | None, now: datetime, what
         raise UntrustedError(Fault.TOO_OLD, what, f"{since}, and {duration_shown(trust.max_age)} are accepted")
 
 
-def _require_builder(found: Proof, trust: Trust, what: str) -> None:
+def _require_builder(found: Attested, trust: Trust, what: str) -> None:
     if not trust.builders:
         return
     built = [_builder(predicate) for predicate in found.of("provenance")]

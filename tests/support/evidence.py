@@ -57,7 +57,11 @@ def found(name: str, package: Package, fixed: str = "", *scanners: str) -> Findi
     return Finding(kind, name, package.name, package.version, fixed, Severity.HIGH, said, f"{name} in words")
 
 
-WAIVED, FIXABLE, OPEN = found("CVE-2026-0001", CURL), found("CVE-2026-0002", OPENSSL, "3.5.5-1"), found("CVE-2026-0003", TZDATA)
+WAIVED, FIXABLE, OPEN = (
+    found("CVE-2026-0001", CURL),
+    found("CVE-2026-0002", OPENSSL, "3.5.5-1"),
+    found("CVE-2026-0003", TZDATA),
+)
 FINDINGS = (WAIVED, replace(FIXABLE, exploited=True, fix_known_since=NOW - DAY), OPEN)
 REPORTS = (
     ScanReport(

@@ -28,6 +28,7 @@ from images.registry.release_store import RegistryStore
 from images.scan.flow import ScanResult
 from images.scan.judge import Judgement
 from images.store.oci import LAYER, Store
+from images.trust.keys import make
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -74,8 +75,8 @@ def settings_in(folder: Path, **more: Any) -> Settings:
 def publisher(address: str, folder: Path, now: datetime = NOW, keys_of: Path | None = None) -> RegistryStore:
     """The releases in a registry, with a ledger and a store in `folder`; signed by the keys of another one's folder."""
     settings = settings_in(folder)
-    if keys_of:
-        shutil.copytree(keys_of / "keys", folder / "keys")
+    if keys_of and keys_of != folder:
+        shutil.copytree(make(settings_in(keys_of), now.date()).parent, folder / "keys")
     return RegistryStore(
         registry=RegistryClient(address, settings),
         ledger=Ledger.open(settings.database_url),

@@ -9,7 +9,7 @@ from functools import cached_property
 from hardening.foundation.errors import ContentError
 from images.artifact import Release
 from images.registry.client import Manifest, RegistryClient
-from images.registry.evidence import proved
+from images.registry.release_trust import proved
 from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked

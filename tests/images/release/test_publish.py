@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,9 +15,12 @@ import pytest
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.trust import PREDICATES
 from images import documents
+from images.artifact import Release
 from images.registry.answers import NotFoundError
+from images.registry.client import RegistryClient
 from images.registry.referrers import attached
 from images.registry.release_store import RegistryStore
+from images.registry.release_trust import proved
 from images.registry.releases import channels_of, release_at, releases_in
 from images.registry.show import show
 from images.release.channels import rebuild, revoke
@@ -38,6 +42,7 @@ from tests.support.publishing import (
     publisher,
     released_and_killed,
     running_registry,
+    settings_in,
     stored,
 )
 
@@ -189,6 +194,28 @@ def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call
         whole = {"manifests": 26, "tags": 5} if call == 5 else WHOLE  # the fifth write is the channel: all was there
         assert stored(tmp_path / "registry") == whole
         to.ledger.close()
+
+
+@pytest.mark.slow
+def test_publications_side_by_side_lose_no_attestation(tmp_path: Path) -> None:
+    """Four of different images, and of one image two by machines that share nothing but the registry."""
+    with running_registry(tmp_path / "registry") as address:
+
+        def published(name: str, state: str) -> tuple[RegistryStore, Release]:
+            shared = settings_in(tmp_path / state, registry={"address": address})
+            own = publisher(address, tmp_path / state)
+            to = replace(own, registry=RegistryClient(address, shared), names=(name,))
+            verdict = replace(judged().verdict, subject=name)
+            made = release(to, built(to.store, name), definition(name), replace(judged(), verdict=verdict))
+            return to, made.release
+
+        with ThreadPoolExecutor(6) as pool:
+            asked = [("web", "a"), ("web", "b"), *((f"app{number}", f"own{number}") for number in range(4))]
+            done = list(pool.map(lambda one: published(*one), asked))
+        assert done[0][1] == done[1][1]
+        for to, made in done:
+            assert {one.predicate_type for one in proved(to.registry, made, NOW).said} >= set(PREDICATES.values())
+            to.ledger.close()
 
 
 def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> None:

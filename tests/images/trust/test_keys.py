@@ -11,7 +11,7 @@ import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.settings import Settings, Signing
-from images.trust.envelope import sealed, verifier
+from images.trust.envelope import read_bundle, verifier
 from images.trust.keys import FileSigner, ProgramSigner, make, own_keys, pem_of, rotate, signer
 from tests.support.publishing import settings_in
 from tests.support.signing import KeyInMemory, signed
@@ -48,7 +48,7 @@ def test_after_a_rotation_both_keys_count_on_their_days_and_only_the_new_one_sig
 def test_what_a_key_signs_its_public_half_verifies(tmp_path: Path) -> None:
     """And no other one's."""
     ours, other = FileSigner(make(settings_in(tmp_path), DAY)), KeyInMemory()
-    opened = sealed(signed(ours, "a/type", f"sha256:{'a' * 64}"), "it")
+    opened = read_bundle(signed(ours, "a/type", f"sha256:{'a' * 64}"), "it")
     assert opened.is_signed_by(verifier(ours.public))
     assert not opened.is_signed_by(verifier(other.public))
 
@@ -80,7 +80,7 @@ def test_a_program_of_ones_own_signs(tmp_path: Path) -> None:
     command = program(tmp_path, f"base64 -d | openssl dgst -sha256 -sign {key} | base64")
     settings = Settings(state=tmp_path / "state", signing=Signing(command=command, public_key=public))
     ours = signer(settings, DAY)
-    assert sealed(signed(ours, "a/type", f"sha256:{'a' * 64}"), "it").is_signed_by(verifier(ours.public))
+    assert read_bundle(signed(ours, "a/type", f"sha256:{'a' * 64}"), "it").is_signed_by(verifier(ours.public))
     assert [one.public for one in own_keys(settings)] == [public.read_text().strip()]
     with pytest.raises(RefusedError, match="not kept here"):
         rotate(settings, DAY)

@@ -11,10 +11,10 @@ from images.artifact import Release
 from images.registry.attestations import bundles
 from images.registry.client import RegistryClient
 from images.trust.keys import own_keys
-from images.trust.verification import Proof, verify_release
+from images.trust.verification import Attested, verify_release
 
 
-def proved(registry: RegistryClient, release: Release, now: datetime, policy: str = "") -> Proof:
+def proved(registry: RegistryClient, release: Release, now: datetime, policy: str = "") -> Attested:
     """What a release proves by the trust that `policy` asks for, by default that of the floor.
 
     Whether it has ended is not asked. Raises UntrustedError, and OutsideError where the registry does not answer.

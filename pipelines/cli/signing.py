@@ -5,26 +5,25 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import date
 
-from images.trust.evidence import line
-
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import load_settings
 from images.artifact import Release
 from images.context import Context
 from images.registry.attestations import bundles
 from images.registry.client import split
-from images.registry.evidence import trust_of
+from images.registry.release_trust import trust_of
 from images.registry.releases import reference_of, release_at
+from images.trust.evidence import line
 from images.trust.keys import own_keys, rotate, signer
-from images.trust.verification import Proof, require_alive, verify
+from images.trust.verification import Attested, require_alive, verify
 from pipelines.contract import Line
 from pipelines.wiring import clock, image_context
 
-PROOF_COLUMNS = {"attestation": "attestation", "key": "key", "says": "says"}
+TRUST_COLUMNS = {"attestation": "attestation", "key": "key", "says": "says"}
 KEY_COLUMNS = {"name": "key", "days": "signs", "public": "public key"}
 
 
-class ProofLine(Line):
+class TrustLine(Line):
     """`image.verify-trust`: something that a trusted key said of the image."""
 
     ref: str
@@ -50,7 +49,7 @@ class KeyLine(Line):
         return tuple(part for part in (since, until) if part)
 
 
-def verify_trust(ref: str, policy: str) -> list[ProofLine]:
+def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     """What `ref` proves by the keys of a policy. Raises UntrustedError: the first thing that is wrong, by its name."""
     context = image_context()
     reference = reference_of(context.registry, ref, sorted(context.definitions))
@@ -90,9 +89,9 @@ def _release(context: Context, reference: str) -> Release | None:
     return None
 
 
-def _lines(ref: str, digest: str, proof: Proof) -> list[ProofLine]:
+def _lines(ref: str, digest: str, proof: Attested) -> list[TrustLine]:
     return [
-        ProofLine(
+        TrustLine(
             ref=ref,
             digest=digest,
             attestation=one.said.predicate_type,
