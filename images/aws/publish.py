@@ -21,8 +21,8 @@ from images.aws import amis, call_arguments, tags
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, MachineImage
-from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.aws.signed_statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
+from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.ledger import STANDING, Begun
 from images.release import lifecycle
 from images.release.store import Publication

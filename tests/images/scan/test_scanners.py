@@ -266,7 +266,9 @@ def test_a_package_of_another_architecture_is_another_package():
     first, *others = TARGET.packages
     with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
         syft.normalise(
-            sample("syft"), sample("syft-spdx"), replace(SUBJECT, packages=(replace(first, architecture="arm64"), *others))
+            sample("syft"),
+            sample("syft-spdx"),
+            replace(SUBJECT, packages=(replace(first, architecture="arm64"), *others)),
         )
 
 
