@@ -1,4 +1,4 @@
-"""syft: the software bill of materials of the artifact, as CycloneDX and as SPDX, the same for the same image any day."""
+"""syft: the software bill of materials of the artifact, as CycloneDX and SPDX, the same for the same image any day."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _only(found: Mapping[str, list[dict[str, Any]]], sort: str, read: Callable[[
             raise MalformedError(f"{len(several)} attestations are of the type {sort}, where one is expected")
 
 
-# -- for people ---------------------------------------------------------------------------------------------------------
+# -- for people --------------------------------------------------------------------------------------------------------
 
 
 def line(attestation: Attestation) -> str:
@@ -212,7 +212,7 @@ def _openvex(predicate: Any) -> Iterator[str]:
 
 def _verdict(predicate: Any) -> Iterator[str]:
     properties = list(map(str, _list(predicate, "properties")))
-    yield "allowed" if ALLOWED in properties else f"{len(properties)} properties hold"
+    yield "allowed" if ALLOWED in properties else " ".join(properties[:3]) or "nothing holds"
     for policy in _list(predicate, "verifier", "policies"):
         name = _text(policy, "name") or _text(policy, "uri").removeprefix(POLICY)
         digest = _text(policy, "digest", "sha256")[:12]

@@ -1,8 +1,8 @@
 """What controls, scanners and the gate said, as test-result, vulns and svr predicates of in-toto, and back. Pure.
 
-Their specifications: https://github.com/in-toto/attestation/tree/main/spec/predicates. A list of vulnerabilities that is
-empty means that a scanner found none, so a scanner that evaluated nothing has no such list: that it ran, on which data,
-and why it evaluated nothing, is told by the test result over all scanners.
+Their specifications: https://github.com/in-toto/attestation/tree/main/spec/predicates. An empty list of vulnerabilities
+means that a scanner found none, so a scanner that evaluated nothing has no such list: that it ran, on which data, and
+why it evaluated nothing, is told by the test result over all scanners.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def vulnerability_attestations(
 
 def _answer(report: ScanReport, known: Mapping[Key, Finding], at: str) -> dict[str, Any]:
     source = {"uri": report.data_source} if ":" in report.data_source and " " not in report.data_source else {}
-    scanner = {
+    scanner: dict[str, Any] = {
         "uri": _scanner_uri(report),
         **({"version": report.version} if report.version else {}),
         **({"db": {**source, "lastUpdate": rfc3339(report.data_date)}} if report.data_date else {}),

@@ -61,7 +61,7 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class DigestSet(Predicate):
-    """Digests of one thing by algorithm, of which we take one: https://github.com/in-toto/attestation, digest_set.md."""
+    """Digests of one thing by algorithm, of which we take one (digest_set.md of in-toto's attestations)."""
 
     sha256: Hex
 

@@ -4,7 +4,7 @@ Goldsmith never claims that an image is not affected by what a scanner finds: no
 
 - `affected`: a fixed version is out, or a waiver accepts the risk; the action says which.
 - `under_investigation`: scanners say so, and there is no fixed version to go to.
-- `fixed`: the release before had it, this one has another version of the package, and no scanner that had found it does.
+- `fixed`: the release before had it, this one has another version of the package, and who had found it does no more.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def product(release: Release, artifact: Artifact, digest: str) -> str:
 
 
 def _purls(finding: Finding, packages: Sequence[Package]) -> Iterator[str]:
-    """The packages that a finding is about, by their package URLs; of what no plan names, such as a library, a plain one."""
+    """The package URLs of what a finding is about; a plain one of what no plan names, such as a library."""
     for version in finding.versions or ("",):
         known = [one.purl for one in packages if (one.name, one.version) == (finding.package, version)]
         yield from known or [PackageURL("generic", None, finding.package, version or None).to_string()]

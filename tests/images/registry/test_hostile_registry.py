@@ -57,6 +57,7 @@ class Stage:
 
     def __init__(self, server: Hostile, folder: Path) -> None:
         self.server, self.folder = server, folder
+        self.sizes: dict[str, int] = {}
         self.settings = Settings(state=folder / "state", retry_for=timedelta(0))
         self.settings.state_dir.mkdir(parents=True)
         self.registry = RegistryClient(server.authority, self.settings)
@@ -67,6 +68,7 @@ class Stage:
     def manifest(self, tag: str, value: Any, media_type: str = MANIFEST) -> str:
         """Serve a manifest, JSON or bytes, by its tag and its digest; its digest."""
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.sizes[digest(data)] = len(data)
         for name in (tag, digest(data)):
             self.server[f"/v2/web/manifests/{name}"] = lambda asked: Reply(
                 b"" if asked.method == "DELETE" else data, 202 if asked.method == "DELETE" else 200,
@@ -229,12 +231,12 @@ def bundle(stage: Stage, subject: str, data: bytes, reply: Reply | None = None) 
     """Attach something that is called a signed attestation to a digest."""
     about = {"mediaType": INDEX, "digest": subject, "size": 1}
     found = stage.image("doc", stage.blob(data, reply), artifactType=BUNDLE, subject=about)
-    stage.index(subject.replace(":", "-"), listed(found))
+    stage.index(subject.replace(":", "-"), listed(stage, found))
 
 
-def listed(found: str) -> dict[str, Any]:
+def listed(stage: Stage, found: str) -> dict[str, Any]:
     """The line by which an index lists it."""
-    return {"mediaType": MANIFEST, "digest": found, "size": 1, "artifactType": BUNDLE}
+    return {"mediaType": MANIFEST, "digest": found, "size": stage.sizes[found], "artifactType": BUNDLE}
 
 
 BAD_DOCUMENTS = {
@@ -272,9 +274,9 @@ def test_attestations_in_other_bytes_of_many_parts_or_about_others_are_refused(s
     for layers, subject in ((two, ZERO), (two[:1], f"sha256:{1:064x}"), (two[:1], None)):
         about = {"subject": {"mediaType": INDEX, "digest": subject, "size": 1}} if subject else {}
         found = stage.image("doc", *layers, artifactType=BUNDLE, **about)
-        stage.index(ZERO.replace(":", "-"), listed(found))
+        stage.index(ZERO.replace(":", "-"), listed(stage, found))
         refused(lambda: bundles(stage.registry, stage.repository, ZERO), "and is none")
-    stage.index(ZERO.replace(":", "-"), *[listed(found)] * (ATTESTATIONS.most + 1))
+    stage.index(ZERO.replace(":", "-"), *[listed(stage, found)] * (ATTESTATIONS.most + 1))
     refused(lambda: bundles(stage.registry, stage.repository, ZERO), str(ATTESTATIONS.name))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +36,7 @@ TEXT = st.text(max_size=20)
 NAMES = st.sampled_from(["debsecan", "trivy", "trivy-disk", "a", "kev", "x-1"])
 HEX = st.integers(0, (1 << 256) - 1).map("{:064x}".format)
 DIGESTS = HEX.map("sha256:{}".format)
-MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+MOMENTS = st.integers(0, 1 << 52).map(lambda number: datetime.fromtimestamp(number / (1 << 20), UTC))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -177,10 +178,8 @@ def test_a_verdict_comes_back(verdict: Verdict, reports: tuple[ScanReport, ...])
 def test_whatever_others_write_is_malformed_or_read(kind: str, predicate: dict[str, Any]) -> None:
     """And nothing else: no other error, and one line without control characters for people."""
     attestation = Attestation(kind, predicate)
-    try:
+    with suppress(MalformedError):
         evidence_of([attestation])
-    except MalformedError:
-        pass
     assert "\n" not in line(attestation)
 
 
@@ -201,10 +200,8 @@ NESTED = st.recursive(
 def test_shapes_that_are_nearly_right_are_malformed_or_read(kind: str, predicate: dict[str, Any]) -> None:
     """The right keys over the wrong values."""
     attestation = Attestation(kind, predicate)
-    try:
+    with suppress(MalformedError):
         evidence_of([attestation])
-    except MalformedError:
-        pass
     assert line(attestation)
 
 
