@@ -601,6 +601,7 @@ def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
 
 def _setup(**wanted: bool) -> None:
     from hardening.foundation.settings import load_settings
+    from pipelines.cli.signing import ensure_key
     from pipelines.host.provision import setup
     from pipelines.wiring import keep_private, tell_of_others
 
@@ -608,6 +609,7 @@ def _setup(**wanted: bool) -> None:
     keep_private(settings.state_dir)
     tell_of_others(settings.state_dir)
     setup(settings, **wanted)
+    ensure_key(settings)
 
 
 @command

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import date
 
+from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import load_settings
+from hardening.foundation.settings import Settings, load_settings
 from images.artifact import Release
 from images.context import Context
 from images.registry.attestations import bundles
@@ -14,7 +15,7 @@ from images.registry.client import split
 from images.registry.release_trust import trust_of
 from images.registry.releases import reference_of, release_at
 from images.trust.evidence import line
-from images.trust.keys import own_keys, rotate, signer
+from images.trust.keys import make, own_keys, rotate, signer
 from images.trust.verification import Attested, require_alive, verify
 from pipelines.contract import Line
 from pipelines.wiring import clock, image_context
@@ -64,6 +65,14 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     signed_at = release.published_at if release else None
     proof = verify(ref, tuple(subjects), attached, trust, own, signed_at=signed_at, now=context.now)
     return _lines(ref, found.digest, proof)
+
+
+def ensure_key(settings: Settings) -> None:
+    """Make the key pair that signs here, where it is a file of ours and is not there yet; says so."""
+    if settings.signing.key or settings.signing.command or own_keys(settings):
+        return
+    file = make(settings, clock().date())
+    say(f"made the key that signs releases: {file}; docs/trust.md says what to keep of it")
 
 
 def show_keys() -> list[KeyLine]:
