@@ -260,6 +260,8 @@ def test_the_provenance_names_all_that_went_into_the_image() -> None:
         ("openssl", "11"), ("tzdata", "22"), ("curl", ""),
     }  # fmt: skip
     assert {name for name, _ in materials} >= {"definition", "profile container-base"}
+    files = [one for one in build["resolvedDependencies"] if one["name"].startswith("file ")]
+    assert [one["annotations"] for one in files] == [{"mode": "644"}, {"is": "link to app.conf"}]
     [parent] = [one for one in build["resolvedDependencies"] if one["name"] == "parent"]
     assert parent["uri"] == (
         f"pkg:oci/debian-base@sha256:{'d' * 64}?repository_url=registry.example.com:5000/golden/debian-base"

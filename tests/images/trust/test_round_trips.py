@@ -51,7 +51,7 @@ INPUTS = st.fixed_dictionaries(
         "definition": OBJECTS,
         "verify": OBJECTS,
         "platform": TEXT,
-        "files": st.dictionaries(NAMES, DIGESTS, max_size=2),
+        "files": st.dictionaries(NAMES, DIGESTS.map("{} 644".format) | st.just("link to x") | TEXT, max_size=2),
         "overlay": st.fixed_dictionaries({"files": OBJECTS, "applies": SCRIPTS, "checks": SCRIPTS}),
         "parent": st.just("") | DIGESTS,
         "packages": st.lists(st.lists(TEXT, min_size=2, max_size=2), max_size=2),

@@ -36,10 +36,8 @@ def test_trivy_goes_by_our_openvex_in_the_very_package_of_the_very_image(advisor
         about = vex(replace(RELEASE, repository=repository, digest=digest), artifact, VERDICT, (), (closed,))
         assert about
         (tmp_path / "vex.json").write_text(json.dumps(about.predicate))
-        told = run(
-            [str(which("trivy")), "image", *FLAGS, f"--cache-dir={advisories / 'trivy'}", f"--vex={tmp_path / 'vex.json'}",
-             f"{repository}@{digest}"]
-        ).stdout  # fmt: skip
+        data, said = f"--cache-dir={advisories / 'trivy'}", f"--vex={tmp_path / 'vex.json'}"
+        told = run([str(which("trivy")), "image", *FLAGS, data, said, f"{repository}@{digest}"]).stdout
     [result] = [one for one in json.loads(told)["Results"] if "Vulnerabilities" in one]
     suppressed = [(one["Finding"]["PkgName"], one["Status"]) for one in result["ExperimentalModifiedFindings"]]
     assert suppressed == [("openssl", "fixed")]
