@@ -82,7 +82,7 @@ def checks_attestation(checks: Sequence[CheckResult], scripts: Mapping[str, str]
     descriptors = [
         {
             "name": result.control,
-            "uri": f"{CONTROL}{result.control}",
+            "uri": f"{CONTROL}{result.control}#check",
             **({"digest": digest_set(scripts[result.control])} if result.control in scripts else {}),
             "annotations": _TestedControl(name=result.control, annotations=result).model_dump(
                 mode="json", by_alias=True

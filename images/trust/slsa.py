@@ -6,13 +6,14 @@ all inputs of the artifact, whose hash is the input digest. Everything that has 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field
 
 from hardening.foundation.errors import MalformedError
-from hardening.foundation.hashing import digest_of
+from hardening.foundation.hashing import DIGEST, digest_of
 from images.artifact import Artifact, Package, Release
 from images.trust.statement import (
     GOLDSMITH_VERSION,
@@ -83,24 +84,35 @@ def _tools(inputs: dict[str, Any]) -> dict[str, str]:
 
 
 def _materials(release: Release, artifact: Artifact) -> Iterator[dict[str, Any]]:
-    """What an image is made of beside packages: its parent, the definition with its files, profile and controls."""
+    """What an image is made of beside packages: its parent, the definition with its files, profile and controls.
+
+    Where a name ends with `#…`, the digest is that of a part as it enters the build, in canonical JSON, and of no file.
+    """
     inputs, own = artifact.inputs, f"{NAMESPACE}/content"
     if parent := str(inputs.get("parent", "")):
         base = without_tag(release.base_name) or "parent"
         yield {"name": "parent", "uri": oci_purl(base, parent), "digest": digest_set(parent)}
     if definition := inputs.get("definition"):
         told = {"name": "definition", "digest": digest_set(digest_of(definition))}
-        yield {**told, "uri": f"{own}/images/definitions/{artifact.name}/image.toml"}
-    for path, digest in sorted(dict(inputs.get("files", {})).items()):
+        yield {**told, "uri": f"{own}/images/definitions/{artifact.name}#definition"}
+    for path, told_of in sorted(dict(inputs.get("files", {})).items()):
         uri = f"{own}/images/definitions/{artifact.name}/{path}"
-        yield {"name": f"file {path}", "uri": uri, "digest": digest_set(str(digest))}
+        yield {"name": f"file {path}", "uri": uri, **_file(str(told_of))}
     if overlay := inputs.get("overlay"):
-        name = f"{own}/hardening/profiles/{release.profile}"
-        yield {"name": f"profile {release.profile}", "uri": name, "digest": digest_set(digest_of(overlay))}
-        for sort, script in (("applies", "apply.sh"), ("checks", "check.sh")):
+        uri = f"{own}/hardening/profiles/{release.profile}#overlay"
+        yield {"name": f"profile {release.profile}", "uri": uri, "digest": digest_set(digest_of(overlay))}
+        for sort, part in (("applies", "apply"), ("checks", "check")):
             for control, digest in overlay.get(sort, []):
-                uri = f"{own}/hardening/controls/{control}/{script}"
+                uri = f"{own}/hardening/controls/{control}#{part}"
                 yield {"name": f"control {control}", "uri": uri, "digest": digest_set(str(digest))}
+
+
+def _file(told: str) -> dict[str, Any]:
+    """What is told of a file of a definition: its digest and its mode; or where a link leads (`images.catalog`)."""
+    digest, _, mode = told.partition(" ")
+    if re.fullmatch(DIGEST, digest):
+        return {"digest": digest_set(digest), **({"annotations": {"mode": mode}} if mode else {})}
+    return {"annotations": {"is": told}}
 
 
 def _package(package: Package) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from packageurl import PackageURL
 
-from hardening.findings import Finding, FindingKind, Outcome, ScanReport, Verdict
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Package, Release
 from images.trust.statement import GOLDSMITH_VERSION, OPENVEX, Attestation, oci_purl, rfc3339
@@ -46,8 +46,9 @@ def vex(
     names.
     """
     known: dict[tuple[str, str, str], list[str]] = {}
+    waived = [reason for reason in verdict.reasons if reason.waived_by]
     for finding in vulnerabilities(findings):
-        known.setdefault((finding.id, *_status(finding, verdict)), []).extend(_purls(finding, artifact.packages))
+        known.setdefault((finding.id, *_status(finding, waived)), []).extend(_purls(finding, artifact.packages))
     for finding in closed:
         if (now := versions(artifact, finding.package)) and not now & set(finding.versions):
             fixed = [package.purl for package in artifact.packages if package.name == finding.package]
@@ -92,12 +93,12 @@ def versions(artifact: Artifact, name: str) -> set[str]:
     return {package.version for package in artifact.packages if package.name == name}
 
 
-def _status(finding: Finding, verdict: Verdict) -> tuple[str, str]:
-    """What is known of a finding, and what to do, or why nothing."""
+def _status(finding: Finding, waived: Sequence[Reason]) -> tuple[str, str]:
+    """What is known of a finding, and what to do, or why nothing; `waived`: what the gate accepts by a waiver."""
     about = f"{finding.id} in {finding.package} {finding.installed}: "
-    reasons = (reason for reason in verdict.reasons if reason.rule == finding.id and reason.what.startswith(about))
-    if waived := next((reason.waived_by for reason in reasons if reason.waived_by), ""):
-        return "affected", f"accepted by the waiver {waived}"
+    by = next((one.waived_by for one in waived if one.rule == finding.id and one.what.startswith(about)), "")
+    if by:
+        return "affected", f"accepted by the waiver {by}"
     if finding.fixed:
         return "affected", f"update {finding.package} to {finding.fixed}"
     return "under_investigation", "scanners report it, and no fixed version is published"

@@ -42,7 +42,7 @@ ARTIFACT = Artifact(
         "overlay": {"files": {}, "applies": [["no-setuid", sha("e")]], "checks": [["no-setuid", sha("f")]]},
         "parent": sha("d"),
         "packages": [[OPENSSL.purl, OPENSSL.sha256]],
-        "files": {"app.conf": sha("9")},
+        "files": {"app.conf": f"{sha('9')} 644", "current.conf": "link to app.conf"},
         "sources": "Types: deb\n",
         "builder": "2, libzstd 1.5.7, mmdebstrap 1.5.6",
     },

@@ -48,6 +48,12 @@ def test_all_comes_back_in_whatever_order() -> None:
     assert evidence_of([]) == Evidence()
 
 
+def test_evidence_is_made_of_json_alone() -> None:
+    """So that what is signed, and what is read of it, is the same value."""
+    for one in FOUND:
+        assert copy(one.predicate) == one.predicate
+
+
 def test_a_stranger_reads_one_line_of_each() -> None:
     """As image.show prints them."""
     assert [line(one) for one in FOUND] == [

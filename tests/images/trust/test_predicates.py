@@ -1,4 +1,4 @@
-"""Each predicate as those who specified it want it: by their schemas and validators, or by models of their text."""
+"""Each predicate as those who specified it want it: by validators, or by models of their text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pytest
-from jsonschema import Draft202012Validator, FormatChecker
 from packageurl import PackageURL
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -180,11 +179,76 @@ class ScaiSpec(Spec):
     producer: ResourceDescriptor | None = None
 
 
+Day = AwareDatetime | Literal["tba"]
+
+
+class EoxSpec(BaseModel):
+    """The core of OpenEoX 1.0, whose keys are written with underscores, and which knows no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: Annotated[Literal["https://docs.oasis-open.org/openeox/v1.0/schema/core.json"], Field(alias="$schema")]
+    end_of_life: Day
+    end_of_security_support: Day
+    last_updated: AwareDatetime
+    end_of_sales: Day | None = None
+    general_availability: Day | None = None
+
+
+class VexPartSpec(BaseModel):
+    """A product or a part of one, named by a package URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(alias="@id", pattern="^pkg:")]
+    subcomponents: Annotated[list[VexPartSpec], Field(min_length=1)] | None = None
+
+
+class VexVulnerabilitySpec(BaseModel):
+    """What a statement is about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+
+
+class VexStatementSpec(BaseModel):
+    """A statement: what is affected must be told what to do, and what is not, why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vulnerability: VexVulnerabilitySpec
+    products: Annotated[list[VexPartSpec], Field(min_length=1)]
+    status: Literal["not_affected", "affected", "fixed", "under_investigation"]
+    status_notes: str | None = None
+    action_statement: str | None = None
+    justification: str | None = None
+
+    @model_validator(mode="after")
+    def _explained(self) -> VexStatementSpec:
+        assert self.status != "affected" or self.action_statement
+        assert self.status != "not_affected" or self.justification
+        return self
+
+
+class VexSpec(BaseModel):
+    """OpenVEX 0.2.0: OPENVEX-SPEC.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    context: Annotated[Literal["https://openvex.dev/ns/v0.2.0"], Field(alias="@context")]
+    id: Annotated[Uri, Field(alias="@id")]
+    author: Annotated[str, Field(min_length=1)]
+    timestamp: AwareDatetime
+    version: Annotated[int, Field(ge=1)]
+    tooling: str | None = None
+    statements: Annotated[list[VexStatementSpec], Field(min_length=1)]
+
+
 SPECS = {
     statement.PROVENANCE: SlsaSpec, statement.VULNERABILITIES: VulnsSpec, statement.TEST_RESULT: TestResultSpec,
-    statement.VERDICT: SvrSpec, statement.CHANGELOG: ScaiSpec,
+    statement.VERDICT: SvrSpec, statement.CHANGELOG: ScaiSpec, statement.OPENVEX: VexSpec, statement.LIFECYCLE: EoxSpec,
 }  # fmt: skip
-SCHEMAS = {statement.OPENVEX: "openvex-0.2.0.schema", statement.LIFECYCLE: "openeox-core-1.0.schema"}
 
 
 def test_a_release_has_every_sort_of_evidence() -> None:
@@ -200,13 +264,6 @@ def test_a_release_has_every_sort_of_evidence() -> None:
 def test_a_predicate_is_as_its_text_says(kind: str) -> None:
     for predicate in of(kind):
         SPECS[kind].model_validate_json(json.dumps(predicate))
-
-
-@pytest.mark.parametrize("kind", SCHEMAS)
-def test_a_predicate_is_as_its_schema_says(kind: str) -> None:
-    schema = json.loads(sample(SCHEMAS[kind]))
-    [predicate] = of(kind)
-    Draft202012Validator(schema, format_checker=FormatChecker()).validate(predicate)
 
 
 # -- bills of materials ------------------------------------------------------------------------------------------------
@@ -260,6 +317,8 @@ def test_the_provenance_names_all_that_went_into_the_image() -> None:
         ("openssl", "11"), ("tzdata", "22"), ("curl", ""),
     }  # fmt: skip
     assert {name for name, _ in materials} >= {"definition", "profile container-base"}
+    files = [one for one in build["resolvedDependencies"] if one["name"].startswith("file ")]
+    assert [one["annotations"] for one in files] == [{"mode": "644"}, {"is": "link to app.conf"}]
     [parent] = [one for one in build["resolvedDependencies"] if one["name"] == "parent"]
     assert parent["uri"] == (
         f"pkg:oci/debian-base@sha256:{'d' * 64}?repository_url=registry.example.com:5000/golden/debian-base"

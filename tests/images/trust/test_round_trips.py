@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from hardening.foundation.errors import MalformedError
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package
 from images.documents import to_json
-from images.trust.evidence import evidence_of, line
+from images.trust.evidence import attestations, evidence_of, line
 from images.trust.results import (
     AttestedScan,
     checks_attestation,
@@ -30,7 +31,7 @@ from images.trust.results import (
 )
 from images.trust.slsa import WRITTEN, artifact_of, provenance
 from images.trust.statement import Attestation
-from tests.support.evidence import RELEASE, TYPES
+from tests.support.evidence import ARTIFACT, RELEASE, TYPES, judgement
 
 TEXT = st.text(max_size=20)
 NAMES = st.sampled_from(["debsecan", "trivy", "trivy-disk", "a", "kev", "x-1"])
@@ -51,7 +52,7 @@ INPUTS = st.fixed_dictionaries(
         "definition": OBJECTS,
         "verify": OBJECTS,
         "platform": TEXT,
-        "files": st.dictionaries(NAMES, DIGESTS, max_size=2),
+        "files": st.dictionaries(NAMES, DIGESTS.map("{} 644".format) | st.just("link to x") | TEXT, max_size=2),
         "overlay": st.fixed_dictionaries({"files": OBJECTS, "applies": SCRIPTS, "checks": SCRIPTS}),
         "parent": st.just("") | DIGESTS,
         "packages": st.lists(st.lists(TEXT, min_size=2, max_size=2), max_size=2),
@@ -203,6 +204,33 @@ def test_shapes_that_are_nearly_right_are_malformed_or_read(kind: str, predicate
     with suppress(MalformedError):
         evidence_of([attestation])
     assert line(attestation)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all that lies in a JSON value."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+WHOLE = attestations(RELEASE, ARTIFACT, judgement(), None)
+PLACES = [(number, path) for number, one in enumerate(WHOLE) for path in places(one.predicate)]
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(PLACES), st.none() | st.just("x") | st.just(-1) | st.just([]) | st.just({}) | JSON)
+def test_of_what_was_changed_in_one_place_all_is_read_or_it_is_malformed(place: Any, value: Any) -> None:
+    """Real evidence with anything else anywhere in it."""
+    number, (*keys, last) = place
+    changed = Attestation(WHOLE[number].predicate_type, sent(WHOLE[number]))
+    part: Any = changed.predicate
+    for key in keys:
+        part = part[key]
+    part[last] = value
+    with suppress(MalformedError):
+        evidence_of([*WHOLE[:number], changed, *WHOLE[number + 1 :]])
+    assert line(changed)
 
 
 def test_a_predicate_that_no_json_holds_is_malformed() -> None:
