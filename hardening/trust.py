@@ -70,7 +70,7 @@ class Trust(Content):
     predicates: tuple[NonEmpty, ...] = Field(
         tuple(PREDICATES), description=f"kinds of attestations: {', '.join(PREDICATES)}, or an address"
     )
-    max_age: Annotated[Duration, Field(gt=0)] | None = Field(None, description="the oldest release that is accepted")
+    max_age: Duration | None = Field(None, description="the oldest release that is accepted")
     builders: tuple[NonEmpty, ...] = Field((), description="globs over builder ids of the provenance; empty: any")
     upstream: tuple[UpstreamSigner, ...] = Field((), description="who signs upstream bases")
 
