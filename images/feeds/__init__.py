@@ -222,7 +222,11 @@ def advisories(feed: Feed, suite: str, packages: Iterable[Package] = ()) -> Advi
 
     Raises OutsideError where the index cannot be read.
     """
-    return Advisories(data_index.of_suite(_index_of(feed), suite, (package.built_from[0] for package in packages)))
+    return _advisories(_index_of(feed), suite, packages)
+
+
+def _advisories(index: Path, suite: str, packages: Iterable[Package]) -> Advisories:
+    return Advisories(data_index.of_suite(index, suite, (package.built_from[0] for package in packages)))
 
 
 def advisories_over(feed: Feed, vulnerability: str, suite: str) -> tuple[Advisory, ...] | None:
@@ -234,13 +238,18 @@ def advisories_over(feed: Feed, vulnerability: str, suite: str) -> tuple[Advisor
 REPORTED = f"reported.{data_index.FORM}"  # the data that the last feed.update told about, and what was exploited then
 
 
-def reported(settings: Settings, suite: str) -> tuple[Advisories | None, frozenset[str]]:
-    """What the data said of a suite at the last `feed.update`, None where there was none; what was exploited then."""
+def reported(
+    settings: Settings, suite: str, packages: Iterable[Package] = ()
+) -> tuple[Advisories | None, frozenset[str]]:
+    """What the data said of a suite at the last `feed.update`, None where there was none; what was exploited then.
+
+    Of the sources of `packages`, where they are named.
+    """
     folder = settings.state_dir / "feeds" / "tracker"
     if not (folder / REPORTED).is_file():
         return None, frozenset()
     known = parse_json((folder / f"{REPORTED}.json").read_bytes(), REPORTED)
-    return Advisories(data_index.of_suite(folder / REPORTED, suite)), frozenset(known)
+    return _advisories(folder / REPORTED, suite, packages), frozenset(known)
 
 
 def mark_reported(settings: Settings, feed: Feed, known: Exploited) -> None:

@@ -223,7 +223,7 @@ def _entries(file: Pieces) -> Iterator[tuple[str, str, Any]]:
 
     depth, source, vulnerability = 0, "", ""
     builder: Any = None
-    meter = Meter(TRACKER_VALUES, "an entry of the tracker's data")
+    values = 0
     try:
         for event, value in ijson.basic_parse(file, buf_size=CHUNK):
             if event in ("start_map", "start_array"):
@@ -235,10 +235,12 @@ def _entries(file: Pieces) -> Iterator[tuple[str, str, Any]]:
                 source = value
             elif event == "map_key" and depth == IDS:
                 vulnerability, builder = value, ijson.ObjectBuilder()
-                meter.used = 0
+                values = 0
             elif builder:
-                meter.add(1)
                 builder.event(event, value)
+                values += 1
+                if values > TRACKER_VALUES.most:
+                    raise TRACKER_VALUES.exceeded(f"the entry {vulnerability[:WORD]!r} of {TRACKER}")
                 if depth == IDS:
                     yield source, vulnerability, builder.value
                     builder = None

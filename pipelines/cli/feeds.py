@@ -128,11 +128,12 @@ def _changes(
     found: dict[tuple[FeedChange, str, str, str], set[str]] = {}
     first = True
     for suite, held in _by_suite(images).items():
-        before, known = feeds.reported(context.settings, suite)
+        packages = tuple({package for image in held for package in image.packages})
+        before, known = feeds.reported(context.settings, suite, packages)
         feed = data.get(suite, {}).get("tracker")
         if before is None or feed is None:
             continue
-        first, after = False, feeds.advisories(feed, suite)
+        first, after = False, feeds.advisories(feed, suite, packages)
         newly = exploited.ids - known if known else frozenset[str]()
         for image in held:
             was, now = standing(image.packages, before), standing(image.packages, after)
