@@ -3,11 +3,11 @@
 Usage: python benchmarks/match.py DATA [IMAGES] [SAMPLE]. DATA is a directory with `debian-tracker.json.gz` (the form of
 the Debian security tracker's JSON) and `trivy/`, a cache of trivy's with the same advisories.
 
-Each of IMAGES (1,000) images holds 100 to 400 packages: of the sources that DATA has advisories about, each at a version
-that fixed one of them or at one before all of them, and of sources without any. What is timed is the answer that the
-matcher gives for all of them, from the index on disk on; then the same out of a ledger with as many artifacts, which is
-what `image.affected` reads. trivy looks at SAMPLE (20) of them as trees with a dpkg status, one after another, and its
-time over all is extrapolated from that: the ratio says so. What only one of the two finds is printed.
+Each of IMAGES (1,000) images holds 100 to 400 packages: of the sources that DATA has advisories about, each at a
+version that fixed one of them or at one before all of them, and of sources without any. What is timed is the answer
+that the matcher gives for all of them, from the index on disk on; then the same out of a ledger with as many artifacts,
+which is what `image.affected` reads. trivy looks at SAMPLE (20) of them as trees with a dpkg status, one after another,
+and its time over all is extrapolated from that: the ratio says so. What only one of the two finds is printed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BEFORE_ALL = "0.1-1"
 
 def images_of(tracker: dict[str, Any], count: int) -> list[tuple[Package, ...]]:
     """The packages of `count` images, the same for each seed."""
-    chance = random.Random(12)  # noqa: S311 - not a secret
+    chance = random.Random(12)
     versions = {
         source: sorted({one["releases"][SUITE]["fixed_version"] for one in found.values() if SUITE in one["releases"]})
         for source, found in tracker.items()
@@ -64,7 +64,7 @@ def images_of(tracker: dict[str, Any], count: int) -> list[tuple[Package, ...]]:
 
 
 def timed(what: str, act: Callable[[], Result]) -> tuple[float, Result]:
-    """Print the median of some runs, in seconds and in seconds of the processor; the first, and what came of the last."""
+    """Print the median of some runs, by the clock and of the processor; that by the clock, and the last answer."""
     took, busy = [], []
     for _ in range(RUNS):
         began, cpu = time.perf_counter(), time.process_time()
@@ -135,7 +135,8 @@ def main(data: Path, count: int = 1000, sample: int = 20) -> None:
         mean = statistics.mean(took)
         print(f"trivy over {sample} of them, one after another: {mean:.2f} s each, {same:,} pairs that both find")
         print(f"what only one of them finds: {'; '.join(sorted(differ)) or 'nothing'}")
-        print(f"trivy over all, extrapolated: {mean * count:.0f} s; the matcher is {mean * count / ours:,.0f} × faster")
+        ratio = mean * count / ours
+        print(f"trivy over all, extrapolated: {mean * count:.0f} s; the matcher is {ratio:,.0f} times faster")
 
 
 def one_of_them(feed: Any, images: list[tuple[Package, ...]]) -> int:

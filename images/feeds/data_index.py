@@ -298,7 +298,7 @@ def build_scores(data: Path, connection: sqlite3.Connection) -> Facts:
         comment = next(lines, "")
         if found := re.search(r"score_date:([0-9T:+-]+)", comment if comment.startswith("#") else ""):
             date = in_json({"date": re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", found[1])}, "date")
-        for row in csv.DictReader(lines if comment.startswith("#") else [comment, *lines]):
+        for row in _csv(lines if comment.startswith("#") else [comment, *lines]):
             score = _score(row)
             if score is None:
                 raise OutsideError(f"{EPSS} is of an unknown form in line {entries + 3}")
@@ -308,6 +308,13 @@ def build_scores(data: Path, connection: sqlite3.Connection) -> Facts:
     if not entries:
         raise OutsideError(f"{EPSS} names no vulnerability")
     return Facts(entries, frozenset(), date)
+
+
+def _csv(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from csv.DictReader(lines)
+    except csv.Error as error:
+        raise OutsideError(f"{EPSS} is not CSV: {error}") from None
 
 
 def _score(row: dict[str, Any]) -> float | None:

@@ -91,7 +91,7 @@ class AffectedOutput(Line):
 
 
 @dataclass(frozen=True)
-class Holder:
+class ImageHolder:
     """What holds a content: a release that channels point to, what was built last, or a running member."""
 
     kind: Literal["release", "member"]
@@ -227,7 +227,7 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
     return data, {suite: said.get(suite, ()) for suite in found}
 
 
-def holders_of(context: Context) -> Iterator[Holder]:
+def holders_of(context: Context) -> Iterator[ImageHolder]:
     """What channels point to and what was built last, of every definition; then what runs."""
     ledger, first = context.ledger, dict[str, datetime]()
     releases = {release.digest: release for release in ledger.releases()}
@@ -241,15 +241,15 @@ def holders_of(context: Context) -> Iterator[Holder]:
                 shown.setdefault(there.digest, []).append(channel)
         for digest, channels in shown.items():
             content = releases[digest].content
-            yield Holder("release", name, name, digest, content, tuple(channels), first[content])
+            yield ImageHolder("release", name, name, digest, content, tuple(channels), first[content])
         last = ledger.latest_artifact(name, context.settings.platform)
         if last and last.digest not in {releases[digest].content for digest in shown}:
-            yield Holder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))
+            yield ImageHolder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))
     for digest, members in ledger.running_digests().items():
         content = releases[digest].content if digest in releases else digest
         image = next((release.name for release in releases.values() if release.content == content), "")
         for member in members:
-            yield Holder("member", member, image, digest, content, (), first.get(content))
+            yield ImageHolder("member", member, image, digest, content, (), first.get(content))
 
 
 def _older(question: Question, current: set[str]) -> int:
@@ -258,7 +258,7 @@ def _older(question: Question, current: set[str]) -> int:
     return sum(1 for one in question.context.ledger.releases() if one.content in held and not one.pruned_at)
 
 
-def _lines(question: Question, holder: Holder) -> Iterator[AffectedLine]:
+def _lines(question: Question, holder: ImageHolder) -> Iterator[AffectedLine]:
     """A line for each source package by which the holder has it, and for each image that brings it in."""
     matches, bases = question.matches(holder.content), question.bases(holder.content)
     if not matches:
@@ -309,7 +309,7 @@ def _reason(
     return next(reason for reason in verdict.reasons if reason.rule == question.id)
 
 
-def _who_acts(question: Question, holder: Holder, brought_by: str, *, fixed: bool) -> tuple[str, str]:
+def _who_acts(question: Question, holder: ImageHolder, brought_by: str, *, fixed: bool) -> tuple[str, str]:
     """Who has to do what next, so that the holder no longer has it."""
     context, image = question.context, question.lists[holder.content].name
     candidate, stable = channels_of(context, image)
